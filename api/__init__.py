@@ -1,0 +1,1 @@
+"""The outside: config, composition root, readers, HTTP, command line."""

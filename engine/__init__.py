@@ -1,0 +1,1 @@
+"""The vocabulary and the machinery: types, protocols, catalogue, recall, pipeline, journal."""

@@ -1,0 +1,81 @@
+"""The seams: one-method protocols. A back end is any class of the right shape (checked by `engine.testing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Vector
+
+if TYPE_CHECKING:
+    from engine.events import Event
+
+
+class VectorIndex(Protocol):
+    """Nearest neighbours of a vector."""
+
+    def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
+        """The k best rows (all, where there are fewer), best first, and their scores."""
+        ...
+
+
+class Retriever(Protocol):
+    """Narrows the catalogue to candidates."""
+
+    def retrieve(self, request: Request, k: int) -> Candidates:
+        """At most k candidates that pass the request's filters: k of them, or all that there are."""
+        ...
+
+
+class Featurizer(Protocol):
+    """Makes the feature matrix; the only place where a feature is made."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Feature names, in column order."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the ordered feature list; a ranker refuses another one."""
+        ...
+
+    def matrix(self, batch: Batch) -> Matrix:
+        """(N candidate rows, F features), float32, NaN where a value is missing."""
+        ...
+
+
+class Ranker(Protocol):
+    """Scores feature rows."""
+
+    def score(self, features: Matrix) -> Scores:
+        """(N,) scores, higher is better."""
+        ...
+
+
+class PairScorer(Protocol):
+    """Scores (text, item) pairs, as a cross-encoder does."""
+
+    def score(self, texts: Sequence[str], rows: Rows) -> Scores:
+        """(N,) one score a pair."""
+        ...
+
+
+class StateReader(Protocol):
+    """Reads the behavioural state for requests and their candidates."""
+
+    def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
+        """The batch, with the state as of now; nothing is observed."""
+        ...
+
+
+class EventLog(Protocol):
+    """An append-only log of events."""
+
+    def append(self, events: Iterable[Event]) -> list[bool]:
+        """Write all or none; for each event, True where it was new, False where its id was known."""
+        ...
+
+    def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:
+        """(offset, event) in the order of writing, from after offset `since`."""
+        ...

@@ -1,0 +1,130 @@
+"""Values that cross seams: frozen dataclasses of columns, never lists of objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int32]
+"""Item (or person) rows; a row is the place of an id in its `Ids`."""
+Scores = NDArray[np.float32]
+"""One score a row; higher is better, everywhere."""
+Vector = NDArray[np.float32]
+Matrix = NDArray[np.float32]
+Times = NDArray[np.float64]
+"""Unix seconds."""
+Offsets = NDArray[np.int64]
+"""Group g of a flattened column is `[offsets[g], offsets[g + 1])`."""
+
+NOBODY = -1
+"""The row of a person, or of an item, that is not known."""
+
+
+def no_rows() -> Rows:
+    """An empty column of rows."""
+    return np.empty(0, np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which items may come back. Rows and category codes, never ids."""
+
+    seen: bool = False
+    """May items that the person has touched before come back?"""
+    categories: NDArray[np.int32] | None = None
+    """Only these category codes; None: all."""
+    allow: Rows | None = None
+    """Only these items; None: all."""
+    deny: Rows = field(default_factory=no_rows)
+    """None of these items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question for a feed, resolved to rows."""
+
+    at: float
+    """When it is asked, unix seconds."""
+    person: int = NOBODY
+    history: Rows = field(default_factory=no_rows)
+    """Item rows the person touched, latest first."""
+    history_at: Times = field(default_factory=lambda: np.empty(0))
+    """When each was touched, unix seconds, aligned with `history`."""
+    touched: Rows = field(default_factory=no_rows)
+    """Every item the person ever touched, in no promised order (for the `seen` filter)."""
+    query: str = ""
+    query_vector: Vector | None = None
+    """The embedded query, shape (text dimensions,)."""
+    filters: Filters = Filters()
+
+    def __post_init__(self) -> None:
+        if len(self.history) != len(self.history_at):
+            raise ValueError(f"{len(self.history)} items in the history but {len(self.history_at)} times")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What recall found for one request, best first."""
+
+    rows: Rows
+    scores: Scores
+    source: str
+    """Which retriever found them."""
+
+    def __post_init__(self) -> None:
+        if self.rows.shape != self.scores.shape:
+            raise ValueError(f"{self.rows.shape} rows but {self.scores.shape} scores")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests with their candidate rows, flattened, and the state as read at each request's moment.
+
+    R requests, N candidate rows, H history slots, C counters.
+    """
+
+    at: Times
+    """(R,) unix seconds."""
+    rows: Rows
+    """(N,) candidate item rows, request after request."""
+    offsets: Offsets
+    """(R + 1,) bounds of each request's candidates in `rows`."""
+    history: Rows
+    """(R, H) latest first, NOBODY where there is none."""
+    history_at: Times
+    """(R, H) unix seconds, NaN where there is none."""
+    shown: Matrix
+    """(N,) how often this person was shown this item lately, in rankings."""
+    counters: Matrix
+    """(N, C) decayed counters, in the order of the state's declared names."""
+    queries: tuple[str, ...] = ()
+    """(R,) request texts; empty tuple: no request has one."""
+    query_vectors: Matrix | None = None
+    """(R, text dimensions); rows of NaN where a request has no query."""
+
+    def __post_init__(self) -> None:
+        requests, rows = len(self.at), len(self.rows)
+        if len(self.offsets) != requests + 1 or self.offsets[-1] != rows:
+            raise ValueError(f"offsets of {len(self.offsets)} do not span {rows} rows of {requests} requests")
+        if len(self.history) != requests or len(self.counters) != rows or len(self.shown) != rows:
+            raise ValueError("history, shown and counters must have one row a request and one a candidate")
+        if self.queries and len(self.queries) != requests:
+            raise ValueError(f"{len(self.queries)} queries for {requests} requests")
+
+    @property
+    def groups(self) -> NDArray[np.int32]:
+        """(N,) the request each candidate row belongs to."""
+        return np.repeat(np.arange(len(self.at), dtype=np.int32), np.diff(self.offsets))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """One request's candidates in their final order, best first."""
+
+    rows: Rows
+    scores: Scores
+    features: Matrix
+    """(len(rows), F) the feature rows that were scored, in the same order."""
+    source: str

@@ -1,0 +1,1 @@
+"""What is learnt: embedders, item views, the LambdaRank ranker, metrics, training, bundles."""
