@@ -95,6 +95,8 @@ class Batch:
     """(R, H) latest first, NOBODY where there is none."""
     history_at: Times
     """(R, H) unix seconds, NaN where there is none."""
+    touches: NDArray[np.int64]
+    """(R,) how many touches the person has in all."""
     shown: Matrix
     """(N,) how often this person was shown this item lately, in rankings."""
     counters: Matrix

@@ -1,0 +1,24 @@
+"""The one place that knows numba: compiled once, kept on disk, free of the interpreter lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import numba
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def compiled(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function over arrays; the machine code is cached beside the module (or in the user's cache)."""
+    return cast(Callable[P, T], numba.njit(cache=True, nogil=True)(function))
+
+
+def compiled_sums(function: Callable[P, T]) -> Callable[P, T]:
+    """As `compiled`, and float sums may be reordered into vector lanes.
+
+    The order depends on the length of the sum alone, so the same numbers give the same bits in any batch.
+    """
+    return cast(Callable[P, T], numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
