@@ -35,7 +35,7 @@ class Space:
 
     views: tuple[View, ...]
     targets: Matrix
-    """(n, d) item vectors, each view of length sqrt(weight), or 0 where nothing is known."""
+    """(n, d) item vectors, each view of length about sqrt(weight), or 0 where nothing is known."""
     sources: Matrix
     """(n, d) what an item adds to the vector of a person who touched it."""
     decay: float
@@ -89,7 +89,10 @@ class Space:
 
 
 def assemble(views: dict[str, tuple[Matrix, Matrix]], weights: dict[str, float], decay: float, depth: int) -> Space:
-    """A space of named (targets, sources) pairs, each row scaled to sqrt(weight); zero rows stay zero."""
+    """A space of named (targets, sources) pairs of (n, d) matrices, scaled by the square root of each view's share.
+
+    A view is taken as it is: its rows should be of length 1, or 1 on average where length carries meaning.
+    """
     shares = sum(weights[name] for name in views)
     placed: list[View] = []
     start = 0
@@ -98,10 +101,7 @@ def assemble(views: dict[str, tuple[Matrix, Matrix]], weights: dict[str, float],
         start = placed[-1].stop
     targets, sources = (
         np.concatenate(
-            [
-                unit_rows(pair[side]) * np.float32(np.sqrt(view.weight))
-                for pair, view in zip(views.values(), placed, strict=True)
-            ],
+            [pair[side] * np.float32(np.sqrt(view.weight)) for pair, view in zip(views.values(), placed, strict=True)],
             axis=1,
         ).astype(np.float32)
         for side in (0, 1)

@@ -97,8 +97,12 @@ class Batch:
     """(R, H) unix seconds, NaN where there is none."""
     touches: NDArray[np.int64]
     """(R,) how many touches the person has in all."""
-    shown: Matrix
+    shown: Scores
     """(N,) how often this person was shown this item lately, in rankings."""
+    age: Scores
+    """(N,) seconds since the log first knew the item, NaN where it does not."""
+    since_touch: Scores
+    """(N,) seconds since anybody touched the item, NaN where nobody has."""
     counters: Matrix
     """(N, C) decayed counters, in the order of the state's declared names."""
     queries: tuple[str, ...] = ()

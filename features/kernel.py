@@ -13,12 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Matrix, Offsets, Rows, Times
+from engine.types import Matrix, Offsets, Rows, Scores, Times
 from features.compiled import compiled
 
 SHOWN, TOUCHED, PRIOR, READ = 0, 1, 2, 3
 """Operation codes: items shown in a ranking; an item touched; one touched before the log began; a read."""
-KINDS = ("shown", "touched", "prior")
+KINDS = ("shown", "share", "touched", "prior")
+"""What is counted: times shown; 1 / length of the list it was shown in; touches; touches from before the log."""
+_SHARE = 1
+_COLUMN = (0, 2, 3)
+"""The place in KINDS that an operation code counts into."""
 BLOCK = 8
 """Entries in a block of a chain."""
 SHOWN_DEPTH = 400
@@ -34,6 +38,10 @@ class Tables(NamedTuple):
     """(entities, kinds x L) decayed counters as of `counted_at`."""
     counted_at: Times
     """(entities,) unix seconds."""
+    first_at: Times
+    """(n,) when an item was first shown or touched in the log, NaN: never."""
+    last_at: Times
+    """(n,) when an item was last touched, NaN: never."""
     category_codes: NDArray[np.int32]
     category_offsets: Offsets
     tails: NDArray[np.int32]
@@ -67,7 +75,9 @@ class Reads(NamedTuple):
     history: Rows
     history_at: Times
     touches: NDArray[np.int64]
-    shown: Matrix
+    shown: Scores
+    age: Scores
+    since_touch: Scores
     counters: Matrix
 
 
@@ -90,23 +100,30 @@ def advance(tables: Tables, ops: Ops, reads: Reads) -> None:
                     reads.shown[line] = _times_shown(tables, person, row)
                 if row >= 0:
                     _read_counters(tables, row, items, everything, at, reads.counters[line])
+                    reads.age[line] = at - tables.first_at[row]
+                    reads.since_touch[line] = at - tables.last_at[row]
                 line += 1
             read += 1
             continue
+        share = 1.0 / max(ops.stop[m] - ops.start[m], 1)
         for place in range(ops.start[m], ops.stop[m]):
             row = ops.rows[place]
             if row < 0:
                 continue
-            _count(tables, row, code, at)
-            _count(tables, everything, code, at)
+            _count(tables, row, code, share, at)
+            _count(tables, everything, code, share, at)
             for c in range(tables.category_offsets[row], tables.category_offsets[row + 1]):
-                _count(tables, items + tables.category_codes[c], code, at)
+                _count(tables, items + tables.category_codes[c], code, share, at)
+            if code != PRIOR and not tables.first_at[row] <= at:
+                tables.first_at[row] = at
+            if code == TOUCHED and not tables.last_at[row] >= at:
+                tables.last_at[row] = at
             if person >= 0:
                 _append(tables, person, 1 if code == SHOWN else 0, row, at)
 
 
 @compiled
-def _count(tables: Tables, entity: int, code: int, at: float) -> None:
+def _count(tables: Tables, entity: int, code: int, share: float, at: float) -> None:
     halves = len(tables.rates)
     passed = at - tables.counted_at[entity]
     if passed > 0:
@@ -114,12 +131,14 @@ def _count(tables: Tables, entity: int, code: int, at: float) -> None:
         for half in range(halves):
             if tables.rates[half] > 0:
                 kept = np.exp(-passed * tables.rates[half])
-                for kind in range(3):
+                for kind in range(len(KINDS)):
                     tables.counts[entity, kind * halves + half] *= kept
-        passed = 0.0
     for half in range(halves):
         # an event that comes late counts as much as it would have kept by now
-        tables.counts[entity, code * halves + half] += np.exp(passed * tables.rates[half]) if passed < 0 else 1.0
+        worth = np.exp(passed * tables.rates[half]) if passed < 0 else 1.0
+        tables.counts[entity, _COLUMN[code] * halves + half] += worth
+        if code == SHOWN:
+            tables.counts[entity, _SHARE * halves + half] += worth * share
 
 
 @compiled
@@ -139,7 +158,7 @@ def _add_counters(tables: Tables, entity: int, at: float, out: Matrix, first: in
     passed = max(at - tables.counted_at[entity], 0.0)
     for half in range(halves):
         kept = np.exp(-passed * tables.rates[half])
-        for kind in range(3):
+        for kind in range(len(KINDS)):
             column = kind * halves + half
             out[first + column] += tables.counts[entity, column] * kept
 

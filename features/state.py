@@ -30,7 +30,7 @@ ENTITIES = ("item", "category", "all")
 class StateSpec:
     """What the state keeps."""
 
-    half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, float("inf"))
+    half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
     """Hours; infinity: never forgotten."""
     depth: int = 50
     """How many of a person's latest touches a read gives."""
@@ -62,6 +62,8 @@ class BehaviouralState:
             rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * HOUR)),
             counts=np.zeros((entities, len(KINDS) * len(halves))),
             counted_at=np.full(entities, -np.inf),
+            first_at=np.full(len(catalogue), np.nan),
+            last_at=np.full(len(catalogue), np.nan),
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
             tails=np.full((0, 2), -1, np.int32),
@@ -94,6 +96,8 @@ class BehaviouralState:
             history_at=reads.history_at,
             touches=reads.touches,
             shown=reads.shown,
+            age=reads.age,
+            since_touch=reads.since_touch,
             counters=reads.counters,
         )
 
@@ -130,6 +134,8 @@ class BehaviouralState:
             history_at=reads.history_at,
             touches=reads.touches,
             shown=reads.shown,
+            age=reads.age,
+            since_touch=reads.since_touch,
             counters=reads.counters,
             queries=queries if any(queries) else (),
             query_vectors=None
@@ -160,6 +166,8 @@ class BehaviouralState:
             history_at=np.full((requests, self.spec.depth), np.nan),
             touches=np.zeros(requests, np.int64),
             shown=np.zeros(rows, np.float32),
+            age=np.full(rows, np.nan, np.float32),
+            since_touch=np.full(rows, np.nan, np.float32),
             counters=np.full((rows, self.spec.width), np.nan, np.float32),
         )
 

@@ -68,7 +68,8 @@ class SentenceEmbedder:
                 self._model = SentenceTransformer(str(self._folder), device=self._device)
 
     def _query(self, text: str) -> Vector:
-        return self.encode([text])[0]
+        vector: Vector = self.encode([text])[0]
+        return vector
 
     def _embed(self, texts: list[str], done: int, total: int, progress: Progress | None) -> Matrix:
         self.load()

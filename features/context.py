@@ -1,0 +1,58 @@
+"""How a candidate stands among the others of its own request."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.types import Matrix, Offsets
+from features.compiled import compiled
+
+
+def standings(columns: Matrix, offsets: Offsets) -> Matrix:
+    """(N, C) each value less its group's mean, over its deviation; NaN stays NaN, a flat group is 0."""
+    out = np.full(columns.shape, np.nan, np.float32)
+    _standings(columns, offsets, out)
+    return out
+
+
+def places(column: Matrix, offsets: Offsets) -> Matrix:
+    """(N,) share of the group's values that are higher, in [0, 1); NaN stays NaN."""
+    out = np.full(len(column), np.nan, np.float32)
+    _places(column, offsets, out)
+    return out
+
+
+@compiled
+def _standings(columns: Matrix, offsets: Offsets, out: Matrix) -> None:
+    for group in range(len(offsets) - 1):
+        for c in range(columns.shape[1]):
+            count, total, squares = 0, 0.0, 0.0
+            for place in range(offsets[group], offsets[group + 1]):
+                value = columns[place, c]
+                if not np.isnan(value):
+                    count += 1
+                    total += value
+                    squares += value * value
+            if count == 0:
+                continue
+            mean = total / count
+            deviation = np.sqrt(max(squares / count - mean * mean, 0.0))
+            for place in range(offsets[group], offsets[group + 1]):
+                value = columns[place, c]
+                if not np.isnan(value):
+                    out[place, c] = (value - mean) / deviation if deviation > 1e-6 else 0.0
+
+
+@compiled
+def _places(column: Matrix, offsets: Offsets, out: Matrix) -> None:
+    for group in range(len(offsets) - 1):
+        start, stop = offsets[group], offsets[group + 1]
+        order = np.argsort(-column[start:stop], kind="mergesort")
+        ahead = 0
+        for i in range(stop - start):
+            value = column[start + order[i]]
+            if np.isnan(value):
+                continue
+            if i > 0 and column[start + order[i - 1]] != value:
+                ahead = i
+            out[start + order[i]] = ahead / (stop - start)

@@ -1,0 +1,181 @@
+"""How a candidate stands to what its person touched: by vectors, by tables, by categories, by statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import Batch, Matrix, Offsets, Rows, Scores, Vector
+from features.compiled import compiled, compiled_sums
+from features.items import Table, VectorPair
+
+TOP = 5
+"""How many of the most similar touches are averaged."""
+
+
+def vector_scores(pair: VectorPair, batch: Batch, decays: tuple[float, ...]) -> Matrix:
+    """(N, len(decays) + 3) cosines between candidates and what their person touched lately.
+
+    One column a decay (against the decayed sum of the touches' vectors), then the latest touch alone, the highest over
+    all touches, and the mean of the five highest. NaN where the person has touched nothing with a vector.
+    """
+    out = np.full((len(batch.rows), len(decays) + 3), np.nan, np.float32)
+    _vector_scores(pair.sources, pair.targets, batch.rows, batch.offsets, batch.history, np.array(decays), out)
+    return out
+
+
+def table_scores(table: Table, batch: Batch, decays: tuple[float, ...], depths: tuple[int, ...]) -> Matrix:
+    """(N, len(decays)) sums of table[touch, candidate] x decay^age over the latest touches, `depth` of them each.
+
+    NaN where the person has touched nothing.
+    """
+    out = np.full((len(batch.rows), len(decays)), np.nan, np.float32)
+    _table_scores(*table, batch.rows, batch.offsets, batch.history, np.array(decays), np.array(depths), out)
+    return out
+
+
+def category_scores(codes: NDArray[np.int32], bounds: Offsets, shares: Vector, batch: Batch, decay: float) -> Matrix:
+    """(N, 3) affinity of a person to the candidate's categories.
+
+    Columns: the share of the touches that fall in them (mean over the candidate's categories); the same with touches
+    weighted by decay^age; the log of the share over what is usual. shares: (categories,) usual share of each. The
+    categories of a touch split its weight evenly. NaN where the person has touched nothing or the candidate has no category.
+    """
+    out = np.full((len(batch.rows), 3), np.nan, np.float32)
+    _category_scores(codes, bounds, shares, batch.rows, batch.offsets, batch.history, decay, out)
+    return out
+
+
+def distances(values: Scores, batch: Batch, decay: float) -> Matrix:
+    """(N, 2) a statistic of the candidate, and its distance to the decayed mean of the person's latest touches."""
+    known = batch.history >= 0
+    own = np.where(known, values[batch.history], np.nan).astype(np.float32)
+    weights = np.where(np.isnan(own), 0, np.power(decay, np.arange(own.shape[1]))).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        mean = (np.nan_to_num(own) * weights).sum(axis=1) / weights.sum(axis=1)
+    value = np.where(batch.rows >= 0, values[batch.rows], np.nan)
+    return np.stack([value, value - mean[batch.groups]], axis=1).astype(np.float32)
+
+
+@compiled_sums
+def _dot(a: Vector, b: Vector) -> np.float32:
+    total = np.float32(0)
+    for d in range(len(a)):
+        total += a[d] * b[d]
+    return total
+
+
+@compiled
+def _vector_scores(
+    sources: Matrix, targets: Matrix, rows: Rows, offsets: Offsets, history: Rows,
+    decays: NDArray[np.float64], out: Matrix,
+) -> None:  # fmt: skip
+    n_decays = len(decays)
+    profile = np.empty((n_decays, sources.shape[1]), np.float32)
+    top = np.empty(TOP, np.float32)
+    for request in range(len(offsets) - 1):
+        touched = 0
+        profile[:] = 0
+        while touched < history.shape[1] and history[request, touched] >= 0:
+            source = sources[history[request, touched]]
+            for k in range(n_decays):
+                weight = np.float32(decays[k] ** touched)
+                for d in range(len(source)):
+                    profile[k, d] += weight * source[d]
+            touched += 1
+        if touched == 0:
+            continue
+        for k in range(n_decays):
+            length = np.sqrt(_dot(profile[k], profile[k]))
+            profile[k] /= length if length > 0 else np.float32(np.nan)
+        for place in range(offsets[request], offsets[request + 1]):
+            if rows[place] < 0:
+                continue
+            target = targets[rows[place]]
+            for k in range(n_decays):
+                out[place, k] = _dot(profile[k], target)
+            top[:] = -2
+            for slot in range(touched):
+                score = _dot(sources[history[request, slot]], target)
+                if slot == 0:
+                    out[place, n_decays] = score
+                rank = TOP
+                while rank > 0 and score > top[rank - 1]:
+                    if rank < TOP:
+                        top[rank] = top[rank - 1]
+                    rank -= 1
+                if rank < TOP:
+                    top[rank] = score
+            out[place, n_decays + 1] = top[0]
+            kept = min(touched, TOP)
+            out[place, n_decays + 2] = top[:kept].sum() / kept
+
+
+@compiled
+def _table_scores(
+    bounds: Offsets, columns: Rows, values: Scores, rows: Rows, offsets: Offsets, history: Rows,
+    decays: NDArray[np.float64], depths: NDArray[np.int64], out: Matrix,
+) -> None:  # fmt: skip
+    sums = np.zeros(len(bounds) - 1, np.float32)
+    for request in range(len(offsets) - 1):
+        if history[request, 0] < 0:
+            continue
+        for k in range(len(decays)):
+            weight = np.float32(1)
+            for slot in range(min(depths[k], history.shape[1])):
+                touched = history[request, slot]
+                if touched < 0:
+                    break
+                for entry in range(bounds[touched], bounds[touched + 1]):
+                    sums[columns[entry]] += values[entry] * weight
+                weight *= np.float32(decays[k])
+            for place in range(offsets[request], offsets[request + 1]):
+                if rows[place] >= 0:
+                    out[place, k] = sums[rows[place]]
+            for slot in range(min(depths[k], history.shape[1])):
+                touched = history[request, slot]
+                if touched < 0:
+                    break
+                for entry in range(bounds[touched], bounds[touched + 1]):
+                    sums[columns[entry]] = 0
+
+
+@compiled
+def _category_scores(
+    codes: NDArray[np.int32], bounds: Offsets, shares: Vector, rows: Rows, offsets: Offsets, history: Rows,
+    decay: float, out: Matrix,
+) -> None:  # fmt: skip
+    plain = np.empty(len(shares), np.float32)
+    decayed = np.empty(len(shares), np.float32)
+    for request in range(len(offsets) - 1):
+        plain[:] = 0
+        decayed[:] = 0
+        total, total_decayed = np.float32(0), np.float32(0)
+        weight = np.float32(1)
+        for slot in range(history.shape[1]):
+            touched = history[request, slot]
+            if touched < 0:
+                break
+            size = bounds[touched + 1] - bounds[touched]
+            for c in range(bounds[touched], bounds[touched + 1]):
+                plain[codes[c]] += np.float32(1) / np.float32(size)
+                decayed[codes[c]] += weight / np.float32(size)
+            total += np.float32(1)
+            total_decayed += weight
+            weight *= np.float32(decay)
+        if total == 0:
+            continue
+        for place in range(offsets[request], offsets[request + 1]):
+            row = rows[place]
+            if row < 0 or bounds[row + 1] == bounds[row]:
+                continue
+            size = np.float32(bounds[row + 1] - bounds[row])
+            share, recent, lift = np.float32(0), np.float32(0), np.float32(0)
+            for c in range(bounds[row], bounds[row + 1]):
+                usual = max(shares[codes[c]], np.float32(1e-6))
+                share += plain[codes[c]] / total
+                recent += decayed[codes[c]] / total_decayed
+                lift += np.log((plain[codes[c]] + 5 * usual) / (total + 5) / usual)
+            out[place, 0] = share / size
+            out[place, 1] = recent / size
+            out[place, 2] = lift / size

@@ -1,0 +1,152 @@
+"""Learns what is known of the items: the space that recall searches, and the vectors and tables that features read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from engine.catalogue import Catalogue
+from engine.space import assemble, unit_rows
+from engine.types import Matrix, Rows
+from features.bm25 import TermWeights
+from features.items import ItemKnowledge, Table, VectorPair
+from models.factors import co_click, factorise, follows, linear_items, linear_next, symmetric_factors
+from models.sequences import Sequences
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSettings:
+    """How the views are made and weighed. The defaults were chosen on validation (docs/evaluation.md)."""
+
+    text_weight: float = 0.6
+    co_click_weight: float = 1.0
+    follows_weight: float = 1.0
+    co_click_rank: int = 32
+    follows_rank: int = 96
+    window: int = 10
+    """How many later touches count as following, the d-th as 1/d."""
+    damping: float = 20.0
+    decay: float = 0.7
+    """Weight of each older touch in a person's vector relative to the next younger."""
+    depth: int = 40
+    """How many of a person's latest touches make their vector."""
+    linear_items: int = 2_000
+    """The closed-form tables are solved for this many of the most touched items; 0: not at all."""
+    neighbours: int = 400
+    """Entries kept in a row of a table."""
+    seed: int = 7
+
+
+def fit_items(
+    catalogue: Catalogue, text: Matrix, terms: TermWeights, sequences: Sequences, settings: ItemSettings | None = None
+) -> ItemKnowledge:
+    """Fit on these touches alone; text: (n, d) unit vectors of the items' documents, (n, 0) for none."""
+    settings = settings or ItemSettings()
+    n = len(catalogue)
+    together = co_click(sequences.person, sequences.items, n, len(sequences))
+    onward = follows(sequences, n, settings.window, settings.damping)
+    symmetric = symmetric_factors(together, settings.co_click_rank, settings.seed)
+    sources, targets = factorise(onward, settings.follows_rank, settings.seed)
+    mean_length = float(np.linalg.norm(targets, axis=1)[np.diff(onward.tocsc().indptr) > 0].mean()) if onward.nnz else 1
+    shared = unit_rows(symmetric)
+    space = assemble(
+        {"text": (text, text), "co_click": (shared, shared), "follows": (targets / np.float32(mean_length), sources)},
+        {"text": settings.text_weight, "co_click": settings.co_click_weight, "follows": settings.follows_weight},
+        settings.decay,
+        settings.depth,
+    )
+    centred = _centred(text)
+    content = _content(centred, catalogue, symmetric, sequences)
+    tables = {
+        "follows": onward,
+        "follows_3": follows(sequences, n, 3, 10.0, flat=True),
+        "follows_next": follows(sequences, n, 1, 5.0),
+        "leads": onward.T.tocsr(),
+        "co_click": together,
+    }
+    if settings.linear_items:
+        tables["linear"] = linear_items(sequences, n, settings.linear_items)
+        tables["linear_next"] = linear_next(sequences, n, settings.linear_items)
+    return ItemKnowledge(
+        catalogue=catalogue,
+        space=space,
+        vectors={
+            "text": VectorPair(centred, centred),
+            "content": VectorPair(content, content),
+            "co_click": VectorPair(shared, shared),
+            "follows": VectorPair(unit_rows(sources), unit_rows(targets)),
+        },
+        tables={name: _table(matrix, settings.neighbours) for name, matrix in tables.items()},
+        terms=terms,
+        statistics=_statistics(catalogue, sequences),
+    )
+
+
+def _centred(text: Matrix) -> Matrix:
+    """Unit vectors around the mean of the items: what tells them apart, without what all of them share."""
+    known = np.any(text != 0, axis=1)
+    centred = np.zeros_like(text)
+    if known.any():
+        centred[known] = unit_rows(text[known] - text[known].mean(axis=0))
+    return centred
+
+
+def _content(
+    centred: Matrix, catalogue: Catalogue, factors: Matrix, sequences: Sequences, ridge: float = 30.0
+) -> Matrix:
+    """(n, rank) the co-click factors that an item's text and categories lead one to expect, as unit vectors.
+
+    Ridge regression weighted by the square root of how often an item was touched; so an item that nobody has touched
+    stands near what the people like who like such texts.
+    """
+    counts = np.bincount(sequences.items, minlength=len(catalogue)).astype(np.float64)
+    flags = sparse.csr_matrix(
+        (
+            np.full(len(catalogue.category_codes), 0.3, np.float32),
+            catalogue.category_codes,
+            catalogue.category_offsets,
+        ),
+        shape=(len(catalogue), max(len(catalogue.categories), 1)),
+    ).toarray()
+    inputs = np.concatenate([centred, flags], axis=1).astype(np.float64)
+    known = np.flatnonzero(counts > 0)
+    weighted = inputs[known] * np.sqrt(counts[known])[:, None]
+    gram = weighted.T @ inputs[known] + ridge * np.eye(inputs.shape[1])
+    return unit_rows((inputs @ np.linalg.solve(gram, weighted.T @ factors[known])).astype(np.float32))
+
+
+def _statistics(catalogue: Catalogue, sequences: Sequences) -> dict[str, NDArray[np.float32]]:
+    n = len(catalogue)
+    counts = np.bincount(sequences.items, minlength=n).astype(np.float64)
+    valued = ~np.isnan(sequences.values)
+    statistics = {"touch_count": np.log1p(counts), "published": catalogue.published / 86_400}
+    sums = np.bincount(sequences.items[valued], sequences.values[valued], n)
+    values = np.bincount(sequences.items[valued], minlength=n)
+    mean = sums.sum() / values.sum() if values.sum() else np.nan
+    statistics["mean_value"] = (sums + 5 * mean) / (values + 5)
+    return {name: column.astype(np.float32) for name, column in statistics.items()}
+
+
+def _table(matrix: sparse.csr_matrix, neighbours: int) -> Table:
+    """The `neighbours` largest entries of each row by size, in order of column."""
+    matrix = matrix.tocsr()
+    matrix.setdiag(0)
+    matrix.eliminate_zeros()
+    kept: list[NDArray[np.int64]] = []
+    bounds: Rows = matrix.indptr
+    for row in range(matrix.shape[0]):
+        start, stop = bounds[row], bounds[row + 1]
+        places = np.arange(start, stop)
+        if stop - start > neighbours:
+            places = np.sort(start + np.argpartition(-np.abs(matrix.data[start:stop]), neighbours)[:neighbours])
+        kept.append(places)
+    chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
+    slim = sparse.csr_matrix(
+        (matrix.data[chosen], matrix.indices[chosen], np.concatenate([[0], np.cumsum([len(p) for p in kept])])),
+        shape=matrix.shape,
+    )
+    slim.sort_indices()
+    return Table(slim.indptr.astype(np.int64), slim.indices.astype(np.int32), slim.data.astype(np.float32))
