@@ -207,7 +207,7 @@ def _category_shares(catalogue: Catalogue) -> Vector:
     sizes = np.diff(catalogue.category_offsets)
     weights = np.repeat(1 / np.maximum(sizes, 1), sizes)
     shares = np.bincount(catalogue.category_codes, weights, len(catalogue.categories))
-    return (shares / max(shares.sum(), 1)).astype(np.float32)
+    return np.asarray(shares / max(shares.sum(), 1), np.float32)
 
 
 def _empty_batch(spec: StateSpec) -> Batch:

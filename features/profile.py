@@ -39,7 +39,7 @@ def category_scores(codes: NDArray[np.int32], bounds: Offsets, shares: Vector, b
 
     Columns: the share of the touches that fall in them (mean over the candidate's categories); the same with touches
     weighted by decay^age; the log of the share over what is usual. shares: (categories,) usual share of each. The
-    categories of a touch split its weight evenly. NaN where the person has touched nothing or the candidate has no category.
+    categories of a touch split its weight evenly. NaN where the person has touched nothing, or the candidate has none.
     """
     out = np.full((len(batch.rows), 3), np.nan, np.float32)
     _category_scores(codes, bounds, shares, batch.rows, batch.offsets, batch.history, decay, out)

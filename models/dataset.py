@@ -1,0 +1,134 @@
+"""Training and test groups: which candidates, at which moment, with which labels; and their feature matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.catalogue import Catalogue
+from engine.log import Log
+from engine.protocols import Retriever
+from engine.types import Batch, Request, Rows
+from features.builder import FeatureBuilder
+from features.replay import Moments, happenings, with_reads
+from features.state import BehaviouralState, StateSpec
+from models.ranker import Groups
+from models.sequences import Sequences
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Examples:
+    """G groups of candidates, each as of a moment of the log, with a label a candidate."""
+
+    moments: Moments
+    labels: NDArray[np.float32]
+    """(N,) aligned with `moments.rows`."""
+    relevant: NDArray[np.int64]
+    """(G,) how many relevant items there are in all, found among the candidates or not."""
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(G,) whether any candidate is relevant: the groups that a ranker can learn from."""
+        return np.add.reduceat(self.labels > 0, self.moments.offsets[:-1]) > 0 if len(self) else np.empty(0, np.bool_)
+
+    def only(self, groups: NDArray[np.bool_]) -> Examples:
+        """The groups where the (G,) mask is True."""
+        moments = self.moments
+        sizes = np.diff(moments.offsets)
+        rows = np.repeat(groups, sizes)
+        kept = Moments(
+            before=moments.before[groups],
+            at=moments.at[groups],
+            person=moments.person[groups],
+            offsets=np.concatenate([[0], np.cumsum(sizes[groups])]).astype(np.int64),
+            rows=moments.rows[rows],
+        )
+        return Examples(kept, self.labels[rows], self.relevant[groups])
+
+
+def from_rankings(log: Log, first: int, last: int) -> Examples:
+    """The rankings [first, last) of the log as they were shown, each as of the moment just before it."""
+    rankings = log.rankings
+    start, stop = int(rankings.offsets[first]), int(rankings.offsets[last])
+    labels = log.labels()[start:stop]
+    offsets = rankings.offsets[first : last + 1] - start
+    moments = Moments(
+        before=log.places()[len(log.interactions) + first : len(log.interactions) + last],
+        at=rankings.at[first:last],
+        person=rankings.person[first:last],
+        offsets=offsets,
+        rows=rankings.rows[start:stop],
+    )
+    relevant = np.add.reduceat(labels > 0, offsets[:-1]).astype(np.int64) if last > first else np.empty(0, np.int64)
+    return Examples(moments, labels, relevant)
+
+
+def from_recall(
+    log: Log,
+    sequences: Sequences,
+    targets: NDArray[np.int64],
+    retriever: Retriever,
+    k: int,
+    depth: int,
+    step: Callable[[], None] = lambda: None,
+) -> Examples:
+    """What the retriever finds for each target's person just before the target, which is the one relevant item.
+
+    targets: places in `sequences`, whose touches must be all those of the log. The retriever must not have learnt from
+    them.
+    """
+    touches = sequences.touch[targets]
+    before = log.places()[touches]
+    order = np.argsort(before, kind="stable")
+    found: list[Rows] = []
+    labels: list[NDArray[np.float32]] = []
+    for target in targets[order].tolist():
+        past = sequences.before(target)
+        rows = retriever.retrieve(asked(sequences, past, float(sequences.at[target]), depth), k).rows
+        found.append(rows)
+        labels.append((rows == sequences.items[target]).astype(np.float32))
+        step()
+    moments = Moments(
+        before=before[order],
+        at=log.interactions.at[touches[order]],
+        person=log.interactions.person[touches[order]],
+        offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in found])]).astype(np.int64),
+        rows=np.concatenate([np.empty(0, np.int32), *found]).astype(np.int32),
+    )
+    return Examples(moments, np.concatenate([np.empty(0, np.float32), *labels]), np.ones(len(order), np.int64))
+
+
+def asked(sequences: Sequences, past: slice, at: float, depth: int) -> Request:
+    """The request of somebody with this past (a slice of the sequences, oldest first)."""
+    items = sequences.items[past]
+    latest = slice(None, -depth - 1, -1)
+    return Request(at=at, history=items[latest], history_at=sequences.at[past][latest], touched=items)
+
+
+def read_states(log: Log, catalogue: Catalogue, spec: StateSpec, examples: Examples) -> Batch:
+    """The batch of all groups, each with the state as of its moment, by one replay of the log."""
+    return BehaviouralState(catalogue, spec).replay(with_reads(happenings(log), examples.moments))
+
+
+def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
+    """The feature rows and labels of the examples."""
+    batch = read_states(log, builder.knowledge.catalogue, builder.spec, examples)
+    return Groups(builder.matrix(batch), examples.labels, examples.moments.offsets)
+
+
+def joined(parts: Sequence[Groups]) -> Groups:
+    """Groups one after the other."""
+    offsets = [np.zeros(1, np.int64)]
+    for part in parts:
+        offsets.append(part.offsets[1:] + offsets[-1][-1])
+    return Groups(
+        np.concatenate([part.matrix for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate(offsets),
+    )

@@ -1,0 +1,191 @@
+"""From a log to a ranker: item knowledge, groups with the state as of their moment, LambdaRank with early stopping.
+
+What makes a training feature never saw the group's label: people are dealt into folds, and the item knowledge behind a
+fold's features is fitted without the touches that its people are asked about (cross-fitting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.catalogue import Catalogue
+from engine.indexes import ExactIndex
+from engine.log import Log
+from engine.recall import EmbeddingRetriever
+from engine.types import Matrix
+from features.bm25 import TermWeights
+from features.builder import FeatureBuilder, FeatureSettings
+from features.items import ItemKnowledge
+from features.state import StateSpec
+from models.dataset import from_rankings, from_recall, groups, joined
+from models.items import ItemSettings, fit_items
+from models.ranker import Groups, LambdaRanker, LambdaRankSettings
+from models.sequences import Sequences
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done, steps done, steps in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSettings:
+    """How groups are made. The defaults were chosen on validation (docs/evaluation.md)."""
+
+    folds: int = 8
+    """People are dealt into this many; one of them is the validation slice where groups come from recall."""
+    targets: int = 10
+    """Groups a person, where they come from recall: one for each of their latest touches."""
+    least_history: int = 5
+    """Touches that a person must have before one is asked about."""
+    candidates: int = 100
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise ValueError(f"folds is {self.folds}; expected at least 2")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that training is told."""
+
+    items: ItemSettings = field(default_factory=ItemSettings)
+    state: StateSpec = field(default_factory=StateSpec)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Corpus:
+    """A catalogue with its texts made ready: what stays the same over folds and splits."""
+
+    catalogue: Catalogue
+    text: Matrix
+    """(n, d) unit vectors of the documents; (n, 0): no neural part."""
+    terms: TermWeights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Trained:
+    """A ranker, and the item knowledge that its features are made of."""
+
+    knowledge: ItemKnowledge
+    builder: FeatureBuilder
+    ranker: LambdaRanker
+    counts: dict[str, int]
+    """How many groups each slice had, and how many were left out for want of a positive."""
+
+
+def train_from_rankings(
+    corpus: Corpus,
+    log: Log,
+    cut: int,
+    stop: int,
+    settings: Settings | None = None,
+    progress: Progress = lambda *_: None,
+) -> Trained:
+    """Train on rankings [0, cut), stop early on [cut, stop); nothing after them is learnt from.
+
+    The touches that answer validation rankings are not learnt from either, so that validation looks as serving will.
+    """
+    settings = settings or Settings()
+    sequences = Sequences.of(log)
+    people = np.random.default_rng(settings.training.seed).permutation(len(log.people)) % settings.training.folds
+    known = sequences.keep(sequences.at < log.rankings.at[cut])
+    prior = log.is_history[known.touch]
+    train = from_rankings(log, 0, cut)
+    validation = from_rankings(log, cut, stop)
+    parts: list[Groups] = []
+    for fold in range(settings.training.folds):
+        progress("features, fold by fold", fold, settings.training.folds + 1)
+        kept = known.keep(prior | (people[known.person] != fold))
+        builder = _builder(corpus, kept, settings)
+        examples = train.only(train.found & (people[train.moments.person] == fold))
+        if len(examples):
+            parts.append(groups(log, builder, examples))
+    progress("features, fold by fold", settings.training.folds, settings.training.folds + 1)
+    builder = _builder(corpus, known, settings)
+    held_out = groups(log, builder, validation.only(validation.found))
+    if not parts:
+        raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
+    ranker = _train(joined(parts), held_out, builder, settings.ranker, progress)
+    left_out = int((~train.found).sum() + (~validation.found).sum())
+    counts = {"training": len(train), "validation": len(validation), "without_positive": left_out}
+    return Trained(builder.knowledge, builder, ranker, counts)
+
+
+def train_from_recall(
+    corpus: Corpus,
+    log: Log,
+    usable: NDArray[np.bool_],
+    settings: Settings | None = None,
+    progress: Progress = lambda *_: None,
+) -> Trained:
+    """Train on what recall finds for each person just before each of their latest usable touches.
+
+    usable: (interactions,) what may be learnt from; the test touches, and in a split by time all that came after the cut,
+    must not be. One fold of people is the validation slice. A group whose touched item recall did not find is left out.
+    """
+    settings = settings or Settings()
+    asked = settings.training
+    everything = Sequences.of(log)
+    open_ = usable[everything.touch]
+    known = everything.keep(open_)
+    from_end = np.zeros(len(everything.items), np.int64)
+    from_end[open_] = known.from_end
+    targets = np.flatnonzero(open_ & (from_end < asked.targets) & (everything.from_start >= asked.least_history))
+    folds = np.random.default_rng(asked.seed).permutation(len(everything)) % asked.folds
+    parts: list[Groups] = []
+    made = 0
+    for fold in range(asked.folds):
+        in_fold = folds[everything.person] == fold
+        kept = everything.keep(open_ & ~(in_fold & (from_end < asked.targets)))
+        builder = _builder(corpus, kept, settings)
+
+        def step() -> None:
+            nonlocal made
+            made += 1
+            if made % 50 == 0:
+                progress("training groups from recall", made, len(targets))
+
+        examples = from_recall(
+            log, everything, targets[in_fold[targets]], retriever(builder.knowledge), asked.candidates,
+            settings.state.depth, step,
+        )  # fmt: skip
+        parts.append(groups(log, builder, examples.only(examples.found)))
+    progress("training groups from recall", len(targets), len(targets))
+    final = _builder(corpus, known, settings)
+    # one positive among all candidates: every place is worth a pair
+    parameters = {"lambdarank_truncation_level": asked.candidates} | dict(settings.ranker.parameters)
+    ranker = _train(joined(parts[1:]), parts[0], final, replace(settings.ranker, parameters=parameters), progress)
+    validation = len(parts[0].offsets) - 1
+    training = sum(len(part.offsets) - 1 for part in parts[1:])
+    counts = {
+        "training": training, "validation": validation, "without_positive": len(targets) - training - validation
+    }  # fmt: skip
+    return Trained(final.knowledge, final, ranker, counts)
+
+
+def retriever(knowledge: ItemKnowledge) -> EmbeddingRetriever:
+    """Recall by brute force over the knowledge's space: the reference, and quick enough for groups in bulk."""
+    exact = ExactIndex(knowledge.space.targets, "dot")
+    return EmbeddingRetriever(knowledge.catalogue, knowledge.space, exact, exact)
+
+
+def _builder(corpus: Corpus, sequences: Sequences, settings: Settings) -> FeatureBuilder:
+    knowledge = fit_items(corpus.catalogue, corpus.text, corpus.terms, sequences, settings.items)
+    return FeatureBuilder(knowledge, settings.state, settings.features)
+
+
+def _train(
+    train: Groups, validation: Groups, builder: FeatureBuilder, settings: LambdaRankSettings, progress: Progress
+) -> LambdaRanker:
+    def told(done: int, _: float) -> None:
+        if done % 10 == 0:
+            progress("LambdaRank", done, settings.rounds)
+
+    return LambdaRanker.train(train, validation, builder.names, builder.fingerprint, settings, told)
