@@ -30,7 +30,7 @@ class Catalogue:
     categories: Ids
     """Category names; a code is a row here."""
     category_codes: NDArray[np.int32]
-    """Category codes of all items, flattened."""
+    """Category codes of all items, flattened; an item's own in the order it names them, each once."""
     category_offsets: Offsets
     """(n + 1,) bounds of each item's codes."""
     fields: tuple[Mapping[str, FieldValue], ...]
@@ -54,7 +54,7 @@ class Catalogue:
         codes: list[int] = []
         bounds = [0]
         for fields in items.values():
-            codes += sorted({categories.add(name) for name in _strings(fields.get("category"))})
+            codes += dict.fromkeys(categories.add(name) for name in _strings(fields.get("category")))
             bounds.append(len(codes))
         return cls(
             ids=Ids(items),
@@ -73,10 +73,14 @@ class Catalogue:
 
     @classmethod
     def from_events(cls, events: Iterable[ItemEvent]) -> Catalogue:
-        """Fold item events in order: a later field replaces an earlier one of the same name."""
-        items: dict[str, dict[str, FieldValue]] = {}
-        for event in events:
-            items.setdefault(event.item, {}).update(event.fields)
+        """Fold item events in order of timestamp, ties as they come: a later field replaces one of the same name.
+
+        Rows are in order of arrival, so that an older event that comes in late moves no item to another row.
+        """
+        arrived = list(events)
+        items: dict[str, dict[str, FieldValue]] = {event.item: {} for event in arrived}
+        for event in sorted(arrived, key=lambda event: event.timestamp):
+            items[event.item].update(event.fields)
         return cls.from_items(items)
 
     def to_items(self) -> dict[str, dict[str, FieldValue]]:
@@ -93,7 +97,7 @@ class Catalogue:
             if self.tags[row]:
                 fields["tags"] = list(self.tags[row])
             if not np.isnan(self.published[row]):
-                fields["published"] = float(self.published[row]) * 1000
+                fields["published"] = float(round(self.published[row] * 1000))  # whole milliseconds, as they came
             items[item] = fields
         return items
 
@@ -137,9 +141,9 @@ class Catalogue:
 
 
 def _strings(value: FieldValue | None) -> list[str]:
-    if value is None or value == "":
-        return []
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    """The strings of a field that may hold one or a list; empty ones say nothing."""
+    given = value if isinstance(value, list) else [] if value is None else [value]
+    return [text for one in given if (text := str(one))]
 
 
 def _moment(value: FieldValue | None) -> float:

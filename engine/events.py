@@ -1,26 +1,22 @@
 """The four events, with the field names of Metarank's open format, and their plain-dict form.
 
-`parse` is one of the three doors where input is validated: it says which field is wrong, what was found and
-what was expected. Our optional additions to the format are marked + in the docstrings.
+`parse` is one of the three doors where input is validated, the same for a request and for an import: it says which
+field is wrong, what was found and what was expected. What it lets through can be written as JSON in UTF-8 and read as
+columns of floats. Our optional additions to the format are marked + in the docstrings.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
 
-FieldValue: TypeAlias = str | float | bool | list[str] | list[float]
-
-
-class EventError(ValueError):
-    """An event that can't be read; `field` names the place."""
-
-    def __init__(self, field_name: str, message: str) -> None:
-        super().__init__(f"{field_name}: {message}")
-        self.field = field_name
+from engine import checks
+from engine.checks import EventError as EventError
+from engine.checks import FieldValue as FieldValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +80,31 @@ class InteractionEvent:
 
 Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent
 
-RANKING_EXTRA = (
-    "positions", "scores", "propensities", "surface", "bundle", "experiment", "variant", "team", "seed", "features",
-)  # fmt: skip
+ITEM_EXTRA = ("positions", "scores", "propensities")
+"""The parts of a ranking's `extra` that are lists of finite numbers, one an item; propensities are in (0, 1]."""
+TEXT_EXTRA = ("surface", "bundle", "experiment", "variant", "team")
+RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "seed", "features")
 
 
 def parse_timestamp(value: object) -> int:
     """Epoch milliseconds from a number, a string of one, or ISO-8601 with a zone."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise EventError("timestamp", f"found {value!r}, expected epoch milliseconds or ISO-8601 with a zone")
-    try:
-        number = float(value)
-    except ValueError:
+        raise EventError(
+            "timestamp", f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601 with a zone"
+        )
+    number = checks.as_float(value)
+    if number is None and isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(str(value))
+            moment = datetime.fromisoformat(value)
         except ValueError:
-            raise EventError("timestamp", f"found {value!r}, expected epoch milliseconds or ISO-8601") from None
+            raise EventError(
+                "timestamp", f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601"
+            ) from None
         if moment.tzinfo is None:
-            raise EventError("timestamp", f"{value!r} has no zone; add one, such as 'Z' or '+01:00'") from None
+            raise EventError("timestamp", f"{checks.shown(value)} has no zone; add one, such as 'Z' or '+01:00'")
         number = moment.timestamp() * 1000
-    if not math.isfinite(number) or abs(number) >= 1e15:
-        raise EventError("timestamp", f"found {value!r}, which is not a moment in epoch milliseconds")
+    if number is None or not math.isfinite(number) or abs(number) >= 1e15:
+        raise EventError("timestamp", f"found {checks.shown(value)}, which is not a moment in epoch milliseconds")
     return round(number)
 
 
@@ -115,7 +115,7 @@ def parse(body: object) -> Event:
     kind = body.get("event")
     parser = _PARSERS.get(kind) if isinstance(kind, str) else None
     if parser is None:
-        raise EventError("event", f"found {kind!r}, expected one of {', '.join(_PARSERS)}")
+        raise EventError("event", f"found {checks.shown(kind)}, expected one of {', '.join(_PARSERS)}")
     return parser(body)
 
 
@@ -141,54 +141,69 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def _item(body: Mapping[str, Any]) -> ItemEvent:
-    return ItemEvent(_text(body, "id"), _timestamp(body), _text(body, "item"), _fields(body))
+    fields = checks.fields(body)
+    if (published := fields.get("published", "")) != "":
+        try:
+            parse_timestamp(published)
+        except EventError as problem:
+            raise EventError("fields.published", str(problem).removeprefix("timestamp: ")) from None
+    return ItemEvent(checks.text(body, "id"), _timestamp(body), checks.text(body, "item"), fields)
 
 
 def _user(body: Mapping[str, Any]) -> UserEvent:
-    return UserEvent(_text(body, "id"), _timestamp(body), _text(body, "user"), _fields(body))
+    return UserEvent(checks.text(body, "id"), _timestamp(body), checks.text(body, "user"), checks.fields(body))
 
 
 def _ranking(body: Mapping[str, Any]) -> RankingEvent:
     listed = body.get("items")
     if not isinstance(listed, list) or not listed:
-        raise EventError("items", f"found {_brief(listed)}, expected a list of {{id, label?}} with at least one")
+        raise EventError("items", f"found {checks.shown(listed)}, expected a list of {{id, label?}} with at least one")
     items: list[str] = []
     labels: list[float] = []
     for place, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
-            raise EventError(f"items[{place}]", f"found {_brief(entry)}, expected an object with an id")
-        items.append(_text(entry, "id", f"items[{place}].id"))
-        label = _number(entry, "label", f"items[{place}].label")
+            raise EventError(f"items[{place}]", f"found {checks.shown(entry)}, expected an object with an id")
+        items.append(checks.text(entry, "id", f"items[{place}].id"))
+        label = checks.optional_number(entry, "label", f"items[{place}].label")
         labels.append(math.nan if label is None else label)
     if len(set(items)) != len(items):
-        twice = next(item for place, item in enumerate(items) if item in items[:place])
-        raise EventError("items", f"{twice!r} stands in the list twice")
+        twice = Counter(items).most_common(1)[0][0]
+        raise EventError("items", f"{checks.shown(twice)} stands in the list twice")
     return RankingEvent(
-        _text(body, "id"),
+        checks.text(body, "id"),
         _timestamp(body),
         tuple(items),
-        _optional_text(body, "user"),
-        _optional_text(body, "session"),
-        _fields(body),
+        checks.optional_text(body, "user"),
+        checks.optional_text(body, "session"),
+        checks.fields(body),
         None if all(math.isnan(label) for label in labels) else tuple(labels),
-        {name: body[name] for name in RANKING_EXTRA if body.get(name) is not None},
+        _extra(body, len(items)),
     )
 
 
+def _extra(body: Mapping[str, Any], items: int) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        **{name: checks.optional_column(body, name, items, share=name == "propensities") for name in ITEM_EXTRA},
+        **{name: checks.optional_text(body, name) for name in TEXT_EXTRA},
+        "seed": checks.optional_whole(body, "seed", -(2**63), 2**64 - 1),
+        "features": checks.optional_object(body, "features"),
+    }
+    return {name: value for name, value in extra.items() if value is not None}
+
+
 def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
-    position = _number(body, "position")
     return InteractionEvent(
-        _text(body, "id"),
+        checks.text(body, "id"),
         _timestamp(body),
-        _text(body, "item"),
-        _text(body, "type"),
-        _optional_text(body, "ranking"),
-        _optional_text(body, "user"),
-        _optional_text(body, "session"),
-        _fields(body),
-        _number(body, "value"),
-        _number(body, "dwell_ms"),
-        None if position is None else int(position),
+        checks.text(body, "item"),
+        checks.text(body, "type"),
+        checks.optional_text(body, "ranking"),
+        checks.optional_text(body, "user"),
+        checks.optional_text(body, "session"),
+        checks.fields(body),
+        checks.optional_number(body, "value"),
+        checks.optional_number(body, "dwell_ms"),
+        checks.optional_whole(body, "position", 1, checks.MOST_EXACT),
     )
 
 
@@ -204,56 +219,3 @@ _INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "d
 
 def _timestamp(body: Mapping[str, Any]) -> int:
     return parse_timestamp(body.get("timestamp"))
-
-
-def _text(body: Mapping[str, Any], name: str, place: str | None = None) -> str:
-    value = body.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str) or not value:
-        raise EventError(place or name, f"found {_brief(value)}, expected a string that is not empty")
-    return value
-
-
-def _optional_text(body: Mapping[str, Any], name: str) -> str | None:
-    return None if body.get(name) is None else _text(body, name)
-
-
-def _number(body: Mapping[str, Any], name: str, place: str | None = None) -> float | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise EventError(place or name, f"found {_brief(value)}, expected a finite number")
-    return float(value)
-
-
-def _fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
-    listed = body.get("fields") or []
-    if not isinstance(listed, list):
-        raise EventError("fields", f"found {_brief(listed)}, expected a list of {{name, value}}")
-    fields: dict[str, FieldValue] = {}
-    for place, entry in enumerate(listed):
-        if not isinstance(entry, Mapping):
-            raise EventError(f"fields[{place}]", f"found {_brief(entry)}, expected an object with name and value")
-        name = _text(entry, "name", f"fields[{place}].name")
-        fields[name] = _value(entry.get("value"), f"fields[{place}].value")
-    return fields
-
-
-def _value(value: object, place: str) -> FieldValue:
-    if isinstance(value, str | bool):
-        return value
-    if isinstance(value, int | float):
-        return float(value)
-    if isinstance(value, list):
-        if all(isinstance(one, str) for one in value):
-            return [str(one) for one in value]
-        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in value):
-            return [float(one) for one in value]
-    raise EventError(place, f"found {_brief(value)}, expected a string, a number, a boolean or a list of one kind")
-
-
-def _brief(value: object) -> str:
-    shown = "nothing" if value is None else repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

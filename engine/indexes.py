@@ -29,8 +29,7 @@ class ExactIndex:
     """Brute force over all vectors, or over a subset of rows."""
 
     def __init__(self, vectors: Matrix, metric: Metric = "cosine") -> None:
-        if metric not in _ANNOY_METRICS:
-            raise ValueError(f"metric is {metric!r}; expected one of {', '.join(_ANNOY_METRICS)}")
+        _check(vectors, metric)
         self.metric = metric
         self._vectors = unit_rows(vectors) if metric == "cosine" else np.asarray(vectors, np.float32)
 
@@ -76,10 +75,7 @@ class AnnoyIndex:
 
         trees: more are more exact and larger. search_factor: nodes looked at are trees x k x this.
         """
-        if metric not in _ANNOY_METRICS:
-            raise ValueError(f"metric is {metric!r}; expected one of {', '.join(_ANNOY_METRICS)}")
-        if not np.isfinite(vectors).all():
-            raise ValueError("the vectors hold NaN or infinity; every item needs a finite vector")
+        _check(vectors, metric)
         index = Annoy(vectors.shape[1], _ANNOY_METRICS[metric])
         index.set_seed(seed or 1)  # Annoy takes 0 for "no seed"
         for row, vector in enumerate(vectors):
@@ -100,9 +96,10 @@ class AnnoyIndex:
     @classmethod
     def load(cls, path: Path) -> AnnoyIndex:
         """Open an index by its file; its build arguments stand beside it."""
-        settings = json.loads(path.with_suffix(".json").read_text())
-        if not path.is_file():
-            raise FileNotFoundError(f"no index at {path}; build it with `feedrank index`")
+        beside = path.with_suffix(".json")
+        if not (path.is_file() and beside.is_file()):
+            raise FileNotFoundError(f"no index at {path} with {beside.name} beside it; build it with `feedrank index`")
+        settings = json.loads(beside.read_text())
         return cls(path, settings["dimensions"], settings["metric"], settings["search_factor"])
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
@@ -115,6 +112,13 @@ class AnnoyIndex:
         elif self.metric == "euclidean":
             found = -found
         return np.array(rows, np.int32), found
+
+
+def _check(vectors: Matrix, metric: str) -> None:
+    if metric not in _ANNOY_METRICS:
+        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(_ANNOY_METRICS)}")
+    if not np.isfinite(vectors).all():
+        raise ValueError("the vectors hold NaN or infinity; every item needs a finite vector")
 
 
 def _best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import insert as insert_into
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from engine.events import Event, parse, to_dict
 
@@ -59,7 +59,7 @@ class Journal:
             event.listen(self._engine, "begin", _begin)
         try:
             _metadata.create_all(self._engine)
-        except OperationalError as problem:
+        except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
 
     @classmethod
@@ -88,7 +88,7 @@ class Journal:
                             rows.append(_row(one))
                     if rows:
                         connection.execute(insert_into(_events), rows)
-        except OperationalError as problem:
+        except DBAPIError as problem:
             raise JournalError(f"the journal refused to write: {problem.orig}; nothing of this was kept") from None
         return fresh
 
@@ -120,7 +120,7 @@ class Journal:
         """How many events of each kind there are."""
         query = select(_events.c.kind, func.count()).group_by(_events.c.kind)
         with self._engine.connect() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {kind: count for kind, count in connection.execute(query)}
 
     def close(self) -> None:
         """Give the connections back."""
@@ -134,7 +134,10 @@ class Journal:
 
 def _row(one: Event) -> dict[str, Any]:
     body = to_dict(one)
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as problem:  # it could never be read back
+        raise JournalError(f"event {one.id!r} can't be written as JSON: {problem}; nothing of this was kept") from None
     return {"id": one.id, "kind": body["event"], "timestamp": one.timestamp, "body": text}
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Vector
+from engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Times, Vector
 
 if TYPE_CHECKING:
     from engine.events import Event
+    from engine.log import Log
 
 
 class VectorIndex(Protocol):
@@ -61,8 +62,16 @@ class PairScorer(Protocol):
         ...
 
 
-class StateReader(Protocol):
-    """Reads the behavioural state for requests and their candidates."""
+class State(Protocol):
+    """What people did, as of now."""
+
+    def touched(self, person: int) -> tuple[Rows, Times]:
+        """Every touch of a person, latest first, and its time; nothing for people not met."""
+        ...
+
+    def advance(self, log: Log) -> None:
+        """Observe all that happened in a log, in its order."""
+        ...
 
     def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
         """The batch, with the state as of now; nothing is observed."""

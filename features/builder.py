@@ -77,7 +77,10 @@ class FeatureBuilder:
         """Name -> (N,) float32, in order."""
         columns: Columns = {}
         for family in self.settings.families:
-            columns.update(FAMILIES[family](self, batch, columns))
+            made = FAMILIES[family](self, batch, columns)
+            if twice := columns.keys() & made.keys():
+                raise ValueError(f"two features are named {', '.join(sorted(twice))}; rename one, such as its table")
+            columns |= made
         return columns
 
     def matrix(self, batch: Batch) -> Matrix:
@@ -100,6 +103,7 @@ def _recall(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
         if person.any():
             # einsum, not BLAS: the same bits whatever the batch
             scores[rows] = np.einsum("nd,d->n", space.targets[batch.rows[rows]], person, optimize=False)
+    scores[batch.rows < 0] = np.nan  # or an unknown item would stand in the order with the last item's score
     return {"recall_score": scores, "recall_place": places(scores, batch.offsets)}
 
 
@@ -119,7 +123,7 @@ def _vectors(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
 def _tables(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     columns: Columns = {}
     for name, table in builder.knowledge.tables.items():
-        columns |= _named(f"{name}_", TABLE_TAGS, table_scores(table, batch, TABLE_DECAYS, TABLE_DEPTHS))
+        columns |= _named(f"{name}_table_", TABLE_TAGS, table_scores(table, batch, TABLE_DECAYS, TABLE_DEPTHS))
     return columns
 
 

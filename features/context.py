@@ -26,17 +26,22 @@ def places(column: Matrix, offsets: Offsets) -> Matrix:
 def _standings(columns: Matrix, offsets: Offsets, out: Matrix) -> None:
     for group in range(len(offsets) - 1):
         for c in range(columns.shape[1]):
-            count, total, squares = 0, 0.0, 0.0
+            count, total = 0, 0.0
             for place in range(offsets[group], offsets[group + 1]):
                 value = columns[place, c]
                 if not np.isnan(value):
                     count += 1
                     total += value
-                    squares += value * value
             if count == 0:
                 continue
             mean = total / count
-            deviation = np.sqrt(max(squares / count - mean * mean, 0.0))
+            # a second pass: the difference of two large squares would lose a small deviation
+            squares = 0.0
+            for place in range(offsets[group], offsets[group + 1]):
+                value = columns[place, c]
+                if not np.isnan(value):
+                    squares += (value - mean) ** 2
+            deviation = np.sqrt(squares / count)
             for place in range(offsets[group], offsets[group + 1]):
                 value = columns[place, c]
                 if not np.isnan(value):
@@ -48,6 +53,7 @@ def _places(column: Matrix, offsets: Offsets, out: Matrix) -> None:
     for group in range(len(offsets) - 1):
         start, stop = offsets[group], offsets[group + 1]
         order = np.argsort(-column[start:stop], kind="mergesort")
+        known = np.count_nonzero(~np.isnan(column[start:stop]))
         ahead = 0
         for i in range(stop - start):
             value = column[start + order[i]]
@@ -55,4 +61,4 @@ def _places(column: Matrix, offsets: Offsets, out: Matrix) -> None:
                 continue
             if i > 0 and column[start + order[i - 1]] != value:
                 ahead = i
-            out[start + order[i]] = ahead / (stop - start)
+            out[start + order[i]] = ahead / known

@@ -157,10 +157,16 @@ def _add_counters(tables: Tables, entity: int, at: float, out: Matrix, first: in
     halves = len(tables.rates)
     passed = max(at - tables.counted_at[entity], 0.0)
     for half in range(halves):
-        kept = np.exp(-passed * tables.rates[half])
+        kept = _kept(tables, half, passed)
         for kind in range(len(KINDS)):
             column = kind * halves + half
             out[first + column] += tables.counts[entity, column] * kept
+
+
+@compiled
+def _kept(tables: Tables, half: int, passed: float) -> float:
+    """The share of a counter that is left: all without decay, also where nothing was counted and `passed` is inf."""
+    return float(np.exp(-passed * tables.rates[half])) if tables.rates[half] > 0 else 1.0
 
 
 @compiled
@@ -219,4 +225,4 @@ def item_counts(tables: Tables, kind: int, half: int, at: float, out: Times) -> 
     halves = len(tables.rates)
     for row in range(len(out)):
         passed = max(at - tables.counted_at[row], 0.0)
-        out[row] = tables.counts[row, kind * halves + half] * np.exp(-passed * tables.rates[half])
+        out[row] = tables.counts[row, kind * halves + half] * _kept(tables, half, passed)

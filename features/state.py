@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.catalogue import Catalogue
+from engine.log import Log
 from engine.types import NOBODY, Batch, Request, Rows, Scores, Times, no_rows
 from features.kernel import (
     BLOCK,
@@ -20,6 +21,7 @@ from features.kernel import (
     chain,
     item_counts,
 )
+from features.replay import happenings
 
 HOUR = 3_600.0
 ENTITIES = ("item", "category", "all")
@@ -38,6 +40,8 @@ class StateSpec:
     def __post_init__(self) -> None:
         if not self.half_lives_h or min(self.half_lives_h) <= 0:
             raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
+        if self.depth < 1:
+            raise ValueError(f"depth is {self.depth}; expected at least 1")
 
     def column(self, entity: str, kind: str, half_life_h: float) -> int:
         """The place of a counter in `Batch.counters`."""
@@ -78,6 +82,10 @@ class BehaviouralState:
         """Advance by operations that read nothing."""
         self._reserve(ops)
         advance(self._tables, ops, self._reads(0, 0))
+
+    def advance(self, log: Log) -> None:
+        """Observe all that happened in a log, in its order."""
+        self.observe(happenings(log))
 
     def replay(self, ops: Ops) -> Batch:
         """Advance by operations; the batch of all READs among them, each with the state as of its moment."""

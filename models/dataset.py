@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.catalogue import Catalogue
 from engine.log import Log
 from engine.protocols import Retriever
-from engine.types import Batch, Request, Rows
+from engine.types import Batch, Offsets, Request, Rows
 from features.builder import FeatureBuilder
 from features.replay import Moments, happenings, with_reads
 from features.state import BehaviouralState, StateSpec
@@ -35,7 +35,8 @@ class Examples:
     @property
     def found(self) -> NDArray[np.bool_]:
         """(G,) whether any candidate is relevant: the groups that a ranker can learn from."""
-        return np.add.reduceat(self.labels > 0, self.moments.offsets[:-1]) > 0 if len(self) else np.empty(0, np.bool_)
+        found: NDArray[np.bool_] = _positives(self.labels, self.moments.offsets) > 0
+        return found
 
     def only(self, groups: NDArray[np.bool_]) -> Examples:
         """The groups where the (G,) mask is True."""
@@ -53,20 +54,23 @@ class Examples:
 
 
 def from_rankings(log: Log, first: int, last: int) -> Examples:
-    """The rankings [first, last) of the log as they were shown, each as of the moment just before it."""
+    """The rankings [first, last) of the log as they were shown, each as of the moment just before it.
+
+    Shown items that the catalogue does not know are left out.
+    """
     rankings = log.rankings
     start, stop = int(rankings.offsets[first]), int(rankings.offsets[last])
-    labels = log.labels()[start:stop]
-    offsets = rankings.offsets[first : last + 1] - start
+    known = rankings.rows[start:stop] >= 0
+    labels = log.labels()[start:stop][known]
+    offsets = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)[rankings.offsets[first : last + 1] - start]
     moments = Moments(
         before=log.places()[len(log.interactions) + first : len(log.interactions) + last],
         at=rankings.at[first:last],
         person=rankings.person[first:last],
         offsets=offsets,
-        rows=rankings.rows[start:stop],
+        rows=rankings.rows[start:stop][known],
     )
-    relevant = np.add.reduceat(labels > 0, offsets[:-1]).astype(np.int64) if last > first else np.empty(0, np.int64)
-    return Examples(moments, labels, relevant)
+    return Examples(moments, labels, _positives(labels, offsets))
 
 
 def from_recall(
@@ -132,3 +136,9 @@ def joined(parts: Sequence[Groups]) -> Groups:
         np.concatenate([part.labels for part in parts]),
         np.concatenate(offsets),
     )
+
+
+def _positives(labels: NDArray[np.float32], offsets: Offsets) -> NDArray[np.int64]:
+    """(G,) relevant rows of each group, which may be empty."""
+    before = np.concatenate([[0], np.cumsum(labels > 0)])
+    return np.asarray(before[offsets[1:]] - before[offsets[:-1]], np.int64)

@@ -41,6 +41,8 @@ class TrainingSettings:
     least_history: int = 5
     """Touches that a person must have before one is asked about."""
     candidates: int = 100
+    least_rankings: int = 500
+    """Rankings with a click that a log must have for them to be the training groups."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -78,6 +80,11 @@ class Trained:
     ranker: LambdaRanker
     counts: dict[str, int]
     """How many groups each slice had, and how many were left out for want of a positive."""
+
+
+def learns_from_rankings(log: Log, settings: Settings) -> bool:
+    """Whether the log's own rankings, rather than what recall finds, are to be the training groups."""
+    return int(from_rankings(log, 0, len(log.rankings)).found.sum()) >= settings.training.least_rankings
 
 
 def train_from_rankings(
@@ -127,8 +134,9 @@ def train_from_recall(
 ) -> Trained:
     """Train on what recall finds for each person just before each of their latest usable touches.
 
-    usable: (interactions,) what may be learnt from; the test touches, and in a split by time all that came after the cut,
-    must not be. One fold of people is the validation slice. A group whose touched item recall did not find is left out.
+    usable: (interactions,) what may be learnt from; the test touches, and in a split by time all that came after the
+    cut, must not be. One fold of people is the validation slice. Groups whose touched item recall did not find are left
+    out.
     """
     settings = settings or Settings()
     asked = settings.training

@@ -138,7 +138,7 @@ def broken_jsonl() -> dict[str, bytes]:
             b"1.",
         ):
             stated = f"{kind} with a field of {constant[:12].decode()}"
-            add(stated, line.replace(b'"event"', b'"fields": [{"name": "x", "value": ' + constant + b'}], "event"', 1))
+            add(stated, line[:-1] + b', "fields": [{"name": "x", "value": ' + constant + b"}]}")
         for escape in (rb"\ud800", rb"\udfff", rb"\ude00\ud83d", rb"\uZZZZ", rb"\x41", rb"\u12 "):
             add(f"{kind} with the escape {escape.decode()}", line.replace(b'"id": "', b'"id": "' + escape, 1))
     for part in ("user", "session"):

@@ -27,7 +27,8 @@ from readers_broken import GOOD, broken_jsonl, good_line
 from api.readers import FORMATS, RejectedLine, Rejects, fetch, guess, lines, read
 from api.readers.movielens import GENRES
 from engine.events import (
-    RANKING_EXTRA,
+    ITEM_EXTRA,
+    TEXT_EXTRA,
     Event,
     InteractionEvent,
     ItemEvent,
@@ -212,7 +213,22 @@ FIELDS = st.dictionaries(
     st.text(max_size=8) | NUMBERS | st.booleans() | st.lists(st.text(max_size=4)) | st.lists(NUMBERS, min_size=1),
     max_size=3,
 )
-EXTRA = st.dictionaries(st.sampled_from(RANKING_EXTRA), NUMBERS | st.text(max_size=4) | st.lists(NUMBERS), max_size=3)
+
+
+def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
+    """Any of the optional parts of a ranking of so many items."""
+    column = st.lists(NUMBERS, min_size=items, max_size=items)
+    shares = st.lists(st.floats(0, 1, exclude_min=True), min_size=items, max_size=items)
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(ITEM_EXTRA, column),
+            **dict.fromkeys(TEXT_EXTRA, NAMES),
+            "propensities": shares,
+            "seed": st.integers(-(2**63), 2**64 - 1),
+            "features": st.dictionaries(NAMES, st.none() | NUMBERS | st.text(max_size=4) | st.lists(NUMBERS)),
+        },
+    )
 
 
 @st.composite
@@ -220,7 +236,7 @@ def rankings(draw: st.DrawFn) -> RankingEvent:
     items = tuple(draw(st.lists(NAMES, min_size=1, max_size=4, unique=True)))
     labels = draw(st.none() | st.tuples(*[NUMBERS] * len(items)))
     user, session = draw(st.none() | NAMES), draw(st.none() | NAMES)
-    return RankingEvent(draw(NAMES), draw(TIMES), items, user, session, draw(FIELDS), labels, draw(EXTRA))
+    return RankingEvent(draw(NAMES), draw(TIMES), items, user, session, draw(FIELDS), labels, draw(extras(len(items))))
 
 
 MAYBE = st.none() | NAMES
@@ -392,16 +408,16 @@ BROKEN_CSV = {
     "ann,a": "columns: found 2,",
     "ann,a,5,click,1,1,1": "columns: found 7,",
     "ann,,5,click,,": "item: found nothing",
-    ",,,,,3": "timestamp: found None",
-    "ann,a,,click,,": "timestamp: found None",
+    ",,,,,3": "timestamp: found nothing",
+    "ann,a,,click,,": "timestamp: found nothing",
     "ann,a,soon,click,,": "timestamp: found 'soon'",
     "ann,a,2024-01-01T00:00:00,click,,": "has no zone",
     "ann,a,5,click,many,": "value: found 'many'",
     "ann,a,5,click,1_0,": "value: found '1_0'",
     "ann,a,5,click,nan,": "value: found nan",
     "ann,a,5,click,1e999,": "value: found inf",
-    "ann,a,5,click,,2.5": "position: found '2.5'",
-    "ann,a,5,click,,0": "position: found '0'",
+    "ann,a,5,click,,2.5": "position: found 2.5",
+    "ann,a,5,click,,0": "position: found 0",
     'ann,"a"b,5,click,,': "not CSV",
     'ann,"never closed,5,click,,': "a quote opened on this line",
     'ann,a,5,"': "a quote opened on this line",

@@ -9,8 +9,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from api.readers.parsing import parsed
-from engine.events import RANKING_EXTRA, Event, EventError, parse_timestamp, to_dict
+from engine.events import RANKING_EXTRA, TEXT_EXTRA, Event, EventError, ItemEvent, parse, parse_timestamp, to_dict
 
 COLUMNS = {
     "item": ("item",),
@@ -20,8 +19,8 @@ COLUMNS = {
 }
 """By kind of event, the columns that are parts of the event (beside event, id, timestamp); others are its fields."""
 
-_IDS = ("id", "item", "user", "ranking", "session")
-_NUMBERS = ("value", "dwell_ms", "position")
+_IDS = ("id", "item", "user", "ranking", "session", *TEXT_EXTRA)
+_NUMBERS = ("value", "dwell_ms", "position", "seed")
 
 
 class Rows:
@@ -66,10 +65,11 @@ class Rows:
             body["items"] = _shown(body.get("items"), body.pop("labels", None))
         elif kind == "interaction":
             body.setdefault("type", "click")
-        elif kind == "item" and "published" in cells:
-            cells["published"] = _published(cells["published"])
         body["fields"] = [{"name": name, "value": value} for name, value in cells.items()]
-        event = parsed(body)
+        event = parse(body)
+        if isinstance(event, ItemEvent) and (moment := event.fields.get("published", "")) != "":
+            # as a number, whatever form it came in: the content makes the id
+            event = replace(event, fields={**event.fields, "published": float(parse_timestamp(moment))})
         return event if named else replace(event, id=_made_id(event))
 
 
@@ -86,10 +86,7 @@ def _part(name: str, value: Any) -> Any:
     if name in _IDS:
         return _whole(value)
     if name in _NUMBERS:
-        number = _number(name, value)
-        if name == "position" and not (float(number).is_integer() and number >= 1):
-            raise EventError("position", f"found {value!r}, expected a whole number from 1")
-        return number
+        return _number(name, value)
     return value
 
 
@@ -99,16 +96,10 @@ def _number(name: str, value: Any) -> Any:
     try:
         if "_" in value:  # float() would take 1_000.
             raise ValueError
-        return float(value)
+        number = float(value)
+        return int(value) if number.is_integer() and value.strip("+- ").isdecimal() else number
     except ValueError:
         raise EventError(name, f"found {value!r}, expected a number") from None
-
-
-def _published(value: Any) -> float:
-    try:
-        return float(parse_timestamp(value))
-    except EventError as problem:
-        raise EventError("published", str(problem).removeprefix("timestamp: ")) from None
 
 
 def _shown(items: Any, labels: Any) -> Any:

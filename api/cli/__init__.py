@@ -1,0 +1,5 @@
+"""The command line: `feedrank --help`."""
+
+from api.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,49 @@
+"""What the terminal shows: progress of long work, and errors in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+Show = Callable[[str, int, int], None]
+"""Called with (what is done, steps done, steps in all; 0 where nobody knows)."""
+
+console = Console()
+
+
+@contextmanager
+def steps() -> Iterator[Show]:
+    """Progress lines, one a kind of work; they stay when it is done."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            key = what.split(":")[0]
+            if key not in tasks:
+                for task in tasks.values():
+                    progress.update(task, completed=1, total=1)
+                tasks[key] = progress.add_task(what, total=total or None)
+            progress.update(tasks[key], description=what, completed=done, total=total or None)
+
+        yield show
+        for task in tasks.values():
+            progress.update(task, completed=1, total=1)
+
+
+def texts(show: Show) -> Callable[[int, int], None]:
+    """Progress of an embedder."""
+    return lambda done, total: show("texts embedded", done, total)
+
+
+@contextmanager
+def command_errors() -> Iterator[None]:
+    """What a user can mend becomes one line and exit code 1; anything else keeps its traceback."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as problem:
+        raise click.ClickException(str(problem)) from problem

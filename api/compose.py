@@ -1,0 +1,187 @@
+"""The composition root: the one place where parts are chosen by name and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module, metadata
+from typing import Any
+
+import numpy as np
+
+from api.config import Config, IndexConfig
+from api.home import Home
+from engine.catalogue import Catalogue
+from engine.events import ItemEvent
+from engine.ids import Ids
+from engine.indexes import ExactIndex
+from engine.log import Log, columns
+from engine.pipeline import Pipeline
+from engine.protocols import Ranker, VectorIndex
+from engine.recall import EmbeddingRetriever, FirstOf, PopularRetriever
+from engine.recommender import Recommender
+from engine.types import Matrix, Scores, Vector
+from features.bm25 import TermWeights
+from features.builder import FeatureBuilder
+from features.state import BehaviouralState
+from models import bundle
+from models.embedder import Progress as EmbeddingProgress
+from models.embedder import SentenceEmbedder
+from models.items import fit_items
+from models.ranker import LambdaRanker
+from models.sequences import Sequences
+from models.training import (
+    Corpus,
+    Progress,
+    Trained,
+    learns_from_rankings,
+    train_from_rankings,
+    train_from_recall,
+)
+
+VALIDATION_SHARE = 0.1
+"""Of the rankings, the latest: where a ranker for serving stops early."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Material:
+    """What is trained on: the journal as columns, and the catalogue with its texts made ready."""
+
+    corpus: Corpus
+    log: Log
+
+
+class RecallOrder:
+    """A ranker that leaves candidates in the order recall found them in."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._place = names.index("recall_place")
+
+    def score(self, features: Matrix) -> Scores:
+        """Minus the place that recall gave; 0 where recall has no opinion."""
+        return -np.nan_to_num(features[:, self._place])
+
+
+def material(home: Home, config: Config, progress: EmbeddingProgress | None = None) -> Material:
+    """Read the journal and embed what the vector cache does not know."""
+    journal = home.journal()
+    catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
+    if not len(catalogue):
+        raise ValueError(f"there are no items in {home.journal_path}; load some with `feedrank data`")
+    documents = catalogue.documents(config.embedder.document)
+    text = embedder(home, config).encode(documents, progress)
+    log = columns(journal.events(), catalogue.ids)
+    return Material(Corpus(catalogue, text, TermWeights.fit(documents)), log)
+
+
+def embedder(home: Home, config: Config) -> SentenceEmbedder:
+    """The embedder that the config names."""
+    chosen = config.embedder
+    return SentenceEmbedder(chosen.model, home.vectors, chosen.batch_size, chosen.revision)
+
+
+def index_only(made: Material, config: Config) -> FeatureBuilder:
+    """Item knowledge of the whole log, without a ranker."""
+    knowledge = fit_items(
+        made.corpus.catalogue, made.corpus.text, made.corpus.terms, Sequences.of(made.log), config.items
+    )
+    return FeatureBuilder(knowledge, config.state, config.features)
+
+
+def train(made: Material, config: Config, progress: Progress) -> Trained:
+    """Train for serving: from rankings where the log has them, else from what recall finds."""
+    if learns_from_rankings(made.log, config.settings):
+        total = len(made.log.rankings)
+        cut = int(total * (1 - VALIDATION_SHARE))
+        return train_from_rankings(made.corpus, made.log, cut, total, config.settings, progress)
+    everything = np.ones(len(made.log.interactions), np.bool_)
+    return train_from_recall(made.corpus, made.log, everything, config.settings, progress)
+
+
+def save(
+    home: Home, config: Config, name: str, builder: FeatureBuilder, ranker: LambdaRanker | None, about: dict[str, Any]
+) -> None:
+    """Write a bundle and make it the current one."""
+    chosen = config.index
+    index = {
+        "metric": chosen.metric, "trees": chosen.trees, "search_factor": chosen.search_factor,
+        "seed": config.items.seed,
+    }  # fmt: skip
+    about = {"version": version(), "config": _plain(asdict(config)), **about}
+    bundle.save(home.bundles, name, builder, ranker, index, about)
+    bundle.promote(home.bundles, name)
+
+
+def recommender(home: Home, config: Config) -> Recommender:
+    """The current bundle, with the state of the whole journal, ready to answer."""
+    opened = bundle.load(home.current)
+    journal = home.journal()
+    people = Ids()
+    state = BehaviouralState(opened.knowledge.catalogue, opened.builder.spec)
+    state.advance(columns(journal.events(), opened.knowledge.catalogue.ids, people))
+    ranker: Ranker = opened.ranker or RecallOrder(opened.builder.names)
+    return Recommender(
+        opened.knowledge.catalogue,
+        people,
+        state,
+        pipeline(opened, config, state, ranker),
+        journal,
+        query_encoder(home, config),
+    )
+
+
+def pipeline(opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker) -> Pipeline:
+    """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
+    knowledge = opened.knowledge
+    exact = ExactIndex(knowledge.space.targets, config.index.metric)
+    found = EmbeddingRetriever(
+        knowledge.catalogue,
+        knowledge.space,
+        vector_index(opened, config.index, exact),
+        exact,
+        config.recall.query_share,
+    )
+    retriever = FirstOf([found, PopularRetriever(knowledge.catalogue, state.popularity)])
+    return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name)
+
+
+def vector_index(opened: bundle.Bundle, chosen: IndexConfig, exact: ExactIndex) -> VectorIndex:
+    """The index that the config names."""
+    if chosen.kind == "annoy":
+        return opened.index
+    if chosen.kind == "exact":
+        return exact
+    module, _, name = chosen.kind.partition(":")
+    if not name:
+        raise ValueError(f'index.kind is {chosen.kind!r}; expected annoy, exact or "package.module:Class"')
+    made: VectorIndex = getattr(import_module(module), name)(opened.knowledge.space.targets, chosen.metric)
+    return made
+
+
+def query_encoder(home: Home, config: Config) -> Callable[[str], Vector]:
+    """Turns a request's text into a vector; the model is loaded at the first one."""
+    made: list[SentenceEmbedder] = []
+
+    def encode(text: str) -> Vector:
+        if not made:
+            made.append(embedder(home, config))
+        return made[0].query(text)
+
+    return encode
+
+
+def version() -> str:
+    """The installed version."""
+    try:
+        return metadata.version("feedrank")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready: infinity as a string, tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,118 @@
+"""The config file: TOML, read once into frozen dataclasses. An unknown key is an error with its path."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from features.builder import FeatureSettings
+from features.state import StateSpec
+from models.items import ItemSettings
+from models.ranker import LambdaRankSettings
+from models.training import Settings, TrainingSettings
+from models.weights import DEFAULT_EMBEDDER
+
+
+class ConfigError(ValueError):
+    """A config file that can't be used; the message names the file and the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderConfig:
+    """[embedder] How items and queries become vectors."""
+
+    model: str = DEFAULT_EMBEDDER
+    """A sentence-transformers name, or a folder."""
+    revision: str | None = None
+    batch_size: int = 64
+    document: tuple[str, ...] = ("title", "text", "category")
+    """The parts of an item that are embedded, and that BM25 reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexConfig:
+    """[index] How the vectors are searched."""
+
+    kind: str = "annoy"
+    """annoy, exact, or "package.module:Class" of your own."""
+    metric: Literal["cosine", "euclidean", "dot"] = "dot"
+    trees: int = 50
+    search_factor: int = 4
+    """Annoy looks at trees x candidates x this many nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecallConfig:
+    """[recall] What the request asks the index for."""
+
+    candidates: int = 100
+    query_share: float = 0.7
+    """Share of the query in the vector of a request that has both a query and a person."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= 1_000:
+            raise ValueError(f"candidates is {self.candidates}; expected 1 to 1000")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """[serve] The HTTP server."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    threads: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file; every key has a default."""
+
+    embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
+    items: ItemSettings = field(default_factory=ItemSettings)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    recall: RecallConfig = field(default_factory=RecallConfig)
+    state: StateSpec = field(default_factory=StateSpec)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
+    serve: ServeConfig = field(default_factory=ServeConfig)
+
+    @property
+    def settings(self) -> Settings:
+        """What training is told."""
+        return Settings(self.items, self.state, self.features, self.training, self.ranker)
+
+
+def load(path: Path | None) -> Config:
+    """The config in a TOML file; the defaults where there is none. Raises ConfigError."""
+    if path is None:
+        return Config()
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ConfigError(f"can't read the config file {path}: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path} is not TOML: {problem}") from None
+    _refuse_unknown(found, Config, path, "")
+    try:
+        return TypeAdapter(Config).validate_python(found)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {key}: found {first['input']!r}; {first['msg']}") from None
+
+
+def _refuse_unknown(found: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:
+    types = get_type_hints(section)
+    known = [one.name for one in fields(section)]
+    for key, value in found.items():
+        if key not in known:
+            place = f"in [{prefix[:-1]}]" if prefix else "at the top level"
+            raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {place} are {', '.join(known)}")
+        if is_dataclass(types[key]) and isinstance(value, Mapping):
+            _refuse_unknown(value, types[key], path, f"{prefix}{key}.")

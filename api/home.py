@@ -1,0 +1,56 @@
+"""The home folder: where the journal, the bundles and the caches are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.journal import Journal
+from models.bundle import CURRENT
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths under one folder."""
+
+    folder: Path
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's SQLite file."""
+        return self.folder / "journal.db"
+
+    @property
+    def bundles(self) -> Path:
+        """Trained bundles, and the link to the current one."""
+        return self.folder / "bundles"
+
+    @property
+    def current(self) -> Path:
+        """The bundle that serves."""
+        return self.bundles / CURRENT
+
+    @property
+    def vectors(self) -> Path:
+        """Embeddings by content."""
+        return self.folder / "cache" / "vectors"
+
+    @property
+    def downloads(self) -> Path:
+        """Data sets that were fetched."""
+        return self.folder / "downloads"
+
+    @property
+    def rejects(self) -> Path:
+        """Lines that could not be read."""
+        return self.folder / "rejects.jsonl"
+
+    @property
+    def config(self) -> Path | None:
+        """The config file, where there is one."""
+        path = self.folder / "feedrank.toml"
+        return path if path.is_file() else None
+
+    def journal(self) -> Journal:
+        """The journal, made where it is not there."""
+        return Journal.at(self.journal_path)

@@ -1,0 +1,45 @@
+"""Problem documents (RFC 9457): how the HTTP API says what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response, json
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from engine.events import EventError
+from engine.journal import JournalError
+
+
+def problem(status: int, title: str, detail: str, **more: Any) -> Response:
+    """An application/problem+json response."""
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    return Response(json.dumps(body), status, mimetype="application/problem+json")
+
+
+def init_app(app: Flask) -> None:
+    """Turn the exceptions that requests can cause into problem documents."""
+
+    @app.errorhandler(ValidationError)
+    def _invalid(error: ValidationError) -> Response:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "body"
+        return problem(400, "Bad request", f"{field}: {first['msg']}", field=field)
+
+    @app.errorhandler(EventError)
+    def _bad_event(error: EventError) -> Response:
+        return problem(400, "Bad event", str(error), field=error.field)
+
+    @app.errorhandler(JournalError)
+    def _no_journal(error: JournalError) -> Response:
+        return problem(503, "The journal can't be written", str(error))
+
+    @app.errorhandler(HTTPException)
+    def _http(error: HTTPException) -> Response:
+        return problem(error.code or 500, error.name, error.description or error.name)
+
+    @app.errorhandler(Exception)
+    def _unforeseen(error: Exception) -> Response:
+        app.logger.exception("a request failed", exc_info=error)
+        return problem(500, "Internal error", "the request failed; the server's log says why")

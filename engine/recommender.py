@@ -1,0 +1,137 @@
+"""The recommender: ids in, a feed out that is a ranking event in the journal; events in, remembered at once."""
+
+from __future__ import annotations
+
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.catalogue import Catalogue
+from engine.events import Event, RankingEvent
+from engine.ids import Ids
+from engine.log import columns
+from engine.pipeline import Pipeline
+from engine.protocols import EventLog, State
+from engine.types import Filters, Matrix, Request, Times, Vector, no_rows
+
+
+@dataclass(frozen=True, slots=True)
+class FilterIds:
+    """Which items may come back, by ids and category names."""
+
+    seen: bool = False
+    """May items that the person has touched before come back?"""
+    categories: tuple[str, ...] | None = None
+    allow: tuple[str, ...] | None = None
+    deny: tuple[str, ...] = ()
+
+
+class Recommender:
+    """Holds what a feed needs; safe to call from several threads."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        people: Ids,
+        state: State,
+        pipeline: Pipeline,
+        journal: EventLog,
+        embed: Callable[[str], Vector] | None = None,
+    ) -> None:
+        """people: the ids behind the state's rows. embed: a query to its text vector; None: BM25 alone reads it."""
+        self.catalogue = catalogue
+        self.pipeline = pipeline
+        self._people = people
+        self._state = state
+        self._journal = journal
+        self._embed = embed
+        self._lock = threading.Lock()
+
+    def recommend(
+        self,
+        ranking_id: str,
+        at: float,
+        user: str | None = None,
+        query: str = "",
+        history: Sequence[str] | None = None,
+        n: int = 10,
+        filters: FilterIds | None = None,
+        surface: str | None = None,
+    ) -> RankingEvent:
+        """The n best items for a person (unix seconds `at`), written to the journal before it is returned.
+
+        history: item ids, latest first, in place of what is known of the person; unknown ids are passed over.
+        """
+        with self._lock:
+            request = self._request(at, user, query, history, filters or FilterIds())
+            ranking = self.pipeline.run(request)
+        shown = ranking.rows[:n]
+        extra = {
+            "scores": [float(score) for score in ranking.scores[:n]],
+            "bundle": self.pipeline.bundle,
+            "features": stored_features(self.pipeline.featurizer.fingerprint, ranking.features[:n]),
+        } | ({"surface": surface} if surface else {})
+        event = RankingEvent(
+            id=ranking_id,
+            timestamp=round(at * 1000),
+            items=tuple(self.catalogue.ids.names(shown)),
+            user=user,
+            fields={"source": ranking.source},
+            extra=extra,
+        )
+        if event.items:
+            self.record([event])
+        return event
+
+    def record(self, events: Sequence[Event]) -> list[bool]:
+        """Write events to the journal, then learn from those that were new; True for each of these."""
+        with self._lock:
+            fresh = self._journal.append(events)
+            new = [event for event, is_new in zip(events, fresh, strict=True) if is_new]
+            self._state.advance(columns(new, self.catalogue.ids, self._people))
+        return fresh
+
+    def _request(
+        self, at: float, user: str | None, query: str, history: Sequence[str] | None, filters: FilterIds
+    ) -> Request:
+        person = self._people.row(user)
+        touched, times = self._state.touched(person)
+        if history is not None:
+            rows = self.catalogue.ids.rows(history)
+            own = rows[rows >= 0]
+            times_own: Times = np.full(len(own), np.nan)
+            touched, times = np.concatenate([own, touched]).astype(np.int32), times_own
+        else:
+            own = touched
+        return Request(
+            at=at,
+            person=person,
+            history=own,
+            history_at=times,
+            touched=touched,
+            query=query,
+            query_vector=self._embed(query) if query and self._embed else None,
+            filters=self._filters(filters),
+        )
+
+    def _filters(self, filters: FilterIds) -> Filters:
+        ids, categories = self.catalogue.ids, self.catalogue.categories
+        codes = None
+        if filters.categories is not None:
+            codes = categories.rows(filters.categories)
+            codes = codes[codes >= 0]
+        return Filters(
+            seen=filters.seen,
+            categories=codes,
+            allow=None if filters.allow is None else ids.rows(filters.allow),
+            deny=ids.rows(filters.deny) if filters.deny else no_rows(),
+        )
+
+
+def stored_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
+    """Feature rows as a ranking event carries them: little-endian float32, row after row, in base64."""
+    data = b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii")
+    return {"fingerprint": fingerprint, "rows": len(matrix), "data": data}

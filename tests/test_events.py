@@ -1,0 +1,218 @@
+"""Events: what `parse` takes it can write and read again; what it refuses it refuses by name, and never otherwise."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.events import (
+    EventError,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+    UserEvent,
+    parse,
+    parse_timestamp,
+    to_dict,
+)
+
+GOOD: dict[str, dict[str, Any]] = {
+    "item": {"event": "item", "id": "i", "timestamp": 5, "item": "a"},
+    "user": {"event": "user", "id": "u", "timestamp": 5, "user": "ann"},
+    "ranking": {"event": "ranking", "id": "r", "timestamp": 5, "items": [{"id": "a"}, {"id": "b"}]},
+    "interaction": {"event": "interaction", "id": "c", "timestamp": 5, "item": "a", "type": "click"},
+}
+LARGE = 10**400
+LONGER = 10**5_000
+"""Python does not even write out so many digits."""
+
+
+def field(value: object, name: object = "x") -> list[dict[str, object]]:
+    return [{"name": name, "value": value}]
+
+
+def shown(**parts: object) -> list[dict[str, object]]:
+    return [{"id": "a", **parts}, {"id": "b"}]
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    *(
+        (kind, {"timestamp": moment}, "timestamp")
+        for kind in GOOD
+        for moment in (LARGE, -LARGE, LONGER, "1_000", "\ud800", math.nan, math.inf, None, True, [], "1e15", "")
+    ),
+    *(
+        (kind, {"fields": field(value)}, "fields[0].value")
+        for kind in GOOD
+        for value in (
+            LARGE,
+            LONGER,
+            math.inf,
+            math.nan,
+            [1, LARGE],
+            [math.nan],
+            "\udfff",
+            ["ok", "\ud800"],
+            None,
+            {},
+            [1, "a"],
+        )
+    ),
+    *((kind, {"fields": field(1, name)}, "fields[0].name") for kind in GOOD for name in ("\ud800", "", None, LARGE)),
+    *((kind, {"fields": fields}, "fields") for kind in GOOD for fields in (0, "", False, {}, "a", 1, {"title": "A"})),
+    *((kind, {"id": name}, "id") for kind in GOOD for name in ("\ud83d", "", None, LARGE, LONGER, 1.5, True)),
+    *((kind, {"event": name}, "event") for kind in GOOD for name in ("click", None, LONGER, [], "\ud800")),
+    *(("interaction", {name: "\ud800"}, name) for name in ("item", "type", "ranking", "user", "session")),
+    *(
+        ("interaction", {name: value}, name)
+        for name in ("value", "dwell_ms", "position")
+        for value in (LARGE, LONGER, math.inf, math.nan, "1", True, [1])
+    ),
+    *(("interaction", {"position": value}, "position") for value in (0, -1, 1.5, 0.0, 2**53 + 1)),
+    *(("ranking", {"items": shown(label=value)}, "items[0].label") for value in (LARGE, LONGER, math.inf, "1", True)),
+    ("ranking", {"items": [{"id": "a"}, {"id": "a\udfff"}]}, "items[1].id"),
+    ("ranking", {"items": [{"id": 1}, {"id": "1"}]}, "items"),
+    *(("ranking", {name: "\ud800"}, name) for name in ("user", "session", "surface", "team")),
+    *(
+        ("ranking", {name: value}, name)
+        for name in ("positions", "scores", "propensities")
+        for value in (1, "1|2", {}, [], [1.0], [0.1, 0.2, 0.3])
+    ),
+    *(
+        ("ranking", {name: [0.5, value]}, f"{name}[1]")
+        for name in ("positions", "scores", "propensities")
+        for value in (LARGE, LONGER, math.inf, math.nan, "1", None, True)
+    ),
+    *(("ranking", {"propensities": [0.5, value]}, "propensities[1]") for value in (0, -0.1, 1.01)),
+    *(
+        ("ranking", {name: value}, name)
+        for name in ("surface", "bundle", "experiment", "variant", "team")
+        for value in (1.5, True, [], ["a"], {}, "")
+    ),
+    *(("ranking", {"seed": value}, "seed") for value in ("7", 1.5, True, [], LARGE, LONGER, math.nan)),
+    *(
+        ("ranking", {"features": value}, "features")
+        for value in (
+            1,
+            "a",
+            [1.0],
+            True,
+            {"a": math.nan},
+            {"a": ["\ud800"]},
+            {"\ud800": 1},
+            {"a": LONGER},
+            {"a": b"x"},
+        )
+    ),
+    *(
+        ("item", {"fields": field(value, "published")}, "fields.published")
+        for value in ("yesterday", True, [1.0], "2024-01-01T00:00:00", 1e300, "1_000")
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "parts", "place"), REFUSED, ids=range(len(REFUSED)))
+def test_what_is_wrong_is_named(kind: str, parts: dict[str, Any], place: str) -> None:
+    with pytest.raises(EventError) as caught:
+        parse(GOOD[kind] | parts)
+    assert caught.value.field == place
+    assert len(str(caught.value).encode()) < 400
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_absent_and_null_are_the_same(kind: str) -> None:
+    nothing = dict.fromkeys(("fields", "session", "value", "position", "seed", "features", "positions", "surface"))
+    assert parse(GOOD[kind] | nothing) == parse(GOOD[kind])
+    assert parse(to_dict(parse(GOOD[kind]))) == parse(GOOD[kind])
+
+
+def test_every_part_is_read() -> None:
+    extra = {
+        "positions": [1, 2],
+        "scores": [0.5, -1],
+        "propensities": [1, 1e-9],
+        "surface": "home",
+        "bundle": "b",
+        "experiment": "e",
+        "variant": "v",
+        "team": "a",
+        "seed": 2**60 + 1,
+        "features": {"rows": [[1.5, None]]},
+    }
+    body = {"event": "ranking", "id": 7, "timestamp": "6", "user": "ann", "session": 8, "fields": field([1, 2])}
+    ranking = parse(body | {"items": shown(label=1)} | extra)
+    assert isinstance(ranking, RankingEvent)
+    assert (ranking.id, ranking.timestamp, ranking.items) == ("7", 6, ("a", "b"))
+    assert (ranking.user, ranking.session, ranking.fields) == ("ann", "8", {"x": [1.0, 2.0]})
+    assert str(ranking.labels) == "(1.0, nan)"
+    assert ranking.extra == extra
+    assert to_dict(ranking)["items"] == [{"id": "a", "label": 1.0}, {"id": "b"}]
+    click = parse(GOOD["interaction"] | {"ranking": "r", "user": "u", "value": 4, "dwell_ms": 1.5, "position": 2.0})
+    assert click == InteractionEvent("c", 5, "a", "click", "r", "u", None, {}, 4.0, 1.5, 2)
+    assert isinstance(click, InteractionEvent)
+    assert isinstance(click.position, int)
+    assert parse(GOOD["item"] | {"fields": field("", "published")}) == ItemEvent("i", 5, "a", {"published": ""})
+    assert parse(GOOD["user"] | {"fields": field(True)}) == UserEvent("u", 5, "ann", {"x": True})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0, 0),
+        (-5, -5),
+        (1.5e12, 1_500_000_000_000),
+        ("1700000000000", 1_700_000_000_000),
+        (" 7 ", 7),
+        ("1e3", 1000),
+        ("1970-01-01T00:00:01Z", 1000),
+        ("1970-01-01T01:00:01+01:00", 1000),
+        ("1970-01-01T00:00:00.25Z", 250),
+        ("0001-01-01T00:00:00+14:00", -62_135_647_200_000),
+        ("9999-12-31T23:59:59-14:00", 253_402_351_199_000),
+    ],
+)
+def test_timestamps(value: object, expected: int) -> None:
+    assert parse_timestamp(value) == expected
+
+
+# numbers at the edges, strings with half characters, and nests of them, where an event would have something better
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([LARGE, -LARGE, "", "\ud800", "1_000"])
+    | st.floats()
+    | st.text(st.characters(), max_size=4),
+    lambda inside: (
+        st.lists(inside, max_size=3) | st.dictionaries(st.text(st.characters(), max_size=3), inside, max_size=3)
+    ),
+    max_leaves=6,
+)
+PARTS = (
+    "event", "id", "timestamp", "item", "user", "type", "ranking", "session", "value", "dwell_ms", "position", "items",
+    "fields", "labels", "positions", "scores", "propensities", "surface", "seed", "features",
+)  # fmt: skip
+
+
+@given(kind=st.sampled_from(list(GOOD)), parts=st.dictionaries(st.sampled_from(PARTS), ANYTHING, max_size=3))
+def test_anything_is_read_whole_or_refused(kind: str, parts: dict[str, Any]) -> None:
+    try:
+        event = parse(GOOD[kind] | parts)
+    except EventError:
+        return
+    text = json.dumps(to_dict(event), ensure_ascii=False, allow_nan=False).encode()
+    assert parse(json.loads(text)) == event
+
+
+@given(entries=st.lists(st.fixed_dictionaries({"name": ANYTHING, "value": ANYTHING}), max_size=3), label=ANYTHING)
+def test_any_field_and_label_is_read_whole_or_refused(entries: list[Any], label: Any) -> None:
+    try:
+        event = parse(GOOD["ranking"] | {"fields": entries, "items": [{"id": "a", "label": label}]})
+    except EventError:
+        return
+    assert parse(json.loads(json.dumps(to_dict(event), allow_nan=False))) == event

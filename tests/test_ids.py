@@ -1,0 +1,32 @@
+"""Ids: strings to rows and back, in order of arrival."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.ids import Ids
+from engine.types import NOBODY
+
+
+@given(names=st.lists(st.text(max_size=3)), others=st.lists(st.text(max_size=3)))
+def test_rows_are_given_once_in_order_of_arrival(names: list[str], others: list[str]) -> None:
+    ids = Ids(names)
+    distinct = list(dict.fromkeys(names))
+    assert list(ids) == distinct
+    assert len(ids) == len(distinct)
+    assert ids.rows(distinct).tolist() == list(range(len(distinct)))
+    assert ids.names(ids.rows(names)) == names
+    assert [ids.name(row) for row in range(len(ids))] == distinct
+    assert ids.rows(others).tolist() == [distinct.index(name) if name in distinct else NOBODY for name in others]
+    assert [name in ids for name in others] == [name in distinct for name in others]
+    before = {name: ids.row(name) for name in distinct}
+    for name in others:
+        assert ids.add(name) == ids.row(name)
+    assert {name: ids.row(name) for name in distinct} == before
+
+
+def test_nobody() -> None:
+    assert Ids().row("a") == NOBODY
+    assert Ids(["a"]).row(None) == NOBODY
+    assert Ids().rows([]).dtype == "int32"

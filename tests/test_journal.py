@@ -1,0 +1,183 @@
+"""The journal: nothing acknowledged is lost, nothing is counted twice, and nothing is written by halves."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import journal as journal_module
+from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from engine.journal import Journal, JournalError
+from engine.testing import check_event_log, toy_events
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal.at(tmp_path / "data" / "journal.db")
+    yield journal
+    journal.close()
+
+
+def item(name: str, timestamp: int = 0) -> ItemEvent:
+    return ItemEvent(name, timestamp, "a")
+
+
+def ids(journal: Journal, kind: str | None = None) -> list[str]:
+    return [event.id for event in journal.events(kind)]
+
+
+def test_the_shipped_checks(tmp_path: Path) -> None:
+    check_event_log(lambda: Journal.at(tmp_path / "journal.db"))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5_000])
+def test_an_id_counts_once(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(journal_module, "CHUNK", chunk)
+    assert journal.append([item("a", 9), item("b"), item("a", 1)]) == [True, True, False]
+    assert journal.append(iter([item("c"), item("b"), item("c"), item("d")])) == [True, False, False, True]
+    assert journal.append([]) == []
+    assert ids(journal) == ["a", "b", "c", "d"]
+    assert journal.find("a") == item("a", 9)
+    assert journal.find("e") is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(appends=st.lists(st.lists(st.integers(0, 12).map(str), max_size=8), max_size=4), chunk=st.integers(1, 4))
+def test_any_appends_keep_the_order_of_first_writing(appends: list[list[str]], chunk: int) -> None:
+    journal = Journal("sqlite://")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "CHUNK", chunk)
+        known: list[str] = []
+        for names in appends:
+            expected = [name not in known and name not in names[:place] for place, name in enumerate(names)]
+            assert journal.append(map(item, names)) == expected
+            known += dict.fromkeys(name for name in names if name not in known)
+        assert ids(journal) == known
+        for since, _ in [(0, None), *journal.read()]:
+            rest = [event.id for offset, event in journal.read(since=since)]
+            assert rest == [event.id for offset, event in journal.read() if offset > since]
+    journal.close()
+
+
+def test_kinds(journal: Journal) -> None:
+    events: list[Event] = [
+        item("i1"), RankingEvent("r1", 5, ("a", "b"), "ann"), InteractionEvent("c1", 6, "a", "click", user="ann"),
+        UserEvent("u1", 1, "ann"), item("i2", 3), InteractionEvent("c2", 2, "b", "click"),
+    ]  # fmt: skip
+    journal.append(events)
+    assert list(journal.events()) == events
+    assert ids(journal, "item") == ["i1", "i2"]
+    assert ids(journal, "interaction") == ["c1", "c2"]
+    assert ids(journal, "ranking") == ["r1"]
+    assert journal.counts() == {"item": 2, "ranking": 1, "interaction": 2, "user": 1}
+    offsets = [offset for offset, _ in journal.read()]
+    assert [event.id for _, event in journal.read(since=offsets[1], kind="item")] == ["i2"]
+
+
+def test_every_kind_comes_back_as_it_was(journal: Journal) -> None:
+    events = toy_events()
+    journal.append(events)
+    assert tuple(journal.events()) == events
+
+
+@pytest.mark.parametrize("chunk", [2, 5_000])
+def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr(journal_module, "CHUNK", chunk)
+    journal.append([item("a")])
+
+    def source(last: Event | None) -> Iterator[Event]:
+        yield from (item("b"), item("c"), item("d"), item("e"))
+        if last is None:
+            raise OSError("the source went away")
+        yield last
+        yield item("f")
+
+    with pytest.raises(OSError, match="the source went away"):
+        journal.append(source(None))
+    with pytest.raises(JournalError, match="event 'nan' can't be written as JSON"):
+        journal.append(source(InteractionEvent("nan", 0, "a", "rating", value=math.nan)))
+    with pytest.raises(UnicodeEncodeError):
+        journal.append(source(item("\ud800")))
+    assert ids(journal) == ["a"]
+    assert journal.append([item("b")]) == [True]
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_text("no database at all" * 100)
+    with pytest.raises(JournalError, match=r"can't open the journal at sqlite:.*not a database"):
+        Journal.at(path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(JournalError, match="can't open the journal"):
+        Journal.at(tmp_path / "folder")
+
+
+def writer(path: Path, prefix: str, events: int, step: int) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("journal_writer.py")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(path), prefix, str(events), str(step)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_two_processes_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    writers = [writer(path, prefix, 300, 3) for prefix in "ab"]
+    for process in writers:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60)[0].split() for process in writers]
+    assert [process.returncode for process in writers] == [0, 0]
+    journal = Journal.at(path)
+    found = ids(journal)
+    shared = [f"shared {n}" for n in range(100)]
+    assert sorted(found) == sorted([f"{prefix}{n}" for prefix in "ab" for n in range(300)] + shared)
+    for prefix in "ab":
+        assert [name for name in found if name.startswith(prefix)] == [f"{prefix}{n}" for n in range(300)]
+    # each of the shared ids was new to exactly one of the two
+    assert [int(a) + int(b) for a, b in zip(said[0][1::2], said[1][1::2], strict=True)] == [1] * 100
+    journal.close()
+
+
+def test_what_a_killed_process_had_acknowledged_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    for round_, acknowledgements in enumerate((1, 5, 20)):
+        process = writer(path, f"{round_}:", 1_000_000, 7)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        for _ in range(acknowledgements):
+            process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        said = process.stdout.read().splitlines()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+        whole = [line for line in said if len(line.split()) == 2]
+        acknowledged = int(whole[-1].split()[0]) if whole else acknowledgements * 7
+        journal = Journal.at(path)
+        own = [int(name.partition(":")[2]) for name in ids(journal) if name.startswith(f"{round_}:")]
+        assert len(own) >= acknowledged
+        assert own == list(range(len(own)))
+        assert len(own) % 7 == 0  # all of an append or nothing
+        assert journal.append([item(f"after {round_}")]) == [True]
+        journal.close()

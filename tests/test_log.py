@@ -1,0 +1,114 @@
+"""The click log: which ranking a click answers, labels, and the order of what happened."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from engine.ids import Ids
+from engine.log import HISTORY, JOIN_SECONDS, columns
+from engine.types import NOBODY
+
+ITEMS = Ids("abc")
+MINUTES = 60_000
+
+
+def ranking(
+    name: str, minute: float, items: str = "abc", user: str | None = "ann", labels: tuple[float, ...] | None = None
+) -> RankingEvent:
+    return RankingEvent(name, round(minute * MINUTES), tuple(items), user, labels=labels)
+
+
+def click(minute: float, item: str = "a", user: str | None = "ann", answers: str | None = None) -> InteractionEvent:
+    return InteractionEvent(f"{minute}{item}{user}", round(minute * MINUTES), item, "click", answers, user)
+
+
+def answered(*events: Event) -> list[int]:
+    return columns(events, ITEMS).interactions.ranking.tolist()
+
+
+def test_a_click_answers_the_ranking_it_names() -> None:
+    assert answered(ranking("r0", 0), ranking("r1", 1), click(2, answers="r0")) == [0]
+    assert answered(ranking("r0", 0, user="bob"), click(500, "c", None, "r0")) == [0]
+    assert answered(click(0, answers="r0"), ranking("r0", 1)) == [0]
+    assert answered(ranking("r0", 0), click(1, answers="lost")) == [-1]
+
+
+def test_or_else_the_last_that_showed_the_item_to_the_person_in_time() -> None:
+    assert answered(ranking("r0", 0), ranking("r1", 1, "bc"), click(2, "a"), click(3, "b")) == [0, 1]
+    assert answered(ranking("r0", 0), ranking("r1", 1, "abc", "bob"), click(2, "a")) == [0]
+    assert answered(ranking("r0", 0), click(30), click(30.001)) == [0, -1]
+    assert JOIN_SECONDS == 1800
+    assert answered(ranking("r0", 0, user=None), click(1, user=None), click(1)) == [-1, -1]
+    assert answered(click(0), ranking("r0", 1), click(2, "d")) == [-1, -1]
+    assert answered(ranking("r0", 0, "d"), click(1, "d")) == [0]
+
+
+def test_the_order_of_writing_breaks_ties_of_time() -> None:
+    assert answered(click(1), ranking("r0", 1)) == [-1]
+    assert answered(ranking("r0", 1), click(1)) == [0]
+    assert answered(click(2), ranking("r0", 1)) == [0]  # later in time, though written first
+
+
+def test_labels_are_logged_or_else_clicks() -> None:
+    log = columns(
+        [
+            ranking("r0", 0, "abd"),
+            ranking("r1", 1, "abc", labels=(0.0, math.nan, 2.0)),
+            click(2, "a"),
+            click(3, "b"),
+            click(4, "b", answers="r0"),
+            click(5, "c", answers="r0"),
+        ],
+        ITEMS,
+    )
+    assert log.rankings.rows.tolist() == [0, 1, NOBODY, 0, 1, 2]
+    assert log.interactions.ranking.tolist() == [1, 1, 0, 0]
+    assert log.labels().tolist() == [0, 1, 0, 0, 1, 2]
+    assert columns([], ITEMS).labels().tolist() == []
+
+
+def test_columns() -> None:
+    events = [
+        ItemEvent("i", 0, "a"),
+        InteractionEvent("1", 5_000, "b", "rating", None, "bob", value=4.5),
+        ranking("r", 0.05, "cd"),
+        UserEvent("u", 0, "ann"),
+        InteractionEvent("2", 1_000, "d", HISTORY),
+    ]
+    people = Ids(["zoe"])
+    log = columns(events, ITEMS, people)
+    assert log.people is people
+    assert sorted(people) == ["ann", "bob", "zoe"]
+    assert len(log) == 3
+    assert log.at.tolist() == [1, 3, 5]
+    assert log.interactions.item.tolist() == [NOBODY, 1]
+    assert [people.name(row) if row >= 0 else None for row in log.interactions.person] == [None, "bob"]
+    assert log.is_history.tolist() == [True, False]
+    assert str(log.interactions.value.tolist()) == "[nan, 4.5]"
+    assert [people.name(row) for row in log.rankings.person] == ["ann"]
+    assert log.order.tolist() == [0, 2, 1]
+    assert np.isnan(log.rankings.labels).all()
+
+
+@given(times=st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=15))
+def test_the_order_is_of_time_and_ties_are_stable(times: list[tuple[bool, int]]) -> None:
+    events: list[RankingEvent | InteractionEvent] = [
+        RankingEvent(str(place), time, ("a",))
+        if shown
+        else InteractionEvent(str(place), time, "a", "click", value=place)
+        for place, (shown, time) in enumerate(times)
+    ]
+    log = columns(iter(events), ITEMS)
+    happened = sorted(events, key=lambda event: event.timestamp)
+    touched = [event for event in happened if isinstance(event, InteractionEvent)]
+    shown = [event for event in happened if isinstance(event, RankingEvent)]
+    assert [[*touched, *shown][place] for place in log.order] == happened
+    assert log.interactions.value.tolist() == [event.value for event in touched]
+    assert log.at.tolist() == [event.timestamp / 1000 for event in happened]
+    places = log.places()
+    assert [happened[place] for place in places] == [*touched, *shown]

@@ -1,0 +1,166 @@
+"""Recall: every filter against a brute-force reference, strangers, and the mix of a person and a query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.catalogue import Catalogue
+from engine.indexes import AnnoyIndex, ExactIndex
+from engine.recall import MAX_CANDIDATES, EmbeddingRetriever, FirstOf, PopularRetriever
+from engine.space import Space, assemble, unit_rows
+from engine.testing import TOY_ITEMS, check_retriever, toy_catalogue, toy_vectors
+from engine.types import NOBODY, Filters, Request, Rows
+
+ITEMS, CATEGORIES = 120, 5
+RANDOM = np.random.default_rng(4)
+VECTORS = unit_rows(RANDOM.normal(size=(ITEMS, 8)).astype(np.float32))
+MEMBERS = [sorted({int(c) for c in RANDOM.integers(0, CATEGORIES, 2)}) for _ in range(ITEMS)]
+CATALOGUE = Catalogue.from_items({str(row): {"category": [f"c{c}" for c in MEMBERS[row]]} for row in range(ITEMS)})
+SPACE = assemble({"text": (VECTORS, VECTORS)}, {"text": 1.0}, decay=0.8, depth=10)
+POPULARITY = RANDOM.integers(0, 10, ITEMS).astype(np.float32)
+
+EXACT = ExactIndex(VECTORS)
+SOME_ROWS = st.lists(st.integers(NOBODY, ITEMS - 1), max_size=ITEMS * 2)
+
+
+def rows_of(rows: list[int]) -> Rows:
+    return np.array(rows, np.int32)
+
+
+def codes_of(categories: list[int]) -> Rows:
+    return CATALOGUE.categories.rows([f"c{c}" for c in categories])
+
+
+def retriever(index: ExactIndex | AnnoyIndex = EXACT, query_share: float = 0.7) -> EmbeddingRetriever:
+    return EmbeddingRetriever(CATALOGUE, SPACE, index, EXACT, query_share)
+
+
+def popular() -> PopularRetriever:
+    return PopularRetriever(CATALOGUE, lambda at: POPULARITY)
+
+
+def request(
+    history: list[int], seen: bool = True, categories: list[int] | None = None,
+    allow: list[int] | None = None, deny: list[int] | None = None, query: Rows | None = None,
+) -> Request:  # fmt: skip
+    return Request(
+        at=0.0,
+        history=rows_of(history),
+        history_at=np.zeros(len(history)),
+        touched=rows_of(history),
+        query_vector=query,
+        filters=Filters(
+            seen,
+            None if categories is None else codes_of(categories),
+            None if allow is None else rows_of(allow),
+            rows_of(deny or []),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def forest(tmp_path_factory: pytest.TempPathFactory) -> AnnoyIndex:
+    return AnnoyIndex.build(tmp_path_factory.mktemp("recall") / "a.ann", VECTORS, trees=20)
+
+
+@given(
+    history=st.lists(st.integers(0, ITEMS - 1), min_size=1, max_size=30),
+    seen=st.booleans(),
+    categories=st.none() | st.lists(st.integers(0, CATEGORIES), max_size=3),
+    allow=st.none() | SOME_ROWS,
+    deny=SOME_ROWS,
+    k=st.sampled_from([1, 5, 30, ITEMS, 1_000]),
+)
+def test_filters_by_brute_force(
+    forest: AnnoyIndex, history: list[int], seen: bool, categories: list[int] | None, allow: list[int] | None,
+    deny: list[int], k: int,
+) -> None:  # fmt: skip
+    asked = request(history, seen, categories, allow, deny)
+    passing = [
+        row
+        for row in range(ITEMS)
+        if (seen or row not in history)
+        and (categories is None or set(MEMBERS[row]) & set(categories))
+        and (allow is None or row in allow)
+        and row not in deny
+    ]
+    nearness = VECTORS @ SPACE.person(asked.history)
+    for scored, source in ((nearness, retriever()), (nearness, retriever(forest)), (POPULARITY, popular())):
+        found = source.retrieve(asked, k)
+        assert len(found.rows) == len(set(found.rows.tolist())) == min(k, len(passing))
+        assert set(found.rows.tolist()) <= set(passing)
+        best = np.sort(scored[passing])[::-1][:k]
+        np.testing.assert_allclose(scored[found.rows], best, atol=1e-5)  # best first, and none better was left out
+        np.testing.assert_allclose(found.scores, best, atol=1e-5)
+        assert found.source == source.name
+
+
+def test_the_shipped_checks(tmp_path: Path) -> None:
+    vectors = toy_vectors()
+    space = assemble({"text": (vectors, vectors)}, {"text": 1.0}, decay=1.0, depth=1)
+
+    def build(catalogue: Catalogue, space_of: Space) -> EmbeddingRetriever:
+        exact = ExactIndex(vectors)
+        return EmbeddingRetriever(catalogue, space_of, AnnoyIndex.build(tmp_path / "toy.ann", vectors), exact)
+
+    # the person stands a third of a step beyond the item touched last, so that no two items are equally near
+    steps = np.vstack([vectors[1:], vectors[-1:]])
+    beyond = unit_rows(vectors * np.float32(2 / 3) + steps * np.float32(1 / 3))
+    shifted = Space(space.views, space.targets, beyond, space.decay, space.depth)
+    check_retriever(
+        lambda catalogue: build(catalogue, shifted),
+        lambda asked: sorted(range(TOY_ITEMS), key=lambda row: abs(row - min(int(asked.history[0]) + 0.33, 59))),
+    )
+    check_retriever(
+        lambda catalogue: PopularRetriever(catalogue, lambda at: -np.arange(TOY_ITEMS, dtype=np.float32)),
+        lambda asked: range(TOY_ITEMS),
+    )
+    check_retriever(lambda catalogue: FirstOf([build(catalogue, space)]))
+
+
+def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
+    class Forgetful:
+        def __init__(self, catalogue: Catalogue) -> None:
+            self.popular = PopularRetriever(catalogue, lambda at: np.zeros(TOY_ITEMS, np.float32))
+
+        def retrieve(self, request: Request, k: int):  # type: ignore[no-untyped-def]
+            return self.popular.retrieve(Request(at=request.at), k)
+
+    with pytest.raises(AssertionError, match="found"):
+        check_retriever(Forgetful)
+    assert len(toy_catalogue()) == TOY_ITEMS
+
+
+def test_a_stranger_gets_the_popular_feed() -> None:
+    both = FirstOf([retriever(), popular()])
+    stranger = request([], deny=[NOBODY])
+    assert len(retriever().retrieve(stranger, 10).rows) == 0
+    found = both.retrieve(stranger, 10)
+    assert found.source == "popular"
+    assert found.rows.tolist() == np.argsort(-POPULARITY, kind="stable")[:10].tolist()
+    assert both.retrieve(request([3]), 10).source == "embedding"
+    nothing = both.retrieve(request([3], allow=[]), 10)
+    assert (nothing.source, len(nothing.rows)) == ("popular", 0)
+
+
+def test_a_query_and_a_person_mix() -> None:
+    query = VECTORS[50] * 3
+    person = SPACE.person(rows_of([7, 9]))
+    assert np.array_equal(retriever().vector(request([], query=query)), SPACE.query(query))
+    assert np.array_equal(retriever().vector(request([7, 9])), person)
+    mixed = retriever(query_share=0.25).vector(request([7, 9], query=query))
+    np.testing.assert_allclose(mixed, 0.25 * VECTORS[50] + 0.75 * person, atol=1e-6)
+    assert retriever().retrieve(request([], query=query), 1).rows.tolist() == [50]
+    assert retriever(query_share=1.0).retrieve(request([7], query=query), 1).rows.tolist() == [50]
+    assert retriever(query_share=0.0).retrieve(request([7], query=query), 1).rows.tolist() == [7]
+
+
+@pytest.mark.parametrize("k", [0, -1, MAX_CANDIDATES + 1])
+def test_how_many_is_bounded(k: int) -> None:
+    with pytest.raises(ValueError, match=f"asked for {k} candidates; expected 1 to 1000"):
+        FirstOf([popular()]).retrieve(request([]), k)

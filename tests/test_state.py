@@ -1,0 +1,347 @@
+"""The behavioural state: the kernel against a slow reference, and replay against the live feed, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.catalogue import Catalogue
+from engine.events import Event, InteractionEvent, RankingEvent
+from engine.ids import Ids
+from engine.log import HISTORY, Log, columns
+from engine.types import NOBODY, Batch, Request, Rows
+from features.kernel import BLOCK, KINDS, PRIOR, READ, SHOWN, SHOWN_DEPTH, TOUCHED, Ops
+from features.replay import Moments, happenings, with_reads
+from features.state import ENTITIES, BehaviouralState, StateSpec
+
+ITEMS = 5
+CATEGORIES = [["x"], ["x", "y"], [], ["z", "y"], ["x"]]
+CATALOGUE = Catalogue.from_items({f"i{row}": {"category": names} for row, names in enumerate(CATEGORIES)})
+SPEC = StateSpec(half_lives_h=(0.5, 24.0, math.inf), depth=12)
+HOUR = 3_600.0
+START = 1.7e9
+
+Op = tuple[int, float, int, list[int]]
+"""Code, unix seconds, person, item rows."""
+
+
+def ops_of(listed: list[Op]) -> Ops:
+    sizes = [len(rows) for *_, rows in listed]
+    bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return Ops(
+        code=np.array([code for code, *_ in listed], np.uint8),
+        at=np.array([at for _, at, *_ in listed], np.float64),
+        person=np.array([person for _, _, person, _ in listed], np.int32),
+        start=bounds[:-1],
+        stop=bounds[1:],
+        rows=np.array([row for *_, rows in listed for row in rows], np.int32),
+    )
+
+
+def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]]:
+    """Every READ from the whole list of what came before it, by the words of the kernel's docstring."""
+    reads = []
+    for place, (code, at, person, rows) in enumerate(listed):
+        if code != READ:
+            continue
+        past = [
+            (code, when, who, row, 1 / len(items))
+            for code, when, who, items in listed[:place]
+            if code != READ
+            for row in items
+            if row != NOBODY
+        ]
+        chain = [(row, when) for code, when, who, row, _ in past if code != SHOWN and who == person != NOBODY][::-1]
+        shown = [row for code, _, who, row, _ in past if code == SHOWN and who == person != NOBODY]
+        read: dict[str, list[float]] = {
+            "history": [row for row, _ in chain[: spec.depth]],
+            "history_at": [when for _, when in chain[: spec.depth]],
+            "touches": [len(chain)],
+            "shown": [float(shown[-SHOWN_DEPTH:].count(row)) for row in rows],
+            "age": [],
+            "since_touch": [],
+            "counters": [],
+        }
+        for row in rows:
+            first = min((when for code, when, _, of, _ in past if of == row and code != PRIOR), default=math.nan)
+            last = max((when for code, when, _, of, _ in past if of == row and code == TOUCHED), default=math.nan)
+            read["age"].append(at - first if row != NOBODY else math.nan)
+            read["since_touch"].append(at - last if row != NOBODY else math.nan)
+            read["counters"] += slow_counters(past, row, at, spec)
+        reads.append(read)
+    return reads
+
+
+def slow_counters(past: list[tuple[int, float, int, int, float]], row: int, at: float, spec: StateSpec) -> list[float]:
+    if row == NOBODY:
+        return [math.nan] * spec.width
+    counters = []
+    for entity in ENTITIES:
+        for kind in KINDS:
+            for half in spec.half_lives_h:
+                total = 0.0
+                for code, when, _, of, share in past:
+                    if code != {"shown": SHOWN, "share": SHOWN, "touched": TOUCHED, "prior": PRIOR}[kind]:
+                        continue
+                    times = {"item": of == row, "category": len(set(CATEGORIES[row]) & set(CATEGORIES[of])), "all": 1}
+                    worth = times[entity] * (share if kind == "share" else 1.0)
+                    total += worth * 2 ** (-(at - when) / (half * HOUR))
+                counters.append(total)
+    return counters
+
+
+@st.composite
+def operations(draw: st.DrawFn) -> list[Op]:
+    """Operations mostly in order of time, some late by hours; reads as of the latest moment so far."""
+    now, listed = START, []
+    for _ in range(draw(st.integers(1, 25))):
+        now += draw(st.sampled_from([0.0, 1.0, 600.0, 5 * HOUR, 100 * HOUR]))
+        code = draw(st.sampled_from([SHOWN, TOUCHED, TOUCHED, PRIOR, READ]))
+        late = draw(st.sampled_from([0.0, 0.0, 0.0, 60.0, 3 * HOUR])) if code != READ else 0.0
+        size = draw(st.integers(0, 4)) if code in (SHOWN, READ) else 1
+        rows = draw(st.lists(st.integers(NOBODY, ITEMS - 1), min_size=size, max_size=size))
+        listed.append((code, now - late, draw(st.integers(NOBODY, 2)), rows))
+    listed.append((READ, now, draw(st.integers(NOBODY, 3)), [*range(ITEMS), NOBODY]))
+    return listed
+
+
+@settings(deadline=None)
+@given(listed=operations())
+def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
+    batch = BehaviouralState(CATALOGUE, SPEC).replay(ops_of(listed))
+    expected = slow_reads(listed, SPEC)
+    assert len(batch.at) == len(expected)
+    for r, read in enumerate(expected):
+        lines = slice(int(batch.offsets[r]), int(batch.offsets[r + 1]))
+        found = len(read["history"])
+        assert batch.history[r, :found].tolist() == read["history"]
+        assert batch.history_at[r, :found].tolist() == read["history_at"]
+        assert np.all(batch.history[r, found:] == NOBODY)
+        assert np.all(np.isnan(batch.history_at[r, found:]))
+        assert batch.touches[r] == read["touches"][0]
+        assert batch.shown[lines].tolist() == read["shown"]
+        np.testing.assert_allclose(batch.age[lines], read["age"], rtol=1e-6)
+        np.testing.assert_allclose(batch.since_touch[lines], read["since_touch"], rtol=1e-6)
+        np.testing.assert_allclose(batch.counters[lines].ravel(), read["counters"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_hand_computed_case() -> None:
+    batch = BehaviouralState(CATALOGUE, SPEC).replay(
+        ops_of(
+            [
+                (SHOWN, START, 0, [0, 1, 2, 3]),
+                (TOUCHED, START + HOUR / 2, 0, [1]),
+                (READ, START + HOUR, 0, [1, 2]),
+                (TOUCHED, START + HOUR, 0, [1]),  # after the read: it must not be seen
+            ]
+        )
+    )
+
+    def counter(entity: str, kind: str, half: float) -> list[float]:
+        return batch.counters[:, SPEC.column(entity, kind, half)].tolist()
+
+    assert counter("item", "shown", 0.5) == [0.25, 0.25]
+    assert counter("item", "share", 0.5) == [0.0625, 0.0625]
+    assert counter("item", "touched", 0.5) == [0.5, 0]
+    assert counter("item", "touched", math.inf) == [1, 0]
+    assert counter("category", "shown", math.inf) == [4, 0]  # x of two items shown and y of two; none for item 2
+    assert counter("all", "shown", math.inf) == [4, 4]
+    assert counter("all", "share", math.inf) == [1, 1]
+    assert counter("all", "prior", math.inf) == [0, 0]
+    assert batch.shown.tolist() == [1, 1]
+    assert batch.age.tolist() == [3600, 3600]
+    assert str(batch.since_touch.tolist()) == "[1800.0, nan]"
+    assert (batch.history[0, 0], batch.touches[0]) == (1, 1)
+
+
+@pytest.mark.parametrize("length", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 3])
+def test_a_history_across_blocks(length: int) -> None:
+    state = BehaviouralState(CATALOGUE, SPEC)
+    rows = [n % ITEMS for n in range(length)]
+    for n, row in enumerate(rows):  # two people take blocks in turn
+        state.observe(ops_of([(TOUCHED, START + n, 0, [row]), (PRIOR, START + n, 1, [ITEMS - 1 - row])]))
+    touched, times = state.touched(0)
+    assert touched.tolist() == rows[::-1]
+    assert times.tolist() == [START + n for n in range(length)][::-1]
+    assert state.touched(1)[0].tolist() == [ITEMS - 1 - row for row in rows[::-1]]
+    assert len(state.touched(2)[0]) == len(state.touched(NOBODY)[0]) == len(state.touched(10**6)[0]) == 0
+
+
+def test_shown_counts_look_back_so_far() -> None:
+    state = BehaviouralState(CATALOGUE, SPEC)
+    state.observe(ops_of([(SHOWN, START, 0, [0, 1, 0])]))
+    state.observe(ops_of([(SHOWN, START, 0, [2])] * (SHOWN_DEPTH - 2)))
+    batch = state.read([Request(at=START, person=0)], [np.arange(3, dtype=np.int32)])
+    assert batch.shown.tolist() == [1, 1, SHOWN_DEPTH - 2]
+
+
+def test_popularity_of_what_nobody_touched_is_zero() -> None:
+    for halves in ((1.0, math.inf), (1.0, 24.0)):
+        state = BehaviouralState(CATALOGUE, StateSpec(half_lives_h=halves))
+        assert state.popularity(START).tolist() == [0] * ITEMS
+        state.observe(ops_of([(TOUCHED, START, 0, [3]), (PRIOR, START, NOBODY, [3]), (PRIOR, START, 0, [1])]))
+        assert state.popularity(START).tolist() == [0, 1, 0, 2, 0]
+    assert state.popularity(START + 24 * HOUR).tolist() == [0, 0.5, 0, 1, 0]
+
+
+def test_a_spec_that_keeps_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected at least one, all above 0"):
+        StateSpec(half_lives_h=(0.0,))
+    with pytest.raises(ValueError, match="depth is 0; expected at least 1"):
+        StateSpec(depth=0)
+
+
+# --- replay and the live feed --------------------------------------------------------------------------------------
+
+
+def same(a: Batch, b: Batch, but: tuple[str, ...] = ()) -> None:
+    for column in fields(Batch):
+        if column.name in but:
+            continue
+        first, second = getattr(a, column.name), getattr(b, column.name)
+        if isinstance(first, np.ndarray):
+            assert first.dtype == second.dtype, column.name
+            assert np.array_equal(first, second, equal_nan=first.dtype.kind == "f"), column.name
+        else:
+            assert first == second, column.name
+
+
+def random_events(seed: int, length: int = 150) -> list[Event]:
+    random = np.random.default_rng(seed)
+    events: list[Event] = []
+    now = int(START * 1000)
+    for n in range(length):
+        now += int(random.integers(0, 5_000_000)) * int(random.integers(0, 2))  # half of them at the same moment
+        user = None if random.random() < 0.1 else f"u{random.integers(0, 8)}"
+        names = [f"i{row}" for row in random.permutation(ITEMS + 2)]  # two that the catalogue does not know
+        if random.random() < 0.4:
+            events.append(RankingEvent(f"r{n}", now, tuple(names[: random.integers(1, 5)]), user))
+        else:
+            kind = HISTORY if n < 20 else ("click", "rating")[int(random.integers(0, 2))]
+            events.append(InteractionEvent(f"c{n}", now, names[0], kind, user=user))
+    return events
+
+
+def moments_before_each(log: Log, candidates: list[Rows]) -> Moments:
+    """A group before each happening, for the person it happened to, and one at the end for nobody."""
+    happened = happenings(log)
+    sizes = [len(rows) for rows in candidates]
+    return Moments(
+        before=np.arange(len(log) + 1),
+        at=np.append(log.at, log.at[-1] + 5),
+        person=np.append(happened.person, np.int32(NOBODY)).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        rows=np.concatenate(candidates).astype(np.int32),
+    )
+
+
+def one(batch: Batch, r: int) -> Batch:
+    """One request of a batch."""
+    lines = slice(int(batch.offsets[r]), int(batch.offsets[r + 1]))
+    return Batch(
+        at=batch.at[r : r + 1],
+        rows=batch.rows[lines],
+        offsets=np.array([0, lines.stop - lines.start]),
+        history=batch.history[r : r + 1],
+        history_at=batch.history_at[r : r + 1],
+        touches=batch.touches[r : r + 1],
+        shown=batch.shown[lines],
+        age=batch.age[lines],
+        since_touch=batch.since_touch[lines],
+        counters=batch.counters[lines],
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
+    events = random_events(seed)
+    log = columns(events, CATALOGUE.ids)
+    random = np.random.default_rng(seed)
+    candidates = [
+        random.integers(NOBODY, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
+    ]  # fmt: skip
+    moments = moments_before_each(log, candidates)
+    replayed = BehaviouralState(CATALOGUE, SPEC).replay(with_reads(happenings(log), moments))
+
+    live = BehaviouralState(CATALOGUE, SPEC)
+    people = log.people
+    for r, rows in enumerate(candidates):
+        person = int(moments.person[r])
+        history, times = live.touched(person)
+        request = Request(float(moments.at[r]), person, history, times, history)
+        same(live.read([request], [rows]), one(replayed, r))
+        if r < len(events):
+            live.advance(columns([events[r]], CATALOGUE.ids, people))
+    assert np.array_equal(live.popularity(START * 2), _replayed(log).popularity(START * 2))
+
+
+def _replayed(log: Log) -> BehaviouralState:
+    state = BehaviouralState(CATALOGUE, SPEC)
+    state.advance(log)
+    return state
+
+
+@pytest.mark.parametrize("step", [1, 7, 60])
+def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
+    log = columns(random_events(9, 200), CATALOGUE.ids)
+    ops = happenings(log)
+    at_once, in_chunks = _replayed(log), BehaviouralState(CATALOGUE, SPEC)
+    for first in range(0, len(log), step):
+        part = slice(first, first + step)
+        in_chunks.observe(
+            Ops(ops.code[part], ops.at[part], ops.person[part], ops.start[part], ops.stop[part], ops.rows)
+        )
+    requests = [Request(at=float(log.at[-1]), person=person) for person in range(len(log.people))]
+    rows = [np.arange(ITEMS, dtype=np.int32)] * len(requests)
+    same(at_once.read(requests, rows), in_chunks.read(requests, rows))
+    for person in range(len(log.people)):
+        for a, b in zip(at_once.touched(person), in_chunks.touched(person), strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_people_and_the_pool_grow() -> None:
+    state = BehaviouralState(CATALOGUE, SPEC)
+    touches: dict[int, list[int]] = {}
+    random = np.random.default_rng(0)
+    for n in range(400):
+        person = int(random.integers(0, n + 1))
+        row = int(random.integers(0, ITEMS))
+        state.observe(ops_of([(TOUCHED, START + n, person, [row])]))
+        touches.setdefault(person, []).append(row)
+    for person in range(400):
+        assert state.touched(person)[0].tolist() == touches.get(person, [])[::-1]
+    batch = state.read([Request(at=START + 400, person=10_000)], [np.zeros(1, np.int32)])
+    assert batch.shown.tolist() == [0]
+
+
+def test_moments_must_come_in_order() -> None:
+    log = columns(random_events(1, 5), CATALOGUE.ids)
+    nothing = np.zeros(0, np.int32)
+    backwards = Moments(np.array([3, 1]), np.zeros(2), np.zeros(2, np.int32), np.zeros(3, np.int64), nothing)
+    with pytest.raises(ValueError, match="moments must come in the order of the log"):
+        with_reads(happenings(log), backwards)
+    none = Moments(np.zeros(0, np.int64), np.zeros(0), nothing, np.zeros(1, np.int64), nothing)
+    assert np.array_equal(with_reads(happenings(log), none).code, happenings(log).code)
+
+
+def test_a_request_brings_its_own_history_and_query() -> None:
+    state = BehaviouralState(CATALOGUE, SPEC)
+    state.observe(ops_of([(TOUCHED, START, 0, [0])]))
+    own = np.arange(20, dtype=np.int32) % ITEMS
+    requests = [
+        Request(START, 0, own, np.arange(20.0), own, query="shoes", query_vector=np.ones(3, np.float32)),
+        Request(START, 0),
+    ]
+    batch = state.read(requests, [np.zeros(1, np.int32), np.zeros(0, np.int32)])
+    assert batch.history[0].tolist() == own[: SPEC.depth].tolist()
+    assert batch.touches.tolist() == [20, 0]
+    assert batch.history[1].tolist() == [NOBODY] * SPEC.depth
+    assert batch.queries == ("shoes", "")
+    assert batch.query_vectors is not None
+    assert str(batch.query_vectors.tolist()) == "[[1.0, 1.0, 1.0], [nan, nan, nan]]"
+    assert Ids(["u"]).row("u") == 0
