@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from api import problems
-from api.schemas import RecommendBody, feed_body
+from api.schemas import RecommendBody, feed_body, moment
 from engine.events import EventError, parse
 from engine.recommender import Recommender
 
@@ -38,7 +39,7 @@ def recommend() -> dict[str, Any]:
     recommender, clock = _parts()
     body = RecommendBody.model_validate(_json_object())
     event = recommender.recommend(
-        str(uuid.uuid4()), clock(), body.user, body.query, body.history, body.n, body.filters.ids(), body.surface
+        str(uuid.uuid4()), moment(clock()), body.user, body.query, body.history, body.n, body.filters.ids(), body.surface
     )
     return feed_body(event)
 
@@ -80,7 +81,7 @@ def readyz() -> dict[str, Any]:
     return {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
 
 
-@routes.after_request
+@routes.after_app_request
 def _headers(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-store"
@@ -95,7 +96,11 @@ def _parts() -> tuple[Recommender, Callable[[], float]]:
 def _json_object() -> Mapping[str, Any]:
     if not request.is_json:
         raise UnsupportedMediaType(f"found content type {request.mimetype!r}, expected application/json")
-    body = request.get_json()
+    try:
+        body = json.loads(request.get_data())
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadRequest(f"the body can't be read as JSON: {reason}") from None
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected an object")
     return body

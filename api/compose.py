@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from typing import Any
@@ -52,14 +52,11 @@ class Material:
 
 
 class RecallOrder:
-    """A ranker that leaves candidates in the order recall found them in."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._place = names.index("recall_place")
+    """A ranker that leaves the candidates of a request in the order recall found them in."""
 
     def score(self, features: Matrix) -> Scores:
-        """Minus the place that recall gave; 0 where recall has no opinion."""
-        return -np.nan_to_num(features[:, self._place])
+        """Minus the place of each row, from 1."""
+        return -np.arange(1, len(features) + 1, dtype=np.float32)
 
 
 def material(home: Home, config: Config, progress: EmbeddingProgress | None = None) -> Material:
@@ -119,21 +116,21 @@ def recommender(home: Home, config: Config) -> Recommender:
     people = Ids()
     state = BehaviouralState(opened.knowledge.catalogue, opened.builder.spec)
     state.advance(columns(journal.events(), opened.knowledge.catalogue.ids, people))
-    ranker: Ranker = opened.ranker or RecallOrder(opened.builder.names)
+    ranker: Ranker = opened.ranker or RecallOrder()
     return Recommender(
         opened.knowledge.catalogue,
         people,
         state,
         pipeline(opened, config, state, ranker),
         journal,
-        query_encoder(home, config),
+        query_encoder(home, opened, config),
     )
 
 
 def pipeline(opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker) -> Pipeline:
     """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
     knowledge = opened.knowledge
-    exact = ExactIndex(knowledge.space.targets, config.index.metric)
+    exact = ExactIndex(knowledge.space.targets, opened.index.metric)
     found = EmbeddingRetriever(
         knowledge.catalogue,
         knowledge.space,
@@ -152,19 +149,22 @@ def vector_index(opened: bundle.Bundle, chosen: IndexConfig, exact: ExactIndex) 
     if chosen.kind == "exact":
         return exact
     module, _, name = chosen.kind.partition(":")
-    if not name:
-        raise ValueError(f'index.kind is {chosen.kind!r}; expected annoy, exact or "package.module:Class"')
-    made: VectorIndex = getattr(import_module(module), name)(opened.knowledge.space.targets, chosen.metric)
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as problem:
+        raise ValueError(f"can't find the index.kind {chosen.kind!r}: {problem}") from None
+    made: VectorIndex = kind(opened.knowledge.space.targets, opened.index.metric)
     return made
 
 
-def query_encoder(home: Home, config: Config) -> Callable[[str], Vector]:
-    """Turns a request's text into a vector; the model is loaded at the first one."""
+def query_encoder(home: Home, opened: bundle.Bundle, config: Config) -> Callable[[str], Vector]:
+    """Turns a request's text into a vector, by the model that the bundle's items went through; loaded at the first."""
+    model: Mapping[str, Any] = opened.manifest["config"]["embedder"]
     made: list[SentenceEmbedder] = []
 
     def encode(text: str) -> Vector:
         if not made:
-            made.append(embedder(home, config))
+            made.append(SentenceEmbedder(model["model"], home.vectors, config.embedder.batch_size, model["revision"]))
         return made[0].query(text)
 
     return encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -10,6 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from api.schemas import explained
 from features.builder import FeatureSettings
 from features.state import StateSpec
 from models.items import ItemSettings
@@ -30,8 +32,12 @@ class EmbedderConfig:
     """A sentence-transformers name, or a folder."""
     revision: str | None = None
     batch_size: int = 64
+    """Texts that go through the model together."""
     document: tuple[str, ...] = ("title", "text", "category")
     """The parts of an item that are embedded, and that BM25 reads."""
+
+    def __post_init__(self) -> None:
+        _within("batch_size", self.batch_size, 1, 100_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,12 @@ class IndexConfig:
     search_factor: int = 4
     """Annoy looks at trees x candidates x this many nodes."""
 
+    def __post_init__(self) -> None:
+        if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
+            raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
+        _within("trees", self.trees, 1, 10_000)
+        _within("search_factor", self.search_factor, 1, 10_000)
+
 
 @dataclass(frozen=True, slots=True)
 class RecallConfig:
@@ -55,8 +67,8 @@ class RecallConfig:
     """Share of the query in the vector of a request that has both a query and a person."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.candidates <= 1_000:
-            raise ValueError(f"candidates is {self.candidates}; expected 1 to 1000")
+        _within("candidates", self.candidates, 1, 1_000)
+        _within("query_share", self.query_share, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,10 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     threads: int = 4
+
+    def __post_init__(self) -> None:
+        _within("port", self.port, 0, 65_535)
+        _within("threads", self.threads, 1, 1_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +116,15 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"{path} is not TOML: {problem}") from None
     _refuse_unknown(found, Config, path, "")
     try:
-        return TypeAdapter(Config).validate_python(found)
+        # by way of JSON: there pydantic is strict about types, and yet takes a list for a tuple, a table for a dataclass
+        return TypeAdapter(Config).validate_json(json.dumps(found, default=str), strict=True)
     except ValidationError as problem:
-        first = problem.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {key}: found {first['input']!r}; {first['msg']}") from None
+        raise ConfigError("{}: {}: {}".format(path, *explained(problem))) from None
+
+
+def _within(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; expected {least:,} to {most:,}")
 
 
 def _refuse_unknown(found: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:

@@ -8,6 +8,7 @@ from flask import Flask, Response, json
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from api.schemas import explained
 from engine.events import EventError
 from engine.journal import JournalError
 
@@ -23,9 +24,8 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(ValidationError)
     def _invalid(error: ValidationError) -> Response:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "body"
-        return problem(400, "Bad request", f"{field}: {first['msg']}", field=field)
+        field, detail = explained(error)
+        return problem(400, "Bad request", f"{field}: {detail}", field=field)
 
     @app.errorhandler(EventError)
     def _bad_event(error: EventError) -> Response:
@@ -37,7 +37,9 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:
-        return problem(error.code or 500, error.name, error.description or error.name)
+        response = problem(error.code or 500, error.name, error.description or error.name)
+        response.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
+        return response
 
     @app.errorhandler(Exception)
     def _unforeseen(error: Exception) -> Response:

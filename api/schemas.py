@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from engine.checks import shown
 from engine.events import RankingEvent
 from engine.recommender import FilterIds
 
@@ -44,6 +45,24 @@ class RecommendBody(_Body):
     n: int = Field(default=10, ge=1, le=LONGEST_LIST)
     surface: Id | None = None
     filters: FiltersBody = Field(default_factory=FiltersBody)
+
+
+def moment(at: float) -> float:
+    """Unix seconds as the journal keeps them, in whole milliseconds: a replay then reads the state at the same time."""
+    return round(at, 3)
+
+
+def explained(error: ValidationError) -> tuple[str, str]:
+    """The place of the first thing that is wrong, and what was found and expected there."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return place, "there is no such key"
+    if first["type"] in ("dataclass_type", "model_type", "model_attributes_type"):
+        return place, f"found {shown(first['input'])}, expected a table of keys and values"
+    if first["type"] == "value_error":
+        return place, str(first["ctx"]["error"])
+    return place, f"found {shown(first['input'])}; {first['msg'][:1].lower()}{first['msg'][1:]}"
 
 
 def feed_body(event: RankingEvent) -> dict[str, Any]:

@@ -24,19 +24,20 @@ class EventError(ValueError):
         self.field = field_name
 
 
-def text(body: Mapping[str, Any], name: str, place: str | None = None) -> str:
-    """A string that is not empty; a whole number is taken as its digits."""
+def text(body: Mapping[str, Any], name: str, place: str | None = None, *, empty: bool = False) -> str:
+    """A string, not empty unless `empty` allows it; a whole number is taken as its digits."""
     value = body.get(name)
     if isinstance(value, int) and is_finite(value):
         return str(value)
-    if not isinstance(value, str) or not value:
-        raise EventError(place or name, f"found {shown(value)}, expected a string that is not empty")
+    if not isinstance(value, str) or not (value or empty):
+        expected = "a string" if empty else "a string that is not empty"
+        raise EventError(place or name, f"found {shown(value)}, expected {expected}")
     return _characters(value, place or name)
 
 
-def optional_text(body: Mapping[str, Any], name: str) -> str | None:
+def optional_text(body: Mapping[str, Any], name: str, *, empty: bool = False) -> str | None:
     """As `text`; None where it is absent or null."""
-    return None if body.get(name) is None else text(body, name)
+    return None if body.get(name) is None else text(body, name, empty=empty)
 
 
 def optional_number(body: Mapping[str, Any], name: str, place: str | None = None) -> float | None:

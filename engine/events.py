@@ -184,7 +184,7 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
 def _extra(body: Mapping[str, Any], items: int) -> dict[str, Any]:
     extra: dict[str, Any] = {
         **{name: checks.optional_column(body, name, items, share=name == "propensities") for name in ITEM_EXTRA},
-        **{name: checks.optional_text(body, name) for name in TEXT_EXTRA},
+        **{name: checks.optional_text(body, name, empty=True) for name in TEXT_EXTRA},
         "seed": checks.optional_whole(body, "seed", -(2**63), 2**64 - 1),
         "features": checks.optional_object(body, "features"),
     }

@@ -120,7 +120,7 @@ class Journal:
         """How many events of each kind there are."""
         query = select(_events.c.kind, func.count()).group_by(_events.c.kind)
         with self._engine.connect() as connection:
-            return {kind: count for kind, count in connection.execute(query)}
+            return {kind: int(count) for kind, count in connection.execute(query)}
 
     def close(self) -> None:
         """Give the connections back."""
@@ -135,9 +135,10 @@ class Journal:
 def _row(one: Event) -> dict[str, Any]:
     body = to_dict(one)
     try:
+        parse(body)  # what no reader could take must not be written: it would bar the way to all that comes after it
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError as problem:  # it could never be read back
-        raise JournalError(f"event {one.id!r} can't be written as JSON: {problem}; nothing of this was kept") from None
+    except ValueError as problem:
+        raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing of this was kept") from None
     return {"id": one.id, "kind": body["event"], "timestamp": one.timestamp, "body": text}
 
 

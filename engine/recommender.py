@@ -65,6 +65,7 @@ class Recommender:
 
         history: item ids, latest first, in place of what is known of the person; unknown ids are passed over.
         """
+        at = round(at * 1000) / 1000  # as it is logged, so that a replay reads the state at the very same moment
         with self._lock:
             request = self._request(at, user, query, history, filters or FilterIds())
             ranking = self.pipeline.run(request)

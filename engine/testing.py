@@ -113,9 +113,7 @@ def check_event_log(build: Callable[[], EventLog]) -> None:
     _same(log.append([fourth]), [True], "whether an event of a failed append is new")
 
     offsets = [offset for offset, _ in log.read()]
-    _true(
-        all(a < b for a, b in pairwise(offsets)), f"found offsets {offsets}; expected ascending"
-    )
+    _true(all(a < b for a, b in pairwise(offsets)), f"found offsets {offsets}; expected ascending")
     for place, offset in enumerate(offsets):
         _same(list(log.read(since=offset)), list(log.read())[place + 1 :], f"the events since offset {offset}")
     _same(list(build().read()), list(log.read()), "the events in the log, opened again")

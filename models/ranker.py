@@ -19,8 +19,8 @@ from models.files import written_aside
 class LambdaRankSettings:
     """What LightGBM is asked for."""
 
-    rounds: int = 600
-    patience: int = 60
+    rounds: int = 400
+    patience: int = 40
     """Rounds without a better validation metric before training stops."""
     seeds: int = 1
     """Boosters trained on different seeds and averaged."""
@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "objective": "lambdarank",
     "metric": "ndcg",
     "eval_at": [10],
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "num_leaves": 8,
     "min_data_in_leaf": 80,
     "feature_fraction": 0.4,

@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 class TrainingSettings:
     """How groups are made. The defaults were chosen on validation (docs/evaluation.md)."""
 
-    folds: int = 8
+    folds: int = 5
     """People are dealt into this many; one of them is the validation slice where groups come from recall."""
     targets: int = 10
     """Groups a person, where they come from recall: one for each of their latest touches."""

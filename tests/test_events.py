@@ -92,7 +92,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *(
         ("ranking", {name: value}, name)
         for name in ("surface", "bundle", "experiment", "variant", "team")
-        for value in (1.5, True, [], ["a"], {}, "")
+        for value in (1.5, True, [], ["a"], {}, "\ud800")
     ),
     *(("ranking", {"seed": value}, "seed") for value in ("7", 1.5, True, [], LARGE, LONGER, math.nan)),
     *(
@@ -129,6 +129,12 @@ def test_absent_and_null_are_the_same(kind: str) -> None:
     nothing = dict.fromkeys(("fields", "session", "value", "position", "seed", "features", "positions", "surface"))
     assert parse(GOOD[kind] | nothing) == parse(GOOD[kind])
     assert parse(to_dict(parse(GOOD[kind]))) == parse(GOOD[kind])
+
+
+def test_an_empty_extra_is_kept() -> None:
+    ranking = parse(GOOD["ranking"] | {"bundle": "", "team": ""})
+    assert isinstance(ranking, RankingEvent)
+    assert ranking.extra == {"bundle": "", "team": ""}
 
 
 def test_every_part_is_read() -> None:

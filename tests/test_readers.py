@@ -223,7 +223,7 @@ def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
         {},
         optional={
             **dict.fromkeys(ITEM_EXTRA, column),
-            **dict.fromkeys(TEXT_EXTRA, NAMES),
+            **dict.fromkeys(TEXT_EXTRA, st.text(max_size=4)),
             "propensities": shares,
             "seed": st.integers(-(2**63), 2**64 - 1),
             "features": st.dictionaries(NAMES, st.none() | NUMBERS | st.text(max_size=4) | st.lists(NUMBERS)),

@@ -14,7 +14,7 @@ from engine.indexes import AnnoyIndex, ExactIndex
 from engine.recall import MAX_CANDIDATES, EmbeddingRetriever, FirstOf, PopularRetriever
 from engine.space import Space, assemble, unit_rows
 from engine.testing import TOY_ITEMS, check_retriever, toy_catalogue, toy_vectors
-from engine.types import NOBODY, Filters, Request, Rows
+from engine.types import NOBODY, Filters, Request, Rows, Scores, Vector
 
 ITEMS, CATEGORIES = 120, 5
 RANDOM = np.random.default_rng(4)
@@ -98,6 +98,21 @@ def test_filters_by_brute_force(
         np.testing.assert_allclose(scored[found.rows], best, atol=1e-5)  # best first, and none better was left out
         np.testing.assert_allclose(found.scores, best, atol=1e-5)
         assert found.source == source.name
+
+
+def test_an_index_that_misses_some_is_asked_for_more() -> None:
+    class Lossy:
+        """Misses every other neighbour."""
+
+        def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
+            rows, scores = EXACT.search(vector, k)
+            return rows[::2], scores[::2]
+
+    source = EmbeddingRetriever(CATALOGUE, SPACE, Lossy(), EXACT)
+    for k in (5, 10, 40, 119):
+        found = source.retrieve(request([3], deny=[8, 9]), k)
+        assert len(found.rows) == min(k, ITEMS - 2)
+        assert not {8, 9} & set(found.rows.tolist())
 
 
 def test_the_shipped_checks(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of the bars the project sets itself: `python -m benchmarks.NAME [--json FILE]`."""

@@ -1,0 +1,275 @@
+"""Features of a person and a candidate against slow references, and the builder: a batch is its requests to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.catalogue import Catalogue
+from engine.events import Event, InteractionEvent, RankingEvent
+from engine.log import columns
+from engine.space import unit_rows
+from engine.types import NOBODY, Batch, Matrix, Request
+from features.bm25 import TermWeights
+from features.builder import FAMILIES, FeatureBuilder, FeatureSettings
+from features.items import ItemKnowledge, Table, VectorPair
+from features.profile import TOP, category_scores, distances, table_scores, vector_scores
+from features.state import BehaviouralState, StateSpec
+from models.items import ItemSettings, fit_items
+from models.sequences import Sequences
+
+ITEMS = 12
+RANDOM = np.random.default_rng(8)
+SOURCES = unit_rows(RANDOM.normal(size=(ITEMS, 20)).astype(np.float32))
+TARGETS = unit_rows(RANDOM.normal(size=(ITEMS, 20)).astype(np.float32))
+SOURCES[3] = TARGETS[4] = 0
+DENSE = RANDOM.normal(size=(ITEMS, ITEMS)).astype(np.float32) * (RANDOM.random((ITEMS, ITEMS)) < 0.4)
+CATEGORIES = [[], [0], [0, 1], [2], [1, 2], [0, 1, 2], [3], [], [0], [1], [2, 3], [0]]
+
+HISTORIES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=8), min_size=1, max_size=4)
+CANDIDATES = st.lists(st.integers(NOBODY, ITEMS - 1), max_size=5)
+
+
+def batch_of(histories: list[list[int]], candidates: list[list[int]], depth: int = 8) -> Batch:
+    sizes = [len(rows) for rows in candidates]
+    n, requests = sum(sizes), len(histories)
+    return Batch(
+        at=np.zeros(requests), rows=np.array([row for rows in candidates for row in rows], np.int32),
+        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        history=np.array([[*history, *[NOBODY] * depth][:depth] for history in histories], np.int32),
+        history_at=np.full((requests, depth), np.nan), touches=np.zeros(requests, np.int64),
+        shown=np.zeros(n, np.float32), age=np.zeros(n, np.float32), since_touch=np.zeros(n, np.float32),
+        counters=np.zeros((n, 1), np.float32),
+    )  # fmt: skip
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    histories = draw(HISTORIES)
+    return batch_of(histories, [draw(CANDIDATES) for _ in histories])
+
+
+def pairs(batch: Batch) -> list[tuple[int, list[int]]]:
+    """(candidate, its person's history, latest first) of each line."""
+    histories = [[row for row in rows if row != NOBODY] for rows in batch.history.tolist()]
+    return [(int(row), histories[group]) for row, group in zip(batch.rows, batch.groups, strict=True)]
+
+
+def close(found: Matrix, expected: list[list[float]]) -> None:
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.array(expected, np.float64).reshape(found.shape), rtol=1e-4, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batch=batches())
+def test_vector_scores(batch: Batch) -> None:
+    decays, expected = (0.7, 1.0), []
+    for row, history in pairs(batch):
+        if not history or row == NOBODY:
+            expected.append([np.nan] * 5)
+            continue
+        line = []
+        for decay in decays:
+            profile = sum(decay**age * SOURCES[touched].astype(np.float64) for age, touched in enumerate(history))
+            length = np.linalg.norm(profile)
+            line.append(profile @ TARGETS[row] / length if length > 0 else np.nan)
+        each = [float(SOURCES[touched] @ TARGETS[row]) for touched in history]
+        best = sorted(each, reverse=True)[:TOP]
+        expected.append([*line, each[0], best[0], sum(best) / len(best)])
+    close(vector_scores(VectorPair(SOURCES, TARGETS), batch, decays), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batch=batches())
+def test_table_scores(batch: Batch) -> None:
+    filled = DENSE != 0
+    table = Table(
+        np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int64),
+        np.nonzero(filled)[1].astype(np.int32),
+        DENSE[filled],
+    )
+    decays, depths = (1.0, 0.5, 0.9), (1, 3, 40)
+    expected = [
+        [
+            sum(decay**age * float(DENSE[touched, row]) for age, touched in enumerate(history[:depth]))
+            if history and row != NOBODY
+            else np.nan
+            for decay, depth in zip(decays, depths, strict=True)
+        ]
+        for row, history in pairs(batch)
+    ]
+    close(table_scores(table, batch, decays, depths), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batch=batches())
+def test_category_scores(batch: Batch) -> None:
+    codes = np.array([code for names in CATEGORIES for code in names], np.int32)
+    bounds = np.concatenate([[0], np.cumsum([len(names) for names in CATEGORIES])]).astype(np.int64)
+    shares = np.array([0.4, 0.3, 0.3, 0.0], np.float32)
+    decay, expected = 0.8, []
+    for row, history in pairs(batch):
+        if not history or row == NOBODY or not CATEGORIES[row]:
+            expected.append([np.nan] * 3)
+            continue
+        plain, recent = np.zeros(4), np.zeros(4)
+        for age, touched in enumerate(history):
+            for code in CATEGORIES[touched]:
+                plain[code] += 1 / len(CATEGORIES[touched])
+                recent[code] += decay**age / len(CATEGORIES[touched])
+        of, total = CATEGORIES[row], len(history)
+        usual = np.maximum(shares, 1e-6)
+        expected.append(
+            [
+                float(np.mean([plain[code] / total for code in of])),
+                float(np.mean([recent[code] / sum(decay**age for age in range(total)) for code in of])),
+                float(np.mean([np.log((plain[code] + 5 * usual[code]) / (total + 5) / usual[code]) for code in of])),
+            ]
+        )
+    close(category_scores(codes, bounds, shares, batch, decay), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(batch=batches())
+def test_distances(batch: Batch) -> None:
+    values = np.array([np.nan, 1, 2, 3, np.nan, 5, 6, 7, 8, 9, 10, 11], np.float32)
+    decay, expected = 0.8, []
+    for row, history in pairs(batch):
+        own = values[row] if row != NOBODY else np.nan
+        known = [
+            (decay**age, values[touched]) for age, touched in enumerate(history) if values[touched] == values[touched]
+        ]
+        mean = sum(w * v for w, v in known) / sum(w for w, _ in known) if known else np.nan
+        expected.append([own, own - mean])
+    close(distances(values, batch, decay), expected)
+
+
+# --- the builder ---------------------------------------------------------------------------------------------------
+
+SPEC = StateSpec(half_lives_h=(1.0, 24.0, 168.0, float("inf")), depth=20)
+PEOPLE = 15
+START = 1_700_000_000_000
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[ItemKnowledge, BehaviouralState]:
+    """What fit_items learns from random sequences, and a state that lived through them."""
+    random = np.random.default_rng(5)
+    names = ["red", "green", "blue", "shoe", "hat", "coat"]
+    items = {
+        f"i{row}": {
+            "title": " ".join(random.choice(names, 3)),
+            "category": [f"c{code}" for code in random.integers(0, 4, row % 3)],
+            "published": float(START - row * 10**9) if row % 4 else "",
+        }
+        for row in range(40)
+    }
+    catalogue = Catalogue.from_items(items)
+    events: list[Event] = []
+    for n in range(500):
+        at, user = START + n * 60_000, f"u{random.integers(0, PEOPLE)}"
+        if n % 3 == 0:
+            shown = [f"i{row}" for row in random.permutation(40)[:8]]
+            events.append(RankingEvent(f"r{n}", at, tuple(shown), user))
+        else:
+            item = f"i{random.integers(0, 38)}"  # the last two are never touched
+            events.append(InteractionEvent(f"c{n}", at, item, "rating", None, user, value=float(random.integers(1, 6))))
+    log = columns(events, catalogue.ids)
+    text = unit_rows(random.normal(size=(40, 16)).astype(np.float32))
+    terms = TermWeights.fit(catalogue.documents())
+    settings_ = ItemSettings(co_click_rank=6, follows_rank=6, linear_items=20, neighbours=15)
+    state = BehaviouralState(catalogue, SPEC)
+    state.advance(log)
+    return fit_items(catalogue, text, terms, Sequences.of(log), settings_), state
+
+
+def requests_of(world: tuple[ItemKnowledge, BehaviouralState]) -> tuple[list[Request], list[np.ndarray]]:
+    """People with and without a history, with and without a query; candidates from none to all, some unknown."""
+    _, state = world
+    random = np.random.default_rng(6)
+    requests, candidates = [], []
+    for n, size in enumerate([10, 1, 40, 0, 7, 33, 2, 100, 3, 17, 5, 64, 31]):
+        person = int(random.integers(NOBODY, PEOPLE))
+        history, times = state.touched(person)
+        query = ("", "red shoe", "unheard-of")[n % 3]
+        vector = unit_rows(random.normal(size=(1, 16)).astype(np.float32))[0] if query else None
+        at = START / 1000 + 40_000 + n
+        requests.append(Request(at, person, history, times, history, query, vector))
+        candidates.append(random.integers(NOBODY if n % 2 else 0, 40, size).astype(np.int32))
+    return requests, candidates
+
+
+@pytest.mark.parametrize("with_queries", [False, True])
+def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemKnowledge, BehaviouralState], with_queries: bool) -> None:
+    knowledge, state = world
+    builder = FeatureBuilder(knowledge, SPEC)
+    requests, candidates = requests_of(world)
+    if not with_queries:
+        requests = [replace(request, query="", query_vector=None) for request in requests]
+    together = builder.matrix(state.read(requests, candidates))
+    alone = [builder.matrix(state.read([one], [rows])) for one, rows in zip(requests, candidates, strict=True)]
+    assert together.shape == (sum(map(len, candidates)), len(builder.names))
+    assert together.dtype == np.float32
+    stacked = np.concatenate(alone)
+    differ = [
+        name for place, name in enumerate(builder.names)
+        if not np.array_equal(together[:, place], stacked[:, place], equal_nan=True)
+    ]  # fmt: skip
+    assert differ == []
+    assert np.isnan(together[np.concatenate(candidates) == NOBODY]).all()
+    assert not np.isinf(together).any()
+    # every column but those of a query says something to somebody
+    silent = {name for place, name in enumerate(builder.names) if np.isnan(together[:, place]).all()}
+    assert silent == (set() if with_queries else {"query_text"})
+
+
+def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+    knowledge, state = world
+    builder = FeatureBuilder(knowledge, SPEC)
+    history, times = state.touched(1)
+    asked = Request(START / 1000 + 40_000, 1, history, times, history)
+    known = np.arange(20, dtype=np.int32)
+    alone = builder.matrix(state.read([asked], [known]))
+    among = builder.matrix(state.read([asked], [np.insert(known, 7, NOBODY)]))
+    differ = np.any((np.delete(among, 7, axis=0) != alone) & ~np.isnan(alone), axis=0)
+    assert [builder.names[place] for place in np.flatnonzero(differ)] == ["candidates"]
+
+
+def test_no_two_features_share_a_name(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+    knowledge, _ = world
+    builder = FeatureBuilder(knowledge, SPEC)
+    assert len(set(builder.names)) == len(builder.names)
+    # a view and a table of the same name keep their own columns
+    assert {"follows", "co_click"} <= knowledge.vectors.keys() & knowledge.tables.keys()
+    for name in knowledge.vectors:
+        assert {f"{name}_{tag}" for tag in ("0.7", "0.93", "1", "latest", "top", "top5")} <= set(builder.names)
+    for name in knowledge.tables:
+        assert {f"{name}_table_{tag}" for tag in ("latest", "0.7", "0.93")} <= set(builder.names)
+    crossing = replace(knowledge, statistics={"bm25": np.zeros(40, np.float32)})
+    with pytest.raises(ValueError, match="two features are named bm25"):
+        FeatureBuilder(crossing, SPEC)
+
+
+def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+    knowledge, _ = world
+    builders = [
+        FeatureBuilder(knowledge, SPEC),
+        FeatureBuilder(knowledge, replace(SPEC, depth=21)),
+        FeatureBuilder(knowledge, replace(SPEC, half_lives_h=(1.0, 24.0, 168.0))),
+        FeatureBuilder(knowledge, SPEC, FeatureSettings(tuple(FAMILIES)[:-1])),
+        FeatureBuilder(knowledge, SPEC, FeatureSettings(("bm25", "recall"))),
+        FeatureBuilder(knowledge, SPEC, FeatureSettings(("recall", "bm25"))),
+    ]
+    assert len({builder.fingerprint for builder in builders}) == len(builders)
+    assert FeatureBuilder(knowledge, SPEC).fingerprint == builders[0].fingerprint
+    with pytest.raises(ValueError, match="no feature family 'horoscope'; there are recall, bm25"):
+        FeatureSettings(("horoscope",))
+
+
+def test_knowledge_of_another_size_is_refused(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+    with pytest.raises(ValueError, match="statistic mean_value has 3 rows for 40 items"):
+        replace(world[0], statistics={"mean_value": np.zeros(3, np.float32)})
