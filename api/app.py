@@ -39,7 +39,14 @@ def recommend() -> dict[str, Any]:
     recommender, clock = _parts()
     body = RecommendBody.model_validate(_json_object())
     event = recommender.recommend(
-        str(uuid.uuid4()), moment(clock()), body.user, body.query, body.history, body.n, body.filters.ids(), body.surface
+        str(uuid.uuid4()),
+        moment(clock()),
+        body.user,
+        body.query,
+        body.history,
+        body.n,
+        body.filters.ids(),
+        body.surface,
     )
     return feed_body(event)
 

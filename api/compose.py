@@ -61,6 +61,8 @@ class RecallOrder:
 
 def material(home: Home, config: Config, progress: EmbeddingProgress | None = None) -> Material:
     """Read the journal and embed what the vector cache does not know."""
+    if not home.journal_path.exists():
+        raise ValueError(f"there is no journal at {home.journal_path}; load items and events with `feedrank data`")
     journal = home.journal()
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
     if not len(catalogue):
@@ -107,6 +109,11 @@ def save(
     about = {"version": version(), "config": _plain(asdict(config)), **about}
     bundle.save(home.bundles, name, builder, ranker, index, about)
     bundle.promote(home.bundles, name)
+
+
+def check_name(home: Home, name: str) -> None:
+    """Refuse a bundle name that can't be used, before hours are spent on what it is to hold."""
+    bundle.place(home.bundles, name)
 
 
 def recommender(home: Home, config: Config) -> Recommender:

@@ -116,7 +116,7 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"{path} is not TOML: {problem}") from None
     _refuse_unknown(found, Config, path, "")
     try:
-        # by way of JSON: there pydantic is strict about types, and yet takes a list for a tuple, a table for a dataclass
+        # by way of JSON: strict about types, and yet a list may stand for a tuple and a table for a dataclass
         return TypeAdapter(Config).validate_json(json.dumps(found, default=str), strict=True)
     except ValidationError as problem:
         raise ConfigError("{}: {}: {}".format(path, *explained(problem))) from None

@@ -1,7 +1,7 @@
 """The main job: ranking quality on MovieLens-100K and the MIND sample, and what a feed costs.
 
-Runs the demo in a folder of its own (data from the package index), the tests, an evaluation on MIND (from FEEDRANK_DATA)
-and a server on loopback. Nothing else should run on the machine meanwhile.
+Runs the demo in a folder of its own (data from the package index), the tests, an evaluation on MIND (from
+FEEDRANK_DATA) and a server on loopback. Nothing else should run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _over_http(home: Path) -> float:
             connection.request("POST", "/v1/recommend", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
             shown = json.loads(answer.read())
-            assert answer.status == 200 and len(shown["items"]) == 100, shown
+            if answer.status != 200 or len(shown["items"]) != 100:
+                raise RuntimeError(f"found {answer.status}: {shown}, expected a feed of 100 items")
 
         return _median_ms(ask)
     finally:

@@ -89,8 +89,8 @@ class AnnoyIndex:
             "dimensions": vectors.shape[1], "items": len(vectors), "metric": metric, "trees": trees,
             "search_factor": search_factor, "seed": seed,
         }  # fmt: skip
-        os.replace(aside, path)
         path.with_suffix(".json").write_text(json.dumps(settings, indent=1) + "\n")
+        os.replace(aside, path)
         return cls(path, vectors.shape[1], metric, search_factor)
 
     @classmethod

@@ -88,7 +88,7 @@ class Log:
         """One label a shown item: as logged, or else 1 where an interaction answered the ranking with it, 0 if not."""
         rankings, interactions = self.rankings, self.interactions
         labels = np.where(np.isnan(rankings.labels), np.float32(0), rankings.labels)
-        answering = np.flatnonzero(interactions.ranking >= 0)
+        answering = np.flatnonzero((interactions.ranking >= 0) & (interactions.item >= 0))
         for i in answering.tolist():
             r = int(interactions.ranking[i])
             shown = slice(int(rankings.offsets[r]), int(rankings.offsets[r + 1]))
@@ -144,6 +144,8 @@ def _join(happened: list[InteractionEvent | RankingEvent], known: dict[str, int]
                 last_shown.update(((event.user, item), (event.timestamp, known[event.id])) for item in event.items)
         elif event.ranking is not None:
             answered.append(known.get(event.ranking, -1))
+        elif event.type == HISTORY:
+            answered.append(-1)
         else:
             when, ranking = last_shown.get((event.user or "", event.item), (-(10**18), -1))
             answered.append(ranking if event.timestamp - when <= JOIN_SECONDS * 1000 else -1)

@@ -17,9 +17,9 @@ from engine.catalogue import Catalogue
 from engine.space import Space
 from engine.types import Batch, Matrix, Scores, Vector
 from features.context import places, standings
-from features.counters import rates
+from features.counters import SMOOTHING, rates
 from features.items import ItemKnowledge
-from features.profile import category_scores, distances, table_scores, vector_scores
+from features.profile import TOP, category_scores, distances, table_scores, vector_scores
 from features.state import StateSpec
 
 DECAYS = (0.7, 0.93, 1.0)
@@ -70,7 +70,10 @@ class FeatureBuilder:
     @property
     def fingerprint(self) -> str:
         """Digest of the ordered feature names and of the settings they are made with."""
-        settled = [self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS]
+        settled = [
+            self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS, RECENT,
+            BM25_LATEST, SMOOTHING, TOP,
+        ]  # fmt: skip
         return hashlib.sha256(json.dumps(settled).encode()).hexdigest()[:16]
 
     def columns(self, batch: Batch) -> Columns:

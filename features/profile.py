@@ -17,7 +17,8 @@ def vector_scores(pair: VectorPair, batch: Batch, decays: tuple[float, ...]) -> 
     """(N, len(decays) + 3) cosines between candidates and what their person touched lately.
 
     One column a decay (against the decayed sum of the touches' vectors), then the latest touch alone, the highest over
-    all touches, and the mean of the five highest. NaN where the person has touched nothing with a vector.
+    all touches, and the mean of the five highest. NaN where the person has touched nothing; a touch without a vector
+    counts as 0.
     """
     out = np.full((len(batch.rows), len(decays) + 3), np.nan, np.float32)
     _vector_scores(pair.sources, pair.targets, batch.rows, batch.offsets, batch.history, np.array(decays), out)

@@ -80,6 +80,8 @@ class BehaviouralState:
 
     def observe(self, ops: Ops) -> None:
         """Advance by operations that read nothing."""
+        if np.any(ops.code == READ):
+            raise ValueError("found READ operations, expected none; use `replay` to read")
         self._reserve(ops)
         advance(self._tables, ops, self._reads(0, 0))
 
@@ -130,7 +132,7 @@ class BehaviouralState:
             reads.history_at[r] = np.nan
             reads.history[r, :kept] = request.history[:kept]
             reads.history_at[r, :kept] = request.history_at[:kept]
-            reads.touches[r] = max(len(request.touched), len(request.history))
+            reads.touches[r] = len(request.history)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         known = next((vector for vector in vectors if vector is not None), None)

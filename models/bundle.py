@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from models.files import digest, written_aside
 from models.ranker import LambdaRanker
 
 FORMAT = 1
+MANIFEST = "manifest.json"
 INDEX = "index.ann"
 CURRENT = "current"
 """The link, beside the bundles, to the one that serves."""
@@ -56,6 +59,19 @@ class Bundle:
         return self.builder.knowledge
 
 
+def place(bundles: Path, name: str) -> Path:
+    """The folder that a new bundle of this name gets; raises BundleError where it can't have one."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == CURRENT:
+        raise BundleError(
+            f"found the bundle name {name!r}, expected up to 100 letters, digits, dots, dashes and underscores, with a "
+            f"letter or digit first, and not {CURRENT!r}"
+        )
+    folder = bundles / name
+    if folder.exists():
+        raise BundleError(f"there is a bundle at {folder} already; bundles are never changed, choose another name")
+    return folder
+
+
 def save(
     bundles: Path,
     name: str,
@@ -68,9 +84,7 @@ def save(
 
     index: the arguments of `AnnoyIndex.build`. about: anything else for the manifest, JSON-ready.
     """
-    folder = bundles / name
-    if folder.exists():
-        raise BundleError(f"there is a bundle at {folder} already; bundles are never changed, choose another name")
+    folder = place(bundles, name)
     aside = bundles / f".{name}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -99,7 +113,7 @@ def save(
             "ranker": ranker is not None,
             "files": {file.name: digest(file) for file in sorted(aside.iterdir())},
         }  # fmt: skip
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        _write_manifest(aside / MANIFEST, manifest)
         os.replace(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -109,19 +123,12 @@ def save(
 def load(folder: Path) -> Bundle:
     """Open a bundle; raises BundleError that names the file where one is missing, damaged or foreign."""
     folder = folder.resolve()
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except FileNotFoundError:
-        raise BundleError(f"no bundle at {folder}: it has no manifest.json; make one with `feedrank train`") from None
-    except ValueError as problem:
-        raise BundleError(f"{folder / 'manifest.json'} is not JSON: {problem}") from None
-    if manifest.get("format") != FORMAT:
-        raise BundleError(f"{folder} is of format {manifest.get('format')!r}; this version reads format {FORMAT}")
+    manifest = _read_manifest(folder / MANIFEST)
     for file, expected in manifest["files"].items():
         if not (folder / file).is_file():
             raise BundleError(f"{folder / file} is missing; make the bundle again, or go back to another one")
         if digest(folder / file) != expected:
-            raise BundleError(f"{folder / file} is damaged: its sha256 is not the one in manifest.json")
+            raise BundleError(f"{folder / file} is damaged: its sha256 is not the one in {MANIFEST}")
     knowledge = _read_knowledge(folder, manifest, _read_catalogue(folder / "catalogue.jsonl.gz"))
     state = manifest["state"]
     spec = StateSpec(tuple(float(half) for half in state["half_lives_h"]), state["depth"])
@@ -132,18 +139,44 @@ def load(folder: Path) -> Bundle:
             f"{folder} was made with features {features['fingerprint']}, but this version makes {builder.fingerprint}; "
             "train again with this version"
         )
-    ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint) if manifest["ranker"] else None
+    try:
+        ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint) if manifest["ranker"] else None
+    except (ValueError, FileNotFoundError) as problem:
+        raise BundleError(f"{folder}: {problem}") from None
     return Bundle(folder, manifest, builder, AnnoyIndex.load(folder / INDEX), ranker)
 
 
 def promote(bundles: Path, name: str) -> None:
     """Make `current` point at a bundle, in one step."""
-    if not (bundles / name / "manifest.json").is_file():
+    if not (bundles / name / MANIFEST).is_file():
         raise BundleError(f"no bundle {name!r} in {bundles}")
     aside = bundles / f".{CURRENT}.tmp"
     aside.unlink(missing_ok=True)
     aside.symlink_to(name, target_is_directory=True)
     os.replace(aside, bundles / CURRENT)
+
+
+def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps({**manifest, "sha256": _sealed(manifest)}, indent=1) + "\n")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"no bundle at {path.parent}: no {path.name} there; make one with `feedrank train`") from None
+    except ValueError as problem:
+        raise BundleError(f"{path} is not JSON: {problem}") from None
+    found = manifest.get("format") if isinstance(manifest, dict) else manifest
+    if found != FORMAT:
+        raise BundleError(f"{path} is of format {found!r}; this version reads format {FORMAT}")
+    if manifest.pop("sha256", None) != _sealed(manifest):
+        raise BundleError(f"{path} is damaged: its sha256 is not the one it states")
+    return dict(manifest)
+
+
+def _sealed(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write_catalogue(path: Path, catalogue: Catalogue) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -65,7 +65,7 @@ def data(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool) 
     home, _ = obj
     with command_errors():
         if source == MOVIELENS and not Path(source).exists():
-            path = fetch_movielens_100k(home.downloads, console.print)
+            path = fetch_movielens_100k(home.downloads, click.echo)
         else:
             path = Path(source)
         journal = home.journal()
@@ -90,7 +90,7 @@ def data(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool) 
             table.add_row(f"  {reason}", f"{count:,}")
         console.print(table)
         if rejects.rejected:
-            console.print(f"rejected lines are in {home.rejects}, each with its line number and reason")
+            click.echo(f"rejected lines are in {home.rejects}, each with its line number and reason")
 
 
 @main.command()
@@ -105,11 +105,13 @@ def index(obj: tuple[Home, Config], name: str | None) -> None:
     from api import compose
 
     home, config = obj
+    name = name or _stamp("index")
     with command_errors(), steps() as show:
+        compose.check_name(home, name)
         made = compose.material(home, config, texts(show))
         show("behavioural views and index", 0, 0)
-        compose.save(home, config, name or _stamp("index"), compose.index_only(made, config), None, {})
-    console.print(f"current bundle: {home.current.resolve()} (recall order; `feedrank train` adds the ranker)")
+        compose.save(home, config, name, compose.index_only(made, config), None, {})
+    click.echo(f"current bundle: {home.current.resolve()} (recall order; `feedrank train` adds the ranker)")
 
 
 @main.command()
@@ -126,20 +128,22 @@ def train(obj: tuple[Home, Config], name: str | None) -> None:
 
     home, config = obj
     started = time.perf_counter()
+    name = name or _stamp("lambdarank")
     with command_errors(), steps() as show:
+        compose.check_name(home, name)
         made = compose.material(home, config, texts(show))
         trained = compose.train(made, config, show)
         show("writing the bundle", 0, 0)
         seconds = round(time.perf_counter() - started, 1)
         about = {"groups": trained.counts, "trees": trained.ranker.trees, "seconds": seconds}
-        compose.save(home, config, name or _stamp("lambdarank"), trained.builder, trained.ranker, about)
+        compose.save(home, config, name, trained.builder, trained.ranker, about)
     best = sorted(trained.ranker.importance().items(), key=lambda pair: -pair[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; what they use most")
     for feature, share in best:
         table.add_row(feature, f"{share:.1%}")
     console.print(table)
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
-    console.print(f"groups: {groups}\ncurrent bundle: {home.current.resolve()}")
+    click.echo(f"groups: {groups}\ncurrent bundle: {home.current.resolve()}")
 
 
 @main.command()
@@ -183,7 +187,7 @@ def evaluate(
             costs[f"{name}: groups"] = compared.trained.counts
             console.print(report.table(list(compared.rows), "lambdarank"))
             gain = compared.gain
-            console.print(
+            click.echo(
                 f"nDCG@10 of lambdarank over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
                 f" ({protocol}, {gain.groups:,} test groups)"
             )
@@ -196,7 +200,7 @@ def evaluate(
                 trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.targets)
         if json_path:
             report.write_json(json_path, rows, costs)
-            console.print(f"rows written to {json_path}")
+            click.echo(f"rows written to {json_path}")
 
 
 @main.command()
@@ -211,13 +215,16 @@ def recommend(
 ) -> None:
     """Print one feed. It is written to the journal like any other."""
     from api import compose
-    from api.schemas import feed_body
+    from api.schemas import RecommendBody, feed_body, moment
 
     home, config = obj
     with command_errors():
-        recommender = compose.recommender(home, config)
         past = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
-        event = recommender.recommend(str(uuid.uuid4()), time.time(), user, query, past, count)
+        asked = RecommendBody(user=user, query=query, history=past, n=count)
+        recommender = compose.recommender(home, config)
+        event = recommender.recommend(
+            str(uuid.uuid4()), moment(time.time()), asked.user, asked.query, asked.history, asked.n
+        )
     if as_json:
         click.echo(json.dumps(feed_body(event), indent=1))
         return
@@ -249,14 +256,23 @@ def serve(obj: tuple[Home, Config], host: str | None, port: int | None) -> None:
                 app, host=host or config.serve.host, port=config.serve.port if port is None else port,
                 threads=config.serve.threads, ident="feedrank",
             )  # fmt: skip
-        except OSError as problem:
-            raise ValueError(f"can't listen there: {problem.strerror}; choose another --port") from None
-    console.print(
+        except (OSError, ValueError) as problem:
+            wanted = f"{host or config.serve.host}:{config.serve.port if port is None else port}"
+            raise ValueError(f"can't listen on {wanted}: {problem}; choose another --host or --port") from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the loop below, which then tidies up
+    click.echo(
         f"bundle {recommender.pipeline.bundle}, {len(recommender.catalogue):,} items; "
-        f"listening on http://{server.effective_host}:{server.effective_port} (Ctrl-C stops)"
+        f"listening on {' and '.join(_addresses(server))} (Ctrl-C stops)"
     )
-    sys.stdout.flush()
     server.run()
+    click.echo("stopped")
+
+
+def _addresses(server: Any) -> list[str]:
+    """The URLs that a server listens on: a name such as localhost can stand for several addresses."""
+    one = hasattr(server, "effective_port")
+    sockets = [(server.effective_host, server.effective_port)] if one else server.effective_listen
+    return [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host, port in sockets]
 
 
 def _stamp(kind: str) -> str:

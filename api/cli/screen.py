@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.schemas import explained
 
 Show = Callable[[str, int, int], None]
 """Called with (what is done, steps done, steps in all; 0 where nobody knows)."""
 
-console = Console()
+console = Console(markup=False, emoji=False, highlight=False)  # titles are shown as they are, brackets and all
 
 
 @contextmanager
 def steps() -> Iterator[Show]:
     """Progress lines, one a kind of work; they stay when it is done."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:
@@ -45,5 +49,7 @@ def command_errors() -> Iterator[None]:
     """What a user can mend becomes one line and exit code 1; anything else keeps its traceback."""
     try:
         yield
-    except (ValueError, RuntimeError, OSError) as problem:
-        raise click.ClickException(str(problem)) from problem
+    except ValidationError as problem:
+        raise click.ClickException("{}: {}".format(*explained(problem))) from problem
+    except (ValueError, RuntimeError, OSError, SQLAlchemyError) as problem:
+        raise click.ClickException(str(problem).partition("\n[SQL")[0]) from problem
