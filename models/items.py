@@ -10,7 +10,7 @@ from scipy import sparse
 
 from engine.catalogue import Catalogue
 from engine.space import assemble, unit_rows
-from engine.types import Matrix, Rows
+from engine.types import Matrix
 from features.bm25 import TermWeights
 from features.items import ItemKnowledge, Table, VectorPair
 from models.factors import co_click, factorise, follows, linear_items, linear_next, symmetric_factors
@@ -131,22 +131,16 @@ def _statistics(catalogue: Catalogue, sequences: Sequences) -> dict[str, NDArray
 
 
 def _table(matrix: sparse.csr_matrix, neighbours: int) -> Table:
-    """The `neighbours` largest entries of each row by size, in order of column."""
-    matrix = matrix.tocsr()
-    matrix.setdiag(0)
-    matrix.eliminate_zeros()
-    kept: list[NDArray[np.int64]] = []
-    bounds: Rows = matrix.indptr
-    for row in range(matrix.shape[0]):
-        start, stop = bounds[row], bounds[row + 1]
-        places = np.arange(start, stop)
-        if stop - start > neighbours:
-            places = np.sort(start + np.argpartition(-np.abs(matrix.data[start:stop]), neighbours)[:neighbours])
-        kept.append(places)
-    chosen = np.concatenate(kept) if kept else np.empty(0, np.int64)
-    slim = sparse.csr_matrix(
-        (matrix.data[chosen], matrix.indices[chosen], np.concatenate([[0], np.cumsum([len(p) for p in kept])])),
-        shape=matrix.shape,
+    """The `neighbours` largest entries of each row by size, the diagonal left out, in order of column."""
+    entries = matrix.tocoo()
+    matrix = sparse.csr_matrix(
+        (np.where(entries.row == entries.col, 0, entries.data), (entries.row, entries.col)), shape=matrix.shape
     )
-    slim.sort_indices()
-    return Table(slim.indptr.astype(np.int64), slim.indices.astype(np.int32), slim.data.astype(np.float32))
+    matrix.eliminate_zeros()
+    matrix.sort_indices()
+    keep = np.ones(matrix.nnz, np.bool_)
+    for row in np.flatnonzero(np.diff(matrix.indptr) > neighbours).tolist():
+        start, stop = matrix.indptr[row], matrix.indptr[row + 1]
+        keep[start + np.argpartition(-np.abs(matrix.data[start:stop]), neighbours)[neighbours:]] = False
+    offsets = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr].astype(np.int64)
+    return Table(offsets, matrix.indices[keep].astype(np.int32), matrix.data[keep].astype(np.float32))

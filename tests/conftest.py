@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import toyworld
+from click.testing import CliRunner
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -26,3 +29,37 @@ def sample_data() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+def feedrank(home: Path, *arguments: object, code: int = 0) -> str:
+    """What a command prints on a home; fails where it does not end with that exit code."""
+    from api.cli import main
+
+    result = CliRunner().invoke(main, ["--home", str(home), *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+@pytest.fixture(scope="session")
+def touched_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the toy world's walks and a trained ranker; read it only, or take `home`."""
+    home = tmp_path_factory.mktemp("touched")
+    (home / "feedrank.toml").write_text(toyworld.CONFIG)
+    feedrank(home, "data", toyworld.write(home / "walks.jsonl", toyworld.items() + toyworld.touches()))
+    feedrank(home, "train", "--name", "toy")
+    return home
+
+
+@pytest.fixture(scope="session")
+def shown_home(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with the walks, then rankings with clicks, and no bundle; read it only."""
+    home = tmp_path_factory.mktemp("shown")
+    shutil.copytree(touched_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles"))
+    feedrank(home, "data", toyworld.write(home / "rankings.jsonl", toyworld.rankings()))
+    return home
+
+
+@pytest.fixture
+def home(touched_home: Path, tmp_path: Path) -> Path:
+    """One's own copy of the home with the walks and a ranker."""
+    return Path(shutil.copytree(touched_home, tmp_path / "home", symlinks=True))

@@ -259,13 +259,20 @@ def serve(obj: tuple[Home, Config], host: str | None, port: int | None) -> None:
         except (OSError, ValueError) as problem:
             wanted = f"{host or config.serve.host}:{config.serve.port if port is None else port}"
             raise ValueError(f"can't listen on {wanted}: {problem}; choose another --host or --port") from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both end the loop below, which then tidies up
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     click.echo(
         f"bundle {recommender.pipeline.bundle}, {len(recommender.catalogue):,} items; "
         f"listening on {' and '.join(_addresses(server))} (Ctrl-C stops)"
     )
     server.run()
     click.echo("stopped")
+
+
+def _stop(number: int, _: object) -> None:
+    """End the server's loop, which then waits for the requests under way."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough
+    raise SystemExit
 
 
 def _addresses(server: Any) -> list[str]:

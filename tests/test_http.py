@@ -1,0 +1,475 @@
+"""The HTTP API on the toy world, through Flask's test client: real embeddings, a real index, a real ranker."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toyworld
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api import compose, config
+from api.app import MOST_EVENTS, create_app
+from api.home import Home
+from engine.events import RankingEvent
+from engine.journal import Journal
+from engine.log import columns
+from engine.recommender import Recommender
+from engine.types import Matrix
+from features.replay import Moments, happenings, with_reads
+from features.state import BehaviouralState
+from models import bundle
+
+
+@dataclass
+class Clock:
+    """Moves on by an odd part of a second whenever it is read."""
+
+    now: float = toyworld.END / 1000
+
+    def __call__(self) -> float:
+        self.now += 7.123_456_7
+        return self.now
+
+
+@dataclass
+class Server:
+    """The application on a home of its own, and the journal behind it."""
+
+    app: Flask
+    client: FlaskClient
+    journal: Journal
+    recommender: Recommender
+    clock: Clock
+
+    def feed(self, **body: Any) -> dict[str, Any]:
+        """The answer to a request that must be right."""
+        response = self.client.post("/v1/recommend", json=body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json
+        return answer
+
+    def items(self, **body: Any) -> list[str]:
+        """The ids of a feed."""
+        return [one["id"] for one in self.feed(**body)["items"]]
+
+    def events(self, body: Any, status: int = 202) -> dict[str, Any]:
+        """The answer to events."""
+        response = self.client.post("/v1/events", json=body)
+        assert response.status_code == status, response.text
+        answer: dict[str, Any] = response.json
+        return answer
+
+
+def click(item: str, user: str, **more: Any) -> dict[str, Any]:
+    """A click as a web page would send it."""
+    return {"event": "interaction", "item": item, "type": "click", "user": user, **more}
+
+
+@pytest.fixture
+def server(home: Path) -> Iterator[Server]:
+    place = Home(home)
+    recommender = compose.recommender(place, config.load(place.config))
+    clock = Clock()
+    app = create_app(recommender, clock)
+    journal = place.journal()
+    yield Server(app, app.test_client(), journal, recommender, clock)
+    journal.close()
+
+
+@pytest.fixture(scope="module")
+def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """One server for all tests that only look at an answer."""
+    place = Home(touched_home)
+    recommender = compose.recommender(place, config.load(place.config))
+    recommender._journal = Home(tmp_path_factory.mktemp("still")).journal()  # so that the shared home stays as it is
+    clock = Clock()
+    app = create_app(recommender, clock)
+    return Server(app, app.test_client(), place.journal(), recommender, clock)
+
+
+# --- feeds
+
+
+@pytest.mark.parametrize("person", [0, 13, 26, 59])
+def test_a_known_person_gets_their_genre_and_first_what_comes_next(still: Server, person: int) -> None:
+    feed = still.feed(user=toyworld.user(person), n=5)
+    assert feed["items"][0]["id"] == toyworld.wanted_next(person)
+    genres = [toyworld.genre_of(one["id"]) for one in feed["items"]]
+    assert genres == [toyworld.genre_liked_by(person)] * 5
+    scores = [one["score"] for one in feed["items"]]
+    assert scores == sorted(scores, reverse=True)
+    assert feed["bundle"] == "toy"
+    assert feed["user"] == toyworld.user(person)
+    assert feed["source"] == "embedding"
+    assert feed["timestamp"] == round(still.clock.now * 1000)
+
+
+def test_a_stranger_gets_what_is_popular(server: Server) -> None:
+    server.events({"events": [click("ocean-3", f"fan {n}") for n in range(20)]})
+    for stranger in ({}, {"user": "never seen"}, {"history": []}, {"history": ["no such item"]}):
+        feed = server.feed(**stranger, n=60)
+        assert feed["source"] == "popular"
+        assert len({one["id"] for one in feed["items"]}) == 60
+        assert "ocean-3" in [one["id"] for one in feed["items"]]
+    retrieved = server.recommender.pipeline.retriever.retrieve
+    assert retrieved is not None
+    popular = server.recommender.pipeline.state.popularity(server.clock())
+    assert server.recommender.catalogue.ids.name(int(np.argmax(popular))) == "ocean-3"
+
+
+def test_a_query_alone_finds_the_items_it_speaks_of(still: Server) -> None:
+    feed = still.feed(query="guitar and violin music", n=60)
+    assert feed["source"] == "embedding"
+    first = [toyworld.genre_of(one["id"]) for one in feed["items"]][:10]
+    assert first.count("music") >= 8
+
+
+def test_a_history_alone_is_as_good_as_being_known(still: Server) -> None:
+    person = 9
+    walked = [toyworld.item(toyworld.genre_liked_by(person), toyworld.start_of(person) + s) for s in range(9)]
+    latest_first = walked[::-1]
+    assert still.items(history=latest_first, n=3) == still.items(user=toyworld.user(person), n=3)
+    assert still.items(history=["no such item", *latest_first], n=3)[0] == toyworld.wanted_next(person)
+    assert not set(walked) & set(still.items(history=latest_first, n=60))
+
+
+def test_a_history_stands_in_for_what_is_known_and_what_was_seen_stays_seen(still: Server) -> None:
+    feed = still.items(user=toyworld.user(0), history=["kitchen-2", "kitchen-1"], n=60)
+    assert toyworld.genre_of(feed[0]) == "kitchen"
+    seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)} | {"kitchen-1", "kitchen-2"}
+    assert not seen & set(feed)
+
+
+def test_a_query_and_a_history_together(still: Server) -> None:
+    feed = still.items(query="guitar and violin music", history=["ocean-1", "ocean-0"], n=20)
+    assert {toyworld.genre_of(item) for item in feed[:12]} >= {"music", "ocean"}
+
+
+@pytest.mark.parametrize("n", [1, 7, 51, 1000])
+def test_n_items_come_or_as_many_as_there_are(still: Server, n: int) -> None:
+    items = still.items(user=toyworld.user(1), n=n)
+    assert len(items) == len(set(items)) == min(n, len(toyworld.GENRES) * toyworld.RING - toyworld.STEPS)
+
+
+def test_ten_items_come_where_nothing_is_said(still: Server) -> None:
+    assert len(still.items()) == 10
+
+
+# --- filters
+
+
+def test_seen_items_come_back_only_where_asked_for(still: Server) -> None:
+    seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
+    assert not seen & set(still.items(user="p0", n=100))
+    assert seen <= set(still.items(user="p0", n=100, filters={"seen": True}))
+
+
+def test_categories_allow_and_deny(still: Server) -> None:
+    def left(**filters: Any) -> set[str]:
+        return set(still.items(user="p0", n=100, filters=filters))
+
+    def all_of(genre: str) -> set[str]:
+        return {toyworld.item(genre, place) for place in range(toyworld.RING)}
+
+    assert left(categories=["music"]) == all_of("music")
+    assert left(categories=["music", "ocean", "no such genre"]) == all_of("music") | all_of("ocean")
+    assert left(allow=["music-1", "space-0", "space-14", "no such item"]) == {"music-1", "space-14"}
+    assert left(categories=["music"], allow=["music-1", "ocean-1"]) == {"music-1"}
+    assert left(categories=["music"], deny=["music-1", "no such item"]) == all_of("music") - {"music-1"}
+    assert left(allow=["music-1", "music-2"], deny=["music-1"]) == {"music-2"}
+
+
+@pytest.mark.parametrize("user", ["p0", "never seen"])
+@pytest.mark.parametrize(
+    "filters", [{"categories": ["no such genre"]}, {"categories": []}, {"allow": ["no such item"]}, {"allow": []}]
+)
+def test_filters_that_let_nothing_through_give_an_empty_feed(
+    still: Server, user: str, filters: dict[str, Any]
+) -> None:
+    assert still.feed(user=user, filters=filters)["items"] == []
+
+
+# --- bodies that are wrong
+
+
+def problem(response: Any, status: int) -> dict[str, Any]:
+    """The problem document of a response, which must be one."""
+    assert response.status_code == status, response.text
+    assert response.mimetype == "application/problem+json"
+    body: dict[str, Any] = response.json
+    assert body["status"] == status
+    assert body["title"]
+    assert body["detail"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    return body
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"user": 7}, "user"),
+        ({"user": ""}, "user"),
+        ({"user": "x" * 257}, "user"),
+        ({"user": "half \ud800 of a pair"}, "user"),
+        ({"query": None}, "query"),
+        ({"query": ["a"]}, "query"),
+        ({"query": "x" * 2_001}, "query"),
+        ({"history": "space-1"}, "history"),
+        ({"history": ["space-1", 2]}, "history.1"),
+        ({"history": ["x" * 257]}, "history.0"),
+        ({"history": ["x"] * 1_001}, "history"),
+        ({"n": 0}, "n"),
+        ({"n": 1_001}, "n"),
+        ({"n": -1}, "n"),
+        ({"n": "10"}, "n"),
+        ({"n": 2.5}, "n"),
+        ({"n": True}, "n"),
+        ({"n": None}, "n"),
+        ({"n": float("nan")}, "n"),
+        ({"n": 10**400}, "n"),
+        ({"surface": ""}, "surface"),
+        ({"users": "p0"}, "users"),
+        ({"filters": []}, "filters"),
+        ({"filters": {"seen": "yes"}}, "filters.seen"),
+        ({"filters": {"seen": 1}}, "filters.seen"),
+        ({"filters": {"categories": "music"}}, "filters.categories"),
+        ({"filters": {"allow": [None]}}, "filters.allow.0"),
+        ({"filters": {"deny": {"a": 1}}}, "filters.deny"),
+        ({"filters": {"genre": "music"}}, "filters.genre"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else json.dumps(value)[:40],
+)
+def test_a_wrong_body_is_a_problem_that_names_the_field(still: Server, body: dict[str, Any], field: str) -> None:
+    found = problem(still.client.post("/v1/recommend", json=body), 400)
+    assert found["field"] == field
+    assert found["detail"].startswith(field)
+    assert len(found["detail"]) < 300
+
+
+@pytest.mark.parametrize("path", ["/v1/recommend", "/v1/events"])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"7", b"null", b'"x"', b'{"user": }', b"\xff\xfe", b"[" * 200_000, b'{"n": ' + b"9" * 5_000 + b"}"],
+    ids=lambda text: repr(text[:12]),
+)  # fmt: skip
+def test_what_is_no_json_object_is_a_problem(still: Server, path: str, text: bytes) -> None:
+    problem(still.client.post(path, data=text, content_type="application/json"), 400)
+
+
+@pytest.mark.parametrize("path", ["/v1/recommend", "/v1/events"])
+def test_other_content_types_and_large_bodies_are_problems(still: Server, path: str) -> None:
+    assert "application/json" in problem(still.client.post(path, data="{}", content_type="text/plain"), 415)["detail"]
+    problem(still.client.post(path, data={"user": "p0"}), 415)
+    problem(still.client.post(path, data=b" " * (8 * 1024 * 1024 + 1), content_type="application/json"), 413)
+
+
+def test_other_paths_and_methods_are_problems(still: Server) -> None:
+    problem(still.client.get("/v1/nothing"), 404)
+    response = still.client.get("/v1/recommend")
+    problem(response, 405)
+    assert "POST" in response.headers["Allow"]
+    problem(still.client.delete("/healthz"), 405)
+
+
+@pytest.mark.parametrize(
+    "text", ["Zoë 🎬 日本", "a/b/../c", "it's \"quoted\" \\ back", "<script>", "%2e; DROP TABLE", "\t\n ", "x" * 256]
+)
+def test_ids_hold_any_characters(server: Server, text: str) -> None:
+    feed = server.feed(user=text, surface=text, query=text, filters={"deny": [text], "seen": True})
+    assert feed["user"] == text
+    server.events(click("ocean-3", text))
+    assert "ocean-3" not in server.items(user=text, n=100)
+    stored = server.journal.find(feed["ranking"])
+    assert isinstance(stored, RankingEvent)
+    assert (stored.user, stored.extra["surface"]) == (text, text)
+
+
+# --- events
+
+
+def test_one_event_gets_an_id_and_a_time(server: Server) -> None:
+    answer = server.events(click("ocean-3", "p0"))
+    assert (answer["accepted"], answer["duplicate"]) == (1, 0)
+    stored = server.journal.find(answer["ids"][0])
+    assert stored is not None
+    assert stored.timestamp == round(server.clock.now * 1000)
+
+
+def test_many_events_and_the_same_again(server: Server) -> None:
+    several = [click("ocean-3", "p0", id=f"e{n}", timestamp=toyworld.END + n) for n in range(5)]
+    several.append({"event": "user", "id": "u", "timestamp": "2026-01-01T00:00:00Z", "user": "p0"})
+    assert server.events({"events": several})["accepted"] == 6
+    assert server.events({"events": [*several, click("ocean-4", "p0", id="e9")]}) == {
+        "accepted": 1, "duplicate": 6, "ids": [*(f"e{n}" for n in range(5)), "u", "e9"],
+    }  # fmt: skip
+    twice = click("ocean-5", "p0", id="twice")
+    assert server.events({"events": [twice, twice]})["accepted"] == 1
+    assert server.events(twice) == {"accepted": 0, "duplicate": 1, "ids": ["twice"]}
+    assert server.events({"events": []}) == {"accepted": 0, "duplicate": 0, "ids": []}
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        ({"event": "clique"}, "event"),
+        ({"event": "interaction", "type": "click"}, "item"),
+        ({"event": "interaction", "item": "ocean-1"}, "type"),
+        (click("ocean-1", "p0", timestamp="yesterday"), "timestamp"),
+        (click("ocean-1", "p0", timestamp="2026-01-01T00:00:00"), "timestamp"),
+        (click("ocean-1", "p0", id=""), "id"),
+        (click("ocean-1", "p0", id=None), "id"),
+        (click("ocean-1", "p0", value="much"), "value"),
+        (click("ocean-1", "half \ud800 of a pair"), "user"),
+        ({"event": "ranking", "user": "p0", "items": []}, "items"),
+        ({"event": "ranking", "user": "p0", "items": [{"id": "a"}, {}]}, "items[1].id"),
+    ],
+)
+def test_events_are_taken_in_all_or_none(server: Server, bad: dict[str, Any], field: str) -> None:
+    before = server.journal.counts()
+    assert problem(server.client.post("/v1/events", json=bad), 400)["field"] == field
+    several = {"events": [click("space-9", "p0", id="good"), bad]}
+    found = problem(server.client.post("/v1/events", json=several), 400)
+    assert found["field"] == f"events[1].{field}"
+    assert found["detail"].startswith(f"events[1].{field}: ")
+    assert server.journal.counts() == before
+    assert server.items(user="p0", n=1) == ["space-9"]
+
+
+def test_events_that_are_no_list_of_objects_are_problems(server: Server) -> None:
+    for body in ({"events": {}}, {"events": "e"}, {"events": [7]}, {"events": [{}] * (MOST_EVENTS + 1)}, {}):
+        assert problem(server.client.post("/v1/events", json=body), 400)["field"].startswith("event")
+
+
+def test_a_click_changes_the_next_feed(server: Server) -> None:
+    first = server.items(user="p0", n=1)[0]
+    assert first == "space-9"
+    server.events(click(first, "p0"))
+    after = server.items(user="p0", n=60)
+    assert after[0] == "space-10"
+    assert first not in after
+
+
+def test_a_stranger_is_known_after_a_click(server: Server) -> None:
+    assert server.feed(user="new")["source"] == "popular"
+    server.events(click("ocean-3", "new"))
+    feed = server.feed(user="new", n=1)
+    assert feed["source"] == "embedding"
+    assert feed["items"][0]["id"] == "ocean-4"
+
+
+def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
+    server.events({"events": [click("ocean-3", "new"), click("space-9", "p0")]})
+    place = Home(home)
+    again = create_app(compose.recommender(place, config.load(place.config)), server.clock).test_client()
+    for body in ({"user": "new"}, {"user": "p0"}):
+        items = again.post("/v1/recommend", json=body | {"n": 20}).json["items"]
+        assert [one["id"] for one in items] == server.items(**body, n=20)
+
+
+# --- the feed is the ranking event, and its features are those of a replay
+
+
+def stored_rows(event: RankingEvent) -> Matrix:
+    """The feature rows in a ranking event."""
+    stored = event.extra["features"]
+    return np.frombuffer(b64decode(stored["data"]), "<f4").reshape(stored["rows"], -1)
+
+
+def test_the_feed_is_in_the_journal_before_it_is_answered(server: Server) -> None:
+    feed = server.feed(user="p0", n=7, surface="home")
+    event = server.journal.find(feed["ranking"])
+    assert isinstance(event, RankingEvent)
+    assert list(event.items) == [one["id"] for one in feed["items"]]
+    assert event.extra["scores"] == [one["score"] for one in feed["items"]]
+    assert (event.extra["bundle"], event.extra["surface"]) == (feed["bundle"], "home")
+    assert (event.user, event.timestamp) == ("p0", feed["timestamp"])
+    builder = server.recommender.pipeline.featurizer
+    assert event.extra["features"]["fingerprint"] == builder.fingerprint
+    assert stored_rows(event).shape == (7, len(builder.names))
+    assert "features" not in feed
+
+
+def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path) -> None:
+    dice = np.random.default_rng(3)
+    people = ["p0", "p1", "p2", "new", None]
+    served: list[str] = []
+    for _ in range(25):
+        user = people[int(dice.integers(len(people)))]
+        feed = server.feed(user=user, n=1000)
+        served.append(feed["ranking"])
+        for one in feed["items"][: int(dice.integers(3))]:
+            answering = {"ranking": feed["ranking"]} if dice.integers(2) else {}
+            server.events(click(one["id"], user or "p5", **answering))
+    opened = bundle.load(Home(home).current)
+    catalogue = opened.knowledge.catalogue
+    log = columns(server.journal.events(), catalogue.ids)
+    happened = [event for event in server.journal.events("ranking") if isinstance(event, RankingEvent)]
+    assert [event.id for event in happened] == served
+    moments = Moments(
+        before=log.places()[len(log.interactions) :],
+        at=log.rankings.at,
+        person=log.rankings.person,
+        offsets=log.rankings.offsets,
+        rows=log.rankings.rows,
+    )
+    batch = BehaviouralState(catalogue, opened.builder.spec).replay(with_reads(happenings(log), moments))
+    replayed = opened.builder.matrix(batch)
+    live = np.concatenate([stored_rows(event) for event in happened])
+    assert live.shape == replayed.shape
+    different = [
+        name
+        for place, name in enumerate(opened.builder.names)
+        if not np.array_equal(live[:, place].view(np.uint32), replayed[:, place].view(np.uint32))
+    ]
+    assert not different
+
+
+# --- health, and many at once
+
+
+def test_health_and_readiness(still: Server) -> None:
+    assert still.client.get("/healthz").json == {"status": "ok"}
+    ready = still.client.get("/readyz")
+    assert ready.json == {"status": "ready", "bundle": "toy", "items": 60}
+    assert ready.headers["Cache-Control"] == "no-store"
+
+
+def test_an_unforeseen_error_says_nothing_of_the_inside(still: Server, caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> float:
+        raise ZeroDivisionError("secret")
+
+    app = create_app(still.recommender, broken)
+    found = problem(app.test_client().post("/v1/recommend", json={}), 500)
+    assert "secret" not in json.dumps(found)
+    assert "secret" in caplog.text
+
+
+def test_many_threads_at_once(server: Server) -> None:
+    def worker(number: int) -> list[int]:
+        client = server.app.test_client()
+        statuses: list[int] = []
+        for turn in range(10):
+            feed = client.post("/v1/recommend", json={"user": toyworld.user(number), "n": 5})
+            statuses.append(feed.status_code)
+            item = feed.json["items"][0]["id"]
+            one = click(item, toyworld.user(number), ranking=feed.json["ranking"], id=f"{number} {turn}")
+            statuses.append(client.post("/v1/events", json=one).status_code)
+        return statuses
+
+    before = server.journal.counts()
+    act: Callable[[int], list[int]] = worker
+    with ThreadPoolExecutor(8) as pool:
+        statuses = [status for found in pool.map(act, range(8)) for status in found]
+    assert sorted(set(statuses)) == [200, 202]
+    after = server.journal.counts()
+    assert after["ranking"] == before.get("ranking", 0) + 80
+    assert after["interaction"] == before["interaction"] + 80
