@@ -41,7 +41,7 @@ def symmetric_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix
     if rank < 1 or matrix.nnz == 0:
         return np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
     values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start(matrix.shape[0], seed))
-    return _steady(vectors * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+    return _steady(vectors * np.sqrt(np.maximum(values, 0)))
 
 
 def factorise(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:
@@ -51,7 +51,7 @@ def factorise(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, 
         nothing = np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
         return nothing, nothing
     left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start(matrix.shape[0], seed))
-    both = _steady(np.concatenate([left, right.T]) * np.sqrt(values)).astype(np.float32)
+    both = _steady(np.concatenate([left, right.T]) * np.sqrt(values))
     return both[: len(left)], both[len(left) :]
 
 
@@ -141,7 +141,10 @@ def _start(size: int, seed: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).uniform(0.5, 1.5, size)
 
 
-def _steady(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns with their signs fixed (the largest entry is positive), so that the same input gives the same factors."""
+def _steady(columns: NDArray[np.float64]) -> Matrix:
+    """Columns with their signs fixed (the largest entry is positive), so that the same input gives the same factors.
+
+    Row after row in memory: the solvers hand back column after column, in which reading a row is several times slower.
+    """
     signs = np.sign(columns[np.argmax(np.abs(columns), axis=0), np.arange(columns.shape[1])])
-    return columns * np.where(signs == 0, 1, signs)
+    return (columns * np.where(signs == 0, 1, signs)).astype(np.float32, order="C")

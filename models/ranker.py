@@ -22,6 +22,8 @@ class LambdaRankSettings:
     rounds: int = 400
     patience: int = 40
     """Rounds without a better validation metric before training stops."""
+    refit: bool = True
+    """Once validation has said how many rounds, train them anew on both slices: the validation slice is the latest."""
     seeds: int = 1
     """Boosters trained on different seeds and averaged."""
     seed: int = 7
@@ -84,6 +86,8 @@ class LambdaRanker:
         progress: Callable[[int, float], None] | None = None,
     ) -> LambdaRanker:
         """Train with early stopping on `validation`, which must be neither training nor test.
+
+        Where the settings say refit, what comes back has learnt from `validation` too: measure it on the test slice.
 
         progress: called after each round with (round, validation nDCG@10).
         Raises ValueError where there is nothing to learn from: no groups, or no group with both kinds of labels.
@@ -179,5 +183,13 @@ def _fit(
         valid_sets=[held_out],
         callbacks=[lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False), told],
     )
+    if settings.refit:
+        both = lgb.Dataset(
+            np.concatenate([train.matrix, validation.matrix]),
+            np.concatenate([train.labels, validation.labels]),
+            group=np.concatenate([np.diff(train.offsets), np.diff(validation.offsets)]),
+            feature_name=list(names),
+        )
+        return lgb.train(parameters, both, booster.best_iteration)
     # keep the best rounds alone, so that what is saved is what was measured
     return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))

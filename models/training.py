@@ -1,13 +1,16 @@
 """From a log to a ranker: item knowledge, groups with the state as of their moment, LambdaRank with early stopping.
 
-What makes a training feature never saw the group's label: people are dealt into folds, and the item knowledge behind a
-fold's features is fitted without the touches that its people are asked about (cross-fitting).
+What makes a training feature never saw the group's label. Where groups are rankings, they are dealt into blocks of
+time, and the item knowledge behind a block's features is fitted on what was logged before it: knowledge of later clicks
+would tell which items will be clicked, and serving has none. Where groups come from recall, people are dealt into
+folds, and a fold's knowledge is fitted without the touches that its people are asked about (cross-fitting).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +38,8 @@ class TrainingSettings:
     """How groups are made. The defaults were chosen on validation (docs/evaluation.md)."""
 
     folds: int = 5
-    """People are dealt into this many; one of them is the validation slice where groups come from recall."""
+    """Rankings are dealt into this many blocks of time. Where groups come from recall, people are, and one fold of
+    them is the validation slice."""
     targets: int = 10
     """Groups a person, where they come from recall: one for each of their latest touches."""
     least_history: int = 5
@@ -95,33 +99,37 @@ def train_from_rankings(
     settings: Settings | None = None,
     progress: Progress = lambda *_: None,
 ) -> Trained:
-    """Train on rankings [0, cut), stop early on [cut, stop); nothing after them is learnt from.
+    """Train on rankings [0, cut), choose the rounds on [cut, stop); nothing after them is learnt from.
 
-    The touches that answer validation rankings are not learnt from either, so that validation looks as serving will.
+    The item knowledge is not fitted on touches after the cut, so that validation looks as serving will.
     """
     settings = settings or Settings()
     sequences = Sequences.of(log)
-    people = np.random.default_rng(settings.training.seed).permutation(len(log.people)) % settings.training.folds
     known = sequences.keep(sequences.at < log.rankings.at[cut])
     prior = log.is_history[known.touch]
-    train = from_rankings(log, 0, cut)
     validation = from_rankings(log, cut, stop)
+    bounds = np.linspace(0, cut, settings.training.folds + 1).astype(int).tolist()
     parts: list[Groups] = []
-    for fold in range(settings.training.folds):
-        progress("features, fold by fold", fold, settings.training.folds + 1)
-        kept = known.keep(prior | (people[known.person] != fold))
-        builder = _builder(corpus, kept, settings)
-        examples = train.only(train.found & (people[train.moments.person] == fold))
-        if len(examples):
-            parts.append(groups(log, builder, examples))
-    progress("features, fold by fold", settings.training.folds, settings.training.folds + 1)
+    left_out = int((~validation.found).sum())
+    for block, (first, last) in enumerate(pairwise(bounds)):
+        progress("features, block by block", block, settings.training.folds + 1)
+        examples = from_rankings(log, first, last)
+        left_out += int((~examples.found).sum())
+        if examples.found.any():
+            # nothing was logged before the first block: what people touched before the log must do
+            kept = known.keep(known.at < log.rankings.at[first] if first else prior)
+            parts.append(groups(log, _builder(corpus, kept, settings), examples.only(examples.found)))
+    progress("features, block by block", settings.training.folds, settings.training.folds + 1)
     builder = _builder(corpus, known, settings)
     held_out = groups(log, builder, validation.only(validation.found))
     if not parts:
         raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
     ranker = _train(joined(parts), held_out, builder, settings.ranker, progress)
-    left_out = int((~train.found).sum() + (~validation.found).sum())
-    counts = {"training": len(train), "validation": len(validation), "without_positive": left_out}
+    if settings.ranker.refit:
+        # the ranker has learnt from the validation slice by now, so the knowledge may: what serves is then as fresh
+        end = log.rankings.at[stop] if stop < len(log.rankings) else np.inf
+        builder = _builder(corpus, sequences.keep(sequences.at < end), settings)
+    counts = {"training": cut, "validation": len(validation), "without_positive": left_out}
     return Trained(builder.knowledge, builder, ranker, counts)
 
 
