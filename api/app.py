@@ -12,7 +12,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from api import problems
-from api.schemas import RecommendBody, feed_body, moment
+from api.schemas import RecommendBody, feed_body
 from engine.events import EventError, parse
 from engine.recommender import Recommender
 
@@ -40,7 +40,7 @@ def recommend() -> dict[str, Any]:
     body = RecommendBody.model_validate(_json_object())
     event = recommender.recommend(
         str(uuid.uuid4()),
-        moment(clock()),
+        clock(),
         body.user,
         body.query,
         body.history,

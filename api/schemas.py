@@ -47,11 +47,6 @@ class RecommendBody(_Body):
     filters: FiltersBody = Field(default_factory=FiltersBody)
 
 
-def moment(at: float) -> float:
-    """Unix seconds as the journal keeps them, in whole milliseconds: a replay then reads the state at the same time."""
-    return round(at, 3)
-
-
 def explained(error: ValidationError) -> tuple[str, str]:
     """The place of the first thing that is wrong, and what was found and expected there."""
     first = error.errors(include_url=False)[0]

@@ -30,8 +30,8 @@ RECENT = 0.8
 BM25_LATEST = 10
 """Titles that stand in for a query."""
 STANDING_OF = (
-    "recall_score", "bm25", "text_1", "text_top", "text_top5", "content_0.93", "content_1", "content_top5", "ctr_1h",
-    "ctr_24h", "shown_1h", "age_h", "category_lift", "popularity_history", "popularity_all",
+    "recall_score", "bm25", "text_1", "text_top", "text_top5", "content_0.93", "content_1", "content_top5", "taste_1",
+    "taste_0.93", "ctr_1h", "ctr_24h", "shown_1h", "age_h", "category_lift", "popularity_history", "popularity_all",
     "item_clicks_over_expected_all",
 )  # fmt: skip
 """The columns whose standing within the request is a feature as well."""

@@ -13,6 +13,7 @@ from engine.space import assemble, unit_rows
 from engine.types import Matrix
 from features.bm25 import TermWeights
 from features.items import ItemKnowledge, Table, VectorPair
+from models.content import centred, expected_factors, taste
 from models.factors import co_click, factorise, follows, linear_items, linear_next, symmetric_factors
 from models.sequences import Sequences
 
@@ -58,8 +59,8 @@ def fit_items(
         settings.decay,
         settings.depth,
     )
-    centred = _centred(text)
-    content = _content(centred, catalogue, symmetric, sequences)
+    vectors = centred(text)
+    content = expected_factors(vectors, catalogue, symmetric, sequences)
     tables = {
         "follows": onward,
         "follows_3": follows(sequences, n, 3, 10.0, flat=True),
@@ -74,8 +75,9 @@ def fit_items(
         catalogue=catalogue,
         space=space,
         vectors={
-            "text": VectorPair(centred, centred),
+            "text": VectorPair(vectors, vectors),
             "content": VectorPair(content, content),
+            "taste": taste(vectors, catalogue, sequences),
             "co_click": VectorPair(shared, shared),
             "follows": VectorPair(unit_rows(sources), unit_rows(targets)),
         },
@@ -83,39 +85,6 @@ def fit_items(
         terms=terms,
         statistics=_statistics(catalogue, sequences),
     )
-
-
-def _centred(text: Matrix) -> Matrix:
-    """Unit vectors around the mean of the items: what tells them apart, without what all of them share."""
-    known = np.any(text != 0, axis=1)
-    centred = np.zeros_like(text)
-    if known.any():
-        centred[known] = unit_rows(text[known] - text[known].mean(axis=0))
-    return centred
-
-
-def _content(
-    centred: Matrix, catalogue: Catalogue, factors: Matrix, sequences: Sequences, ridge: float = 30.0
-) -> Matrix:
-    """(n, rank) the co-click factors that an item's text and categories lead one to expect, as unit vectors.
-
-    Ridge regression weighted by the square root of how often an item was touched; so an item that nobody has touched
-    stands near what the people like who like such texts.
-    """
-    counts = np.bincount(sequences.items, minlength=len(catalogue)).astype(np.float64)
-    flags = sparse.csr_matrix(
-        (
-            np.full(len(catalogue.category_codes), 0.3, np.float32),
-            catalogue.category_codes,
-            catalogue.category_offsets,
-        ),
-        shape=(len(catalogue), max(len(catalogue.categories), 1)),
-    ).toarray()
-    inputs = np.concatenate([centred, flags], axis=1).astype(np.float64)
-    known = np.flatnonzero(counts > 0)
-    weighted = inputs[known] * np.sqrt(counts[known])[:, None]
-    gram = weighted.T @ inputs[known] + ridge * np.eye(inputs.shape[1])
-    return unit_rows((inputs @ np.linalg.solve(gram, weighted.T @ factors[known])).astype(np.float32))
 
 
 def _statistics(catalogue: Catalogue, sequences: Sequences) -> dict[str, NDArray[np.float32]]:

@@ -192,9 +192,7 @@ def test_categories_allow_and_deny(still: Server) -> None:
 @pytest.mark.parametrize(
     "filters", [{"categories": ["no such genre"]}, {"categories": []}, {"allow": ["no such item"]}, {"allow": []}]
 )
-def test_filters_that_let_nothing_through_give_an_empty_feed(
-    still: Server, user: str, filters: dict[str, Any]
-) -> None:
+def test_filters_that_let_nothing_through_give_an_empty_feed(still: Server, user: str, filters: dict[str, Any]) -> None:
     assert still.feed(user=user, filters=filters)["items"] == []
 
 
@@ -258,7 +256,10 @@ def test_a_wrong_body_is_a_problem_that_names_the_field(still: Server, body: dic
 @pytest.mark.parametrize("path", ["/v1/recommend", "/v1/events"])
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"7", b"null", b'"x"', b'{"user": }', b"\xff\xfe", b"[" * 200_000, b'{"n": ' + b"9" * 5_000 + b"}"],
+    [
+        b"", b"{", b"[]", b"7", b"null", b'"x"', b'{"user": }', b"\xff\xfe", b"[" * 200_000,
+        b'{"n": ' + b"9" * 5_000 + b"}",
+    ],
     ids=lambda text: repr(text[:12]),
 )  # fmt: skip
 def test_what_is_no_json_object_is_a_problem(still: Server, path: str, text: bytes) -> None:
@@ -281,7 +282,7 @@ def test_other_paths_and_methods_are_problems(still: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Zoë 🎬 日本", "a/b/../c", "it's \"quoted\" \\ back", "<script>", "%2e; DROP TABLE", "\t\n ", "x" * 256]
+    "text", ["Zoë 🎬 日本", "a/b/../c", 'it\'s "quoted" \\ back', "<script>", "%2e; DROP TABLE", "\t\n ", "x" * 256]
 )
 def test_ids_hold_any_characters(server: Server, text: str) -> None:
     feed = server.feed(user=text, surface=text, query=text, filters={"deny": [text], "seen": True})
@@ -398,13 +399,19 @@ def test_the_feed_is_in_the_journal_before_it_is_answered(server: Server) -> Non
     assert "features" not in feed
 
 
-def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path) -> None:
+def of_the_request(name: str) -> bool:
+    """Whether a feature compares a candidate with the others of its request, which a short feed does not hold."""
+    return name in ("recall_place", "candidates") or name.endswith("_standing")
+
+
+@pytest.mark.parametrize("n", [1000, 10])
+def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path, n: int) -> None:
     dice = np.random.default_rng(3)
     people = ["p0", "p1", "p2", "new", None]
     served: list[str] = []
     for _ in range(25):
         user = people[int(dice.integers(len(people)))]
-        feed = server.feed(user=user, n=1000)
+        feed = server.feed(user=user, n=n)
         served.append(feed["ranking"])
         for one in feed["items"][: int(dice.integers(3))]:
             answering = {"ranking": feed["ranking"]} if dice.integers(2) else {}
@@ -430,7 +437,7 @@ def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, hom
         for place, name in enumerate(opened.builder.names)
         if not np.array_equal(live[:, place].view(np.uint32), replayed[:, place].view(np.uint32))
     ]
-    assert not different
+    assert not [name for name in different if n == 1000 or not of_the_request(name)]
 
 
 # --- health, and many at once

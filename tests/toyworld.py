@@ -1,7 +1,7 @@
 """A small world whose right answers are known by construction: four genres, and people who each keep to one.
 
-A genre's items stand in a ring, and everybody walks it one item at a time. So what a person wants next is the item after
-their last one, and what they want at all are the items of their genre.
+A genre's items stand in a ring, and everybody walks it one item at a time. So what a person wants next is the item
+after their last one, and what they want at all are the items of their genre.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 GENRES = {
-    "space": "rocket orbit planet astronaut comet galaxy moon telescope nebula satellite shuttle meteor star eclipse mars",
+    "space": "rocket orbit planet astronaut comet galaxy moon telescope nebula satellite shuttle meteor star sun mars",
     "kitchen": "bread soup butter garlic onion oven recipe pepper flour salad cheese tomato sauce noodle stew",
     "ocean": "whale reef tide harbour sailor coral dolphin anchor lagoon shark island pearl seaweed current lighthouse",
     "music": "violin drum opera guitar melody choir trumpet jazz piano symphony cello rhythm concert ballad flute",

@@ -29,7 +29,7 @@ MOVIELENS = "movielens-100k"
     "--config", "config_path", type=click.Path(dir_okay=False, path_type=Path), default=None, envvar="FEEDRANK_CONFIG",
     show_envvar=True, help="TOML file of settings; HOME/feedrank.toml where it is there.",
 )  # fmt: skip
-@click.version_option(package_name="feedrank")
+@click.version_option(package_name="feedrank", prog_name="feedrank")
 @click.pass_context
 def main(context: click.Context, folder: Path, config_path: Path | None) -> None:
     """Recommendation feeds: embedding recall through Annoy, features, LightGBM LambdaRank.
@@ -215,18 +215,19 @@ def recommend(
 ) -> None:
     """Print one feed. It is written to the journal like any other."""
     from api import compose
-    from api.schemas import RecommendBody, feed_body, moment
+    from api.schemas import RecommendBody, feed_body
 
     home, config = obj
     with command_errors():
         past = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
         asked = RecommendBody(user=user, query=query, history=past, n=count)
         recommender = compose.recommender(home, config)
-        event = recommender.recommend(
-            str(uuid.uuid4()), moment(time.time()), asked.user, asked.query, asked.history, asked.n
-        )
+        event = recommender.recommend(str(uuid.uuid4()), time.time(), asked.user, asked.query, asked.history, asked.n)
     if as_json:
         click.echo(json.dumps(feed_body(event), indent=1))
+        return
+    if not event.items:
+        click.echo("the feed is empty: there is no item that was not touched before")
         return
     catalogue = recommender.catalogue
     table = Table("", "item", "title", "categories", "score", title=f"feed of {user or 'a stranger'}")

@@ -1,0 +1,128 @@
+"""The installed wheel at work, from an empty folder: load, train, recommend, serve one request. Run as a script.
+
+It needs the wheel with its `offline` extra and nothing else: no checkout, no development tools, no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+GENRES = {
+    "space": ["rocket", "orbit", "planet", "astronaut", "comet", "galaxy", "moon", "telescope", "nebula", "satellite"],
+    "kitchen": ["bread", "soup", "butter", "garlic", "onion", "oven", "recipe", "pepper", "flour", "salad"],
+}
+CONFIG = """
+[items]
+follows_rank = 8
+co_click_rank = 4
+[training]
+folds = 2
+targets = 2
+least_history = 2
+[ranker]
+rounds = 10
+[ranker.parameters]
+min_data_in_leaf = 2
+"""
+START = 1_700_000_000_000
+WALK = 6
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+
+def say(text: str) -> None:
+    """One line of what was done."""
+    print(f"smoke: {text}", flush=True)
+
+
+def from_the_wheel() -> None:
+    """The four packages come from where wheels are installed, not from a folder of sources."""
+    for package in ("engine", "features", "models", "api"):
+        spec = find_spec(package)
+        origin = Path(spec.origin if spec and spec.origin else "nowhere")
+        assert "site-packages" in origin.parts, f"{package} is imported from {origin}, expected an installed wheel"
+        assert (origin.parent / "py.typed").is_file(), f"the wheel lacks {package}/py.typed"
+    say(f"packages are those in {origin.parents[1]}")
+
+
+def log() -> list[dict[str, object]]:
+    """Two genres of ten items in a ring, and 20 people who each walk along one of them."""
+    events: list[dict[str, object]] = [
+        {
+            "event": "item", "id": f"item {genre} {place}", "timestamp": START, "item": f"{genre}-{place}",
+            "fields": [{"name": "title", "value": f"the {word} book"}, {"name": "category", "value": genre}],
+        }
+        for genre, words in GENRES.items()
+        for place, word in enumerate(words)
+    ]  # fmt: skip
+    for step in range(WALK):
+        for person in range(20):
+            item = f"{list(GENRES)[person % 2]}-{(person // 2 + step) % 10}"
+            events.append(
+                {
+                    "event": "interaction", "id": f"touch {person} {step}", "user": str(person), "item": item,
+                    "type": "click", "timestamp": START + (step * 20 + person) * 60_000,
+                }
+            )  # fmt: skip
+    return events
+
+
+def feedrank(*arguments: str) -> str:
+    """What the console script prints; it must succeed, and say nothing of an error."""
+    started = time.perf_counter()
+    done = subprocess.run(["feedrank", *arguments], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, f"feedrank {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    say(f"feedrank {' '.join(arguments)} ({time.perf_counter() - started:.1f} s)")
+    return done.stdout
+
+
+def serve_one() -> None:
+    """One feed over HTTP."""
+    command = ["feedrank", "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
+        try:
+            assert server.stdout is not None
+            line = server.stdout.readline()
+            found = re.search(r"http://\S+:\d+", line)
+            assert found, f"feedrank serve said {line!r}, expected the address"
+            url, kind = f"{found[0]}/v1/recommend", {"Content-Type": "application/json"}
+            with urllib.request.urlopen(urllib.request.Request(url, b'{"user": "1"}', kind), timeout=30) as answer:
+                feed = json.load(answer)
+            assert feed["items"][0]["id"].startswith("kitchen"), feed
+            say(f"POST {url}: {len(feed['items'])} items, first {feed['items'][0]['id']}")
+        finally:
+            server.terminate()
+            assert server.wait(timeout=20) == 0
+
+
+def main() -> None:
+    """All of it, in the current folder."""
+    script = shutil.which("feedrank")
+    assert script, "there is no feedrank on the PATH; install the wheel with its offline extra"
+    say(f"Python {sys.version.split()[0]}, {script}")
+    from_the_wheel()
+    Path("feedrank.toml").write_text(CONFIG)
+    ENVIRONMENT["FEEDRANK_CONFIG"] = "feedrank.toml"
+    Path("log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in log()))
+    assert "140 of 140" in feedrank("data", "log.jsonl")
+    assert "trees" in feedrank("train")
+    feed = json.loads(feedrank("recommend", "--user", "0", "-n", "3", "--json"))
+    assert feed["items"][0]["id"] == f"space-{WALK}", feed
+    assert all(item["id"].startswith("space") for item in feed["items"]), feed
+    say(f"the feed of 0: {', '.join(item['id'] for item in feed['items'])}")
+    assert "kitchen-" in feedrank("recommend", "--query", "soup recipe", "-n", "3")
+    serve_one()
+    say("all is well")
+
+
+if __name__ == "__main__":
+    main()

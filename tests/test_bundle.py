@@ -1,0 +1,216 @@
+"""Bundles: what is loaded is what was saved, damage is found and named, and the same input gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api import compose, config
+from api.home import Home
+from engine.types import Batch
+from features.builder import FeatureSettings
+from features.state import BehaviouralState
+from models import bundle
+from models.bundle import Bundle, BundleError
+from models.dataset import from_recall, read_states
+from models.sequences import Sequences
+from models.training import Trained, retriever
+
+FILES = ("catalogue.jsonl.gz", "index.ann", "index.json", "knowledge.npz", "ranker-0.txt", "terms.json")
+
+
+@pytest.fixture(scope="module")
+def made(touched_home: Path) -> compose.Material:
+    home = Home(touched_home)
+    return compose.material(home, config.load(home.config))
+
+
+@pytest.fixture(scope="module")
+def settings(touched_home: Path) -> config.Config:
+    return config.load(Home(touched_home).config)
+
+
+@pytest.fixture(scope="module")
+def trained(made: compose.Material, settings: config.Config) -> Trained:
+    return compose.train(made, settings, lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def batch(made: compose.Material, trained: Trained) -> Batch:
+    """Every person's last touch, as a question."""
+    sequences = Sequences.of(made.log)
+    last = np.flatnonzero(sequences.from_end == 0)
+    examples = from_recall(made.log, sequences, last, retriever(trained.knowledge), 60, trained.builder.spec.depth)
+    return read_states(made.log, made.corpus.catalogue, trained.builder.spec, examples)
+
+
+@pytest.fixture
+def bundles(touched_home: Path, tmp_path: Path) -> Path:
+    """One's own copy of the folder of bundles."""
+    return Path(shutil.copytree(touched_home / "bundles", tmp_path / "bundles", symlinks=True))
+
+
+def opened(bundles: Path) -> Bundle:
+    return bundle.load(bundles / bundle.CURRENT)
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    """Equal shapes, and equal bits where values are NaN too."""
+    return one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """A manifest that says something else, and is whole in itself."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]
+    change(manifest)
+    bundle._write_manifest(folder / "manifest.json", manifest)
+
+
+def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: Trained, batch: Batch) -> None:
+    found = opened(bundles)
+    assert found.name == "toy"
+    assert set(found.manifest["files"]) == set(FILES)
+    assert found.builder.names == trained.builder.names
+    assert found.builder.fingerprint == trained.builder.fingerprint
+    matrix = trained.builder.matrix(batch)
+    assert same_bits(found.builder.matrix(batch), matrix)
+    assert found.ranker is not None
+    assert same_bits(found.ranker.score(matrix), trained.ranker.score(matrix))
+    assert found.knowledge.catalogue.to_items() == trained.knowledge.catalogue.to_items()
+    person = found.knowledge.space.person(batch.history[0])
+    assert same_bits(person, trained.knowledge.space.person(batch.history[0]))
+    rows, _ = found.index.search(person, 10)
+    nearest = np.argsort(-trained.knowledge.space.targets @ person, kind="stable")[:10]
+    assert set(rows.tolist()) == set(nearest.tolist())
+
+
+def test_a_bundle_without_a_ranker(
+    bundles: Path, made: compose.Material, settings: config.Config, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    compose.save(home, settings, "bare", compose.index_only(made, settings), None, {})
+    found = opened(bundles)
+    assert found.name == "bare"
+    assert found.ranker is None
+    assert BehaviouralState(found.knowledge.catalogue, found.builder.spec).spec == settings.state
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("file", [*FILES, "manifest.json"])
+def test_a_flipped_byte_is_found_and_its_file_named(bundles: Path, file: str, place: float) -> None:
+    path = bundles / "toy" / file
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=file):
+        opened(bundles)
+
+
+@pytest.mark.parametrize("file", [*FILES, "manifest.json"])
+def test_a_missing_file_is_named(bundles: Path, file: str) -> None:
+    (bundles / "toy" / file).unlink()
+    with pytest.raises(BundleError, match=file):
+        opened(bundles)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}", '{"format": 99}', '{"format": 1}'])
+def test_a_foreign_manifest_is_refused(bundles: Path, text: str) -> None:
+    (bundles / "toy" / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        opened(bundles)
+
+
+def test_a_foreign_format_is_refused(bundles: Path) -> None:
+    edit_manifest(bundles / "toy", lambda manifest: manifest.update(format=bundle.FORMAT + 1))
+    with pytest.raises(BundleError, match=rf"format {bundle.FORMAT + 1}; this version reads format {bundle.FORMAT}"):
+        opened(bundles)
+
+
+def test_other_features_are_refused(bundles: Path) -> None:
+    edit_manifest(bundles / "toy", lambda manifest: manifest["features"].update(fingerprint="0" * 16))
+    with pytest.raises(BundleError, match="train again"):
+        opened(bundles)
+
+
+def test_a_ranker_of_other_features_is_refused(bundles: Path, trained: Trained) -> None:
+    fewer = bundle.FeatureBuilder(trained.knowledge, trained.builder.spec, FeatureSettings(("recall", "bm25")))
+    bundle.save(bundles, "mixed", fewer, trained.ranker, {}, {})
+    with pytest.raises(BundleError, match=r"mixed.*ranker-0\.txt.*train again"):
+        bundle.load(bundles / "mixed")
+
+
+def test_no_bundle_at_all_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="feedrank train"):
+        bundle.load(tmp_path / bundle.CURRENT)
+
+
+def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: Trained) -> None:
+    before = opened(bundles)
+    bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
+    assert opened(bundles).name == "toy"
+    bundle.promote(bundles, "second")
+    assert (bundles / bundle.CURRENT).is_symlink()
+    assert opened(bundles).name == "second"
+    assert sorted(path.name for path in bundles.iterdir()) == ["current", "second", "toy"]
+    rows, _ = before.index.search(before.knowledge.space.targets[0], 5)
+    assert len(rows) == 5
+    bundle.promote(bundles, "toy")
+    assert opened(bundles).name == "toy"
+
+
+def test_promotion_of_nothing_changes_nothing(bundles: Path) -> None:
+    with pytest.raises(BundleError, match="'third'"):
+        bundle.promote(bundles, "third")
+    assert opened(bundles).name == "toy"
+
+
+def test_a_failed_save_leaves_nothing(bundles: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> list[Path]:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(trained.ranker, "save", refuse)
+    with pytest.raises(OSError, match="no space"):
+        bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
+    assert sorted(path.name for path in bundles.iterdir()) == ["current", "toy"]
+    assert opened(bundles).name == "toy"
+
+
+def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained: Trained) -> None:
+    (bundles / ".second.tmp").mkdir()
+    (bundles / ".second.tmp" / "half.npz").write_bytes(b"half")
+    (bundles / ".current.tmp").symlink_to("nowhere")
+    bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
+    bundle.promote(bundles, "second")
+    assert sorted(path.name for path in bundles.iterdir()) == ["current", "second", "toy"]
+
+
+@pytest.mark.parametrize("name", ["toy", "current", "", ".", "..", "a/b", "../b", "/b", ".hidden", "a b", "x" * 101])
+def test_names_that_can_not_be_had(bundles: Path, trained: Trained, name: str) -> None:
+    with pytest.raises(BundleError, match=r"choose another name|found the bundle name"):
+        bundle.save(bundles, name, trained.builder, None, {}, {})
+    assert sorted(path.name for path in bundles.iterdir()) == ["current", "toy"]
+
+
+def test_the_same_journal_config_and_seed_give_the_same_bytes(
+    touched_home: Path, settings: config.Config, tmp_path: Path
+) -> None:
+    home = Home(touched_home)
+    again = compose.material(home, settings)
+    trained = compose.train(again, settings, lambda *_: None)
+    compose.save(Home(tmp_path), settings, "again", trained.builder, trained.ranker, {})
+    for file in FILES:
+        assert (tmp_path / "bundles" / "again" / file).read_bytes() == (home.current / file).read_bytes(), file
+    one, other = (
+        json.loads((folder / "manifest.json").read_text()) for folder in (home.current, tmp_path / "bundles" / "again")
+    )
+    for manifest in (one, other):
+        for key in ("name", "seconds", "groups", "trees", "sha256"):  # what this run of the command adds
+            manifest.pop(key, None)
+    assert one == other

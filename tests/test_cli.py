@@ -1,0 +1,329 @@
+"""The command line on the toy world: in this process through click's runner, and as the installed script."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import pytest
+import toyworld
+from click.testing import CliRunner
+from conftest import PROJECT, feedrank
+
+from api.cli import main
+from api.home import Home
+from engine.events import RankingEvent
+
+SCRIPT = Path(sys.executable).with_name("feedrank")
+
+
+def commands() -> list[str]:
+    """The names of all commands."""
+    return main.list_commands(click.Context(main))
+
+
+# --- help, and the documents
+
+
+@pytest.mark.parametrize("command", [None, *commands()])
+def test_every_command_has_help(command: str | None) -> None:
+    for flag in ("--help", "-h"):
+        result = CliRunner().invoke(main, [*([command] if command else []), flag])
+        assert result.exit_code == 0
+        assert "Usage:" in result.output
+    if command:
+        found = main.get_command(click.Context(main), command)
+        assert found is not None
+        assert found.help
+        for option in found.params:
+            assert isinstance(option, click.Argument) or option.help, f"{command} {option.name} has no help"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_is_in_the_documents(command: str) -> None:
+    readme = PROJECT / "README.md"
+    if not readme.exists():
+        pytest.skip("there is no README.md")
+    documents = [readme, *sorted((PROJECT / "docs").glob("*.md"))]
+    pattern = re.compile(rf"feedrank (--\S+ \S+ )*{command}\b")
+    assert any(pattern.search(path.read_text()) for path in documents), f"`feedrank {command}` is in no document"
+
+
+def test_the_version() -> None:
+    assert re.fullmatch(r"feedrank, version \S+\n", CliRunner().invoke(main, ["--version"]).stdout)
+
+
+# --- data
+
+
+def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    bad = ["{", '{"event": "item", "id": "x", "timestamp": 0}', "", '{"event": "clique"}']
+    source = toyworld.write(tmp_path / "log.jsonl", toyworld.items() + toyworld.touches(), bad)
+    said = feedrank(home, "data", source)
+    assert re.search(r"item events in the journal\W+60\b", said)
+    assert re.search(r"interaction events in the journal\W+540\b", said)
+    assert "600 of 600" in said
+    assert re.search(r"lines rejected\W+3\b", said)
+    rejects = [json.loads(line) for line in (home / "rejects.jsonl").read_text().splitlines()]
+    assert [one["line"] for one in rejects] == [601, 602, 604]
+    assert all(one["reason"] and one["source"] == str(source) for one in rejects)
+    assert "0 of 600" in feedrank(home, "data", source, "--format", "jsonl")
+    assert Home(home).journal().counts() == {"item": 60, "interaction": 540}
+
+
+def test_strict_data_stops_at_the_line(tmp_path: Path) -> None:
+    source = toyworld.write(tmp_path / "log.jsonl", toyworld.items(), ["{"])
+    said = feedrank(tmp_path / "home", "data", source, "--strict", code=1)
+    assert f"{source}:61: not JSON" in said
+    assert Home(tmp_path / "home").journal().counts() == {}
+
+
+# --- index and train
+
+
+def test_an_index_gives_feeds_in_recall_order(home: Path) -> None:
+    said = feedrank(home, "index", "--name", "plain")
+    assert "plain (recall order" in said
+    for arguments in (["--user", "p0"], ["--user", "p0", "--query", "guitar music"], ["--query", "guitar music"]):
+        feed = json.loads(feedrank(home, "recommend", *arguments, "-n", 60, "--json"))
+        assert feed["bundle"] == "plain"
+        assert [one["score"] for one in feed["items"]] == [-float(place) for place in range(1, len(feed["items"]) + 1)]
+        first = {toyworld.genre_of(one["id"]) for one in feed["items"][:5]}
+        assert first >= {"music"} if "--query" in arguments else first == {"space"}
+    assert json.loads(feedrank(home, "recommend", "--user", "p0", "--json"))["items"][0]["id"] == "space-9"
+
+
+def test_training_from_rankings_learns_the_clicks(shown_home: Path, tmp_path: Path) -> None:
+    said = feedrank(shown_home, "train", "--name", "clicks")
+    assert "groups: 720 training, 80 validation" in said
+    assert "bundles/clicks" in said
+    feed = json.loads(feedrank(shown_home, "recommend", "--user", "p2", "--json"))
+    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("clicks", toyworld.genre_liked_by(2))
+
+
+def test_a_bundle_name_is_refused_before_the_work(home: Path) -> None:
+    for command in ("index", "train"):
+        assert "choose another name" in feedrank(home, command, "--name", "toy", code=1)
+        assert "bundle name" in feedrank(home, command, "--name", "a/b", code=1)
+
+
+# --- recommend
+
+
+def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) -> None:
+    said = feedrank(home, "recommend", "--user", "p0", "-n", 3)
+    lines = [line for line in said.splitlines() if "space" in line]
+    assert len(lines) == 3
+    assert "space-9" in lines[0]
+    assert "the satellite book" in lines[0]
+    events = list(Home(home).journal().events("ranking"))
+    assert len(events) == 1
+    assert isinstance(events[0], RankingEvent)
+    assert events[0].items[0] == "space-9"
+
+
+def test_recommend_as_json_is_what_http_answers(home: Path) -> None:
+    feed = json.loads(feedrank(home, "recommend", "--history", "space-4, space-3,,space-2", "-n", 2, "--json"))
+    assert set(feed) == {"ranking", "timestamp", "user", "bundle", "source", "items"}
+    assert feed["items"][0]["id"] == "space-5"
+    assert feed["source"] == "embedding"
+    assert json.loads(feedrank(home, "recommend", "--json"))["source"] == "popular"
+
+
+def test_titles_are_shown_as_they_are(home: Path, tmp_path: Path) -> None:
+    title = "[bold]Up[/nothing] :smile: [red]"
+    more = {"event": "item", "id": "odd", "timestamp": toyworld.END, "item": "space-9",
+            "fields": [{"name": "title", "value": title}]}  # fmt: skip
+    feedrank(home, "data", toyworld.write(tmp_path / "more.jsonl", [more]))
+    feedrank(home, "index")
+    assert title in feedrank(home, "recommend", "--history", "space-8")
+
+
+def test_who_touched_everything_gets_an_empty_feed(home: Path) -> None:
+    everything = ",".join(toyworld.item(genre, place) for genre in toyworld.GENRES for place in range(toyworld.RING))
+    assert "the feed is empty" in feedrank(home, "recommend", "--history", everything)
+    assert json.loads(feedrank(home, "recommend", "--history", everything, "--json"))["items"] == []
+
+
+# --- evaluate
+
+
+def test_evaluate_writes_what_it_shows(touched_home: Path, tmp_path: Path) -> None:
+    report, picture, runs = tmp_path / "r.json", tmp_path / "p.png", tmp_path / "runs"
+    said = feedrank(touched_home, "evaluate", "--dataset", "toy", "--json", report, "--plot", picture, "--trec", runs)
+    for method in ("lambdarank", "recall", "text", "popularity", "random"):
+        assert method in said
+    rows = {(row["dataset"], row["method"], row["metric"]): row for row in json.loads(report.read_text())["rows"]}
+    for dataset in ("toy", "toy (temporal)"):
+        assert rows[dataset, "lambdarank", "hr@10"]["value"] == 1.0
+        assert rows[dataset, "random", "hr@10"]["value"] < 0.5
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in runs.iterdir()} >= {
+        "last-item.lambdarank.run", "last-item.qrels", "temporal.random.run", "temporal.qrels",
+    }  # fmt: skip
+    assert (touched_home / "bundles" / "current").resolve().name == "toy"
+
+
+def test_evaluate_takes_the_rankings_where_there_are_enough(shown_home: Path, tmp_path: Path) -> None:
+    feedrank(shown_home, "evaluate", "--json", tmp_path / "r.json")
+    rows = {(row["method"], row["metric"]): row for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
+    assert rows["lambdarank", "ndcg@10"]["value"] > 0.95
+    assert rows["random", "ndcg@10"]["value"] < 0.7
+    assert rows["lambdarank", "auc"]["groups"] == 160
+
+
+# --- what a user can get wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["recommend"], "feedrank train"),
+        (["serve"], "feedrank train"),
+        (["train"], "feedrank data"),
+        (["index"], "feedrank data"),
+        (["evaluate"], "feedrank data"),
+        (["data", "no-such-file.jsonl"], "no-such-file.jsonl does not exist"),
+        (["data", "no-such-file.jsonl", "--format", "jsonl"], "no-such-file.jsonl does not exist"),
+        (["data", "setup.cfg"], "can't tell the format of setup.cfg"),
+        (["data", "setup.cfg", "--format", "xml"], "'xml', expected one of jsonl"),
+        (["--config", "no-such.toml", "train"], "can't read the config file no-such.toml"),
+    ],
+    ids=" ".join,
+)
+def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.cfg").write_text("[a]\n")
+    message = feedrank(tmp_path / "home", *arguments, code=1)
+    assert said in message
+    assert message.strip().startswith("Error: ")
+    assert len(message.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[serve]\nportt = 1", "unknown key serve.portt"),
+        ('[ranker]\nrounds = "many"', "ranker.rounds: found 'many'"),
+        ("[index", "is not TOML"),
+    ],
+)
+def test_errors_in_the_config_name_the_file_and_the_key(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "feedrank.toml"
+    path.write_text(text)
+    message = feedrank(tmp_path, "train", code=1)
+    assert said in message
+    assert str(path) in message
+    assert len(message.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["recommend", "-n", "0"], ["recommend", "-n", "1001"], ["recommend", "-n", "x"], ["serve", "--port", "65536"],
+        ["evaluate", "--protocol", "guess"], ["nothing"], ["data"], ["train", "extra"], ["--what"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_wrong_arguments_show_the_usage(tmp_path: Path, arguments: list[str]) -> None:
+    message = feedrank(tmp_path, *arguments, code=2)
+    assert "Usage: " in message
+    assert "Error: " in message
+
+
+@pytest.mark.parametrize("arguments", [["--user", ""], ["--user", "x" * 257], ["--query", "x" * 2_001]])
+def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[str]) -> None:
+    message = feedrank(home, "recommend", *arguments, code=1)
+    assert message.startswith(f"Error: {arguments[0][2:]}: found ")
+    assert len(message.splitlines()) == 1
+    assert Home(home).journal().counts().get("ranking", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[index]\nkind = "no_such_module:Index"', "no_such_module"),
+        ('[index]\nkind = "engine.indexes:NoIndex"', "NoIndex"),
+    ],
+)
+def test_an_index_of_ones_own_that_is_not_there(home: Path, text: str, said: str) -> None:
+    (home / "feedrank.toml").write_text(text)
+    message = feedrank(home, "recommend", code=1)
+    assert "index.kind" in message
+    assert said in message
+
+
+def test_an_exact_index_gives_the_same_feed(home: Path) -> None:
+    annoy = json.loads(feedrank(home, "recommend", "--user", "p3", "--json"))
+    (home / "feedrank.toml").write_text('[index]\nkind = "exact"\n')
+    exact = json.loads(feedrank(home, "recommend", "--user", "p3", "--json"))
+    assert [one["id"] for one in exact["items"]] == [one["id"] for one in annoy["items"]]
+
+
+def test_a_damaged_bundle_and_a_foreign_journal_are_named(home: Path) -> None:
+    (home / "bundles" / "toy" / "terms.json").write_text("[]")
+    assert "terms.json is damaged" in feedrank(home, "recommend", code=1)
+    for file in home.glob("journal.db*"):
+        file.unlink()
+    (home / "journal.db").write_text("this is no database, but it is long enough to be read as one" * 100)
+    message = feedrank(home, "train", code=1)
+    assert "journal.db" in message
+    assert len(message.strip().splitlines()) == 1
+
+
+# --- serve, as the installed script
+
+
+@contextmanager
+def serving(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The server as a process; killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [SCRIPT, "--home", str(home), "serve", "--host", "127.0.0.1", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": ""},
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Signals) -> None:
+    with serving(home, "--port", "0") as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"listening on (http://127\.0\.0\.1:\d+)", line)
+        assert found, f"{line!r}, {process.poll()}"
+        asked = urllib.request.Request(
+            f"{found[1]}/v1/recommend", b'{"user": "p0", "n": 1}', {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert json.load(answer)["items"][0]["id"] == "space-9"
+        process.send_signal(number)
+        started = time.monotonic()
+        out, err = process.communicate(timeout=20)
+        assert time.monotonic() - started < 15
+        assert process.returncode == 0
+        assert out == "stopped\n"
+        assert err == ""
+
+
+def test_serve_says_that_a_port_is_taken(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        message = feedrank(home, "serve", "--port", port, code=1)
+        assert f"can't listen on 127.0.0.1:{port}" in message
+        assert "--port" in message

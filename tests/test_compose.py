@@ -1,0 +1,98 @@
+"""The composition root: what serves is what the bundle was made with, whatever the config says by now."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toyworld
+
+from api import compose, config
+from api.config import Config, EmbedderConfig, IndexConfig
+from api.home import Home
+from engine.events import parse
+from engine.indexes import ExactIndex
+from engine.types import Matrix, Rows, Scores, Vector
+from models import bundle
+
+
+class Backwards:
+    """An index of one's own: the exact order, turned round."""
+
+    def __init__(self, vectors: Matrix, metric: str) -> None:
+        self._exact = ExactIndex(vectors, "dot")
+        assert metric == "dot"
+
+    def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
+        """The k worst rows, worst first."""
+        rows, scores = self._exact.search(-vector, k)
+        return rows, -scores
+
+
+def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | None = "p0") -> list[str]:
+    """The items of a feed on these settings."""
+    return list(compose.recommender(Home(home), settings).recommend("r", 2e9, user, query, n=n).items)
+
+
+def test_an_index_of_ones_own(home: Path) -> None:
+    place = Home(home)
+    settings = replace(config.load(place.config), index=IndexConfig(kind=f"{__name__}:Backwards"))
+    opened = bundle.load(place.current)
+    exact = ExactIndex(opened.knowledge.space.targets, "dot")
+    index = compose.vector_index(opened, settings.index, exact)
+    person = opened.knowledge.space.person(np.array([0], np.int32))
+    assert index.search(person, 60)[0].tolist() == exact.search(person, 60)[0].tolist()[::-1]
+    assert len(feed(home, settings)) == 3
+
+
+@pytest.mark.parametrize("kind", ["annoy", "exact"])
+def test_the_metric_is_that_of_the_bundle(home: Path, kind: str) -> None:
+    place = Home(home)
+    asked = config.load(place.config)
+    usual = feed(home, asked, 20)
+    changed = replace(asked, index=IndexConfig(kind=kind, metric="euclidean"))
+    assert feed(home, changed, 20) == usual
+
+
+def test_a_query_goes_through_the_model_that_the_items_went_through(home: Path) -> None:
+    settings = replace(config.load(Home(home).config), embedder=EmbedderConfig(model="/no/such/model"))
+    found = feed(home, settings, query="guitar and violin music", user=None)
+    assert {toyworld.genre_of(item) for item in found} == {"music"}
+
+
+def test_recall_order_keeps_the_order_it_is_given() -> None:
+    scores = compose.RecallOrder().score(np.full((4, 2), np.nan, np.float32))
+    assert np.argsort(-scores, kind="stable").tolist() == [0, 1, 2, 3]
+    assert scores.dtype == np.float32
+    assert len(compose.RecallOrder().score(np.empty((0, 2), np.float32))) == 0
+
+
+def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
+    place = Home(home)
+    settings = config.load(place.config)
+    recommender = compose.recommender(place, settings)
+    late = {"event": "item", "id": "late", "timestamp": toyworld.END, "item": "new",
+            "fields": [{"name": "title", "value": "the rover book"}]}  # fmt: skip
+    click = {"event": "interaction", "id": "c", "timestamp": toyworld.END, "item": "new", "type": "click", "user": "p0"}
+    assert recommender.record([parse(late), parse(click)]) == [True, True]
+    assert "new" not in recommender.recommend("r1", 2e9, "p0", n=100).items
+    made = compose.material(place, settings)
+    compose.save(place, settings, "next", compose.index_only(made, settings), None, {})
+    assert "new" not in feed(home, settings, 100), "p0 has touched it"
+    assert "new" in feed(home, settings, 100, user="p4")
+
+
+def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> None:
+    home = Home(tmp_path / "mistyped")
+    with pytest.raises(ValueError, match=r"no journal at .*feedrank data"):
+        compose.material(home, Config())
+    assert not home.folder.exists()
+
+
+def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.journal().close()
+    with pytest.raises(ValueError, match=r"no items in .*feedrank data"):
+        compose.material(home, Config())

@@ -1,0 +1,136 @@
+"""The config file: defaults, every key, and what is wrong said with its path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load
+from features.state import StateSpec
+
+
+def written(folder: Path, text: str) -> Path:
+    """A config file with that text."""
+    path = folder / "feedrank.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def toml(value: Any) -> str:
+    """A value as TOML has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml, value))}]"
+    return repr(value)
+
+
+def sections(config: Config) -> str:
+    """The config as TOML, every key of every section; None can't be written."""
+    lines: list[str] = []
+    for section in fields(config):
+        value = getattr(config, section.name)
+        lines.append(f"[{section.name}]")
+        tables: dict[str, Mapping[str, Any]] = {}
+        for one in fields(value):
+            held = getattr(value, one.name)
+            assert not is_dataclass(held), "a table in a table needs a line here"
+            if isinstance(held, Mapping):
+                tables[one.name] = held
+            elif held is not None:
+                lines.append(f"{one.name} = {toml(held)}")
+        for name, table in tables.items():
+            lines.append(f"[{section.name}.{name}]")
+            lines += [f"{key} = {toml(held)}" for key, held in table.items()]
+    return "\n".join(lines)
+
+
+def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
+    assert load(None) == Config()
+    assert load(written(tmp_path, "")) == Config()
+    assert load(written(tmp_path, "# nothing\n[serve]\n")) == Config()
+
+
+def test_every_key_can_be_set(tmp_path: Path) -> None:
+    assert load(written(tmp_path, sections(Config()))) == Config()
+    usual = Config()
+    changed = Config(
+        embedder=replace(usual.embedder, model="a/model", revision="abc", batch_size=8, document=("title", "plot")),
+        items=replace(usual.items, text_weight=0.25, window=3, depth=7),
+        index=IndexConfig("my.module:Index", "cosine", 5, 2),
+        recall=RecallConfig(50, 0.5),
+        state=StateSpec((2.0, float("inf")), 9),
+        features=replace(usual.features, families=("recall", "bm25")),
+        training=replace(usual.training, folds=3, seed=1),
+        ranker=replace(usual.ranker, rounds=9, parameters={"num_leaves": 4, "boosting": "dart", "lambda_l2": 0.5}),
+        serve=ServeConfig("0.0.0.0", 0, 2),
+    )
+    assert load(written(tmp_path, sections(changed))) == changed
+
+
+def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -> None:
+    found = load(written(tmp_path, "[items]\ndamping = 5\n[state]\nhalf_lives_h = [1, 24, inf]"))
+    assert found.items.damping == 5.0
+    assert found.state.half_lives_h == (1.0, 24.0, float("inf"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sevre = 1", ["unknown key sevre", "at the top level", "serve"]),
+        ("[serve]\nportt = 1", ["unknown key serve.portt", "[serve]", "host, port, threads"]),
+        ("[ranker]\nparameter = {}", ["unknown key ranker.parameter", "parameters"]),
+        ("[embedder.model]\nname = 'x'", ["embedder.model", "string"]),
+        ('[serve]\nport = "8080"', ["serve.port", "'8080'", "integer"]),
+        ("[serve]\nport = 80.5", ["serve.port", "80.5"]),
+        ("[serve]\nthreads = true", ["serve.threads", "True"]),
+        ("[serve]\nhost = 5", ["serve.host", "5", "string"]),
+        ("serve = 1", ["serve", "found 1", "table"]),
+        ("[state]\nhalf_lives_h = 5", ["state.half_lives_h", "5"]),
+        ('[state]\nhalf_lives_h = [1, "a"]', ["state.half_lives_h.1", "'a'"]),
+        ('[embedder]\ndocument = "title"', ["embedder.document", "'title'"]),
+        ('[index]\nmetric = "manhattan"', ["index.metric", "manhattan", "cosine"]),
+        # the values themselves
+        ("[state]\nhalf_lives_h = [0]", ["state", "half_lives_h", "above 0"]),
+        ("[state]\nhalf_lives_h = []", ["state", "half_lives_h"]),
+        ('[features]\nfamilies = ["colour"]', ["features", "colour", "recall"]),
+        ('[index]\nkind = "faiss"', ["index", "'faiss'", "annoy, exact"]),
+        ("[index]\ntrees = 0", ["index", "trees is 0", "1 to"]),
+        ("[recall]\ncandidates = 0", ["recall", "candidates is 0", "1 to 1,000"]),
+        ("[recall]\nquery_share = 1.5", ["recall", "query_share is 1.5"]),
+        ("[recall]\nquery_share = nan", ["recall", "query_share is nan"]),
+        ("[serve]\nport = 65536", ["serve", "port is 65536", "65,535"]),
+        ("[serve]\nthreads = 0", ["serve", "threads is 0"]),
+        ("[embedder]\nbatch_size = 0", ["embedder", "batch_size is 0"]),
+        ("[training]\nfolds = 1", ["training", "folds is 1", "at least 2"]),
+        # no TOML at all
+        ("[serve", ["is not TOML", "end of document"]),
+        ("port: 5", ["is not TOML"]),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, text: str, said: list[str]) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert len(message) - len(str(path)) < 250
+    for part in said:
+        assert part in message
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can't read the config file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="can't read the config file"):
+        load(tmp_path)
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(tmp_path / "bytes.toml")

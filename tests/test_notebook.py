@@ -1,0 +1,88 @@
+"""The quickstart notebook runs from top to bottom on a small world, and what is committed is fit to be read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toyworld
+from conftest import PROJECT
+
+nbformat = pytest.importorskip("nbformat", reason="the notebook's tools come with feedrank[dev]")
+nbclient = pytest.importorskip("nbclient", reason="the notebook's tools come with feedrank[dev]")
+
+NOTEBOOK = PROJECT / "notebooks" / "quickstart.ipynb"
+MOST_BYTES = 400_000
+ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|usr|opt|var|mnt|srv|work|workspace|Users)/|\b[A-Z]:\\\\")
+"""Where a path of somebody's machine begins."""
+
+
+@pytest.fixture(scope="module")
+def committed() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def outputs(notebook: Any) -> list[tuple[str, Any]]:
+    """(cell id, output) of every output, in order."""
+    return [(cell.id, output) for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def said(output: Any) -> str:
+    """The texts of an output; pictures have none."""
+    texts = [output.get("text", ""), *output.get("traceback", [])]
+    texts += [data for kind, data in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(texts)
+
+
+def assert_quiet(notebook: Any) -> None:
+    """Neither errors nor anything on stderr, where warnings and progress bars go."""
+    for cell, output in outputs(notebook):
+        assert output.output_type != "error", f"cell {cell!r} failed: {said(output)}"
+        assert output.get("name") != "stderr", f"cell {cell!r} wrote to stderr: {said(output)}"
+
+
+def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: Any) -> None:
+    source = toyworld.write(tmp_path / "toy.jsonl", [*toyworld.items(), *toyworld.touches()])
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "feedrank.toml").write_text(toyworld.CONFIG)
+    for name, value in {
+        "FEEDRANK_SOURCE": str(source), "FEEDRANK_HOME": str(home), "HF_HUB_OFFLINE": "1",
+        "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.from_dict(committed)
+    folder = {"metadata": {"path": str(NOTEBOOK.parent)}}
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=folder).execute()
+    assert_quiet(notebook)
+    assert len(list((home / "bundles").glob("notebook-*"))) == 1
+    feed = next(said(output) for cell, output in outputs(notebook) if cell == "feed")
+    last = toyworld.PEOPLE - 1
+    assert f"the {wanted_word(last)} book" in feed, "what the person wants next is not in the feed"
+
+
+def wanted_word(person: int) -> str:
+    """The word in the title of what a person wants next."""
+    genre, _, place = toyworld.wanted_next(person).rpartition("-")
+    return toyworld.GENRES[genre].split()[int(place)]
+
+
+def test_what_is_committed_was_executed_in_order(committed: Any) -> None:
+    nbformat.validate(committed)
+    assert (committed.nbformat, committed.nbformat_minor) >= (4, 5)
+    counts = [cell.execution_count for cell in committed.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1)), "run all cells from the top in a fresh kernel, then save"
+    pictures = [output for _, output in outputs(committed) if "image/png" in output.get("data", {})]
+    assert len(pictures) >= 3
+
+
+def test_what_is_committed_is_small_and_says_nothing_of_the_machine(committed: Any) -> None:
+    assert NOTEBOOK.stat().st_size < MOST_BYTES
+    assert_quiet(committed)
+    for cell in committed.cells:
+        for text in (cell.source, *map(said, cell.get("outputs", []))):
+            found = ABSOLUTE.search(text)
+            assert not found, f"cell {cell.id!r} holds an absolute path: {text[max(found.start() - 40, 0) :][:120]}"
