@@ -51,6 +51,23 @@ class Material:
     log: Log
 
 
+class QueriesInRecallOrder:
+    """A ranker that has never seen a query leaves requests that have one in recall's order.
+
+    Recall mixes query and person; a ranker trained on a log without queries would order by the person alone.
+    """
+
+    def __init__(self, ranker: Ranker, names: tuple[str, ...]) -> None:
+        self._ranker = ranker
+        self._query = names.index("query_text") if "query_text" in names else None
+
+    def score(self, features: Matrix) -> Scores:
+        """The ranker's scores, or minus the places where the request has a query."""
+        if self._query is not None and np.isnan(features[:, self._query]).all():
+            return self._ranker.score(features)
+        return RecallOrder().score(features)
+
+
 class RecallOrder:
     """A ranker that leaves the candidates of a request in the order recall found them in."""
 
@@ -123,7 +140,7 @@ def recommender(home: Home, config: Config) -> Recommender:
     people = Ids()
     state = BehaviouralState(opened.knowledge.catalogue, opened.builder.spec)
     state.advance(columns(journal.events(), opened.knowledge.catalogue.ids, people))
-    ranker: Ranker = opened.ranker or RecallOrder()
+    ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
     return Recommender(
         opened.knowledge.catalogue,
         people,

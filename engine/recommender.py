@@ -15,7 +15,7 @@ from engine.ids import Ids
 from engine.log import columns
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog, State
-from engine.types import Filters, Matrix, Request, Times, Vector, no_rows
+from engine.types import Filters, Matrix, Ranking, Request, Times, Vector, no_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Recommender:
         self._state = state
         self._journal = journal
         self._embed = embed
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def recommend(
         self,
@@ -66,26 +66,35 @@ class Recommender:
         history: item ids, latest first, in place of what is known of the person; unknown ids are passed over.
         """
         at = round(at * 1000) / 1000  # as it is logged, so that a replay reads the state at the very same moment
+        vector = self._embed(query) if query and self._embed else None  # slow, so before anybody has to wait
         with self._lock:
-            request = self._request(at, user, query, history, filters or FilterIds())
+            request = self._request(at, user, query, vector, history, filters or FilterIds())
             ranking = self.pipeline.run(request)
+            event = self._event(ranking_id, at, user, query, history, surface, ranking, n)
+            if event.items:
+                self.record([event])
+        return event
+
+    def _event(
+        self, ranking_id: str, at: float, user: str | None, query: str, history: Sequence[str] | None,
+        surface: str | None, ranking: Ranking, n: int,
+    ) -> RankingEvent:  # fmt: skip
         shown = ranking.rows[:n]
         extra = {
             "scores": [float(score) for score in ranking.scores[:n]],
             "bundle": self.pipeline.bundle,
             "features": stored_features(self.pipeline.featurizer.fingerprint, ranking.features[:n]),
         } | ({"surface": surface} if surface else {})
-        event = RankingEvent(
+        # all that the order came of besides the journal itself
+        asked = ({"query": query} if query else {}) | ({} if history is None else {"history": list(history)})
+        return RankingEvent(
             id=ranking_id,
             timestamp=round(at * 1000),
             items=tuple(self.catalogue.ids.names(shown)),
             user=user,
-            fields={"source": ranking.source},
+            fields={"source": ranking.source, **asked},
             extra=extra,
         )
-        if event.items:
-            self.record([event])
-        return event
 
     def record(self, events: Sequence[Event]) -> list[bool]:
         """Write events to the journal, then learn from those that were new; True for each of these."""
@@ -96,8 +105,9 @@ class Recommender:
         return fresh
 
     def _request(
-        self, at: float, user: str | None, query: str, history: Sequence[str] | None, filters: FilterIds
-    ) -> Request:
+        self, at: float, user: str | None, query: str, vector: Vector | None, history: Sequence[str] | None,
+        filters: FilterIds,
+    ) -> Request:  # fmt: skip
         person = self._people.row(user)
         touched, times = self._state.touched(person)
         if history is not None:
@@ -114,7 +124,7 @@ class Recommender:
             history_at=times,
             touched=touched,
             query=query,
-            query_vector=self._embed(query) if query and self._embed else None,
+            query_vector=vector,
             filters=self._filters(filters),
         )
 

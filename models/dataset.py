@@ -128,13 +128,11 @@ def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
 
 def joined(parts: Sequence[Groups]) -> Groups:
     """Groups one after the other."""
-    offsets = [np.zeros(1, np.int64)]
-    for part in parts:
-        offsets.append(part.offsets[1:] + offsets[-1][-1])
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     return Groups(
         np.concatenate([part.matrix for part in parts]),
         np.concatenate([part.labels for part in parts]),
-        np.concatenate(offsets),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
     )
 
 

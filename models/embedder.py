@@ -64,7 +64,9 @@ class SentenceEmbedder:
         with self._loading:
             if self._model is None:
                 from sentence_transformers import SentenceTransformer
+                from transformers.utils import logging
 
+                logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types; our own bar is that of texts
                 self._model = SentenceTransformer(str(self._folder), device=self._device)
 
     def _query(self, text: str) -> Vector:

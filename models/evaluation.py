@@ -18,6 +18,7 @@ from engine.protocols import Retriever
 from engine.recall import EmbeddingRetriever, PopularRetriever, eligible
 from engine.space import assemble
 from engine.types import Candidates, Offsets, Request, Rows, Scores
+from features.builder import FeatureBuilder
 from models.bootstrap import Difference, difference, interval
 from models.dataset import Examples, from_rankings, from_recall, groups, read_states
 from models.metrics import evaluate, order
@@ -108,7 +109,7 @@ def rankings(
     test = from_rankings(log, stop, total)
     test = test.only(test.found)
     batch = read_states(log, corpus.catalogue, settings.state, test)
-    columns = trained.builder.columns(batch)
+    columns = FeatureBuilder(trained.knowledge, settings.state).columns(batch)  # whatever families the ranker reads
     scores = {
         "lambdarank": trained.ranker.score(trained.builder.matrix(batch)),
         "recall": columns["recall_score"],

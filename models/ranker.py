@@ -19,8 +19,8 @@ from models.files import written_aside
 class LambdaRankSettings:
     """What LightGBM is asked for."""
 
-    rounds: int = 400
-    patience: int = 40
+    rounds: int = 160
+    patience: int = 60
     """Rounds without a better validation metric before training stops."""
     refit: bool = True
     """Once validation has said how many rounds, train them anew on both slices: the validation slice is the latest."""
@@ -102,7 +102,11 @@ class LambdaRanker:
         boosters = []
         for number in range(settings.seeds):
             parameters = DEFAULTS | {"seed": settings.seed + number, "num_threads": settings.threads}
-            boosters.append(_fit(parameters | dict(settings.parameters), train, validation, names, settings, progress))
+            parameters |= dict(settings.parameters)
+            try:
+                boosters.append(_fit(parameters, train, validation, names, settings, progress))
+            except lgb.basic.LightGBMError as problem:
+                raise ValueError(f"LightGBM refused to train with {parameters}: {problem}") from None
         return cls(boosters, names, fingerprint)
 
     def score(self, features: Matrix) -> Scores:

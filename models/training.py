@@ -8,9 +8,11 @@ folds, and a fold's knowledge is fitted without the touches that its people are 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +39,10 @@ Progress = Callable[[str, int, int], None]
 class TrainingSettings:
     """How groups are made. The defaults were chosen on validation (docs/evaluation.md)."""
 
-    folds: int = 5
+    folds: int = 4
     """Rankings are dealt into this many blocks of time. Where groups come from recall, people are, and one fold of
     them is the validation slice."""
-    targets: int = 10
+    targets: int = 6
     """Groups a person, where they come from recall: one for each of their latest touches."""
     least_history: int = 5
     """Touches that a person must have before one is asked about."""
@@ -155,24 +157,25 @@ def train_from_recall(
     from_end[open_] = known.from_end
     targets = np.flatnonzero(open_ & (from_end < asked.targets) & (everything.from_start >= asked.least_history))
     folds = np.random.default_rng(asked.seed).permutation(len(everything)) % asked.folds
-    parts: list[Groups] = []
-    made = 0
-    for fold in range(asked.folds):
+    made = count(1)
+
+    def step() -> None:
+        done = next(made)
+        if done % 50 == 0:
+            progress("training groups from recall", done, len(targets))
+
+    def part(fold: int) -> Groups:
         in_fold = folds[everything.person] == fold
         kept = everything.keep(open_ & ~(in_fold & (from_end < asked.targets)))
         builder = _builder(corpus, kept, settings)
-
-        def step() -> None:
-            nonlocal made
-            made += 1
-            if made % 50 == 0:
-                progress("training groups from recall", made, len(targets))
-
         examples = from_recall(
             log, everything, targets[in_fold[targets]], retriever(builder.knowledge), asked.candidates,
             settings.state.depth, step,
         )  # fmt: skip
-        parts.append(groups(log, builder, examples.only(examples.found)))
+        return groups(log, builder, examples.only(examples.found))
+
+    with ThreadPoolExecutor(max_workers=min(asked.folds, os.cpu_count() or 1)) as pool:
+        parts = list(pool.map(part, range(asked.folds)))
     progress("training groups from recall", len(targets), len(targets))
     final = _builder(corpus, known, settings)
     # one positive among all candidates: every place is worth a pair
