@@ -102,7 +102,7 @@ def rankings(
     """Train on the first 70 % of the rankings, stop early on the next 10 %, order the last 20 %."""
     settings = settings or Settings()
     total = len(log.rankings)
-    cut, stop = int(total * TRAIN_SHARE), int(total * (TRAIN_SHARE + VALIDATION_SHARE))
+    cut, stop = round(total * TRAIN_SHARE), round(total * (TRAIN_SHARE + VALIDATION_SHARE))
     if not 0 < cut < stop < total:
         raise ValueError(f"{total} rankings are too few to split by time into training, validation and test")
     trained = train_from_rankings(corpus, log, cut, stop, settings, progress)
