@@ -78,9 +78,11 @@ class Space:
         return vector
 
     def query(self, text_vector: Vector) -> Vector:
-        """The vector (d,) of an embedded text: its text view alone, at full length."""
+        """The vector (d,) of an embedded text: its dot product with an item is the cosine of the texts."""
         vector = np.zeros(self.dimensions, np.float32)
-        vector[self.view("text").slice] = _scaled(text_vector, 1.0)
+        view = self.view("text")
+        if view.weight > 0:
+            vector[view.slice] = _scaled(text_vector, 1 / view.weight)
         return vector
 
     def scores(self, vector: Vector, rows: Rows) -> Scores:

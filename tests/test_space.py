@@ -68,10 +68,15 @@ def test_the_views_are_shares_of_the_dot_product() -> None:
         space.view("pictures")
 
 
-def test_a_query_is_its_text_view_at_full_length() -> None:
+def test_a_query_scores_items_by_the_cosine_of_the_texts() -> None:
     space = toy_space()
-    vector = space.query(np.array([0, 3, 0, 4, 0], np.float32))
-    np.testing.assert_allclose(vector[:5], [0, 0.6, 0, 0.8, 0], atol=1e-6)
+    text = np.array([0, 3, 0, 4, 0], np.float32)
+    vector = space.query(text)
+    view = space.view("text")
+    known = np.flatnonzero(np.linalg.norm(space.targets[:, view.slice], axis=1) > 0)
+    items = space.targets[known][:, view.slice]
+    cosines = items @ text / 5 / np.linalg.norm(items, axis=1)
+    np.testing.assert_allclose(space.scores(vector, known.astype(np.int32)), cosines, atol=1e-5)
     assert not vector[5:].any()
     assert not space.query(np.zeros(5, np.float32)).any()
 
