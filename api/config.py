@@ -47,8 +47,8 @@ class IndexConfig:
     kind: str = "annoy"
     """annoy, exact, or "package.module:Class" of your own."""
     metric: Literal["cosine", "euclidean", "dot"] = "dot"
-    trees: int = 50
-    search_factor: int = 4
+    trees: int = 30
+    search_factor: int = 2
     """Annoy looks at trees x candidates x this many nodes."""
 
     def __post_init__(self) -> None:

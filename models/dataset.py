@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,16 +124,6 @@ def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
     """The feature rows and labels of the examples."""
     batch = read_states(log, builder.knowledge.catalogue, builder.spec, examples)
     return Groups(builder.matrix(batch), examples.labels, examples.moments.offsets)
-
-
-def joined(parts: Sequence[Groups]) -> Groups:
-    """Groups one after the other."""
-    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    return Groups(
-        np.concatenate([part.matrix for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-    )
 
 
 def _positives(labels: NDArray[np.float32], offsets: Offsets) -> NDArray[np.int64]:

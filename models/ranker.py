@@ -64,6 +64,9 @@ class Groups:
         if not len(self.matrix) == len(self.labels) == self.offsets[-1]:
             raise ValueError(f"{len(self.matrix)} rows, {len(self.labels)} labels, {self.offsets[-1]} in groups")
 
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
 
 class LambdaRanker:
     """One booster, or the mean of several."""
@@ -78,7 +81,7 @@ class LambdaRanker:
     @classmethod
     def train(
         cls,
-        train: Groups,
+        train: Sequence[Groups],
         validation: Groups,
         names: tuple[str, ...],
         fingerprint: str,
@@ -93,10 +96,10 @@ class LambdaRanker:
         Raises ValueError where there is nothing to learn from: no groups, or no group with both kinds of labels.
         """
         settings = settings or LambdaRankSettings()
-        for name, groups in (("training", train), ("validation", validation)):
-            if len(groups.offsets) < 2 or not np.any(groups.labels > 0):
+        for name, parts in (("training", train), ("validation", [validation])):
+            if not any(np.any(part.labels > 0) for part in parts):
                 raise ValueError(
-                    f"the {name} slice has {len(groups.offsets) - 1} groups and no clicked item among them; "
+                    f"the {name} slice has {sum(len(part) for part in parts)} groups and no clicked item among them; "
                     "LambdaRank needs rankings with at least one click, or interactions to make them from"
                 )
         boosters = []
@@ -164,7 +167,7 @@ class LambdaRanker:
 
 def _fit(
     parameters: dict[str, Any],
-    train: Groups,
+    train: Sequence[Groups],
     validation: Groups,
     names: tuple[str, ...],
     settings: LambdaRankSettings,
@@ -174,12 +177,8 @@ def _fit(
         if progress and env.evaluation_result_list:
             progress(env.iteration + 1, float(env.evaluation_result_list[0][2]))
 
-    data = lgb.Dataset(
-        train.matrix, train.labels, group=np.diff(train.offsets), feature_name=list(names), free_raw_data=True
-    )
-    held_out = lgb.Dataset(
-        validation.matrix, validation.labels, group=np.diff(validation.offsets), reference=data, free_raw_data=True
-    )
+    data = _dataset(train, names)
+    held_out = _dataset([validation], names, data)
     booster = lgb.train(
         parameters,
         data,
@@ -188,12 +187,20 @@ def _fit(
         callbacks=[lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False), told],
     )
     if settings.refit:
-        both = lgb.Dataset(
-            np.concatenate([train.matrix, validation.matrix]),
-            np.concatenate([train.labels, validation.labels]),
-            group=np.concatenate([np.diff(train.offsets), np.diff(validation.offsets)]),
-            feature_name=list(names),
-        )
-        return lgb.train(parameters, both, booster.best_iteration)
+        rounds = booster.best_iteration
+        del booster, data, held_out
+        return lgb.train(parameters, _dataset([*train, validation], names), rounds)
     # keep the best rounds alone, so that what is saved is what was measured
     return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
+
+
+def _dataset(parts: Sequence[Groups], names: tuple[str, ...], reference: lgb.Dataset | None = None) -> lgb.Dataset:
+    """The parts one after the other; LightGBM reads them where they are, nothing is copied."""
+    parts = [part for part in parts if len(part)]
+    return lgb.Dataset(
+        [part.matrix for part in parts],
+        np.concatenate([part.labels for part in parts]),
+        group=np.concatenate([np.diff(part.offsets) for part in parts]),
+        feature_name=list(names),
+        reference=reference,
+    )

@@ -26,7 +26,7 @@ from features.bm25 import TermWeights
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge
 from features.state import StateSpec
-from models.dataset import from_rankings, from_recall, groups, joined
+from models.dataset import from_rankings, from_recall, groups
 from models.items import ItemSettings, fit_items
 from models.ranker import Groups, LambdaRanker, LambdaRankSettings
 from models.sequences import Sequences
@@ -126,7 +126,7 @@ def train_from_rankings(
     held_out = groups(log, builder, validation.only(validation.found))
     if not parts:
         raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
-    ranker = _train(joined(parts), held_out, builder, settings.ranker, progress)
+    ranker = _train(parts, held_out, builder, settings.ranker, progress)
     if settings.ranker.refit:
         # the ranker has learnt from the validation slice by now, so the knowledge may: what serves is then as fresh
         end = log.rankings.at[stop] if stop < len(log.rankings) else np.inf
@@ -177,15 +177,13 @@ def train_from_recall(
     with ThreadPoolExecutor(max_workers=min(asked.folds, os.cpu_count() or 1)) as pool:
         parts = list(pool.map(part, range(asked.folds)))
     progress("training groups from recall", len(targets), len(targets))
+    validation, *train = parts
     final = _builder(corpus, known, settings)
     # one positive among all candidates: every place is worth a pair
     parameters = {"lambdarank_truncation_level": asked.candidates} | dict(settings.ranker.parameters)
-    ranker = _train(joined(parts[1:]), parts[0], final, replace(settings.ranker, parameters=parameters), progress)
-    validation = len(parts[0].offsets) - 1
-    training = sum(len(part.offsets) - 1 for part in parts[1:])
-    counts = {
-        "training": training, "validation": validation, "without_positive": len(targets) - training - validation
-    }  # fmt: skip
+    ranker = _train(train, validation, final, replace(settings.ranker, parameters=parameters), progress)
+    made_of = {"training": sum(len(part) for part in train), "validation": len(validation)}
+    counts = {**made_of, "without_positive": len(targets) - sum(made_of.values())}
     return Trained(final.knowledge, final, ranker, counts)
 
 
@@ -201,7 +199,7 @@ def _builder(corpus: Corpus, sequences: Sequences, settings: Settings) -> Featur
 
 
 def _train(
-    train: Groups, validation: Groups, builder: FeatureBuilder, settings: LambdaRankSettings, progress: Progress
+    train: list[Groups], validation: Groups, builder: FeatureBuilder, settings: LambdaRankSettings, progress: Progress
 ) -> LambdaRanker:
     def told(done: int, _: float) -> None:
         if done % 10 == 0:

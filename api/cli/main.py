@@ -198,6 +198,7 @@ def evaluate(
                 for method, run in evaluation.runs(made.corpus, compared).items():
                     trec.write_run(trec_folder / f"{protocol}.{method}.run", run, method)
                 trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.targets)
+            del compared  # before the next one is trained
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")

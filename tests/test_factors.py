@@ -1,0 +1,134 @@
+"""The item-to-item matrices against slow references, and their factors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engine.catalogue import Catalogue
+from engine.space import unit_rows
+from models.content import centred, expected_factors, taste
+from models.factors import co_click, factorise, follows, linear_items, linear_next, symmetric_factors
+from models.sequences import Sequences
+
+PEOPLE, ITEMS = 40, 12
+
+
+@pytest.fixture(scope="module")
+def sequences() -> Sequences:
+    """People who touch 0 to 14 items at random, some twice."""
+    dice = np.random.default_rng(3)
+    sizes = dice.integers(0, 15, PEOPLE)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    total = int(offsets[-1])
+    return Sequences(
+        offsets=offsets,
+        items=dice.integers(0, ITEMS, total).astype(np.int32),
+        at=np.arange(total, dtype=np.float64),
+        values=np.full(total, np.nan),
+        touch=np.arange(total),
+    )
+
+
+def people_by_items(sequences: Sequences) -> NDArray[np.float64]:
+    touched = np.zeros((PEOPLE, ITEMS))
+    touched[sequences.person, sequences.items] = 1
+    return touched
+
+
+def test_co_click_is_the_cosine_of_the_items_people(sequences: Sequences) -> None:
+    columns = people_by_items(sequences)
+    lengths = np.linalg.norm(columns, axis=0)
+    expected = columns.T @ columns / np.outer(lengths, lengths)
+    np.fill_diagonal(expected, 0)
+    found = co_click(sequences.person, sequences.items, ITEMS, PEOPLE).toarray()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_follows_counts_what_came_soon_after(sequences: Sequences, flat: bool) -> None:
+    counts = np.zeros((ITEMS, ITEMS))
+    for person in range(PEOPLE):
+        items = sequences.items[sequences.offsets[person] : sequences.offsets[person + 1]]
+        for i in range(len(items)):
+            for step in range(1, 5):
+                if i + step < len(items):
+                    counts[items[i], items[i + step]] += 1 if flat else 1 / step
+    expected = counts / np.sqrt(np.outer(counts.sum(axis=1) + 7, counts.sum(axis=0) + 7))
+    np.testing.assert_allclose(follows(sequences, ITEMS, 4, 7.0, flat).toarray(), expected, atol=1e-6)
+
+
+def test_linear_items_solves_the_ridge_regression_of_each_item_on_the_others(sequences: Sequences) -> None:
+    columns = people_by_items(sequences)
+    found = linear_items(sequences, ITEMS, most=ITEMS, ridge=5.0).toarray()
+    assert not np.diag(found).any()
+    for item in range(ITEMS):
+        others = np.arange(ITEMS) != item
+        inputs = columns[:, others]
+        expected = np.linalg.solve(inputs.T @ inputs + 5 * np.eye(ITEMS - 1), inputs.T @ columns[:, item])
+        np.testing.assert_allclose(found[others, item], expected, atol=1e-4)
+
+
+def test_only_the_most_touched_items_get_linear_weights(sequences: Sequences) -> None:
+    counts = np.bincount(sequences.items, minlength=ITEMS)
+    most = np.sort(np.argsort(-counts, kind="stable")[:5])
+    for matrix in (linear_items(sequences, ITEMS, most=5), linear_next(sequences, ITEMS, most=5)):
+        rows, columns = matrix.nonzero()
+        assert set(rows) | set(columns) <= set(most.tolist())
+
+
+def test_linear_next_finds_the_walk() -> None:
+    walk = np.tile(np.arange(ITEMS, dtype=np.int32), 30)
+    length = len(walk)
+    whole = Sequences(
+        np.array([0, length]), walk, np.arange(length, dtype=float), np.full(length, np.nan), np.arange(length)
+    )
+    found = linear_next(whole, ITEMS, most=ITEMS, ridge=1.0).toarray()
+    assert (found.argmax(axis=1) == (np.arange(ITEMS) + 1) % ITEMS).all()
+
+
+def test_factors_of_full_rank_give_the_matrix_back(sequences: Sequences) -> None:
+    onward = follows(sequences, ITEMS, 4, 7.0)
+    sources, targets = factorise(onward, ITEMS - 1, seed=1)
+    assert np.abs(sources @ targets.T - onward.toarray()).max() < 0.05
+    again = factorise(onward, ITEMS - 1, seed=1)
+    assert all(np.array_equal(one, other) for one, other in zip((sources, targets), again, strict=True))
+    together = co_click(sequences.person, sequences.items, ITEMS, PEOPLE)
+    values = np.maximum(np.linalg.eigvalsh(together.toarray())[::-1][:3], 0)
+    found = (symmetric_factors(together, 3, seed=1) ** 2).sum(axis=0)
+    np.testing.assert_allclose(np.sort(found)[::-1], values, rtol=1e-4)
+
+
+def test_nothing_touched_gives_empty_views() -> None:
+    nothing = Sequences(np.zeros(1, np.int64), *(np.empty(0, kind) for kind in (np.int32, float, float, np.int64)))
+    assert not follows(nothing, ITEMS, 4, 7.0).nnz
+    assert not factorise(follows(nothing, ITEMS, 4, 7.0), 3, 1)[0].any()
+    assert not linear_items(nothing, ITEMS, 5).nnz
+    assert not linear_next(nothing, ITEMS, 5).nnz
+
+
+def test_content_views_place_an_untouched_item_by_its_text() -> None:
+    """Two kinds of texts, people who keep to one: an item that nobody touched goes with its kind."""
+    dice = np.random.default_rng(5)
+    kinds = np.arange(ITEMS) % 2
+    text = unit_rows((np.eye(6)[kinds] + 0.1 * dice.standard_normal((ITEMS, 6))).astype(np.float32))
+    catalogue = Catalogue.from_items({str(item): {"title": str(item)} for item in range(ITEMS)})
+    touched = [
+        dice.permutation(np.flatnonzero((kinds == person % 2) & (np.arange(ITEMS) < 10))) for person in range(PEOPLE)
+    ]
+    total = sum(map(len, touched))
+    sequences = Sequences(
+        np.concatenate([[0], np.cumsum([len(items) for items in touched])]), np.concatenate(touched).astype(np.int32),
+        np.arange(total, dtype=float), np.full(total, np.nan), np.arange(total),
+    )  # fmt: skip
+    factors = symmetric_factors(co_click(sequences.person, sequences.items, ITEMS, PEOPLE), 2, seed=1)
+    vectors = centred(text)
+    for sources, targets in (
+        taste(vectors, catalogue, sequences),
+        (expected_factors(vectors, catalogue, factors, sequences),) * 2,
+    ):
+        for untouched in (10, 11):
+            scores = sources[:10] @ targets[untouched]
+            same = kinds[:10] == kinds[untouched]
+            assert scores[same].min() > scores[~same].max()

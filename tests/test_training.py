@@ -1,0 +1,174 @@
+"""Training: nothing learns from what it is asked about; the ranker learns what there is to learn."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toyworld
+from sklearn.datasets import load_svmlight_file
+
+from engine.catalogue import Catalogue
+from engine.events import ItemEvent, parse
+from engine.log import Log, columns
+from features.bm25 import TermWeights
+from models import training
+from models.evaluation import last_item, rankings, temporal
+from models.items import ItemSettings
+from models.metrics import evaluate, order
+from models.ranker import Groups, LambdaRanker, LambdaRankSettings
+from models.sequences import Sequences
+from models.training import Corpus, Settings, TrainingSettings, train_from_rankings, train_from_recall
+
+SMALL = Settings(
+    items=ItemSettings(co_click_rank=4, follows_rank=16),
+    training=TrainingSettings(folds=3, targets=4, least_history=2, candidates=20),
+    ranker=LambdaRankSettings(rounds=30, parameters={"min_data_in_leaf": 5}),
+)
+
+
+def world(events: list[dict[str, Any]]) -> tuple[Corpus, Log]:
+    parsed = [parse(event) for event in events]
+    catalogue = Catalogue.from_events(event for event in parsed if isinstance(event, ItemEvent))
+    documents = catalogue.documents()
+    # no neural part: the views of behaviour and BM25 are enough here
+    corpus = Corpus(catalogue, np.zeros((len(catalogue), 0), np.float32), TermWeights.fit(documents))
+    return corpus, columns(parsed, catalogue.ids)
+
+
+@pytest.fixture(scope="module")
+def walks() -> tuple[Corpus, Log]:
+    return world(toyworld.items() + toyworld.touches())
+
+
+@pytest.fixture(scope="module")
+def lists() -> tuple[Corpus, Log]:
+    return world(toyworld.items() + toyworld.touches() + toyworld.rankings(200))
+
+
+def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
+    walks: tuple[Corpus, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, log = walks
+    fitted: list[set[int]] = []
+    asked: list[set[int]] = []
+    fit, ask = training.fit_items, training.from_recall
+
+    def fit_items(*arguments: Any) -> Any:
+        fitted.append(set(arguments[3].touch.tolist()))
+        return fit(*arguments)
+
+    def from_recall(log: Log, sequences: Sequences, targets: Any, *rest: Any) -> Any:
+        asked.append(set(sequences.touch[targets].tolist()))
+        return ask(log, sequences, targets, *rest)
+
+    monkeypatch.setattr(training, "fit_items", fit_items)
+    monkeypatch.setattr(training, "from_recall", from_recall)
+    monkeypatch.setattr(training.os, "cpu_count", lambda: 1)  # one fold after the other
+    usable = log.interactions.at < np.quantile(log.interactions.at, 0.9)
+    train_from_recall(corpus, log, usable, SMALL)
+    allowed = set(np.flatnonzero(usable).tolist())
+    assert len(asked) == SMALL.training.folds
+    for learnt, wanted in zip(fitted, asked, strict=False):
+        assert wanted
+        assert not learnt & wanted
+    assert all(learnt <= allowed for learnt in fitted)
+    assert set().union(*asked) <= allowed
+    assert fitted[-1] == allowed
+
+
+def test_rankings_are_learnt_from_in_blocks_of_time(lists: tuple[Corpus, Log], monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, log = lists
+    latest: list[float] = []
+    fit = training.fit_items
+
+    def fit_items(*arguments: Any) -> Any:
+        latest.append(float(arguments[3].at.max(initial=-np.inf)))
+        return fit(*arguments)
+
+    monkeypatch.setattr(training, "fit_items", fit_items)
+    train_from_rankings(corpus, log, 140, 160, replace(SMALL, training=TrainingSettings(folds=2)))
+    starts = log.rankings.at[[0, 70, 140, 160]]
+    # the first block knows what was touched before the log alone; a refitted ranker serves with all before the test
+    assert latest[0] == -np.inf
+    assert all(known < start for known, start in zip(latest[1:], starts[1:], strict=True))
+
+
+def test_the_same_seed_gives_the_same_ranker(walks: tuple[Corpus, Log], tmp_path: Path) -> None:
+    corpus, log = walks
+    usable = np.ones(len(log.interactions), np.bool_)
+    texts = []
+    for name in ("one", "other"):
+        train_from_recall(corpus, log, usable, SMALL).ranker.save(tmp_path / name)
+        texts.append((tmp_path / name / "ranker-0.txt").read_bytes())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("protocol", [last_item, temporal])
+def test_the_walk_is_learnt(walks: tuple[Corpus, Log], protocol: Callable[..., Any]) -> None:
+    corpus, log = walks
+    compared = protocol(corpus, log, "toy", SMALL)
+    found = {(row.method, row.metric): row.value for row in compared.rows}
+    assert found["lambdarank", "ndcg@10"] > 0.8
+    assert found["lambdarank", "ndcg@10"] > found["popularity", "ndcg@10"] > 0
+    assert found["random", "ndcg@10"] < 0.3
+    assert found["lambdarank", "recall@100"] == found["recall", "recall@100"]
+
+
+def test_the_test_slice_of_the_rankings_is_their_last_fifth(lists: tuple[Corpus, Log]) -> None:
+    compared = rankings(*lists, "toy", SMALL)
+    found = {(row.method, row.metric): row for row in compared.rows}
+    assert found["lambdarank", "auc"].groups == 40
+    assert found["lambdarank", "auc"].value > 0.8
+
+
+def test_nothing_to_learn_from_is_said(walks: tuple[Corpus, Log]) -> None:
+    corpus, log = walks
+    with pytest.raises(ValueError, match="no clicked item among them"):
+        train_from_recall(corpus, log, np.zeros(len(log.interactions), np.bool_), SMALL)
+
+
+def test_a_refused_parameter_is_said(walks: tuple[Corpus, Log]) -> None:
+    corpus, log = walks
+    settings = replace(SMALL, ranker=LambdaRankSettings(rounds=5, parameters={"num_leaves": -3}))
+    with pytest.raises(ValueError, match="LightGBM refused"):
+        train_from_recall(corpus, log, np.ones(len(log.interactions), np.bool_), settings)
+
+
+def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callable[[str], Path]) -> None:
+    folder = sample_data("lightgbm_lambdarank")
+
+    def load(part: str) -> Groups:
+        with gzip.open(folder / f"rank.{part}.gz") as rows:
+            matrix, labels = load_svmlight_file(rows, n_features=301)
+        with gzip.open(folder / f"rank.{part}.query.gz", "rt") as sizes:
+            offsets = np.concatenate([[0], np.cumsum([int(size) for size in sizes])]).astype(np.int64)
+        return Groups(matrix.toarray().astype(np.float32), labels.astype(np.float32), offsets)
+
+    train, test = load("train"), load("test")
+    names = tuple(f"f{column}" for column in range(301))
+    # the folds of a search engine's log are people; here every fifth query stops training
+    held = np.arange(len(train.offsets) - 1) % 5 == 0
+    rows = np.repeat(held, np.diff(train.offsets))
+    slices = [
+        Groups(
+            train.matrix[rows == kept], train.labels[rows == kept],
+            np.concatenate([[0], np.cumsum(np.diff(train.offsets)[held == kept])]).astype(np.int64),
+        )
+        for kept in (False, True)
+    ]  # fmt: skip
+    ranker = LambdaRanker.train(
+        slices[:1], slices[1], names, "sample", LambdaRankSettings(parameters={"min_data_in_leaf": 20})
+    )
+    scores = ranker.score(test.matrix)
+    by = order(scores, test.offsets)
+    learnt = evaluate(["ndcg@5"], test.labels[by], test.offsets)["ndcg@5"].mean()
+    as_given = evaluate(["ndcg@5"], test.labels, test.offsets)["ndcg@5"].mean()
+    assert learnt > max(0.6, as_given + 0.05)
+    contributions = ranker.contributions(test.matrix[:20])
+    np.testing.assert_allclose(contributions.sum(axis=1), scores[:20], atol=1e-4)
