@@ -21,9 +21,10 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --progress-bar off -c constraints.txt -e '.[dev]' | grep -E '^(Collecting|Building|Installing|Successfully)' | cut -c1-120
 	@test -x $(BIN)/feedrank && touch $@
 
-demo: $(INSTALLED) ## the main job on real data: load MovieLens-100K, compare, train, one feed
+demo: $(INSTALLED) ## the main job on real data: load MovieLens-100K, index, compare, train, one feed
 	@mkdir -p $(DEMO)
 	$(BIN)/feedrank --home $(DEMO) data movielens-100k
+	$(BIN)/feedrank --home $(DEMO) index
 	$(BIN)/feedrank --home $(DEMO) evaluate --dataset movielens-100k --json $(DEMO)/report.json --plot $(DEMO)/comparison.png
 	$(BIN)/feedrank --home $(DEMO) train
 	$(BIN)/feedrank --home $(DEMO) recommend --user 1
