@@ -8,9 +8,7 @@ folds, and a fold's knowledge is fitted without the touches that its people are 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
@@ -174,8 +172,7 @@ def train_from_recall(
         )  # fmt: skip
         return groups(log, builder, examples.only(examples.found))
 
-    with ThreadPoolExecutor(max_workers=min(asked.folds, os.cpu_count() or 1)) as pool:
-        parts = list(pool.map(part, range(asked.folds)))
+    parts = [part(fold) for fold in range(asked.folds)]
     progress("training groups from recall", len(targets), len(targets))
     validation, *train = parts
     final = _builder(corpus, known, settings)

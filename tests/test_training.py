@@ -69,7 +69,6 @@ def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
 
     monkeypatch.setattr(training, "fit_items", fit_items)
     monkeypatch.setattr(training, "from_recall", from_recall)
-    monkeypatch.setattr(training.os, "cpu_count", lambda: 1)  # one fold after the other
     usable = log.interactions.at < np.quantile(log.interactions.at, 0.9)
     train_from_recall(corpus, log, usable, SMALL)
     allowed = set(np.flatnonzero(usable).tolist())
