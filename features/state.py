@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -123,30 +123,19 @@ class BehaviouralState:
             stop=bounds[1:],
             rows=np.concatenate([no_rows(), *candidates]).astype(np.int32),
         )
-        self._reserve(ops)
-        reads = self._reads(len(requests), int(bounds[-1]))
-        advance(self._tables, ops, reads)
+        batch = self.replay(ops)
         for r, request in enumerate(requests):
             kept = min(len(request.history), self.spec.depth)
-            reads.history[r] = NOBODY
-            reads.history_at[r] = np.nan
-            reads.history[r, :kept] = request.history[:kept]
-            reads.history_at[r, :kept] = request.history_at[:kept]
-            reads.touches[r] = len(request.history)
+            batch.history[r] = NOBODY
+            batch.history_at[r] = np.nan
+            batch.history[r, :kept] = request.history[:kept]
+            batch.history_at[r, :kept] = request.history_at[:kept]
+            batch.touches[r] = len(request.history)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         known = next((vector for vector in vectors if vector is not None), None)
-        return Batch(
-            at=ops.at,
-            rows=ops.rows,
-            offsets=bounds,
-            history=reads.history,
-            history_at=reads.history_at,
-            touches=reads.touches,
-            shown=reads.shown,
-            age=reads.age,
-            since_touch=reads.since_touch,
-            counters=reads.counters,
+        return replace(
+            batch,
             queries=queries if any(queries) else (),
             query_vectors=None
             if known is None
