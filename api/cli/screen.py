@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -53,3 +55,8 @@ def command_errors() -> Iterator[None]:
         raise click.ClickException("{}: {}".format(*explained(problem))) from problem
     except (ValueError, RuntimeError, OSError, SQLAlchemyError) as problem:
         raise click.ClickException(str(problem).partition("\n[SQL")[0]) from problem
+
+
+def stamp(kind: str) -> str:
+    """A bundle name made of the time."""
+    return time.strftime(f"{kind}-%Y%m%d-%H%M%S", time.gmtime()) + f"-{uuid.uuid4().hex[:4]}"
