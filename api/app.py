@@ -62,16 +62,17 @@ def events() -> tuple[dict[str, Any], int]:
     if several is not None and len(several) > MOST_EVENTS:
         raise EventError("events", f"found {len(several):,} events, expected at most {MOST_EVENTS:,}")
     parsed = []
+    now = clock()
     for place, one in enumerate([body] if several is None else several):
         # an event that comes without an id or a time gets them now
-        stamped = {"id": str(uuid.uuid4()), "timestamp": round(clock() * 1000), **one} if isinstance(one, dict) else one
+        stamped = {"id": str(uuid.uuid4()), "timestamp": round(now * 1000), **one} if isinstance(one, dict) else one
         try:
             parsed.append(parse(stamped))
         except EventError as error:
             if several is None:
                 raise
             raise EventError(f"events[{place}].{error.field}", str(error).partition(": ")[2]) from None
-    fresh = recommender.record(parsed)
+    fresh = recommender.record(parsed, now)
     return {"accepted": sum(fresh), "duplicate": len(fresh) - sum(fresh), "ids": [one.id for one in parsed]}, 202
 
 

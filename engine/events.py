@@ -1,5 +1,8 @@
 """The four events, with the field names of Metarank's open format, and their plain-dict form.
 
+`received` tells when the live service took an event: what a feed could know of it began there, whatever its timestamp
+says. A log that was imported has none, and its events are known from their timestamps on.
+
 `parse` is one of the three doors where input is validated, the same for a request and for an import: it says which
 field is wrong, what was found and what was expected. What it lets through can be written as JSON in UTF-8 and read as
 columns of floats. Our optional additions to the format are marked + in the docstrings.
@@ -28,6 +31,8 @@ class ItemEvent:
     """Epoch milliseconds."""
     item: str
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    received: int | None = None
+    """+ epoch milliseconds at which the live service took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,7 @@ class UserEvent:
     timestamp: int
     user: str
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class RankingEvent:
     """One an item, where the log says; NaN where it is silent about one."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team, +seed, +features."""
+    received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class InteractionEvent:
     """+ how long it lasted."""
     position: int | None = None
     """+ the place it was shown at, from 1."""
+    received: int | None = None
 
 
 Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent
@@ -86,25 +94,26 @@ TEXT_EXTRA = ("surface", "bundle", "experiment", "variant", "team")
 RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "seed", "features")
 
 
-def parse_timestamp(value: object) -> int:
-    """Epoch milliseconds from a number, a string of one, or ISO-8601 with a zone."""
+def known_from(event: Event) -> int:
+    """Epoch milliseconds from which on a feed could know of the event: the key by which a log is put in order."""
+    return event.timestamp if event.received is None else event.received
+
+
+def parse_timestamp(value: object, name: str = "timestamp") -> int:
+    """Epoch milliseconds from a number, a string of one, or ISO-8601 with a zone; `name` is for the message."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise EventError(
-            "timestamp", f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601 with a zone"
-        )
+        raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601 with a zone")
     number = checks.as_float(value)
     if number is None and isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
-            raise EventError(
-                "timestamp", f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601"
-            ) from None
+            raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601") from None
         if moment.tzinfo is None:
-            raise EventError("timestamp", f"{checks.shown(value)} has no zone; add one, such as 'Z' or '+01:00'")
+            raise EventError(name, f"{checks.shown(value)} has no zone; add one, such as 'Z' or '+01:00'")
         number = moment.timestamp() * 1000
     if number is None or not math.isfinite(number) or abs(number) >= 1e15:
-        raise EventError("timestamp", f"found {checks.shown(value)}, which is not a moment in epoch milliseconds")
+        raise EventError(name, f"found {checks.shown(value)}, which is not a moment in epoch milliseconds")
     return round(number)
 
 
@@ -135,6 +144,7 @@ def to_dict(event: Event) -> dict[str, Any]:
         body["item"] = event.item
     else:
         body["user"] = event.user
+    body["received"] = event.received
     if event.fields:
         body["fields"] = [{"name": name, "value": value} for name, value in event.fields.items()]
     return {name: value for name, value in body.items() if value is not None}
@@ -143,15 +153,14 @@ def to_dict(event: Event) -> dict[str, Any]:
 def _item(body: Mapping[str, Any]) -> ItemEvent:
     fields = checks.fields(body)
     if (published := fields.get("published", "")) != "":
-        try:
-            parse_timestamp(published)
-        except EventError as problem:
-            raise EventError("fields.published", str(problem).removeprefix("timestamp: ")) from None
-    return ItemEvent(checks.text(body, "id"), _timestamp(body), checks.text(body, "item"), fields)
+        parse_timestamp(published, "fields.published")
+    return ItemEvent(checks.text(body, "id"), _timestamp(body), checks.text(body, "item"), fields, _received(body))
 
 
 def _user(body: Mapping[str, Any]) -> UserEvent:
-    return UserEvent(checks.text(body, "id"), _timestamp(body), checks.text(body, "user"), checks.fields(body))
+    return UserEvent(
+        checks.text(body, "id"), _timestamp(body), checks.text(body, "user"), checks.fields(body), _received(body)
+    )
 
 
 def _ranking(body: Mapping[str, Any]) -> RankingEvent:
@@ -178,6 +187,7 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         checks.fields(body),
         None if all(math.isnan(label) for label in labels) else tuple(labels),
         _extra(body, len(items)),
+        _received(body),
     )
 
 
@@ -204,6 +214,7 @@ def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
         checks.optional_number(body, "value"),
         checks.optional_number(body, "dwell_ms"),
         checks.optional_whole(body, "position", 1, checks.MOST_EXACT),
+        _received(body),
     )
 
 
@@ -219,3 +230,8 @@ _INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "d
 
 def _timestamp(body: Mapping[str, Any]) -> int:
     return parse_timestamp(body.get("timestamp"))
+
+
+def _received(body: Mapping[str, Any]) -> int | None:
+    received = body.get("received")
+    return None if received is None else parse_timestamp(received, "received")

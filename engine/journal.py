@@ -1,9 +1,14 @@
-"""The journal: every event, in the order of writing, in a database through SQLAlchemy Core. The source of truth."""
+"""The journal: every event, in the order of writing, in a database through SQLAlchemy Core. The source of truth.
+
+SQLite and PostgreSQL by the same code. Writers take turns, in one process or many, so that offsets are given in the
+order in which events become visible: whoever reads on from an offset misses nothing.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,13 +23,17 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    delete,
     event,
     func,
+    inspect,
+    or_,
     select,
+    text,
 )
-from sqlalchemy import insert as insert_into
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from engine.events import Event, parse, to_dict
 
@@ -39,9 +48,19 @@ _events = Table(
     Column("id", String, nullable=False, unique=True),
     Column("kind", String, nullable=False),
     Column("timestamp", BigInteger, nullable=False),
+    Column("person", String),
     Column("body", Text, nullable=False),
     Index("events_by_kind", "kind"),
+    sqlite_autoincrement=True,  # the offset of an event that was deleted is not given again
 )
+
+
+_INSERT = {
+    "sqlite": sqlite.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(_events.c.id),
+    "postgresql": postgresql.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(_events.c.id),
+}
+_TURN = text("SELECT pg_advisory_xact_lock(7203421)")
+"""What writers to a PostgreSQL journal wait for; SQLite has its own."""
 
 
 class JournalError(RuntimeError):
@@ -52,15 +71,33 @@ class Journal:
     """An append-only event log. What `append` has returned is on disk; an event id counts once."""
 
     def __init__(self, url: str) -> None:
-        """url: a database URL as SQLAlchemy takes it, such as `sqlite:////data/journal.db`."""
-        self._engine = create_engine(url, future=True)
-        if self._engine.dialect.name == "sqlite":
+        """url: as SQLAlchemy takes it: `sqlite:////data/journal.db`, `postgresql+psycopg://host/name`."""
+        try:
+            self._engine = create_engine(url, future=True)
+        except (ArgumentError, NoSuchModuleError) as problem:
+            raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
+        except ModuleNotFoundError as problem:
+            raise JournalError(
+                f"the journal's URL {url!r} wants the driver {problem.name}, which is not installed; for PostgreSQL:"
+                " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
+            ) from None
+        self._dialect = self._engine.dialect.name
+        if self._dialect not in _INSERT:
+            raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(_INSERT)}")
+        if self._dialect == "sqlite":
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin)
         try:
-            _metadata.create_all(self._engine)
+            with self._writing() as connection:
+                _metadata.create_all(connection)
+                found = {column["name"] for column in inspect(connection).get_columns("events")}
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
+        if missing := {column.name for column in _events.columns} - found:
+            raise JournalError(
+                f"the journal at {self._engine.url!r} was made by another version: it lacks"
+                f" {', '.join(sorted(missing))}; move it away and load its sources again"
+            )
 
     @classmethod
     def at(cls, path: Path) -> Journal:
@@ -75,19 +112,18 @@ class Journal:
         """
         fresh: list[bool] = []
         source = iter(events)
+        insert = _INSERT[self._dialect]
         try:
-            with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+            with self._writing() as connection:
                 while chunk := list(islice(source, CHUNK)):
-                    ids = [one.id for one in chunk]
-                    known = set(connection.scalars(select(_events.c.id).where(_events.c.id.in_(ids))))
-                    rows: list[dict[str, Any]] = []
+                    rows: dict[str, dict[str, Any]] = {}
                     for one in chunk:
-                        fresh.append(one.id not in known)
-                        if fresh[-1]:
-                            known.add(one.id)
-                            rows.append(_row(one))
-                    if rows:
-                        connection.execute(insert_into(_events), rows)
+                        if one.id not in rows:
+                            rows[one.id] = _row(one)
+                    new = set(connection.scalars(insert, list(rows.values())))
+                    for one in chunk:
+                        fresh.append(one.id in new)
+                        new.discard(one.id)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to write: {problem.orig}; nothing of this was kept") from None
         return fresh
@@ -122,6 +158,53 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
+    def forget(self, user: str) -> int:
+        """Delete all that is kept of one person; how many events that were.
+
+        Their rankings, their interactions, what is known of them, and interactions that name no user but answer one of
+        their rankings. The space is given back, so that nothing stays readable in the file.
+        """
+        own = select(_events.c.id).where(_events.c.person == user, _events.c.kind == "ranking")
+        try:
+            with self._writing() as connection:
+                rankings = set(connection.scalars(own))
+                nameless = select(_events.c.id, _events.c.body).where(
+                    _events.c.kind == "interaction", _events.c.person.is_(None)
+                )
+                answers = [
+                    one
+                    for one, body in connection.execute(nameless.execution_options(yield_per=CHUNK))
+                    if rankings and json.loads(body).get("ranking") in rankings
+                ]
+                gone = connection.execute(delete(_events).where(_events.c.person == user)).rowcount
+                for first in range(0, len(answers), 500):
+                    chosen = _events.c.id.in_(answers[first : first + 500])
+                    gone += connection.execute(delete(_events).where(chosen)).rowcount
+        except DBAPIError as problem:
+            raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
+        self._give_back()
+        return int(gone)
+
+    def retain(self, since: int) -> int:
+        """Delete rankings and interactions with timestamps before `since` (epoch milliseconds); how many.
+
+        Item and user events stay: they are what the catalogue is made of.
+        """
+        old = (_events.c.timestamp < since, or_(_events.c.kind == "ranking", _events.c.kind == "interaction"))
+        try:
+            with self._writing() as connection:
+                gone = connection.execute(delete(_events).where(*old)).rowcount
+        except DBAPIError as problem:
+            raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
+        self._give_back()
+        return int(gone)
+
+    @property
+    def last(self) -> int:
+        """The offset of the latest event, 0 where there is none."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(select(func.max(_events.c.offset))) or 0)
+
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
@@ -131,15 +214,31 @@ class Journal:
         """The SQLAlchemy engine behind it."""
         return self._engine
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction that no other writer is in."""
+        with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+            if self._dialect == "postgresql":
+                connection.execute(_TURN)
+            yield connection
+
+    def _give_back(self) -> None:
+        """Let the database overwrite what was deleted."""
+        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql("VACUUM")
+            if self._dialect == "sqlite":
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
 
 def _row(one: Event) -> dict[str, Any]:
     body = to_dict(one)
     try:
         parse(body)  # what no reader could take must not be written: it would bar the way to all that comes after it
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        written = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as problem:
         raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing of this was kept") from None
-    return {"id": one.id, "kind": body["event"], "timestamp": one.timestamp, "body": text}
+    person = body.get("user")
+    return {"id": one.id, "kind": body["event"], "timestamp": one.timestamp, "person": person, "body": written}
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
@@ -152,5 +251,8 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     # a deferred transaction that turns from reading to writing can fail where another process writes
-    writing = connection.get_execution_options().get("writing", False)
+    options = connection.get_execution_options()
+    if options.get("isolation_level") == "AUTOCOMMIT":
+        return
+    writing = options.get("writing", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events import Event, InteractionEvent, RankingEvent
+from engine.events import Event, InteractionEvent, RankingEvent, known_from
 from engine.ids import Ids
 from engine.types import NOBODY, Offsets, Rows, Times
 
@@ -99,13 +99,18 @@ class Log:
 
 
 def columns(events: Iterable[Event], items: Ids, people: Ids | None = None) -> Log:
-    """The log in these events (item and user events are passed over), sorted by time; ties keep their order."""
+    """The log in these events (item and user events are passed over), in the order in which a feed could know of them.
+
+    That is by `received`, or by timestamp where an event was imported; ties keep their order. So an event that came
+    late to the live service stands where it came in, as it did for the feeds of that time, and its own timestamp still
+    says how far it has decayed; an imported log is in order of time, whatever the order of its file.
+    """
     people = Ids() if people is None else people
     types = Ids([HISTORY])
     happened: list[InteractionEvent | RankingEvent] = [
         event for event in events if isinstance(event, InteractionEvent | RankingEvent)
     ]
-    happened.sort(key=lambda event: event.timestamp)
+    happened.sort(key=known_from)
     touched = [event for event in happened if isinstance(event, InteractionEvent)]
     shown = [event for event in happened if isinstance(event, RankingEvent)]
     rankings = _rankings(shown, items, people)

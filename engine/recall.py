@@ -14,6 +14,8 @@ from engine.space import Space
 from engine.types import NOBODY, Candidates, Filters, Request, Rows, Scores, Vector, no_rows
 
 MAX_CANDIDATES = 1_000
+SMALL = 5_000
+"""Items: a catalogue of up to this many is looked through whole, which costs less than a walk through trees."""
 
 
 def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None:
@@ -38,13 +40,21 @@ class EmbeddingRetriever:
     name = "embedding"
 
     def __init__(
-        self, catalogue: Catalogue, space: Space, index: VectorIndex, exact: ExactIndex, query_share: float = 0.7
+        self,
+        catalogue: Catalogue,
+        space: Space,
+        index: VectorIndex,
+        exact: ExactIndex,
+        query_share: float = 0.7,
+        small: int = SMALL,
     ) -> None:
+        """small: up to this many items the exact index is asked, whatever the other is."""
         self._catalogue = catalogue
         self._space = space
         self._index = index
         self._exact = exact
         self._query_share = query_share
+        self._small = small
 
     def vector(self, request: Request) -> Vector:
         """The request's vector (d,); zeros where neither a person's history nor a query says anything."""
@@ -65,6 +75,10 @@ class EmbeddingRetriever:
         return Candidates(rows, scores, self.name)
 
     def _search(self, vector: Vector, mask: NDArray[np.bool_] | None, k: int) -> tuple[Rows, Scores]:
+        if len(self._catalogue) <= self._small:
+            if mask is None:
+                return self._exact.search(vector, k)
+            return self._exact.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
         if mask is None:
             return self._index.search(vector, k)
         passing = int(np.count_nonzero(mask))

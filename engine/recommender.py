@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class Recommender:
         self._journal = journal
         self._embed = embed
         self._lock = threading.RLock()
+        self._latest = 0
 
     def recommend(
         self,
@@ -65,22 +66,24 @@ class Recommender:
 
         history: item ids, latest first, in place of what is known of the person; unknown ids are passed over.
         """
-        at = round(at * 1000) / 1000  # as it is logged, so that a replay reads the state at the very same moment
         vector = self._embed(query) if query and self._embed else None  # slow, so before anybody has to wait
         with self._lock:
+            moment = self._moment(at)
+            at = moment / 1000  # as it is logged, so that a replay reads the state at the very same moment
             request = self._request(at, user, query, vector, history, filters or FilterIds())
             ranking = self.pipeline.run(request)
-            event = self._event(ranking_id, at, user, query, history, surface, ranking, n)
+            event = self._event(ranking_id, moment, user, query, history, surface, ranking, n)
             if event.items:
-                self.record([event])
+                self._record([event])
         return event
 
     def _event(
-        self, ranking_id: str, at: float, user: str | None, query: str, history: Sequence[str] | None,
+        self, ranking_id: str, moment: int, user: str | None, query: str, history: Sequence[str] | None,
         surface: str | None, ranking: Ranking, n: int,
     ) -> RankingEvent:  # fmt: skip
         shown = ranking.rows[:n]
         extra = {
+            "positions": list(range(1, len(shown) + 1)),
             "scores": [float(score) for score in ranking.scores[:n]],
             "bundle": self.pipeline.bundle,
             "features": stored_features(self.pipeline.featurizer.fingerprint, ranking.features[:n]),
@@ -89,20 +92,32 @@ class Recommender:
         asked = ({"query": query} if query else {}) | ({} if history is None else {"history": list(history)})
         return RankingEvent(
             id=ranking_id,
-            timestamp=round(at * 1000),
+            timestamp=moment,
             items=tuple(self.catalogue.ids.names(shown)),
             user=user,
             fields={"source": ranking.source, **asked},
             extra=extra,
         )
 
-    def record(self, events: Sequence[Event]) -> list[bool]:
-        """Write events to the journal, then learn from those that were new; True for each of these."""
+    def record(self, events: Sequence[Event], at: float) -> list[bool]:
+        """Write events that came in at `at` (unix seconds) to the journal, then learn from those that were new.
+
+        True for each of these. What an event says of its own arrival is replaced.
+        """
         with self._lock:
-            fresh = self._journal.append(events)
-            new = [event for event, is_new in zip(events, fresh, strict=True) if is_new]
-            self._state.advance(columns(new, self.catalogue.ids, self._people))
+            moment = self._moment(at)
+            return self._record([replace(event, received=moment) for event in events])
+
+    def _record(self, events: Sequence[Event]) -> list[bool]:
+        fresh = self._journal.append(events)
+        new = [event for event, is_new in zip(events, fresh, strict=True) if is_new]
+        self._state.advance(columns(new, self.catalogue.ids, self._people))
         return fresh
+
+    def _moment(self, at: float) -> int:
+        """Epoch milliseconds, never less than the last one: by them a replay puts what happened in order."""
+        self._latest = max(self._latest, round(at * 1000))
+        return self._latest
 
     def _request(
         self, at: float, user: str | None, query: str, vector: Vector | None, history: Sequence[str] | None,

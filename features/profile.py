@@ -49,13 +49,9 @@ def category_scores(codes: NDArray[np.int32], bounds: Offsets, shares: Vector, b
 
 def distances(values: Scores, batch: Batch, decay: float) -> Matrix:
     """(N, 2) a statistic of the candidate, and its distance to the decayed mean of the person's latest touches."""
-    known = batch.history >= 0
-    own = np.where(known, values[batch.history], np.nan).astype(np.float32)
-    weights = np.where(np.isnan(own), 0, np.power(decay, np.arange(own.shape[1]))).astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        mean = (np.nan_to_num(own) * weights).sum(axis=1) / weights.sum(axis=1)
-    value = np.where(batch.rows >= 0, values[batch.rows], np.nan)
-    return np.stack([value, value - mean[batch.groups]], axis=1).astype(np.float32)
+    out = np.full((len(batch.rows), 2), np.nan, np.float32)
+    _distances(values, batch.rows, batch.offsets, batch.history, decay, out)
+    return out
 
 
 @compiled_sums
@@ -66,6 +62,19 @@ def _dot(a: Vector, b: Vector) -> np.float32:
     return total
 
 
+@compiled_sums
+def _four_dots(a: Vector, rows: Matrix, places: Rows, out: Vector) -> None:
+    """Of one vector with four rows: it is read once, and each sum is added up in the same order as any other."""
+    b0, b1, b2, b3 = rows[places[0]], rows[places[1]], rows[places[2]], rows[places[3]]
+    s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+    for d in range(len(a)):
+        s0 += a[d] * b0[d]
+        s1 += a[d] * b1[d]
+        s2 += a[d] * b2[d]
+        s3 += a[d] * b3[d]
+    out[0], out[1], out[2], out[3] = s0, s1, s2, s3
+
+
 @compiled
 def _vector_scores(
     sources: Matrix, targets: Matrix, rows: Rows, offsets: Offsets, history: Rows,
@@ -74,6 +83,8 @@ def _vector_scores(
     n_decays = len(decays)
     profile = np.empty((n_decays, sources.shape[1]), np.float32)
     top = np.empty(TOP, np.float32)
+    four = np.empty(4, np.int32)
+    scores = np.empty((n_decays + history.shape[1], 4), np.float32)
     for request in range(len(offsets) - 1):
         touched = 0
         profile[:] = 0
@@ -89,27 +100,33 @@ def _vector_scores(
         for k in range(n_decays):
             length = np.sqrt(_dot(profile[k], profile[k]))
             profile[k] /= length if length > 0 else np.float32(np.nan)
-        for place in range(offsets[request], offsets[request + 1]):
-            if rows[place] < 0:
-                continue
-            target = targets[rows[place]]
+        first, stop = offsets[request], offsets[request + 1]
+        for start in range(first, stop, 4):
+            for i in range(4):  # the last row stands in where there are fewer than four
+                four[i] = max(rows[min(start + i, stop - 1)], 0)
             for k in range(n_decays):
-                out[place, k] = _dot(profile[k], target)
-            top[:] = -2
+                _four_dots(profile[k], targets, four, scores[k])
             for slot in range(touched):
-                score = _dot(sources[history[request, slot]], target)
-                if slot == 0:
-                    out[place, n_decays] = score
-                rank = TOP
-                while rank > 0 and score > top[rank - 1]:
+                _four_dots(sources[history[request, slot]], targets, four, scores[n_decays + slot])
+            for i in range(min(4, stop - start)):
+                place = start + i
+                if rows[place] < 0:
+                    continue
+                for k in range(n_decays + 1):  # the latest touch comes right after the decays
+                    out[place, k] = scores[k, i]
+                top[:] = -2
+                for slot in range(touched):
+                    score = scores[n_decays + slot, i]
+                    rank = TOP
+                    while rank > 0 and score > top[rank - 1]:
+                        if rank < TOP:
+                            top[rank] = top[rank - 1]
+                        rank -= 1
                     if rank < TOP:
-                        top[rank] = top[rank - 1]
-                    rank -= 1
-                if rank < TOP:
-                    top[rank] = score
-            out[place, n_decays + 1] = top[0]
-            kept = min(touched, TOP)
-            out[place, n_decays + 2] = top[:kept].sum() / kept
+                        top[rank] = score
+                out[place, n_decays + 1] = top[0]
+                kept = min(touched, TOP)
+                out[place, n_decays + 2] = top[:kept].sum() / kept
 
 
 @compiled
@@ -117,28 +134,37 @@ def _table_scores(
     bounds: Offsets, columns: Rows, values: Scores, rows: Rows, offsets: Offsets, history: Rows,
     decays: NDArray[np.float64], depths: NDArray[np.int64], out: Matrix,
 ) -> None:  # fmt: skip
-    sums = np.zeros(len(bounds) - 1, np.float32)
+    place_of = np.full(len(bounds) - 1, -1, np.int64)
+    weights = np.empty(len(decays), np.float32)
     for request in range(len(offsets) - 1):
         if history[request, 0] < 0:
             continue
-        for k in range(len(decays)):
-            weight = np.float32(1)
-            for slot in range(min(depths[k], history.shape[1])):
-                touched = history[request, slot]
-                if touched < 0:
-                    break
-                for entry in range(bounds[touched], bounds[touched + 1]):
-                    sums[columns[entry]] += values[entry] * weight
-                weight *= np.float32(decays[k])
-            for place in range(offsets[request], offsets[request + 1]):
-                if rows[place] >= 0:
-                    out[place, k] = sums[rows[place]]
-            for slot in range(min(depths[k], history.shape[1])):
-                touched = history[request, slot]
-                if touched < 0:
-                    break
-                for entry in range(bounds[touched], bounds[touched + 1]):
-                    sums[columns[entry]] = 0
+        first, stop = offsets[request], offsets[request + 1]
+        for place in range(first, stop):
+            if rows[place] >= 0:
+                place_of[rows[place]] = place
+                out[place] = 0
+        weights[:] = 1
+        for slot in range(min(depths.max(), history.shape[1])):
+            touched = history[request, slot]
+            if touched < 0:
+                break
+            for k in range(len(decays)):
+                if slot >= depths[k]:
+                    weights[k] = 0
+            for entry in range(bounds[touched], bounds[touched + 1]):
+                place = place_of[columns[entry]]
+                if place >= 0:
+                    for k in range(len(decays)):
+                        out[place, k] += values[entry] * weights[k]
+            for k in range(len(decays)):
+                weights[k] *= np.float32(decays[k])
+        for place in range(first, stop):
+            if rows[place] >= 0:
+                out[place] = out[place_of[rows[place]]]  # an item may stand in a request twice
+        for place in range(first, stop):
+            if rows[place] >= 0:
+                place_of[rows[place]] = -1
 
 
 @compiled
@@ -180,3 +206,22 @@ def _category_scores(
             out[place, 0] = share / size
             out[place, 1] = recent / size
             out[place, 2] = lift / size
+
+
+@compiled
+def _distances(values: Scores, rows: Rows, offsets: Offsets, history: Rows, decay: float, out: Matrix) -> None:
+    for request in range(len(offsets) - 1):
+        total, weights, weight = np.float32(0), np.float32(0), np.float32(1)
+        for slot in range(history.shape[1]):
+            touched = history[request, slot]
+            if touched < 0:
+                break
+            if not np.isnan(values[touched]):
+                total += weight * values[touched]
+                weights += weight
+            weight *= np.float32(decay)
+        mean = total / weights if weights > 0 else np.float32(np.nan)
+        for place in range(offsets[request], offsets[request + 1]):
+            if rows[place] >= 0:
+                out[place, 0] = values[rows[place]]
+                out[place, 1] = values[rows[place]] - mean

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import postgres
 import pytest
 import toyworld
 from click.testing import CliRunner
@@ -29,6 +30,16 @@ def sample_data() -> Callable[[str], Path]:
         return path
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL server; the test skips where none is installed."""
+    folder = postgres.programs()
+    if folder is None:
+        pytest.skip("no PostgreSQL server on this machine; install one, such as Debian's package postgresql")
+    with postgres.server(folder) as url:
+        yield url
 
 
 def feedrank(home: Path, *arguments: object, code: int = 0) -> str:

@@ -1,19 +1,18 @@
 """Appends events to a journal from a process of its own; says `ready`, waits for a line, prints what was acknowledged.
 
-Arguments: the file, the prefix of the ids, how many events, how many an append; each offers a shared one too.
+Arguments: the URL of the journal, the prefix of the ids, how many events, how many an append; each offers a shared one.
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from engine.events import Event, ItemEvent
 from engine.journal import Journal
 
 
-def main(path: str, prefix: str, events: int, step: int) -> None:
-    journal = Journal.at(Path(path))
+def main(url: str, prefix: str, events: int, step: int) -> None:
+    journal = Journal(url)
     print("ready", flush=True)
     sys.stdin.readline()
     for start in range(0, events, step):

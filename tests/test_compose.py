@@ -76,7 +76,7 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
     late = {"event": "item", "id": "late", "timestamp": toyworld.END, "item": "new",
             "fields": [{"name": "title", "value": "the rover book"}]}  # fmt: skip
     click = {"event": "interaction", "id": "c", "timestamp": toyworld.END, "item": "new", "type": "click", "user": "p0"}
-    assert recommender.record([parse(late), parse(click)]) == [True, True]
+    assert recommender.record([parse(late), parse(click)], toyworld.END / 1000 + 5) == [True, True]
     assert "new" not in recommender.recommend("r1", 2e9, "p0", n=100).items
     made = compose.material(place, settings)
     compose.save(place, settings, "next", compose.index_only(made, settings), None, {})

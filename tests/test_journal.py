@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from engine import journal as journal_module
 from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
@@ -21,9 +23,23 @@ from engine.journal import Journal, JournalError
 from engine.testing import check_event_log, toy_events
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a journal in which nothing is yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'journal.db'}"
+    server: str = request.getfixturevalue("postgresql")
+    schema = f"s{uuid.uuid4().hex}"
+    engine = create_engine(server)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    engine.dispose()
+    return f"{server}&options=-csearch_path%3D{schema}"
+
+
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal.at(tmp_path / "data" / "journal.db")
+def journal(url: str) -> Iterator[Journal]:
+    journal = Journal(url)
     yield journal
     journal.close()
 
@@ -36,8 +52,8 @@ def ids(journal: Journal, kind: str | None = None) -> list[str]:
     return [event.id for event in journal.events(kind)]
 
 
-def test_the_shipped_checks(tmp_path: Path) -> None:
-    check_event_log(lambda: Journal.at(tmp_path / "journal.db"))
+def test_the_shipped_checks(url: str) -> None:
+    check_event_log(lambda: Journal(url))
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5_000])
@@ -126,10 +142,10 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         Journal.at(tmp_path / "folder")
 
 
-def writer(path: Path, prefix: str, events: int, step: int) -> subprocess.Popen[str]:
+def writer(url: str, prefix: str, events: int, step: int) -> subprocess.Popen[str]:
     script = Path(__file__).with_name("journal_writer.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), str(path), prefix, str(events), str(step)],
+        [sys.executable, str(script), url, prefix, str(events), str(step)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -141,16 +157,15 @@ def writer(path: Path, prefix: str, events: int, step: int) -> subprocess.Popen[
     return process
 
 
-def test_two_processes_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    writers = [writer(path, prefix, 300, 3) for prefix in "ab"]
+def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
+    writers = [writer(url, prefix, 300, 3) for prefix in "ab"]
     for process in writers:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     said = [process.communicate(timeout=60)[0].split() for process in writers]
     assert [process.returncode for process in writers] == [0, 0]
-    journal = Journal.at(path)
+    journal = Journal(url)
     found = ids(journal)
     shared = [f"shared {n}" for n in range(100)]
     assert sorted(found) == sorted([f"{prefix}{n}" for prefix in "ab" for n in range(300)] + shared)
@@ -161,10 +176,9 @@ def test_two_processes_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_what_a_killed_process_had_acknowledged_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
+def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
     for round_, acknowledgements in enumerate((1, 5, 20)):
-        process = writer(path, f"{round_}:", 1_000_000, 7)
+        process = writer(url, f"{round_}:", 1_000_000, 7)
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("go\n")
@@ -178,10 +192,76 @@ def test_what_a_killed_process_had_acknowledged_is_there(tmp_path: Path) -> None
         process.stdout.close()
         whole = [line for line in said if len(line.split()) == 2]
         acknowledged = int(whole[-1].split()[0]) if whole else acknowledgements * 7
-        journal = Journal.at(path)
+        journal = Journal(url)
         own = [int(name.partition(":")[2]) for name in ids(journal) if name.startswith(f"{round_}:")]
         assert len(own) >= acknowledged
         assert own == list(range(len(own)))
         assert len(own) % 7 == 0  # all of an append or nothing
         assert journal.append([item(f"after {round_}")]) == [True]
         journal.close()
+
+
+def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
+    kept: list[Event] = [
+        item("i"),
+        UserEvent("u bob", 0, "bob"),
+        RankingEvent("r bob", 1, ("a",), "bob"),
+        InteractionEvent("c bob", 2, "a", "click", user="bob"),
+        InteractionEvent("nameless", 2, "a", "click", "r bob"),
+    ]
+    secret: list[Event] = [
+        UserEvent("u ann", 0, "ann", {"city": "Xanadu-marker"}),
+        RankingEvent("r ann", 1, ("a", "b"), "ann"),
+        InteractionEvent("c ann", 2, "a", "click", "r ann", "ann"),
+        InteractionEvent("nameless answer", 3, "b", "click", "r ann"),
+    ]
+    journal.append([*kept[:2], *secret, *kept[2:]])
+    before = journal.last
+    assert journal.forget("ann") == 4
+    assert journal.forget("ann") == 0
+    assert list(journal.events()) == kept
+    if url.startswith("sqlite"):
+        files = Path(url.removeprefix("sqlite:///")).parent.glob("journal.db*")
+        assert not any(b"Xanadu-marker" in file.read_bytes() for file in files)
+    journal.append([item("later")])
+    assert journal.last > before
+
+
+def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
+    journal.append(
+        [
+            item("i", 1), UserEvent("u", 1, "ann"), RankingEvent("r1", 5, ("a",)), RankingEvent("r2", 9, ("a",)),
+            InteractionEvent("c1", 7, "a", "click"), InteractionEvent("c2", 8, "a", "click"),
+        ]
+    )  # fmt: skip
+    assert journal.retain(8) == 2
+    assert ids(journal) == ["i", "u", "r2", "c2"]
+
+
+def test_offsets_are_never_given_twice(journal: Journal) -> None:
+    journal.append([item("a"), InteractionEvent("b", 0, "x", "click", user="ann")])
+    last = journal.last
+    journal.forget("ann")
+    journal.append([item("c")])
+    assert [event.id for _, event in journal.read(since=last)] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mysql://host/name", "wants the driver MySQLdb|can't be used"),
+        ("nonsense", "can't be used: Could not parse"),
+        ("nosuch://host/name", "can't be used: Can't load plugin"),
+    ],
+)
+def test_a_url_that_can_not_be_used_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(JournalError, match=reason):
+        Journal(url)
+
+
+def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.db'}"
+    with create_engine(url).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE events (id TEXT, kind TEXT)")
+    with pytest.raises(JournalError, match="made by another version: it lacks body, offset, person, timestamp"):
+        Journal(url)

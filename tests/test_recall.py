@@ -37,7 +37,7 @@ def codes_of(categories: list[int]) -> Rows:
 
 
 def retriever(index: ExactIndex | AnnoyIndex = EXACT, query_share: float = 0.7) -> EmbeddingRetriever:
-    return EmbeddingRetriever(CATALOGUE, SPACE, index, EXACT, query_share)
+    return EmbeddingRetriever(CATALOGUE, SPACE, index, EXACT, query_share, small=0)
 
 
 def popular() -> PopularRetriever:
@@ -108,7 +108,7 @@ def test_an_index_that_misses_some_is_asked_for_more() -> None:
             rows, scores = EXACT.search(vector, k)
             return rows[::2], scores[::2]
 
-    source = EmbeddingRetriever(CATALOGUE, SPACE, Lossy(), EXACT)
+    source = EmbeddingRetriever(CATALOGUE, SPACE, Lossy(), EXACT, small=0)
     for k in (5, 10, 40, 119):
         found = source.retrieve(request([3], deny=[8, 9]), k)
         assert len(found.rows) == min(k, ITEMS - 2)
@@ -121,7 +121,7 @@ def test_the_shipped_checks(tmp_path: Path) -> None:
 
     def build(catalogue: Catalogue, space_of: Space) -> EmbeddingRetriever:
         exact = ExactIndex(vectors)
-        return EmbeddingRetriever(catalogue, space_of, AnnoyIndex.build(tmp_path / "toy.ann", vectors), exact)
+        return EmbeddingRetriever(catalogue, space_of, AnnoyIndex.build(tmp_path / "toy.ann", vectors), exact, small=0)
 
     # the person stands a third of a step beyond the item touched last, so that no two items are equally near
     steps = np.vstack([vectors[1:], vectors[-1:]])

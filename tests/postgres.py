@@ -1,0 +1,50 @@
+"""A PostgreSQL server of one's own for the tests: in a temporary folder, on a socket there, gone when they end."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from urllib.parse import quote
+
+SERVERS = "/usr/lib/postgresql"
+"""Where Debian puts what it does not put on the path."""
+
+
+def programs() -> Path | None:
+    """The folder of initdb and pg_ctl; None where no server is installed."""
+    places = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
+    places += sorted(Path(SERVERS).glob("*/bin"), reverse=True)
+    return next((place for place in places if (place / "initdb").exists()), None)
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """The URL of a server that is up within the block; `folder` is what initdb and pg_ctl are in."""
+    work = Path(mkdtemp(prefix="feedrank-pg-"))  # a short path: a socket's may have 107 characters
+    data = work / "data"
+    as_user: list[str] = []
+    name = pwd.getpwuid(os.getuid()).pw_name
+    if os.getuid() == 0:  # the server refuses to run as root
+        name = "postgres"
+        shutil.chown(work, name)
+        as_user = ["runuser", "-u", name, "--"]
+
+    def run(*command: str) -> None:
+        subprocess.run([*as_user, *command], cwd=work, check=True, capture_output=True, timeout=60)
+
+    try:
+        run(str(folder / "initdb"), "-D", str(data), "-U", "feedrank", "--auth=trust", "-E", "UTF8", "--no-sync")
+        options = f"-k {work} -c listen_addresses=''"
+        run(str(folder / "pg_ctl"), "-D", str(data), "-w", "-l", str(work / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg://feedrank@/postgres?host={quote(str(work))}"
+        finally:
+            run(str(folder / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
