@@ -18,7 +18,7 @@ from engine.indexes import ExactIndex
 from engine.log import Log, columns
 from engine.pipeline import Pipeline
 from engine.protocols import Ranker, VectorIndex
-from engine.recall import EmbeddingRetriever, FirstOf, PopularRetriever
+from engine.recall import SMALL, EmbeddingRetriever, FirstOf, PopularRetriever
 from engine.recommender import Recommender
 from engine.types import Matrix, Scores, Vector
 from features.bm25 import TermWeights
@@ -161,6 +161,7 @@ def pipeline(opened: bundle.Bundle, config: Config, state: BehaviouralState, ran
         vector_index(opened, config.index, exact),
         exact,
         config.recall.query_share,
+        SMALL if config.index.kind == "annoy" else 0,
     )
     retriever = FirstOf([found, PopularRetriever(knowledge.catalogue, state.popularity)])
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name)

@@ -106,6 +106,19 @@ class Catalogue:
         codes = self.category_codes[self.category_offsets[row] : self.category_offsets[row + 1]]
         return self.categories.names(codes)
 
+    def codes(self, field: str) -> tuple[NDArray[np.int32], Offsets]:
+        """Codes of the values of any field, flattened, an item's own each once, and their (n + 1) bounds."""
+        if field == "category":
+            return self.category_codes, self.category_offsets
+        values = Ids()
+        codes: list[int] = []
+        bounds = [0]
+        for row in range(len(self)):
+            named = self.tags[row] if field == "tags" else _strings(self.fields[row].get(field))
+            codes += dict.fromkeys(values.add(name) for name in named)
+            bounds.append(len(codes))
+        return np.array(codes, np.int32), np.array(bounds, np.int64)
+
     def documents(self, parts: Sequence[str] = ("title", "text", "category")) -> list[str]:
         """(n,) the text of each item: the parts that are there, joined by '. '.
 

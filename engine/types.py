@@ -104,11 +104,13 @@ class Batch:
     since_touch: Scores
     """(N,) seconds since anybody touched the item, NaN where nobody has."""
     counters: Matrix
-    """(N, C) decayed counters, in the order of the state's declared names."""
+    """(N, C) decayed counters: shown and touched, of the item, its categories and everything."""
     queries: tuple[str, ...] = ()
     """(R,) request texts; empty tuple: no request has one."""
     query_vectors: Matrix | None = None
     """(R, text dimensions); rows of NaN where a request has no query."""
+    declared: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """(N, D) the parts of the counters that the config declares; (0, 0): none are declared."""
 
     def __post_init__(self) -> None:
         requests, rows = len(self.at), len(self.rows)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from engine.catalogue import Catalogue
 from engine.space import Space
 from engine.types import Batch, Matrix, Scores, Vector
+from features import declared
 from features.context import places, standings
 from features.counters import SMOOTHING, rates
 from features.items import ItemKnowledge
@@ -43,7 +44,8 @@ class FeatureSettings:
     """Which families of features there are."""
 
     families: tuple[str, ...] = (
-        "recall", "bm25", "vectors", "tables", "rates", "ages", "categories", "statistics", "person", "standings",
+        "recall", "bm25", "vectors", "tables", "rates", "ages", "categories", "statistics", "declared",
+        "person", "standings",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -72,7 +74,7 @@ class FeatureBuilder:
         """Digest of the ordered feature names and of the settings they are made with."""
         settled = [
             self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS, RECENT,
-            BM25_LATEST, SMOOTHING, TOP,
+            BM25_LATEST, SMOOTHING, TOP, [asdict(counter) for counter in self.spec.counters],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(settled).encode()).hexdigest()[:16]
 
@@ -159,6 +161,10 @@ def _statistics(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     return columns
 
 
+def _declared(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    return declared.features(batch, builder.spec.counters)
+
+
 def _person(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
     """The same for all candidates of a request: what the other features are to be read against."""
     since = (batch.at - batch.history_at[:, 0]) / 60 if batch.history_at.shape[1] else np.full(len(batch.at), np.nan)
@@ -190,6 +196,7 @@ FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
     "ages": _ages,
     "categories": _categories,
     "statistics": _statistics,
+    "declared": _declared,
     "person": _person,
     "standings": _standings,
 }
@@ -231,4 +238,5 @@ def _empty_batch(spec: StateSpec) -> Batch:
         age=nothing,
         since_touch=nothing,
         counters=np.empty((0, spec.width), np.float32),
+        declared=np.empty((0, declared.width(spec.counters)), np.float32),
     )

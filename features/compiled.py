@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,3 +24,10 @@ def compiled_sums(function: Callable[P, T]) -> Callable[P, T]:
     The order depends on the length of the sum alone, so the same numbers give the same bits in any batch.
     """
     return cast(Callable[P, T], numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
+
+
+def grown(array: NDArray[Any], length: int) -> NDArray[Any]:
+    """A copy with zeros after it, which take no memory until something is written to them."""
+    larger = np.zeros((length, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.types import Batch, Matrix, Offsets, Scores
 from features.compiled import compiled
+from features.declared import label
 from features.kernel import KINDS
 from features.state import ENTITIES, StateSpec
 
@@ -27,13 +28,6 @@ def rates(batch: Batch, spec: StateSpec) -> dict[str, Scores]:
     first = np.array([[spec.column(entity, kind, halves[0]) for kind in KINDS] for entity in ENTITIES])
     _rates(batch.counters, first, halves.index(min(halves)), halves.index(max(halves)), day, week, out)
     return {name: out[:, place] for place, name in enumerate(names)}
-
-
-def label(half_life_h: float) -> str:
-    """A half-life as it stands in feature names: 6h, 7d, all."""
-    if np.isinf(half_life_h):
-        return "all"
-    return f"{half_life_h / 24:g}d" if half_life_h >= 48 else f"{half_life_h:g}h"
 
 
 _A_HALF_LIFE = (

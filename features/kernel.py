@@ -1,9 +1,9 @@
 """The compiled kernel that advances and reads the behavioural state, for the live feed and for replay alike.
 
 Operations run in order. READ copies what is known out before anything later is observed: read before observe.
-Counters are exponentially decayed sums: value(t) = sum over events of 2^(-(t - t_event) / half_life).
-Touches and shown items of a person stand in a chain of small blocks drawn from a shared pool, so that one person costs
-what their history costs.
+Counters are exponentially decayed sums: value(t) = sum over events of 2^(-(t - t_event) / half_life). They are kept as
+they would have been at a landmark in time: an event then costs one power a half-life, whatever it counts for, and a
+read one factor (Cormode et al., Forward Decay: A Practical Time Decay Model for Streaming Systems, 2009).
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Matrix, Offsets, Rows, Scores, Times
+from features import chains, keyed
+from features.chains import IMPRESSIONS, TOUCHES, Chains
 from features.compiled import compiled
+from features.keyed import WIDEST, Keyed
 
 SHOWN, TOUCHED, PRIOR, READ = 0, 1, 2, 3
 """Operation codes: items shown in a ranking; an item touched; one touched before the log began; a read."""
@@ -23,8 +26,6 @@ KINDS = ("shown", "share", "touched", "prior")
 _SHARE = 1
 _COLUMN = (0, 2, 3)
 """The place in KINDS that an operation code counts into."""
-BLOCK = 8
-"""Entries in a block of a chain."""
 SHOWN_DEPTH = 400
 """How many of the latest shown items a read looks through."""
 
@@ -34,28 +35,20 @@ class Tables(NamedTuple):
 
     rates: Times
     """(L,) decay a second of each half-life: ln 2 / half-life, 0 for none."""
+    landmarks: Times
+    """(L,) unix seconds that the counters are as of, NaN before the first event."""
     counts: Times
-    """(entities, kinds x L) decayed counters as of `counted_at`."""
-    counted_at: Times
-    """(entities,) unix seconds."""
+    """(entities, kinds, L) decayed counters as of the landmarks."""
     first_at: Times
     """(n,) when an item was first shown or touched in the log, NaN: never."""
     last_at: Times
     """(n,) when an item was last touched, NaN: never."""
+    now: Times
+    """(1,) unix seconds of the latest event: nothing is read as of before it."""
     category_codes: NDArray[np.int32]
     category_offsets: Offsets
-    tails: NDArray[np.int32]
-    """(people, 2) last block of the touched and of the shown chain, -1: none."""
-    lengths: NDArray[np.int64]
-    """(people, 2) entries in each chain."""
-    previous: NDArray[np.int32]
-    """(blocks,) the block before, -1: none."""
-    entries: Rows
-    """(blocks, BLOCK) item rows."""
-    times: Times
-    """(blocks, BLOCK) unix seconds."""
-    used: NDArray[np.int64]
-    """(1,) blocks in use."""
+    chains: Chains
+    keyed: Keyed
 
 
 class Ops(NamedTuple):
@@ -67,6 +60,8 @@ class Ops(NamedTuple):
     start: Offsets
     stop: Offsets
     rows: Rows
+    bits: NDArray[np.int64]
+    """(M,) which of the types that declared counters name it is of."""
 
 
 class Reads(NamedTuple):
@@ -79,150 +74,122 @@ class Reads(NamedTuple):
     age: Scores
     since_touch: Scores
     counters: Matrix
+    declared: Matrix
 
 
 @compiled
-def advance(tables: Tables, ops: Ops, reads: Reads) -> None:
-    """Run the operations in order. The pool must have room: one block an observed row is always enough."""
-    read = 0
-    line = 0
+def advance(tables: Tables, ops: Ops, first: int, last: int, reads: Reads, done: NDArray[np.int64]) -> None:
+    """Run operations [first, last) in order; `done` (2,) counts reads and their rows, from call to call.
+
+    There must be room for one block of a chain an observed row, and for the keys that it may make.
+    """
     items = len(tables.category_offsets) - 1
-    everything = len(tables.counted_at) - 1
-    for m in range(len(ops.code)):
+    everything = len(tables.counts) - 1
+    halves = len(tables.rates)
+    worth, kept = np.empty(halves), np.empty(halves)
+    lately, times = np.empty(SHOWN_DEPTH, np.int32), np.empty(SHOWN_DEPTH)
+    overall = np.empty(len(KINDS) * halves, np.float32)
+    for m in range(first, last):
         code, at, person = ops.code[m], ops.at[m], ops.person[m]
         if code == READ:
+            read, at = done[0], max(at, tables.now[0])
+            shown = 0
             if person >= 0:
-                _read_chain(tables, person, 0, reads.history[read], reads.history_at[read])
-                reads.touches[read] = tables.lengths[person, 0]
+                history, history_at = reads.history[read], reads.history_at[read]
+                chains.read(tables.chains, person, TOUCHES, items, history, history_at)
+                reads.touches[read] = tables.chains.lengths[person, TOUCHES]
+                shown = chains.read(tables.chains, person, IMPRESSIONS, items, lately, times)
+            _factors(tables, at, kept)
+            overall[:] = 0
+            _add_counters(tables.counts[everything], kept, overall)
             for place in range(ops.start[m], ops.stop[m]):
-                row = ops.rows[place]
-                if person >= 0 and row >= 0:
-                    reads.shown[line] = _times_shown(tables, person, row)
-                if row >= 0:
-                    _read_counters(tables, row, items, everything, at, reads.counters[line])
-                    reads.age[line] = at - tables.first_at[row]
-                    reads.since_touch[line] = at - tables.last_at[row]
-                line += 1
-            read += 1
+                row, line = ops.rows[place], done[1]
+                done[1] += 1
+                if row < 0:
+                    continue
+                if person >= 0:
+                    found = np.float32(0)
+                    for entry in range(shown):
+                        found += np.float32(lately[entry] == row)
+                    reads.shown[line] = found
+                out = reads.counters[line]
+                width = len(overall)
+                out[: 2 * width] = 0
+                _add_counters(tables.counts[row], kept, out[:width])
+                for c in range(tables.category_offsets[row], tables.category_offsets[row + 1]):
+                    _add_counters(tables.counts[items + tables.category_codes[c]], kept, out[width : 2 * width])
+                out[2 * width :] = overall
+                reads.age[line] = at - tables.first_at[row]
+                reads.since_touch[line] = at - tables.last_at[row]
+                if len(tables.keyed.counted):
+                    keyed.read(tables.keyed, row, person, at, reads.declared[line])
+            done[0] += 1
             continue
+        if not tables.now[0] >= at:
+            tables.now[0] = at
+        _worths(tables, at, worth)
         share = 1.0 / max(ops.stop[m] - ops.start[m], 1)
         for place in range(ops.start[m], ops.stop[m]):
             row = ops.rows[place]
             if row < 0:
                 continue
-            _count(tables, row, code, share, at)
-            _count(tables, everything, code, share, at)
+            _count(tables.counts[row], code, share, worth)
+            _count(tables.counts[everything], code, share, worth)
             for c in range(tables.category_offsets[row], tables.category_offsets[row + 1]):
-                _count(tables, items + tables.category_codes[c], code, share, at)
+                _count(tables.counts[items + tables.category_codes[c]], code, share, worth)
             if code != PRIOR and not tables.first_at[row] <= at:
                 tables.first_at[row] = at
             if code == TOUCHED and not tables.last_at[row] >= at:
                 tables.last_at[row] = at
             if person >= 0:
-                _append(tables, person, 1 if code == SHOWN else 0, row, at)
-
-
-@compiled
-def _count(tables: Tables, entity: int, code: int, share: float, at: float) -> None:
-    halves = len(tables.rates)
-    passed = at - tables.counted_at[entity]
-    if passed > 0:
-        tables.counted_at[entity] = at
-        for half in range(halves):
-            if tables.rates[half] > 0:
-                kept = np.exp(-passed * tables.rates[half])
-                for kind in range(len(KINDS)):
-                    tables.counts[entity, kind * halves + half] *= kept
-    for half in range(halves):
-        # an event that comes late counts as much as it would have kept by now
-        worth = np.exp(passed * tables.rates[half]) if passed < 0 else 1.0
-        tables.counts[entity, _COLUMN[code] * halves + half] += worth
-        if code == SHOWN:
-            tables.counts[entity, _SHARE * halves + half] += worth * share
-
-
-@compiled
-def _read_counters(tables: Tables, row: int, items: int, everything: int, at: float, out: Matrix) -> None:
-    width = tables.counts.shape[1]
-    for column in range(3 * width):
-        out[column] = 0.0
-    _add_counters(tables, row, at, out, 0)
-    for c in range(tables.category_offsets[row], tables.category_offsets[row + 1]):
-        _add_counters(tables, items + tables.category_codes[c], at, out, width)
-    _add_counters(tables, everything, at, out, 2 * width)
-
-
-@compiled
-def _add_counters(tables: Tables, entity: int, at: float, out: Matrix, first: int) -> None:
-    halves = len(tables.rates)
-    passed = max(at - tables.counted_at[entity], 0.0)
-    for half in range(halves):
-        kept = _kept(tables, half, passed)
-        for kind in range(len(KINDS)):
-            column = kind * halves + half
-            out[first + column] += tables.counts[entity, column] * kept
-
-
-@compiled
-def _kept(tables: Tables, half: int, passed: float) -> float:
-    """The share of a counter that is left: all without decay, also where nothing was counted and `passed` is inf."""
-    return float(np.exp(-passed * tables.rates[half])) if tables.rates[half] > 0 else 1.0
-
-
-@compiled
-def _append(tables: Tables, person: int, chain: int, row: int, at: float) -> None:
-    place = tables.lengths[person, chain] % BLOCK
-    if place == 0:
-        block = tables.used[0]
-        tables.used[0] += 1
-        tables.previous[block] = tables.tails[person, chain]
-        tables.tails[person, chain] = block
-    tail = tables.tails[person, chain]
-    tables.entries[tail, place] = row
-    tables.times[tail, place] = at
-    tables.lengths[person, chain] += 1
-
-
-@compiled
-def _read_chain(tables: Tables, person: int, chain: int, rows: Rows, times: Times) -> None:
-    left = min(tables.lengths[person, chain], len(rows))
-    block = tables.tails[person, chain]
-    place = (tables.lengths[person, chain] - 1) % BLOCK
-    for out in range(left):
-        rows[out] = tables.entries[block, place]
-        times[out] = tables.times[block, place]
-        place -= 1
-        if place < 0:
-            block = tables.previous[block]
-            place = BLOCK - 1
-
-
-@compiled
-def _times_shown(tables: Tables, person: int, row: int) -> float:
-    found = 0.0
-    left = min(tables.lengths[person, 1], SHOWN_DEPTH)
-    block = tables.tails[person, 1]
-    place = (tables.lengths[person, 1] - 1) % BLOCK
-    for _ in range(left):
-        if tables.entries[block, place] == row:
-            found += 1.0
-        place -= 1
-        if place < 0:
-            block = tables.previous[block]
-            place = BLOCK - 1
-    return found
-
-
-@compiled
-def chain(tables: Tables, person: int, rows: Rows, times: Times) -> None:
-    """The latest touches of a person, latest first, as many as fit."""
-    _read_chain(tables, person, 0, rows, times)
+                chains.add(tables.chains, person, IMPRESSIONS if code == SHOWN else TOUCHES, row, at, items)
+            if ops.bits[m]:
+                keyed.count(tables.keyed, row, person, ops.bits[m], at)
 
 
 @compiled
 def item_counts(tables: Tables, kind: int, half: int, at: float, out: Times) -> None:
     """(n,) one counter of every item as of `at`."""
-    halves = len(tables.rates)
+    kept = np.empty(len(tables.rates))
+    _factors(tables, max(at, tables.now[0]), kept)
     for row in range(len(out)):
-        passed = max(at - tables.counted_at[row], 0.0)
-        out[row] = tables.counts[row, kind * halves + half] * _kept(tables, half, passed)
+        out[row] = tables.counts[row, kind, half] * kept[half]
+
+
+@compiled
+def _worths(tables: Tables, at: float, worth: Times) -> None:
+    """(L,) what an event at `at` counts for as of the landmarks, which are moved where it would be too much."""
+    for half in range(len(worth)):
+        rate = tables.rates[half]
+        if np.isnan(tables.landmarks[half]):
+            tables.landmarks[half] = at
+        if rate * (at - tables.landmarks[half]) > WIDEST:
+            tables.counts[:, :, half] *= np.exp(-rate * (at - tables.landmarks[half]))
+            tables.landmarks[half] = at
+        worth[half] = np.exp(rate * (at - tables.landmarks[half]))
+
+
+@compiled
+def _factors(tables: Tables, at: float, kept: Times) -> None:
+    """(L,) from the landmarks to `at`."""
+    for half in range(len(kept)):
+        known = tables.rates[half] > 0 and not np.isnan(tables.landmarks[half])
+        kept[half] = np.exp(-tables.rates[half] * (at - tables.landmarks[half])) if known else 1.0
+
+
+@compiled
+def _count(counts: Times, code: int, share: float, worth: Times) -> None:
+    column = _COLUMN[code]
+    for half in range(len(worth)):
+        counts[column, half] += worth[half]
+    if code == SHOWN:
+        for half in range(len(worth)):
+            counts[_SHARE, half] += worth[half] * share
+
+
+@compiled
+def _add_counters(counts: Times, kept: Times, out: Scores) -> None:
+    halves = len(kept)
+    for kind in range(len(KINDS)):
+        for half in range(halves):
+            out[kind * halves + half] += counts[kind, half] * kept[half]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from engine.log import Log
 from engine.types import Offsets, Rows, Times
+from features.declared import IMPRESSION
 from features.kernel import PRIOR, READ, SHOWN, TOUCHED, Ops
 
 
@@ -27,11 +28,14 @@ class Moments:
         return len(self.before)
 
 
-def happenings(log: Log) -> Ops:
-    """The log's operations, one a happening, in order."""
+def happenings(log: Log, types: tuple[str, ...] = ()) -> Ops:
+    """The log's operations, one a happening, in order; `types`: those that declared counters name, bit by bit."""
     interactions, rankings = log.interactions, log.rankings
     singles = np.arange(len(interactions), dtype=np.int64)
     touches = np.where(log.is_history, PRIOR, TOUCHED)
+    bit_of = {kind: 1 << bit for bit, kind in enumerate(types)}
+    bits = np.array([bit_of.get(kind, 0) for kind in log.types], np.int64)
+    shown = np.full(len(rankings), bit_of.get(IMPRESSION, 0), np.int64)
     return Ops(
         code=np.concatenate([touches, np.full(len(rankings), SHOWN)]).astype(np.uint8)[log.order],
         at=log.at,
@@ -39,6 +43,7 @@ def happenings(log: Log) -> Ops:
         start=np.concatenate([singles, len(singles) + rankings.offsets[:-1]])[log.order],
         stop=np.concatenate([singles + 1, len(singles) + rankings.offsets[1:]])[log.order],
         rows=np.concatenate([interactions.item, rankings.rows]),
+        bits=np.concatenate([bits[interactions.type], shown])[log.order],
     )
 
 
@@ -54,4 +59,5 @@ def with_reads(ops: Ops, moments: Moments) -> Ops:
         start=np.insert(ops.start, moments.before, moments.offsets[:-1] + first),
         stop=np.insert(ops.stop, moments.before, moments.offsets[1:] + first),
         rows=np.concatenate([ops.rows, moments.rows]).astype(np.int32),
+        bits=np.insert(ops.bits, moments.before, 0),
     )

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
 from engine.log import Log
 from engine.types import NOBODY, Batch, Request, Rows, Scores, Times, no_rows
-from features.kernel import (
-    BLOCK,
-    KINDS,
-    READ,
-    Ops,
-    Reads,
-    Tables,
-    advance,
-    chain,
-    item_counts,
-)
-from features.replay import happenings
+from features import chains, declared, keyed
+from features.chains import TOUCHES, Chains
+from features.compiled import grown
+from features.declared import CounterSpec
+from features.kernel import KINDS, READ, Ops, Reads, Tables, advance, item_counts
+from features.keyed import Keyed
+from features.replay import Moments, happenings, with_reads
 
 HOUR = 3_600.0
 ENTITIES = ("item", "category", "all")
 """Whose counters a read gives: the candidate's, the sum over its categories', everything's."""
+CHUNK = 16_384
+"""Observed rows, about, that room is made for at a time."""
+MOST_SPARE = 1 << 20
+"""People, or blocks, that room is made for ahead of need: as many as there are, but no more than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,33 @@ class StateSpec:
     """Hours; infinity: never forgotten."""
     depth: int = 50
     """How many of a person's latest touches a read gives."""
+    counters: tuple[CounterSpec, ...] = ()
+    """Counters of one's own, beside those that are always kept."""
 
     def __post_init__(self) -> None:
         if not self.half_lives_h or min(self.half_lives_h) <= 0:
             raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
         if self.depth < 1:
             raise ValueError(f"depth is {self.depth}; expected at least 1")
+        declared.check(self.counters)
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> StateSpec:
+        """What `plain` was of."""
+
+        def hours(given: Sequence[str]) -> tuple[float, ...]:
+            return tuple(map(float, given))
+
+        counters = []
+        for one in plain["counters"]:
+            lists = {"half_lives_h": hours(one["half_lives_h"]), "types": tuple(one["types"]), "per": tuple(one["per"])}
+            counters.append(CounterSpec(**{**one, **lists}))
+        return cls(hours(plain["half_lives_h"]), plain["depth"], tuple(counters))
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready, half-lives as strings: infinity is one."""
+        counters = [{**asdict(one), "half_lives_h": [str(half) for half in one.half_lives_h]} for one in self.counters]
+        return {"half_lives_h": [str(half) for half in self.half_lives_h], "depth": self.depth, "counters": counters}
 
     def column(self, entity: str, kind: str, half_life_h: float) -> int:
         """The place of a counter in `Batch.counters`."""
@@ -62,40 +84,42 @@ class BehaviouralState:
         entities = len(catalogue) + len(catalogue.categories) + 1
         halves = np.array(self.spec.half_lives_h)
         self._items = len(catalogue)
+        self._types = declared.types_of(self.spec.counters)
+        found = declared.keyed(self.spec.counters, catalogue)
+        self._keys_an_event = declared.keys_an_event(self.spec.counters, found)
         self._tables = Tables(
             rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * HOUR)),
-            counts=np.zeros((entities, len(KINDS) * len(halves))),
-            counted_at=np.full(entities, -np.inf),
+            landmarks=np.full(len(halves), np.nan),
+            counts=np.zeros((entities, len(KINDS), len(halves))),
             first_at=np.full(len(catalogue), np.nan),
             last_at=np.full(len(catalogue), np.nan),
+            now=np.full(1, -np.inf),
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
-            tails=np.full((0, 2), -1, np.int32),
-            lengths=np.zeros((0, 2), np.int64),
-            previous=np.empty(0, np.int32),
-            entries=np.empty((0, BLOCK), np.int32),
-            times=np.empty((0, BLOCK)),
-            used=np.zeros(1, np.int64),
+            chains=chains.empty(),
+            keyed=found,
         )
 
     def observe(self, ops: Ops) -> None:
         """Advance by operations that read nothing."""
         if np.any(ops.code == READ):
             raise ValueError("found READ operations, expected none; use `replay` to read")
-        self._reserve(ops)
-        advance(self._tables, ops, self._reads(0, 0))
+        self._run(ops, self._reads(0, 0))
 
     def advance(self, log: Log) -> None:
         """Observe all that happened in a log, in its order."""
-        self.observe(happenings(log))
+        self.observe(happenings(log, self._types))
+
+    def replay_log(self, log: Log, moments: Moments) -> Batch:
+        """Advance by a log; the batch of the moments, each with the state as of just before its happening."""
+        return self.replay(with_reads(happenings(log, self._types), moments))
 
     def replay(self, ops: Ops) -> Batch:
         """Advance by operations; the batch of all READs among them, each with the state as of its moment."""
-        self._reserve(ops)
         reading = ops.code == READ
         sizes = (ops.stop - ops.start)[reading]
         reads = self._reads(len(sizes), int(sizes.sum()))
-        advance(self._tables, ops, reads)
+        self._run(ops, reads)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         places = np.repeat(ops.start[reading] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return Batch(
@@ -109,6 +133,7 @@ class BehaviouralState:
             age=reads.age,
             since_touch=reads.since_touch,
             counters=reads.counters,
+            declared=reads.declared,
         )
 
     def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
@@ -122,6 +147,7 @@ class BehaviouralState:
             start=bounds[:-1],
             stop=bounds[1:],
             rows=np.concatenate([no_rows(), *candidates]).astype(np.int32),
+            bits=np.zeros(len(requests), np.int64),
         )
         batch = self.replay(ops)
         for r, request in enumerate(requests):
@@ -144,11 +170,12 @@ class BehaviouralState:
 
     def touched(self, person: int) -> tuple[Rows, Times]:
         """Every touch of a person, latest first, and its time; nothing for people not met."""
-        known = 0 <= person < len(self._tables.lengths)
-        rows = np.empty(int(self._tables.lengths[person, 0]) if known else 0, np.int32)
+        found = self._tables.chains
+        known = 0 <= person < len(found.lengths)
+        rows = np.empty(int(found.lengths[person, TOUCHES]) if known else 0, np.int32)
         times = np.empty(len(rows))
         if known:
-            chain(self._tables, person, rows, times)
+            chains.read(found, person, TOUCHES, self._items, rows, times)
         return rows, times
 
     def popularity(self, at: float) -> Scores:
@@ -159,6 +186,45 @@ class BehaviouralState:
         item_counts(self._tables, KINDS.index("prior"), longest, at, prior)
         return (out + prior).astype(np.float32)
 
+    @property
+    def bytes(self) -> int:
+        """Memory that is in use."""
+        tables = self._tables
+        used = int(tables.chains.used[0])
+        shares = {id(tables.chains.previous): used, id(tables.chains.pool): used}
+        shares |= {id(tables.keyed.keys): int(tables.keyed.used[0]), id(tables.keyed.sums): int(tables.keyed.used[0])}
+        return sum(array[: shares.get(id(array))].nbytes for _, array in _arrays(tables))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All that the state is, by name, for `restore`; not a copy."""
+        return dict(_arrays(self._tables))
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Become what `arrays` was of; the catalogue and the spec must be the same."""
+        for name, array in _arrays(self._tables):
+            found = arrays.get(name)
+            if found is None or found.dtype != array.dtype or found.shape[1:] != array.shape[1:]:
+                raise ValueError(f"the saved state has no {name} as expected; it is of another version or another spec")
+            if name in _FIXED and found.shape != array.shape:
+                raise ValueError(f"the saved {name} has {found.shape} entries, expected {array.shape}")
+        parts = {name: np.array(arrays[name]) for name, _ in _arrays(self._tables)}
+        self._tables = self._tables._replace(
+            **{name: array for name, array in parts.items() if "." not in name},
+            chains=Chains(*(parts[f"chains.{name}"] for name in Chains._fields)),
+            keyed=Keyed(*(parts[f"keyed.{name}"] for name in Keyed._fields)),
+        )
+
+    def _run(self, ops: Ops, reads: Reads) -> None:
+        self._meet(int(ops.person.max(initial=NOBODY)) + 1)
+        done = np.zeros(2, np.int64)
+        rows = np.cumsum(np.where(ops.code == READ, 0, ops.stop - ops.start))
+        first, before = 0, 0
+        while first < len(ops.code):
+            last = max(int(np.searchsorted(rows, before + CHUNK, "right")), first + 1)
+            self._reserve(int(rows[last - 1]) - before)
+            advance(self._tables, ops, first, last, reads, done)
+            first, before = last, int(rows[last - 1])
+
     def _reads(self, requests: int, rows: int) -> Reads:
         return Reads(
             history=np.full((requests, self.spec.depth), NOBODY, np.int32),
@@ -168,26 +234,36 @@ class BehaviouralState:
             age=np.full(rows, np.nan, np.float32),
             since_touch=np.full(rows, np.nan, np.float32),
             counters=np.full((rows, self.spec.width), np.nan, np.float32),
+            declared=np.full((rows, declared.width(self.spec.counters)), np.nan, np.float32),
         )
 
-    def _reserve(self, ops: Ops) -> None:
-        """Room for new people, and for as many blocks as the operations could open."""
-        people = int(ops.person.max(initial=NOBODY)) + 1
-        rows = int((ops.stop - ops.start)[ops.code != READ].sum())
-        tables = self._tables
-        missing = people - len(tables.lengths)
-        if missing > 0:
-            missing = max(missing, len(tables.lengths) // 2)
-            tables = tables._replace(
-                tails=np.concatenate([tables.tails, np.full((missing, 2), -1, np.int32)]),
-                lengths=np.concatenate([tables.lengths, np.zeros((missing, 2), np.int64)]),
-            )
-        short = int(tables.used[0]) + rows - len(tables.previous)
-        if short > 0:
-            short = max(short, len(tables.previous) // 2)
-            tables = tables._replace(
-                previous=np.concatenate([tables.previous, np.empty(short, np.int32)]),
-                entries=np.concatenate([tables.entries, np.empty((short, BLOCK), np.int32)]),
-                times=np.concatenate([tables.times, np.empty((short, BLOCK))]),
-            )
-        self._tables = tables
+    def _meet(self, people: int) -> None:
+        """Room for so many people."""
+        found = self._tables.chains
+        if people > len(found.heads):
+            size = max(people, len(found.heads) + min(len(found.heads), MOST_SPARE))
+            names = ("heads", "fills", "lengths", "latest")
+            found = found._replace(**{name: grown(getattr(found, name), size) for name in names})
+            self._tables = self._tables._replace(chains=found)
+
+    def _reserve(self, rows: int) -> None:
+        """Room for as many blocks and keys as observing so many rows could take."""
+        found = self._tables.chains
+        wanted = int(found.used[0]) + rows
+        if wanted > len(found.previous):
+            size = max(wanted, len(found.previous) + min(len(found.previous), MOST_SPARE))
+            found = found._replace(previous=grown(found.previous, size), pool=grown(found.pool, size))
+            self._tables = self._tables._replace(chains=found)
+        if self._keys_an_event:
+            self._tables = self._tables._replace(keyed=keyed.roomy(self._tables.keyed, rows * self._keys_an_event))
+
+
+_FIXED = ("rates", "counts", "category_codes", "category_offsets", "first_at", "last_at", "keyed.codes", "keyed.bounds")
+
+
+def _arrays(tables: Tables) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name, value in tables._asdict().items():
+        if isinstance(value, Chains | Keyed):
+            yield from ((f"{name}.{part}", array) for part, array in value._asdict().items())
+        else:
+            yield name, value

@@ -106,7 +106,7 @@ def save(
                 "decay": knowledge.space.decay,
                 "depth": knowledge.space.depth,
             },
-            "state": {"half_lives_h": [str(half) for half in builder.spec.half_lives_h], "depth": builder.spec.depth},
+            "state": builder.spec.plain(),
             "features": {
                 "families": builder.settings.families, "fingerprint": builder.fingerprint, "names": builder.names
             },
@@ -131,7 +131,7 @@ def load(folder: Path) -> Bundle:
             raise BundleError(f"{folder / file} is damaged: its sha256 is not the one in {MANIFEST}")
     knowledge = _read_knowledge(folder, manifest, _read_catalogue(folder / "catalogue.jsonl.gz"))
     state = manifest["state"]
-    spec = StateSpec(tuple(float(half) for half in state["half_lives_h"]), state["depth"])
+    spec = StateSpec.of(state)
     features = manifest["features"]
     builder = FeatureBuilder(knowledge, spec, FeatureSettings(tuple(features["families"])))
     if builder.fingerprint != features["fingerprint"]:

@@ -13,7 +13,7 @@ from engine.log import Log
 from engine.protocols import Retriever
 from engine.types import Batch, Offsets, Request, Rows
 from features.builder import FeatureBuilder
-from features.replay import Moments, happenings, with_reads
+from features.replay import Moments
 from features.state import BehaviouralState, StateSpec
 from models.ranker import Groups
 from models.sequences import Sequences
@@ -117,7 +117,7 @@ def asked(sequences: Sequences, past: slice, at: float, depth: int) -> Request:
 
 def read_states(log: Log, catalogue: Catalogue, spec: StateSpec, examples: Examples) -> Batch:
     """The batch of all groups, each with the state as of its moment, by one replay of the log."""
-    return BehaviouralState(catalogue, spec).replay(with_reads(happenings(log), examples.moments))
+    return BehaviouralState(catalogue, spec).replay_log(log, examples.moments)
 
 
 def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,16 +12,33 @@ from hypothesis import strategies as st
 
 from engine.catalogue import Catalogue
 from engine.events import Event, InteractionEvent, RankingEvent
+from engine.ids import Ids
 from engine.log import HISTORY, Log, columns
 from engine.types import NOBODY, Batch, Request, Rows
-from features.kernel import BLOCK, KINDS, PRIOR, READ, SHOWN, SHOWN_DEPTH, TOUCHED, Ops
+from features import chains, declared
+from features.chains import BLOCK
+from features.compiled import grown
+from features.declared import CounterSpec
+from features.kernel import KINDS, PRIOR, READ, SHOWN, SHOWN_DEPTH, TOUCHED, Ops
 from features.replay import Moments, happenings, with_reads
 from features.state import ENTITIES, BehaviouralState, StateSpec
 
 ITEMS = 5
 CATEGORIES = [["x"], ["x", "y"], [], ["z", "y"], ["x"]]
-CATALOGUE = Catalogue.from_items({f"i{row}": {"category": names} for row, names in enumerate(CATEGORIES)})
+SIZES: list[list[str]] = [["s"], ["m", "l"], [], ["l"], ["s", "m"]]
+CATALOGUE = Catalogue.from_items(
+    {f"i{row}": {"category": CATEGORIES[row], "size": SIZES[row]} for row in range(len(CATEGORIES))}
+)
 SPEC = StateSpec(half_lives_h=(0.5, 24.0, math.inf), depth=12)
+COUNTERS = (
+    CounterSpec("clicks", "item", ("click",), (), (2.0, math.inf)),
+    CounterSpec("rate", "user x category", ("click", "rating"), ("impression",), (24.0,), 3.0),
+    CounterSpec("mine", "user x item", ("rating",), (), (0.5, 1.0, math.inf)),
+    CounterSpec("active", "user", ("click",), ("rating", "history")),
+    CounterSpec("size", "size", ("impression",)),
+    CounterSpec("my_size", "user x size", ("click",), ("click",)),
+)
+FULL = replace(SPEC, counters=COUNTERS)
 HOUR = 3_600.0
 START = 1.7e9
 
@@ -39,6 +56,7 @@ def ops_of(listed: list[Op]) -> Ops:
         start=bounds[:-1],
         stop=bounds[1:],
         rows=np.array([row for *_, rows in listed for row in rows], np.int32),
+        bits=np.zeros(len(listed), np.int64),
     )
 
 
@@ -253,6 +271,7 @@ def one(batch: Batch, r: int) -> Batch:
         age=batch.age[lines],
         since_touch=batch.since_touch[lines],
         counters=batch.counters[lines],
+        declared=batch.declared[lines],
     )
 
 
@@ -265,9 +284,9 @@ def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
         random.integers(NOBODY, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
     ]  # fmt: skip
     moments = moments_before_each(log, candidates)
-    replayed = BehaviouralState(CATALOGUE, SPEC).replay(with_reads(happenings(log), moments))
+    replayed = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
 
-    live = BehaviouralState(CATALOGUE, SPEC)
+    live = BehaviouralState(CATALOGUE, FULL)
     people = log.people
     for r, rows in enumerate(candidates):
         person = int(moments.person[r])
@@ -280,7 +299,7 @@ def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
 
 
 def _replayed(log: Log) -> BehaviouralState:
-    state = BehaviouralState(CATALOGUE, SPEC)
+    state = BehaviouralState(CATALOGUE, FULL)
     state.advance(log)
     return state
 
@@ -288,13 +307,12 @@ def _replayed(log: Log) -> BehaviouralState:
 @pytest.mark.parametrize("step", [1, 7, 60])
 def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
     log = columns(random_events(9, 200), CATALOGUE.ids)
-    ops = happenings(log)
-    at_once, in_chunks = _replayed(log), BehaviouralState(CATALOGUE, SPEC)
+    ops = happenings(log, declared.types_of(COUNTERS))
+    at_once, in_chunks = _replayed(log), BehaviouralState(CATALOGUE, FULL)
     for first in range(0, len(log), step):
         part = slice(first, first + step)
-        in_chunks.observe(
-            Ops(ops.code[part], ops.at[part], ops.person[part], ops.start[part], ops.stop[part], ops.rows)
-        )
+        cut = {name: getattr(ops, name)[part] for name in ("code", "at", "person", "start", "stop", "bits")}
+        in_chunks.observe(ops._replace(**cut))
     requests = [Request(at=float(log.at[-1]), person=person) for person in range(len(log.people))]
     rows = [np.arange(ITEMS, dtype=np.int32)] * len(requests)
     same(at_once.read(requests, rows), in_chunks.read(requests, rows))
@@ -343,3 +361,135 @@ def test_a_request_brings_its_own_history_and_query() -> None:
     assert batch.queries == ("shoes", "")
     assert batch.query_vectors is not None
     assert str(batch.query_vectors.tolist()) == "[[1.0, 1.0, 1.0], [nan, nan, nan]]"
+
+
+def slow_parts(log: Log, moment: int, moments: Moments, row: int) -> list[float]:
+    """The parts of every declared counter for one candidate of a moment, from all that happened before it."""
+    person, at = int(moments.person[moment]), float(moments.at[moment])
+    happened: list[tuple[str, float, int, int]] = []
+    for place in log.order[: moments.before[moment]].tolist():
+        if place < len(log.interactions):
+            of = log.interactions
+            kind = log.types.name(int(of.type[place]))
+            happened.append((kind, float(of.at[place]), int(of.person[place]), int(of.item[place])))
+        else:
+            r = place - len(log.interactions)
+            shown = log.rankings.rows[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
+            happened += [
+                (declared.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.person[r]), one) for one in shown
+            ]
+    happened = [event for event in happened if event[3] != NOBODY]
+    parts: list[float] = []
+    for counter in COUNTERS:
+        codes = {"item": [[n] for n in range(ITEMS)], "category": CATEGORIES, "size": SIZES, "": [[0]] * ITEMS}[
+            counter.of
+        ]
+        for half in (*counter.half_lives_h, *[None] * (3 - len(counter.half_lives_h))):
+            sums = [0.0] * 4
+            for kind, when, who, of_row in happened if half else ():
+                worth = 2 ** (-(at - when) / (half * HOUR))
+                shared = len(set(codes[of_row]) & set(codes[row]))  # type: ignore[call-overload]
+                for part, types in enumerate((counter.types, counter.per)):
+                    if kind in types and not (counter.by_person and who == NOBODY):
+                        sums[2 + part] += worth
+                        sums[part] += worth * shared * (not counter.by_person or who == person)
+            parts += sums
+    return parts
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_declared_counters_are_what_their_words_say(seed: int) -> None:
+    log = columns(random_events(seed), CATALOGUE.ids)
+    moments = moments_before_each(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
+    batch = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
+    for moment in (3, 50, 149, 150):
+        expected = [slow_parts(log, moment, moments, row) for row in range(ITEMS)]
+        found = batch.declared[moment * ITEMS : (moment + 1) * ITEMS]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    columns_ = declared.features(batch, COUNTERS)
+    assert list(columns_) == [
+        "clicks_2h", "clicks_all", "rate_24h", "mine_0.5h", "mine_1h", "mine_all", "active_7d", "size_7d", "my_size_7d",
+    ]  # fmt: skip
+    count, per, total, total_per = batch.declared[:, 12:16].T
+    np.testing.assert_allclose(
+        columns_["rate_24h"], (count + 3 * (total + 1) / (total_per + 20)) / (per + 3), rtol=1e-5
+    )
+    np.testing.assert_allclose(columns_["mine_all"], np.log1p(batch.declared[:, 32]), rtol=1e-6)
+
+
+def test_sums_survive_a_landmark_that_moves() -> None:
+    spec = StateSpec(half_lives_h=(1.0,), counters=(CounterSpec("c", "user x item", ("click",), half_lives_h=(1.0,)),))
+    state = BehaviouralState(CATALOGUE, spec)
+    touches = [START, START + 205 * HOUR, START + 206 * HOUR]  # past two hundred half-lives
+    for n, at in enumerate(touches):
+        event = InteractionEvent(f"c{n}", int(at * 1000), "i0", "click", user="ann")
+        state.advance(columns([event], CATALOGUE.ids, Ids(["ann"])))
+    batch = state.read([Request(at=touches[-1] + HOUR, person=0)], [np.zeros(1, np.int32)])
+    assert batch.counters[0, spec.column("item", "touched", 1.0)] == pytest.approx(0.75)
+    assert batch.declared[0, 0] == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"name": ""}, "name is empty"),
+        ({"types": ()}, "counts no types"),
+        ({"half_lives_h": (0.0,)}, "all above 0"),
+        ({"half_lives_h": ()}, "at least one"),
+        ({"smoothing": -1.0}, "smoothing is -1.0"),
+        ({"entity": "item x category"}, "entity is 'item x category'; expected item, user"),
+        ({"entity": "user x user"}, "entity is"),
+        ({"entity": ""}, "entity is"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(settings: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        CounterSpec(**{"name": "x", **settings})  # type: ignore[arg-type]
+
+
+def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
+    with pytest.raises(ValueError, match="two counters are named a"):
+        StateSpec(counters=(CounterSpec("a"), CounterSpec("a", "user")))
+    with pytest.raises(ValueError, match="32 counters are declared; there is room for 31"):
+        StateSpec(counters=tuple(CounterSpec(str(n)) for n in range(32)))
+    with pytest.raises(ValueError, match="item field 'colour', which no item has"):
+        BehaviouralState(CATALOGUE, StateSpec(counters=(CounterSpec("a", "colour"),)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    entries=st.lists(st.tuples(st.integers(0, 99_999), st.integers(-(10**6), 10**9)), min_size=1, max_size=60),
+    depth=st.integers(1, 70),
+)
+def test_a_chain_gives_back_what_was_put_in(entries: list[tuple[int, int]], depth: int) -> None:
+    items = 100_000
+    chain = chains.empty()
+    chain = chain._replace(
+        **{name: grown(getattr(chain, name), 1) for name in ("heads", "fills", "lengths", "latest")},
+        previous=grown(chain.previous, len(entries)),
+        pool=grown(chain.pool, len(entries)),
+    )
+    for row, at in entries:
+        chains.add(chain, 0, chains.TOUCHES, row, at + 0.75, items)
+    rows, times = np.full(depth, -1, np.int32), np.full(depth, np.nan)
+    count = chains.read(chain, 0, chains.TOUCHES, items, rows, times)
+    assert count == min(depth, len(entries))
+    assert list(zip(rows[:count].tolist(), times[:count].tolist(), strict=True)) == entries[::-1][:depth]
+    assert chains.read(chain, 0, chains.IMPRESSIONS, items, rows, times) == 0
+
+
+def test_a_restored_state_goes_on_as_the_one_it_was_taken_from() -> None:
+    log = columns(random_events(5, 200), CATALOGUE.ids)
+    first, rest = BehaviouralState(CATALOGUE, FULL), columns(random_events(6, 50), CATALOGUE.ids, log.people)
+    first.advance(log)
+    second = BehaviouralState(CATALOGUE, FULL)
+    second.restore({name: array.copy() for name, array in first.arrays().items()})
+    for state in (first, second):
+        state.advance(rest)
+    for (name, a), b in zip(first.arrays().items(), second.arrays().values(), strict=True):
+        assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), name
+    with pytest.raises(ValueError, match=r"another version|expected"):
+        BehaviouralState(CATALOGUE, SPEC).restore(first.arrays())
+    fewer = Catalogue.from_items({"a": {"category": ["x", "y", "z"], "size": "s"}})
+    with pytest.raises(ValueError, match="entries, expected"):
+        BehaviouralState(fewer, FULL).restore(first.arrays())
