@@ -23,7 +23,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 demo: $(INSTALLED) ## the main job on real data: load MovieLens-100K, index, compare, train, one feed
 	@mkdir -p $(DEMO)
-	$(BIN)/feedrank --home $(DEMO) data movielens-100k
+	$(BIN)/feedrank --home $(DEMO) import movielens-100k
 	$(BIN)/feedrank --home $(DEMO) index
 	$(BIN)/feedrank --home $(DEMO) evaluate --dataset movielens-100k --json $(DEMO)/report.json --plot $(DEMO)/comparison.png
 	$(BIN)/feedrank --home $(DEMO) train

@@ -13,9 +13,9 @@ from api.config import Config, IndexConfig
 from api.home import Home
 from engine.catalogue import Catalogue
 from engine.events import ItemEvent
-from engine.ids import Ids
 from engine.indexes import ExactIndex
-from engine.log import Log, columns
+from engine.journal import Journal
+from engine.log import Log, in_order
 from engine.pipeline import Pipeline
 from engine.protocols import Ranker, VectorIndex
 from engine.recall import SMALL, EmbeddingRetriever, FirstOf, PopularRetriever
@@ -24,12 +24,13 @@ from engine.types import Matrix, Scores, Vector
 from features.bm25 import TermWeights
 from features.builder import FeatureBuilder
 from features.state import BehaviouralState
-from models import bundle
+from models import bundle, snapshot
 from models.embedder import Progress as EmbeddingProgress
 from models.embedder import SentenceEmbedder
 from models.items import fit_items
 from models.ranker import LambdaRanker
 from models.sequences import Sequences
+from models.snapshot import Living
 from models.training import (
     Corpus,
     Progress,
@@ -78,15 +79,16 @@ class RecallOrder:
 
 def material(home: Home, config: Config, progress: EmbeddingProgress | None = None) -> Material:
     """Read the journal and embed what the vector cache does not know."""
-    if not home.journal_path.exists():
-        raise ValueError(f"there is no journal at {home.journal_path}; load items and events with `feedrank data`")
-    journal = home.journal()
+    url = config.journal.url
+    if url is None and not home.journal_path.exists():
+        raise ValueError(f"there is no journal at {home.journal_path}; load items and events with `feedrank import`")
+    journal = home.journal(url)
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
     if not len(catalogue):
-        raise ValueError(f"there are no items in {home.journal_path}; load some with `feedrank data`")
+        raise ValueError(f"there are no items in {url or home.journal_path}; load some with `feedrank import`")
     documents = catalogue.documents(config.embedder.document)
     text = embedder(home, config).encode(documents, progress)
-    log = columns(journal.events(), catalogue.ids)
+    log = in_order((event for _, event in journal.in_order()), catalogue.ids)
     return Material(Corpus(catalogue, text, TermWeights.fit(documents)), log)
 
 
@@ -136,19 +138,34 @@ def check_name(home: Home, name: str) -> None:
 def recommender(home: Home, config: Config) -> Recommender:
     """The current bundle, with the state of the whole journal, ready to answer."""
     opened = bundle.load(home.current)
-    journal = home.journal()
-    people = Ids()
-    state = BehaviouralState(opened.knowledge.catalogue, opened.builder.spec)
-    state.advance(columns(journal.events(), opened.knowledge.catalogue.ids, people))
+    journal = home.journal(config.journal.url)
+    living = living_state(home, journal, opened)
     ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
     return Recommender(
         opened.knowledge.catalogue,
-        people,
-        state,
-        pipeline(opened, config, state, ranker),
+        living.people,
+        living.state,
+        pipeline(opened, config, living.state, ranker),
         journal,
         query_encoder(home, opened, config),
     )
+
+
+def take_snapshot(home: Home, config: Config) -> Living:
+    """Write the state of the whole journal for the current bundle, whatever was read for it."""
+    opened = bundle.load(home.current)
+    catalogue = opened.knowledge.catalogue
+    living = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
+    snapshot.save(home.snapshot, living, catalogue)
+    return living
+
+
+def living_state(home: Home, journal: Journal, opened: bundle.Bundle) -> Living:
+    """The state of the whole journal; a new snapshot is written where much came after the last one."""
+    living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec)
+    if living.read >= snapshot.WORTH_SAVING:
+        snapshot.save(home.snapshot, living, opened.knowledge.catalogue)
+    return living
 
 
 def pipeline(opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker) -> Pipeline:

@@ -25,6 +25,14 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class JournalConfig:
+    """[journal] Where events are written."""
+
+    url: str | None = None
+    """A database URL, such as postgresql+psycopg://user@host/name; by default an SQLite file in the home."""
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedderConfig:
     """[embedder] How items and queries become vectors."""
 
@@ -88,6 +96,7 @@ class ServeConfig:
 class Config:
     """The whole file; every key has a default."""
 
+    journal: JournalConfig = field(default_factory=JournalConfig)
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
     items: ItemSettings = field(default_factory=ItemSettings)
     index: IndexConfig = field(default_factory=IndexConfig)

@@ -51,6 +51,11 @@ class Home:
         path = self.folder / "feedrank.toml"
         return path if path.is_file() else None
 
-    def journal(self) -> Journal:
-        """The journal, made where it is not there."""
-        return Journal.at(self.journal_path)
+    @property
+    def snapshot(self) -> Path:
+        """The behavioural state as of an offset of the journal."""
+        return self.folder / "state.npz"
+
+    def journal(self, url: str | None = None) -> Journal:
+        """The journal in the home, or at a database URL; made where it is not there."""
+        return Journal.at(self.journal_path) if url is None else Journal(url)

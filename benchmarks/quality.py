@@ -59,7 +59,7 @@ def _mind(home: Path) -> dict[str, float]:
         return {"auc": float("nan"), "ndcg@10": float("nan")}
     config = str(PROJECT / "benchmarks" / "mind.toml")
     report = home / "report.json"
-    for command in (["data", str(source)], ["evaluate", "--dataset", "mind", "--json", str(report)]):
+    for command in (["import", str(source)], ["evaluate", "--dataset", "mind", "--json", str(report)]):
         _run([sys.executable, "-m", "api.cli", "--home", str(home), "--config", config, *command])
     return {row["metric"]: row["value"] for row in _rows(report) if row["method"] == "lambdarank"}
 

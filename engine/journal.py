@@ -7,7 +7,7 @@ order in which events become visible: whoever reads on from an offset misses not
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    Select,
     String,
     Table,
     Text,
@@ -27,15 +28,17 @@ from sqlalchemy import (
     event,
     func,
     inspect,
+    literal,
     or_,
     select,
     text,
+    tuple_,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from engine.events import Event, parse, to_dict
+from engine.events import Event, known_from, parse, to_dict
 
 CHUNK = 5_000
 """Events written or read at a time."""
@@ -48,9 +51,11 @@ _events = Table(
     Column("id", String, nullable=False, unique=True),
     Column("kind", String, nullable=False),
     Column("timestamp", BigInteger, nullable=False),
+    Column("known", BigInteger, nullable=False),
     Column("person", String),
     Column("body", Text, nullable=False),
     Index("events_by_kind", "kind"),
+    Index("events_in_order", "known", "offset"),
     sqlite_autoincrement=True,  # the offset of an event that was deleted is not given again
 )
 
@@ -133,11 +138,7 @@ class Journal:
         query = select(_events.c.offset, _events.c.body).order_by(_events.c.offset).limit(CHUNK)
         if kind is not None:
             query = query.where(_events.c.kind == kind)
-        while True:
-            with self._engine.connect() as connection:
-                rows = connection.execute(query.where(_events.c.offset > since)).all()
-            if not rows:
-                return
+        while rows := self._rows(query.where(_events.c.offset > since)):
             for offset, body in rows:
                 yield offset, parse(json.loads(body))
             since = rows[-1][0]
@@ -145,6 +146,16 @@ class Journal:
     def events(self, kind: str | None = None) -> Iterator[Event]:
         """All events in the order of writing; of one kind only, if asked."""
         return (one for _, one in self.read(kind=kind))
+
+    def in_order(self) -> Iterator[tuple[int, Event]]:
+        """(offset, event) in the order in which a feed could know of them: by `known_from`, then by offset."""
+        known, offset = _events.c.known, _events.c.offset
+        query = select(known, offset, _events.c.body).order_by(known, offset).limit(CHUNK)
+        last = (-(2**62), 0)
+        while rows := self._rows(query.where(tuple_(known, offset) > tuple_(*map(literal, last)))):
+            for _, place, body in rows:
+                yield place, parse(json.loads(body))
+            last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
         """The event of that id."""
@@ -222,6 +233,13 @@ class Journal:
                 connection.execute(_TURN)
             yield connection
 
+    def _rows(self, query: Select[Any]) -> Sequence[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+        except DBAPIError as problem:
+            raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
+
     def _give_back(self) -> None:
         """Let the database overwrite what was deleted."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -237,8 +255,10 @@ def _row(one: Event) -> dict[str, Any]:
         written = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as problem:
         raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing of this was kept") from None
-    person = body.get("user")
-    return {"id": one.id, "kind": body["event"], "timestamp": one.timestamp, "person": person, "body": written}
+    return {
+        "id": one.id, "kind": body["event"], "timestamp": one.timestamp, "known": known_from(one),
+        "person": body.get("user"), "body": written,
+    }  # fmt: skip
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,8 @@ class Interactions:
     """Codes into `Log.types`."""
     value: NDArray[np.float64]
     """NaN where there is none."""
+    dwell: NDArray[np.float32]
+    """Seconds, NaN where it is not known."""
     ranking: NDArray[np.int64]
     """The ranking it answers, -1: none."""
 
@@ -48,6 +52,8 @@ class Rankings:
     """Shown item rows, in order; NOBODY where the catalogue has no such item."""
     labels: NDArray[np.float32]
     """As logged, NaN where the log is silent."""
+    positions: NDArray[np.int32]
+    """The places they were shown at, from 1; -1 where the log is silent, as it is where its order is not that shown."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -99,67 +105,114 @@ class Log:
 
 
 def columns(events: Iterable[Event], items: Ids, people: Ids | None = None) -> Log:
-    """The log in these events (item and user events are passed over), in the order in which a feed could know of them.
+    """The log in these events, in the order in which a feed could know of them; item and user events are passed over.
 
     That is by `received`, or by timestamp where an event was imported; ties keep their order. So an event that came
     late to the live service stands where it came in, as it did for the feeds of that time, and its own timestamp still
     says how far it has decayed; an imported log is in order of time, whatever the order of its file.
     """
-    people = Ids() if people is None else people
-    types = Ids([HISTORY])
-    happened: list[InteractionEvent | RankingEvent] = [
-        event for event in events if isinstance(event, InteractionEvent | RankingEvent)
-    ]
-    happened.sort(key=known_from)
-    touched = [event for event in happened if isinstance(event, InteractionEvent)]
-    shown = [event for event in happened if isinstance(event, RankingEvent)]
-    rankings = _rankings(shown, items, people)
-    interactions = Interactions(
-        at=_seconds(touched),
-        person=_people(touched, people),
-        item=items.rows([event.item for event in touched]),
-        type=np.array([types.add(event.type) for event in touched], np.int32),
-        value=np.array([math.nan if event.value is None else event.value for event in touched], np.float64),
-        ranking=_join(happened, {event.id: r for r, event in enumerate(shown)}),
-    )
-    is_ranking = np.fromiter((isinstance(event, RankingEvent) for event in happened), np.bool_, len(happened))
-    order = np.where(is_ranking, len(touched) + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1)
-    return Log(people, types, interactions, rankings, order.astype(np.int64))
+    return in_order(sorted(events, key=known_from), items, people)
 
 
-def _rankings(shown: list[RankingEvent], items: Ids, people: Ids) -> Rankings:
-    sizes = [len(event.items) for event in shown]
-    labels = [event.labels or (math.nan,) * len(event.items) for event in shown]
-    return Rankings(
-        at=_seconds(shown),
-        person=_people(shown, people),
-        offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        rows=items.rows([item for event in shown for item in event.items]),
-        labels=np.array([label for one in labels for label in one], np.float32),
-    )
-
-
-def _join(happened: list[InteractionEvent | RankingEvent], known: dict[str, int]) -> NDArray[np.int64]:
-    """(I,) the ranking each interaction answers: the one it names, or else the last that showed the item in time."""
-    last_shown: dict[tuple[str, str], tuple[int, int]] = {}
-    answered: list[int] = []
-    for event in happened:
+def in_order(events: Iterable[Event], items: Ids, people: Ids | None = None) -> Log:
+    """As `columns`, of events that come in that order already, one by one: none is held."""
+    columns = _Columns(items, Ids() if people is None else people)
+    for event in events:
         if isinstance(event, RankingEvent):
-            if event.user is not None:
-                last_shown.update(((event.user, item), (event.timestamp, known[event.id])) for item in event.items)
-        elif event.ranking is not None:
-            answered.append(known.get(event.ranking, -1))
-        elif event.type == HISTORY:
-            answered.append(-1)
+            columns.show(event)
+        elif isinstance(event, InteractionEvent):
+            columns.touch(event)
+    return columns.log()
+
+
+class _Columns:
+    """Grows the columns of a log, and joins what was touched to what was shown."""
+
+    def __init__(self, items: Ids, people: Ids) -> None:
+        self._items, self._people, self._types = items, people, Ids([HISTORY])
+        self._order = array("b")  # 1: a ranking
+        self._touched: dict[str, array[Any]] = {name: array(code) for name, code in _TOUCHED.items()}
+        self._shown: dict[str, array[Any]] = {name: array(code) for name, code in _SHOWN.items()}
+        self._named = Ids()  # rankings that were shown or answered; a click may come before what it answers
+        self._row_of: array[Any] = array("q")
+        self._last_shown: dict[tuple[int, str], tuple[int, int]] = {}
+        self._swept = 0
+
+    def show(self, event: RankingEvent) -> None:
+        """A ranking: what it showed is what clicks within the next 30 minutes answer."""
+        name = self._name(event.id)
+        self._row_of[name] = len(self._shown["at"])
+        person = self._person(event.user)
+        shown = self._shown
+        shown["at"].append(_seconds(event))
+        shown["person"].append(person)
+        shown["rows"].extend(self._items.row(item) for item in event.items)
+        shown["labels"].extend(event.labels or (math.nan,) * len(event.items))
+        positions = event.extra.get("positions")
+        shown["positions"].extend((-1,) * len(event.items) if positions is None else map(round, positions))
+        shown["stops"].append(len(shown["rows"]))
+        self._order.append(1)
+        if person != NOBODY:
+            self._sweep(event.timestamp)
+            self._last_shown.update(((person, item), (event.timestamp, name)) for item in event.items)
+
+    def touch(self, event: InteractionEvent) -> None:
+        """An interaction, joined to the ranking that it names, or else to the last that showed the item in time."""
+        person = self._person(event.user)
+        if event.ranking is not None:
+            ranking = self._name(event.ranking)
+        elif event.type == HISTORY or person == NOBODY:
+            ranking = -1
         else:
-            when, ranking = last_shown.get((event.user or "", event.item), (-(10**18), -1))
-            answered.append(ranking if event.timestamp - when <= JOIN_SECONDS * 1000 else -1)
-    return np.array(answered, np.int64)
+            when, ranking = self._last_shown.get((person, event.item), (-(10**18), -1))
+            ranking = ranking if event.timestamp - when <= JOIN_SECONDS * 1000 else -1
+        touched = self._touched
+        touched["at"].append(_seconds(event))
+        touched["person"].append(person)
+        touched["item"].append(self._items.row(event.item))
+        touched["type"].append(self._types.add(event.type))
+        touched["value"].append(math.nan if event.value is None else event.value)
+        touched["dwell"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
+        touched["ranking"].append(ranking)
+        self._order.append(0)
+
+    def log(self) -> Log:
+        """What has come so far."""
+        touched, shown = _as_arrays(self._touched), _as_arrays(self._shown)
+        is_ranking = np.frombuffer(self._order, np.int8) == 1
+        touches = len(touched["at"])
+        rows = np.append(_as_arrays({"": self._row_of})[""], -1)  # the last for those that answer none
+        touched["ranking"] = rows[touched["ranking"]]
+        order = np.where(is_ranking, touches + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
+        offsets = np.concatenate([[0], shown.pop("stops")]).astype(np.int64)
+        return Log(self._people, self._types, Interactions(**touched), Rankings(offsets=offsets, **shown), order)
+
+    def _name(self, ranking: str) -> int:
+        name = self._named.add(ranking)
+        if name == len(self._row_of):
+            self._row_of.append(-1)
+        return name
+
+    def _person(self, user: str | None) -> int:
+        return NOBODY if user is None else self._people.add(user)
+
+    def _sweep(self, now: int) -> None:
+        """Let go of what nobody can answer any more, so that memory does not grow with the log."""
+        if len(self._last_shown) > 2 * self._swept + 100_000:
+            oldest = now - JOIN_SECONDS * 1000
+            self._last_shown = {key: last for key, last in self._last_shown.items() if last[0] >= oldest}
+            self._swept = len(self._last_shown)
 
 
-def _seconds(events: list[InteractionEvent] | list[RankingEvent]) -> Times:
-    return np.array([event.timestamp for event in events], np.float64) / 1000
+_TOUCHED = {"at": "d", "person": "i", "item": "i", "type": "i", "value": "d", "dwell": "f", "ranking": "q"}
+_SHOWN = {"at": "d", "person": "i", "stops": "q", "rows": "i", "labels": "f", "positions": "i"}
+_DTYPES = {"d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
 
 
-def _people(events: list[InteractionEvent] | list[RankingEvent], people: Ids) -> Rows:
-    return np.array([NOBODY if event.user is None else people.add(event.user) for event in events], np.int32)
+def _as_arrays(columns: dict[str, array[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.frombuffer(column, _DTYPES[column.typecode]) for name, column in columns.items()}
+
+
+def _seconds(event: RankingEvent | InteractionEvent) -> float:
+    """Unix seconds of what happened, which was not after it came in, whatever the clock of its sender says."""
+    return min(event.timestamp, known_from(event)) / 1000

@@ -195,9 +195,9 @@ def test_evaluate_takes_the_rankings_where_there_are_enough(shown_home: Path, tm
     [
         (["recommend"], "feedrank train"),
         (["serve"], "feedrank train"),
-        (["train"], "feedrank data"),
-        (["index"], "feedrank data"),
-        (["evaluate"], "feedrank data"),
+        (["train"], "feedrank import"),
+        (["index"], "feedrank import"),
+        (["evaluate"], "feedrank import"),
         (["data", "no-such-file.jsonl"], "no-such-file.jsonl does not exist"),
         (["data", "no-such-file.jsonl", "--format", "jsonl"], "no-such-file.jsonl does not exist"),
         (["data", "setup.cfg"], "can't tell the format of setup.cfg"),

@@ -86,7 +86,7 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
 
 def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> None:
     home = Home(tmp_path / "mistyped")
-    with pytest.raises(ValueError, match=r"no journal at .*feedrank data"):
+    with pytest.raises(ValueError, match=r"no journal at .*feedrank import"):
         compose.material(home, Config())
     assert not home.folder.exists()
 
@@ -94,5 +94,5 @@ def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> N
 def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.journal().close()
-    with pytest.raises(ValueError, match=r"no items in .*feedrank data"):
+    with pytest.raises(ValueError, match=r"no items in .*feedrank import"):
         compose.material(home, Config())

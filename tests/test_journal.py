@@ -201,6 +201,15 @@ def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
         journal.close()
 
 
+def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "CHUNK", 2)
+    late = InteractionEvent("late", 3, "a", "click", received=9)
+    journal.append([item("b", 5), item("c", 9), late, item("a", 5), item("d", 9), item("first", -7)])
+    assert [event.id for _, event in journal.in_order()] == ["first", "b", "a", "c", "late", "d"]
+    places = {event.id: offset for offset, event in journal.read()}
+    assert all(places[event.id] == offset for offset, event in journal.in_order())
+
+
 def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
     kept: list[Event] = [
         item("i"),
@@ -263,5 +272,5 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'journal.db'}"
     with create_engine(url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE events (id TEXT, kind TEXT)")
-    with pytest.raises(JournalError, match="made by another version: it lacks body, offset, person, timestamp"):
+    with pytest.raises(JournalError, match="made by another version: it lacks body, known, offset, person, timestamp"):
         Journal(url)

@@ -1,4 +1,4 @@
-"""`feedrank data`: items and events into the journal."""
+"""`feedrank import`: items and events into the journal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from api.home import Home
 MOVIELENS = "movielens-100k"
 
 
-@click.command()
+@click.command("import")
 @click.argument("source")
 @click.option("--format", "kind", default=None, help="jsonl, csv, parquet, movielens or mind; by default guessed.")
 @click.option("--strict", is_flag=True, help="Stop at the first line that can't be read.")
 @click.pass_obj
-def data(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool) -> None:
+def import_events(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool) -> None:
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSONL (plain, .gz, .zst), CSV, Parquet, MovieLens, MIND; or the word movielens-100k,

@@ -8,7 +8,8 @@ import click
 
 from api.cli.evaluation import evaluate
 from api.cli.feeds import recommend, serve
-from api.cli.load import data
+from api.cli.journal import forget, retain, snapshot
+from api.cli.load import import_events
 from api.cli.screen import command_errors
 from api.cli.training import index, train
 from api.config import load as load_config
@@ -31,7 +32,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
     \b
     The way from a click log to a feed:
-      feedrank data movielens-100k    load a catalogue and a click log into the journal
+      feedrank import movielens-100k  load a catalogue and a click log into the journal
       feedrank evaluate               compare the ranker with simpler orders, on data it has not seen
       feedrank train                  train a ranker on the whole journal and make it the current bundle
       feedrank recommend --user 42    one feed
@@ -42,6 +43,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
         context.obj = (home, load_config(config_path or home.config))
 
 
-COMMANDS = (data, index, train, evaluate, recommend, serve)
+COMMANDS = (import_events, index, train, evaluate, recommend, serve, snapshot, retain, forget)
 for command in COMMANDS:
     main.add_command(command)
+main.add_command(import_events, "data")  # its other name

@@ -1,0 +1,138 @@
+"""Snapshots: a process that dies comes back to the same state, whatever was saved when, and whatever became of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toyworld
+from conftest import feedrank
+from test_state import CATALOGUE, FULL, START, random_events
+
+from api.home import Home
+from engine.catalogue import Catalogue
+from engine.events import Event, InteractionEvent
+from engine.journal import Journal
+from features.state import BehaviouralState
+from models import snapshot
+from models.snapshot import Living
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal.at(tmp_path / "journal.db")
+
+
+def same(a: Living, b: Living) -> None:
+    assert list(a.people) == list(b.people)
+    assert (a.offset, a.latest) == (b.offset, b.latest)
+    for (name, one), other in zip(a.state.arrays().items(), b.state.arrays().values(), strict=True):
+        used = {"chains.previous", "chains.pool", "keyed.keys", "keyed.sums", "keyed.table"}
+        length = min(len(one), len(other)) if name.startswith("chains") or name in used else len(one)
+        if name != "keyed.table":  # its size, and so its order, depends on how room was made
+            assert np.array_equal(one[:length], other[:length], equal_nan=one.dtype.kind == "f"), name
+
+
+def restored(path: Path, journal: Journal) -> Living:
+    return snapshot.restore(path, journal, CATALOGUE, FULL)
+
+
+def test_a_snapshot_and_the_rest_are_the_whole(journal: Journal, tmp_path: Path) -> None:
+    events = random_events(3, 240)
+    path = tmp_path / "state.npz"
+    for first in range(0, 240, 60):
+        journal.append(events[first : first + 60])
+        living = restored(path, journal)
+        assert living.read == 60
+        same(living, restored(tmp_path / "none", journal))
+        snapshot.save(path, living, CATALOGUE)
+    same(restored(path, journal), restored(tmp_path / "none", journal))
+    assert restored(path, journal).read == 0
+
+
+def test_older_events_that_were_imported_later_stand_in_their_order(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    journal.append(random_events(3, 100))
+    snapshot.save(path, restored(path, journal), CATALOGUE)
+    older = InteractionEvent("older", int(START * 1000) - 5_000, "i1", "click", user="u1")
+    journal.append([older])
+    living = restored(path, journal)
+    assert living.read == 101
+    same(living, restored(tmp_path / "none", journal))
+
+
+def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    events = random_events(3, 100)
+    journal.append(events)
+    snapshot.save(path, restored(path, journal), CATALOGUE)
+    now = events[-1].timestamp + 10
+    journal.append([InteractionEvent("late", int(START * 1000), "i1", "click", user="u1", received=now)])
+    living = restored(path, journal)
+    assert living.read == 1
+    rows, times = living.state.touched(living.people.row("u1"))
+    assert (rows[0], times[0]) == (1, START)
+    same(living, restored(tmp_path / "none", journal))
+
+
+@pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "other items", "other settings"])
+def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "state.npz"
+    journal.append(random_events(3, 100))
+    snapshot.save(path, restored(path, journal), CATALOGUE)
+    catalogue, spec = CATALOGUE, FULL
+    whole = path.read_bytes()
+    if harm == "other items":
+        catalogue = Catalogue.from_items({**CATALOGUE.to_items(), "new": {}})
+    elif harm == "other settings":
+        spec = replace(FULL, depth=7)
+    else:
+        path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"x" * 500, "empty": b""}[harm])
+    living = snapshot.restore(path, journal, catalogue, spec)
+    assert living.read == 100
+    assert isinstance(living.state, BehaviouralState)
+
+
+def test_a_killed_writer_leaves_the_old_snapshot(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    journal.append(random_events(3, 50))
+    snapshot.save(path, restored(path, journal), CATALOGUE)
+    before = path.read_bytes()
+    broken = restored(path, journal)
+    broken.people = None  # type: ignore[assignment]
+    with pytest.raises(AttributeError):
+        snapshot.save(path, broken, CATALOGUE)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir() if "state" in one.name] == ["state.npz"]
+
+
+# --- the commands
+
+
+def events_of(home: Path, user: str) -> list[Event]:
+    return [one for one in Home(home).journal().events() if getattr(one, "user", None) == user]
+
+
+def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
+    said = feedrank(home, "snapshot")
+    assert f"{toyworld.PEOPLE} people" in said
+    assert Home(home).snapshot.exists()
+    assert len(events_of(home, "p0")) == toyworld.STEPS
+    assert f"{toyworld.STEPS} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
+    assert not Home(home).snapshot.exists()
+    assert events_of(home, "p0") == []
+    assert "holds nothing of 'p0'" in feedrank(home, "forget", "p0", "--yes")
+    feedrank(home, "recommend", "--user", "p0")
+
+
+def test_nothing_is_deleted_without_a_yes(home: Path) -> None:
+    assert "Aborted" in feedrank(home, "forget", "p0", code=1)
+    assert len(events_of(home, "p0")) == toyworld.STEPS
+
+
+def test_what_is_old_is_let_go(home: Path) -> None:
+    before = Home(home).journal().counts()
+    assert f"{before['interaction']:,} events from before" in feedrank(home, "retain", "--days", "1", "--yes")
+    assert Home(home).journal().counts() == {"item": before["item"]}
