@@ -15,6 +15,7 @@ from api.schemas import explained
 from features.builder import FeatureSettings
 from features.state import StateSpec
 from models.items import ItemSettings
+from models.labels import LabelSettings
 from models.ranker import LambdaRankSettings
 from models.training import Settings, TrainingSettings
 from models.weights import DEFAULT_EMBEDDER
@@ -104,13 +105,14 @@ class Config:
     state: StateSpec = field(default_factory=StateSpec)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
     ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
     serve: ServeConfig = field(default_factory=ServeConfig)
 
     @property
     def settings(self) -> Settings:
         """What training is told."""
-        return Settings(self.items, self.state, self.features, self.training, self.ranker)
+        return Settings(self.items, self.state, self.features, self.training, self.labels, self.ranker)
 
 
 def load(path: Path | None) -> Config:

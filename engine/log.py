@@ -90,19 +90,6 @@ class Log:
         places[self.order] = np.arange(len(self.order))
         return places
 
-    def labels(self) -> NDArray[np.float32]:
-        """One label a shown item: as logged, or else 1 where an interaction answered the ranking with it, 0 if not."""
-        rankings, interactions = self.rankings, self.interactions
-        labels = np.where(np.isnan(rankings.labels), np.float32(0), rankings.labels)
-        answering = np.flatnonzero((interactions.ranking >= 0) & (interactions.item >= 0))
-        for i in answering.tolist():
-            r = int(interactions.ranking[i])
-            shown = slice(int(rankings.offsets[r]), int(rankings.offsets[r + 1]))
-            place = np.flatnonzero(rankings.rows[shown] == interactions.item[i])
-            if len(place) and np.isnan(rankings.labels[shown][place[0]]):
-                labels[shown.start + place[0]] = 1.0
-        return labels.astype(np.float32)
-
 
 def columns(events: Iterable[Event], items: Ids, people: Ids | None = None) -> Log:
     """The log in these events, in the order in which a feed could know of them; item and user events are passed over.

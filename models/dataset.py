@@ -15,6 +15,7 @@ from engine.types import Batch, Offsets, Request, Rows
 from features.builder import FeatureBuilder
 from features.replay import Moments
 from features.state import BehaviouralState, StateSpec
+from models.labels import LabelSettings, examined, labels
 from models.ranker import Groups
 from models.sequences import Sequences
 
@@ -28,6 +29,8 @@ class Examples:
     """(N,) aligned with `moments.rows`."""
     relevant: NDArray[np.int64]
     """(G,) how many relevant items there are in all, found among the candidates or not."""
+    positions: NDArray[np.int32] | None = None
+    """(N,) the places that the candidates were shown at, from 1, -1 where that is not known; None: nowhere."""
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -50,27 +53,34 @@ class Examples:
             offsets=np.concatenate([[0], np.cumsum(sizes[groups])]).astype(np.int64),
             rows=moments.rows[rows],
         )
-        return Examples(kept, self.labels[rows], self.relevant[groups])
+        positions = None if self.positions is None else self.positions[rows]
+        return Examples(kept, self.labels[rows], self.relevant[groups], positions)
 
 
-def from_rankings(log: Log, first: int, last: int) -> Examples:
+def from_rankings(
+    log: Log, first: int, last: int, settings: LabelSettings | None = None, cut: bool = False
+) -> Examples:
     """The rankings [first, last) of the log as they were shown, each as of the moment just before it.
 
-    Shown items that the catalogue does not know are left out.
+    Shown items that the catalogue does not know are left out; with `cut`, so is what was likely not examined, where the
+    label settings say so: right for training, wrong for a test.
     """
+    settings = settings or LabelSettings()
     rankings = log.rankings
     start, stop = int(rankings.offsets[first]), int(rankings.offsets[last])
-    known = rankings.rows[start:stop] >= 0
-    labels = log.labels()[start:stop][known]
-    offsets = np.concatenate([[0], np.cumsum(known)]).astype(np.int64)[rankings.offsets[first : last + 1] - start]
+    kept = rankings.rows[start:stop] >= 0
+    if cut:
+        kept &= examined(log, settings.examined_past)[start:stop]
+    found = labels(log, settings)[start:stop][kept]
+    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)[rankings.offsets[first : last + 1] - start]
     moments = Moments(
         before=log.places()[len(log.interactions) + first : len(log.interactions) + last],
         at=rankings.at[first:last],
         person=rankings.person[first:last],
         offsets=offsets,
-        rows=rankings.rows[start:stop][known],
+        rows=rankings.rows[start:stop][kept],
     )
-    return Examples(moments, labels, _positives(labels, offsets))
+    return Examples(moments, found, _positives(found, offsets), rankings.positions[start:stop][kept])
 
 
 def from_recall(
@@ -123,7 +133,7 @@ def read_states(log: Log, catalogue: Catalogue, spec: StateSpec, examples: Examp
 def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
     """The feature rows and labels of the examples."""
     batch = read_states(log, builder.knowledge.catalogue, builder.spec, examples)
-    return Groups(builder.matrix(batch), examples.labels, examples.moments.offsets)
+    return Groups(builder.matrix(batch), examples.labels, examples.moments.offsets, examples.positions)
 
 
 def _positives(labels: NDArray[np.float32], offsets: Offsets) -> NDArray[np.int64]:

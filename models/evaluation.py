@@ -106,7 +106,7 @@ def rankings(
     if not 0 < cut < stop < total:
         raise ValueError(f"{total} rankings are too few to split by time into training, validation and test")
     trained = train_from_rankings(corpus, log, cut, stop, settings, progress)
-    test = from_rankings(log, stop, total)
+    test = from_rankings(log, stop, total, settings.labels)
     test = test.only(test.found)
     batch = read_states(log, corpus.catalogue, settings.state, test)
     columns = FeatureBuilder(trained.knowledge, settings.state).columns(batch)  # whatever families the ranker reads

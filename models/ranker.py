@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.types import Matrix, Offsets, Scores
+from models.bias import PositionBias, listening
 from models.files import written_aside
+from models.metrics import order
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +31,13 @@ class LambdaRankSettings:
     seed: int = 7
     threads: int = 0
     """0: all cores. The result does not depend on it."""
+    debias: bool = True
+    """Tell LightGBM the places that items were shown at, where all training groups have them."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """LightGBM parameters that replace the defaults below."""
 
 
+POSITION_BIAS = "position-bias.json"
 DEFAULTS: dict[str, Any] = {
     "objective": "lambdarank",
     "metric": "ndcg",
@@ -59,8 +64,12 @@ class Groups:
     matrix: Matrix
     labels: NDArray[np.float32]
     offsets: Offsets
+    positions: NDArray[np.int32] | None = None
+    """(N,) the places they were shown at, from 1, -1 where that is not known; None: nowhere."""
 
     def __post_init__(self) -> None:
+        if self.positions is not None and len(self.positions) != len(self.labels):
+            raise ValueError(f"{len(self.positions)} positions for {len(self.labels)} rows")
         if not len(self.matrix) == len(self.labels) == self.offsets[-1]:
             raise ValueError(f"{len(self.matrix)} rows, {len(self.labels)} labels, {self.offsets[-1]} in groups")
 
@@ -71,7 +80,20 @@ class Groups:
 class LambdaRanker:
     """One booster, or the mean of several."""
 
-    def __init__(self, boosters: Sequence[lgb.Booster], names: tuple[str, ...], fingerprint: str) -> None:
+    def __init__(
+        self,
+        boosters: Sequence[lgb.Booster],
+        names: tuple[str, ...],
+        fingerprint: str,
+        position_bias: PositionBias | None = None,
+        learning_curve: Sequence[float] = (),
+    ) -> None:
+        """position_bias: what was learnt of it; the scores do not contain it.
+
+        learning_curve: validation nDCG@10 after each round, of the first booster.
+        """
+        self.position_bias = position_bias
+        self.learning_curve = tuple(learning_curve)
         if not boosters:
             raise ValueError("a ranker needs at least one booster")
         self.names = names
@@ -87,30 +109,48 @@ class LambdaRanker:
         fingerprint: str,
         settings: LambdaRankSettings | None = None,
         progress: Callable[[int, float], None] | None = None,
+        start: LambdaRanker | None = None,
     ) -> LambdaRanker:
         """Train with early stopping on `validation`, which must be neither training nor test.
 
         Where the settings say refit, what comes back has learnt from `validation` too: measure it on the test slice.
 
-        progress: called after each round with (round, validation nDCG@10).
+        progress: called after each round with (round, validation nDCG@10). start: a ranker of the same features, whose
+        trees are kept and added to. Positions are used where every training row has one, and only there: scores at
+        serving are as of one place for all (lambdarank's position debiasing, LightGBM 4.1 and later).
         Raises ValueError where there is nothing to learn from: no groups, or no group with both kinds of labels.
         """
         settings = settings or LambdaRankSettings()
+        if start is not None and (start.names != names or start.fingerprint != fingerprint):
+            raise ValueError(
+                "the ranker to start from was trained on other features or other feature settings; train without it"
+            )
         for name, parts in (("training", train), ("validation", [validation])):
             if not any(np.any(part.labels > 0) for part in parts):
                 raise ValueError(
                     f"the {name} slice has {sum(len(part) for part in parts)} groups and no clicked item among them; "
                     "LambdaRank needs rankings with at least one click, or interactions to make them from"
                 )
-        boosters = []
+        boosters: list[lgb.Booster] = []
+        curves: list[PositionBias] = []
+        learning: list[float] = []
+
+        def told(done: int, value: float) -> None:
+            if not boosters:
+                learning.append(value)
+            if progress:
+                progress(done, value)
+
         for number in range(settings.seeds):
             parameters = DEFAULTS | {"seed": settings.seed + number, "num_threads": settings.threads}
             parameters |= dict(settings.parameters)
             try:
-                boosters.append(_fit(parameters, train, validation, names, settings, progress))
+                booster, curve = _fit(parameters, train, validation, names, settings, told, start)
             except lgb.basic.LightGBMError as problem:
                 raise ValueError(f"LightGBM refused to train with {parameters}: {problem}") from None
-        return cls(boosters, names, fingerprint)
+            boosters.append(booster)
+            curves += [curve] if curve else []
+        return cls(boosters, names, fingerprint, PositionBias.mean(curves), learning)
 
     def score(self, features: Matrix) -> Scores:
         """(N,) scores of (N, F) feature rows."""
@@ -149,6 +189,9 @@ class LambdaRanker:
             with written_aside(path) as aside:
                 aside.write_text(booster.model_to_string(num_iteration=-1))
             written.append(path)
+        if self.position_bias is not None:
+            written.append(folder / POSITION_BIAS)
+            self.position_bias.save(written[-1])
         return written
 
     @classmethod
@@ -162,7 +205,8 @@ class LambdaRanker:
             boosters.append(booster)
         if not boosters:
             raise FileNotFoundError(f"no ranker-*.txt in {folder}; train one with `feedrank train`")
-        return cls(boosters, names, fingerprint)
+        bias = folder / POSITION_BIAS
+        return cls(boosters, names, fingerprint, PositionBias.load(bias) if bias.exists() else None)
 
 
 def _fit(
@@ -171,36 +215,94 @@ def _fit(
     validation: Groups,
     names: tuple[str, ...],
     settings: LambdaRankSettings,
-    progress: Callable[[int, float], None] | None,
-) -> lgb.Booster:
+    progress: Callable[[int, float], None],
+    start: LambdaRanker | None,
+) -> tuple[lgb.Booster, PositionBias | None]:
     def told(env: lgb.callback.CallbackEnv) -> None:
-        if progress and env.evaluation_result_list:
-            progress(env.iteration + 1, float(env.evaluation_result_list[0][2]))
+        if env.evaluation_result_list:
+            progress(env.iteration + 1 - first, float(env.evaluation_result_list[0][2]))
 
-    data = _dataset(train, names)
-    held_out = _dataset([validation], names, data)
+    before = start._boosters[0] if start else None
+    first = before.num_trees() if before else 0
+    debias = settings.debias and all(
+        part.positions is not None and (part.positions > 0).all() for part in (*train, validation) if len(part)
+    )
+    if debias:
+        parameters = parameters | {"verbosity": 2}  # only so does LightGBM say what it learnt of positions
+        return _fit_debiased(parameters, train, validation, names, settings, progress, before)
+    data = _dataset(train, names, False, before=before)
+    held_out = _dataset([validation], names, False, data, before)
+    stop = lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False)
     booster = lgb.train(
-        parameters,
-        data,
-        settings.rounds,
-        valid_sets=[held_out],
-        callbacks=[lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False), told],
+        parameters, data, settings.rounds, valid_sets=[held_out], callbacks=[stop, told], init_model=before
     )
     if settings.refit:
-        rounds = booster.best_iteration
+        rounds = booster.best_iteration - first
         del booster, data, held_out
-        return lgb.train(parameters, _dataset([*train, validation], names), rounds)
+        data = _dataset([*train, validation], names, False, before=before)
+        return lgb.train(parameters, data, rounds, init_model=before), None
     # keep the best rounds alone, so that what is saved is what was measured
-    return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
+    return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration)), None
 
 
-def _dataset(parts: Sequence[Groups], names: tuple[str, ...], reference: lgb.Dataset | None = None) -> lgb.Dataset:
-    """The parts one after the other; LightGBM reads them where they are, nothing is copied."""
+def _fit_debiased(
+    parameters: dict[str, Any],
+    train: Sequence[Groups],
+    validation: Groups,
+    names: tuple[str, ...],
+    settings: LambdaRankSettings,
+    progress: Callable[[int, float], None],
+    before: lgb.Booster | None,
+) -> tuple[lgb.Booster, PositionBias | None]:
+    """All rounds, then as many as order the validation slice best once its clicks are weighed by the learnt curve.
+
+    Clicks as they stand would stop it early: what is learnt against the bias of the clicks fits biased clicks worse.
+    """
+    with listening() as listener:
+        data = _dataset(train, names, True, before=before)
+        booster = lgb.train(parameters, data, settings.rounds, init_model=before)
+        curve = listener.curve
+        assert curve is not None, "LightGBM said nothing of position biases"
+        first = before.num_trees() if before else 0
+        scores = np.array(before.predict(validation.matrix)) if before else np.zeros(len(validation.matrix))
+        assert validation.positions is not None
+        weights = curve.weights(validation.labels, validation.positions)
+        best, rounds = -1.0, 1
+        for done in range(1, booster.num_trees() - first + 1):
+            scores += np.asarray(booster.predict(validation.matrix, start_iteration=first + done - 1, num_iteration=1))
+            # over all groups at once: a list's own ideal would divide the weight of its one click away
+            discounts = 1 / np.log2(2 + ranks(scores, validation.offsets))
+            value = float((weights * discounts).sum() / weights.sum())
+            progress(done, value)
+            if value > best:
+                best, rounds = value, done
+        if settings.refit:
+            del booster
+            data = _dataset([*train, validation], names, True, before=before)
+            return lgb.train(parameters, data, rounds, init_model=before), listener.curve
+        return lgb.Booster(model_str=booster.model_to_string(num_iteration=first + rounds)), curve
+
+
+def _dataset(
+    parts: Sequence[Groups], names: tuple[str, ...], positions: bool, reference: lgb.Dataset | None = None,
+    before: lgb.Booster | None = None,
+) -> lgb.Dataset:  # fmt: skip
+    """The parts one after the other; LightGBM reads them where they are, and copies only to score them `before`."""
     parts = [part for part in parts if len(part)]
+    places = np.concatenate([part.positions for part in parts if part.positions is not None]) if positions else None
+    matrices = [part.matrix for part in parts]
     return lgb.Dataset(
-        [part.matrix for part in parts],
+        matrices if before is None else np.concatenate(matrices),
         np.concatenate([part.labels for part in parts]),
         group=np.concatenate([np.diff(part.offsets) for part in parts]),
         feature_name=list(names),
+        position=places,
         reference=reference,
     )
+
+
+def ranks(scores: NDArray[np.float64], offsets: Offsets) -> NDArray[np.int64]:
+    """(N,) the place of each row within its group by score, from 0."""
+    places = np.empty(len(scores), np.int64)
+    places[order(scores.astype(np.float32), offsets)] = np.arange(len(scores))
+    return places - np.repeat(offsets[:-1], np.diff(offsets))

@@ -26,6 +26,7 @@ from features.items import ItemKnowledge
 from features.state import StateSpec
 from models.dataset import from_rankings, from_recall, groups
 from models.items import ItemSettings, fit_items
+from models.labels import LabelSettings
 from models.ranker import Groups, LambdaRanker, LambdaRankSettings
 from models.sequences import Sequences
 
@@ -62,6 +63,7 @@ class Settings:
     state: StateSpec = field(default_factory=StateSpec)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    labels: LabelSettings = field(default_factory=LabelSettings)
     ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
 
 
@@ -88,7 +90,9 @@ class Trained:
 
 def learns_from_rankings(log: Log, settings: Settings) -> bool:
     """Whether the log's own rankings, rather than what recall finds, are to be the training groups."""
-    return int(from_rankings(log, 0, len(log.rankings)).found.sum()) >= settings.training.least_rankings
+    return (
+        int(from_rankings(log, 0, len(log.rankings), settings.labels).found.sum()) >= settings.training.least_rankings
+    )
 
 
 def train_from_rankings(
@@ -107,13 +111,13 @@ def train_from_rankings(
     sequences = Sequences.of(log)
     known = sequences.keep(sequences.at < log.rankings.at[cut])
     prior = log.is_history[known.touch]
-    validation = from_rankings(log, cut, stop)
+    validation = from_rankings(log, cut, stop, settings.labels, cut=True)
     bounds = np.linspace(0, cut, settings.training.folds + 1).astype(int).tolist()
     parts: list[Groups] = []
     left_out = int((~validation.found).sum())
     for block, (first, last) in enumerate(pairwise(bounds)):
         progress("features, block by block", block, settings.training.folds + 1)
-        examples = from_rankings(log, first, last)
+        examples = from_rankings(log, first, last, settings.labels, cut=True)
         left_out += int((~examples.found).sum())
         if examples.found.any():
             # nothing was logged before the first block: what people touched before the log must do

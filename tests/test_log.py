@@ -12,6 +12,7 @@ from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, User
 from engine.ids import Ids
 from engine.log import HISTORY, JOIN_SECONDS, columns
 from engine.types import NOBODY
+from models.labels import labels
 
 ITEMS = Ids("abc")
 MINUTES = 60_000
@@ -68,8 +69,8 @@ def test_labels_are_logged_or_else_clicks() -> None:
     )
     assert log.rankings.rows.tolist() == [0, 1, NOBODY, 0, 1, 2]
     assert log.interactions.ranking.tolist() == [1, 1, 0, 0]
-    assert log.labels().tolist() == [0, 1, 0, 0, 1, 2]
-    assert columns([], ITEMS).labels().tolist() == []
+    assert labels(log).tolist() == [0, 1, 0, 0, 1, 2]
+    assert labels(columns([], ITEMS)).tolist() == []
 
 
 def test_columns() -> None:

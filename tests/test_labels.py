@@ -1,0 +1,131 @@
+"""Labels: every shown item's worth against a slow reading of the same words; what nobody looked at is left out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.events import Event, InteractionEvent, RankingEvent
+from engine.ids import Ids
+from engine.log import HISTORY, Log, columns
+from models.dataset import from_rankings
+from models.labels import LabelSettings, examined, labels
+
+ITEMS = Ids("abcdef")
+SETTINGS = LabelSettings(
+    weights={"click": 1.0, "buy": 5.0, "hide": -2.0, "rating": 0.5},
+    by_value=("rating",),
+    full_dwell_s={"click": 10.0},
+    grades=(0.0, 0.6, 3.0),
+)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> list[Event]:
+    events: list[Event] = []
+    for n in range(draw(st.integers(0, 6))):
+        items = draw(st.lists(st.sampled_from("abcdexy"), min_size=1, max_size=5, unique=True))
+        logged = draw(st.sampled_from([None, 0.0, 2.0]))
+        marks = None if logged is None else (logged, *[math.nan] * (len(items) - 1))
+        positions: dict[str, Any] = {"positions": list(range(1, len(items) + 1))} if draw(st.booleans()) else {}
+        events.append(RankingEvent(f"r{n}", n * 1000, tuple(items), "u", labels=marks, extra=positions))
+    for n in range(draw(st.integers(0, 12))):
+        ranking = draw(st.sampled_from([None, "r0", "r1", "r5", "r9"]))
+        kind = draw(st.sampled_from(["click", "buy", "hide", "rating", "view", HISTORY]))
+        value, dwell = draw(st.sampled_from([None, 2.0, -1.0])), draw(st.sampled_from([None, 0.0, 4e3, 9e9]))
+        item = draw(st.sampled_from("abcdfx"))
+        events.append(
+            InteractionEvent(f"c{n}", n * 700, item, kind, ranking, "u", value=value, dwell_ms=dwell)
+        )  # fmt: skip
+    return events
+
+
+def slow(log: Log) -> list[float]:
+    """The labels by SETTINGS, item after item."""
+    found = []
+    for r in range(len(log.rankings)):
+        for place in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
+            logged, row = log.rankings.labels[place], log.rankings.rows[place]
+            worth: dict[str, float] = {}
+            for i in range(len(log.interactions)):
+                of = log.interactions
+                kind = log.types.name(int(of.type[i]))
+                if of.ranking[i] != r or of.item[i] != row or row < 0 or kind == HISTORY:
+                    continue
+                one = SETTINGS.weights.get(kind, 1.0)
+                if kind == "rating" and not math.isnan(of.value[i]):
+                    one *= of.value[i]
+                if kind == "click" and not math.isnan(of.dwell[i]):
+                    one *= min(of.dwell[i] / 10, 1)
+                if kind not in worth or abs(one) >= abs(worth[kind]):
+                    worth[kind] = one
+            total = sum(worth.values())
+            found.append(float(logged) if not math.isnan(logged) else sum(total > grade for grade in SETTINGS.grades))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(worlds())
+def test_labels_are_what_their_words_say(events: list[Event]) -> None:
+    log = columns(events, ITEMS)
+    assert labels(log, SETTINGS).tolist() == slow(log)
+
+
+def test_by_default_any_answer_is_a_one() -> None:
+    log = columns(
+        [
+            RankingEvent("r", 0, tuple("abcd"), "u"),
+            InteractionEvent("1", 1, "a", "click", "r"), InteractionEvent("2", 2, "a", "click", "r"),
+            InteractionEvent("3", 3, "c", "anything", "r", dwell_ms=1.0, value=-7.0),
+            InteractionEvent("4", 4, "d", HISTORY, "r"),
+        ],
+        ITEMS,
+    )  # fmt: skip
+    assert labels(log).tolist() == [1, 0, 1, 0]
+
+
+def test_a_cut_after_the_last_answer_where_positions_are_known() -> None:
+    shown = tuple("abcdef")
+    log = columns(
+        [
+            RankingEvent("known", 0, shown, "u", extra={"positions": [1, 2, 3, 4, 5, 6]}),
+            RankingEvent("turned", 1, shown, "v", extra={"positions": [6, 5, 4, 3, 2, 1]}),
+            RankingEvent("unknown", 2, shown, "w"),
+            RankingEvent("nothing", 3, shown, "x", extra={"positions": [1, 2, 3, 4, 5, 6]}),
+            RankingEvent("logged", 4, shown, "y", labels=(1.0, *[0.0] * 5), extra={"positions": [1, 2, 3, 4, 5, 6]}),
+            *(InteractionEvent(name, 9, "b", "click", name) for name in ("known", "turned", "unknown")),
+        ],
+        ITEMS,
+    )
+    whole = [True] * 6
+    assert examined(log, None).tolist() == whole * 5
+    assert examined(log, 1).reshape(5, 6).tolist() == [
+        [True, True, True, False, False, False], whole, whole, whole, [True, True, False, False, False, False],
+    ]  # fmt: skip
+    training = from_rankings(log, 0, 5, LabelSettings(examined_past=1), cut=True)
+    assert np.diff(training.moments.offsets).tolist() == [3, 6, 6, 6, 2]
+    assert training.positions is not None
+    assert training.positions[:9].tolist() == [1, 2, 3, 6, 5, 4, 3, 2, 1]
+    assert training.labels[:4].tolist() == [0, 1, 0, 0]
+    assert np.diff(from_rankings(log, 0, 5, LabelSettings(examined_past=1)).moments.offsets).tolist() == [6] * 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"grades": ()}, "expected rising numbers"),
+        ({"grades": (1.0, 0.5)}, "expected rising numbers"),
+        ({"grades": (-1.0,)}, "the first at least 0"),
+        ({"grades": tuple(range(31))}, "LightGBM knows 30"),
+        ({"full_dwell_s": {"click": 0.0}}, "seconds above 0"),
+        ({"examined_past": -1}, "expected at least 0"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        LabelSettings(**wrong)
