@@ -63,6 +63,13 @@ class Ops(NamedTuple):
     bits: NDArray[np.int64]
     """(M,) which of the types that declared counters name it is of."""
 
+    def part(self, first: int, last: int) -> Ops:
+        """Operations [first, last)."""
+        cut = slice(first, last)
+        return Ops(
+            self.code[cut], self.at[cut], self.person[cut], self.start[cut], self.stop[cut], self.rows, self.bits[cut]
+        )
+
 
 class Reads(NamedTuple):
     """Where READ operations write: one line a read for the person, one line a row of a READ for the pair."""

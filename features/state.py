@@ -114,6 +114,16 @@ class BehaviouralState:
         """Advance by a log; the batch of the moments, each with the state as of just before its happening."""
         return self.replay(with_reads(happenings(log, self._types), moments))
 
+    def replay_chunks(self, log: Log, moments: Moments, rows: int) -> Iterator[Batch]:
+        """As `replay_log`, about so many candidate rows a batch: all that is read is never held at once."""
+        ops = with_reads(happenings(log, self._types), moments)
+        read = np.cumsum(np.where(ops.code == READ, ops.stop - ops.start, 0))
+        first, before = 0, 0
+        while first < len(ops.code):
+            last = max(int(np.searchsorted(read, before + rows, "right")), first + 1)
+            yield self.replay(ops.part(first, last))
+            first, before = last, int(read[last - 1])
+
     def replay(self, ops: Ops) -> Batch:
         """Advance by operations; the batch of all READs among them, each with the state as of its moment."""
         reading = ops.code == READ

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.catalogue import Catalogue
 from engine.log import Log
 from engine.protocols import Retriever
-from engine.types import Batch, Offsets, Request, Rows
+from engine.types import Batch, Matrix, Offsets, Request, Rows
 from features.builder import FeatureBuilder
 from features.replay import Moments
 from features.state import BehaviouralState, StateSpec
@@ -132,8 +132,22 @@ def read_states(log: Log, catalogue: Catalogue, spec: StateSpec, examples: Examp
 
 def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
     """The feature rows and labels of the examples."""
-    batch = read_states(log, builder.knowledge.catalogue, builder.spec, examples)
-    return Groups(builder.matrix(batch), examples.labels, examples.moments.offsets, examples.positions)
+    out = np.empty((len(examples.labels), len(builder.names)), np.float32)
+    for part, matrix in matrices(log, builder, examples):
+        out[part] = matrix
+    return Groups(out, examples.labels, examples.moments.offsets, examples.positions)
+
+
+def matrices(
+    log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536
+) -> Iterator[tuple[slice, Matrix]]:
+    """The examples' feature rows in order, about so many at a time, and which they are; by one replay of the log."""
+    state = BehaviouralState(builder.knowledge.catalogue, builder.spec)
+    done = 0
+    for batch in state.replay_chunks(log, examples.moments, rows):
+        if len(batch.rows):
+            yield slice(done, done + len(batch.rows)), builder.matrix(batch)
+            done += len(batch.rows)
 
 
 def _positives(labels: NDArray[np.float32], offsets: Offsets) -> NDArray[np.int64]:

@@ -153,7 +153,7 @@ def _compare_recall(
 
     candidates = found_by(retriever(trained.knowledge))
     made = groups(log, trained.builder, candidates)
-    scores = trained.ranker.score(made.matrix)
+    scores = trained.ranker.score(made.rows())
     by = order(scores, made.offsets)
     moments = candidates.moments
     methods = {"lambdarank": Ordered(moments.rows[by], scores[by], moments.offsets)}

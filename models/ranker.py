@@ -61,7 +61,8 @@ DEFAULTS: dict[str, Any] = {
 class Groups:
     """Feature rows with labels, group after group."""
 
-    matrix: Matrix
+    matrix: Matrix | lgb.Sequence
+    """(N, F), in memory or read from a file as it is asked for."""
     labels: NDArray[np.float32]
     offsets: Offsets
     positions: NDArray[np.int32] | None = None
@@ -75,6 +76,10 @@ class Groups:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def rows(self) -> Matrix:
+        """(N, F), read into memory where it was not there."""
+        return np.asarray(self.matrix[:], np.float32)
 
 
 class LambdaRanker:
@@ -264,12 +269,13 @@ def _fit_debiased(
         curve = listener.curve
         assert curve is not None, "LightGBM said nothing of position biases"
         first = before.num_trees() if before else 0
-        scores = np.array(before.predict(validation.matrix)) if before else np.zeros(len(validation.matrix))
+        matrix = validation.rows()
+        scores = np.array(before.predict(matrix)) if before else np.zeros(len(matrix))
         assert validation.positions is not None
         weights = curve.weights(validation.labels, validation.positions)
         best, rounds = -1.0, 1
         for done in range(1, booster.num_trees() - first + 1):
-            scores += np.asarray(booster.predict(validation.matrix, start_iteration=first + done - 1, num_iteration=1))
+            scores += np.asarray(booster.predict(matrix, start_iteration=first + done - 1, num_iteration=1))
             # over all groups at once: a list's own ideal would divide the weight of its one click away
             discounts = 1 / np.log2(2 + ranks(scores, validation.offsets))
             value = float((weights * discounts).sum() / weights.sum())
@@ -290,7 +296,9 @@ def _dataset(
     """The parts one after the other; LightGBM reads them where they are, and copies only to score them `before`."""
     parts = [part for part in parts if len(part)]
     places = np.concatenate([part.positions for part in parts if part.positions is not None]) if positions else None
-    matrices = [part.matrix for part in parts]
+    matrices: Any = [part.matrix for part in parts]
+    if before is not None or not all(isinstance(matrix, type(matrices[0])) for matrix in matrices):
+        matrices = [part.rows() for part in parts]
     return lgb.Dataset(
         matrices if before is None else np.concatenate(matrices),
         np.concatenate([part.labels for part in parts]),

@@ -24,11 +24,12 @@ from features.bm25 import TermWeights
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge
 from features.state import StateSpec
-from models.dataset import from_rankings, from_recall, groups
+from models.dataset import from_rankings, from_recall
 from models.items import ItemSettings, fit_items
 from models.labels import LabelSettings
 from models.ranker import Groups, LambdaRanker, LambdaRankSettings
 from models.sequences import Sequences
+from models.shards import Store
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done, steps done, steps in all)."""
@@ -48,11 +49,15 @@ class TrainingSettings:
     candidates: int = 100
     least_rankings: int = 500
     """Rankings with a click that a log must have for them to be the training groups."""
+    memory_mb: int = 2_000
+    """Training matrices larger than this are written to disk, and LightGBM reads them from there."""
     seed: int = 7
 
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ValueError(f"folds is {self.folds}; expected at least 2")
+        if self.memory_mb < 0:
+            raise ValueError(f"memory_mb is {self.memory_mb}; expected at least 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,13 @@ def train_from_rankings(
     The item knowledge is not fitted on touches after the cut, so that validation looks as serving will.
     """
     settings = settings or Settings()
+    with Store(settings.training.memory_mb) as store:
+        return _train_from_rankings(corpus, log, cut, stop, settings, progress, store)
+
+
+def _train_from_rankings(
+    corpus: Corpus, log: Log, cut: int, stop: int, settings: Settings, progress: Progress, store: Store
+) -> Trained:
     sequences = Sequences.of(log)
     known = sequences.keep(sequences.at < log.rankings.at[cut])
     prior = log.is_history[known.touch]
@@ -122,10 +134,10 @@ def train_from_rankings(
         if examples.found.any():
             # nothing was logged before the first block: what people touched before the log must do
             kept = known.keep(known.at < log.rankings.at[first] if first else prior)
-            parts.append(groups(log, _builder(corpus, kept, settings), examples.only(examples.found)))
+            parts.append(store.groups(log, _builder(corpus, kept, settings), examples.only(examples.found)))
     progress("features, block by block", settings.training.folds, settings.training.folds + 1)
     builder = _builder(corpus, known, settings)
-    held_out = groups(log, builder, validation.only(validation.found))
+    held_out = store.groups(log, builder, validation.only(validation.found))
     if not parts:
         raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
     ranker = _train(parts, held_out, builder, settings.ranker, progress)
@@ -151,6 +163,13 @@ def train_from_recall(
     out.
     """
     settings = settings or Settings()
+    with Store(settings.training.memory_mb) as store:
+        return _train_from_recall(corpus, log, usable, settings, progress, store)
+
+
+def _train_from_recall(
+    corpus: Corpus, log: Log, usable: NDArray[np.bool_], settings: Settings, progress: Progress, store: Store
+) -> Trained:
     asked = settings.training
     everything = Sequences.of(log)
     open_ = usable[everything.touch]
@@ -174,7 +193,7 @@ def train_from_recall(
             log, everything, targets[in_fold[targets]], retriever(builder.knowledge), asked.candidates,
             settings.state.depth, step,
         )  # fmt: skip
-        return groups(log, builder, examples.only(examples.found))
+        return store.groups(log, builder, examples.only(examples.found))
 
     parts = [part(fold) for fold in range(asked.folds)]
     progress("training groups from recall", len(targets), len(targets))

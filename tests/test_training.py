@@ -17,7 +17,9 @@ from engine.catalogue import Catalogue
 from engine.events import ItemEvent, parse
 from engine.log import Log, columns
 from features.bm25 import TermWeights
-from models import training
+from features.builder import FeatureBuilder
+from models import shards, training
+from models.dataset import from_rankings, groups
 from models.evaluation import last_item, rankings, temporal
 from models.items import ItemSettings
 from models.metrics import evaluate, order
@@ -171,3 +173,37 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
     assert learnt > max(0.6, as_given + 0.05)
     contributions = ranker.contributions(test.matrix[:20])
     np.testing.assert_allclose(contributions.sum(axis=1), scores[:20], atol=1e-4)
+
+
+def test_matrices_on_disk_are_those_in_memory(lists: tuple[Corpus, Log], tmp_path: Path) -> None:
+    corpus, log = lists
+    examples = from_rankings(log, 20, 150)
+    knowledge = training.fit_items(corpus.catalogue, corpus.text, corpus.terms, Sequences.of(log), SMALL.items)
+    builder = FeatureBuilder(knowledge, SMALL.state)
+    whole = groups(log, builder, examples)
+    written = shards.write(tmp_path / "groups.parquet", log, builder, examples, rows=100)
+    again = shards.read(tmp_path / "groups.parquet")
+    for made in (written, again):
+        assert isinstance(made.matrix, shards.ShardedMatrix)
+        assert made.matrix.shape == np.asarray(whole.matrix).shape
+        assert np.array_equal(made.rows(), whole.rows(), equal_nan=True)
+        assert np.array_equal(made.labels, whole.labels)
+        assert np.array_equal(made.offsets, whole.offsets)
+        for place in (0, 99, 100, len(whole.labels) - 1):
+            assert np.array_equal(made.matrix[place], whole.rows()[place], equal_nan=True)
+        assert np.array_equal(made.matrix[90:310:7], whole.rows()[90:310:7], equal_nan=True)
+        assert np.array_equal(made.matrix[[5, 205]], whole.rows()[[5, 205]], equal_nan=True)
+    assert again.positions is not None
+    assert (again.positions == -1).all()
+
+
+def test_a_ranker_trained_from_disk_is_the_same_ranker(lists: tuple[Corpus, Log]) -> None:
+    corpus, log = lists
+    rankers = [
+        train_from_rankings(
+            corpus, log, 140, 160, replace(SMALL, training=replace(SMALL.training, memory_mb=memory))
+        ).ranker
+        for memory in (2_000, 0)
+    ]
+    trees = [ranker._boosters[0].model_to_string() for ranker in rankers]
+    assert trees[0] == trees[1]

@@ -1,0 +1,133 @@
+"""Training matrices on disk: written chunk by chunk as a log is replayed, read by LightGBM a chunk at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.log import Log
+from engine.types import Matrix
+from features.builder import FeatureBuilder
+from models.dataset import Examples, groups, matrices
+from models.files import written_aside
+from models.ranker import Groups
+
+LABEL, POSITION, GROUP = "label", "position", "group"
+"""The columns beside the features."""
+
+
+class ShardedMatrix(lgb.Sequence):
+    """The feature rows of a Parquet file, as LightGBM asks for them; one row group is in memory at a time."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self._file = pq.ParquetFile(path)
+        self._names = list(names)
+        sizes = [self._file.metadata.row_group(place).num_rows for place in range(self._file.num_row_groups)]
+        self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._held = (-1, np.empty((0, len(self._names)), np.float32))
+        self.batch_size = max([1, *sizes])
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        """A row by its place (float64: LightGBM insists), or rows by a slice or a list of places."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            return self._between(start, stop)[::step]
+        if isinstance(index, int | np.integer):
+            return self._between(int(index), int(index) + 1)[0].astype(np.float64)
+        return np.concatenate([self._between(int(one), int(one) + 1) for one in index])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features."""
+        return len(self), len(self._names)
+
+    def _between(self, start: int, stop: int) -> Matrix:
+        first = int(np.searchsorted(self._bounds, start, "right")) - 1
+        parts = []
+        while start < stop:
+            held = self._row_group(first)
+            before = int(self._bounds[first])
+            parts.append(held[start - before : stop - before])
+            start, first = int(self._bounds[first + 1]), first + 1
+        return np.concatenate(parts) if parts else np.empty((0, len(self._names)), np.float32)
+
+    def _row_group(self, place: int) -> Matrix:
+        if self._held[0] != place:
+            table = self._file.read_row_group(place, columns=self._names)
+            matrix = np.empty((table.num_rows, len(self._names)), np.float32)
+            for column, name in enumerate(self._names):
+                matrix[:, column] = table.column(name).to_numpy()
+            self._held = (place, matrix)
+        return self._held[1]
+
+
+def write(path: Path, log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536) -> Groups:
+    """Replay the log, and write the examples' rows to a Parquet file, about `rows` of them a row group.
+
+    Columns: the features, `label`, `position` (-1: not known) and `group`, in the order of the examples. What comes
+    back reads its matrix from the file.
+    """
+    schema = pa.schema(
+        [(name, pa.float32()) for name in builder.names]
+        + [(LABEL, pa.float32()), (POSITION, pa.int32()), (GROUP, pa.int64())],
+        metadata={"fingerprint": builder.fingerprint},
+    )
+    owners = np.repeat(np.arange(len(examples)), np.diff(examples.moments.offsets))
+    positions = np.full(len(owners), -1, np.int32) if examples.positions is None else examples.positions
+    with (
+        written_aside(path) as aside,
+        pq.ParquetWriter(aside, schema, compression="zstd", use_dictionary=False) as writer,
+    ):
+        for part, matrix in matrices(log, builder, examples, rows):
+            columns = [pa.array(matrix[:, column]) for column in range(matrix.shape[1])]
+            columns += [pa.array(examples.labels[part]), pa.array(positions[part]), pa.array(owners[part])]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(len(matrix), 1))
+    return Groups(ShardedMatrix(path, builder.names), examples.labels, examples.moments.offsets, examples.positions)
+
+
+def read(path: Path) -> Groups:
+    """The groups that `write` wrote; their matrix is read as it is asked for."""
+    file = pq.ParquetFile(path)
+    names = [name for name in file.schema_arrow.names if name not in (LABEL, POSITION, GROUP)]
+    table = file.read(columns=[LABEL, POSITION, GROUP])
+    owners = table.column(GROUP).to_numpy()
+    sizes = np.bincount(owners) if len(owners) else np.empty(0, np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    labels, positions = table.column(LABEL).to_numpy(), table.column(POSITION).to_numpy()
+    return Groups(ShardedMatrix(path, names), labels, offsets, positions)
+
+
+class Store:
+    """Makes groups in memory as long as they fit, and in files after that; a context that clears the files away."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self._left = memory_mb * 1_000_000
+        self._folder: TemporaryDirectory[str] | None = None
+        self._made = 0
+
+    def groups(self, log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
+        """The examples' rows; in a file where they would take more memory than is left."""
+        size = 4 * len(examples.labels) * len(builder.names)
+        if size <= self._left:
+            self._left -= size
+            return groups(log, builder, examples)
+        self._folder = self._folder or TemporaryDirectory(prefix="feedrank-training-")
+        self._made += 1
+        return write(Path(self._folder.name) / f"groups-{self._made}.parquet", log, builder, examples)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
