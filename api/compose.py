@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
@@ -12,7 +14,7 @@ import numpy as np
 from api.config import Config, IndexConfig
 from api.home import Home
 from engine.catalogue import Catalogue
-from engine.events import ItemEvent
+from engine.events import ItemEvent, known_from
 from engine.indexes import ExactIndex
 from engine.journal import Journal
 from engine.log import Log, in_order
@@ -24,11 +26,13 @@ from engine.types import Matrix, Scores, Vector
 from features.bm25 import TermWeights
 from features.builder import FeatureBuilder
 from features.state import BehaviouralState
-from models import bundle, snapshot
+from models import bundle, registry, retraining, snapshot
+from models.drift import Sketch
 from models.embedder import Progress as EmbeddingProgress
 from models.embedder import SentenceEmbedder
 from models.items import fit_items
 from models.ranker import LambdaRanker
+from models.retraining import Incumbent, Outcome
 from models.sequences import Sequences
 from models.snapshot import Living
 from models.training import (
@@ -50,6 +54,8 @@ class Material:
 
     corpus: Corpus
     log: Log
+    window: Mapping[str, Any]
+    """What of the journal it is: first and last unix seconds, how many rankings and interactions, and the offset."""
 
 
 class QueriesInRecallOrder:
@@ -77,8 +83,10 @@ class RecallOrder:
         return -np.arange(1, len(features) + 1, dtype=np.float32)
 
 
-def material(home: Home, config: Config, progress: EmbeddingProgress | None = None) -> Material:
-    """Read the journal and embed what the vector cache does not know."""
+def material(
+    home: Home, config: Config, progress: EmbeddingProgress | None = None, since: float | None = None
+) -> Material:
+    """Read the journal and embed what the vector cache does not know; since: leave out what was known before then."""
     url = config.journal.url
     if url is None and not home.journal_path.exists():
         raise ValueError(f"there is no journal at {home.journal_path}; load items and events with `feedrank import`")
@@ -88,8 +96,19 @@ def material(home: Home, config: Config, progress: EmbeddingProgress | None = No
         raise ValueError(f"there are no items in {url or home.journal_path}; load some with `feedrank import`")
     documents = catalogue.documents(config.embedder.document)
     text = embedder(home, config).encode(documents, progress)
-    log = in_order((event for _, event in journal.in_order()), catalogue.ids)
-    return Material(Corpus(catalogue, text, TermWeights.fit(documents)), log)
+    earliest = -np.inf if since is None else since * 1000
+    events = (event for _, event in journal.in_order() if known_from(event) >= earliest)
+    log = in_order(events, catalogue.ids)
+    if since is not None and not len(log):
+        raise ValueError("nothing happened in this window; choose a longer one")
+    window = {
+        "first": float(log.at.min()) if len(log) else None,
+        "last": float(log.at.max()) if len(log) else None,
+        "rankings": len(log.rankings),
+        "interactions": len(log.interactions),
+        "offset": journal.last,
+    }
+    return Material(Corpus(catalogue, text, TermWeights.fit(documents)), log, window)
 
 
 def embedder(home: Home, config: Config) -> SentenceEmbedder:
@@ -117,17 +136,65 @@ def train(made: Material, config: Config, progress: Progress) -> Trained:
 
 
 def save(
-    home: Home, config: Config, name: str, builder: FeatureBuilder, ranker: LambdaRanker | None, about: dict[str, Any]
+    home: Home,
+    config: Config,
+    name: str,
+    builder: FeatureBuilder,
+    ranker: LambdaRanker | None,
+    about: Mapping[str, Any],
+    sample: Matrix | None = None,
+    made: Mapping[str, Any] | None = None,
+    promote: bool = True,
 ) -> None:
-    """Write a bundle and make it the current one."""
+    """Write a bundle and, with `promote`, make it the current one.
+
+    about: what the manifest is to say of it. sample: training rows, for drift to be measured against. made: when and
+    how long, which no digest covers.
+    """
     chosen = config.index
     index = {
         "metric": chosen.metric, "trees": chosen.trees, "search_factor": chosen.search_factor,
         "seed": config.items.seed,
     }  # fmt: skip
-    about = {"version": version(), "config": _plain(asdict(config)), **about}
-    bundle.save(home.bundles, name, builder, ranker, index, about)
-    bundle.promote(home.bundles, name)
+    seeds = {"items": config.items.seed, "training": config.training.seed, "ranker": config.ranker.seed}
+    about = {"version": version(), "config": _plain(asdict(config)), "seeds": seeds, **about}
+    sketch = None if sample is None else Sketch.of(sample, builder.names)
+    bundle.save(home.bundles, name, builder, ranker, index, about, made, sketch)
+    if promote:
+        registry.promote(home.bundles, name)
+
+
+def save_trained(
+    home: Home, config: Config, name: str, made: Material, trained: Trained, about: Mapping[str, Any], seconds: float,
+    promote: bool = True,
+) -> None:  # fmt: skip
+    """Write what was trained as a bundle."""
+    about = {"groups": trained.counts, "trees": trained.ranker.trees, "window": dict(made.window), **about}
+    when = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
+    save(home, config, name, trained.builder, trained.ranker, about, trained.sample, when, promote)
+
+
+def retrain(
+    home: Home, made: Material, config: Config, progress: Progress, warm_start: bool = False
+) -> tuple[Incumbent | None, Outcome]:
+    """Train a candidate and hold it against the current bundle; nothing is written."""
+    incumbent = None
+    if home.current.exists():
+        opened = registry.load_current(home.bundles, warn)
+        until = opened.manifest.get("window", {}).get("last")
+        incumbent = Incumbent(
+            opened.name, opened.builder, opened.ranker, bundle.read_sketch(opened.folder),
+            float("nan") if until is None else float(until),
+        )  # fmt: skip
+    outcome = retraining.retrain(
+        made.corpus, made.log, incumbent, config.settings, config.retrain, progress, warm_start
+    )  # fmt: skip
+    return incumbent, outcome
+
+
+def warn(message: str) -> None:
+    """Say what went wrong and was got round."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def check_name(home: Home, name: str) -> None:
@@ -137,7 +204,7 @@ def check_name(home: Home, name: str) -> None:
 
 def recommender(home: Home, config: Config) -> Recommender:
     """The current bundle, with the state of the whole journal, ready to answer."""
-    opened = bundle.load(home.current)
+    opened = registry.load_current(home.bundles, warn)
     journal = home.journal(config.journal.url)
     living = living_state(home, journal, opened)
     ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
@@ -153,7 +220,7 @@ def recommender(home: Home, config: Config) -> Recommender:
 
 def take_snapshot(home: Home, config: Config) -> Living:
     """Write the state of the whole journal for the current bundle, whatever was read for it."""
-    opened = bundle.load(home.current)
+    opened = registry.load_current(home.bundles, warn)
     catalogue = opened.knowledge.catalogue
     living = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
     snapshot.save(home.snapshot, living, catalogue)

@@ -17,6 +17,7 @@ from features.state import StateSpec
 from models.items import ItemSettings
 from models.labels import LabelSettings
 from models.ranker import LambdaRankSettings
+from models.retraining import RetrainSettings
 from models.training import Settings, TrainingSettings
 from models.weights import DEFAULT_EMBEDDER
 
@@ -107,6 +108,7 @@ class Config:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
     ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
     serve: ServeConfig = field(default_factory=ServeConfig)
 
     @property

@@ -46,10 +46,20 @@ class Home:
         return self.folder / "rejects.jsonl"
 
     @property
+    def imports(self) -> Path:
+        """How far imports came that were broken off."""
+        return self.folder / "imports.json"
+
+    @property
     def config(self) -> Path | None:
         """The config file, where there is one."""
         path = self.folder / "feedrank.toml"
         return path if path.is_file() else None
+
+    @property
+    def reports(self) -> Path:
+        """What came of each retraining."""
+        return self.folder / "reports"
 
     @property
     def snapshot(self) -> Path:

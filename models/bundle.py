@@ -23,12 +23,16 @@ from features.bm25 import TermWeights
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge, Table, VectorPair
 from features.state import StateSpec
-from models.files import digest, written_aside
+from models.drift import Sketch
+from models.files import digest, synced, written_aside
 from models.ranker import LambdaRanker
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 INDEX = "index.ann"
+SKETCH = "sketch.json"
+MADE = "made.json"
+"""What may differ between two bundles of the same log, config and seed: when it was made and how long that took."""
 CURRENT = "current"
 """The link, beside the bundles, to the one that serves."""
 
@@ -79,10 +83,13 @@ def save(
     ranker: LambdaRanker | None,
     index: Mapping[str, Any],
     about: Mapping[str, Any],
+    made: Mapping[str, Any] | None = None,
+    sketch: Sketch | None = None,
 ) -> Path:
     """Write a bundle aside, rename it into `bundles` and return its folder; never over one that is there.
 
-    index: the arguments of `AnnoyIndex.build`. about: anything else for the manifest, JSON-ready.
+    index: the arguments of `AnnoyIndex.build`. about: anything else for the manifest, JSON-ready. made: what two
+    bundles of the same log, config and seed may differ in. sketch: the distribution of the training features.
     """
     folder = place(bundles, name)
     aside = bundles / f".{name}.tmp"
@@ -95,6 +102,8 @@ def save(
         _write_knowledge(aside, knowledge)
         if ranker is not None:
             ranker.save(aside)
+        if sketch is not None:
+            sketch.save(aside / SKETCH)
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -114,7 +123,12 @@ def save(
             "files": {file.name: digest(file) for file in sorted(aside.iterdir())},
         }  # fmt: skip
         _write_manifest(aside / MANIFEST, manifest)
+        (aside / MADE).write_text(json.dumps(dict(made or {}), indent=1) + "\n")
+        for file in aside.iterdir():
+            synced(file)
+        synced(aside)
         os.replace(aside, folder)
+        synced(bundles)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -123,7 +137,9 @@ def save(
 def load(folder: Path) -> Bundle:
     """Open a bundle; raises BundleError that names the file where one is missing, damaged or foreign."""
     folder = folder.resolve()
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = read_manifest(folder)
+    for file in sorted({file.name for file in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, MADE}):
+        raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are never changed, remove it")
     for file, expected in manifest["files"].items():
         if not (folder / file).is_file():
             raise BundleError(f"{folder / file} is missing; make the bundle again, or go back to another one")
@@ -154,6 +170,27 @@ def promote(bundles: Path, name: str) -> None:
     aside.unlink(missing_ok=True)
     aside.symlink_to(name, target_is_directory=True)
     os.replace(aside, bundles / CURRENT)
+    synced(bundles)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle; raises BundleError where there is none, or it is damaged or of another format."""
+    return _read_manifest(folder / MANIFEST)
+
+
+def read_made(folder: Path) -> dict[str, Any]:
+    """When a bundle was made, and what else may differ; nothing where that is not known."""
+    try:
+        found = json.loads((folder / MADE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_sketch(folder: Path) -> Sketch | None:
+    """The distribution of the features that a bundle's ranker was trained on; None where it has none."""
+    path = folder / SKETCH
+    return Sketch.load(path) if path.exists() else None
 
 
 def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o644)
+        synced(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -29,3 +30,12 @@ def digest(path: Path) -> str:
     """sha256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def synced(path: Path) -> None:
+    """Have the disk take a file, or a folder's list of files, before going on."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -8,7 +8,7 @@ folds, and a fold's knowledge is fitted without the touches that its people are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
@@ -24,6 +24,7 @@ from features.bm25 import TermWeights
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge
 from features.state import StateSpec
+from models import drift
 from models.dataset import from_rankings, from_recall
 from models.items import ItemSettings, fit_items
 from models.labels import LabelSettings
@@ -91,6 +92,8 @@ class Trained:
     ranker: LambdaRanker
     counts: dict[str, int]
     """How many groups each slice had, and how many were left out for want of a positive."""
+    sample: Matrix
+    """Some of the training rows: what drift is measured with."""
 
 
 def learns_from_rankings(log: Log, settings: Settings) -> bool:
@@ -107,18 +110,27 @@ def train_from_rankings(
     stop: int,
     settings: Settings | None = None,
     progress: Progress = lambda *_: None,
+    start: LambdaRanker | None = None,
 ) -> Trained:
     """Train on rankings [0, cut), choose the rounds on [cut, stop); nothing after them is learnt from.
 
-    The item knowledge is not fitted on touches after the cut, so that validation looks as serving will.
+    The item knowledge is not fitted on touches after the cut, so that validation looks as serving will. start: a ranker
+    of the same features, to whose trees more are added.
     """
     settings = settings or Settings()
     with Store(settings.training.memory_mb) as store:
-        return _train_from_rankings(corpus, log, cut, stop, settings, progress, store)
+        return _train_from_rankings(corpus, log, cut, stop, settings, progress, store, start)
 
 
 def _train_from_rankings(
-    corpus: Corpus, log: Log, cut: int, stop: int, settings: Settings, progress: Progress, store: Store
+    corpus: Corpus,
+    log: Log,
+    cut: int,
+    stop: int,
+    settings: Settings,
+    progress: Progress,
+    store: Store,
+    start: LambdaRanker | None,
 ) -> Trained:
     sequences = Sequences.of(log)
     known = sequences.keep(sequences.at < log.rankings.at[cut])
@@ -140,13 +152,13 @@ def _train_from_rankings(
     held_out = store.groups(log, builder, validation.only(validation.found))
     if not parts:
         raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
-    ranker = _train(parts, held_out, builder, settings.ranker, progress)
+    ranker = _train(parts, held_out, builder, settings.ranker, progress, start)
     if settings.ranker.refit:
         # the ranker has learnt from the validation slice by now, so the knowledge may: what serves is then as fresh
         end = log.rankings.at[stop] if stop < len(log.rankings) else np.inf
         builder = _builder(corpus, sequences.keep(sequences.at < end), settings)
     counts = {"training": cut, "validation": len(validation), "without_positive": left_out}
-    return Trained(builder.knowledge, builder, ranker, counts)
+    return Trained(builder.knowledge, builder, ranker, counts, _sample(parts, settings))
 
 
 def train_from_recall(
@@ -155,6 +167,7 @@ def train_from_recall(
     usable: NDArray[np.bool_],
     settings: Settings | None = None,
     progress: Progress = lambda *_: None,
+    start: LambdaRanker | None = None,
 ) -> Trained:
     """Train on what recall finds for each person just before each of their latest usable touches.
 
@@ -164,11 +177,17 @@ def train_from_recall(
     """
     settings = settings or Settings()
     with Store(settings.training.memory_mb) as store:
-        return _train_from_recall(corpus, log, usable, settings, progress, store)
+        return _train_from_recall(corpus, log, usable, settings, progress, store, start)
 
 
 def _train_from_recall(
-    corpus: Corpus, log: Log, usable: NDArray[np.bool_], settings: Settings, progress: Progress, store: Store
+    corpus: Corpus,
+    log: Log,
+    usable: NDArray[np.bool_],
+    settings: Settings,
+    progress: Progress,
+    store: Store,
+    start: LambdaRanker | None,
 ) -> Trained:
     asked = settings.training
     everything = Sequences.of(log)
@@ -201,10 +220,10 @@ def _train_from_recall(
     final = _builder(corpus, known, settings)
     # one positive among all candidates: every place is worth a pair
     parameters = {"lambdarank_truncation_level": asked.candidates} | dict(settings.ranker.parameters)
-    ranker = _train(train, validation, final, replace(settings.ranker, parameters=parameters), progress)
+    ranker = _train(train, validation, final, replace(settings.ranker, parameters=parameters), progress, start)
     made_of = {"training": sum(len(part) for part in train), "validation": len(validation)}
     counts = {**made_of, "without_positive": len(targets) - sum(made_of.values())}
-    return Trained(final.knowledge, final, ranker, counts)
+    return Trained(final.knowledge, final, ranker, counts, _sample(train, settings))
 
 
 def retriever(knowledge: ItemKnowledge) -> EmbeddingRetriever:
@@ -218,11 +237,20 @@ def _builder(corpus: Corpus, sequences: Sequences, settings: Settings) -> Featur
     return FeatureBuilder(knowledge, settings.state, settings.features)
 
 
+def _sample(parts: Sequence[Groups], settings: Settings) -> Matrix:
+    return drift.sample([part.matrix for part in parts], settings.training.seed)
+
+
 def _train(
-    train: list[Groups], validation: Groups, builder: FeatureBuilder, settings: LambdaRankSettings, progress: Progress
+    train: list[Groups],
+    validation: Groups,
+    builder: FeatureBuilder,
+    settings: LambdaRankSettings,
+    progress: Progress,
+    start: LambdaRanker | None,
 ) -> LambdaRanker:
     def told(done: int, _: float) -> None:
         if done % 10 == 0:
             progress("LambdaRank", done, settings.rounds)
 
-    return LambdaRanker.train(train, validation, builder.names, builder.fingerprint, settings, told)
+    return LambdaRanker.train(train, validation, builder.names, builder.fingerprint, settings, told, start)

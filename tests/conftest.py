@@ -11,9 +11,14 @@ import postgres
 import pytest
 import toyworld
 from click.testing import CliRunner
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# a busy machine is no reason to fail
+settings.register_profile("feedrank", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("feedrank")
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("FEEDRANK_DATA", PROJECT.parent / "shared" / "data"))

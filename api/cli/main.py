@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from api.cli.bundles import bundles
 from api.cli.evaluation import evaluate
 from api.cli.feeds import recommend, serve
 from api.cli.journal import forget, retain, snapshot
 from api.cli.load import import_events
+from api.cli.retrain import retrain
 from api.cli.screen import command_errors
 from api.cli.training import index, train
 from api.config import load as load_config
@@ -43,7 +45,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
         context.obj = (home, load_config(config_path or home.config))
 
 
-COMMANDS = (import_events, index, train, evaluate, recommend, serve, snapshot, retain, forget)
+COMMANDS = (import_events, index, train, evaluate, recommend, serve, retrain, bundles, snapshot, retain, forget)
 for command in COMMANDS:
     main.add_command(command)
 main.add_command(import_events, "data")  # its other name

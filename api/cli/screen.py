@@ -11,9 +11,11 @@ import click
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.schemas import explained
+from models.bias import PositionBias
 
 Show = Callable[[str, int, int], None]
 """Called with (what is done, steps done, steps in all; 0 where nobody knows)."""
@@ -60,3 +62,11 @@ def command_errors() -> Iterator[None]:
 def stamp(kind: str) -> str:
     """A bundle name made of the time."""
     return time.strftime(f"{kind}-%Y%m%d-%H%M%S", time.gmtime()) + f"-{uuid.uuid4().hex[:4]}"
+
+
+def bias_table(bias: PositionBias, most: int = 20) -> Table:
+    """The learnt position-bias curve: how much more often an item is answered for standing where it does."""
+    table = Table("place", "relative to the first", "", title="position bias, as learnt")
+    for place, share in zip(bias.positions[:most].tolist(), bias.propensities[:most].tolist(), strict=True):
+        table.add_row(str(place), f"{share:.3f}", "█" * round(min(share, 1) * 30))
+    return table

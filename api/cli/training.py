@@ -7,7 +7,7 @@ import time
 import click
 from rich.table import Table
 
-from api.cli.screen import command_errors, console, stamp, steps, texts
+from api.cli.screen import bias_table, command_errors, console, stamp, steps, texts
 from api.config import Config
 from api.home import Home
 
@@ -54,12 +54,13 @@ def train(obj: tuple[Home, Config], name: str | None) -> None:
         trained = compose.train(made, config, show)
         show("writing the bundle", 0, 0)
         seconds = round(time.perf_counter() - started, 1)
-        about = {"groups": trained.counts, "trees": trained.ranker.trees, "seconds": seconds}
-        compose.save(home, config, name, trained.builder, trained.ranker, about)
+        compose.save_trained(home, config, name, made, trained, {}, seconds)
     best = sorted(trained.ranker.importance().items(), key=lambda pair: -pair[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; what they use most")
     for feature, share in best:
         table.add_row(feature, f"{share:.1%}")
     console.print(table)
+    if trained.ranker.position_bias is not None:
+        console.print(bias_table(trained.ranker.position_bias))
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
     click.echo(f"groups: {groups}\ncurrent bundle: {home.current.resolve()}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from api.readers import jsonl, mind, movielens, tables
+from api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
 from api.readers.folders import PACKED, Folder
 from api.readers.rejects import RejectedLine, Rejects
 from engine.events import Event
@@ -21,9 +21,14 @@ FORMATS: dict[str, Reader] = {
     "parquet": tables.read_parquet,
     "movielens": movielens.read,
     "mind": mind.read,
+    "ubi": ubi.read,
+    "gorse": gorse.read,
+    "open-bandit": open_bandit.read,
 }
 
-_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
 _FOLDERS = ("movielens", "mind")
 _ARCHIVES = (".zip", ".whl")
 
@@ -49,13 +54,29 @@ def guess(path: Path) -> str:
             name = name.removesuffix(packed)
         suffix = Path(name).suffix
         if suffix in _SUFFIXES:
-            return _SUFFIXES[suffix]
+            return _told_by_content(path, _SUFFIXES[suffix])
         found = f"the ending {suffix!r}"
     raise ValueError(
         f"can't tell the format of {path}: found {found}. Say which of {', '.join(FORMATS)} it is. Recognised are files"
-        " that end with .jsonl, .ndjson, .csv (also with .gz or .zst after it), .parquet or .pq, and folders or zips"
-        " with behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
+        " that end with .jsonl, .ndjson, .json, .csv (also with .gz or .zst after it), .parquet or .pq, and folders or"
+        " zips with behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
     )
+
+
+def _told_by_content(path: Path, format: str) -> str:
+    """The format whose marks the first record of a file has; `format` where it has none."""
+    unheard = Rejects()
+    if format == "csv":
+        header = next((text for _, text in lines.read(path, unheard) if text.strip()), "")
+        columns = [name.strip().strip('"') for name in header.split(",")]
+        if open_bandit.is_log(columns) or open_bandit.is_context(columns):
+            return "open-bandit"
+        return "gorse" if gorse.is_record(columns) else format
+    if format == "jsonl":
+        first = next((value for _, _, value in values.read(lines.read(path, unheard), str(path), unheard)), None)
+        if isinstance(first, dict) and "event" not in first:
+            return "ubi" if ubi.is_record(first) else "gorse" if gorse.is_record(first) else format
+    return format
 
 
 def read(path: Path, rejects: Rejects, format: str | None = None) -> Iterator[Event]:

@@ -1,41 +1,49 @@
-"""Events as JSON, one a line."""
+"""Events as JSON, ours and Metarank's: one a line, one after the other, or the entries of an array."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.readers import lines
+from api.readers import lines, values
 from api.readers.rejects import Rejects
+from engine.checks import is_finite
 from engine.events import Event, EventError, parse
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a JSONL file (plain, gzip or zstd), in its order; blank lines are passed over."""
-    for number, text in lines.read(path, rejects):
-        if not text.strip():
-            continue
+    """The events of a JSON or JSONL file (plain, gzip or zstd), in its order; blank lines are passed over.
+
+    Of Metarank's format all four events are read as they are. The `relevancy` of a ranking's items becomes its scores
+    where all have one; other fields of an item within a ranking, and the tenant, have no place here and are dropped.
+    """
+    source = str(path)
+    for number, text, value in values.read(lines.read(path, rejects), source, rejects):
         try:
-            event = parse(_decoded(text))
-        except (EventError, _Unreadable) as problem:
-            rejects.reject(str(path), number, str(problem), text)
+            event = parse(_with_scores(value))
+        except EventError as problem:
+            rejects.reject(source, number, str(problem), text)
         else:
             rejects.accept()
             yield event
 
 
-class _Unreadable(ValueError):
-    """A line that is no JSON; the message is the reason."""
+def _with_scores(body: Any) -> Any:
+    if not isinstance(body, Mapping) or body.get("event") != "ranking" or "scores" in body:
+        return body
+    listed = body.get("items")
+    if not isinstance(listed, list) or not all(isinstance(entry, Mapping) for entry in listed):
+        return body
+    scores = [_relevancy(entry) for entry in listed]
+    return {**body, "scores": scores} if scores and all(is_finite(score) for score in scores) else body
 
 
-def _decoded(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as problem:
-        raise _Unreadable(f"not JSON: {problem.msg} at column {problem.colno}") from None
-    except RecursionError:
-        raise _Unreadable("nested too deeply, expected an event of a few levels") from None
-    except ValueError:  # Python's own limit of digits in an integer.
-        raise _Unreadable("holds a number of too many digits, expected at most about 1e308") from None
+def _relevancy(entry: Mapping[str, Any]) -> Any:
+    if "relevancy" in entry:
+        return entry["relevancy"]
+    fields = entry.get("fields")
+    named = fields if isinstance(fields, list) else []
+    return next(
+        (one.get("value") for one in named if isinstance(one, Mapping) and one.get("name") == "relevancy"), None
+    )

@@ -35,7 +35,9 @@ class Rejects:
     first one comes. With `strict` the first reject raises RejectedLine and nothing is written.
     """
 
-    def __init__(self, path: Path | None = None, *, strict: bool = False) -> None:
+    def __init__(self, path: Path | None = None, *, strict: bool = False, passed: int = 0) -> None:
+        """passed: so many rejects come first that an earlier import has written to the file already."""
+        self._passed = passed
         self.path = path
         self.strict = strict
         self.accepted = 0
@@ -61,7 +63,7 @@ class Rejects:
         self._reasons[group] += 1
         if self.strict:
             raise RejectedLine(source, line_number, reason)
-        if self.path is not None:
+        if self.path is not None and self.rejected > self._passed:
             self._write({"source": source, "line": line_number, "reason": reason, "text": _text(line)})
 
     def summary(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Rows:
         if isinstance(event, ItemEvent) and (moment := event.fields.get("published", "")) != "":
             # as a number, whatever form it came in: the content makes the id
             event = replace(event, fields={**event.fields, "published": float(parse_timestamp(moment))})
-        return event if named else replace(event, id=_made_id(event))
+        return event if named else made_id(event)
 
 
 def _missing(value: object) -> bool:
@@ -118,8 +118,9 @@ def _shown(items: Any, labels: Any) -> Any:
     return entries
 
 
-def _made_id(event: Event) -> str:
+def made_id(event: Event) -> Event:
+    """The event with an id made of its content: the same content is the same event in any file and any import."""
     body = to_dict(event)
     del body["id"]
     content = json.dumps(body, sort_keys=True).encode()
-    return f"{body['event']}:{blake2b(content, digest_size=12).hexdigest()}"
+    return replace(event, id=f"{body['event']}:{blake2b(content, digest_size=12).hexdigest()}")

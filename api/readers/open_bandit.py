@@ -1,0 +1,110 @@
+"""The Open Bandit Dataset (Saito et al., Open Bandit Dataset and Pipeline, 2021), with its propensities.
+
+A row is one item at one of three places of a page. Which rows were one page is not logged, and nothing is invented:
+each row is a ranking of one item, with its position and the propensity that the logging policy showed it with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from api.readers import lines, records
+from api.readers.rejects import Rejects
+from engine.events import Event, EventError, parse, parse_timestamp
+
+_LOG = ("timestamp", "item_id", "position", "click", "propensity_score")
+_POLICIES = ("random", "bts")
+
+
+def is_log(columns: Iterable[str]) -> bool:
+    """Whether a header is that of the bandit log."""
+    return set(_LOG) <= set(columns)
+
+
+def is_context(columns: Iterable[str]) -> bool:
+    """Whether a header is that of the items' features."""
+    return {"item_id", "item_feature_0"} <= set(columns)
+
+
+def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+    """The events of a log (`.../bts/men/men.csv`, `bts_men.csv`) or of an item context, by its header.
+
+    The campaign becomes the surface and the policy the variant, both from the path. A click is an interaction a moment
+    after its ranking. User features are fields of the ranking; there are no users. Item ids are of a campaign, so they
+    get its name before them; ids of events are made of policy, campaign and line, so that the same file counts once.
+    """
+    source = str(path)
+    policy, campaign = _told_by(path)
+    header: list[str] = []
+    for number, text, cells in records.split_csv(lines.read(path, rejects), source, rejects):
+        if not header:
+            header = cells
+            if not (is_log(header) or is_context(header)):
+                raise ValueError(
+                    f"{source}: found the columns {', '.join(header[:8])}, expected those of the Open Bandit Dataset: "
+                    f"{', '.join(_LOG)}, or item_id, item_feature_0 and so on"
+                )
+            continue
+        row = dict(zip(header, cells, strict=True))
+        try:
+            made = _item(row, campaign) if is_context(header) else _shown(row, policy, campaign, number)
+            events = [parse(body) for body in made]
+        except (EventError, ValueError) as problem:
+            rejects.reject(source, number, str(problem), text)
+        else:
+            rejects.accept()
+            yield from events
+
+
+def _told_by(path: Path) -> tuple[str, str]:
+    """Policy and campaign, by the names of the file and of its folders."""
+    words = [word for part in reversed(path.parts) for word in part.lower().split(".")[0].split("_")]
+    policy = next((word for word in words if word in _POLICIES), "")
+    return policy, next((word for word in words if word in ("men", "women", "all")), "all")
+
+
+def _shown(row: Mapping[str, str], policy: str, campaign: str, number: int) -> Iterator[dict[str, Any]]:
+    at = parse_timestamp(row["timestamp"])
+    item = f"{campaign}-{_whole(row, 'item_id')}"
+    position, click = _whole(row, "position"), _whole(row, "click")
+    name = f"obd:{policy}:{campaign}:{number}"
+    features = {key: row[key] for key in row if key.startswith("user_feature_") and row[key]}
+    if click not in (0, 1):
+        raise EventError("click", f"found {row['click']!r}, expected 0 or 1")
+    yield {
+        "event": "ranking", "id": name, "timestamp": at, "items": [{"id": item}], "positions": [position],
+        "propensities": [_number(row, "propensity_score")], "surface": campaign,
+        **({"variant": policy} if policy else {}),
+        "fields": [{"name": key, "value": value} for key, value in features.items()],
+    }  # fmt: skip
+    if click:
+        yield {
+            "event": "interaction", "id": f"{name}:click", "timestamp": at + 1, "item": item, "type": "click",
+            "ranking": name, "position": position,
+        }  # fmt: skip
+
+
+def _item(row: Mapping[str, str], campaign: str) -> Iterator[dict[str, Any]]:
+    item = f"{campaign}-{_whole(row, 'item_id')}"
+    fields: list[dict[str, Any]] = []
+    for key, value in row.items():
+        if key.startswith("item_feature_") and value:
+            number = key == "item_feature_0"
+            fields.append({"name": key, "value": _number(row, key) if number else value})
+    yield {"event": "item", "id": f"obd:{item}", "timestamp": 0, "item": item, "fields": fields}
+
+
+def _whole(row: Mapping[str, str], name: str) -> int:
+    try:
+        return int(row[name])
+    except ValueError:
+        raise EventError(name, f"found {row[name]!r}, expected a whole number") from None
+
+
+def _number(row: Mapping[str, str], name: str) -> float:
+    try:
+        return float(row[name])
+    except ValueError:
+        raise EventError(name, f"found {row[name]!r}, expected a number") from None

@@ -1,0 +1,197 @@
+"""What came of a retraining: as JSON for machines, and as one page for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from models.drift import LARGE, MODERATE
+from models.files import written_aside
+from models.retraining import Outcome
+
+MOST_FEATURES = 20
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+th, td { text-align: right; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } td { font-variant-numeric: tabular-nums }
+.quiet { color: #52606d } .promoted { color: #00664b } .refused { color: #a33a00 }
+.bar { background: #0072b2; height: .7rem; display: inline-block }
+svg { max-width: 100% } figure { margin: 0 } .columns { display: flex; gap: 2rem; flex-wrap: wrap }
+""".strip()
+
+
+def body(outcome: Outcome, names: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-ready. names: `candidate` and `incumbent` -> their bundles. about: anything else that belongs in it."""
+    ranker, verdict = outcome.trained.ranker, outcome.verdict
+    bias = ranker.position_bias
+    made: dict[str, Any] = _finite(
+        {
+            "promote": verdict.promote,
+            "reasons": list(verdict.reasons),
+            "cautions": list(outcome.cautions),
+            "bundles": dict(names),
+            "gain": None if verdict.gain is None else asdict(verdict.gain),
+            "segments": {name: asdict(gain) for name, gain in verdict.segments.items()},
+            "rows": [asdict(row) for row in outcome.rows],
+            "groups": outcome.trained.counts,
+            "test_from": outcome.test_from,
+            "trees": ranker.trees,
+            "importance": ranker.importance(),
+            "learning_curve": list(ranker.learning_curve),
+            "position_bias": None if bias is None else dict(
+                zip(map(str, bias.positions.tolist()), bias.biases.tolist(), strict=True)
+            ),
+            "drift": dict(outcome.drift),
+            **about,
+        }
+    )  # fmt: skip
+    return made
+
+
+def write(folder: Path, made: Mapping[str, Any]) -> tuple[Path, Path]:
+    """`report.json` and `report.html` in the folder, from what `body` gave."""
+    paths = folder / "report.json", folder / "report.html"
+    for path, text in zip(paths, (json.dumps(made, indent=1) + "\n", page(made)), strict=True):
+        with written_aside(path) as aside:
+            aside.write_text(text, encoding="utf-8")
+    return paths
+
+
+def page(made: Mapping[str, Any]) -> str:
+    """The whole page; nothing is loaded from elsewhere."""
+    done = "promoted" if made["promote"] else "refused"
+    names = made["bundles"]
+    parts = [
+        f'<h1>{escape(names["candidate"])}: <span class="{done}">{done}</span></h1>',
+        f'<p class="quiet">against {escape(names.get("incumbent") or "nothing")}; {_groups(made["groups"])}</p>',
+        _list(made["reasons"]),
+        _list(f"Caution: {caution}" for caution in made["cautions"]),
+        _metrics(made["rows"]),
+        _segments(made["segments"]),
+        '<div class="columns">',
+        _curve("Learning curve", "round", "validation", list(enumerate(made["learning_curve"], 1))),
+        _curve("Position bias", "place", "added to the score", _bias(made["position_bias"])),
+        "</div>",
+        _importance(made["importance"]),
+        _drift(made["drift"]),
+    ]
+    title = f"Retraining: {escape(names['candidate'])}"
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    content = "".join(parts)
+    return f"<!doctype html><html lang=en><head>{head}<style>{_STYLE}</style></head><body>{content}</body></html>\n"
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    cells = {(row["dataset"], row["method"], row["metric"]): row for row in rows}
+    lines = []
+    for segment, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
+        found = [cells[segment, method, metric] for metric in metrics]
+        lines.append([f"{segment}, {method}", f"{found[0]['groups']:,}", *map(_interval, found)])
+    return _table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
+
+
+def _segments(segments: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [[name, f"{gain['groups']:,}", _signed(gain)] for name, gain in segments.items()]
+    return _table("Gain over the incumbent", ["segment", "groups", "gain"], lines) if lines else ""
+
+
+def _importance(importance: Mapping[str, float]) -> str:
+    best = sorted(importance.items(), key=lambda pair: -pair[1])[:MOST_FEATURES]
+    widest = max((share for _, share in best), default=0) or 1
+    lines = [
+        [name, f"{share:.1%}", _Html(f'<span class="bar" style="width:{160 * share / widest:.0f}px"></span>')]
+        for name, share in best
+    ]
+    return _table("Features, by share of gain", ["feature", "share", ""], lines)
+
+
+def _drift(drift: Mapping[str, float | None]) -> str:
+    if not drift:
+        return '<h2>Drift</h2><p class="quiet">Nothing is known of what the incumbent was trained on.</p>'
+    known = {name: value for name, value in drift.items() if value is not None}
+    worst = sorted(known.items(), key=lambda pair: -pair[1])[:MOST_FEATURES]
+    far = sum(value >= LARGE for value in known.values())
+    somewhat = sum(MODERATE <= value < LARGE for value in known.values())
+    said = f"{far} features have moved far (PSI {LARGE} and more), {somewhat} somewhat ({MODERATE} and more)."
+    lines = [[name, f"{value:.3f}"] for name, value in worst]
+    return _table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, said)
+
+
+class _Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def _table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], said: str = "") -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        made = (cell if isinstance(cell, _Html) else escape(cell) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{cell}" for cell in made) + "</tr>"
+
+    rows = line("th", heads) + "".join(line("td", cells) for cells in lines)
+    return f"<h2>{escape(title)}</h2>" + (f"<p>{escape(said)}</p>" if said else "") + f"<table>{rows}</table>"
+
+
+def _bias(bias: Mapping[str, float] | None) -> list[tuple[int, float]]:
+    return [(int(place), value) for place, value in (bias or {}).items()]
+
+
+def _curve(title: str, across: str, up: str, points: Sequence[tuple[int, float]]) -> str:
+    """A line as SVG; nothing where there are fewer than two points."""
+    points = [(x, y) for x, y in points if y is not None]
+    if len(points) < 2:
+        return ""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    low, high = min(ys), max(ys)
+    wide, tall, left = 320, 150, 50
+    across_ = [left + (x - xs[0]) / (xs[-1] - xs[0]) * wide for x in xs]
+    up_ = [10 + (high - y) / ((high - low) or 1) * tall for y in ys]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across_, up_, strict=True))
+    labels = (
+        f'<text x="{left - 6}" y="15" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{left - 6}" y="{tall + 10}" text-anchor="end">{low:.3g}</text>'
+        f'<text x="{left}" y="{tall + 28}">{across} {xs[0]}</text>'
+        f'<text x="{left + wide}" y="{tall + 28}" text-anchor="end">{xs[-1]}</text>'
+    )
+    said = f"{escape(title)}: {escape(up)} by {escape(across)}"
+    drawn = f'<polyline fill="none" stroke="#0072b2" stroke-width="2" points="{line}"/>{labels}'
+    size = f'width="{left + wide + 10}" height="{tall + 36}" font-size="12"'
+    picture = f'<svg {size} role="img" aria-label="{said}">{drawn}</svg>'
+    caption = f'<figcaption class="quiet">{escape(up)}</figcaption>'
+    return f"<figure><h2>{escape(title)}</h2>{picture}{caption}</figure>"
+
+
+def _list(lines: Any) -> str:
+    return "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in lines)
+
+
+def _groups(groups: Mapping[str, int]) -> str:
+    return escape(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in groups.items()))
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return "–"
+    return _Html(f'{row["value"]:.4f} <span class="quiet">[{row["low"]:.4f}, {row["high"]:.4f}]</span>')
+
+
+def _signed(gain: Mapping[str, Any]) -> str:
+    return "–" if gain["mean"] is None else f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
