@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import import_module, metadata
 from typing import Any
 
@@ -98,9 +98,9 @@ def material(
     text = embedder(home, config).encode(documents, progress)
     earliest = -np.inf if since is None else since * 1000
     events = (event for _, event in journal.in_order() if known_from(event) >= earliest)
-    log = in_order(events, catalogue.ids)
-    if since is not None and not len(log):
-        raise ValueError("nothing happened in this window; choose a longer one")
+    log = in_order(events, catalogue.ids, served=config.training.served_rows)
+    if since is not None and not len(log.interactions) and np.isnan(log.rankings.labels).all():
+        raise ValueError("nobody touched anything in this window; choose a longer one")
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,
@@ -148,14 +148,15 @@ def save(
 ) -> None:
     """Write a bundle and, with `promote`, make it the current one.
 
-    about: what the manifest is to say of it. sample: training rows, for drift to be measured against. made: when and
-    how long, which no digest covers.
+    about: what the manifest is to say of it. sample: training rows, for drift to be measured against. made: what no
+    digest covers, beside the time.
     """
     chosen = config.index
     index = {
         "metric": chosen.metric, "trees": chosen.trees, "search_factor": chosen.search_factor,
         "seed": config.items.seed,
     }  # fmt: skip
+    made = {"at": datetime.now(UTC).isoformat(), **(made or {})}
     seeds = {"items": config.items.seed, "training": config.training.seed, "ranker": config.ranker.seed}
     about = {"version": version(), "config": _plain(asdict(config)), "seeds": seeds, **about}
     sketch = None if sample is None else Sketch.of(sample, builder.names)
@@ -170,8 +171,7 @@ def save_trained(
 ) -> None:  # fmt: skip
     """Write what was trained as a bundle."""
     about = {"groups": trained.counts, "trees": trained.ranker.trees, "window": dict(made.window), **about}
-    when = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": seconds}
-    save(home, config, name, trained.builder, trained.ranker, about, trained.sample, when, promote)
+    save(home, config, name, trained.builder, trained.ranker, about, trained.sample, {"seconds": seconds}, promote)
 
 
 def retrain(

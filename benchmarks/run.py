@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.bars import PROJECT
 
-NAMES = ("quality",)
+NAMES = ("quality", "replay")
 
 if __name__ == "__main__":
     for name in NAMES:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from engine.events import Event, InteractionEvent, RankingEvent, known_from
 from engine.ids import Ids
+from engine.served import ServedColumns, ServedRows
 from engine.types import NOBODY, Offsets, Rows, Times
 
 HISTORY = "history"
@@ -54,6 +55,8 @@ class Rankings:
     """As logged, NaN where the log is silent."""
     positions: NDArray[np.int32]
     """The places they were shown at, from 1; -1 where the log is silent, as it is where its order is not that shown."""
+    served: ServedRows | None = None
+    """The feature rows that they were served with; None: nobody asked for them."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -101,9 +104,12 @@ def columns(events: Iterable[Event], items: Ids, people: Ids | None = None) -> L
     return in_order(sorted(events, key=known_from), items, people)
 
 
-def in_order(events: Iterable[Event], items: Ids, people: Ids | None = None) -> Log:
-    """As `columns`, of events that come in that order already, one by one: none is held."""
-    columns = _Columns(items, Ids() if people is None else people)
+def in_order(events: Iterable[Event], items: Ids, people: Ids | None = None, served: bool = False) -> Log:
+    """As `columns`, of events that come in that order already, one by one: none is held.
+
+    served: keep the feature rows that rankings were served with.
+    """
+    columns = _Columns(items, Ids() if people is None else people, ServedColumns() if served else None)
     for event in events:
         if isinstance(event, RankingEvent):
             columns.show(event)
@@ -115,8 +121,9 @@ def in_order(events: Iterable[Event], items: Ids, people: Ids | None = None) -> 
 class _Columns:
     """Grows the columns of a log, and joins what was touched to what was shown."""
 
-    def __init__(self, items: Ids, people: Ids) -> None:
+    def __init__(self, items: Ids, people: Ids, served: ServedColumns | None) -> None:
         self._items, self._people, self._types = items, people, Ids([HISTORY])
+        self._served = served
         self._order = array("b")  # 1: a ranking
         self._touched: dict[str, array[Any]] = {name: array(code) for name, code in _TOUCHED.items()}
         self._shown: dict[str, array[Any]] = {name: array(code) for name, code in _SHOWN.items()}
@@ -138,6 +145,8 @@ class _Columns:
         positions = event.extra.get("positions")
         shown["positions"].extend((-1,) * len(event.items) if positions is None else map(round, positions))
         shown["stops"].append(len(shown["rows"]))
+        if self._served is not None:
+            self._served.add(event.extra.get("features"), len(event.items))
         self._order.append(1)
         if person != NOBODY:
             self._sweep(event.timestamp)
@@ -172,7 +181,9 @@ class _Columns:
         touched["ranking"] = rows[touched["ranking"]]
         order = np.where(is_ranking, touches + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
         offsets = np.concatenate([[0], shown.pop("stops")]).astype(np.int64)
-        return Log(self._people, self._types, Interactions(**touched), Rankings(offsets=offsets, **shown), order)
+        served = None if self._served is None else self._served.rows()
+        rankings = Rankings(offsets=offsets, served=served, **shown)
+        return Log(self._people, self._types, Interactions(**touched), rankings, order)
 
     def _name(self, ranking: str) -> int:
         name = self._named.add(ranking)

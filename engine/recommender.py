@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,8 @@ from engine.ids import Ids
 from engine.log import columns
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog, State
-from engine.types import Filters, Matrix, Ranking, Request, Times, Vector, no_rows
+from engine.served import stored_features
+from engine.types import Filters, Ranking, Request, Times, Vector, no_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +155,3 @@ class Recommender:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else no_rows(),
         )
-
-
-def stored_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
-    """Feature rows as a ranking event carries them: little-endian float32, row after row, in base64."""
-    data = b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii")
-    return {"fingerprint": fingerprint, "rows": len(matrix), "data": data}

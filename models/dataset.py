@@ -31,6 +31,8 @@ class Examples:
     """(G,) how many relevant items there are in all, found among the candidates or not."""
     positions: NDArray[np.int32] | None = None
     """(N,) the places that the candidates were shown at, from 1, -1 where that is not known; None: nowhere."""
+    shown: NDArray[np.int64] | None = None
+    """(N,) the place of each candidate among all that the log's rankings showed; None: they are no rankings of the log."""
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -54,7 +56,8 @@ class Examples:
             rows=moments.rows[rows],
         )
         positions = None if self.positions is None else self.positions[rows]
-        return Examples(kept, self.labels[rows], self.relevant[groups], positions)
+        shown = None if self.shown is None else self.shown[rows]
+        return Examples(kept, self.labels[rows], self.relevant[groups], positions, shown)
 
 
 def from_rankings(
@@ -80,7 +83,8 @@ def from_rankings(
         offsets=offsets,
         rows=rankings.rows[start:stop][kept],
     )
-    return Examples(moments, found, _positives(found, offsets), rankings.positions[start:stop][kept])
+    shown = start + np.flatnonzero(kept)
+    return Examples(moments, found, _positives(found, offsets), rankings.positions[start:stop][kept], shown)
 
 
 def from_recall(
@@ -130,23 +134,31 @@ def read_states(log: Log, catalogue: Catalogue, spec: StateSpec, examples: Examp
     return BehaviouralState(catalogue, spec).replay_log(log, examples.moments)
 
 
-def groups(log: Log, builder: FeatureBuilder, examples: Examples) -> Groups:
-    """The feature rows and labels of the examples."""
+def groups(log: Log, builder: FeatureBuilder, examples: Examples, served: bool = False) -> Groups:
+    """The feature rows and labels of the examples; served: as they were served, where the log has that."""
     out = np.empty((len(examples.labels), len(builder.names)), np.float32)
-    for part, matrix in matrices(log, builder, examples):
+    for part, matrix in matrices(log, builder, examples, served=served):
         out[part] = matrix
     return Groups(out, examples.labels, examples.moments.offsets, examples.positions)
 
 
 def matrices(
-    log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536
+    log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536, served: bool = False
 ) -> Iterator[tuple[slice, Matrix]]:
-    """The examples' feature rows in order, about so many at a time, and which they are; by one replay of the log."""
+    """The examples' feature rows in order, about so many at a time, and which they are; by one replay of the log.
+
+    served: rows that were stored with their ranking, under the builder's fingerprint, are taken as they are. They know
+    what was known then, and what was relative to all candidates, of which the log has only those that were shown.
+    """
     state = BehaviouralState(builder.knowledge.catalogue, builder.spec)
     done = 0
     for batch in state.replay_chunks(log, examples.moments, rows):
         if len(batch.rows):
-            yield slice(done, done + len(batch.rows)), builder.matrix(batch)
+            part = slice(done, done + len(batch.rows))
+            matrix = builder.matrix(batch)
+            if served and examples.shown is not None and log.rankings.served is not None:
+                log.rankings.served.fill(matrix, examples.shown[part], log.rankings.offsets, builder.fingerprint)
+            yield part, matrix
             done += len(batch.rows)
 
 

@@ -29,6 +29,7 @@ from models.training import (
     Progress,
     Settings,
     Trained,
+    cut_at,
     learns_from_rankings,
     retriever,
     train_from_rankings,
@@ -85,7 +86,7 @@ def temporal(
     """Train on what came before one cut in time; find each known person's first touch after it."""
     settings = settings or Settings()
     sequences = Sequences.of(log)
-    cut = float(np.quantile(log.interactions.at, TEMPORAL_CUT))
+    cut = cut_at(log, TEMPORAL_CUT)
     past = sequences.at < cut
     before = np.concatenate([[0], np.cumsum(past)])
     first_after = sequences.offsets[:-1] + (before[sequences.offsets[1:]] - before[sequences.offsets[:-1]])

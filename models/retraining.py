@@ -31,6 +31,7 @@ from models.training import (
     Progress,
     Settings,
     Trained,
+    cut_at,
     learns_from_rankings,
     retriever,
     train_from_rankings,
@@ -173,7 +174,7 @@ def _by_recall(
 ) -> tuple[Trained, Examples, float, Answers]:  # fmt: skip
     """Validation is a fold of people, as in training; the test slice is each person's first touch after the cut."""
     sequences = Sequences.of(log)
-    cut = float(np.quantile(log.interactions.at, 1 - retraining.test_share))
+    cut = cut_at(log, 1 - retraining.test_share)
     if incumbent is not None and cut <= incumbent.until and len(_first_after(sequences, incumbent.until + 1)) >= ENOUGH:
         cut = incumbent.until + 1  # so that the incumbent has not seen the test slice either
     trained = train_from_recall(corpus, log, log.interactions.at < cut, settings, progress, start)

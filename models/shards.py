@@ -71,11 +71,13 @@ class ShardedMatrix(lgb.Sequence):
         return self._held[1]
 
 
-def write(path: Path, log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536) -> Groups:
+def write(
+    path: Path, log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536, served: bool = False
+) -> Groups:
     """Replay the log, and write the examples' rows to a Parquet file, about `rows` of them a row group.
 
     Columns: the features, `label`, `position` (-1: not known) and `group`, in the order of the examples. What comes
-    back reads its matrix from the file.
+    back reads its matrix from the file. served: as for `models.dataset.matrices`.
     """
     schema = pa.schema(
         [(name, pa.float32()) for name in builder.names]
@@ -88,7 +90,7 @@ def write(path: Path, log: Log, builder: FeatureBuilder, examples: Examples, row
         written_aside(path) as aside,
         pq.ParquetWriter(aside, schema, compression="zstd", use_dictionary=False) as writer,
     ):
-        for part, matrix in matrices(log, builder, examples, rows):
+        for part, matrix in matrices(log, builder, examples, rows, served):
             columns = [pa.array(matrix[:, column]) for column in range(matrix.shape[1])]
             columns += [pa.array(examples.labels[part]), pa.array(positions[part]), pa.array(owners[part])]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(len(matrix), 1))
@@ -110,7 +112,9 @@ def read(path: Path) -> Groups:
 class Store:
     """Makes groups in memory as long as they fit, and in files after that; a context that clears the files away."""
 
-    def __init__(self, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int, served: bool = False) -> None:
+        """served: rows that were stored with their ranking are taken as they are."""
+        self._served = served
         self._left = memory_mb * 1_000_000
         self._folder: TemporaryDirectory[str] | None = None
         self._made = 0
@@ -120,10 +124,11 @@ class Store:
         size = 4 * len(examples.labels) * len(builder.names)
         if size <= self._left:
             self._left -= size
-            return groups(log, builder, examples)
+            return groups(log, builder, examples, self._served)
         self._folder = self._folder or TemporaryDirectory(prefix="feedrank-training-")
         self._made += 1
-        return write(Path(self._folder.name) / f"groups-{self._made}.parquet", log, builder, examples)
+        path = Path(self._folder.name) / f"groups-{self._made}.parquet"
+        return write(path, log, builder, examples, served=self._served)
 
     def __enter__(self) -> Store:
         return self

@@ -52,6 +52,8 @@ class TrainingSettings:
     """Rankings with a click that a log must have for them to be the training groups."""
     memory_mb: int = 2_000
     """Training matrices larger than this are written to disk, and LightGBM reads them from there."""
+    served_rows: bool = True
+    """Rankings that were served with these features are learnt from as they were served, not as they would be now."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -59,6 +61,10 @@ class TrainingSettings:
             raise ValueError(f"folds is {self.folds}; expected at least 2")
         if self.memory_mb < 0:
             raise ValueError(f"memory_mb is {self.memory_mb}; expected at least 0")
+
+    def store(self) -> Store:
+        """Where the training matrices are put."""
+        return Store(self.memory_mb, self.served_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,30 @@ def learns_from_rankings(log: Log, settings: Settings) -> bool:
     )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Prepared:
+    """Training and validation groups with their feature rows, and the builder that is to serve what they teach."""
+
+    train: list[Groups]
+    validation: Groups
+    builder: FeatureBuilder
+    ranker: LambdaRankSettings
+    """As asked for, but for what the kind of groups decides."""
+    counts: dict[str, int]
+    sample: Matrix
+
+    def fit(self, progress: Progress = lambda *_: None, start: LambdaRanker | None = None) -> Trained:
+        """The ranker that these groups make. start: a ranker of the same features, to whose trees more are added."""
+
+        def told(done: int, _: float) -> None:
+            if done % 10 == 0:
+                progress("LambdaRank", done, self.ranker.rounds)
+
+        names, fingerprint = self.builder.names, self.builder.fingerprint
+        ranker = LambdaRanker.train(self.train, self.validation, names, fingerprint, self.ranker, told, start)
+        return Trained(self.builder.knowledge, self.builder, ranker, self.counts, self.sample)
+
+
 def train_from_rankings(
     corpus: Corpus,
     log: Log,
@@ -114,24 +144,39 @@ def train_from_rankings(
 ) -> Trained:
     """Train on rankings [0, cut), choose the rounds on [cut, stop); nothing after them is learnt from.
 
-    The item knowledge is not fitted on touches after the cut, so that validation looks as serving will. start: a ranker
-    of the same features, to whose trees more are added.
+    start: a ranker of the same features, to whose trees more are added.
     """
     settings = settings or Settings()
-    with Store(settings.training.memory_mb) as store:
-        return _train_from_rankings(corpus, log, cut, stop, settings, progress, store, start)
+    with settings.training.store() as store:
+        return prepare_from_rankings(corpus, log, cut, stop, settings, store, progress).fit(progress, start)
 
 
-def _train_from_rankings(
+def train_from_recall(
     corpus: Corpus,
     log: Log,
-    cut: int,
-    stop: int,
-    settings: Settings,
-    progress: Progress,
-    store: Store,
-    start: LambdaRanker | None,
+    usable: NDArray[np.bool_],
+    settings: Settings | None = None,
+    progress: Progress = lambda *_: None,
+    start: LambdaRanker | None = None,
 ) -> Trained:
+    """Train on what recall finds for each person just before each of their latest usable touches.
+
+    usable: (interactions,) what may be learnt from; the test touches, and in a split by time all that came after the
+    cut, must not be. One fold of people is the validation slice. Groups whose touched item recall did not find are left
+    out.
+    """
+    settings = settings or Settings()
+    with settings.training.store() as store:
+        return prepare_from_recall(corpus, log, usable, settings, store, progress).fit(progress, start)
+
+
+def prepare_from_rankings(
+    corpus: Corpus, log: Log, cut: int, stop: int, settings: Settings, store: Store, progress: Progress
+) -> Prepared:
+    """The groups of `train_from_rankings`, which must be used before the store is closed.
+
+    The item knowledge is not fitted on touches after the cut, so that validation looks as serving will.
+    """
     sequences = Sequences.of(log)
     known = sequences.keep(sequences.at < log.rankings.at[cut])
     prior = log.is_history[known.touch]
@@ -152,43 +197,18 @@ def _train_from_rankings(
     held_out = store.groups(log, builder, validation.only(validation.found))
     if not parts:
         raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
-    ranker = _train(parts, held_out, builder, settings.ranker, progress, start)
     if settings.ranker.refit:
-        # the ranker has learnt from the validation slice by now, so the knowledge may: what serves is then as fresh
+        # the ranker will have learnt from the validation slice, so the knowledge may: what serves is then as fresh
         end = log.rankings.at[stop] if stop < len(log.rankings) else np.inf
         builder = _builder(corpus, sequences.keep(sequences.at < end), settings)
     counts = {"training": cut, "validation": len(validation), "without_positive": left_out}
-    return Trained(builder.knowledge, builder, ranker, counts, _sample(parts, settings))
+    return Prepared(parts, held_out, builder, settings.ranker, counts, _sample(parts, settings))
 
 
-def train_from_recall(
-    corpus: Corpus,
-    log: Log,
-    usable: NDArray[np.bool_],
-    settings: Settings | None = None,
-    progress: Progress = lambda *_: None,
-    start: LambdaRanker | None = None,
-) -> Trained:
-    """Train on what recall finds for each person just before each of their latest usable touches.
-
-    usable: (interactions,) what may be learnt from; the test touches, and in a split by time all that came after the
-    cut, must not be. One fold of people is the validation slice. Groups whose touched item recall did not find are left
-    out.
-    """
-    settings = settings or Settings()
-    with Store(settings.training.memory_mb) as store:
-        return _train_from_recall(corpus, log, usable, settings, progress, store, start)
-
-
-def _train_from_recall(
-    corpus: Corpus,
-    log: Log,
-    usable: NDArray[np.bool_],
-    settings: Settings,
-    progress: Progress,
-    store: Store,
-    start: LambdaRanker | None,
-) -> Trained:
+def prepare_from_recall(
+    corpus: Corpus, log: Log, usable: NDArray[np.bool_], settings: Settings, store: Store, progress: Progress
+) -> Prepared:
+    """The groups of `train_from_recall`, which must be used before the store is closed."""
     asked = settings.training
     everything = Sequences.of(log)
     open_ = usable[everything.touch]
@@ -217,13 +237,20 @@ def _train_from_recall(
     parts = [part(fold) for fold in range(asked.folds)]
     progress("training groups from recall", len(targets), len(targets))
     validation, *train = parts
-    final = _builder(corpus, known, settings)
     # one positive among all candidates: every place is worth a pair
     parameters = {"lambdarank_truncation_level": asked.candidates} | dict(settings.ranker.parameters)
-    ranker = _train(train, validation, final, replace(settings.ranker, parameters=parameters), progress, start)
     made_of = {"training": sum(len(part) for part in train), "validation": len(validation)}
     counts = {**made_of, "without_positive": len(targets) - sum(made_of.values())}
-    return Trained(final.knowledge, final, ranker, counts, _sample(train, settings))
+    ranker = replace(settings.ranker, parameters=parameters)
+    final = _builder(corpus, known, settings)
+    return Prepared(train, validation, final, ranker, counts, _sample(train, settings))
+
+
+def cut_at(log: Log, share: float) -> float:
+    """Unix seconds before which this share of the interactions lies."""
+    if not len(log.interactions):
+        raise ValueError("there are no interactions to cut by time; load some with `feedrank import`")
+    return float(np.quantile(log.interactions.at, share))
 
 
 def retriever(knowledge: ItemKnowledge) -> EmbeddingRetriever:
@@ -239,18 +266,3 @@ def _builder(corpus: Corpus, sequences: Sequences, settings: Settings) -> Featur
 
 def _sample(parts: Sequence[Groups], settings: Settings) -> Matrix:
     return drift.sample([part.matrix for part in parts], settings.training.seed)
-
-
-def _train(
-    train: list[Groups],
-    validation: Groups,
-    builder: FeatureBuilder,
-    settings: LambdaRankSettings,
-    progress: Progress,
-    start: LambdaRanker | None,
-) -> LambdaRanker:
-    def told(done: int, _: float) -> None:
-        if done % 10 == 0:
-            progress("LambdaRank", done, settings.rounds)
-
-    return LambdaRanker.train(train, validation, builder.names, builder.fingerprint, settings, told, start)

@@ -31,24 +31,20 @@ def toml(value: Any) -> str:
     return repr(value)
 
 
-def sections(config: Config) -> str:
+def sections(config: Any, prefix: str = "") -> str:
     """The config as TOML, every key of every section; None can't be written."""
-    lines: list[str] = []
-    for section in fields(config):
-        value = getattr(config, section.name)
-        lines.append(f"[{section.name}]")
-        tables: dict[str, Mapping[str, Any]] = {}
-        for one in fields(value):
-            held = getattr(value, one.name)
-            assert not is_dataclass(held), "a table in a table needs a line here"
-            if isinstance(held, Mapping):
-                tables[one.name] = held
-            elif held is not None:
-                lines.append(f"{one.name} = {toml(held)}")
-        for name, table in tables.items():
-            lines.append(f"[{section.name}.{name}]")
-            lines += [f"{key} = {toml(held)}" for key, held in table.items()]
-    return "\n".join(lines)
+    plain: list[str] = [f"[{prefix[:-1]}]"] if prefix else []
+    tables: list[str] = []
+    for one in fields(config):
+        held = getattr(config, one.name)
+        if is_dataclass(held):
+            tables.append(sections(held, f"{prefix}{one.name}."))
+        elif isinstance(held, Mapping):
+            tables.append(f"[{prefix}{one.name}]")
+            tables += [f"{key} = {toml(value)}" for key, value in held.items()]
+        elif held is not None:
+            plain.append(f"{one.name} = {toml(held)}")
+    return "\n".join([*plain, *tables])
 
 
 def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:

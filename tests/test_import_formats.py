@@ -179,8 +179,8 @@ def test_gorse(tmp_path: Path) -> None:
     assert (seen.type, seen.value) == ("read", None)
     items = tmp_path / "items.json"
     items.write_text(
-        json.dumps([{"ItemId": "i1", "Timestamp": "2020-01-01T00:00:00Z", "Categories": ["a", "b"], "Labels": {"tags": ["x"]},
-                     "Comment": "A title", "IsHidden": False}])
+        json.dumps([{"ItemId": "i1", "Timestamp": "2020-01-01T00:00:00Z", "Categories": ["a", "b"],
+                     "Labels": {"tags": ["x"]}, "Comment": "A title", "IsHidden": False}])
     )  # fmt: skip
     assert guess(items) == "gorse"
     (item,), _ = load(items)

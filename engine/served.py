@@ -1,0 +1,84 @@
+"""Feature rows as they were served: written with a ranking event, and found again for training."""
+
+from __future__ import annotations
+
+from array import array
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ids import Ids
+from engine.types import NOBODY, Matrix, Offsets
+
+
+def stored_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
+    """Feature rows as a ranking event carries them: little-endian float32, row after row, in base64."""
+    data = b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii")
+    return {"fingerprint": fingerprint, "rows": len(matrix), "data": data}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ServedRows:
+    """The feature rows of R rankings, where they were stored. The rows are on disk: a log may have more than memory."""
+
+    fingerprints: Ids
+    codes: NDArray[np.int32]
+    """(R,) which fingerprint each ranking's rows are of, NOBODY where it has none."""
+    starts: NDArray[np.int64]
+    """(R + 1,) where each ranking's rows begin in `values`."""
+    values: NDArray[np.float32]
+    """All rows, one after the other."""
+
+    def fill(self, out: Matrix, shown: NDArray[np.int64], bounds: Offsets, fingerprint: str) -> NDArray[np.bool_]:
+        """Overwrite rows of `out` (N, F) with what was served under this fingerprint; the (N,) mask of those.
+
+        shown: (N,) the place of each row among all that rankings showed, whose bounds are (R + 1,).
+        """
+        ranking = np.searchsorted(bounds, shown, "right") - 1
+        sizes = np.diff(self.starts) == np.diff(bounds) * out.shape[1]
+        code = self.fingerprints.row(fingerprint)
+        found = (self.codes[ranking] == code) & sizes[ranking] if code != NOBODY else np.zeros(len(shown), np.bool_)
+        first = self.starts[ranking] + (shown - bounds[ranking]) * out.shape[1]
+        out[found] = self.values[first[found, None] + np.arange(out.shape[1])]
+        return found
+
+
+class ServedColumns:
+    """Grows `ServedRows`, a ranking at a time; the file is gone when nobody holds it any more."""
+
+    def __init__(self) -> None:
+        self._fingerprints = Ids()
+        self._codes = array("i")
+        self._starts = array("q", [0])
+        self._file: IO[bytes] | None = None
+
+    def add(self, features: Mapping[str, Any] | None, items: int) -> None:
+        """What a ranking of so many items carries; rows that are not whole are taken as none."""
+        code, data = NOBODY, b""
+        if features is not None and features.get("rows") == items:
+            try:
+                data = b64decode(features.get("data", ""), validate=True)
+                code = self._fingerprints.add(str(features["fingerprint"])) if len(data) % 4 == 0 else NOBODY
+            except (Base64Error, KeyError, TypeError, ValueError):
+                code = NOBODY
+        if code != NOBODY:
+            self._file = self._file or TemporaryFile(prefix="feedrank-served-")
+            self._file.write(data)
+        self._codes.append(code)
+        self._starts.append(self._starts[-1] + (len(data) // 4 if code != NOBODY else 0))
+
+    def rows(self) -> ServedRows:
+        """What has come so far."""
+        values: NDArray[np.float32] = np.empty(0, np.float32)
+        if self._file is not None and self._starts[-1]:
+            self._file.flush()
+            values = np.memmap(self._file, "<f4", "r")
+        return ServedRows(
+            self._fingerprints, np.frombuffer(self._codes, np.int32), np.frombuffer(self._starts, np.int64), values
+        )

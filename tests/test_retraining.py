@@ -1,0 +1,244 @@
+"""Retraining: the gate lets through what it should, the reports say so, and bundles can be gone back to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import feedrank
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api import compose, config
+from api.home import Home
+from models import bundle, registry
+from models.bundle import BundleError
+from models.drift import Sketch, sample
+from models.gate import GateSettings, judge
+
+
+@pytest.fixture(scope="module")
+def trained_home(shown_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose log has rankings, with a current bundle; take `own`."""
+    home = tmp_path_factory.mktemp("trained")
+    shutil.copytree(shown_home, home, symlinks=True, dirs_exist_ok=True)
+    with (home / "feedrank.toml").open("a") as file:
+        file.write("\n[retrain]\ntest_share = 0.2\n")
+    text = (home / "feedrank.toml").read_text().replace("[training]\n", "[training]\nleast_rankings = 50\n")
+    (home / "feedrank.toml").write_text(text)
+    feedrank(home, "train", "--name", "first")
+    return home
+
+
+@pytest.fixture
+def own(trained_home: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained_home, tmp_path / "home", symlinks=True))
+
+
+def current(home: Path) -> str | None:
+    return registry.current(home / "bundles")
+
+
+# --- the gate
+
+
+GROUPS = np.random.default_rng(0).random(400)
+
+
+def test_the_gate() -> None:
+    def passes(gain: float, **given: object) -> bool:
+        noise = np.random.default_rng(1).normal(0, 0.01, 400)
+        settings = GateSettings(**given)  # type: ignore[arg-type]
+        return judge(GROUPS + gain + noise, GROUPS, {}, settings).promote
+
+    assert passes(0.0)
+    assert passes(0.05)
+    assert not passes(-0.05)
+    assert not passes(0.0, margin=0.0)
+    assert not passes(0.0, rule="better")
+    assert passes(0.05, rule="better")
+    assert not passes(0.05, rule="better", margin=0.1)
+    assert judge(GROUPS, None, {}, GateSettings()).promote
+
+
+def test_a_segment_must_not_fall() -> None:
+    few = np.arange(400) < 60
+    candidate = np.where(few, GROUPS - 0.1, GROUPS + 0.1)
+    verdict = judge(candidate, GROUPS, {"new": few, "heavy": ~few}, GateSettings())
+    assert not verdict.promote
+    assert any("'new' falls" in reason for reason in verdict.reasons)
+    assert judge(candidate, GROUPS, {"new": few}, GateSettings(segments=("heavy",))).promote
+    assert judge(candidate, GROUPS, {"new": np.arange(400) < 20}, GateSettings()).promote, "too few groups to say"
+
+
+# --- drift
+
+
+def test_population_stability_index_by_hand() -> None:
+    old = np.repeat(np.arange(10, dtype=np.float32), 10)[:, None]
+    sketch = Sketch.of(old, ["x"])
+    assert sum(sketch.shares["x"]) == pytest.approx(1)
+    assert sketch.drift(old, ["x"])["x"] == pytest.approx(0)
+    halves = Sketch({"x": [0.5]}, {"x": [0.5, 0.5, 0.0]})
+    new = np.array([0.0] * 8 + [1.0] * 2, np.float32)[:, None]
+    expected = (0.8 - 0.5) * np.log(0.8 / 0.5) + (0.2 - 0.5) * np.log(0.2 / 0.5)
+    assert halves.drift(new, ["x"])["x"] == pytest.approx(expected)
+    missing = halves.drift(np.full((10, 1), np.nan, np.float32), ["x"])["x"]
+    assert missing > 5
+    assert halves.drift(new, ["y"]) == {}
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32) | st.just(float("nan")), min_size=1, max_size=60))
+def test_a_sketch_comes_back_and_drifts_from_nothing(values: list[float]) -> None:
+    matrix = np.array(values, np.float32)[:, None]
+    sketch = Sketch.of(matrix, ["x"])
+    assert sketch.drift(matrix, ["x"])["x"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_sample_is_of_all_parts() -> None:
+    parts = [np.full((30_000, 1), 1, np.float32), np.full((10_000, 1), 2, np.float32)]
+    drawn = sample(parts, 0)
+    assert len(drawn) == 20_000
+    assert 0.2 < (drawn == 2).mean() < 0.3
+    assert len(sample(parts[1:], 0)) == 10_000
+
+
+# --- the command
+
+
+def test_a_candidate_that_is_as_good_is_promoted(own: Path) -> None:
+    said = feedrank(own, "retrain", "--name", "second", "--margin", "0.5")
+    assert "promoted; current bundle" in said
+    assert current(own) == "second"
+    report = json.loads((own / "reports" / "second" / "report.json").read_text())
+    assert report["promote"]
+    assert report["bundles"] == {"candidate": "second", "incumbent": "first"}
+    assert report["cautions"], "the incumbent was trained on the whole journal"
+    methods = {(row["dataset"], row["method"]) for row in report["rows"]}
+    assert {("all", "candidate"), ("all", "incumbent")} <= methods
+    assert report["drift"]
+    assert len(report["learning_curve"]) > 5
+    page = (own / "reports" / "second" / "report.html").read_text()
+    for words in ("second", "promoted", "Learning curve", "Drift", "Features, by share of gain", "Caution"):
+        assert words in page
+    assert "http" not in page, "nothing is loaded from elsewhere"
+    manifest = bundle.read_manifest(own / "bundles" / "second")
+    assert manifest["metrics"]["ndcg@10"] > 0
+    assert manifest["window"]["rankings"] > 0
+
+
+def test_a_candidate_that_is_not_better_is_refused_and_kept(own: Path) -> None:
+    said = feedrank(own, "retrain", "--name", "second", "--gate", "better", "--margin", "0.9", code=3)
+    del said
+    assert current(own) == "first"
+    assert (own / "bundles" / "second").is_dir()
+    assert not json.loads((own / "reports" / "second" / "report.json").read_text())["promote"]
+    feedrank(own, "bundles", "promote", "second")
+    assert current(own) == "second"
+
+
+def test_without_an_incumbent_the_first_is_promoted(own: Path) -> None:
+    shutil.rmtree(own / "bundles")
+    assert "there is no incumbent" in feedrank(own, "retrain", "--name", "only")
+    assert current(own) == "only"
+
+
+def test_a_warm_start_keeps_the_trees(own: Path) -> None:
+    feedrank(own, "retrain", "--name", "warm", "--warm-start", "--margin", "0.5")
+    before, after = (bundle.load(own / "bundles" / name).ranker for name in ("first", "warm"))
+    assert before is not None
+    assert after is not None
+    assert after.trees > before.trees
+
+
+def test_a_warm_start_from_other_features_is_refused(own: Path) -> None:
+    with (own / "feedrank.toml").open("a") as file:
+        file.write('\n[features]\nfamilies = ["recall", "rates"]\n')
+    said = feedrank(own, "retrain", "--name", "warm", "--warm-start", code=1)
+    assert "trained on other features" in said
+    assert not (own / "bundles" / "warm").exists()
+
+
+def test_a_window_with_nothing_in_it_fails_and_leaves_nothing(own: Path) -> None:
+    said = feedrank(own, "retrain", "--name", "empty", "--days", "0.5", code=1)
+    assert "nobody touched anything in this window" in said
+    assert current(own) == "first"
+    assert not (own / "bundles" / "empty").exists()
+
+
+def test_a_log_without_rankings_is_judged_by_what_comes_next(home: Path) -> None:
+    said = feedrank(home, "retrain", "--name", "second", "--margin", "0.9")
+    assert "promoted" in said
+    rows = json.loads((home / "reports" / "second" / "report.json").read_text())["rows"]
+    by = {row["method"]: row["value"] for row in rows if (row["dataset"], row["metric"]) == ("all", "ndcg@10")}
+    assert set(by) == {"candidate", "incumbent"}
+    assert by["candidate"] > 0.2
+
+
+# --- bundles
+
+
+def test_back_to_the_bundle_before(own: Path) -> None:
+    feedrank(own, "index", "--name", "second")
+    feedrank(own, "index", "--name", "third")
+    assert registry.before(own / "bundles") == ["second", "first"]
+    assert "current bundle: second" in feedrank(own, "bundles", "rollback")
+    assert current(own) == "second"
+    shown = json.loads(feedrank(own, "bundles", "list", "--json"))
+    assert [(one["name"], one["current"]) for one in shown] == [("first", False), ("second", True), ("third", False)]
+    assert "*" in feedrank(own, "bundles", "list")
+    differing = json.loads(feedrank(own, "bundles", "diff", "first", "--json"))
+    assert differing["ranker"] == [True, False]
+    assert "name" in feedrank(own, "bundles", "diff", "first", "second")
+    assert "each as its sha256 says" in feedrank(own, "bundles", "show", "first")
+
+
+def test_what_is_pruned(own: Path) -> None:
+    for name in ("second", "third", "fourth"):
+        feedrank(own, "index", "--name", name)
+    feedrank(own, "bundles", "promote", "first")
+    assert "second, third" in feedrank(own, "bundles", "prune", "--keep", "0", "--dry-run")
+    assert "second, third" in feedrank(own, "bundles", "prune", "--keep", "0")
+    assert {entry.name for entry in registry.entries(own / "bundles")} == {"first", "fourth"}
+    assert "nothing" in feedrank(own, "bundles", "prune")
+
+
+def test_nothing_to_go_back_to(own: Path) -> None:
+    assert "nothing to go back to" in feedrank(own, "bundles", "rollback", code=1)
+
+
+def test_a_damaged_bundle_is_not_promoted(own: Path) -> None:
+    feedrank(own, "index", "--name", "second")
+    feedrank(own, "bundles", "rollback")
+    (own / "bundles" / "second" / "knowledge.npz").write_bytes(b"damaged")
+    assert "knowledge.npz is damaged" in feedrank(own, "bundles", "promote", "second", code=1)
+    (own / "bundles" / "second" / "knowledge.npz").unlink()
+    assert "knowledge.npz is missing" in feedrank(own, "bundles", "promote", "second", code=1)
+    (own / "bundles" / "first" / "extra.bin").write_bytes(b"?")
+    assert "extra.bin is foreign" in feedrank(own, "bundles", "promote", "first", code=1)
+
+
+def test_the_last_good_bundle_goes_on_where_the_current_is_damaged(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feedrank(own, "index", "--name", "second")
+    (own / "bundles" / "second" / "index.ann").write_bytes(b"damaged")
+    home = Home(own)
+    recommender = compose.recommender(home, config.load(home.config))
+    assert recommender.pipeline.bundle == "first"
+    said = capsys.readouterr().err
+    assert "index.ann is damaged" in said
+    assert "The bundle that served before it goes on: first" in said
+    (own / "bundles" / "first" / "index.ann").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match=r"second/index\.ann is damaged"):
+        registry.load_current(home.bundles, lambda _: None)
+
+
+def test_a_history_that_was_cut_short_is_read(own: Path) -> None:
+    feedrank(own, "index", "--name", "second")
+    with (own / "bundles" / registry.HISTORY).open("a") as file:
+        file.write('{"na')
+    assert registry.before(own / "bundles") == ["first"]
