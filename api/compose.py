@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import import_module, metadata
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from api.config import Config, IndexConfig
+from api.config import load as load_config
 from api.home import Home
 from engine.catalogue import Catalogue
 from engine.events import ItemEvent, known_from
@@ -34,14 +35,16 @@ from models.items import fit_items
 from models.ranker import LambdaRanker
 from models.retraining import Incumbent, Outcome
 from models.sequences import Sequences
+from models.shards import Store
 from models.snapshot import Living
 from models.training import (
     Corpus,
+    Prepared,
     Progress,
     Trained,
     learns_from_rankings,
-    train_from_rankings,
-    train_from_recall,
+    prepare_from_rankings,
+    prepare_from_recall,
 )
 
 VALIDATION_SHARE = 0.1
@@ -127,12 +130,27 @@ def index_only(made: Material, config: Config) -> FeatureBuilder:
 
 def train(made: Material, config: Config, progress: Progress) -> Trained:
     """Train for serving: from rankings where the log has them, else from what recall finds."""
-    if learns_from_rankings(made.log, config.settings):
+    with config.training.store() as store:
+        return prepare(made, config, store, progress).fit(progress)
+
+
+def prepare(made: Material, config: Config, store: Store, progress: Progress) -> Prepared:
+    """The groups that `train` learns from."""
+    settings = config.settings
+    if learns_from_rankings(made.log, settings):
         total = len(made.log.rankings)
         cut = int(total * (1 - VALIDATION_SHARE))
-        return train_from_rankings(made.corpus, made.log, cut, total, config.settings, progress)
+        return prepare_from_rankings(made.corpus, made.log, cut, total, settings, store, progress)
     everything = np.ones(len(made.log.interactions), np.bool_)
-    return train_from_recall(made.corpus, made.log, everything, config.settings, progress)
+    return prepare_from_recall(made.corpus, made.log, everything, settings, store, progress)
+
+
+def with_tuned(home: Home, config: Config) -> Config:
+    """The config with the parameters that `feedrank tune` found; those that the config itself names stay."""
+    if not home.tuned.exists():
+        raise ValueError(f"there is no {home.tuned}; make it with `feedrank tune`")
+    parameters = dict(load_config(home.tuned).ranker.parameters) | dict(config.ranker.parameters)
+    return replace(config, ranker=replace(config.ranker, parameters=parameters))
 
 
 def save(

@@ -62,6 +62,16 @@ class Home:
         return self.folder / "reports"
 
     @property
+    def tuning(self) -> Path:
+        """Trials of hyper-parameters."""
+        return self.folder / "tuning.db"
+
+    @property
+    def tuned(self) -> Path:
+        """The best of them, as a config file."""
+        return self.folder / "tuned.toml"
+
+    @property
     def snapshot(self) -> Path:
         """The behavioural state as of an offset of the journal."""
         return self.folder / "state.npz"

@@ -68,7 +68,7 @@ class ServedColumns:
             except (Base64Error, KeyError, TypeError, ValueError):
                 code = NOBODY
         if code != NOBODY:
-            self._file = self._file or TemporaryFile(prefix="feedrank-served-")
+            self._file = self._file or TemporaryFile(prefix="feedrank-served-")  # noqa: SIM115  # held while it grows
             self._file.write(data)
         self._codes.append(code)
         self._starts.append(self._starts[-1] + (len(data) // 4 if code != NOBODY else 0))

@@ -32,7 +32,7 @@ class Examples:
     positions: NDArray[np.int32] | None = None
     """(N,) the places that the candidates were shown at, from 1, -1 where that is not known; None: nowhere."""
     shown: NDArray[np.int64] | None = None
-    """(N,) the place of each candidate among all that the log's rankings showed; None: they are no rankings of the log."""
+    """(N,) the place of each candidate among all that the log's rankings showed; None: they come from elsewhere."""
 
     def __len__(self) -> int:
         return len(self.moments)

@@ -40,8 +40,8 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     for one in found:
         short = _short(one.manifest)
         table.add_row(
-            "*" if one.current else "", one.name, str(one.made.get("at", ""))[:19], short["ranker"], f"{short['items']:,}",
-            short["until"] or "", f"{one.bytes / 1e6:.1f} MB",
+            "*" if one.current else "", one.name, str(one.made.get("at", ""))[:19], short["ranker"],
+            f"{short['items']:,}", short["until"] or "", f"{one.bytes / 1e6:.1f} MB",
         )  # fmt: skip
     console.print(table)
     for one in found:

@@ -14,6 +14,7 @@ from api.cli.load import import_events
 from api.cli.retrain import retrain
 from api.cli.screen import command_errors
 from api.cli.training import index, train
+from api.cli.tune import tune
 from api.config import load as load_config
 from api.home import Home
 
@@ -45,7 +46,9 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
         context.obj = (home, load_config(config_path or home.config))
 
 
-COMMANDS = (import_events, index, train, evaluate, recommend, serve, retrain, bundles, snapshot, retain, forget)
+COMMANDS = (
+    import_events, index, train, evaluate, recommend, serve, retrain, tune, bundles, snapshot, retain, forget
+)  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
 main.add_command(import_events, "data")  # its other name

@@ -28,11 +28,12 @@ DAY_S = 86_400
 @click.option("--segment", "segments", multiple=True, type=click.Choice(["new", "usual", "heavy"]),
               help="People who must not lose, by touches: under 5, under 50, more. May be repeated.")  # fmt: skip
 @click.option("--warm-start", is_flag=True, help="Keep the incumbent's trees and add to them.")
+@click.option("--tuned", is_flag=True, help="Use the parameters that `feedrank tune` found.")
 @click.option("--refit", is_flag=True, help="Promote a ranker trained anew on the whole window, not the one measured.")
 @click.pass_context
 def retrain(
     context: click.Context, name: str | None, days: float | None, rule: Any, margin: float | None, metric: str | None,
-    segments: tuple[str, ...], warm_start: bool, refit: bool,
+    segments: tuple[str, ...], warm_start: bool, tuned: bool, refit: bool,
 ) -> None:  # fmt: skip
     """Train a candidate, compare it with the current bundle on the newest data, and promote it if it passes.
 
@@ -51,6 +52,7 @@ def retrain(
     given = {"rule": rule, "margin": margin, "metric": metric, "segments": segments or None}
     with command_errors(), steps() as show:
         compose.check_name(home, name)
+        config = compose.with_tuned(home, config) if tuned else config
         gate = replace(config.retrain.gate, **{key: value for key, value in given.items() if value is not None})
         chosen = replace(config, retrain=replace(config.retrain, gate=gate))
         made = compose.material(home, chosen, texts(show), None if days is None else time.time() - days * DAY_S)

@@ -35,8 +35,9 @@ def index(obj: tuple[Home, Config], name: str | None) -> None:
 
 @click.command()
 @click.option("--name", default=None, help="Name of the bundle; by default made of the time.")
+@click.option("--tuned", is_flag=True, help="Use the parameters that `feedrank tune` found.")
 @click.pass_obj
-def train(obj: tuple[Home, Config], name: str | None) -> None:
+def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
     """Train a LambdaRank ranker on the whole journal, and make it the current bundle.
 
     Where the journal has enough rankings with clicks they are the training groups, and the latest tenth of them stops
@@ -50,6 +51,7 @@ def train(obj: tuple[Home, Config], name: str | None) -> None:
     name = name or stamp("lambdarank")
     with command_errors(), steps() as show:
         compose.check_name(home, name)
+        config = compose.with_tuned(home, config) if tuned else config
         made = compose.material(home, config, texts(show))
         trained = compose.train(made, config, show)
         show("writing the bundle", 0, 0)

@@ -1,0 +1,83 @@
+"""Feature rows as served: kept with the ranking, and what training reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api import compose, config
+from api.home import Home
+from engine.events import InteractionEvent, RankingEvent
+from engine.ids import Ids
+from engine.log import in_order
+from engine.served import stored_features
+from models.dataset import from_rankings, groups
+
+NOW = 1_800_000_000.0
+ITEMS = Ids(["a", "b", "c"])
+
+
+def ranking(number: int, features: Any) -> RankingEvent:
+    extra = {} if features is None else {"features": features}
+    return RankingEvent(f"r{number}", number, ("a", "b", "c")[: 2 + number % 2], "ann", extra=extra)
+
+
+def test_rows_are_found_by_fingerprint_and_place() -> None:
+    made = [np.arange(8, dtype=np.float32).reshape(2, 4) + 100 * number for number in range(4)]
+    features: list[Any] = [stored_features("f", matrix) for matrix in made]
+    damaged = [
+        None,
+        {**features[0], "data": "*"},
+        {**features[0], "rows": 3},
+        {**features[0], "data": "AAA="},
+        {"rows": 2},
+        stored_features("other", made[0]),
+        stored_features("f", made[0][:, :3]),
+    ]
+    events = [ranking(2 * n, one) for n, one in enumerate([features[0], *damaged, features[1]])]
+    log = in_order(events, ITEMS, served=True)
+    served = log.rankings.served
+    assert served is not None
+    shown = np.array([1, 0, *range(2, 16), 17], np.int64)
+    out = np.full((len(shown), 4), -1, np.float32)
+    found = served.fill(out, shown, log.rankings.offsets, "f")
+    assert found.tolist() == [True, True, *[False] * 14, True]
+    np.testing.assert_array_equal(out[[0, 1, -1]], np.stack([made[0][1], made[0][0], made[1][1]]))
+    assert (out[2:-1] == -1).all()
+    assert not served.fill(out, shown, log.rankings.offsets, "unknown").any()
+
+
+def test_a_log_without_stored_rows_has_none() -> None:
+    log = in_order([ranking(2, None)], ITEMS, served=True)
+    assert log.rankings.served is not None
+    assert not log.rankings.served.fill(np.zeros((1, 4), np.float32), np.zeros(1, np.int64), log.rankings.offsets, "f")
+    assert in_order([ranking(2, None)], ITEMS).rankings.served is None
+
+
+@pytest.mark.parametrize("memory_mb", [100, 0])
+def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
+    place = Home(home)
+    settings = config.load(place.config)
+    recommender = compose.recommender(place, settings)
+    for step in range(20):
+        feed = recommender.recommend(f"feed {step}", NOW + step, f"p{step % 7}", n=5)
+        click = InteractionEvent(f"click {step}", 0, feed.items[step % 5], "click", feed.id, feed.user)
+        recommender.record([replace(click, timestamp=feed.timestamp + 10)], NOW + step + 0.5)
+    made = compose.material(place, settings)
+    builder = recommender.pipeline.featurizer
+    examples = from_rankings(made.log, 0, len(made.log.rankings))
+    with replace(settings.training, memory_mb=memory_mb).store() as store:
+        learnt = store.groups(made.log, builder, examples).rows()  # type: ignore[arg-type]
+    events = [one for one in place.journal().events("ranking") if isinstance(one, RankingEvent)]
+    expected = [stored_features(builder.fingerprint, rows)["data"] for rows in np.split(learnt, len(events))]
+    assert expected == [one.extra["features"]["data"] for one in events]
+    remade = groups(made.log, builder, examples).rows()  # type: ignore[arg-type]
+    differs = ~((learnt == remade) | (np.isnan(learnt) & np.isnan(remade)))
+    changed = {name for name, column in zip(builder.names, differs.T, strict=True) if column.any()}
+    # a feed of five was chosen among more: what is relative to the others can't be made again from five
+    assert "candidates" in changed
+    assert all("standing" in name or name in ("candidates", "recall_place") for name in changed), changed
