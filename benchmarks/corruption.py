@@ -106,7 +106,7 @@ def _events(n: int) -> list[dict[str, object]]:
     at = 1_700_000_000_000 + n
     return [
         {"event": "item", "id": f"e{n}", "timestamp": at, "item": f"i{n}", "fields": [{"name": "title", "value": "x"}]},
-        {"event": "user", "id": f"e{n}", "timestamp": at, "user_": 0, "user": f"u{n}"},
+        {"event": "user", "id": f"e{n}", "timestamp": at, "user": f"u{n}"},
         {"event": "ranking", "id": f"e{n}", "timestamp": at, "user": f"u{n}", "items": [{"id": "a"}, {"id": "b"}]},
         {"event": "interaction", "id": f"e{n}", "timestamp": at, "item": f"i{n}", "type": "click", "user": f"u{n}"},
     ]

@@ -1,7 +1,7 @@
 """What each person touched and was shown, latest last: chains of small blocks of bytes from one pool.
 
-An entry is the item's row and the whole seconds since the entry before, in one number of as few bytes as it takes; one
-person costs what their history costs. Chains are read from their end.
+An entry is the item's row and the whole seconds since the entry before, in one number of as few 7-bit digits as it
+takes; one person costs what their history costs. Chains are read from their end.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ def add(chains: Chains, person: int, chain: int, row: int, at: float, items: int
     """Put an entry at the end of a chain; there must be room for one more block."""
     second = np.int64(np.floor(at))
     passed = second - chains.latest[person, chain]
-    entry = (passed << 1 if passed >= 0 else ~(passed << 1)) * items + row  # late ones go back in time
+    entry = abs(passed) * items + row
     size = 1
     while entry >> (7 * size) > 0:
         size += 1
+    if passed < 0:
+        size += 1  # a leading zero, which no other entry has, says that time went back
     fill = np.int64(chains.fills[person, chain])
     if chains.heads[person, chain] == 0:
         fill = np.int64(BLOCK)
@@ -87,7 +89,7 @@ def read(chains: Chains, person: int, chain: int, items: int, rows: Rows, times:
     place = np.int64(chains.fills[person, chain]) - 1
     at = chains.latest[person, chain]
     for out in range(count):
-        entry, shift, more = np.int64(0), 0, True
+        entry, shift, more, part = np.int64(0), 0, True, np.int64(0)
         while more:
             if place < 0:
                 block = chains.previous[block] - 1
@@ -99,6 +101,6 @@ def read(chains: Chains, person: int, chain: int, items: int, rows: Rows, times:
             place -= 1
         rows[out] = entry % items
         times[out] = at
-        passed = entry // items
-        at -= passed >> 1 if passed & 1 == 0 else ~(passed >> 1)
+        late = part == 0 and shift > 7
+        at += entry // items if late else -(entry // items)
     return count

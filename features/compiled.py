@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
@@ -13,8 +16,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def _cache() -> Path:
+    """A folder of machine code for these very sources: numba alone does not notice that a function it calls changed."""
+    here = Path(__file__).parent
+    sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.glob("*.py")))).hexdigest()[:12]
+    beside = here / "__pycache__"
+    base = beside if os.access(beside if beside.exists() else here, os.W_OK) else Path.home() / ".cache" / "feedrank"
+    return base / f"kernels-{sources}"
+
+
+numba.config.CACHE_DIR = str(_cache())  # type: ignore[attr-defined]  # numba sets its options by name
+
+
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile a function over arrays; the machine code is cached beside the module (or in the user's cache)."""
+    """Compile a function over arrays; the machine code is cached beside the module, or in the user's cache."""
     return cast(Callable[P, T], numba.njit(cache=True, nogil=True)(function))
 
 

@@ -10,6 +10,9 @@ from scipy.sparse.linalg import eigsh, svds
 from engine.types import Matrix, Rows
 from models.sequences import Sequences
 
+TOUCHES = 500_000
+"""Touches whose sums are made at a time."""
+
 
 def co_click(people: Rows, items: Rows, n_items: int, n_people: int) -> sparse.csr_matrix:
     """(n, n) cosine of the items' person sets, zero on the diagonal (Sarwar et al., Item-based collaborative filtering
@@ -82,18 +85,21 @@ def linear_next(
     """
     chosen, place = _most_touched(sequences, n_items, most)
     kept = sequences.keep(place[sequences.items] >= 0)
-    items, person = place[kept.items], kept.person
-    moments = len(items)
-    before = _shifted(
-        items, person, [0.8 ** (step - 1) for step in range(1, past + 1)], range(1, past + 1), len(chosen)
-    )
-    after = _shifted(items, person, [1 / (step + 1) for step in range(future)], range(0, -future, -1), len(chosen))
-    if not moments:
+    if not len(kept.items):
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
-    gram = (before.T @ before).toarray()
+    decays, nearness = [0.8 ** (step - 1) for step in range(1, past + 1)], [1 / (step + 1) for step in range(future)]
+    gram, onward = np.zeros((len(chosen), len(chosen))), np.zeros((len(chosen), len(chosen)))
+    comes_next = np.zeros(len(chosen))
+    for part in kept.chunks(TOUCHES):  # some thirty numbers a touch: a long log would not fit in memory
+        items, person = place[part.items], part.person
+        before = _shifted(items, person, decays, range(1, past + 1), len(chosen))
+        after = _shifted(items, person, nearness, range(0, -future, -1), len(chosen))
+        gram += (before.T @ before).toarray()
+        onward += (before.T @ after).toarray()
+        comes_next += np.asarray(after.sum(axis=0)).ravel()
     gram[np.diag_indices_from(gram)] += ridge
-    weights = np.linalg.solve(gram, (before.T @ after).toarray())
-    weights *= (np.asarray(after.sum(axis=0)).ravel() + 20) ** -0.2
+    weights = np.linalg.solve(gram, onward).astype(np.float64)
+    weights *= (comes_next + 20) ** -0.2
     return _spread(weights, chosen, n_items)
 
 

@@ -13,7 +13,7 @@ from engine.space import assemble, unit_rows
 from engine.types import Matrix
 from features.bm25 import TermWeights
 from features.items import ItemKnowledge, Table, VectorPair
-from models.content import centred, expected_factors, taste
+from models.content import centred, expected_factors, principal, taste
 from models.factors import co_click, factorise, follows, linear_items, linear_next, symmetric_factors
 from models.sequences import Sequences
 
@@ -60,6 +60,8 @@ def fit_items(
         settings.depth,
     )
     vectors = centred(text)
+    narrow = principal(vectors, sequences)
+    told = unit_rows(narrow)
     content = expected_factors(vectors, catalogue, symmetric, sequences)
     tables = {
         "follows": onward,
@@ -75,9 +77,9 @@ def fit_items(
         catalogue=catalogue,
         space=space,
         vectors={
-            "text": VectorPair(vectors, vectors),
+            "text": VectorPair(told, told),
             "content": VectorPair(content, content),
-            "taste": taste(vectors, catalogue, sequences),
+            "taste": taste(narrow, catalogue, sequences),
             "co_click": VectorPair(shared, shared),
             "follows": VectorPair(unit_rows(sources), unit_rows(targets)),
         },

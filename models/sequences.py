@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,17 @@ class Sequences:
         """The touches where the (T,) mask is True; everybody keeps their place."""
         kept = np.concatenate([[0], np.cumsum(mask)])
         return Sequences(kept[self.offsets], self.items[mask], self.at[mask], self.values[mask], self.touch[mask])
+
+    def chunks(self, touches: int) -> Iterator[Sequences]:
+        """Whole people, about so many touches at a time."""
+        first = 0
+        while first < len(self):
+            last = int(np.searchsorted(self.offsets, self.offsets[first] + touches, "right")) - 1
+            last = min(max(last, first + 1), len(self))
+            part = slice(int(self.offsets[first]), int(self.offsets[last]))
+            bounds = self.offsets[first : last + 1] - self.offsets[first]
+            yield Sequences(bounds, self.items[part], self.at[part], self.values[part], self.touch[part])
+            first = last
 
     def before(self, place: int) -> slice:
         """The touches of the same person before the one at `place`, oldest first."""

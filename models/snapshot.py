@@ -19,7 +19,7 @@ from engine.log import columns, in_order
 from features.state import BehaviouralState, StateSpec
 from models.files import written_aside
 
-VERSION = 1
+VERSION = 2
 WORTH_SAVING = 10_000
 """Events read since the last snapshot that make a new one worth its while."""
 

@@ -15,6 +15,7 @@ from typing import Any
 from api.readers import lines, records, values
 from api.readers.rejects import Rejects
 from api.readers.rows import made_id
+from engine.checks import as_float
 from engine.events import Event, EventError, parse
 
 _NAMES = {
@@ -109,7 +110,5 @@ def _field(value: Any) -> Any:
 
 
 def _number(value: str) -> Any:
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    number = as_float(value)
+    return value if number is None else number

@@ -12,6 +12,7 @@ from typing import Any
 
 from api.readers import lines, records
 from api.readers.rejects import Rejects
+from engine.checks import as_float
 from engine.events import Event, EventError, parse, parse_timestamp
 
 _LOG = ("timestamp", "item_id", "position", "click", "propensity_score")
@@ -97,14 +98,14 @@ def _item(row: Mapping[str, str], campaign: str) -> Iterator[dict[str, Any]]:
 
 
 def _whole(row: Mapping[str, str], name: str) -> int:
-    try:
-        return int(row[name])
-    except ValueError:
-        raise EventError(name, f"found {row[name]!r}, expected a whole number") from None
+    number = as_float(row[name])
+    if number is None or not number.is_integer():
+        raise EventError(name, f"found {row[name]!r}, expected a whole number")
+    return int(number)
 
 
 def _number(row: Mapping[str, str], name: str) -> float:
-    try:
-        return float(row[name])
-    except ValueError:
-        raise EventError(name, f"found {row[name]!r}, expected a number") from None
+    number = as_float(row[name])
+    if number is None:
+        raise EventError(name, f"found {row[name]!r}, expected a number")
+    return number
