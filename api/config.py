@@ -14,12 +14,14 @@ from pydantic import TypeAdapter, ValidationError
 from api.schemas import explained
 from features.builder import FeatureSettings
 from features.state import StateSpec
+from models.embedder import EmbedderSettings
 from models.items import ItemSettings
 from models.labels import LabelSettings
+from models.pair_export import PairSettings
 from models.ranker import LambdaRankSettings
 from models.retraining import RetrainSettings
+from models.token_encoder import LateSettings
 from models.training import Settings, TrainingSettings
-from models.weights import DEFAULT_EMBEDDER
 
 
 class ConfigError(ValueError):
@@ -35,19 +37,11 @@ class JournalConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class EmbedderConfig:
+class EmbedderConfig(EmbedderSettings):
     """[embedder] How items and queries become vectors."""
 
-    model: str = DEFAULT_EMBEDDER
-    """A sentence-transformers name, or a folder."""
-    revision: str | None = None
-    batch_size: int = 64
-    """Texts that go through the model together."""
     document: tuple[str, ...] = ("title", "text", "category")
-    """The parts of an item that are embedded, and that BM25 reads."""
-
-    def __post_init__(self) -> None:
-        _within("batch_size", self.batch_size, 1, 100_000)
+    """The parts of an item that are embedded, and that BM25 and the other text models read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +94,8 @@ class Config:
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
+    late_interaction: LateSettings = field(default_factory=LateSettings)
+    cross_encoder: PairSettings = field(default_factory=PairSettings)
     items: ItemSettings = field(default_factory=ItemSettings)
     index: IndexConfig = field(default_factory=IndexConfig)
     recall: RecallConfig = field(default_factory=RecallConfig)

@@ -36,6 +36,21 @@ class Home:
         return self.folder / "cache" / "vectors"
 
     @property
+    def pair_models(self) -> Path:
+        """Cross-encoders as they are run."""
+        return self.folder / "cache" / "pair-models"
+
+    @property
+    def pair_scores(self) -> Path:
+        """What cross-encoders gave."""
+        return self.folder / "cache" / "pair-scores.db"
+
+    @property
+    def models(self) -> Path:
+        """Models that were trained here."""
+        return self.folder / "models"
+
+    @property
     def downloads(self) -> Path:
         """Data sets that were fetched."""
         return self.folder / "downloads"

@@ -15,9 +15,10 @@ from scipy.stats import spearmanr
 from benchmarks.bars import Bar
 from engine.ids import Ids
 from engine.log import columns
+from models.groups import Groups
 from models.labels import labels
 from models.metrics import evaluate, order
-from models.ranker import Groups, LambdaRanker, LambdaRankSettings
+from models.ranker import LambdaRanker, LambdaRankSettings
 from models.simulator import Simulated, SimulatorSettings, simulate
 
 SEEDS = 5

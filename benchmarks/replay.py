@@ -6,6 +6,7 @@ from it, which takes some ten minutes and 4 GB of disk; `FEEDRANK_REPLAY_EVENTS`
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -214,7 +215,7 @@ def skew(home: str) -> float:
     made = compose.material(place, Config())
     stored = [event for event in place.journal().events("ranking") if isinstance(event, RankingEvent)]
     examples = from_rankings(made.log, 0, len(stored))
-    rebuilt = np.concatenate([part for _, part in matrices(made.log, builder, examples)])
+    rebuilt = np.concatenate([chunk.matrix for chunk in matrices(made.log, builder, examples)])
     parts = [np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4") for event in stored]
     served = np.concatenate([part.reshape(-1, len(builder.names)) for part in parts])
     assert served.shape == rebuilt.shape, (served.shape, rebuilt.shape)
@@ -273,7 +274,8 @@ def _median(run: object, times: int) -> float:
 
 
 def _resident() -> float:
-    """Resident memory of this process in MB."""
+    """Resident memory of this process in MB, less what the allocator keeps of arrays that are gone."""
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.protocols import Featurizer, Ranker, Retriever, State
+from engine.rescoring import Rescoring
 from engine.types import Ranking, Request
 
 
@@ -21,12 +22,17 @@ class Pipeline:
     candidates: int = 100
     bundle: str = ""
     """The name of the bundle it was made from."""
+    rescoring: Rescoring | None = None
+    """The second phase; None: there is one phase."""
 
     def run(self, request: Request) -> Ranking:
         """All candidates in their final order."""
         found = self.retriever.retrieve(request, self.candidates)
         batch = self.state.read([request], [found.rows])
-        matrix = self.featurizer.matrix(batch)
+        if self.rescoring is None:
+            matrix = self.featurizer.matrix(batch)
+        else:
+            matrix = self.rescoring.matrix(request, batch, self.featurizer)
         scores = self.ranker.score(matrix)
         order = np.argsort(-scores, kind="stable")
         return Ranking(found.rows[order], scores[order], matrix[order], found.source)

@@ -45,6 +45,10 @@ class Featurizer(Protocol):
         """(N candidate rows, F features), float32, NaN where a value is missing."""
         ...
 
+    def set_pairs(self, matrix: Matrix, batch: Batch) -> None:
+        """Write the columns that come of the batch's pair scores anew; nothing where there are none."""
+        ...
+
 
 class Ranker(Protocol):
     """Scores feature rows."""
@@ -59,6 +63,18 @@ class PairScorer(Protocol):
 
     def score(self, texts: Sequence[str], rows: Rows) -> Scores:
         """(N,) one score a pair."""
+        ...
+
+
+class ScoreCache(Protocol):
+    """Keeps what a pair scorer gave."""
+
+    def scores(self, text: str, rows: Rows) -> Scores:
+        """(len(rows),) what is known of the pairs of a text and items, NaN where nothing is."""
+        ...
+
+    def add(self, text: str, rows: Rows, scores: Scores) -> None:
+        """Remember scores; NaN says nothing."""
         ...
 
 

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.ahead import Ahead
 from engine.catalogue import Catalogue
-from engine.events import Event, RankingEvent
+from engine.events import Event, InteractionEvent, RankingEvent
 from engine.ids import Ids
 from engine.log import columns
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog, State
 from engine.served import stored_features
-from engine.types import Filters, Ranking, Request, Times, Vector, no_rows
+from engine.types import Filters, QueryVectors, Ranking, Request, Times, no_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,20 @@ class Recommender:
         state: State,
         pipeline: Pipeline,
         journal: EventLog,
-        embed: Callable[[str], Vector] | None = None,
+        encode: Callable[[str], QueryVectors] | None = None,
+        ahead: int = 0,
     ) -> None:
-        """people: the ids behind the state's rows. embed: a query to its text vector; None: BM25 alone reads it."""
+        """people: the ids behind the state's rows. encode: a query to its vectors; None: BM25 alone reads it.
+
+        ahead: people who may wait for their next feed to be scored ahead, where the pipeline has a second phase.
+        """
         self.catalogue = catalogue
         self.pipeline = pipeline
         self._people = people
         self._state = state
         self._journal = journal
-        self._embed = embed
+        self._encode = encode
+        self.ahead = Ahead(self.prepare, ahead) if ahead and pipeline.rescoring else None
         self._lock = threading.RLock()
         self._latest = 0
 
@@ -66,11 +72,12 @@ class Recommender:
 
         history: item ids, latest first, in place of what is known of the person; unknown ids are passed over.
         """
-        vector = self._embed(query) if query and self._embed else None  # slow, so before anybody has to wait
+        # slow, so before anybody has to wait
+        vectors = self._encode(query) if query and self._encode else QueryVectors()
         with self._lock:
             moment = self._moment(at)
             at = moment / 1000  # as it is logged, so that a replay reads the state at the very same moment
-            request = self._request(at, user, query, vector, history, filters or FilterIds())
+            request = self._request(at, user, query, vectors, history, filters or FilterIds())
             ranking = self.pipeline.run(request)
             event = self._event(ranking_id, moment, user, query, history, surface, ranking, n)
             if event.items:
@@ -106,7 +113,22 @@ class Recommender:
         """
         with self._lock:
             moment = self._moment(at)
-            return self._record([replace(event, received=moment) for event in events])
+            fresh = self._record([replace(event, received=moment) for event in events])
+        if self.ahead is not None:
+            pairs = zip(events, fresh, strict=True)
+            users = (one.user for one, new in pairs if new and isinstance(one, InteractionEvent) and one.user)
+            for user in dict.fromkeys(users):
+                self.ahead.ask(user)
+        return fresh
+
+    def prepare(self, user: str) -> int:
+        """Score a person's next candidates ahead of their next request; how many pairs that took."""
+        if self.pipeline.rescoring is None:
+            return 0
+        with self._lock:
+            request = self._request(self._latest / 1000, user, "", QueryVectors(), None, FilterIds())
+            found = self.pipeline.retriever.retrieve(request, self.pipeline.candidates)
+        return self.pipeline.rescoring.prepare(request, found.rows)
 
     def _record(self, events: Sequence[Event]) -> list[bool]:
         fresh = self._journal.append(events)
@@ -120,7 +142,7 @@ class Recommender:
         return self._latest
 
     def _request(
-        self, at: float, user: str | None, query: str, vector: Vector | None, history: Sequence[str] | None,
+        self, at: float, user: str | None, query: str, vectors: QueryVectors, history: Sequence[str] | None,
         filters: FilterIds,
     ) -> Request:  # fmt: skip
         person = self._people.row(user)
@@ -139,7 +161,8 @@ class Recommender:
             history_at=times,
             touched=touched,
             query=query,
-            query_vector=vector,
+            query_vector=vectors.text,
+            query_tokens=vectors.tokens,
             filters=self._filters(filters),
         )
 

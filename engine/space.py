@@ -61,6 +61,11 @@ class Space:
                 return view
         raise KeyError(f"no view {name!r}; there are {', '.join(view.name for view in self.views)}")
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether an embedded text can be looked for: the text view is there, and has a weight."""
+        return any(view.name == "text" and view.stop > view.start and view.weight > 0 for view in self.views)
+
     def person(self, history: Rows) -> Vector:
         """The vector (d,) of somebody who touched these items, latest first; zeros where nothing is known.
 

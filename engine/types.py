@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,15 @@ NOBODY = -1
 def no_rows() -> Rows:
     """An empty column of rows."""
     return np.empty(0, np.int32)
+
+
+class QueryVectors(NamedTuple):
+    """What models make of a request's text."""
+
+    text: Vector | None = None
+    """(text dimensions,)"""
+    tokens: Matrix | None = None
+    """(tokens, token dimensions)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,8 @@ class Request:
     query: str = ""
     query_vector: Vector | None = None
     """The embedded query, shape (text dimensions,)."""
+    query_tokens: Matrix | None = None
+    """(tokens, token dimensions) the query's token vectors, for late interaction."""
     filters: Filters = Filters()
 
     def __post_init__(self) -> None:
@@ -111,6 +123,10 @@ class Batch:
     """(R, text dimensions); rows of NaN where a request has no query."""
     declared: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """(N, D) the parts of the counters that the config declares; (0, 0): none are declared."""
+    query_tokens: tuple[Matrix | None, ...] = ()
+    """(R,) token vectors of each request's query; empty tuple: no request has one."""
+    pair_scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
+    """(N,) what a cross-encoder gives request text and item, NaN where it was not asked; (0,): nowhere."""
 
     def __post_init__(self) -> None:
         requests, rows = len(self.at), len(self.rows)
@@ -118,6 +134,8 @@ class Batch:
             raise ValueError(f"offsets of {len(self.offsets)} do not span {rows} rows of {requests} requests")
         if len(self.history) != requests or len(self.counters) != rows or len(self.shown) != rows:
             raise ValueError("history, shown and counters must have one row a request and one a candidate")
+        if len(self.pair_scores) not in (0, rows):
+            raise ValueError(f"{len(self.pair_scores)} pair scores for {rows} rows")
         if self.queries and len(self.queries) != requests:
             raise ValueError(f"{len(self.queries)} queries for {requests} requests")
 

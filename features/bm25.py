@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
 
+from engine.catalogue import Catalogue
 from engine.ids import Ids
-from engine.types import Batch, Offsets, Rows, Scores
+from engine.recall import eligible
+from engine.types import Batch, Candidates, Offsets, Request, Rows, Scores, no_rows
 from features.compiled import compiled
 
 _WORD = re.compile(r"\w+")
@@ -82,6 +84,37 @@ class TermWeights:
             batch.rows, batch.offsets, batch.history[:, :latest], flat, bounds, out,
         )  # fmt: skip
         return out
+
+
+class Bm25Retriever:
+    """The items whose words answer a request's text best; nothing for a request without one."""
+
+    name = "bm25"
+
+    def __init__(self, catalogue: Catalogue, terms: TermWeights) -> None:
+        self._catalogue, self._terms = catalogue, terms
+
+    def retrieve(self, request: Request, k: int) -> Candidates:
+        """At most k items that the filters let through and that have a word of the text, best first."""
+        asked = self._terms.query(request.query)
+        if not len(asked):
+            return Candidates(no_rows(), np.empty(0, np.float32), self.name)
+        weights = np.bincount(asked, minlength=len(self._terms.terms)).astype(np.float32)
+        scores = np.zeros(len(self._catalogue), np.float32)
+        _sum(self._terms.codes, self._terms.weights, self._terms.offsets, weights, scores)
+        mask = eligible(self._catalogue, request)
+        rows = np.flatnonzero(scores > 0 if mask is None else (scores > 0) & mask).astype(np.int32)
+        best = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+        return Candidates(best, scores[best], self.name)
+
+
+@compiled
+def _sum(
+    codes: NDArray[np.int32], weights: NDArray[np.float32], offsets: Offsets, asked: NDArray[np.float32], out: Scores
+) -> None:
+    for row in range(len(out)):
+        for place in range(offsets[row], offsets[row + 1]):
+            out[row] += weights[place] * asked[codes[place]]
 
 
 @compiled

@@ -17,9 +17,10 @@ from engine.catalogue import Catalogue
 from engine.space import Space
 from engine.types import Batch, Matrix, Scores, Vector
 from features import declared
-from features.context import places, standings
+from features.context import behind_best, places, standings
 from features.counters import SMOOTHING, rates
 from features.items import ItemKnowledge
+from features.late import late_scores
 from features.profile import TOP, category_scores, distances, table_scores, vector_scores
 from features.state import StateSpec
 
@@ -33,9 +34,11 @@ BM25_LATEST = 10
 STANDING_OF = (
     "recall_score", "bm25", "text_1", "text_top", "text_top5", "content_0.93", "content_1", "content_top5", "taste_1",
     "taste_0.93", "ctr_1h", "ctr_24h", "shown_1h", "age_h", "category_lift", "popularity_history", "popularity_all",
-    "item_clicks_over_expected_all",
+    "item_clicks_over_expected_all", "late_best", "late_mean", "late_query",
 )  # fmt: skip
 """The columns whose standing within the request is a feature as well."""
+PAIR = "pair"
+"""The signal of a cross-encoder, in `ItemKnowledge.made_by`."""
 Columns = dict[str, Scores]
 
 
@@ -44,7 +47,7 @@ class FeatureSettings:
     """Which families of features there are."""
 
     families: tuple[str, ...] = (
-        "recall", "bm25", "vectors", "tables", "rates", "ages", "categories", "statistics", "declared",
+        "recall", "bm25", "vectors", "late", "pair", "tables", "rates", "ages", "categories", "statistics", "declared",
         "person", "standings",
     )  # fmt: skip
 
@@ -75,6 +78,7 @@ class FeatureBuilder:
         settled = [
             self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS, RECENT,
             BM25_LATEST, SMOOTHING, TOP, [asdict(counter) for counter in self.spec.counters],
+            sorted(self.knowledge.made_by.items()),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(settled).encode()).hexdigest()[:16]
 
@@ -96,6 +100,11 @@ class FeatureBuilder:
             out[:, place] = column
         out[batch.rows < 0] = np.nan  # an item that the catalogue does not know has no features at all
         return out
+
+    def set_pairs(self, matrix: Matrix, batch: Batch) -> None:
+        """Write the columns of the cross-encoder anew, for the batch's pair scores; the others stay."""
+        for name, column in _pair(self, batch, {}).items():
+            matrix[:, self._names.index(name)] = np.where(batch.rows >= 0, column, np.nan)
 
 
 def _recall(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
@@ -123,6 +132,20 @@ def _vectors(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
         columns |= _named(f"{name}_", tags, vector_scores(pair, batch, DECAYS))
     columns["query_text"] = _query_scores(builder.knowledge.space, batch)
     return columns
+
+
+def _late(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """MaxSim of token vectors; nothing where the items have none."""
+    tokens = builder.knowledge.tokens
+    return {} if tokens is None else _named("late_", ["latest", "best", "mean", "query"], late_scores(tokens, batch))
+
+
+def _pair(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """A cross-encoder's score, and how far it is behind the best of the request; nothing where there is no model."""
+    if PAIR not in builder.knowledge.made_by:
+        return {}
+    scores = batch.pair_scores if len(batch.pair_scores) else np.full(len(batch.rows), np.nan, np.float32)
+    return _named("pair_", ["score", "behind"], np.stack([scores, behind_best(scores, batch.offsets)], axis=1))
 
 
 def _tables(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
@@ -191,6 +214,8 @@ FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
     "recall": _recall,
     "bm25": _bm25,
     "vectors": _vectors,
+    "late": _late,
+    "pair": _pair,
     "tables": _tables,
     "rates": _rates,
     "ages": _ages,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.types import Matrix, Offsets
+from engine.types import Matrix, Offsets, Scores
 from features.compiled import compiled
 
 
@@ -20,6 +20,24 @@ def places(column: Matrix, offsets: Offsets) -> Matrix:
     out = np.full(len(column), np.nan, np.float32)
     _places(column, offsets, out)
     return out
+
+
+def behind_best(column: Scores, offsets: Offsets) -> Scores:
+    """(N,) each value less the highest of its group, at most 0; NaN stays NaN."""
+    out = np.full(len(column), np.nan, np.float32)
+    _behind_best(column, offsets, out)
+    return out
+
+
+@compiled
+def _behind_best(column: Scores, offsets: Offsets, out: Scores) -> None:
+    for group in range(len(offsets) - 1):
+        best = np.float32(-np.inf)
+        for place in range(offsets[group], offsets[group + 1]):
+            if column[place] > best:
+                best = column[place]
+        for place in range(offsets[group], offsets[group + 1]):
+            out[place] = column[place] - best
 
 
 @compiled

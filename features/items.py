@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from engine.catalogue import Catalogue
 from engine.space import Space
 from engine.types import Matrix, Offsets, Rows, Scores
 from features.bm25 import TermWeights
+from features.late import TokenVectors
 
 
 class Table(NamedTuple):
@@ -45,6 +46,10 @@ class ItemKnowledge:
     terms: TermWeights
     statistics: Mapping[str, NDArray[np.float32]]
     """Name -> (n,) one number an item, NaN where unknown."""
+    tokens: TokenVectors | None = None
+    """Token vectors for late interaction; None: there is none."""
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """Signal -> digest of the model behind it: `text`, `late`, `pair`. Other weights make another feature."""
 
     def __post_init__(self) -> None:
         n = len(self.catalogue)
@@ -52,6 +57,7 @@ class ItemKnowledge:
         sizes |= {f"vectors {name}": len(pair.targets) for name, pair in self.vectors.items()}
         sizes |= {f"table {name}": len(table.offsets) - 1 for name, table in self.tables.items()}
         sizes |= {f"statistic {name}": len(values) for name, values in self.statistics.items()}
+        sizes |= {} if self.tokens is None else {"token vectors": len(self.tokens)}
         for name, size in sizes.items():
             if size != n:
                 raise ValueError(f"{name} has {size} rows for {n} items")

@@ -170,9 +170,11 @@ class BehaviouralState:
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         known = next((vector for vector in vectors if vector is not None), None)
+        tokens = tuple(request.query_tokens for request in requests)
         return replace(
             batch,
             queries=queries if any(queries) else (),
+            query_tokens=tokens if any(one is not None for one in tokens) else (),
             query_vectors=None
             if known is None
             else np.stack([np.full_like(known, np.nan) if vector is None else vector for vector in vectors]),

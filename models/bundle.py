@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -14,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.catalogue import Catalogue
 from engine.indexes import AnnoyIndex
-from engine.space import Space, View
-from features.bm25 import TermWeights
 from features.builder import FeatureBuilder, FeatureSettings
-from features.items import ItemKnowledge, Table, VectorPair
+from features.items import ItemKnowledge
 from features.state import StateSpec
+from models import knowledge_files, pair_model
 from models.drift import Sketch
-from models.files import digest, synced, written_aside
+from models.files import digest, synced
+from models.pair_model import PairModel, TokenIds
 from models.ranker import LambdaRanker
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
+PAIR_ITEMS = "pair-items.npz"
 INDEX = "index.ann"
 SKETCH = "sketch.json"
 MADE = "made.json"
@@ -51,6 +49,8 @@ class Bundle:
     index: AnnoyIndex
     ranker: LambdaRanker | None
     """None: recall order is the final order."""
+    first: LambdaRanker | None = None
+    """The cheap ranker of the first phase, where a cross-encoder makes two."""
 
     @property
     def name(self) -> str:
@@ -85,11 +85,14 @@ def save(
     about: Mapping[str, Any],
     made: Mapping[str, Any] | None = None,
     sketch: Sketch | None = None,
+    first: LambdaRanker | None = None,
+    pairs: PairModel | None = None,
 ) -> Path:
     """Write a bundle aside, rename it into `bundles` and return its folder; never over one that is there.
 
     index: the arguments of `AnnoyIndex.build`. about: anything else for the manifest, JSON-ready. made: what two
-    bundles of the same log, config and seed may differ in. sketch: the distribution of the training features.
+    bundles of the same log, config and seed may differ in. sketch: the distribution of the training features. first:
+    the ranker of the first phase. pairs: the cross-encoder, which knows these items.
     """
     folder = place(bundles, name)
     aside = bundles / f".{name}.tmp"
@@ -98,12 +101,17 @@ def save(
     try:
         knowledge = builder.knowledge
         AnnoyIndex.build(aside / INDEX, knowledge.space.targets, **index)
-        _write_catalogue(aside / "catalogue.jsonl.gz", knowledge.catalogue)
-        _write_knowledge(aside, knowledge)
+        knowledge_files.write(aside, knowledge)
         if ranker is not None:
             ranker.save(aside)
         if sketch is not None:
             sketch.save(aside / SKETCH)
+        if first is not None:
+            first.save(aside, "first")
+        if pairs is not None:
+            for part in pair_model.FILES:
+                shutil.copyfile(pairs.folder / part, aside / part)
+            np.savez(aside / PAIR_ITEMS, ids=pairs.items.ids, offsets=pairs.items.offsets)
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -120,6 +128,8 @@ def save(
                 "families": builder.settings.families, "fingerprint": builder.fingerprint, "names": builder.names
             },
             "ranker": ranker is not None,
+            "two_phases": first is not None,
+            "made_by": dict(knowledge.made_by),
             "files": {file.name: digest(file) for file in sorted(aside.iterdir())},
         }  # fmt: skip
         _write_manifest(aside / MANIFEST, manifest)
@@ -145,7 +155,7 @@ def load(folder: Path) -> Bundle:
             raise BundleError(f"{folder / file} is missing; make the bundle again, or go back to another one")
         if digest(folder / file) != expected:
             raise BundleError(f"{folder / file} is damaged: its sha256 is not the one in {MANIFEST}")
-    knowledge = _read_knowledge(folder, manifest, _read_catalogue(folder / "catalogue.jsonl.gz"))
+    knowledge = knowledge_files.read(folder, manifest)
     state = manifest["state"]
     spec = StateSpec.of(state)
     features = manifest["features"]
@@ -157,9 +167,21 @@ def load(folder: Path) -> Bundle:
         )
     try:
         ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint) if manifest["ranker"] else None
+        first = None
+        if manifest["two_phases"]:
+            first = LambdaRanker.load(folder, builder.names, builder.fingerprint, "first")
     except (ValueError, FileNotFoundError) as problem:
         raise BundleError(f"{folder}: {problem}") from None
-    return Bundle(folder, manifest, builder, AnnoyIndex.load(folder / INDEX), ranker)
+    return Bundle(folder, manifest, builder, AnnoyIndex.load(folder / INDEX), ranker, first)
+
+
+def pair_model_of(opened: Bundle, threads: int = 0) -> PairModel | None:
+    """The cross-encoder of a bundle, which knows its items; None where it has none."""
+    if pair_model.MODEL not in opened.manifest["files"]:
+        return None
+    with np.load(opened.folder / PAIR_ITEMS, allow_pickle=False) as file:
+        items = TokenIds(file["ids"], file["offsets"])
+    return PairModel(opened.folder, threads).with_items(items)
 
 
 def promote(bundles: Path, name: str) -> None:
@@ -214,73 +236,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _sealed(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _write_catalogue(path: Path, catalogue: Catalogue) -> None:
-    lines = [json.dumps([item, fields], ensure_ascii=False) + "\n" for item, fields in catalogue.to_items().items()]
-    with written_aside(path) as aside:
-        # no time in the header: the same items give the same bytes
-        aside.write_bytes(gzip.compress("".join(lines).encode("utf-8"), mtime=0))
-
-
-def _read_catalogue(path: Path) -> Catalogue:
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return Catalogue.from_items(dict(json.loads(line) for line in lines))
-
-
-def _write_knowledge(folder: Path, knowledge: ItemKnowledge) -> None:
-    arrays: dict[str, NDArray[Any]] = {
-        "space/targets": knowledge.space.targets,
-        "space/sources": knowledge.space.sources,
-    }
-    for name, pair in knowledge.vectors.items():
-        arrays[f"vectors/{name}/sources"] = pair.sources
-        if pair.targets is not pair.sources:
-            arrays[f"vectors/{name}/targets"] = pair.targets
-    for name, table in knowledge.tables.items():
-        arrays |= {f"tables/{name}/{column}": getattr(table, column) for column in Table._fields}
-    arrays |= {f"statistics/{name}": values for name, values in knowledge.statistics.items()}
-    for column in ("codes", "weights", "counts", "offsets"):
-        arrays[f"terms/{column}"] = getattr(knowledge.terms, column)
-    with written_aside(folder / "knowledge.npz") as aside:
-        np.savez(aside, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for allow_pickle
-    (folder / "terms.json").write_text(json.dumps(list(knowledge.terms.terms), ensure_ascii=False))
-
-
-def _read_knowledge(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue) -> ItemKnowledge:
-    from engine.ids import Ids
-
-    with np.load(folder / "knowledge.npz", allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    places = manifest["space"]
-    views = tuple(View(*view) for view in places["views"])
-    space = Space(views, arrays["space/targets"], arrays["space/sources"], places["decay"], places["depth"])
-    vectors = {
-        name: VectorPair(
-            arrays[f"vectors/{name}/sources"],
-            arrays.get(f"vectors/{name}/targets", arrays[f"vectors/{name}/sources"]),
-        )
-        for name in _second(arrays, "vectors")
-    }
-    return ItemKnowledge(
-        catalogue=catalogue,
-        space=space,
-        vectors=vectors,
-        tables={
-            name: Table(*(arrays[f"tables/{name}/{column}"] for column in Table._fields))
-            for name in _second(arrays, "tables")
-        },
-        terms=TermWeights(
-            Ids(json.loads((folder / "terms.json").read_text())),
-            arrays["terms/codes"],
-            arrays["terms/weights"],
-            arrays["terms/counts"],
-            arrays["terms/offsets"],
-        ),
-        statistics={name: arrays[f"statistics/{name}"] for name in _second(arrays, "statistics")},
-    )
-
-
-def _second(arrays: Mapping[str, NDArray[Any]], first: str) -> list[str]:
-    """The second parts of the names under `first`, in the order they were written in."""
-    return list(dict.fromkeys(name.split("/")[1] for name in arrays if name.startswith(first + "/")))

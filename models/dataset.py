@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,12 @@ from engine.catalogue import Catalogue
 from engine.log import Log
 from engine.protocols import Retriever
 from engine.types import Batch, Matrix, Offsets, Request, Rows
-from features.builder import FeatureBuilder
+from features.builder import PAIR, FeatureBuilder
 from features.replay import Moments
+from features.request_text import request_texts
 from features.state import BehaviouralState, StateSpec
+from models.groups import Groups
 from models.labels import LabelSettings, examined, labels
-from models.ranker import Groups
 from models.sequences import Sequences
 
 
@@ -137,28 +139,59 @@ def read_states(log: Log, catalogue: Catalogue, spec: StateSpec, examples: Examp
 def groups(log: Log, builder: FeatureBuilder, examples: Examples, served: bool = False) -> Groups:
     """The feature rows and labels of the examples; served: as they were served, where the log has that."""
     out = np.empty((len(examples.labels), len(builder.names)), np.float32)
-    for part, matrix in matrices(log, builder, examples, served=served):
-        out[part] = matrix
-    return Groups(out, examples.labels, examples.moments.offsets, examples.positions)
+    made = []
+    for chunk in matrices(log, builder, examples, served=served):
+        out[chunk.part] = chunk.matrix
+        made.append(without_matrix(chunk))
+    return assembled(out, examples, made)
+
+
+class Chunk(NamedTuple):
+    """Feature rows of some examples, one after the other."""
+
+    part: slice
+    """Which rows of the examples."""
+    matrix: Matrix
+    texts: tuple[str, ...]
+    """What each request says in words; empty where no cross-encoder reads it."""
+    served: NDArray[np.bool_] | None
+    """Which rows are as they were served."""
+
+
+def without_matrix(chunk: Chunk) -> Chunk:
+    """The chunk without its matrix, once that is put away."""
+    return chunk._replace(matrix=np.empty((0, 0), np.float32))
+
+
+def assembled(matrix: Any, examples: Examples, chunks: Sequence[Chunk]) -> Groups:
+    """Groups of a matrix that was made in these chunks."""
+    served = None
+    if any(chunk.served is not None for chunk in chunks):
+        served = np.concatenate([one for one in (chunk.served for chunk in chunks) if one is not None])
+    texts = tuple(text for chunk in chunks for text in chunk.texts)
+    rows = examples.moments.rows if texts else None
+    return Groups(matrix, examples.labels, examples.moments.offsets, examples.positions, rows, texts, served)
 
 
 def matrices(
     log: Log, builder: FeatureBuilder, examples: Examples, rows: int = 65_536, served: bool = False
-) -> Iterator[tuple[slice, Matrix]]:
-    """The examples' feature rows in order, about so many at a time, and which they are; by one replay of the log.
+) -> Iterator[Chunk]:
+    """The examples' feature rows in order, about so many at a time; by one replay of the log.
 
     served: rows that were stored with their ranking, under the builder's fingerprint, are taken as they are. They know
     what was known then, and what was relative to all candidates, of which the log has only those that were shown.
     """
     state = BehaviouralState(builder.knowledge.catalogue, builder.spec)
+    titles, asks_pairs = builder.knowledge.catalogue.titles, PAIR in builder.knowledge.made_by
     done = 0
     for batch in state.replay_chunks(log, examples.moments, rows):
         if len(batch.rows):
             part = slice(done, done + len(batch.rows))
-            matrix = builder.matrix(batch)
+            matrix, kept = builder.matrix(batch), None
             if served and examples.shown is not None and log.rankings.served is not None:
-                log.rankings.served.fill(matrix, examples.shown[part], log.rankings.offsets, builder.fingerprint)
-            yield part, matrix
+                stored = log.rankings.served
+                kept = stored.fill(matrix, examples.shown[part], log.rankings.offsets, builder.fingerprint)
+            yield Chunk(part, matrix, tuple(request_texts(batch, titles)) if asks_pairs else (), kept)
             done += len(batch.rows)
 
 

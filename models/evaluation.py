@@ -112,7 +112,7 @@ def rankings(
     batch = read_states(log, corpus.catalogue, settings.state, test)
     columns = FeatureBuilder(trained.knowledge, settings.state).columns(batch)  # whatever families the ranker reads
     scores = {
-        "lambdarank": trained.ranker.score(trained.builder.matrix(batch)),
+        "lambdarank": trained.score(groups(log, trained.builder, test)),
         "recall": columns["recall_score"],
         "text": columns["text_1"],
         "popularity": columns["popularity_all"],
@@ -154,7 +154,7 @@ def _compare_recall(
 
     candidates = found_by(retriever(trained.knowledge))
     made = groups(log, trained.builder, candidates)
-    scores = trained.ranker.score(made.rows())
+    scores = trained.score(made)
     by = order(scores, made.offsets)
     moments = candidates.moments
     methods = {"lambdarank": Ordered(moments.rows[by], scores[by], moments.offsets)}

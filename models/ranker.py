@@ -9,12 +9,11 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-from numpy.typing import NDArray
 
-from engine.types import Matrix, Offsets, Scores
+from engine.types import Matrix, Scores
 from models.bias import PositionBias, listening
 from models.files import written_aside
-from models.metrics import order
+from models.groups import Groups, ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +54,6 @@ DEFAULTS: dict[str, Any] = {
     "force_row_wise": True,
     "verbosity": -1,
 }
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Groups:
-    """Feature rows with labels, group after group."""
-
-    matrix: Matrix | lgb.Sequence
-    """(N, F), in memory or read from a file as it is asked for."""
-    labels: NDArray[np.float32]
-    offsets: Offsets
-    positions: NDArray[np.int32] | None = None
-    """(N,) the places they were shown at, from 1, -1 where that is not known; None: nowhere."""
-
-    def __post_init__(self) -> None:
-        if self.positions is not None and len(self.positions) != len(self.labels):
-            raise ValueError(f"{len(self.positions)} positions for {len(self.labels)} rows")
-        if not len(self.matrix) == len(self.labels) == self.offsets[-1]:
-            raise ValueError(f"{len(self.matrix)} rows, {len(self.labels)} labels, {self.offsets[-1]} in groups")
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def rows(self) -> Matrix:
-        """(N, F), read into memory where it was not there."""
-        return np.asarray(self.matrix[:], np.float32)
 
 
 class LambdaRanker:
@@ -186,30 +160,30 @@ class LambdaRanker:
         """Trees over all boosters."""
         return sum(booster.num_trees() for booster in self._boosters)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Write one LightGBM text file a booster."""
+    def save(self, folder: Path, name: str = "ranker") -> list[Path]:
+        """Write one LightGBM text file a booster, NAME-0.txt and so on."""
         written = []
         for number, booster in enumerate(self._boosters):
-            path = folder / f"ranker-{number}.txt"
+            path = folder / f"{name}-{number}.txt"
             with written_aside(path) as aside:
                 aside.write_text(booster.model_to_string(num_iteration=-1))
             written.append(path)
-        if self.position_bias is not None:
+        if self.position_bias is not None and name == "ranker":
             written.append(folder / POSITION_BIAS)
             self.position_bias.save(written[-1])
         return written
 
     @classmethod
-    def load(cls, folder: Path, names: tuple[str, ...], fingerprint: str) -> LambdaRanker:
-        """Read the boosters in a folder; refuses one that knows other features."""
+    def load(cls, folder: Path, names: tuple[str, ...], fingerprint: str, name: str = "ranker") -> LambdaRanker:
+        """Read the boosters of that name in a folder; refuses one that knows other features."""
         boosters = []
-        for path in sorted(folder.glob("ranker-*.txt")):
+        for path in sorted(folder.glob(f"{name}-*.txt")):
             booster = lgb.Booster(model_file=str(path))
             if tuple(booster.feature_name()) != names:
                 raise ValueError(f"{path.name} was trained on other features than the builder makes; train again")
             boosters.append(booster)
         if not boosters:
-            raise FileNotFoundError(f"no ranker-*.txt in {folder}; train one with `feedrank train`")
+            raise FileNotFoundError(f"no {name}-*.txt in {folder}; train one with `feedrank train`")
         bias = folder / POSITION_BIAS
         return cls(boosters, names, fingerprint, PositionBias.load(bias) if bias.exists() else None)
 
@@ -269,7 +243,7 @@ def _fit_debiased(
         curve = listener.curve
         assert curve is not None, "LightGBM said nothing of position biases"
         first = before.num_trees() if before else 0
-        matrix = validation.rows()
+        matrix = validation.features()
         scores = np.array(before.predict(matrix)) if before else np.zeros(len(matrix))
         assert validation.positions is not None
         weights = curve.weights(validation.labels, validation.positions)
@@ -298,7 +272,7 @@ def _dataset(
     places = np.concatenate([part.positions for part in parts if part.positions is not None]) if positions else None
     matrices: Any = [part.matrix for part in parts]
     if before is not None or not all(isinstance(matrix, type(matrices[0])) for matrix in matrices):
-        matrices = [part.rows() for part in parts]
+        matrices = [part.features() for part in parts]
     return lgb.Dataset(
         matrices if before is None else np.concatenate(matrices),
         np.concatenate([part.labels for part in parts]),
@@ -307,10 +281,3 @@ def _dataset(
         position=places,
         reference=reference,
     )
-
-
-def ranks(scores: NDArray[np.float64], offsets: Offsets) -> NDArray[np.int64]:
-    """(N,) the place of each row within its group by score, from 0."""
-    places = np.empty(len(scores), np.int64)
-    places[order(scores.astype(np.float32), offsets)] = np.arange(len(scores))
-    return places - np.repeat(offsets[:-1], np.diff(offsets))

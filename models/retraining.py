@@ -159,7 +159,7 @@ def _by_rankings(
     def answered(scores: Scores) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return test.labels[order(scores, moments.offsets)], moments.offsets
 
-    answers = {"candidate": answered(trained.ranker.score(groups(log, trained.builder, test).rows()))}
+    answers = {"candidate": answered(trained.score(groups(log, trained.builder, test)))}
     if incumbent is not None:
         theirs, rows = seen_by(log, corpus.catalogue, incumbent.builder)
         asked = Moments(moments.before, moments.at, moments.person, moments.offsets, rows[moments.rows])
@@ -184,7 +184,7 @@ def _by_recall(
     depth, k = settings.state.depth, settings.training.candidates
     ours = from_recall(log, sequences, targets, retriever(trained.knowledge), k, depth)
     made = groups(log, trained.builder, ours)
-    answers = {"candidate": (ours.labels[order(trained.ranker.score(made.rows()), made.offsets)], made.offsets)}
+    answers = {"candidate": (ours.labels[order(trained.score(made), made.offsets)], made.offsets)}
     if incumbent is not None:
         theirs, rows = seen_by(log, corpus.catalogue, incumbent.builder)
         items = rows[sequences.items]

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.log import Log
-from engine.types import Matrix
+from engine.types import Matrix, Scores
 from features.builder import FeatureBuilder
-from models.dataset import Examples, groups, matrices
+from models.dataset import Chunk, Examples, assembled, groups, matrices, without_matrix
 from models.files import written_aside
-from models.ranker import Groups
+from models.groups import Groups
 
 LABEL, POSITION, GROUP = "label", "position", "group"
 """The columns beside the features."""
@@ -32,6 +32,7 @@ class ShardedMatrix(lgb.Sequence):
         sizes = [self._file.metadata.row_group(place).num_rows for place in range(self._file.num_row_groups)]
         self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._held = (-1, np.empty((0, len(self._names)), np.float32))
+        self._laid_over: dict[int, Scores] = {}
         self.batch_size = max([1, *sizes])
 
     def __len__(self) -> int:
@@ -45,6 +46,14 @@ class ShardedMatrix(lgb.Sequence):
         if isinstance(index, int | np.integer):
             return self._between(int(index), int(index) + 1)[0].astype(np.float64)
         return np.concatenate([self._between(int(one), int(one) + 1) for one in index])
+
+    def __setitem__(self, index: tuple[slice, int], values: Scores) -> None:
+        """A whole column anew, as `matrix[:, column] = values`: it is held in memory, over what the file has."""
+        whole, column = index
+        if whole != slice(None) or len(values) != len(self):
+            raise ValueError(f"found {len(values)} values for {len(self)} rows; a column is replaced as a whole")
+        self._laid_over[column] = np.asarray(values, np.float32)
+        self._held = (-1, self._held[1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,7 +75,9 @@ class ShardedMatrix(lgb.Sequence):
             table = self._file.read_row_group(place, columns=self._names)
             matrix = np.empty((table.num_rows, len(self._names)), np.float32)
             for column, name in enumerate(self._names):
-                matrix[:, column] = table.column(name).to_numpy()
+                over = self._laid_over.get(column)
+                part = slice(int(self._bounds[place]), int(self._bounds[place + 1]))
+                matrix[:, column] = table.column(name).to_numpy() if over is None else over[part]
             self._held = (place, matrix)
         return self._held[1]
 
@@ -86,15 +97,18 @@ def write(
     )
     owners = np.repeat(np.arange(len(examples)), np.diff(examples.moments.offsets))
     positions = np.full(len(owners), -1, np.int32) if examples.positions is None else examples.positions
+    chunks: list[Chunk] = []
     with (
         written_aside(path) as aside,
         pq.ParquetWriter(aside, schema, compression="zstd", use_dictionary=False) as writer,
     ):
-        for part, matrix in matrices(log, builder, examples, rows, served):
+        for chunk in matrices(log, builder, examples, rows, served):
+            part, matrix = chunk.part, chunk.matrix
+            chunks.append(without_matrix(chunk))
             columns = [pa.array(matrix[:, column]) for column in range(matrix.shape[1])]
             columns += [pa.array(examples.labels[part]), pa.array(positions[part]), pa.array(owners[part])]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(len(matrix), 1))
-    return Groups(ShardedMatrix(path, builder.names), examples.labels, examples.moments.offsets, examples.positions)
+    return assembled(ShardedMatrix(path, builder.names), examples, chunks)
 
 
 def read(path: Path) -> Groups:

@@ -8,7 +8,7 @@ folds, and a fold's knowledge is fitted without the touches that its people are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
@@ -19,16 +19,19 @@ from engine.catalogue import Catalogue
 from engine.indexes import ExactIndex
 from engine.log import Log
 from engine.recall import EmbeddingRetriever
-from engine.types import Matrix
+from engine.types import Matrix, Scores
 from features.bm25 import TermWeights
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge
+from features.late import TokenVectors
 from features.state import StateSpec
 from models import drift
 from models.dataset import from_rankings, from_recall
+from models.groups import Groups
 from models.items import ItemSettings, fit_items
 from models.labels import LabelSettings
-from models.ranker import Groups, LambdaRanker, LambdaRankSettings
+from models.ranker import LambdaRanker, LambdaRankSettings
+from models.second_phase import SecondPhase
 from models.sequences import Sequences
 from models.shards import Store
 
@@ -87,6 +90,12 @@ class Corpus:
     text: Matrix
     """(n, d) unit vectors of the documents; (n, 0): no neural part."""
     terms: TermWeights
+    tokens: TokenVectors | None = None
+    """Token vectors for late interaction."""
+    pairs: SecondPhase | None = None
+    """A cross-encoder that knows these items; None: the ranker has one phase."""
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """Signal -> digest of the model behind it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,6 +109,15 @@ class Trained:
     """How many groups each slice had, and how many were left out for want of a positive."""
     sample: Matrix
     """Some of the training rows: what drift is measured with."""
+    first: LambdaRanker | None = None
+    """The cheap ranker of the first phase, where there are two."""
+    pairs: SecondPhase | None = None
+
+    def score(self, groups: Groups) -> Scores:
+        """(N,) scores of groups as a live request has them: pairs of the first phase's best are scored first."""
+        if self.pairs is not None and self.first is not None:
+            groups = self.pairs.live(groups, self.first)
+        return self.ranker.score(groups.features())
 
 
 def learns_from_rankings(log: Log, settings: Settings) -> bool:
@@ -120,6 +138,7 @@ class Prepared:
     """As asked for, but for what the kind of groups decides."""
     counts: dict[str, int]
     sample: Matrix
+    pairs: SecondPhase | None = None
 
     def fit(self, progress: Progress = lambda *_: None, start: LambdaRanker | None = None) -> Trained:
         """The ranker that these groups make. start: a ranker of the same features, to whose trees more are added."""
@@ -129,8 +148,15 @@ class Prepared:
                 progress("LambdaRank", done, self.ranker.rounds)
 
         names, fingerprint = self.builder.names, self.builder.fingerprint
-        ranker = LambdaRanker.train(self.train, self.validation, names, fingerprint, self.ranker, told, start)
-        return Trained(self.builder.knowledge, self.builder, ranker, self.counts, self.sample)
+        train, validation, first = self.train, self.validation, None
+        if self.pairs is not None:
+
+            def scored(done: int, total: int) -> None:
+                progress("pairs scored by the cross-encoder", done, total)
+
+            first, train, validation = self.pairs.train(train, validation, names, fingerprint, self.ranker, scored)
+        ranker = LambdaRanker.train(train, validation, names, fingerprint, self.ranker, told, start)
+        return Trained(self.builder.knowledge, self.builder, ranker, self.counts, self.sample, first, self.pairs)
 
 
 def train_from_rankings(
@@ -202,7 +228,7 @@ def prepare_from_rankings(
         end = log.rankings.at[stop] if stop < len(log.rankings) else np.inf
         builder = _builder(corpus, sequences.keep(sequences.at < end), settings)
     counts = {"training": cut, "validation": len(validation), "without_positive": left_out}
-    return Prepared(parts, held_out, builder, settings.ranker, counts, _sample(parts, settings))
+    return Prepared(parts, held_out, builder, settings.ranker, counts, _sample(parts, settings), corpus.pairs)
 
 
 def prepare_from_recall(
@@ -243,7 +269,13 @@ def prepare_from_recall(
     counts = {**made_of, "without_positive": len(targets) - sum(made_of.values())}
     ranker = replace(settings.ranker, parameters=parameters)
     final = _builder(corpus, known, settings)
-    return Prepared(train, validation, final, ranker, counts, _sample(train, settings))
+    return Prepared(train, validation, final, ranker, counts, _sample(train, settings), corpus.pairs)
+
+
+def fit_corpus(corpus: Corpus, sequences: Sequences, settings: ItemSettings) -> ItemKnowledge:
+    """All that is known of the items: what was learnt of these touches, and what the corpus has of its models."""
+    knowledge = fit_items(corpus.catalogue, corpus.text, corpus.terms, sequences, settings)
+    return replace(knowledge, tokens=corpus.tokens, made_by=corpus.made_by)
 
 
 def cut_at(log: Log, share: float) -> float:
@@ -260,8 +292,7 @@ def retriever(knowledge: ItemKnowledge) -> EmbeddingRetriever:
 
 
 def _builder(corpus: Corpus, sequences: Sequences, settings: Settings) -> FeatureBuilder:
-    knowledge = fit_items(corpus.catalogue, corpus.text, corpus.terms, sequences, settings.items)
-    return FeatureBuilder(knowledge, settings.state, settings.features)
+    return FeatureBuilder(fit_corpus(corpus, sequences, settings.items), settings.state, settings.features)
 
 
 def _sample(parts: Sequence[Groups], settings: Settings) -> Matrix:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED = {
@@ -68,6 +70,21 @@ def weights_digest(folder: Path) -> str:
             while chunk := bytes_.read(1 << 20):
                 seen.update(chunk)
     return seen.hexdigest()
+
+
+def settings_of(folder: Path, name: str = "config_sentence_transformers.json") -> dict[str, Any]:
+    """A JSON file of a model folder; empty where it is not there, or is no JSON object."""
+    try:
+        found = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def architecture(folder: Path) -> str:
+    """The class that a folder in Hugging Face's format says it was saved from; empty where it says none."""
+    named = settings_of(folder, "config.json").get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def _hub_name(name: str) -> str:

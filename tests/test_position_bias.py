@@ -12,9 +12,10 @@ from scipy.stats import spearmanr
 from engine.ids import Ids
 from engine.log import columns
 from models.bias import PositionBias
+from models.groups import Groups
 from models.labels import labels
 from models.metrics import evaluate, order
-from models.ranker import Groups, LambdaRanker, LambdaRankSettings
+from models.ranker import LambdaRanker, LambdaRankSettings
 from models.simulator import Simulated, SimulatorSettings, attraction, simulate
 
 WORLD = SimulatorSettings(rankings=2_500, length=12, policy_noise=3.0, signals=3)

@@ -71,11 +71,11 @@ def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
     builder = recommender.pipeline.featurizer
     examples = from_rankings(made.log, 0, len(made.log.rankings))
     with replace(settings.training, memory_mb=memory_mb).store() as store:
-        learnt = store.groups(made.log, builder, examples).rows()  # type: ignore[arg-type]
+        learnt = store.groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     events = [one for one in place.journal().events("ranking") if isinstance(one, RankingEvent)]
     expected = [stored_features(builder.fingerprint, rows)["data"] for rows in np.split(learnt, len(events))]
     assert expected == [one.extra["features"]["data"] for one in events]
-    remade = groups(made.log, builder, examples).rows()  # type: ignore[arg-type]
+    remade = groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     differs = ~((learnt == remade) | (np.isnan(learnt) & np.isnan(remade)))
     changed = {name for name, column in zip(builder.names, differs.T, strict=True) if column.any()}
     # a feed of five was chosen among more: what is relative to the others can't be made again from five

@@ -21,9 +21,10 @@ from features.builder import FeatureBuilder
 from models import shards, training
 from models.dataset import from_rankings, groups
 from models.evaluation import last_item, rankings, temporal
+from models.groups import Groups
 from models.items import ItemSettings
 from models.metrics import evaluate, order
-from models.ranker import Groups, LambdaRanker, LambdaRankSettings
+from models.ranker import LambdaRanker, LambdaRankSettings
 from models.sequences import Sequences
 from models.training import Corpus, Settings, TrainingSettings, train_from_rankings, train_from_recall
 
@@ -186,13 +187,13 @@ def test_matrices_on_disk_are_those_in_memory(lists: tuple[Corpus, Log], tmp_pat
     for made in (written, again):
         assert isinstance(made.matrix, shards.ShardedMatrix)
         assert made.matrix.shape == np.asarray(whole.matrix).shape
-        assert np.array_equal(made.rows(), whole.rows(), equal_nan=True)
+        assert np.array_equal(made.features(), whole.features(), equal_nan=True)
         assert np.array_equal(made.labels, whole.labels)
         assert np.array_equal(made.offsets, whole.offsets)
         for place in (0, 99, 100, len(whole.labels) - 1):
-            assert np.array_equal(made.matrix[place], whole.rows()[place], equal_nan=True)
-        assert np.array_equal(made.matrix[90:310:7], whole.rows()[90:310:7], equal_nan=True)
-        assert np.array_equal(made.matrix[[5, 205]], whole.rows()[[5, 205]], equal_nan=True)
+            assert np.array_equal(made.matrix[place], whole.features()[place], equal_nan=True)
+        assert np.array_equal(made.matrix[90:310:7], whole.features()[90:310:7], equal_nan=True)
+        assert np.array_equal(made.matrix[[5, 205]], whole.features()[[5, 205]], equal_nan=True)
     assert again.positions is not None
     assert (again.positions == -1).all()
 

@@ -1,51 +1,44 @@
-"""The composition root: the one place where parts are chosen by name and put together."""
+"""From the journal to bundles."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import import_module, metadata
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from api.config import Config, IndexConfig
+from api.compose import signals
+from api.compose.serving import warn
+from api.config import Config
 from api.config import load as load_config
 from api.home import Home
 from engine.catalogue import Catalogue
 from engine.events import ItemEvent, known_from
-from engine.indexes import ExactIndex
-from engine.journal import Journal
 from engine.log import Log, in_order
-from engine.pipeline import Pipeline
-from engine.protocols import Ranker, VectorIndex
-from engine.recall import SMALL, EmbeddingRetriever, FirstOf, PopularRetriever
-from engine.recommender import Recommender
-from engine.types import Matrix, Scores, Vector
+from engine.types import Matrix
 from features.bm25 import TermWeights
 from features.builder import FeatureBuilder
-from features.state import BehaviouralState
-from models import bundle, registry, retraining, snapshot
+from models import bundle, registry, retraining
 from models.drift import Sketch
-from models.embedder import Progress as EmbeddingProgress
-from models.embedder import SentenceEmbedder
-from models.items import fit_items
+from models.pair_model import PairModel
 from models.ranker import LambdaRanker
 from models.retraining import Incumbent, Outcome
 from models.sequences import Sequences
 from models.shards import Store
-from models.snapshot import Living
 from models.training import (
     Corpus,
     Prepared,
     Progress,
     Trained,
+    fit_corpus,
     learns_from_rankings,
     prepare_from_rankings,
     prepare_from_recall,
 )
+from models.vector_cache import Progress as TextProgress
 
 VALIDATION_SHARE = 0.1
 """Of the rankings, the latest: where a ranker for serving stops early."""
@@ -61,34 +54,7 @@ class Material:
     """What of the journal it is: first and last unix seconds, how many rankings and interactions, and the offset."""
 
 
-class QueriesInRecallOrder:
-    """A ranker that has never seen a query leaves requests that have one in recall's order.
-
-    Recall mixes query and person; a ranker trained on a log without queries would order by the person alone.
-    """
-
-    def __init__(self, ranker: Ranker, names: tuple[str, ...]) -> None:
-        self._ranker = ranker
-        self._query = names.index("query_text") if "query_text" in names else None
-
-    def score(self, features: Matrix) -> Scores:
-        """The ranker's scores, or minus the places where the request has a query."""
-        if self._query is not None and np.isnan(features[:, self._query]).all():
-            return self._ranker.score(features)
-        return RecallOrder().score(features)
-
-
-class RecallOrder:
-    """A ranker that leaves the candidates of a request in the order recall found them in."""
-
-    def score(self, features: Matrix) -> Scores:
-        """Minus the place of each row, from 1."""
-        return -np.arange(1, len(features) + 1, dtype=np.float32)
-
-
-def material(
-    home: Home, config: Config, progress: EmbeddingProgress | None = None, since: float | None = None
-) -> Material:
+def material(home: Home, config: Config, progress: TextProgress | None = None, since: float | None = None) -> Material:
     """Read the journal and embed what the vector cache does not know; since: leave out what was known before then."""
     url = config.journal.url
     if url is None and not home.journal_path.exists():
@@ -97,8 +63,8 @@ def material(
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; load some with `feedrank import`")
-    documents = catalogue.documents(config.embedder.document)
-    text = embedder(home, config).encode(documents, progress)
+    terms = TermWeights.fit(catalogue.documents(config.embedder.document))
+    corpus = signals.corpus(catalogue, signals.of_items(home, config, catalogue, progress), terms)
     earliest = -np.inf if since is None else since * 1000
     events = (event for _, event in journal.in_order() if known_from(event) >= earliest)
     log = in_order(events, catalogue.ids, served=config.training.served_rows)
@@ -111,20 +77,12 @@ def material(
         "interactions": len(log.interactions),
         "offset": journal.last,
     }
-    return Material(Corpus(catalogue, text, TermWeights.fit(documents)), log, window)
-
-
-def embedder(home: Home, config: Config) -> SentenceEmbedder:
-    """The embedder that the config names."""
-    chosen = config.embedder
-    return SentenceEmbedder(chosen.model, home.vectors, chosen.batch_size, chosen.revision)
+    return Material(corpus, log, window)
 
 
 def index_only(made: Material, config: Config) -> FeatureBuilder:
     """Item knowledge of the whole log, without a ranker."""
-    knowledge = fit_items(
-        made.corpus.catalogue, made.corpus.text, made.corpus.terms, Sequences.of(made.log), config.items
-    )
+    knowledge = fit_corpus(made.corpus, Sequences.of(made.log), config.items)
     return FeatureBuilder(knowledge, config.state, config.features)
 
 
@@ -163,11 +121,14 @@ def save(
     sample: Matrix | None = None,
     made: Mapping[str, Any] | None = None,
     promote: bool = True,
+    first: LambdaRanker | None = None,
+    pairs: PairModel | None = None,
 ) -> None:
     """Write a bundle and, with `promote`, make it the current one.
 
     about: what the manifest is to say of it. sample: training rows, for drift to be measured against. made: what no
-    digest covers, beside the time.
+    digest covers, beside the time. first and pairs: the
+    cheap ranker and the cross-encoder of two phases.
     """
     chosen = config.index
     index = {
@@ -178,7 +139,7 @@ def save(
     seeds = {"items": config.items.seed, "training": config.training.seed, "ranker": config.ranker.seed}
     about = {"version": version(), "config": _plain(asdict(config)), "seeds": seeds, **about}
     sketch = None if sample is None else Sketch.of(sample, builder.names)
-    bundle.save(home.bundles, name, builder, ranker, index, about, made, sketch)
+    bundle.save(home.bundles, name, builder, ranker, index, about, made, sketch, first, pairs)
     if promote:
         registry.promote(home.bundles, name)
 
@@ -189,7 +150,11 @@ def save_trained(
 ) -> None:  # fmt: skip
     """Write what was trained as a bundle."""
     about = {"groups": trained.counts, "trees": trained.ranker.trees, "window": dict(made.window), **about}
-    save(home, config, name, trained.builder, trained.ranker, about, trained.sample, {"seconds": seconds}, promote)
+    scorer = trained.pairs.scorer if trained.pairs else None
+    save(
+        home, config, name, trained.builder, trained.ranker, about, trained.sample, {"seconds": seconds}, promote,
+        trained.first, scorer if isinstance(scorer, PairModel) else None,
+    )  # fmt: skip
 
 
 def retrain(
@@ -210,91 +175,9 @@ def retrain(
     return incumbent, outcome
 
 
-def warn(message: str) -> None:
-    """Say what went wrong and was got round."""
-    print(f"warning: {message}", file=sys.stderr)
-
-
 def check_name(home: Home, name: str) -> None:
     """Refuse a bundle name that can't be used, before hours are spent on what it is to hold."""
     bundle.place(home.bundles, name)
-
-
-def recommender(home: Home, config: Config) -> Recommender:
-    """The current bundle, with the state of the whole journal, ready to answer."""
-    opened = registry.load_current(home.bundles, warn)
-    journal = home.journal(config.journal.url)
-    living = living_state(home, journal, opened)
-    ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
-    return Recommender(
-        opened.knowledge.catalogue,
-        living.people,
-        living.state,
-        pipeline(opened, config, living.state, ranker),
-        journal,
-        query_encoder(home, opened, config),
-    )
-
-
-def take_snapshot(home: Home, config: Config) -> Living:
-    """Write the state of the whole journal for the current bundle, whatever was read for it."""
-    opened = registry.load_current(home.bundles, warn)
-    catalogue = opened.knowledge.catalogue
-    living = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
-    snapshot.save(home.snapshot, living, catalogue)
-    return living
-
-
-def living_state(home: Home, journal: Journal, opened: bundle.Bundle) -> Living:
-    """The state of the whole journal; a new snapshot is written where much came after the last one."""
-    living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec)
-    if living.read >= snapshot.WORTH_SAVING:
-        snapshot.save(home.snapshot, living, opened.knowledge.catalogue)
-    return living
-
-
-def pipeline(opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker) -> Pipeline:
-    """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
-    knowledge = opened.knowledge
-    exact = ExactIndex(knowledge.space.targets, opened.index.metric)
-    found = EmbeddingRetriever(
-        knowledge.catalogue,
-        knowledge.space,
-        vector_index(opened, config.index, exact),
-        exact,
-        config.recall.query_share,
-        SMALL if config.index.kind == "annoy" else 0,
-    )
-    retriever = FirstOf([found, PopularRetriever(knowledge.catalogue, state.popularity)])
-    return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name)
-
-
-def vector_index(opened: bundle.Bundle, chosen: IndexConfig, exact: ExactIndex) -> VectorIndex:
-    """The index that the config names."""
-    if chosen.kind == "annoy":
-        return opened.index
-    if chosen.kind == "exact":
-        return exact
-    module, _, name = chosen.kind.partition(":")
-    try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as problem:
-        raise ValueError(f"can't find the index.kind {chosen.kind!r}: {problem}") from None
-    made: VectorIndex = kind(opened.knowledge.space.targets, opened.index.metric)
-    return made
-
-
-def query_encoder(home: Home, opened: bundle.Bundle, config: Config) -> Callable[[str], Vector]:
-    """Turns a request's text into a vector, by the model that the bundle's items went through; loaded at the first."""
-    model: Mapping[str, Any] = opened.manifest["config"]["embedder"]
-    made: list[SentenceEmbedder] = []
-
-    def encode(text: str) -> Vector:
-        if not made:
-            made.append(SentenceEmbedder(model["model"], home.vectors, config.embedder.batch_size, model["revision"]))
-        return made[0].query(text)
-
-    return encode
 
 
 def version() -> str:

@@ -1,0 +1,141 @@
+"""From a bundle to answers."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import numpy as np
+
+from api.compose.signals import documents_of, query_encoder
+from api.config import Config, IndexConfig
+from api.home import Home
+from engine.indexes import ExactIndex
+from engine.journal import Journal
+from engine.pipeline import Pipeline
+from engine.protocols import Ranker, VectorIndex
+from engine.recall import SMALL, EmbeddingRetriever, FirstOf, PopularRetriever
+from engine.recommender import Recommender
+from engine.rescoring import Rescoring
+from engine.types import Matrix, Scores
+from features.bm25 import Bm25Retriever
+from features.context import standings
+from features.state import BehaviouralState
+from models import bundle, registry, snapshot
+from models.pair_export import PairSettings
+from models.score_cache import PairScores
+from models.snapshot import Living
+
+
+class QueriesInRecallOrder:
+    """A ranker that has never seen a query does not order requests that have one: it would order by the person alone.
+
+    They stay in recall's order, which mixes query and person; where token vectors or a cross-encoder read the query,
+    in the order of the mean standing of what read it.
+    """
+
+    def __init__(self, ranker: Ranker, names: tuple[str, ...]) -> None:
+        self._ranker = ranker
+        self._query = names.index("query_text") if "query_text" in names else None
+        readers = ("query_text", "late_query", "pair_score")
+        self._readers = [names.index(name) for name in readers if name in names]
+
+    def score(self, features: Matrix) -> Scores:
+        """The ranker's scores, or minus the places where the request has a query."""
+        if self._query is not None and np.isnan(features[:, self._query]).all():
+            return self._ranker.score(features)
+        read = np.ascontiguousarray(features[:, self._readers])
+        if np.isnan(read[:, 1:]).all():
+            return RecallOrder().score(features)
+        within = standings(read, np.array([0, len(read)], np.int64))
+        return np.asarray(np.nan_to_num(within, nan=-1.0).mean(axis=1), np.float32)
+
+
+class RecallOrder:
+    """A ranker that leaves the candidates of a request in the order recall found them in."""
+
+    def score(self, features: Matrix) -> Scores:
+        """Minus the place of each row, from 1."""
+        return -np.arange(1, len(features) + 1, dtype=np.float32)
+
+
+def recommender(home: Home, config: Config) -> Recommender:
+    """The current bundle, with the state of the whole journal, ready to answer."""
+    opened = registry.load_current(home.bundles, warn)
+    journal = home.journal(config.journal.url)
+    living = living_state(home, journal, opened)
+    ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
+    return Recommender(
+        opened.knowledge.catalogue,
+        living.people,
+        living.state,
+        pipeline(home, opened, config, living.state, ranker),
+        journal,
+        query_encoder(home, opened),
+        config.cross_encoder.ahead,
+    )
+
+
+def take_snapshot(home: Home, config: Config) -> Living:
+    """Write the state of the whole journal for the current bundle, whatever was read for it."""
+    opened = registry.load_current(home.bundles, warn)
+    catalogue = opened.knowledge.catalogue
+    living = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
+    snapshot.save(home.snapshot, living, catalogue)
+    return living
+
+
+def living_state(home: Home, journal: Journal, opened: bundle.Bundle) -> Living:
+    """The state of the whole journal; a new snapshot is written where much came after the last one."""
+    living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec)
+    if living.read >= snapshot.WORTH_SAVING:
+        snapshot.save(home.snapshot, living, opened.knowledge.catalogue)
+    return living
+
+
+def pipeline(home: Home, opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker) -> Pipeline:
+    """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
+    knowledge = opened.knowledge
+    exact = ExactIndex(knowledge.space.targets, opened.index.metric)
+    found = EmbeddingRetriever(
+        knowledge.catalogue,
+        knowledge.space,
+        vector_index(opened, config.index, exact),
+        exact,
+        config.recall.query_share,
+        SMALL if config.index.kind == "annoy" else 0,
+    )
+    by_words = Bm25Retriever(knowledge.catalogue, knowledge.terms)
+    popular = PopularRetriever(knowledge.catalogue, state.popularity)
+    retriever = FirstOf([found, popular] if knowledge.space.reads_queries else [by_words, found, popular])
+    second = rescoring(home, opened, config.cross_encoder)
+    return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, second)
+
+
+def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescoring | None:
+    """The second phase, where the bundle has one."""
+    model = bundle.pair_model_of(opened, chosen.threads)
+    if model is None or opened.first is None:
+        return None
+    cache = PairScores(home.pair_scores, model.digest, documents_of(opened), chosen.cache)
+    return Rescoring(opened.first, model, cache, opened.knowledge.catalogue.titles, chosen.best)
+
+
+def vector_index(opened: bundle.Bundle, chosen: IndexConfig, exact: ExactIndex) -> VectorIndex:
+    """The index that the config names."""
+    if chosen.kind == "annoy":
+        return opened.index
+    if chosen.kind == "exact":
+        return exact
+    module, _, name = chosen.kind.partition(":")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as problem:
+        raise ValueError(f"can't find the index.kind {chosen.kind!r}: {problem}") from None
+    made: VectorIndex = kind(opened.knowledge.space.targets, opened.index.metric)
+    return made
+
+
+def warn(message: str) -> None:
+    """Say what went wrong and was got round."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -1,0 +1,121 @@
+"""Cross-encoder scores on disk, by the content of text, item and model: bounded, the oldest go first.
+
+A cache may be deleted at any time, and several processes may share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import Rows, Scores
+
+SPARE = 1.1
+"""How far over its bound the file may grow before the oldest go."""
+Kept = tuple[NDArray[np.uint64], Scores]
+"""Item keys in order, and their scores."""
+
+
+class PairScores:
+    """An `engine.protocols.ScoreCache` for one model and one catalogue's texts."""
+
+    def __init__(self, path: Path, model: str, documents: Sequence[str], most: int) -> None:
+        """path: an SQLite file, made where it is not there. most: request texts that are kept; 0: nothing on disk."""
+        self._model, self._most = model, most
+        self._keys = np.array([_key(text) for text in documents], np.uint64)
+        self._held: OrderedDict[int, Kept] = OrderedDict()
+        self._lock = threading.Lock()
+        self._file: sqlite3.Connection | None = None
+        self.hits = self.misses = 0
+        if most:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            for statement in (
+                "PRAGMA journal_mode=WAL",
+                "PRAGMA synchronous=OFF",  # what a crash loses is made again
+                "CREATE TABLE IF NOT EXISTS scores (text INTEGER PRIMARY KEY, used INTEGER NOT NULL, items BLOB, "
+                "scores BLOB) WITHOUT ROWID",
+                "CREATE INDEX IF NOT EXISTS by_use ON scores (used)",
+            ):
+                self._file.execute(statement)
+
+    def scores(self, text: str, rows: Rows) -> Scores:
+        """(len(rows),) what is known, NaN where nothing is."""
+        with self._lock:
+            keys, scores = self._known(text)
+        out = np.full(len(rows), np.nan, np.float32)
+        if len(keys) and len(rows):
+            asked = np.where(rows >= 0, self._keys[rows], 0)
+            place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+            found = (keys[place] == asked) & (rows >= 0)
+            out[found] = scores[place[found]]
+        known = int(np.count_nonzero(~np.isnan(out)))
+        self.hits += known
+        self.misses += len(rows) - known
+        return out
+
+    def add(self, text: str, rows: Rows, scores: Scores) -> None:
+        """Remember scores beside those that are known of this text."""
+        said = (rows >= 0) & ~np.isnan(scores)
+        if not said.any():
+            return
+        with self._lock:
+            keys, known = self._known(text)
+            joined = np.concatenate([self._keys[rows[said]], keys])
+            both = np.concatenate([scores[said], known]).astype(np.float32)
+            distinct, first = np.unique(joined, return_index=True)
+            self._keep(self._text(text), (distinct, both[first]))
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._file is not None:
+            self._file.close()
+
+    def _text(self, text: str) -> int:
+        return _key(f"{self._model}\0{text}") >> 1  # SQLite's whole numbers have a sign
+
+    def _known(self, text: str) -> Kept:
+        key = self._text(text)
+        held = self._held.get(key)
+        if held is not None:
+            self._held.move_to_end(key)
+            return held
+        row = None
+        if self._file is not None:
+            row = self._file.execute("SELECT items, scores FROM scores WHERE text = ?", (key,)).fetchone()
+        if row is None:
+            return np.empty(0, np.uint64), np.empty(0, np.float32)
+        kept = np.frombuffer(row[0], np.uint64), np.frombuffer(row[1], np.float32)
+        self._hold(key, kept)
+        return kept
+
+    def _keep(self, key: int, kept: Kept) -> None:
+        self._hold(key, kept)
+        if self._file is None:
+            return
+        self._file.execute(
+            "INSERT INTO scores VALUES (?1, (SELECT coalesce(max(used), 0) + 1 FROM scores), ?2, ?3) "
+            "ON CONFLICT (text) DO UPDATE SET used = excluded.used, items = excluded.items, scores = excluded.scores",
+            (key, kept[0].tobytes(), kept[1].tobytes()),
+        )
+        (count,) = self._file.execute("SELECT count(*) FROM scores").fetchone() if key % 64 == 0 else (0,)
+        if count > self._most * SPARE:
+            oldest = "SELECT text FROM scores ORDER BY used LIMIT ?"
+            self._file.execute(f"DELETE FROM scores WHERE text IN ({oldest})", (count - self._most,))
+
+    def _hold(self, key: int, kept: Kept) -> None:
+        self._held[key] = kept
+        self._held.move_to_end(key)
+        while len(self._held) > max(self._most // 10, 100):
+            self._held.popitem(last=False)
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
