@@ -14,13 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 from api.schemas import explained
 from features.builder import FeatureSettings
 from features.state import StateSpec
-from models.embedder import EmbedderSettings
 from models.items import ItemSettings
 from models.labels import LabelSettings
-from models.pair_export import PairSettings
 from models.ranker import LambdaRankSettings
 from models.retraining import RetrainSettings
-from models.token_encoder import LateSettings
+from models.text.embedder import EmbedderSettings
+from models.text.pair_export import PairSettings
+from models.text.token_encoder import LateSettings
 from models.training import Settings, TrainingSettings
 
 

@@ -18,11 +18,12 @@ from engine.indexes import AnnoyIndex
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge
 from features.state import StateSpec
-from models import knowledge_files, pair_model
+from models import knowledge_files
 from models.drift import Sketch
 from models.files import digest, synced
-from models.pair_model import PairModel, TokenIds
 from models.ranker import LambdaRanker
+from models.text import pair_model
+from models.text.pair_model import PairModel, TokenIds
 
 FORMAT = 2
 MANIFEST = "manifest.json"

@@ -9,8 +9,6 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.log import Log
 from engine.types import Matrix, Scores
@@ -27,6 +25,8 @@ class ShardedMatrix(lgb.Sequence):
     """The feature rows of a Parquet file, as LightGBM asks for them; one row group is in memory at a time."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
+        import pyarrow.parquet as pq  # here, because a server never needs it
+
         self._file = pq.ParquetFile(path)
         self._names = list(names)
         sizes = [self._file.metadata.row_group(place).num_rows for place in range(self._file.num_row_groups)]
@@ -90,6 +90,9 @@ def write(
     Columns: the features, `label`, `position` (-1: not known) and `group`, in the order of the examples. What comes
     back reads its matrix from the file. served: as for `models.dataset.matrices`.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema = pa.schema(
         [(name, pa.float32()) for name in builder.names]
         + [(LABEL, pa.float32()), (POSITION, pa.int32()), (GROUP, pa.int64())],
@@ -113,6 +116,8 @@ def write(
 
 def read(path: Path) -> Groups:
     """The groups that `write` wrote; their matrix is read as it is asked for."""
+    import pyarrow.parquet as pq
+
     file = pq.ParquetFile(path)
     names = [name for name in file.schema_arrow.names if name not in (LABEL, POSITION, GROUP)]
     table = file.read(columns=[LABEL, POSITION, GROUP])

@@ -1,5 +1,9 @@
-"""The command line: `feedrank --help`."""
+"""The command line."""
 
-from api.cli.main import main
+from api.lean import import_lightgbm
+
+import_lightgbm()  # before anything else imports it
+
+from api.cli.main import main as main  # noqa: E402
 
 __all__ = ["main"]

@@ -9,6 +9,7 @@ import click
 from api.cli.bundles import bundles
 from api.cli.evaluation import evaluate
 from api.cli.feeds import recommend, serve
+from api.cli.finetune import distill, finetune
 from api.cli.journal import forget, retain, snapshot
 from api.cli.load import import_events
 from api.cli.retrain import retrain
@@ -47,7 +48,8 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 
 COMMANDS = (
-    import_events, index, train, evaluate, recommend, serve, retrain, tune, bundles, snapshot, retain, forget
+    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles, snapshot,
+    retain, forget,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

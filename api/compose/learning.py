@@ -23,11 +23,12 @@ from features.bm25 import TermWeights
 from features.builder import FeatureBuilder
 from models import bundle, registry, retraining
 from models.drift import Sketch
-from models.pair_model import PairModel
 from models.ranker import LambdaRanker
 from models.retraining import Incumbent, Outcome
 from models.sequences import Sequences
 from models.shards import Store
+from models.text.pair_model import PairModel
+from models.text.vector_cache import Progress as TextProgress
 from models.training import (
     Corpus,
     Prepared,
@@ -38,7 +39,6 @@ from models.training import (
     prepare_from_rankings,
     prepare_from_recall,
 )
-from models.vector_cache import Progress as TextProgress
 
 VALIDATION_SHARE = 0.1
 """Of the rankings, the latest: where a ranker for serving stops early."""

@@ -22,9 +22,9 @@ from features.bm25 import Bm25Retriever
 from features.context import standings
 from features.state import BehaviouralState
 from models import bundle, registry, snapshot
-from models.pair_export import PairSettings
-from models.score_cache import PairScores
 from models.snapshot import Living
+from models.text.pair_export import PairSettings
+from models.text.score_cache import PairScores
 
 
 class QueriesInRecallOrder:

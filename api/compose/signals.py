@@ -14,13 +14,13 @@ from engine.catalogue import Catalogue
 from engine.types import Matrix, QueryVectors, Vector
 from features.late import TokenVectors
 from models.bundle import Bundle
-from models.embedder import EmbedderSettings, SentenceEmbedder
-from models.pair_export import exported
-from models.pair_model import PairModel
 from models.second_phase import SecondPhase
-from models.token_encoder import LateSettings, TokenEncoder
+from models.text.embedder import EmbedderSettings, SentenceEmbedder
+from models.text.pair_export import exported
+from models.text.pair_model import PairModel
+from models.text.token_encoder import LateSettings, TokenEncoder
+from models.text.vector_cache import Progress
 from models.training import Corpus
-from models.vector_cache import Progress
 
 NONE = "none"
 """The embedder's name where there is to be none."""

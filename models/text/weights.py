@@ -22,6 +22,9 @@ _WEIGHT_FILES = (
     "tokenizer.json",
     "vocab.txt",
     "*/config.json",
+    "*/*.safetensors",
+    "*/tokenizer.json",
+    "router_config.json",
 )
 
 

@@ -20,12 +20,12 @@ from torch import nn
 
 from engine.space import unit_rows
 from engine.types import Matrix, Scores
-from models import pair_draws, text_kinds
 from models.files import written_aside
-from models.finetuning import FinetuneSettings
-from models.pairs import PairGroups
-from models.score_loss import ScoreLoss, Weights, with_scores
-from models.text_training import Course, Measure, Passed, train
+from models.finetune import pair_draws, text_kinds
+from models.finetune.finetuning import FinetuneSettings
+from models.finetune.pairs import PairGroups
+from models.finetune.score_loss import ScoreLoss, Weights, with_scores
+from models.finetune.text_training import Course, Measure, Passed, train
 from models.training import Progress
 
 WEIGHTS = "head-start.safetensors"

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from models.files import written_aside
-from models.pair_model import FILES, MODEL, TEMPLATE, TOKENIZER, PairTemplate
-from models.weights import find_weights, settings_of, weights_digest
+from models.text.pair_model import FILES, MODEL, TEMPLATE, TOKENIZER, PairTemplate
+from models.text.weights import find_weights, settings_of, weights_digest
 
 
 @dataclass(frozen=True, slots=True)

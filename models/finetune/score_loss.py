@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.pair_draws import Columns, drawn
-from models.pairs import PairGroups
+from models.finetune.pair_draws import Columns, drawn
+from models.finetune.pairs import PairGroups
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ import numpy as np
 
 from engine.space import unit_rows
 from engine.types import Matrix, Vector
-from models.dpr import DprTower, is_dpr
-from models.vector_cache import Progress, VectorCache, encoded_by_content
-from models.weights import DEFAULT_EMBEDDER, find_weights, settings_of, weights_digest
+from models.text.dpr import DprTower, is_dpr
+from models.text.vector_cache import Progress, VectorCache, encoded_by_content
+from models.text.weights import DEFAULT_EMBEDDER, find_weights, settings_of, weights_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.types import Matrix
-from models.weights import architecture
+from models.text.weights import architecture
 
 ENCODERS = ("DPRQuestionEncoder", "DPRContextEncoder")
 LONGEST = 256

@@ -69,7 +69,7 @@ class PairModel:
     """Scores pairs of a request's text and an item; an `engine.protocols.PairScorer` once it has the items."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
-        """folder: what `models.pair_export.export` wrote. threads: 0 takes all cores.
+        """folder: what `models.text.pair_export.export` wrote. threads: 0 takes all cores.
 
         Raises ValueError where onnxruntime is not installed.
         """

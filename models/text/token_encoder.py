@@ -19,8 +19,8 @@ import numpy as np
 from engine.space import unit_rows
 from engine.types import Matrix
 from features.late import STEPS, Projection, TokenVectors, quantised
-from models.vector_cache import Progress, VectorCache, Vectors, encoded_by_content
-from models.weights import architecture, find_weights, settings_of, weights_digest
+from models.text.vector_cache import Progress, VectorCache, Vectors, encoded_by_content
+from models.text.weights import architecture, find_weights, settings_of, weights_digest
 
 SAMPLE = 200_000
 """Token vectors that the projection is fitted on."""

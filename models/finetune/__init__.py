@@ -1,0 +1,1 @@
+"""Training of text models: pairs, fine-tuning of four kinds, distillation to a student."""

@@ -1,0 +1,174 @@
+"""A small cross-encoder that learns to score as a large one does (Hinton et al. 2015; Hofstätter et al. 2020).
+
+The student begins as a projection of its teacher (`student`) and is regressed on the teacher's scores over whole lists
+of candidates (`score_loss`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.types import Scores
+from models.files import written_aside
+from models.finetune import model_folder, pair_draws
+from models.finetune.finetuning import Learnt, check_least, check_libraries, check_pace
+from models.finetune.pairs import PairGroups, with_hard_negatives
+from models.finetune.score_loss import Weights, with_scores
+from models.text.weights import find_weights
+from models.training import Progress
+
+SAMPLE = 1_024
+"""Pairs whose hidden states say which directions are kept."""
+CHUNK = 2_048
+"""Pairs that the teacher scores between two words of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a student is."""
+
+    layers: int = 3
+    width: int = 192
+    heads: int = 6
+    neurons: int = 768
+    """Of the feed-forward part of a layer."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads", "neurons"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, heads are {self.heads}; expected a multiple of the heads")
+
+
+@dataclass(frozen=True, slots=True)
+class DistillSettings:
+    """What distillation is told."""
+
+    shape: Shape = field(default_factory=Shape)
+    epochs: int = 8
+    batch_size: int = 8
+    """Queries a step."""
+    learning_rate: float = 5e-4
+    warmup_share: float = 0.05
+    weight_decay: float = 0.01
+    texts: int = 24
+    """Texts of a training group that the teacher scores at most, before further ones are added."""
+    candidates: int = 12
+    """Texts beside those that answer which a step sees of a query."""
+    further: int = 8
+    """Texts of other queries that each training query is given besides, half of them by BM25."""
+    loss: Weights = field(default_factory=lambda: Weights(squares=1.0, divergence=1.0, answers=0.3, sharpness=1.5))
+    """What counts: by default also a little what the labels say, where the teacher may be wrong."""
+    states: float = 1.0
+    """Weight of the hidden states' distance from the teacher's at the beginning; nothing from the middle on. The
+    teacher must read every batch for it; 0 is quicker."""
+    max_tokens: int = 64
+    """Of both texts together; 0: as many as the teacher reads."""
+    patience: int = 4
+    evaluations: int = 1
+    validation_share: float = 0.1
+    validation_groups: int = 400
+    validation_texts: int = 30
+    bfloat16: bool = False
+    minutes: float = 0.0
+    """No step begins after this long; called again, training goes on. 0: no limit."""
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        check_pace(self)
+        check_least(self, texts=2, candidates=1, further=0, states=0)
+
+
+def distill(
+    teacher: str,
+    groups: PairGroups,
+    out: Path,
+    settings: DistillSettings | None = None,
+    trained_on: Mapping[str, Any] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Learnt:
+    """Train a student of a cross-encoder (a folder or a name) on groups, and write it to the folder `out`.
+
+    The labels are what the student's order is validated by, and count a little in what it learns. A run that is
+    broken off goes on when called again with the same teacher, groups and settings.
+    Raises ValueError where something else is at `out`, a library is missing, or the teacher can't have such a student.
+    """
+    settings = settings or DistillSettings()
+    check_libraries()
+    folder = find_weights(teacher)
+    base = model_folder.origin(folder, teacher, None)
+    told = {key: value for key, value in asdict(settings).items() if key != "minutes"}
+    mark = model_folder.fingerprint(
+        {"kind": "student", "teacher": base["digest"], "settings": told, "groups": groups.digest}
+    )
+    work = model_folder.unfinished(out, mark)
+    train, validation = groups.split(settings.validation_share, settings.seed)
+    validation = validation.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    train = train.thinned(len(train), settings.texts, settings.seed)
+    if settings.further:
+        train = with_hard_negatives(train, settings.further, settings.seed)
+    progress("loading the teacher", 0, 0)
+    from models.finetune import student_course, text_training  # the first reads the settings above
+
+    text_training.quiet()
+    text_training.seeded(settings.seed)
+    large = student_course.load_teacher(folder, settings)
+    taught, wanted = (
+        _scored(work / f"{name}.npz", large, part, progress)
+        for name, part in (("training", train), ("validation", validation))
+    )
+    mean, spread = float(taught.mean()), float(taught.std()) or 1.0
+    columns = pair_draws.lists(train, settings.candidates, settings.epochs, settings.seed)
+    columns = with_scores(columns, train, ((taught - mean) / spread).tolist())
+    text_training.seeded(settings.seed)
+    small, directions = student_course.begin(large, train, settings, mean, spread)
+    course = student_course.course(small, large, directions, columns, validation, wanted, settings)
+    passed = text_training.train(course, settings, work, "student", progress)
+    student_course.unscale(small, mean, spread)
+    card = {
+        "kind": "student",
+        "base": [base],
+        "licence": base["licence"],
+        "trained_on": dict(trained_on or {}),
+        "groups": {"training": len(train), "validation": len(validation)},
+        "settings": told,
+        "seed": settings.seed,
+        "teacher": student_course.measured(wanted, validation),
+        "fingerprint": mark,
+        **passed.card,
+    }
+    progress("writing the model", 0, 0)
+    model_folder.publish(out, lambda aside: small.save_pretrained(str(aside), create_model_card=False), card)
+    if passed.finished:
+        shutil.rmtree(work, ignore_errors=True)
+    return Learnt(out, card)
+
+
+def _scored(path: Path, teacher: Any, groups: PairGroups, progress: Progress) -> Scores:
+    """(N,) the teacher's scores, kept beside the checkpoints so that an interrupted run need not make them again."""
+    from models.finetune.text_kinds import score_pairs
+
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            kept: Scores = stored["scores"]
+        return kept
+    parts: list[Scores] = []
+    owner = groups.owner
+    bounds = np.unique(np.concatenate([np.arange(0, len(groups.texts), CHUNK), [len(groups.texts)]])).tolist()
+    for start, stop in pairwise(bounds):
+        queries = tuple(groups.queries[place] for place in owner[start:stop].tolist())
+        one_each = PairGroups(queries, groups.texts[start:stop], groups.labels[start:stop], np.arange(stop - start + 1))
+        parts.append(score_pairs(teacher, one_each))
+        progress(f"teacher's scores: {path.stem}", stop, len(groups.texts))
+    scores = np.concatenate(parts)
+    with written_aside(path) as aside:
+        np.savez(aside, scores=scores)
+    return scores

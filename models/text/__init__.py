@@ -1,0 +1,1 @@
+"""Models that read text, at work: embedders, token vectors, cross-encoders, and their caches."""

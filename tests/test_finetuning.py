@@ -1,0 +1,308 @@
+"""Fine-tuning and distillation, on models of a few thousand weights and a language of thirty words.
+
+What a query asks for is the text that shares its one rare word; all other words say nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from api.config import Config
+from api.home import Home
+from models.finetune import model_folder
+from models.finetune.distillation import DistillSettings, Shape, distill
+from models.finetune.finetuning import FinetuneSettings, Learnt, finetune, settings_for
+from models.finetune.pairs import PairGroups
+
+RARE = [f"rare{place}" for place in range(8)]
+NOISE = [f"noise{place}" for place in range(12)]
+HIDDEN = 32
+SETTINGS = {"epochs": 4, "max_tokens": 32, "batch_size": 16, "learning_rate": 4e-3, "patience": 9, "evaluations": 1}
+CROSS = {
+    **SETTINGS,
+    "epochs": 24,
+    "learning_rate": 2e-3,
+    "head_learning_rate": 0.0,
+    "patience": 30,
+    "freeze_words": False,
+}
+CROSS |= {"batch_size": 16, "negatives": 7}
+CHANCE = (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6) / 6
+"""MRR of any order of six texts of which one answers."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT that has learnt nothing."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
+
+    folder = tmp_path_factory.mktemp("base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *RARE, *NOISE]
+    set_seed(3)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=HIDDEN, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        max_position_embeddings=64, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlanguage: none\nlicense: apache-2.0\n---\nA model.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def groups() -> PairGroups:
+    """128 queries of three words, with six texts of four words each."""
+    dice = random.Random(1)
+
+    def text(rare: str, noise: int) -> str:
+        said = [rare, *dice.sample(NOISE, noise)]
+        dice.shuffle(said)
+        return " ".join(said)
+
+    def labelled(rare: str) -> dict[str, float]:
+        others = dice.sample([one for one in RARE if one != rare], 5)
+        return {text(rare, 3): 1.0} | {text(other, 3): 0.0 for other in others}
+
+    return PairGroups.of((text(rare, 2), labelled(rare)) for _ in range(16) for rare in RARE)
+
+
+@pytest.fixture(scope="module")
+def teacher(base: Path, groups: PairGroups, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    """A cross-encoder that has learnt to look for the rare word."""
+    out = tmp_path_factory.mktemp("teacher") / "model"
+    return finetune("cross-encoder", groups, out, settings_for("cross-encoder", **CROSS), (str(base),))
+
+
+def held_out(groups: PairGroups, settings: FinetuneSettings | DistillSettings) -> PairGroups:
+    """The groups that a run with these settings validates on."""
+    validation = groups.split(settings.validation_share, settings.seed)[1]
+    return validation.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """Weight file -> its bytes."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*.safetensors"))}
+
+
+def unfinished(out: Path) -> list[Path]:
+    """Folders of runs that were broken off."""
+    return list(out.parent.glob(f".{out.name}.*"))
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "dpr", "colbert"])
+def test_a_model_learns_is_loaded_and_says_what_it_is(
+    kind: str, base: Path, groups: PairGroups, tmp_path: Path
+) -> None:
+    from models.finetune import text_kinds, text_training
+
+    # two towers have to learn each word twice
+    settings = settings_for(kind, **SETTINGS | {"epochs": 12 if kind == "dpr" else 4})
+    about = {"file": "pairs.jsonl", "sha256": "0"}
+    learnt = finetune(kind, groups, tmp_path / "model", settings, (str(base),), trained_on=about)
+    assert learnt.finished
+    assert learnt.after["mrr"] > max(learnt.before["mrr"], CHANCE) + 0.1
+    validation = held_out(groups, settings)
+    scores = text_kinds.KINDS[kind].score(text_kinds.KINDS[kind].load(learnt.folder), validation)
+    assert text_training.mean_reciprocal_rank(scores, validation) == learnt.after["mrr"]
+    card = json.loads((tmp_path / "model" / "feedrank.json").read_text())
+    assert card == {"format": 1, **learnt.card}
+    assert card["licence"] == card["base"][0]["licence"] == "apache-2.0"
+    assert card["base"][0]["name"] == str(base)
+    assert card["trained_on"] == about
+    assert card["groups"] == {"training": 115, "validation": 13}
+    assert not unfinished(tmp_path / "model")
+    with pytest.raises(ValueError, match="choose another with --out or remove it"):
+        finetune(kind, groups, tmp_path / "model", settings, (str(base),))
+
+
+def test_the_towers_of_a_dpr_come_apart(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    settings = settings_for("dpr", **SETTINGS | {"epochs": 1})
+    finetune("dpr", groups, tmp_path / "model", settings, (str(base), str(base)))
+    model = SentenceTransformer(str(tmp_path / "model"))
+    text = f"{RARE[0]} {NOISE[0]}"
+    assert not np.allclose(model.encode_query(text), model.encode_document(text), atol=1e-3)
+    with pytest.raises(ValueError, match="found 2 base models, expected 1 for colbert"):
+        finetune("colbert", groups, tmp_path / "other", settings, (str(base), str(base)))
+
+
+def test_a_cross_encoder_learns_and_gives_logits(teacher: Learnt, groups: PairGroups) -> None:
+    from sentence_transformers import CrossEncoder
+
+    assert teacher.after["mrr"] > max(teacher.before["mrr"], CHANCE) + 0.15
+    scores = CrossEncoder(str(teacher.folder)).predict([(groups.queries[0], text) for text in groups.group(0)])
+    assert scores.min() < 0 or scores.max() > 1  # no activation stands in between
+
+
+@pytest.mark.parametrize("loss", ["lambda", "listmle", "bce"])
+def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: PairGroups, tmp_path: Path) -> None:
+    settings = settings_for("cross-encoder", **CROSS | {"loss": loss, "epochs": 1, "head_learning_rate": 1e-2})
+    assert finetune("cross-encoder", groups, tmp_path / "model", settings, (str(base),)).after["mrr"] > 0
+
+
+def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+    told = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
+    knowing = finetune("bi-encoder", groups, tmp_path / "bi", told, (str(base),)).folder
+    settings = settings_for("cross-encoder", **CROSS | {"epochs": 2, "head_start": 6})
+    out = tmp_path / "cross"
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what.startswith("cross-encoder") and done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune("cross-encoder", groups, out, settings, (str(knowing),), progress=interrupt)
+    said: list[str] = []
+    learnt = finetune(
+        "cross-encoder", groups, out, settings, (str(knowing),), progress=lambda *one: said.append(one[0])
+    )
+    assert not any(one.startswith("head start") for one in said)  # it was over before the interruption
+    assert learnt.after["mrr"] > max(CHANCE, learnt.before["mrr"]) + 0.15
+    assert learnt.card["steps"] > 50
+    other = finetune("cross-encoder", groups, tmp_path / "other", settings, (str(knowing),))
+    assert weights(other.folder) == weights(out)
+    assert {**other.card, "seconds": 0} == {**learnt.card, "seconds": 0}
+
+
+def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
+    base: Path, groups: PairGroups, tmp_path: Path
+) -> None:
+    settings = settings_for("cross-encoder", **CROSS | {"epochs": 3})
+    arguments = ("cross-encoder", groups)
+    finetune(*arguments, tmp_path / "whole", settings, (str(base),))
+    out = tmp_path / "broken"
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if done == 18:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, out, settings, (str(base),), progress=interrupt)
+    assert not out.exists()
+    assert len(unfinished(out)) == 1
+    # a checkpoint that was being written when the machine went down is passed over
+    (unfinished(out)[0] / "checkpoint-17").mkdir()
+    other = settings_for("cross-encoder", **CROSS | {"epochs": 3, "seed": 8})
+    with pytest.raises(KeyboardInterrupt):
+        finetune(*arguments, out, other, (str(base),), progress=interrupt)
+    assert len(unfinished(out)) == 2  # other settings have a place of their own
+    steps: list[int] = []
+    finetune(*arguments, out, settings, (str(base),), progress=lambda _, done, total: steps.append(done))
+    assert min(step for step in steps if step) == 15  # after the checkpoint of the second epoch
+    assert weights(out) == weights(tmp_path / "whole")
+    assert weights(out) != {}
+
+
+def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+    settings = settings_for("bi-encoder", **SETTINGS, minutes=1e-6)
+    first = finetune("bi-encoder", groups, tmp_path / "model", settings, (str(base),))
+    assert not first.finished
+    assert first.card["steps"] == 1
+    with pytest.raises(ValueError, match="unfinished model of another base, other data or settings"):
+        finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder"), (str(base),))
+    second = finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder", **SETTINGS), (str(base),))
+    assert second.finished
+    assert second.before == first.before
+    assert second.card["steps"] > 20
+    assert second.card["fingerprint"] == first.card["fingerprint"]
+    assert not unfinished(tmp_path / "model")
+
+
+def test_the_same_seed_gives_the_same_weights(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+    made = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        settings = settings_for("colbert", **SETTINGS | {"epochs": 1, "seed": seed})
+        finetune("colbert", groups, tmp_path / name, settings, (str(base),))
+        made.append(weights(tmp_path / name))
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_student_learns_from_its_teacher(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
+    from models.finetune import text_kinds, text_training
+
+    settings = DistillSettings(Shape(2, 16, 2, 32), epochs=10, learning_rate=4e-3, max_tokens=32, patience=16)
+    learnt = distill(str(teacher.folder), groups, tmp_path / "small", settings)
+    assert learnt.after["agreement"] > max(0.5, learnt.before["agreement"] + 0.1)
+    assert learnt.after["mrr"] > CHANCE + 0.1
+    assert learnt.card["kind"] == "student"
+    assert learnt.card["base"][0]["digest"] == model_folder.origin(teacher.folder, "", None)["digest"]
+    assert learnt.card["licence"] == "apache-2.0"
+    assert learnt.card["teacher"] == teacher.after
+    validation = held_out(groups, settings)
+    made = text_kinds.KINDS["cross-encoder"]
+    large, small = (made.score(made.load(one), validation) for one in (teacher.folder, learnt.folder))
+    assert text_training.mean_reciprocal_rank(small, validation) == learnt.after["mrr"]
+    # its scores are on the teacher's scale
+    assert abs(float(small.mean() - large.mean())) < float(large.std())
+    with pytest.raises(ValueError, match="layers is 3; expected at most the teacher's 2"):
+        distill(str(teacher.folder), groups, tmp_path / "other", DistillSettings(Shape(3, 16, 2, 32)))
+
+
+def test_only_a_cross_encoder_can_teach(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="feedrank finetune cross-encoder"):
+        distill(str(base), groups, tmp_path / "small")
+
+
+def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: Learnt) -> None:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    from models.finetune import student
+
+    large = CrossEncoder(str(teacher.folder))[0].model
+    for name, one in large.named_parameters():
+        if "LayerNorm.weight" in name:
+            torch.nn.init.constant_(one, 1.1)  # the one thing that can't be turned
+    words = torch.randint(5, 20, (8, 10), generator=torch.Generator().manual_seed(1))
+    inputs = {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    directions = student.principal_directions(large, [inputs], HIDDEN, seed=1)
+    small = student.make(large, Shape(2, HIDDEN, 2, 64), directions, 64)
+    with torch.inference_mode():
+        assert torch.allclose(small(**inputs).logits, large(**inputs).logits, atol=1e-4)
+
+
+def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_home: Path, tmp_path: Path) -> None:
+    from api.cli.finetune import finetune as command
+
+    def run(*arguments: object, code: int = 0) -> str:
+        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(Home(shown_home), Config()))
+        assert result.exit_code == code, result.output
+        return result.stdout if code == 0 else result.stderr
+
+    dice = random.Random(2)
+    rows = [(f"{rare} {dice.choice(NOISE)}", f"{dice.choice(NOISE)} {rare}") for rare in RARE * 5]
+    file = tmp_path / "pairs.csv"
+    file.write_text("question,answer\n" + "".join(f"{query},{text}\n" for query, text in rows))
+    out = tmp_path / "from-file"
+    columns = ("--query-column", "question", "--text-column", "answer")
+    said = run("bi-encoder", "--pairs", file, *columns, "--base", base, "--epochs", 1, "--out", out)
+    assert f'[embedder]\nmodel = "{out}"' in said
+    assert "mrr" in said
+    assert model_folder.read(out)["trained_on"]["file"] == "pairs.csv"
+    assert "expected query; say which column" in run("bi-encoder", "--pairs", file, "--base", base, code=1)
+    out = tmp_path / "from-journal"
+    said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60)
+    assert f'[late_interaction]\nmodel = "{out}"' in said
+    assert model_folder.read(out)["trained_on"]["journal"]["rankings"] == 800
+
+
+def test_missing_libraries_and_settings_are_named(
+    base: Path, groups: PairGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="loss is 'hinge'; expected softmax, lambda, listmle, bce"):
+        FinetuneSettings(loss="hinge")
+    with pytest.raises(ValueError, match="epochs is 0; expected at least 1"):
+        FinetuneSettings(epochs=0)
+    with pytest.raises(ValueError, match="found the kind 'gpt', expected bi-encoder"):
+        settings_for("gpt")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ValueError, match=r"wants datasets, .* pip install 'feedrank\[train\]'"):
+        finetune("colbert", groups, tmp_path / "model", None, (str(base),))
