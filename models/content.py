@@ -14,8 +14,8 @@ from models.sequences import Sequences
 
 CATEGORY_WEIGHT = 0.3
 """Length of a category's dimension beside the unit vector of the text."""
-COMPONENTS, TASTE = 192, 96
-"""Principal components of the text that features, and the taste view, work on."""
+COMPONENTS = 96
+"""Principal components of the text that features and the taste view work on."""
 PEOPLE = 50_000
 """People whose touches are added up at a time."""
 
@@ -32,7 +32,7 @@ def centred(text: Matrix) -> Matrix:
 def principal(vectors: Matrix, sequences: Sequences) -> Matrix:
     """(n, at most COMPONENTS) centred vectors in the directions in which the touched items differ most.
 
-    What is left out tells the texts apart least; what is kept costs half the time in every feature.
+    What is left out tells the texts apart least; what is kept costs a quarter of the time in every feature.
     """
     known = vectors[np.unique(sequences.items)].astype(np.float64)
     if vectors.shape[1] <= COMPONENTS or not len(known):
@@ -64,7 +64,7 @@ def taste(vectors: Matrix, catalogue: Catalogue, sequences: Sequences) -> Vector
     regularised canonical correlation (Hotelling, Relations between two sets of variates, 1936). A person weighs
     1 / sqrt(touches). vectors: (n, d) as `principal` gives them.
     """
-    inputs = _inputs(vectors[:, :TASTE], catalogue)
+    inputs = _inputs(vectors, catalogue)
     several = np.diff(sequences.offsets) > 1
     touched = sequences.keep(np.repeat(several, np.diff(sequences.offsets)))
     if not len(touched.items):

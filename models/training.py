@@ -147,16 +147,25 @@ class Prepared:
             if done % 10 == 0:
                 progress("LambdaRank", done, self.ranker.rounds)
 
+        first, made = self.with_pairs(progress)
         names, fingerprint = self.builder.names, self.builder.fingerprint
-        train, validation, first = self.train, self.validation, None
-        if self.pairs is not None:
-
-            def scored(done: int, total: int) -> None:
-                progress("pairs scored by the cross-encoder", done, total)
-
-            first, train, validation = self.pairs.train(train, validation, names, fingerprint, self.ranker, scored)
-        ranker = LambdaRanker.train(train, validation, names, fingerprint, self.ranker, told, start)
+        ranker = LambdaRanker.train(made.train, made.validation, names, fingerprint, self.ranker, told, start)
         return Trained(self.builder.knowledge, self.builder, ranker, self.counts, self.sample, first, self.pairs)
+
+    def with_pairs(self, progress: Progress) -> tuple[LambdaRanker | None, Prepared]:
+        """The first phase's ranker, and the groups with the pair scores the second learns from; None and these groups
+        where there is one phase."""
+        if self.pairs is None:
+            return None, self
+
+        def scored(done: int, total: int) -> None:
+            progress("pairs scored by the cross-encoder", done, total)
+
+        names, fingerprint = self.builder.names, self.builder.fingerprint
+        first, train, held_out = self.pairs.train(
+            self.train, self.validation, names, fingerprint, self.ranker, scored
+        )  # fmt: skip
+        return first, replace(self, train=train, validation=held_out, pairs=None)
 
 
 def train_from_rankings(

@@ -37,7 +37,7 @@ class Shape:
     layers: int = 3
     width: int = 192
     heads: int = 6
-    neurons: int = 768
+    neurons: int = 384
     """Of the feed-forward part of a layer."""
 
     def __post_init__(self) -> None:
@@ -94,6 +94,7 @@ def distill(
     settings: DistillSettings | None = None,
     trained_on: Mapping[str, Any] | None = None,
     progress: Progress = lambda *_: None,
+    validation: PairGroups | None = None,
 ) -> Learnt:
     """Train a student of a cross-encoder (a folder or a name) on groups, and write it to the folder `out`.
 
@@ -108,10 +109,13 @@ def distill(
     told = {key: value for key, value in asdict(settings).items() if key != "minutes"}
     mark = model_folder.fingerprint(
         {"kind": "student", "teacher": base["digest"], "settings": told, "groups": groups.digest}
+        | ({} if validation is None else {"validation": validation.digest})
     )
     work = model_folder.unfinished(out, mark)
-    train, validation = groups.split(settings.validation_share, settings.seed)
-    validation = validation.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    train, apart = (
+        groups.split(settings.validation_share, settings.seed) if validation is None else (groups, validation)
+    )
+    validation = apart.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     train = train.thinned(len(train), settings.texts, settings.seed)
     if settings.further:
         train = with_hard_negatives(train, settings.further, settings.seed)

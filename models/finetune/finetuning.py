@@ -144,11 +144,13 @@ def finetune(
     revision: str | None = None,
     trained_on: Mapping[str, Any] | None = None,
     progress: Progress = lambda *_: None,
+    validation: PairGroups | None = None,
 ) -> Learnt:
     """Train a model of a kind on groups and write it to the folder `out`, with a card in feedrank.json.
 
     base: name or folder of what it begins as; for `dpr` two may be given, for queries and for documents.
-    trained_on: what the card says of where the groups come from.
+    trained_on: what the card says of where the groups come from. validation: groups that are measured on instead of a
+    share of the others.
     A run that is broken off, or whose minutes are up, goes on from its last checkpoint when called again with the same
     groups, base and settings. Raises ValueError where something else is at `out`, or a library is missing.
     """
@@ -161,10 +163,13 @@ def finetune(
     bases = [model_folder.origin(folder, name, revision) for folder, name in zip(folders, base, strict=True)]
     told = {key: value for key, value in asdict(settings).items() if key != "minutes"}
     about = {"kind": kind, "bases": [one["digest"] for one in bases], "settings": told, "groups": groups.digest}
+    about |= {} if validation is None else {"validation": validation.digest}
     mark = model_folder.fingerprint(about)
     work = model_folder.unfinished(out, mark)
-    train, validation = groups.split(settings.validation_share, settings.seed)
-    validation = validation.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    train, apart = (
+        groups.split(settings.validation_share, settings.seed) if validation is None else (groups, validation)
+    )
+    validation = apart.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     progress("loading the model", 0, 0)
     from models.finetune import head_start, text_kinds, text_training  # they import torch, which takes seconds
 

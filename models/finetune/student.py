@@ -139,8 +139,8 @@ def _fill(new: dict[str, Tensor], old: dict[str, Tensor], config: Any, shape: Sh
 
 
 def picked(layers: int, kept: int) -> list[int]:
-    """Which of the teacher's layers, evenly from the first to the last; of one, the last."""
-    return [layers - 1] if kept == 1 else np.linspace(0, layers - 1, kept).round().astype(int).tolist()
+    """Which of the teacher's layers: the last of each of as many runs of them; of one, the last."""
+    return [round(place) - 1 for place in np.linspace(0, layers, kept + 1)[1:].tolist()]
 
 
 def _rows(weight: Tensor, head_weight: Tensor, config: Any, shape: Shape) -> Tensor:

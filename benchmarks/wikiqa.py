@@ -1,0 +1,115 @@
+"""Question answering by sentences: WikiQA and MedQuAD as groups of pairs, and the cross-encoders trained on them.
+
+Both are read from FEEDRANK_DATA. WikiQA is for research only, so what is trained on it stays out of the project.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bars import DATA
+from models.finetune import pairs_file
+from models.finetune.distillation import DistillSettings, distill
+from models.finetune.finetuning import Learnt, finetune, settings_for
+from models.finetune.pairs import PairGroups
+from models.metrics import evaluate, order
+
+COLUMNS = pairs_file.Columns(query="question", text="sentence", label="label")
+MEDICAL = 1_600
+"""MedQuAD groups in the first lesson."""
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\s+-\s+(?=[A-Z])")
+
+
+def wikiqa(split: str) -> PairGroups:
+    """The questions of a split that have answers and other sentences."""
+    groups = pairs_file.read(DATA / "wikiqa" / f"WikiQA.{split}.tsv.gz", COLUMNS)
+    return groups.only(groups.judged)
+
+
+def medquad(count: int, seed: int = 0) -> PairGroups:
+    """Questions with the first sentence of their answer, and as negatives sentences of answers to other questions.
+
+    Five of another kind on the same subject, two of the same kind on another subject: what is near, and is no answer.
+    """
+    dice = random.Random(seed)
+    by_subject: dict[str, list[Any]] = defaultdict(list)
+    by_kind: dict[str, list[Any]] = defaultdict(list)
+    with gzip.open(DATA / "medquad" / "medquad.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            one = json.loads(line)
+            if found := _sentences(one["answer"] or ""):
+                entry = (one["question"].strip(), found, one["qtype"], one["focus"])
+                by_subject[one["focus"]].append(entry)
+                by_kind[one["qtype"]].append(entry)
+    subjects = [subject for subject, own in by_subject.items() if len({entry[2] for entry in own}) >= 3]
+    dice.shuffle(subjects)
+    groups = []
+    for place in range(6):
+        for subject in subjects:
+            own = by_subject[subject]
+            if place >= len(own):
+                continue
+            question, answer, kind, _ = own[(7 * place + 3) % len(own)]
+            near = [text for entry in own if entry[2] != kind for text in entry[1][:6] if text not in answer]
+            far = [dice.choice(entry[1][:3]) for entry in dice.sample(by_kind[kind], 2) if entry[3] != subject]
+            if len(near) >= 2:
+                negatives = dice.sample(near, min(5, len(near))) + far
+                groups.append((question, {**dict.fromkeys(negatives, 0.0), answer[0]: 1.0}))
+    return PairGroups.of(groups[:count])
+
+
+def both(one: PairGroups, other: PairGroups) -> PairGroups:
+    """One after the other."""
+    groups = (group for part in (one, other) for group in ((part.queries[n], part.group(n)) for n in range(len(part))))
+    return PairGroups.of(groups)
+
+
+def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
+    """A cross-encoder from packaged MiniLM: first on both sets, then on WikiQA alone; chosen on its dev questions."""
+    told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
+    dev = wikiqa("dev")
+    first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=True, minutes=0)
+    both_sets = both(wikiqa("train"), medquad(MEDICAL))
+    finetune("cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
+    then = settings_for("cross-encoder", epochs=3, max_tokens=64, bfloat16=True, learning_rate=5e-5)
+    base = (str(folder / "first"),)
+    return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)
+
+
+def student(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
+    """A student of the teacher in the same folder."""
+    groups = both(wikiqa("train"), medquad(2_200))
+    settings = DistillSettings(epochs=5, learning_rate=1e-3, bfloat16=True)
+    told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
+    return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
+
+
+def mean_reciprocal_rank(score: Callable[[str, list[str]], Any], groups: PairGroups) -> float:
+    """Over the groups; score: a question and its sentences to numbers."""
+    found = []
+    for place in range(len(groups)):
+        texts = groups.group(place)
+        found.append(np.asarray(score(groups.queries[place], list(texts)), np.float32))
+    scores = np.concatenate(found)
+    labels = groups.labels[order(scores, groups.offsets)]
+    return float(evaluate(("mrr",), labels, groups.offsets)["mrr"].mean())
+
+
+def models_folder(default: Path) -> Path:
+    """Where trained models are put: FEEDRANK_MODELS, so that they need not be trained again, or a folder of the run."""
+    return Path(os.environ.get("FEEDRANK_MODELS", default))
+
+
+def _sentences(text: str) -> list[str]:
+    parts = (" ".join(part.strip(" -").split()[:48]) for part in _SENTENCE.split(" ".join(text.split())))
+    return [part for part in parts if len(part.split()) >= 5]

@@ -1,0 +1,235 @@
+"""Two phases: scores come from the cache, from the best of the first order, or not at all; and ahead of the request."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toyworld
+from conftest import feedrank
+
+from api import compose, config
+from api.home import Home
+from benchmarks import checkpoints
+from engine.ahead import Ahead
+from engine.events import InteractionEvent
+from engine.rescoring import Rescoring, request_text
+from engine.types import Batch, Request, Rows, Scores
+from models.groups import Groups
+from models.ranker import LambdaRankSettings
+from models.second_phase import SecondPhase
+from models.text.score_cache import PairScores
+
+NAMES = ("signal", "pair_score", "pair_behind")
+
+
+class Counting:
+    """A scorer that gives an item its row, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def score(self, texts: Sequence[str], rows: Rows) -> Scores:
+        self.asked += list(zip(texts, rows.tolist(), strict=True))
+        return rows.astype(np.float32)
+
+
+class Plain:
+    """A featurizer of one signal (the row) and the pair scores."""
+
+    names, fingerprint = NAMES, "f"
+
+    def matrix(self, batch: Batch) -> Any:
+        out = np.full((len(batch.rows), 3), np.nan, np.float32)
+        out[:, 0] = batch.rows
+        self.set_pairs(out, batch)
+        return out
+
+    def set_pairs(self, matrix: Any, batch: Batch) -> None:
+        matrix[:, 1] = batch.pair_scores
+
+
+class Signal:
+    """A ranker by the first column."""
+
+    def score(self, features: Any) -> Scores:
+        return np.asarray(features[:, 0], np.float32)
+
+
+def batch_of(rows: list[int]) -> Batch:
+    n = len(rows)
+    return Batch(
+        at=np.zeros(1), rows=np.array(rows, np.int32), offsets=np.array([0, n]), history=np.array([[1]], np.int32),
+        history_at=np.zeros((1, 1)), touches=np.ones(1, np.int64), shown=np.zeros(n, np.float32),
+        age=np.zeros(n, np.float32), since_touch=np.zeros(n, np.float32), counters=np.zeros((n, 1), np.float32),
+    )  # fmt: skip
+
+
+def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: Path) -> None:
+    titles = [f"title {n}" for n in range(10)]
+    scorer, cache = Counting(), PairScores(tmp_path / "scores.db", "m", titles, 100)
+    second = Rescoring(Signal(), scorer, cache, titles, best=3)
+    request = Request(at=0.0, history=np.array([4, 7], np.int32), history_at=np.zeros(2))
+    text = "title 4; title 7"
+    cache.add(text, np.array([9, 2], np.int32), np.array([0.5, 0.25], np.float32))
+    found = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    assert scorer.asked == [(text, 8), (text, 5)], "of the best three, 9 is known"
+    np.testing.assert_array_equal(found[:, 1], np.array([np.nan, 0.25, 5, 8, 0.5], np.float32))
+    again = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    np.testing.assert_array_equal(again, found)
+    assert len(scorer.asked) == 2, "what was scored is known now"
+    assert second.prepare(request, np.array([1, 2, 3], np.int32)) == 2
+    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), Plain())[:, 1]).any()
+    nobody = Request(at=0.0)
+    assert np.isnan(second.matrix(nobody, batch_of([1, 2]), Plain())[:, 1]).all(), "without words nothing is asked"
+    assert second.prepare(nobody, np.array([1], np.int32)) == 0
+
+
+def test_what_a_request_says() -> None:
+    titles = ["a", "", "c", "d"]
+    assert request_text("words", np.array([0], np.int32), titles) == "words"
+    assert request_text("", np.array([3, 1, 0, 2], np.int32), titles) == "d; a"
+    assert request_text("", np.array([-1], np.int32), titles) == ""
+
+
+# --- the cache
+
+
+def test_the_cache_is_kept_bounded_and_by_content(tmp_path: Path) -> None:
+    path, rows = tmp_path / "cache" / "scores.db", np.array([0, 1, -1], np.int32)
+    cache = PairScores(path, "m", ["x", "y"], most=50)
+    for n in range(400):
+        cache.add(f"text {n}", rows, np.array([n, np.nan, 1.0], np.float32))
+    cache.close()
+    again = PairScores(path, "m", ["y", "x"], most=50)  # another order of items: found by content
+    np.testing.assert_array_equal(again.scores("text 399", rows), np.array([np.nan, 399, np.nan], np.float32))
+    assert np.isnan(again.scores("text 0", rows)).all(), "the oldest are gone"
+    assert again._file is not None
+    (count,) = again._file.execute("SELECT count(*) FROM scores").fetchone()
+    assert 50 <= count < 50 * 1.1 + 130  # it is counted once in a while
+    assert np.isnan(PairScores(path, "other model", ["y", "x"], 50).scores("text 399", rows)).all()
+    assert (again.hits, again.misses) == (1, 5)
+    unkept = PairScores(tmp_path / "none.db", "m", ["x"], most=0)
+    unkept.add("t", rows[:1], np.ones(1, np.float32))
+    assert unkept.scores("t", rows[:1]) == 1
+    assert not (tmp_path / "none.db").exists()
+
+
+# --- ahead of the request
+
+
+def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
+    gate, done = threading.Event(), []
+
+    def work(user: str) -> None:
+        gate.wait(10)
+        if user == "bad":
+            raise ValueError(user)
+        done.append(user)
+
+    ahead = Ahead(work, size=3)
+    ahead.ask("first")
+    while ahead.waiting:
+        time.sleep(0.001)
+    for user in ("a", "b", "bad", "a", "c", "d"):
+        ahead.ask(user)
+    gate.set()
+    assert ahead.wait(10)
+    assert done == ["first", "d", "c", "a"]
+    assert (ahead.done, ahead.dropped, ahead.failed) == (4, 2, 0)
+    ahead.ask("bad")
+    assert ahead.wait(10)
+    assert ahead.failed == 1
+    ahead.ask("after")
+    assert ahead.wait(10)
+    assert done[-1] == "after"
+    ahead.stop()
+
+
+# --- training
+
+
+def test_training_leaves_the_gaps_that_serving_has() -> None:
+    def part(seed: int) -> Groups:
+        signal = np.random.default_rng(seed).random((200, 20)).astype(np.float32)
+        matrix = np.full((4_000, 3), np.nan, np.float32)
+        matrix[:, 0] = signal.ravel()
+        labels = (signal > 0.9).astype(np.float32).ravel()
+        rows = np.tile(np.arange(20, dtype=np.int32), 200)
+        served = np.zeros(4_000, np.bool_)
+        served[:20] = True
+        matrix[:10, 1] = 77.0
+        return Groups(matrix, labels, np.arange(0, 4_001, 20), None, rows, ("text",) * 200, served)
+
+    scorer = Counting()
+    settings = LambdaRankSettings(rounds=20, parameters={"min_data_in_leaf": 5, "num_threads": 1})
+    phase = SecondPhase(scorer, best=6, ready_share=0.25)
+    first, train, validation = phase.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
+    assert set(first.importance()) == set(NAMES)
+    assert first.importance()["pair_score"] == first.importance()["pair_behind"] == 0, "the first phase has no scores"
+    for made in (*train, validation):
+        scores = made.features()[:, 1].reshape(200, 20)
+        known = (~np.isnan(scores)).sum(axis=1)
+        assert set(known[1:].tolist()) == {6, 20}, "the best six, or all that was made ahead"
+        assert 0.15 < (known[1:] == 20).mean() < 0.35
+        assert (scores[0, :10] == 77).all(), "what was served stays as it was, gaps and all"
+        assert np.isnan(scores[0, 10:]).all()
+        behind = made.features()[:, 2].reshape(200, 20)
+        assert (np.nanmax(behind, axis=1) == 0).all()
+    live = phase.live(part(4), first)
+    assert ((~np.isnan(live.features()[20:, 1])).reshape(199, 20).sum(axis=1) == 6).all()
+
+
+@pytest.fixture(scope="module")
+def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.cross_encoder(tmp_path_factory.mktemp("cross") / "model")
+
+
+def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None:
+    with (home / "feedrank.toml").open("a") as file:
+        file.write(f'[cross_encoder]\nmodel = "{cross}"\nbest = 4\nthreads = 1\n')
+    feedrank(home, "train", "--name", "two")
+    place = Home(home)
+    recommender = compose.recommender(place, config.load(place.config))
+    assert recommender.ahead is not None
+    column = recommender.pipeline.featurizer.names.index("pair_score")
+
+    def scored(user: str) -> int:
+        event = recommender.recommend(f"r {user} {time.time()}", toyworld.END / 1000 + 100, user, n=100)
+        from base64 import b64decode
+
+        rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)
+        return int((~np.isnan(rows[:, column])).sum())
+
+    assert scored("p3") == 4
+    click = InteractionEvent("c", toyworld.END, toyworld.item("music", 3), "click", user="p3")
+    recommender.record([click], toyworld.END / 1000 + 50)
+    assert recommender.ahead.wait(30)
+    assert recommender.ahead.done == 1
+    assert scored("p3") > 40, "all that the next feed chooses from"
+    recommender.record([replace(click, id="d", user=None)], toyworld.END / 1000 + 60)
+    assert recommender.ahead.done == 1, "a click of nobody has nobody's feed to make"
+    recommender.ahead.stop()
+
+
+def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: Path) -> None:
+    with (home / "feedrank.toml").open("a") as file:
+        file.write(f'[cross_encoder]\nmodel = "{cross}"\nbest = 4\nthreads = 1\n')
+    said = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
+    for words in ("bm25", "embedding", "cross-encoder", "behaviour", "what it adds", "milliseconds a request"):
+        assert words in said
+    found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
+    by = {row["signal"]: row for row in found["rows"]}
+    assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}
+    assert by["behaviour"]["adds"] > 0.05, "the walk is in the behaviour"
+    for row in found["rows"]:
+        assert row["adds"] == pytest.approx(found["all"] - row["without"], abs=1e-6)
+        assert row["low"] <= row["adds"] <= row["high"]
+    assert found["ms"]["cross-encoder, live"] > 0

@@ -1,0 +1,295 @@
+"""Each kind of text model: its public format loads, it scores as the library used directly does, it serves feeds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toyworld
+from conftest import feedrank
+
+from api import compose, config
+from api.home import Home
+from benchmarks import checkpoints
+from engine.space import unit_rows
+from features.bm25 import Bm25Retriever, TermWeights
+from features.late import TokenVectors, late_scores, quantised
+from models.text.embedder import EmbedderSettings, SentenceEmbedder
+from models.text.pair_export import PairSettings, exported
+from models.text.pair_model import PairModel
+from models.text.token_encoder import LateSettings, TokenEncoder, is_colbert
+from models.text.weights import WeightsNotFoundError
+
+TEXTS = ["the rocket book about the moon", "bread and soup", "a violin, a drum and a guitar!", "whale"]
+QUERIES = ["what is the moon", "who made the bread"]
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    question, context = checkpoints.dpr(folder / "dpr")
+    return {
+        "bert": checkpoints.bert(folder / "bert"),
+        "roberta": checkpoints.roberta(folder / "roberta"),
+        "question": question,
+        "context": context,
+        "colbert": checkpoints.colbert(folder / "colbert"),
+        "cross": checkpoints.cross_encoder(folder / "cross"),
+    }
+
+
+def hidden(folder: Path, texts: list[str]) -> tuple[Any, Any]:
+    """Token states by transformers alone, and the mask."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(str(folder))(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(str(folder)).eval()(**tokens).last_hidden_state
+    return states.numpy(), tokens["attention_mask"].numpy()[:, :, None]
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize("pooling", [None, "mean", "cls"])
+def test_a_plain_checkpoint_is_pooled(made: dict[str, Any], kind: str, pooling: str | None) -> None:
+    embedder = SentenceEmbedder(EmbedderSettings(str(made[kind]), pooling=pooling))
+    states, mask = hidden(made[kind], TEXTS)
+    expected = states[:, 0] if pooling == "cls" else (states * mask).sum(axis=1) / mask.sum(axis=1)
+    np.testing.assert_allclose(embedder.encode(TEXTS), unit_rows(expected), atol=CLOSE)
+    np.testing.assert_allclose(embedder.query(TEXTS[0]), unit_rows(expected)[0], atol=CLOSE)
+
+
+def test_a_dpr_pair_has_a_tower_for_each_side(made: dict[str, Any], tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
+
+    def pooled(kind: Any, folder: Path, texts: list[str]) -> Any:
+        tokens = AutoTokenizer.from_pretrained(str(folder))(texts, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            return kind.from_pretrained(str(folder)).eval()(**tokens).pooler_output.numpy()
+
+    embedder = SentenceEmbedder(EmbedderSettings(str(made["context"]), query_model=str(made["question"])), tmp_path)
+    items = pooled(DPRContextEncoder, made["context"], TEXTS)
+    np.testing.assert_allclose(embedder.encode(TEXTS), items, atol=CLOSE)
+    np.testing.assert_allclose(embedder.encode(TEXTS), items, atol=CLOSE)  # now by the cache
+    asked = pooled(DPRQuestionEncoder, made["question"], QUERIES)
+    found = np.stack([embedder.query(query) for query in QUERIES])
+    np.testing.assert_allclose(found @ embedder.encode(TEXTS).T, asked @ items.T, atol=CLOSE)
+    assert np.linalg.norm(items, axis=1).std() > 0, "lengths carry meaning and are kept"
+
+
+def test_prompts_and_lengths(made: dict[str, Any], tmp_path: Path) -> None:
+    plain = SentenceEmbedder(EmbedderSettings(str(made["bert"])), tmp_path)
+    prompted = SentenceEmbedder(
+        EmbedderSettings(str(made["bert"]), query_prompt="what is ", item_prompt="a book ", normalise=False), tmp_path
+    )
+    states, mask = hidden(made["bert"], ["a book whale", "what is whale"])
+    expected = (states * mask).sum(axis=1) / mask.sum(axis=1)
+    np.testing.assert_allclose(prompted.encode(["whale"])[0], expected[0], atol=CLOSE)
+    np.testing.assert_allclose(prompted.query("whale"), expected[1], atol=CLOSE)
+    assert not np.allclose(plain.encode(["whale"]), prompted.encode(["whale"])), "each has a cache of its own"
+    assert plain.digest != prompted.digest
+
+
+def test_a_static_model_and_a_router(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Router
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    tokenizer = checkpoints._wordpieces()
+    towers = [StaticEmbedding(tokenizer.backend_tokenizer, embedding_dim=8) for _ in range(2)]
+    SentenceTransformer(modules=[towers[0]], device="cpu").save_pretrained(str(tmp_path / "static"))
+    embedder = SentenceEmbedder(EmbedderSettings(str(tmp_path / "static")))
+    direct = SentenceTransformer(str(tmp_path / "static")).encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(embedder.encode(TEXTS), direct, atol=CLOSE)
+    router = Router.for_query_document(query_modules=[towers[0]], document_modules=[towers[1]])
+    SentenceTransformer(modules=[router], device="cpu").save_pretrained(str(tmp_path / "router"))
+    split = SentenceEmbedder(EmbedderSettings(str(tmp_path / "router")))
+    model = SentenceTransformer(str(tmp_path / "router"))
+    np.testing.assert_allclose(split.query(TEXTS[0]), unit_rows(model.encode_query([TEXTS[0]]))[0], atol=CLOSE)
+    np.testing.assert_allclose(split.encode(TEXTS), unit_rows(model.encode_document(TEXTS)), atol=CLOSE)
+    assert not np.allclose(split.query(TEXTS[0]), split.encode(TEXTS)[0])
+
+
+# --- late interaction
+
+
+def maxsim(query: Any, tokens: Any) -> float:
+    return float((query @ tokens.T).max(axis=1).mean())
+
+
+def test_stanfords_colbert_scores_as_the_library_does(made: dict[str, Any], tmp_path: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    assert is_colbert(made["colbert"])
+    assert not is_colbert(made["bert"])
+    settings = LateSettings(str(made["colbert"]), precision="float32", item_tokens=0)
+    encoder = TokenEncoder(settings, tmp_path)
+    tokens = encoder.items(TEXTS)
+    model = MultiVectorEncoder(str(made["colbert"]))
+    documents = [np.asarray(one) for one in model.encode_document(TEXTS)]
+    rows = np.arange(len(TEXTS), dtype=np.int32)
+    for query in QUERIES:
+        asking = np.asarray(model.encode_query([query])[0])
+        found = tokens.scores(tokens.asking(encoder.query(query)), rows)
+        np.testing.assert_allclose(found, [maxsim(asking, one) for one in documents], atol=CLOSE)
+        direct = model.similarity(model.encode_query([query]), model.encode_document(TEXTS)).numpy()[0]
+        assert np.argsort(-found).tolist() == np.argsort(-direct).tolist()
+    again = TokenEncoder(settings, tmp_path).items(TEXTS)
+    np.testing.assert_array_equal(again.codes, tokens.codes)
+
+
+def test_another_models_token_vectors(made: dict[str, Any]) -> None:
+    states, mask = hidden(made["bert"], TEXTS)
+    tokens = TokenEncoder(LateSettings(str(made["bert"]), precision="float32", item_tokens=3)).items(TEXTS)
+    for place, text in enumerate(TEXTS):
+        inner = unit_rows(states[place][mask[place, :, 0] > 0][1:-1])[:3]
+        own = tokens.codes[tokens.offsets[place] : tokens.offsets[place + 1]]
+        np.testing.assert_allclose(own, inner, atol=CLOSE, err_msg=text)
+
+
+def test_storage_is_compact_and_still_orders(made: dict[str, Any]) -> None:
+    texts = [f"the {a} and the {b}" for a in checkpoints.WORDS[4:24] for b in checkpoints.WORDS[4:24]]
+    exact = TokenEncoder(LateSettings(str(made["bert"]), dimensions=0, precision="float32")).items(texts)
+    small = TokenEncoder(LateSettings(str(made["bert"]), dimensions=16, pool_factor=2)).items(texts)
+    assert small.codes.dtype == np.int8
+    assert small.codes.shape[1] == 16
+    assert small.bytes < exact.bytes / 10
+    whole = TokenEncoder(LateSettings(str(made["bert"]), dimensions=0)).items(texts)
+    rows = np.arange(len(texts), dtype=np.int32)
+    query = TokenEncoder(LateSettings(str(made["bert"]))).query("the moon and the soup")
+    a, b = exact.scores(exact.asking(query), rows), whole.scores(whole.asking(query), rows)
+    np.testing.assert_allclose(a, b, atol=0.02)
+
+
+def test_what_asks_is_the_query_and_the_latest_items() -> None:
+    from engine.types import Batch
+
+    random = np.random.default_rng(0)
+    vectors = unit_rows(random.standard_normal((9, 4)).astype(np.float32))
+    tokens = TokenVectors(quantised(vectors), np.array([0, 2, 2, 5, 9]))
+    plain = tokens.codes.astype(np.float32) / 127
+    parts = [plain[a:b] for a, b in ((0, 2), (2, 2), (2, 5), (5, 9))]
+    history = np.array([[2, 1, 0, 3], [-1, -1, -1, -1]], np.int32)
+    batch = Batch(
+        at=np.zeros(2), rows=np.array([3, 1, -1, 0], np.int32), offsets=np.array([0, 3, 4]), history=history,
+        history_at=np.zeros((2, 4)), touches=np.zeros(2, np.int64), shown=np.zeros(4, np.float32),
+        age=np.zeros(4, np.float32), since_touch=np.zeros(4, np.float32), counters=np.zeros((4, 1), np.float32),
+        query_tokens=(None, vectors[:2]),
+    )  # fmt: skip
+    found = late_scores(tokens, batch)
+    asked = [
+        maxsim(parts[2], parts[3]),
+        maxsim(parts[0], parts[3]),
+    ]  # item 1 has no tokens; the fourth latest is too old
+    np.testing.assert_allclose(found[0], [asked[0], max(asked), np.mean(asked), np.nan], atol=1e-6)
+    assert np.isnan(found[1:3]).all()
+    np.testing.assert_allclose(found[3], [np.nan] * 3 + [maxsim(plain[:2], parts[0])], atol=1e-6)
+
+
+# --- cross-encoders
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_cross_encoder_scores_as_the_library_does(made: dict[str, Any], tmp_path: Path, int8: bool) -> None:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    folder = exported(PairSettings(str(made["cross"]), int8=int8), tmp_path)
+    model = PairModel(folder, threads=1)
+    model.with_items(model.tokens([*TEXTS, ""], 32))
+    pairs = [(query, text) for query in QUERIES for text in TEXTS]
+    direct = CrossEncoder(str(made["cross"])).predict(pairs, activation_fn=torch.nn.Identity())
+    rows = np.array([*range(4), *range(4)], np.int32)
+    found = model.score([query for query, _ in pairs], rows)
+    assert np.std(direct) > 0.01
+    if int8:
+        assert np.corrcoef(found, direct)[0, 1] > 0.98, "weights in steps of 1/127 order nearly as before"
+    else:
+        np.testing.assert_allclose(found, direct, atol=CLOSE)
+    assert np.isnan(model.score(["", "moon", "moon"], np.array([0, 4, -1], np.int32))).all()
+    assert exported(PairSettings(str(made["cross"]), int8=int8), tmp_path) == folder, "made once"
+
+
+def test_what_is_no_cross_encoder_is_refused(made: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has 2 outputs, expected one.*feedrank finetune cross-encoder"):
+        exported(PairSettings(str(made["bert"])), tmp_path)
+    with pytest.raises(WeightsNotFoundError, match="no model folder at"):
+        exported(PairSettings("/no/such/model"), tmp_path)
+
+
+# --- end to end
+
+
+def served(own: Path, toml: str, *arguments: str) -> list[dict[str, Any]]:
+    """The items of a feed of a home that was trained with this config."""
+    with (own / "feedrank.toml").open("a") as file:
+        file.write(toml)
+    feedrank(own, "train", "--name", "other")
+    found: list[dict[str, Any]] = json.loads(feedrank(own, "recommend", "--json", *arguments))["items"]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "dpr", "colbert", "cross", "none"])
+def test_every_kind_serves_feeds(made: dict[str, Any], home: Path, kind: str) -> None:
+    toml = {
+        "bert": f'[embedder]\nmodel = "{made["bert"]}"\n',
+        "roberta": f'[embedder]\nmodel = "{made["roberta"]}"\npooling = "cls"\n',
+        "dpr": f'[embedder]\nmodel = "{made["context"]}"\nquery_model = "{made["question"]}"\n',
+        "colbert": f'[embedder]\nmodel = "none"\n[late_interaction]\nmodel = "{made["colbert"]}"\n',
+        "cross": f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{made["cross"]}"\nbest = 8\nthreads = 1\n',
+        "none": '[embedder]\nmodel = "none"\n',
+    }[kind]
+    found = served(home, toml, "--user", "p0")
+    assert toyworld.genre_of(found[0]["id"]) == "space"
+    asked = json.loads(feedrank(home, "recommend", "--json", "--query", "the violin book"))
+    assert asked["items"]
+    if kind in ("colbert", "cross", "none"):
+        assert asked["source"] == "bm25", "without an embedding, words find what a query asks for"
+        assert kind == "cross" or asked["items"][0]["id"] == "music-0"
+    manifest = json.loads((home / "bundles" / "other" / "manifest.json").read_text())
+    signal = {"colbert": "late", "cross": "pair", "none": None}.get(kind, "text")
+    assert (set(manifest["made_by"]) == {signal}) if signal else not manifest["made_by"]
+
+
+def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    gone = Path(shutil.copytree(made["cross"], tmp_path / "gone"))
+    toml = f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{gone}"\nbest = 5\nthreads = 1\n'
+    found = served(home, toml, "--user", "p1")
+    shutil.rmtree(gone)
+    shutil.rmtree(home / "cache")
+    again = json.loads(feedrank(home, "recommend", "--json", "--user", "p1"))["items"]
+    assert [one["id"] for one in again] == [one["id"] for one in found]
+    recommender = compose.recommender(Home(home), config.load(home / "feedrank.toml"))
+    ranking = recommender.pipeline.run(recommender._request(2e9, "p1", "", *_nothing()))
+    names = recommender.pipeline.featurizer.names
+    scored = ~np.isnan(ranking.features[:, names.index("pair_score")])
+    assert 5 <= scored.sum() <= 10, "the best of the first order, and what the feed before had scored"
+
+
+def _nothing() -> tuple[Any, Any, Any]:
+    from engine.recommender import FilterIds
+    from engine.types import QueryVectors
+
+    return QueryVectors(), None, FilterIds()
+
+
+def test_bm25_recall_finds_what_has_the_words() -> None:
+    def build(catalogue: Any) -> Any:
+        return Bm25Retriever(catalogue, TermWeights.fit(catalogue.documents()))
+
+    from engine.testing import toy_catalogue
+    from engine.types import Filters, Request
+
+    retriever = build(toy_catalogue())
+    asked = Request(at=0.0, query="title 17", filters=Filters(deny=np.array([3], np.int32)))
+    found = retriever.retrieve(asked, 5)
+    assert found.rows[0] == 17
+    assert 3 not in found.rows
+    assert len(retriever.retrieve(Request(at=0.0, query="nothing known"), 5).rows) == 0
+    assert len(retriever.retrieve(Request(at=0.0), 5).rows) == 0
