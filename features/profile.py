@@ -63,16 +63,20 @@ def _dot(a: Vector, b: Vector) -> np.float32:
 
 
 @compiled_sums
-def _four_dots(a: Vector, rows: Matrix, places: Rows, out: Vector) -> None:
-    """Of one vector with four rows: it is read once, and each sum is added up in the same order as any other."""
-    b0, b1, b2, b3 = rows[places[0]], rows[places[1]], rows[places[2]], rows[places[3]]
+def _four_dots(asking: Matrix, asked: int, rows: Matrix, places: Rows, out: Matrix, line: int) -> None:
+    """Of one vector with four rows: it is read once, and each sum is added up in the same order as any other.
+
+    Whole matrices and places in them are passed: a view of a row costs more than the sum over it.
+    """
+    r0, r1, r2, r3 = places[0], places[1], places[2], places[3]
     s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for d in range(len(a)):
-        s0 += a[d] * b0[d]
-        s1 += a[d] * b1[d]
-        s2 += a[d] * b2[d]
-        s3 += a[d] * b3[d]
-    out[0], out[1], out[2], out[3] = s0, s1, s2, s3
+    for d in range(asking.shape[1]):
+        value = asking[asked, d]
+        s0 += value * rows[r0, d]
+        s1 += value * rows[r1, d]
+        s2 += value * rows[r2, d]
+        s3 += value * rows[r3, d]
+    out[line, 0], out[line, 1], out[line, 2], out[line, 3] = s0, s1, s2, s3
 
 
 @compiled
@@ -82,7 +86,7 @@ def _vector_scores(
 ) -> None:  # fmt: skip
     n_decays = len(decays)
     profile = np.empty((n_decays, sources.shape[1]), np.float32)
-    top = np.empty(TOP, np.float32)
+    top, value = np.empty((TOP, 4), np.float32), np.empty(4, np.float32)
     four = np.empty(4, np.int32)
     scores = np.empty((n_decays + history.shape[1], 4), np.float32)
     for request in range(len(offsets) - 1):
@@ -105,28 +109,30 @@ def _vector_scores(
             for i in range(4):  # the last row stands in where there are fewer than four
                 four[i] = max(rows[min(start + i, stop - 1)], 0)
             for k in range(n_decays):
-                _four_dots(profile[k], targets, four, scores[k])
+                _four_dots(profile, k, targets, four, scores, k)
             for slot in range(touched):
-                _four_dots(sources[history[request, slot]], targets, four, scores[n_decays + slot])
+                _four_dots(sources, history[request, slot], targets, four, scores, n_decays + slot)
+            top[:] = -2
+            for slot in range(touched):  # the highest of four candidates at a time, without a branch
+                for i in range(4):
+                    value[i] = scores[n_decays + slot, i]
+                for rank in range(TOP):
+                    for i in range(4):
+                        known, new = top[rank, i], value[i]
+                        top[rank, i] = known if known > new else new
+                        value[i] = new if known > new else known
             for i in range(min(4, stop - start)):
                 place = start + i
                 if rows[place] < 0:
                     continue
                 for k in range(n_decays + 1):  # the latest touch comes right after the decays
                     out[place, k] = scores[k, i]
-                top[:] = -2
-                for slot in range(touched):
-                    score = scores[n_decays + slot, i]
-                    rank = TOP
-                    while rank > 0 and score > top[rank - 1]:
-                        if rank < TOP:
-                            top[rank] = top[rank - 1]
-                        rank -= 1
-                    if rank < TOP:
-                        top[rank] = score
-                out[place, n_decays + 1] = top[0]
+                out[place, n_decays + 1] = top[0, i]
                 kept = min(touched, TOP)
-                out[place, n_decays + 2] = top[:kept].sum() / kept
+                total = np.float32(0)
+                for rank in range(kept):
+                    total += top[rank, i]
+                out[place, n_decays + 2] = total / np.float32(kept)
 
 
 @compiled
