@@ -86,7 +86,11 @@ def healthz() -> dict[str, str]:
 def readyz() -> dict[str, Any]:
     """A bundle is loaded and the state is there: feeds can be served."""
     recommender, _ = _parts()
-    return {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
+    body = {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
+    if recommender.ahead is not None:
+        ahead = recommender.ahead
+        body["ahead"] = {name: getattr(ahead, name) for name in ("waiting", "done", "dropped", "failed")}
+    return body
 
 
 @routes.after_app_request

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Matrix, Offsets, Rows
+from engine.types import Matrix, Offsets, Rows, Scores
 from models.metrics import order
+
+AT_ONCE = 65_536
+Scorer: TypeAlias = Callable[[Matrix], Scores]
+"""(N, F) rows to (N,) scores."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,6 +47,13 @@ class Groups:
     def features(self) -> Matrix:
         """(N, F), read into memory where it was not there."""
         return np.asarray(self.matrix[:], np.float32)
+
+
+def scored(groups: Groups, scorer: Scorer) -> Scores:
+    """(N,) scores of all rows, so many at a time that a matrix on disk stays there."""
+    starts = range(0, len(groups.labels), AT_ONCE)
+    parts = [scorer(np.asarray(groups.matrix[start : start + AT_ONCE], np.float32)) for start in starts]
+    return np.concatenate([np.empty(0, np.float32), *parts])
 
 
 def ranks(scores: NDArray[np.float64], offsets: Offsets) -> NDArray[np.int64]:

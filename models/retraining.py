@@ -22,9 +22,11 @@ from models.bootstrap import interval
 from models.dataset import Examples, from_rankings, from_recall, groups, read_states
 from models.drift import Sketch
 from models.gate import GateSettings, Verdict, judge
+from models.groups import scored
 from models.metrics import Values, evaluate, order
 from models.ranker import LambdaRanker
 from models.report import Row
+from models.second_phase import SecondPhase
 from models.sequences import Sequences
 from models.training import (
     Corpus,
@@ -68,6 +70,9 @@ class Incumbent:
     sketch: Sketch | None
     until: float
     """Unix seconds of the last event that it was trained on; NaN: not known."""
+    first: LambdaRanker | None = None
+    """The ranker of the first phase, where there are two."""
+    pairs: SecondPhase | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -198,11 +203,14 @@ def _by_recall(
 
 def _incumbent_scores(incumbent: Incumbent, log: Log, examples: Examples) -> Scores:
     """Its ranker's scores, or recall's order; items that it does not know come last, as it could not show them."""
-    batch = read_states(log, incumbent.builder.knowledge.catalogue, incumbent.builder.spec, examples)
     if incumbent.ranker is None:
+        batch = read_states(log, incumbent.builder.knowledge.catalogue, incumbent.builder.spec, examples)
         scores = np.nan_to_num(incumbent.builder.columns(batch)["recall_score"], nan=-np.inf)
     else:
-        scores = incumbent.ranker.score(incumbent.builder.matrix(batch))
+        made = groups(log, incumbent.builder, examples)
+        if incumbent.pairs is not None and incumbent.first is not None:
+            made = incumbent.pairs.live(made, incumbent.first)
+        scores = scored(made, incumbent.ranker.score)
     return np.where(examples.moments.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.protocols import PairScorer
 from engine.types import Scores
 from features.context import behind_best
-from models.groups import Groups, ranks
+from models.groups import Groups, ranks, scored
 from models.ranker import LambdaRanker, LambdaRankSettings
 
 COLUMNS = ("pair_score", "pair_behind")
@@ -54,21 +54,21 @@ class SecondPhase:
         first = fit(train)
         halves = [train[0::2], train[1::2]]
         judges = [fit(half) if half else first for half in halves]
-        orders = [judges[1 - number % 2].score(part.features()) for number, part in enumerate(train)]
-        orders.append(judges[0].score(validation.features()))
+        orders = [scored(part, judges[1 - number % 2].score) for number, part in enumerate(train)]
+        orders.append(scored(validation, judges[0].score))
         parts = [*train, validation]
         chosen = [self._chosen(part, order, settings.seed + number)
                   for number, (part, order) in enumerate(zip(parts, orders, strict=True))]  # fmt: skip
         total, done = int(sum(mask.sum() for mask in chosen)), 0
-        scored: list[Groups] = []
+        filled: list[Groups] = []
         for part, mask in zip(parts, chosen, strict=True):
-            scored.append(self._filled(part, mask, names, partial(_onward, step, done, total)))
+            filled.append(self._filled(part, mask, names, partial(_onward, step, done, total)))
             done += int(mask.sum())
-        return first, scored[:-1], scored[-1]
+        return first, filled[:-1], filled[-1]
 
     def live(self, groups: Groups, first: LambdaRanker) -> Groups:
         """As a live request without scores made ahead has it: the best of the first phase are scored."""
-        order = first.score(groups.features())
+        order = scored(groups, first.score)
         chosen = ranks(order.astype(np.float64), groups.offsets) < self.best
         return self._filled(groups, self._askable(groups, chosen), first.names, lambda _: None)
 
@@ -89,11 +89,10 @@ class SecondPhase:
             raise ValueError("these groups do not say which items they are of, so their pairs can't be scored")
         place = names.index(COLUMNS[0])
         matrix = groups.matrix
-        scores = np.array(groups.features()[:, place], np.float32)
-        if groups.served is None:
-            scores[:] = np.nan
-        else:
-            scores[~groups.served] = np.nan
+        scores = np.full(len(groups.labels), np.nan, np.float32)
+        if groups.served is not None:
+            kept = scored(groups, lambda rows: rows[:, place])
+            scores[groups.served] = kept[groups.served]
         owners = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
         asked = np.flatnonzero(chosen)
         for start in range(0, len(asked), AT_ONCE):

@@ -27,7 +27,7 @@ from features.late import TokenVectors
 from features.state import StateSpec
 from models import drift
 from models.dataset import from_rankings, from_recall
-from models.groups import Groups
+from models.groups import Groups, scored
 from models.items import ItemSettings, fit_items
 from models.labels import LabelSettings
 from models.ranker import LambdaRanker, LambdaRankSettings
@@ -117,7 +117,7 @@ class Trained:
         """(N,) scores of groups as a live request has them: pairs of the first phase's best are scored first."""
         if self.pairs is not None and self.first is not None:
             groups = self.pairs.live(groups, self.first)
-        return self.ranker.score(groups.features())
+        return scored(groups, self.ranker.score)
 
 
 def learns_from_rankings(log: Log, settings: Settings) -> bool:
@@ -158,12 +158,12 @@ class Prepared:
         if self.pairs is None:
             return None, self
 
-        def scored(done: int, total: int) -> None:
+        def told(done: int, total: int) -> None:
             progress("pairs scored by the cross-encoder", done, total)
 
         names, fingerprint = self.builder.names, self.builder.fingerprint
         first, train, held_out = self.pairs.train(
-            self.train, self.validation, names, fingerprint, self.ranker, scored
+            self.train, self.validation, names, fingerprint, self.ranker, told
         )  # fmt: skip
         return first, replace(self, train=train, validation=held_out, pairs=None)
 

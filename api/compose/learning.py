@@ -25,6 +25,7 @@ from models import bundle, registry, retraining
 from models.drift import Sketch
 from models.ranker import LambdaRanker
 from models.retraining import Incumbent, Outcome
+from models.second_phase import SecondPhase
 from models.sequences import Sequences
 from models.shards import Store
 from models.text.pair_model import PairModel
@@ -165,9 +166,11 @@ def retrain(
     if home.current.exists():
         opened = registry.load_current(home.bundles, warn)
         until = opened.manifest.get("window", {}).get("last")
+        model = bundle.pair_model_of(opened, config.cross_encoder.threads)
         incumbent = Incumbent(
             opened.name, opened.builder, opened.ranker, bundle.read_sketch(opened.folder),
-            float("nan") if until is None else float(until),
+            float("nan") if until is None else float(until), opened.first,
+            None if model is None else SecondPhase(model, config.cross_encoder.best, 0.0),
         )  # fmt: skip
     outcome = retraining.retrain(
         made.corpus, made.log, incumbent, config.settings, config.retrain, progress, warm_start
