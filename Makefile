@@ -30,8 +30,8 @@ demo: $(INSTALLED) ## the main job on real data: load MovieLens-100K, index, com
 	$(BIN)/feedrank --home $(DEMO) recommend --user 1
 	@echo "report: $(DEMO)/report.json   picture: $(DEMO)/comparison.png   next: make serve"
 
-test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## run the tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED) ## ruff: rules and formatting
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.bars import PROJECT
 
-NAMES = ("quality", "replay")
+NAMES = ("quality", "replay", "relevance")
 
 if __name__ == "__main__":
     for name in NAMES:

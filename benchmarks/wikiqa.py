@@ -78,10 +78,11 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     """A cross-encoder from packaged MiniLM: first on both sets, then on WikiQA alone; chosen on its dev questions."""
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     dev = wikiqa("dev")
-    first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=True, minutes=0)
-    both_sets = both(wikiqa("train"), medquad(MEDICAL))
-    finetune("cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
-    then = settings_for("cross-encoder", epochs=3, max_tokens=64, bfloat16=True, learning_rate=5e-5)
+    first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=True)
+    if not (folder / "first" / "feedrank.json").exists():
+        both_sets = both(wikiqa("train"), medquad(MEDICAL))
+        finetune("cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
+    then = settings_for("cross-encoder", epochs=2, max_tokens=64, bfloat16=True, learning_rate=5e-5)
     base = (str(folder / "first"),)
     return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)
 
