@@ -57,7 +57,8 @@ _PACE = _options(
                       " be able to go on with a run that was broken off."),
     click.option("--epochs", type=click.IntRange(min=1), default=None, help="Passes over the groups."),
     click.option("--batch-size", type=click.IntRange(min=1), default=None, help="Queries a step."),
-    click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=None),
+    click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=None,
+                 help="The highest; it rises to it, and falls to nothing."),
     click.option("--max-tokens", type=click.IntRange(min=0), default=None, help="Tokens read of a text; 0: all."),
     click.option("--patience", type=click.IntRange(min=1), default=None,
                  help="Evaluations without a better value before training stops."),
@@ -65,7 +66,7 @@ _PACE = _options(
     click.option("--validation-share", type=click.FloatRange(0, 1, True, True), default=None,
                  help="Share of the queries that is held out."),
     click.option("--bfloat16", is_flag=True, default=None, help="Half the bytes; for GPUs and processors that can."),
-    click.option("--seed", type=int, default=None),
+    click.option("--seed", type=int, default=None, help="The same seed, data and settings give the same model."),
     click.option("--minutes", type=click.FloatRange(min=0), default=None,
                  help="End after this long with what is best so far; the same command goes on."),
 )  # fmt: skip
