@@ -81,7 +81,9 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=True)
     if not (folder / "first" / "feedrank.json").exists():
         both_sets = both(wikiqa("train"), medquad(MEDICAL))
-        finetune("cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
+        finetune(
+            "cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev
+        )
     then = settings_for("cross-encoder", epochs=2, max_tokens=64, bfloat16=True, learning_rate=5e-5)
     base = (str(folder / "first"),)
     return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)

@@ -13,6 +13,7 @@ from api.cli.screen import Show, command_errors, console, stamp, steps, texts
 from api.config import Config
 from api.home import Home
 from models.finetune.finetuning import KINDS, LOSSES
+from models.text.weights import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
     from models.finetune.finetuning import Learnt
@@ -108,7 +109,7 @@ def finetune(
             columns = {"query": query_column, "text": text_column, "label": label_column}
             groups, trained_on = _groups(home, config, path, columns, mine, most, settings.seed, show)
             learnt = finetuning.finetune(
-                kind, groups, out, settings, base or (config.embedder.model,),
+                kind, groups, out, settings, base or (_usual_base(config),),
                 revision if base else config.embedder.revision, trained_on, show,
             )  # fmt: skip
     _print(kind, learnt)
@@ -199,3 +200,8 @@ def _print(kind: str, learnt: Learnt) -> None:
         click.echo("time was up before the end: the same command, with the same --out, goes on")
     folder = learnt.folder.resolve()
     click.echo(f'written to {folder}; use it with\n\n[{CONFIG_KEYS[kind]}]\nmodel = "{folder}"')
+
+
+def _usual_base(config: Config) -> str:
+    """What the embedder is, or the default where there is none."""
+    return DEFAULT_EMBEDDER if config.embedder.model == "none" else config.embedder.model
