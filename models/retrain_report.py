@@ -105,7 +105,7 @@ def _segments(segments: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _importance(importance: Mapping[str, float]) -> str:
-    best = sorted(importance.items(), key=lambda pair: -pair[1])[:MOST_FEATURES]
+    best = sorted((pair for pair in importance.items() if pair[1] > 0), key=lambda pair: -pair[1])[:MOST_FEATURES]
     widest = max((share for _, share in best), default=0) or 1
     lines = [
         [name, f"{share:.1%}", _Html(f'<span class="bar" style="width:{160 * share / widest:.0f}px"></span>')]
@@ -171,7 +171,7 @@ def _curve(title: str, across: str, up: str, points: Sequence[tuple[int, float]]
 
 
 def _list(lines: Any) -> str:
-    return "".join(f"<p>{escape(line[:1].upper() + line[1:])}.</p>" for line in lines)
+    return "".join(f"<p>{escape(line)}.</p>" for line in lines)
 
 
 def _groups(groups: Mapping[str, int]) -> str:
