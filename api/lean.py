@@ -19,7 +19,7 @@ def import_lightgbm() -> None:
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # how Python marks a module that can't be imported
     try:
-        import lightgbm  # noqa: F401
+        import lightgbm  # noqa: F401  # for what importing it does
     finally:
         for name in hidden:
             del sys.modules[name]

@@ -23,7 +23,6 @@ from benchmarks.bars import DATA, PROJECT, Bar, console, measure
 from engine.indexes import AnnoyIndex, ExactIndex
 from engine.space import unit_rows
 
-BAR_TESTS = "tests/test_signals.py"
 PEOPLE = 50
 CLICKS_S = 20
 """Seconds in which each of the people clicks once."""

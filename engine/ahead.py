@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 
 class Ahead:
@@ -62,5 +65,6 @@ class Ahead:
                 self._work(user)
             except Exception:  # whatever it is, the next person's feed is not worse for it
                 self.failed += 1
+                _log.exception("work ahead of a request failed; it goes on with the next person")
             else:
                 self.done += 1

@@ -14,6 +14,9 @@ import numpy as np
 from engine.protocols import Featurizer, PairScorer, Ranker, ScoreCache
 from engine.types import Batch, Matrix, Request, Rows
 
+TITLES = 3
+"""Latest titles that stand in for a query."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rescoring:
@@ -52,10 +55,6 @@ class Rescoring:
         if len(missing):
             self.cache.add(text, missing, self.scorer.score([text] * len(missing), missing))
         return len(missing)
-
-
-TITLES = 3
-"""Latest titles that stand in for a query."""
 
 
 def request_text(query: str, history: Rows, titles: Sequence[str], most: int = TITLES) -> str:

@@ -35,7 +35,6 @@ SIGNALS: dict[str, tuple[str, ...]] = {
 }
 """Signal group -> how the names of its features begin; all others are behaviour."""
 BEHAVIOUR = "behaviour"
-METRICS = ("ndcg@10", "auc", "mrr")
 
 
 @dataclass(frozen=True, slots=True)

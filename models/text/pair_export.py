@@ -27,7 +27,7 @@ class PairSettings:
     """Tokens of a request's text that are read."""
     item_tokens: int = 32
     int8: bool = True
-    """Weights in int8: two to three times faster on a CPU, scores differ in the second decimal."""
+    """Weights in int8: about twice as fast on a CPU, and scores differ a little."""
     best: int = 30
     """Candidates of a live request that are scored where no cache knows them: those that the first phase puts first."""
     ready_share: float = 0.5
