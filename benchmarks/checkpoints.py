@@ -67,6 +67,54 @@ def colbert(folder: Path) -> Path:
     return folder
 
 
+def pylate(folder: Path, named: bool = True) -> Path:
+    """A checkpoint in PyLate's format, as `lightonai/GTE-ModernColBERT-v1` is saved: a Dense of PyLate's own class.
+
+    named: whether it says that it is a ColBERT, as those do that were saved by later versions.
+    """
+    import torch
+    from safetensors.torch import save_file
+    from transformers import BertModel
+
+    tokenizer = _wordpieces()
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    _seeded()
+    model = BertModel(_config())
+    model.resize_token_embeddings(len(tokenizer))
+    _save(folder, model, tokenizer)
+    dense = folder / "1_Dense"
+    dense.mkdir()
+    save_file({"linear.weight": torch.randn(16, WIDTH)}, dense / "model.safetensors", metadata={"format": "pt"})
+    activation = "torch.nn.modules.linear.Identity"
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Dense", "type": "pylate.models.Dense.Dense"},
+    ]
+    told = {
+        "prompts": {}, "default_prompt_name": None, "similarity_fn_name": "MaxSim", "query_prefix": "[Q] ",
+        "document_prefix": "[D] ", "query_length": 12, "document_length": 24, "attend_to_expansion_tokens": False,
+        "skiplist_words": [".", ",", "!", "?"], "do_query_expansion": True,
+    }  # fmt: skip
+    for path, value in {
+        dense / "config.json": {
+            "in_features": WIDTH, "out_features": 16, "bias": False, "activation_function": activation,
+        },
+        folder / "modules.json": modules,
+        folder / "sentence_bert_config.json": {"max_seq_length": 23, "do_lower_case": False},
+        folder / "config_sentence_transformers.json": told | ({"model_type": "ColBERT"} if named else {}),
+    }.items():  # fmt: skip
+        path.write_text(json.dumps(value))
+    return folder
+
+
+def multi_vector(folder: Path) -> Path:
+    """A checkpoint as sentence-transformers saves a MultiVectorEncoder of its own."""
+    from sentence_transformers import MultiVectorEncoder
+
+    MultiVectorEncoder(str(colbert(folder / "from")), device="cpu").save_pretrained(str(folder / "to"))
+    return folder / "to"
+
+
 def cross_encoder(folder: Path) -> Path:
     """A BertForSequenceClassification with one output, as `cross-encoder/ms-marco-MiniLM-L6-v2` is saved."""
     from transformers import BertForSequenceClassification

@@ -92,7 +92,7 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
 def student(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     """A student of the teacher in the same folder."""
     groups = both(wikiqa("train"), medquad(2_200))
-    settings = DistillSettings(epochs=5, learning_rate=1e-3, bfloat16=True)
+    settings = DistillSettings(epochs=5, batch_size=4, learning_rate=1e-3, bfloat16=True)
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
 

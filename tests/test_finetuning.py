@@ -246,6 +246,29 @@ def test_a_student_learns_from_its_teacher(teacher: Learnt, groups: PairGroups, 
         distill(str(teacher.folder), groups, tmp_path / "other", DistillSettings(Shape(3, 16, 2, 32)))
 
 
+def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_again(
+    teacher: Learnt, groups: PairGroups, tmp_path: Path
+) -> None:
+    shape = Shape(2, 16, 2, 32)
+    settings = DistillSettings(shape, epochs=3, learning_rate=4e-3, max_tokens=32)
+    whole = distill(str(teacher.folder), groups, tmp_path / "whole", settings)
+    out, said = tmp_path / "broken", list[str]()
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what.startswith("student") and done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(str(teacher.folder), groups, out, settings, progress=interrupt)
+    distill(str(teacher.folder), groups, out, settings, progress=lambda *one: said.append(one[0]))
+    assert "reading by the teacher" not in said
+    assert weights(out) == weights(whole.folder)
+    assert not unfinished(out)
+    plain = DistillSettings(shape, epochs=3, learning_rate=4e-3, max_tokens=32, states=0.0)
+    other = distill(str(teacher.folder), groups, tmp_path / "plain", plain)
+    assert weights(other.folder) != weights(whole.folder)
+
+
 def test_only_a_cross_encoder_can_teach(base: Path, groups: PairGroups, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="feedrank finetune cross-encoder"):
         distill(str(base), groups, tmp_path / "small")
@@ -292,6 +315,28 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60)
     assert f'[late_interaction]\nmodel = "{out}"' in said
     assert model_folder.read(out)["trained_on"]["journal"]["rankings"] == 800
+
+
+def test_the_command_makes_a_student(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
+    from api.cli.finetune import distill as command
+
+    file, out = tmp_path / "pairs.jsonl", tmp_path / "small"
+    rows = [
+        {"query": groups.queries[place], "text": text, "label": label}
+        for place in range(40)
+        for text, label in groups.group(place).items()
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = ("--pairs", file, "--out", out, "--layers", 1, "--width", 16, "--heads", 2, "--neurons", 32, "--epochs", 1)
+    given = list(map(str, (teacher.folder, *told)))
+    result = CliRunner().invoke(command, given, obj=(Home(tmp_path), Config()))
+    assert result.exit_code == 0, result.output
+    assert "mrr of the teacher" in result.stdout
+    assert f'[cross_encoder]\nmodel = "{out}"' in result.stdout
+    assert model_folder.read(out)["settings"]["shape"] == {"layers": 1, "width": 16, "heads": 2, "neurons": 32}
+    again = CliRunner().invoke(command, given, obj=(Home(tmp_path), Config()))
+    assert again.exit_code == 1
+    assert "choose another with --out or remove it" in again.stderr
 
 
 def test_missing_libraries_and_settings_are_named(

@@ -144,6 +144,49 @@ def test_stanfords_colbert_scores_as_the_library_does(made: dict[str, Any], tmp_
     np.testing.assert_array_equal(again.codes, tokens.codes)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_pylates_colbert_scores_as_pylate_has_it(named: bool, tmp_path: Path) -> None:
+    """By transformers alone: a token for the side after [CLS], masks up to the query's length, no punctuation."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = checkpoints.pylate(tmp_path / "pylate", named)
+    assert is_colbert(folder)
+    tokenizer, model = AutoTokenizer.from_pretrained(str(folder)), AutoModel.from_pretrained(str(folder)).eval()
+    dense = load_file(folder / "1_Dense" / "model.safetensors")["linear.weight"].numpy()
+
+    def vectors(text: str, side: str, length: int, skipped: str) -> Any:
+        start, *rest = tokenizer(text)["input_ids"]
+        ids = [start, tokenizer.convert_tokens_to_ids(side), *rest]
+        padded = ids + [tokenizer.mask_token_id] * (length - len(ids))
+        attended = torch.tensor([[1] * len(ids) + [0] * (len(padded) - len(ids))])
+        with torch.inference_mode():
+            states = model(torch.tensor([padded]), attention_mask=attended).last_hidden_state[0].numpy()
+        kept = ~np.isin(padded, tokenizer.convert_tokens_to_ids(list(skipped)))
+        return unit_rows(states[kept] @ dense.T)
+
+    encoder = TokenEncoder(LateSettings(str(folder), precision="float32", item_tokens=0))
+    tokens = encoder.items(TEXTS)
+    documents = [vectors(text, "[D] ", 0, ".,!?") for text in TEXTS]
+    for query in QUERIES:
+        asking = vectors(query, "[Q] ", 12, "")
+        found = tokens.scores(tokens.asking(encoder.query(query)), np.arange(len(TEXTS), dtype=np.int32))
+        np.testing.assert_allclose(found, [maxsim(asking, one) for one in documents], atol=CLOSE)
+
+
+def test_the_librarys_own_format_is_known(tmp_path: Path) -> None:
+    from sentence_transformers import MultiVectorEncoder
+
+    folder = checkpoints.multi_vector(tmp_path)
+    assert is_colbert(folder)
+    tokens = TokenEncoder(LateSettings(str(folder), precision="float32", item_tokens=0)).items(TEXTS)
+    direct = MultiVectorEncoder(str(folder)).encode_document(TEXTS)
+    for place, one in enumerate(direct):
+        own = tokens.codes[tokens.offsets[place] : tokens.offsets[place + 1]]
+        np.testing.assert_allclose(own, np.asarray(one), atol=CLOSE)
+
+
 def test_another_models_token_vectors(made: dict[str, Any]) -> None:
     states, mask = hidden(made["bert"], TEXTS)
     tokens = TokenEncoder(LateSettings(str(made["bert"]), precision="float32", item_tokens=3)).items(TEXTS)

@@ -133,8 +133,9 @@ def distill(
 ) -> None:  # fmt: skip
     """Train a small cross-encoder to score as the TEACHER does, a cross-encoder's folder or name.
 
-    It begins as a projection of the teacher, and learns from the teacher's scores; the labels of the pairs only say how
-    well it orders the held-out queries.
+    It begins as a projection of the teacher, and learns from the teacher's scores and hidden states and, a little, from
+    the labels of the pairs. The teacher reads all of them once; what it made of them is kept beside the checkpoints
+    until training is over.
     """
     from models.finetune import distillation, finetuning, model_folder
 

@@ -9,25 +9,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from engine.types import Scores
-from models.files import written_aside
 from models.finetune import model_folder, pair_draws
 from models.finetune.finetuning import Learnt, check_least, check_libraries, check_pace
 from models.finetune.pairs import PairGroups, with_hard_negatives
 from models.finetune.score_loss import Weights, with_scores
 from models.text.weights import find_weights
 from models.training import Progress
-
-SAMPLE = 1_024
-"""Pairs whose hidden states say which directions are kept."""
-CHUNK = 2_048
-"""Pairs that the teacher scores between two words of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +55,12 @@ class DistillSettings:
     """Texts beside those that answer which a step sees of a query."""
     further: int = 8
     """Texts of other queries that each training query is given besides, half of them by BM25."""
-    loss: Weights = field(default_factory=lambda: Weights(squares=1.0, divergence=1.0, answers=0.3, sharpness=1.5))
-    """What counts: by default also a little what the labels say, where the teacher may be wrong."""
+    loss: Weights = field(default_factory=lambda: Weights(squares=1.0, divergence=1.0, answers=0.3))
+    """What counts: by default also a little what the labels say, where the teacher may be wrong. The softmaxes of the
+    divergence are those of scores on the teacher's own scale."""
     states: float = 1.0
-    """Weight of the hidden states' distance from the teacher's at the beginning; nothing from the middle on. The
-    teacher must read every batch for it; 0 is quicker."""
+    """Weight of the hidden states' distance from the teacher's at the beginning; a tenth of it at the end. They are
+    kept on disk until training is over: about 1 KB a token with the usual shape. 0: neither kept nor used."""
     max_tokens: int = 64
     """Of both texts together; 0: as many as the teacher reads."""
     patience: int = 4
@@ -120,21 +111,22 @@ def distill(
     if settings.further:
         train = with_hard_negatives(train, settings.further, settings.seed)
     progress("loading the teacher", 0, 0)
-    from models.finetune import student_course, text_training  # the first reads the settings above
+    from models.finetune import student_course, teacher_reading, text_kinds, text_training  # they import torch
 
     text_training.quiet()
     text_training.seeded(settings.seed)
     large = student_course.load_teacher(folder, settings)
-    taught, wanted = (
-        _scored(work / f"{name}.npz", large, part, progress)
-        for name, part in (("training", train), ("validation", validation))
+    reading = teacher_reading.read(
+        large, train, settings.shape, work / "teacher", settings.states > 0, settings.bfloat16, settings.seed, progress
     )
-    mean, spread = float(taught.mean()), float(taught.std()) or 1.0
+    progress("the teacher's order of the validation groups", 0, 0)
+    wanted = text_kinds.score_pairs(large, validation)
+    mean, spread = float(reading.scores.mean()), float(reading.scores.std()) or 1.0
     columns = pair_draws.lists(train, settings.candidates, settings.epochs, settings.seed)
-    columns = with_scores(columns, train, ((taught - mean) / spread).tolist())
+    columns = with_scores(columns, train, ((reading.scores - mean) / spread).tolist())
     text_training.seeded(settings.seed)
-    small, directions = student_course.begin(large, train, settings, mean, spread)
-    course = student_course.course(small, large, directions, columns, validation, wanted, settings)
+    small = student_course.begin(large, reading.directions, settings, mean, spread)
+    course = student_course.course(small, reading, train, columns, validation, wanted, settings, spread)
     passed = text_training.train(course, settings, work, "student", progress)
     student_course.unscale(small, mean, spread)
     card = {
@@ -154,25 +146,3 @@ def distill(
     if passed.finished:
         shutil.rmtree(work, ignore_errors=True)
     return Learnt(out, card)
-
-
-def _scored(path: Path, teacher: Any, groups: PairGroups, progress: Progress) -> Scores:
-    """(N,) the teacher's scores, kept beside the checkpoints so that an interrupted run need not make them again."""
-    from models.finetune.text_kinds import score_pairs
-
-    if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            kept: Scores = stored["scores"]
-        return kept
-    parts: list[Scores] = []
-    owner = groups.owner
-    bounds = np.unique(np.concatenate([np.arange(0, len(groups.texts), CHUNK), [len(groups.texts)]])).tolist()
-    for start, stop in pairwise(bounds):
-        queries = tuple(groups.queries[place] for place in owner[start:stop].tolist())
-        one_each = PairGroups(queries, groups.texts[start:stop], groups.labels[start:stop], np.arange(stop - start + 1))
-        parts.append(score_pairs(teacher, one_each))
-        progress(f"teacher's scores: {path.stem}", stop, len(groups.texts))
-    scores = np.concatenate(parts)
-    with written_aside(path) as aside:
-        np.savez(aside, scores=scores)
-    return scores

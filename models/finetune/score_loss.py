@@ -30,6 +30,10 @@ class Weights:
     """What scores are multiplied by before the softmaxes of the divergence."""
 
 
+TOGETHER = 32
+"""Pairs of about the same length that are read at a time, so that little is padded."""
+
+
 class ScoreLoss(nn.Module):
     """The parts, weighted.
 
@@ -48,14 +52,21 @@ class ScoreLoss(nn.Module):
         """inputs: queries, and the texts of each; labels: the texts' wanted scores, and then their labels."""
         queries, lists = inputs
         pairs = [(query, text) for query, texts in zip(queries, lists, strict=True) for text in texts]
-        features = self.model.preprocess(pairs, prompt=prompt, task=task)
-        device = self.model.device
-        features = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in features.items()}
-        scores, beside = self.read(features)
-        return beside + self.of_scores(scores, labels)
+        by_length = sorted(range(len(pairs)), key=lambda place: len(pairs[place][0]) + len(pairs[place][1]))
+        parts: list[Tensor] = []
+        beside: Tensor | float = 0.0
+        for first in range(0, len(pairs), TOGETHER):
+            some = [pairs[place] for place in by_length[first : first + TOGETHER]]
+            features = self.model.preprocess(some, prompt=prompt, task=task)
+            device = self.model.device
+            features = {name: one.to(device) if isinstance(one, Tensor) else one for name, one in features.items()}
+            scores, lost = self.read(features, some)
+            parts.append(scores)
+            beside = beside + lost * (len(some) / len(pairs))
+        return beside + self.of_scores(torch.cat(parts)[torch.tensor(by_length).argsort()], labels)
 
-    def read(self, features: dict[str, Any]) -> tuple[Tensor, Tensor | float]:
-        """The scores of the pairs, and what else is lost by reading them so."""
+    def read(self, features: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor | float]:
+        """The scores of some pairs, and what else is lost by reading them so."""
         return self.model(features)["scores"].view(-1).float(), 0.0
 
     def of_scores(self, scores: Tensor, labels: list[Tensor]) -> Tensor:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from models.finetune.distillation import Shape
 
-BATCH = 64
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""What both read of a batch."""
 _E = "bert.embeddings."
 
 
@@ -70,6 +71,15 @@ def principal_directions(teacher: Any, batches: Sequence[dict[str, Tensor]], wid
     turned, _ = torch.linalg.qr(random)
     turned[:, 0] = width**-0.5
     found: Tensor = (torch.cat([mean, directions], dim=1) @ turned.T).float()
+    return found
+
+
+def from_teacher(directions: Tensor) -> Tensor:
+    """(hidden, width) what turns the teacher's hidden states to those that the student is to have.
+
+    Both are normalised to a length that grows with the root of how many numbers there are.
+    """
+    found: Tensor = directions * (directions.shape[1] / directions.shape[0]) ** 0.5
     return found
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +17,52 @@ from transformers import TrainerCallback
 
 from engine.types import Scores
 from models.finetune import student
-from models.finetune.distillation import SAMPLE, DistillSettings
+from models.finetune.distillation import DistillSettings
 from models.finetune.pair_draws import Columns
 from models.finetune.pairs import PairGroups
 from models.finetune.score_loss import ScoreLoss, Weights
+from models.finetune.student import INPUTS
+from models.finetune.teacher_reading import Reading
 from models.finetune.text_kinds import has_head, score_pairs, shortened
 from models.finetune.text_training import Course, mean_reciprocal_rank
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-UNTIL = 0.5
-"""Share of the training for which hidden states count."""
+LEFT = 0.1
+"""What is left at the end of the weight that hidden states have at the beginning."""
 AGREEMENT = "agreement"
 """Mean Spearman correlation of a student's scores with the teacher's within a group."""
 
 
 class StateLoss(ScoreLoss):
-    """The loss of the scores, and for a while also how far the hidden states are from the teacher's.
+    """The loss of the scores, and how far the hidden states are from those that the teacher had of the same pairs.
 
-    The teacher's states are seen through the directions that the student has; the weight falls to nothing by UNTIL, and
-    from then on the teacher is not asked (Sun et al., Patient Knowledge Distillation, 2019).
+    The teacher's states are seen through the directions that the student has (Sun et al., Patient Knowledge
+    Distillation, 2019); their weight falls from step to step.
     """
 
-    def __init__(self, model: Any, weights: Weights, teacher: Any, directions: Tensor, states: float) -> None:
+    def __init__(
+        self, model: Any, weights: Weights, reading: Reading, places: Mapping[tuple[str, str], int], states: float,
+        seed: int,
+    ) -> None:  # fmt: skip
         super().__init__(model, weights)
-        self._teacher = (teacher,)  # in a tuple, so that it is no part of what is trained
-        self._directions = directions
+        self._reading = reading
+        self._places = places
         self._states = states
+        self._spread = torch.from_numpy(reading.spread(seed)) if states else torch.empty(0)
         self.done = 0.0
         """Share of the training that is over."""
 
-    def read(self, features: dict[str, Any]) -> tuple[Tensor, Tensor | float]:
-        """The scores, and the mean squared distance of the states in units of the teacher's variance."""
-        weight = self._states * (1 - self.done / UNTIL)
-        if weight <= 0:
-            return super().read(features)
-        large, small = self._teacher[0], self.model[0].model
+    def read(self, features: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor | float]:
+        """The scores, and the mean squared distance of the states in units of their spread."""
+        if not self._states:
+            return super().read(features, pairs)
+        small = self.model[0].model
         inputs = {name: features[name] for name in INPUTS if name in features}
         found = small(**inputs, output_hidden_states=True)
-        with torch.no_grad():
-            states = large.bert(**inputs, output_hidden_states=True).hidden_states
         kept = inputs["attention_mask"].bool()
-        u = self._directions.to(kept.device) * (self._directions.shape[1] / self._directions.shape[0]) ** 0.5
-        picked = student.picked(large.config.num_hidden_layers, small.config.num_hidden_layers)
-        apart: Tensor | float = 0.0
-        for layer, place in enumerate(picked):
-            wanted = states[place + 1][kept] @ u
-            missed = (found.hidden_states[layer + 1][kept] - wanted).square().mean() / wanted.var().clamp(min=1e-6)
-            apart = apart + missed / len(picked)
-        return found.logits.view(-1).float(), weight * apart
+        own = torch.cat([state[kept].float() for state in found.hidden_states[1:]], dim=1)
+        wanted = self._reading.of([self._places[pair] for pair in pairs]).to(own.device)
+        apart = ((own - wanted) / self._spread.to(own.device)).square().mean()
+        return found.logits.view(-1).float(), self._states * (1 - (1 - LEFT) * self.done) * apart
 
 
 class Clock(TrainerCallback):
@@ -85,23 +85,9 @@ def load_teacher(folder: Path, settings: DistillSettings) -> Any:
     return shortened(teacher, settings.max_tokens)
 
 
-def begin(
-    teacher: Any, groups: PairGroups, settings: DistillSettings, mean: float, spread: float
-) -> tuple[Any, Tensor]:
-    """The student as it is before training, and the directions it has of its teacher's.
-
-    Its scores are the teacher's, less their mean and over their spread.
-    """
-    places = np.random.default_rng(settings.seed).permutation(len(groups.texts))[:SAMPLE].tolist()
-    owner = groups.owner
-    pairs = [(groups.queries[owner[place]], groups.texts[place]) for place in places]
-    large = teacher[0].model
-    batches = []
-    for start in range(0, len(pairs), student.BATCH):
-        read = teacher.preprocess(pairs[start : start + student.BATCH])
-        batches.append({name: read[name].to(large.device) for name in INPUTS if name in read})
-    directions = student.principal_directions(large, batches, settings.shape.width, settings.seed)
-    small = student.make(large, settings.shape, directions, settings.max_tokens)
+def begin(teacher: Any, directions: Tensor, settings: DistillSettings, mean: float, spread: float) -> Any:
+    """The student as it is before training; its scores are the teacher's, less their mean and over their spread."""
+    small = student.make(teacher[0].model, settings.shape, directions, settings.max_tokens)
     with torch.no_grad():
         small.classifier.bias.sub_(mean).div_(spread)
         small.classifier.weight.div_(spread)
@@ -109,7 +95,8 @@ def begin(
         small.save_pretrained(folder)
         teacher.tokenizer.save_pretrained(folder)
         made = CrossEncoder(folder, num_labels=1, activation_fn=nn.Identity())
-    return shortened(made, settings.max_tokens), directions
+    made[0].model.get_input_embeddings().requires_grad_(False)  # they are the teacher's, and there are few texts
+    return shortened(made, settings.max_tokens)
 
 
 def unscale(model: Any, mean: float, spread: float) -> None:
@@ -121,17 +108,23 @@ def unscale(model: Any, mean: float, spread: float) -> None:
 
 
 def course(
-    model: Any, teacher: Any, directions: Tensor, columns: Columns, validation: PairGroups, wanted: Scores,
-    settings: DistillSettings,
+    model: Any, reading: Reading, train: PairGroups, columns: Columns, validation: PairGroups, wanted: Scores,
+    settings: DistillSettings, sharpness: float,
 ) -> Course:  # fmt: skip
-    """All that a run of training is given; wanted: the teacher's scores of the validation groups."""
+    """All that a run of training is given.
+
+    reading: what the teacher made of the training groups; wanted: its scores of the validation groups; sharpness: what
+    the softmaxes of the divergence multiply standardised scores by.
+    """
 
     def measure(now: Any) -> dict[str, float]:
         scores = score_pairs(now, validation)
         return {**measured(scores, validation), AGREEMENT: agreement(scores, wanted, validation)}
 
-    teacher.eval()
-    loss = StateLoss(model, settings.loss, teacher[0].model, directions, settings.states)
+    owner = train.owner.tolist()
+    places = {(train.queries[group], text): n for n, (group, text) in enumerate(zip(owner, train.texts, strict=True))}
+    weights = replace(settings.loss, sharpness=settings.loss.sharpness * sharpness)
+    loss = StateLoss(model, weights, reading, places, settings.states, settings.seed)
     return Course(
         model, CrossEncoderTrainer, CrossEncoderTrainingArguments, columns, loss, measure, callbacks=(Clock(loss),)
     )

@@ -135,8 +135,9 @@ class TokenEncoder:
 
 def is_colbert(folder: Path) -> bool:
     """Whether a model folder holds a late-interaction checkpoint, in any of the three formats."""
-    kind = settings_of(folder).get("model_type")
-    return architecture(folder) == "HF_ColBERT" or kind in ("ColBERT", "MultiVectorEncoder")
+    told = settings_of(folder)
+    named = told.get("model_type") in ("ColBERT", "MultiVectorEncoder")
+    return named or "query_prefix" in told or architecture(folder) == "HF_ColBERT"  # PyLate was slow to name itself
 
 
 def _plain(vectors: Vectors) -> Matrix:
