@@ -367,7 +367,20 @@ def _ranking(work: Path, models: Path) -> list[Bar]:
         Bar("MIND sample with all signals: nDCG@10", rows["ndcg@10"], "", 0.41, "higher"),
         Bar("MovieLens-100K with all signals, last item out: recall@100", films["recall@100"], "", 0.60, "higher"),
         Bar("MovieLens-100K with all signals, last item out: nDCG@10", films["ndcg@10"], "", 0.11, "higher"),
+        _no_worse("MIND sample, AUC", mind / "report.json"),
+        _no_worse("MovieLens-100K, nDCG@10", home / "report.json"),
     ]
+
+
+def _no_worse(what: str, path: Path) -> Bar:
+    """What both optional neural signals add: no worse where 0 is not above the interval of the paired difference."""
+    costs = json.loads(path.read_text())["costs"]
+    ablation = next(value for name, value in costs.items() if name.endswith("ablation"))
+    one = next(row for row in ablation["rows"] if row["signal"] == "late interaction and cross-encoder")
+    interval = f"{one['adds']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
+    return Bar(
+        f"{what}: late interaction and cross-encoder add {interval}; its upper end", one["high"], "", 0, "higher"
+    )
 
 
 def _rows(path: Path) -> dict[str, float]:

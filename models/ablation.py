@@ -35,6 +35,8 @@ SIGNALS: dict[str, tuple[str, ...]] = {
 }
 """Signal group -> how the names of its features begin; all others are behaviour."""
 BEHAVIOUR = "behaviour"
+TOGETHER = ("late interaction", "cross-encoder")
+"""Signals that are also left out at once: all that is optional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +98,18 @@ def ablate(
 
 
 def columns_of(names: tuple[str, ...]) -> dict[str, list[int]]:
-    """Signal group -> the columns that are its own, standings included; without those that have none."""
+    """Signal group -> the columns that are its own, standings included; without those that have none.
+
+    Of the optional ones, where there is more than one, also all at once.
+    """
     found: dict[str, list[int]] = {signal: [] for signal in (*SIGNALS, BEHAVIOUR)}
     for place, name in enumerate(names):
         signal = next((one for one, begins in SIGNALS.items() if name.startswith(begins)), BEHAVIOUR)
         found[signal].append(place)
-    return {signal: columns for signal, columns in found.items() if columns}
+    found = {signal: columns for signal, columns in found.items() if columns}
+    if all(signal in found for signal in TOGETHER):
+        found[" and ".join(TOGETHER)] = [place for signal in TOGETHER for place in found[signal]]
+    return found
 
 
 def _compared(
