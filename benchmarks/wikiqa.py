@@ -30,10 +30,10 @@ MEDICAL = 1_600
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\s+-\s+(?=[A-Z])")
 
 
-def wikiqa(split: str, judged: bool = True) -> PairGroups:
-    """The questions of a split: those that have answers and other sentences, or all."""
+def wikiqa(split: str) -> PairGroups:
+    """The questions of a split that have answers and other sentences."""
     groups = pairs_file.read(DATA / "wikiqa" / f"WikiQA.{split}.tsv.gz", COLUMNS)
-    return groups.only(groups.judged) if judged else groups
+    return groups.only(groups.judged)
 
 
 def medquad(count: int, seed: int = 0) -> PairGroups:
@@ -90,12 +90,9 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
 
 
 def student(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
-    """A student of the teacher in the same folder.
-
-    A teacher has something to say of questions without an answer too, of which WikiQA has more than of the others.
-    """
-    groups = both(wikiqa("train", judged=False), medquad(600))
-    settings = DistillSettings(epochs=6, batch_size=4, learning_rate=1e-3, bfloat16=True, further=10, candidates=14)
+    """A student of the teacher in the same folder."""
+    groups = both(wikiqa("train"), medquad(400))
+    settings = DistillSettings(epochs=6, batch_size=4, learning_rate=1e-3, bfloat16=True, made_up=1.5)
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
 

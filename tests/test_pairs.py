@@ -16,6 +16,7 @@ from api.config import Config
 from api.home import Home
 from models.finetune import pair_draws
 from models.finetune.log_pairs import from_log
+from models.finetune.made_up import with_made_up_queries
 from models.finetune.pairs import PairGroups, with_hard_negatives
 from models.finetune.pairs_file import Columns, read
 
@@ -155,3 +156,25 @@ def test_groups_of_a_log_without_rankings_come_from_recall(touched_home: Path) -
     assert 100 < len(groups) <= toyworld.PEOPLE * config.training.targets
     assert (groups.positives == 1).all()
     assert groups.judged.all()
+
+
+def test_made_up_queries_are_words_of_a_text_of_their_group() -> None:
+    asked = [(f"who was q{n}", {f"t{n}a says one two three four": 1.0, f"t{n}b": 0.0}) for n in range(40)]
+    groups = PairGroups.of(asked)
+    more = with_made_up_queries(groups, 2.0, seed=4)
+    assert groups_of(more)[:40] == asked
+    made = groups_of(more)[40:]
+    assert 20 < len(made) < 60, "of half of the texts nothing can be made"
+    openings = 0
+    for query, labelled in made:
+        text, other = labelled
+        assert set(labelled.values()) == {0.0}
+        words = query.split()
+        openings += words[:2] == ["who", "was"]
+        said = [word for word in words if word not in ("who", "was")]
+        assert 3 <= len(said) <= 6
+        assert [word for word in text.split() if word in said] == said, "in their order"
+        assert other == text.split()[0][:-1] + "b"
+    assert 0 < openings < len(made)
+    assert groups_of(with_made_up_queries(groups, 2.0, seed=4)) == groups_of(more)
+    assert groups_of(with_made_up_queries(PairGroups.of([]), 2.0, seed=4)) == []

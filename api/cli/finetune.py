@@ -125,6 +125,8 @@ def finetune(
 @click.option("--neurons", type=click.IntRange(min=1), default=None, help="Of the feed-forward part of a layer.")
 @click.option("--further", type=click.IntRange(min=0), default=None,
               help="Texts of other queries that the teacher scores too, for each query.")  # fmt: skip
+@click.option("--made-up", type=click.FloatRange(min=0), default=None,
+              help="Queries made of the texts' own words, as a share of those that were asked.")  # fmt: skip
 @click.pass_obj
 def distill(
     obj: tuple[Home, Config], /, teacher: str, path: Path | None, query_column: str, text_column: str,

@@ -14,6 +14,7 @@ from typing import Any
 
 from models.finetune import model_folder, pair_draws
 from models.finetune.finetuning import Learnt, check_least, check_libraries, check_pace
+from models.finetune.made_up import with_made_up_queries
 from models.finetune.pairs import PairGroups, with_hard_negatives
 from models.finetune.score_loss import Weights, with_scores
 from models.text.weights import find_weights
@@ -55,6 +56,8 @@ class DistillSettings:
     """Texts beside those that answer which a step sees of a query."""
     further: int = 8
     """Texts of other queries that each training query is given besides, half of them by BM25."""
+    made_up: float = 0.5
+    """Queries made of the texts' own words, as a share of the training groups: the teacher judges these too."""
     loss: Weights = field(default_factory=lambda: Weights(squares=1.0, divergence=1.0, answers=0.3))
     """What counts: by default also a little what the labels say, where the teacher may be wrong. The softmaxes of the
     divergence are those of scores on the teacher's own scale."""
@@ -75,7 +78,7 @@ class DistillSettings:
 
     def __post_init__(self) -> None:
         check_pace(self)
-        check_least(self, texts=2, candidates=1, further=0, states=0)
+        check_least(self, texts=2, candidates=1, further=0, made_up=0, states=0)
 
 
 def distill(
@@ -108,6 +111,8 @@ def distill(
     )
     validation = apart.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     train = train.thinned(len(train), settings.texts, settings.seed)
+    if settings.made_up:
+        train = with_made_up_queries(train, settings.made_up, settings.seed)
     if settings.further:
         train = with_hard_negatives(train, settings.further, settings.seed)
     progress("loading the teacher", 0, 0)
