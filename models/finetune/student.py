@@ -116,8 +116,8 @@ def _fill(new: dict[str, Tensor], old: dict[str, Tensor], config: Any, shape: Sh
         put(f"{to}.weight", old[f"{of}.weight"][rows] @ u * (gain * factor))
         put(f"{to}.bias", old[f"{of}.bias"][rows] * factor)
 
-    def writes(to: str, of: str, columns: Tensor) -> None:
-        put(f"{to}.weight", u.T @ old[f"{of}.weight"][:, columns] / gain)
+    def writes(to: str, of: str, columns: Tensor, factor: float = 1.0) -> None:
+        put(f"{to}.weight", u.T @ old[f"{of}.weight"][:, columns] * (factor / gain))
         put(f"{to}.bias", u.T @ old[f"{of}.bias"] / gain)
 
     def norm(to: str, of: str) -> None:
@@ -130,12 +130,15 @@ def _fill(new: dict[str, Tensor], old: dict[str, Tensor], config: Any, shape: Sh
     for layer, place in enumerate(picked(config.num_hidden_layers, shape.layers)):
         to, of = f"bert.encoder.layer.{layer}.", f"bert.encoder.layer.{place}."
         query, key, value = (old[f"{of}attention.self.{name}.weight"].norm(dim=1) for name in ("query", "key", "value"))
-        said = value * old[f"{of}attention.output.dense.weight"].norm(dim=0)
-        asking, saying = _rows(query * key, said, config, shape), _rows(said, said, config, shape)
+        written = old[f"{of}attention.output.dense.weight"]
+        heads = _heads(old[f"{of}attention.self.value.weight"], written, config, shape)
+        asking = _rows(query * key, heads, config, shape)
+        saying = _rows(value * written.norm(dim=0), heads, config, shape)
         reads(f"{to}attention.self.query", f"{of}attention.self.query", asking, narrow)
         reads(f"{to}attention.self.key", f"{of}attention.self.key", asking, narrow)
-        reads(f"{to}attention.self.value", f"{of}attention.self.value", saying)
-        writes(f"{to}attention.output.dense", f"{of}attention.output.dense", saying)
+        # what is said is smaller and written as it is, rather than the other way round: that way it is learnt faster
+        reads(f"{to}attention.self.value", f"{of}attention.self.value", saying, 1 / gain)
+        writes(f"{to}attention.output.dense", f"{of}attention.output.dense", saying, gain)
         norm(f"{to}attention.output.LayerNorm", f"{of}attention.output.LayerNorm")
         neurons = old[f"{of}intermediate.dense.weight"].norm(dim=1) * old[f"{of}output.dense.weight"].norm(dim=0)
         kept = neurons.topk(shape.neurons).indices.sort().values
@@ -153,11 +156,21 @@ def picked(layers: int, kept: int) -> list[int]:
     return [round(place) - 1 for place in np.linspace(0, layers, kept + 1)[1:].tolist()]
 
 
-def _rows(weight: Tensor, head_weight: Tensor, config: Any, shape: Shape) -> Tensor:
-    """(width,) the rows of the heads that say most, and of each head the rows with the largest weight."""
-    heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
-    said = head_weight.reshape(heads, size).norm(dim=1)
-    kept = said.topk(shape.heads).indices.sort().values
-    best = weight.reshape(heads, size)[kept].topk(shape.width // shape.heads, dim=1).indices.sort(dim=1).values
-    rows: Tensor = (kept[:, None] * size + best).reshape(-1)
+def _heads(value: Tensor, output: Tensor, config: Any, shape: Shape) -> Tensor:
+    """(heads,) those that add most to the state: by the norm of what is read and written as one matrix.
+
+    A head may read much and write much, and yet what it reads fall where it writes little.
+    """
+    size = config.hidden_size // config.num_attention_heads
+    joint = torch.stack(
+        [(output[:, first : first + size] @ value[first : first + size]).norm() for first in range(0, len(value), size)]
+    )
+    return joint.topk(shape.heads).indices.sort().values
+
+
+def _rows(weight: Tensor, heads: Tensor, config: Any, shape: Shape) -> Tensor:
+    """(width,) of each of these heads the rows with the largest weight."""
+    size = config.hidden_size // config.num_attention_heads
+    best = weight.reshape(-1, size)[heads].topk(shape.width // shape.heads, dim=1).indices.sort(dim=1).values
+    rows: Tensor = (heads[:, None] * size + best).reshape(-1)
     return rows
