@@ -44,7 +44,7 @@ bench: $(INSTALLED) ## measure every bar; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run
 
 serve: $(INSTALLED) ## serve the demo's feeds on http://127.0.0.1:8080
-	$(BIN)/feedrank --home $(DEMO) serve
+	$(BIN)/feedrank --home $(DEMO) serve --no-keys
 
 clean: ## remove what was built (the .venv and var stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

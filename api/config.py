@@ -23,6 +23,8 @@ from models.text.pair_export import PairSettings
 from models.text.token_encoder import LateSettings
 from models.training import Settings, TrainingSettings
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
 
 class ConfigError(ValueError):
     """A config file that can't be used; the message names the file and the key."""
@@ -81,11 +83,31 @@ class ServeConfig:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    workers: int = 2
+    """Processes; 0: one, served by waitress."""
     threads: int = 4
+    """Of each process."""
+    deadline_ms: float = 0
+    """Of a request that names none; 0: none."""
+    keys: bool = True
+    """Whether callers must have an API key; without, the service listens on loopback alone."""
+    log_requests: bool = True
+    """Whether each request is a line in the log, on stderr."""
+    log_json: bool = True
+    """JSON; otherwise text for a terminal."""
+    rate_limit: str = "1000/second"
+    """Of one key, or of one address where there are no keys, in each process; empty: none."""
 
     def __post_init__(self) -> None:
         _within("port", self.port, 0, 65_535)
+        _within("workers", self.workers, 0, 256)
         _within("threads", self.threads, 1, 1_000)
+        _within("deadline_ms", self.deadline_ms, 0, 60_000)
+        if not self.keys and self.host not in LOOPBACK:
+            raise ValueError(
+                f"found keys = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: without keys "
+                "anybody who reaches the address may read and write; make keys with `feedrank keys create`"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,16 @@ class Home:
         return self.folder / "tuned.toml"
 
     @property
+    def keys(self) -> Path:
+        """Who may call the service, hashed."""
+        return self.folder / "keys.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Where the workers of a server share what they count."""
+        return self.folder / "metrics"
+
+    @property
     def snapshot(self) -> Path:
         """The behavioural state as of an offset of the journal."""
         return self.folder / "state.npz"

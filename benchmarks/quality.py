@@ -79,11 +79,12 @@ def feeds(home: str) -> float:
     from api import compose
     from api.config import Config
     from api.home import Home
+    from engine.asked import Asked
 
     recommender = compose.recommender(Home(Path(home)), Config())
 
     def ask(user: str) -> None:
-        recommender.recommend(str(uuid.uuid4()), time.time(), user)
+        recommender.recommend(str(uuid.uuid4()), time.time(), Asked(user))
 
     return _median_ms(ask)
 
@@ -91,7 +92,7 @@ def feeds(home: str) -> float:
 def _over_http(home: Path) -> float:
     """Median milliseconds of POST /v1/recommend on a kept connection, from this process to a server on loopback."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--port", "0"],
+        [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"],
         cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

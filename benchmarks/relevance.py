@@ -228,7 +228,7 @@ def added(folder: str) -> None:
     from api import compose
     from api.config import load
     from api.home import Home
-    from engine.recommender import FilterIds
+    from engine.asked import Asked
     from engine.types import QueryVectors
     from features.late import late_scores
 
@@ -242,7 +242,7 @@ def added(folder: str) -> None:
     people = np.random.default_rng(2).permutation(np.arange(1, 944))[:220].tolist()
     late, student, without = [], [], []
     for person in people:
-        request = recommender._request(time.time(), str(person), "", QueryVectors(), None, FilterIds())
+        request = recommender.live.request(time.time(), Asked(str(person)), QueryVectors())
         found = pipeline.retriever.retrieve(request, 100)
         batch = pipeline.state.read([request], [found.rows])
         for run, seconds in (
@@ -262,6 +262,7 @@ def _ready(home: Path) -> Bar:
     from api import compose
     from api.config import load
     from api.home import Home
+    from engine.asked import Asked
     from engine.events import InteractionEvent
 
     place = Home(home)
@@ -276,7 +277,7 @@ def _ready(home: Path) -> Bar:
 
     def ask(user: str) -> None:
         nonlocal known, total
-        event = recommender.recommend(f"ready {user} {time.time()}", time.time(), user, n=100)
+        event = recommender.recommend(f"ready {user} {time.time()}", time.time(), Asked(user, n=100))
         from base64 import b64decode
 
         rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)
@@ -313,7 +314,7 @@ def _small(home: Path) -> list[Bar]:
     for _ in range(3):
         started = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--port", "0"], cwd=PROJECT,
+            [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"], cwd=PROJECT,
             stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"},
         )  # fmt: skip
         try:

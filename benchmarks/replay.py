@@ -196,6 +196,7 @@ def skew(home: str) -> float:
     from api import compose
     from api.config import Config
     from api.home import Home
+    from engine.asked import Asked
     from engine.events import InteractionEvent, RankingEvent
     from models.dataset import from_rankings, matrices
 
@@ -205,7 +206,7 @@ def skew(home: str) -> float:
     now = time.time()
     for step in range(300):
         user = str(random.integers(1, 944)) if step % 7 else f"new {step}"
-        feed = recommender.recommend(f"live {step}", now + step, user, n=100)
+        feed = recommender.recommend(f"live {step}", now + step, Asked(user, n=100))
         clicked = feed.items[int(random.integers(0, len(feed.items)))]
         late = int(random.integers(0, 3_600)) if step % 5 == 0 else 0
         at = round((now + step - late) * 1000)

@@ -59,7 +59,8 @@ class RankingEvent:
     labels: tuple[float, ...] | None = None
     """One an item, where the log says; NaN where it is silent about one."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team, +seed, +features."""
+    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team, +seed, +features,
+    +served (how it came about)."""
     received: int | None = None
 
 
@@ -91,7 +92,7 @@ Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent
 ITEM_EXTRA = ("positions", "scores", "propensities")
 """The parts of a ranking's `extra` that are lists of finite numbers, one an item; propensities are in (0, 1]."""
 TEXT_EXTRA = ("surface", "bundle", "experiment", "variant", "team")
-RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "seed", "features")
+RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "seed", "features", "served")
 
 
 def known_from(event: Event) -> int:
@@ -197,6 +198,7 @@ def _extra(body: Mapping[str, Any], items: int) -> dict[str, Any]:
         **{name: checks.optional_text(body, name, empty=True) for name in TEXT_EXTRA},
         "seed": checks.optional_whole(body, "seed", -(2**63), 2**64 - 1),
         "features": checks.optional_object(body, "features"),
+        "served": checks.optional_object(body, "served"),
     }
     return {name: value for name, value in extra.items() if value is not None}
 

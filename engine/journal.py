@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -39,6 +40,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from engine.events import Event, known_from, parse, to_dict
+from engine.protocols import Exchange
 
 CHUNK = 5_000
 """Events written or read at a time."""
@@ -60,10 +62,16 @@ _events = Table(
 )
 
 
+_WRITTEN = (_events.c.id, _events.c.offset)
 _INSERT = {
-    "sqlite": sqlite.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(_events.c.id),
-    "postgresql": postgresql.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(_events.c.id),
+    "sqlite": sqlite.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(*_WRITTEN),
+    "postgresql": postgresql.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(*_WRITTEN),
 }
+_SINCE = (
+    select(_events.c.offset, _events.c.body)
+    .where(_events.c.offset > bindparam("since"))
+    .order_by(_events.c.offset)
+)  # fmt: skip
 _TURN = text("SELECT pg_advisory_xact_lock(7203421)")
 """What writers to a PostgreSQL journal wait for; SQLite has its own."""
 
@@ -115,23 +123,34 @@ class Journal:
 
         Raises JournalError, with nothing written, where the database refuses.
         """
+        return self._write(events, None).fresh
+
+    def exchange(self, events: Iterable[Event], since: int) -> Exchange:
+        """As `append`; and what others wrote from after offset `since` up to these events, in the same transaction."""
+        return self._write(events, since)
+
+    def _write(self, events: Iterable[Event], since: int | None) -> Exchange:
         fresh: list[bool] = []
+        missed: list[tuple[int, str]] = []
+        offset = since or 0
         source = iter(events)
         insert = _INSERT[self._dialect]
         try:
             with self._writing() as connection:
+                if since is not None:
+                    missed = [(row[0], row[1]) for row in connection.execute(_SINCE, {"since": since})]
+                    offset = missed[-1][0] if missed else offset
                 while chunk := list(islice(source, CHUNK)):
                     rows: dict[str, dict[str, Any]] = {}
                     for one in chunk:
                         if one.id not in rows:
                             rows[one.id] = _row(one)
-                    new = set(connection.scalars(insert, list(rows.values())))
-                    for one in chunk:
-                        fresh.append(one.id in new)
-                        new.discard(one.id)
+                    new: dict[str, int] = {row[0]: row[1] for row in connection.execute(insert, list(rows.values()))}
+                    offset = max([offset, *new.values()])
+                    fresh += [new.pop(one.id, None) is not None for one in chunk]
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to write: {problem.orig}; nothing of this was kept") from None
-        return fresh
+        return Exchange(fresh, [parse(json.loads(body)) for _, body in missed], offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """(offset, event) in the order of writing, from after offset `since`; of one kind only, if asked."""
@@ -141,6 +160,8 @@ class Journal:
         while rows := self._rows(query.where(_events.c.offset > since)):
             for offset, body in rows:
                 yield offset, parse(json.loads(body))
+            if len(rows) < CHUNK:
+                return
             since = rows[-1][0]
 
     def events(self, kind: str | None = None) -> Iterator[Event]:

@@ -8,7 +8,11 @@ import numpy as np
 
 from engine.protocols import Featurizer, Ranker, Retriever, State
 from engine.rescoring import Rescoring
-from engine.types import Ranking, Request
+from engine.types import Candidates, Ranking, Request, Rows, in_found_order
+from engine.watch import Watch, no_watch
+
+GIVEN = "given"
+"""The source of candidates that the caller names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +28,31 @@ class Pipeline:
     """The name of the bundle it was made from."""
     rescoring: Rescoring | None = None
     """The second phase; None: there is one phase."""
+    popular: Retriever | None = None
+    """What is shown where all else fails."""
 
-    def run(self, request: Request) -> Ranking:
-        """All candidates in their final order."""
-        found = self.retriever.retrieve(request, self.candidates)
+    def run(self, request: Request, watch: Watch | None = None, given: Rows | None = None) -> Ranking:
+        """All candidates in their final order. given: these candidates, in place of what recall finds.
+
+        Where the watch leaves no time to rank, candidates stay in the order of recall.
+        """
+        watch = watch or no_watch()
+        if given is None:
+            found = self.retriever.retrieve(request, self.candidates)
+            watch.mark("recall")
+        else:
+            found = Candidates(given, -np.arange(1, len(given) + 1, dtype=np.float32), GIVEN)
+        if not watch.allows("features", "rank", "journal", units=len(found.rows)):
+            watch.skip("rank")
+            return in_found_order(found, len(self.featurizer.names))
         batch = self.state.read([request], [found.rows])
         if self.rescoring is None:
             matrix = self.featurizer.matrix(batch)
+            watch.mark("features", len(found.rows))
+            pairs = batch.pair_scores
         else:
-            matrix = self.rescoring.matrix(request, batch, self.featurizer)
+            matrix, pairs = self.rescoring.matrix(request, batch, self.featurizer, watch)
         scores = self.ranker.score(matrix)
         order = np.argsort(-scores, kind="stable")
-        return Ranking(found.rows[order], scores[order], matrix[order], found.source)
+        watch.mark("rank")
+        return Ranking(found, order, scores[order], matrix[order], pairs)

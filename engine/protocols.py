@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Times, Vector
@@ -101,6 +102,26 @@ class EventLog(Protocol):
         """Write all or none; for each event, True where it was new, False where its id was known."""
         ...
 
+    def exchange(self, events: Iterable[Event], since: int) -> Exchange:
+        """As `append`; and what others wrote from after offset `since` up to these events, in the same step."""
+        ...
+
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:
         """(offset, event) in the order of writing, from after offset `since`."""
         ...
+
+    def find(self, event_id: str) -> Event | None:
+        """The event of that id; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What a writer gets for its events."""
+
+    fresh: list[bool]
+    """For each event, whether it was new."""
+    before: list[Event]
+    """What others wrote before them, that the writer had not read."""
+    offset: int
+    """Of the last event that is now known to the writer."""

@@ -1,119 +1,124 @@
-"""The recommender: ids in, a feed out that is a ranking event in the journal; events in, remembered at once."""
+"""The recommender: ids in, a feed out that is a ranking event in the journal; events in, remembered at once.
+
+The journal is also how processes tell each other what happened: before each answer, and with each write, what others
+wrote since is read and learnt from. So a click that one process takes in changes the next feed of every other.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from engine.ahead import Ahead
+from engine.asked import Asked, FilterIds
 from engine.catalogue import Catalogue
-from engine.events import Event, InteractionEvent, RankingEvent
-from engine.ids import Ids
-from engine.log import columns
+from engine.diversity import diversified
+from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent
+from engine.fallback import FULL, Ladder
+from engine.journal import JournalError
+from engine.live import Live
 from engine.pipeline import Pipeline
-from engine.protocols import EventLog, State
-from engine.served import stored_features
-from engine.types import Filters, QueryVectors, Ranking, Request, Times, no_rows
+from engine.protocols import EventLog
+from engine.served import stored_features, stored_scores
+from engine.types import Candidates, QueryVectors, Ranking
+from engine.watch import Watch, no_watch
 
-
-@dataclass(frozen=True, slots=True)
-class FilterIds:
-    """Which items may come back, by ids and category names."""
-
-    seen: bool = False
-    """May items that the person has touched before come back?"""
-    categories: tuple[str, ...] | None = None
-    allow: tuple[str, ...] | None = None
-    deny: tuple[str, ...] = ()
+REST_S = 1.0
+"""How long a journal that failed is left alone before a feed tries it again."""
+_log = logging.getLogger(__name__)
 
 
 class Recommender:
-    """Holds what a feed needs; safe to call from several threads."""
+    """Answers from what is live; safe to call from several threads, and beside other processes."""
 
     def __init__(
-        self,
-        catalogue: Catalogue,
-        people: Ids,
-        state: State,
-        pipeline: Pipeline,
-        journal: EventLog,
-        encode: Callable[[str], QueryVectors] | None = None,
-        ahead: int = 0,
+        self, live: Live, journal: EventLog, ahead: int = 0, items_changed: Callable[[], None] = lambda: None
     ) -> None:
-        """people: the ids behind the state's rows. encode: a query to its vectors; None: BM25 alone reads it.
+        """ahead: people who may wait for their next feed to be scored ahead, where there is a second phase.
 
-        ahead: people who may wait for their next feed to be scored ahead, where the pipeline has a second phase.
+        items_changed: called, and soon over, when item events came in.
         """
-        self.catalogue = catalogue
-        self.pipeline = pipeline
-        self._people = people
-        self._state = state
+        self._live = live
         self._journal = journal
-        self._encode = encode
-        self.ahead = Ahead(self.prepare, ahead) if ahead and pipeline.rescoring else None
+        self._items_changed = items_changed
+        self._ahead_size = ahead
+        self.ahead = self._new_ahead()
+        self._ladder = Ladder()
         self._lock = threading.RLock()
-        self._latest = 0
+        self._rests_until = -np.inf
+        self.lag = 0.0
+        """Seconds: how old the oldest event was that another process wrote, when it was last read here."""
+
+    @property
+    def live(self) -> Live:
+        """What answers come from now."""
+        return self._live
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that answers now."""
+        return self._live.pipeline
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items as they are known now."""
+        return self._live.catalogue
 
     def recommend(
-        self,
-        ranking_id: str,
-        at: float,
-        user: str | None = None,
-        query: str = "",
-        history: Sequence[str] | None = None,
-        n: int = 10,
-        filters: FilterIds | None = None,
-        surface: str | None = None,
+        self, ranking_id: str, at: float, asked: Asked | None = None, watch: Watch | None = None, keep: bool = True
     ) -> RankingEvent:
-        """The n best items for a person (unix seconds `at`), written to the journal before it is returned.
+        """The best items for a person (unix seconds `at`), or the given ones in order, as a ranking event.
 
-        history: item ids, latest first, in place of what is known of the person; unknown ids are passed over.
+        It is written to the journal before it is returned, unless `keep` is false. Where the journal can't be written
+        the feed comes all the same, with `kept: false` in `served`, and nothing is learnt of it.
         """
-        # slow, so before anybody has to wait
-        vectors = self._encode(query) if query and self._encode else QueryVectors()
-        with self._lock:
-            moment = self._moment(at)
-            at = moment / 1000  # as it is logged, so that a replay reads the state at the very same moment
-            request = self._request(at, user, query, vectors, history, filters or FilterIds())
-            ranking = self.pipeline.run(request)
-            event = self._event(ranking_id, moment, user, query, history, surface, ranking, n)
-            if event.items:
-                self._record([event])
-        return event
+        asked, watch = asked or Asked(), watch or no_watch()
+        while True:
+            live = self._live
+            vectors = self._encoded(live, asked, watch)  # slow, so before anybody has to wait
+            with self._lock:
+                if live is not self._live:
+                    continue
+                self._catch_up(at)
+                watch.mark("catch_up")
+                moment = self._moment(at)
+                at = moment / 1000  # as it is logged, so that a replay reads the state at the very same moment
+                request = live.request(at, asked, vectors)
+                given = None if asked.items is None else live.catalogue.ids.rows(asked.items)
+                step, ranking = self._ladder.run(live, request, watch, given)
+                event = self._event(ranking_id, moment, asked, step, self._shown(ranking, asked, watch), watch)
+                if keep and event.items:
+                    event = self._keep(event, at)
+                    watch.mark("journal")
+            return event
 
-    def _event(
-        self, ranking_id: str, moment: int, user: str | None, query: str, history: Sequence[str] | None,
-        surface: str | None, ranking: Ranking, n: int,
-    ) -> RankingEvent:  # fmt: skip
-        shown = ranking.rows[:n]
-        extra = {
-            "positions": list(range(1, len(shown) + 1)),
-            "scores": [float(score) for score in ranking.scores[:n]],
-            "bundle": self.pipeline.bundle,
-            "features": stored_features(self.pipeline.featurizer.fingerprint, ranking.features[:n]),
-        } | ({"surface": surface} if surface else {})
-        # all that the order came of besides the journal itself
-        asked = ({"query": query} if query else {}) | ({} if history is None else {"history": list(history)})
-        return RankingEvent(
-            id=ranking_id,
-            timestamp=moment,
-            items=tuple(self.catalogue.ids.names(shown)),
-            user=user,
-            fields={"source": ranking.source, **asked},
-            extra=extra,
-        )
+    def similar(self, at: float, item: str, n: int, filters: FilterIds | None = None) -> Candidates | None:
+        """The items that recall finds for somebody who touched this one alone; None where there is no such item."""
+        live = self._live
+        row = live.catalogue.ids.row(item)
+        if row < 0:
+            return None
+        asked = Asked(history=(item,), filters=filters or FilterIds())
+        request = live.request(at, asked, QueryVectors())
+        return live.pipeline.retriever.retrieve(request, n)
+
+    def find(self, event_id: str) -> Event | None:
+        """The event of that id, by whatever process it was written; None where there is none."""
+        return self._journal.find(event_id)
 
     def record(self, events: Sequence[Event], at: float) -> list[bool]:
         """Write events that came in at `at` (unix seconds) to the journal, then learn from those that were new.
 
-        True for each of these. What an event says of its own arrival is replaced.
+        True for each of these. What an event says of its own arrival is replaced. Raises JournalError.
         """
         with self._lock:
             moment = self._moment(at)
-            fresh = self._record([replace(event, received=moment) for event in events])
+            fresh = self._write([replace(event, received=moment) for event in events])
         if self.ahead is not None:
             pairs = zip(events, fresh, strict=True)
             users = (one.user for one, new in pairs if new and isinstance(one, InteractionEvent) and one.user)
@@ -121,60 +126,141 @@ class Recommender:
                 self.ahead.ask(user)
         return fresh
 
+    def catch_up(self, at: float) -> None:
+        """Learn from what other processes wrote, without a request."""
+        with self._lock:
+            self._catch_up(at)
+
+    def renew(self, make: Callable[[Live], Live], at: float) -> None:
+        """Answer from another generation from now on; `make` is given the last one, and must be quick.
+
+        What was written since the new one was made is read first, so that nothing is forgotten in between.
+        """
+        with self._lock:
+            self._catch_up(at)
+            live = make(self._live)
+            live.catch_up(self._journal.read(live.offset))
+            live.latest = max(live.latest, self._live.latest)
+            self._live = live
+            if self.ahead is None:
+                self.ahead = self._new_ahead()
+
     def prepare(self, user: str) -> int:
         """Score a person's next candidates ahead of their next request; how many pairs that took."""
-        if self.pipeline.rescoring is None:
-            return 0
         with self._lock:
-            request = self._request(self._latest / 1000, user, "", QueryVectors(), None, FilterIds())
-            found = self.pipeline.retriever.retrieve(request, self.pipeline.candidates)
-        return self.pipeline.rescoring.prepare(request, found.rows)
+            live = self._live
+            if live.pipeline.rescoring is None:
+                return 0
+            request = live.request(live.latest / 1000, Asked(user), QueryVectors())
+            found = live.pipeline.retriever.retrieve(request, live.pipeline.candidates)
+        return live.pipeline.rescoring.prepare(request, found.rows)
 
-    def _record(self, events: Sequence[Event]) -> list[bool]:
-        fresh = self._journal.append(events)
-        new = [event for event, is_new in zip(events, fresh, strict=True) if is_new]
-        self._state.advance(columns(new, self.catalogue.ids, self._people))
-        return fresh
+    def _encoded(self, live: Live, asked: Asked, watch: Watch) -> QueryVectors:
+        if not asked.query or live.encode is None:
+            return QueryVectors()
+        if not watch.allows("encode", "recall", "features", "rank", "journal"):
+            watch.skip("encode")
+            return QueryVectors()
+        try:
+            vectors = live.encode(asked.query)
+        except Exception:  # words can be looked for without a model
+            _log.exception("a query could not be encoded; it is read by BM25 alone")
+            watch.skip("encode")
+            return QueryVectors()
+        watch.mark("encode")
+        return vectors
+
+    def _shown(self, ranking: Ranking, asked: Asked, watch: Watch) -> Ranking:
+        if not asked.diversity:
+            return ranking.at(np.arange(min(asked.n, len(ranking.order))))
+        live = self._live
+        places = diversified(ranking.rows, ranking.scores, asked.n, asked.diversity, live.catalogue, live.vectors)
+        watch.mark("diversity")
+        return ranking.at(places)
+
+    def _event(
+        self, ranking_id: str, moment: int, asked: Asked, step: str, shown: Ranking, watch: Watch
+    ) -> RankingEvent:
+        live, found = self._live, shown.found
+        if asked.items is None:
+            names = live.catalogue.ids.names(shown.rows)
+            recalled = live.catalogue.ids.names(found.rows[: len(names)])
+        else:
+            names, recalled = [asked.items[place] for place in shown.order.tolist()], list(asked.items[: asked.n])
+        served: dict[str, Any] = {
+            "offset": live.offset,
+            # what would have been shown without the ranker, and what recall gave to what was shown
+            "recall": {"items": recalled, "scores": _numbers(found.scores[shown.order]), "found": len(found.rows)},
+        }
+        served |= {"pairs": stored_scores(shown.pairs)} if len(shown.pairs) else {}
+        served |= {"step": step} if step != FULL else {}
+        served |= {"skipped": list(watch.skipped)} if watch.skipped else {}
+        served |= {"asked": more} if (more := asked.narrowed()) else {}
+        extra: dict[str, Any] = {
+            "positions": list(range(1, len(names) + 1)),
+            "scores": _numbers(shown.scores),
+            "bundle": live.pipeline.bundle,
+            "served": served,
+        }
+        if len(shown.features):
+            extra["features"] = stored_features(live.pipeline.featurizer.fingerprint, shown.features)
+        extra |= {"surface": asked.surface} if asked.surface else {}
+        return RankingEvent(
+            id=ranking_id,
+            timestamp=moment,
+            items=tuple(names),
+            user=asked.user,
+            session=asked.session,
+            fields={**asked.context, "source": found.source, **asked.said()},
+            extra=extra,
+        )
+
+    def _keep(self, event: RankingEvent, at: float) -> RankingEvent:
+        if at >= self._rests_until:
+            try:
+                self._write([event])
+                return event
+            except JournalError:
+                _log.exception("a ranking could not be written to the journal; it is shown all the same")
+                self._rests_until = at + REST_S
+        return replace(event, extra={**event.extra, "served": {**event.extra["served"], "kept": False}})
+
+    def _write(self, events: Sequence[Event]) -> list[bool]:
+        live = self._live
+        done = self._journal.exchange(events, live.offset)
+        new = [event for event, fresh in zip(events, done.fresh, strict=True) if fresh]
+        live.observe([*done.before, *new])
+        live.offset = done.offset
+        self._look_for_items([*done.before, *new])
+        return done.fresh
+
+    def _catch_up(self, at: float) -> None:
+        if at < self._rests_until:
+            return
+        try:
+            missed = self._live.catch_up(self._journal.read(self._live.offset))
+        except JournalError:
+            _log.exception("the journal could not be read; feeds go on with what is known")
+            self._rests_until = at + REST_S
+            return
+        if missed:
+            self.lag = max(0.0, at - min(one.timestamp for one in missed) / 1000)
+            self._look_for_items(missed)
+
+    def _look_for_items(self, events: Sequence[Event]) -> None:
+        if any(isinstance(one, ItemEvent) for one in events):
+            self._items_changed()
 
     def _moment(self, at: float) -> int:
         """Epoch milliseconds, never less than the last one: by them a replay puts what happened in order."""
-        self._latest = max(self._latest, round(at * 1000))
-        return self._latest
+        live = self._live
+        live.latest = max(live.latest, round(at * 1000))
+        return live.latest
 
-    def _request(
-        self, at: float, user: str | None, query: str, vectors: QueryVectors, history: Sequence[str] | None,
-        filters: FilterIds,
-    ) -> Request:  # fmt: skip
-        person = self._people.row(user)
-        touched, times = self._state.touched(person)
-        if history is not None:
-            rows = self.catalogue.ids.rows(history)
-            own = rows[rows >= 0]
-            times_own: Times = np.full(len(own), np.nan)
-            touched, times = np.concatenate([own, touched]).astype(np.int32), times_own
-        else:
-            own = touched
-        return Request(
-            at=at,
-            person=person,
-            history=own,
-            history_at=times,
-            touched=touched,
-            query=query,
-            query_vector=vectors.text,
-            query_tokens=vectors.tokens,
-            filters=self._filters(filters),
-        )
+    def _new_ahead(self) -> Ahead | None:
+        return Ahead(self.prepare, self._ahead_size) if self._ahead_size and self._live.pipeline.rescoring else None
 
-    def _filters(self, filters: FilterIds) -> Filters:
-        ids, categories = self.catalogue.ids, self.catalogue.categories
-        codes = None
-        if filters.categories is not None:
-            codes = categories.rows(filters.categories)
-            codes = codes[codes >= 0]
-        return Filters(
-            seen=filters.seen,
-            categories=codes,
-            allow=None if filters.allow is None else ids.rows(filters.allow),
-            deny=ids.rows(filters.deny) if filters.deny else no_rows(),
-        )
+
+def _numbers(scores: Any) -> list[float | None]:
+    """JSON-ready: None for what is not a number."""
+    return [float(one) if np.isfinite(one) else None for one in scores]

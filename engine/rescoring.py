@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.protocols import Featurizer, PairScorer, Ranker, ScoreCache
-from engine.types import Batch, Matrix, Request, Rows
+from engine.types import Batch, Matrix, Request, Rows, Scores
+from engine.watch import Watch, no_watch
 
 TITLES = 3
 """Latest titles that stand in for a query."""
@@ -31,20 +32,30 @@ class Rescoring:
     best: int = 30
     """Candidates, those that come first, that are scored in a request."""
 
-    def matrix(self, request: Request, batch: Batch, featurizer: Featurizer) -> Matrix:
-        """(N, F) the request's features, pair scores included."""
+    def matrix(
+        self, request: Request, batch: Batch, featurizer: Featurizer, watch: Watch | None = None
+    ) -> tuple[Matrix, Scores]:
+        """(N, F) the request's features, pair scores included, and (N,) these, NaN where there are none."""
+        watch = watch or no_watch()
         text = request_text(request.query, request.history, self.titles)
         scores = self.cache.scores(text, batch.rows)
         matrix = featurizer.matrix(replace(batch, pair_scores=scores))
+        watch.mark("features", len(batch.rows))
         if not text or not self.best or not np.isnan(scores).any():
-            return matrix
+            return matrix, scores
         top = np.argsort(-self.first.score(matrix), kind="stable")[: self.best]
+        watch.mark("first")
         top = top[np.isnan(scores[top])]
+        timely = watch.fits("pairs", len(top), "rank", "journal")
+        if timely < len(top):
+            watch.skip("pairs")
+            top = top[:timely]
         if len(top):
             scores[top] = self.scorer.score([text] * len(top), batch.rows[top])
             self.cache.add(text, batch.rows[top], scores[top])
             featurizer.set_pairs(matrix, replace(batch, pair_scores=scores))
-        return matrix
+            watch.mark("pairs", len(top))
+        return matrix, scores
 
     def prepare(self, request: Request, rows: Rows) -> int:
         """Score the pairs of a request and items that the cache does not know, for the next time; how many."""

@@ -14,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ids import Ids
-from engine.types import NOBODY, Matrix, Offsets
+from engine.types import NOBODY, Matrix, Offsets, Scores
 
 
 def stored_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
     """Feature rows as a ranking event carries them: little-endian float32, row after row, in base64."""
     data = b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii")
     return {"fingerprint": fingerprint, "rows": len(matrix), "data": data}
+
+
+def stored_scores(scores: Scores) -> str:
+    """Scores as a ranking event carries them: little-endian float32 in base64."""
+    return b64encode(np.ascontiguousarray(scores, "<f4").tobytes()).decode("ascii")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -149,8 +149,28 @@ class Batch:
 class Ranking:
     """One request's candidates in their final order, best first."""
 
-    rows: Rows
+    found: Candidates
+    """The candidates as recall had them."""
+    order: NDArray[np.int64]
+    """(N,) their places there, best first."""
     scores: Scores
+    """(N,) in the final order."""
     features: Matrix
-    """(len(rows), F) the feature rows that were scored, in the same order."""
-    source: str
+    """(N, F) the feature rows that were scored, in the final order; (0, F): none were."""
+    pairs: Scores = field(default_factory=lambda: np.empty(0, np.float32))
+    """(N,) pair scores in the order of recall; (0,): there is one phase."""
+
+    @property
+    def rows(self) -> Rows:
+        """(N,) the candidates in the final order."""
+        return self.found.rows[self.order]
+
+    def at(self, places: NDArray[np.int64]) -> Ranking:
+        """The candidates at these places of the final order."""
+        features = self.features[places] if len(self.features) else self.features
+        return Ranking(self.found, self.order[places], self.scores[places], features, self.pairs)
+
+
+def in_found_order(found: Candidates, features: int) -> Ranking:
+    """Candidates as recall had them, without feature rows."""
+    return Ranking(found, np.arange(len(found.rows)), found.scores, np.empty((0, features), np.float32))

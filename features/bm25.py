@@ -87,7 +87,7 @@ class TermWeights:
 
 
 class Bm25Retriever:
-    """The items whose words answer a request's text best; nothing for a request without one."""
+    """The items whose words answer a request's text best; nothing for a request without one, or that is embedded."""
 
     name = "bm25"
 
@@ -96,7 +96,7 @@ class Bm25Retriever:
 
     def retrieve(self, request: Request, k: int) -> Candidates:
         """At most k items that the filters let through and that have a word of the text, best first."""
-        asked = self._terms.query(request.query)
+        asked = self._terms.query(request.query) if request.query_vector is None else no_rows()
         if not len(asked):
             return Candidates(no_rows(), np.empty(0, np.float32), self.name)
         weights = np.bincount(asked, minlength=len(self._terms.terms)).astype(np.float32)

@@ -87,7 +87,7 @@ def feedrank(*arguments: str) -> str:
 
 def serve_one() -> None:
     """One feed over HTTP."""
-    command = ["feedrank", "serve", "--port", "0"]
+    command = ["feedrank", "serve", "--port", "0", "--no-keys"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         try:
             assert server.stdout is not None

@@ -295,7 +295,7 @@ def test_a_damaged_bundle_and_a_foreign_journal_are_named(home: Path) -> None:
 def serving(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """The server as a process; killed at the end if it still runs."""
     process = subprocess.Popen(
-        [SCRIPT, "--home", str(home), "serve", "--host", "127.0.0.1", *arguments],
+        [SCRIPT, "--home", str(home), "serve", "--no-keys", "--host", "127.0.0.1", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": ""},
     )  # fmt: skip
     try:
@@ -305,9 +305,9 @@ def serving(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Signals) -> None:
-    with serving(home, "--port", "0") as process:
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGTERM, 0)])
+def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Signals, workers: int) -> None:
+    with serving(home, "--port", "0", "--workers", str(workers)) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"listening on (http://127\.0\.0\.1:\d+)", line)
@@ -323,7 +323,9 @@ def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Si
         assert time.monotonic() - started < 15
         assert process.returncode == 0
         assert out == "stopped\n"
-        assert err == ""
+        (logged,) = map(json.loads, err.splitlines())
+        assert (logged["route"], logged["status"]) == ("/v1/recommend", 200)
+        assert "p0" not in err
 
 
 def test_serve_says_that_a_port_is_taken(home: Path) -> None:

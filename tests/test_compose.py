@@ -12,6 +12,7 @@ import toyworld
 from api import compose, config
 from api.config import Config, EmbedderConfig, IndexConfig
 from api.home import Home
+from engine.asked import Asked
 from engine.events import parse
 from engine.indexes import ExactIndex
 from engine.types import Matrix, Rows, Scores, Vector
@@ -33,7 +34,7 @@ class Backwards:
 
 def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | None = "p0") -> list[str]:
     """The items of a feed on these settings."""
-    return list(compose.recommender(Home(home), settings).recommend("r", 2e9, user, query, n=n).items)
+    return list(compose.recommender(Home(home), settings).recommend("r", 2e9, Asked(user, query=query, n=n)).items)
 
 
 def test_an_index_of_ones_own(home: Path) -> None:
@@ -77,7 +78,7 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
             "fields": [{"name": "title", "value": "the rover book"}]}  # fmt: skip
     click = {"event": "interaction", "id": "c", "timestamp": toyworld.END, "item": "new", "type": "click", "user": "p0"}
     assert recommender.record([parse(late), parse(click)], toyworld.END / 1000 + 5) == [True, True]
-    assert "new" not in recommender.recommend("r1", 2e9, "p0", n=100).items
+    assert "new" not in recommender.recommend("r1", 2e9, Asked("p0", n=100)).items
     made = compose.material(place, settings)
     compose.save(place, settings, "next", compose.index_only(made, settings), None, {})
     assert "new" not in feed(home, settings, 100), "p0 has touched it"

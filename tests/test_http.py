@@ -17,8 +17,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from api import compose, config
-from api.app import MOST_EVENTS, create_app
 from api.home import Home
+from api.http.app import create_app
+from api.http.events import MOST_EVENTS
+from api.http.service import Service
 from engine.events import RankingEvent
 from engine.journal import Journal
 from engine.log import columns
@@ -79,7 +81,7 @@ def server(home: Path) -> Iterator[Server]:
     place = Home(home)
     recommender = compose.recommender(place, config.load(place.config))
     clock = Clock()
-    app = create_app(recommender, clock)
+    app = create_app(Service(recommender, clock))
     journal = place.journal()
     yield Server(app, app.test_client(), journal, recommender, clock)
     journal.close()
@@ -92,7 +94,7 @@ def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve
     recommender = compose.recommender(place, config.load(place.config))
     recommender._journal = Home(tmp_path_factory.mktemp("still")).journal()  # so that the shared home stays as it is
     clock = Clock()
-    app = create_app(recommender, clock)
+    app = create_app(Service(recommender, clock))
     return Server(app, app.test_client(), place.journal(), recommender, clock)
 
 
@@ -310,12 +312,12 @@ def test_many_events_and_the_same_again(server: Server) -> None:
     several.append({"event": "user", "id": "u", "timestamp": "2026-01-01T00:00:00Z", "user": "p0"})
     assert server.events({"events": several})["accepted"] == 6
     assert server.events({"events": [*several, click("ocean-4", "p0", id="e9")]}) == {
-        "accepted": 1, "duplicate": 6, "ids": [*(f"e{n}" for n in range(5)), "u", "e9"],
+        "accepted": 1, "duplicate": 6, "rejected": [], "ids": [*(f"e{n}" for n in range(5)), "u", "e9"],
     }  # fmt: skip
     twice = click("ocean-5", "p0", id="twice")
     assert server.events({"events": [twice, twice]})["accepted"] == 1
-    assert server.events(twice) == {"accepted": 0, "duplicate": 1, "ids": ["twice"]}
-    assert server.events({"events": []}) == {"accepted": 0, "duplicate": 0, "ids": []}
+    assert server.events(twice) == {"accepted": 0, "duplicate": 1, "rejected": [], "ids": ["twice"]}
+    assert server.events({"events": []}) == {"accepted": 0, "duplicate": 0, "rejected": [], "ids": []}
 
 
 @pytest.mark.parametrize(
@@ -334,19 +336,20 @@ def test_many_events_and_the_same_again(server: Server) -> None:
         ({"event": "ranking", "user": "p0", "items": [{"id": "a"}, {}]}, "items[1].id"),
     ],
 )
-def test_events_are_taken_in_all_or_none(server: Server, bad: dict[str, Any], field: str) -> None:
+def test_a_bad_event_is_rejected_and_the_others_are_taken(server: Server, bad: dict[str, Any], field: str) -> None:
     before = server.journal.counts()
     assert problem(server.client.post("/v1/events", json=bad), 400)["field"] == field
-    several = {"events": [click("space-9", "p0", id="good"), bad]}
-    found = problem(server.client.post("/v1/events", json=several), 400)
-    assert found["field"] == f"events[1].{field}"
-    assert found["detail"].startswith(f"events[1].{field}: ")
     assert server.journal.counts() == before
-    assert server.items(user="p0", n=1) == ["space-9"]
+    answer = server.events({"events": [click("space-9", "p0", id="good"), bad, click("space-9", "p0", id="good")]})
+    assert (answer["accepted"], answer["duplicate"], answer["ids"]) == (1, 1, ["good", None, "good"])
+    (rejected,) = answer["rejected"]
+    assert (rejected["place"], rejected["field"]) == (1, field)
+    assert rejected["detail"]
+    assert server.items(user="p0", n=1) == ["space-10"]
 
 
 def test_events_that_are_no_list_of_objects_are_problems(server: Server) -> None:
-    for body in ({"events": {}}, {"events": "e"}, {"events": [7]}, {"events": [{}] * (MOST_EVENTS + 1)}, {}):
+    for body in ({"events": {}}, {"events": "e"}, {"events": [{}] * (MOST_EVENTS + 1)}, {}):
         assert problem(server.client.post("/v1/events", json=body), 400)["field"].startswith("event")
 
 
@@ -370,7 +373,7 @@ def test_a_stranger_is_known_after_a_click(server: Server) -> None:
 def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
     server.events({"events": [click("ocean-3", "new"), click("space-9", "p0")]})
     place = Home(home)
-    again = create_app(compose.recommender(place, config.load(place.config)), server.clock).test_client()
+    again = create_app(Service(compose.recommender(place, config.load(place.config)), server.clock)).test_client()
     for body in ({"user": "new"}, {"user": "p0"}):
         items = again.post("/v1/recommend", json=body | {"n": 20}).json["items"]
         assert [one["id"] for one in items] == server.items(**body, n=20)
@@ -454,7 +457,7 @@ def test_an_unforeseen_error_says_nothing_of_the_inside(still: Server, caplog: p
     def broken() -> float:
         raise ZeroDivisionError("secret")
 
-    app = create_app(still.recommender, broken)
+    app = create_app(Service(still.recommender, broken))
     found = problem(app.test_client().post("/v1/recommend", json={}), 500)
     assert "secret" not in json.dumps(found)
     assert "secret" in caplog.text

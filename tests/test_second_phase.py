@@ -19,6 +19,7 @@ from api import compose, config
 from api.home import Home
 from benchmarks import checkpoints
 from engine.ahead import Ahead
+from engine.asked import Asked
 from engine.events import InteractionEvent
 from engine.rescoring import Rescoring, request_text
 from engine.types import Batch, Request, Rows, Scores
@@ -79,16 +80,17 @@ def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: 
     request = Request(at=0.0, history=np.array([4, 7], np.int32), history_at=np.zeros(2))
     text = "title 4; title 7"
     cache.add(text, np.array([9, 2], np.int32), np.array([0.5, 0.25], np.float32))
-    found = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    found, scores = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
     assert scorer.asked == [(text, 8), (text, 5)], "of the best three, 9 is known"
     np.testing.assert_array_equal(found[:, 1], np.array([np.nan, 0.25, 5, 8, 0.5], np.float32))
-    again = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    np.testing.assert_array_equal(scores, found[:, 1])
+    again, _ = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
     np.testing.assert_array_equal(again, found)
     assert len(scorer.asked) == 2, "what was scored is known now"
     assert second.prepare(request, np.array([1, 2, 3], np.int32)) == 2
-    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), Plain())[:, 1]).any()
+    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), Plain())[1]).any()
     nobody = Request(at=0.0)
-    assert np.isnan(second.matrix(nobody, batch_of([1, 2]), Plain())[:, 1]).all(), "without words nothing is asked"
+    assert np.isnan(second.matrix(nobody, batch_of([1, 2]), Plain())[1]).all(), "without words nothing is asked"
     assert second.prepare(nobody, np.array([1], np.int32)) == 0
 
 
@@ -202,7 +204,7 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     column = recommender.pipeline.featurizer.names.index("pair_score")
 
     def scored(user: str) -> int:
-        event = recommender.recommend(f"r {user} {time.time()}", toyworld.END / 1000 + 100, user, n=100)
+        event = recommender.recommend(f"r {user} {time.time()}", toyworld.END / 1000 + 100, Asked(user, n=100))
         from base64 import b64decode
 
         rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)

@@ -11,6 +11,7 @@ import pytest
 
 from api import compose, config
 from api.home import Home
+from engine.asked import Asked
 from engine.events import InteractionEvent, RankingEvent
 from engine.ids import Ids
 from engine.log import in_order
@@ -64,7 +65,7 @@ def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
     settings = config.load(place.config)
     recommender = compose.recommender(place, settings)
     for step in range(20):
-        feed = recommender.recommend(f"feed {step}", NOW + step, f"p{step % 7}", n=5)
+        feed = recommender.recommend(f"feed {step}", NOW + step, Asked(f"p{step % 7}", n=5))
         click = InteractionEvent(f"click {step}", 0, feed.items[step % 5], "click", feed.id, feed.user)
         recommender.record([replace(click, timestamp=feed.timestamp + 10)], NOW + step + 0.5)
     made = compose.material(place, settings)

@@ -15,7 +15,9 @@ from conftest import feedrank
 from api import compose, config
 from api.home import Home
 from benchmarks import checkpoints
+from engine.asked import Asked
 from engine.space import unit_rows
+from engine.types import QueryVectors
 from features.bm25 import Bm25Retriever, TermWeights
 from features.late import TokenVectors, late_scores, quantised
 from models.text.embedder import EmbedderSettings, SentenceEmbedder
@@ -309,17 +311,10 @@ def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp
     again = json.loads(feedrank(home, "recommend", "--json", "--user", "p1"))["items"]
     assert [one["id"] for one in again] == [one["id"] for one in found]
     recommender = compose.recommender(Home(home), config.load(home / "feedrank.toml"))
-    ranking = recommender.pipeline.run(recommender._request(2e9, "p1", "", *_nothing()))
+    ranking = recommender.pipeline.run(recommender.live.request(2e9, Asked("p1"), QueryVectors()))
     names = recommender.pipeline.featurizer.names
     scored = ~np.isnan(ranking.features[:, names.index("pair_score")])
     assert 5 <= scored.sum() <= 10, "the best of the first order, and what the feed before had scored"
-
-
-def _nothing() -> tuple[Any, Any, Any]:
-    from engine.recommender import FilterIds
-    from engine.types import QueryVectors
-
-    return QueryVectors(), None, FilterIds()
 
 
 def test_bm25_recall_finds_what_has_the_words() -> None:

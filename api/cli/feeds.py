@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 import uuid
-from typing import Any
+from dataclasses import replace
 
 import click
 from rich.table import Table
@@ -28,16 +27,17 @@ def recommend(
 ) -> None:
     """Print one feed. It is written to the journal like any other."""
     from api import compose
-    from api.schemas import RecommendBody, feed_body
+    from api.http.answers import feed
+    from api.http.bodies import RecommendBody
 
     home, config = obj
     with command_errors():
         past = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
         asked = RecommendBody(user=user, query=query, history=past, n=count)
         recommender = compose.recommender(home, config)
-        event = recommender.recommend(str(uuid.uuid4()), time.time(), asked.user, asked.query, asked.history, asked.n)
+        event = recommender.recommend(str(uuid.uuid4()), time.time(), asked.asked())
     if as_json:
-        click.echo(json.dumps(feed_body(event), indent=1))
+        click.echo(json.dumps(feed(event), indent=1))
         return
     if not event.items:
         click.echo("the feed is empty: there is no item that was not touched before")
@@ -53,44 +53,21 @@ def recommend(
 @click.command()
 @click.option("--host", default=None, help="Address to listen on; by default that of the config, 127.0.0.1.")
 @click.option("--port", default=None, type=click.IntRange(0, 65535), help="Port; by default that of the config, 8080.")
+@click.option("--workers", default=None, type=click.IntRange(0, 256),
+              help="Processes; by default that of the config, 2. 0: one, without gunicorn.")  # fmt: skip
+@click.option("--no-keys", is_flag=True, help="Let anybody call who reaches the address; on loopback alone.")
 @click.pass_obj
-def serve(obj: tuple[Home, Config], host: str | None, port: int | None) -> None:
+def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers: int | None, no_keys: bool) -> None:
     """Serve feeds over HTTP until interrupted."""
-    from waitress import create_server
-
-    from api import compose
-    from api.app import create_app
+    from api import server
 
     home, config = obj
     with command_errors():
-        recommender = compose.recommender(home, config)
-        app = create_app(recommender)
-        try:
-            server = create_server(
-                app, host=host or config.serve.host, port=config.serve.port if port is None else port,
-                threads=config.serve.threads, ident="feedrank",
-            )  # fmt: skip
-        except (OSError, ValueError) as problem:
-            wanted = f"{host or config.serve.host}:{config.serve.port if port is None else port}"
-            raise ValueError(f"can't listen on {wanted}: {problem}; choose another --host or --port") from None
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    click.echo(
-        f"bundle {recommender.pipeline.bundle}, {len(recommender.catalogue):,} items; "
-        f"listening on {' and '.join(_addresses(server))} (Ctrl-C stops)"
-    )
-    server.run()
-    click.echo("stopped")
-
-
-def _stop(number: int, _: object) -> None:
-    """End the server's loop, which then waits for the requests under way."""
-    signal.signal(number, signal.SIG_IGN)  # once is enough
-    raise SystemExit
-
-
-def _addresses(server: Any) -> list[str]:
-    """The URLs that a server listens on: a name such as localhost can stand for several addresses."""
-    one = hasattr(server, "effective_port")
-    sockets = [(server.effective_host, server.effective_port)] if one else server.effective_listen
-    return [f"http://{f'[{host}]' if ':' in host else host}:{port}" for host, port in sockets]
+        told = replace(
+            config.serve,
+            host=host or config.serve.host,
+            port=config.serve.port if port is None else port,
+            workers=config.serve.workers if workers is None else workers,
+            keys=config.serve.keys and not no_keys,
+        )
+        server.serve(home, replace(config, serve=told), click.echo)

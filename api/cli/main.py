@@ -11,6 +11,7 @@ from api.cli.evaluation import evaluate
 from api.cli.feeds import recommend, serve
 from api.cli.finetune import distill, finetune
 from api.cli.journal import forget, retain, snapshot
+from api.cli.keys import keys
 from api.cli.load import import_events
 from api.cli.retrain import retrain
 from api.cli.screen import command_errors
@@ -48,7 +49,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 
 COMMANDS = (
-    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles, snapshot,
+    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles, keys, snapshot,
     retain, forget,
 )  # fmt: skip
 for command in COMMANDS:

@@ -12,6 +12,7 @@ from api.config import Config, IndexConfig
 from api.home import Home
 from engine.indexes import ExactIndex
 from engine.journal import Journal
+from engine.live import Live
 from engine.pipeline import Pipeline
 from engine.protocols import Ranker, VectorIndex
 from engine.recall import SMALL, EmbeddingRetriever, FirstOf, PopularRetriever
@@ -22,6 +23,7 @@ from features.bm25 import Bm25Retriever
 from features.context import standings
 from features.state import BehaviouralState
 from models import bundle, registry, snapshot
+from models.ranker import LambdaRanker
 from models.snapshot import Living
 from models.text.pair_export import PairSettings
 from models.text.score_cache import PairScores
@@ -34,11 +36,16 @@ class QueriesInRecallOrder:
     in the order of the mean standing of what read it.
     """
 
-    def __init__(self, ranker: Ranker, names: tuple[str, ...]) -> None:
+    def __init__(self, ranker: LambdaRanker, names: tuple[str, ...]) -> None:
         self._ranker = ranker
         self._query = names.index("query_text") if "query_text" in names else None
         readers = ("query_text", "late_query", "pair_score")
         self._readers = [names.index(name) for name in readers if name in names]
+
+    def contributions(self, features: Matrix) -> Matrix | None:
+        """The ranker's, of requests that it orders; None of others."""
+        by_ranker = self._query is None or bool(np.isnan(features[:, self._query]).all())
+        return self._ranker.contributions(features) if by_ranker else None
 
     def score(self, features: Matrix) -> Scores:
         """The ranker's scores, or minus the places where the request has a query."""
@@ -61,18 +68,25 @@ class RecallOrder:
 
 def recommender(home: Home, config: Config) -> Recommender:
     """The current bundle, with the state of the whole journal, ready to answer."""
-    opened = registry.load_current(home.bundles, warn)
     journal = home.journal(config.journal.url)
-    living = living_state(home, journal, opened)
-    ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
+    opened = registry.load_current(home.bundles, warn)
     return Recommender(
+        live(home, config, opened, living_state(home, journal, opened)), journal, config.cross_encoder.ahead
+    )
+
+
+def live(home: Home, config: Config, opened: bundle.Bundle, living: Living) -> Live:
+    """One generation of what serves: a bundle, and the state of the journal as far as that was read."""
+    ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
+    return Live(
         opened.knowledge.catalogue,
         living.people,
         living.state,
         pipeline(home, opened, config, living.state, ranker),
-        journal,
+        opened.knowledge.space.targets,
         query_encoder(home, opened),
-        config.cross_encoder.ahead,
+        living.offset,
+        max(living.latest, 0),
     )
 
 
@@ -107,9 +121,9 @@ def pipeline(home: Home, opened: bundle.Bundle, config: Config, state: Behaviour
     )
     by_words = Bm25Retriever(knowledge.catalogue, knowledge.terms)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FirstOf([found, popular] if knowledge.space.reads_queries else [by_words, found, popular])
+    retriever = FirstOf([by_words, found, popular])
     second = rescoring(home, opened, config.cross_encoder)
-    return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, second)
+    return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, second, popular)
 
 
 def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescoring | None:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from api.schemas import explained
 from engine.events import EventError
 from engine.journal import JournalError
+from models.bundle import BundleError
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> Response:
@@ -19,13 +20,15 @@ def problem(status: int, title: str, detail: str, **more: Any) -> Response:
     return Response(json.dumps(body), status, mimetype="application/problem+json")
 
 
+def of_validation(error: ValidationError) -> Response:
+    """What a model refused."""
+    field, detail = explained(error)
+    return problem(400, "Bad request", f"{field}: {detail}", field=field)
+
+
 def init_app(app: Flask) -> None:
     """Turn the exceptions that requests can cause into problem documents."""
-
-    @app.errorhandler(ValidationError)
-    def _invalid(error: ValidationError) -> Response:
-        field, detail = explained(error)
-        return problem(400, "Bad request", f"{field}: {detail}", field=field)
+    app.register_error_handler(ValidationError, of_validation)
 
     @app.errorhandler(EventError)
     def _bad_event(error: EventError) -> Response:
@@ -33,10 +36,18 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(JournalError)
     def _no_journal(error: JournalError) -> Response:
-        return problem(503, "The journal can't be written", str(error))
+        response = problem(503, "The journal can't be written", str(error))
+        response.headers["Retry-After"] = "1"
+        return response
+
+    @app.errorhandler(BundleError)
+    def _bad_bundle(error: BundleError) -> Response:
+        return problem(409, "The bundle can't be used", str(error))
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:
+        if error.response is not None:  # it is a problem document already
+            return error.response  # type: ignore[return-value]  # Flask's own class
         response = problem(error.code or 500, error.name, error.description or error.name)
         response.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
         return response

@@ -1,0 +1,82 @@
+"""What is counted, timed and logged of every request."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+from flask import Flask, Response, g, request
+from flask_openapi3.blueprint import APIBlueprint
+
+from api import logs
+from api.http.guards import takes
+from api.http.service import Service, service
+from engine.events import RankingEvent
+from engine.watch import Watch
+
+routes = APIBlueprint("sight", __name__, abp_security=[{"key": []}])
+
+
+def init_app(app: Flask) -> None:
+    """Time every request; these run before and after all others."""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+@routes.get("/metrics", responses={200: {"description": "As Prometheus reads them.", "content": {"text/plain": {}}}})
+@takes("none")
+def metrics() -> Response:
+    """All metrics, of all workers."""
+    found = service().metrics
+    if found is None:
+        return Response("", 200, mimetype="text/plain")
+    text, kind = found.text()
+    return Response(text, 200, content_type=kind)
+
+
+def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
+    """What is to be counted of a feed, and what the request's line in the log says of it."""
+    g.rankings = [event.id]
+    g.bundle = event.extra["bundle"]
+    g.skipped = watch.skipped
+    metrics, recommender, served = here.metrics, here.recommender, event.extra["served"]
+    if metrics is None:
+        return
+    metrics.stages(watch.stages)
+    metrics.skipped(watch.skipped)
+    metrics.candidates(str(event.fields["source"]), served["recall"]["found"])
+    if "step" in served:
+        metrics.fallback(served["step"])
+    if served.get("kept") is False:
+        metrics.journal_failed()
+    if (ahead := recommender.ahead) is not None:
+        metrics.ahead(ahead.done, ahead.dropped, ahead.failed)
+    metrics.state_lag(recommender.lag)
+    metrics.items(len(recommender.catalogue))
+
+
+def _begin() -> None:
+    g.started = time.perf_counter()
+
+
+def _end(response: Response) -> Response:
+    started = g.get("started")
+    if started is None:
+        return response
+    seconds = time.perf_counter() - started
+    route = None if request.url_rule is None else request.url_rule.rule
+    found = service().metrics
+    if found is not None:
+        found.request(route, request.method, response.status_code, seconds)
+    logs.request_line(
+        request_id=g.get("request_id") or uuid.uuid4().hex,
+        route=route,
+        method=request.method,
+        status=response.status_code,
+        seconds=seconds,
+        rankings=g.get("rankings", ()),
+        bundle=g.get("bundle"),
+        key=g.get("key"),
+        skipped=g.get("skipped", ()),
+    )
+    return response

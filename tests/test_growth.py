@@ -1,0 +1,177 @@
+"""A state that grew: it must go on as one whose items had all been there from the start, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
+
+from engine.catalogue import Catalogue
+from engine.events import Event, FieldValue, InteractionEvent, RankingEvent
+from engine.ids import Ids
+from engine.log import HISTORY, columns
+from engine.types import NOBODY, Request
+from features import chains
+from features.chains import Chains
+from features.growth import _rewritten, grown
+from features.state import BehaviouralState
+
+PEOPLE = 6
+NEW: dict[str, dict[str, FieldValue]] = {
+    "ny-ø": {"category": ["w", "x"], "size": ["xl", "s"]},
+    "新": {"category": "z"},
+    "plain": {"size": "m"},
+}
+LARGER = Catalogue.from_items({**CATALOGUE.to_items(), **NEW})
+MANY = Catalogue.from_items({**CATALOGUE.to_items(), **{f"n{row}": {"category": f"c{row}"} for row in range(2_000)}})
+
+
+def happened(random: np.random.Generator, names: Sequence[str], length: int, now: float) -> list[Event]:
+    """Rankings and touches of these items; some late, some days apart, some of nobody, some of unknown items."""
+    events: list[Event] = []
+    for _ in range(length):
+        now += float(random.choice([0, 1, 600, 30 * HOUR, 1e7], p=[0.3, 0.3, 0.2, 0.15, 0.05]))
+        at, name = int(1000 * (now - random.choice([0, 0, 5 * HOUR]))), f"e{random.integers(1 << 60)}"
+        user = None if random.random() < 0.1 else f"u{random.integers(0, PEOPLE)}"
+        shown = [str(one) for one in random.permutation([*names, "unknown"])]
+        if random.random() < 0.4:
+            events.append(RankingEvent(name, at, tuple(shown[: random.integers(1, 5)]), user, received=int(1000 * now)))
+        else:
+            kind = str(random.choice([HISTORY, "click", "rating"]))
+            events.append(InteractionEvent(name, at, shown[0], kind, user=user, received=int(1000 * now)))
+    return events
+
+
+def used(state: BehaviouralState) -> dict[str, np.ndarray]:
+    """What the arrays of a state hold, without the places of blocks and of keys in a table, which may differ."""
+    arrays = state.arrays()
+    held = {name: array for name, array in arrays.items() if name not in ("keyed.table", "chains.heads")}
+    for name in ("keyed.keys", "keyed.sums"):
+        held[name] = held[name][: int(arrays["keyed.used"][0])]
+    people = int((arrays["chains.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
+    for name in ("chains.lengths", "chains.latest", "chains.fills"):
+        held[name] = held[name][:people]
+    del held["chains.pool"], held["chains.previous"]
+    return held
+
+
+def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
+    """All that can be read as of `at`, or of the latest event, is the same: of every person and item, and of nobody."""
+    for (name, one), other in zip(used(a).items(), used(b).values(), strict=True):
+        assert one.dtype == other.dtype
+        assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
+    requests = [Request(at, person) for person in range(NOBODY, PEOPLE + 1)]
+    rows = [np.arange(NOBODY, items, dtype=np.int32)] * len(requests)
+    same(a.read(requests, rows), b.read(requests, rows))
+    assert np.array_equal(a.popularity(at), b.popularity(at))
+    for person in range(PEOPLE):
+        for one, other in zip(a.touched(person), b.touched(person), strict=True):
+            assert np.array_equal(one, other)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1), first=st.integers(0, 120), second=st.integers(0, 60),
+    larger=st.sampled_from([LARGER, MANY]),
+)  # fmt: skip
+def test_a_grown_state_goes_on_as_one_that_was_large_from_the_start(
+    seed: int, first: int, second: int, larger: Catalogue
+) -> None:
+    random, people, others = np.random.default_rng(seed), Ids(), Ids()
+    before = happened(random, list(CATALOGUE.ids), first, START)
+    now = max([START, *(event.received / 1000 for event in before if event.received)])
+    after = happened(random, list(larger.ids)[: ITEMS + 20], second, now)
+    small, large = BehaviouralState(CATALOGUE, FULL), BehaviouralState(larger, FULL)
+    small.advance(columns(before, CATALOGUE.ids, people))
+    large.advance(columns(before, larger.ids, others))
+    made = grown(small, CATALOGUE, larger)
+    alike(made, large, len(larger), now)
+    made.advance(columns(after, larger.ids, people))
+    large.advance(columns(after, larger.ids, others))
+    alike(made, large, len(larger), now + HOUR)
+
+
+def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
+    state = BehaviouralState(catalogue, FULL)
+    state.advance(columns(happened(np.random.default_rng(seed), list(CATALOGUE.ids), 150, START), catalogue.ids))
+    return state
+
+
+def test_growing_step_by_step_is_growing_at_once() -> None:
+    between = Catalogue.from_items({**CATALOGUE.to_items(), "ny-ø": NEW["ny-ø"]})
+    by_steps = grown(grown(lived(CATALOGUE), CATALOGUE, between), between, LARGER)
+    alike(by_steps, grown(lived(CATALOGUE), CATALOGUE, LARGER), len(LARGER), START)
+
+
+def test_growing_by_nothing_is_a_copy() -> None:
+    state = lived(CATALOGUE)
+    copy = grown(state, CATALOGUE, CATALOGUE)
+    alike(copy, state, ITEMS, START)
+    empty = Catalogue.from_items({})
+    alike(grown(BehaviouralState(empty, SPEC), empty, LARGER), BehaviouralState(LARGER, SPEC), len(LARGER), START)
+
+
+def test_what_a_grown_state_sees_the_old_one_does_not() -> None:
+    state, untouched = lived(CATALOGUE), lived(CATALOGUE)
+    made = grown(state, CATALOGUE, LARGER)
+    log = columns(happened(np.random.default_rng(1), list(LARGER.ids), 50, START), LARGER.ids)
+    made.advance(log)
+    alike(state, untouched, ITEMS, START)
+
+
+def test_counts_stay_with_the_name_they_were_counted_under() -> None:
+    """An old item gets another size and another category, so that the codes of both move."""
+    items = CATALOGUE.to_items()
+    changed = Catalogue.from_items({**items, "i0": {"category": ["z"], "size": ["m"]}, **NEW})
+    state = lived(CATALOGUE)
+    made = grown(state, CATALOGUE, changed)
+    assert changed.codes("size")[0].tolist() != LARGER.codes("size")[0].tolist()
+    assert list(changed.categories)[:3] != list(CATALOGUE.categories)
+    before = {counter.name: line for line, counter in enumerate(FULL.counters)}
+    requests = [Request(START, person) for person in range(PEOPLE)]
+    old, new = (one.read(requests, [np.array([3, 4], np.int32)] * PEOPLE) for one in (state, made))
+    for name in ("size", "my_size", "rate", "clicks"):  # items 3 and 4 are what they were
+        part = slice(12 * before[name], 12 * before[name] + 12)
+        assert np.array_equal(old.declared[:, part], new.declared[:, part]), name
+        assert old.declared[:, part].any()
+    assert np.array_equal(old.counters, new.counters)
+
+
+def test_counts_of_a_name_that_is_gone_are_let_go() -> None:
+    items = CATALOGUE.to_items()
+    changed = Catalogue.from_items({**items, "i3": {"size": "m"}, "i1": {"size": "m"}})  # nothing is of size l now
+    made = grown(lived(CATALOGUE), CATALOGUE, changed)
+    state = lived(CATALOGUE)
+    assert 0 < int(made.arrays()["keyed.used"][0]) < int(state.arrays()["keyed.used"][0])
+    old, new = (one.read([Request(START, 1)], [np.array([4], np.int32)]) for one in (state, made))
+    assert np.array_equal(old.declared, new.declared)
+
+
+def test_items_in_other_rows_are_refused() -> None:
+    state = lived(CATALOGUE)
+    moved = Catalogue.from_items({**NEW, **CATALOGUE.to_items()})
+    for other in (moved, Catalogue.from_items({"i0": {"size": "m"}})):
+        with pytest.raises(ValueError, match="an old item in another row"):
+            grown(state, CATALOGUE, other)
+    with pytest.raises(ValueError, match="a state of other items than the 8"):
+        grown(state, LARGER, LARGER)
+
+
+@pytest.mark.parametrize("more", [ITEMS + 1, 128 * ITEMS, 10**6])
+def test_rewritten_chains_take_no_more_room_than_was_made(more: int) -> None:
+    """Entries a second apart take one digit more under a larger number of items, or two, or three."""
+    state = BehaviouralState(CATALOGUE, SPEC)
+    first = int(START) * 1000
+    events = [InteractionEvent(f"e{n}", first + 1000 * n, f"i{n % ITEMS}", "click", user="ann") for n in range(300)]
+    state.advance(columns(events, CATALOGUE.ids))
+    found = Chains(*(state.arrays()[f"chains.{name}"] for name in Chains._fields))
+    there = _rewritten(found, ITEMS, more)
+    assert len(there.pool) == len(there.previous) == int(there.used[0])
+    rows, times = np.empty(300, np.int32), np.empty(300)
+    assert chains.read(there, 0, chains.TOUCHES, more, rows, times) == 300
+    assert rows.tolist() == [n % ITEMS for n in range(300)][::-1]
+    assert times.tolist() == [START + n for n in range(300)][::-1]

@@ -1,0 +1,426 @@
+"""Newcomers: what was known stays to the bit, and what is new stands where training would have put it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.catalogue import Catalogue
+from engine.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
+from engine.indexes import ExactIndex
+from engine.log import columns
+from engine.recall import EmbeddingRetriever
+from engine.space import Space, unit_rows
+from engine.types import NOBODY, Matrix, Request
+from features.bm25 import Bm25Retriever, TermWeights, words
+from features.builder import FeatureBuilder
+from features.growth import grown
+from features.items import ItemKnowledge, VectorPair
+from features.late import TokenVectors, quantised
+from features.state import BehaviouralState, StateSpec
+from models.items import ItemSettings, fit_items
+from models.newcomers import OF_TEXT, Newcomers, changed, merged, replaced
+from models.sequences import Sequences
+
+N, WIDTH, PEOPLE, START = 160, 12, 20, 1_700_000_000_000
+DAY = 86_400_000
+SPEC = StateSpec(half_lives_h=(1.0, 24.0, math.inf), depth=20)
+Items = dict[str, dict[str, FieldValue]]
+WORDS = ("red", "green", "blue", "shoe", "hat", "coat")
+
+
+def items_of(random: np.random.Generator, count: int, prefix: str = "i") -> Items:
+    return {
+        f"{prefix}{row}": {
+            "title": " ".join(random.choice(WORDS, 3)),
+            "category": [f"c{code}" for code in random.permutation(4)[: row % 3]],
+            "published": float(START - int(random.integers(0, 1_000)) * DAY),
+            "price": float(row),
+        }
+        for row in range(count)
+    }
+
+
+def tokens_of(random: np.random.Generator, count: int) -> TokenVectors:
+    offsets = np.concatenate([[0], np.cumsum(random.integers(0, 5, count))]).astype(np.int64)
+    return TokenVectors(quantised(unit_rows(random.normal(size=(offsets[-1], 6)).astype(np.float32))), offsets)
+
+
+def text_of(random: np.random.Generator, count: int) -> Matrix:
+    return unit_rows((random.normal(size=(count, WIDTH)) + 0.7).astype(np.float32))
+
+
+World = tuple[ItemKnowledge, BehaviouralState, Matrix]
+
+
+def fitted(width: int = WIDTH) -> World:
+    """What fit_items learns of random touches, and a state that lived through them; the last items have none."""
+    random = np.random.default_rng(4)
+    catalogue, text = Catalogue.from_items(items_of(random, N)), text_of(random, N)[:, :width]
+    text[3] = 0  # an item without a text
+    events: list[Event] = []
+    for n in range(3_000):
+        at, user = START + n * 60_000, f"u{random.integers(0, PEOPLE)}"
+        if n % 4 == 0:
+            shown = tuple(f"i{row}" for row in random.permutation(N)[:6])
+            events.append(RankingEvent(f"r{n}", at, shown, user))
+        else:
+            item, value = f"i{random.integers(0, N - 20)}", float(random.integers(1, 6))
+            events.append(InteractionEvent(f"e{n}", at, item, "rating", None, user, value=value))
+    log, state = columns(events, catalogue.ids), BehaviouralState(catalogue, SPEC)
+    state.advance(log)
+    chosen = ItemSettings(co_click_rank=6, follows_rank=6, linear_items=20, neighbours=15)
+    made = fit_items(catalogue, text, TermWeights.fit(catalogue.documents()), Sequences.of(log), chosen)
+    return replace(made, tokens=tokens_of(random, N), made_by={"text": "x"}), state, text
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return fitted()
+
+
+NEW: Items = {
+    "新-ø": {"title": "red red unheard-of shoe", "category": ["c2", "新しい"], "published": float(START)},
+    "plain": {},
+    "n2": {"title": "coat", "category": "c9", "tags": ["t"], "price": 7.0},
+}
+VECTORS = text_of(np.random.default_rng(9), len(NEW))
+TOKENS = tokens_of(np.random.default_rng(10), len(NEW))
+
+
+def documents(items: Items) -> list[str]:
+    return Catalogue.from_items(items).documents()
+
+
+def extended(knowledge: ItemKnowledge, by: Newcomers | None = None) -> ItemKnowledge:
+    return (by or Newcomers(knowledge)).extend(knowledge, NEW, VECTORS, documents(NEW), TOKENS)
+
+
+def parts(knowledge: ItemKnowledge, rows: Sequence[int]) -> Iterator[tuple[str, Any]]:
+    """Everything that is known of these items, row by row."""
+    catalogue, space, terms, tokens = knowledge.catalogue, knowledge.space, knowledge.terms, knowledge.tokens
+    chosen = np.array(rows, np.int64)
+    flat: dict[str, tuple[np.ndarray, ...]] = {
+        "categories": (catalogue.category_offsets, catalogue.category_codes),
+        "terms": (terms.offsets, terms.codes, terms.weights, terms.counts),
+    }
+    flat |= {f"table {name}": tuple(table) for name, table in knowledge.tables.items()}
+    flat |= {} if tokens is None else {"tokens": (tokens.offsets, tokens.codes)}
+    arrays = {"published": catalogue.published, "targets": space.targets, "sources": space.sources}
+    for name, pair in knowledge.vectors.items():
+        arrays |= {f"{name} sources": pair.sources, f"{name} targets": pair.targets}
+    arrays |= dict(knowledge.statistics)
+    yield "ids", catalogue.ids.names(chosen)
+    for name in ("titles", "texts", "tags", "fields"):
+        yield name, [getattr(catalogue, name)[row] for row in rows]
+    for name, array in arrays.items():
+        yield name, array[chosen]
+    for name, (bounds, *values) in flat.items():
+        for place, array in enumerate(values):
+            yield f"{name} {place}", [array[bounds[row] : bounds[row + 1]].tobytes() for row in rows]
+
+
+def same(a: ItemKnowledge, b: ItemKnowledge, rows: Sequence[int]) -> None:
+    for (name, one), (_, other) in zip(parts(a, rows), parts(b, rows), strict=True):
+        if isinstance(one, np.ndarray):
+            assert (one.dtype, one.shape) == (other.dtype, other.shape), name
+            assert one.tobytes() == other.tobytes(), name
+        else:
+            assert one == other, name
+
+
+def cosines(a: ItemKnowledge, b: ItemKnowledge, rows: slice) -> dict[str, float]:
+    """The least cosine of the items' vectors in each view of text."""
+    return {
+        f"{name} {side}": float(np.einsum("nd,nd->n", a.vectors[name][side][rows], b.vectors[name][side][rows]).min())
+        for name in OF_TEXT
+        for side in (0, 1)
+    }
+
+
+def first(knowledge: ItemKnowledge, m: int) -> ItemKnowledge:
+    """The same knowledge of the first m items alone, without tables."""
+    space, terms, end = knowledge.space, knowledge.terms, int(knowledge.terms.offsets[m])
+    return ItemKnowledge(
+        catalogue=Catalogue.from_items(dict(list(knowledge.catalogue.to_items().items())[:m])),
+        space=Space(space.views, space.targets[:m], space.sources[:m], space.decay, space.depth),
+        vectors={name: VectorPair(pair.sources[:m], pair.targets[:m]) for name, pair in knowledge.vectors.items()},
+        tables={},
+        terms=TermWeights(
+            terms.terms, terms.codes[:end], terms.weights[:end], terms.counts[:end], terms.offsets[: m + 1]
+        ),
+        statistics={name: column[:m] for name, column in knowledge.statistics.items()},
+    )
+
+
+# --- what was there stays
+
+
+def test_old_rows_stay_to_the_bit_and_new_ones_come_after_them(world: World) -> None:
+    knowledge, _, _ = world
+    before = list(parts(knowledge, range(N)))
+    made = extended(knowledge)
+    same(made, knowledge, range(N))
+    assert str(before) == str(list(parts(knowledge, range(N))))  # nothing was written into the old one
+    assert list(made.catalogue.ids)[N:] == list(NEW)
+    assert made.made_by == knowledge.made_by
+    assert made.vectors["text"].targets is made.vectors["text"].sources
+    for name, pair in made.vectors.items():
+        if name not in OF_TEXT:
+            assert not pair.sources[N:].any()
+            assert not pair.targets[N:].any()
+    assert all(np.all(np.diff(table.offsets[N:]) == 0) for table in made.tables.values())
+    assert made.tokens is not None
+    assert made.tokens.codes[int(made.tokens.offsets[N]) :].tobytes() == TOKENS.codes.tobytes()
+    statistics = {name: column[N:].tolist() for name, column in made.statistics.items()}
+    assert statistics["touch_count"] == [0, 0, 0]
+    assert statistics["mean_value"] == pytest.approx([float(knowledge.statistics["mean_value"][N - 1])] * 3, abs=1e-5)
+    assert str(statistics["published"]) == str([float(np.float32(START / DAY)), math.nan, math.nan])
+
+
+def test_features_of_old_items_stay_to_the_bit(world: World) -> None:
+    knowledge, state, _ = world
+    made = extended(knowledge)
+    old, new = FeatureBuilder(knowledge, SPEC), FeatureBuilder(made, SPEC)
+    assert (new.fingerprint, new.names) == (old.fingerprint, old.names)
+    random = np.random.default_rng(3)
+    requests, candidates = [], []
+    for person in range(NOBODY, PEOPLE):
+        history, times = state.touched(person)
+        query = "red shoe" if person % 2 else ""
+        vector = text_of(random, 1)[0] if query else None
+        requests.append(Request(START / 1000 + 10**6, person, history, times, history, query, vector))
+        candidates.append(random.integers(NOBODY, N, 30).astype(np.int32))
+    batch = state.read(requests, candidates)
+    larger = grown(state, knowledge.catalogue, made.catalogue).read(requests, candidates)
+    # how usual a category is, is counted over the catalogue: the shares of the bundle go on where it grows
+    new.category_shares = np.concatenate([old.category_shares, new.category_shares[len(old.category_shares) :]])
+    expected = old.matrix(batch)
+    for found in (new.matrix(batch), new.matrix(larger)):
+        differ = [
+            name for place, name in enumerate(old.names)
+            if not np.array_equal(found[:, place], expected[:, place], equal_nan=True)
+        ]  # fmt: skip
+        assert differ == []
+    # and newcomers have features like any other
+    whole = new.matrix(grown(state, knowledge.catalogue, made.catalogue).read(requests[1:2], [np.arange(N, N + 3)]))
+    assert np.isfinite(whole[:, [new.names.index(name) for name in ("recall_score", "bm25", "content_1")]]).all()
+
+
+def test_extending_by_nothing(world: World) -> None:
+    knowledge, _, _ = world
+    assert Newcomers(knowledge).extend(knowledge, {}, np.zeros((0, WIDTH), np.float32), []) is knowledge
+
+
+def test_one_by_one_is_all_at_once(world: World) -> None:
+    knowledge, _, _ = world
+    newcomers, made = Newcomers(knowledge), knowledge
+    for place, (item, fields) in enumerate(NEW.items()):
+        bounds = TOKENS.offsets[place : place + 2]
+        tokens = TokenVectors(TOKENS.codes[bounds[0] : bounds[1]], bounds - bounds[0])
+        made = newcomers.extend(made, {item: fields}, VECTORS[place : place + 1], documents({item: fields}), tokens)
+    same(made, extended(knowledge), range(N + len(NEW)))
+    assert list(made.catalogue.categories) == list(extended(knowledge).catalogue.categories)
+
+
+def test_an_older_generation_does_not_change_under_those_who_read_it(world: World) -> None:
+    """Two generations made of the same one, and one made after many: all keep what they had."""
+    knowledge, _, _ = world
+    newcomers = Newcomers(knowledge)
+    ours = extended(knowledge, newcomers)
+    before = str(list(parts(ours, range(N + 3))))
+    theirs = newcomers.extend(knowledge, {"other": {"title": "hat hat"}}, VECTORS[:1], ["hat hat"])
+    later = newcomers.extend(ours, {"later": {"title": "blue"}}, VECTORS[1:2], ["blue"])
+    newcomers.extend(later, {"i0": {"title": "green"}, "last": {}}, VECTORS[:2], ["green", ""])
+    assert str(list(parts(ours, range(N + 3)))) == before
+    same(later, ours, range(N + 3))
+    same(theirs, knowledge, range(N))
+    assert theirs.catalogue.titles[N:] == ("hat hat",)
+
+
+# --- what is new
+
+
+def test_held_out_items_get_the_vectors_that_training_gave_them(world: World) -> None:
+    knowledge, _, text = world
+    m, items = N - 20, knowledge.catalogue.to_items()
+    base = first(knowledge, m)
+    rest = {item: items[item] for item in list(items)[m:]}
+    made = Newcomers(base).extend(base, rest, text[m:], documents(rest))
+    assert min(cosines(made, knowledge, slice(m, N)).values()) > 0.998
+    assert np.allclose(made.space.targets[m:, :WIDTH], knowledge.space.targets[m:, :WIDTH], atol=1e-6)
+    assert np.allclose(np.linalg.norm(made.vectors["content"].targets[m:], axis=1), 1)
+
+
+def test_a_twin_of_an_untouched_item_is_known_as_it_is(world: World) -> None:
+    knowledge, _, text = world
+    twin = {"twin": knowledge.catalogue.to_items()[f"i{N - 1}"]}
+    made = Newcomers(knowledge).extend(knowledge, twin, text[-1:], documents(twin))
+    for pair in (made.vectors[name] for name in OF_TEXT):
+        assert np.allclose(pair.targets[N], pair.targets[N - 1], atol=1e-3)
+    terms = made.terms
+    own, others = (slice(int(terms.offsets[row]), int(terms.offsets[row + 1])) for row in (N, N - 1))
+    assert terms.codes[own].tolist() == terms.codes[others].tolist()
+    assert np.allclose(terms.weights[own], terms.weights[others], rtol=1e-6)
+
+
+def test_an_item_without_a_text_has_no_text_vectors(world: World) -> None:
+    knowledge, _, _ = world
+    fields: Items = {"bare": {"category": "c1"}, "empty": {}}
+    made = Newcomers(knowledge).extend(knowledge, fields, np.zeros((2, 0), np.float32), ["", ""])
+    assert not made.space.targets[N:].any()
+    assert not made.vectors["text"].targets[N:].any()
+    assert not made.vectors["content"].targets[N + 1].any()
+    like = knowledge.vectors["content"].targets  # the one old item without a text is of no category
+    assert not like[3].any()
+    assert np.linalg.norm(made.vectors["content"].targets[N]) == pytest.approx(1)
+
+
+def test_where_no_item_has_a_text_categories_speak() -> None:
+    knowledge, _, _ = fitted(width=0)
+    made = Newcomers(knowledge).extend(knowledge, NEW, np.zeros((3, 0), np.float32), documents(NEW))
+    assert made.vectors["text"].targets.shape == (N + 3, 0)
+    twin = next(row for row in range(N) if knowledge.catalogue.category_names(row) == ["c2"])
+    assert np.allclose(made.vectors["content"].targets[N], knowledge.vectors["content"].targets[twin], atol=1e-2)
+
+
+def test_the_terms_of_a_newcomer_computed_by_hand(world: World) -> None:
+    knowledge, _, _ = world
+    made = extended(knowledge).terms
+    said = [words(document) for document in knowledge.catalogue.documents()]
+    n, mean = len(said), sum(map(len, said)) / len(said)
+    document = documents(NEW)[0]
+    assert document == "red red unheard-of shoe. c2 新しい"
+    expected = {}
+    for term, count in {"red": 2, "shoe": 1, "c2": 1}.items():
+        holding = sum(term in one for one in said)
+        idf = math.log(n - holding + 0.5) - math.log(holding + 0.5)
+        if idf > 0:  # the floor of those that half the items have is rank-bm25's
+            expected[term] = idf * count * 2.5 / (count + 1.5 * (0.25 + 0.75 * 7 / mean))
+    part = slice(int(made.offsets[N]), int(made.offsets[N + 1]))
+    found = dict(zip(made.terms.names(made.codes[part]), made.weights[part].tolist(), strict=True))
+    assert list(found) == ["red", "shoe", "c2"]
+    assert len(expected) > 1
+    assert {term: found[term] for term in expected} == pytest.approx(expected, rel=1e-6)
+    assert made.counts[part].tolist() == [2, 1, 1]
+    assert made.offsets[N + 1] == made.offsets[N + 2]  # of an item without words
+    asked = Request(0.0, query="red")
+    assert N in Bm25Retriever(extended(knowledge).catalogue, made).retrieve(asked, N + 3).rows
+
+
+def test_a_newcomer_is_found_by_text(world: World) -> None:
+    knowledge, _, _ = world
+    made = extended(knowledge)
+    exact = ExactIndex(made.space.targets, "dot")
+    retriever = EmbeddingRetriever(made.catalogue, made.space, exact, exact)
+    for place in range(len(NEW)):
+        found = retriever.retrieve(Request(0.0, query="x", query_vector=VECTORS[place]), 5)
+        assert (found.rows[0], found.scores[0]) == (N + place, pytest.approx(1, abs=1e-4))
+    # and it leads to what is like it
+    person = Request(0.0, history=np.array([N], np.int32), history_at=np.zeros(1))
+    assert len(retriever.retrieve(person, 5).rows) == 5
+
+
+def test_new_categories_come_after_the_old_ones(world: World) -> None:
+    knowledge, _, _ = world
+    made, old = extended(knowledge).catalogue, list(knowledge.catalogue.categories)
+    assert list(made.categories) == [*old, "新しい", "c9"]
+    assert "新しい" not in knowledge.catalogue.categories
+    assert made.ids.row("新-ø") == N
+    assert made.category_names(N) == ["c2", "新しい"]
+    assert made.in_categories(made.categories.rows(["c9", "新しい"])).tolist() == [N, N + 2]
+    assert made.to_items()["n2"] == {"title": "coat", "category": ["c9"], "tags": ["t"], "price": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "documents", "tokens", "reason"),
+    [
+        (VECTORS[:2], ["", "", ""], None, "'text vectors': 2"),
+        (VECTORS[:, :5], ["", "", ""], None, f"5 dimensions, expected 3 of each and {WIDTH}"),
+        (VECTORS, [""], None, "'documents': 1"),
+        (VECTORS, ["", "", ""], tokens_of(np.random.default_rng(1), 2), "'token vectors': 2"),
+        (VECTORS, ["", "", ""], TokenVectors(np.zeros((0, 6), np.float32), np.zeros(4, np.int64)), "expected int8"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    world: World, text: Matrix, documents: list[str], tokens: TokenVectors | None, reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Newcomers(world[0]).extend(world[0], NEW, text, documents, tokens)
+
+
+# --- known items that change
+
+
+def test_a_known_item_whose_text_changes(world: World) -> None:
+    knowledge, _, text = world
+    items: Items = {"i7": {"title": "green hat", "category": ["c1", "c7"]}, "new": {"title": "coat"}, "i2": {}}
+    told = merged(knowledge.catalogue, items)
+    assert told["i7"]["price"] == 7.0
+    vectors = np.concatenate([VECTORS[:2], text[2:3]])
+    made = Newcomers(knowledge).extend(knowledge, items, vectors, documents(told), TOKENS)
+    same(made, knowledge, [row for row in range(N) if row not in (2, 7)])
+    catalogue, terms, tokens = made.catalogue, made.terms, made.tokens
+    assert (catalogue.titles[7], catalogue.category_names(7)) == ("green hat", ["c1", "c7"])
+    assert (catalogue.titles[2], catalogue.ids.row("new")) == (knowledge.catalogue.titles[2], N)
+    assert terms.terms.names(terms.codes[terms.offsets[7] : terms.offsets[8]]) == ["green", "hat", "c1"]
+    assert tokens is not None
+    assert tokens.codes[tokens.offsets[7] : tokens.offsets[8]].tobytes() == TOKENS.codes[: TOKENS.offsets[1]].tobytes()
+    view = made.space.view("text")
+    assert np.allclose(made.space.targets[7, view.slice], VECTORS[0] * np.sqrt(view.weight))
+    assert np.array_equal(made.space.targets[7, view.stop :], knowledge.space.targets[7, view.stop :])
+    for name in ("co_click", "follows"):
+        assert np.array_equal(made.vectors[name].sources[:N], knowledge.vectors[name].sources)
+    assert np.allclose(made.vectors["content"].targets[2], knowledge.vectors["content"].targets[2], atol=1e-3)
+    for name in ("touch_count", "mean_value"):
+        assert np.array_equal(made.statistics[name][:N], knowledge.statistics[name])
+
+
+def test_a_known_item_whose_text_stays(world: World) -> None:
+    knowledge, _, _ = world
+    made = changed(knowledge, {"i5": {"price": 3.5, "published": float(START)}})
+    same(made, knowledge, [row for row in range(N) if row != 5])
+    assert made.catalogue.fields[5] == {"price": 3.5}
+    assert made.statistics["published"][5] == np.float32(START / DAY)
+    assert made.vectors is knowledge.vectors
+    assert made.catalogue.documents()[5] == knowledge.catalogue.documents()[5]
+    with pytest.raises(ValueError, match=f"{N} rows for {N + 1} items"):
+        changed(knowledge, {"new": {}})
+
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "title": st.sampled_from(["", "a", "ø b"]),
+        "text": st.sampled_from(["", "words"]),
+        "category": st.sampled_from(["", "x", ["y", "x"], ["z"], []]),
+        "tags": st.sampled_from([["t"], [], "u"]),
+        "published": st.sampled_from(["", float(START), 1.0, "2024-05-01T00:00:00Z"]),
+        "price": st.floats(0, 9),
+    },
+)
+TOLD = st.lists(st.tuples(st.sampled_from(["a", "b", "ç", "新"]), FIELDS), max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(before=TOLD, after=TOLD)
+def test_a_catalogue_told_on_is_one_folded_from_all_events(
+    before: list[tuple[str, dict[str, FieldValue]]], after: list[tuple[str, dict[str, FieldValue]]]
+) -> None:
+    events = [ItemEvent(str(n), n, item, fields) for n, (item, fields) in enumerate(before + after)]
+    old = Catalogue.from_events(events[: len(before)])
+    told = old
+    for item, fields in after:
+        told = replaced(told, {item: fields})
+    whole = Catalogue.from_events(events)
+    assert told.to_items() == whole.to_items()
+    assert list(told.ids) == list(whole.ids)
+    assert list(told.categories)[: len(old.categories)] == list(old.categories)
+    assert told.documents() == whole.documents()

@@ -1,0 +1,424 @@
+"""The feed service: orders of given lists, explanations, hurry, guards, Metarank's routes, and change while it runs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toyworld
+from conftest import feedrank
+from flask.testing import FlaskClient
+
+from api import compose, config
+from api.compose.refresh import Refresher
+from api.config import ServeConfig
+from api.home import Home
+from api.http.app import create_app
+from api.http.service import Service
+from api.keys import Keys
+from api.metrics import Metrics
+from engine.asked import Asked
+from engine.events import InteractionEvent, RankingEvent
+from engine.journal import Journal, JournalError
+from engine.recommender import Recommender
+from engine.types import Batch, Candidates, Matrix, Request
+from engine.watch import Costs, Watch
+from models import registry
+
+NOW = toyworld.END / 1000 + 1_000
+
+
+@dataclass
+class Running:
+    """A recommender on a home of its own, and clients of it."""
+
+    home: Home
+    recommender: Recommender
+
+    def client(self, **more: Any) -> FlaskClient:
+        return create_app(Service(self.recommender, lambda: NOW, self.home, **more)).test_client()
+
+
+@pytest.fixture
+def running(home: Path) -> Running:
+    place = Home(home)
+    return Running(place, compose.recommender(place, config.load(place.config)))
+
+
+def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: Any) -> Any:
+    """The decoded answer to a POST."""
+    response = client.post(path, json=body, **more)
+    assert response.status_code == status, response.text
+    return response.json
+
+
+# --- given lists
+
+
+def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
+    client = running.client()
+    given = ["music-3", "nobody knows", toyworld.wanted_next(0), "ocean-5", "kitchen-2"]
+    answer = ask(client, "/v1/rank", {"user": toyworld.user(0), "items": given, "surface": "search"})
+    names = [one["id"] for one in answer["items"]]
+    assert sorted(names) == sorted(given)
+    assert names[0] == toyworld.wanted_next(0)
+    assert answer["source"] == "given"
+    logged = running.recommender.find(answer["ranking"])
+    assert isinstance(logged, RankingEvent)
+    assert list(logged.items) == names
+    assert logged.extra["served"]["recall"]["items"] == given
+    assert [one["id"] for one in ask(client, "/v1/rank", {"items": given, "n": 2})["items"]].__len__() == 2
+    for bad, field in (({"items": []}, "items"), ({"items": ["a", "a"]}, ""), ({"items": ["a"] * 1_001}, "items")):
+        assert ask(client, "/v1/rank", bad, 400)["field"] == field
+
+
+def test_the_order_of_a_feed_is_that_of_its_candidates_given(running: Running) -> None:
+    client = running.client()
+    feed = ask(client, "/v1/recommend", {"user": "p1", "n": 30})
+    names = [one["id"] for one in feed["items"]]
+    again = ask(client, "/v1/rank", {"user": "p1", "items": names})
+    scores = {one["id"]: one["score"] for one in again["items"]}
+    assert len(scores) == 30
+
+
+def test_what_is_like_an_item(running: Running) -> None:
+    client = running.client()
+    found = client.get("/v1/items/space-3/similar?n=5").json
+    assert len(found["items"]) == 5
+    assert "space-3" not in [one["id"] for one in found["items"]]
+    assert client.get("/v1/items/no%20such%2Fitem/similar").status_code == 404
+    assert client.get("/v1/items/space-3/similar?n=0").status_code == 400
+
+
+# --- why
+
+
+def test_contributions_add_up_to_the_score(running: Running) -> None:
+    client = running.client()
+    feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5, "explain": True, "diversity": {"weight": 0.3}})
+    told = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
+    for one in (*feed["items"], *told["items"]):
+        why = one["why"]
+        assert one["score"] == pytest.approx(sum(why["contributions"].values()) + why["base"], abs=1e-4)
+        assert why["features"].keys() == why["contributions"].keys()
+        assert why["recall_score"] > 0
+    assert told["step"] == "full"
+    assert told["candidates"] >= 5
+    assert len(told["without_ranker"]) == 5
+    plain = client.get(f"/v1/rankings/{feed['ranking']}").json
+    assert [one["id"] for one in plain["items"]] == [one["id"] for one in feed["items"]]
+    assert client.get("/v1/rankings/unknown").status_code == 404
+
+
+# --- diversity
+
+
+def test_a_feed_can_be_mixed(running: Running) -> None:
+    client = running.client()
+    mixed = ask(client, "/v1/recommend", {"user": "p0", "n": 12, "diversity": {"per_category": 3}})
+    genres = [toyworld.genre_of(one["id"]) for one in mixed["items"]]
+    assert max(genres.count(genre) for genre in genres) <= 3
+    plain = ask(client, "/v1/recommend", {"user": "p0", "n": 12})
+    varied = ask(client, "/v1/recommend", {"user": "p0", "n": 12, "diversity": {"weight": 0.9}})
+    assert plain["items"][0]["id"] == varied["items"][0]["id"]
+    assert len({toyworld.genre_of(one["id"]) for one in varied["items"]}) > 1
+    logged = running.recommender.find(varied["ranking"])
+    assert isinstance(logged, RankingEvent)
+    assert logged.extra["served"]["asked"] == {"diversity": {"weight": 0.9}, "n": 12}
+
+
+# --- hurry
+
+
+class Slow:
+    """A featurizer that takes its time, on a clock that moves only here."""
+
+    def __init__(self, inner: Any, clock: list[float], seconds: float) -> None:
+        self._inner, self._clock, self._seconds = inner, clock, seconds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def matrix(self, batch: Batch) -> Matrix:
+        self._clock[0] += self._seconds
+        found: Matrix = self._inner.matrix(batch)
+        return found
+
+
+def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> None:
+    recommender, clock = running.recommender, [0.0]
+    live = recommender.live
+    live.pipeline = replace(live.pipeline, featurizer=Slow(live.pipeline.featurizer, clock, 0.02))
+    costs = Costs()
+    for _ in range(30):
+        recommender.recommend("warm", NOW, Asked("p0"), Watch(lambda: clock[0], costs=costs), keep=False)
+    hurried = Watch(lambda: clock[0], 0.01, costs)
+    event = recommender.recommend("hurried", NOW, Asked("p0"), hurried)
+    assert hurried.left > 0
+    assert event.extra["served"]["skipped"] == ["rank"]
+    assert "features" not in event.extra
+    assert list(event.items) == event.extra["served"]["recall"]["items"]
+    calm = Watch(lambda: clock[0], 0.1, costs)
+    assert "skipped" not in recommender.recommend("calm", NOW, Asked("p0"), calm).extra["served"]
+
+
+def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
+    now, costs = [0.0], Costs()
+    for _ in range(100):
+        watch = Watch(lambda: now[0], costs=costs)
+        now[0] += 0.030
+        watch.mark("pairs", 30)
+        now[0] += 0.001
+        watch.mark("rank")
+    assert costs.of("pairs") == pytest.approx(0.001, rel=0.05)
+    watch = Watch(lambda: now[0], 0.0115, costs)
+    assert watch.fits("pairs", 30, "rank") == 10
+    assert watch.allows("rank")
+    assert not watch.allows("pairs", units=20)
+    assert Watch(lambda: now[0], costs=costs).fits("pairs", 30) == 30
+
+
+# --- when something fails
+
+
+class Broken:
+    """Raises, whatever is asked."""
+
+    name = "broken"
+
+    def retrieve(self, request: Request, k: int) -> Candidates:
+        raise OSError("the index is gone")
+
+    def popularity(self, at: float) -> Any:
+        raise OSError("the counters are gone")
+
+
+def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> None:
+    client, live = running.client(), running.recommender.live
+    good = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
+    whole = live.pipeline
+    live.pipeline = replace(whole, retriever=Broken())
+    popular = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
+    assert popular["source"] == "popular"
+    assert popular["skipped"] == ["full", "no_neural"]
+    assert len({toyworld.genre_of(one["id"]) for one in popular["items"]}) > 1, "categories take turns"
+    live.pipeline = replace(whole, retriever=Broken(), popular=Broken())
+    last = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
+    assert [one["id"] for one in last["items"]] == [one["id"] for one in good["items"]]
+    told = client.get(f"/v1/rankings/{last['ranking']}/explain").json
+    assert told["step"] == "last_good"
+    assert ask(client, "/v1/rank", {"items": ["space-1", "music-1"]})["skipped"] == []
+
+
+def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = running.client()
+
+    def gone(*_: Any) -> Any:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(running.recommender._journal, "exchange", gone)
+    feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5})
+    assert len(feed["items"]) == 5
+    assert feed["kept"] is False
+    click = {"event": "interaction", "id": "c", "item": "space-9", "type": "click", "user": "p0"}
+    response = client.post("/v1/events", json=click)
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    monkeypatch.undo()
+    assert ask(client, "/v1/events", click, 202)["accepted"] == 1
+    assert running.recommender.find(feed["ranking"]) is None
+
+
+# --- several processes, by two recommenders on one journal
+
+
+def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Running) -> None:
+    other = compose.recommender(running.home, config.load(running.home.config))
+    first, second = running.client(), create_app(Service(other, lambda: NOW)).test_client()
+
+    def items(client: FlaskClient) -> list[str]:
+        return [one["id"] for one in ask(client, "/v1/recommend", {"user": "new", "n": 60})["items"]]
+
+    assert items(first) == items(second)
+    ask(first, "/v1/events", {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}, 202)
+    found = items(second)
+    assert found[0] == "ocean-4"
+    assert "ocean-3" not in found
+    assert items(first) == items(second)
+    assert other.live.offset == running.recommender.live.offset or other.live.offset > 0
+    arrays = (running.recommender, other)
+    running.recommender.catch_up(NOW)
+    other.catch_up(NOW)
+    states = [one.live.state.arrays() for one in arrays]  # type: ignore[attr-defined]  # the state that serves has it
+    for name, array in states[0].items():
+        if name == "counts":
+            np.testing.assert_array_equal(array, states[1][name])
+
+
+def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
+    one, other = Journal.at(tmp_path / "j.db"), Journal.at(tmp_path / "j.db")
+    events = [InteractionEvent(f"e{n}", n, "i", "click") for n in range(5)]
+    first = one.exchange(events[:2], 0)
+    assert (first.fresh, first.before, first.offset) == ([True, True], [], 2)
+    second = other.exchange([events[2], events[0]], 0)
+    assert second.fresh == [True, False]
+    assert second.before == events[:2]
+    third = one.exchange([events[3]], first.offset)
+    assert (third.before, third.offset) == ([events[2]], other.last)
+    assert one.exchange([], third.offset).before == []
+
+
+# --- change while it runs
+
+
+def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    home, recommender = running.home, running.recommender
+    settings = config.load(home.config)
+    journal = home.journal()
+    refresher = Refresher(home, settings, journal, recommender, clock=lambda: NOW)
+    client = running.client()
+    assert not refresher.look()
+    shutil.copytree(home.bundles / "toy", home.bundles / "bad")
+    (home.bundles / "bad" / "ranker-0.txt").write_text("nothing")
+    (home.bundles / "current").unlink()
+    (home.bundles / "current").symlink_to("bad", target_is_directory=True)
+    assert not refresher.look()
+    assert "ranker-0.txt is damaged" in caplog.text
+    assert ask(client, "/v1/recommend", {"user": "p0"})["bundle"] == "toy"
+    feedrank(home.folder, "index", "--name", "plain")
+    registry.promote(home.bundles, "plain")
+    ask(client, "/v1/events", {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}, 202)
+    assert refresher.look()
+    feed = ask(client, "/v1/recommend", {"user": "new", "n": 1})
+    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("plain", "ocean"), "nothing was forgotten"
+    registry.promote(home.bundles, "toy")
+    assert refresher.look()
+    assert ask(client, "/v1/recommend", {"user": "new"})["bundle"] == "toy"
+
+
+# --- guards
+
+
+def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    client = running.client(keys=keys)
+    _, reads = keys.create("web", ["read"], 0)
+    _, writes = keys.create("log", ["write"], 0)
+    reader, writer = ({"Authorization": f"Bearer {token}"} for token in (reads, writes))
+    click = {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}
+    assert len(ask(client, "/v1/recommend", {}, headers=reader)["items"]) == 10
+    assert ask(client, "/v1/events", click, 202, headers=writer)["accepted"] == 1
+    for path, body, headers, status in (
+        ("/v1/recommend", {}, {}, 401),
+        ("/v1/recommend", {}, {"Authorization": "Bearer frk_no"}, 401),
+        ("/v1/recommend", {}, {"Authorization": "Basic abc"}, 401),
+        ("/v1/recommend", {}, writer, 403),
+        ("/v1/events", click, reader, 403),
+        ("/feedback", click, reader, 403),
+        ("/rank/any", {"items": [{"id": "a"}]}, {}, 401),
+    ):
+        response = client.post(path, json=body, headers=headers)
+        assert response.status_code == status, path
+        assert response.mimetype == "application/problem+json"
+        assert reads not in response.text
+    assert client.post("/v1/recommend", json={}).headers["WWW-Authenticate"].startswith("Bearer")
+    assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+    assert client.get("/metrics").status_code == 401
+    with pytest.raises(ValueError, match="without keys anybody"):
+        ServeConfig(host="0.0.0.0", keys=False)
+
+
+def test_a_key_can_ask_only_so_often(running: Running) -> None:
+    client = running.client(config=ServeConfig(rate_limit="3/minute"))
+    assert [client.post("/v1/recommend", json={}).status_code for _ in range(5)] == [200] * 3 + [429] * 2
+
+
+def test_bodies_may_be_packed(running: Running) -> None:
+    client = running.client()
+    events = [
+        {"event": "interaction", "id": f"e{n}", "item": "ocean-3", "type": "click", "user": "new"} for n in range(500)
+    ]
+    packed = gzip.compress(json.dumps({"events": events}).encode())
+
+    def send(data: bytes, encoding: str = "gzip") -> Any:
+        headers = {"Content-Encoding": encoding}
+        return client.post("/v1/events", data=data, content_type="application/json", headers=headers)
+
+    assert send(packed).json["accepted"] == 500
+    assert send(packed[:-20]).status_code == 400
+    assert send(b"no gzip").status_code == 400
+    assert send(packed, "br").status_code == 415
+    bomb = gzip.compress(b" " * 9_000_000)
+    assert len(bomb) < 10_000
+    assert send(bomb).status_code == 413
+
+
+# --- Metarank's routes
+
+
+def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None:
+    client = running.client()
+    assert client.get("/health").status_code == 200
+    ranking = {
+        "event": "ranking", "id": "m1", "timestamp": str(toyworld.END), "user": "p0", "session": "s1",
+        "fields": [{"name": "query", "value": ""}],
+        "items": [{"id": "music-1", "fields": [{"name": "relevancy", "value": 2.0}]}, {"id": "space-9"}],
+    }  # fmt: skip
+    # its own examples send no content type of JSON
+    response = client.post("/rank/xgboost?explain=true", data=json.dumps(ranking))
+    assert response.status_code == 200, response.text
+    assert response.json.keys() == {"took", "items"}
+    assert [one["item"] for one in response.json["items"]] == ["space-9", "music-1"]
+    assert {"name", "value"} == response.json["items"][0]["features"][0].keys()
+    assert running.recommender.find("m1") is None, "a rank request is not a ranking that was shown"
+    assert ask(client, "/rank/xgboost", ranking)["items"][0]["features"] == []
+    for body, accepted in ((ranking, 1), ([ranking], 0)):
+        answer = client.post("/feedback", data=json.dumps(body)).json
+        assert answer.keys() == {"accepted", "status", "tookMillis", "updated"}
+        assert (answer["accepted"], answer["status"]) == (accepted, "ok")
+    found = ask(client, "/recommend/similar", {"count": 3, "items": ["space-3"]})["items"]
+    assert len(found) == 3
+    assert found[0].keys() == {"item", "score"}
+    assert client.post("/feedback", data="[{}]").status_code == 400
+    assert client.post("/rank/xgboost", data="7").status_code == 400
+
+
+# --- sight
+
+
+def test_what_happens_is_counted(running: Running) -> None:
+    client = running.client(metrics=Metrics(lambda: NOW))
+    ask(client, "/v1/recommend", {"user": "p0"})
+    client.post("/v1/recommend", json={"n": 0})
+    client.get("/v1/nothing/here")
+    text = client.get("/metrics").text
+    for line in (
+        'feedrank_requests_total{method="POST",route="/v1/recommend",status="200"} 1.0',
+        'feedrank_requests_total{method="POST",route="/v1/recommend",status="400"} 1.0',
+        'feedrank_requests_total{method="GET",route="unmatched",status="404"} 1.0',
+        'feedrank_stage_seconds_count{stage="features"} 1.0',
+        "feedrank_items 60.0",
+    ):
+        assert line in text
+
+
+def test_the_document_names_every_route(running: Running) -> None:
+    client = running.client()
+    document = client.get("/docs/openapi.json").json
+    paths = {
+        "/v1/recommend", "/v1/rank", "/v1/items/{item_id}/similar", "/v1/events", "/v1/rankings/{ranking_id}",
+        "/v1/rankings/{ranking_id}/explain", "/healthz", "/readyz", "/metrics", "/feedback", "/rank/{model}",
+        "/recommend/{model}", "/health",
+    }  # fmt: skip
+    assert paths <= document["paths"].keys()
+    body = document["components"]["schemas"]["RecommendBody"]
+    assert body["additionalProperties"] is False
+    page = client.get("/docs/swagger", follow_redirects=True)
+    assert page.status_code == 200
+    assert "http" not in page.text.replace("http://www.w3.org", "").split("<body")[0].replace("https://localhost", "")
