@@ -305,9 +305,9 @@ def _ready(home: Path) -> Bar:
 
 
 def _small(home: Path) -> list[Bar]:
-    """BM25 and behaviour alone: what a server takes."""
+    """BM25 and behaviour alone: what a server of one process takes."""
     home.mkdir()
-    (home / "feedrank.toml").write_text('[embedder]\nmodel = "none"\n')
+    (home / "feedrank.toml").write_text('[embedder]\nmodel = "none"\n[serve]\nworkers = 0\n')
     for command in (["import", "movielens-100k"], ["train", "--name", "words"]):
         _run([sys.executable, "-m", "api.cli", "--home", str(home), *command])
     seconds = []
