@@ -21,6 +21,7 @@ from flask import Flask
 from api import logs
 from api.compose.refresh import Refresher
 from api.compose.serving import live, living_state, warn
+from api.compose.signals import TextModels
 from api.config import Config
 from api.home import Home
 from api.http.app import create_app
@@ -59,13 +60,16 @@ def load(home: Home, config: Config) -> Loaded:
 def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], float]) -> Flask:
     """The application of one worker, warm, with the thread that keeps it up to date."""
     journal = home.journal(config.journal.url)
-    costs = Costs()
-    recommender = Recommender(live(home, config, loaded.opened, loaded.living), journal, config.cross_encoder.ahead)
+    costs, texts = Costs(), TextModels(home, loaded.opened)
+    now = live(home, config, loaded.opened, loaded.living, texts)
+    recommender = Recommender(now, journal, config.cross_encoder.ahead)
     recommender.catch_up(clock())
     warm(recommender, costs, clock)
     metrics = Metrics(clock)
     _tell(metrics, loaded.opened)
-    Refresher(home, config, journal, recommender, lambda opened: _tell(metrics, opened), clock).start()
+    Refresher(
+        home, config, journal, recommender, loaded.opened, texts, lambda opened: _tell(metrics, opened), clock
+    ).start()
     keys = Keys(home.keys) if config.serve.keys else None
     return create_app(Service(recommender, clock, home, keys, config.serve, costs, metrics))
 

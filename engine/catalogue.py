@@ -134,6 +134,11 @@ class Catalogue:
         counts = np.bincount(self.category_codes, minlength=len(self.categories))
         return owners[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
+    @cached_property
+    def removed(self) -> Rows:
+        """Rows of the items that must not be shown: those whose field `removed` is true."""
+        return np.array([row for row, fields in enumerate(self.fields) if fields.get("removed") is True], np.int32)
+
     def in_categories(self, codes: NDArray[np.int32]) -> Rows:
         """Rows of the items in any of these categories."""
         members, bounds = self.category_members

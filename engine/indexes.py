@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from annoy import AnnoyIndex as Annoy
 
+from engine.protocols import VectorIndex
 from engine.space import unit_rows
 from engine.types import Matrix, Rows, Scores, Vector, no_rows
 
@@ -112,6 +113,23 @@ class AnnoyIndex:
         elif self.metric == "euclidean":
             found = -found
         return np.array(rows, np.int32), found
+
+
+class SegmentedIndex:
+    """An index, and brute force over items that came after it was built: they are found before it is built again."""
+
+    def __init__(self, index: VectorIndex, later: Matrix, first: int, metric: Metric) -> None:
+        """later: (k, d) vectors of the rows from `first` on."""
+        self._index, self._first = index, first
+        self._later = ExactIndex(later, metric)
+
+    def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
+        """About the k best rows of both, best first."""
+        rows, scores = self._index.search(vector, k)
+        more, theirs = self._later.search(vector, k)
+        rows, scores = np.concatenate([rows, more + np.int32(self._first)]), np.concatenate([scores, theirs])
+        best = np.argsort(-scores, kind="stable")[:k]
+        return rows[best], scores[best]
 
 
 def _check(vectors: Matrix, metric: str) -> None:

@@ -36,16 +36,11 @@ _log = logging.getLogger(__name__)
 class Recommender:
     """Answers from what is live; safe to call from several threads, and beside other processes."""
 
-    def __init__(
-        self, live: Live, journal: EventLog, ahead: int = 0, items_changed: Callable[[], None] = lambda: None
-    ) -> None:
-        """ahead: people who may wait for their next feed to be scored ahead, where there is a second phase.
-
-        items_changed: called, and soon over, when item events came in.
-        """
+    def __init__(self, live: Live, journal: EventLog, ahead: int = 0) -> None:
+        """ahead: people who may wait for their next feed to be scored ahead, where there is a second phase."""
         self._live = live
         self._journal = journal
-        self._items_changed = items_changed
+        self._items_changed: Callable[[], None] = lambda: None
         self._ahead_size = ahead
         self.ahead = self._new_ahead()
         self._ladder = Ladder()
@@ -53,6 +48,10 @@ class Recommender:
         self._rests_until = -np.inf
         self.lag = 0.0
         """Seconds: how old the oldest event was that another process wrote, when it was last read here."""
+
+    def when_items_change(self, call: Callable[[], None]) -> None:
+        """Have this called, which must be soon over, when item events came in, here or elsewhere."""
+        self._items_changed = call
 
     @property
     def live(self) -> Live:

@@ -60,11 +60,18 @@ class FeatureSettings:
 class FeatureBuilder:
     """Builds the matrix of a batch from the state in it and from what was learnt of the items."""
 
-    def __init__(self, knowledge: ItemKnowledge, spec: StateSpec, settings: FeatureSettings | None = None) -> None:
+    def __init__(
+        self, knowledge: ItemKnowledge, spec: StateSpec, settings: FeatureSettings | None = None,
+        category_shares: Vector | None = None,
+    ) -> None:  # fmt: skip
+        """category_shares: those that the ranker learnt with, where items came since; None: those of the catalogue."""
         self.knowledge = knowledge
         self.spec = spec
         self.settings = settings or FeatureSettings()
-        self.category_shares = _category_shares(knowledge.catalogue)
+        shares = _category_shares(knowledge.catalogue)
+        if category_shares is not None:
+            shares[: len(category_shares)] = category_shares
+        self.category_shares = shares
         self._names = tuple(self.columns(_empty_batch(spec)))
 
     @property

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 
 from api import compose, config
 from api.compose.refresh import Refresher
+from api.compose.signals import TextModels
 from api.config import ServeConfig
 from api.home import Home
 from api.http.app import create_app
@@ -29,7 +30,7 @@ from engine.journal import Journal, JournalError
 from engine.recommender import Recommender
 from engine.types import Batch, Candidates, Matrix, Request
 from engine.watch import Costs, Watch
-from models import registry
+from models import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
 
@@ -49,6 +50,13 @@ class Running:
 def running(home: Path) -> Running:
     place = Home(home)
     return Running(place, compose.recommender(place, config.load(place.config)))
+
+
+def refresher_of(running: Running) -> Refresher:
+    """What keeps it up to date, not started."""
+    home, opened = running.home, bundle.load(running.home.current)
+    settings, texts = config.load(home.config), TextModels(home, opened)
+    return Refresher(home, settings, home.journal(), running.recommender, opened, texts, clock=lambda: NOW)
 
 
 def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: Any) -> Any:
@@ -278,10 +286,8 @@ def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
 
 
 def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, caplog: pytest.LogCaptureFixture) -> None:
-    home, recommender = running.home, running.recommender
-    settings = config.load(home.config)
-    journal = home.journal()
-    refresher = Refresher(home, settings, journal, recommender, clock=lambda: NOW)
+    home = running.home
+    refresher = refresher_of(running)
     client = running.client()
     assert not refresher.look()
     shutil.copytree(home.bundles / "toy", home.bundles / "bad")
@@ -300,6 +306,47 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, capl
     registry.promote(home.bundles, "toy")
     assert refresher.look()
     assert ask(client, "/v1/recommend", {"user": "new"})["bundle"] == "toy"
+
+
+def item(name: str, **fields: Any) -> dict[str, Any]:
+    """An item event as a shop would send it."""
+    told = [{"name": key, "value": value} for key, value in fields.items()]
+    return {"event": "item", "item": name, "fields": told}
+
+
+def test_new_items_are_shown_and_removed_ones_are_not(running: Running) -> None:
+    client, refresher = running.client(), refresher_of(running)
+
+    def feed(**body: Any) -> list[str]:
+        return [one["id"] for one in ask(client, "/v1/recommend", {"n": 200, **body})["items"]]
+
+    assert refresher.look_for_items() == 0, "the bundle knows all that is in the journal"
+    before = ask(client, "/v1/recommend", {"user": "p0", "n": 100})
+    ask(client, "/v1/events", item("nö/1", title="guitar and violin music", category="music"), 202)
+    assert "nö/1" not in feed(user="p9")
+    assert refresher.look_for_items() == 1
+    assert "nö/1" in feed(user="p9")
+    assert feed(query="guitar and violin music")[:3].count("nö/1") == 1
+    after = ask(client, "/v1/recommend", {"user": "p0", "n": 100})
+    assert {one["id"] for one in after["items"]} - {one["id"] for one in before["items"]} == {"nö/1"}
+    old = [one["id"] for one in after["items"] if one["id"] != "nö/1"]
+    assert old[:10] == [one["id"] for one in before["items"]][:10]
+    ask(client, "/v1/events", {"event": "interaction", "item": "nö/1", "type": "click", "user": "p9"}, 202)
+    assert "nö/1" not in feed(user="p9"), "it is seen now"
+    ask(client, "/v1/events", item("space-9", removed=True), 202)
+    ask(client, "/v1/events", item("opera/2", title="opera", category="opera"), 202)
+    assert refresher.look_for_items() == 2
+    found = feed(user="p0")
+    assert "space-9" not in found
+    assert "opera/2" in found
+    assert feed(user="p0", filters={"categories": ["opera"]}) == ["opera/2"]
+    assert "space-9" in [one["id"] for one in before["items"]]
+    assert refresher.look_for_items() == 0
+    other = compose.recommender(running.home, config.load(running.home.config))
+    again = Running(running.home, other)
+    assert refresher_of(again).look_for_items() == 3, "a new start finds them in the journal"
+    answer = ask(again.client(), "/v1/recommend", {"user": "p0", "n": 200})
+    assert {one["id"] for one in answer["items"]} == set(found)
 
 
 # --- guards

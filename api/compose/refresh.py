@@ -1,4 +1,4 @@
-"""Keeps a running service up to date: another bundle when `current` points at one.
+"""Keeps a running service up to date: another bundle when `current` points at one, and items that came since.
 
 Answers go on from what is live while the next generation is made, and change over in one step.
 """
@@ -10,9 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 
+from api.compose.newcomers import NewItems
 from api.compose.serving import live, living_state
+from api.compose.signals import TextModels
 from api.config import Config
 from api.home import Home
+from engine.events import ItemEvent
 from engine.journal import Journal
 from engine.recommender import Recommender
 from models import bundle, registry
@@ -26,13 +29,21 @@ class Refresher:
     """One thread of a serving process."""
 
     def __init__(
-        self, home: Home, config: Config, journal: Journal, recommender: Recommender,
-        changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
+        self, home: Home, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
+        texts: TextModels, changed: Callable[[bundle.Bundle], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
+        """opened, texts: what the recommender answers from. changed: told of a bundle that took over."""
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._changed, self._clock = changed, clock
+        self._items = NewItems(home, config, opened, texts)
+        self._read = 0
+        """Offset of the last item event that was looked at; at first all of them are."""
         self._refused = ""
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._wake = threading.Event()
+        self._wake.set()
+        recommender.when_items_change(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="feedrank-refresh", daemon=True)
 
     def start(self) -> None:
@@ -41,7 +52,8 @@ class Refresher:
 
     def stop(self) -> None:
         """End the thread, once what is under way is done."""
-        self._stopped.set()
+        self._stopped = True
+        self._wake.set()
         self._thread.join()
 
     def look(self) -> bool:
@@ -52,7 +64,9 @@ class Refresher:
         started = time.perf_counter()
         try:
             opened = bundle.load(self._home.bundles / name)
-            made = live(self._home, self._config, opened, living_state(self._home, self._journal, opened))
+            texts = TextModels(self._home, opened)
+            made = live(self._home, self._config, opened, living_state(self._home, self._journal, opened), texts)
+            items = NewItems(self._home, self._config, opened, texts)
         except Exception as problem:  # whatever is wrong with it, the one that serves is not the worse for it
             self._refused = name
             _log.error(
@@ -62,14 +76,29 @@ class Refresher:
             return False
         self._refused = ""
         self._recommender.renew(lambda _: made, self._clock())
+        self._items, self._read = items, 0
         self._changed(opened)
+        self.look_for_items()
         _log.info("bundle %s serves, after %.1f s", name, time.perf_counter() - started)
         return True
 
+    def look_for_items(self) -> int:
+        """Take in the items of events that were not looked at; how many came or changed."""
+        events: list[ItemEvent] = []
+        for offset, event in self._journal.read(self._read, "item"):
+            self._read = offset
+            if isinstance(event, ItemEvent):
+                events.append(event)
+        return self._items.take(events, self._recommender, self._clock()) if events else 0
+
     def _run(self) -> None:
-        while not self._stopped.wait(POLL_S):
+        while not self._stopped:
+            woken = self._wake.wait(POLL_S)
+            self._wake.clear()
             try:
                 self._recommender.catch_up(self._clock())
                 self.look()
+                if woken and not self._stopped:
+                    self.look_for_items()
             except Exception:  # it must be there for the next time
                 _log.exception("what serves could not be brought up to date")

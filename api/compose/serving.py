@@ -7,10 +7,10 @@ from importlib import import_module
 
 import numpy as np
 
-from api.compose.signals import documents_of, query_encoder
+from api.compose.signals import TextModels, documents_of
 from api.config import Config, IndexConfig
 from api.home import Home
-from engine.indexes import ExactIndex
+from engine.indexes import ExactIndex, SegmentedIndex
 from engine.journal import Journal
 from engine.live import Live
 from engine.pipeline import Pipeline
@@ -26,6 +26,7 @@ from models import bundle, registry, snapshot
 from models.ranker import LambdaRanker
 from models.snapshot import Living
 from models.text.pair_export import PairSettings
+from models.text.pair_model import PairModel
 from models.text.score_cache import PairScores
 
 
@@ -75,19 +76,24 @@ def recommender(home: Home, config: Config) -> Recommender:
     )
 
 
-def live(home: Home, config: Config, opened: bundle.Bundle, living: Living) -> Live:
+def live(home: Home, config: Config, opened: bundle.Bundle, living: Living, texts: TextModels | None = None) -> Live:
     """One generation of what serves: a bundle, and the state of the journal as far as that was read."""
-    ranker: Ranker = QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
+    texts = texts or TextModels(home, opened)
     return Live(
         opened.knowledge.catalogue,
         living.people,
         living.state,
-        pipeline(home, opened, config, living.state, ranker),
+        pipeline(home, opened, config, living.state, ranker_of(opened)),
         opened.knowledge.space.targets,
-        query_encoder(home, opened),
+        texts.query if texts else None,
         living.offset,
         max(living.latest, 0),
     )
+
+
+def ranker_of(opened: bundle.Bundle) -> Ranker:
+    """What orders a bundle's candidates."""
+    return QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
 
 
 def take_snapshot(home: Home, config: Config) -> Living:
@@ -107,7 +113,10 @@ def living_state(home: Home, journal: Journal, opened: bundle.Bundle) -> Living:
     return living
 
 
-def pipeline(home: Home, opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker) -> Pipeline:
+def pipeline(
+    home: Home, opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker,
+    model: PairModel | None = None,
+) -> Pipeline:  # fmt: skip
     """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
     knowledge = opened.knowledge
     exact = ExactIndex(knowledge.space.targets, opened.index.metric)
@@ -122,23 +131,31 @@ def pipeline(home: Home, opened: bundle.Bundle, config: Config, state: Behaviour
     by_words = Bm25Retriever(knowledge.catalogue, knowledge.terms)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
     retriever = FirstOf([by_words, found, popular])
-    second = rescoring(home, opened, config.cross_encoder)
+    second = rescoring(home, opened, config.cross_encoder, model)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, second, popular)
 
 
-def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescoring | None:
-    """The second phase, where the bundle has one."""
-    model = bundle.pair_model_of(opened, chosen.threads)
+def rescoring(
+    home: Home, opened: bundle.Bundle, chosen: PairSettings, model: PairModel | None = None
+) -> Rescoring | None:
+    """The second phase, where the bundle has one. model: the bundle's cross-encoder, where it is open already."""
+    model = model or bundle.pair_model_of(opened, chosen.threads)
     if model is None or opened.first is None:
         return None
-    cache = PairScores(home.pair_scores, model.digest, documents_of(opened), chosen.cache)
+    documents = documents_of(opened)
+    if more := documents[len(model.items) :]:  # items that came after the bundle was made
+        model = model.with_items(model.items.followed_by(model.tokens(more, chosen.item_tokens)))
+    cache = PairScores(home.pair_scores, model.digest, documents, chosen.cache)
     return Rescoring(opened.first, model, cache, opened.knowledge.catalogue.titles, chosen.best)
 
 
 def vector_index(opened: bundle.Bundle, chosen: IndexConfig, exact: ExactIndex) -> VectorIndex:
     """The index that the config names."""
     if chosen.kind == "annoy":
-        return opened.index
+        first, targets = opened.manifest["items"], opened.knowledge.space.targets
+        if first == len(targets):
+            return opened.index
+        return SegmentedIndex(opened.index, targets[first:], first, opened.index.metric)
     if chosen.kind == "exact":
         return exact
     module, _, name = chosen.kind.partition(":")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from api.config import Config
 from api.home import Home
 from engine.catalogue import Catalogue
-from engine.types import Matrix, QueryVectors, Vector
+from engine.space import unit_rows
+from engine.types import Matrix, QueryVectors
 from features.late import TokenVectors
 from models.bundle import Bundle
 from models.second_phase import SecondPhase
@@ -60,28 +62,40 @@ def of_items(home: Home, config: Config, catalogue: Catalogue, progress: Progres
     return Signals(text, tokens, pairs, made_by)
 
 
-def query_encoder(home: Home, opened: Bundle) -> Callable[[str], QueryVectors] | None:
-    """Turns a request's text into vectors, by the models that the bundle's items went through, loaded at the first."""
-    config: Mapping[str, Any] = opened.manifest["config"]
-    text = None if config["embedder"]["model"] == NONE else known(EmbedderSettings, config["embedder"])
-    late = known(LateSettings, config["late_interaction"]) if opened.knowledge.tokens is not None else None
-    if text is None and late is None:
-        return None
-    embedders: list[SentenceEmbedder] = []
-    encoders: list[TokenEncoder] = []
+class TextModels:
+    """The models that a bundle's items went through, for requests' texts and for items that came later."""
 
-    def encode(query: str) -> QueryVectors:
-        vector: Vector | None = None
-        tokens: Matrix | None = None
-        if text is not None:
-            embedders[:] = embedders or [SentenceEmbedder(text, home.vectors)]
-            vector = embedders[0].query(query)
-        if late is not None:
-            encoders[:] = encoders or [TokenEncoder(late, home.vectors)]
-            tokens = encoders[0].query(query)
-        return QueryVectors(vector, tokens)
+    def __init__(self, home: Home, opened: Bundle) -> None:
+        config: Mapping[str, Any] = opened.manifest["config"]
+        named = config["embedder"]["model"] != NONE
+        self._text = known(EmbedderSettings, config["embedder"]) if named else None
+        tokens = opened.knowledge.tokens
+        self._late = None if tokens is None else known(LateSettings, config["late_interaction"])
+        self._projection = None if tokens is None else tokens.projection
+        self._home = home
 
-    return encode
+    def __bool__(self) -> bool:
+        return self._text is not None or self._late is not None
+
+    def query(self, text: str) -> QueryVectors:
+        """A request's text as vectors; models are loaded at the first."""
+        vector = None if self._embedder is None else self._embedder.query(text)
+        return QueryVectors(vector, None if self._encoder is None else self._encoder.query(text))
+
+    def items(self, documents: Sequence[str]) -> tuple[Matrix, TokenVectors | None]:
+        """(n, d) vectors of length 1 of items' documents, and their token vectors in the bundle's numbers."""
+        text = np.zeros((len(documents), 0), np.float32)
+        if self._embedder is not None:
+            text = unit_rows(self._embedder.encode(list(documents)))
+        return text, None if self._encoder is None else self._encoder.items(documents, None, self._projection)
+
+    @cached_property
+    def _embedder(self) -> SentenceEmbedder | None:
+        return None if self._text is None else SentenceEmbedder(self._text, self._home.vectors)
+
+    @cached_property
+    def _encoder(self) -> TokenEncoder | None:
+        return None if self._late is None else TokenEncoder(self._late, self._home.vectors)
 
 
 def known(kind: type[T], found: Mapping[str, Any]) -> T:
@@ -97,7 +111,12 @@ def corpus(catalogue: Catalogue, signals: Signals, terms: Any) -> Corpus:
 
 def documents_of(opened: Bundle) -> Sequence[str]:
     """The items' texts as the bundle's models read them."""
-    return opened.knowledge.catalogue.documents(tuple(opened.manifest["config"]["embedder"]["document"]))
+    return opened.knowledge.catalogue.documents(parts_of(opened))
+
+
+def parts_of(opened: Bundle) -> tuple[str, ...]:
+    """The parts of an item that these are made of."""
+    return tuple(opened.manifest["config"]["embedder"]["document"])
 
 
 def _of_length_one(vectors: Matrix) -> Matrix:

@@ -64,6 +64,11 @@ class TokenIds:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def followed_by(self, others: TokenIds) -> TokenIds:
+        """These texts, and then others."""
+        offsets = np.concatenate([self.offsets, others.offsets[1:] + self.offsets[-1]]).astype(np.int64)
+        return TokenIds(np.concatenate([self.ids, others.ids]), offsets)
+
 
 class PairModel:
     """Scores pairs of a request's text and an item; an `engine.protocols.PairScorer` once it has the items."""

@@ -67,8 +67,10 @@ class TokenEncoder:
         self._loading = threading.Lock()
         self.query = lru_cache(maxsize=1_024)(self._query)
 
-    def items(self, texts: Sequence[str], progress: Progress | None = None) -> TokenVectors:
-        """Of every text, compactly."""
+    def items(
+        self, texts: Sequence[str], progress: Progress | None = None, projection: Projection | None = None
+    ) -> TokenVectors:
+        """Of every text, compactly. projection: that of other items, which these are to be compared with."""
 
         def embed(batch: list[str]) -> Sequence[Vectors]:
             vectors = self._encode(batch, query=False)
@@ -79,11 +81,12 @@ class TokenEncoder:
         width = found[0].shape[1] if found else 1
         dimensions = self._settings.dimensions
         exact = self._settings.precision == "float32"
-        if not dimensions or width <= dimensions or not offsets[-1]:
+        if projection is None and (not dimensions or width <= dimensions or not offsets[-1]):
             kind = np.float32 if exact else np.int8
             return TokenVectors(np.concatenate([np.empty((0, width), kind), *found]), offsets)
-        step = max(1, int(offsets[-1]) // SAMPLE)
-        projection = Projection.fit(_plain(np.concatenate(found)[::step]), dimensions)
+        if projection is None:
+            step = max(1, int(offsets[-1]) // SAMPLE)
+            projection = Projection.fit(_plain(np.concatenate(found)[::step]), dimensions)
         codes = np.empty((int(offsets[-1]), dimensions), np.float32 if exact else np.int8)
         for place, one in enumerate(found):
             small = projection.of(_plain(one))

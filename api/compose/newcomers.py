@@ -1,0 +1,91 @@
+"""Items that came or changed after the bundle that serves was made: another generation that knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from api.compose.serving import pipeline, ranker_of
+from api.compose.signals import TextModels, parts_of
+from api.config import Config
+from api.home import Home
+from engine.catalogue import Catalogue
+from engine.events import FieldValue, ItemEvent
+from engine.live import Live
+from engine.recommender import Recommender
+from features.builder import FeatureBuilder
+from features.growth import grown
+from features.state import BehaviouralState
+from models.bundle import Bundle
+from models.newcomers import Newcomers, changed, merged
+from models.text.pair_model import PairModel
+
+Items = dict[str, dict[str, FieldValue]]
+
+
+class NewItems:
+    """Extends what a bundle knows, again and again; old items keep their rows."""
+
+    def __init__(self, home: Home, config: Config, opened: Bundle, texts: TextModels) -> None:
+        self._home, self._config = home, config
+        self._opened = self._first = opened
+        self._texts = texts
+        self._newcomers = Newcomers(opened.knowledge)
+
+    def take(self, events: Iterable[ItemEvent], recommender: Recommender, at: float) -> int:
+        """Make the items of these events, in the order of the journal, known to a running recommender; how many.
+
+        Items of which nothing changes are passed over. What is slow is done before anybody has to wait.
+        """
+        wanted = _differing(self._opened.knowledge.catalogue, events)
+        if not wanted:
+            return 0
+        knowledge, parts = self._opened.knowledge, parts_of(self._opened)
+        known = merged(knowledge.catalogue, {item: {} for item in wanted})
+        before, after = (
+            dict(zip(wanted, Catalogue.from_items(one).documents(parts), strict=True))
+            for one in (known, merged(knowledge.catalogue, wanted))
+        )
+        same = {
+            item: fields for item, fields in wanted.items()
+            if item in knowledge.catalogue.ids and before[item] == after[item]
+        }  # fmt: skip
+        if same:
+            knowledge = changed(knowledge, same)
+        if others := {item: fields for item, fields in wanted.items() if item not in same}:
+            documents = [after[item] for item in others]
+            text, tokens = self._texts.items(documents)
+            knowledge = self._newcomers.extend(knowledge, others, text, documents, tokens)
+        first = self._first.builder
+        builder = FeatureBuilder(knowledge, first.spec, first.settings, first.category_shares)
+        opened = replace(self._opened, builder=builder)
+        recommender.renew(lambda old: self._generation(old, opened), at)
+        self._opened = opened
+        return len(wanted)
+
+    def _generation(self, old: Live, opened: Bundle) -> Live:
+        """What serves now, with these items: the state is carried over."""
+        assert isinstance(old.state, BehaviouralState)
+        catalogue = opened.knowledge.catalogue
+        state = grown(old.state, old.catalogue, catalogue)
+        second = old.pipeline.rescoring
+        model = second.scorer if second is not None and isinstance(second.scorer, PairModel) else None
+        made = pipeline(self._home, opened, self._config, state, ranker_of(opened), model)
+        return replace(old, catalogue=catalogue, state=state, pipeline=made, vectors=opened.knowledge.space.targets)
+
+
+def _differing(catalogue: Catalogue, events: Iterable[ItemEvent]) -> Items:
+    """Item -> fields, of events that say something new; a later event's field takes the place of an earlier one's."""
+    said: Items = {}
+    for event in events:
+        said.setdefault(event.item, {}).update(event.fields)
+    wanted: Items = {}
+    for item, fields in said.items():
+        if item not in catalogue.ids or _plain(catalogue, item, fields) != _plain(catalogue, item, {}):
+            wanted[item] = fields
+    return wanted
+
+
+def _plain(catalogue: Catalogue, item: str, fields: dict[str, FieldValue]) -> dict[str, FieldValue]:
+    """All fields of an item in one form, whether a category came alone or in a list."""
+    return Catalogue.from_items(merged(catalogue, {item: fields})).to_items()[item]
