@@ -28,8 +28,8 @@ TELLING = ("sqlite3.OperationalError", "psycopg.OperationalError")
 """Exceptions whose messages speak of the database alone, such as that it is locked; as do the system's own."""
 MOST_PLACES = 30
 """Of a trace, the innermost."""
-QUIET = ("werkzeug", "sqlalchemy")
-"""Loggers that write raw paths, or the values of statements, where they may say all."""
+QUIET = ("werkzeug", "sqlalchemy", "sentence_transformers", "transformers", "httpx")
+"""Loggers that write raw paths or the values of statements, or what nobody asked, where they may say all."""
 _WORD = re.compile(r"[A-Za-z0-9._:~-]{1,100}")
 _RULE = re.compile(r"/[A-Za-z0-9._~<>:(),'/-]{0,199}")
 _requests = logging.getLogger("feedrank.request")

@@ -29,7 +29,7 @@ PARTS = ("late", "encode", "rank", "pairs", "diversity")
 """What a deadline may cut off."""
 AHEAD = ("done", "dropped", "failed")
 KINDS = ("item", "user", "ranking", "interaction")
-Origin = Literal["cache", "ahead", "live", "none"]
+Origin = Literal["cache", "live", "none"]
 Outcome = Literal["accepted", "duplicate", "rejected"]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNMATCHED, OTHER = "unmatched", "other"
@@ -226,7 +226,7 @@ class Metrics:
                 self._skipped[part].inc()
 
     def pair_scores(self, origin: Origin, count: int) -> None:
-        """So many pair scores came from the cache, from work ahead, from the model now, or are missing."""
+        """So many pair scores came from the cache, from the model now, or are missing."""
         self._pairs[origin].inc(count)
 
     def ahead(self, done: int, dropped: int, failed: int) -> None:

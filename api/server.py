@@ -68,10 +68,20 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     metrics = Metrics(clock)
     _tell(metrics, loaded.opened)
     Refresher(
-        home, config, journal, recommender, loaded.opened, texts, lambda opened: _tell(metrics, opened), clock
-    ).start()
+        home, config, journal, recommender, loaded.opened, texts, lambda: _load(texts, costs),
+        lambda opened: _tell(metrics, opened), clock,
+    ).start()  # fmt: skip
     keys = Keys(home.keys) if config.serve.keys else None
     return create_app(Service(recommender, clock, home, keys, config.serve, costs, metrics))
+
+
+def _load(texts: TextModels, costs: Costs) -> None:
+    """Load the models that read texts, and see how long one takes: seconds that no request is to wait."""
+    if texts:
+        texts.query("warm up")
+        started = time.perf_counter()
+        texts.query("warmed up")
+        costs.note("encode", time.perf_counter() - started)
 
 
 def _tell(metrics: Metrics, opened: bundle.Bundle) -> None:

@@ -157,7 +157,7 @@ class Recommender:
     def _encoded(self, live: Live, asked: Asked, watch: Watch) -> QueryVectors:
         if not asked.query or live.encode is None:
             return QueryVectors()
-        if not watch.allows("encode", "recall", "features", "rank", "journal"):
+        if not (watch.knows("encode") and watch.allows("encode", "recall", "features", "rank", "journal")):
             watch.skip("encode")
             return QueryVectors()
         try:

@@ -41,6 +41,7 @@ class Rescoring:
         scores = self.cache.scores(text, batch.rows)
         matrix = featurizer.matrix(replace(batch, pair_scores=scores))
         watch.mark("features", len(batch.rows))
+        watch.count("pairs_cache", int(np.count_nonzero(~np.isnan(scores))))
         if not text or not self.best or not np.isnan(scores).any():
             return matrix, scores
         top = np.argsort(-self.first.score(matrix), kind="stable")[: self.best]
@@ -55,6 +56,8 @@ class Rescoring:
             self.cache.add(text, batch.rows[top], scores[top])
             featurizer.set_pairs(matrix, replace(batch, pair_scores=scores))
             watch.mark("pairs", len(top))
+            watch.count("pairs_live", len(top))
+        watch.count("pairs_none", int(np.count_nonzero(np.isnan(scores))))
         return matrix, scores
 
     def prepare(self, request: Request, rows: Rows) -> int:

@@ -19,6 +19,8 @@ class Watch:
         """Stage -> seconds so far."""
         self.skipped: list[str] = []
         """What was cut short or left out."""
+        self.counts: dict[str, int] = {}
+        """What happened how often, such as where pair scores came from."""
 
     @property
     def left(self) -> float:
@@ -38,6 +40,14 @@ class Watch:
         """Something was cut short or left out."""
         if what not in self.skipped:
             self.skipped.append(what)
+
+    def count(self, what: str, number: int) -> None:
+        """So many more of something."""
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def knows(self, stage: str) -> bool:
+        """Whether a stage may be begun: there is no deadline, or it was measured what the stage takes."""
+        return self._ends == math.inf or (self._costs is not None and self._costs.of(stage) > 0)
 
     def allows(self, *stages: str, units: int = 1) -> bool:
         """Whether there is time for these stages, the first of them with so many units of work."""

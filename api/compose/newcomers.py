@@ -32,6 +32,13 @@ class NewItems:
         self._texts = texts
         self._newcomers = Newcomers(opened.knowledge)
 
+    def prepare(self) -> None:
+        """Do all that the first newcomer would wait for, with one that nobody sees."""
+        fields: Items = {"": {"title": "warm up"}}
+        documents = Catalogue.from_items(fields).documents(parts_of(self._opened))
+        text, tokens = self._texts.items(documents)
+        self._newcomers.extend(self._opened.knowledge, fields, text, documents, tokens)
+
     def take(self, events: Iterable[ItemEvent], recommender: Recommender, at: float) -> int:
         """Make the items of these events, in the order of the journal, known to a running recommender; how many.
 

@@ -30,12 +30,13 @@ class Refresher:
 
     def __init__(
         self, home: Home, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
-        texts: TextModels, changed: Callable[[bundle.Bundle], None] = lambda _: None,
-        clock: Callable[[], float] = time.time,
+        texts: TextModels, first: Callable[[], None] = lambda: None,
+        changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """opened, texts: what the recommender answers from. changed: told of a bundle that took over."""
+        """opened, texts: what the recommender answers from. first: what the thread does before all else, which may take
+        long. changed: told of a bundle that took over."""
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
-        self._changed, self._clock = changed, clock
+        self._first, self._changed, self._clock = first, changed, clock
         self._items = NewItems(home, config, opened, texts)
         self._read = 0
         """Offset of the last item event that was looked at; at first all of them are."""
@@ -67,6 +68,7 @@ class Refresher:
             texts = TextModels(self._home, opened)
             made = live(self._home, self._config, opened, living_state(self._home, self._journal, opened), texts)
             items = NewItems(self._home, self._config, opened, texts)
+            items.prepare()
         except Exception as problem:  # whatever is wrong with it, the one that serves is not the worse for it
             self._refused = name
             _log.error(
@@ -92,6 +94,11 @@ class Refresher:
         return self._items.take(events, self._recommender, self._clock()) if events else 0
 
     def _run(self) -> None:
+        try:
+            self._first()
+            self._items.prepare()
+        except Exception:
+            _log.exception("the models that read texts could not be loaded; queries are read by BM25 alone")
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()

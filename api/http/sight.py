@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import get_args
 
 from flask import Flask, Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
@@ -11,6 +12,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from api import logs
 from api.http.guards import takes
 from api.http.service import Service, service
+from api.metrics import Origin
 from engine.events import RankingEvent
 from engine.watch import Watch
 
@@ -44,6 +46,8 @@ def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
         return
     metrics.stages(watch.stages)
     metrics.skipped(watch.skipped)
+    for origin in get_args(Origin):
+        metrics.pair_scores(origin, watch.counts.get(f"pairs_{origin}", 0))
     metrics.candidates(str(event.fields["source"]), served["recall"]["found"])
     if "step" in served:
         metrics.fallback(served["step"])

@@ -1,0 +1,204 @@
+"""The feed service: latency by Metarank's protocol and of feeds, the most it holds, and change while it runs.
+
+Servers and load are on the same machine, on loopback. The MovieLens home is made as the demo makes it. Nothing else
+should run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bars import PROJECT, Bar, console, measure
+from benchmarks.load import Call, Outcome, run
+from models import registry
+
+SIZES = (25, 50, 100, 150, 200, 250, 300)
+REQUESTS = 5_000
+PEOPLE, ITEMS = 943, 1_682
+RATES = (150, 200, 250, 300, 350, 400)
+JSON = {"Content-Type": "application/json"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def service() -> list[Bar]:
+    """All bars, in the order they were set."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "movielens"
+        for command in (["import", "movielens-100k"], ["train", "--name", "one"]):
+            _run(home, *command)
+        with serving(home) as (port, _):
+            bars = [*_metarank(port), *_feeds(port)]
+        with serving(home) as (port, parent):
+            bars += [_change(home, port), *_fresh(port), _killed(port, parent)]
+    return bars
+
+
+@contextmanager
+def serving(home: Path, *arguments: str) -> Iterator[tuple[int, int]]:
+    """A server of two processes on a home: its port, and the id of the process that the others are children of."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0", *arguments],
+        cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
+        _ready(port)
+        yield port, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _ready(port: int) -> None:
+    """Wait until every process has answered, and loaded what it loads behind its first answers."""
+    for _ in range(40):
+        _post(port, "/v1/recommend", {"user": "1"})
+    time.sleep(15)
+
+
+def _metarank(port: int) -> list[Bar]:
+    """Sequential requests, each for another person and another list."""
+    random = np.random.default_rng(0)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    found: dict[int, Any] = {}
+    for size in SIZES:
+        times = np.empty(REQUESTS)
+        for place in range(-100, REQUESTS):
+            items = [{"id": str(one)} for one in (random.permutation(ITEMS)[:size] + 1).tolist()]
+            person = str(random.integers(1, PEOPLE + 1))
+            event = {"event": "ranking", "id": f"m{place}", "timestamp": round(time.time() * 1000), "user": person}
+            body = json.dumps({**event, "session": person, "items": items})
+            started = time.perf_counter()
+            connection.request("POST", "/rank/lambdarank", body, JSON)
+            answer = connection.getresponse()
+            raw = answer.read()
+            if place >= 0:
+                times[place] = time.perf_counter() - started
+            if answer.status != 200 or len(json.loads(raw)["items"]) != size:
+                raise RuntimeError(f"found {answer.status}: {raw[:200]!r}, expected {size} items")
+        found[size] = np.percentile(times * 1000, (50, 99))
+        console.print(f"{size} items: p50 {found[size][0]:.2f} ms, p99 {found[size][1]:.2f} ms")
+    return [
+        Bar(f"Metarank's protocol, {size} items: {name}", float(found[size][place]), "ms", bar, "lower")
+        for size, bars in ((100, (4, 8)), (300, (8, 14)))
+        for place, (name, bar) in enumerate(zip(("p50", "p99"), bars, strict=True))
+    ]
+
+
+def _feeds(port: int) -> list[Bar]:
+    usual = _load(port, 100, 30)
+    most = 0
+    for rate in RATES:
+        found = _load(port, rate, 10)
+        if found.errors or found.latency_ms["p99"] > 50:
+            break
+        most = rate
+    return [
+        Bar("feeds at 100 a second: p50", usual.latency_ms["p50"], "ms", 6, "lower"),
+        Bar("feeds at 100 a second: p99", usual.latency_ms["p99"], "ms", 20, "lower"),
+        Bar("most that it holds with p99 <= 50 ms and no errors", most, "/s", 300, "higher"),
+    ]
+
+
+def _load(port: int, rate: float, seconds: float, keep: bool = False) -> Outcome:
+    found = run("127.0.0.1", port, _person, rate, seconds, keep_bodies=keep)
+    console.print(found.table())
+    return found
+
+
+def _person(place: int) -> Call:
+    body = json.dumps({"user": str(place * 7919 % PEOPLE + 1)}).encode()
+    return Call("POST", "/v1/recommend", body, JSON)
+
+
+def _change(home: Path, port: int) -> Bar:
+    """Another bundle and back, under load; an answer is mixed where its bundle's scores are another's."""
+    _run(home, "train", "--name", "two")
+    outcome: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcome.append(_load(port, 100, 100, keep=True)))
+    thread.start()
+    for turn in range(50):
+        registry.promote(home / "bundles", ("one", "two")[turn % 2])
+        time.sleep(1.9)
+    thread.join()
+    (found,) = outcome
+    bundles = [json.loads(body)["bundle"] for body in found.bodies if body]
+    console.print({name: bundles.count(name) for name in set(bundles)})
+    wrong = found.errors + sum(name not in ("one", "two") for name in bundles)
+    return Bar("50 promotions under 100 feeds a second: failed answers", float(wrong), "", 0, "lower")
+
+
+def _fresh(port: int) -> list[Bar]:
+    """From an item event to the first feed that contains it, and from a click to the next feed."""
+    waits = []
+    for place in range(20):
+        item = f"new {place}"
+        fields = [
+            {"name": "title", "value": f"Star Wars Returns {place} (1998)"},
+            {"name": "category", "value": "Sci-Fi"},
+        ]
+        _post(port, "/v1/events", {"event": "item", "item": item, "fields": fields})
+        started = time.perf_counter()
+        asked = {"user": "1", "n": 1, "filters": {"allow": [item]}}
+        while not _post(port, "/v1/recommend", asked)["items"] and time.perf_counter() - started < 10:
+            time.sleep(0.01)
+        waits.append(time.perf_counter() - started)
+    stale = 0
+    for person in range(1, 101):
+        first = _post(port, "/v1/recommend", {"user": str(person), "n": 1})["items"][0]["id"]
+        click = {"event": "interaction", "type": "click", "user": str(person), "item": first}
+        _post(port, "/v1/events", click)
+        stale += first in [one["id"] for one in _post(port, "/v1/recommend", {"user": str(person), "n": 100})["items"]]
+    return [
+        Bar("item event to the first feed that contains it, longest of 20", max(waits), "s", 1, "lower"),
+        Bar("clicks that did not change the next feed, of 100", float(stale), "", 0, "lower"),
+    ]
+
+
+def _killed(port: int, parent: int) -> Bar:
+    """A process is killed under load: what it was about to answer fails, and all else goes on."""
+    children = [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    outcome: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcome.append(_load(port, 50, 10)))
+    thread.start()
+    time.sleep(3)
+    os.kill(children[0], signal.SIGKILL)
+    thread.join()
+    failed = int(np.count_nonzero(outcome[0].status != 200))
+    return Bar("a process killed under 50 feeds a second: failed answers, of 500", float(failed), "", 25, "lower")
+
+
+def _post(port: int, path: str, body: Mapping[str, Any]) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", path, json.dumps(body), JSON)
+    answer = connection.getresponse()
+    raw = answer.read()
+    connection.close()
+    if answer.status >= 300:
+        raise RuntimeError(f"found {answer.status}: {raw[:200]!r}, expected success")
+    return json.loads(raw)
+
+
+def _run(home: Path, *command: str) -> None:
+    console.print(f"[dim]$ feedrank {' '.join(command)}[/]")
+    subprocess.run([sys.executable, "-m", "api.cli", "--home", str(home), *command], cwd=PROJECT, check=True)
+
+
+if __name__ == "__main__":
+    measure("service", service)
