@@ -102,7 +102,6 @@ def warm(recommender: Recommender, costs: Costs, clock: Callable[[], float]) -> 
 def serve(home: Home, config: Config, say: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
     """Serve until told to stop. Raises ValueError where it can't listen, BundleError where no bundle can serve."""
     logs.configure("info" if config.serve.log_requests else "warning", config.serve.log_json)
-    prepare(home.metrics)
     loaded = load(home, config)
     what = f"bundle {loaded.opened.name}, {len(loaded.opened.knowledge.catalogue):,} items"
     if config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix":
@@ -122,6 +121,7 @@ def _gunicorn(
     with socket.socket() as probe:  # gunicorn tries for seconds, and says so in its own words
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _bound(probe.bind, told.host, told.port)
+    prepare(home.metrics)
 
     class Server(BaseApplication):  # type: ignore[misc]  # the library has no types
         def load_config(self) -> None:

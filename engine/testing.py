@@ -117,6 +117,15 @@ def check_event_log(build: Callable[[], EventLog]) -> None:
     for place, offset in enumerate(offsets):
         _same(list(log.read(since=offset)), list(log.read())[place + 1 :], f"the events since offset {offset}")
     _same(list(build().read()), list(log.read()), "the events in the log, opened again")
+    _same(log.find(second.id), second, "the event found by its id")
+    _same(log.find("no such id"), None, "the event found by an id that is not there")
+    more = [ItemEvent("by another", first.timestamp, "an item"), ItemEvent("by this one", first.timestamp, "an item")]
+    log.append(more[:1])
+    done = log.exchange([more[1], first], offsets[-1])
+    _same(done.fresh, [True, False], "which of an exchange's events were new")
+    _same(done.before, more[:1], "what was written before an exchange's events, and not read")
+    _same(done.offset, [offset for offset, _ in log.read()][-1], "the offset after an exchange")
+    _same(log.exchange([], done.offset).before, [], "what was written before the next exchange")
 
 
 def toy_events() -> tuple[Event, Event, Event, Event]:

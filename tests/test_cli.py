@@ -138,7 +138,7 @@ def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) 
 
 def test_recommend_as_json_is_what_http_answers(home: Path) -> None:
     feed = json.loads(feedrank(home, "recommend", "--history", "space-4, space-3,,space-2", "-n", 2, "--json"))
-    assert set(feed) == {"ranking", "timestamp", "user", "bundle", "source", "items"}
+    assert set(feed) == {"ranking", "timestamp", "user", "bundle", "source", "items", "skipped", "kept"}
     assert feed["items"][0]["id"] == "space-5"
     assert feed["source"] == "embedding"
     assert json.loads(feedrank(home, "recommend", "--json"))["source"] == "popular"
@@ -323,7 +323,7 @@ def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Si
         assert time.monotonic() - started < 15
         assert process.returncode == 0
         assert out == "stopped\n"
-        (logged,) = map(json.loads, err.splitlines())
+        (logged,) = [json.loads(line) for line in err.splitlines() if "feedrank.request" in line]
         assert (logged["route"], logged["status"]) == ("/v1/recommend", 200)
         assert "p0" not in err
 

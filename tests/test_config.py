@@ -80,7 +80,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
     ("text", "said"),
     [
         ("sevre = 1", ["unknown key sevre", "at the top level", "serve"]),
-        ("[serve]\nportt = 1", ["unknown key serve.portt", "[serve]", "host, port, threads"]),
+        ("[serve]\nportt = 1", ["unknown key serve.portt", "[serve]", "host, port, workers, threads"]),
         ("[ranker]\nparameter = {}", ["unknown key ranker.parameter", "parameters"]),
         ("[embedder.model]\nname = 'x'", ["embedder.model", "string"]),
         ('[serve]\nport = "8080"', ["serve.port", "'8080'", "integer"]),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.indexes import AnnoyIndex, ExactIndex, Metric
+from engine.indexes import AnnoyIndex, ExactIndex, Metric, SegmentedIndex
 from engine.testing import check_vector_index, toy_vectors
 from engine.types import Matrix, Vector
 
@@ -33,6 +33,11 @@ def forests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AnnoyIndex]:
 def test_the_shipped_checks(metric: Metric, tmp_path: Path) -> None:
     check_vector_index(lambda vectors: ExactIndex(vectors, metric))
     check_vector_index(lambda vectors: AnnoyIndex.build(tmp_path / "toy.ann", vectors, metric))
+
+    def in_two_parts(vectors: Matrix) -> SegmentedIndex:
+        return SegmentedIndex(ExactIndex(vectors[:40], metric), vectors[40:], 40, metric)
+
+    check_vector_index(in_two_parts)
 
 
 def test_exact_is_brute_force(metric: Metric) -> None:
