@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from engine.events import Event, known_from, parse, to_dict
 from engine.protocols import Exchange
+from engine.turns import Turns
 
 CHUNK = 5_000
 """Events written or read at a time."""
@@ -97,7 +98,10 @@ class Journal:
         self._dialect = self._engine.dialect.name
         if self._dialect not in _INSERT:
             raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(_INSERT)}")
+        self._turns: Turns | None = None
         if self._dialect == "sqlite":
+            if (path := self._engine.url.database) and path != ":memory:":
+                self._turns = Turns(Path(f"{path}-turns"))
             event.listen(self._engine, "connect", _set_up_sqlite)
             event.listen(self._engine, "begin", _begin)
         try:
@@ -249,7 +253,8 @@ class Journal:
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
         """A transaction that no other writer is in."""
-        with self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+        turn = self._turns.turn() if self._turns else nullcontext()
+        with turn, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
                 connection.execute(_TURN)
             yield connection

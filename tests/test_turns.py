@@ -1,0 +1,66 @@
+"""Turns at a file: one after the other between threads and processes, and never for ever."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine import turns
+from engine.turns import Turns
+
+HOLD = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_threads_take_turns(tmp_path: Path) -> None:
+    mine, inside, most = Turns(tmp_path / "turns"), [0], [0]
+
+    def work() -> None:
+        for _ in range(50):
+            with mine.turn():
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                time.sleep(0.0001)
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert most == [1]
+
+
+def test_a_process_waits_for_another_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "turns"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "held\n"
+            monkeypatch.setattr(turns, "TRIES", 20)
+            with Turns(path).turn():
+                pass  # begun without
+            monkeypatch.setattr(turns, "TRIES", 100_000)
+            began = threading.Event()
+
+            def work() -> None:
+                with Turns(path).turn():
+                    began.set()
+
+            waiting = threading.Thread(target=work)
+            waiting.start()
+            assert not began.wait(0.2)
+        finally:
+            other.kill()
+    assert began.wait(10)
+    waiting.join()
