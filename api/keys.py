@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import logging
@@ -20,6 +19,7 @@ from typing import Literal, TypeAlias, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from api.schemas import explained
+from engine.turns import locked
 from models.files import synced, written_aside
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
@@ -218,14 +218,13 @@ class Keys:
         return _Held(stamp, {key.id: key for key in kept.keys})
 
     def _write(self, keys: tuple[Key, ...], before: _Held) -> None:
-        with written_aside(self._path) as aside:
+        with written_aside(self._path, 0o600) as aside:
             aside.write_bytes(_FILE.dump_json(_File(keys), indent=1) + b"\n")
             if before.stamp:
                 # a disk's clock ticks slowly and inodes are used again: without this, two changes in a row may look
                 # like none, and a revoked key would stay valid
                 status = aside.stat()
                 os.utime(aside, ns=(status.st_atime_ns, max(status.st_mtime_ns, before.stamp[0] + 1_000)))
-        self._path.chmod(0o600)  # written_aside lets everybody read
         synced(self._path.parent)  # or a revoked key could come back after a power cut
 
     @contextmanager
@@ -234,7 +233,7 @@ class Keys:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(f"{self._name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            locked(handle)
             yield
         finally:
             os.close(handle)  # gives the lock back

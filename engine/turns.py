@@ -41,6 +41,8 @@ class Turns:
             handle = self._opened()
             held = False
             for _ in range(TRIES):
+                if handle is None:
+                    break
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
@@ -51,11 +53,30 @@ class Turns:
             try:
                 yield
             finally:
-                if held:
+                if held and handle is not None:
                     fcntl.flock(handle, fcntl.LOCK_UN)
 
-    def _opened(self) -> int:
-        """A handle of this process: one that was inherited would be shared with the process that it came from."""
+    def close(self) -> None:
+        """Give the file back; the next turn opens it again."""
+        with self._mine:
+            if self._file is not None and self._file[0] == os.getpid():
+                os.close(self._file[1])
+            self._file = None
+
+    def _opened(self) -> int | None:
+        """A handle of this process, as one that was inherited would be shared with the process that it came from.
+
+        None where the file can't be opened: what else is wrong there the database says better.
+        """
         if self._file is None or self._file[0] != os.getpid():
-            self._file = (os.getpid(), os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            try:
+                self._file = (os.getpid(), os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            except OSError:
+                return None
         return self._file[1]
+
+
+def locked(handle: int) -> None:
+    """Wait until nobody else has this file locked, and lock it until it is closed; nothing where there are no locks."""
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX)

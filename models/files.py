@@ -11,15 +11,15 @@ from pathlib import Path
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed over it on success, removed on failure."""
+def written_aside(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed over it on success, with that mode, and removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     aside = Path(name)
     try:
         yield aside
-        aside.chmod(0o644)
+        aside.chmod(mode)
         synced(aside)
         os.replace(aside, path)
     finally:

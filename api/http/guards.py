@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from flask import Flask, Response, current_app, g, request
@@ -48,7 +48,7 @@ def _key() -> None:
     if here.keys is None or scope == "open":
         return
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    key = here.keys.check(token.strip(), here.clock()) if kind.lower() == "bearer" else None
+    key = here.keys.check(token.strip(), 1000 * here.clock()) if kind.lower() == "bearer" else None
     if key is None:
         found = "no key" if not token else "a key that is unknown or out of date"
         raise Unauthorized(
@@ -126,8 +126,3 @@ def _headers(response: Response) -> Response:
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")
     return response
-
-
-def quoted(values: Iterable[str]) -> str:
-    """For a message."""
-    return ", ".join(map(repr, values))
