@@ -134,6 +134,12 @@ class Catalogue:
         counts = np.bincount(self.category_codes, minlength=len(self.categories))
         return owners[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
+    def first_categories(self, rows: Rows) -> NDArray[np.int32]:
+        """(N,) the code of each item's first category; -1 where it has none, or the row is of no item."""
+        starts, stops = self.category_offsets[rows], self.category_offsets[rows + 1]
+        codes = np.append(self.category_codes, np.int32(-1))
+        return np.where((rows >= 0) & (stops > starts), codes[starts], -1).astype(np.int32)
+
     @cached_property
     def removed(self) -> Rows:
         """Rows of the items that must not be shown: those whose field `removed` is true."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
+from engine.space import unit_rows
 from engine.types import Matrix, Rows, Scores
 
 
@@ -35,9 +36,9 @@ def diversified(
     vectors: (n, d) of the whole catalogue; their cosine is how alike two items are. Fewer than n come where categories
     forbid more. Scores count by their standing between the best and the worst.
     """
-    first = _first_categories(catalogue, rows)
+    first = catalogue.first_categories(rows)
     alike = np.zeros(len(rows), np.float32)
-    unit = _unit(vectors[rows]) if asked.weight > 0 else None
+    unit = unit_rows(np.where(rows[:, None] >= 0, vectors[rows], 0)) if asked.weight > 0 else None
     worth = _between(scores) * np.float32(1 - asked.weight)
     free = np.ones(len(rows), np.bool_)
     counts: dict[int, int] = {}
@@ -66,15 +67,3 @@ def _between(scores: Scores) -> Scores:
     if spread <= 0:
         return np.asarray(-np.arange(len(scores)) / max(len(scores), 1), np.float32)
     return np.asarray((known - least) / spread, np.float32)
-
-
-def _first_categories(catalogue: Catalogue, rows: Rows) -> NDArray[np.int32]:
-    """(N,) the first category of each item, -1 where it has none or is not known."""
-    starts, stops = catalogue.category_offsets[rows], catalogue.category_offsets[rows + 1]
-    codes = np.append(catalogue.category_codes, np.int32(-1))
-    return np.where((rows >= 0) & (stops > starts), codes[np.minimum(starts, len(codes) - 1)], -1).astype(np.int32)
-
-
-def _unit(vectors: Matrix) -> Matrix:
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1)[:, None], np.float32)

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.catalogue import Catalogue
 from engine.live import Live
+from engine.pipeline import given_candidates
 from engine.recall import eligible
 from engine.types import Candidates, Ranking, Request, Rows, in_found_order
 from engine.watch import Watch
@@ -52,8 +52,7 @@ class Ladder:
         yield NO_NEURAL, lambda: plain.run(wordless, watch, given)
         width = len(live.pipeline.featurizer.names)
         if given is not None:
-            scores = -np.arange(len(given), dtype=np.float32)
-            yield POPULAR, lambda: in_found_order(Candidates(given, scores, "as given"), width)
+            yield POPULAR, lambda: in_found_order(given_candidates(given), width)
             return
         yield POPULAR, lambda: in_found_order(_by_category(live, request), width)
         last = self._last
@@ -62,23 +61,18 @@ class Ladder:
 
 
 def _by_category(live: Live, request: Request) -> Candidates:
-    """The most popular of each category in turn, the categories of the person's latest items first."""
+    """The most popular items, first categories in turn, beginning with that of the most popular one."""
     popular = live.pipeline.popular
     if popular is None:
         raise RuntimeError("the pipeline knows of no popular items")
     found = popular.retrieve(request, live.pipeline.candidates)
-    return Candidates(found.rows[_in_turn(live.catalogue, found.rows)], found.scores, POPULAR)
-
-
-def _in_turn(catalogue: Catalogue, rows: Rows) -> np.ndarray:
-    """(N,) places such that first categories take turns."""
-    starts, stops = catalogue.category_offsets[rows], catalogue.category_offsets[rows + 1]
-    codes = np.where(stops > starts, np.append(catalogue.category_codes, -1)[starts], -1)
-    turn = np.zeros(len(rows), np.int64)
+    codes = live.catalogue.first_categories(found.rows)
+    turn = np.zeros(len(codes), np.int64)
     for code in np.unique(codes).tolist():
         own = np.flatnonzero(codes == code)
         turn[own] = np.arange(len(own))
-    return np.argsort(turn, kind="stable")
+    order = np.argsort(turn, kind="stable")
+    return Candidates(found.rows[order], found.scores[order], POPULAR)
 
 
 def _that_pass(last: Candidates, live: Live, request: Request) -> Candidates:

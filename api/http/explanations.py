@@ -15,14 +15,17 @@ from engine.types import Matrix
 def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:
     """For each item: what recall gave it, its features, and their contributions, which with the base make its score.
 
-    Nothing but the recall score is said where the rows are not there, or are of another list of features.
+    Nothing but the recall score is said where the rows are not there, or are of another list of features; and no
+    contributions where another bundle serves now.
     """
     recalled = event.extra.get("served", {}).get("recall", {}).get("scores") or [None] * len(event.items)
     rows = served_rows(event, live)
     if rows is None:
         return [_why(score, {}, {}, None) for score in recalled]
     names = live.pipeline.featurizer.names
-    explain = getattr(live.pipeline.ranker, "contributions", None)
+    # another bundle's ranker may read the same features, but its contributions do not make this score
+    same = event.extra.get("bundle") == live.pipeline.bundle
+    explain = getattr(live.pipeline.ranker, "contributions", None) if same else None
     parts = None if explain is None else explain(rows)
     found = []
     for place, score in enumerate(recalled):
