@@ -52,7 +52,11 @@ class Watch:
     def allows(self, *stages: str, units: int = 1) -> bool:
         """Whether there is time for these stages, the first of them with so many units of work."""
         left = self.left
-        return left == math.inf or self.needs(*stages, units=units) <= left
+        if left == math.inf or self.needs(*stages, units=units) <= left:
+            return True
+        if self._costs is not None:
+            self._costs.ease(stages[0])
+        return False
 
     def needs(self, *stages: str, units: int = 1) -> float:
         """Seconds that these stages usually take, the first of them for so many units of work."""
@@ -66,7 +70,10 @@ class Watch:
         cost = 0.0 if self._costs is None else self._costs.of(stage)
         if left == math.inf or cost <= 0:
             return most
-        return max(0, min(most, int((left - self.needs(*later)) / cost)))
+        timely = max(0, min(most, int((left - self.needs(*later)) / cost)))
+        if not timely and self._costs is not None:
+            self._costs.ease(stage)
+        return timely
 
 
 class Costs:
@@ -79,6 +86,8 @@ class Costs:
     MARGIN = 3.0
     GAIN = 1 / 16
     """Weight of the newest measure."""
+    EASE = 1 / 500
+    """So little that what is truly too dear is tried in fewer than one of a hundred requests."""
 
     def __init__(self) -> None:
         self._mean: dict[str, float] = {}
@@ -93,6 +102,12 @@ class Costs:
         apart = seconds - mean
         self._mean[stage] = mean + self.GAIN * apart
         self._apart[stage] += 2 * self.GAIN * (abs(apart) - self._apart[stage])
+
+    def ease(self, stage: str) -> None:
+        """A stage was left out: expect a little less of it, or a cost once too high would never be measured again."""
+        for column in (self._mean, self._apart):
+            if stage in column:
+                column[stage] *= 1 - self.EASE
 
     def of(self, stage: str) -> float:
         """Seconds that a unit takes, with a margin; 0 where none was measured."""
