@@ -36,7 +36,7 @@ from models.snapshot import Living
 
 DRAIN_S = 30
 """How long requests under way may take after the server was told to stop."""
-WARM_UPS = 5
+WARM_UPS, ROUNDS = 5, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ def load(home: Home, config: Config) -> Loaded:
 
 def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], float]) -> Flask:
     """The application of one worker, warm, with the thread that keeps it up to date."""
+    if registry.current(home.bundles) != loaded.opened.name:  # it takes the place of a worker that served another since
+        loaded = load(home, config)
     journal = home.journal(config.journal.url)
     costs, texts = Costs(), TextModels(home, loaded.opened)
     now = live(home, config, loaded.opened, loaded.living, texts)
@@ -66,17 +68,18 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     recommender.catch_up(clock())
     warm(recommender, costs, clock)
     metrics = Metrics(clock)
+    recommender.when_ranked(metrics.served)
     _tell(metrics, loaded.opened)
     Refresher(
-        home, config, journal, recommender, loaded.opened, texts, lambda: _load(texts, costs),
+        home, config, journal, recommender, loaded.opened, texts, lambda: _measure(texts, costs),
         lambda opened: _tell(metrics, opened), clock,
     ).start()  # fmt: skip
     keys = Keys(home.keys) if config.serve.keys else None
-    return create_app(Service(recommender, clock, home, keys, config.serve, costs, metrics))
+    return create_app(Service(recommender, clock, keys, config.serve, costs, metrics))
 
 
-def _load(texts: TextModels, costs: Costs) -> None:
-    """Load the models that read texts, and see how long one takes: seconds that no request is to wait."""
+def _measure(texts: TextModels, costs: Costs) -> None:
+    """See how long it takes to read a query, so that those in a hurry know."""
     if texts:
         texts.query("warm up")
         started = time.perf_counter()
@@ -92,11 +95,15 @@ def _tell(metrics: Metrics, opened: bundle.Bundle) -> None:
 
 
 def warm(recommender: Recommender, costs: Costs, clock: Callable[[], float]) -> None:
-    """Make a few feeds that nobody sees, so that the first request finds all loaded, and costs are known."""
+    """Make a few feeds that nobody sees, so that the first request finds all loaded, and costs are known.
+
+    The first round is not measured: it is slow as no later one is.
+    """
     known = recommender.live.people
-    for person in (None, *(known.name(row) for row in range(min(WARM_UPS, len(known))))):
-        watch = Watch(time.perf_counter, costs=costs)
-        recommender.recommend("warm-up", clock(), Asked(person), watch, keep=False)
+    for measured in (None, *[costs] * ROUNDS):
+        for person in (None, *(known.name(row) for row in range(min(WARM_UPS, len(known))))):
+            watch = Watch(time.perf_counter, costs=measured)
+            recommender.recommend("warm-up", clock(), Asked(person), watch, keep=False)
 
 
 def serve(home: Home, config: Config, say: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
@@ -118,9 +125,9 @@ def _gunicorn(
     from gunicorn.app.base import BaseApplication
 
     told = config.serve
-    with socket.socket() as probe:  # gunicorn tries for seconds, and says so in its own words
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bound(probe.bind, told.host, told.port)
+    family = socket.AF_INET6 if ":" in told.host else socket.AF_INET
+    probe = _bound(lambda address: socket.create_server(address, family=family), told.host, told.port)
+    probe.close()  # gunicorn tries for seconds, and says so in its own words
     prepare(home.metrics)
 
     class Server(BaseApplication):  # type: ignore[misc]  # the library has no types

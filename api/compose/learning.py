@@ -61,6 +61,7 @@ def material(home: Home, config: Config, progress: TextProgress | None = None, s
     if url is None and not home.journal_path.exists():
         raise ValueError(f"there is no journal at {home.journal_path}; load items and events with `feedrank import`")
     journal = home.journal(url)
+    offset = journal.last  # before anything is read: what is written meanwhile is not said to be known
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; load some with `feedrank import`")
@@ -76,7 +77,7 @@ def material(home: Home, config: Config, progress: TextProgress | None = None, s
         "last": float(log.at.max()) if len(log) else None,
         "rankings": len(log.rankings),
         "interactions": len(log.interactions),
-        "offset": journal.last,
+        "offset": offset,
     }
     return Material(corpus, log, window)
 

@@ -6,19 +6,20 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from api.compose.serving import pipeline, ranker_of
-from api.compose.signals import TextModels, parts_of
+from api.compose.signals import TextModels, documents_of, parts_of
 from api.config import Config
-from api.home import Home
 from engine.catalogue import Catalogue
 from engine.events import FieldValue, ItemEvent
 from engine.live import Live
 from engine.recommender import Recommender
+from engine.rescoring import Rescoring
 from features.builder import FeatureBuilder
 from features.growth import grown
 from features.state import BehaviouralState
 from models.bundle import Bundle
 from models.newcomers import Newcomers, changed, merged
 from models.text.pair_model import PairModel
+from models.text.score_cache import PairScores
 
 Items = dict[str, dict[str, FieldValue]]
 
@@ -26,8 +27,8 @@ Items = dict[str, dict[str, FieldValue]]
 class NewItems:
     """Extends what a bundle knows, again and again; old items keep their rows."""
 
-    def __init__(self, home: Home, config: Config, opened: Bundle, texts: TextModels) -> None:
-        self._home, self._config = home, config
+    def __init__(self, config: Config, opened: Bundle, texts: TextModels) -> None:
+        self._config = config
         self._opened = self._first = opened
         self._texts = texts
         self._newcomers = Newcomers(opened.knowledge)
@@ -75,10 +76,19 @@ class NewItems:
         assert isinstance(old.state, BehaviouralState)
         catalogue = opened.knowledge.catalogue
         state = grown(old.state, old.catalogue, catalogue)
-        second = old.pipeline.rescoring
-        model = second.scorer if second is not None and isinstance(second.scorer, PairModel) else None
-        made = pipeline(self._home, opened, self._config, state, ranker_of(opened), model)
+        second = None if old.pipeline.rescoring is None else self._extended(old.pipeline.rescoring, opened)
+        made = pipeline(opened, self._config, state, ranker_of(opened), second)
         return replace(old, catalogue=catalogue, state=state, pipeline=made, vectors=opened.knowledge.space.targets)
+
+    def _extended(self, second: Rescoring, opened: Bundle) -> Rescoring:
+        """The second phase for more items; of an item whose text changed it reads the old one until the next bundle."""
+        model, cache, titles = second.scorer, second.cache, opened.knowledge.catalogue.titles
+        assert isinstance(model, PairModel)
+        assert isinstance(cache, PairScores)
+        if more := documents_of(opened)[len(model.items) :]:
+            tokens = model.tokens(more, self._config.cross_encoder.item_tokens)
+            model, cache = model.with_items(model.items.followed_by(tokens)), cache.followed_by(more)
+        return replace(second, scorer=model, cache=cache, titles=titles)
 
 
 def _differing(catalogue: Catalogue, events: Iterable[ItemEvent]) -> Items:

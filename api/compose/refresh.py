@@ -30,16 +30,18 @@ class Refresher:
 
     def __init__(
         self, home: Home, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
-        texts: TextModels, first: Callable[[], None] = lambda: None,
+        texts: TextModels, loaded: Callable[[], None] = lambda: None,
         changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """opened, texts: what the recommender answers from. first: what the thread does before all else, which may take
-        long. changed: told of a bundle that took over."""
+        """opened, texts: what the recommender answers from. loaded: called when the models that read texts are there.
+
+        changed: told of a bundle that took over.
+        """
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
-        self._first, self._changed, self._clock = first, changed, clock
-        self._items = NewItems(home, config, opened, texts)
-        self._read = 0
-        """Offset of the last item event that was looked at; at first all of them are."""
+        self._loaded, self._changed, self._clock = loaded, changed, clock
+        self._items = NewItems(config, opened, texts)
+        self._read = _read_for(opened)
+        """Offset of the last item event that was looked at."""
         self._refused = ""
         self._stopped = False
         self._wake = threading.Event()
@@ -67,8 +69,7 @@ class Refresher:
             opened = bundle.load(self._home.bundles / name)
             texts = TextModels(self._home, opened)
             made = live(self._home, self._config, opened, living_state(self._home, self._journal, opened), texts)
-            items = NewItems(self._home, self._config, opened, texts)
-            items.prepare()
+            items = NewItems(self._config, opened, texts)
         except Exception as problem:  # whatever is wrong with it, the one that serves is not the worse for it
             self._refused = name
             _log.error(
@@ -77,8 +78,9 @@ class Refresher:
             )  # fmt: skip
             return False
         self._refused = ""
+        self._prepare(items)
         self._recommender.renew(lambda _: made, self._clock())
-        self._items, self._read = items, 0
+        self._items, self._read = items, _read_for(opened)
         self._changed(opened)
         self.look_for_items()
         _log.info("bundle %s serves, after %.1f s", name, time.perf_counter() - started)
@@ -86,19 +88,23 @@ class Refresher:
 
     def look_for_items(self) -> int:
         """Take in the items of events that were not looked at; how many came or changed."""
-        events: list[ItemEvent] = []
-        for offset, event in self._journal.read(self._read, "item"):
-            self._read = offset
-            if isinstance(event, ItemEvent):
-                events.append(event)
-        return self._items.take(events, self._recommender, self._clock()) if events else 0
+        found = list(self._journal.read(self._read, "item"))
+        if not found:
+            return 0
+        events = [event for _, event in found if isinstance(event, ItemEvent)]
+        taken = self._items.take(events, self._recommender, self._clock())
+        self._read = found[-1][0]  # not before: what could not be taken in is looked at again
+        return taken
+
+    def _prepare(self, items: NewItems) -> None:
+        try:
+            items.prepare()
+        except Exception:  # a bundle serves all the same; items are taken in where its models can be had later
+            _log.exception("the models that read texts could not be loaded; queries are read by BM25 alone")
 
     def _run(self) -> None:
-        try:
-            self._first()
-            self._items.prepare()
-        except Exception:
-            _log.exception("the models that read texts could not be loaded; queries are read by BM25 alone")
+        self._prepare(self._items)
+        self._loaded()
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()
@@ -109,3 +115,8 @@ class Refresher:
                     self.look_for_items()
             except Exception:  # it must be there for the next time
                 _log.exception("what serves could not be brought up to date")
+
+
+def _read_for(opened: bundle.Bundle) -> int:
+    """The offset up to which the journal's items are in a bundle; 0 where it does not say."""
+    return int(opened.manifest.get("window", {}).get("offset", 0))

@@ -26,7 +26,6 @@ from models import bundle, registry, snapshot
 from models.ranker import LambdaRanker
 from models.snapshot import Living
 from models.text.pair_export import PairSettings
-from models.text.pair_model import PairModel
 from models.text.score_cache import PairScores
 
 
@@ -83,7 +82,7 @@ def live(home: Home, config: Config, opened: bundle.Bundle, living: Living, text
         opened.knowledge.catalogue,
         living.people,
         living.state,
-        pipeline(home, opened, config, living.state, ranker_of(opened)),
+        pipeline(opened, config, living.state, ranker_of(opened), rescoring(home, opened, config.cross_encoder)),
         opened.knowledge.space.targets,
         texts.query if texts else None,
         living.offset,
@@ -114,9 +113,8 @@ def living_state(home: Home, journal: Journal, opened: bundle.Bundle) -> Living:
 
 
 def pipeline(
-    home: Home, opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker,
-    model: PairModel | None = None,
-) -> Pipeline:  # fmt: skip
+    opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker, second: Rescoring | None
+) -> Pipeline:
     """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
     knowledge = opened.knowledge
     exact = ExactIndex(knowledge.space.targets, opened.index.metric)
@@ -131,21 +129,15 @@ def pipeline(
     by_words = Bm25Retriever(knowledge.catalogue, knowledge.terms)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
     retriever = FirstOf([by_words, found, popular])
-    second = rescoring(home, opened, config.cross_encoder, model)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, second, popular)
 
 
-def rescoring(
-    home: Home, opened: bundle.Bundle, chosen: PairSettings, model: PairModel | None = None
-) -> Rescoring | None:
-    """The second phase, where the bundle has one. model: the bundle's cross-encoder, where it is open already."""
-    model = model or bundle.pair_model_of(opened, chosen.threads)
+def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescoring | None:
+    """The second phase, where the bundle has one."""
+    model = bundle.pair_model_of(opened, chosen.threads)
     if model is None or opened.first is None:
         return None
-    documents = documents_of(opened)
-    if more := documents[len(model.items) :]:  # items that came after the bundle was made
-        model = model.with_items(model.items.followed_by(model.tokens(more, chosen.item_tokens)))
-    cache = PairScores(home.pair_scores, model.digest, documents, chosen.cache)
+    cache = PairScores(home.pair_scores, model.digest, documents_of(opened), chosen.cache)
     return Rescoring(opened.first, model, cache, opened.knowledge.catalogue.titles, chosen.best)
 
 

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,12 @@ class PairScores:
             both = np.concatenate([scores[said], known]).astype(np.float32)
             distinct, first = np.unique(joined, return_index=True)
             self._keep(self._text(text), (distinct, both[first]))
+
+    def followed_by(self, documents: Sequence[str]) -> PairScores:
+        """The same cache for these items and, after them, items of these documents; file and memory are shared."""
+        more = copy(self)
+        more._keys = np.concatenate([self._keys, np.array([_key(text) for text in documents], np.uint64)])
+        return more
 
     def close(self) -> None:
         """Give the file back."""
