@@ -184,9 +184,8 @@ class Journal:
 
     def find(self, event_id: str) -> Event | None:
         """The event of that id."""
-        with self._engine.connect() as connection:
-            body = connection.scalar(select(_events.c.body).where(_events.c.id == event_id))
-        return None if body is None else parse(json.loads(body))
+        rows = self._rows(select(_events.c.body).where(_events.c.id == event_id))
+        return parse(json.loads(rows[0][0])) if rows else None
 
     def counts(self) -> dict[str, int]:
         """How many events of each kind there are."""
@@ -244,6 +243,8 @@ class Journal:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+        if self._turns:
+            self._turns.close()
 
     @property
     def engine(self) -> Engine:

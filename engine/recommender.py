@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from engine.ahead import Ahead
-from engine.asked import Asked, FilterIds
+from engine.asked import Asked
 from engine.catalogue import Catalogue
 from engine.diversity import diversified
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent
+from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, known_from
 from engine.fallback import FULL, Ladder
 from engine.journal import JournalError
 from engine.live import Live
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog
 from engine.served import stored_features, stored_scores
-from engine.types import Candidates, QueryVectors, Ranking
+from engine.types import Candidates, Matrix, QueryVectors, Ranking, Scores
 from engine.watch import Watch, no_watch
 
 REST_S = 1.0
@@ -41,17 +41,22 @@ class Recommender:
         self._live = live
         self._journal = journal
         self._items_changed: Callable[[], None] = lambda: None
+        self._ranked: Callable[[Matrix, Scores], None] = lambda features, scores: None
         self._ahead_size = ahead
         self.ahead = self._new_ahead()
         self._ladder = Ladder()
         self._lock = threading.RLock()
         self._rests_until = -np.inf
         self.lag = 0.0
-        """Seconds: how old the oldest event was that another process wrote, when it was last read here."""
+        """Seconds: how old the newest event was, of those that others wrote, when they were last read here."""
 
     def when_items_change(self, call: Callable[[], None]) -> None:
         """Have this called, which must be soon over, when item events came in, here or elsewhere."""
         self._items_changed = call
+
+    def when_ranked(self, call: Callable[[Matrix, Scores], None]) -> None:
+        """Have this called, which must be soon over, with the feature rows and scores of all candidates of a feed."""
+        self._ranked = call
 
     @property
     def live(self) -> Live:
@@ -90,20 +95,20 @@ class Recommender:
                 request = live.request(at, asked, vectors)
                 given = None if asked.items is None else live.catalogue.ids.rows(asked.items)
                 step, ranking = self._ladder.run(live, request, watch, given)
+                self._ranked(ranking.features, ranking.scores)
                 event = self._event(ranking_id, moment, asked, step, self._shown(ranking, asked, watch), watch)
                 if keep and event.items:
                     event = self._keep(event, at)
                     watch.mark("journal")
             return event
 
-    def similar(self, at: float, item: str, n: int, filters: FilterIds | None = None) -> Candidates | None:
+    def similar(self, at: float, item: str, n: int) -> Candidates | None:
         """The items that recall finds for somebody who touched this one alone; None where there is no such item."""
         live = self._live
         row = live.catalogue.ids.row(item)
         if row < 0:
             return None
-        asked = Asked(history=(item,), filters=filters or FilterIds())
-        request = live.request(at, asked, QueryVectors())
+        request = live.request(at, Asked(history=(item,)), QueryVectors())
         return live.pipeline.retriever.retrieve(request, n)
 
     def find(self, event_id: str) -> Event | None:
@@ -243,7 +248,7 @@ class Recommender:
             self._rests_until = at + REST_S
             return
         if missed:
-            self.lag = max(0.0, at - min(one.timestamp for one in missed) / 1000)
+            self.lag = max(0.0, at - max(map(known_from, missed)) / 1000)
             self._look_for_items(missed)
 
     def _look_for_items(self, events: Sequence[Event]) -> None:

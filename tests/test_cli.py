@@ -307,10 +307,11 @@ def serving(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGTERM, 0)])
 def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Signals, workers: int) -> None:
-    with serving(home, "--port", "0", "--workers", str(workers)) as process:
+    address = ("--host", "::1") if workers == 1 else ()
+    with serving(home, "--port", "0", "--workers", str(workers), *address) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
-        found = re.search(r"listening on (http://127\.0\.0\.1:\d+)", line)
+        found = re.search(r"listening on (http://(?:127\.0\.0\.1|\[::1\]):\d+)", line)
         assert found, f"{line!r}, {process.poll()}"
         asked = urllib.request.Request(
             f"{found[1]}/v1/recommend", b'{"user": "p0", "n": 1}', {"Content-Type": "application/json"}

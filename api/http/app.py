@@ -46,7 +46,6 @@ def create_app(service: Service) -> OpenAPI:
         static_folder=None,
     )
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
-    app.config["OPENAPI_HTML_STRING"] = ""
     app.extensions[NAME] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it, its base class does not
     sight.init_app(app)

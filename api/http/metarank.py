@@ -13,6 +13,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import BadRequest
 
+from api.http.bodies import LONGEST_LIST
 from api.http.events import take
 from api.http.explanations import of_event
 from api.http.guards import takes
@@ -56,6 +57,8 @@ def rank(path: ModelPath) -> dict[str, Any]:
     stamped = {"id": new_id(), "timestamp": round(now * 1000), **body, "event": "ranking"}
     event = parse(stamped)
     assert isinstance(event, RankingEvent)
+    if len(event.items) > LONGEST_LIST:
+        raise EventError("items", f"found {len(event.items):,} items, expected at most {LONGEST_LIST:,}")
     query = event.fields.get("query", "")
     asked = Asked(
         user=event.user, session=event.session, query=query if isinstance(query, str) else "", items=event.items,
@@ -100,9 +103,9 @@ def health() -> dict[str, str]:
 class RecommendRequest(BaseModel):
     """What /recommend takes."""
 
-    count: int = Field(default=10, ge=1, le=1_000)
+    count: int = Field(default=10, ge=1, le=LONGEST_LIST)
     user: str | None = Field(default=None, max_length=256)
-    items: list[str] = Field(default_factory=list, max_length=1_000)
+    items: list[str] = Field(default_factory=list, max_length=LONGEST_LIST)
 
 
 def _since(started: float) -> int:

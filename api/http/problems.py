@@ -11,7 +11,6 @@ from werkzeug.exceptions import HTTPException
 from api.schemas import explained
 from engine.events import EventError
 from engine.journal import JournalError
-from models.bundle import BundleError
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> Response:
@@ -39,10 +38,6 @@ def init_app(app: Flask) -> None:
         response = problem(503, "The journal can't be written", str(error))
         response.headers["Retry-After"] = "1"
         return response
-
-    @app.errorhandler(BundleError)
-    def _bad_bundle(error: BundleError) -> Response:
-        return problem(409, "The bundle can't be used", str(error))
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from flask import current_app
 
 from api.config import ServeConfig
-from api.home import Home
 from api.keys import Keys
 from api.metrics import Metrics
 from engine.recommender import Recommender
@@ -27,8 +26,6 @@ class Service:
     recommender: Recommender
     clock: Callable[[], float] = time.time
     """Unix seconds; the only clock of that kind that is read."""
-    home: Home | None = None
-    """Where bundles are; None: they can't be asked for."""
     keys: Keys | None = None
     """Who may call; None: anybody."""
     config: ServeConfig = field(default_factory=ServeConfig)

@@ -73,7 +73,7 @@ def _end(response: Response) -> Response:
     if found is not None:
         found.request(route, request.method, response.status_code, seconds)
     logs.request_line(
-        request_id=g.get("request_id") or uuid.uuid4().hex,
+        request_id=uuid.uuid4().hex,
         route=route,
         method=request.method,
         status=response.status_code,

@@ -59,7 +59,7 @@ def read(
     teacher: Any, groups: PairGroups, shape: Shape, folder: Path, keep_states: bool, bfloat16: bool, seed: int,
     progress: Progress,
 ) -> Reading:  # fmt: skip
-    """Ask a teacher (a CrossEncoder) about all pairs, or take up what an earlier session had written to `folder`."""
+    """Ask a teacher (a CrossEncoder) about all pairs, or take up what an earlier run had written to `folder`."""
     states, rest = folder / "states.f16", folder / "reading.npz"
     layers = picked(teacher[0].model.config.num_hidden_layers, shape.layers) if keep_states else []
     if not rest.exists():
