@@ -471,7 +471,11 @@ def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None
 
 def test_what_happens_is_counted(running: Running) -> None:
     client = running.client(metrics=Metrics(lambda: NOW))
+    ranked: list[tuple[int, ...]] = []
+    running.recommender.when_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))
     ask(client, "/v1/recommend", {"user": "p0"})
+    candidates, width = 60 - toyworld.STEPS, len(running.recommender.pipeline.featurizer.names)
+    assert ranked == [(candidates, width, candidates)], "drift is measured on all candidates, as the ranker learnt from"
     client.post("/v1/recommend", json={"n": 0})
     client.get("/v1/nothing/here")
     text = client.get("/metrics").text
@@ -494,6 +498,7 @@ def test_the_document_names_every_route(running: Running) -> None:
         "/recommend/{model}", "/health",
     }  # fmt: skip
     assert paths <= document["paths"].keys()
+    assert "default" not in [tag["name"] for tag in document["tags"]], "every route stands under a heading"
     body = document["components"]["schemas"]["RecommendBody"]
     assert body["additionalProperties"] is False
     page = client.get("/docs/swagger", follow_redirects=True)

@@ -46,6 +46,7 @@ def create_app(service: Service) -> OpenAPI:
         static_folder=None,
     )
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
+    app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # there is no other page
     app.extensions[NAME] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it, its base class does not
     sight.init_app(app)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 
 from api.http import answers
 from api.http.guards import takes
@@ -15,7 +16,7 @@ from engine.events import Event, EventError, InteractionEvent, ItemEvent, Rankin
 
 MOST_EVENTS = 10_000
 KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
-routes = APIBlueprint("events", __name__, abp_security=[{"key": []}])
+routes = APIBlueprint("events", __name__, abp_tags=[Tag(name="Events")], abp_security=[{"key": []}])
 _EVENT = {
     "type": "object",
     "required": ["event"],

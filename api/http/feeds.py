@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import NotFound
 
@@ -16,7 +17,7 @@ from api.http.service import new_id, service
 from api.http.sight import tell
 from engine.asked import Asked
 
-routes = APIBlueprint("feeds", __name__, abp_security=[{"key": []}])
+routes = APIBlueprint("feeds", __name__, abp_tags=[Tag(name="Feeds")], abp_security=[{"key": []}])
 
 
 class ItemPath(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import BadRequest
 
@@ -22,7 +23,7 @@ from api.http.sight import tell
 from engine.asked import Asked
 from engine.events import EventError, RankingEvent, parse
 
-routes = APIBlueprint("metarank", __name__, abp_security=[{"key": []}])
+routes = APIBlueprint("metarank", __name__, abp_tags=[Tag(name="Metarank's routes")], abp_security=[{"key": []}])
 
 
 class ModelPath(BaseModel):

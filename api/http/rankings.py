@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
 
@@ -14,7 +15,7 @@ from api.http.guards import takes
 from api.http.service import service
 from engine.events import RankingEvent
 
-routes = APIBlueprint("rankings", __name__, abp_security=[{"key": []}])
+routes = APIBlueprint("rankings", __name__, abp_tags=[Tag(name="Rankings")], abp_security=[{"key": []}])
 
 
 class RankingPath(BaseModel):

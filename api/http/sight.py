@@ -8,6 +8,7 @@ from typing import get_args
 
 from flask import Flask, Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
 
 from api import logs
 from api.http.guards import takes
@@ -16,7 +17,7 @@ from api.metrics import Origin
 from engine.events import RankingEvent
 from engine.watch import Watch
 
-routes = APIBlueprint("sight", __name__, abp_security=[{"key": []}])
+routes = APIBlueprint("sight", __name__, abp_tags=[Tag(name="Health")], abp_security=[{"key": []}])
 
 
 def init_app(app: Flask) -> None:
