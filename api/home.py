@@ -14,6 +14,8 @@ class Home:
     """Paths under one folder."""
 
     folder: Path
+    chosen_config: Path | None = None
+    """A config file elsewhere, in place of the one in the folder."""
 
     @property
     def journal_path(self) -> Path:
@@ -68,6 +70,8 @@ class Home:
     @property
     def config(self) -> Path | None:
         """The config file, where there is one."""
+        if self.chosen_config is not None:
+            return self.chosen_config
         path = self.folder / "feedrank.toml"
         return path if path.is_file() else None
 

@@ -23,9 +23,9 @@ from models.drift import Sketch
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the folder through which workers share their values."""
-STAGES = ("catch_up", "encode", "recall", "features", "first", "pairs", "rank", "diversity", "journal")
+STAGES = ("catch_up", "encode", "items", "recall", "features", "first", "pairs", "rank", "diversity", "journal")
 STEPS = (NO_NEURAL, POPULAR, LAST_GOOD)
-PARTS = ("late", "encode", "rank", "pairs", "diversity")
+PARTS = ("late", "encode", "items", "rank", "pairs", "diversity")
 """What a deadline may cut off."""
 AHEAD = ("done", "dropped", "failed")
 KINDS = ("item", "user", "ranking", "interaction")

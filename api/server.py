@@ -28,6 +28,7 @@ from api.http.app import create_app
 from api.http.service import Service
 from api.keys import Keys
 from api.metrics import Metrics, prepare, worker_died
+from api.upkeep import upkeep
 from engine.asked import Asked
 from engine.recommender import Recommender
 from engine.watch import Costs, Watch
@@ -70,12 +71,14 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     metrics = Metrics(clock)
     recommender.when_ranked(metrics.served)
     _tell(metrics, loaded.opened)
-    Refresher(
+    refresher = Refresher(
         home, config, journal, recommender, loaded.opened, texts, lambda: _measure(texts, costs),
         lambda opened: _tell(metrics, opened), clock,
-    ).start()  # fmt: skip
+    )  # fmt: skip
+    refresher.start()
     keys = Keys(home.keys) if config.serve.keys else None
-    return create_app(Service(recommender, clock, keys, config.serve, costs, metrics))
+    behind = upkeep(home, config, journal, refresher.look_for_items)
+    return create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind))
 
 
 def _measure(texts: TextModels, costs: Costs) -> None:

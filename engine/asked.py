@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.diversity import Diversity
-from engine.events import FieldValue
+from engine.events import FieldValue, RankingEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,27 @@ class Asked:
     context: Mapping[str, FieldValue] = field(default_factory=dict)
     """Anything else about the request; it is kept in the log."""
 
+    @classmethod
+    def of(cls, event: RankingEvent) -> Asked:
+        """What a ranking that was served came of, by what it says of that."""
+        fields = dict(event.fields)
+        query, history = fields.pop("query", ""), fields.pop("history", None)
+        fields.pop("source", None)
+        narrowed = dict(event.extra.get("served", {}).get("asked", {}))
+        lists = {name: _tuple(value) for name, value in narrowed.pop("filters", {}).items()}
+        return cls(
+            user=event.user,
+            session=event.session,
+            query=str(query),
+            history=_tuple(history),
+            items=_tuple(narrowed.pop("items", None)),
+            filters=FilterIds(**lists),
+            diversity=Diversity(**narrowed.pop("diversity", {})),
+            surface=event.extra.get("surface"),
+            context=fields,
+            **narrowed,
+        )
+
     def said(self) -> dict[str, FieldValue]:
         """What the person said or did, as fields of the ranking event."""
         said: dict[str, FieldValue] = {"query": self.query} if self.query else {}
@@ -56,3 +77,8 @@ class Asked:
             if told := {key: value for key, value in mine.items() if value != theirs[key]}:
                 found[name] = told
         return found if self.n == usual.n else {**found, "n": self.n}
+
+
+def _tuple(value: Any) -> Any:
+    """A list as it was before it was written as JSON."""
+    return tuple(value) if isinstance(value, list) else value

@@ -17,6 +17,27 @@ STANDARD_FIELDS = ("title", "text", "category", "tags", "published")
 """The item fields that the engine knows by name; `category` and `tags` may be one string or a list."""
 
 
+REMOVED, RANK_ONLY = "removed", "rank_only"
+"""Fields that keep an item out of feeds where they are true: it was taken out; nothing but a list to be ranked, which
+described it, has named it so far."""
+
+
+def told_on(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+    """The fields of an item after an event: a later one replaces one of the same name.
+
+    What a list says of an item never hides one that was known, and an event of its own ends its being hidden.
+    """
+    after = {**before, **fields}
+    if RANK_ONLY in after:
+        after[RANK_ONLY] = bool(fields.get(RANK_ONLY, False)) and bool(before.get(RANK_ONLY, not before))
+    return after
+
+
+def hidden(fields: Mapping[str, FieldValue]) -> bool:
+    """Whether no feed may show an item of these fields."""
+    return fields.get(REMOVED) is True or fields.get(RANK_ONLY) is True
+
+
 @dataclass(frozen=True, eq=False)
 class Catalogue:
     """Columns of n items. Built once by `from_items`; immutable after that."""
@@ -80,7 +101,7 @@ class Catalogue:
         arrived = list(events)
         items: dict[str, dict[str, FieldValue]] = {event.item: {} for event in arrived}
         for event in sorted(arrived, key=lambda event: event.timestamp):
-            items[event.item].update(event.fields)
+            items[event.item] = told_on(items[event.item], event.fields)
         return cls.from_items(items)
 
     def to_items(self) -> dict[str, dict[str, FieldValue]]:
@@ -142,8 +163,8 @@ class Catalogue:
 
     @cached_property
     def removed(self) -> Rows:
-        """Rows of the items that must not be shown: those whose field `removed` is true."""
-        return np.array([row for row, fields in enumerate(self.fields) if fields.get("removed") is True], np.int32)
+        """Rows of the items that no feed may show: those that were removed, and those that only lists name."""
+        return np.array([row for row, fields in enumerate(self.fields) if hidden(fields)], np.int32)
 
     def in_categories(self, codes: NDArray[np.int32]) -> Rows:
         """Rows of the items in any of these categories."""

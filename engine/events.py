@@ -95,6 +95,15 @@ TEXT_EXTRA = ("surface", "bundle", "experiment", "variant", "team")
 RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "seed", "features", "served")
 
 
+FORGOTTEN = "forgotten"
+"""The field of a user event that says, where it is true, that nothing from before it is to be known of the person."""
+
+
+def forgotten(event: Event) -> str | None:
+    """The person whom an event says to forget; None: it says nothing of the kind."""
+    return event.user if isinstance(event, UserEvent) and event.fields.get(FORGOTTEN) is True else None
+
+
 def known_from(event: Event) -> int:
     """Epoch milliseconds from which on a feed could know of the event: the key by which a log is put in order."""
     return event.timestamp if event.received is None else event.received

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     create_engine,
     delete,
@@ -39,7 +40,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from engine.events import Event, known_from, parse, to_dict
+from engine.events import FORGOTTEN, Event, known_from, parse, to_dict
 from engine.protocols import Exchange
 from engine.turns import Turns
 
@@ -73,6 +74,8 @@ _SINCE = (
     .where(_events.c.offset > bindparam("since"))
     .order_by(_events.c.offset)
 )  # fmt: skip
+_NOTE = and_(_events.c.kind == "user", _events.c.body.contains(f'"{FORGOTTEN}"'))
+"""What says that somebody was forgotten."""
 _TURN = text("SELECT pg_advisory_xact_lock(7203421)")
 """What writers to a PostgreSQL journal wait for; SQLite has its own."""
 
@@ -193,11 +196,12 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def forget(self, user: str) -> int:
-        """Delete all that is kept of one person; how many events that were.
+    def forget(self, user: str, note: Event) -> int:
+        """Delete all that is kept of one person, and write the note in its place; how many events went.
 
         Their rankings, their interactions, what is known of them, and interactions that name no user but answer one of
-        their rankings. The space is given back, so that nothing stays readable in the file.
+        their rankings. What is deleted is overwritten, so that nothing stays readable in the file. The note tells
+        whoever reads on that there was something to forget.
         """
         own = select(_events.c.id).where(_events.c.person == user, _events.c.kind == "ranking")
         try:
@@ -211,24 +215,31 @@ class Journal:
                     for one, body in connection.execute(nameless.execution_options(yield_per=CHUNK))
                     if rankings and json.loads(body).get("ranking") in rankings
                 ]
-                gone = connection.execute(delete(_events).where(_events.c.person == user)).rowcount
+                gone = connection.execute(delete(_events).where(_events.c.person == user, ~_NOTE)).rowcount
                 for first in range(0, len(answers), 500):
                     chosen = _events.c.id.in_(answers[first : first + 500])
                     gone += connection.execute(delete(_events).where(chosen)).rowcount
+                if gone:
+                    connection.execute(delete(_events).where(_events.c.person == user))
+                    connection.execute(_INSERT[self._dialect], [_row(note)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        self._give_back()
+        if self._dialect == "sqlite":
+            self._fold()
+        else:
+            self._give_back()
         return int(gone)
 
     def retain(self, since: int) -> int:
         """Delete rankings and interactions with timestamps before `since` (epoch milliseconds); how many.
 
-        Item and user events stay: they are what the catalogue is made of.
+        Item and user events stay: they are what the catalogue is made of. Notes of people who were forgotten go.
         """
         old = (_events.c.timestamp < since, or_(_events.c.kind == "ranking", _events.c.kind == "interaction"))
         try:
             with self._writing() as connection:
                 gone = connection.execute(delete(_events).where(*old)).rowcount
+                connection.execute(delete(_events).where(_events.c.timestamp < since, _NOTE))
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         self._give_back()
@@ -268,11 +279,16 @@ class Journal:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
     def _give_back(self) -> None:
-        """Let the database overwrite what was deleted."""
+        """Give the space of what was deleted back."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql("VACUUM")
-            if self._dialect == "sqlite":
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._dialect == "sqlite":
+            self._fold()
+
+    def _fold(self) -> None:
+        """Let SQLite move what was written to its main file, and empty the other."""
+        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _row(one: Event) -> dict[str, Any]:
@@ -291,7 +307,7 @@ def _row(one: Event) -> dict[str, Any]:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions are begun by `_begin` alone
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

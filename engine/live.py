@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.asked import Asked, FilterIds
 from engine.catalogue import Catalogue
-from engine.events import Event, known_from
+from engine.events import Event, forgotten, known_from
 from engine.ids import Ids
 from engine.log import columns
 from engine.pipeline import Pipeline
@@ -36,10 +36,14 @@ class Live:
     """Epoch milliseconds: nothing that the state has seen became known after this."""
 
     def observe(self, events: Sequence[Event]) -> None:
-        """Learn from events, in the order of the journal."""
-        if events:
-            self.state.advance(columns(events, self.catalogue.ids, self.people))
-            self.latest = max(self.latest, max(map(known_from, events)))
+        """Learn from events, in the order of the journal, and forget whom they say to forget."""
+        first = 0
+        for place, event in enumerate(events):
+            if (user := forgotten(event)) is not None:
+                self._advance(events[first:place])
+                self.state.forget(self.people.row(user))
+                first = place + 1
+        self._advance(events[first:])
 
     def catch_up(self, events: Iterable[tuple[int, Event]]) -> list[Event]:
         """Learn from (offset, event) of the journal that the state has not seen; these events."""
@@ -71,6 +75,11 @@ class Live:
             query_tokens=vectors.tokens,
             filters=self._filters(asked.filters),
         )
+
+    def _advance(self, events: Sequence[Event]) -> None:
+        if events:
+            self.state.advance(columns(events, self.catalogue.ids, self.people))
+            self.latest = max(self.latest, max(map(known_from, events)))
 
     def _filters(self, filters: FilterIds) -> Filters:
         ids, categories = self.catalogue.ids, self.catalogue.categories

@@ -90,6 +90,10 @@ class State(Protocol):
         """Observe all that happened in a log, in its order."""
         ...
 
+    def forget(self, person: int) -> None:
+        """Let go of all that a person did; NOBODY, and people not met, have done nothing."""
+        ...
+
     def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
         """The batch, with the state as of now; nothing is observed."""
         ...
@@ -112,6 +116,10 @@ class EventLog(Protocol):
 
     def find(self, event_id: str) -> Event | None:
         """The event of that id; None where there is none."""
+        ...
+
+    def forget(self, user: str, note: Event) -> int:
+        """Delete all that is kept of one person, and write the note in its place; how many events went."""
         ...
 
 

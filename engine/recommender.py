@@ -18,7 +18,7 @@ from engine.ahead import Ahead
 from engine.asked import Asked
 from engine.catalogue import Catalogue
 from engine.diversity import diversified
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, known_from
+from engine.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent, known_from
 from engine.fallback import FULL, Ladder
 from engine.journal import JournalError
 from engine.live import Live
@@ -129,6 +129,18 @@ class Recommender:
             for user in dict.fromkeys(users):
                 self.ahead.ask(user)
         return fresh
+
+    def forget(self, user: str, note_id: str, at: float) -> int:
+        """Delete all that the journal and the state hold of a person; how many events that were.
+
+        Other processes hear of it by an event of this id, which is all that is left. Raises JournalError.
+        """
+        with self._lock:
+            note = UserEvent(note_id, self._moment(at), user, {FORGOTTEN: True}, self._moment(at))
+            gone = self._journal.forget(user, note)
+            self._rests_until = -np.inf
+            self._catch_up(at)
+        return gone
 
     def catch_up(self, at: float) -> None:
         """Learn from what other processes wrote, without a request."""

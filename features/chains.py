@@ -81,6 +81,17 @@ def add(chains: Chains, person: int, chain: int, row: int, at: float, items: int
     chains.latest[person, chain] = second
 
 
+def clear(chains: Chains, person: int) -> None:
+    """Make a person's chains empty, and nothing of them readable in their blocks, which are not used again."""
+    for chain in (TOUCHES, IMPRESSIONS):
+        block = int(chains.heads[person, chain])
+        while block:
+            chains.pool[block - 1] = 0
+            block, chains.previous[block - 1] = int(chains.previous[block - 1]), 0
+        for column in (chains.heads, chains.fills, chains.lengths, chains.latest):
+            column[person, chain] = 0
+
+
 @compiled
 def read(chains: Chains, person: int, chain: int, items: int, rows: Rows, times: Times) -> int:
     """The latest entries, latest first, as many as fit; how many that are."""

@@ -82,6 +82,15 @@ def count(keyed: Keyed, row: int, person: int, bits: int, at: float) -> None:
                 keyed.sums[slot, half, 1] += worth[half] * divides
 
 
+def clear(keyed: Keyed, person: int) -> None:
+    """Let the sums under a person's keys be as if nothing had been counted; those over all keys stay."""
+    used = int(keyed.used[0])
+    keys = keyed.keys[:used]
+    of_people = keyed.by_person[keys >> _DECLARATION]
+    who = (keys >> _PERSON) & ((1 << (_DECLARATION - _PERSON)) - 1)
+    keyed.sums[:used][of_people & (who == person + 1)] = 0
+
+
 @compiled
 def read(keyed: Keyed, row: int, person: int, at: float, out: Scores) -> None:
     """(D x L x PARTS,) as of `at`, the sums over the item's codes; all zero for a key that was never counted."""

@@ -180,6 +180,12 @@ class BehaviouralState:
             else np.stack([np.full_like(known, np.nan) if vector is None else vector for vector in vectors]),
         )
 
+    def forget(self, person: int) -> None:
+        """Let go of all that a person touched and was shown; what they did stays counted with the items."""
+        if 0 <= person < len(self._tables.chains.heads):
+            chains.clear(self._tables.chains, person)
+        keyed.clear(self._tables.keyed, person)
+
     def touched(self, person: int) -> tuple[Rows, Times]:
         """Every touch of a person, latest first, and its time; nothing for people not met."""
         found = self._tables.chains

@@ -201,6 +201,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return _read_manifest(folder / MANIFEST)
 
 
+def read_for(opened: Bundle) -> int:
+    """The offset of the journal up to which its items are in a bundle; 0 where it does not say."""
+    return int(opened.manifest.get("window", {}).get("offset", 0))
+
+
 def read_made(folder: Path) -> dict[str, Any]:
     """When a bundle was made, and what else may differ; nothing where that is not known."""
     try:

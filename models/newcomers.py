@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
-from engine.catalogue import Catalogue
+from engine.catalogue import Catalogue, told_on
 from engine.events import FieldValue
 from engine.space import Space, unit_rows
 from engine.types import NOBODY, Matrix, Offsets, Rows, Scores, Vector
@@ -207,7 +207,7 @@ def merged(catalogue: Catalogue, items: Items) -> dict[str, dict[str, FieldValue
             if not np.isnan(catalogue.published[row]):
                 whole[item]["published"] = float(round(catalogue.published[row] * 1000))
             whole[item] |= catalogue.fields[row]
-        whole[item] |= fields
+        whole[item] = told_on(whole[item], fields)
     return whole
 
 

@@ -47,10 +47,14 @@ def entries(bundles: Path) -> list[Entry]:
             manifest = bundle.read_manifest(folder)
         except BundleError as error:
             problem = str(error)
-        size = sum(file.stat().st_size for file in folder.iterdir())
         made = bundle.read_made(folder)
-        found.append(Entry(folder.name, manifest, made, size, folder.name == current(bundles), problem))
+        found.append(Entry(folder.name, manifest, made, size_of(folder), folder.name == current(bundles), problem))
     return sorted(found, key=lambda entry: (entry.made.get("at", ""), entry.name))
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of a bundle."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def promote(bundles: Path, name: str) -> None:

@@ -7,6 +7,7 @@ import json
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -49,15 +50,18 @@ class Living:
     """Events read since the snapshot."""
 
 
-def restore(path: Path, journal: OrderedLog, catalogue: Catalogue, spec: StateSpec) -> Living:
+def restore(path: Path, journal: OrderedLog, catalogue: Catalogue, spec: StateSpec, until: int | None = None) -> Living:
     """The state of a journal: the snapshot, where there is a fitting one, and what was written after it.
+
+    until: the offset of the last event that counts; None: all do.
 
     What was written after it but became known before (an import of older events) would stand in another order; then,
     and where the snapshot is of other items, of other settings or damaged, the whole journal is read.
     """
+    last = 2**62 if until is None else until
     living = _load(path, catalogue, spec)
-    if living is not None:
-        tail = list(journal.read(living.offset))
+    if living is not None and living.offset <= last:
+        tail = list(takewhile(lambda one: one[0] <= last, journal.read(living.offset)))
         if all(known_from(event) >= living.latest for _, event in tail):
             living.state.advance(columns((event for _, event in tail), catalogue.ids, living.people))
             for offset, event in tail:
@@ -66,7 +70,8 @@ def restore(path: Path, journal: OrderedLog, catalogue: Catalogue, spec: StateSp
             living.read = len(tail)
             return living
     living = Living(BehaviouralState(catalogue, spec), Ids())
-    living.state.advance(in_order(_noted(journal.in_order(), living), catalogue.ids, living.people))
+    counting = ((offset, event) for offset, event in journal.in_order() if offset <= last)
+    living.state.advance(in_order(_noted(counting, living), catalogue.ids, living.people))
     return living
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from engine import journal as journal_module
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from engine.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from engine.journal import Journal, JournalError
 from engine.testing import check_event_log, toy_events
 
@@ -226,14 +227,18 @@ def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
     ]
     journal.append([*kept[:2], *secret, *kept[2:]])
     before = journal.last
-    assert journal.forget("ann") == 4
-    assert journal.forget("ann") == 0
-    assert list(journal.events()) == kept
+    note = UserEvent("note", 4, "ann", {FORGOTTEN: True})
+    assert journal.forget("ann", note) == 4
+    assert journal.forget("ann", replace(note, id="again")) == 0
+    assert journal.forget("nobody", replace(note, id="nobody", user="nobody")) == 0
+    assert list(journal.events()) == [*kept, note], "the note is all that is left"
     if url.startswith("sqlite"):
         files = Path(url.removeprefix("sqlite:///")).parent.glob("journal.db*")
         assert not any(b"Xanadu-marker" in file.read_bytes() for file in files)
     journal.append([item("later")])
     assert journal.last > before
+    assert journal.retain(5) == 3
+    assert ids(journal) == ["i", "u bob", "later"], "the note goes with what is as old"
 
 
 def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
@@ -250,9 +255,9 @@ def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
 def test_offsets_are_never_given_twice(journal: Journal) -> None:
     journal.append([item("a"), InteractionEvent("b", 0, "x", "click", user="ann")])
     last = journal.last
-    journal.forget("ann")
+    journal.forget("ann", UserEvent("note", 0, "ann", {FORGOTTEN: True}))
     journal.append([item("c")])
-    assert [event.id for _, event in journal.read(since=last)] == ["c"]
+    assert [event.id for _, event in journal.read(since=last)] == ["note", "c"]
 
 
 @pytest.mark.parametrize(

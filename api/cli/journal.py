@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+import uuid
 
 import click
 
 from api.cli.screen import command_errors, steps
 from api.config import Config
 from api.home import Home
+from engine.events import FORGOTTEN, UserEvent
 
 DAY_MS = 86_400_000
 
@@ -21,14 +23,17 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
     """Delete everything that the journal holds of one person, for good.
 
     Their rankings, their interactions, what is known of them, and clicks that name no user but answer one of their
-    rankings. The snapshot of the state goes too, and is made anew at the next start. A server that runs has them in its
-    memory until it is started again; loading a file that has them brings them back.
+    rankings. The snapshot of the state goes too, and is made anew at the next start. One event stays, by which servers
+    that run hear of it; `feedrank retain` deletes it with what is as old. Loading a file that has the person brings
+    them back.
     """
     home, config = obj
     if not yes:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
     with command_errors():
-        gone = home.journal(config.journal.url).forget(user)
+        now = round(time.time() * 1000)
+        note = UserEvent(f"forget-{uuid.uuid4()}", now, user, {FORGOTTEN: True}, now)
+        gone = home.journal(config.journal.url).forget(user, note)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{gone:,} events of {user!r} deleted" if gone else f"the journal holds nothing of {user!r}")
 

@@ -43,9 +43,9 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
       feedrank recommend --user 42    one feed
       feedrank serve                  the same over HTTP
     """
-    home = Home(folder)
+    home = Home(folder, config_path)
     with command_errors():
-        context.obj = (home, load_config(config_path or home.config))
+        context.obj = (home, load_config(home.config))
 
 
 COMMANDS = (

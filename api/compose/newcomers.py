@@ -8,7 +8,7 @@ from dataclasses import replace
 from api.compose.serving import pipeline, ranker_of
 from api.compose.signals import TextModels, documents_of, parts_of
 from api.config import Config
-from engine.catalogue import Catalogue
+from engine.catalogue import Catalogue, told_on
 from engine.events import FieldValue, ItemEvent
 from engine.live import Live
 from engine.recommender import Recommender
@@ -95,7 +95,7 @@ def _differing(catalogue: Catalogue, events: Iterable[ItemEvent]) -> Items:
     """Item -> fields, of events that say something new; a later event's field takes the place of an earlier one's."""
     said: Items = {}
     for event in events:
-        said.setdefault(event.item, {}).update(event.fields)
+        said[event.item] = told_on(said.get(event.item, {}), event.fields)
     wanted: Items = {}
     for item, fields in said.items():
         if item not in catalogue.ids or _plain(catalogue, item, fields) != _plain(catalogue, item, {}):

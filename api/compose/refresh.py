@@ -40,9 +40,11 @@ class Refresher:
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._loaded, self._changed, self._clock = loaded, changed, clock
         self._items = NewItems(config, opened, texts)
-        self._read = _read_for(opened)
+        self._read = bundle.read_for(opened)
         """Offset of the last item event that was looked at."""
         self._refused = ""
+        self._one = threading.Lock()
+        """Held while a generation is made: by the thread, or by a request that can't wait for it."""
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
@@ -64,6 +66,15 @@ class Refresher:
         name = registry.current(self._home.bundles)
         if name is None or name in (self._recommender.pipeline.bundle, self._refused):
             return False
+        with self._one:
+            return self._change(name)
+
+    def look_for_items(self) -> int:
+        """Take in the items of events that were not looked at; how many came or changed."""
+        with self._one:
+            return self._take_items()
+
+    def _change(self, name: str) -> bool:
         started = time.perf_counter()
         try:
             opened = bundle.load(self._home.bundles / name)
@@ -80,14 +91,13 @@ class Refresher:
         self._refused = ""
         self._prepare(items)
         self._recommender.renew(lambda _: made, self._clock())
-        self._items, self._read = items, _read_for(opened)
+        self._items, self._read = items, bundle.read_for(opened)
         self._changed(opened)
-        self.look_for_items()
+        self._take_items()
         _log.info("bundle %s serves, after %.1f s", name, time.perf_counter() - started)
         return True
 
-    def look_for_items(self) -> int:
-        """Take in the items of events that were not looked at; how many came or changed."""
+    def _take_items(self) -> int:
         found = list(self._journal.read(self._read, "item"))
         if not found:
             return 0
@@ -115,8 +125,3 @@ class Refresher:
                     self.look_for_items()
             except Exception:  # it must be there for the next time
                 _log.exception("what serves could not be brought up to date")
-
-
-def _read_for(opened: bundle.Bundle) -> int:
-    """The offset up to which the journal's items are in a bundle; 0 where it does not say."""
-    return int(opened.manifest.get("window", {}).get("offset", 0))

@@ -10,7 +10,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
-from api.http import events, feeds, guards, health, metarank, problems, rankings, sight
+from api.http import bundles, events, feeds, guards, health, metarank, problems, rankings, sight, states
 from api.http.answers import Problem
 from api.http.service import NAME, Service
 
@@ -23,6 +23,7 @@ ANSWERS_OF_ALL: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | 
         "401": "The API key is missing, unknown or out of date.",
         "403": "The API key has not the scope.",
         "404": "There is no such thing.",
+        "409": "It can't be done as things are; the detail says why.",
         "413": "The body is too large.",
         "415": "The content type or encoding is another one.",
         "429": "Too many requests with this key.",
@@ -51,7 +52,7 @@ def create_app(service: Service) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it, its base class does not
     sight.init_app(app)
     guards.init_app(app)
-    for part in (feeds, events, rankings, health, sight, metarank):
+    for part in (feeds, events, rankings, states, bundles, health, sight, metarank):
         app.register_api(part.routes)
     problems.init_app(app)
     return app

@@ -91,22 +91,48 @@ class RecommendBody(QuestionBody):
         return _asked(self, n=self.n, filters=self.filters.ids())
 
 
+ItemValue = ContextValue | Annotated[list[float], Field(max_length=100)]
+
+
+class DescribedItem(Body):
+    """An item that may not be known yet."""
+
+    id: Id
+    fields: Annotated[dict[Id, ItemValue], Field(max_length=50)] = Field(
+        default_factory=dict,
+        description="As in an item event. Taken where the item is not known; no feed shows it until an event names it.",
+    )
+
+
 class RankBody(QuestionBody):
     """A list to be put in order."""
 
-    items: list[Id] = Field(min_length=1, max_length=LONGEST_LIST, description="Item ids, each once.")
+    items: list[Id | DescribedItem] = Field(
+        min_length=1, max_length=LONGEST_LIST, description="Item ids, each once; or items with what there is to know."
+    )
     n: int | None = Field(default=None, ge=1, le=LONGEST_LIST, description="How many come back; all of them if absent.")
 
     @model_validator(mode="after")
     def _each_once(self) -> RankBody:
-        if len(set(self.items)) < len(self.items):
-            twice = next(one for place, one in enumerate(self.items) if one in self.items[:place])
+        ids = self.ids
+        if len(set(ids)) < len(ids):
+            twice = next(one for place, one in enumerate(ids) if one in ids[:place])
             raise ValueError(f"found the item {twice!r} twice, expected each once")
         return self
 
     def asked(self) -> Asked:
         """The same for the engine."""
-        return _asked(self, items=tuple(self.items), n=self.n or len(self.items))
+        return _asked(self, items=tuple(self.ids), n=self.n or len(self.items))
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the items, in the order given."""
+        return [one if isinstance(one, str) else one.id for one in self.items]
+
+    @property
+    def described(self) -> dict[str, Mapping[str, Any]]:
+        """Item -> fields, of those that came with any."""
+        return {one.id: one.fields for one in self.items if isinstance(one, DescribedItem) and one.fields}
 
 
 def _asked(body: QuestionBody, **more: Any) -> Asked:

@@ -12,7 +12,17 @@ from flask_openapi3.models.tag import Tag
 from api.http import answers
 from api.http.guards import takes
 from api.http.service import Service, new_id, service
-from engine.events import Event, EventError, InteractionEvent, ItemEvent, RankingEvent, UserEvent, parse
+from engine.events import (
+    FORGOTTEN,
+    Event,
+    EventError,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+    UserEvent,
+    forgotten,
+    parse,
+)
 
 MOST_EVENTS = 10_000
 KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
@@ -76,6 +86,10 @@ def take(here: Service, several: Sequence[Any]) -> dict[str, Any]:
         stamped = {"id": new_id(), "timestamp": round(now * 1000), **one} if isinstance(one, Mapping) else one
         try:
             event = parse(stamped)
+            if forgotten(event):
+                raise EventError(
+                    f"fields.{FORGOTTEN}", "it is the log's own; DELETE /v1/state/user/ID forgets a person"
+                )
         except EventError as error:
             rejected.append({"place": place, "field": error.field, "detail": str(error).partition(": ")[2]})
             ids.append(None)

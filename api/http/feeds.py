@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from flask_openapi3.blueprint import APIBlueprint
@@ -16,6 +19,9 @@ from api.http.guards import takes
 from api.http.service import new_id, service
 from api.http.sight import tell
 from engine.asked import Asked
+from engine.catalogue import RANK_ONLY
+from engine.events import Event, parse
+from engine.watch import Watch
 
 routes = APIBlueprint("feeds", __name__, abp_tags=[Tag(name="Feeds")], abp_security=[{"key": []}])
 
@@ -37,14 +43,21 @@ class SimilarQuery(BaseModel):
 @takes("json")
 def recommend(body: RecommendBody) -> dict[str, Any]:
     """A feed, best first. It is in the journal, under its ranking id, before it is answered."""
-    return _answer(body, body.asked())
+    return _answer(body, body.asked(), service().watch(body.deadline_ms))
 
 
 @routes.post("/v1/rank", responses={200: answers.Feed})
 @takes("json")
 def rank(body: RankBody) -> dict[str, Any]:
-    """The given items, best first; unknown ones have nothing that speaks for them. Logged as a feed is."""
-    return _answer(body, body.asked())
+    """The given items, best first; unknown ones have nothing that speaks for them but the fields that come with them.
+
+    Logged as a feed is. Unknown items with fields become known, which takes a moment, to lists alone: feeds show them
+    once an item event has named them.
+    """
+    watch = service().watch(body.deadline_ms)
+    if body.described:
+        introduce(body.described, watch)
+    return _answer(body, body.asked(), watch)
 
 
 @routes.get("/v1/items/<path:item_id>/similar", responses={200: answers.Similar})
@@ -60,9 +73,33 @@ def similar(path: ItemPath, query: SimilarQuery) -> dict[str, Any]:
     return {"item": path.item_id, "items": items}
 
 
-def _answer(body: QuestionBody, asked: Asked) -> dict[str, Any]:
+def introduce(items: Mapping[str, Mapping[str, Any]], watch: Watch) -> None:
+    """Make those of these items known that are not, where there is time; else soon."""
     here = service()
-    watch = here.watch(body.deadline_ms)
+    known = here.recommender.catalogue.ids
+    new = {item: fields for item, fields in items.items() if item not in known}
+    if not new:
+        return
+    now = here.clock()
+    events = [_description(item, fields, round(now * 1000)) for item, fields in new.items()]
+    here.recommender.record(events, now)
+    if here.upkeep is None or not (watch.knows("items") and watch.allows("items", "features", "rank", "journal")):
+        watch.skip("items")
+        return
+    here.upkeep.take_in()
+    watch.mark("items")
+
+
+def _description(item: str, fields: Mapping[str, Any], moment: int) -> Event:
+    """The same words make the same event, so that it counts once."""
+    said = json.dumps([item, fields], sort_keys=True)
+    named = [{"name": name, "value": value} for name, value in {**fields, RANK_ONLY: True}.items()]
+    body = {"event": "item", "id": f"described-{sha256(said.encode()).hexdigest()[:32]}", "timestamp": moment}
+    return parse({**body, "item": item, "fields": named})
+
+
+def _answer(body: QuestionBody, asked: Asked, watch: Watch) -> dict[str, Any]:
+    here = service()
     event = here.recommender.recommend(new_id(), here.clock(), asked, watch)
     tell(here, event, watch)
     return answers.feed(event, of_event(event, here.recommender.live) if body.explain else None)

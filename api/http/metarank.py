@@ -18,10 +18,11 @@ from api.http.bodies import LONGEST_LIST
 from api.http.events import take
 from api.http.explanations import of_event
 from api.http.guards import takes
-from api.http.service import new_id, service
+from api.http.service import new_id, one_at_a_time, service, upkeep
 from api.http.sight import tell
 from engine.asked import Asked
 from engine.events import EventError, RankingEvent, parse
+from models.registry import size_of
 
 routes = APIBlueprint("metarank", __name__, abp_tags=[Tag(name="Metarank's routes")], abp_security=[{"key": []}])
 
@@ -92,6 +93,32 @@ def recommend(path: ModelPath) -> dict[str, Any]:
     tell(here, done, watch)
     items = [{"item": item, "score": score} for item, score in zip(done.items, done.extra["scores"], strict=True)]
     return {"took": _since(started), "items": items}
+
+
+@routes.post("/train/<path:model>")
+@takes("none", "admin")
+def train(path: ModelPath) -> dict[str, Any]:
+    """Train a candidate on the journal, and let it serve if it passes the gate; answered when that is over.
+
+    `promoted` and `reasons` say what came of it. `testMetric` is that of the validation part after each tree, `millis`
+    the mean of all; the training part is not measured.
+    """
+    behind = upkeep()
+    with one_at_a_time(behind):
+        report = behind.retrain()
+    curve = report["learning_curve"]
+    each = round(1000 * report["seconds"] / max(len(curve), 1))
+    return {
+        "features": [{"name": name, "weight": weight} for name, weight in report["importance"].items()],
+        "iterations": [
+            {"id": place, "millis": each, "testMetric": metric, "trainMetric": None}
+            for place, metric in enumerate(curve)
+        ],
+        "sizeBytes": size_of(behind.bundles / report["bundles"]["candidate"]),
+        "bundle": report["bundles"]["candidate"],
+        "promoted": report["promote"],
+        "reasons": report["reasons"],
+    }
 
 
 @routes.get("/health")

@@ -8,6 +8,7 @@ from flask import Flask, Response, json
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
+from api.http.service import TrainingError
 from api.schemas import explained
 from engine.events import EventError
 from engine.journal import JournalError
@@ -38,6 +39,10 @@ def init_app(app: Flask) -> None:
         response = problem(503, "The journal can't be written", str(error))
         response.headers["Retry-After"] = "1"
         return response
+
+    @app.errorhandler(TrainingError)
+    def _no_training(error: TrainingError) -> Response:
+        return problem(409, "The training failed", str(error))
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:

@@ -7,12 +7,13 @@ from typing import Any
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import Conflict, NotFound
 
+from api.compose.replay import ReplayError
 from api.http import answers
 from api.http.explanations import of_event
 from api.http.guards import takes
-from api.http.service import service
+from api.http.service import one_at_a_time, service, upkeep
 from engine.events import RankingEvent
 
 routes = APIBlueprint("rankings", __name__, abp_tags=[Tag(name="Rankings")], abp_security=[{"key": []}])
@@ -30,6 +31,25 @@ class Explained(answers.Feed):
     step: str = Field(description="full, or the plainer list that stood in: no_neural, popular, last_good.")
     candidates: int | None = Field(description="How many recall found.")
     without_ranker: list[str] = Field(description="What would have been shown in the order of recall.")
+
+
+class Difference(BaseModel):
+    """The first place at which two rankings are not the same."""
+
+    place: int = Field(description="From 1.")
+    served: answers.ScoredItem | None = Field(description="What was shown; null where the list had ended.")
+    again: answers.ScoredItem | None
+    features: list[str] = Field(description="The features of that item that differ.")
+
+
+class Replayed(BaseModel):
+    """A ranking that was made again."""
+
+    ranking: str
+    bundle: str
+    identical: bool
+    items: list[answers.ScoredItem] = Field(description="As they are made again.")
+    difference: Difference | None
 
 
 @routes.get("/v1/rankings/<path:ranking_id>", responses={200: answers.Feed})
@@ -52,6 +72,36 @@ def explain(path: RankingPath) -> dict[str, Any]:
         "candidates": recall.get("found"),
         "without_ranker": recall.get("items", []),
     }
+
+
+@routes.post("/v1/rankings/<path:ranking_id>/replay", responses={200: Replayed})
+@takes("none", "admin")
+def replay(path: RankingPath) -> dict[str, Any]:
+    """Make a ranking again, by the bundle that made it from the state as it was then: the same, or where it differs.
+
+    Slow where the journal is long, so it is done one at a time.
+    """
+    event, behind = _find(path.ranking_id), upkeep()
+    with one_at_a_time(behind):
+        try:
+            again, found = behind.replay(event)
+        except ReplayError as problem:
+            raise Conflict(str(problem)) from None
+    items = [{"id": item, "score": score} for item, score in zip(again.items, again.extra["scores"], strict=True)]
+    return {
+        "ranking": event.id,
+        "bundle": event.extra["bundle"],
+        "identical": found is None,
+        "items": items,
+        "difference": None if found is None else {
+            "place": found.place, "served": _entry(found.served), "again": _entry(found.again),
+            "features": list(found.features),
+        },
+    }  # fmt: skip
+
+
+def _entry(one: tuple[str, float | None] | None) -> dict[str, Any] | None:
+    return None if one is None else {"id": one[0], "score": one[1]}
 
 
 def _find(ranking_id: str) -> RankingEvent:

@@ -1,0 +1,79 @@
+"""What a ranking was served from, put together once more: its bundle, its items, and the state as it was then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from api.compose.newcomers import NewItems
+from api.compose.serving import live
+from api.compose.signals import TextModels
+from api.config import Config
+from api.home import Home
+from engine.asked import Asked
+from engine.events import Event, ItemEvent, RankingEvent
+from engine.journal import Journal
+from engine.protocols import Exchange
+from engine.recommender import Recommender
+from engine.retold import Difference, Hindsight, difference, with_recorded_pairs
+from models import bundle, snapshot
+
+
+class ReplayError(ValueError):
+    """A ranking that can't be made again; the message says why."""
+
+
+def replay(
+    home: Home, config: Config, journal: Journal, served: RankingEvent
+) -> tuple[RankingEvent, Difference | None]:
+    """A ranking that was served, made again by the same bundle from the same state, and where it first differs.
+
+    The state is read from the journal up to the event that had been read then, beside what serves: for a long journal
+    that takes its time. Pair scores of a second phase are those that are on record. Raises ReplayError.
+    """
+    told = served.extra.get("served", {})
+    if "offset" not in told:
+        raise ReplayError(f"the ranking {served.id!r} does not say how far the journal had been read for it")
+    if "step" in told:
+        raise ReplayError(f"the ranking {served.id!r} is a plainer list ({told['step']}) that stood in for a feed")
+    try:
+        opened = bundle.load(home.bundles / served.extra["bundle"])
+    except bundle.BundleError as problem:
+        raise ReplayError(f"the bundle that made the ranking {served.id!r} can't be opened: {problem}") from None
+    offset, texts = int(told["offset"]), TextModels(home, opened)
+    living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
+    recommender = Recommender(live(home, config, opened, living, texts), _Closed())
+    at = served.timestamp / 1000
+    NewItems(config, opened, texts).take(_items(journal, opened, offset), recommender, at)
+    now = recommender.live
+    recommender.renew(lambda _: replace(now, pipeline=with_recorded_pairs(now.pipeline, served)), at)
+    again = recommender.recommend(served.id, at, Asked.of(served), Hindsight(told.get("skipped", ())), keep=False)
+    return again, difference(served, again, opened.builder.names)
+
+
+def _items(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[ItemEvent]:
+    """The item events that came after a bundle was made, up to an offset."""
+    for offset, event in journal.read(bundle.read_for(opened), "item"):
+        if offset > until:
+            return
+        if isinstance(event, ItemEvent):
+            yield event
+
+
+class _Closed:
+    """A journal in which nothing more is written."""
+
+    def append(self, events: Iterable[Event]) -> list[bool]:
+        raise NotImplementedError
+
+    def exchange(self, events: Iterable[Event], since: int) -> Exchange:
+        raise NotImplementedError
+
+    def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:
+        return iter(())
+
+    def find(self, event_id: str) -> Event | None:
+        return None
+
+    def forget(self, user: str, note: Event) -> int:
+        raise NotImplementedError

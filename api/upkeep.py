@@ -1,0 +1,47 @@
+"""What stands behind a running service: its bundles, replays, newcomers, and training in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from api.compose.replay import replay
+from api.config import Config
+from api.home import Home
+from api.http.service import TrainingError, Upkeep
+from engine.journal import Journal
+
+REFUSED = 3
+"""The exit code of `feedrank retrain` where the gate turned the candidate away."""
+
+
+def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], int]) -> Upkeep:
+    """Behind a service on this home."""
+    return Upkeep(
+        home.bundles,
+        lambda event: replay(home, config, journal, event),
+        take_in,
+        lambda: retrained(home),
+    )
+
+
+def retrained(home: Home) -> Mapping[str, Any]:
+    """The report of `feedrank retrain` on a home, run in a process of its own, at a low priority.
+
+    Raises TrainingError.
+    """
+    name = datetime.now(UTC).strftime("trained-%Y%m%d-%H%M%S")
+    chosen = [] if home.config is None else ["--config", str(home.config)]
+    command = [sys.executable, "-m", "api.cli", "--home", str(home.folder), *chosen, "retrain", "--name", name]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 10)
+        _, said = process.communicate()
+    if process.returncode not in (0, REFUSED):
+        raise TrainingError(said.strip()[-2_000:] or f"the training ended with the exit code {process.returncode}")
+    report: dict[str, Any] = json.loads((home.reports / name / "report.json").read_text())
+    return report

@@ -1,0 +1,282 @@
+"""What stands behind the feed service: rankings made again, what is known of whom, bundles, and training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toyworld
+from conftest import feedrank
+from flask.testing import FlaskClient
+
+from api import compose, config
+from api.compose.refresh import Refresher
+from api.compose.signals import TextModels
+from api.home import Home
+from api.http.app import create_app
+from api.http.service import Service
+from api.upkeep import upkeep
+from engine.asked import Asked, FilterIds
+from engine.diversity import Diversity
+from engine.events import InteractionEvent, ItemEvent, RankingEvent
+from engine.recommender import Recommender
+from models import bundle, registry
+
+NOW = toyworld.END / 1000 + 1_000
+
+
+class Place:
+    """A process that serves a home, without a socket; its clock goes on by a second a request."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = Home(home)
+        settings = config.load(self.home.config)
+        self.recommender: Recommender = compose.recommender(self.home, settings)
+        opened, self.now = bundle.load(self.home.current), NOW
+        journal = self.home.journal()
+        self.refresher = Refresher(
+            self.home, settings, journal, self.recommender, opened, TextModels(self.home, opened), clock=self.clock
+        )
+        behind = upkeep(self.home, settings, journal, self.refresher.look_for_items)
+        self.client: FlaskClient = create_app(Service(self.recommender, self.clock, upkeep=behind)).test_client()
+
+    def clock(self) -> float:
+        self.now += 1
+        return self.now
+
+    def call(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
+        response = self.client.open(path, method=method, json=body)
+        assert response.status_code == status, response.text
+        return response.json
+
+    def feed(self, **asked: Any) -> list[str]:
+        return [one["id"] for one in self.call("POST", "/v1/recommend", asked)["items"]]
+
+    def click(self, user: str, item: str) -> None:
+        event = {"event": "interaction", "type": "click", "user": user, "item": item}
+        self.call("POST", "/v1/events", event, 202)
+
+
+@pytest.fixture
+def place(home: Path) -> Place:
+    return Place(home)
+
+
+# --- rankings made again
+
+
+def test_a_ranking_says_all_that_it_was_asked() -> None:
+    asked = Asked(
+        "u", "s", "words", ("a", "b"), None, 7, FilterIds(True, ("c",), ("x",), ("y",)), Diversity(2, 0.5), "home",
+        {"device": "phone", "list": ["a"], "n": 3.0},
+    )  # fmt: skip
+    for one in (asked, Asked(), Asked(items=("a", "b"), n=2), Asked(history=())):
+        extra = {"served": {"asked": one.narrowed()}} | ({"surface": one.surface} if one.surface else {})
+        fields = {**one.context, "source": "given", **one.said()}
+        event = RankingEvent("r", 1, ("a",), one.user, one.session, fields, extra=json.loads(json.dumps(extra)))
+        assert Asked.of(event) == one
+
+
+QUESTIONS = [
+    {"user": "p0", "n": 15},
+    {"n": 3},
+    {"user": "p1", "query": "whale", "n": 5},
+    {"user": "p2", "filters": {"deny": ["ocean-3"], "seen": True}, "diversity": {"weight": 0.4, "per_category": 4}},
+    {"history": ["music-3", "music-4"], "context": {"device": "phone"}, "surface": "home"},
+    {"user": "p3", "deadline_ms": 1e-6},
+]
+
+
+@pytest.mark.parametrize("asked", QUESTIONS, ids=[", ".join(one) for one in QUESTIONS])
+def test_a_ranking_is_made_again_whatever_came_after_it(place: Place, asked: dict[str, Any]) -> None:
+    place.click("p0", "space-7")
+    served = place.call("POST", "/v1/recommend", asked)
+    for user in ("p0", "p1", "p2", "p3"):
+        place.click(user, served["items"][0]["id"])
+    again = place.call("POST", f"/v1/rankings/{served['ranking']}/replay")
+    assert again["identical"], again["difference"]
+    assert again["items"] == served["items"]
+    assert again["bundle"] == served["bundle"]
+
+
+def test_a_given_list_with_newcomers_is_made_again(place: Place) -> None:
+    place.call("POST", "/v1/events", {"event": "item", "item": "new", "fields": [
+        {"name": "title", "value": "rocket orbit comet"}, {"name": "category", "value": "space"}]}, 202)  # fmt: skip
+    place.refresher.look_for_items()
+    served = place.call("POST", "/v1/rank", {"user": "p0", "items": ["ocean-1", "new", "unknown", "space-9"]})
+    place.click("p0", "new")
+    again = place.call("POST", f"/v1/rankings/{served['ranking']}/replay")
+    assert again["identical"], again["difference"]
+
+
+def test_where_a_ranking_differs_is_said(place: Place) -> None:
+    served = place.call("POST", "/v1/recommend", {"user": "p0", "n": 5})
+    event = place.recommender.find(served["ranking"])
+    assert isinstance(event, RankingEvent)
+    scores = [*event.extra["scores"][:2], 99.0, *event.extra["scores"][3:]]
+    from dataclasses import replace
+
+    place.home.journal().append([replace(event, id="altered", extra={**event.extra, "scores": scores})])
+    again = place.call("POST", "/v1/rankings/altered/replay")
+    assert not again["identical"]
+    found = again["difference"]
+    assert (found["place"], found["served"]["score"], found["features"]) == (3, 99.0, [])
+    assert found["again"] == served["items"][2]
+
+
+def test_what_can_not_be_made_again_is_said(place: Place) -> None:
+    served = place.call("POST", "/v1/recommend", {"user": "p0"})
+    feedrank(place.home.folder, "train", "--name", "second")
+    (place.home.bundles / "toy").rename(place.home.bundles / ".away")
+    assert "toy" in place.call("POST", f"/v1/rankings/{served['ranking']}/replay", status=409)["detail"]
+    place.home.journal().append([RankingEvent("imported", 1, ("a",))])
+    place.call("POST", "/v1/rankings/imported/replay", status=404)
+
+
+# --- what is known of whom
+
+
+def test_a_person_is_shown_and_forgotten_by_every_process(place: Place, home: Path) -> None:
+    other = Place(home)
+    place.click("zoë/1", "kitchen-3")
+    place.click("zoë/1", "kitchen-4")
+    known = other.call("GET", "/v1/state/user/zo%C3%AB%2F1")
+    assert known["touched"] == 2
+    assert [one["item"] for one in known["latest"]] == ["kitchen-4", "kitchen-3"]
+    assert place.feed(user="zoë/1")[0] == "kitchen-5"
+    assert other.feed(user="zoë/1")[0] == "kitchen-5"
+    gone = place.call("DELETE", "/v1/state/user/zo%C3%AB%2F1")
+    assert gone["events"] == 4, "two clicks and two rankings"
+    for one in (other, place):
+        assert one.call("GET", "/v1/state/user/zo%C3%AB%2F1")["touched"] == 0
+        assert one.call("POST", "/v1/recommend", {"user": "zoë/1"})["source"] == "popular"
+    assert b"kitchen-4" not in b"".join(
+        json.dumps(str(one)).encode() for one in place.home.journal().events("interaction")
+        if isinstance(one, InteractionEvent) and one.user == "zoë/1"
+    )  # fmt: skip
+    place.click("zoë/1", "music-3")
+    assert other.feed(user="zoë/1")[0] == "music-4", "they may come back"
+    again = Place(home)
+    assert again.call("GET", "/v1/state/user/zo%C3%AB%2F1")["touched"] == 1
+
+
+def test_what_others_did_stays_where_one_is_forgotten(place: Place) -> None:
+    before = [place.feed(user=toyworld.user(person)) for person in range(4)]
+    place.call("DELETE", f"/v1/state/user/{toyworld.user(5)}")
+    after = [place.feed(user=toyworld.user(person)) for person in range(4)]
+    assert [one[0] for one in after] == [one[0] for one in before]
+
+
+def test_nobody_is_forgotten_by_an_event_from_outside(place: Place) -> None:
+    event = {"event": "user", "user": "p0", "fields": [{"name": "forgotten", "value": True}]}
+    assert "DELETE" in place.call("POST", "/v1/events", event, 400)["detail"]
+    assert place.call("GET", "/v1/state/user/p0")["touched"] > 0
+
+
+def test_an_item_is_shown_and_taken_out(place: Place) -> None:
+    wanted = toyworld.wanted_next(0)
+    place.click("p9", wanted)
+    found = place.call("GET", f"/v1/state/item/{wanted}")
+    assert found["fields"]["title"]
+    assert not found["hidden"]
+    assert found["features"].keys() == set(place.recommender.pipeline.featurizer.names)
+    assert found["features"]["since_touch_h"] is not None
+    place.call("DELETE", f"/v1/state/item/{wanted}")
+    place.refresher.look_for_items()
+    assert place.call("GET", f"/v1/state/item/{wanted}")["hidden"]
+    assert wanted not in place.feed(user="p0", n=60)
+    for method in ("GET", "DELETE"):
+        place.call(method, "/v1/state/item/none", status=404)
+    place.call("GET", "/v1/state/planet/none", status=404)
+
+
+# --- lists that describe their items
+
+
+def test_a_list_may_describe_items_that_are_not_known(place: Place) -> None:
+    described = {"id": "offer", "fields": {"title": "comet nebula satellite rocket", "category": ["space"]}}
+    known = {"id": "ocean-1", "fields": {"title": "x"}}
+    asked = {"user": "p0", "items": ["kitchen-1", {"id": "bare"}, described, known]}
+    first = place.call("POST", "/v1/rank", {**asked, "explain": True})
+    names = [one["id"] for one in first["items"]]
+    told = {one["id"]: sum(value is not None for value in one["why"]["features"].values()) for one in first["items"]}
+    assert told["offer"] > told["bare"]
+    assert place.recommender.catalogue.titles[place.recommender.catalogue.ids.row("ocean-1")] != "x"
+    assert "offer" not in place.feed(user="p0", n=60), "nothing but a list has named it"
+    count = place.home.journal().counts()["item"]
+    second = place.call("POST", "/v1/rank", asked)
+    assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
+    assert place.home.journal().counts()["item"] == count, "it is known now"
+    place.call("POST", "/v1/events", {"event": "item", "item": "offer", "fields": [{"name": "on", "value": True}]}, 202)
+    place.refresher.look_for_items()
+    assert "offer" in place.feed(user="p0", n=60), "an event of its own has"
+    assert not place.call("GET", "/v1/state/item/offer")["hidden"]
+    from engine.catalogue import Catalogue
+
+    folded = Catalogue.from_events(one for one in place.home.journal().events("item") if isinstance(one, ItemEvent))
+    assert folded.ids.row("offer") not in folded.removed
+
+
+def test_a_list_in_a_hurry_does_not_wait_for_descriptions(place: Place) -> None:
+    asked = {"items": ["kitchen-1", {"id": "late", "fields": {"title": "whale reef"}}], "deadline_ms": 1000}
+    assert place.call("POST", "/v1/rank", asked)["skipped"] == ["items"]
+    place.refresher.look_for_items()
+    assert place.call("POST", "/v1/rank", asked)["skipped"] == []
+    bad = {"items": [{"id": "x", "fields": {"published": "never"}}]}
+    assert place.call("POST", "/v1/rank", bad, 400)["field"] == "fields.published"
+
+
+# --- bundles and training
+
+
+def test_bundles_are_listed_promoted_and_rolled_back(place: Place) -> None:
+    feedrank(place.home.folder, "train", "--name", "second")
+    registry.promote(place.home.bundles, "toy")
+    listed = place.call("GET", "/v1/bundles")
+    assert listed["serving"] == "toy"
+    assert [(one["name"], one["current"], one["ranker"]) for one in listed["bundles"]] == [
+        ("toy", True, True), ("second", False, True)
+    ]  # fmt: skip
+    assert place.call("POST", "/v1/bundles/second/promote") == {"current": "second"}
+    assert place.refresher.look()
+    assert place.call("GET", "/v1/bundles")["serving"] == "second"
+    assert place.call("POST", "/v1/bundles/rollback") == {"current": "toy"}
+    place.call("POST", "/v1/bundles/none/promote", status=404)
+    model = place.home.bundles / "second" / "ranker.txt"
+    model = model if model.exists() else next((place.home.bundles / "second").glob("ranker*"))
+    model.write_text(model.read_text()[:-20])
+    assert "second" in place.call("POST", "/v1/bundles/second/promote", status=409)["detail"]
+    assert registry.current(place.home.bundles) == "toy"
+
+
+def test_training_goes_through_the_gate(shown_home: Path, tmp_path: Path) -> None:
+    import shutil
+
+    home = tmp_path / "own"
+    shutil.copytree(shown_home, home, symlinks=True)
+    feedrank(home, "train", "--name", "toy")
+    place = Place(home)
+    done = place.call("POST", "/train/xgboost")
+    names = [one.name for one in registry.entries(place.home.bundles)]
+    assert done["bundle"] in names
+    assert done["promoted"] == (registry.current(place.home.bundles) == done["bundle"])
+    assert done["reasons"]
+    assert sum(one["weight"] for one in done["features"]) > 0
+    assert [one["id"] for one in done["iterations"]] == list(range(len(done["iterations"])))
+    assert done["sizeBytes"] > 1_000
+
+
+def test_a_training_that_fails_says_why(place: Place) -> None:
+    Path(place.home.folder / "journal.db").unlink()
+    for more in ("-wal", "-shm"):
+        Path(place.home.folder / f"journal.db{more}").unlink(missing_ok=True)
+    assert "journal" in place.call("POST", "/train/xgboost", status=409)["detail"]
+
+
+def test_a_service_without_upkeep_says_so(home: Path) -> None:
+    recommender = compose.recommender(Home(home), config.load(Home(home).config))
+    client = create_app(Service(recommender, lambda: NOW)).test_client()
+    assert client.get("/v1/bundles").status_code == 501
+    assert client.post("/train/x").status_code == 501
