@@ -7,77 +7,25 @@ order in which events become visible: whoever reads on from an offset misses not
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Index,
-    Integer,
-    MetaData,
-    Select,
-    String,
-    Table,
-    Text,
-    and_,
-    bindparam,
-    create_engine,
-    delete,
-    event,
-    func,
-    inspect,
-    literal,
-    or_,
-    select,
-    text,
-    tuple_,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Select, create_engine, delete, event, func, inspect, literal, or_, select, tuple_
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from engine.events import FORGOTTEN, Event, known_from, parse, to_dict
+from engine.events import Event, known_from, parse, to_dict
+from engine.journal_tables import EVENTS, INSERT, METADATA, NOTE, SINCE, TURN, begin, plain, set_up_sqlite
+from engine.line import Line
 from engine.protocols import Exchange
 from engine.turns import Turns
 
 CHUNK = 5_000
 """Events written or read at a time."""
-
-_metadata = MetaData()
-_events = Table(
-    "events",
-    _metadata,
-    Column("offset", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("id", String, nullable=False, unique=True),
-    Column("kind", String, nullable=False),
-    Column("timestamp", BigInteger, nullable=False),
-    Column("known", BigInteger, nullable=False),
-    Column("person", String),
-    Column("body", Text, nullable=False),
-    Index("events_by_kind", "kind"),
-    Index("events_in_order", "known", "offset"),
-    sqlite_autoincrement=True,  # the offset of an event that was deleted is not given again
-)
-
-
-_WRITTEN = (_events.c.id, _events.c.offset)
-_INSERT = {
-    "sqlite": sqlite.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(*_WRITTEN),
-    "postgresql": postgresql.insert(_events).on_conflict_do_nothing(index_elements=["id"]).returning(*_WRITTEN),
-}
-_SINCE = (
-    select(_events.c.offset, _events.c.body)
-    .where(_events.c.offset > bindparam("since"))
-    .order_by(_events.c.offset)
-)  # fmt: skip
-_NOTE = and_(_events.c.kind == "user", _events.c.body.contains(f'"{FORGOTTEN}"'))
-"""What says that somebody was forgotten."""
-_TURN = text("SELECT pg_advisory_xact_lock(7203421)")
-"""What writers to a PostgreSQL journal wait for; SQLite has its own."""
 
 
 class JournalError(RuntimeError):
@@ -99,21 +47,23 @@ class Journal:
                 " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
             ) from None
         self._dialect = self._engine.dialect.name
-        if self._dialect not in _INSERT:
-            raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(_INSERT)}")
+        if self._dialect not in INSERT:
+            raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
         self._turns: Turns | None = None
+        self._line: Line | None = None
         if self._dialect == "sqlite":
             if (path := self._engine.url.database) and path != ":memory:":
                 self._turns = Turns(Path(f"{path}-turns"))
-            event.listen(self._engine, "connect", _set_up_sqlite)
-            event.listen(self._engine, "begin", _begin)
+                self._line = Line(self._engine, f"{plain(SINCE)} LIMIT :most", plain(INSERT["sqlite"]))
+            event.listen(self._engine, "connect", set_up_sqlite)
+            event.listen(self._engine, "begin", begin)
         try:
             with self._writing() as connection:
-                _metadata.create_all(connection)
+                METADATA.create_all(connection)
                 found = {column["name"] for column in inspect(connection).get_columns("events")}
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
-        if missing := {column.name for column in _events.columns} - found:
+        if missing := {column.name for column in EVENTS.columns} - found:
             raise JournalError(
                 f"the journal at {self._engine.url!r} was made by another version: it lacks"
                 f" {', '.join(sorted(missing))}; move it away and load its sources again"
@@ -130,41 +80,34 @@ class Journal:
 
         Raises JournalError, with nothing written, where the database refuses.
         """
-        return self._write(events, None).fresh
-
-    def exchange(self, events: Iterable[Event], since: int) -> Exchange:
-        """As `append`; and what others wrote from after offset `since` up to these events, in the same transaction."""
-        return self._write(events, since)
-
-    def _write(self, events: Iterable[Event], since: int | None) -> Exchange:
         fresh: list[bool] = []
-        missed: list[tuple[int, str]] = []
-        offset = since or 0
         source = iter(events)
-        insert = _INSERT[self._dialect]
-        try:
-            with self._writing() as connection:
-                if since is not None:
-                    missed = [(row[0], row[1]) for row in connection.execute(_SINCE, {"since": since})]
-                    offset = missed[-1][0] if missed else offset
-                while chunk := list(islice(source, CHUNK)):
-                    rows: dict[str, dict[str, Any]] = {}
-                    for one in chunk:
-                        if one.id not in rows:
-                            rows[one.id] = _row(one)
-                    new: dict[str, int] = {row[0]: row[1] for row in connection.execute(insert, list(rows.values()))}
-                    offset = max([offset, *new.values()])
-                    fresh += [new.pop(one.id, None) is not None for one in chunk]
-        except DBAPIError as problem:
-            raise JournalError(f"the journal refused to write: {problem.orig}; nothing of this was kept") from None
-        return Exchange(fresh, [parse(json.loads(body)) for _, body in missed], offset)
+        with self._refusals(), self._writing() as connection:
+            while chunk := list(islice(source, CHUNK)):
+                rows = _rows(chunk)
+                written = connection.execute(INSERT[self._dialect], list(rows.values()))
+                fresh += _fresh(chunk, {row[0]: row[1] for row in written})
+        return fresh
+
+    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
+        """As `append`; and what others wrote from after offset `since` up to these events, in the same transaction."""
+        rows = _rows(events)
+        with self._refusals():
+            if self._line is None:
+                with self._writing() as connection:
+                    found = connection.execute(SINCE, {"since": since})
+                    missed = [(int(offset), str(body)) for offset, body in found]
+                    written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
+                    new = {row[0]: row[1] for row in written}
+            else:
+                with self._turns.turn() if self._turns else nullcontext():
+                    missed, new = self._line.exchange(list(rows.values()), since)
+        offset = max([since, *(place for place, _ in missed), *new.values()])
+        return Exchange(_fresh(events, new), [parse(json.loads(body)) for _, body in missed], offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """(offset, event) in the order of writing, from after offset `since`; of one kind only, if asked."""
-        query = select(_events.c.offset, _events.c.body).order_by(_events.c.offset).limit(CHUNK)
-        if kind is not None:
-            query = query.where(_events.c.kind == kind)
-        while rows := self._rows(query.where(_events.c.offset > since)):
+        while rows := self._after(since, kind):
             for offset, body in rows:
                 yield offset, parse(json.loads(body))
             if len(rows) < CHUNK:
@@ -177,8 +120,8 @@ class Journal:
 
     def in_order(self) -> Iterator[tuple[int, Event]]:
         """(offset, event) in the order in which a feed could know of them: by `known_from`, then by offset."""
-        known, offset = _events.c.known, _events.c.offset
-        query = select(known, offset, _events.c.body).order_by(known, offset).limit(CHUNK)
+        known, offset = EVENTS.c.known, EVENTS.c.offset
+        query = select(known, offset, EVENTS.c.body).order_by(known, offset).limit(CHUNK)
         last = (-(2**62), 0)
         while rows := self._rows(query.where(tuple_(known, offset) > tuple_(*map(literal, last)))):
             for _, place, body in rows:
@@ -187,12 +130,12 @@ class Journal:
 
     def find(self, event_id: str) -> Event | None:
         """The event of that id."""
-        rows = self._rows(select(_events.c.body).where(_events.c.id == event_id))
+        rows = self._rows(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
         return parse(json.loads(rows[0][0])) if rows else None
 
     def counts(self) -> dict[str, int]:
         """How many events of each kind there are."""
-        query = select(_events.c.kind, func.count()).group_by(_events.c.kind)
+        query = select(EVENTS.c.kind, func.count()).group_by(EVENTS.c.kind)
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
@@ -203,25 +146,25 @@ class Journal:
         their rankings. What is deleted is overwritten, so that nothing stays readable in the file. The note tells
         whoever reads on that there was something to forget.
         """
-        own = select(_events.c.id).where(_events.c.person == user, _events.c.kind == "ranking")
+        own = select(EVENTS.c.id).where(EVENTS.c.person == user, EVENTS.c.kind == "ranking")
         try:
             with self._writing() as connection:
                 rankings = set(connection.scalars(own))
-                nameless = select(_events.c.id, _events.c.body).where(
-                    _events.c.kind == "interaction", _events.c.person.is_(None)
+                nameless = select(EVENTS.c.id, EVENTS.c.body).where(
+                    EVENTS.c.kind == "interaction", EVENTS.c.person.is_(None)
                 )
                 answers = [
                     one
                     for one, body in connection.execute(nameless.execution_options(yield_per=CHUNK))
                     if rankings and json.loads(body).get("ranking") in rankings
                 ]
-                gone = connection.execute(delete(_events).where(_events.c.person == user, ~_NOTE)).rowcount
+                gone = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~NOTE)).rowcount
                 for first in range(0, len(answers), 500):
-                    chosen = _events.c.id.in_(answers[first : first + 500])
-                    gone += connection.execute(delete(_events).where(chosen)).rowcount
+                    chosen = EVENTS.c.id.in_(answers[first : first + 500])
+                    gone += connection.execute(delete(EVENTS).where(chosen)).rowcount
                 if gone:
-                    connection.execute(delete(_events).where(_events.c.person == user))
-                    connection.execute(_INSERT[self._dialect], [_row(note)])
+                    connection.execute(delete(EVENTS).where(EVENTS.c.person == user))
+                    connection.execute(INSERT[self._dialect], [_row(note)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
@@ -235,11 +178,11 @@ class Journal:
 
         Item and user events stay: they are what the catalogue is made of. Notes of people who were forgotten go.
         """
-        old = (_events.c.timestamp < since, or_(_events.c.kind == "ranking", _events.c.kind == "interaction"))
+        old = (EVENTS.c.timestamp < since, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
         try:
             with self._writing() as connection:
-                gone = connection.execute(delete(_events).where(*old)).rowcount
-                connection.execute(delete(_events).where(_events.c.timestamp < since, _NOTE))
+                gone = connection.execute(delete(EVENTS).where(*old)).rowcount
+                connection.execute(delete(EVENTS).where(EVENTS.c.timestamp < since, NOTE))
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         self._give_back()
@@ -249,10 +192,12 @@ class Journal:
     def last(self) -> int:
         """The offset of the latest event, 0 where there is none."""
         with self._engine.connect() as connection:
-            return int(connection.scalar(select(func.max(_events.c.offset))) or 0)
+            return int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0)
 
     def close(self) -> None:
         """Give the connections back."""
+        if self._line:
+            self._line.close()
         self._engine.dispose()
         if self._turns:
             self._turns.close()
@@ -268,8 +213,28 @@ class Journal:
         turn = self._turns.turn() if self._turns else nullcontext()
         with turn, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
-                connection.execute(_TURN)
+                connection.execute(TURN)
             yield connection
+
+    def _after(self, since: int, kind: str | None) -> Sequence[Any]:
+        """(offset, body) of up to CHUNK events from after an offset."""
+        if kind is None and self._line is not None:
+            try:
+                return self._line.news(since, CHUNK)
+            except (sqlite3.Error, DBAPIError) as problem:
+                raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem}") from None
+        query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK)
+        query = query if kind is None else query.where(EVENTS.c.kind == kind)
+        return self._rows(query.where(EVENTS.c.offset > since))
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Say that nothing was kept, where the database says that it could not."""
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error) as problem:
+            cause = problem.orig if isinstance(problem, DBAPIError) else problem
+            raise JournalError(f"the journal refused to write: {cause}; nothing of this was kept") from None
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         try:
@@ -304,18 +269,20 @@ def _row(one: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by `_begin` alone
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+def _rows(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+    """Id -> row, of the first event of each id."""
+    rows: dict[str, dict[str, Any]] = {}
+    for one in events:
+        if one.id not in rows:
+            rows[one.id] = _row(one)
+    return rows
 
 
-def _begin(connection: Connection) -> None:
-    # a deferred transaction that turns from reading to writing can fail where another process writes
-    options = connection.get_execution_options()
-    if options.get("isolation_level") == "AUTOCOMMIT":
-        return
-    writing = options.get("writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+def _fresh(events: Sequence[Event], new: Mapping[str, int]) -> list[bool]:
+    """For each event, whether it is the one of its id that was written."""
+    left = set(new)
+    found = []
+    for one in events:
+        found.append(one.id in left)
+        left.discard(one.id)
+    return found

@@ -106,7 +106,7 @@ class EventLog(Protocol):
         """Write all or none; for each event, True where it was new, False where its id was known."""
         ...
 
-    def exchange(self, events: Iterable[Event], since: int) -> Exchange:
+    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
         """As `append`; and what others wrote from after offset `since` up to these events, in the same step."""
         ...
 

@@ -234,8 +234,9 @@ class Recommender:
     def _keep(self, event: RankingEvent, at: float) -> RankingEvent:
         if at >= self._rests_until:
             try:
-                self._write([event])
-                return event
+                fresh = self._write([event])
+                known = event if fresh[0] else self._journal.find(event.id)  # another answer was before this one
+                return known if isinstance(known, RankingEvent) else event
             except JournalError:
                 _log.exception("a ranking could not be written to the journal; it is shown all the same")
                 self._rests_until = at + REST_S

@@ -200,7 +200,6 @@ def test_a_list_may_describe_items_that_are_not_known(place: Place) -> None:
     known = {"id": "ocean-1", "fields": {"title": "x"}}
     asked = {"user": "p0", "items": ["kitchen-1", {"id": "bare"}, described, known]}
     first = place.call("POST", "/v1/rank", {**asked, "explain": True})
-    names = [one["id"] for one in first["items"]]
     told = {one["id"]: sum(value is not None for value in one["why"]["features"].values()) for one in first["items"]}
     assert told["offer"] > told["bare"]
     assert place.recommender.catalogue.titles[place.recommender.catalogue.ids.row("ocean-1")] != "x"

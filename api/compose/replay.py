@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from api.compose.newcomers import NewItems
@@ -66,7 +66,7 @@ class _Closed:
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError
 
-    def exchange(self, events: Iterable[Event], since: int) -> Exchange:
+    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
         raise NotImplementedError
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:

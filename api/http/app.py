@@ -9,6 +9,7 @@ from typing import Any
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
+from werkzeug.routing import PathConverter
 
 from api.http import bundles, events, feeds, guards, health, metarank, problems, rankings, sight, states
 from api.http.answers import Problem
@@ -33,6 +34,13 @@ ANSWERS_OF_ALL: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | 
 }
 
 
+class AnyText(PathConverter):
+    """Part of a path that may hold anything, slashes at its ends and line breaks too."""
+
+    part_isolating = False
+    regex = "(?s:.+?)"
+
+
 def create_app(service: Service) -> OpenAPI:
     """The application around its parts."""
     app = OpenAPI(
@@ -46,6 +54,8 @@ def create_app(service: Service) -> OpenAPI:
         doc_prefix="/docs",
         static_folder=None,
     )
+    app.url_map.converters["path"] = AnyText
+    app.url_map.merge_slashes = False  # ids may hold any characters, these too
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # there is no other page
     app.extensions[NAME] = service

@@ -56,6 +56,11 @@ class DiversityBody(Body):
 class QuestionBody(Body):
     """What a feed and a ranking are both asked with."""
 
+    ranking: Id | None = Field(
+        default=None,
+        description="Its id, so that it can be asked for again where the answer was lost: a ranking that is in the "
+        "journal comes as it is there. Made up where absent.",
+    )
     user: Id | None = Field(default=None, description="Whose; a stranger's where nobody is named.")
     session: Id | None = Field(default=None, description="The visit.")
     query: Text = Field(default="", description="A text that the items should answer.")

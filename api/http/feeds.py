@@ -10,12 +10,13 @@ from typing import Any
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.exceptions import NotFound
+from werkzeug.exceptions import Conflict, NotFound
 
 from api.http import answers
 from api.http.bodies import LONGEST_LIST, QuestionBody, RankBody, RecommendBody
 from api.http.explanations import of_event
 from api.http.guards import takes
+from api.http.rankings import served_here
 from api.http.service import new_id, service
 from api.http.sight import tell
 from engine.asked import Asked
@@ -100,6 +101,10 @@ def _description(item: str, fields: Mapping[str, Any], moment: int) -> Event:
 
 def _answer(body: QuestionBody, asked: Asked, watch: Watch) -> dict[str, Any]:
     here = service()
-    event = here.recommender.recommend(new_id(), here.clock(), asked, watch)
+    if body.ranking is not None and (known := here.recommender.find(body.ranking)) is not None:
+        if not served_here(known):
+            raise Conflict(f"another event has the id {body.ranking!r}; choose another one for the ranking")
+        return answers.feed(known)
+    event = here.recommender.recommend(body.ranking or new_id(), here.clock(), asked, watch)
     tell(here, event, watch)
     return answers.feed(event, of_event(event, here.recommender.live) if body.explain else None)

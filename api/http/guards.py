@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from flask import Flask, Response, current_app, g, request
-from flask_limiter import Limiter
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge, Unauthorized, UnsupportedMediaType
 
+from api.http import limits
 from api.http.service import NAME, service
 from api.keys import Scope
 
@@ -36,7 +36,7 @@ def init_app(app: Flask) -> None:
     app.before_request(_key)
     config = app.extensions[NAME].config
     if config.rate_limit:
-        Limiter(_caller, app=app, default_limits=[config.rate_limit], storage_uri="memory://")
+        limits.init_app(app, config.rate_limit, _caller, lambda: mark_of(request.endpoint)[1] == "open")
     app.before_request(_body_is_json)
     app.after_request(_headers)
 

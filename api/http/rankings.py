@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
@@ -14,7 +14,7 @@ from api.http import answers
 from api.http.explanations import of_event
 from api.http.guards import takes
 from api.http.service import one_at_a_time, service, upkeep
-from engine.events import RankingEvent
+from engine.events import Event, RankingEvent
 
 routes = APIBlueprint("rankings", __name__, abp_tags=[Tag(name="Rankings")], abp_security=[{"key": []}])
 
@@ -106,6 +106,15 @@ def _entry(one: tuple[str, float | None] | None) -> dict[str, Any] | None:
 
 def _find(ranking_id: str) -> RankingEvent:
     event = service().recommender.find(ranking_id)
-    if not isinstance(event, RankingEvent) or "bundle" not in event.extra:
+    if event is None or not served_here(event):
         raise NotFound(f"found no ranking {ranking_id!r} that was served here")
     return event
+
+
+def served_here(event: Event) -> TypeGuard[RankingEvent]:
+    """Whether an event is a ranking as the recommender writes them, not one that was sent in."""
+    if not isinstance(event, RankingEvent):
+        return False
+    extra = event.extra
+    recall = extra.get("served", {}).get("recall")
+    return isinstance(recall, dict) and {"bundle", "scores"} <= extra.keys() and "source" in event.fields

@@ -1,0 +1,541 @@
+"""The Python client against the real service, on a real socket; only the routes of upkeep meet a stand-in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import toyworld
+from conftest import PROJECT
+from waitress import create_server, wasyncore
+
+from api import compose, config
+from api.client import (
+    Ambient,
+    ApiError,
+    BadAnswer,
+    BadRequest,
+    Client,
+    Conflict,
+    Diversity,
+    Feed,
+    Filters,
+    Forbidden,
+    NotFound,
+    Retries,
+    Timeouts,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+    bodies,
+    retries,
+)
+from api.config import ServeConfig
+from api.home import Home
+from api.http.app import MOST_BYTES, create_app
+from api.http.events import MOST_EVENTS
+from api.http.service import Service
+from api.keys import Keys
+from engine.recommender import Recommender
+
+NOW = toyworld.END / 1000 + 1_000
+HOST = "127.0.0.1"
+PATIENT = Timeouts(read_s=60)
+"""A busy machine is no reason to fail."""
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+@contextmanager
+def served(app: Wsgi) -> Iterator[str]:
+    """The address of an application that answers on loopback."""
+    sockets: dict[Any, Any] = {}
+    server = create_server(app, host=HOST, port=0, threads=4, map=sockets)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.effective_port}"
+    finally:
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(sockets, ignore_all=True))
+        thread.join()
+        server.task_dispatcher.shutdown()
+
+
+@dataclass
+class Gate:
+    """Stands before an application: counts what comes, and does the next of its tricks instead of answering."""
+
+    app: Wsgi
+    tricks: list[str] = field(default_factory=list)
+    """`busy`: 503 at once; `lost`: the request is carried out, and 504 answered; `late`: so late that none waits."""
+    came: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        self.came.append(environ)
+        trick = self.tricks.pop(0) if self.tricks else ""
+        if trick == "busy":
+            start("503 Service Unavailable", [("Retry-After", "2"), ("Content-Type", "text/plain")])
+            return [b"deploying"]
+        answer = self.app(environ, start if not trick else lambda *_: None)
+        if trick == "lost":
+            start("504 Gateway Timeout", [("Content-Type", "text/html")])
+            return [b"<h1>504</h1>"]
+        if trick == "late":
+            time.sleep(1.0)
+            start("200 OK", [("Content-Type", "application/json")])
+        return answer
+
+
+@dataclass
+class Patience:
+    """Time that passes only in waits, which it remembers."""
+
+    waits: list[float] = field(default_factory=list)
+
+    def ambient(self, draw: float = 0.5) -> Ambient:
+        return Ambient(lambda: NOW, lambda: sum(self.waits), self.waits.append, lambda: draw)
+
+
+@dataclass
+class Running:
+    """A service on a home of its own, behind a gate."""
+
+    recommender: Recommender
+    gate: Gate
+    url: str
+
+    def client(self, key: str | None = None, *, timeouts: Timeouts = PATIENT, **more: Any) -> Client:
+        """A client that looks past the proxies of the environment."""
+        return Client(self.url, key, timeouts=timeouts, transport=httpx.HTTPTransport(), **more)
+
+
+@contextmanager
+def running_on(home: Path, **parts: Any) -> Iterator[Running]:
+    place = Home(home)
+    recommender = compose.recommender(place, config.load(place.config))
+    gate = Gate(create_app(Service(recommender, lambda: NOW, **parts)).wsgi_app)
+    with served(gate) as url:
+        yield Running(recommender, gate, url)
+
+
+@pytest.fixture
+def running(home: Path) -> Iterator[Running]:
+    with running_on(home) as found:
+        yield found
+
+
+def click(item: str = "ocean-3", user: str = "new", **more: Any) -> dict[str, Any]:
+    return {"event": "interaction", "item": item, "type": "click", "user": user, **more}
+
+
+def test_the_client_needs_httpx_alone() -> None:
+    code = "import sys, api.client; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    loaded = set(said.split())
+    for name in ("engine", "features", "models", "numpy", "torch", "flask", "pydantic", "lightgbm", "sqlalchemy"):
+        assert name not in loaded
+    assert not [one for one in loaded if one.startswith("api.") and not one.startswith("api.client")]
+
+
+# --- answers
+
+
+def test_feeds_lists_and_why(running: Running) -> None:
+    with running.client() as client:
+        assert (client.ready().status, client.ready().items) == ("ready", 60)
+        feed = client.recommend(
+            user="p0", n=5, session="s", surface="home", context={"device": "phone"}, deadline_ms=60_000, explain=True
+        )
+        assert feed.ids[0] == toyworld.wanted_next(0)
+        assert (len(feed.items), feed.user, feed.bundle, feed.kept, feed.skipped) == (5, "p0", "toy", True, ())
+        assert feed.timestamp == round(NOW * 1000)
+        logged = running.recommender.find(feed.ranking)
+        assert logged is not None
+        assert logged.extra["surface"] == "home"  # type: ignore[union-attr]
+        told = client.explain(feed.ranking)
+        assert (told.step, told.ids, set(told.without_ranker)) == ("full", feed.ids, set(told.without_ranker))
+        for one, again in zip(feed.items, told.items, strict=True):
+            assert one.why is not None
+            assert one.why.base is not None
+            assert one.why == again.why
+            assert one.score == pytest.approx(sum(one.why.contributions.values()) + one.why.base, abs=1e-4)
+        plain = client.ranking(feed.ranking)
+        assert type(plain) is Feed
+        assert plain.ids == feed.ids
+        given = ["music-3", "nobody knows", toyworld.wanted_next(0)]
+        assert client.rank(given, user="p0").ids[0] == toyworld.wanted_next(0)
+        assert len(client.rank(given, n=2).items) == 2
+        assert len(client.similar("space-3", 4).items) == 4
+        assert len(client.similar("space-3").items) == 10
+
+
+def test_what_is_asked_for_is_what_comes(running: Running) -> None:
+    with running.client() as client:
+        seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
+        assert seen <= set(client.recommend(user="p0", n=100, filters=Filters(seen=True)).ids)
+        music = [f"music-{place}" for place in range(toyworld.RING)]
+        found = client.recommend(user="p0", n=100, filters=Filters(categories={"music"}, deny=music[:3]))
+        assert set(found.ids) == set(music[3:])
+        assert client.recommend(filters=Filters(allow=[])).items == ()
+        many = Filters(deny=[f"no such item {n}" for n in range(5_000)])
+        assert len(client.recommend(filters=many).items) == 10
+        assert running.gate.came[-1]["HTTP_CONTENT_ENCODING"] == "gzip"
+        mixed = client.recommend(user="p0", n=12, diversity=Diversity(per_category=3))
+        genres = [toyworld.genre_of(one) for one in mixed.ids]
+        assert max(genres.count(genre) for genre in genres) <= 3
+        assert toyworld.genre_of(client.recommend(history=["ocean-1", "ocean-0"]).ids[0]) == "ocean"
+        assert toyworld.genre_of(client.recommend(query="guitar and violin music").ids[0]) == "music"
+
+
+def test_a_click_changes_the_next_feed(running: Running) -> None:
+    with running.client() as client:
+        feed = client.recommend(user="new", n=60)
+        taken = client.interact(
+            "ocean-3", ranking=feed.ranking, user="new", position=1 + feed.ids.index("ocean-3"), fields={"page": "home"}
+        )
+        assert (taken.accepted, taken.duplicate, taken.rejected) == (1, 0, ())
+        logged: Any = running.recommender.find(str(taken.ids[0]))
+        assert (logged.type, logged.ranking, logged.fields) == ("click", feed.ranking, {"page": "home"})
+        assert logged.timestamp == pytest.approx(1000 * time.time(), abs=600_000)
+        assert client.recommend(user="new").ids[0] == "ocean-4"
+        assert client.interact("ocean-3", "rating", value=4.5, id=taken.ids[0]).duplicate == 1
+
+
+@pytest.fixture(scope="module")
+def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One service for tests whose writes do not matter to each other."""
+    with running_on(touched_home) as found:
+        found.recommender._journal = Home(tmp_path_factory.mktemp("still")).journal()
+        yield found
+
+
+@pytest.mark.parametrize("name", ["a/b", ".", "..", "ünï", "a%2Fb", "?x#y", "a b+c&d=e;f", "100%", "日本\\", "ä\t"])
+def test_an_id_may_hold_any_characters(still: Running, name: str) -> None:
+    shown = {
+        "event": "ranking", "id": name, "items": [{"id": name}], "bundle": "toy", "scores": [0.5],
+        "fields": [{"name": "source", "value": "given"}],
+    }  # fmt: skip
+    with still.client() as client:
+        assert client.record(shown).ids == (name,)
+        for found in (client.ranking(name), client.explain(name)):
+            assert (found.ranking, found.ids) == (name, (name,))
+        with pytest.raises(NotFound) as caught:
+            client.similar(name)
+        assert repr(name) in caught.value.detail
+
+
+# --- guards
+
+
+def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    keys = Keys(home / "keys.json")
+    _, reads = keys.create("web", ["read"], 0)
+    wrong = reads[:-1] + ("a" if reads[-1] != "a" else "b")
+    with running_on(home, keys=keys) as running:
+        with running.client(f"{reads}\n") as client:
+            assert len(client.recommend().items) == 10
+            with pytest.raises(Forbidden, match="expected write; use a key with that scope") as refused:
+                client.interact("ocean-3", user="new")
+            assert refused.value.unsent[0]["item"] == "ocean-3"
+        assert reads not in repr(client) + str(vars(client)) + repr(refused.value)
+        for key, found in ((None, "found no key"), (wrong, "unknown or out of date")):
+            with running.client(key) as client, pytest.raises(Unauthorized, match=found) as caught:
+                client.recommend()
+            assert caught.value.status == 401
+            assert wrong not in str(caught.value)
+    assert reads not in caplog.text
+    assert wrong not in caplog.text
+    for bad in ("two words", "", "schlüssel", "line\nbreak"):
+        with pytest.raises(ValueError, match="found a key that") as said:
+            Client("http://service", bad)
+        assert not bad or bad not in str(said.value)
+
+
+def test_a_client_that_asks_too_often_waits_and_gives_up(home: Path) -> None:
+    patience = Patience()
+    with running_on(home, config=ServeConfig(rate_limit="3/minute")) as running:
+        with running.client(ambient=patience.ambient()) as client:
+            for _ in range(3):
+                client.recommend()
+            with pytest.raises(TooManyRequests, match="POST /v1/recommend, 4 times: 429"):
+                client.recommend()
+        assert len(running.gate.came) == 3 + 4
+    assert patience.waits == [0.05, 0.1, 0.2]
+
+
+def test_a_wrong_request_says_where(still: Running) -> None:
+    with still.client() as client:
+        with pytest.raises(BadRequest, match="400 Bad request") as caught:
+            client.recommend(n=0)
+        assert (caught.value.field, caught.value.status) == ("n", 400)
+        with pytest.raises(BadRequest) as caught:
+            client.record({"event": "interaction", "item": "ocean-3"})
+        assert caught.value.field == "type"
+        taken = client.record([click(), {"event": "nothing"}, click()])
+        assert (taken.accepted, taken.rejected[0].place, taken.rejected[0].field) == (2, 1, "event")
+        assert [one is None for one in taken.ids] == [False, True, False]
+        for wrong, error, said in (
+            (lambda: client.recommend(history="space-1"), TypeError, "expected several ids"),
+            (lambda: client.rank("space-1"), TypeError, "expected several items"),
+            (lambda: client.recommend(context={"age": float("nan")}), ValueError, "can't be written as JSON"),
+            (lambda: client.recommend(context={"at": object()}), TypeError, "can't be written as JSON"),
+            (lambda: client.similar(""), ValueError, "empty id"),
+            (lambda: client.record("click"), TypeError, r"events\[0\]: found str"),
+            (lambda: client.record({"events": [click()]}), ValueError, "pass the list"),
+            (lambda: client.record([click(), click(value={1})]), TypeError, r"events\[1\]"),
+        ):
+            before = len(still.gate.came)
+            with pytest.raises(error, match=said):
+                wrong()
+            assert len(still.gate.came) == before
+    with pytest.raises(RuntimeError, match="closed"):
+        client.ready()
+
+
+# --- again
+
+
+def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
+    patience = Patience()
+    with running.client(ambient=patience.ambient()) as client:
+        running.gate.tricks = ["busy", "busy"]
+        taken = client.record([click() for _ in range(3)])
+        assert (taken.accepted, taken.duplicate) == (3, 0)
+        assert patience.waits == [2.05, 2.1], "what was asked for, and a chance share of the backoff"
+        running.gate.tricks = ["busy"]
+        assert len(client.recommend().items) == 10
+        running.gate.tricks = ["busy"] * 9
+        with pytest.raises(Unavailable, match=r"4 times: 503 .*deploying.*try again later") as caught:
+            client.recommend()
+        assert caught.value.retry_after_s == 2
+        with pytest.raises(Unavailable):
+            client.ready()
+        assert running.gate.tricks == ["busy"] * 4, "it is asked once whether it is ready"
+    with running.client(ambient=patience.ambient(), retries=Retries(total_s=1)) as client:
+        before = len(patience.waits)
+        with pytest.raises(Unavailable, match="recommend: 503"):
+            client.recommend()
+        assert len(patience.waits) == before, "it would be too late"
+
+
+@pytest.mark.parametrize("trick", ["lost", "late"])
+def test_events_whose_answer_was_lost_count_once(running: Running, trick: str) -> None:
+    patience, hurried = Patience(), Timeouts(read_s=0.8 if trick == "late" else 60)
+    with running.client(ambient=patience.ambient(), timeouts=hurried) as client:
+        running.gate.tricks = [trick]
+        taken = client.record([click(), click()])
+    assert (taken.accepted, taken.duplicate) == (0, 2)
+    assert len(running.gate.came) == 2
+    assert running.recommender._journal.counts()["interaction"] == 2 + toyworld.PEOPLE * toyworld.STEPS  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("resend", "asked"), [(False, 1), (True, 2)])
+def test_a_feed_that_may_be_logged_is_asked_for_again_only_where_one_says_so(
+    running: Running, resend: bool, asked: int
+) -> None:
+    with running.client(retries=Retries(resend_rankings=resend), timeouts=Timeouts(read_s=0.3)) as client:
+        running.gate.tricks = ["late"]
+        if resend:
+            assert len(client.recommend(deadline_ms=60_000).items) == 10, "the deadline makes it wait longer"
+            assert len(running.gate.came) == 1
+            running.gate.came.clear()
+            running.gate.tricks = ["lost"]
+            assert len(client.rank(["space-1"], deadline_ms=60_000).items) == 1
+        else:
+            with pytest.raises(Unreachable, match=r"ReadTimeout.*may have done it all the same") as caught:
+                client.recommend()
+            assert caught.value.sent
+    assert len(running.gate.came) == asked
+
+
+def test_no_service_and_no_answer() -> None:
+    patience = Patience()
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        url = f"http://{HOST}:{free.getsockname()[1]}"
+    with (
+        Client(url, ambient=patience.ambient(), transport=httpx.HTTPTransport()) as client,
+        pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:\d+ after 4 attempts") as caught,
+    ):
+        client.recommend()
+    assert not caught.value.sent
+    assert len(patience.waits) == 3
+    with socket.create_server((HOST, 0)) as listener:
+
+        def cut() -> None:
+            for _ in range(5):
+                listener.accept()[0].close()
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        with Client(url, ambient=patience.ambient(), transport=httpx.HTTPTransport()) as client:
+            for call, attempts in ((client.recommend, "1 attempt"), (lambda: client.record(click()), "4 attempts")):
+                with pytest.raises(Unreachable, match=attempts) as caught:
+                    call()
+                assert caught.value.sent
+        thread.join()
+
+
+def test_waits_grow_and_are_bounded() -> None:
+    policy = Retries(base_s=0.1, cap_s=1)
+    assert [policy.wait_s(made, 1.0, None) for made in (1, 2, 3, 4, 5, 5_000)] == [0.1, 0.2, 0.4, 0.8, 1, 1]
+    assert policy.wait_s(3, 0.0, None) == 0
+    assert policy.wait_s(3, 0.5, 7) == 7.2
+    for wrong in ({"attempts": 0}, {"total_s": -1}, {"base_s": float("nan")}, {"cap_s": float("inf")}):
+        with pytest.raises(ValueError, match="expected"):
+            Retries(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7), (formatdate(NOW + 90, usegmt=True), 90), (formatdate(NOW - 90), 0), ("soon", None), ("-1", None)],
+)
+def test_what_the_service_asks_for_is_read(value: str, seconds: float | None) -> None:
+    assert retries.asked_s(httpx.Response(503, headers={"Retry-After": value}), int(NOW)) == seconds
+
+
+# --- many events
+
+
+def test_many_events_are_sent_in_parts_and_packed(running: Running) -> None:
+    events = [click(user=f"u{n % 7}") for n in range(MOST_EVENTS + 1)]
+    with running.client() as client:
+        taken = client.record(iter(events))
+    assert (taken.accepted, taken.rejected) == (MOST_EVENTS + 1, ())
+    assert len(set(taken.ids)) == MOST_EVENTS + 1
+    first, second = running.gate.came
+    assert first["HTTP_CONTENT_ENCODING"] == "gzip"
+    assert "HTTP_CONTENT_ENCODING" not in second
+    assert "id" not in events[0], "the caller's events stay as they were"
+
+
+def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MOST_EVENTS", 2)
+    with running.client(retries=Retries(attempts=1)) as client:
+        running.gate.tricks = ["", "lost"]
+        with pytest.raises(ApiError, match="504 Gateway Timeout") as caught:
+            client.record([click(), {"event": "nothing"}, click(), click(), click()])
+        before, left = caught.value.taken, caught.value.unsent
+        assert before is not None
+        assert (before.accepted, before.rejected[0].place, len(left)) == (1, 1, 3)
+        taken = client.record([*left, {"event": "nothing"}])
+    assert (taken.accepted, taken.duplicate) == (1, 2)
+    assert [one.place for one in taken.rejected] == [3], "places count over all parts"
+    assert taken.ids == (*(one["id"] for one in left), None)
+
+
+@pytest.mark.parametrize("length", [10, 3_000_000, 8_388_590])
+def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (bodies.MOST_BYTES, bodies.MOST_EVENTS) == (MOST_BYTES, MOST_EVENTS)
+    lines = [b'"' + str(n).encode() * length + b'"' for n in range(5)]
+    lines = [line[: min(length, MOST_BYTES - 13) - 1] + b'"' for line in lines]
+    parts = list(bodies.batches(lines))
+    assert [place for first, last, _ in parts for place in range(first, last)] == list(range(5))
+    assert len(parts) == {10: 1, 3_000_000: 3, 8_388_590: 5}[length]
+    for first, last, body in parts:
+        assert len(body) <= MOST_BYTES
+        assert json.loads(body)["events"] == [json.loads(line) for line in lines[first:last]]
+    full = [b"1"] * (MOST_EVENTS // 2)
+    monkeypatch.setattr(bodies, "MOST_BYTES", len(b'{"events":[1]}') + 2 * (len(full) - 1))
+    assert [len(body) for _, _, body in bodies.batches([*full, b"1"])] == [bodies.MOST_BYTES, len(b'{"events":[1]}')]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"events\[1\]: found 8,388,608 bytes"):
+        list(bodies.batches([b"1", b"1" * MOST_BYTES]))
+
+
+def test_threads_share_a_client(still: Running) -> None:
+    with still.client() as client, ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda n: client.recommend(user=f"p{n}", n=1).ids[0], range(40)))
+    assert found == [toyworld.wanted_next(n) for n in range(40)]
+
+
+# --- what else may answer
+
+
+def test_what_is_not_the_service_is_told_apart() -> None:
+    replies = {
+        "/v1/rankings/page": ("200 OK", "text/html", "<h1>Sign in</h1> {key}"),
+        "/v1/rankings/list": ("200 OK", "application/json", "[]"),
+        "/v1/rankings/other": ("200 OK", "application/json", '{"ranking": "{key}"}'),
+        "/v1/rankings/gateway": ("502 Bad Gateway", "text/html", "<h1>Bad gateway</h1> {key}"),
+        "/v1/rankings/moved": ("302 Found", "text/html", ""),
+        "/v1/rankings/problem": ("409 Conflict", "application/problem+json", '{"title": "No", "detail": "{key}"}'),
+    }
+
+    def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        status, kind, text = replies[environ["PATH_INFO"]]
+        start(status, [("Content-Type", kind), ("Location", "/login")])
+        return [text.replace("{key}", environ["HTTP_AUTHORIZATION"]).encode()]
+
+    with (
+        served(app) as url,
+        Client(url, "frk_secret", retries=Retries(attempts=1), transport=httpx.HTTPTransport()) as client,
+    ):
+        for name, error, said in (
+            ("page", BadAnswer, r"bytes of text/html, which begin '<h1>Sign in</h1> Bearer \*\*\*', expected a JSON"),
+            ("list", BadAnswer, "expected a JSON object"),
+            ("other", BadAnswer, "JSON of another shape .KeyError: 'timestamp'"),
+            ("gateway", ApiError, "502 Bad Gateway: found .* expected a problem document"),
+            ("moved", ApiError, "302 Found: found a redirect to '/login'"),
+            ("problem", Conflict, r"409 No: Bearer \*\*\*"),
+        ):
+            with pytest.raises(error, match=said) as caught:
+                client.ranking(name)
+            assert "frk_secret" not in f"{caught.value!r} {vars(caught.value)}"
+
+
+def test_an_error_can_be_pickled() -> None:
+    error = NotFound("GET /: 404", 404, "Not Found", "found no item", "item", 3.0)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), vars(again)) == (NotFound, str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "service:8080", "ftp://service", "http://", "http://a:b@service", "http://s/?key=x"]
+)
+def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        Client(url)
+
+
+# --- upkeep
+
+
+@pytest.mark.parametrize(
+    ("call", "asked"),
+    [
+        (lambda client: client.replay("a/b"), "POST /feedrank/v1/rankings/a%2Fb/replay"),
+        (lambda client: client.state("user", "ünï"), "GET /feedrank/v1/state/user/%C3%BCn%C3%AF"),
+        (lambda client: client.forget("item", ".."), "DELETE /feedrank/v1/state/item/%2E%2E"),
+        (lambda client: client.bundles(), "GET /feedrank/v1/bundles"),
+        (lambda client: client.promote("toy?#"), "POST /feedrank/v1/bundles/toy%3F%23/promote"),
+        (lambda client: client.rollback(), "POST /feedrank/v1/bundles/rollback"),
+    ],
+)
+def test_upkeep_asks_for_the_right_thing(call: Callable[[Client], Any], asked: str) -> None:
+    came: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        came.append(f"{request.method} {request.url.raw_path.decode()}")
+        return httpx.Response(200, json={"done": [True]})
+
+    with Client("https://service/feedrank/", transport=httpx.MockTransport(answer)) as client:
+        assert call(client) == {"done": [True]}
+    assert came == [asked]
