@@ -97,12 +97,17 @@ class ServeConfig:
     """JSON; otherwise text for a terminal."""
     rate_limit: str = "1000/second"
     """Of one key, or of one address where there are no keys, in each process; empty: none."""
+    traces: str = ""
+    """OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces."""
+    trace_share: float = 1.0
+    """Of the requests that bring no traceparent of their own."""
 
     def __post_init__(self) -> None:
         _within("port", self.port, 0, 65_535)
         _within("workers", self.workers, 0, 256)
         _within("threads", self.threads, 1, 1_000)
         _within("deadline_ms", self.deadline_ms, 0, 60_000)
+        _within("trace_share", self.trace_share, 0, 1)
         if not self.keys and self.host not in LOOPBACK:
             raise ValueError(
                 f"found keys = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: without keys "

@@ -18,7 +18,7 @@ from typing import Any
 
 from flask import Flask
 
-from api import logs
+from api import logs, traces
 from api.compose.refresh import Refresher
 from api.compose.serving import live, living_state, warn
 from api.compose.signals import TextModels
@@ -78,7 +78,8 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     refresher.start()
     keys = Keys(home.keys) if config.serve.keys else None
     behind = upkeep(home, config, journal, refresher.look_for_items)
-    return create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind))
+    spans = traces.to(config.serve.traces, config.serve.trace_share)
+    return create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, traces=spans))
 
 
 def _measure(texts: TextModels, costs: Costs) -> None:
@@ -112,6 +113,8 @@ def warm(recommender: Recommender, costs: Costs, clock: Callable[[], float]) -> 
 def serve(home: Home, config: Config, say: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
     """Serve until told to stop. Raises ValueError where it can't listen, BundleError where no bundle can serve."""
     logs.configure("info" if config.serve.log_requests else "warning", config.serve.log_json)
+    if config.serve.traces:
+        traces.check(config.serve.traces)
     loaded = load(home, config)
     what = f"bundle {loaded.opened.name}, {len(loaded.opened.knowledge.catalogue):,} items"
     if config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,15 +24,21 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import faults, hardship
 from benchmarks.bars import PROJECT, Bar, console, measure
 from benchmarks.load import Call, Outcome, run
 from engine.events import RankingEvent
 from engine.journal import Journal
 from models import bundle, registry
 
+sys.path.insert(0, str(PROJECT / "tests"))
+import postgres
+
 SIZES = (25, 50, 100, 150, 200, 250, 300)
 REQUESTS = 5_000
 PEOPLE, ITEMS = 943, 1_682
+HALF = 100
+"""Feeds a second of the soak."""
 RATES = (150, 200, 250, 300, 350, 400)
 JSON = {"Content-Type": "application/json"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
@@ -45,9 +52,44 @@ def service() -> list[Bar]:
             _run(home, *command)
         with serving(home) as (port, _):
             bars = [*_metarank(port), *_feeds(port)]
+            small = hardship.feeds(port, 100, 20).latency_ms["p50"]
         with serving(home) as (port, parent):
             bars += [*_change(home, port), *_fresh(port), *_killed(port, parent)]
+        bars += [*_hardship(Path(folder), home, small), *_faults(Path(folder), home)]
     return bars
+
+
+def _hardship(folder: Path, home: Path, small: float) -> list[Bar]:
+    """small: milliseconds of the median feed on MovieLens's catalogue."""
+    hardship.large_home(folder / "large")
+    with serving(folder / "large") as (port, _):
+        bars = [hardship.slower(hardship.feeds(port, 100, 20).latency_ms["p50"], small)]
+    neural = folder / "neural"
+    shutil.copytree(home, neural, symlinks=True)
+    model = hardship.student_shaped(folder / "student")
+    late = '[late_interaction]\nmodel = "sentence-transformers/all-MiniLM-L6-v2"\n'
+    (neural / "feedrank.toml").write_text(f'{late}[cross_encoder]\nmodel = "{model}"\n')
+    _run(neural, "train", "--name", "neural")
+    with serving(neural) as (port, _):
+        return [*bars, *hardship.hurried(port), *hardship.nonsense(port)]
+
+
+def _faults(folder: Path, home: Path) -> list[Bar]:
+    with serving(home) as (port, parent):
+        workers = faults.children(parent)
+        bars = faults.disk_full(port, workers, home / "journal.db")
+        bars += faults.soak(port, [parent, *workers], HALF)
+    programs = postgres.programs()
+    if programs is None:
+        console.print("no PostgreSQL server on this machine: what happens without it is not measured")
+        return bars
+    other = folder / "other"
+    shutil.copytree(home, other, symlinks=True, ignore=shutil.ignore_patterns("journal.db*", "imports.json", "*.npz"))
+    with postgres.server(programs) as server:
+        (other / "feedrank.toml").write_text(f'[journal]\nurl = "{server.url}"\n')
+        _run(other, "import", "movielens-100k")
+        with serving(other) as (port, _):
+            return bars + faults.database_gone(port, server)
 
 
 @contextmanager

@@ -49,11 +49,16 @@ class RecordedScores:
         """Nothing is added to what was."""
 
 
-def with_recorded_pairs(pipeline: Pipeline, event: RankingEvent) -> Pipeline:
-    """A pipeline whose second phase knows the pair scores that a ranking had, and no others."""
+def recorded_pairs(event: RankingEvent) -> Scores:
+    """The pair scores that a ranking had, in the order of recall; none where there was one phase."""
+    told = b64decode(event.extra.get("served", {}).get("pairs", ""), validate=True)
+    return np.frombuffer(told, "<f4").astype(np.float32)
+
+
+def with_pairs(pipeline: Pipeline, known: Scores) -> Pipeline:
+    """A pipeline whose second phase knows these pair scores, and no others."""
     if pipeline.rescoring is None:
         return pipeline
-    known = np.frombuffer(b64decode(event.extra.get("served", {}).get("pairs", "")), "<f4").astype(np.float32)
     return replace(pipeline, rescoring=replace(pipeline.rescoring, cache=RecordedScores(known), best=0))
 
 

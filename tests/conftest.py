@@ -43,8 +43,8 @@ def postgresql() -> Iterator[str]:
     folder = postgres.programs()
     if folder is None:
         pytest.skip("no PostgreSQL server on this machine; install one, such as Debian's package postgresql")
-    with postgres.server(folder) as url:
-        yield url
+    with postgres.server(folder) as server:
+        yield server.url
 
 
 def feedrank(home: Path, *arguments: object, code: int = 0) -> str:

@@ -6,8 +6,9 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import quote
@@ -23,9 +24,18 @@ def programs() -> Path | None:
     return next((place for place in places if (place / "initdb").exists()), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs, and may be stopped and started again."""
+
+    url: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """The URL of a server that is up within the block; `folder` is what initdb and pg_ctl are in."""
+def server(folder: Path) -> Iterator[Server]:
+    """A server that is up within the block; `folder` is what initdb and pg_ctl are in."""
     work = Path(mkdtemp(prefix="feedrank-pg-"))  # a short path: a socket's may have 107 characters
     data = work / "data"
     as_user: list[str] = []
@@ -40,11 +50,18 @@ def server(folder: Path) -> Iterator[str]:
 
     try:
         run(str(folder / "initdb"), "-D", str(data), "-U", "feedrank", "--auth=trust", "-E", "UTF8", "--no-sync")
-        options = f"-k {work} -c listen_addresses=''"
-        run(str(folder / "pg_ctl"), "-D", str(data), "-w", "-l", str(work / "log"), "-o", options, "start")
+        control = (str(folder / "pg_ctl"), "-D", str(data), "-w")
+
+        def start() -> None:
+            run(*control, "-l", str(work / "log"), "-o", f"-k {work} -c listen_addresses=''", "start")
+
+        def stop() -> None:
+            run(*control, "-m", "immediate", "stop")
+
+        start()
         try:
-            yield f"postgresql+psycopg://feedrank@/postgres?host={quote(str(work))}"
+            yield Server(f"postgresql+psycopg://feedrank@/postgres?host={quote(str(work))}", start, stop)
         finally:
-            run(str(folder / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+            stop()
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -279,3 +279,48 @@ def test_a_service_without_upkeep_says_so(home: Path) -> None:
     client = create_app(Service(recommender, lambda: NOW)).test_client()
     assert client.get("/v1/bundles").status_code == 501
     assert client.post("/train/x").status_code == 501
+
+
+# --- asked for again, and sent in
+
+
+def test_a_ranking_that_is_asked_for_again_comes_as_it_is_logged(place: Place) -> None:
+    asked = {"user": "p0", "n": 4, "ranking": "mine/1"}
+    first = place.call("POST", "/v1/recommend", asked)
+    place.click("p0", first["items"][0]["id"])
+    second = place.call("POST", "/v1/recommend", {**asked, "explain": True})
+    assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
+    assert second["items"][0]["why"]["contributions"]
+    assert place.home.journal().counts()["ranking"] == 1
+    place.call("POST", "/v1/events", {"event": "user", "id": "taken", "user": "u"}, 202)
+    place.call("POST", "/v1/recommend", {"ranking": "taken"}, 409)
+
+
+@pytest.mark.parametrize("name", ["/a", "//", "a\nb", "a/", "ranking/explain/"])
+def test_paths_take_ids_of_any_characters(place: Place, name: str) -> None:
+    from urllib.parse import quote
+
+    place.call("POST", "/v1/recommend", {"ranking": name, "n": 2})
+    assert place.call("GET", f"/v1/rankings/{quote(name, safe='')}")["ranking"] == name
+    assert place.call("GET", f"/v1/rankings/{quote(name, safe='')}/explain")["ranking"] == name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"served": {"recall": {"items": "x", "scores": [1]}}, "bundle": "toy", "scores": [1, 2]},
+        {"served": {"recall": 5, "offset": "x"}, "bundle": "toy", "scores": [1, 2]},
+        {"served": {"offset": "x", "asked": {"filters": {"odd": 1}}}, "bundle": "toy", "scores": [1, 2]},
+        {"served": {"offset": 1, "asked": 7, "skipped": 3, "pairs": "%"}, "bundle": "toy", "scores": [1, 2]},
+        {"features": {"fingerprint": "?", "rows": 2}, "bundle": "../../etc", "scores": [1, 2], "served": {"offset": 0}},
+    ],
+    ids=str,
+)
+def test_a_ranking_that_was_sent_in_breaks_nothing(place: Place, more: dict[str, Any]) -> None:
+    if "features" in more:
+        more["features"]["fingerprint"] = place.recommender.pipeline.featurizer.fingerprint
+    event = {"event": "ranking", "id": "sent", "items": [{"id": "a"}, {"id": "b"}], **more}
+    place.call("POST", "/v1/events", {**event, "fields": [{"name": "source", "value": "x"}]}, 202)
+    assert [one["id"] for one in place.call("GET", "/v1/rankings/sent")["items"]] == ["a", "b"]
+    assert place.call("GET", "/v1/rankings/sent/explain")["items"][0]["why"]["recall_score"] is None
+    assert place.client.post("/v1/rankings/sent/replay").status_code in (200, 409)

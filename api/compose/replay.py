@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from api.compose.newcomers import NewItems
 from api.compose.serving import live
@@ -15,7 +16,7 @@ from engine.events import Event, ItemEvent, RankingEvent
 from engine.journal import Journal
 from engine.protocols import Exchange
 from engine.recommender import Recommender
-from engine.retold import Difference, Hindsight, difference, with_recorded_pairs
+from engine.retold import Difference, Hindsight, difference, recorded_pairs, with_pairs
 from models import bundle, snapshot
 
 
@@ -37,17 +38,25 @@ def replay(
     if "step" in told:
         raise ReplayError(f"the ranking {served.id!r} is a plainer list ({told['step']}) that stood in for a feed")
     try:
-        opened = bundle.load(home.bundles / served.extra["bundle"])
+        name, offset, asked = str(served.extra["bundle"]), int(told["offset"]), Asked.of(served)
+        past = Hindsight([str(what) for what in told.get("skipped", ())])
+        pairs = recorded_pairs(served)
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        raise ReplayError(f"what the ranking {served.id!r} says it came of can't be read: {problem}") from None
+    if Path(name).name != name:
+        raise ReplayError(f"the ranking {served.id!r} names the bundle {name!r}, expected a bundle of this home")
+    try:
+        opened = bundle.load(home.bundles / name)
     except bundle.BundleError as problem:
         raise ReplayError(f"the bundle that made the ranking {served.id!r} can't be opened: {problem}") from None
-    offset, texts = int(told["offset"]), TextModels(home, opened)
+    texts = TextModels(home, opened)
     living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
     recommender = Recommender(live(home, config, opened, living, texts), _Closed())
     at = served.timestamp / 1000
     NewItems(config, opened, texts).take(_items(journal, opened, offset), recommender, at)
     now = recommender.live
-    recommender.renew(lambda _: replace(now, pipeline=with_recorded_pairs(now.pipeline, served)), at)
-    again = recommender.recommend(served.id, at, Asked.of(served), Hindsight(told.get("skipped", ())), keep=False)
+    recommender.renew(lambda _: replace(now, pipeline=with_pairs(now.pipeline, pairs)), at)
+    again = recommender.recommend(served.id, at, asked, past, keep=False)
     return again, difference(served, again, opened.builder.names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:
     Nothing but the recall score is said where the rows are not there, or are of another list of features; and no
     contributions where another bundle serves now.
     """
-    recalled = event.extra.get("served", {}).get("recall", {}).get("scores") or [None] * len(event.items)
+    recalled = recall_of(event).get("scores") or [None] * len(event.items)
     rows = served_rows(event, live)
     if rows is None:
         return [_why(score, {}, {}, None) for score in recalled]
@@ -38,14 +39,26 @@ def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:
     return found
 
 
+def recall_of(event: RankingEvent) -> Mapping[str, Any]:
+    """What a ranking says of recall; nothing where that is not as the recommender writes it, but was sent in so."""
+    found = event.extra.get("served", {}).get("recall")
+    whole = isinstance(found, Mapping) and all(
+        isinstance(found.get(name), list) and len(found[name]) == len(event.items) for name in ("items", "scores")
+    )
+    return found if whole and isinstance(found, Mapping) else {}
+
+
 def served_rows(event: RankingEvent, live: Live) -> Matrix | None:
     """(items, F) the feature rows in a ranking event, where they are of the features that are live."""
     stored = event.extra.get("features") or {}
     builder = live.pipeline.featurizer
     if stored.get("fingerprint") != builder.fingerprint or stored.get("rows") != len(event.items):
         return None
-    values = np.frombuffer(b64decode(stored["data"]), "<f4")
-    return np.asarray(values.reshape(len(event.items), len(builder.names)), np.float32)
+    try:
+        values = np.frombuffer(b64decode(stored["data"], validate=True), "<f4")
+        return np.asarray(values.reshape(len(event.items), len(builder.names)), np.float32)
+    except (KeyError, TypeError, ValueError):  # it was sent in so
+        return None
 
 
 def _why(score: Any, features: dict[str, Any], parts: dict[str, float], base: float | None) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _answer(body: QuestionBody, asked: Asked, watch: Watch) -> dict[str, Any]:
     if body.ranking is not None and (known := here.recommender.find(body.ranking)) is not None:
         if not served_here(known):
             raise Conflict(f"another event has the id {body.ranking!r}; choose another one for the ranking")
-        return answers.feed(known)
+        return answers.feed(known, of_event(known, here.recommender.live) if body.explain else None)
     event = here.recommender.recommend(body.ranking or new_id(), here.clock(), asked, watch)
     tell(here, event, watch)
     return answers.feed(event, of_event(event, here.recommender.live) if body.explain else None)

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from api.compose.replay import ReplayError
 from api.http import answers
-from api.http.explanations import of_event
+from api.http.explanations import of_event, recall_of
 from api.http.guards import takes
 from api.http.service import one_at_a_time, service, upkeep
 from engine.events import Event, RankingEvent
@@ -64,8 +64,7 @@ def ranking(path: RankingPath) -> dict[str, Any]:
 def explain(path: RankingPath) -> dict[str, Any]:
     """Why each item is where it is: recall score, features, and their TreeSHAP contributions."""
     event = _find(path.ranking_id)
-    served = event.extra.get("served", {})
-    recall = served.get("recall", {})
+    served, recall = event.extra.get("served", {}), recall_of(event)
     return {
         **answers.feed(event, of_event(event, service().recommender.live)),
         "step": served.get("step", "full"),
@@ -115,6 +114,4 @@ def served_here(event: Event) -> TypeGuard[RankingEvent]:
     """Whether an event is a ranking as the recommender writes them, not one that was sent in."""
     if not isinstance(event, RankingEvent):
         return False
-    extra = event.extra
-    recall = extra.get("served", {}).get("recall")
-    return isinstance(recall, dict) and {"bundle", "scores"} <= extra.keys() and "source" in event.fields
+    return {"bundle", "scores"} <= event.extra.keys() and "source" in event.fields

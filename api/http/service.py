@@ -17,6 +17,7 @@ from werkzeug import exceptions
 from api.config import ServeConfig
 from api.keys import Keys
 from api.metrics import Metrics
+from api.traces import Traces
 from engine.events import RankingEvent
 from engine.recommender import Recommender
 from engine.retold import Difference
@@ -60,6 +61,8 @@ class Service:
     """Where requests are counted; None: nowhere."""
     upkeep: Upkeep | None = None
     """None: this service only serves."""
+    traces: Traces | None = None
+    """Where spans go; None: nowhere."""
 
     def watch(self, deadline_ms: float | None = None) -> Watch:
         """A watch that runs from now."""

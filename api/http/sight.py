@@ -42,6 +42,8 @@ def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
     g.rankings = [event.id]
     g.bundle = event.extra["bundle"]
     g.skipped = watch.skipped
+    if (trace := g.get("trace")) is not None:
+        trace.stages(watch.stages)
     metrics, recommender, served = here.metrics, here.recommender, event.extra["served"]
     if metrics is None:
         return
@@ -62,6 +64,9 @@ def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
 
 def _begin() -> None:
     g.started = time.perf_counter()
+    if (traces := service().traces) is not None:
+        rule = None if request.url_rule is None else request.url_rule.rule
+        g.trace = traces.begin(request.method, rule, request.headers.get("traceparent"))
 
 
 def _end(response: Response) -> Response:
@@ -73,8 +78,11 @@ def _end(response: Response) -> Response:
     found = service().metrics
     if found is not None:
         found.request(route, request.method, response.status_code, seconds)
+    request_id = uuid.uuid4().hex
+    if (trace := g.get("trace")) is not None:
+        trace.end(response.status_code, request_id, g.get("rankings", ()), g.get("bundle"), g.get("skipped", ()))
     logs.request_line(
-        request_id=uuid.uuid4().hex,
+        request_id=request_id,
         route=route,
         method=request.method,
         status=response.status_code,
