@@ -93,6 +93,8 @@ class PairModel:
         self._tokenizer.no_truncation()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # threads that wait by spinning take the cores from LightGBM's, and from other sessions'
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(folder / MODEL), options)
         self.items = TokenIds(np.empty(0, np.int32), np.zeros(1, np.int64))
 
