@@ -119,9 +119,9 @@ def soak(port: int, pids: Sequence[int], rate: float) -> list[Bar]:
     thread = threading.Thread(target=lambda: outcome.append(feeds(port, rate, 60 * minutes)))
     thread.start()
     time.sleep(12 * minutes)
-    sizes.append(_memory(pids))
+    sizes.append(memory(pids))
     thread.join()
-    sizes.append(_memory(pids))
+    sizes.append(memory(pids))
     found = outcome[0]
     late = found.scheduled > 30 * minutes
     ms = found.since(found.scheduled)
@@ -141,7 +141,7 @@ def children(parent: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
-def _memory(pids: Sequence[int]) -> float:
+def memory(pids: Sequence[int]) -> float:
     """Megabytes of all, what they share counted once."""
     kilobytes = 0
     for pid in pids:

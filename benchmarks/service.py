@@ -93,8 +93,11 @@ def _faults(folder: Path, home: Path) -> list[Bar]:
 
 
 @contextmanager
-def serving(home: Path, *arguments: str) -> Iterator[tuple[int, int]]:
-    """A server of two processes on a home: its port, and the id of the process that the others are children of."""
+def serving(home: Path, *arguments: str, settle: bool = True) -> Iterator[tuple[int, int]]:
+    """A server of two processes on a home: its port, and the id of the process that the others are children of.
+
+    settle: wait until every process has loaded what it loads behind its first answers.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0", *arguments],
         cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE,
@@ -103,7 +106,8 @@ def serving(home: Path, *arguments: str) -> Iterator[tuple[int, int]]:
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
-        _ready(port)
+        if settle:
+            _ready(port)
         yield port, process.pid
     finally:
         process.send_signal(signal.SIGTERM)

@@ -28,6 +28,11 @@ WORTH_SAVING = 10_000
 class OrderedLog(Protocol):
     """A journal that can be read on from an offset, and whole in the order in which events became known."""
 
+    @property
+    def last(self) -> int:
+        """The offset of the latest event, 0 where there is none."""
+        ...
+
     def read(self, since: int = 0) -> Iterable[tuple[int, Event]]:
         """(offset, event) in the order of writing."""
         ...
@@ -56,9 +61,10 @@ def restore(path: Path, journal: OrderedLog, catalogue: Catalogue, spec: StateSp
     until: the offset of the last event that counts; None: all do.
 
     What was written after it but became known before (an import of older events) would stand in another order; then,
-    and where the snapshot is of other items, of other settings or damaged, the whole journal is read.
+    and where the snapshot is of other items, of other settings or damaged, or of a journal that had more than this one
+    (a backup, put back), the whole journal is read.
     """
-    last = 2**62 if until is None else until
+    last = journal.last if until is None else min(until, journal.last)
     living = _load(path, catalogue, spec)
     if living is not None and living.offset <= last:
         tail = list(takewhile(lambda one: one[0] <= last, journal.read(living.offset)))
