@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
-from pydantic import BaseModel
 from werkzeug.routing import PathConverter
 
 from api.http import bundles, events, feeds, guards, health, metarank, problems, rankings, sight, states
 from api.http.answers import Problem
+from api.http.group import PROBLEMS
 from api.http.service import NAME, Service
 
 MOST_BYTES = 8 * 1024 * 1024
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-ANSWERS_OF_ALL: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
-    status: {"description": said, "content": _PROBLEM}
-    for status, said in {
-        "400": "The request is wrong; `field` says where.",
-        "401": "The API key is missing, unknown or out of date.",
-        "403": "The API key has not the scope.",
-        "404": "There is no such thing.",
-        "409": "It can't be done as things are; the detail says why.",
-        "413": "The body is too large.",
-        "415": "The content type or encoding is another one.",
-        "429": "Too many requests with this key.",
-        "500": "The request failed.",
-        "503": "The journal can't be written or read; nothing was lost, try again.",
-    }.items()
-}
 
 
 class AnyText(PathConverter):
@@ -46,7 +28,7 @@ def create_app(service: Service) -> OpenAPI:
     app = OpenAPI(
         "feedrank",
         info=Info(title="feedrank", version=_version(), description="Recommendation feeds, rankings and their log."),
-        responses=ANSWERS_OF_ALL,
+        responses=PROBLEMS,
         validation_error_status=400,
         validation_error_model=Problem,
         validation_error_callback=problems.of_validation,

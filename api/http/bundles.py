@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import Conflict, NotFound
 
+from api.http.group import group
 from api.http.guards import takes
 from api.http.service import service, upkeep
 from models import registry
 from models.bundle import BundleError
 
-routes = APIBlueprint("bundles", __name__, abp_tags=[Tag(name="Bundles")], abp_security=[{"key": []}])
+routes = group("bundles", "Bundles")
 
 
 class Entry(BaseModel):

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flask import request
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 
 from api.http import answers
+from api.http.group import group
 from api.http.guards import takes
 from api.http.service import Service, new_id, service
 from engine.events import (
@@ -26,8 +25,8 @@ from engine.events import (
 
 MOST_EVENTS = 10_000
 KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
-routes = APIBlueprint("events", __name__, abp_tags=[Tag(name="Events")], abp_security=[{"key": []}])
-_EVENT = {
+routes = group("events", "Events")
+EVENT = {
     "type": "object",
     "required": ["event"],
     "properties": {
@@ -46,9 +45,9 @@ _BODY = {
             "application/json": {
                 "schema": {
                     "anyOf": [
-                        _EVENT,
+                        EVENT,
                         {"type": "object", "required": ["events"],
-                         "properties": {"events": {"type": "array", "items": _EVENT, "maxItems": MOST_EVENTS}}},
+                         "properties": {"events": {"type": "array", "items": EVENT, "maxItems": MOST_EVENTS}}},
                     ]
                 }
             }

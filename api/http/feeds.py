@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Conflict, NotFound
 
 from api.http import answers
 from api.http.bodies import LONGEST_LIST, QuestionBody, RankBody, RecommendBody
 from api.http.explanations import of_event
+from api.http.group import group
 from api.http.guards import takes
 from api.http.rankings import served_here
 from api.http.service import new_id, service
@@ -24,7 +23,7 @@ from engine.catalogue import RANK_ONLY
 from engine.events import Event, parse
 from engine.watch import Watch
 
-routes = APIBlueprint("feeds", __name__, abp_tags=[Tag(name="Feeds")], abp_security=[{"key": []}])
+routes = group("feeds", "Feeds")
 
 
 class ItemPath(BaseModel):

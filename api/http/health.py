@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
+from api.http.group import group
 from api.http.guards import takes
 from api.http.service import service
 
-routes = APIBlueprint("health", __name__, abp_tags=[Tag(name="Health")])
+routes = group("health", "Health", keys=False)
 
 
 class Healthy(BaseModel):

@@ -9,22 +9,86 @@ import time
 from typing import Any
 
 from flask import request
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import BadRequest
 
 from api.http.bodies import LONGEST_LIST
-from api.http.events import take
+from api.http.events import EVENT, MOST_EVENTS, take
 from api.http.explanations import of_event
+from api.http.group import group
 from api.http.guards import takes
+from api.http.health import Healthy
 from api.http.service import new_id, one_at_a_time, service, upkeep
 from api.http.sight import tell
 from engine.asked import Asked
 from engine.events import EventError, RankingEvent, parse
 from models.registry import size_of
 
-routes = APIBlueprint("metarank", __name__, abp_tags=[Tag(name="Metarank's routes")], abp_security=[{"key": []}])
+routes = group("metarank", "Metarank's routes")
+
+
+class Accepted(BaseModel):
+    """What came of events."""
+
+    accepted: int
+    status: str
+    tookMillis: int  # its name there
+    updated: int
+
+
+class ItemScore(BaseModel):
+    """An item; features where they were asked for."""
+
+    item: str
+    score: float | None
+    features: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class Ordered(BaseModel):
+    """Items, best first."""
+
+    took: int
+    items: list[ItemScore]
+
+
+class Trained(BaseModel):
+    """What came of a training."""
+
+    features: list[dict[str, Any]]
+    iterations: list[dict[str, Any]]
+    sizeBytes: int  # its name there
+    bundle: str
+    promoted: bool
+    reasons: list[str]
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_EVENTS = _body({"anyOf": [EVENT, {"type": "array", "items": EVENT, "maxItems": MOST_EVENTS}]})
+_ITEM = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string", "minLength": 1}}}
+_LIST = _body(
+    {
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            "id": {"type": "string", "minLength": 1},
+            "timestamp": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+            "user": {"type": "string", "minLength": 1},
+            "session": {"type": "string", "minLength": 1},
+            "items": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": LONGEST_LIST},
+        },
+    }
+)
+
+
+class RecommendRequest(BaseModel):
+    """What /recommend takes."""
+
+    count: int = Field(default=10, ge=1, le=LONGEST_LIST)
+    user: str | None = Field(default=None, max_length=256)
+    items: list[str] = Field(default_factory=list, max_length=LONGEST_LIST)
 
 
 class ModelPath(BaseModel):
@@ -33,7 +97,7 @@ class ModelPath(BaseModel):
     model: str = Field(max_length=256)
 
 
-@routes.post("/feedback")
+@routes.post("/feedback", responses={200: Accepted}, openapi_extensions=_EVENTS)
 @takes("lenient", "write")
 def feedback() -> dict[str, Any]:
     """Take in one event or a list of events."""
@@ -46,7 +110,7 @@ def feedback() -> dict[str, Any]:
     return {"accepted": taken["accepted"], "status": "ok", "tookMillis": _since(started), "updated": 0}
 
 
-@routes.post("/rank/<path:model>")
+@routes.post("/rank/<path:model>", responses={200: Ordered}, openapi_extensions=_LIST)
 @takes("lenient")
 def rank(path: ModelPath) -> dict[str, Any]:
     """Put the items of a ranking event in order. Nothing is logged: the client sends what it showed to /feedback."""
@@ -79,7 +143,11 @@ def rank(path: ModelPath) -> dict[str, Any]:
     return {"took": _since(started), "items": items}
 
 
-@routes.post("/recommend/<path:model>")
+@routes.post(
+    "/recommend/<path:model>",
+    responses={200: Ordered},
+    openapi_extensions=_body(RecommendRequest.model_json_schema()),
+)
 @takes("lenient")
 def recommend(path: ModelPath) -> dict[str, Any]:
     """Items for a person, or like the given ones."""
@@ -95,7 +163,7 @@ def recommend(path: ModelPath) -> dict[str, Any]:
     return {"took": _since(started), "items": items}
 
 
-@routes.post("/train/<path:model>")
+@routes.post("/train/<path:model>", responses={200: Trained})
 @takes("none", "admin")
 def train(path: ModelPath) -> dict[str, Any]:
     """Train a candidate on the journal, and let it serve if it passes the gate; answered when that is over.
@@ -121,19 +189,11 @@ def train(path: ModelPath) -> dict[str, Any]:
     }
 
 
-@routes.get("/health")
+@routes.get("/health", responses={200: Healthy})
 @takes("none", "open")
 def health() -> dict[str, str]:
     """The process answers."""
     return {"status": "ok"}
-
-
-class RecommendRequest(BaseModel):
-    """What /recommend takes."""
-
-    count: int = Field(default=10, ge=1, le=LONGEST_LIST)
-    user: str | None = Field(default=None, max_length=256)
-    items: list[str] = Field(default_factory=list, max_length=LONGEST_LIST)
 
 
 def _since(started: float) -> int:

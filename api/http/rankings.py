@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import Conflict, NotFound
 
 from api.compose.replay import ReplayError
 from api.http import answers
 from api.http.explanations import of_event, recall_of
+from api.http.group import group
 from api.http.guards import takes
 from api.http.service import one_at_a_time, service, upkeep
 from engine.events import Event, RankingEvent
 
-routes = APIBlueprint("rankings", __name__, abp_tags=[Tag(name="Rankings")], abp_security=[{"key": []}])
+routes = group("rankings", "Rankings")
 
 
 class RankingPath(BaseModel):

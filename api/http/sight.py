@@ -7,17 +7,16 @@ import uuid
 from typing import get_args
 
 from flask import Flask, Response, g, request
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 
 from api import logs
+from api.http.group import group
 from api.http.guards import takes
 from api.http.service import Service, service
 from api.metrics import Origin
 from engine.events import RankingEvent
 from engine.watch import Watch
 
-routes = APIBlueprint("sight", __name__, abp_tags=[Tag(name="Health")], abp_security=[{"key": []}])
+routes = group("sight", "Health")
 
 
 def init_app(app: Flask) -> None:

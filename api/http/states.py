@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
 
+from api.http.group import group
 from api.http.guards import takes
 from api.http.service import new_id, service
 from engine.asked import Asked
@@ -19,7 +18,7 @@ from engine.live import Live
 from engine.types import QueryVectors
 from models.newcomers import merged
 
-routes = APIBlueprint("states", __name__, abp_tags=[Tag(name="State")], abp_security=[{"key": []}])
+routes = group("states", "State")
 MOST_TOUCHES = 1_000
 
 
