@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,9 @@ class Backwards:
 
 def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | None = "p0") -> list[str]:
     """The items of a feed on these settings."""
-    return list(compose.recommender(Home(home), settings).recommend("r", 2e9, Asked(user, query=query, n=n)).items)
+    return list(
+        compose.recommender(Home(home), settings).recommend(str(uuid.uuid4()), 2e9, Asked(user, query=query, n=n)).items
+    )
 
 
 def test_an_index_of_ones_own(home: Path) -> None:

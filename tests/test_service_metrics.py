@@ -78,7 +78,7 @@ def test_requests_stages_and_parts_are_counted() -> None:
     assert value(made, "stage_seconds_sum", stage="other") == 0.5
     assert value(made, "candidates_sum", source="annoy") == 100
     assert [value(made, "fallbacks_total", step=step) for step in metrics.STEPS] == [0, 1, 0]
-    assert [value(made, "skipped_total", what=part) for part in metrics.PARTS] == [0, 0, 0, 1, 0]
+    assert [value(made, "skipped_total", what=part) for part in metrics.PARTS] == [0, 0, 0, 0, 1, 0]
     assert value(made, "pair_scores_total", **{"from": "cache"}) == 70
     assert value(made, "pair_scores_total", **{"from": "live"}) == 0
     assert value(made, "events_total", kind="interaction", outcome="accepted") == 5
