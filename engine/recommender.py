@@ -78,9 +78,9 @@ class Recommender:
     ) -> RankingEvent:
         """The best items for a person (unix seconds `at`), or the given ones in order, as a ranking event.
 
-        It is written to the journal before it is returned, unless `keep` is false; an id that is there already gives the
-        ranking that was written under it. Where the journal can't be written
-        the feed comes all the same, with `kept: false` in `served`, and nothing is learnt of it.
+        It is written to the journal before it is returned, unless `keep` is false; an id that is there already gives
+        the ranking that was written under it. Where the journal can't be written the feed comes all the same, with
+        `kept: false` in `served`, and nothing is learnt of it.
         """
         asked, watch = asked or Asked(), watch or no_watch()
         while True:
