@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from flask import Flask
+from threadpoolctl import threadpool_limits
 
 from api import logs, traces
 from api.compose.refresh import Refresher
@@ -58,8 +59,18 @@ def load(home: Home, config: Config) -> Loaded:
         journal.close()
 
 
+def one_thread_a_feed() -> None:
+    """Let BLAS in this process have one thread from now on.
+
+    A feed's matrices are small, and BLAS threads that wait by spinning take the cores from what scores pairs. Not for a
+    process that trains: sums come out otherwise by other numbers of threads.
+    """
+    threadpool_limits(1, user_api="blas")
+
+
 def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], float]) -> Flask:
     """The application of one worker, warm, with the thread that keeps it up to date."""
+    one_thread_a_feed()
     if registry.current(home.bundles) != loaded.opened.name:  # it takes the place of a worker that served another since
         loaded = load(home, config)
     journal = home.journal(config.journal.url)

@@ -227,13 +227,14 @@ def added(folder: str) -> None:
     """Print the median milliseconds of the late family, and of the first pass with the student's scores."""
     from dataclasses import replace
 
-    from api import compose
+    from api import compose, server
     from api.config import load
     from api.home import Home
     from engine.asked import Asked
     from engine.types import QueryVectors
     from features.late import late_scores
 
+    server.one_thread_a_feed()
     home = Home(Path(folder))
     recommender = compose.recommender(home, load(home.config))
     pipeline = recommender.pipeline

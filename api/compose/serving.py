@@ -6,7 +6,6 @@ import sys
 from importlib import import_module
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from api.compose.signals import TextModels, documents_of
 from api.config import Config, IndexConfig
@@ -78,8 +77,6 @@ def recommender(home: Home, config: Config) -> Recommender:
 
 def live(home: Home, config: Config, opened: bundle.Bundle, living: Living, texts: TextModels | None = None) -> Live:
     """One generation of what serves: a bundle, and the state of the journal as far as that was read."""
-    # a feed's matrices are small, and BLAS threads that wait by spinning take the cores from what scores pairs
-    threadpool_limits(1, user_api="blas")
     texts = texts or TextModels(home, opened)
     return Live(
         opened.knowledge.catalogue,
