@@ -7,23 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from api.cli.retrain import REFUSED
+from api.cli.screen import stamp
 from api.compose.replay import replay
 from api.config import Config
 from api.home import Home
 from api.http.service import TrainingError, Upkeep
 from engine.journal import Journal
 
-REFUSED = 3
-"""The exit code of `feedrank retrain` where the gate turned the candidate away."""
-
 
 def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], int]) -> Upkeep:
     """Behind a service on this home."""
     return Upkeep(
         home.bundles,
+        home.snapshot,
         lambda event: replay(home, config, journal, event),
         take_in,
         lambda: retrained(home),
@@ -35,11 +34,12 @@ def retrained(home: Home) -> Mapping[str, Any]:
 
     Raises TrainingError.
     """
-    name = datetime.now(UTC).strftime("trained-%Y%m%d-%H%M%S")
+    name = stamp("retrained")
     chosen = [] if home.config is None else ["--config", str(home.config)]
     command = [sys.executable, "-m", "api.cli", "--home", str(home.folder), *chosen, "retrain", "--name", name]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        os.setpriority(os.PRIO_PROCESS, process.pid, 10)
+        if hasattr(os, "setpriority"):  # not on Windows
+            os.setpriority(os.PRIO_PROCESS, process.pid, 10)
         _, said = process.communicate()
     if process.returncode not in (0, REFUSED):
         raise TrainingError(said.strip()[-2_000:] or f"the training ended with the exit code {process.returncode}")

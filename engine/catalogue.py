@@ -162,7 +162,7 @@ class Catalogue:
         return np.where((rows >= 0) & (stops > starts), codes[starts], -1).astype(np.int32)
 
     @cached_property
-    def removed(self) -> Rows:
+    def hidden_rows(self) -> Rows:
         """Rows of the items that no feed may show: those that were removed, and those that only lists name."""
         return np.array([row for row, fields in enumerate(self.fields) if hidden(fields)], np.int32)
 

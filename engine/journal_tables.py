@@ -51,8 +51,8 @@ SINCE = (
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
-NOTE = and_(EVENTS.c.kind == "user", EVENTS.c.body.contains(f'"{FORGOTTEN}"'))
-"""What says that somebody was forgotten."""
+NOTE = and_(EVENTS.c.kind == "user", EVENTS.c.body.contains(f'{{"name":"{FORGOTTEN}","value":true}}'))
+"""What says that somebody was forgotten, as it is written; in a string of a field its quotes would be escaped."""
 TURN = text("SELECT pg_advisory_xact_lock(7203421)")
 """What writers to a PostgreSQL journal wait for; SQLite has its own."""
 

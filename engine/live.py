@@ -32,6 +32,8 @@ class Live:
     """A query to its vectors; None: BM25 alone reads it."""
     offset: int = 0
     """Of the last event of the journal that the state has seen."""
+    items_offset: int = 0
+    """Of the last item event that the catalogue has taken in."""
     latest: int = 0
     """Epoch milliseconds: nothing that the state has seen became known after this."""
 

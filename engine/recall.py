@@ -21,7 +21,7 @@ SMALL = 5_000
 def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None:
     """(n,) True where the request's filters let an item through; None where they let all through."""
     filters = request.filters
-    banned = np.concatenate([filters.deny, catalogue.removed, no_rows() if filters.seen else request.touched])
+    banned = np.concatenate([filters.deny, catalogue.hidden_rows, no_rows() if filters.seen else request.touched])
     banned = banned[banned != NOBODY]
     if filters.allow is None and filters.categories is None:
         if not len(banned):

@@ -24,13 +24,17 @@ from engine.journal import JournalError
 from engine.live import Live
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog
-from engine.served import stored_features, stored_scores
+from engine.served import served_here, stored_features, stored_scores
 from engine.types import Candidates, Matrix, QueryVectors, Ranking, Scores
 from engine.watch import Watch, no_watch
 
 REST_S = 1.0
 """How long a journal that failed is left alone before a feed tries it again."""
 _log = logging.getLogger(__name__)
+
+
+class IdTaken(ValueError):
+    """A ranking was to have the id of another event."""
 
 
 class Recommender:
@@ -80,7 +84,7 @@ class Recommender:
 
         It is written to the journal before it is returned, unless `keep` is false; an id that is there already gives
         the ranking that was written under it. Where the journal can't be written the feed comes all the same, with
-        `kept: false` in `served`, and nothing is learnt of it.
+        `kept: false` in `served`, and nothing is learnt of it. Raises IdTaken where another event has the id.
         """
         asked, watch = asked or Asked(), watch or no_watch()
         while True:
@@ -137,8 +141,10 @@ class Recommender:
         Other processes hear of it by an event of this id, which is all that is left. Raises JournalError.
         """
         with self._lock:
-            note = UserEvent(note_id, self._moment(at), user, {FORGOTTEN: True}, self._moment(at))
-            gone = self._journal.forget(user, note)
+            moment = self._moment(at)
+        note = UserEvent(note_id, moment, user, {FORGOTTEN: True}, moment)
+        gone = self._journal.forget(user, note)  # slow where the journal is long, so nobody has to wait for it
+        with self._lock:
             self._rests_until = -np.inf
             self._catch_up(at)
         return gone
@@ -206,6 +212,7 @@ class Recommender:
             names, recalled = [asked.items[place] for place in shown.order.tolist()], list(asked.items[: asked.n])
         served: dict[str, Any] = {
             "offset": live.offset,
+            "items": live.items_offset,
             # what would have been shown without the ranker, and what recall gave to what was shown
             "recall": {"items": recalled, "scores": _numbers(found.scores[shown.order]), "found": len(found.rows)},
         }
@@ -236,12 +243,18 @@ class Recommender:
         if at >= self._rests_until:
             try:
                 fresh = self._write([event])
-                known = event if fresh[0] else self._journal.find(event.id)  # another answer was before this one
-                return known if isinstance(known, RankingEvent) else event
+                return event if fresh[0] else self._answered(event.id)
             except JournalError:
                 _log.exception("a ranking could not be written to the journal; it is shown all the same")
                 self._rests_until = at + REST_S
         return replace(event, extra={**event.extra, "served": {**event.extra["served"], "kept": False}})
+
+    def _answered(self, ranking_id: str) -> RankingEvent:
+        """The ranking that was answered under this id before."""
+        known = self._journal.find(ranking_id)
+        if known is None or not served_here(known):
+            raise IdTaken(f"another event has the id {ranking_id!r}; choose another one for the ranking")
+        return known
 
     def _write(self, events: Sequence[Event]) -> list[bool]:
         live = self._live

@@ -8,11 +8,12 @@ from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.events import Event, RankingEvent
 from engine.ids import Ids
 from engine.types import NOBODY, Matrix, Offsets, Scores
 
@@ -26,6 +27,12 @@ def stored_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
 def stored_scores(scores: Scores) -> str:
     """Scores as a ranking event carries them: little-endian float32 in base64."""
     return b64encode(np.ascontiguousarray(scores, "<f4").tobytes()).decode("ascii")
+
+
+def served_here(event: Event) -> TypeGuard[RankingEvent]:
+    """Whether an event is a ranking with what an answer is made of, as the recommender writes them."""
+    whole = isinstance(event, RankingEvent) and {"bundle", "scores"} <= event.extra.keys()
+    return whole and "source" in event.fields
 
 
 @dataclass(frozen=True, eq=False, slots=True)

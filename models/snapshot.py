@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from engine.catalogue import Catalogue
-from engine.events import Event, known_from
+from engine.events import Event, forgotten, known_from
 from engine.ids import Ids
 from engine.log import columns, in_order
 from features.state import BehaviouralState, StateSpec
@@ -62,13 +62,15 @@ def restore(path: Path, journal: OrderedLog, catalogue: Catalogue, spec: StateSp
 
     What was written after it but became known before (an import of older events) would stand in another order; then,
     and where the snapshot is of other items, of other settings or damaged, or of a journal that had more than this one
-    (a backup, put back), the whole journal is read.
+    (a backup, put back), the whole journal is read. A snapshot of somebody who was forgotten since is removed.
     """
     last = journal.last if until is None else min(until, journal.last)
     living = _load(path, catalogue, spec)
     if living is not None and living.offset <= last:
         tail = list(takewhile(lambda one: one[0] <= last, journal.read(living.offset)))
-        if all(known_from(event) >= living.latest for _, event in tail):
+        if any(forgotten(event) for _, event in tail):
+            path.unlink(missing_ok=True)
+        elif all(known_from(event) >= living.latest for _, event in tail):
             living.state.advance(columns((event for _, event in tail), catalogue.ids, living.people))
             for offset, event in tail:
                 living.offset = max(living.offset, offset)

@@ -214,7 +214,7 @@ def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.Monkey
 def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
     kept: list[Event] = [
         item("i"),
-        UserEvent("u bob", 0, "bob"),
+        UserEvent("u bob", 0, "bob", {"mood": "forgotten", "said": '{"name":"forgotten","value":true}'}),
         RankingEvent("r bob", 1, ("a",), "bob"),
         InteractionEvent("c bob", 2, "a", "click", user="bob"),
         InteractionEvent("nameless", 2, "a", "click", "r bob"),
@@ -238,7 +238,8 @@ def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
     journal.append([item("later")])
     assert journal.last > before
     assert journal.retain(5) == 3
-    assert ids(journal) == ["i", "u bob", "later"], "the note goes with what is as old"
+    assert ids(journal) == ["i", "u bob", "later"], "the note goes with what is as old, and nothing that only looks so"
+    assert journal.forget("bob", replace(note, id="bob", user="bob")) == 1
 
 
 def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:

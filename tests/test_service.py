@@ -396,6 +396,10 @@ def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
         ("/v1/recommend", {}, writer, 403),
         ("/v1/events", click, reader, 403),
         ("/feedback", click, reader, 403),
+        ("/v1/rank", {"items": [{"id": "a", "fields": {"title": "b"}}]}, reader, 403),
+        ("/v1/bundles/rollback", {}, writer, 403),
+        ("/v1/rankings/a/replay", {}, reader, 403),
+        ("/train/any", {}, writer, 403),
         ("/rank/any", {"items": [{"id": "a"}]}, {}, 401),
     ):
         response = client.post(path, json=body, headers=headers)

@@ -40,9 +40,10 @@ class NewItems:
         text, tokens = self._texts.items(documents)
         self._newcomers.extend(self._opened.knowledge, fields, text, documents, tokens)
 
-    def take(self, events: Iterable[ItemEvent], recommender: Recommender, at: float) -> int:
+    def take(self, events: Iterable[ItemEvent], offset: int, recommender: Recommender, at: float) -> int:
         """Make the items of these events, in the order of the journal, known to a running recommender; how many.
 
+        offset: of the last of them.
         Items of which nothing changes are passed over. What is slow is done before anybody has to wait.
         """
         wanted = _differing(self._opened.knowledge.catalogue, events)
@@ -67,7 +68,7 @@ class NewItems:
         first = self._first.builder
         builder = FeatureBuilder(knowledge, first.spec, first.settings, first.category_shares)
         opened = replace(self._opened, builder=builder)
-        recommender.renew(lambda old: self._generation(old, opened), at)
+        recommender.renew(lambda old: replace(self._generation(old, opened), items_offset=offset), at)
         self._opened = opened
         return len(wanted)
 

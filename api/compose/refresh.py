@@ -102,7 +102,7 @@ class Refresher:
         if not found:
             return 0
         events = [event for _, event in found if isinstance(event, ItemEvent)]
-        taken = self._items.take(events, self._recommender, self._clock())
+        taken = self._items.take(events, found[-1][0], self._recommender, self._clock())
         self._read = found[-1][0]  # not before: what could not be taken in is looked at again
         return taken
 

@@ -39,6 +39,7 @@ def replay(
         raise ReplayError(f"the ranking {served.id!r} is a plainer list ({told['step']}) that stood in for a feed")
     try:
         name, offset, asked = str(served.extra["bundle"]), int(told["offset"]), Asked.of(served)
+        items = int(told.get("items", offset))
         past = Hindsight([str(what) for what in told.get("skipped", ())])
         pairs = recorded_pairs(served)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
@@ -53,7 +54,7 @@ def replay(
     living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
     recommender = Recommender(live(home, config, opened, living, texts), _Closed())
     at = served.timestamp / 1000
-    NewItems(config, opened, texts).take(_items(journal, opened, offset), recommender, at)
+    NewItems(config, opened, texts).take(_items(journal, opened, items), items, recommender, at)
     now = recommender.live
     recommender.renew(lambda _: replace(now, pipeline=with_pairs(now.pipeline, pairs)), at)
     again = recommender.recommend(served.id, at, asked, past, keep=False)
@@ -70,7 +71,7 @@ def _items(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[Item
 
 
 class _Closed:
-    """A journal in which nothing more is written."""
+    """A journal in which nothing more is written: a ranking that is made again is not kept."""
 
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError

@@ -86,6 +86,7 @@ def live(home: Home, config: Config, opened: bundle.Bundle, living: Living, text
         opened.knowledge.space.targets,
         texts.query if texts else None,
         living.offset,
+        bundle.read_for(opened),
         max(living.latest, 0),
     )
 

@@ -14,13 +14,13 @@ from api.http import answers
 from api.http.bodies import LONGEST_LIST, QuestionBody, RankBody, RecommendBody
 from api.http.explanations import of_event
 from api.http.group import group
-from api.http.guards import takes
-from api.http.rankings import served_here
+from api.http.guards import demand, takes
 from api.http.service import new_id, service
 from api.http.sight import tell
 from engine.asked import Asked
 from engine.catalogue import RANK_ONLY
 from engine.events import Event, parse
+from engine.recommender import IdTaken
 from engine.watch import Watch
 
 routes = group("feeds", "Feeds")
@@ -51,11 +51,12 @@ def recommend(body: RecommendBody) -> dict[str, Any]:
 def rank(body: RankBody) -> dict[str, Any]:
     """The given items, best first; unknown ones have nothing that speaks for them but the fields that come with them.
 
-    Logged as a feed is. Unknown items with fields become known, which takes a moment, to lists alone: feeds show them
-    once an item event has named them.
+    Logged as a feed is. Unknown items with fields become known, which takes a moment and the scope `write`, to lists
+    alone: feeds show them once an item event has named them.
     """
     watch = service().watch(body.deadline_ms)
     if body.described:
+        demand("write")  # they are written to the journal
         introduce(body.described, watch)
     return _answer(body, body.asked(), watch)
 
@@ -100,10 +101,9 @@ def _description(item: str, fields: Mapping[str, Any], moment: int) -> Event:
 
 def _answer(body: QuestionBody, asked: Asked, watch: Watch) -> dict[str, Any]:
     here = service()
-    if body.ranking is not None and (known := here.recommender.find(body.ranking)) is not None:
-        if not served_here(known):
-            raise Conflict(f"another event has the id {body.ranking!r}; choose another one for the ranking")
-        return answers.feed(known, of_event(known, here.recommender.live) if body.explain else None)
-    event = here.recommender.recommend(body.ranking or new_id(), here.clock(), asked, watch)
+    try:
+        event = here.recommender.recommend(body.ranking or new_id(), here.clock(), asked, watch)
+    except IdTaken as problem:
+        raise Conflict(str(problem)) from None
     tell(here, event, watch)
     return answers.feed(event, of_event(event, here.recommender.live) if body.explain else None)

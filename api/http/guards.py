@@ -13,7 +13,7 @@ from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge, Un
 
 from api.http import limits
 from api.http.service import NAME, service
-from api.keys import Scope
+from api.keys import Key, Scope
 
 View = TypeVar("View", bound=Callable[..., Any])
 ENDS = 16 + zlib.MAX_WBITS
@@ -55,9 +55,15 @@ def _key() -> None:
             f"found {found}, expected Authorization: Bearer with a key as `feedrank keys create` makes",
             www_authenticate=WWWAuthenticate("bearer"),
         )
-    if not key.allows(scope):
+    g.key, g.api_key = key.id, key
+    demand(scope)
+
+
+def demand(scope: Scope) -> None:
+    """An HTTP 403 where the caller's key has not this scope."""
+    key: Key | None = g.get("api_key")
+    if key is not None and not key.allows(scope):
         raise Forbidden(f"the key {key.id} has the scopes {', '.join(key.scopes)}, expected {scope}")
-    g.key = key.id
 
 
 def _caller() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any
 
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import Conflict, NotFound
@@ -13,7 +13,8 @@ from api.http.explanations import of_event, recall_of
 from api.http.group import group
 from api.http.guards import takes
 from api.http.service import one_at_a_time, service, upkeep
-from engine.events import Event, RankingEvent
+from engine.events import RankingEvent
+from engine.served import served_here
 
 routes = group("rankings", "Rankings")
 
@@ -107,10 +108,3 @@ def _find(ranking_id: str) -> RankingEvent:
     if event is None or not served_here(event):
         raise NotFound(f"found no ranking {ranking_id!r} that was served here")
     return event
-
-
-def served_here(event: Event) -> TypeGuard[RankingEvent]:
-    """Whether an event is a ranking as the recommender writes them, not one that was sent in."""
-    if not isinstance(event, RankingEvent):
-        return False
-    return {"bundle", "scores"} <= event.extra.keys() and "source" in event.fields

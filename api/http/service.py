@@ -37,6 +37,7 @@ class Upkeep:
     """What stands behind what serves, for those who look after it."""
 
     bundles: Path
+    snapshot: Path
     replay: Callable[[RankingEvent], tuple[RankingEvent, Difference | None]]
     take_in: Callable[[], int]
     """Make the items of events that came in known at once; how many."""

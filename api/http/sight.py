@@ -43,7 +43,7 @@ def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
     g.skipped = watch.skipped
     if (trace := g.get("trace")) is not None:
         trace.stages(watch.stages)
-    metrics, recommender, served = here.metrics, here.recommender, event.extra["served"]
+    metrics, recommender, served = here.metrics, here.recommender, event.extra.get("served", {})
     if metrics is None:
         return
     metrics.stages(watch.stages)

@@ -79,6 +79,8 @@ def forget(path: StatePath) -> dict[str, Any]:
     """Delete all that the journal and every process hold of a person, for good; one event says so, nothing else."""
     here = service()
     gone = here.recommender.forget(path.id, new_id(), here.clock())
+    if here.upkeep is not None:
+        here.upkeep.snapshot.unlink(missing_ok=True)
     return {"id": path.id, "events": gone}
 
 
