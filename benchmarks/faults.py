@@ -5,13 +5,11 @@ FEEDRANK_SOAK_MINUTES says how long the soak is, 10 by default.
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import resource
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bars import Bar, console
-from benchmarks.hardship import JSON, feeds
 from benchmarks.load import Outcome
+from benchmarks.serving import feeds, memory, send
 from engine.journal import Journal
 
 FULL = 4_096
@@ -30,34 +28,41 @@ DRIFT_PERCENT, FLAT = 2.0, 1.2
 
 def disk_full(port: int, workers: Sequence[int], journal: Path) -> list[Bar]:
     """No file may grow for ten seconds, as where the disk is full, under 50 feeds a second and events between."""
-    writer = Writer(port)
-    outcome: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcome.append(feeds(port, 50, 30)))
-    with writer.running():
-        thread.start()
-        time.sleep(8)
-        for pid in workers:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (FULL, resource.RLIM_INFINITY))
-        time.sleep(10)
-        for pid in workers:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        thread.join()
-    return writer.bars("no room for the journal for 10 s", outcome[0], Journal.at(journal))
+
+    def no_room() -> None:
+        for most in (FULL, resource.RLIM_INFINITY):
+            for pid in workers:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+            if most == FULL:
+                time.sleep(10)
+
+    return _through(port, 50, 30, "no room for the journal for 10 s", no_room, lambda: Journal.at(journal))
 
 
 def database_gone(port: int, server: Any) -> list[Bar]:
     """PostgreSQL is stopped for 30 seconds under 20 feeds a second, and started again."""
-    writer = Writer(port)
-    outcome: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcome.append(feeds(port, 20, 55)))
-    with writer.running():
-        thread.start()
-        time.sleep(8)
+
+    def gone() -> None:
         server.stop()
         time.sleep(30)
         server.start()
+
+    return _through(port, 20, 55, "PostgreSQL gone for 30 s", gone, lambda: Journal(server.url))
+
+
+def _through(
+    port: int, rate: float, seconds: float, what: str, trouble: Callable[[], None], journal: Callable[[], Journal]
+) -> list[Bar]:
+    """Feeds and events before, during and after a trouble."""
+    writer = Writer(port)
+    outcome: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcome.append(feeds(port, rate, seconds)))
+    with writer.running():
+        thread.start()
+        time.sleep(8)
+        trouble()
         thread.join()
-    return writer.bars("PostgreSQL gone for 30 s", outcome[0], Journal(server.url))
+    return writer.bars(what, outcome[0], journal())
 
 
 class Writer:
@@ -87,7 +92,7 @@ class Writer:
             name = f"w{id(self)}-{count}"
             event = {"event": "interaction", "id": name, "type": "click", "user": "w", "item": str(count % 1_682 + 1)}
             try:
-                status = _post(self._port, "/v1/events", event)
+                status, _ = send(self._port, "POST", "/v1/events", event)
             except OSError:
                 status = 0
             if status == 202:
@@ -134,28 +139,3 @@ def soak(port: int, pids: Sequence[int], rate: float) -> list[Bar]:
         Bar(f"{what}: p99 of the second half over that of the first", second / first, "x", FLAT, "lower"),
         Bar(f"{what}: errors", float(found.errors), "", 0, "lower"),
     ]  # fmt: skip
-
-
-def children(parent: int) -> list[int]:
-    """The processes that a server has started."""
-    return [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
-def memory(pids: Sequence[int]) -> float:
-    """Megabytes of all, what they share counted once."""
-    kilobytes = 0
-    for pid in pids:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        kilobytes += int(next(line for line in lines if line.startswith("Pss:")).split()[1])
-    return kilobytes / 1000
-
-
-def _post(port: int, path: str, body: Any) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("POST", path, json.dumps(body), JSON)
-        answer = connection.getresponse()
-        answer.read()
-        return answer.status
-    finally:
-        connection.close()

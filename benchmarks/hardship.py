@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.bars import PROJECT, Bar, console
-from benchmarks.load import Call, Outcome, run
+from benchmarks.serving import PEOPLE, feeds, send
 
-JSON = {"Content-Type": "application/json"}
 DEADLINES_MS = (5, 10, 20, 50)
 TOLERANCE_MS = 3
 MANY_ITEMS, MANY_TOUCHES = 100_000, 200_000
 EXAMPLES = 2_000
-PEOPLE = 943
 MOST_LATE, SLOWER = 1.0, 1.5
-
-
-def feeds(port: int, rate: float, seconds: float, **asked: Any) -> Outcome:
-    """Feeds for many people, by the schedule of an open loop."""
-
-    def call(place: int) -> Call:
-        body = json.dumps({"user": str(place * 7919 % PEOPLE + 1), **asked}).encode()
-        return Call("POST", "/v1/recommend", body, JSON)
-
-    found = run("127.0.0.1", port, call, rate, seconds)
-    console.print(found.table(", ".join(f"{name} {value}" for name, value in asked.items()) or "feeds"))
-    return found
 
 
 # --- in a hurry
@@ -133,7 +117,7 @@ def nonsense(port: int) -> list[Bar]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.ndjson"
         url = f"http://127.0.0.1:{port}/docs/openapi.json"
-        document = _get(port, "/docs/openapi.json")
+        document = json.loads(send(port, "GET", "/docs/openapi.json")[1])
         operations = sum(len(set(path) & {"get", "post", "delete"}) for path in document["paths"].values())
         each = -(-EXAMPLES // operations)
         command = [
@@ -169,11 +153,3 @@ def _of_report(path: Path) -> tuple[int, dict[str, int]]:
                 if check["status"] == "failure":
                     failures[check["name"]] = failures.get(check["name"], 0) + 1
     return cases, failures
-
-
-def _get(port: int, path: str) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", path)
-    found = json.loads(connection.getresponse().read())
-    connection.close()
-    return found

@@ -17,8 +17,7 @@ import tempfile
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ import numpy as np
 
 from benchmarks import faults, hardship
 from benchmarks.bars import PROJECT, Bar, console, measure
-from benchmarks.load import Call, Outcome, run
+from benchmarks.load import Outcome
+from benchmarks.serving import JSON, PEOPLE, children, feeds, post, serving
 from engine.events import RankingEvent
 from engine.journal import Journal
 from models import bundle, registry
@@ -36,12 +36,10 @@ import postgres
 
 SIZES = (25, 50, 100, 150, 200, 250, 300)
 REQUESTS = 5_000
-PEOPLE, ITEMS = 943, 1_682
+ITEMS = 1_682
 HALF = 100
 """Feeds a second of the soak."""
 RATES = (150, 200, 250, 300, 350, 400)
-JSON = {"Content-Type": "application/json"}
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
 
 def service() -> list[Bar]:
@@ -52,7 +50,7 @@ def service() -> list[Bar]:
             _run(home, *command)
         with serving(home) as (port, _):
             bars = [*_metarank(port), *_feeds(port)]
-            small = hardship.feeds(port, 100, 20).latency_ms["p50"]
+            small = feeds(port, 100, 20).latency_ms["p50"]
         with serving(home) as (port, parent):
             bars += [*_change(home, port), *_fresh(port), *_killed(port, parent)]
         bars += [*_hardship(Path(folder), home, small), *_faults(Path(folder), home)]
@@ -63,7 +61,7 @@ def _hardship(folder: Path, home: Path, small: float) -> list[Bar]:
     """small: milliseconds of the median feed on MovieLens's catalogue."""
     hardship.large_home(folder / "large")
     with serving(folder / "large") as (port, _):
-        bars = [hardship.slower(hardship.feeds(port, 100, 20).latency_ms["p50"], small)]
+        bars = [hardship.slower(feeds(port, 100, 20).latency_ms["p50"], small)]
     neural = folder / "neural"
     shutil.copytree(home, neural, symlinks=True)
     model = hardship.student_shaped(folder / "student")
@@ -76,7 +74,7 @@ def _hardship(folder: Path, home: Path, small: float) -> list[Bar]:
 
 def _faults(folder: Path, home: Path) -> list[Bar]:
     with serving(home) as (port, parent):
-        workers = faults.children(parent)
+        workers = children(parent)
         bars = faults.disk_full(port, workers, home / "journal.db")
         bars += faults.soak(port, [parent, *workers], HALF)
     programs = postgres.programs()
@@ -90,35 +88,6 @@ def _faults(folder: Path, home: Path) -> list[Bar]:
         _run(other, "import", "movielens-100k")
         with serving(other) as (port, _):
             return bars + faults.database_gone(port, server)
-
-
-@contextmanager
-def serving(home: Path, *arguments: str, settle: bool = True) -> Iterator[tuple[int, int]]:
-    """A server of two processes on a home: its port, and the id of the process that the others are children of.
-
-    settle: wait until every process has loaded what it loads behind its first answers.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0", *arguments],
-        cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])
-        if settle:
-            _ready(port)
-        yield port, process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-def _ready(port: int) -> None:
-    """Wait until every process has answered, and loaded what it loads behind its first answers."""
-    for _ in range(40):
-        _post(port, "/v1/recommend", {"user": "1"})
-    time.sleep(15)
 
 
 def _metarank(port: int) -> list[Bar]:
@@ -151,10 +120,10 @@ def _metarank(port: int) -> list[Bar]:
 
 
 def _feeds(port: int) -> list[Bar]:
-    usual = _load(port, 100, 30)
+    usual = feeds(port, 100, 30)
     most = 0
     for rate in RATES:
-        found = _load(port, rate, 10)
+        found = feeds(port, rate, 10)
         if found.errors or found.latency_ms["p99"] > 50:
             break
         most = rate
@@ -165,24 +134,13 @@ def _feeds(port: int) -> list[Bar]:
     ]
 
 
-def _load(port: int, rate: float, seconds: float, keep: bool = False) -> Outcome:
-    found = run("127.0.0.1", port, _person, rate, seconds, keep_bodies=keep)
-    console.print(found.table())
-    return found
-
-
-def _person(place: int) -> Call:
-    body = json.dumps({"user": str(place * 7919 % PEOPLE + 1)}).encode()
-    return Call("POST", "/v1/recommend", body, JSON)
-
-
 def _change(home: Path, port: int) -> list[Bar]:
     """Another bundle and back, under load. An answer is mixed where its scores are not those that the ranker of the
     bundle that it names gives to the feature rows that it was served with."""
     (home / "two.toml").write_text("[ranker]\nrounds = 40\n")  # or both would be much the same
     _run(home, "--config", str(home / "two.toml"), "train", "--name", "two")
     outcome: list[Outcome] = []
-    thread = threading.Thread(target=lambda: outcome.append(_load(port, 100, 100, keep=True)))
+    thread = threading.Thread(target=lambda: outcome.append(feeds(port, 100, 100, keep=True)))
     thread.start()
     for turn in range(50):
         registry.promote(home / "bundles", ("one", "two")[turn % 2])
@@ -230,18 +188,18 @@ def _fresh(port: int) -> list[Bar]:
             {"name": "title", "value": f"Star Wars Returns {place} (1998)"},
             {"name": "category", "value": "Sci-Fi"},
         ]
-        _post(port, "/v1/events", {"event": "item", "item": item, "fields": fields})
+        post(port, "/v1/events", {"event": "item", "item": item, "fields": fields})
         started = time.perf_counter()
         asked = {"user": "1", "n": 1, "filters": {"allow": [item]}}
-        while not _post(port, "/v1/recommend", asked)["items"] and time.perf_counter() - started < 10:
+        while not post(port, "/v1/recommend", asked)["items"] and time.perf_counter() - started < 10:
             time.sleep(0.01)
         waits.append(time.perf_counter() - started)
     stale = 0
     for person in range(1, 101):
-        first = _post(port, "/v1/recommend", {"user": str(person), "n": 1})["items"][0]["id"]
+        first = post(port, "/v1/recommend", {"user": str(person), "n": 1})["items"][0]["id"]
         click = {"event": "interaction", "type": "click", "user": str(person), "item": first}
-        _post(port, "/v1/events", click)
-        stale += first in [one["id"] for one in _post(port, "/v1/recommend", {"user": str(person), "n": 100})["items"]]
+        post(port, "/v1/events", click)
+        stale += first in [one["id"] for one in post(port, "/v1/recommend", {"user": str(person), "n": 100})["items"]]
     return [
         Bar("item event to the first feed that contains it, longest of 20", max(waits), "s", 1, "lower"),
         Bar("clicks that did not change the next feed, of 100", float(stale), "", 0, "lower"),
@@ -250,14 +208,13 @@ def _fresh(port: int) -> list[Bar]:
 
 def _killed(port: int, parent: int) -> list[Bar]:
     """A process is killed under load: what it was about to answer fails, and all else goes on."""
-    children = [int(one) for one in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
     outcome: list[Outcome] = []
     started = time.perf_counter()
-    thread = threading.Thread(target=lambda: outcome.append(_load(port, 50, 10)))
+    thread = threading.Thread(target=lambda: outcome.append(feeds(port, 50, 10)))
     thread.start()
     time.sleep(3)
     killed = time.perf_counter() - started
-    os.kill(children[0], signal.SIGKILL)
+    os.kill(children(parent)[0], signal.SIGKILL)
     thread.join()
     failed = outcome[0].status != 200
     console.print(f"failed in all: {int(np.count_nonzero(failed))}")
@@ -266,17 +223,6 @@ def _killed(port: int, parent: int) -> list[Bar]:
         Bar("a process killed under 50 feeds a second: failed answers a second later and on",
             float(np.count_nonzero(later)), "", 0, "lower")
     ]  # fmt: skip
-
-
-def _post(port: int, path: str, body: Mapping[str, Any]) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("POST", path, json.dumps(body), JSON)
-    answer = connection.getresponse()
-    raw = answer.read()
-    connection.close()
-    if answer.status >= 300:
-        raise RuntimeError(f"found {answer.status}: {raw[:200]!r}, expected success")
-    return json.loads(raw)
 
 
 def _run(home: Path, *command: str) -> None:

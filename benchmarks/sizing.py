@@ -10,9 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks import faults, hardship
 from benchmarks.bars import console
-from benchmarks.service import serving
+from benchmarks.serving import children, feeds, memory, serving
 from models import registry
 
 FEEDS, SECONDS = 50, 20
@@ -33,9 +32,9 @@ def sizing(home: Path) -> Table:
         with serving(copy, settle=False) as (port, parent):
             start = time.perf_counter() - started
             before = _bytes(copy)
-            found = hardship.feeds(port, FEEDS, SECONDS)
-            workers = faults.children(parent)
-            parts = [faults.memory([pid]) for pid in (parent, *workers)]
+            found = feeds(port, FEEDS, SECONDS)
+            workers = children(parent)
+            parts = [memory([pid]) for pid in (parent, *workers)]
             grown = _bytes(copy) - before
     table = Table("bundle", "start", "memory, first process", "each more", "journal, a ranking of 10")
     table.add_row(
