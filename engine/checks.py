@@ -77,6 +77,16 @@ def optional_column(body: Mapping[str, Any], name: str, length: int, share: bool
     return column
 
 
+def optional_texts(body: Mapping[str, Any], name: str, length: int) -> list[str] | None:
+    """A list of `length` strings, empty ones among them; None where it is absent or null."""
+    column = body.get(name)
+    if column is None:
+        return None
+    if not isinstance(column, list) or len(column) != length or not all(isinstance(one, str) for one in column):
+        raise EventError(name, f"found {shown(column)}, expected a list of {length} strings, one an item")
+    return [_characters(one, f"{name}[{index}]") for index, one in enumerate(column)]
+
+
 def optional_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     """An object, whatever it holds; None where it is absent or null."""
     value = body.get(name)

@@ -1,4 +1,6 @@
-"""The four events, with the field names of Metarank's open format, and their plain-dict form.
+"""The events, with the field names of Metarank's open format, and their plain-dict form.
+
+Four are that format's; the fifth, our own, says what becomes of an experiment.
 
 `received` tells when the live service took an event: what a feed could know of it began there, whatever its timestamp
 says. A log that was imported has none, and its events are known from their timestamps on.
@@ -59,8 +61,8 @@ class RankingEvent:
     labels: tuple[float, ...] | None = None
     """One an item, where the log says; NaN where it is silent about one."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team, +seed, +features,
-    +served (how it came about)."""
+    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team (of an interleaved list, the
+    arm that each item counts for; empty: none), +seed, +features, +served (how it came about)."""
     received: int | None = None
 
 
@@ -87,12 +89,27 @@ class InteractionEvent:
     received: int | None = None
 
 
-Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent
+@dataclass(frozen=True, slots=True)
+class ExperimentEvent:
+    """+ A change of an experiment."""
+
+    id: str
+    timestamp: int
+    experiment: str
+    """Its name."""
+    change: str
+    """create, start, weights, stop-arm, stop or shadow."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What the change is told; of `create`, the declaration."""
+    received: int | None = None
+
+
+Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent | ExperimentEvent
 
 ITEM_EXTRA = ("positions", "scores", "propensities")
 """The parts of a ranking's `extra` that are lists of finite numbers, one an item; propensities are in (0, 1]."""
-TEXT_EXTRA = ("surface", "bundle", "experiment", "variant", "team")
-RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "seed", "features", "served")
+TEXT_EXTRA = ("surface", "bundle", "experiment", "variant")
+RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "team", "seed", "features", "served")
 
 
 FORGOTTEN = "forgotten"
@@ -152,10 +169,12 @@ def to_dict(event: Event) -> dict[str, Any]:
         body |= {name: getattr(event, name) for name in _INTERACTION_FIELDS}
     elif isinstance(event, ItemEvent):
         body["item"] = event.item
+    elif isinstance(event, ExperimentEvent):
+        body |= {"experiment": event.experiment, "change": event.change, "told": event.told or None}
     else:
         body["user"] = event.user
     body["received"] = event.received
-    if event.fields:
+    if not isinstance(event, ExperimentEvent) and event.fields:
         body["fields"] = [{"name": name, "value": value} for name, value in event.fields.items()]
     return {name: value for name, value in body.items() if value is not None}
 
@@ -205,6 +224,7 @@ def _extra(body: Mapping[str, Any], items: int) -> dict[str, Any]:
     extra: dict[str, Any] = {
         **{name: checks.optional_column(body, name, items, share=name == "propensities") for name in ITEM_EXTRA},
         **{name: checks.optional_text(body, name, empty=True) for name in TEXT_EXTRA},
+        "team": checks.optional_texts(body, "team", items),
         "seed": checks.optional_whole(body, "seed", -(2**63), 2**64 - 1),
         "features": checks.optional_object(body, "features"),
         "served": checks.optional_object(body, "served"),
@@ -229,13 +249,28 @@ def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
     )
 
 
+def _experiment(body: Mapping[str, Any]) -> ExperimentEvent:
+    return ExperimentEvent(
+        checks.text(body, "id"),
+        _timestamp(body),
+        checks.text(body, "experiment"),
+        checks.text(body, "change"),
+        checks.optional_object(body, "told") or {},
+        _received(body),
+    )
+
+
 _PARSERS: dict[str, Callable[[Mapping[str, Any]], Event]] = {
     "item": _item,
     "user": _user,
     "ranking": _ranking,
     "interaction": _interaction,
+    "experiment": _experiment,
 }
-_KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
+_KINDS = {
+    ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction",
+    ExperimentEvent: "experiment",
+}  # fmt: skip
 _INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position")
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from engine.live import Live
-from engine.pipeline import given_candidates
+from engine.pipeline import Pipeline, given_candidates
 from engine.recall import eligible
 from engine.types import Candidates, Ranking, Request, Rows, in_found_order
 from engine.watch import Watch
@@ -29,9 +29,11 @@ class Ladder:
         self._last: Candidates | None = None
         self._of: Live | None = None
 
-    def run(self, live: Live, request: Request, watch: Watch, given: Rows | None) -> tuple[str, Ranking]:
-        """The step that held, and its list. What the others raised is logged."""
-        for step, make in self._steps(live, request, watch, given):
+    def run(
+        self, live: Live, request: Request, watch: Watch, given: Rows | None, pipeline: Pipeline | None = None
+    ) -> tuple[str, Ranking]:
+        """The step that held, and its list. What the others raised is logged. pipeline: by default the live one."""
+        for step, make in self._steps(live, pipeline or live.pipeline, request, watch, given):
             try:
                 ranking = make()
             except Exception:  # a worse list is better than none, whatever it was
@@ -44,13 +46,13 @@ class Ladder:
         raise RuntimeError("no feed could be made, and none had gone well before; the log says why")
 
     def _steps(
-        self, live: Live, request: Request, watch: Watch, given: Rows | None
+        self, live: Live, pipeline: Pipeline, request: Request, watch: Watch, given: Rows | None
     ) -> Iterator[tuple[str, Callable[[], Ranking]]]:
-        yield FULL, lambda: live.pipeline.run(request, watch, given)
-        plain = replace(live.pipeline, rescoring=None)
+        yield FULL, lambda: pipeline.run(request, watch, given)
+        plain = replace(pipeline, rescoring=None)
         wordless = replace(request, query_vector=None, query_tokens=None)
         yield NO_NEURAL, lambda: plain.run(wordless, watch, given)
-        width = len(live.pipeline.featurizer.names)
+        width = len(pipeline.featurizer.names)
         if given is not None:
             yield POPULAR, lambda: in_found_order(given_candidates(given), width)
             return

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.protocols import Featurizer, Ranker, Retriever, State
 from engine.rescoring import Rescoring
-from engine.types import Candidates, Ranking, Request, Rows, in_found_order
+from engine.types import Batch, Candidates, Ranking, Request, Rows, in_found_order
 from engine.watch import Watch, no_watch
 
 GIVEN = "given"
@@ -45,7 +45,11 @@ class Pipeline:
         if not watch.allows("features", "rank", "journal", units=len(found.rows)):
             watch.skip("rank")
             return in_found_order(found, len(self.featurizer.names))
-        batch = self.state.read([request], [found.rows])
+        return self.ranked(request, self.state.read([request], [found.rows]), found, watch)
+
+    def ranked(self, request: Request, batch: Batch, found: Candidates, watch: Watch | None = None) -> Ranking:
+        """Candidates in their final order, by the state as it was read for them."""
+        watch = watch or no_watch()
         if self.rescoring is None:
             matrix = self.featurizer.matrix(batch)
             watch.mark("features", len(found.rows))

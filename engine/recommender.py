@@ -10,22 +10,26 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from engine.ahead import Ahead
 from engine.asked import Asked
 from engine.catalogue import Catalogue
-from engine.diversity import diversified
 from engine.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent, known_from
-from engine.fallback import FULL, Ladder
+from engine.experiments.declared import Arm
+from engine.experiments.enrolment import Enrolled
+from engine.experiments.shadows import Shadows, Sight
+from engine.experiments.showing import as_one, list_of
+from engine.experiments.trials import Trials, serving
+from engine.fallback import Ladder
 from engine.journal import JournalError
 from engine.live import Live
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog
-from engine.served import served_here, stored_features, stored_scores
-from engine.types import Candidates, Matrix, QueryVectors, Ranking, Scores
+from engine.served import served_here
+from engine.told import ranking_event
+from engine.types import Candidates, Matrix, QueryVectors, Scores
 from engine.watch import Watch, no_watch
 
 REST_S = 1.0
@@ -40,14 +44,18 @@ class IdTaken(ValueError):
 class Recommender:
     """Answers from what is live; safe to call from several threads, and beside other processes."""
 
-    def __init__(self, live: Live, journal: EventLog, ahead: int = 0) -> None:
+    def __init__(self, live: Live, journal: EventLog, ahead: int = 0, trials: Trials | None = None) -> None:
         """ahead: people who may wait for their next feed to be scored ahead, where there is a second phase."""
         self._live = live
         self._journal = journal
         self._items_changed: Callable[[], None] = lambda: None
-        self._ranked: Callable[[Matrix, Scores], None] = lambda features, scores: None
+        self._ranked: Callable[[Matrix, Scores], None] = _nobody
         self._ahead_size = ahead
         self.ahead = self._new_ahead()
+        self.trials = trials or Trials()
+        """The experiments; changed under the lock alone."""
+        self.shadows: Shadows | None = None
+        """Where arms score along; None: nowhere."""
         self._ladder = Ladder()
         self._lock = threading.RLock()
         self._rests_until = -np.inf
@@ -78,18 +86,23 @@ class Recommender:
         return self._live.catalogue
 
     def recommend(
-        self, ranking_id: str, at: float, asked: Asked | None = None, watch: Watch | None = None, keep: bool = True
-    ) -> RankingEvent:
+        self, ranking_id: str, at: float, asked: Asked | None = None, watch: Watch | None = None, keep: bool = True,
+        arm: Arm | None = None,
+    ) -> RankingEvent:  # fmt: skip
         """The best items for a person (unix seconds `at`), or the given ones in order, as a ranking event.
 
         It is written to the journal before it is returned, unless `keep` is false; an id that is there already gives
         the ranking that was written under it. Where the journal can't be written the feed comes all the same, with
         `kept: false` in `served`, and nothing is learnt of it. Raises IdTaken where another event has the id.
+        arm: make it so, whatever experiments there are.
         """
         asked, watch = asked or Asked(), watch or no_watch()
         while True:
-            live = self._live
-            vectors = self._encoded(live, asked, watch)  # slow, so before anybody has to wait
+            live, trials = self._live, self.trials
+            enrolled = Enrolled(arm=arm) if arm else trials.enrol(live, asked, ranking_id, round(at * 1000))
+            vectors = {  # slow, so before anybody has to wait
+                one.bundle: self._encoded(trials.peek(one.bundle, live), asked, watch) for one in enrolled.arms
+            }
             with self._lock:
                 if live is not self._live:
                     continue
@@ -97,14 +110,20 @@ class Recommender:
                 watch.mark("catch_up")
                 moment = self._moment(at)
                 at = moment / 1000  # as it is logged, so that a replay reads the state at the very same moment
-                request = live.request(at, asked, vectors)
-                given = None if asked.items is None else live.catalogue.ids.rows(asked.items)
-                step, ranking = self._ladder.run(live, request, watch, given)
-                self._ranked(ranking.features, ranking.scores)
-                event = self._event(ranking_id, moment, asked, step, self._shown(ranking, asked, watch), watch)
+                servings = trials.servings(live, enrolled, asked)
+                if servings is None:
+                    continue
+                lists = []
+                for one, own in zip(servings, enrolled.arms, strict=True):
+                    request = one.live.request(at, one.asked, vectors[own.bundle])
+                    lists.append(list_of(one, self._ladder, request, ranking_id, watch, self._look_at(one.live)))
+                shown = as_one(lists, [one.name for one in servings], enrolled, asked, ranking_id)
+                event = ranking_event(ranking_id, moment, servings[0].asked, live, shown, watch.skipped)
                 if keep and event.items:
                     event = self._keep(event, at)
                     watch.mark("journal")
+            if keep and enrolled.shadows and self.shadows is not None:
+                self.shadows.ask(event, asked, enrolled.shadows)
             return event
 
     def similar(self, at: float, item: str, n: int) -> Candidates | None:
@@ -132,7 +151,7 @@ class Recommender:
             pairs = zip(events, fresh, strict=True)
             users = (one.user for one, new in pairs if new and isinstance(one, InteractionEvent) and one.user)
             for user in dict.fromkeys(users):
-                self.ahead.ask(user)
+                self.ahead.ask(user, user)
         return fresh
 
     def forget(self, user: str, note_id: str, at: float) -> int:
@@ -161,12 +180,36 @@ class Recommender:
         """
         with self._lock:
             self._catch_up(at)
-            live = make(self._live)
-            live.catch_up(self._journal.read(live.offset))
-            live.latest = max(live.latest, self._live.latest)
-            self._live = live
+            self._live = self._caught_up(make(self._live))
             if self.ahead is None:
                 self.ahead = self._new_ahead()
+
+    def seat(self, live: Live, at: float) -> None:
+        """Have another bundle's generation make lists where an experiment asks for it."""
+        with self._lock:
+            self._catch_up(at)
+            self.trials.seat(self._caught_up(live))
+
+    def reseat(self, bundle: str, make: Callable[[Live], Live], at: float) -> None:
+        """As `renew`, of a generation that was seated."""
+        with self._lock:
+            self._catch_up(at)
+            self.trials.reseat(bundle, make)
+
+    def unseat(self, bundle: str) -> None:
+        """Let go of a generation that no experiment asks for any more."""
+        with self._lock:
+            self.trials.unseat(bundle)
+
+    def look_on(self, one: Arm, event: RankingEvent, asked: Asked) -> Sight | None:
+        """What an arm would make of a request that was answered; None where its bundle is not at hand."""
+        at = event.timestamp / 1000
+        vectors = self._encoded(self.trials.peek(one.bundle, self._live), asked, no_watch())
+        with self._lock:
+            live = self.trials.live_of(one.bundle, self._live)
+            if live is None:
+                return None
+            return Sight.read(serving("", one, live, asked), vectors, at, event.items)
 
     def prepare(self, user: str) -> int:
         """Score a person's next candidates ahead of their next request; how many pairs that took."""
@@ -193,51 +236,9 @@ class Recommender:
         watch.mark("encode")
         return vectors
 
-    def _shown(self, ranking: Ranking, asked: Asked, watch: Watch) -> Ranking:
-        if not asked.diversity:
-            return ranking.at(np.arange(min(asked.n, len(ranking.order))))
-        live = self._live
-        places = diversified(ranking.rows, ranking.scores, asked.n, asked.diversity, live.catalogue, live.vectors)
-        watch.mark("diversity")
-        return ranking.at(places)
-
-    def _event(
-        self, ranking_id: str, moment: int, asked: Asked, step: str, shown: Ranking, watch: Watch
-    ) -> RankingEvent:
-        live, found = self._live, shown.found
-        if asked.items is None:
-            names = live.catalogue.ids.names(shown.rows)
-            recalled = live.catalogue.ids.names(found.rows[: len(names)])
-        else:
-            names, recalled = [asked.items[place] for place in shown.order.tolist()], list(asked.items[: asked.n])
-        served: dict[str, Any] = {
-            "offset": live.offset,
-            "items": live.items_offset,
-            # what would have been shown without the ranker, and what recall gave to what was shown
-            "recall": {"items": recalled, "scores": _numbers(found.scores[shown.order]), "found": len(found.rows)},
-        }
-        served |= {"pairs": stored_scores(shown.pairs)} if len(shown.pairs) else {}
-        served |= {"step": step} if step != FULL else {}
-        served |= {"skipped": list(watch.skipped)} if watch.skipped else {}
-        served |= {"asked": more} if (more := asked.narrowed()) else {}
-        extra: dict[str, Any] = {
-            "positions": list(range(1, len(names) + 1)),
-            "scores": _numbers(shown.scores),
-            "bundle": live.pipeline.bundle,
-            "served": served,
-        }
-        if len(shown.features):
-            extra["features"] = stored_features(live.pipeline.featurizer.fingerprint, shown.features)
-        extra |= {"surface": asked.surface} if asked.surface else {}
-        return RankingEvent(
-            id=ranking_id,
-            timestamp=moment,
-            items=tuple(names),
-            user=asked.user,
-            session=asked.session,
-            fields={**asked.context, "source": found.source, **asked.said()},
-            extra=extra,
-        )
+    def _look_at(self, live: Live) -> Callable[[Matrix, Scores], None]:
+        """Who is told of rows and scores; those of another bundle are not what it knows."""
+        return self._ranked if live is self._live else _nobody
 
     def _keep(self, event: RankingEvent, at: float) -> RankingEvent:
         if at >= self._rests_until:
@@ -262,7 +263,7 @@ class Recommender:
         new = [event for event, fresh in zip(events, done.fresh, strict=True) if fresh]
         live.observe([*done.before, *new])
         live.offset = done.offset
-        self._look_for_items([*done.before, *new])
+        self._note([*done.before, *new])
         return done.fresh
 
     def _catch_up(self, at: float) -> None:
@@ -276,9 +277,11 @@ class Recommender:
             return
         if missed:
             self.lag = max(0.0, at - max(map(known_from, missed)) / 1000)
-            self._look_for_items(missed)
+            self._note(missed)
 
-    def _look_for_items(self, events: Sequence[Event]) -> None:
+    def _note(self, events: Sequence[Event]) -> None:
+        """All but what `live` itself learns."""
+        self.trials.observe(events)
         if any(isinstance(one, ItemEvent) for one in events):
             self._items_changed()
 
@@ -288,10 +291,15 @@ class Recommender:
         live.latest = max(live.latest, round(at * 1000))
         return live.latest
 
-    def _new_ahead(self) -> Ahead | None:
+    def _caught_up(self, live: Live) -> Live:
+        """A new generation, once it has seen what was written since it was made."""
+        live.catch_up(self._journal.read(live.offset))
+        live.latest = max(live.latest, self._live.latest)
+        return live
+
+    def _new_ahead(self) -> Ahead[str] | None:
         return Ahead(self.prepare, self._ahead_size) if self._ahead_size and self._live.pipeline.rescoring else None
 
 
-def _numbers(scores: Any) -> list[float | None]:
-    """JSON-ready: None for what is not a number."""
-    return [float(one) if np.isfinite(one) else None for one in scores]
+def _nobody(features: Matrix, scores: Scores) -> None:
+    """Who need not know of rows and scores."""

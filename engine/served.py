@@ -31,8 +31,9 @@ def stored_scores(scores: Scores) -> str:
 
 def served_here(event: Event) -> TypeGuard[RankingEvent]:
     """Whether an event is a ranking with what an answer is made of, as the recommender writes them."""
-    whole = isinstance(event, RankingEvent) and {"bundle", "scores"} <= event.extra.keys()
-    return whole and "source" in event.fields
+    if not isinstance(event, RankingEvent):
+        return False
+    return {"bundle", "scores"} <= event.extra.keys() and "source" in event.fields
 
 
 @dataclass(frozen=True, eq=False, slots=True)

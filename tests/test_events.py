@@ -77,7 +77,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *(("ranking", {"items": shown(label=value)}, "items[0].label") for value in (LARGE, LONGER, math.inf, "1", True)),
     ("ranking", {"items": [{"id": "a"}, {"id": "a\udfff"}]}, "items[1].id"),
     ("ranking", {"items": [{"id": 1}, {"id": "1"}]}, "items"),
-    *(("ranking", {name: "\ud800"}, name) for name in ("user", "session", "surface", "team")),
+    *(("ranking", {name: "\ud800"}, name) for name in ("user", "session", "surface", "variant")),
     *(
         ("ranking", {name: value}, name)
         for name in ("positions", "scores", "propensities")
@@ -91,7 +91,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *(("ranking", {"propensities": [0.5, value]}, "propensities[1]") for value in (0, -0.1, 1.01)),
     *(
         ("ranking", {name: value}, name)
-        for name in ("surface", "bundle", "experiment", "variant", "team")
+        for name in ("surface", "bundle", "experiment", "variant")
         for value in (1.5, True, [], ["a"], {}, "\ud800")
     ),
     *(("ranking", {"seed": value}, "seed") for value in ("7", 1.5, True, [], LARGE, LONGER, math.nan)),
@@ -132,9 +132,9 @@ def test_absent_and_null_are_the_same(kind: str) -> None:
 
 
 def test_an_empty_extra_is_kept() -> None:
-    ranking = parse(GOOD["ranking"] | {"bundle": "", "team": ""})
+    ranking = parse(GOOD["ranking"] | {"bundle": "", "variant": ""})
     assert isinstance(ranking, RankingEvent)
-    assert ranking.extra == {"bundle": "", "team": ""}
+    assert ranking.extra == {"bundle": "", "variant": ""}
 
 
 def test_every_part_is_read() -> None:
@@ -146,7 +146,7 @@ def test_every_part_is_read() -> None:
         "bundle": "b",
         "experiment": "e",
         "variant": "v",
-        "team": "a",
+        "team": ["a", ""],
         "seed": 2**60 + 1,
         "features": {"rows": [[1.5, None]]},
     }

@@ -137,19 +137,19 @@ def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
         done.append(user)
 
     ahead = Ahead(work, size=3)
-    ahead.ask("first")
+    ahead.ask("first", "first")
     while ahead.waiting:
         time.sleep(0.001)
     for user in ("a", "b", "bad", "a", "c", "d"):
-        ahead.ask(user)
+        ahead.ask(user, user)
     gate.set()
     assert ahead.wait(10)
     assert done == ["first", "d", "c", "a"]
     assert (ahead.done, ahead.dropped, ahead.failed) == (4, 2, 0)
-    ahead.ask("bad")
+    ahead.ask("bad", "bad")
     assert ahead.wait(10)
     assert ahead.failed == 1
-    ahead.ask("after")
+    ahead.ask("after", "after")
     assert ahead.wait(10)
     assert done[-1] == "after"
     ahead.stop()

@@ -15,6 +15,7 @@ COLUMNS = {
     "item": ("item",),
     "user": ("user",),
     "ranking": ("items", "labels", "user", "session", *RANKING_EXTRA),
+    "experiment": ("experiment", "change", "told"),
     "interaction": ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position"),
 }
 """By kind of event, the columns that are parts of the event (beside event, id, timestamp); others are its fields."""

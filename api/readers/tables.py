@@ -11,7 +11,7 @@ from api.readers.rejects import Rejects
 from api.readers.rows import Rows
 from engine.events import Event, EventError
 
-CSV_LISTS = ("category", "tags", "items", "labels", "positions", "scores", "propensities")
+CSV_LISTS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
 """Columns whose cells are lists in CSV, split on '|'."""
 _CSV_NUMBERS = ("positions", "scores", "propensities")
 _BATCH = 8192

@@ -1,0 +1,113 @@
+"""The experiments of a serving process: the roster, and another generation of what serves for each arm's bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.asked import Asked
+from engine.events import Event, ExperimentEvent
+from engine.experiments.declared import Arm, Explore
+from engine.experiments.enrolment import NOT_ENROLLED, Enrolled, enrol
+from engine.experiments.roster import Roster, roster_of
+from engine.live import Live
+from engine.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One arm at work on a request."""
+
+    name: str
+    live: Live
+    pipeline: Pipeline
+    asked: Asked
+    explore: Explore | None = None
+    told: tuple[tuple[str, Any], ...] = ()
+    """What it changes but the bundle and what was asked, for the record."""
+
+
+class Trials:
+    """Which arms a request gets, and what makes their lists. Not safe for threads: its owner's lock is held."""
+
+    def __init__(self, roster: Roster | None = None) -> None:
+        self.roster = roster or Roster()
+        self._seats: dict[str, Live] = {}
+        self._late: dict[str, list[Event]] = {}
+        """Of each seat, what its state has not seen yet."""
+
+    @property
+    def seated(self) -> list[str]:
+        """The bundles that can make lists beside the one that serves."""
+        return list(self._seats)
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Take note of what was written; states learn of it when they are next asked."""
+        if any(isinstance(one, ExperimentEvent) for one in events):
+            self.roster = roster_of(events, self.roster)
+        for late in self._late.values():
+            late += events
+
+    def seat(self, live: Live) -> None:
+        """Have another bundle's generation at hand; its state must have seen all that was observed so far."""
+        self._seats[live.pipeline.bundle] = live
+        self._late[live.pipeline.bundle] = []
+
+    def unseat(self, bundle: str) -> None:
+        """Let go of a generation that nobody needs any more."""
+        self._seats.pop(bundle, None)
+        self._late.pop(bundle, None)
+
+    def reseat(self, bundle: str, make: Callable[[Live], Live]) -> None:
+        """Put a generation in the place of one of the same bundle, as with items that came since."""
+        if (old := self.live_of(bundle, None)) is not None:
+            self.seat(make(old))
+
+    def live_of(self, bundle: str, main: Live | None) -> Live | None:
+        """The generation of a bundle, its state up to date; `main` where no other is meant; None: not at hand."""
+        if main is not None and bundle in ("", main.pipeline.bundle):
+            return main
+        live = self._seats.get(bundle)
+        if live is not None and (late := self._late[bundle]):
+            self._late[bundle] = []
+            live.observe(late)
+        return live
+
+    def enrol(self, main: Live, asked: Asked, ranking_id: str, at: int) -> Enrolled:
+        """What a request at a moment, in epoch milliseconds, is in; nothing where an arm's bundle is not at hand."""
+        if not self.roster.running:
+            return NOT_ENROLLED
+        enrolled = enrol(self.roster, asked, ranking_id, at)
+        wanted = {enrolled.arm.bundle, *(arm.bundle for _, arm in enrolled.mixed)} - {"", main.pipeline.bundle}
+        return enrolled if wanted <= self._seats.keys() else NOT_ENROLLED
+
+    def peek(self, bundle: str, main: Live) -> Live:
+        """The generation of a bundle as it is, for what does not depend on the state; `main` where there is none."""
+        return self._seats.get(bundle, main)
+
+    def servings(self, main: Live, enrolled: Enrolled, asked: Asked) -> list[Serving] | None:
+        """Who makes a list for a request: one arm, or all that are interleaved. None: one is not there any more."""
+        arms = enrolled.mixed or (("", enrolled.arm),)
+        lives = [self.live_of(arm.bundle, main) for _, arm in arms]
+        return (
+            [serving(name, arm, live, asked) for (name, arm), live in zip(arms, lives, strict=True) if live is not None]
+            if all(lives)
+            else None
+        )
+
+
+def serving(name: str, arm: Arm, live: Live, asked: Asked) -> Serving:
+    """An arm at work on a request, with a generation of its bundle."""
+    pipeline = live.pipeline
+    told: dict[str, Any] = {}
+    if arm.candidates:
+        pipeline = replace(pipeline, candidates=arm.candidates)
+        told["candidates"] = arm.candidates
+    if arm.rescored >= 0 and pipeline.rescoring is not None:
+        pipeline = replace(pipeline, rescoring=replace(pipeline.rescoring, best=arm.rescored))
+        told["rescored"] = arm.rescored
+    if arm.diversity is not None and not asked.diversity:
+        asked = replace(asked, diversity=arm.diversity)
+    explore = None if asked.diversity else arm.explore
+    return Serving(name, live, pipeline, asked, explore, tuple(told.items()))

@@ -1,0 +1,1 @@
+"""What experiments say: outcomes of arms, and the statistics by which one of them may win."""

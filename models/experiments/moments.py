@@ -1,0 +1,242 @@
+"""Counts, means and covariances of each arm's units: all that the delta method needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import Rows
+from models.experiments.outcomes import Metric, Outcomes
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moments:
+    """L looks at A arms, over K variables of a unit.
+
+    The variables are numerator and denominator (1 where there is none) and, with a covariate, both of them as they were
+    before the experiment.
+    """
+
+    arms: tuple[str, ...]
+    day: Counts
+    """(L,)"""
+    count: Counts
+    """(L, A) units."""
+    active: Counts
+    """(L, A) units whose numerator is not 0."""
+    mean: Floats
+    """(L, A, K); NaN where there is no unit."""
+    covariance: Floats
+    """(L, A, K, K) with n - 1; NaN where there are fewer than two units."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pair:
+    """One arm beside the first, at L looks: values with the variances of these estimates. NaN: not known."""
+
+    units: Counts
+    """(L, 2) of the first and of the other arm."""
+    active: Counts
+    """(L, 2)"""
+    value: Floats
+    """(L, 2)"""
+    variance: Floats
+    """(L, 2) of `value`, not of a unit."""
+    plain: Floats
+    """(L, 2) the same without a covariate."""
+
+    @property
+    def difference(self) -> Floats:
+        """(L,)"""
+        made: Floats = self.value[:, 1] - self.value[:, 0]
+        return made
+
+    @property
+    def spread(self) -> Floats:
+        """(L,) the variance of the difference."""
+        made: Floats = self.variance.sum(axis=1)
+        return made
+
+
+def over(numerator: NDArray[np.floating[Any]], denominator: NDArray[np.floating[Any]]) -> Floats:
+    """Their ratio; NaN where it is 0 / 0, x / 0, or either is not known."""
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    good = np.broadcast_to(np.isfinite(numerator) & np.isfinite(denominator) & (denominator != 0), shape)
+    made: Floats = np.divide(numerator, denominator, out=np.full(shape, np.nan), where=good)
+    return made
+
+
+def summed(place: Rows, values: NDArray[Any], size: int) -> Floats:
+    """(size,) sums of the values at each place."""
+    return np.asarray(np.bincount(place, values, minlength=size), np.float64)
+
+
+def final(outcomes: Outcomes, metric: Metric, *, cuped: bool = False) -> Moments:
+    """One look, at the end."""
+    return _read(outcomes, metric, [0, len(outcomes.unit)], [max(outcomes.days - 1, 0)], cuped, adding=True)
+
+
+def looks(outcomes: Outcomes, metric: Metric, *, cuped: bool = False) -> Moments:
+    """A look at the end of each day, at all rows until then."""
+    return _read(outcomes, metric, _bounds(outcomes), range(outcomes.days), cuped, adding=True)
+
+
+def daily(outcomes: Outcomes, metric: Metric) -> Moments:
+    """A look at each day by itself."""
+    return _read(outcomes, metric, _bounds(outcomes), range(outcomes.days), False, adding=False)
+
+
+def of_counts(arms: Sequence[str], clicks: Counts, impressions: Counts) -> Moments:
+    """One look at A arms of which only totals are known: each impression is a unit that is clicked or not."""
+    count = np.asarray(impressions, np.int64)
+    rate = over(np.asarray(clicks, np.float64), count.astype(np.float64))
+    mean = np.stack([rate, np.ones(len(count))], axis=1)
+    covariance = np.zeros((len(count), 2, 2))
+    covariance[:, 0, 0] = over(rate * (1 - rate) * count, count - 1.0)
+    day = np.zeros(1, np.int64)
+    return Moments(tuple(arms), day, count[None], np.asarray(clicks, np.int64)[None], mean[None], covariance[None])
+
+
+def pair(moments: Moments, arm: int) -> Pair:
+    """An arm beside the first: values by the delta method, less what the covariate explains.
+
+    Sources: Deng et al., Applying the Delta Method in Metric Analytics, KDD 2018; Deng et al., Improving the
+    Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data (CUPED), WSDM 2013. The coefficient
+    is that of both arms together.
+    """
+    chosen = [0, arm]
+    units, mean, covariance = moments.count[:, chosen], moments.mean[:, chosen], moments.covariance[:, chosen]
+    n = units.astype(np.float64)
+    value, spread = _ratio(mean, covariance, 0, 0)
+    plain = over(spread, n)
+    if mean.shape[2] > 2:
+        joined = _joined(n, mean, covariance)
+        before, before_spread = _ratio(mean, covariance, 2, 2)
+        together, together_spread = _ratio(*joined, 2, 2)
+        share = over(_ratio(*joined, 0, 2)[1], together_spread)
+        share = np.where(np.isfinite(share), share, 0.0)  # a covariate that is the same for all explains nothing
+        known = np.isfinite(together)
+        value = np.where(known, value - share * np.where(known, before - together, 0.0), value)
+        spread = spread + share**2 * np.nan_to_num(before_spread)
+        spread = spread - 2 * share * np.nan_to_num(_ratio(mean, covariance, 0, 2)[1])
+    return Pair(units, moments.active[:, chosen], value, over(np.maximum(spread, 0.0), n), plain)
+
+
+def unit_values(metric: Metric, totals: Floats, ones: int) -> Floats:
+    """(2, n) numerator and denominator of each of n units, from (1 or 2, n) totals. NaN: the unit has no such ratio."""
+    if len(totals) == 1:
+        return np.stack([totals[0], np.ones(ones)])
+    return np.stack([over(totals[0], totals[1]), np.ones(ones)]) if metric.per_unit else totals
+
+
+def columns_of(metric: Metric) -> list[str]:
+    """The names of the columns that it is made of."""
+    return [metric.numerator] if metric.denominator is None else [metric.numerator, metric.denominator]
+
+
+def column(outcomes: Outcomes, name: str) -> Floats:
+    """(M,) a column. Raises ValueError with the names that there are."""
+    if name not in outcomes.columns:
+        raise ValueError(f"found no column {name!r}, expected one of {', '.join(outcomes.columns)}: declare it")
+    return outcomes.columns[name]
+
+
+def day_bounds(outcomes: Outcomes) -> Iterator[tuple[int, slice]]:
+    """The rows of each day that has any; rows are in order of day."""
+    bounds = _bounds(outcomes)
+    for day in range(outcomes.days):
+        if bounds[day + 1] > bounds[day]:
+            yield day, slice(bounds[day], bounds[day + 1])
+
+
+def _bounds(outcomes: Outcomes) -> list[int]:
+    bounds: list[int] = np.searchsorted(outcomes.day, np.arange(outcomes.days + 1)).tolist()
+    return bounds
+
+
+def _ratio(mean: Floats, covariance: Floats, left: int, right: int) -> tuple[Floats, Floats]:
+    """The ratio at `left`, and the covariance of a unit's share in it with that in the ratio at `right`."""
+    first, second = over(mean[..., left], mean[..., left + 1]), over(mean[..., right], mean[..., right + 1])
+    found = (
+        covariance[..., left, right]
+        - covariance[..., left, right + 1] * second
+        - covariance[..., left + 1, right] * first
+        + covariance[..., left + 1, right + 1] * first * second
+    )
+    return first, over(over(found, mean[..., left + 1]), mean[..., right + 1])
+
+
+def _joined(n: Floats, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+    """(L, 1, K) and (L, 1, K, K) of two arms as one sample."""
+    total = n.sum(axis=1)
+    weight = over(n, total[:, None])
+    whole = (weight[..., None] * mean).sum(axis=1, keepdims=True)
+    gap = mean - whole
+    within = (covariance * (n - 1)[..., None, None]).sum(axis=1)
+    between = (n[..., None, None] * gap[..., :, None] * gap[..., None, :]).sum(axis=1)
+    joined = over(within + between, np.broadcast_to((total - 1)[:, None, None], within.shape))
+    return whole, joined[:, None]
+
+
+def _read(
+    outcomes: Outcomes, metric: Metric, bounds: Sequence[int], days: Sequence[int], cuped: bool, *, adding: bool
+) -> Moments:
+    names = columns_of(metric)
+    columns = [column(outcomes, name) for name in names]
+    n = len(outcomes.arm_of)
+    before = _before(outcomes, metric, names) if cuped else None
+    totals, seen = np.zeros((len(names), n)), np.zeros(n, np.bool_)
+    found = []
+    for start, stop in pairwise(bounds):
+        if not adding:
+            totals[:], seen[:] = 0.0, False
+        unit = outcomes.unit[start:stop]
+        for total, whole in zip(totals, columns, strict=True):
+            total += summed(unit, whole[start:stop], n)
+        seen[unit] = True
+        here = np.flatnonzero(seen)
+        values = unit_values(metric, totals[:, here], len(here))
+        if before is not None:
+            values = np.concatenate([values, before[:, here]])
+        known = ~np.isnan(values[0])
+        found.append(_moments_of(values[:, known], outcomes.arm_of[here[known]], len(outcomes.arms)))
+    size, k = len(outcomes.arms), 2 if before is None else 4
+    empty = (np.empty((0, size), np.int64),) * 2 + (np.empty((0, size, k)), np.empty((0, size, k, k)))
+    count, active, mean, covariance = (np.stack(one) for one in zip(*found, strict=True)) if found else empty
+    mean[count < 1], covariance[count < 2] = np.nan, np.nan
+    return Moments(outcomes.arms, np.array(days, np.int64), count, active, mean, covariance)
+
+
+def _before(outcomes: Outcomes, metric: Metric, names: Sequence[str]) -> Floats | None:
+    """(2, U) the covariate; None where nothing is known of the time before, or nobody did anything then."""
+    if any(name not in outcomes.before for name in names):
+        return None
+    totals = np.stack([np.nan_to_num(outcomes.before[name]) for name in names])
+    if not totals[-1].any():
+        return None
+    values = unit_values(metric, totals, len(outcomes.arm_of))
+    if np.isnan(values[0]).any():  # a unit that was not there before tells nothing: it stands at the mean
+        values[0] = np.where(np.isnan(values[0]), np.nanmean(values[0]), values[0])
+    return values
+
+
+def _moments_of(values: Floats, arm: NDArray[np.int32], arms: int) -> tuple[Counts, Counts, Floats, Floats]:
+    """Of (K, n) values: count (A,), active (A,), mean (A, K), covariance (A, K, K); 0 where there are too few units."""
+    k = len(values)
+    count = np.bincount(arm, minlength=arms)
+    active = np.bincount(arm[values[0] != 0], minlength=arms)
+    mean = np.stack([summed(arm, one, arms) for one in values], axis=1) / np.maximum(count, 1)[:, None]
+    centred = values - mean[arm].T
+    covariance = np.empty((arms, k, k))
+    for i in range(k):
+        for j in range(i + 1):
+            covariance[:, i, j] = covariance[:, j, i] = summed(arm, centred[i] * centred[j], arms)
+    return count, active, mean, covariance / np.maximum(count - 1, 1)[:, None, None]
