@@ -20,17 +20,20 @@ from flask import Flask
 from threadpoolctl import threadpool_limits
 
 from api import logs, traces
+from api.compose.experiments import Desk
 from api.compose.refresh import Refresher
 from api.compose.serving import live, living_state, warn
 from api.compose.signals import TextModels
 from api.config import Config
 from api.home import Home
 from api.http.app import create_app
-from api.http.service import Service
+from api.http.service import Service, new_id
 from api.keys import Keys
 from api.metrics import Metrics, prepare, worker_died
 from api.upkeep import upkeep
 from engine.asked import Asked
+from engine.experiments.shadows import Shadows
+from engine.experiments.trials import Trials
 from engine.recommender import Recommender
 from engine.watch import Costs, Watch
 from models import bundle, registry
@@ -76,7 +79,8 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     journal = home.journal(config.journal.url)
     costs, texts = Costs(), TextModels(home, loaded.opened)
     now = live(home, config, loaded.opened, loaded.living, texts)
-    recommender = Recommender(now, journal, config.cross_encoder.ahead)
+    recommender = Recommender(now, journal, config.cross_encoder.ahead, Trials(Desk(home, journal).roster))
+    recommender.shadows = Shadows(recommender.look_on, recommender.record, time.perf_counter, new_id)
     recommender.catch_up(clock())
     warm(recommender, costs, clock)
     metrics = Metrics(clock)

@@ -11,6 +11,7 @@ from typing import Any
 
 from api.cli.retrain import REFUSED
 from api.cli.screen import stamp
+from api.compose.experiments import Desk
 from api.compose.replay import replay
 from api.config import Config
 from api.home import Home
@@ -26,6 +27,7 @@ def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], i
         lambda event: replay(home, config, journal, event),
         take_in,
         lambda: retrained(home),
+        Desk(home, journal),
     )
 
 

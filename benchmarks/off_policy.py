@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.bars import DATA, Bar, console
 from models.off_policy import estimators
-from models.off_policy.estimate import METHODS, SLATE_METHODS, Estimate, estimate, estimate_slates
+from models.off_policy.estimate import METHODS, SLATE_METHODS, Estimate, EstimateSettings, estimate, estimate_slates
 from models.off_policy.intervals import Interval, bootstrap, normal
 from models.off_policy.log import BanditLog, Floats, SlateLog
 from models.off_policy.policies import Policy, SlatePolicy, frequencies, plackett_luce, plackett_luce_conditionals
@@ -52,8 +52,8 @@ def open_bandit() -> list[Bar]:
         console.print(f"no Open Bandit sample at {folder}; set FEEDRANK_DATA")
         return []
     bars = []
-    table = Table("campaign", "method", "estimate, %", "95 % interval", "on-policy, %", "relative error",
-                  "pipeline, 'all'", "rows in effect", title="Open Bandit sample: random -> BTS")  # fmt: skip
+    table = Table("", "method", "estimate, %", "own log, %", "relative error", "pipeline's", "rows count as",
+                  title="Open Bandit sample: random -> BTS", caption="pipeline's: other items, see the source")  # fmt: skip
     for campaign in ("men", "women"):
         log, own = read(folder / f"random_{campaign}.csv.gz"), read(folder / f"bts_{campaign}.csv.gz")
         items = 1 + int(max(log.action.max(), own.action.max()))
@@ -62,7 +62,7 @@ def open_bandit() -> list[Bar]:
         for name, found in estimate(log, policy, tuple(OF_THE_PIPELINE), seed=SEED).items():
             assert found.refused is None, found.refused
             table.add_row(
-                campaign, name, f"{100 * found.value:.3f}", f"{100 * found.low:.3f} .. {100 * found.high:.3f}",
+                campaign, name, f"{100 * found.value:.3f} [{100 * found.low:.3f}, {100 * found.high:.3f}]",
                 f"{100 * truth:.3f}", f"{abs(found.value / truth - 1):.2f}", f"{OF_THE_PIPELINE[name]:.2f}",
                 f"{found.ess:,.0f}",
             )  # fmt: skip
@@ -102,6 +102,8 @@ def coverage() -> list[Bar]:
             log = world.log(generator, clustered)
             for name, found in estimate(log, policy, tuple(METHODS), seed=seed).items():
                 note(f"{name}, skewed, {what}", found, world.truth)
+            for name, found in estimate(log, policy, ("ips", "snips"), EstimateSettings(clip="mse"), seed=seed).items():
+                note(f"{name}, clipped, {what}", found, world.truth)
             weights = log.weights(policy.chosen(log))
             snips = estimators.snips(weights, log.reward)
             note(f"snips, normal, {what}", normal(snips, log.cluster), world.truth)
@@ -112,18 +114,13 @@ def coverage() -> list[Bar]:
         for name, found in estimate_slates(slates, slate_policy, tuple(SLATE_METHODS), seed=seed).items():
             note(f"{name}, skewed, slates", found, slate_world.truth)
     table = Table("method, interval, units", "coverage, %", title=f"nominal 95 %, {REPEATS:,} repeats")
-    for name, inside in held.items():
-        table.add_row(name, f"{100 * np.mean(inside):.2f}")
+    covered = {name: 100 * float(np.mean(inside)) for name, inside in held.items()}
+    for name, share in covered.items():
+        table.add_row(name, f"{share:.2f}")
     console.print(table)
     return [
-        Bar(
-            f"coverage of nominal 95 %: {name}, distance from 95",
-            abs(100 * float(np.mean(inside)) - 95),
-            "%",
-            2,
-            "lower",
-        )
-        for name, inside in held.items()
+        Bar(f"coverage of nominal 95 %, {name}: {share:.2f} %, off by", abs(share - 95), "points", 2, "lower")
+        for name, share in covered.items()
     ]
 
 
@@ -193,7 +190,8 @@ class SlateWorld:
         drawn = generator.choice(len(_EVERY), SLATES, p=self.logging.chosen.prod(axis=1))
         rewards = (generator.random((SLATES, PLACES)) < self.clicks[drawn]).astype(np.float64)
         told, asked = self.logging, self.candidate
-        assert told.marginal is not None and asked.marginal is not None
+        assert told.marginal is not None
+        assert asked.marginal is not None
         assert asked.conditional is not None
         log = SlateLog(_EVERY[drawn], rewards, told.chosen[drawn], told.marginal[drawn])
         return log, SlatePolicy(asked.chosen[drawn], asked.marginal[drawn], asked.conditional[drawn])

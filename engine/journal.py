@@ -118,11 +118,14 @@ class Journal:
         """All events in the order of writing; of one kind only, if asked."""
         return (one for _, one in self.read(kind=kind))
 
-    def in_order(self) -> Iterator[tuple[int, Event]]:
-        """(offset, event) in the order in which a feed could know of them: by `known_from`, then by offset."""
+    def in_order(self, since: int | None = None) -> Iterator[tuple[int, Event]]:
+        """(offset, event) in the order in which a feed could know of them: by `known_from`, then by offset.
+
+        since: from this moment on, in epoch milliseconds.
+        """
         known, offset = EVENTS.c.known, EVENTS.c.offset
         query = select(known, offset, EVENTS.c.body).order_by(known, offset).limit(CHUNK)
-        last = (-(2**62), 0)
+        last = (-(2**62) if since is None else since, -1)
         while rows := self._rows(query.where(tuple_(known, offset) > tuple_(*map(literal, last)))):
             for _, place, body in rows:
                 yield place, parse(json.loads(body))

@@ -238,7 +238,7 @@ def small(draw) -> Outcomes:
         st.lists(st.tuples(st.integers(0, days), st.integers(0, max(units - 1, 0))), max_size=20 if units else 0)
     )
     day, unit = (np.array([row[n] for row in sorted(set(rows))], np.int32) for n in (0, 1))
-    number = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1e6), st.sampled_from([1e-12, 1e9]))
+    number = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(1e-6, 1e6), st.sampled_from([1e-12, 1e9]))
 
     def columns(n: int) -> dict[str, np.ndarray]:
         return {name: np.array(draw(st.lists(number, min_size=n, max_size=n)), np.float64) for name in COUNTS}

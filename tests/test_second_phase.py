@@ -230,7 +230,7 @@ def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: 
     found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
     by = {row["signal"]: row for row in found["rows"]}
     assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}
-    assert by["behaviour"]["adds"] > 0.05, "the walk is in the behaviour"
+    assert by["behaviour"]["adds"] > 0.03, "the walk is in the behaviour"
     for row in found["rows"]:
         assert row["adds"] == pytest.approx(found["all"] - row["without"], abs=1e-6)
         assert row["low"] <= row["adds"] <= row["high"]

@@ -8,6 +8,7 @@ import click
 
 from api.cli.bundles import bundles
 from api.cli.evaluation import evaluate
+from api.cli.experiments import experiment
 from api.cli.feeds import recommend, serve
 from api.cli.finetune import distill, finetune
 from api.cli.journal import forget, retain, snapshot
@@ -49,8 +50,8 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 
 COMMANDS = (
-    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles, keys, snapshot,
-    retain, forget,
+    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles,
+    experiment, keys, snapshot, retain, forget,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

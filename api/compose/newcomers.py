@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from api.compose.serving import pipeline, ranker_of
@@ -11,7 +11,6 @@ from api.config import Config
 from engine.catalogue import Catalogue, told_on
 from engine.events import FieldValue, ItemEvent
 from engine.live import Live
-from engine.recommender import Recommender
 from engine.rescoring import Rescoring
 from features.builder import FeatureBuilder
 from features.growth import grown
@@ -40,10 +39,10 @@ class NewItems:
         text, tokens = self._texts.items(documents)
         self._newcomers.extend(self._opened.knowledge, fields, text, documents, tokens)
 
-    def take(self, events: Iterable[ItemEvent], offset: int, recommender: Recommender, at: float) -> int:
-        """Make the items of these events, in the order of the journal, known to a running recommender; how many.
+    def take(self, events: Iterable[ItemEvent], offset: int, renew: Callable[[Callable[[Live], Live]], None]) -> int:
+        """Make the items of these events, in the order of the journal, known; how many.
 
-        offset: of the last of them.
+        offset: of the last of them. renew: takes what makes the next generation of the last one.
         Items of which nothing changes are passed over. What is slow is done before anybody has to wait.
         """
         wanted = _differing(self._opened.knowledge.catalogue, events)
@@ -68,7 +67,7 @@ class NewItems:
         first = self._first.builder
         builder = FeatureBuilder(knowledge, first.spec, first.settings, first.category_shares)
         opened = replace(self._opened, builder=builder)
-        recommender.renew(lambda old: replace(self._generation(old, opened), items_offset=offset), at)
+        renew(lambda old: replace(self._generation(old, opened), items_offset=offset))
         self._opened = opened
         return len(wanted)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from api.compose.arms import Arms
 from api.compose.newcomers import NewItems
 from api.compose.serving import live, living_state
 from api.compose.signals import TextModels
@@ -42,6 +43,7 @@ class Refresher:
         self._items = NewItems(config, opened, texts)
         self._read = bundle.read_for(opened)
         """Offset of the last item event that was looked at."""
+        self._arms = Arms(home, config, journal, recommender, clock)
         self._refused = ""
         self._one = threading.Lock()
         """Held while a generation is made: by the thread, or by a request that can't wait for it."""
@@ -69,9 +71,15 @@ class Refresher:
         with self._one:
             return self._change(name)
 
+    def look_for_arms(self) -> bool:
+        """Make the bundles of running experiments ready, and let go of others; whether anything changed."""
+        with self._one:
+            return self._arms.look()
+
     def look_for_items(self) -> int:
         """Take in the items of events that were not looked at; how many came or changed."""
         with self._one:
+            self._arms.take_items()
             return self._take_items()
 
     def _change(self, name: str) -> bool:
@@ -102,7 +110,8 @@ class Refresher:
         if not found:
             return 0
         events = [event for _, event in found if isinstance(event, ItemEvent)]
-        taken = self._items.take(events, found[-1][0], self._recommender, self._clock())
+        renew = self._recommender.renew
+        taken = self._items.take(events, found[-1][0], lambda make: renew(make, self._clock()))
         self._read = found[-1][0]  # not before: what could not be taken in is looked at again
         return taken
 
@@ -121,6 +130,7 @@ class Refresher:
             try:
                 self._recommender.catch_up(self._clock())
                 self.look()
+                self.look_for_arms()
                 if woken and not self._stopped:
                     self.look_for_items()
             except Exception:  # it must be there for the next time

@@ -13,6 +13,7 @@ from api.config import Config
 from api.home import Home
 from engine.asked import Asked
 from engine.events import Event, ItemEvent, RankingEvent
+from engine.experiments.declared import arm_of
 from engine.journal import Journal
 from engine.protocols import Exchange
 from engine.recommender import Recommender
@@ -37,7 +38,10 @@ def replay(
         raise ReplayError(f"the ranking {served.id!r} does not say how far the journal had been read for it")
     if "step" in told:
         raise ReplayError(f"the ranking {served.id!r} is a plainer list ({told['step']}) that stood in for a feed")
+    if "team" in served.extra:
+        raise ReplayError(f"the ranking {served.id!r} is made of the lists of several arms, which are not on record")
     try:
+        arm = arm_of(told.get("arm", {}))
         name, offset, asked = str(served.extra["bundle"]), int(told["offset"]), Asked.of(served)
         items = int(told.get("items", offset))
         past = Hindsight([str(what) for what in told.get("skipped", ())])
@@ -54,10 +58,11 @@ def replay(
     living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
     recommender = Recommender(live(home, config, opened, living, texts), _Closed())
     at = served.timestamp / 1000
-    NewItems(config, opened, texts).take(_items(journal, opened, items), items, recommender, at)
+    items_of = NewItems(config, opened, texts)
+    items_of.take(_items(journal, opened, items), items, lambda make: recommender.renew(make, at))
     now = recommender.live
     recommender.renew(lambda _: replace(now, pipeline=with_pairs(now.pipeline, pairs)), at)
-    again = recommender.recommend(served.id, at, asked, past, keep=False)
+    again = recommender.recommend(served.id, at, asked, past, keep=False, arm=arm)
     return again, difference(served, again, opened.builder.names)
 
 

@@ -8,7 +8,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import PathConverter
 
-from api.http import bundles, events, feeds, guards, health, metarank, problems, rankings, sight, states
+from api.http import bundles, events, experiments, feeds, guards, health, metarank, problems, rankings, sight, states
 from api.http.answers import Problem
 from api.http.group import PROBLEMS
 from api.http.service import NAME, Service
@@ -44,7 +44,7 @@ def create_app(service: Service) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it, its base class does not
     sight.init_app(app)
     guards.init_app(app)
-    for part in (feeds, events, rankings, states, bundles, health, sight, metarank):
+    for part in (feeds, events, rankings, states, bundles, experiments, health, sight, metarank):
         app.register_api(part.routes)
     problems.init_app(app)
     return app

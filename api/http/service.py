@@ -14,6 +14,7 @@ from typing import Any
 from flask import current_app
 from werkzeug import exceptions
 
+from api.compose.experiments import Desk
 from api.config import ServeConfig
 from api.keys import Keys
 from api.metrics import Metrics
@@ -43,6 +44,7 @@ class Upkeep:
     """Make the items of events that came in known at once; how many."""
     retrain: Callable[[], Mapping[str, Any]]
     """Train a candidate, and promote it if it passes the gate: the report. Takes minutes; raises TrainingError."""
+    experiments: Desk
     busy: threading.Lock = field(default_factory=threading.Lock)
     """Held by what is so slow that it is done one at a time."""
 

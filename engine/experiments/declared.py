@@ -189,7 +189,7 @@ class Experiment:
         """From what `body` gave. Raises ValueError where something else stands there."""
         try:
             told = dict(body)
-            told["arms"] = {str(name): _arm(arm) for name, arm in told["arms"].items()}
+            told["arms"] = {str(name): arm_of(arm) for name, arm in told["arms"].items()}
             aimed = dict(told.get("targeting", {}))
             aimed["surfaces"] = tuple(aimed.get("surfaces", ()))
             aimed["context"] = {name: tuple(values) for name, values in aimed.get("context", {}).items()}
@@ -217,7 +217,8 @@ def aspects(experiment: Experiment) -> set[str]:
     return {name for name in ASPECTS if any(getattr(arm, name) != getattr(arms[0], name) for arm in arms)}
 
 
-def _arm(body: Mapping[str, Any]) -> Arm:
+def arm_of(body: Mapping[str, Any]) -> Arm:
+    """From its parts, JSON-ready; what is not told is as usual. Raises TypeError or ValueError for others."""
     told = dict(body)
     told["diversity"] = Diversity(**told["diversity"]) if told.get("diversity") else None
     told["explore"] = Explore(**told["explore"]) if told.get("explore") else None

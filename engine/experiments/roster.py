@@ -30,6 +30,8 @@ class Standing:
     """Arm -> its slots among the units that are in the experiment."""
     layer: tuple[Span, ...] = ()
     """Its slots of the layer, from when it was started; they are free again when it stops."""
+    phases: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    """(epoch milliseconds, arm -> share of the slots from then on), one a change of weights."""
     started: int | None = None
     """Epoch milliseconds."""
     stopped: int | None = None
@@ -51,6 +53,8 @@ class Roster:
     """Name -> how it stands, in the order of creation."""
 
     standings: Mapping[str, Standing] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+    """Ids of the events that it is made of."""
 
     @property
     def running(self) -> list[Standing]:
@@ -85,7 +89,7 @@ class Roster:
             case "start":
                 return self._with(self._started(standing, event))
             case "weights":
-                return self._with(_weighted(standing, event.told.get("weights")))
+                return self._with(_weighted(standing, event))
             case "stop-arm":
                 return self._with(_arm_stopped(standing, event))
             case "stop":
@@ -117,7 +121,10 @@ class Roster:
             )
         varied = "bundle" in aspects(replace(own, arms=arms))  # else whatever serves is what all arms are made by
         made = replace(own, arms=arms) if varied or own.kind != "ab" else own
-        return replace(standing, experiment=made, status="running", spans=spans, layer=layer, started=event.timestamp)
+        return replace(
+            standing, experiment=made, status="running", spans=spans, layer=layer, started=event.timestamp,
+            phases=((event.timestamp, _shares(spans)),),
+        )  # fmt: skip
 
     def _check_overlap(self, own: Experiment) -> None:
         """Two layers may have a person in common, so what they change must not be the same."""
@@ -130,27 +137,28 @@ class Roster:
                 )
 
     def _with(self, standing: Standing) -> Roster:
-        return Roster({**self.standings, standing.experiment.name: standing})
+        return replace(self, standings={**self.standings, standing.experiment.name: standing})
 
 
 def roster_of(events: Iterable[Event], before: Roster | None = None) -> Roster:
-    """After these events, of which others than experiments' are passed over.
+    """After these events, each once; others than experiments' are passed over.
 
     A change that can't be made, because two processes made one at the same time, is logged and passed over: the journal
     has an order, so all that read it agree.
     """
     roster = before or Roster()
     for event in events:
-        if isinstance(event, ExperimentEvent):
+        if isinstance(event, ExperimentEvent) and event.id not in roster.taken:
             try:
                 roster = roster.after(event)
             except ChangeError as problem:
                 _log.warning("the experiment event %s is passed over: %s", event.id, problem)
+            roster = replace(roster, taken=roster.taken | {event.id})
     return roster
 
 
-def _weighted(standing: Standing, weights: object) -> Standing:
-    own = standing.experiment
+def _weighted(standing: Standing, event: ExperimentEvent) -> Standing:
+    own, weights = standing.experiment, event.told.get("weights")
     if not isinstance(weights, Mapping) or not set(weights) <= set(own.arms):
         raise ChangeError(f"found the weights {weights!r}, expected arm -> weight, of the arms {', '.join(own.arms)}")
     try:
@@ -161,7 +169,12 @@ def _weighted(standing: Standing, weights: object) -> Standing:
     if standing.status == "stopped":
         raise ChangeError(f"the experiment {own.name!r} was stopped")
     live = {name: 0.0 if name in standing.stopped_arms else arm.weight for name, arm in arms.items()}
-    return replace(standing, experiment=changed, spans=moved(standing.spans, live) if standing.spans else {})
+    if not standing.spans:
+        return replace(standing, experiment=changed)
+    spans = moved(standing.spans, live)
+    return replace(
+        standing, experiment=changed, spans=spans, phases=(*standing.phases, (event.timestamp, _shares(spans)))
+    )
 
 
 def _arm_stopped(standing: Standing, event: ExperimentEvent) -> Standing:
@@ -172,7 +185,14 @@ def _arm_stopped(standing: Standing, event: ExperimentEvent) -> Standing:
     if arm in standing.stopped_arms:
         raise ChangeError(f"the arm {arm!r} was stopped already")
     stopped = {**standing.stopped_arms, arm: str(event.told.get("reason", ""))}
-    return replace(standing, spans=without(standing.spans, arm), stopped_arms=stopped)
+    spans = without(standing.spans, arm)
+    return replace(
+        standing, spans=spans, stopped_arms=stopped, phases=(*standing.phases, (event.timestamp, _shares(spans)))
+    )
+
+
+def _shares(spans: Spans) -> dict[str, float]:
+    return {arm: sum(map(len, own)) / SLOTS for arm, own in spans.items()}
 
 
 def _free(taken: list[Span], wanted: int) -> tuple[Span, ...] | None:

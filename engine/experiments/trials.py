@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.asked import Asked
@@ -110,4 +110,6 @@ def serving(name: str, arm: Arm, live: Live, asked: Asked) -> Serving:
     if arm.diversity is not None and not asked.diversity:
         asked = replace(asked, diversity=arm.diversity)
     explore = None if asked.diversity else arm.explore
+    if explore is not None:
+        told["explore"] = asdict(explore)
     return Serving(name, live, pipeline, asked, explore, tuple(told.items()))

@@ -55,6 +55,8 @@ class Collected:
     """Units that were kept away, and after them all that were in the experiment; None: nobody is kept away."""
     shown: Shown
     units: Ids
+    first_seen: NDArray[np.float64]
+    """(U,) unix seconds of each unit's first ranking."""
     moved: int
     """Units that were seen in more than one arm, as after a change of weights: they count for the first."""
     last: float
@@ -157,8 +159,10 @@ class _Tap:
         team = self._team_codes(shown.offsets)
         credit = self._credit(shown.offsets, clicked, team)
         kept = Shown(unit, variant, shown.at, shown.offsets, clicked, team, credit)
+        first_seen = np.full(len(self._units), np.inf)
+        np.minimum.at(first_seen, unit[unit >= 0], shown.at[unit >= 0])
         last = float(shown.at[unit >= 0].max()) if (unit >= 0).any() else float("nan")
-        return Collected(outcomes, kept_away, kept, self._units, moved, last)
+        return Collected(outcomes, kept_away, kept, self._units, first_seen, moved, last)
 
     def _before(self, log: Log, columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
         """(U,) each column of what people did before the start; nothing where units are no people."""

@@ -170,7 +170,7 @@ def _resampled(values: Floats, generator: np.random.Generator, resamples: int) -
     if n:
         step = max(1, _CELLS // n)
         for start in range(0, resamples, step):
-            drawn = generator.integers(n, size=(min(step, resamples - start), n))
+            drawn = generator.integers(n, size=(min(step, resamples - start), n), dtype=np.int32)
             sums[:, start : start + step] = values[0][drawn].sum(axis=1), values[1][drawn].sum(axis=1)
     return over(sums[0], sums[1])
 

@@ -20,8 +20,8 @@ _SAID = {"ship": "Ship {arm}", "keep": "Keep {first}", "go on": "Go on", "stop":
 Body = Mapping[str, Any]
 
 
-def page(body: Body, title: str = "Experiment") -> str:
-    """From what `readout.body` gave; nothing is loaded from elsewhere."""
+def page(body: Body, title: str = "Experiment", more: str = "") -> str:
+    """From what `readout.body` gave; nothing is loaded from elsewhere. more: HTML that comes at the end."""
     verdict = body["verdict"]
     word = _SAID[verdict["word"]].format(arm=verdict["arm"], first=body["arms"][0])
     look = verdict["word"].replace(" ", "-")
@@ -37,10 +37,16 @@ def page(body: Body, title: str = "Experiment") -> str:
         _segments(body),
         _size(body),
         _ratio(body["sample_ratio"]),
+        more,
     ]
+    return framed(title, "".join(parts))
+
+
+def framed(title: str, inside: str) -> str:
+    """A whole page around HTML, with the style of readouts."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     style = f"<style>{_STYLE}\n{_WORDS}</style>"
-    return f"<!doctype html><html lang=en><head>{head}{style}</head><body>{''.join(parts)}</body></html>\n"
+    return f"<!doctype html><html lang=en><head>{head}{style}</head><body>{inside}</body></html>\n"
 
 
 def _metrics(body: Body) -> str:

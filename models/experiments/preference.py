@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Preference:
-    """One arm against the first, over rankings in which either was clicked, at L looks. NaN: nothing may be said yet."""
+    """One arm against the first, over rankings in which either was clicked, at L looks. NaN: too few units yet."""
 
     arm: str
     first: str
@@ -120,12 +119,3 @@ def said(one: Preference) -> str:
     span = f"preference {one.preference[-1]:+.3f} [{low:+.3f}, {high:+.3f}]"
     word = "is preferred to" if low > 0 else "is surely worse than" if high < 0 else "is not told from"
     return f"{one.arm} {word} {one.first}: {span}, {counts}"
-
-
-def body(one: Preference) -> dict[str, Any]:
-    """JSON-ready; NaN becomes None."""
-    columns = ("day", "wins", "losses", "ties", "rankings", "preference", "low", "high", "p", "fixed_p")
-    made: dict[str, Any] = {"arm": one.arm, "first": one.first, "said": said(one)}
-    for name in columns:
-        made[name] = [None if value != value else value for value in getattr(one, name).tolist()]
-    return made

@@ -105,19 +105,20 @@ def read(outcomes: Outcomes, plan: Plan) -> Readout:
 
 def body(readout: Readout) -> dict[str, Any]:
     """JSON-ready: columns as lists, NaN and infinity as None, and the verdict's sentence."""
-    made: dict[str, Any] = _plain(readout)
+    made: dict[str, Any] = as_plain(readout)
     made["verdict"]["sentence"] = readout.verdict.sentence
     made["sample_ratio"]["alarm"] = readout.sample_ratio.alarm
     return made
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """JSON-ready: dataclasses as objects, columns as lists, NaN and infinity as None."""
     if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {one.name: as_plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): as_plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [as_plain(one) for one in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return as_plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

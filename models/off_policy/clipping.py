@@ -44,10 +44,11 @@ def clip(
 
     weights, residual: (N,), or (N, M) for a sum over M; residual is what the weights multiply: the reward, or what it
     is above a mean. cluster: (N,). rule: a threshold, or by which one is chosen among the unclipped weights and eight
-    quantiles of them, without those that cut away more than the share `most_lost` of all weight.
+    quantiles of them, without those that cut away more than the share `most_lost` of the weight (of any
+    of M).
 
-    `mse`: the least squared bias plus variance, the former as the log shows it and with its own error added (after
-    Wang, Agarwal & Dudik 2017, who bound it by the largest reward, which for clicks never lets anything be clipped).
+    `mse`: the least squared bias, as the log shows it, plus variance (after Wang, Agarwal & Dudik 2017, who bound the
+    bias by the largest reward, which for clicks never lets anything be clipped).
     `slope`: the lowest threshold whose estimate agrees with all above it within their intervals (Su, Srinath &
     Krishnamurthy 2020).
     """
@@ -57,12 +58,11 @@ def clip(
         thresholds = np.unique(np.quantile(weights, _QUANTILES))
         thresholds = np.append(thresholds[(thresholds > 0) & (thresholds < weights.max())], np.inf)[::-1]
         cut = [np.minimum(weights, threshold) for threshold in thresholds]
-        cut = [each for each in cut if each.sum() >= (1 - most_lost) * weights.sum()]
+        cut = [each for each in cut if np.all(each.sum(axis=0) >= (1 - most_lost) * weights.sum(axis=0))]
         gains = [_by_row(each * residual) for each in cut]
         values = np.array([float(each.mean()) for each in gains])
         errors = np.array([mean_error(each, cluster) for each in gains])
-        moved = np.array([mean_error(each - gains[0], cluster) for each in gains])
-        best, why = _RULES[rule](values, errors, moved)
+        best, why = _RULES[rule](values, errors)
         threshold = float(thresholds[best])
         reason = f"{why}, of {len(cut)} thresholds from {thresholds[len(cut) - 1]:.4g} to none"
     elif not rule > 0:
@@ -80,13 +80,13 @@ def _by_row(values: Floats) -> Floats:
     return values if values.ndim == 1 else values.sum(axis=1)
 
 
-def _mse(values: Floats, errors: Floats, moved: Floats) -> tuple[int, str]:
-    error = (values - values[0]) ** 2 + moved**2 + errors**2
+def _mse(values: Floats, errors: Floats) -> tuple[int, str]:
+    error = (values - values[0]) ** 2 + errors**2
     best = int(np.argmin(error))
     return best, f"mse: least squared bias plus variance, {error[best]:.3g} against {error[0]:.3g} unclipped"
 
 
-def _slope(values: Floats, errors: Floats, moved: Floats) -> tuple[int, str]:
+def _slope(values: Floats, errors: Floats) -> tuple[int, str]:
     widths = 1.96 * errors
     best = 0
     for i in range(1, len(values)):
@@ -96,6 +96,5 @@ def _slope(values: Floats, errors: Floats, moved: Floats) -> tuple[int, str]:
     return best, "slope: the lowest whose estimate agrees with all above it"
 
 
-_RULES: dict[str, Callable[[Floats, Floats, Floats], tuple[int, str]]] = {"mse": _mse, "slope": _slope}
-"""Rule -> which of the thresholds, highest first, and why; from their (T,) values, standard errors, and the
-standard errors of their differences from the first."""
+_RULES: dict[str, Callable[[Floats, Floats], tuple[int, str]]] = {"mse": _mse, "slope": _slope}
+"""Rule -> which of the thresholds, highest first, and why; from their (T,) values and standard errors."""

@@ -101,7 +101,7 @@ def plackett_luce(scores: Floats, slates: NDArray[np.int32], temperature: float)
     scores: (R, A), -inf for what can't be shown. slates: (R, K) items, -1 after the last; 1 where there is none.
     temperature 0: the best of what is left is shown, and exact ties share it. Source: Plackett 1975; Luce 1959.
     """
-    left = _scaled(scores, temperature)
+    left = _checked(scores, temperature)
     out = np.ones(slates.shape)
     rows = np.arange(len(slates))
     for k in range(slates.shape[1]):
@@ -117,7 +117,7 @@ def plackett_luce_conditionals(scores: Floats, slates: NDArray[np.int32], temper
 
     Rows without an item are 0. A million numbers take 8 MB.
     """
-    left = _scaled(scores, temperature)
+    left = _checked(scores, temperature)
     out = np.zeros((*slates.shape, scores.shape[1]))
     rows = np.arange(len(slates))
     for k in range(slates.shape[1]):
@@ -139,7 +139,7 @@ def plackett_luce_marginals(
     if not temperature > 0:
         raise ValueError(f"the temperature is {temperature}; expected above 0, or read the marginals off the ranking")
     generator = np.random.default_rng(seed)
-    scaled = _scaled(scores, temperature)
+    scaled = _below_best(_checked(scores, temperature), temperature)
     hits = np.zeros(slates.shape)
     places = slates.shape[1]
     for _ in range(draws):
@@ -148,25 +148,28 @@ def plackett_luce_marginals(
     return np.where(slates >= 0, hits / draws, 1.0)
 
 
-def _scaled(scores: Floats, temperature: float) -> Floats:
+def _checked(scores: Floats, temperature: float) -> Floats:
+    """A copy."""
     if not temperature >= 0:
         raise ValueError(f"the temperature is {temperature}; expected 0 or more")
     if np.isnan(scores).any() or np.any(scores == np.inf):
         raise ValueError("scores hold NaN or inf; expected numbers, or -inf for what can't be shown")
-    # The best of each row becomes 0 before it is divided, so that a small temperature can't make inf of it.
-    best = scores.max(axis=1, keepdims=True)
-    shifted: Floats = scores - np.where(np.isfinite(best), best, 0.0)
-    with np.errstate(over="ignore"):  # far below the best is as good as never
-        return shifted / temperature if temperature else shifted
+    return scores.astype(np.float64)
 
 
 def _log_softmax(left: Floats, temperature: float) -> Floats:
+    shifted = _below_best(left, temperature)
+    log: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log
+
+
+def _below_best(left: Floats, temperature: float) -> Floats:
+    """(R, A) how far each is below the best of its row, over the temperature: at 0, all below are infinitely far."""
     best = left.max(axis=1, keepdims=True)
     if not np.isfinite(best).all():
         raise ValueError("a slate is longer than there are items with a score above -inf")
     if not temperature:
-        ties = left == best
-        return np.where(ties, -np.log(ties.sum(axis=1, keepdims=True)), -np.inf)
-    shifted = left - best
-    log: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return log
+        return np.where(left == best, 0.0, -np.inf)
+    with np.errstate(over="ignore"):  # far below the best is as good as never
+        below: Floats = (left - best) / temperature
+    return below

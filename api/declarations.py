@@ -1,0 +1,50 @@
+"""An experiment as it is declared from outside: a TOML file, or an object of the HTTP API."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from api.schemas import explained
+from engine.events import parse_timestamp
+from engine.experiments.declared import Experiment
+
+
+def load(path: Path) -> Experiment:
+    """The experiment in a TOML file. Raises ValueError that names the key."""
+    try:
+        body = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{path} is not TOML: {problem}") from None
+    return declared(body, str(path))
+
+
+def declared(body: Mapping[str, Any], where: str) -> Experiment:
+    """The experiment in a decoded object. Raises ValueError that names the key."""
+    told = dict(body)
+    for name in ("start", "end"):
+        if told.get(name) is not None:
+            value = told[name]
+            told[name] = parse_timestamp(value.isoformat() if hasattr(value, "isoformat") else value, name)
+    try:
+        made = TypeAdapter(Experiment).validate_json(json.dumps(told, default=str), strict=True)
+    except ValidationError as problem:
+        raise ValueError("{}: {}: {}".format(where, *explained(problem))) from None
+    _refuse_unknown(told, made.body(), where, "")
+    return made
+
+
+def _refuse_unknown(told: Any, made: Any, where: str, prefix: str) -> None:
+    if isinstance(told, list):
+        for place, (one, other) in enumerate(zip(told, made, strict=False)):
+            _refuse_unknown(one, other, where, f"{prefix[:-1]}[{place}].")
+    elif isinstance(told, dict) and isinstance(made, dict):
+        for key, value in told.items():
+            if key not in made:
+                raise ValueError(f"{where}: unknown key {prefix}{key}; the keys there are {', '.join(made)}")
+            _refuse_unknown(value, made[key], where, f"{prefix}{key}.")
