@@ -236,16 +236,19 @@ def test_clipping_by_hand():
 
 @pytest.mark.parametrize("rule", ["mse", "slope"])
 def test_the_threshold_is_chosen_on_record(rule):
-    generator = np.random.default_rng(5)
-    weights = np.where(generator.random(2000) < 0.005, 40.0, 0.8)
-    reward = (generator.random(2000) < 0.1).astype(float)
-    kept, record = clip(weights, reward - 0.1, rule)  # heavy weights that say nothing of the reward
-    assert kept.max() < 40
-    assert record.clipped == np.sum(weights == 40)
-    assert record.reason.startswith(rule)
-    untouched, record = clip(weights, reward - 0.1, rule, most_lost=0.0)
-    np.testing.assert_array_equal(untouched, weights)
-    assert (record.threshold, record.clipped, record.lost, record.bias) == (np.inf, 0, 0, 0)
+    heavy = np.arange(2000) % 200 == 0  # ten rows
+    weights, reward = np.where(heavy, 40.0, 0.8), (np.arange(2000) % 10 == 3).astype(float)
+    reward[0] = 1.0  # one of ten, as of the rest
+    kept, record = clip(weights, reward - 0.1, rule)  # what is heavy earns no other than the rest
+    np.testing.assert_allclose(kept, 0.8)
+    assert record.clipped == 10
+    assert record.reason.startswith(f"{rule}: ")
+    unclipped = (np.inf, 0, 0, 0)
+    for residual, most_lost in ((reward - 0.1, 0.1), (np.where(heavy, 0.9, reward - 0.1), 1.0)):
+        kept, record = clip(weights, residual, rule, most_lost=most_lost)  # too much would be lost; the heavy earn more
+        if rule == "mse" or most_lost < 1:
+            assert (record.threshold, record.clipped, record.lost, record.bias) == unclipped
+            np.testing.assert_array_equal(kept, weights)
 
 
 def test_a_clipped_estimate_reaches_back_to_where_it_came_from():

@@ -14,6 +14,7 @@ from api.cli.finetune import distill, finetune
 from api.cli.journal import forget, retain, snapshot
 from api.cli.keys import keys
 from api.cli.load import import_events
+from api.cli.off_policy import ope
 from api.cli.retrain import retrain
 from api.cli.screen import command_errors
 from api.cli.training import index, train
@@ -51,7 +52,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles,
-    experiment, keys, snapshot, retain, forget,
+    experiment, ope, keys, snapshot, retain, forget,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

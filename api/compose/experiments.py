@@ -166,8 +166,7 @@ def weights(standing: Standing, kept: Collected) -> tuple[float, ...]:
     """The share of units that each arm was to have, by when the units came and what the weights were then."""
     arms = list(standing.experiment.arms)
     moments = np.array([moment / 1000 for moment, _ in standing.phases])
-    came = kept.first_seen[kept.outcomes.arm_of >= 0] if len(kept.first_seen) else kept.first_seen
-    phase = np.clip(np.searchsorted(moments, came, side="right") - 1, 0, len(moments) - 1)
+    phase = np.clip(np.searchsorted(moments, kept.first_seen, side="right") - 1, 0, len(moments) - 1)
     counts = np.bincount(phase, minlength=len(moments))
     total = np.zeros(len(arms))
     for place, (_, shares) in enumerate(standing.phases):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from engine.asked import Asked
@@ -47,15 +47,18 @@ class Enrolled:
 NOT_ENROLLED = Enrolled()
 
 
-def enrol(roster: Roster, asked: Asked, ranking_id: str, at: int) -> Enrolled:
-    """What a request at a moment, in epoch milliseconds, is in.
+def enrol(
+    roster: Roster, asked: Asked, ranking_id: str, at: int, ready: Collection[str] | None = None
+) -> Enrolled:  # fmt: skip
+    """What a request at a moment, in epoch milliseconds, is in. ready: bundles that are at hand; None: all are.
 
+    Nobody is in an experiment of which an arm can't make its list: else the others would have too many units.
     Only experiments whose arms could differ on it count: a list that would be the same in all arms says nothing of
     them, and dilutes what others say.
     """
     enrolled = NOT_ENROLLED
     for standing in roster.running:
-        if standing.in_force(at):
+        if standing.in_force(at) and _can_serve(standing, ready):
             enrolled = _with(enrolled, standing, asked, ranking_id)
     return enrolled
 
@@ -84,6 +87,13 @@ def _with(enrolled: Enrolled, standing: Standing, asked: Asked, ranking_id: str)
     arm = own.arms[name]
     changed = {what: getattr(arm, what) for what in aspects(own)}
     return replace(enrolled, exposures=(*enrolled.exposures, Exposure(own, name)), arm=replace(enrolled.arm, **changed))
+
+
+def _can_serve(standing: Standing, ready: Collection[str] | None) -> bool:
+    own = standing.experiment
+    if ready is None or own.kind == "shadow":
+        return True
+    return all(own.arms[name].bundle in ready for name in _alive(standing))
 
 
 def _alive(standing: Standing) -> Iterable[str]:

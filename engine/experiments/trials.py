@@ -75,12 +75,10 @@ class Trials:
         return live
 
     def enrol(self, main: Live, asked: Asked, ranking_id: str, at: int) -> Enrolled:
-        """What a request at a moment, in epoch milliseconds, is in; nothing where an arm's bundle is not at hand."""
+        """What a request at a moment, in epoch milliseconds, is in."""
         if not self.roster.running:
             return NOT_ENROLLED
-        enrolled = enrol(self.roster, asked, ranking_id, at)
-        wanted = {enrolled.arm.bundle, *(arm.bundle for _, arm in enrolled.mixed)} - {"", main.pipeline.bundle}
-        return enrolled if wanted <= self._seats.keys() else NOT_ENROLLED
+        return enrol(self.roster, asked, ranking_id, at, {"", main.pipeline.bundle, *self._seats})
 
     def peek(self, bundle: str, main: Live) -> Live:
         """The generation of a bundle as it is, for what does not depend on the state; `main` where there is none."""

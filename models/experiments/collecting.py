@@ -16,10 +16,10 @@ from engine.experiments.interleaving import balanced_credit
 from engine.ids import Ids
 from engine.log import Log, in_order
 from engine.types import NOBODY
+from models.experiments.answers import CLICK, answered
 from models.experiments.outcomes import Metric, Outcomes
 
 DAY_S = 86_400.0
-CLICK = "click"
 BEFORE_DAYS = 28
 """What units did in so many days before the start is what CUPED compares with."""
 _PER = {"unit": None, "ranking": "rankings", "impression": "impressions", "click": "clicks"}
@@ -56,7 +56,7 @@ class Collected:
     shown: Shown
     units: Ids
     first_seen: NDArray[np.float64]
-    """(U,) unix seconds of each unit's first ranking."""
+    """(U,) unix seconds of the first ranking of each of the outcomes' units."""
     moved: int
     """Units that were seen in more than one arm, as after a change of weights: they count for the first."""
     last: float
@@ -146,11 +146,7 @@ class _Tap:
             segments["before"] = np.where(before["rankings"] + before["clicks"] > 0, "returning", "new")
         arm = np.where(arm_of >= 0, place[arm_of], NOBODY).astype(np.int32) if len(arm_of) else arm_of
         unit_of, day_of = keys[:, 1].astype(np.int32), keys[:, 0].astype(np.int32)
-        counted = arm[unit_of] >= 0 if len(unit_of) else np.empty(0, np.bool_)
-        outcomes = Outcomes(
-            tuple(arms), arm, unit_of[counted], day_of[counted],
-            {name: column[counted] for name, column in summed.items()}, before, segments,
-        )  # fmt: skip
+        outcomes = _of_arms(Outcomes(tuple(arms), arm, unit_of, day_of, summed, before, segments))
         kept_away = None
         if self._experiment.holdout:
             code = self._variants.row(HOLDOUT)
@@ -161,6 +157,7 @@ class _Tap:
         kept = Shown(unit, variant, shown.at, shown.offsets, clicked, team, credit)
         first_seen = np.full(len(self._units), np.inf)
         np.minimum.at(first_seen, unit[unit >= 0], shown.at[unit >= 0])
+        first_seen = first_seen[arm >= 0]
         last = float(shown.at[unit >= 0].max()) if (unit >= 0).any() else float("nan")
         return Collected(outcomes, kept_away, kept, self._units, first_seen, moved, last)
 
@@ -203,6 +200,19 @@ class _Tap:
         return credit
 
 
+def _of_arms(outcomes: Outcomes) -> Outcomes:
+    """Without units that are in none of the arms."""
+    kept = outcomes.arm_of >= 0
+    number = np.cumsum(kept) - 1
+    rows = kept[outcomes.unit]
+    return Outcomes(
+        outcomes.arms, outcomes.arm_of[kept], number[outcomes.unit[rows]].astype(np.int32), outcomes.day[rows],
+        {name: column[rows] for name, column in outcomes.columns.items()},
+        {name: column[kept] for name, column in outcomes.before.items()},
+        {name: column[kept] for name, column in outcomes.segments.items()},
+    )  # fmt: skip
+
+
 def _first_arms(unit: NDArray[np.int32], variant: NDArray[np.int32], units: int) -> tuple[NDArray[np.int32], int]:
     """(U,) the variant each unit was first seen in, and how many were seen in another one later."""
     arm_of = np.full(units, NOBODY, np.int32)
@@ -217,18 +227,11 @@ def _columns(log: Log, experiment: Experiment) -> tuple[dict[str, NDArray[np.flo
     shown, touched = log.rankings, log.interactions
     count, sizes = len(shown), np.diff(shown.offsets)
     ranking = np.repeat(np.arange(count), sizes)
-    width = np.int64(len(shown.rows) + 1)
-    keys = ranking * width + shown.rows
-    order = np.argsort(keys, kind="stable")
-    wanted = touched.ranking * width + touched.item
-    found = np.searchsorted(keys[order], wanted)
-    inside = (touched.ranking >= 0) & (touched.item >= 0) & (found < len(keys))
-    place = np.where(inside, order[np.minimum(found, max(len(keys) - 1, 0))] if len(keys) else 0, NOBODY)
-    answers = inside & (keys[place] == wanted) if len(keys) else inside
+    place, answers = answered(log)
     click = answers & (touched.type == log.types.row(CLICK))
-    clicked = np.zeros(len(keys), np.bool_)
+    clicked = np.zeros(len(shown.rows), np.bool_)
     clicked[place[click]] = True
-    position = np.arange(len(keys)) - np.repeat(shown.offsets[:-1], sizes) + 1
+    position = np.arange(len(shown.rows)) - np.repeat(shown.offsets[:-1], sizes) + 1
     first = np.full(count, np.inf)
     np.minimum.at(first, ranking[clicked], position[clicked])
     dwell = np.where(np.isnan(touched.dwell), 0.0, touched.dwell)

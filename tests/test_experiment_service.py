@@ -1,0 +1,321 @@
+"""Experiments at work: two bundles behind one recommender, the log of what was shown, the readout, and a promotion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toyworld
+from conftest import feedrank
+from flask.testing import FlaskClient
+
+from api import compose, config, declarations
+from api.compose.arms import Arms
+from api.compose.experiments import Desk
+from api.compose.refresh import Refresher
+from api.compose.replay import ReplayError, replay
+from api.compose.signals import TextModels
+from api.home import Home
+from api.http.app import create_app
+from api.http.service import Service
+from api.upkeep import upkeep
+from engine.asked import Asked
+from engine.diversity import Diversity
+from engine.events import InteractionEvent, ItemEvent, RankingEvent
+from engine.experiments.roster import ChangeError
+from engine.experiments.shadows import Shadows
+from engine.experiments.trials import Trials
+from engine.recommender import Recommender
+from models import bundle, registry
+
+NOW = toyworld.END / 1000 + 1_000
+DAY = 86_400.0
+AB: dict[str, Any] = {
+    "name": "ab", "minimum_days": 1, "minimum_units": 10, "planned_units": 120,
+    "arms": {"usual": {}, "other": {"bundle": "other"}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def two_bundles(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose bundle `toy` serves, beside a lesser one, `other`."""
+    home = tmp_path_factory.mktemp("two") / "home"
+    shutil.copytree(touched_home, home, symlinks=True)
+    (home / "less.toml").write_text(toyworld.CONFIG.replace("rounds = 30", "rounds = 2"))
+    feedrank(home, "--config", home / "less.toml", "train", "--name", "other")
+    feedrank(home, "bundles", "promote", "toy")
+    return home
+
+
+class Place:
+    """A home of one's own with what serves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = Home(folder)
+        self.config = config.load(self.home.config)
+        self.journal = self.home.journal()
+        self.desk = Desk(self.home, self.journal)
+        self.at = NOW
+
+    def begin(self, body: dict[str, Any]) -> None:
+        """Declare and start an experiment."""
+        self.desk.create(declarations.declared(body, "test"), self.at)
+        self.desk.start(body["name"], self.at)
+
+    def serve(self) -> Recommender:
+        """A recommender that has its arms' bundles at hand."""
+        recommender = compose.recommender(self.home, self.config)
+        recommender.trials = Trials(self.desk.roster)
+        self.arms = Arms(self.home, self.config, self.journal, recommender, lambda: self.at)
+        self.arms.look()
+        return recommender
+
+    def client(self, recommender: Recommender) -> FlaskClient:
+        behind = upkeep(self.home, self.config, self.journal, lambda: 0)
+        return create_app(Service(recommender, lambda: self.at, upkeep=behind)).test_client()
+
+
+@pytest.fixture
+def place(two_bundles: Path, tmp_path: Path) -> Place:
+    return Place(Path(shutil.copytree(two_bundles, tmp_path / "home", symlinks=True)))
+
+
+def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingEvent:
+    return recommender.recommend(name, at, Asked(user, **asked))
+
+
+def days(place: Place, recommender: Recommender, click: Callable[[RankingEvent, str], float], people: int = 60) -> None:
+    """Three days on which everybody gets a feed of five and clicks with a probability of their own."""
+    dice = np.random.default_rng(3)
+    for day in range(3):
+        for person in range(people):
+            at = place.at + day * DAY + person
+            event = shown(recommender, f"r{day}-{person}", at, f"n{person}", n=5)
+            clicks = [
+                InteractionEvent(f"c-{event.id}-{item}", round(at * 1000) + 1, item, "click", event.id, event.user)
+                for item in event.items
+                if dice.random() < click(event, item)
+            ]
+            recommender.record(clicks, at + 1)
+
+
+def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) -> None:
+    place.begin(AB)
+    recommender = place.serve()
+    assert recommender.trials.seated == ["other"]
+    days(place, recommender, lambda event, _: 0.2 if event.extra["variant"] == "usual" else 0.6, people=140)
+    events = [event for event in place.journal.events("ranking") if isinstance(event, RankingEvent)]
+    made_by = {(event.extra["variant"], event.extra["bundle"]) for event in events}
+    assert made_by == {("usual", "toy"), ("other", "other")}
+    arm_of = {event.user: event.extra["variant"] for event in events}
+    assert all(event.extra["variant"] == arm_of[event.user] for event in events), "a person stays in an arm"
+    said = feedrank(
+        place.home.folder, "experiment", "readout", "ab", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html"
+    )
+    assert "ship other" in said
+    told = json.loads((tmp_path / "r.json").read_text())["readout"]
+    counts = {arm: sum(one == arm for one in arm_of.values()) for arm in ("usual", "other")}
+    assert dict(zip(told["arms"], told["units"], strict=True)) == counts
+    lift = next(one for one in told["lifts"] if one["metric"] == "ctr")
+    clicks = {"usual": 0, "other": 0}
+    for event in place.journal.events("interaction"):
+        assert isinstance(event, InteractionEvent)
+        if event.type == "click":
+            clicks[arm_of[event.user]] += 1
+    assert lift["control"] == pytest.approx(clicks["usual"] / (counts["usual"] * 15))
+    assert lift["value"] == pytest.approx(clicks["other"] / (counts["other"] * 15))
+    assert "Ship other" in (tmp_path / "r.html").read_text()
+    assert "http" not in (tmp_path / "r.html").read_text().replace("http://www.w3.org", "")
+    assert "current bundle: other" in feedrank(place.home.folder, "experiment", "readout", "ab", "--promote")
+    assert registry.current(place.home.bundles) == "other"
+    assert "stopped" in feedrank(place.home.folder, "experiment", "list")
+    recommender.catch_up(place.at + 4 * DAY)
+    assert "variant" not in shown(recommender, "after", place.at + 4 * DAY, "n1").extra
+
+
+def test_every_process_puts_a_person_in_the_same_arm(place: Place) -> None:
+    place.begin(AB)
+    one, two = place.serve(), place.serve()
+    for person in range(20):
+        first = shown(one, f"one {person}", place.at, f"n{person}")
+        second = shown(two, f"two {person}", place.at, f"n{person}")
+        assert first.extra["variant"] == second.extra["variant"]
+
+
+def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:
+    place.begin(AB)
+    recommender = place.serve()
+    found = ((f"n{n}", shown(recommender, f"w{n}", place.at, f"n{n}")) for n in range(50))
+    user = next(user for user, event in found if event.extra["variant"] == "other")
+    first = shown(recommender, "first", place.at + 1, user, n=60)
+    click = InteractionEvent("click", round(place.at * 1000) + 2000, first.items[0], "click", "first", user)
+    recommender.record([click], place.at + 2)
+    second = shown(recommender, "second", place.at + 3, user, n=60)
+    assert second.extra["bundle"] == "other"
+    assert first.items[0] not in second.items, "what was touched does not come back"
+    new = ItemEvent("new", round(place.at * 1000) + 4000, "space-new", {"title": "the orbit book", "category": "space"})
+    recommender.record([new], place.at + 4)
+    place.arms.take_items()
+    assert "space-new" in shown(recommender, "third", place.at + 5, user, n=100).items
+
+
+def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place) -> None:
+    place.begin({**AB, "name": "mix", "kind": "interleave", "planned_units": 60})
+    recommender = place.serve()
+
+    def click(event: RankingEvent, item: str) -> float:
+        return 0.7 if event.extra["team"][event.items.index(item)] == "other" else 0.1
+
+    days(place, recommender, click)
+    event = place.journal.find("r0-0")
+    assert isinstance(event, RankingEvent)
+    assert set(event.extra["team"]) == {"usual", "other"}
+    assert (event.extra["experiment"], event.extra["variant"]) == ("mix", "interleaved")
+    found = place.desk.found("mix")
+    (preference,) = found.preferences
+    assert preference.low[-1] > 0
+    assert int(preference.rankings[-1]) == 180
+    assert "other is preferred to usual" in feedrank(place.home.folder, "experiment", "readout", "mix")
+    with pytest.raises(ReplayError, match="lists of several arms"):
+        replay(place.home, place.config, place.journal, event)
+
+
+def test_balanced_interleaving_keeps_places(place: Place) -> None:
+    place.begin({**AB, "name": "mix", "kind": "interleave", "interleaving": "balanced", "planned_units": 60})
+    recommender = place.serve()
+    event = shown(recommender, "r", place.at, "n1", n=6)
+    places = event.extra["served"]["places"]
+    assert [len(one) for one in places] == [6, 6]
+    assert all(min(one[place] for one in places if one[place] >= 0) <= place for place in range(6))
+    assert shown(recommender, "r", place.at, "n1", n=6) == event, "the same id gives what was shown"
+
+
+def test_a_shadow_looks_on(place: Place) -> None:
+    place.begin({**AB, "name": "shade", "kind": "shadow"})
+    recommender = place.serve()
+    ticks = iter(range(10_000))
+    recommender.shadows = Shadows(
+        recommender.look_on, recommender.record, lambda: next(ticks) / 1000, lambda: f"report {next(ticks)}", size=1_000
+    )
+    for n in range(30):
+        event = shown(recommender, f"r{n}", place.at + n, f"n{n}", n=5)
+        assert event.extra["bundle"] == "toy"
+        assert "variant" not in event.extra
+        if n == 10:
+            recommender.recommend("given", place.at + n, Asked(f"n{n}", items=("space-1", "music-2", "ocean-3")))
+    assert recommender.shadows.wait(30)
+    recommender.shadows.stop(place.at + 40)
+    (one,) = place.desk.found("shade").shadows
+    assert (one.feeds, one.failed, one.dropped) == (31, 0, 0)
+    assert 0 < one.overlap <= 1
+    assert one.p50_ms <= 2
+    assert "of 31 feeds" in feedrank(place.home.folder, "experiment", "readout", "shade")
+
+
+def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None:
+    arms = {"only": {"explore": {"kind": "plackett-luce", "temperature": 0.5}, "candidates": 20}}
+    place.begin({**AB, "name": "explore", "arms": arms})
+    recommender = place.serve()
+    events = [shown(recommender, f"r{n}", place.at + n, toyworld.user(n % 7), n=5) for n in range(20)]
+    assert any(event.extra["scores"] != sorted(event.extra["scores"], reverse=True) for event in events)
+    for event in events[::5]:
+        assert all(0 < share <= 1 for share in event.extra["propensities"])
+        assert event.extra["served"]["recall"]["found"] <= 20
+        again, difference = replay(place.home, place.config, place.journal, event)
+        assert difference is None
+        assert again.extra["propensities"] == event.extra["propensities"]
+    mixed = recommender.recommend("mixed", place.at + 50, Asked("n1", diversity=Diversity(weight=0.5)))
+    assert "propensities" not in mixed.extra, "a list that is mixed afterwards is not drawn by these"
+
+
+def test_a_broken_guardrail_stops_its_arm(place: Place) -> None:
+    place.begin({**AB, "guardrails": [{"metric": "ctr", "worst": 0.1}], "stop_on_breach": True})
+    recommender = place.serve()
+    days(place, recommender, lambda event, _: 0.6 if event.extra["variant"] == "usual" else 0.05, people=140)
+    assert "ab: stopped the arm other" in feedrank(place.home.folder, "experiment", "watch", "--once")
+    recommender.catch_up(place.at + 4 * DAY)
+    left = {shown(recommender, f"z{n}", place.at + 4 * DAY, f"n{n}").extra.get("variant") for n in range(30)}
+    assert left == {"usual", None}
+    assert "breaks the guardrail ctr" in feedrank(place.home.folder, "experiment", "readout", "ab")
+
+
+def test_units_that_move_count_for_their_first_arm(place: Place) -> None:
+    place.begin({**AB, "holdout": 0.1})
+    recommender = place.serve()
+    days(place, recommender, lambda *_: 0.3)
+    feedrank(place.home.folder, "experiment", "weigh", "ab", "other=9")
+    for n in range(60):
+        shown(recommender, f"z{n}", place.at + 3 * DAY, f"n{n}")
+    found = place.desk.found("ab")
+    assert found.moved > 10
+    assert found.readout is not None
+    assert not found.readout.sample_ratio.alarm, "nobody new came after the weights changed"
+    assert [one.arm for one in found.holdout] == ["in the experiment"]
+
+
+def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(place: Place) -> None:
+    opened = bundle.load(place.home.current)
+    recommender = compose.recommender(place.home, place.config)
+    refresher = Refresher(
+        place.home, place.config, place.journal, recommender, opened, TextModels(place.home, opened), clock=lambda: NOW
+    )
+    assert refresher.look_for_arms() is False
+    place.begin(AB)
+    assert "variant" not in shown(recommender, "before", NOW, "n1").extra, "its bundle is not at hand yet"
+    recommender.catch_up(NOW)
+    assert refresher.look_for_arms() is True
+    assert "variant" in shown(recommender, "now", NOW, "n1").extra
+    place.desk.change("ab", "stop", {}, NOW)
+    recommender.catch_up(NOW)
+    assert refresher.look_for_arms() is True
+    assert recommender.trials.seated == []
+
+
+def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(place: Place) -> None:
+    place.begin(AB)
+    ranker = next(path for path in (place.home.bundles / "other").iterdir() if path.suffix == ".txt")
+    ranker.write_text("no ranker")
+    recommender = place.serve()
+    event = shown(recommender, "r", NOW, "n1")
+    assert event.extra["bundle"] == "toy"
+    assert "variant" not in event.extra
+
+
+def test_over_http(place: Place) -> None:
+    client = place.client(place.serve())
+    assert client.get("/v1/experiments").json == {"experiments": []}
+    for body, status, said in (
+        ({**AB, "arms": {"usual": {}, "other": {"bundle": "none"}}}, 409, "none"),
+        ({**AB, "primary": "fame"}, 409, "found the metric 'fame'"),
+        ({**AB, "arms": {"usual": {}, "other": {"colour": "red"}}}, 400, "unknown key arms.other.colour"),
+    ):
+        answer = client.post("/v1/experiments", json=body)
+        assert (answer.status_code, said in answer.json["detail"]) == (status, True), answer.text
+    assert client.post("/v1/experiments", json=AB).json["status"] == "created"
+    assert client.get("/v1/experiments/ab/readout").status_code == 409
+    assert client.post("/v1/experiments/ab/start").json["declared"]["arms"]["usual"]["bundle"] == "toy"
+    assert client.post("/v1/experiments/ab/start").status_code == 409
+    assert client.post("/v1/experiments/ab/weights", json={"weights": {"other": 3}}).status_code == 200
+    assert client.get("/v1/experiments/ab/readout").json["readout"]["verdict"]["word"] == "go on"
+    assert client.get("/v1/experiments/nobody").status_code == 404
+    stopped = client.post("/v1/experiments/ab/stop", json={"reason": "enough"}).json
+    assert (stopped["status"], stopped["reason"]) == ("stopped", "enough")
+
+
+def test_a_wrong_declaration_says_what_is_wrong(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('name = "x"\n[arms.a]\n[arms.b]\nwieght = 1\n')
+    assert "unknown key arms.b.wieght; the keys there are weight, bundle" in feedrank(
+        place.home.folder, "experiment", "create", path, code=1
+    )
+    path.write_text("name = ")
+    assert "is not TOML" in feedrank(place.home.folder, "experiment", "create", path, code=1)
+    assert "found no experiment 'x'; there are: none" in feedrank(place.home.folder, "experiment", "start", "x", code=1)
+    place.begin(AB)
+    with pytest.raises(ChangeError, match="has no winner"):
+        place.desk.promote_winner(place.desk.found("ab"), NOW)

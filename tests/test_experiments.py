@@ -1,0 +1,371 @@
+"""Experiments in the engine: who is in which arm, how lists are mixed and drawn, how changes add up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from engine.asked import Asked
+from engine.diversity import Diversity
+from engine.events import ExperimentEvent, parse, to_dict
+from engine.experiments.assignment import SLOTS, arm_at, arms_of, first_spans, moved, slot_of, slots_of, without
+from engine.experiments.declared import HOLDOUT, Arm, Experiment, Explore, Targeting
+from engine.experiments.enrolment import INTERLEAVED, NOT_ENROLLED, Enrolled, enrol
+from engine.experiments.exploration import explored
+from engine.experiments.hashing import hash32, hashes32
+from engine.experiments.interleaving import balanced, balanced_credit, team_credit, team_draft
+from engine.experiments.roster import ChangeError, Roster, roster_of
+from engine.experiments.shadows import kendall
+
+TESTS = Path(__file__).parent
+TWO = {"a": Arm(), "b": Arm(bundle="other")}
+
+
+# --- assignment
+
+
+def test_hashes_are_those_that_were_published() -> None:
+    # the vectors that implementations of MurmurHash3 x86 32 are commonly checked by
+    assert (hash32(""), hash32("", 1), hash32("hello"), hash32("hello, world")) == (
+        0, 0x514E28B7, 0x248BFA47, 0x149BBB7F,
+    )  # fmt: skip
+    assert hash32("The quick brown fox jumps over the lazy dog") == 0x2E4FF723
+
+
+@given(st.lists(st.text(max_size=40)), st.integers(0, 2**32 - 1))
+def test_many_are_hashed_as_one(texts: list[str], seed: int) -> None:
+    assert hashes32(texts, seed).tolist() == [hash32(text, seed) for text in texts]
+
+
+def test_slots_are_those_of_the_golden_file() -> None:
+    cases = json.loads((TESTS / "assignment.json").read_text())["cases"]
+    assert [slot_of(one["salt"], one["unit"]) for one in cases] == [one["slot"] for one in cases]
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine: the golden file alone was compared")
+    said = subprocess.run([node, TESTS / "assignment.js"], input=json.dumps({"cases": cases}), capture_output=True,
+                          text=True, check=True).stdout  # fmt: skip
+    assert json.loads(said)["slots"] == [one["slot"] for one in cases]
+
+
+def test_units_are_shared_out_by_weight() -> None:
+    spans = first_spans({"a": 1, "b": 2, "c": 1})
+    arms = arms_of(spans, slots_of("salt", [f"user {n}" for n in range(40_000)]))
+    assert chisquare(np.bincount(arms), [10_000, 20_000, 10_000]).pvalue > 0.001
+    assert [arm_at(spans, slot_of("salt", f"user {n}")) for n in range(20)] == [["a", "b", "c"][n] for n in arms[:20]]
+
+
+weights = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
+
+
+@given(weights, weights, weights)
+def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[int], three: list[int]) -> None:
+    names = ("a", "b", "c")
+    spans = first_spans(dict(zip(names, one, strict=True)))
+    for wanted in (two, three):
+        after = moved(spans, dict(zip(names, wanted, strict=True)))
+        sizes = [sum(map(len, after[name])) for name in names]
+        assert sum(sizes) == SLOTS
+        assert np.allclose(np.array(sizes) / SLOTS, np.array(wanted) / sum(wanted), atol=2e-6)
+        before = [sum(map(len, spans[name])) for name in names]
+        everyone = np.arange(SLOTS)
+        old, new = arms_of(spans, everyone), arms_of(after, everyone)
+        assert (old != new).sum() == sum(max(now - then, 0) for now, then in zip(sizes, before, strict=True))
+        spans = after
+
+
+# --- who is in what
+
+
+def changed(*changes: tuple[str, str, dict[str, object]]) -> Roster:
+    """The roster after changes of (experiment, change, told)."""
+    return roster_of(
+        ExperimentEvent(f"e{place}", 1_000 * place, name, change, told)
+        for place, (name, change, told) in enumerate(changes)
+    )
+
+
+def running(*experiments: Experiment) -> Roster:
+    changes = [change for one in experiments for change in ((one.name, "create", one.body()), (one.name, "start", {}))]
+    roster = changed(*changes)
+    assert all(roster.of(one.name).status == "running" for one in experiments)
+    return roster
+
+
+def variants(roster: Roster, **asked: object) -> list[list[str]]:
+    """Of many people, the variants they are in."""
+    return [
+        [one.variant for one in enrol(roster, Asked(f"u{n}", **asked), f"r{n}", 10**6).exposures]  # type: ignore[arg-type]
+        for n in range(400)
+    ]
+
+
+def test_a_person_stays_in_an_arm() -> None:
+    roster = running(Experiment("x", TWO))
+    first, again = variants(roster), variants(roster)
+    assert first == again
+    assert {tuple(one) for one in first} == {("a",), ("b",)}
+    arms = {one[0]: enrol(roster, Asked(f"u{n}"), "r", 10**6).arm.bundle for n, one in enumerate(first)}
+    assert arms == {"a": "", "b": "other"}
+    assert enrol(roster, Asked(None), "r", 10**6) is NOT_ENROLLED, "somebody unnamed is no unit"
+
+
+def test_experiments_of_a_layer_have_nobody_in_common() -> None:
+    roster = running(Experiment("x", TWO, share=0.5), Experiment("y", TWO, share=0.5))
+    counts = Counter(
+        enrol(roster, Asked(f"u{n}"), "r", 10**6).exposures[0].experiment.name for n in range(400)
+    )  # fmt: skip
+    assert sum(counts.values()) == 400
+    assert min(counts.values()) > 120
+    full = roster.after(ExperimentEvent("c", 0, "z", "create", Experiment("z", TWO, share=0.1).body()))
+    with pytest.raises(ChangeError, match=r"has 0\.0% of its units left.*asks for 10\.0%"):
+        full.after(ExperimentEvent("s", 0, "z", "start"))
+
+
+def test_what_stops_frees_its_share() -> None:
+    roster = running(Experiment("x", TWO))
+    roster = roster_of([ExperimentEvent("stop", 5, "x", "stop", {"reason": "enough"})], roster)
+    assert roster.of("x").reason == "enough"
+    both = roster_of(
+        [ExperimentEvent("c", 6, "y", "create", Experiment("y", TWO).body()), ExperimentEvent("s", 7, "y", "start")],
+        roster,
+    )
+    assert {one[0] for one in variants(both)} == {"a", "b"}
+
+
+def test_layers_are_independent_and_may_not_change_the_same_thing() -> None:
+    mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
+    roster = running(Experiment("ranker", TWO), Experiment("diversity", mixed, layer="list"))
+    pairs = Counter(tuple(one) for one in variants(roster))
+    assert set(pairs) == {("a", "plain"), ("a", "mixed"), ("b", "plain"), ("b", "mixed")}
+    assert min(pairs.values()) > 50
+    own = next(Asked(f"u{n}") for n, one in enumerate(variants(roster)) if one == ["b", "mixed"])
+    arm = enrol(roster, own, "r", 10**6).arm
+    assert (arm.bundle, arm.diversity) == ("other", Diversity(weight=0.3))
+    more = roster.after(ExperimentEvent("c", 0, "other", "create", Experiment("other", TWO, layer="z").body()))
+    with pytest.raises(ChangeError, match="also changes bundle; put 'other' in the same layer"):
+        more.after(ExperimentEvent("s", 0, "other", "start"))
+
+
+def test_only_requests_on_which_arms_could_differ_count() -> None:
+    mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
+    roster = running(Experiment("x", mixed), Experiment("y", {"few": Arm(), "many": Arm(candidates=300)}, layer="l"))
+    assert {len(one) for one in variants(roster)} == {2}
+    assert {len(one) for one in variants(roster, items=("i",))} == {1}, "given items are not recalled"
+    assert {len(one) for one in variants(roster, diversity=Diversity(weight=0.5))} == {1}
+
+
+def test_targeting_and_times() -> None:
+    aimed = Targeting(surfaces=("home",), context={"country": ("ch", "at")}, queries=False)
+    roster = running(Experiment("x", TWO, targeting=aimed, start=500, end=2_000_000))
+    said = {"surface": "home", "context": {"country": "ch"}}
+    assert {len(one) for one in variants(roster, **said)} == {1}
+    for other in ({"surface": "search"}, {"context": {"country": "de"}}, {"query": "moon"}, {"context": {}}):
+        assert {len(one) for one in variants(roster, **{**said, **other})} == {0}
+    person = Asked("u", surface="home", context={"country": "ch"})
+    assert enrol(roster, person, "r", 499) is NOT_ENROLLED
+    assert enrol(roster, person, "r", 2_000_000) is NOT_ENROLLED
+
+
+def test_a_holdout_is_the_same_for_all_of_a_layer() -> None:
+    roster = running(
+        Experiment("x", TWO, holdout=0.2, share=0.5), Experiment("y", TWO, holdout=0.2, share=0.5)
+    )  # fmt: skip
+    found = variants(roster)
+    kept = [one for one in found if HOLDOUT in one]
+    assert 40 < len(kept) < 120
+    assert all(one == [HOLDOUT, HOLDOUT] for one in kept), "whoever is kept away is kept from both"
+
+
+def test_sessions_and_requests_are_units_too() -> None:
+    roster = running(Experiment("x", TWO, unit="request"))
+    found = {enrol(roster, Asked("u"), f"r{n}", 10**6).exposures[0].variant for n in range(50)}
+    assert found == {"a", "b"}
+    roster = running(Experiment("x", TWO, unit="session"))
+    assert enrol(roster, Asked("u"), "r", 10**6) is NOT_ENROLLED
+    assert {enrol(roster, Asked("u", session="s"), f"r{n}", 10**6).exposures[0].variant for n in range(50)} in (
+        {"a"}, {"b"},
+    )  # fmt: skip
+
+
+def test_a_stopped_arm_has_nobody_and_the_others_keep_theirs() -> None:
+    three = {**TWO, "c": Arm(bundle="third")}
+    roster = running(Experiment("x", three))
+    before = variants(roster)
+    roster = roster_of([ExperimentEvent("s", 9, "x", "stop-arm", {"arm": "c", "reason": "harm"})], roster)
+    after = variants(roster)
+    assert all(now == ([] if then == ["c"] else then) for then, now in zip(before, after, strict=True))
+    assert roster.of("x").stopped_arms == {"c": "harm"}
+    with pytest.raises(ChangeError, match="expected one of b, c"):
+        roster.after(ExperimentEvent("t", 9, "x", "stop-arm", {"arm": "a"}))
+    assert without(first_spans({"a": 1, "b": 1}), "b")["b"] == ()
+
+
+def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
+    found = enrol(running(Experiment("x", TWO, kind="interleave")), Asked("u"), "r", 10**6)
+    assert [one.variant for one in found.exposures] == [INTERLEAVED]
+    assert [name for name, _ in found.mixed] == ["a", "b"]
+    found = enrol(running(Experiment("x", TWO, kind="shadow")), Asked("u"), "r", 10**6)
+    assert (found.exposures, found.mixed) == ((), ())
+    assert [(name, arm) for name, arm, _ in found.shadows] == [("x", "b")]
+
+
+# --- the journal's changes
+
+
+def test_a_declaration_survives_the_journal() -> None:
+    own = Experiment(
+        "x", {"a": Arm(0.5), "b": Arm(0.5, "other", 50, 3, Diversity(2, 0.1), Explore("epsilon-greedy"))},
+        targeting=Targeting(("home",), {"country": ("ch",)}, True),
+    )  # fmt: skip
+    event = ExperimentEvent("e", 1, "x", "create", own.body(), 2)
+    assert parse(json.loads(json.dumps(to_dict(event)))) == event
+    assert roster_of([event]).of("x").experiment == own
+
+
+def test_changes_count_once_and_bad_ones_are_passed_over() -> None:
+    own = Experiment("x", TWO)
+    events = [ExperimentEvent("c", 1, "x", "create", own.body()), ExperimentEvent("s", 2, "x", "start"),
+              ExperimentEvent("w", 3, "x", "weights", {"weights": {"b": 3}})]  # fmt: skip
+    bad = [ExperimentEvent("c2", 4, "x", "create", own.body()), ExperimentEvent("s2", 5, "x", "start"),
+           ExperimentEvent("n", 6, "nobody", "stop"), ExperimentEvent("o", 7, "x", "fly"),
+           ExperimentEvent("b", 8, "y", "create", {"arms": {"a": {"color": 1}}}),
+           ExperimentEvent("v", 9, "x", "weights", {"weights": {"z": 1}})]  # fmt: skip
+    roster = roster_of([*events, *bad, *events])
+    assert roster.standings == roster_of(events).standings
+    standing = roster.of("x")
+    assert [shares for _, shares in standing.phases] == [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
+    with pytest.raises(ChangeError, match="found no experiment 'y'; there are: x"):
+        roster.of("y")
+
+
+def test_bundles_are_pinned_where_they_are_what_differs() -> None:
+    roster = changed(("x", "create", Experiment("x", TWO).body()), ("x", "start", {"incumbent": "now"}))
+    assert [arm.bundle for arm in roster.of("x").experiment.arms.values()] == ["now", "other"]
+    assert roster.bundles == ["now", "other"]
+    mixed = Experiment("y", {"a": Arm(), "b": Arm(candidates=50)})
+    roster = changed(("y", "create", mixed.body()), ("y", "start", {"incumbent": "now"}))
+    assert roster.bundles == [], "whatever serves makes both arms"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"name": "a b"}, "expected 1 to 100 characters, none of them a blank or /"),
+        ({"arms": {"a": Arm()}}, "found 1 arms, expected at least 2"),
+        ({"arms": {"a": Arm(0), "b": Arm(0)}}, "found arms without any weight"),
+        ({"arms": {"a": Arm(), HOLDOUT: Arm()}}, "it is that of units kept away"),
+        ({"arms": {**TWO, "c": Arm()}, "kind": "interleave", "interleaving": "balanced"}, "takes 2 arms, found 3"),
+        ({"arms": {"a": Arm(), "b": Arm(explore=Explore())}, "kind": "shadow"}, "expected the kind ab"),
+        ({"share": 0}, "share is 0; expected more than 0"),
+        ({"start": 5, "end": 5}, "end is 5, which is not after start"),
+    ],
+)
+def test_what_can_not_be_is_refused(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(Experiment("x", TWO), **wrong)  # type: ignore[arg-type]
+
+
+# --- mixed lists
+
+
+def test_a_team_draft_alternates_and_shows_each_item_once() -> None:
+    lists = [list("abcdef"), list("badxyz"), list("zyxabc")]
+    firsts = Counter()
+    for seed in range(300):
+        made = team_draft(lists[:2], 6, seed)
+        assert len(set(made.items)) == 6
+        for pair in range(0, 6, 2):
+            assert sorted(made.teams[pair : pair + 2]) == [0, 1], "one of each team a round"
+        for place, team in enumerate(made.teams):
+            rest = [item for item in lists[team] if item not in made.items[:place]]
+            assert made.items[place] == rest[0], "a team's best that is not shown yet"
+        firsts[made.teams[0]] += 1
+    assert 110 < firsts[0] < 190
+    three = team_draft(lists, 7, 1)
+    assert sorted(three.teams[:3]) == [0, 1, 2]
+    assert team_draft([["a"], ["a"]], 5, 0).items == ("a",), "no more than there are"
+
+
+def test_balanced_interleaving_is_that_of_the_paper() -> None:
+    # Joachims 2003: of A = a b c and B = b e a, the list is a b e c ... or b a e c ..., by who begins
+    found = {balanced([list("abc"), list("bea")], 4, seed).items for seed in range(20)}
+    assert found == {("a", "b", "e", "c"), ("b", "a", "e", "c")}
+    places = [[0, 1, -1, 2], [2, 0, 1, -1]]  # of the shown list a b e c in A and in B
+    assert balanced_credit(places, [False, True, False, False]) == [0.0, 1.0]
+    assert balanced_credit(places, [True, False, False, False]) == [1.0, 0.0]
+    assert balanced_credit(places, [True, False, True, False]) == [1.0, 1.0]
+    assert balanced_credit(places, [False] * 4) == [0.0, 0.0]
+    assert team_credit([0, 1, 1, -1], [True, True, True, True], 2) == [1.0, 2.0]
+
+
+# --- chance
+
+
+def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
+    scores = np.array([1.0, 0.5, 0.0, -3.0], np.float32)
+    drawn: Counter[tuple[int, ...]] = Counter()
+    shares: dict[tuple[int, ...], float] = {}
+    chosen = Explore(temperature=0.7, depth=10)
+    for seed in range(6_000):
+        places, propensities = explored(scores, 2, chosen, seed)
+        drawn[tuple(places.tolist())] += 1
+        shares[tuple(places.tolist())] = float(np.prod(propensities))
+    weights = np.exp(scores / 0.7).astype(np.float64)
+    for pair in permutations(range(4), 2):
+        exact = weights[pair[0]] / weights.sum() * weights[pair[1]] / (weights.sum() - weights[pair[0]])
+        if pair in shares:
+            assert shares[pair] == pytest.approx(exact, rel=1e-6)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    expected = [6_000 * shares[pair] for pair in drawn]
+    assert chisquare([*drawn.values()], np.array(expected) * 6_000 / sum(expected)).pvalue > 0.001
+
+
+def test_plackett_luce_holds_at_the_ends() -> None:
+    scores = np.array([2.0, 1.0, 0.0], np.float32)
+    places, shares = explored(scores, 3, Explore(temperature=1e-3), 1)
+    assert (places.tolist(), shares.tolist()) == ([0, 1, 2], [1, 1, 1])
+    places, shares = explored(np.arange(5, 0, -1).astype(np.float32), 5, Explore(temperature=1e6, depth=2), 3)
+    assert set(places[:2].tolist()) == {0, 1}
+    assert places[2:].tolist() == [2, 3, 4]
+    assert shares[2:].tolist() == [1, 1, 1]
+    _, shares = explored(np.linspace(500, -500, 100).astype(np.float32), 100, Explore(temperature=0.5, depth=100), 5)
+    assert (shares > 0).all()
+    assert (shares <= 1).all()
+    assert explored(np.empty(0, np.float32), 5, Explore(), 0)[0].tolist() == []
+
+
+def test_epsilon_greedy_leaves_the_head_alone() -> None:
+    scores = np.arange(10, 0, -1).astype(np.float32)
+    chosen = Explore("epsilon-greedy", epsilon=0.5, tail=2, depth=8)
+    tails: Counter[int] = Counter()
+    for seed in range(4_000):
+        places, shares = explored(scores, 4, chosen, seed)
+        assert places[:2].tolist() == [0, 1]
+        assert shares[:2].tolist() == [1, 1]
+        assert shares[2] == pytest.approx(0.5 / 6 + 0.5 * (places[2] == 2))
+        tails[int(places[2])] += 1
+    expected = {place: 4_000 * (0.5 / 6 + 0.5 * (place == 2)) for place in range(2, 8)}
+    assert chisquare([tails[place] for place in expected], [*expected.values()]).pvalue > 0.001
+
+
+def test_rank_correlation() -> None:
+    assert kendall(np.array([3.0, 2.0, 1.0])) == 1
+    assert kendall(np.array([1.0, 2.0, 3.0])) == -1
+    assert kendall(np.array([2.0, 3.0, 1.0])) == pytest.approx(1 / 3)
+    assert kendall(np.array([1.0])) == 0
+
+
+def test_enrolled_as_usual_is_one_list() -> None:
+    assert Enrolled().arms == (Arm(),)
