@@ -31,12 +31,20 @@ if TYPE_CHECKING:
 @click.option("--reward", default="click", show_default=True, help="The type of interactions that count.")
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0),
               help="Of a bundle, which draws by exp(score / temperature); 0: it shows the best.")  # fmt: skip
+@click.option(
+    "--depth",
+    default=50,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of a bundle that draws: among so many of its best.",
+)
 @click.option("--method", "methods", multiple=True, help="May be given more than once; by default the usual ones.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here.")
 @click.pass_obj
 def ope(
     obj: tuple[Home, Config], bundle_name: str | None, policy: str | None, variant: str | None, surface: str | None,
-    since: str | None, reward: str, temperature: float, methods: tuple[str, ...], json_path: Path | None,
+    since: str | None, reward: str, temperature: float, depth: int, methods: tuple[str, ...],
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """What a candidate would have earned, by a log with propensities (off-policy evaluation).
 
@@ -62,7 +70,7 @@ def ope(
             chosen = Chosen(variant, surface, moment, reward)
             with steps() as show:
                 answer = off_policy.of_bundle(
-                    home, config, journal, chosen, bundle_name, temperature, methods, 7, show
+                    home, config, journal, chosen, bundle_name, (temperature, depth), methods, 7, show
                 )  # fmt: skip
         _show(answer)
         if json_path:
@@ -77,12 +85,12 @@ def _show(answer: Answer) -> None:
     table = Table("method", "estimate", "95 % interval", "effective rows", "largest weight", "")
     for name, one in answer.estimates.items():
         if one.refused:
-            table.add_row(name, "–", "–", f"{one.ess:,.0f}", f"{one.weights.largest:.1f}", Text(one.refused))
+            table.add_row(name, "–", "–", f"{one.ess:,.0f}", f"{one.weights.largest[0]:.1f}", Text(one.refused))
             continue
         clipped = "" if one.clipping is None else f"{one.clipping.clipped:,} weights clipped"
         table.add_row(
             name, f"{one.value:.5f}", f"[{one.low:.5f}, {one.high:.5f}]", f"{one.ess:,.0f}",
-            f"{one.weights.largest:.1f}", clipped,
+            f"{one.weights.largest[0]:.1f}", clipped,
         )  # fmt: skip
     console.print(table)
 

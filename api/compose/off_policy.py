@@ -66,10 +66,11 @@ def of_variant(journal: Journal, chosen: Chosen, variant: str, methods: Sequence
 
 
 def of_bundle(
-    home: Home, config: Config, journal: Journal, chosen: Chosen, name: str, temperature: float,
+    home: Home, config: Config, journal: Journal, chosen: Chosen, name: str, drawn: tuple[float, int],
     methods: Sequence[str], seed: int, progress: Progress,
 ) -> Answer:  # fmt: skip
-    """The candidate is a bundle, that draws by its scores (Plackett-Luce); temperature 0: it shows the best.
+    """The candidate is a bundle. drawn: the temperature by which it draws by its scores (Plackett-Luce), and among how
+    many of the best; temperature 0: it shows the best.
 
     Its lists are made again for every logged request, from the state as it was then.
     """
@@ -89,6 +90,9 @@ def of_bundle(
     scores = np.full((len(own), width), -np.inf)
     for place, (_, worth) in enumerate(found):
         scores[place, : len(worth)] = worth
+    temperature, depth = drawn
+    if temperature > 0:
+        scores[:, depth:] = -np.inf
     slates = own.slates(np.concatenate([codes for codes, _ in found]))
     policy = SlatePolicy.ranking_by(scores, slates, temperature)
     names = methods or SLATES

@@ -212,9 +212,8 @@ def aspects(experiment: Experiment) -> set[str]:
     if experiment.kind == "shadow":
         return set()
     arms = list(experiment.arms.values())
-    if len(arms) == 1:
-        return {"explore"}
-    return {name for name in ASPECTS if any(getattr(arm, name) != getattr(arms[0], name) for arm in arms)}
+    usual = arms[0] if len(arms) > 1 else Arm()
+    return {name for name in ASPECTS if any(getattr(arm, name) != getattr(usual, name) for arm in arms)}
 
 
 def arm_of(body: Mapping[str, Any]) -> Arm:
