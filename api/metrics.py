@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from api.drift_watch import DriftWatch
 from engine.fallback import LAST_GOOD, NO_NEURAL, POPULAR
 from engine.types import Matrix, Scores
 from models.drift import Sketch
@@ -65,76 +65,6 @@ def worker_died(pid: int) -> None:
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]  # it has no types
 
 
-class Drift(NamedTuple):
-    """How far what is served has moved."""
-
-    features: dict[str, float]
-    """Feature -> population stability index against the training rows."""
-    score: float | None
-    """The index of the scores against the first that were served; None: there are no others yet."""
-    mean: float
-    """Of the scores."""
-
-
-class DriftWatch:
-    """Keeps the latest rows that were served, and compares them with the training rows when it is asked."""
-
-    KEPT = 5_000
-    LEAST = 500
-    """With fewer rows the index is noise: its bins' own scatter adds about (bins - 1) / rows."""
-    MOST_OF_ONE = 100
-    """Rows of one request, evenly spaced, so that a long feed does not crowd out the others."""
-    REST_S = 30.0
-
-    def __init__(self, sketch: Sketch | None, names: Sequence[str]) -> None:
-        """sketch: of the training rows; None: scores alone are watched. names: the F features, in order."""
-        self._sketch = sketch
-        self._names = tuple(names)
-        self._rows = np.empty((self.KEPT, len(self._names)), np.float32)
-        self._scores = np.empty(self.KEPT, np.float32)
-        self._next = self._filled = 0
-        self._first: NDArray[np.float32] | None = None
-        self._first_sketch: Sketch | None = None
-        self._last: Drift | None = None
-        self._read_at = -np.inf
-        self._lock = threading.Lock()
-
-    def add(self, features: Matrix, scores: Scores) -> None:
-        """Take in the (N, F) feature rows of a feed and their (N,) scores; rows of another width are passed over."""
-        if len(scores) > self.MOST_OF_ONE:
-            step = -(-len(scores) // self.MOST_OF_ONE)
-            features, scores = features[::step], scores[::step]
-        rows = len(scores)
-        if features.shape != (rows, len(self._names)):  # a plainer list has none, and a new bundle may have others
-            return
-        with self._lock:
-            if self._next + rows > self.KEPT:
-                if self._first is None:
-                    self._first = self._scores[: self._filled].copy()
-                self._next = 0
-            stop = self._next + rows
-            self._rows[self._next : stop] = features
-            self._scores[self._next : stop] = scores
-            self._next, self._filled = stop, max(self._filled, stop)
-
-    def read(self, now: float) -> Drift | None:
-        """The drift as it is at `now` (unix seconds), or was up to 30 s ago; None while too little was served."""
-        with self._lock:
-            if 0 <= now - self._read_at < self.REST_S or self._filled < self.LEAST:
-                return self._last
-            self._read_at = now
-            rows, scores = self._rows[: self._filled].copy(), self._scores[: self._filled].copy()
-            first = self._first
-        features = {} if self._sketch is None else self._sketch.drift(rows, self._names)
-        score = None
-        if first is not None:
-            self._first_sketch = self._first_sketch or Sketch.of(first[:, None], ["score"])
-            score = self._first_sketch.drift(scores[:, None], ["score"])["score"]
-        known = scores[np.isfinite(scores)].astype(np.float64)
-        self._last = Drift(features, score, float(known.mean()) if len(known) else np.nan)
-        return self._last
-
-
 class Metrics:
     """The instruments; safe to use from several threads. One in each process where processes share their values."""
 
@@ -164,6 +94,7 @@ class Metrics:
         stages = histogram("stage_seconds", "How long the stages of a feed took.", "stage", STAGE_BUCKETS)
         self._candidates = histogram("candidates", "Candidates that were ranked.", "source", CANDIDATE_BUCKETS)
         fallbacks = counter("fallbacks_total", "Feeds made at a plainer step, as ranking failed.", "step")
+        self._exposures = counter("exposures_total", "Feeds that were part of an experiment.", "experiment", "variant")
         skipped = counter("skipped_total", "Parts of feeds cut off for a deadline.", "what")
         pairs = counter("pair_scores_total", "Where pair scores came from.", "from")
         ahead = counter("ahead_total", "People whose next feed was to be scored ahead.", "outcome")
@@ -218,6 +149,10 @@ class Metrics:
         """A feed was made at this step of the ladder; the full one is none."""
         if step in self._fallbacks:
             self._fallbacks[step].inc()
+
+    def exposed(self, experiment: str, variant: str) -> None:
+        """A feed was part of an experiment."""
+        self._exposures.labels(experiment, variant).inc()
 
     def skipped(self, parts: Iterable[str]) -> None:
         """What a feed went without, as its watch has it. Steps that failed count as fallbacks, not here."""

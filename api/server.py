@@ -25,6 +25,7 @@ from api.compose.refresh import Refresher
 from api.compose.serving import live, living_state, warn
 from api.compose.signals import TextModels
 from api.config import Config
+from api.guardian import Guardian
 from api.home import Home
 from api.http.app import create_app
 from api.http.service import Service, new_id
@@ -91,6 +92,7 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
         lambda opened: _tell(metrics, opened), clock,
     )  # fmt: skip
     refresher.start()
+    Guardian(home, recommender).start()
     keys = Keys(home.keys) if config.serve.keys else None
     behind = upkeep(home, config, journal, refresher.look_for_items)
     spans = traces.to(config.serve.traces, config.serve.trace_share)

@@ -18,7 +18,7 @@ from engine.asked import Asked
 from engine.catalogue import Catalogue
 from engine.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent, known_from
 from engine.experiments.declared import Arm
-from engine.experiments.enrolment import Enrolled
+from engine.experiments.enrolment import NOT_ENROLLED, Enrolled
 from engine.experiments.shadows import Shadows, Sight
 from engine.experiments.showing import as_one, list_of
 from engine.experiments.trials import Trials, serving
@@ -99,7 +99,11 @@ class Recommender:
         asked, watch = asked or Asked(), watch or no_watch()
         while True:
             live, trials = self._live, self.trials
-            enrolled = Enrolled(arm=arm) if arm else trials.enrol(live, asked, ranking_id, round(at * 1000))
+            enrolled = NOT_ENROLLED  # what is not kept counts for no experiment
+            if arm is not None:
+                enrolled = Enrolled(arm=arm)
+            elif keep:
+                enrolled = trials.enrol(live, asked, ranking_id, round(at * 1000))
             vectors = {  # slow, so before anybody has to wait
                 one.bundle: self._encoded(trials.peek(one.bundle, live), asked, watch) for one in enrolled.arms
             }

@@ -76,7 +76,14 @@ class Turns:
         return self._file[1]
 
 
-def locked(handle: int) -> None:
-    """Wait until nobody else has this file locked, and lock it until it is closed; nothing where there are no locks."""
+def locked(handle: int, wait: bool = True) -> bool:
+    """Lock a file until it is closed, once nobody else has it locked; True where there are no locks.
+
+    wait: False: at once or not at all, which is what comes back.
+    """
     if fcntl is not None:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+    return True

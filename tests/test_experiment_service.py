@@ -338,6 +338,22 @@ def test_over_http(place: Place) -> None:
     assert (stopped["status"], stopped["reason"]) == ("stopped", "enough")
 
 
+def test_who_may_write_events_may_not_change_experiments(place: Place) -> None:
+    client = place.client(place.serve())
+    event = {"event": "experiment", "experiment": "ab", "change": "create", "told": {"arms": {}}}
+    for path in ("/v1/events", "/feedback"):
+        assert client.post(path, json=event).status_code == 400
+    assert place.desk.roster.standings == {}
+
+
+def test_an_answer_says_what_it_is_part_of(place: Place) -> None:
+    place.begin(AB)
+    client = place.client(place.serve())
+    answer = client.post("/v1/recommend", json={"user": "n1"}).json
+    assert answer["experiments"].keys() == {"ab"}
+    assert client.get(f"/v1/rankings/{answer['ranking']}").json["experiments"] == answer["experiments"]
+
+
 def test_a_wrong_declaration_says_what_is_wrong(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('name = "x"\n[arms.a]\n[arms.b]\nwieght = 1\n')

@@ -18,7 +18,8 @@ from conftest import PROJECT
 from prometheus_client.parser import text_string_to_metric_families
 
 from api import metrics
-from api.metrics import DriftWatch, Metrics
+from api.drift_watch import DriftWatch
+from api.metrics import Metrics
 from models.drift import LARGE, MODERATE, Sketch
 
 NOW = 1_800_000_000.0

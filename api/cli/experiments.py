@@ -33,7 +33,7 @@ def create(obj: tuple[Home, Config], path: Path) -> None:
     """Write the declaration in the TOML file PATH to the journal. Nobody is in it before it is started."""
     with command_errors():
         declared = declarations.load(path)
-        _desk(obj).create(declared, time.time())
+        desk_of(obj).create(declared, time.time())
     arms = ", ".join(declared.arms)
     click.echo(f"{declared.name}: {declared.kind} of {arms}; begin with `feedrank experiment start {declared.name}`")
 
@@ -44,7 +44,7 @@ def create(obj: tuple[Home, Config], path: Path) -> None:
 def start(obj: tuple[Home, Config], name: str) -> None:
     """Let NAME have its units from now on. Arms that name no bundle are made by the current one."""
     with command_errors():
-        standing = _desk(obj).start(name, time.time())
+        standing = desk_of(obj).start(name, time.time())
     arms = (f"{arm} {_made_by(one)}".strip() for arm, one in standing.experiment.arms.items())
     click.echo(f"{name} runs: {', '.join(arms)}; servers take it up within a second")
 
@@ -58,7 +58,7 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
     """End NAME: everybody gets what serves."""
     told = {"reason": reason} | ({"arm": arm} if arm else {})
     with command_errors():
-        _desk(obj).change(name, "stop-arm" if arm else "stop", told, time.time())
+        desk_of(obj).change(name, "stop-arm" if arm else "stop", told, time.time())
     click.echo(f"{name}: {f'the arm {arm} is' if arm else ''} stopped".replace(":  ", ": "))
 
 
@@ -69,7 +69,7 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
 def weigh(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None:
     """Change the weights of NAME's arms, by moving as few units as can be. Who moves counts for the first arm seen."""
     with command_errors():
-        _desk(obj).change(name, "weights", {"weights": _weights(weights)}, time.time())
+        desk_of(obj).change(name, "weights", {"weights": _weights(weights)}, time.time())
     click.echo(f"{name}: {', '.join(weights)}")
 
 
@@ -81,7 +81,7 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     from api.compose.experiments import told
 
     with command_errors():
-        standings = _desk(obj).roster.standings
+        standings = desk_of(obj).roster.standings
     if as_json:
         click.echo(json.dumps([told(one) for one in standings.values()], indent=1))
         return
@@ -113,7 +113,7 @@ def readout(
     from api.compose.readout_pages import page, shown
 
     with command_errors():
-        desk = _desk(obj)
+        desk = desk_of(obj)
         found = desk.found(name, cuped)
         console.print(shown(found))
         if json_path:
@@ -136,7 +136,7 @@ def readout(
 def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
     """Stop arms that break a guardrail, in all running experiments that allow it, until told to end."""
     with command_errors():
-        desk = _desk(obj)
+        desk = desk_of(obj)
         while True:
             for one in desk.roster.running:
                 own = one.experiment
@@ -149,7 +149,8 @@ def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
             time.sleep(every)
 
 
-def _desk(obj: tuple[Home, Config]) -> Desk:
+def desk_of(obj: tuple[Home, Config]) -> Desk:
+    """Where the experiments of a command's home are."""
     from api.compose.experiments import Desk
 
     home, config = obj

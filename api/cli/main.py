@@ -8,13 +8,13 @@ import click
 
 from api.cli.bundles import bundles
 from api.cli.evaluation import evaluate
-from api.cli.experiments import experiment
 from api.cli.feeds import recommend, serve
 from api.cli.finetune import distill, finetune
 from api.cli.journal import forget, retain, snapshot
 from api.cli.keys import keys
 from api.cli.load import import_events
 from api.cli.off_policy import ope
+from api.cli.planning import experiment
 from api.cli.retrain import retrain
 from api.cli.screen import command_errors
 from api.cli.training import index, train

@@ -49,6 +49,8 @@ class Feed:
     """What was cut short or left out to hold the deadline, or because it failed."""
     kept: bool
     """False: the service could not log it, so nothing will be learnt of it."""
+    experiments: Mapping[str, str]
+    """Experiments that it is part of, and the variant of each."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -165,6 +167,7 @@ def _feed(body: Mapping[str, Any]) -> dict[str, Any]:
         "items": tuple(_item(one) for one in body["items"]),
         "skipped": tuple(body["skipped"]),
         "kept": body["kept"],
+        "experiments": dict(body.get("experiments", {})),
     }
 
 

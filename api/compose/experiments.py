@@ -85,7 +85,7 @@ class Desk:
         if own.kind == "shadow":
             looked_on = (arm for arm in own.arms if arm != own.first)
             return Found(standing, shadows=tuple(shadowed(arm, standing.shadows) for arm in looked_on))
-        begun = max(standing.started, own.start or standing.started) / 1000
+        begun = self._begun(standing)
         kept = collect(self._since(begun - BEFORE_DAYS * DAY_S, standing.stopped), own, begun)
         holdout = _holdout(kept.holdout, own)
         if own.kind == "interleave":
@@ -96,6 +96,18 @@ class Desk:
         plan = plan_of(own, weights(standing, kept), taken_off)
         readout = read(kept.outcomes, plan) if len(own.arms) > 1 else None
         return Found(standing, readout, holdout=holdout, moved=kept.moved)
+
+    def outcomes(self, name: str) -> tuple[Outcomes, Plan]:
+        """What the units of an A/B test did so far, and how it is read. Raises ChangeError."""
+        standing = self.roster.of(name)
+        own = standing.experiment
+        if standing.started is None or own.kind != "ab":
+            raise ChangeError(
+                f"{name!r} is a {own.kind} experiment, {standing.status}; expected an ab test that started"
+            )
+        begun = self._begun(standing)
+        kept = collect(self._since(begun - BEFORE_DAYS * DAY_S, standing.stopped), own, begun)
+        return kept.outcomes, plan_of(own, weights(standing, kept))
 
     def stop_what_breaks(self, one: Found, at: float) -> list[str]:
         """Stop the arms that break a guardrail, where the experiment allows it; which."""
@@ -136,6 +148,10 @@ class Desk:
                     bundle.read_manifest(self.home.bundles / arm.bundle)
                 except bundle.BundleError as problem:
                     raise ChangeError(f"the arm {name!r}: {problem}") from None
+
+    def _begun(self, standing: Standing) -> float:
+        assert standing.started is not None
+        return max(standing.started, standing.experiment.start or standing.started) / 1000
 
     def _since(self, at: float, until: int | None) -> Iterator[Event]:
         """Events from a moment on, in the order in which they became known; rankings until another one alone."""

@@ -41,6 +41,7 @@ class Feed(BaseModel):
     source: str = Field(description="Where the candidates come from: embedding, bm25, popular, given, ...")
     items: list[ExplainedItem]
     skipped: list[str] = Field(description="What was cut short or left out to hold the deadline, or because it failed.")
+    experiments: dict[str, str] = Field(description="Experiments that it is part of -> the variant.")
     kept: bool = Field(description="False: the journal could not be written, so nothing will be learnt of it.")
 
 
@@ -93,5 +94,14 @@ def feed(event: RankingEvent, why: list[dict[str, Any]] | None = None) -> dict[s
         "source": event.fields["source"],
         "items": items,
         "skipped": event.extra.get("served", {}).get("skipped", []),
+        "experiments": experiments_of(event),
         "kept": event.extra.get("served", {}).get("kept", True),
     }
+
+
+def experiments_of(event: RankingEvent) -> dict[str, str]:
+    """Experiment -> variant; nothing where that is not as the recommender writes it, but was sent in so."""
+    told = event.extra.get("served", {}).get("experiments", ())
+    if not isinstance(told, list):
+        return {}
+    return {str(pair[0]): str(pair[1]) for pair in told if isinstance(pair, list) and len(pair) == 2}

@@ -15,6 +15,7 @@ from engine.events import (
     FORGOTTEN,
     Event,
     EventError,
+    ExperimentEvent,
     InteractionEvent,
     ItemEvent,
     RankingEvent,
@@ -85,6 +86,8 @@ def take(here: Service, several: Sequence[Any]) -> dict[str, Any]:
         stamped = {"id": new_id(), "timestamp": round(now * 1000), **one} if isinstance(one, Mapping) else one
         try:
             event = parse(stamped)
+            if isinstance(event, ExperimentEvent):  # it would give whoever may write the right to change what serves
+                raise EventError("event", "found 'experiment', which /v1/experiments takes, from keys for admins")
             if forgotten(event):
                 raise EventError(
                     f"fields.{FORGOTTEN}", "it is the log's own; DELETE /v1/state/user/ID forgets a person"

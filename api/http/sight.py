@@ -53,6 +53,8 @@ def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
     metrics.candidates(str(event.fields["source"]), served["recall"]["found"])
     if "step" in served:
         metrics.fallback(served["step"])
+    for experiment, variant in served.get("experiments", ()):
+        metrics.exposed(experiment, variant)
     if served.get("kept") is False:
         metrics.journal_failed()
     if (ahead := recommender.ahead) is not None:

@@ -10,7 +10,8 @@ sequences, Annals of Statistics 2024.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,12 @@ class Sequence:
     """(L,)"""
     fixed_p: Floats
     """(L,)"""
+
+    def at(self, look: int) -> Sequence:
+        """As it was at a look, from 0."""
+        told: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        cut = {name: value[: look + 1] for name, value in told.items() if isinstance(value, np.ndarray)}
+        return Sequence(**{**told, **cut})
 
     @property
     def last(self) -> Span:

@@ -1,0 +1,154 @@
+"""How many impressions tell two rankers apart: in an A/B test, and by lists that are made of both.
+
+The rankers are LambdaRank models trained on simulated clicks, which see different signals of relevance. People look at
+a list from the top, place k with probability 1/k, and click by relevance and by a liking for clicking of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+from scipy.stats import norm
+
+from benchmarks.bars import Bar, console
+from engine.experiments.interleaving import team_draft
+from models.groups import Groups
+from models.metrics import evaluate, order
+from models.ranker import LambdaRanker, LambdaRankSettings
+from models.simulator import Simulated, SimulatorSettings, attraction, simulate
+
+SIGNALS = 6
+CANDIDATES, LENGTH = 40, 10
+TRAIN, LISTS = 2_000, 60_000
+WEAKER = (5, 4, 3)
+"""Signals that the weaker ranker of a pair sees; the better one sees all."""
+LIKING = 0.5
+"""Standard deviation, over people, of the logarithm of how readily they click."""
+REPEATS = 1_000
+POWER, ALPHA = 0.8, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Lists to the power, both arms of an A/B test together, and interleaved."""
+
+    signals: int
+    ndcg: float
+    ab: float
+    interleaved: float
+    ab_power: float
+    """What so many lists find in simulation."""
+    interleaved_power: float
+
+
+def interleaving() -> list[Bar]:
+    """The least ratio over the pairs."""
+    world = SimulatorSettings(rankings=LISTS, length=CANDIDATES, signals=SIGNALS, policy_noise=3.0, seed=11)
+    train = simulate(replace(world, rankings=TRAIN, seed=3))
+    test = simulate(world)
+    best = _trained(train, SIGNALS)
+    found = [_sizes(test, best, _trained(train, signals), signals) for signals in WEAKER]
+    table = Table(
+        "signals", "nDCG@10", "lists, A/B", "interleaved", "ratio", "power found", title="lists to 80 % power"
+    )
+    for one in found:
+        table.add_row(
+            f"{one.signals} of {SIGNALS}", f"{one.ndcg:+.4f}", f"{one.ab:,.0f}", f"{one.interleaved:,.0f}",
+            f"{one.ab / one.interleaved:.0f}", f"{one.ab_power:.2f}, {one.interleaved_power:.2f}",
+        )  # fmt: skip
+    console.print(table)
+    ratios = [one.ab / one.interleaved for one in found]
+    apart = max(abs(power - POWER) for one in found for power in (one.ab_power, one.interleaved_power))
+    return [
+        Bar("interleaving over A/B: impressions to 80 % power, least of three pairs of rankers", min(ratios),
+            "x fewer", 10, "higher"),
+        Bar("the same sizes tried: power found in simulation, furthest from 80 %", 100 * apart, "points", 5, "lower"),
+    ]  # fmt: skip
+
+
+def _trained(world: Simulated, signals: int) -> LambdaRanker:
+    """On clicks on the lists of a predecessor; of the signals it sees so many."""
+    features = world.features[:, :signals]
+    clicked = world.clicks.ravel().astype(np.float32)
+    count, length = world.relevance.shape
+    kept = np.flatnonzero(world.clicks.any(axis=1))
+    cut = int(0.8 * len(kept))
+    place = np.tile(np.arange(1, length + 1, dtype=np.int32), count)
+
+    def part(lists: NDArray[np.int64]) -> Groups:
+        rows = (lists[:, None] * length + np.arange(length)).ravel()
+        return Groups(features[rows], clicked[rows], np.arange(len(lists) + 1, dtype=np.int64) * length, place[rows])
+
+    names = tuple(f"signal_{n}" for n in range(signals))
+    settings = LambdaRankSettings(seed=1, threads=1)
+    return LambdaRanker.train([part(kept[:cut])], part(kept[cut:]), names, "simulated", settings)
+
+
+def _sizes(world: Simulated, better: LambdaRanker, weaker: LambdaRanker, signals: int) -> Sizes:
+    random = np.random.default_rng(5)
+    shape = world.relevance.shape
+    scores = [
+        ranker.score(world.features[:, : len(ranker.names)]).reshape(shape) for ranker in (weaker, better)
+    ]  # fmt: skip
+    orders = [np.argsort(-one, axis=1, kind="stable")[:, :LENGTH] for one in scores]
+    gains = [_ndcg(one, world) for one in scores]
+    liking = np.exp(LIKING * random.standard_normal(shape[0]) - LIKING**2 / 2)
+    clicks = [_clicks(world, one, liking, random).sum(axis=1) for one in orders]
+    ab = _needed(float(clicks[1].mean() - clicks[0].mean()), 4 * (clicks[0].var() + clicks[1].var()) / 2)
+    mixed, teams = _drafted(orders)
+    hit = _clicks(world, mixed, liking, random)
+    own, other = (hit * (teams == 1)).sum(axis=1), (hit * (teams == 0)).sum(axis=1)
+    both = own + other
+    credit = np.divide(own - other, both, out=np.zeros(len(both)), where=both > 0)
+    interleaved = _needed(float(credit.mean()), float(credit.var()))
+    ab_power = _power(lambda n: _ab_test(clicks, n // 2, random), round(ab))
+    interleaved_power = _power(lambda n: _one_sample(credit[random.integers(0, len(credit), n)]), round(interleaved))
+    return Sizes(signals, gains[1] - gains[0], ab, interleaved, ab_power, interleaved_power)
+
+
+def _clicks(
+    world: Simulated, lists: NDArray[np.int64], liking: NDArray[np.float64], random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """(R, LENGTH) which of the items of (R, LENGTH) lists are looked at and clicked."""
+    relevance = np.take_along_axis(world.relevance, lists, 1)
+    chance = np.minimum(attraction(relevance) * liking[:, None], 1.0) / np.arange(1, LENGTH + 1)
+    return random.random(chance.shape) < chance
+
+
+def _drafted(orders: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(R, LENGTH) the interleaved lists, and the team of each item."""
+    items, teams = np.empty_like(orders[0]), np.empty_like(orders[0])
+    for place, (one, other) in enumerate(zip(orders[0].tolist(), orders[1].tolist(), strict=True)):
+        made = team_draft(([str(item) for item in one], [str(item) for item in other]), LENGTH, place)
+        items[place] = [int(item) for item in made.items]
+        teams[place] = made.teams
+    return items, teams
+
+
+def _needed(effect: float, variance: float) -> float:
+    """Rows at which a two-sided test of a mean finds the effect so often."""
+    return float((norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) ** 2 * variance / effect**2)
+
+
+def _power(test: Callable[[int], bool], rows: int) -> float:
+    return float(np.mean([test(rows) for _ in range(REPEATS)]))
+
+
+def _ab_test(clicks: list[NDArray[np.int64]], each: int, random: np.random.Generator) -> bool:
+    one, other = (column[random.integers(0, len(column), each)] for column in clicks)
+    error = math.sqrt(one.var() / each + other.var() / each)
+    return bool(abs(other.mean() - one.mean()) > norm.ppf(1 - ALPHA / 2) * error)
+
+
+def _one_sample(values: NDArray[np.float64]) -> bool:
+    return bool(abs(values.mean()) > norm.ppf(1 - ALPHA / 2) * values.std() / math.sqrt(len(values)))
+
+
+def _ndcg(scores: NDArray[np.float32], world: Simulated) -> float:
+    by = order(scores.ravel(), world.offsets)
+    return float(evaluate(["ndcg@10"], world.grades.ravel()[by], world.offsets)["ndcg@10"].mean())

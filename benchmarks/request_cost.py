@@ -1,0 +1,93 @@
+"""What an experiment adds to a feed: with an A/B test of two bundles, and with their lists interleaved.
+
+In process, on MovieLens-100K, one thread; feeds with and without the experiment take turns, each for another person.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bars import PROJECT, Bar, console
+
+ROUNDS = 1_500
+PEOPLE = 943
+
+
+def request_cost() -> list[Bar]:
+    """In a process of its own, so that its threads are one."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        home.mkdir()
+        (home / "two.toml").write_text("[ranker]\nrounds = 40\n")
+        for command in (["import", "movielens-100k"], ["--config", str(home / "two.toml"), "train", "--name", "two"],
+                        ["train", "--name", "one"]):  # fmt: skip
+            console.print(f"[dim]$ feedrank {' '.join(command)}[/]")
+            subprocess.run([sys.executable, "-m", "api.cli", "--home", str(home), *command], cwd=PROJECT, check=True)
+        script = "from benchmarks.request_cost import measured; import sys; measured(sys.argv[1])"
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(home)], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True
+        )
+    plain, ab, mixed, scoring = map(float, done.stdout.split()[-4:])
+    console.print(
+        f"a feed: p50 {plain:.2f} ms; in an A/B test {ab:+.3f} ms; interleaved {mixed:+.3f} ms, of which the second"
+        f" ranker's own recall, features and scores take {scoring:.2f} ms"
+    )
+    return [
+        Bar("added to a feed by an A/B test of two bundles, p50", ab, "ms", 0.2, "lower"),
+        Bar("added by interleaving two bundles, beyond the second one's own list, p50", mixed - scoring, "ms", 1,
+            "lower"),
+    ]  # fmt: skip
+
+
+def measured(folder: str) -> None:
+    """Print milliseconds: a feed's median, and what the two kinds add to it, by medians of paired differences."""
+    from api import compose, server
+    from api.compose.arms import Arms
+    from api.compose.experiments import Desk
+    from api.config import load
+    from api.declarations import declared
+    from api.home import Home
+    from engine.asked import Asked
+    from engine.experiments.roster import Roster
+    from engine.experiments.trials import Trials
+    from engine.types import QueryVectors
+
+    server.one_thread_a_feed()
+    home = Home(Path(folder))
+    config, journal = load(home.config), home.journal()
+    desk = Desk(home, journal)
+    recommender = compose.recommender(home, config)
+    arms: dict[str, Any] = {"usual": {}, "other": {"bundle": "two"}}
+    rosters = {"plain": Roster()}
+    for kind in ("ab", "interleave"):
+        desk.create(declared({"name": kind, "kind": kind, "arms": arms}, kind), time.time())
+        desk.start(kind, time.time())
+        rosters[kind] = desk.roster
+        desk.change(kind, "stop", {}, time.time())
+    recommender.trials = Trials(rosters["ab"])
+    Arms(home, config, journal, recommender, time.time).look()
+    seconds: dict[str, list[float]] = {kind: [] for kind in rosters}
+    own: list[float] = []
+    random = np.random.default_rng(0)
+    for step in range(ROUNDS):
+        for kind, roster in rosters.items():
+            recommender.trials.roster = roster
+            user = str(int(random.integers(1, PEOPLE + 1)))
+            started = time.perf_counter()
+            recommender.recommend(f"{kind} {step}", time.time(), Asked(user))
+            seconds[kind].append(time.perf_counter() - started)
+        live = recommender.trials.live_of("two", None)
+        assert live is not None
+        started = time.perf_counter()
+        live.pipeline.run(live.request(time.time(), Asked(user), QueryVectors()))
+        own.append(time.perf_counter() - started)
+    settled = {kind: 1000 * np.array(column[200:]) for kind, column in seconds.items()}
+    added = [float(np.median(settled[kind]) - np.median(settled["plain"])) for kind in ("ab", "interleave")]
+    print(float(np.median(settled["plain"])), *added, 1000 * float(np.median(own[200:])))
