@@ -1,7 +1,8 @@
 """How many impressions tell two rankers apart: in an A/B test, and by lists that are made of both.
 
 The rankers are LambdaRank models trained on simulated clicks, which see different signals of relevance. People look at
-a list from the top, place k with probability 1/k, and click by relevance and by a liking for clicking of their own.
+a list from the top, place k with probability 1/k, and click by relevance and by a liking for clicking of their own;
+they come back, and both tests are clustered by person. How people differ is as in `models.experiments.simulator`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scipy.stats import norm
 
 from benchmarks.bars import Bar, console
 from engine.experiments.interleaving import team_draft
+from models.experiments.simulator import SimulatedExperiment
 from models.groups import Groups
 from models.metrics import evaluate, order
 from models.ranker import LambdaRanker, LambdaRankSettings
@@ -27,8 +29,8 @@ CANDIDATES, LENGTH = 40, 10
 TRAIN, LISTS = 2_000, 60_000
 WEAKER = (5, 4, 3)
 """Signals that the weaker ranker of a pair sees; the better one sees all."""
-LIKING = 0.5
-"""Standard deviation, over people, of the logarithm of how readily they click."""
+PEOPLE = SimulatedExperiment()
+"""How people differ: how readily they click, and how often they come in the days of a test."""
 REPEATS = 1_000
 POWER, ALPHA = 0.8, 0.05
 
@@ -40,6 +42,8 @@ class Sizes:
     signals: int
     ndcg: float
     ab: float
+    strangers: float
+    """A/B, if every list were another person's."""
     interleaved: float
     ab_power: float
     """What so many lists find in simulation."""
@@ -54,19 +58,21 @@ def interleaving() -> list[Bar]:
     best = _trained(train, SIGNALS)
     found = [_sizes(test, best, _trained(train, signals), signals) for signals in WEAKER]
     table = Table(
-        "signals", "nDCG@10", "lists, A/B", "interleaved", "ratio", "power found", title="lists to 80 % power"
+        "signals", "nDCG@10", "A/B", "of strangers", "interleaved", "ratio", "power", title="lists to 80 % power"
     )
     for one in found:
         table.add_row(
-            f"{one.signals} of {SIGNALS}", f"{one.ndcg:+.4f}", f"{one.ab:,.0f}", f"{one.interleaved:,.0f}",
+            f"{one.signals} of {SIGNALS}", f"{one.ndcg:+.4f}", f"{one.ab:,.0f}", f"{one.strangers:,.0f}",
+            f"{one.interleaved:,.0f}",
             f"{one.ab / one.interleaved:.0f}", f"{one.ab_power:.2f}, {one.interleaved_power:.2f}",
         )  # fmt: skip
     console.print(table)
     ratios = [one.ab / one.interleaved for one in found]
+    strangers = min(one.strangers / one.interleaved for one in found)
     apart = max(abs(power - POWER) for one in found for power in (one.ab_power, one.interleaved_power))
     return [
-        Bar("interleaving over A/B: impressions to 80 % power, least of three pairs of rankers", min(ratios),
-            "x fewer", 10, "higher"),
+        Bar("interleaving over A/B: impressions to 80 % power, least of three pairs of rankers (each list another "
+            f"person's: {strangers:.1f})", min(ratios), "x fewer", 10, "higher"),
         Bar("the same sizes tried: power found in simulation, furthest from 80 %", 100 * apart, "points", 5, "lower"),
     ]  # fmt: skip
 
@@ -97,18 +103,32 @@ def _sizes(world: Simulated, better: LambdaRanker, weaker: LambdaRanker, signals
     ]  # fmt: skip
     orders = [np.argsort(-one, axis=1, kind="stable")[:, :LENGTH] for one in scores]
     gains = [_ndcg(one, world) for one in scores]
-    liking = np.exp(LIKING * random.standard_normal(shape[0]) - LIKING**2 / 2)
-    clicks = [_clicks(world, one, liking, random).sum(axis=1) for one in orders]
-    ab = _needed(float(clicks[1].mean() - clicks[0].mean()), 4 * (clicks[0].var() + clicks[1].var()) / 2)
+    person, liking = _people(shape[0], random)
+    clicks = [_clicks(world, one, liking, random).sum(axis=1).astype(float) for one in orders]
+    effect = float(clicks[1].mean() - clicks[0].mean())
+    ab = _needed(effect, 2 * sum(_spread(column, person) for column in clicks))
+    strangers = _needed(effect, 2 * sum(float(column.var()) for column in clicks))
     mixed, teams = _drafted(orders)
     hit = _clicks(world, mixed, liking, random)
-    own, other = (hit * (teams == 1)).sum(axis=1), (hit * (teams == 0)).sum(axis=1)
-    both = own + other
-    credit = np.divide(own - other, both, out=np.zeros(len(both)), where=both > 0)
-    interleaved = _needed(float(credit.mean()), float(credit.var()))
-    ab_power = _power(lambda n: _ab_test(clicks, n // 2, random), round(ab))
-    interleaved_power = _power(lambda n: _one_sample(credit[random.integers(0, len(credit), n)]), round(interleaved))
-    return Sizes(signals, gains[1] - gains[0], ab, interleaved, ab_power, interleaved_power)
+    credit = (hit * (teams == 1)).sum(axis=1) - (hit * (teams == 0)).sum(axis=1).astype(float)
+    interleaved = _needed(float(credit.mean()), _spread(credit, person))
+    people = np.split(np.arange(shape[0]), np.flatnonzero(np.diff(person)) + 1)
+    ab_power = _power(lambda: _ab_test(clicks, people, ab, random))
+    interleaved_power = _power(lambda: _one_sample(credit, people, interleaved, random))
+    return Sizes(signals, gains[1] - gains[0], ab, strangers, interleaved, ab_power, interleaved_power)
+
+
+def _people(lists: int, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(lists,) whose each list is, and how readily that person clicks, 1 on average; lists of one person together."""
+    each = random.poisson(random.gamma(PEOPLE.activity, PEOPLE.visits * PEOPLE.days / PEOPLE.activity, lists))
+    person = np.repeat(np.arange(lists), each)[:lists]
+    sigma = math.sqrt(math.log1p(PEOPLE.spread**2))
+    return person, np.exp(sigma * random.standard_normal(lists) - sigma**2 / 2)[person]
+
+
+def _spread(values: NDArray[np.float64], person: NDArray[np.int64]) -> float:
+    """The variance that one list adds to a mean of lists, those of a person going together."""
+    return float(np.sum(np.bincount(person, values - values.mean()) ** 2) / len(values))
 
 
 def _clicks(
@@ -135,18 +155,36 @@ def _needed(effect: float, variance: float) -> float:
     return float((norm.ppf(1 - ALPHA / 2) + norm.ppf(POWER)) ** 2 * variance / effect**2)
 
 
-def _power(test: Callable[[int], bool], rows: int) -> float:
-    return float(np.mean([test(rows) for _ in range(REPEATS)]))
+def _power(test: Callable[[], bool]) -> float:
+    return float(np.mean([test() for _ in range(REPEATS)]))
 
 
-def _ab_test(clicks: list[NDArray[np.int64]], each: int, random: np.random.Generator) -> bool:
-    one, other = (column[random.integers(0, len(column), each)] for column in clicks)
-    error = math.sqrt(one.var() / each + other.var() / each)
-    return bool(abs(other.mean() - one.mean()) > norm.ppf(1 - ALPHA / 2) * error)
+def _drawn(people: list[NDArray[np.int64]], lists: float, random: np.random.Generator) -> list[NDArray[np.int64]]:
+    """People drawn with replacement until they have so many lists: the lists of each."""
+    mean = np.mean([len(one) for one in people])
+    return [people[one] for one in random.integers(0, len(people), max(round(lists / mean), 2)).tolist()]
 
 
-def _one_sample(values: NDArray[np.float64]) -> bool:
-    return bool(abs(values.mean()) > norm.ppf(1 - ALPHA / 2) * values.std() / math.sqrt(len(values)))
+def _mean(values: NDArray[np.float64], drawn: list[NDArray[np.int64]]) -> tuple[float, float]:
+    """A mean over lists, and its variance clustered by person."""
+    sums = np.array([values[one].sum() for one in drawn])
+    counts = np.array([len(one) for one in drawn])
+    mean = float(sums.sum() / counts.sum())
+    return mean, float(np.sum((sums - mean * counts) ** 2) / counts.sum() ** 2)
+
+
+def _ab_test(
+    clicks: list[NDArray[np.float64]], people: list[NDArray[np.int64]], lists: float, random: np.random.Generator
+) -> bool:
+    (one, v1), (other, v2) = (_mean(column, _drawn(people, lists / 2, random)) for column in clicks)
+    return bool(abs(other - one) > norm.ppf(1 - ALPHA / 2) * math.sqrt(v1 + v2))
+
+
+def _one_sample(
+    values: NDArray[np.float64], people: list[NDArray[np.int64]], lists: float, random: np.random.Generator
+) -> bool:
+    mean, variance = _mean(values, _drawn(people, lists, random))
+    return bool(abs(mean) > norm.ppf(1 - ALPHA / 2) * math.sqrt(variance))
 
 
 def _ndcg(scores: NDArray[np.float32], world: Simulated) -> float:

@@ -60,7 +60,12 @@ class Shown:
 def mixed(lists: Sequence[Shown], teams: Sequence[int], items: Sequence[str], names: Sequence[str]) -> Shown:
     """The interleaved list: each item as the ranker whose choice it was has it. names: of the rankers."""
     places = [{name: place for place, name in enumerate(one.names)} for one in lists]
-    picks = [(team, places[team][item]) for team, item in zip(teams, items, strict=True)]
+    # what all would show is told as whoever has it first does
+    makers = [
+        team if team >= 0 else next(place for place, own in enumerate(places) if item in own)
+        for team, item in zip(teams, items, strict=True)
+    ]
+    picks = [(team, places[team][item]) for team, item in zip(makers, items, strict=True)]
     same = len({one.fingerprint for one in lists}) == 1 and all(len(one.features) == len(one.names) for one in lists)
     first = lists[0]
     features = np.array([lists[team].features[place] for team, place in picks]) if same and picks else None
@@ -76,7 +81,7 @@ def mixed(lists: Sequence[Shown], teams: Sequence[int], items: Sequence[str], na
         no_scores(),
         first.bundle,
         next((one.step for one in lists if one.step != FULL), FULL),
-        {"team": [names[team] for team in teams]},
+        {"team": [names[team] if team >= 0 else "" for team in teams]},
     )
 
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+NOBODYS = -1
+"""The team of an item that counts for no ranker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
@@ -18,28 +21,35 @@ class Interleaved:
 
     items: tuple[str, ...]
     teams: tuple[int, ...]
-    """For each item, the place of the ranker whose choice it was."""
+    """For each item, the place of the ranker whose choice it was; NOBODYS: of all."""
 
 
 def team_draft(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
     """Rankers choose in turns their best item that is not shown yet, each round in an order drawn by lot.
 
-    Of two rankers: Radlinski et al., How Does Clickthrough Data Reflect Retrieval Quality?, 2008; of more:
-    Schuth et al., Multileaved Comparisons for Fast Online Evaluation, 2014.
+    Where all would choose the same item, it is shown for none of them: a click on it says nothing, and to give it to
+    one by lot would only add noise. Of two rankers: Radlinski et al., How Does Clickthrough Data Reflect Retrieval
+    Quality?, 2008; of more: Schuth et al., Multileaved Comparisons for Fast Online Evaluation, 2014.
     """
     random = np.random.default_rng(seed)
     items: dict[str, int] = {}
     nexts = [0] * len(lists)
     while len(items) < n:
-        before = len(items)
+        for team, one in enumerate(lists):
+            while nexts[team] < len(one) and one[nexts[team]] in items:
+                nexts[team] += 1
+        wanted = {one[place] for one, place in zip(lists, nexts, strict=True) if place < len(one)}
+        if not wanted:
+            break
+        if len(wanted) == 1:
+            items[wanted.pop()] = NOBODYS
+            continue
         for team in random.permutation(len(lists)).tolist():
             one = lists[team]
             while nexts[team] < len(one) and one[nexts[team]] in items:
                 nexts[team] += 1
             if nexts[team] < len(one) and len(items) < n:
                 items[one[nexts[team]]] = team
-        if len(items) == before:
-            break
     return Interleaved(tuple(items), tuple(items.values()))
 
 

@@ -33,7 +33,8 @@ class Preference:
     rankings: NDArray[np.int64]
     """(L,) all that were shown."""
     preference: Floats
-    """(L,) the mean over those rankings of (its clicks - the first's) / both, -1 to 1; 0: neither is preferred."""
+    """(L,) clicks on what it brought less those on what the first brought, over both, -1 to 1; 0: neither is preferred.
+    """
     low: Floats
     """(L,) always valid."""
     high: Floats
@@ -65,15 +66,14 @@ def preference(
     planned_units: int, alpha: float,
 ) -> Preference:  # fmt: skip
     """Of R rankings: what either arm is credited with, their units and days. names: of the arm and of the first."""
-    both = own + other
+    both, gain = own + other, own - other
     counted = both > 0
-    gain = np.where(counted, (own - other) / np.where(counted, both, 1.0), 0.0)
     days = np.unique(day)
     rows: list[tuple[float, ...]] = []
     tau2, least = math.nan, 1.0
     for last in days.tolist():
         now = counted & (day <= last)
-        value, variance, units = clustered(gain[now], unit[now])
+        value, variance, units = clustered(gain[now], both[now], unit[now])
         wins, losses = int((gain[now] > 0).sum()), int((gain[now] < 0).sum())
         counts = (wins, losses, int(now.sum()) - wins - losses, int((day <= last).sum()))
         if units < LEAST_UNITS or not variance > 0:
@@ -91,20 +91,18 @@ def preference(
     return Preference(names[0], names[1], days.astype(np.int32), *whole.T, *table[:, 4:].T)
 
 
-def clustered(values: Floats, cluster: NDArray[np.int32]) -> tuple[float, float, int]:
-    """The mean of values, its variance where values of one cluster go together, and the number of clusters.
+def clustered(above: Floats, below: Floats, cluster: NDArray[np.int32]) -> tuple[float, float, int]:
+    """sum(above) / sum(below), its variance where rows of one cluster go together, and the number of clusters.
 
     The delta method for a ratio of sums (Deng et al., Applying the Delta Method in Metric Analytics, 2018).
     """
-    if not len(values):
-        return math.nan, math.nan, 0
     codes, index = np.unique(cluster, return_inverse=True)
-    n = len(codes)
-    mean = float(values.mean())
-    rest = np.bincount(index, values - mean, minlength=n)
-    if n < 2:
-        return mean, math.nan, n
-    return mean, float(n / (n - 1) * np.sum(rest**2) / len(values) ** 2), n
+    n, total = len(codes), float(below.sum())
+    if not total:
+        return math.nan, math.nan, n
+    ratio = float(above.sum()) / total
+    rest = np.bincount(index, above - ratio * below, minlength=n)
+    return ratio, math.nan if n < 2 else float(n / (n - 1) * np.sum(rest**2) / total**2), n
 
 
 def said(one: Preference) -> str:
