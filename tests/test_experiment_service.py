@@ -46,7 +46,7 @@ def two_bundles(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A home whose bundle `toy` serves, beside a lesser one, `other`."""
     home = tmp_path_factory.mktemp("two") / "home"
     shutil.copytree(touched_home, home, symlinks=True)
-    (home / "less.toml").write_text(toyworld.CONFIG.replace("rounds = 30", "rounds = 2"))
+    (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "ages", "categories"]\n')
     feedrank(home, "--config", home / "less.toml", "train", "--name", "other")
     feedrank(home, "bundles", "promote", "toy")
     return home
@@ -85,6 +85,11 @@ def place(two_bundles: Path, tmp_path: Path) -> Place:
     return Place(Path(shutil.copytree(two_bundles, tmp_path / "home", symlinks=True)))
 
 
+def name_of(person: int) -> str:
+    """Somebody whom the bundles know, and then strangers."""
+    return toyworld.user(person) if person < toyworld.PEOPLE else f"n{person}"
+
+
 def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingEvent:
     return recommender.recommend(name, at, Asked(user, **asked))
 
@@ -95,7 +100,7 @@ def days(place: Place, recommender: Recommender, click: Callable[[RankingEvent, 
     for day in range(3):
         for person in range(people):
             at = place.at + day * DAY + person
-            event = shown(recommender, f"r{day}-{person}", at, f"n{person}", n=5)
+            event = shown(recommender, f"r{day}-{person}", at, name_of(person), n=5)
             clicks = [
                 InteractionEvent(f"c-{event.id}-{item}", round(at * 1000) + 1, item, "click", event.id, event.user)
                 for item in event.items
@@ -165,7 +170,8 @@ def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:
 
 
 def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place) -> None:
-    place.begin({**AB, "name": "mix", "kind": "interleave", "planned_units": 60})
+    arms = {"usual": {}, "other": {"bundle": "other", "diversity": {"per_category": 2}}}
+    place.begin({**AB, "name": "mix", "kind": "interleave", "planned_units": 60, "arms": arms})
     recommender = place.serve()
 
     def click(event: RankingEvent, item: str) -> float:
@@ -174,7 +180,7 @@ def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place) -> None:
     days(place, recommender, click)
     event = place.journal.find("r0-0")
     assert isinstance(event, RankingEvent)
-    assert {"usual", "other"} <= set(event.extra["team"])
+    assert set(event.extra["team"]) <= {"usual", "other", ""}
     assert (event.extra["experiment"], event.extra["variant"]) == ("mix", "interleaved")
     found = place.desk.found("mix")
     (preference,) = found.preferences
@@ -281,7 +287,7 @@ def test_units_that_move_count_for_their_first_arm(place: Place) -> None:
     days(place, recommender, lambda *_: 0.3)
     feedrank(place.home.folder, "experiment", "weigh", "ab", "other=9")
     for n in range(60):
-        shown(recommender, f"z{n}", place.at + 3 * DAY, f"n{n}")
+        shown(recommender, f"z{n}", place.at + 3 * DAY, name_of(n))
     found = place.desk.found("ab")
     assert found.moved > 10
     assert found.readout is not None
