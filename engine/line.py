@@ -25,6 +25,8 @@ class Line:
         self._open: tuple[int, sqlite3.Connection] | None = None
         self._seen: tuple[int, int] | None = None
         """Data version and offset at which there was nothing more."""
+        self._waits = True
+        """Whether a write is on the disk when it is over, as a new connection has it."""
 
     def news(self, since: int, most: int) -> list[tuple[int, str]]:
         """(offset, body) of what was written after an offset, so many at most; looked for only where others wrote."""
@@ -42,13 +44,20 @@ class Line:
             return rows
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], since: int) -> tuple[list[tuple[int, str]], dict[str, int]]:
-        """Write rows in one transaction: what others wrote before, and id -> offset of those rows that were new."""
+        """Write rows in one transaction: what others wrote before, and id -> offset of those rows that were new.
+
+        What is sent in is on the disk when this is over. Rankings alone are handed to the system, which has them on the
+        disk with the next event, or soon: they outlive the process, and nothing is on the disk that came after them.
+        """
         with self._lock:
             connection = self._connection()
             try:
+                self._wait(connection, any(row["kind"] != "ranking" for row in rows))
                 connection.execute("BEGIN IMMEDIATE")
                 version = _version(connection)
-                missed = connection.execute(self._since, {"since": since, "most": -1}).fetchall()
+                missed: list[tuple[int, str]] = []
+                if (version, since) != self._seen:
+                    missed = connection.execute(self._since, {"since": since, "most": -1}).fetchall()
                 new = dict(found for row in rows for found in connection.execute(self._insert, row).fetchall())
                 connection.execute("COMMIT")
             except BaseException:
@@ -64,9 +73,14 @@ class Line:
                 self._open[1].close()
             self._open = self._seen = None
 
+    def _wait(self, connection: sqlite3.Connection, waits: bool) -> None:
+        if waits is not self._waits:
+            connection.execute(f"PRAGMA synchronous={'FULL' if waits else 'NORMAL'}")
+            self._waits = waits
+
     def _connection(self) -> sqlite3.Connection:
         if self._open is None or self._open[0] != os.getpid():
-            self._seen = None
+            self._seen, self._waits = None, True
             found = self._engine.raw_connection()
             connection = found.driver_connection
             assert isinstance(connection, sqlite3.Connection)

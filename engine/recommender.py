@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -122,7 +123,7 @@ class Recommender:
                     request = one.live.request(at, one.asked, vectors[own.bundle])
                     lists.append(list_of(one, self._ladder, request, ranking_id, watch, self._look_at(one.live)))
                 shown = as_one(lists, [one.name for one in servings], enrolled, asked, ranking_id)
-                event = ranking_event(ranking_id, moment, servings[0].asked, live, shown, watch.skipped)
+                event = ranking_event(ranking_id, moment, servings[0].asked, servings[0].live, shown, watch.skipped)
                 if keep and event.items:
                     event = self._keep(event, at)
                     watch.mark("journal")
@@ -176,6 +177,7 @@ class Recommender:
         """Learn from what other processes wrote, without a request."""
         with self._lock:
             self._catch_up(at)
+            self.trials.catch_up()
 
     def renew(self, make: Callable[[Live], Live], at: float) -> None:
         """Answer from another generation from now on; `make` is given the last one, and must be quick.
@@ -184,7 +186,10 @@ class Recommender:
         """
         with self._lock:
             self._catch_up(at)
-            self._live = self._caught_up(make(self._live))
+            live = make(self._live)
+            live.catch_up(self._journal.read(live.offset))
+            live.latest = max(live.latest, self._live.latest)
+            self._live = live
             if self.ahead is None:
                 self.ahead = self._new_ahead()
 
@@ -192,7 +197,10 @@ class Recommender:
         """Have another bundle's generation make lists where an experiment asks for it."""
         with self._lock:
             self._catch_up(at)
-            self.trials.seat(self._caught_up(live))
+            known = self._live.offset  # what is written after it, both are told of together
+            live.catch_up(takewhile(lambda one: one[0] <= known, self._journal.read(live.offset)))
+            live.latest = max(live.latest, self._live.latest)
+            self.trials.seat(live)
 
     def reseat(self, bundle: str, make: Callable[[Live], Live], at: float) -> None:
         """As `renew`, of a generation that was seated."""
@@ -210,7 +218,7 @@ class Recommender:
         at = event.timestamp / 1000
         vectors = self._encoded(self.trials.peek(one.bundle, self._live), asked, no_watch())
         with self._lock:
-            live = self.trials.live_of(one.bundle, self._live)
+            live = self.trials.live_of(one.bundle, self._live, asked.user)
             if live is None:
                 return None
             return Sight.read(serving("", one, live, asked), vectors, at, event.items)
@@ -285,7 +293,7 @@ class Recommender:
 
     def _note(self, events: Sequence[Event]) -> None:
         """All but what `live` itself learns."""
-        self.trials.observe(events)
+        self.trials.observe(events, self._live.offset)
         if any(isinstance(one, ItemEvent) for one in events):
             self._items_changed()
 
@@ -294,12 +302,6 @@ class Recommender:
         live = self._live
         live.latest = max(live.latest, round(at * 1000))
         return live.latest
-
-    def _caught_up(self, live: Live) -> Live:
-        """A new generation, once it has seen what was written since it was made."""
-        live.catch_up(self._journal.read(live.offset))
-        live.latest = max(live.latest, self._live.latest)
-        return live
 
     def _new_ahead(self) -> Ahead[str] | None:
         return Ahead(self.prepare, self._ahead_size) if self._ahead_size and self._live.pipeline.rescoring else None

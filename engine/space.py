@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,6 +42,8 @@ class Space:
     """Weight of each older touch relative to the next younger one, in (0, 1]."""
     depth: int = 50
     """How many of the latest touches count."""
+    _last: tuple[bytes, Vector] | None = field(default=None, init=False, repr=False)
+    """The person asked for last, by the rows of their touches."""
 
     def __post_init__(self) -> None:
         if self.targets.shape != self.sources.shape or self.targets.shape[1] != self.views[-1].stop:
@@ -73,6 +75,9 @@ class Space:
         """
         rows = history[: self.depth]
         rows = rows[rows != NOBODY]
+        last, key = self._last, rows.tobytes()
+        if last is not None and last[0] == key:  # recall asks first, and the features of the same request next
+            return last[1]
         vector = np.zeros(self.dimensions, np.float32)
         if len(rows):
             weights = np.power(self.decay, np.arange(len(rows)), dtype=np.float64).astype(np.float32)
@@ -80,6 +85,8 @@ class Space:
             summed = np.add.reduce(self.sources[rows] * weights[:, None], axis=0)
             for view in self.views:
                 vector[view.slice] = _scaled(summed[view.slice], view.weight)
+        vector.flags.writeable = False
+        object.__setattr__(self, "_last", (key, vector))
         return vector
 
     def query(self, text_vector: Vector) -> Vector:

@@ -117,6 +117,8 @@ def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) 
     events = [event for event in place.journal.events("ranking") if isinstance(event, RankingEvent)]
     made_by = {(event.extra["variant"], event.extra["bundle"]) for event in events}
     assert made_by == {("usual", "toy"), ("other", "other")}
+    for event in [one for one in events if one.extra["variant"] == "other"][-3:]:
+        assert replay(place.home, place.config, place.journal, event)[1] is None, "by its own bundle, as of its offset"
     arm_of = {event.user: event.extra["variant"] for event in events}
     assert all(event.extra["variant"] == arm_of[event.user] for event in events), "a person stays in an arm"
     said = feedrank(

@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engine.asked import Asked
-from engine.events import Event, ExperimentEvent
+from engine.events import Event, ExperimentEvent, ItemEvent
 from engine.experiments.declared import Arm, Explore
 from engine.experiments.enrolment import NOT_ENROLLED, Enrolled, enrol
 from engine.experiments.roster import Roster, roster_of
 from engine.live import Live
 from engine.pipeline import Pipeline
+
+MOST_LATE = 500
+"""Events of other people that a state may not have seen, where nobody has it catch up before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +39,67 @@ class Trials:
         self._seats: dict[str, Live] = {}
         self._late: dict[str, list[Event]] = {}
         """Of each seat, what its state has not seen yet."""
+        self._concerned: dict[str, set[str]] = {}
+        """Of each seat, whom that is about."""
+        self._offset = 0
+        """Of the last event that was observed."""
 
     @property
     def seated(self) -> list[str]:
         """The bundles that can make lists beside the one that serves."""
         return list(self._seats)
 
-    def observe(self, events: Sequence[Event]) -> None:
-        """Take note of what was written; states learn of it when they are next asked."""
+    def observe(self, events: Sequence[Event], offset: int) -> None:
+        """Take note of what was written, up to an offset of the journal; states learn of it when it is time to."""
+        self._offset = offset
         if any(isinstance(one, ExperimentEvent) for one in events):
             self.roster = roster_of(events, self.roster)
-        for late in self._late.values():
-            late += events
+        if self._seats:
+            users = {one.user for one in events if not isinstance(one, ItemEvent | ExperimentEvent) and one.user}
+            for bundle, late in self._late.items():
+                late += events
+                self._concerned[bundle] |= users
+
+    def catch_up(self) -> None:
+        """Let every state learn of all that was noted."""
+        for bundle in self._seats:
+            self._learn(bundle)
 
     def seat(self, live: Live) -> None:
         """Have another bundle's generation at hand; its state must have seen all that was observed so far."""
         self._seats[live.pipeline.bundle] = live
-        self._late[live.pipeline.bundle] = []
+        self._late[live.pipeline.bundle], self._concerned[live.pipeline.bundle] = [], set()
 
     def unseat(self, bundle: str) -> None:
         """Let go of a generation that nobody needs any more."""
         self._seats.pop(bundle, None)
         self._late.pop(bundle, None)
+        self._concerned.pop(bundle, None)
 
     def reseat(self, bundle: str, make: Callable[[Live], Live]) -> None:
         """Put a generation in the place of one of the same bundle, as with items that came since."""
-        if (old := self.live_of(bundle, None)) is not None:
-            self.seat(make(old))
+        if bundle in self._seats:
+            self._learn(bundle)
+            self.seat(make(self._seats[bundle]))
 
-    def live_of(self, bundle: str, main: Live | None) -> Live | None:
-        """The generation of a bundle, its state up to date; `main` where no other is meant; None: not at hand."""
-        if main is not None and bundle in ("", main.pipeline.bundle):
+    def live_of(self, bundle: str, main: Live, user: str | None) -> Live | None:
+        """The generation of a bundle, for a request of a person; `main` where no other is meant; None: not at hand.
+
+        Its state knows all that was noted of that person; of others it may be `MOST_LATE` events behind: its offset says
+        how far it came.
+        """
+        if bundle in ("", main.pipeline.bundle):
             return main
         live = self._seats.get(bundle)
-        if live is not None and (late := self._late[bundle]):
-            self._late[bundle] = []
-            live.observe(late)
+        if live is not None and (user in self._concerned[bundle] or len(self._late[bundle]) > MOST_LATE):
+            self._learn(bundle)
         return live
+
+    def _learn(self, bundle: str) -> None:
+        live, late = self._seats[bundle], self._late[bundle]
+        self._late[bundle], self._concerned[bundle] = [], set()
+        live.observe(late)
+        live.offset = self._offset
 
     def enrol(self, main: Live, asked: Asked, ranking_id: str, at: int) -> Enrolled:
         """What a request at a moment, in epoch milliseconds, is in."""
@@ -87,7 +114,7 @@ class Trials:
     def servings(self, main: Live, enrolled: Enrolled, asked: Asked) -> list[Serving] | None:
         """Who makes a list for a request: one arm, or all that are interleaved. None: one is not there any more."""
         arms = enrolled.mixed or (("", enrolled.arm),)
-        lives = [self.live_of(arm.bundle, main) for _, arm in arms]
+        lives = [self.live_of(arm.bundle, main, asked.user) for _, arm in arms]
         return (
             [serving(name, arm, live, asked) for (name, arm), live in zip(arms, lives, strict=True) if live is not None]
             if all(lives)
