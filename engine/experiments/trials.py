@@ -85,8 +85,8 @@ class Trials:
     def live_of(self, bundle: str, main: Live, user: str | None) -> Live | None:
         """The generation of a bundle, for a request of a person; `main` where no other is meant; None: not at hand.
 
-        Its state knows all that was noted of that person; of others it may be `MOST_LATE` events behind: its offset says
-        how far it came.
+        Its state knows all that was noted of that person; of others it may be up to `MOST_LATE` events behind. Its
+        offset says how far it came.
         """
         if bundle in ("", main.pipeline.bundle):
             return main
