@@ -70,6 +70,7 @@ def test_requests_stages_and_parts_are_counted() -> None:
     made.events("nonsense", "rejected")
     made.journal_failed()
     made.state_lag(0.25)
+    made.exposed("ab", "usual")
     made.items(12)
     assert value(made, "requests_total", route="/v1/recommend", method="POST", status="200") == 3
     assert value(made, "request_seconds_sum", route="/v1/recommend") == pytest.approx(0.012)
@@ -78,6 +79,7 @@ def test_requests_stages_and_parts_are_counted() -> None:
     assert value(made, "stage_seconds_count", stage="recall") == 1
     assert value(made, "stage_seconds_sum", stage="other") == 0.5
     assert value(made, "candidates_sum", source="annoy") == 100
+    assert value(made, "exposures_total", experiment="ab", variant="usual") == 1
     assert [value(made, "fallbacks_total", step=step) for step in metrics.STEPS] == [0, 1, 0]
     assert [value(made, "skipped_total", what=part) for part in metrics.PARTS] == [0, 0, 0, 0, 1, 0]
     assert value(made, "pair_scores_total", **{"from": "cache"}) == 70
@@ -318,6 +320,7 @@ def test_the_dashboard_names_labels_that_there_are() -> None:
     made = Metrics()
     made.request("/", "GET", 200, 0.1)
     made.candidates("annoy", 1)
+    made.exposed("ab", "usual")
     made.bundle("toy", NOW, None, NAMES)
     there = {name for _, labels in samples(made.text()[0]) for name, _ in labels} | {"feature", "job", "instance"}
     for text in expressions():
