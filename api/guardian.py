@@ -47,12 +47,15 @@ class Guardian:
             return
         chosen = [] if self._home.config is None else ["--config", str(self._home.config)]
         command = [sys.executable, "-m", "api.cli", "--home", str(self._home.folder), *chosen]
-        done = subprocess.run(
-            [*command, "experiment", "watch", "--once"], capture_output=True, text=True, check=False,
-            preexec_fn=_lower if hasattr(os, "nice") else None,
-        )  # fmt: skip
-        for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines():
-            (_log.warning if done.returncode == 0 else _log.error)("experiments: %s", line)
+        command += ["experiment", "watch", "--once"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            if hasattr(os, "setpriority"):  # not on Windows
+                os.setpriority(os.PRIO_PROCESS, process.pid, 10)
+            said, wrong = process.communicate()
+        for line in said.splitlines():
+            _log.warning("experiments: %s", line)
+        if process.returncode:
+            _log.error("guardrails could not be looked at: %s", wrong.strip()[-2_000:])
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):
@@ -70,7 +73,3 @@ class Guardian:
             _log.exception("guardrails could not be looked at")
         finally:
             os.close(handle)
-
-
-def _lower() -> None:
-    os.nice(10)

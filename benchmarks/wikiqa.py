@@ -24,6 +24,17 @@ from models.finetune.finetuning import Learnt, finetune, settings_for
 from models.finetune.pairs import PairGroups
 from models.metrics import evaluate, order
 
+
+def _flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((f"{line} " for line in lines if line.startswith("flags")), "")
+
+
+HALVED = any(f" {flag} " in _flags() for flag in ("avx512_bf16", "amx_bf16"))
+"""Whether the processor has instructions for bfloat16: without them it is many times slower than float32."""
 COLUMNS = pairs_file.Columns(query="question", text="sentence", label="label")
 MEDICAL = 1_600
 """MedQuAD groups in the first lesson."""
@@ -78,13 +89,13 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     """A cross-encoder from packaged MiniLM: first on both sets, then on WikiQA alone; chosen on its dev questions."""
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     dev = wikiqa("dev")
-    first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=True)
+    first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=HALVED)
     if not (folder / "first" / "feedrank.json").exists():
         both_sets = both(wikiqa("train"), medquad(MEDICAL))
         finetune(
             "cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev
         )
-    then = settings_for("cross-encoder", epochs=2, max_tokens=64, bfloat16=True, learning_rate=5e-5)
+    then = settings_for("cross-encoder", epochs=2, max_tokens=64, bfloat16=HALVED, learning_rate=5e-5)
     base = (str(folder / "first"),)
     return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)
 
@@ -92,7 +103,7 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
 def student(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     """A student of the teacher in the same folder."""
     groups = both(wikiqa("train"), medquad(400))
-    settings = DistillSettings(epochs=6, batch_size=4, learning_rate=1e-3, bfloat16=True, made_up=1.5)
+    settings = DistillSettings(epochs=6, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, made_up=1.5)
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
 

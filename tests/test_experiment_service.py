@@ -20,13 +20,14 @@ from api.compose.experiments import Desk
 from api.compose.refresh import Refresher
 from api.compose.replay import ReplayError, replay
 from api.compose.signals import TextModels
+from api.guardian import Guardian
 from api.home import Home
 from api.http.app import create_app
 from api.http.service import Service
 from api.upkeep import upkeep
 from engine.asked import Asked
 from engine.diversity import Diversity
-from engine.events import InteractionEvent, ItemEvent, RankingEvent
+from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from engine.experiments.roster import ChangeError
 from engine.experiments.shadows import Shadows
 from engine.experiments.trials import Trials
@@ -272,11 +273,15 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_p
     )
 
 
-def test_a_broken_guardrail_stops_its_arm(place: Place) -> None:
+def test_a_broken_guardrail_stops_its_arm(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.begin({**AB, "guardrails": [{"metric": "ctr", "worst": 0.1}], "stop_on_breach": True})
     recommender = place.serve()
     days(place, recommender, lambda event, _: 0.6 if event.extra["variant"] == "usual" else 0.05, people=140)
-    assert "ab: stopped the arm other" in feedrank(place.home.folder, "experiment", "watch", "--once")
+    guardian = Guardian(place.home, recommender)
+    assert guardian.needed
+    with caplog.at_level("WARNING"):
+        guardian.look()  # runs `feedrank experiment watch --once`
+    assert "ab: stopped the arm other" in caplog.text
     recommender.catch_up(place.at + 4 * DAY)
     left = {shown(recommender, f"z{n}", place.at + 4 * DAY, f"n{n}").extra.get("variant") for n in range(30)}
     assert left == {None}, "with one arm left there is nothing to compare"
@@ -323,6 +328,21 @@ def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(place: Pl
     event = shown(recommender, "r", NOW, "n1")
     assert event.extra["bundle"] == "toy"
     assert "variant" not in event.extra
+
+
+def test_of_two_who_change_at_once_one_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.desk.create(declarations.declared(AB, "test"), NOW)
+    append = place.journal.append
+
+    def after_another(events: list[Event]) -> list[bool]:
+        monkeypatch.undo()
+        place.desk.start("ab", NOW)
+        return append(events)
+
+    monkeypatch.setattr(place.journal, "append", after_another)
+    with pytest.raises(ChangeError, match="is running; only one that was created can start"):
+        place.desk.start("ab", NOW)
+    assert place.desk.roster.of("ab").status == "running"
 
 
 def test_over_http(place: Place) -> None:

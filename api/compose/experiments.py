@@ -71,7 +71,10 @@ class Desk:
         event = ExperimentEvent(f"experiment-{uuid.uuid4()}", moment, name, what, told, moment)
         self.roster.after(event)  # refuses what can't be made, before it is written
         self.journal.append([event])
-        return self.roster.of(name)
+        after = self.roster
+        if event.id in after.refused:  # another process made a change in between
+            raise ChangeError(after.refused[event.id])
+        return after.of(name)
 
     def found(self, name: str, cuped: bool | None = None) -> Found:
         """Read the journal for an experiment. Raises ChangeError where there is none, or it never started.

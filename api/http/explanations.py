@@ -25,7 +25,7 @@ def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:
         return [_why(score, {}, {}, None) for score in recalled]
     names = live.pipeline.featurizer.names
     # another bundle's ranker may read the same features, but its contributions do not make this score
-    same = event.extra.get("bundle") == live.pipeline.bundle
+    same = event.extra.get("bundle") == live.pipeline.bundle and "team" not in event.extra
     explain = getattr(live.pipeline.ranker, "contributions", None) if same else None
     parts = None if explain is None else explain(rows)
     found = []

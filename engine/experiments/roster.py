@@ -55,6 +55,8 @@ class Roster:
     standings: Mapping[str, Standing] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
     """Ids of the events that it is made of."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Id of an event that could not be -> why."""
 
     @property
     def running(self) -> list[Standing]:
@@ -153,6 +155,7 @@ def roster_of(events: Iterable[Event], before: Roster | None = None) -> Roster:
                 roster = roster.after(event)
             except ChangeError as problem:
                 _log.warning("the experiment event %s is passed over: %s", event.id, problem)
+                roster = replace(roster, refused={**roster.refused, event.id: str(problem)})
             roster = replace(roster, taken=roster.taken | {event.id})
     return roster
 

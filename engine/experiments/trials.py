@@ -67,12 +67,13 @@ class Trials:
 
     def seat(self, live: Live) -> None:
         """Have another bundle's generation at hand; its state must have seen all that was observed so far."""
-        self._seats[live.pipeline.bundle] = live
-        self._late[live.pipeline.bundle], self._concerned[live.pipeline.bundle] = [], set()
+        name = live.pipeline.bundle
+        self._late[name], self._concerned[name] = [], set()
+        self._seats = {**self._seats, name: live}  # another one: requests look at it without the lock
 
     def unseat(self, bundle: str) -> None:
         """Let go of a generation that nobody needs any more."""
-        self._seats.pop(bundle, None)
+        self._seats = {name: live for name, live in self._seats.items() if name != bundle}
         self._late.pop(bundle, None)
         self._concerned.pop(bundle, None)
 
