@@ -267,6 +267,13 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_p
         "it draws what was never shown"
     )
     assert json.loads(path.read_text())["estimates"].keys() == {"snips"}
+    cut = feedrank(place.home.folder, "ope", "--bundle", "toy", "--temperature", 0.3, "--depth", 12, "--clip", "mse",
+                   "--method", "snips")  # fmt: skip
+    assert "weights cut at" in cut.replace("\n", " ")
+    assert "overlap" in cut
+    assert "expected mse, slope or a number" in feedrank(
+        place.home.folder, "ope", "--bundle", "toy", "--clip", "x", code=1
+    )
     assert "give one" in feedrank(place.home.folder, "ope", code=1)
     assert "found 0 rankings that were asked for" in feedrank(
         place.home.folder, "ope", "--bundle", "toy", "--variant", "none", code=1

@@ -31,20 +31,17 @@ if TYPE_CHECKING:
 @click.option("--reward", default="click", show_default=True, help="The type of interactions that count.")
 @click.option("--temperature", default=0.0, show_default=True, type=click.FloatRange(min=0),
               help="Of a bundle, which draws by exp(score / temperature); 0: it shows the best.")  # fmt: skip
-@click.option(
-    "--depth",
-    default=50,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Of a bundle that draws: among so many of its best.",
-)
+@click.option("--depth", default=50, show_default=True, type=click.IntRange(min=1),
+              help="Of a bundle that draws: among so many of its best.")  # fmt: skip
+@click.option("--clip", "clipped", help="Cut large weights: mse or slope choose where by the log, a number is where; "
+              "it is said with what it costs. By default they are left.")  # fmt: skip
 @click.option("--method", "methods", multiple=True, help="May be given more than once; by default the usual ones.")
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here.")
 @click.pass_obj
 def ope(
     obj: tuple[Home, Config], bundle_name: str | None, policy: str | None, variant: str | None, surface: str | None,
-    since: str | None, reward: str, temperature: float, depth: int, methods: tuple[str, ...],
-    json_path: Path | None,
+    since: str | None, reward: str, temperature: float, depth: int, clipped: str | None,
+    methods: tuple[str, ...],    json_path: Path | None,
 ) -> None:  # fmt: skip
     """What a candidate would have earned, by a log with propensities (off-policy evaluation).
 
@@ -52,16 +49,20 @@ def ope(
     """
     from api.compose import off_policy
     from models import bundle
+    from models.off_policy.estimate import EstimateSettings
     from models.off_policy.logged import Chosen
 
     home, config = obj
     with command_errors():
         if (bundle_name is None) == (policy is None):
             raise ValueError("found " + ("neither" if policy is None else "both") + " --bundle and --policy; give one")
+        settings = EstimateSettings(clip=_rule(clipped))
         moment = -float("inf") if since is None else parse_timestamp(since, "--since") / 1000
         journal = home.journal(config.journal.url)
         if policy is not None:
-            answer = off_policy.of_variant(journal, Chosen(variant, surface, moment, reward), policy, methods, seed=7)
+            answer = off_policy.of_variant(
+                journal, Chosen(variant, surface, moment, reward), policy, methods, settings, seed=7
+            )
         else:
             assert bundle_name is not None
             if since is None:
@@ -70,7 +71,7 @@ def ope(
             chosen = Chosen(variant, surface, moment, reward)
             with steps() as show:
                 answer = off_policy.of_bundle(
-                    home, config, journal, chosen, bundle_name, (temperature, depth), methods, 7, show
+                    home, config, journal, chosen, bundle_name, (temperature, depth), methods, settings, 7, show
                 )  # fmt: skip
         _show(answer)
         if json_path:
@@ -87,12 +88,24 @@ def _show(answer: Answer) -> None:
         if one.refused:
             table.add_row(name, "–", "–", f"{one.ess:,.0f}", f"{one.weights.largest[0]:.1f}", Text(one.refused))
             continue
-        clipped = "" if one.clipping is None else f"{one.clipping.clipped:,} weights clipped"
+        record = one.clipping
+        clipped = "" if record is None else f"{record.clipped:,} weights cut at {record.threshold:.3g}: {record.reason}"
         table.add_row(
             name, f"{one.value:.5f}", f"[{one.low:.5f}, {one.high:.5f}]", f"{one.ess:,.0f}",
             f"{one.weights.largest[0]:.1f}", clipped,
         )  # fmt: skip
     console.print(table)
+    for said in dict.fromkeys(one.weights.overlap for one in answer.estimates.values()):
+        click.echo(said)
+
+
+def _rule(clipped: str | None) -> Any:
+    if clipped is None or clipped in ("mse", "slope"):
+        return clipped
+    try:
+        return float(clipped)
+    except ValueError:
+        raise ValueError(f"found --clip {clipped!r}, expected mse, slope or a number") from None
 
 
 def _body(answer: Answer) -> dict[str, Any]:

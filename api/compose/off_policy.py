@@ -21,7 +21,7 @@ from engine.pipeline import GIVEN
 from engine.types import QueryVectors
 from features.state import BehaviouralState
 from models import bundle
-from models.off_policy.estimate import Estimate, estimate, estimate_slates
+from models.off_policy.estimate import Estimate, EstimateSettings, estimate, estimate_slates
 from models.off_policy.log import Floats
 from models.off_policy.logged import Chosen, Logged, logged
 from models.off_policy.policies import SlatePolicy, frequencies
@@ -46,7 +46,9 @@ class Answer:
     """What the candidate's own log earned, where there is one."""
 
 
-def of_variant(journal: Journal, chosen: Chosen, variant: str, methods: Sequence[str], seed: int) -> Answer:
+def of_variant(
+    journal: Journal, chosen: Chosen, variant: str, methods: Sequence[str], settings: EstimateSettings, seed: int
+) -> Answer:
     """The candidate is the policy that made another variant's rankings of single items, by what it showed where.
 
     Its clicks are not looked at, but to say what it earned. Raises ValueError for lists.
@@ -61,13 +63,13 @@ def of_variant(journal: Journal, chosen: Chosen, variant: str, methods: Sequence
     rows = np.array([names.add(one) for one in other.items.names(other.rows)], np.int32)
     places = int(max(own.position.max(), other.position.max())) + 1
     policy = frequencies(rows, other.position, places, len(names))
-    found = estimate(own.bandit(), policy, methods or SINGLE, seed=seed)
+    found = estimate(own.bandit(), policy, methods or SINGLE, settings, seed=seed)
     return Answer(own, float(own.reward.mean()), found, float(other.reward.mean()))
 
 
 def of_bundle(
     home: Home, config: Config, journal: Journal, chosen: Chosen, name: str, drawn: tuple[float, int],
-    methods: Sequence[str], seed: int, progress: Progress,
+    methods: Sequence[str], settings: EstimateSettings, seed: int, progress: Progress,
 ) -> Answer:  # fmt: skip
     """The candidate is a bundle. drawn: the temperature by which it draws by its scores (Plackett-Luce), and among how
     many of the best; temperature 0: it shows the best.
@@ -97,7 +99,7 @@ def of_bundle(
     policy = SlatePolicy.ranking_by(scores, slates, temperature)
     names = methods or SLATES
     earned = float(own.reward.sum() / len(own))
-    return Answer(own, earned, estimate_slates(slates, policy, names, seed=seed))
+    return Answer(own, earned, estimate_slates(slates, policy, names, settings, seed=seed))
 
 
 def _again(made: Live, journal: Journal, own: Logged, progress: Progress) -> list[tuple[NDArray[np.int32], Floats]]:

@@ -43,6 +43,8 @@ class Shadowed:
         return (
             f"{self.arm}: {self.overlap:.1%} of the items shown are its own choice too, the first one in"
             f" {self.same_first:.1%} of {self.feeds:,} feeds; rank correlation {self.tau:+.2f};"
+            f" scores of what was shown {self.score[0]:.3g} (deviation {self.score[1]:.3g}), shown with"
+            f" {self.shown_score[0]:.3g} ({self.shown_score[1]:.3g});"
             f" half of its lists took at most {self.p50_ms:g} ms, 95 % at most {self.p95_ms:g} ms;"
             f" {self.dropped:,} feeds dropped, {self.failed:,} failed"
         )
