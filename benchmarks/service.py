@@ -50,7 +50,7 @@ def service() -> list[Bar]:
             _run(home, *command)
         with serving(home) as (port, _):
             bars = [*_metarank(port), *_feeds(port)]
-            small = feeds(port, 100, 20).latency_ms["p50"]
+            small = feeds(port, hardship.CALM, 20).latency_ms["p50"]
         with serving(home) as (port, parent):
             bars += [*_change(home, port), *_fresh(port), *_killed(port, parent)]
         bars += [*_hardship(Path(folder), home, small), *_faults(Path(folder), home)]
@@ -61,7 +61,7 @@ def _hardship(folder: Path, home: Path, small: float) -> list[Bar]:
     """small: milliseconds of the median feed on MovieLens's catalogue."""
     hardship.large_home(folder / "large")
     with serving(folder / "large") as (port, _):
-        bars = [hardship.slower(feeds(port, 100, 20).latency_ms["p50"], small)]
+        bars = [hardship.slower(feeds(port, hardship.CALM, 20).latency_ms["p50"], small)]
     neural = folder / "neural"
     shutil.copytree(home, neural, symlinks=True)
     model = hardship.student_shaped(folder / "student")

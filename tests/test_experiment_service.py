@@ -337,6 +337,29 @@ def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(place: Pl
     assert "variant" not in event.extra
 
 
+def test_the_size_of_a_test_is_told_beforehand(place: Place, tmp_path: Path) -> None:
+    said = feedrank(place.home.folder, "experiment", "power", "--rate", 0.05, "--lift", 0.1, "--per-day", 1_000)
+    # 2 x (1.96 + 0.8416)^2 x 0.05 x 0.95 / 0.005^2 = 29,826 an arm, and 60 days of 1,000
+    assert "29,82" in said
+    assert " 60 " in said
+    assert "give one" in feedrank(place.home.folder, "experiment", "power", code=1)
+    place.begin(AB)
+    assert "too few units yet" in feedrank(place.home.folder, "experiment", "power", "ab", code=1)
+    days(place, place.serve(), lambda *_: 0.3)
+    assert "looks whenever you like" in feedrank(place.home.folder, "experiment", "power", "ab", "--lift", 0.2)
+
+
+def test_a_test_is_simulated_before_it_begins(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('name = "x"\nminimum_days = 2\nminimum_units = 100\nplanned_units = 600\n[arms.a]\n[arms.b]\n')
+    told = ("--users", 600, "--days", 6, "--rate", 0.1, "--visits", 2, "--runs", 4)
+    assert "ship b" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", 0.8, *told)
+    assert "stop" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", -0.6, *told)
+    path.write_text('name = "x"\nkind = "shadow"\n[arms.a]\n[arms.b]\n')
+    assert "expected an ab test" in feedrank(place.home.folder, "experiment", "simulate", path, code=1)
+    assert place.desk.roster.standings == {}, "nothing is written"
+
+
 def test_of_two_who_change_at_once_one_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.desk.create(declarations.declared(AB, "test"), NOW)
     append = place.journal.append

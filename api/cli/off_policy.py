@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
-from rich.text import Text
 
 from api.cli.screen import command_errors, console, steps
 from api.config import Config
@@ -83,20 +82,20 @@ def _show(answer: Answer) -> None:
     click.echo(f"{len(answer.logged):,} rankings, which earned {answer.shown:.5f} each")
     if answer.on_policy is not None:
         click.echo(f"the candidate's own log earned {answer.on_policy:.5f} each")
-    table = Table("method", "estimate", "95 % interval", "effective rows", "largest weight", "")
+    table = Table("method", "estimate", "95 % interval", "effective rows", "largest weight")
+    said: list[str] = []
     for name, one in answer.estimates.items():
+        share = f"{one.weights.largest[0]:.1%}"
         if one.refused:
-            table.add_row(name, "–", "–", f"{one.ess:,.0f}", f"{one.weights.largest[0]:.1f}", Text(one.refused))
+            said.append(f"{name} is refused: {one.refused}")
+            table.add_row(name, "–", "–", f"{one.ess:,.0f}", share)
             continue
-        record = one.clipping
-        clipped = "" if record is None else f"{record.clipped:,} weights cut at {record.threshold:.3g}: {record.reason}"
-        table.add_row(
-            name, f"{one.value:.5f}", f"[{one.low:.5f}, {one.high:.5f}]", f"{one.ess:,.0f}",
-            f"{one.weights.largest[0]:.1f}", clipped,
-        )  # fmt: skip
+        if (record := one.clipping) is not None:
+            said.append(f"{name}: {record.clipped:,} weights cut at {record.threshold:.3g}: {record.reason}")
+        table.add_row(name, f"{one.value:.5f}", f"[{one.low:.5f}, {one.high:.5f}]", f"{one.ess:,.0f}", share)
     console.print(table)
-    for said in dict.fromkeys(one.weights.overlap for one in answer.estimates.values()):
-        click.echo(said)
+    for line in dict.fromkeys([*said, *(one.weights.overlap for one in answer.estimates.values())]):
+        click.echo(line)
 
 
 def _rule(clipped: str | None) -> Any:

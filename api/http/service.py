@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flask import current_app
+from flask import current_app, g
 from werkzeug import exceptions
 
 from api.compose.experiments import Desk
@@ -29,6 +29,8 @@ class TrainingError(RuntimeError):
     """A training that failed; the message is what it said."""
 
 
+ANSWER = "answer"
+"""The stage after the feed: writing it out, counting and logging it."""
 NAME = "feedrank"
 """Under which the application keeps its service."""
 
@@ -68,9 +70,13 @@ class Service:
     """Where spans go; None: nowhere."""
 
     def watch(self, deadline_ms: float | None = None) -> Watch:
-        """A watch that runs from now."""
+        """A watch for the request under way: what that has taken is gone, and what follows the feed has its time."""
         limit = deadline_ms or self.config.deadline_ms
-        return Watch(time.perf_counter, limit / 1000 if limit else float("inf"), self.costs)
+        if not limit:
+            return Watch(time.perf_counter, costs=self.costs)
+        now = time.perf_counter()
+        spent = now - g.get("started", now)
+        return Watch(time.perf_counter, limit / 1000 - spent - self.costs.of(ANSWER), self.costs)
 
 
 def service() -> Service:

@@ -11,7 +11,7 @@ from flask import Flask, Response, g, request
 from api import logs
 from api.http.group import group
 from api.http.guards import takes
-from api.http.service import Service, service
+from api.http.service import ANSWER, Service, service
 from api.metrics import Origin
 from engine.events import RankingEvent
 from engine.watch import Watch
@@ -38,6 +38,7 @@ def metrics() -> Response:
 
 def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
     """What is to be counted of a feed, and what the request's line in the log says of it."""
+    g.made = time.perf_counter()
     g.rankings = [event.id]
     g.bundle = event.extra["bundle"]
     g.skipped = watch.skipped
@@ -93,4 +94,6 @@ def _end(response: Response) -> Response:
         key=g.get("key"),
         skipped=g.get("skipped", ()),
     )
+    if (made := g.get("made")) is not None:
+        service().costs.note(ANSWER, time.perf_counter() - made)
     return response
