@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,10 @@ def load_current(bundles: Path, warn: Callable[[str], None]) -> Bundle:
         raise
 
 
-def prune(bundles: Path, keep: int, dry: bool = False) -> list[str]:
-    """Remove all but the current bundle, the one before it, and the `keep` newest; the names of those that go."""
+def prune(bundles: Path, keep: int, dry: bool = False, also: Collection[str] = ()) -> list[str]:
+    """Remove all but the current bundle, the one before it, the `keep` newest and those of `also`; who goes."""
     found = [entry.name for entry in entries(bundles)]
-    stay = {current(bundles), *before(bundles)[:1], *(found[-keep:] if keep else ())}
+    stay = {current(bundles), *also, *before(bundles)[:1], *(found[-keep:] if keep else ())}
     gone = [name for name in found if name not in stay]
     for name in () if dry else gone:
         aside = bundles / f".{name}.gone"

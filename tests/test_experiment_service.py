@@ -309,6 +309,18 @@ def test_units_that_move_count_for_their_first_arm(place: Place) -> None:
     assert [one.arm for one in found.holdout] == ["in the experiment"]
 
 
+def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(place: Place) -> None:
+    feedrank(place.home.folder, "bundles", "promote", "other")
+    feedrank(place.home.folder, "bundles", "promote", "toy")
+    place.begin({**AB, "name": "ab"})
+    shutil.copytree(place.home.bundles / "other", place.home.bundles / "aaa")
+    assert "removed: aaa" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
+    (place.home.bundles / registry.HISTORY).write_text("")
+    assert "removed: nothing" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
+    place.desk.change("ab", "stop", {}, NOW)
+    assert "removed: other" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
+
+
 def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(place: Place) -> None:
     opened = bundle.load(place.home.current)
     recommender = compose.recommender(place.home, place.config)

@@ -117,10 +117,14 @@ def rollback(obj: tuple[Home, Config]) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.pass_obj
 def prune(obj: tuple[Home, Config], keep: int, dry_run: bool) -> None:
-    """Remove old bundles. The current one and the one before it always stay."""
-    home, _ = obj
+    """Remove old bundles. The current one, the one before it and those of running experiments always stay."""
+    from api.compose.experiments import Desk
+
+    home, config = obj
     with command_errors():
-        gone = registry.prune(home.bundles, keep, dry_run)
+        made = config.journal.url is not None or home.journal_path.exists()
+        wanted = Desk(home, home.journal(config.journal.url)).roster.bundles if made else ()
+        gone = registry.prune(home.bundles, keep, dry_run, wanted)
     click.echo(f"{'would remove' if dry_run else 'removed'}: {', '.join(gone) or 'nothing'}")
 
 
