@@ -82,7 +82,8 @@ def _faults(folder: Path, home: Path) -> list[Bar]:
         console.print("no PostgreSQL server on this machine: what happens without it is not measured")
         return bars
     other = folder / "other"
-    shutil.copytree(home, other, symlinks=True, ignore=shutil.ignore_patterns("journal.db*", "imports.json", "*.npz"))
+    left = shutil.ignore_patterns("journal.db*", "imports.json", "state.npz")
+    shutil.copytree(home, other, symlinks=True, ignore=left)
     with postgres.server(programs) as server:
         (other / "feedrank.toml").write_text(f'[journal]\nurl = "{server.url}"\n')
         _run(other, "import", "movielens-100k")
