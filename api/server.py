@@ -80,7 +80,9 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     journal = home.journal(config.journal.url)
     costs, texts = Costs(), TextModels(home, loaded.opened)
     now = live(home, config, loaded.opened, loaded.living, texts)
-    recommender = Recommender(now, journal, config.cross_encoder.ahead, Trials(Desk(home, journal).roster))
+    recommender = Recommender(
+        now, journal, config.cross_encoder.ahead, Trials(Desk(home, journal).roster_until(now.offset))
+    )
     recommender.shadows = Shadows(recommender.look_on, recommender.record, time.perf_counter, new_id)
     recommender.catch_up(clock())
     warm(recommender, costs, clock)

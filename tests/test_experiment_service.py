@@ -71,7 +71,7 @@ class Place:
     def serve(self) -> Recommender:
         """A recommender that has its arms' bundles at hand."""
         recommender = compose.recommender(self.home, self.config)
-        recommender.trials = Trials(self.desk.roster)
+        recommender.trials = Trials(self.desk.roster_until(recommender.live.offset))
         self.arms = Arms(self.home, self.config, self.journal, recommender, lambda: self.at)
         self.arms.look()
         return recommender
@@ -153,6 +153,16 @@ def test_every_process_puts_a_person_in_the_same_arm(place: Place) -> None:
         first = shown(one, f"one {person}", place.at, f"n{person}")
         second = shown(two, f"two {person}", place.at, f"n{person}")
         assert first.extra["variant"] == second.extra["variant"]
+
+
+def test_an_arm_that_nothing_has_happened_to_says_how_far_it_has_read(place: Place) -> None:
+    place.begin(AB)
+    recommender = place.serve()
+    recommender.catch_up(place.at)  # as the thread of a server does, with nothing new
+    found = (shown(recommender, f"w{n}", place.at, f"n{n}") for n in range(50))
+    event = next(event for event in found if event.extra["variant"] == "other")
+    assert event.extra["served"]["offset"] >= place.journal.last - 50
+    assert replay(place.home, place.config, place.journal, event)[1] is None
 
 
 def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:

@@ -21,10 +21,10 @@ from engine.diversity import Diversity
 from engine.events import ExperimentEvent, parse, to_dict
 from engine.experiments.assignment import SLOTS, arm_at, arms_of, first_spans, moved, slot_of, slots_of, without
 from engine.experiments.declared import HOLDOUT, Arm, Experiment, Explore, Targeting
-from engine.experiments.enrolment import INTERLEAVED, NOT_ENROLLED, Enrolled, enrol
+from engine.experiments.enrolment import INTERLEAVED, NOT_ENROLLED, enrol
 from engine.experiments.exploration import explored
 from engine.experiments.hashing import hash32, hashes32
-from engine.experiments.interleaving import balanced, balanced_credit, team_credit, team_draft
+from engine.experiments.interleaving import balanced, balanced_credit, team_draft
 from engine.experiments.roster import ChangeError, Roster, roster_of
 from engine.experiments.shadows import kendall
 
@@ -234,7 +234,7 @@ def test_a_declaration_survives_the_journal() -> None:
     assert roster_of([event]).of("x").experiment == own
 
 
-def test_changes_count_once_and_bad_ones_are_passed_over() -> None:
+def test_bad_changes_are_passed_over() -> None:
     own = Experiment("x", TWO)
     events = [ExperimentEvent("c", 1, "x", "create", own.body()), ExperimentEvent("s", 2, "x", "start"),
               ExperimentEvent("w", 3, "x", "weights", {"weights": {"b": 3}})]  # fmt: skip
@@ -242,12 +242,24 @@ def test_changes_count_once_and_bad_ones_are_passed_over() -> None:
            ExperimentEvent("n", 6, "nobody", "stop"), ExperimentEvent("o", 7, "x", "fly"),
            ExperimentEvent("b", 8, "y", "create", {"arms": {"a": {"color": 1}}}),
            ExperimentEvent("v", 9, "x", "weights", {"weights": {"z": 1}})]  # fmt: skip
-    roster = roster_of([*events, *bad, *events])
+    roster = roster_of([*events, *bad])
     assert roster.standings == roster_of(events).standings
+    assert set(roster.refused) == {event.id for event in bad}
     standing = roster.of("x")
     assert [shares for _, shares in standing.phases] == [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
     with pytest.raises(ChangeError, match="found no experiment 'y'; there are: x"):
         roster.of("y")
+
+
+def test_reports_of_shadows_add_up() -> None:
+    own = Experiment("x", TWO, kind="shadow")
+    told = {"arm": "b", "feeds": 2, "tau": 0.5, "ms": [1, 1]}
+    events = [ExperimentEvent("c", 1, "x", "create", own.body())]
+    events += [ExperimentEvent(f"r{n}", 2 + n, "x", "shadow", told) for n in range(3)]
+    odd = ExperimentEvent("odd", 9, "x", "shadow", {**told, "ms": [1]})
+    roster = roster_of([*events, odd])
+    assert roster.of("x").shadows == {"b": {"feeds": 6, "tau": 1.5, "ms": [3, 3]}}
+    assert "other numbers" in roster.refused["odd"]
 
 
 def test_bundles_are_pinned_where_they_are_what_differs() -> None:
@@ -309,7 +321,6 @@ def test_balanced_interleaving_is_that_of_the_paper() -> None:
     assert balanced_credit(places, [True, False, False, False]) == [1.0, 0.0]
     assert balanced_credit(places, [True, False, True, False]) == [1.0, 1.0]
     assert balanced_credit(places, [False] * 4) == [0.0, 0.0]
-    assert team_credit([0, 1, 1, -1], [True, True, True, True], 2) == [1.0, 2.0]
 
 
 # --- chance
@@ -367,7 +378,3 @@ def test_rank_correlation() -> None:
     assert kendall(np.array([1.0, 2.0, 3.0])) == -1
     assert kendall(np.array([2.0, 3.0, 1.0])) == pytest.approx(1 / 3)
     assert kendall(np.array([1.0])) == 0
-
-
-def test_enrolled_as_usual_is_one_list() -> None:
-    assert Enrolled().arms == (Arm(),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,11 @@ class Desk:
         """All experiments there are."""
         return roster_of(event for _, event in self.journal.read(kind="experiment"))
 
+    def roster_until(self, offset: int) -> Roster:
+        """The experiments as they stood after an offset of the journal."""
+        changes = takewhile(lambda one: one[0] <= offset, self.journal.read(kind="experiment"))
+        return roster_of(event for _, event in changes)
+
     def create(self, declared: Experiment, at: float) -> Standing:
         """Write a declaration to the journal. Raises ChangeError where it can't be made, with what is wrong."""
         plan_of(declared)  # names of metrics
@@ -87,7 +93,7 @@ class Desk:
             raise ChangeError(f"the experiment {name!r} was not started: `feedrank experiment start {name}`")
         if own.kind == "shadow":
             looked_on = (arm for arm in own.arms if arm != own.first)
-            return Found(standing, shadows=tuple(shadowed(arm, standing.shadows) for arm in looked_on))
+            return Found(standing, shadows=tuple(shadowed(arm, standing.shadows.get(arm)) for arm in looked_on))
         begun = self._begun(standing)
         kept = collect(self._since(begun - BEFORE_DAYS * DAY_S, standing.stopped), own, begun)
         holdout = _holdout(kept.holdout, own)

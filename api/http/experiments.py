@@ -13,7 +13,7 @@ from api.http.bodies import Body, Id
 from api.http.group import group
 from api.http.guards import takes
 from api.http.service import one_at_a_time, service, upkeep
-from engine.experiments.roster import ChangeError, Standing
+from engine.experiments.roster import ChangeError, Roster, Standing
 
 routes = group("experiments", "Experiments")
 
@@ -78,7 +78,7 @@ class Says(Stands):
 @takes("none")
 def experiments() -> dict[str, Any]:
     """All experiments."""
-    return {"experiments": [told(one) for one in upkeep().experiments.roster.standings.values()]}
+    return {"experiments": [told(one) for one in _roster().standings.values()]}
 
 
 @routes.post("/v1/experiments", responses={200: Stands})
@@ -139,9 +139,16 @@ def weigh(path: ExperimentPath, body: Weighed) -> dict[str, Any]:
     return _changed(lambda: upkeep().experiments.change(path.name, "weights", said, service().clock()))
 
 
+def _roster() -> Roster:
+    """As this process knows it, once it has read what others wrote."""
+    here = service()
+    here.recommender.catch_up(here.clock())
+    return here.recommender.trials.roster
+
+
 def _standing(name: str) -> Standing:
     try:
-        return upkeep().experiments.roster.of(name)
+        return _roster().of(name)
     except ChangeError as problem:
         raise NotFound(str(problem)) from None
 

@@ -71,15 +71,6 @@ def balanced(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
     return Interleaved(tuple(items), tuple(items.values()))
 
 
-def team_credit(teams: Sequence[int], clicked: Sequence[bool], arms: int) -> list[float]:
-    """(arms,) clicks on each ranker's items."""
-    credit = [0.0] * arms
-    for team, click in zip(teams, clicked, strict=True):
-        if click and team >= 0:
-            credit[team] += 1
-    return credit
-
-
 def balanced_credit(places: Sequence[Sequence[int]], clicked: Sequence[bool]) -> list[float]:
     """(2,) clicks on what each of two rankers has above the lowest place that the list had to read for its clicks.
 

@@ -39,8 +39,8 @@ class Standing:
     """Arm -> why."""
     reason: str = ""
     """Why it was stopped."""
-    shadows: tuple[Mapping[str, Any], ...] = ()
-    """What shadows found, one a report of a process."""
+    shadows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Arm -> the sums of all that shadows reported of it."""
 
     def in_force(self, at: int) -> bool:
         """Whether it has anybody in it at a moment, in epoch milliseconds."""
@@ -53,8 +53,6 @@ class Roster:
     """Name -> how it stands, in the order of creation."""
 
     standings: Mapping[str, Standing] = field(default_factory=dict)
-    taken: frozenset[str] = frozenset()
-    """Ids of the events that it is made of."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Id of an event that could not be -> why."""
 
@@ -100,7 +98,7 @@ class Roster:
                 reason = str(event.told.get("reason", ""))
                 return self._with(replace(standing, status="stopped", stopped=event.timestamp, reason=reason))
             case "shadow":
-                return self._with(replace(standing, shadows=(*standing.shadows, event.told)))
+                return self._with(_reported(standing, event.told))
         raise ChangeError(f"found the change {event.change!r}, expected one of {', '.join(CHANGES)}")
 
     def _started(self, standing: Standing, event: ExperimentEvent) -> Standing:
@@ -143,20 +141,19 @@ class Roster:
 
 
 def roster_of(events: Iterable[Event], before: Roster | None = None) -> Roster:
-    """After these events, each once; others than experiments' are passed over.
+    """After these events; others than experiments' are passed over.
 
     A change that can't be made, because two processes made one at the same time, is logged and passed over: the journal
     has an order, so all that read it agree.
     """
     roster = before or Roster()
     for event in events:
-        if isinstance(event, ExperimentEvent) and event.id not in roster.taken:
+        if isinstance(event, ExperimentEvent):
             try:
                 roster = roster.after(event)
             except ChangeError as problem:
                 _log.warning("the experiment event %s is passed over: %s", event.id, problem)
                 roster = replace(roster, refused={**roster.refused, event.id: str(problem)})
-            roster = replace(roster, taken=roster.taken | {event.id})
     return roster
 
 
@@ -192,6 +189,24 @@ def _arm_stopped(standing: Standing, event: ExperimentEvent) -> Standing:
     return replace(
         standing, spans=spans, stopped_arms=stopped, phases=(*standing.phases, (event.timestamp, _shares(spans)))
     )
+
+
+def _reported(standing: Standing, told: Mapping[str, Any]) -> Standing:
+    arm = str(told.get("arm", ""))
+    numbers = {name: value for name, value in told.items() if name != "arm"}
+    known = standing.shadows.get(arm)
+    try:
+        sums = numbers if known is None else {name: _added(known[name], value) for name, value in numbers.items()}
+    except (KeyError, TypeError, ValueError):
+        raise ChangeError(f"a report of the shadow {arm!r} has other numbers than those before it") from None
+    return replace(standing, shadows={**standing.shadows, arm: sums})
+
+
+def _added(one: Any, other: Any) -> Any:
+    """Numbers, or lists of them place by place."""
+    if isinstance(one, list):
+        return [a + b for a, b in zip(one, other, strict=True)]
+    return one + other
 
 
 def _shares(spans: Spans) -> dict[str, float]:

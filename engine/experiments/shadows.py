@@ -16,8 +16,8 @@ from engine.experiments.trials import Serving
 from engine.pipeline import given_candidates
 from engine.types import Batch, Candidates, QueryVectors, Request
 
-REPORT_S, REPORT_FEEDS = 30.0, 200
-"""A report is written after so long, or so many feeds."""
+REPORT_S = 30.0
+"""A report is written after so long."""
 EDGES_MS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 500.0)
 """Upper edges of the counts of milliseconds; one more count is of what took longer."""
 Shadow = tuple[str, str, Arm]
@@ -117,7 +117,9 @@ class Shadows:
 
     def report(self, at: float) -> None:
         """Write what was found since the last report."""
-        dropped, self._dropped = self._ahead.dropped - self._dropped, self._ahead.dropped
+        self._reported = at
+        now = self._ahead.dropped
+        dropped = now - self._dropped
         events = [
             ExperimentEvent(
                 self._new_id(), round(at * 1000), experiment, "shadow", {"arm": arm, "dropped": dropped, **tally.body()}
@@ -125,10 +127,10 @@ class Shadows:
             for (experiment, arm), tally in self._tallies.items()
             if tally.feeds or tally.failed
         ]
-        self._tallies.clear()
-        self._reported = at
         if events:
-            self._write(events, at)
+            self._write(events, at)  # where that fails, it is all told the next time
+        self._tallies.clear()
+        self._dropped = now
 
     def _work(self, task: tuple[RankingEvent, Asked, tuple[Shadow, ...]]) -> None:
         event, asked, shadows = task
@@ -141,7 +143,7 @@ class Shadows:
             except Exception:
                 tally.failed += 1
                 raise
-        if at - self._reported >= REPORT_S or max(one.feeds for one in self._tallies.values()) >= REPORT_FEEDS:
+        if at - self._reported >= REPORT_S:
             self.report(at)
 
     def _one(self, arm: Arm, event: RankingEvent, asked: Asked, tally: Tally) -> None:

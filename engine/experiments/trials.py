@@ -98,9 +98,10 @@ class Trials:
 
     def _learn(self, bundle: str) -> None:
         live, late = self._seats[bundle], self._late[bundle]
-        self._late[bundle], self._concerned[bundle] = [], set()
-        live.observe(late)
-        live.offset = self._offset
+        if late:
+            self._late[bundle], self._concerned[bundle] = [], set()
+            live.observe(late)
+            live.offset = self._offset
 
     def enrol(self, main: Live, asked: Asked, ranking_id: str, at: int) -> Enrolled:
         """What a request at a moment, in epoch milliseconds, is in."""
@@ -116,11 +117,10 @@ class Trials:
         """Who makes a list for a request: one arm, or all that are interleaved. None: one is not there any more."""
         arms = enrolled.mixed or (("", enrolled.arm),)
         lives = [self.live_of(arm.bundle, main, asked.user) for _, arm in arms]
-        return (
-            [serving(name, arm, live, asked) for (name, arm), live in zip(arms, lives, strict=True) if live is not None]
-            if all(lives)
-            else None
-        )
+        found = [live for live in lives if live is not None]
+        if len(found) < len(arms):
+            return None
+        return [serving(name, arm, live, asked) for (name, arm), live in zip(arms, found, strict=True)]
 
 
 def serving(name: str, arm: Arm, live: Live, asked: Asked) -> Serving:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from engine.experiments.shadows import EDGES_MS
+from engine.experiments.shadows import EDGES_MS, Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +50,23 @@ class Shadowed:
         )
 
 
-def shadowed(arm: str, reports: Iterable[Mapping[str, Any]]) -> Shadowed:
-    """Of the reports of one arm, of whatever processes."""
-    own = [one for one in reports if one.get("arm") == arm]
-    feeds = sum(int(one.get("feeds", 0)) for one in own)
+def shadowed(arm: str, sums: Mapping[str, Any] | None) -> Shadowed:
+    """Of what was reported of an arm, summed over all reports; None: nothing was."""
+    told: Mapping[str, Any] = sums or Tally().body()
+    feeds = int(told["feeds"])
 
     def mean(name: str) -> float:
-        return sum(float(one.get(name, 0)) for one in own) / feeds if feeds else math.nan
+        return float(told[name]) / feeds if feeds else math.nan
 
-    counts = np.sum([one["ms"] for one in own], axis=0) if own else np.zeros(len(EDGES_MS) + 1)
     return Shadowed(
-        arm, feeds, mean("overlap"), mean("first"), mean("tau"),
-        _moments([one["scores"] for one in own]), _moments([one["shown_scores"] for one in own]),
-        _within(counts, 0.5), _within(counts, 0.95),
-        sum(int(one.get("dropped", 0)) for one in own), sum(int(one.get("failed", 0)) for one in own),
+        arm, feeds, mean("overlap"), mean("first"), mean("tau"), _moments(told["scores"]),
+        _moments(told["shown_scores"]), _within(told["ms"], 0.5), _within(told["ms"], 0.95),
+        int(told.get("dropped", 0)), int(told["failed"]),
     )  # fmt: skip
 
 
-def _moments(sums: list[list[float]]) -> tuple[float, float]:
-    count, total, squares = np.sum(sums, axis=0).tolist() if sums else (0, 0, 0)
+def _moments(sums: Sequence[float]) -> tuple[float, float]:
+    count, total, squares = sums
     if not count:
         return math.nan, math.nan
     mean = total / count
