@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from models.bootstrap import Interval
 from models.files import written_aside
+from models.plain import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,7 +93,7 @@ def table(rows: Sequence[Row], model: str | None = None) -> Table:
 def as_json(rows: Sequence[Row], costs: Mapping[str, object] | None = None) -> dict[str, Any]:
     """{"rows": [...], "costs": {...}} of plain values; NaN becomes None, which JSON can hold."""
     _cells(rows)
-    return {"rows": [_plain(asdict(row)) for row in rows], "costs": _plain(dict(costs or {}))}
+    return {"rows": [plain(row) for row in rows], "costs": plain(dict(costs or {}))}
 
 
 def write_json(path: str | Path, rows: Sequence[Row], costs: Mapping[str, object] | None = None) -> None:
@@ -252,14 +253,3 @@ def _cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], Row]:
 
 def _unique(names: Any) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types: NaN is None, NumPy numbers are Python's."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return None if isinstance(value, float) and math.isnan(value) else value

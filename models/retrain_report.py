@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
@@ -12,27 +11,18 @@ from typing import Any
 
 from models.drift import LARGE, MODERATE
 from models.files import written_aside
+from models.pages import Html, table, whole
+from models.plain import plain
 from models.retraining import Outcome
 
 MOST_FEATURES = 20
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-th, td { text-align: right; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
-th:first-child, td:first-child { text-align: left } td { font-variant-numeric: tabular-nums }
-.quiet { color: #52606d } .promoted { color: #00664b } .refused { color: #a33a00 }
-.bar { background: #0072b2; height: .7rem; display: inline-block }
-svg { max-width: 100% } figure { margin: 0 } .columns { display: flex; gap: 2rem; flex-wrap: wrap }
-""".strip()
 
 
 def body(outcome: Outcome, names: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
     """JSON-ready. names: `candidate` and `incumbent` -> their bundles. about: anything else that belongs in it."""
     ranker, verdict = outcome.trained.ranker, outcome.verdict
     bias = ranker.position_bias
-    made: dict[str, Any] = _finite(
+    made: dict[str, Any] = plain(
         {
             "promote": verdict.promote,
             "reasons": list(verdict.reasons),
@@ -83,10 +73,7 @@ def page(made: Mapping[str, Any]) -> str:
         _importance(made["importance"]),
         _drift(made["drift"]),
     ]
-    title = f"Retraining: {escape(names['candidate'])}"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
-    content = "".join(parts)
-    return f"<!doctype html><html lang=en><head>{head}<style>{_STYLE}</style></head><body>{content}</body></html>\n"
+    return whole(f"Retraining: {names['candidate']}", "".join(parts))
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -96,22 +83,22 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
     for segment, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
         found = [cells[segment, method, metric] for metric in metrics]
         lines.append([f"{segment}, {method}", f"{found[0]['groups']:,}", *map(_interval, found)])
-    return _table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
+    return table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
 
 
 def _segments(segments: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [[name, f"{gain['groups']:,}", _signed(gain)] for name, gain in segments.items()]
-    return _table("Gain over the incumbent", ["segment", "groups", "gain"], lines) if lines else ""
+    return table("Gain over the incumbent", ["segment", "groups", "gain"], lines) if lines else ""
 
 
 def _importance(importance: Mapping[str, float]) -> str:
     best = sorted((pair for pair in importance.items() if pair[1] > 0), key=lambda pair: -pair[1])[:MOST_FEATURES]
     widest = max((share for _, share in best), default=0) or 1
     lines = [
-        [name, f"{share:.1%}", _Html(f'<span class="bar" style="width:{160 * share / widest:.0f}px"></span>')]
+        [name, f"{share:.1%}", Html(f'<span class="bar" style="width:{160 * share / widest:.0f}px"></span>')]
         for name, share in best
     ]
-    return _table("Features, by share of gain", ["feature", "share", ""], lines)
+    return table("Features, by share of gain", ["feature", "share", ""], lines)
 
 
 def _drift(drift: Mapping[str, float | None]) -> str:
@@ -123,22 +110,7 @@ def _drift(drift: Mapping[str, float | None]) -> str:
     somewhat = sum(MODERATE <= value < LARGE for value in known.values())
     said = f"{far} features have moved far (PSI {LARGE} and more), {somewhat} somewhat ({MODERATE} and more)."
     lines = [[name, f"{value:.3f}"] for name, value in worst]
-    return _table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, said)
-
-
-class _Html(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
-
-
-def _table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], said: str = "") -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        made = (cell if isinstance(cell, _Html) else escape(cell) for cell in cells)
-        return "<tr>" + "".join(f"<{tag}>{cell}" for cell in made) + "</tr>"
-
-    rows = line("th", heads) + "".join(line("td", cells) for cells in lines)
-    return f"<h2>{escape(title)}</h2>" + (f"<p>{escape(said)}</p>" if said else "") + f"<table>{rows}</table>"
+    return table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, said)
 
 
 def _bias(bias: Mapping[str, float] | None) -> list[tuple[int, float]]:
@@ -181,17 +153,8 @@ def _groups(groups: Mapping[str, int]) -> str:
 def _interval(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return "–"
-    return _Html(f'{row["value"]:.4f} <span class="quiet">[{row["low"]:.4f}, {row["high"]:.4f}]</span>')
+    return Html(f'{row["value"]:.4f} <span class="quiet">[{row["low"]:.4f}, {row["high"]:.4f}]</span>')
 
 
 def _signed(gain: Mapping[str, Any]) -> str:
     return "–" if gain["mean"] is None else f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: what is not known is null."""
-    if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

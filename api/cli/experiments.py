@@ -109,7 +109,7 @@ def readout(
     promote: bool,
 ) -> None:  # fmt: skip
     """What NAME says so far. It may be read as often as you like: its intervals hold at every look."""
-    from api.compose.experiments import plain
+    from api.compose.experiments import body
     from api.compose.readout_pages import page, shown
 
     with command_errors():
@@ -118,7 +118,7 @@ def readout(
         console.print(shown(found))
         if json_path:
             with written_aside(json_path) as aside:
-                aside.write_text(json.dumps(plain(found), indent=1) + "\n", encoding="utf-8")
+                aside.write_text(json.dumps(body(found), indent=1) + "\n", encoding="utf-8")
         if html_path:
             with written_aside(html_path) as aside:
                 aside.write_text(page(found), encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 def ope(
     obj: tuple[Home, Config], bundle_name: str | None, policy: str | None, variant: str | None, surface: str | None,
     since: str | None, reward: str, temperature: float, depth: int, clipped: str | None,
-    methods: tuple[str, ...],    json_path: Path | None,
+    methods: tuple[str, ...], json_path: Path | None,
 ) -> None:  # fmt: skip
     """What a candidate would have earned, by a log with propensities (off-policy evaluation).
 
@@ -108,14 +107,7 @@ def _rule(clipped: str | None) -> Any:
 
 
 def _body(answer: Answer) -> dict[str, Any]:
-    from models.experiments.readout import as_plain
+    from models.plain import plain
 
-    made: dict[str, Any] = as_plain(
-        {
-            "rankings": len(answer.logged),
-            "earned": answer.shown,
-            "on_policy": answer.on_policy,
-            "estimates": {name: asdict(one) for name, one in answer.estimates.items()},
-        }
-    )
-    return made
+    told = {"rankings": len(answer.logged), "earned": answer.shown, "on_policy": answer.on_policy}
+    return {**plain(told), "estimates": plain(answer.estimates)}

@@ -21,9 +21,10 @@ from models.experiments.lift import Lift, lifts
 from models.experiments.outcomes import Outcomes
 from models.experiments.plan import Guardrail, Plan
 from models.experiments.preference import Preference, preferences, said
-from models.experiments.readout import Readout, as_plain, read
+from models.experiments.readout import Readout, read
 from models.experiments.readout import body as readout_body
 from models.experiments.shadowed import Shadowed, shadowed
+from models.plain import plain
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -217,15 +218,15 @@ def told(standing: Standing) -> dict[str, Any]:
     }
 
 
-def plain(one: Found) -> dict[str, Any]:
+def body(one: Found) -> dict[str, Any]:
     """What an experiment says, JSON-ready."""
     return {
         **told(one.standing),
         "moved_units": one.moved,
         "readout": None if one.readout is None else readout_body(one.readout),
-        "preferences": [as_plain({**as_plain(each), "said": said(each)}) for each in one.preferences],
-        "shadows": [as_plain({**as_plain(each), "said": each.said}) for each in one.shadows],
-        "holdout": as_plain(one.holdout),
+        "preferences": [{**plain(each), "said": said(each)} for each in one.preferences],
+        "shadows": [{**plain(each), "said": each.said} for each in one.shadows],
+        "holdout": plain(one.holdout),
     }
 
 

@@ -8,13 +8,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from api.compose.experiments import Found, plain
+from api.compose.experiments import Found
 from models.experiments import table
 from models.experiments.page import framed
 from models.experiments.page import page as readout_page
 from models.experiments.plot import sequence_plot
 from models.experiments.preference import Preference, said
-from models.experiments.readout import as_plain
+from models.experiments.readout import body
+from models.plain import plain
 
 
 def shown(found: Found) -> Group:
@@ -38,10 +39,10 @@ def page(found: Found) -> str:
     title = f"Experiment {name}"
     told = [f"<p class=quiet>{escape(line)}</p>" for line in notes(found)]
     if found.readout is not None:
-        return readout_page(plain(found)["readout"], title, "".join(told))
+        return readout_page(body(found.readout), title, "".join(told))
     parts = [f"<h1>{escape(title)}</h1>"]
     for one in found.preferences:
-        columns = as_plain(one)
+        columns = plain(one)
         parts.append(f'<p class="verdict {_look(one)}">{escape(said(one))}.</p>')
         none = [None] * len(columns["day"])
         parts.append(

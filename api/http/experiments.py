@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import BadRequest, Conflict, NotFound
 
 from api import declarations
-from api.compose.experiments import plain, told
+from api.compose.experiments import body as readout_body
+from api.compose.experiments import told
 from api.http.bodies import Body, Id
 from api.http.group import group
 from api.http.guards import takes
@@ -107,7 +108,7 @@ def readout(path: ExperimentPath) -> dict[str, Any]:
     behind = upkeep()
     with one_at_a_time(behind):
         try:
-            return plain(behind.experiments.found(path.name))
+            return readout_body(behind.experiments.found(path.name))
         except ChangeError as problem:
             raise Conflict(str(problem)) from None
 

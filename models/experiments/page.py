@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from models.experiments.plot import day_plot, sequence_plot
-from models.retrain_report import _STYLE, _Html, _table
+from models.pages import Html, table, whole
 
 _WORDS = """
 figcaption { font-size: .85rem }
@@ -44,9 +44,7 @@ def page(body: Body, title: str = "Experiment", more: str = "") -> str:
 
 def framed(title: str, inside: str) -> str:
     """A whole page around HTML, with the style of readouts."""
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    style = f"<style>{_STYLE}\n{_WORDS}</style>"
-    return f"<!doctype html><html lang=en><head>{head}{style}</head><body>{inside}</body></html>\n"
+    return whole(title, inside, _WORDS)
 
 
 def _metrics(body: Body) -> str:
@@ -67,7 +65,7 @@ def _metrics(body: Body) -> str:
     if several:
         holm = ", ".join(f"{arm} {_p(p)}" for arm, p in zip(body["arms"][1:], body["holm_p"], strict=True))
         said += f" {body['plan']['primary']} over arms (Holm): {holm}."
-    return _table("Metrics", heads, lines, said)
+    return table("Metrics", heads, lines, said)
 
 
 def _sequences(body: Body) -> str:
@@ -110,7 +108,7 @@ def _guardrails(body: Body) -> str:
         for one in body["guardrails"]
     ]
     said = "Changes for the better, with intervals that hold at every look; broken: all of one is below what is borne."
-    return _table("Guardrails", ["metric", "arm", "borne", "change", ""], lines, said) if lines else ""
+    return table("Guardrails", ["metric", "arm", "borne", "change", ""], lines, said) if lines else ""
 
 
 def _novelty(body: Body) -> str:
@@ -121,7 +119,7 @@ def _novelty(body: Body) -> str:
             figures.append(
                 day_plot(f"{one['arm']}: {one['metric']}", one["day"], one["relative"], one["low"], one["high"])
             )
-    made = _table("Does the effect last?", ["arm", "slope a day", "p", ""], lines)
+    made = table("Does the effect last?", ["arm", "slope a day", "p", ""], lines)
     return f'{made}<div class="columns">{"".join(figures)}</div>'
 
 
@@ -133,7 +131,7 @@ def _segments(body: Body) -> str:
     ]  # fmt: skip
     said = f"The last p is corrected for the {len(lines)} places that were looked at ({body['plan']['correction']})."
     heads = ["segment", "value", "arm", "units", f"relative lift of {body['plan']['primary']}", "p", "corrected", ""]
-    return _table("Segments", heads, lines, said) if lines else ""
+    return table("Segments", heads, lines, said) if lines else ""
 
 
 def _size(body: Body) -> str:
@@ -145,7 +143,7 @@ def _size(body: Body) -> str:
         for name, size in (("one look at the end", need["fixed"]), ("a look whenever one likes", need["sequential"]))
     ]
     said = f"To find a relative lift of {need['lift']:.1%} with a chance of {need['power']:.0%}."
-    return _table("How large a test", ["", "units", "impressions", "days"], lines, said)
+    return table("How large a test", ["", "units", "impressions", "days"], lines, said)
 
 
 def _ratio(ratio: Body) -> str:
@@ -154,7 +152,7 @@ def _ratio(ratio: Body) -> str:
         for name, n, due in zip(ratio["arms"], ratio["units"], ratio["expected"], strict=True)
     ]
     said = f"Chi-square p = {_p(ratio['p'])}: {'not as it should be' if ratio['alarm'] else 'as it should be'}."
-    return _table(
+    return table(
         "Split of units", ["arm", "units", "due"], lines, said if ratio["p"] is not None else "Too few to say."
     )
 
@@ -168,7 +166,7 @@ def _span(span: Body, higher_is_better: bool = True) -> str:
     sure = "" if low <= 0 <= high else "up" if (low > 0) == higher_is_better else "down"
     digits = 1 if high - low >= 0.004 else 2
     shown = f'<span class="{sure}">{value:+.{digits}%}</span>' if sure else f"{value:+.{digits}%}"
-    return _Html(f'{shown} <span class="quiet">[{low:+.{digits}%}, {high:+.{digits}%}]</span>')
+    return Html(f'{shown} <span class="quiet">[{low:+.{digits}%}, {high:+.{digits}%}]</span>')
 
 
 def _number(value: float | None) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from models.experiments.sample_ratio import SampleRatio, sample_ratio
 from models.experiments.segments import SegmentLift, by_segment
 from models.experiments.sequential import Sequence, sequences
 from models.experiments.verdict import GuardrailReading, Verdict, guardrail_reading, judge
+from models.plain import plain
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,20 +104,7 @@ def read(outcomes: Outcomes, plan: Plan) -> Readout:
 
 def body(readout: Readout) -> dict[str, Any]:
     """JSON-ready: columns as lists, NaN and infinity as None, and the verdict's sentence."""
-    made: dict[str, Any] = as_plain(readout)
+    made: dict[str, Any] = plain(readout)
     made["verdict"]["sentence"] = readout.verdict.sentence
     made["sample_ratio"]["alarm"] = readout.sample_ratio.alarm
     return made
-
-
-def as_plain(value: Any) -> Any:
-    """JSON-ready: dataclasses as objects, columns as lists, NaN and infinity as None."""
-    if is_dataclass(value):
-        return {one.name: as_plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(name): as_plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_plain(one) for one in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return as_plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

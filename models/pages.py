@@ -1,0 +1,39 @@
+"""Pages for people: one file each, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+th, td { text-align: right; padding: .2rem 1rem .2rem 0; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
+th:first-child, td:first-child { text-align: left } td { font-variant-numeric: tabular-nums }
+.quiet { color: #52606d } .promoted { color: #00664b } .refused { color: #a33a00 }
+.bar { background: #0072b2; height: .7rem; display: inline-block }
+svg { max-width: 100% } figure { margin: 0 } .columns { display: flex; gap: 2rem; flex-wrap: wrap }
+""".strip()
+
+
+def whole(title: str, inside: str, style: str = "") -> str:
+    """A page around HTML. style: CSS beside what all pages have."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    css = f"<style>{_STYLE}\n{style}</style>"
+    return f"<!doctype html><html lang=en><head>{head}{css}</head><body>{inside}</body></html>\n"
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], said: str = "") -> str:
+    def line(tag: str, cells: Sequence[str]) -> str:
+        made = (cell if isinstance(cell, Html) else escape(cell) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{cell}" for cell in made) + "</tr>"
+
+    rows = line("th", heads) + "".join(line("td", cells) for cells in lines)
+    return f"<h2>{escape(title)}</h2>" + (f"<p>{escape(said)}</p>" if said else "") + f"<table>{rows}</table>"
