@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
 
+from api import aside
 from api.home import Home
 from engine.recommender import Recommender
 from engine.turns import locked
@@ -42,33 +40,24 @@ class Guardian:
         return any(one.experiment.stop_on_breach and one.experiment.guardrails for one in running)
 
     def look(self) -> None:
-        """Have a process look, if one is needed."""
-        if not self.needed:
-            return
-        chosen = [] if self._home.config is None else ["--config", str(self._home.config)]
-        command = [sys.executable, "-m", "api.cli", "--home", str(self._home.folder), *chosen]
-        command += ["experiment", "watch", "--once"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            if hasattr(os, "setpriority"):  # not on Windows
-                os.setpriority(os.PRIO_PROCESS, process.pid, 10)
-            said, wrong = process.communicate()
-        for line in said.splitlines():
+        """Have a process look at all that asks for it."""
+        done = aside.run(self._home, "experiment", "watch", "--once")
+        for line in done.stdout.splitlines():
             _log.warning("experiments: %s", line)
-        if process.returncode:
-            _log.error("guardrails could not be looked at: %s", wrong.strip()[-2_000:])
+        if done.returncode:
+            _log.error("guardrails could not be looked at: %s", done.stderr.strip()[-2_000:])
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):
             if self.needed:
-                self._alone(self.look)
+                self._look_alone()
 
-    def _alone(self, call: Callable[[], None]) -> None:
+    def _look_alone(self) -> None:
         """Unless another process of this machine is at it."""
-        path = self._home.folder / "experiments-guard"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self._home.guard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if locked(handle, wait=False):
-                call()
+                self.look()
         except OSError:
             _log.exception("guardrails could not be looked at")
         finally:

@@ -105,6 +105,19 @@ class Home:
         """The behavioural state as of an offset of the journal."""
         return self.folder / "state.npz"
 
+    @property
+    def guard(self) -> Path:
+        """Locked by the process that looks at guardrails."""
+        return self.folder / "experiments-guard"
+
+    def known_journal(self, url: str | None = None) -> Journal:
+        """As `journal`, where there is one. Raises ValueError where the file is not there."""
+        if url is None and not self.journal_path.exists():
+            raise ValueError(
+                f"there is no journal at {self.journal_path}; load items and events with `feedrank import`"
+            )
+        return self.journal(url)
+
     def journal(self, url: str | None = None) -> Journal:
         """The journal in the home, or at a database URL; made where it is not there."""
         return Journal.at(self.journal_path) if url is None else Journal(url)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from api import aside
 from api.cli.retrain import REFUSED
 from api.cli.screen import stamp
 from api.compose.experiments import Desk
@@ -37,13 +35,9 @@ def retrained(home: Home) -> Mapping[str, Any]:
     Raises TrainingError.
     """
     name = stamp("retrained")
-    chosen = [] if home.config is None else ["--config", str(home.config)]
-    command = [sys.executable, "-m", "api.cli", "--home", str(home.folder), *chosen, "retrain", "--name", name]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        if hasattr(os, "setpriority"):  # not on Windows
-            os.setpriority(os.PRIO_PROCESS, process.pid, 10)
-        _, said = process.communicate()
-    if process.returncode not in (0, REFUSED):
-        raise TrainingError(said.strip()[-2_000:] or f"the training ended with the exit code {process.returncode}")
+    done = aside.run(home, "retrain", "--name", name)
+    if done.returncode not in (0, REFUSED):
+        said = done.stderr.strip()[-2_000:]
+        raise TrainingError(said or f"the training ended with the exit code {done.returncode}")
     report: dict[str, Any] = json.loads((home.reports / name / "report.json").read_text())
     return report

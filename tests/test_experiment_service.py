@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,27 @@ def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(place: Place) -> None
     assert "removed: other" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
 
 
+def test_an_arm_that_is_to_have_nobody_is_left_out(place: Place) -> None:
+    place.begin({**AB, "arms": {**AB["arms"], "later": {"weight": 0, "candidates": 30}}})
+    recommender = place.serve()
+    days(place, recommender, lambda *_: 0.3)
+    readout = place.desk.found("ab").readout
+    assert readout is not None
+    assert readout.arms == ("usual", "other")
+    assert sum(readout.units) == 60
+
+
+def test_without_its_library_a_readout_says_what_to_install(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.begin(AB)
+    recommender = place.serve()
+    days(place, recommender, lambda *_: 0.3)
+    monkeypatch.setitem(sys.modules, "tea_tasting", None)
+    said = "pip install 'feedrank[experiments]'"
+    assert said in feedrank(place.home.folder, "experiment", "readout", "ab", code=1)
+    answer = place.client(recommender).get("/v1/experiments/ab/readout")
+    assert (answer.status_code, said in answer.json["detail"]) == (501, True)
+
+
 def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(place: Place) -> None:
     opened = bundle.load(place.home.current)
     recommender = compose.recommender(place.home, place.config)
@@ -403,6 +425,7 @@ def test_over_http(place: Place) -> None:
     for body, status, said in (
         ({**AB, "arms": {"usual": {}, "other": {"bundle": "none"}}}, 409, "none"),
         ({**AB, "primary": "fame"}, 409, "found the metric 'fame'"),
+        ({**AB, "metrics": {"clicks": {"type": "buy"}}}, 409, "found a metric called clicks, which there is already"),
         ({**AB, "arms": {"usual": {}, "other": {"colour": "red"}}}, 400, "unknown key arms.other.colour"),
     ):
         answer = client.post("/v1/experiments", json=body)
@@ -435,6 +458,10 @@ def test_an_answer_says_what_it_is_part_of(place: Place) -> None:
 
 
 def test_a_wrong_declaration_says_what_is_wrong(place: Place, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    for command in (("experiment", "list"), ("experiment", "readout", "ab"), ("ope", "--policy", "bts")):
+        assert "there is no journal at" in feedrank(empty, *command, code=1)
+    assert not empty.exists(), "looking makes nothing"
     path = tmp_path / "x.toml"
     path.write_text('name = "x"\n[arms.a]\n[arms.b]\nwieght = 1\n')
     assert "unknown key arms.b.wieght; the keys there are weight, bundle" in feedrank(

@@ -59,7 +59,7 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
     told = {"reason": reason} | ({"arm": arm} if arm else {})
     with command_errors():
         desk_of(obj).change(name, "stop-arm" if arm else "stop", told, time.time())
-    click.echo(f"{name}: {f'the arm {arm} is' if arm else ''} stopped".replace(":  ", ": "))
+    click.echo(f"{name}: the arm {arm} is stopped" if arm else f"{name} is stopped")
 
 
 @experiment.command()
@@ -130,7 +130,7 @@ def readout(
 
 
 @experiment.command()
-@click.option("--every", default=300.0, show_default=True, help="Seconds between looks.")
+@click.option("--every", default=300.0, show_default=True, type=click.FloatRange(min=1), help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="Look once and end.")
 @click.pass_obj
 def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
@@ -154,7 +154,7 @@ def desk_of(obj: tuple[Home, Config]) -> Desk:
     from api.compose.experiments import Desk
 
     home, config = obj
-    return Desk(home, home.journal(config.journal.url))
+    return Desk(home, home.known_journal(config.journal.url))
 
 
 def _weights(pairs: tuple[str, ...]) -> dict[str, float]:

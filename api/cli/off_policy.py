@@ -56,7 +56,7 @@ def ope(
             raise ValueError("found " + ("neither" if policy is None else "both") + " --bundle and --policy; give one")
         settings = EstimateSettings(clip=_rule(clipped))
         moment = -float("inf") if since is None else parse_timestamp(since, "--since") / 1000
-        journal = home.journal(config.journal.url)
+        journal = home.known_journal(config.journal.url)
         if policy is not None:
             answer = off_policy.of_variant(
                 journal, Chosen(variant, surface, moment, reward), policy, methods, settings, seed=7

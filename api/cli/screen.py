@@ -55,7 +55,7 @@ def command_errors() -> Iterator[None]:
         yield
     except ValidationError as problem:
         raise click.ClickException("{}: {}".format(*explained(problem))) from problem
-    except (ValueError, RuntimeError, OSError, SQLAlchemyError) as problem:
+    except (ValueError, RuntimeError, OSError, ImportError, SQLAlchemyError) as problem:
         raise click.ClickException(str(problem).partition("\n[SQL")[0]) from problem
 
 

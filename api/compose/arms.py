@@ -77,7 +77,10 @@ class Arms:
             items.prepare()
         except Exception as problem:  # the experiment has nobody in it here, and all else goes on
             self._refused.add(name)
-            _log.error("the bundle %s, which an experiment asks for, can't be used: %s", name, problem)
+            _log.error(
+                "the bundle %s, which an experiment asks for, can't be used: %s", name, problem,
+                exc_info=None if isinstance(problem, bundle.BundleError) else problem,
+            )  # fmt: skip
             return
         self._recommender.seat(made, self._clock())
         self._seats[name] = _Seat(items, bundle.read_for(opened))

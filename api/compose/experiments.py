@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.events import Event, ExperimentEvent, RankingEvent
 from engine.experiments.declared import Experiment
 from engine.experiments.roster import ChangeError, Roster, Standing, roster_of
 from engine.journal import Journal
+from engine.types import NOBODY
 from models import bundle, registry
 from models.experiments.collecting import BEFORE_DAYS, DAY_S, Collected, collect, declared_metrics
 from models.experiments.lift import Lift, lifts
@@ -25,6 +26,9 @@ from models.experiments.readout import Readout, read
 from models.experiments.readout import body as readout_body
 from models.experiments.shadowed import Shadowed, shadowed
 from models.plain import plain
+
+LEAST_SHARE = 1e-9
+"""Stands for none: an arm that has units and was to have nobody is a split that is broken."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,8 +107,8 @@ class Desk:
             return Found(standing, preferences=told, holdout=holdout, moved=kept.moved)
         before = kept.outcomes.before
         taken_off = bool(before and np.any(before["rankings"])) if cuped is None else cuped
-        plan = plan_of(own, weights(standing, kept), taken_off)
-        readout = read(kept.outcomes, plan) if len(own.arms) > 1 else None
+        outcomes, shares = _with_units(kept.outcomes, weights(standing, kept))
+        readout = read(outcomes, plan_of(own, shares, taken_off)) if len(outcomes.arms) > 1 else None
         return Found(standing, readout, holdout=holdout, moved=kept.moved)
 
     def outcomes(self, name: str) -> tuple[Outcomes, Plan]:
@@ -117,7 +121,8 @@ class Desk:
             )
         begun = self._begun(standing)
         kept = collect(self._since(begun - BEFORE_DAYS * DAY_S, standing.stopped), own, begun)
-        return kept.outcomes, plan_of(own, weights(standing, kept))
+        outcomes, shares = _with_units(kept.outcomes, weights(standing, kept))
+        return outcomes, plan_of(own, shares)
 
     def stop_what_breaks(self, one: Found, at: float) -> list[str]:
         """Stop the arms that break a guardrail, where the experiment allows it; which."""
@@ -202,6 +207,16 @@ def weights(standing: Standing, kept: Collected) -> tuple[float, ...]:
     if not total.sum():
         total = np.array([arm.weight for arm in standing.experiment.arms.values()])
     return tuple((total / total.sum()).tolist())
+
+
+def _with_units(outcomes: Outcomes, shares: tuple[float, ...]) -> tuple[Outcomes, tuple[float, ...]]:
+    """Without arms that were to have nobody and have nobody, as by a weight of 0: there is nothing to read of them."""
+    due = np.array(shares)
+    kept = np.flatnonzero((due > 0) | (outcomes.units > 0) | (np.arange(len(due)) == 0))
+    number = np.full(len(due), NOBODY, np.int32)
+    number[kept] = np.arange(len(kept))
+    made = replace(outcomes, arms=tuple(outcomes.arms[arm] for arm in kept), arm_of=number[outcomes.arm_of])
+    return made, tuple(np.maximum(due[kept], LEAST_SHARE).tolist())
 
 
 def told(standing: Standing) -> dict[str, Any]:

@@ -58,9 +58,7 @@ class Material:
 def material(home: Home, config: Config, progress: TextProgress | None = None, since: float | None = None) -> Material:
     """Read the journal and embed what the vector cache does not know; since: leave out what was known before then."""
     url = config.journal.url
-    if url is None and not home.journal_path.exists():
-        raise ValueError(f"there is no journal at {home.journal_path}; load items and events with `feedrank import`")
-    journal = home.journal(url)
+    journal = home.known_journal(url)
     offset = journal.last  # before anything is read: what is written meanwhile is not said to be known
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
     if not len(catalogue):

@@ -123,14 +123,9 @@ def _one(made: Live, event: RankingEvent) -> tuple[NDArray[np.int32], Floats]:
     asked = Asked.of(event)
     vectors = made.encode(asked.query) if asked.query and made.encode is not None else QueryVectors()
     request = made.request(event.timestamp / 1000, asked, vectors)
-    rows = None
-    if event.fields.get("source") == GIVEN and asked.items is not None:
-        rows = made.catalogue.ids.rows(asked.items)
-    ranking = made.pipeline.run(request, given=rows)
-    names = (
-        made.catalogue.ids.names(ranking.rows) if rows is None
-        else [asked.items[place] for place in ranking.order.tolist()]  # type: ignore[index]
-    )  # fmt: skip
+    given = asked.items if event.fields.get("source") == GIVEN else None
+    ranking = made.pipeline.run(request, given=None if given is None else made.catalogue.ids.rows(given))
+    names = made.catalogue.ids.names(ranking.rows) if given is None else [given[n] for n in ranking.order.tolist()]
     place = {name: code for code, name in enumerate(names)}
     others = [item for item in event.items if item not in place]
     place |= {item: len(names) + code for code, item in enumerate(others)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+from werkzeug import exceptions
 from werkzeug.exceptions import BadRequest, Conflict, NotFound
 
 from api import declarations
@@ -111,6 +112,8 @@ def readout(path: ExperimentPath) -> dict[str, Any]:
             return readout_body(behind.experiments.found(path.name))
         except ChangeError as problem:
             raise Conflict(str(problem)) from None
+        except ImportError as problem:  # the extra; the message names it
+            raise exceptions.NotImplemented(str(problem)) from None
 
 
 @routes.post("/v1/experiments/<string:name>/start", responses={200: Stands})

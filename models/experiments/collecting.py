@@ -17,7 +17,7 @@ from engine.ids import Ids
 from engine.log import Log, in_order
 from engine.types import NOBODY
 from models.experiments.answers import CLICK, answered
-from models.experiments.outcomes import Metric, Outcomes
+from models.experiments.outcomes import COUNTS, METRICS, Metric, Outcomes
 
 DAY_S = 86_400.0
 BEFORE_DAYS = 28
@@ -64,7 +64,11 @@ class Collected:
 
 
 def declared_metrics(experiment: Experiment) -> tuple[Metric, ...]:
-    """The experiment's own metrics, as outcomes are measured by."""
+    """The experiment's own metrics, as outcomes are measured by. Raises ValueError for a name that is taken."""
+    if taken := experiment.metrics.keys() & {*COUNTS, *(one.name for one in METRICS)}:
+        raise ValueError(
+            f"found a metric called {', '.join(sorted(taken))}, which there is already; choose another name"
+        )
     return tuple(
         Metric(name, name, _PER[one.per], higher_is_better=one.higher_is_better)
         for name, one in experiment.metrics.items()
