@@ -12,6 +12,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from api.schemas import explained
+from engine.checks import within
 from features.builder import FeatureSettings
 from features.state import StateSpec
 from models.items import ItemSettings
@@ -60,8 +61,8 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
             raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
-        _within("trees", self.trees, 1, 10_000)
-        _within("search_factor", self.search_factor, 1, 10_000)
+        within("trees", self.trees, 1, 10_000)
+        within("search_factor", self.search_factor, 1, 10_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ class RecallConfig:
     """Share of the query in the vector of a request that has both a query and a person."""
 
     def __post_init__(self) -> None:
-        _within("candidates", self.candidates, 1, 1_000)
-        _within("query_share", self.query_share, 0, 1)
+        within("candidates", self.candidates, 1, 1_000)
+        within("query_share", self.query_share, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +104,11 @@ class ServeConfig:
     """Of the requests that bring no traceparent of their own."""
 
     def __post_init__(self) -> None:
-        _within("port", self.port, 0, 65_535)
-        _within("workers", self.workers, 0, 256)
-        _within("threads", self.threads, 1, 1_000)
-        _within("deadline_ms", self.deadline_ms, 0, 60_000)
-        _within("trace_share", self.trace_share, 0, 1)
+        within("port", self.port, 0, 65_535)
+        within("workers", self.workers, 0, 256)
+        within("threads", self.threads, 1, 1_000)
+        within("deadline_ms", self.deadline_ms, 0, 60_000)
+        within("trace_share", self.trace_share, 0, 1)
         if not self.keys and self.host not in LOOPBACK:
             raise ValueError(
                 f"found keys = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: without keys "
@@ -156,11 +157,6 @@ def load(path: Path | None) -> Config:
         return TypeAdapter(Config).validate_json(json.dumps(found, default=str), strict=True)
     except ValidationError as problem:
         raise ConfigError("{}: {}: {}".format(path, *explained(problem))) from None
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; expected {least:,} to {most:,}")
 
 
 def _refuse_unknown(found: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:

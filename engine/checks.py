@@ -136,6 +136,12 @@ def is_finite(value: object) -> bool:
     return number is not None and math.isfinite(number)
 
 
+def within(name: str, value: float, least: float, most: float) -> None:
+    """Raises ValueError where a setting is out of its bounds."""
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value}; expected {least:,} to {most:,}")
+
+
 def shown(value: object) -> str:
     """How a message shows what was found: cut where it is long, 'nothing' for None."""
     try:

@@ -183,7 +183,7 @@ def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:
     assert "space-new" in shown(recommender, "third", place.at + 5, user, n=100).items
 
 
-def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place) -> None:
+def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place, tmp_path: Path) -> None:
     arms = {"usual": {}, "other": {"bundle": "other", "diversity": {"per_category": 2}}}
     place.begin({**AB, "name": "mix", "kind": "interleave", "planned_units": 60, "arms": arms})
     recommender = place.serve()
@@ -200,7 +200,11 @@ def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place) -> None:
     (preference,) = found.preferences
     assert preference.low[-1] > 0
     assert int(preference.rankings[-1]) == 180
-    assert "other is preferred to usual" in feedrank(place.home.folder, "experiment", "readout", "mix")
+    said = feedrank(place.home.folder, "experiment", "readout", "mix", "--html", tmp_path / "r.html")
+    assert "other is preferred to usual" in said
+    page = (tmp_path / "r.html").read_text()
+    assert "other is preferred to usual" in page
+    assert "clicks on other&#x27;s items less those on usual&#x27;s" in page
     with pytest.raises(ReplayError, match="lists of several arms"):
         replay(place.home, place.config, place.journal, event)
 
@@ -215,7 +219,7 @@ def test_balanced_interleaving_keeps_places(place: Place) -> None:
     assert shown(recommender, "r", place.at, "n1", n=6) == event, "the same id gives what was shown"
 
 
-def test_a_shadow_looks_on(place: Place) -> None:
+def test_a_shadow_looks_on(place: Place, tmp_path: Path) -> None:
     place.begin({**AB, "name": "shade", "kind": "shadow"})
     recommender = place.serve()
     ticks = iter(range(10_000))
@@ -234,7 +238,9 @@ def test_a_shadow_looks_on(place: Place) -> None:
     assert (one.feeds, one.failed, one.dropped) == (31, 0, 0)
     assert 0 < one.overlap <= 1
     assert one.p50_ms <= 2
-    assert "of 31 feeds" in feedrank(place.home.folder, "experiment", "readout", "shade")
+    said = feedrank(place.home.folder, "experiment", "readout", "shade", "--html", tmp_path / "r.html")
+    assert "of 31 feeds" in " ".join(said.split())
+    assert "of 31 feeds" in (tmp_path / "r.html").read_text()
 
 
 def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None:

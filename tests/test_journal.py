@@ -45,6 +45,25 @@ def journal(url: str) -> Iterator[Journal]:
     journal.close()
 
 
+def test_what_is_sent_in_waits_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
+    journal = Journal.at(tmp_path / "journal.db")
+    line = journal._line
+    assert line is not None
+
+    def waits(*events: Event) -> int:
+        journal.exchange(list(events), 0)
+        return int(line._connection().execute("PRAGMA synchronous").fetchone()[0])
+
+    full, normal = 2, 1  # as SQLite numbers them
+    shown = [RankingEvent(f"r{n}", n, ("a",)) for n in range(3)]
+    assert waits(InteractionEvent("c0", 1, "a", "click")) == full
+    assert waits(shown[0]) == normal
+    assert waits(shown[1], InteractionEvent("c1", 1, "a", "click")) == full
+    assert waits(shown[2]) == normal
+    assert waits(item("i")) == full
+    journal.close()
+
+
 def item(name: str, timestamp: int = 0) -> ItemEvent:
     return ItemEvent(name, timestamp, "a")
 

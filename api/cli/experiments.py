@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from api import declarations
@@ -88,11 +89,11 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     if not standings:
         click.echo("there are no experiments; declare one with `feedrank experiment create`")
         return
-    table = Table("experiment", "kind", "status", "started", "layer", "arms", "primary metric")
+    table = Table("experiment", "kind", "status", "started", "layer", "arms", box=SIMPLE_HEAD, pad_edge=False)
     for name, one in standings.items():
         own = one.experiment
         arms = ", ".join(f"{arm} (stopped)" if arm in one.stopped_arms else arm for arm in own.arms)
-        table.add_row(name, own.kind, one.status, _moment(one), f"{own.layer} {own.share:.0%}", arms, own.primary)
+        table.add_row(name, own.kind, one.status, _moment(one), f"{own.layer} {own.share:.0%}", arms)
     console.print(table)
 
 

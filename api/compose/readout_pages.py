@@ -44,11 +44,11 @@ def page(found: Found) -> str:
     for one in found.preferences:
         columns = plain(one)
         parts.append(f'<p class="verdict {_look(one)}">{escape(said(one))}.</p>')
-        none = [None] * len(columns["day"])
+        about = f"clicks on {one.arm}'s items less those on {one.first}'s, over both, all lists until then"
         parts.append(
             sequence_plot(
                 f"{one.arm} against {one.first}", columns["day"], columns["preference"], columns["low"],
-                columns["high"], (none, none),
+                columns["high"], None, about,
             )
         )  # fmt: skip
     parts += [f"<p>{escape(one.said)}.</p>" for one in found.shadows]
@@ -78,7 +78,7 @@ def _preferences(found: tuple[Preference, ...]) -> Table:
             span = "–" if low != low else f"[{low:+.3f}, {high:+.3f}]"
             drawn.add_row(
                 str(int(one.day[place]) + 1), one.arm, f"{one.wins[place]:,}", f"{one.losses[place]:,}",
-                f"{one.ties[place]:,}", f"{one.preference[place]:+.3f}", span, f"{one.p[place]:.3f}",
+                f"{one.ties[place]:,}", f"{one.preference[place]:+.3f}", span, table.surprise(float(one.p[place])),
             )  # fmt: skip
     return drawn
 

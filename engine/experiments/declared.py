@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from engine.checks import within
 from engine.diversity import Diversity
 
 Kind = Literal["ab", "interleave", "shadow"]
@@ -61,8 +62,8 @@ class Arm:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight is {self.weight}; expected 0 or more")
         if self.candidates:
-            _within("candidates", self.candidates, 1, 1_000)
-        _within("rescored", self.rescored, -1, 1_000)
+            within("candidates", self.candidates, 1, 1_000)
+        within("rescored", self.rescored, -1, 1_000)
         if self.bundle and (_BARRED & set(self.bundle) or self.bundle.startswith(".")):
             raise ValueError(
                 f"bundle is {self.bundle!r}; expected the name of one, as `feedrank bundles list` shows it"
@@ -232,8 +233,3 @@ def _name(what: str, name: str) -> None:
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}")
-
-
-def _within(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; expected {least:,} to {most:,}")

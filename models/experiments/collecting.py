@@ -148,6 +148,7 @@ class _Tap:
         before = self._before(log, columns)
         if before:
             segments["before"] = np.where(before["rankings"] + before["clicks"] > 0, "returning", "new")
+        segments = {name: values for name, values in segments.items() if len(np.unique(values)) > 1}  # or it is all
         arm = np.where(arm_of >= 0, place[arm_of], NOBODY).astype(np.int32) if len(arm_of) else arm_of
         unit_of, day_of = keys[:, 1].astype(np.int32), keys[:, 0].astype(np.int32)
         outcomes = _of_arms(Outcomes(tuple(arms), arm, unit_of, day_of, summed, before, segments))

@@ -14,15 +14,20 @@ Column = Sequence[float | None]
 
 
 def sequence_plot(
-    title: str, day: Sequence[int], value: Column, low: Column, high: Column, fixed: tuple[Column, Column]
-) -> str:
-    """The always-valid interval as a band, the estimate as a line, and the t-test's interval of each look dashed."""
+    title: str, day: Sequence[int], value: Column, low: Column, high: Column, fixed: tuple[Column, Column] | None,
+    said: str = "relative lift by day, all rows until then",
+) -> str:  # fmt: skip
+    """The always-valid interval as a band, the estimate as a line, and the t-test's interval of each look dashed.
+
+    fixed: None: without it. said: what is shown.
+    """
     frame = _Frame(day, [low, high, value])
     parts = [frame.area(low, high), frame.zero()]
-    parts += [frame.line(one, _ORANGE, "4 3", 1.2) for one in fixed]
+    parts += [frame.line(one, _ORANGE, "4 3", 1.2) for one in fixed or ()]
     parts += [frame.line(value, _BLUE, "", 2.2), frame.axes("day")]
-    keys = (("estimate", _BLUE, ""), ("holds at every look", "#b3d4e8", ""), ("at one look only", _ORANGE, "4 3"))
-    return _figure(title, "relative lift by day, all rows until then", frame, parts, keys)
+    keys = [("estimate", _BLUE, ""), ("holds at every look", "#b3d4e8", "")]
+    keys += [("at one look only", _ORANGE, "4 3")] if fixed else []
+    return _figure(title, said, frame, parts, keys)
 
 
 def day_plot(title: str, day: Sequence[int], value: Column, low: Column, high: Column) -> str:

@@ -140,16 +140,6 @@ def log_ratio(estimate: Floats, variance: Floats, tau2: float) -> Floats:
     return made
 
 
-def intersected(low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """The running intersection of the intervals of looks, which is as valid as they are; empty (low > high) where they
-    contradict each other, as they do when an effect changes. NaN before the first."""
-    started = ~np.isnan(low)
-    lowest = np.maximum.accumulate(np.where(started, low, -np.inf))
-    highest = np.minimum.accumulate(np.where(started, high, np.inf))
-    begun = np.logical_or.accumulate(started)
-    return np.where(begun, lowest, np.nan), np.where(begun, highest, np.nan)
-
-
 def fieller(beside: Pair, multiplier: Floats) -> tuple[Floats, Floats]:
     """(L,) bounds of value / control - 1: all ratios r with |value - r control| within so many standard errors of it.
 

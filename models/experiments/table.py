@@ -17,7 +17,7 @@ _STYLES = {"ship": "bold green", "keep": "bold", "go on": "bold", "stop": "bold 
 
 def summary(readout: Readout) -> Group:
     """All that a terminal has room for."""
-    parts: list[Table | Text] = [verdict(readout), metrics(readout)]
+    parts: list[Table | Text | Group] = [verdict(readout), metrics(readout)]
     parts += [guardrails(readout)] if readout.guardrails else []
     parts += [segments(readout)] if readout.segments else []
     return Group(*parts)
@@ -30,20 +30,21 @@ def verdict(readout: Readout) -> Text:
     return Text.assemble((word, _STYLES[readout.verdict.word]), ":", reason, ".")
 
 
-def metrics(readout: Readout) -> Table:
-    """A line a metric and arm; intervals for one look at a fixed time."""
+def metrics(readout: Readout) -> Group:
+    """A line a metric and arm; intervals for one look at a fixed time; under it what is to be said of them."""
     drawn = _table(f"metrics, {1 - readout.plan.alpha:.0%} intervals for one look")
-    drawn.add_column("metric", no_wrap=True)
-    drawn.add_column("arm", no_wrap=True)
-    for head in (readout.arms[0], "arm's", "relative lift", "p"):
+    several = len(readout.arms) > 2
+    for head in ("metric", "arm") if several else ("metric",):
+        drawn.add_column(head, no_wrap=True)
+    for head in (readout.arms[0], "arm's" if several else readout.arms[1], "relative lift", "p"):
         drawn.add_column(Text(head), justify="right", no_wrap=True)
-    drawn.add_column("")
     for lift in readout.lifts:
         drawn.add_row(
-            Text(lift.metric), Text(lift.arm), _number(lift.control), _number(lift.value), _span(lift.relative),
-            _p(lift.p), Text(lift.said, style="dim"),
+            Text(lift.metric), *([Text(lift.arm)] if several else []), _number(lift.control), _number(lift.value),
+            _span(lift.relative), surprise(lift.p),
         )  # fmt: skip
-    return drawn
+    said = [f"{lift.metric}{f' of {lift.arm}' if several else ''}: {lift.said}" for lift in readout.lifts if lift.said]
+    return Group(drawn, *(Text(line, style="dim") for line in said))
 
 
 def guardrails(readout: Readout) -> Table:
@@ -69,7 +70,7 @@ def segments(readout: Readout) -> Table:
     for one in readout.segments:
         drawn.add_row(
             Text(one.segment), Text(one.value), Text(one.lift.arm), f"{sum(one.lift.units):,}",
-            _span(one.lift.relative), _p(one.corrected_p),
+            _span(one.lift.relative), surprise(one.corrected_p),
         )  # fmt: skip
     return drawn
 
@@ -80,6 +81,7 @@ def _table(title: str) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
+        collapse_padding=True,
         title_justify="left",
         title_style="bold",
     )
@@ -98,5 +100,6 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.4g}"
 
 
-def _p(value: float) -> str:
+def surprise(value: float) -> str:
+    """A p-value as it is shown."""
     return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
