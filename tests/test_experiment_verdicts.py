@@ -24,7 +24,6 @@ from models.experiments.readout import body, read
 from models.experiments.sample_ratio import sample_ratio
 from models.experiments.sequential import (
     Sequence,
-    intersected,
     log_ratio,
     mixture_variance,
     multiplier,
@@ -113,13 +112,6 @@ def test_nothing_is_said_of_few_units_or_few_clicks():
     assert not found.ripe.any()
     with pytest.raises(ValueError, match="planned units"):
         sequences(outcomes, CTR, planned_units=0)
-
-
-def test_the_intersection_runs():
-    low, high = np.array([np.nan, -3.0, -2.0, -2.5, 4.0]), np.array([np.nan, 5.0, 3.0, 4.0, 6.0])
-    lowest, highest = intersected(low, high)
-    np.testing.assert_array_equal(lowest, [np.nan, -3, -2, -2, 4])
-    np.testing.assert_array_equal(highest, [np.nan, 5, 3, 3, 3])
 
 
 PLAN = Plan(least_days=7, least_units=1_000, planned_units=5_000)
