@@ -58,6 +58,14 @@ def test_the_delta_method_is_the_formula():
     np.testing.assert_allclose([lift.relative.low, lift.relative.high], bounds, atol=1e-4)
 
 
+def test_a_variance_that_is_rounding_makes_no_interval_of_ratios():
+    """Units of this arm that vary as one: what is left of their variance has either sign."""
+    rows = [(0, 0, 1.0, 1.0), (1, 0, 0.0, 0.5), (2, 0, 1e-12, 0.0), (3, 0, 1.0, 1e-12)]
+    (lift,) = lifts(outcomes_of([0, 0, 1, 1], rows), CTR)
+    assert lift.absolute.low <= lift.absolute.value <= lift.absolute.high
+    assert math.isnan(lift.relative.low)
+
+
 def test_units_and_not_rows_are_what_varies():
     outcomes = simulate(replace(WORLD, spread=1.5, visits=2.0, lifts=(0.0,)))
     (lift,) = lifts(outcomes, CTR)

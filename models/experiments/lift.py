@@ -16,6 +16,8 @@ from models.experiments.outcomes import Metric, Outcomes
 _CELLS = 1 << 21
 """How many drawn units are held at a time."""
 _UNKNOWN = float("nan")
+_ROUNDING = 1e-12
+"""A variance is told from rounding above this share of the numbers that it was computed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,12 @@ def _lift(moments: Moments, metric: str, arm: int, look: int, alpha: float, *, p
     words = _words(beside.units[look].tolist(), first, other, beside.variance[look].tolist())
     absolute, ratio, p = Span(difference, _UNKNOWN, _UNKNOWN), Span(relative, _UNKNOWN, _UNKNOWN), _UNKNOWN
     if min(units) >= 2 and spread > 0 and not plain:
-        if min(first, other) > 0 and spread < min(first, other) ** 2:
+        size = max(first**2, other**2, float(beside.plain[look].max()))
+        varies = float(beside.variance[look].min()) > _ROUNDING * size
+        if varies and min(first, other) > 0 and spread < min(first, other) ** 2:
             found = compare(moments, look, arm, alpha=alpha)
             absolute, ratio, p = Span(*found.difference), Span(*found.ratio), found.p
-        else:  # a logarithm would be of nothing: the difference alone
+        else:  # a logarithm, or a root of rounding, would be of nothing: the difference alone
             at = slice(look, None) if look == -1 else slice(look, look + 1)
             half, surprise = welch(beside.difference[at], beside.variance[at], beside.units[at], alpha)
             absolute, p = Span(difference, difference - float(half[0]), difference + float(half[0])), float(surprise[0])
