@@ -57,12 +57,15 @@ class IndexConfig:
     trees: int = 30
     search_factor: int = 2
     """Annoy looks at trees x candidates x this many nodes."""
+    whole_up_to: int = 200_000
+    """A catalogue of so many items is looked through whole, which costs no more and misses less; 0: never."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
             raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
         within("trees", self.trees, 1, 10_000)
         within("search_factor", self.search_factor, 1, 10_000)
+        within("whole_up_to", self.whole_up_to, 0, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,17 +32,17 @@ class ExactIndex:
     def __init__(self, vectors: Matrix, metric: Metric = "cosine") -> None:
         _check(vectors, metric)
         self.metric = metric
-        self._vectors = unit_rows(vectors) if metric == "cosine" else np.asarray(vectors, np.float32)
+        self.vectors = unit_rows(vectors) if metric == "cosine" else np.asarray(vectors, np.float32)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """The k best rows, best first, ties by row."""
-        return _best(np.arange(len(self._vectors), dtype=np.int32), self._scores(self._vectors, vector), k)
+        return _best(np.arange(len(self.vectors), dtype=np.int32), self._scores(self.vectors, vector), k)
 
     def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """The k best of the given rows, best first, ties by place."""
-        if len(rows) * 4 > len(self._vectors):  # scoring all costs less than copying most of them out
-            return _best(rows, self._scores(self._vectors, vector)[rows], k)
-        return _best(rows, self._scores(self._vectors[rows], vector), k)
+        if len(rows) * 4 > len(self.vectors):  # scoring all costs less than copying most of them out
+            return _best(rows, self._scores(self.vectors, vector)[rows], k)
+        return _best(rows, self._scores(self.vectors[rows], vector), k)
 
     def _scores(self, vectors: Matrix, vector: Vector) -> Scores:
         if self.metric == "euclidean":
@@ -59,7 +59,7 @@ class AnnoyIndex:
         self.search_factor = search_factor
         self._index = Annoy(dimensions, _ANNOY_METRICS[metric])
         self._index.load(str(path))
-        self._trees = self._index.get_n_trees()
+        self.trees = self._index.get_n_trees()
 
     @classmethod
     def build(
@@ -105,7 +105,7 @@ class AnnoyIndex:
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """About the k best rows, best first."""
-        nodes = self._trees * k * self.search_factor
+        nodes = self.trees * k * self.search_factor
         rows, distances = self._index.get_nns_by_vector(vector, k, nodes, include_distances=True)
         found = np.asarray(distances, np.float32)
         if self.metric == "cosine":

@@ -21,6 +21,14 @@ class VectorIndex(Protocol):
         ...
 
 
+class WholeIndex(VectorIndex, Protocol):
+    """Looks at all vectors, and so at any part of them."""
+
+    def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
+        """The k best of the given rows, best first, and their scores."""
+        ...
+
+
 class Retriever(Protocol):
     """Narrows the catalogue to candidates."""
 

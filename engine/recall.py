@@ -8,14 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.catalogue import Catalogue
-from engine.indexes import ExactIndex
-from engine.protocols import Retriever, VectorIndex
+from engine.protocols import Retriever, VectorIndex, WholeIndex
 from engine.space import Space
 from engine.types import NOBODY, Candidates, Filters, Request, Rows, Scores, Vector, no_rows
 
 MAX_CANDIDATES = 1_000
-SMALL = 5_000
-"""Items: a catalogue of up to this many is looked through whole, which costs less than a walk through trees."""
 
 
 def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None:
@@ -43,18 +40,16 @@ class EmbeddingRetriever:
         self,
         catalogue: Catalogue,
         space: Space,
-        index: VectorIndex,
-        exact: ExactIndex,
+        whole: WholeIndex,
+        index: VectorIndex | None = None,
         query_share: float = 0.7,
-        small: int = SMALL,
     ) -> None:
-        """small: up to this many items the exact index is asked, whatever the other is."""
+        """index: asked first, where there is one, unless the filters leave too little for it."""
         self._catalogue = catalogue
         self._space = space
+        self._whole = whole
         self._index = index
-        self._exact = exact
         self._query_share = query_share
-        self._small = small
 
     def vector(self, request: Request) -> Vector:
         """The request's vector (d,); zeros where neither a person's history nor a query says anything."""
@@ -75,23 +70,20 @@ class EmbeddingRetriever:
         return Candidates(rows, scores, self.name)
 
     def _search(self, vector: Vector, mask: NDArray[np.bool_] | None, k: int) -> tuple[Rows, Scores]:
-        if len(self._catalogue) <= self._small:
-            if mask is None:
-                return self._exact.search(vector, k)
-            return self._exact.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
         if mask is None:
-            return self._index.search(vector, k)
-        passing = int(np.count_nonzero(mask))
-        wanted = min(k, passing)
-        # Past this many, asking the index for what the filters will drop costs more than looking at all that pass.
-        reach = k + len(mask) - passing
-        while wanted and reach <= max(2 * k, len(mask) // 8):
-            rows, scores = self._index.search(vector, reach)
-            kept = mask[rows]
-            if np.count_nonzero(kept) >= wanted:
-                return rows[kept][:k], scores[kept][:k]
-            reach *= 2
-        return self._exact.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
+            return (self._index or self._whole).search(vector, k)
+        if self._index is not None:
+            passing = int(np.count_nonzero(mask))
+            wanted = min(k, passing)
+            # Past this many, asking the index for what the filters will drop costs more than looking at all that pass.
+            reach = k + len(mask) - passing
+            while wanted and reach <= max(2 * k, len(mask) // 8):
+                rows, scores = self._index.search(vector, reach)
+                kept = mask[rows]
+                if np.count_nonzero(kept) >= wanted:
+                    return rows[kept][:k], scores[kept][:k]
+                reach *= 2
+        return self._whole.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
 
 
 class PopularRetriever:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from engine.indexes import AnnoyIndex
+from engine.protocols import WholeIndex
+from engine.scan import whole_index
 from features.builder import FeatureBuilder, FeatureSettings
 from features.items import ItemKnowledge
 from features.state import StateSpec
@@ -48,6 +50,8 @@ class Bundle:
     manifest: Mapping[str, Any]
     builder: FeatureBuilder
     index: AnnoyIndex
+    whole: WholeIndex
+    """Over the same vectors."""
     ranker: LambdaRanker | None
     """None: recall order is the final order."""
     first: LambdaRanker | None = None
@@ -173,7 +177,8 @@ def load(folder: Path) -> Bundle:
             first = LambdaRanker.load(folder, builder.names, builder.fingerprint, "first")
     except (ValueError, FileNotFoundError) as problem:
         raise BundleError(f"{folder}: {problem}") from None
-    return Bundle(folder, manifest, builder, AnnoyIndex.load(folder / INDEX), ranker, first)
+    index = AnnoyIndex.load(folder / INDEX)
+    return Bundle(folder, manifest, builder, index, whole_index(knowledge.space.targets, index.metric), ranker, first)
 
 
 def pair_model_of(opened: Bundle, threads: int = 0) -> PairModel | None:

@@ -172,10 +172,9 @@ def _baselines(corpus: Corpus, trained: Trained, settings: Settings) -> dict[str
     knowledge = trained.knowledge
     counts = np.nan_to_num(knowledge.statistics["touch_count"])
     space = assemble({"text": (corpus.text, corpus.text)}, {"text": 1.0}, 1.0, settings.items.depth)
-    exact = ExactIndex(space.targets, "dot")
     return {
         "recall": retriever(knowledge),
-        "text": EmbeddingRetriever(corpus.catalogue, space, exact, exact),
+        "text": EmbeddingRetriever(corpus.catalogue, space, ExactIndex(space.targets, "dot")),
         "popularity": PopularRetriever(corpus.catalogue, lambda _: counts),
         "random": _Random(corpus, settings.training.seed),
     }

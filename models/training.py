@@ -296,8 +296,7 @@ def cut_at(log: Log, share: float) -> float:
 
 def retriever(knowledge: ItemKnowledge) -> EmbeddingRetriever:
     """Recall by brute force over the knowledge's space: the reference, and quick enough for groups in bulk."""
-    exact = ExactIndex(knowledge.space.targets, "dot")
-    return EmbeddingRetriever(knowledge.catalogue, knowledge.space, exact, exact)
+    return EmbeddingRetriever(knowledge.catalogue, knowledge.space, ExactIndex(knowledge.space.targets, "dot"))
 
 
 def _builder(corpus: Corpus, sequences: Sequences, settings: Settings) -> FeatureBuilder:

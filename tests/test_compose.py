@@ -45,7 +45,8 @@ def test_an_index_of_ones_own(home: Path) -> None:
     settings = replace(config.load(place.config), index=IndexConfig(kind=f"{__name__}:Backwards"))
     opened = bundle.load(place.current)
     exact = ExactIndex(opened.knowledge.space.targets, "dot")
-    index = compose.vector_index(opened, settings.index, exact)
+    index = compose.vector_index(opened, settings.index)
+    assert index is not None
     person = opened.knowledge.space.person(np.array([0], np.int32))
     assert index.search(person, 60)[0].tolist() == exact.search(person, 60)[0].tolist()[::-1]
     assert len(feed(home, settings)) == 3

@@ -319,7 +319,7 @@ def test_a_newcomer_is_found_by_text(world: World) -> None:
     knowledge, _, _ = world
     made = extended(knowledge)
     exact = ExactIndex(made.space.targets, "dot")
-    retriever = EmbeddingRetriever(made.catalogue, made.space, exact, exact)
+    retriever = EmbeddingRetriever(made.catalogue, made.space, exact)
     for place in range(len(NEW)):
         found = retriever.retrieve(Request(0.0, query="x", query_vector=VECTORS[place]), 5)
         assert (found.rows[0], found.scores[0]) == (N + place, pytest.approx(1, abs=1e-4))

@@ -37,7 +37,7 @@ def codes_of(categories: list[int]) -> Rows:
 
 
 def retriever(index: ExactIndex | AnnoyIndex = EXACT, query_share: float = 0.7) -> EmbeddingRetriever:
-    return EmbeddingRetriever(CATALOGUE, SPACE, index, EXACT, query_share, small=0)
+    return EmbeddingRetriever(CATALOGUE, SPACE, EXACT, index, query_share)
 
 
 def popular() -> PopularRetriever:
@@ -108,7 +108,7 @@ def test_an_index_that_misses_some_is_asked_for_more() -> None:
             rows, scores = EXACT.search(vector, k)
             return rows[::2], scores[::2]
 
-    source = EmbeddingRetriever(CATALOGUE, SPACE, Lossy(), EXACT, small=0)
+    source = EmbeddingRetriever(CATALOGUE, SPACE, EXACT, Lossy())
     for k in (5, 10, 40, 119):
         found = source.retrieve(request([3], deny=[8, 9]), k)
         assert len(found.rows) == min(k, ITEMS - 2)
@@ -120,8 +120,8 @@ def test_the_shipped_checks(tmp_path: Path) -> None:
     space = assemble({"text": (vectors, vectors)}, {"text": 1.0}, decay=1.0, depth=1)
 
     def build(catalogue: Catalogue, space_of: Space) -> EmbeddingRetriever:
-        exact = ExactIndex(vectors)
-        return EmbeddingRetriever(catalogue, space_of, AnnoyIndex.build(tmp_path / "toy.ann", vectors), exact, small=0)
+        forest = AnnoyIndex.build(tmp_path / "toy.ann", vectors)
+        return EmbeddingRetriever(catalogue, space_of, ExactIndex(vectors), forest)
 
     # the person stands a third of a step beyond the item touched last, so that no two items are equally near
     steps = np.vstack([vectors[1:], vectors[-1:]])

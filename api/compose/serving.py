@@ -15,9 +15,10 @@ from engine.journal import Journal
 from engine.live import Live
 from engine.pipeline import Pipeline
 from engine.protocols import Ranker, VectorIndex
-from engine.recall import SMALL, EmbeddingRetriever, FirstOf, PopularRetriever
+from engine.recall import EmbeddingRetriever, FirstOf, PopularRetriever
 from engine.recommender import Recommender
 from engine.rescoring import Rescoring
+from engine.scan import whole_index
 from engine.types import Matrix, Scores
 from features.bm25 import Bm25Retriever
 from features.context import standings
@@ -118,14 +119,12 @@ def pipeline(
 ) -> Pipeline:
     """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
     knowledge = opened.knowledge
-    exact = ExactIndex(knowledge.space.targets, opened.index.metric)
     found = EmbeddingRetriever(
         knowledge.catalogue,
         knowledge.space,
-        vector_index(opened, config.index, exact),
-        exact,
+        whole_index(knowledge.space.targets, opened.index.metric, opened.whole),
+        vector_index(opened, config.index),
         config.recall.query_share,
-        SMALL if config.index.kind == "annoy" else 0,
     )
     by_words = Bm25Retriever(knowledge.catalogue, knowledge.terms)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
@@ -142,21 +141,24 @@ def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescor
     return Rescoring(opened.first, model, cache, opened.knowledge.catalogue.titles, chosen.best)
 
 
-def vector_index(opened: bundle.Bundle, chosen: IndexConfig, exact: ExactIndex) -> VectorIndex:
-    """The index that the config names."""
+def vector_index(opened: bundle.Bundle, chosen: IndexConfig) -> VectorIndex | None:
+    """The index that the config names; None where a catalogue is small enough to be looked through whole."""
+    targets = opened.knowledge.space.targets
     if chosen.kind == "annoy":
-        first, targets = opened.manifest["items"], opened.knowledge.space.targets
+        if len(targets) <= chosen.whole_up_to:
+            return None
+        first = opened.manifest["items"]
         if first == len(targets):
             return opened.index
         return SegmentedIndex(opened.index, targets[first:], first, opened.index.metric)
     if chosen.kind == "exact":
-        return exact
+        return ExactIndex(targets, opened.index.metric)
     module, _, name = chosen.kind.partition(":")
     try:
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as problem:
         raise ValueError(f"can't find the index.kind {chosen.kind!r}: {problem}") from None
-    made: VectorIndex = kind(opened.knowledge.space.targets, opened.index.metric)
+    made: VectorIndex = kind(targets, opened.index.metric)
     return made
 
 

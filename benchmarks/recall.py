@@ -1,0 +1,74 @@
+"""What Annoy and the scan find of the nearest 100 that brute force finds, and how long each takes.
+
+`python -m benchmarks.recall HOME`: on the current bundle of a home, for the people that its journal knows, with what
+they touched left out, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.bars import console
+from engine.indexes import ExactIndex
+from engine.protocols import VectorIndex
+from engine.recall import EmbeddingRetriever
+from engine.scan import ScanIndex
+from engine.types import Request, Rows
+
+PEOPLE = 200
+WANTED = 100
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recall", description=__doc__)
+    parser.add_argument("home", type=Path, help="a folder with a trained bundle")
+    place = parser.parse_args().home
+    from api import server
+    from api.config import load
+    from api.home import Home
+
+    server.one_thread_a_feed()
+    home = Home(place)
+    loaded = server.load(home, load(home.config))
+    knowledge, index = loaded.opened.knowledge, loaded.opened.index
+    people = np.random.default_rng(0).permutation(len(loaded.living.people))[:PEOPLE].tolist()
+    touched = {person: loaded.living.state.touched(person) for person in people}
+    requests = [
+        Request(at=0.0, person=person, history=rows, history_at=times, touched=rows)
+        for person, (rows, times) in touched.items()
+        if len(rows)
+    ]
+    vectors = knowledge.space.targets
+    exact = ExactIndex(vectors, index.metric)
+
+    def through(one: VectorIndex | None, whole: ExactIndex | ScanIndex) -> Callable[[Request], Rows]:
+        source = EmbeddingRetriever(knowledge.catalogue, knowledge.space, whole, one)
+        return lambda request: source.retrieve(request, WANTED).rows
+
+    ways = {
+        "brute force": through(None, exact),
+        f"Annoy, {index.trees} trees x {index.search_factor}": through(index, exact),
+        "scan": through(None, ScanIndex.of(vectors, index.metric)),
+    }
+    table = Table("", f"recall of the nearest {WANTED}", "p50, ms", title=f"{len(vectors):,} x {vectors.shape[1]}")
+    best = [set(ways["brute force"](request).tolist()) for request in requests]
+    for name, way in ways.items():
+        shares, seconds = [], []
+        for request, wanted in zip(requests, best, strict=True):
+            started = time.perf_counter()
+            rows = way(request)
+            seconds.append(time.perf_counter() - started)
+            shares.append(len(wanted & set(rows.tolist())) / max(len(wanted), 1))
+        table.add_row(name, f"{np.mean(shares):.3f}", f"{1000 * np.median(seconds):.2f}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The two looks of a scan against brute force, and by the shipped checks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.indexes import ExactIndex, Metric
+from engine.scan import DIMENSIONS, FEW, KEPT, ScanIndex, whole_index
+from engine.testing import check_vector_index
+from engine.types import Matrix
+
+METRICS: tuple[Metric, ...] = ("cosine", "euclidean", "dot")
+RANDOM = np.random.default_rng(3)
+
+
+def spread(n: int, dimensions: int) -> Matrix:
+    """Vectors that vary less and less from axis to axis, as embeddings do, turned so that no axis is a coordinate."""
+    turn, _ = np.linalg.qr(RANDOM.normal(size=(dimensions, dimensions)))
+    made = RANDOM.normal(size=(n, dimensions)) * np.geomspace(1, 0.1, dimensions)
+    return (made @ turn).astype(np.float32)
+
+
+VECTORS = spread(12_000, 256)
+QUERIES = VECTORS[:: len(VECTORS) // 20] + RANDOM.normal(size=(20, 256)).astype(np.float32) * np.float32(0.1)
+
+pytestmark = pytest.mark.parametrize("metric", METRICS)
+
+
+def test_the_shipped_checks(metric: Metric) -> None:
+    check_vector_index(lambda vectors: ScanIndex.of(vectors, metric))
+
+
+def test_few_dimensions_are_all_there_are(metric: Metric) -> None:
+    narrow = np.ascontiguousarray(VECTORS[:, :DIMENSIONS])
+    scan, exact = ScanIndex.of(narrow, metric), ExactIndex(narrow, metric)
+    for query in QUERIES:
+        for k in (1, 100, 5_000):
+            rows, scores = scan.search(query[:DIMENSIONS], k)
+            best, wanted = exact.search(query[:DIMENSIONS], k)
+            assert rows.tolist() == best.tolist()
+            np.testing.assert_allclose(scores, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9, 0.2, 0.01])
+def test_nearly_all_is_found_in_any_part(metric: Metric, share: float) -> None:
+    scan, exact = ScanIndex.of(VECTORS, metric), ExactIndex(VECTORS, metric)
+    part = np.flatnonzero(RANDOM.random(len(VECTORS)) < share).astype(np.int32)
+    found = []
+    for query in QUERIES:
+        rows, scores = scan.search_within(part, query, 100)
+        best, _ = exact.search_within(part, query, 100)
+        assert len(rows) == len(set(rows.tolist())) == 100
+        assert set(rows.tolist()) <= set(part.tolist())
+        assert np.all(np.diff(scores) <= 0)
+        found.append(np.isin(best, rows).mean())
+    assert np.mean(found) > (0.97 if len(part) > KEPT * 100 else 0.9999)
+
+
+def test_items_that_came_later_are_found(metric: Metric) -> None:
+    first = whole_index(VECTORS[:10_000], metric)
+    assert isinstance(first, ScanIndex)
+    later = whole_index(VECTORS, metric, first)
+    assert isinstance(later, ScanIndex)
+    assert later.axes is first.axes
+    exact = ExactIndex(VECTORS, metric)
+    for row in (9_999, 10_000, 11_999):
+        rows, scores = later.search(VECTORS[row], 10)
+        best, wanted = exact.search(VECTORS[row], 10)
+        assert rows.tolist() == best.tolist()
+        np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-6)
+    assert isinstance(whole_index(VECTORS[:FEW], metric, first), ExactIndex)
+
+
+def test_nothing_is_made_again_for_the_same_vectors(metric: Metric) -> None:
+    scan = ScanIndex.of(VECTORS, metric)
+    assert (scan.over(VECTORS) is scan) == (metric != "cosine")  # which scales them first
