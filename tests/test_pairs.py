@@ -103,6 +103,15 @@ def test_a_split_keeps_a_query_on_one_side() -> None:
         PairGroups.of([("q", {"yes": 1.0, "no": 0.0})]).split(0.5, seed=1)
 
 
+def test_a_teacher_is_also_asked_of_groups_that_nothing_answers() -> None:
+    groups = PairGroups.of((f"q{i}", {f"a {i}": float(i % 4 > 0), f"b {i}": 0.0}) for i in range(80))
+    train, held_out = groups.split(0.25, seed=1)
+    more, same = groups.split(0.25, seed=1, unanswered=True)
+    assert held_out.digest == same.digest
+    assert train.digest == more.only(more.positives > 0).digest
+    assert len(more) == 60 > len(train)
+
+
 def test_hard_negatives_share_words_and_never_answer() -> None:
     groups = PairGroups.of(
         [(f"what is a {word}", {f"a {word} is a thing of kind {i % 3}": 1.0}) for i, word in enumerate("abcdefghijkl")]

@@ -107,7 +107,9 @@ def distill(
     )
     work = model_folder.unfinished(out, mark)
     train, apart = (
-        groups.split(settings.validation_share, settings.seed) if validation is None else (groups, validation)
+        groups.split(settings.validation_share, settings.seed, unanswered=True)
+        if validation is None
+        else (groups, validation)
     )
     validation = apart.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     train = train.thinned(len(train), settings.texts, settings.seed)

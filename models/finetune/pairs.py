@@ -81,10 +81,11 @@ class PairGroups:
         kept = np.flatnonzero(groups).tolist()
         return PairGroups.of((self.queries[place], self.group(place)) for place in kept)
 
-    def split(self, share: float, seed: int) -> tuple[PairGroups, PairGroups]:
+    def split(self, share: float, seed: int, unanswered: bool = False) -> tuple[PairGroups, PairGroups]:
         """Training groups, and validation groups of about this share of the queries; a query is on one side only.
 
-        Validation has only groups that an order can be measured on.
+        Validation has only groups that an order can be measured on. unanswered: training also has groups in which no
+        text answers, of which a teacher has something to say.
         """
         distinct = list(dict.fromkeys(self.queries))
         count = min(max(1, round(share * len(distinct))), len(distinct) - 1)
@@ -92,7 +93,8 @@ class PairGroups:
             raise ValueError(f"found {len(distinct)} different queries, expected at least 2 to hold some out; add more")
         chosen = {distinct[place] for place in np.random.default_rng(seed).permutation(len(distinct))[:count]}
         held_out = np.array([query in chosen for query in self.queries], np.bool_)
-        train, validation = self.only(~held_out & (self.positives > 0)), self.only(held_out & self.judged)
+        train = self.only(~held_out & ((self.positives > 0) | unanswered))
+        validation = self.only(held_out & self.judged)
         if not len(train) or not len(validation):
             raise ValueError(
                 f"found {len(train)} groups to train on and {len(validation)} to validate on, expected some of both: "
