@@ -6,6 +6,7 @@ database connections and model sessions are made in each worker, since none of t
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -98,7 +99,15 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
     keys = Keys(home.keys) if config.serve.keys else None
     behind = upkeep(home, config, journal, refresher.look_for_items)
     spans = traces.to(config.serve.traces, config.serve.trace_share)
-    return create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, traces=spans))
+    app = create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, traces=spans))
+    _leave_alone()
+    return app
+
+
+def _leave_alone() -> None:
+    """Have the garbage collector pass over all there is: it stays, and looking through it would hold up a feed."""
+    gc.collect()
+    gc.freeze()
 
 
 def _measure(texts: TextModels, costs: Costs) -> None:
@@ -135,6 +144,7 @@ def serve(home: Home, config: Config, say: Callable[[str], None], clock: Callabl
     if config.serve.traces:
         traces.check(config.serve.traces)
     loaded = load(home, config)
+    _leave_alone()  # nor does looking write to what forked processes share
     what = f"bundle {loaded.opened.name}, {len(loaded.opened.knowledge.catalogue):,} items"
     if config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix":
         _gunicorn(home, config, loaded, lambda where: say(f"{what}; listening on {where} (Ctrl-C stops)"), clock)

@@ -83,7 +83,7 @@ class Costs:
     and `MARGIN` deviations.
     """
 
-    MARGIN = 3.0
+    MARGIN = 4.0
     GAIN = 1 / 16
     """Weight of the newest measure."""
     EASE = 1 / 500
