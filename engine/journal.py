@@ -171,7 +171,7 @@ class Journal:
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
-            self._fold()
+            self._fold("TRUNCATE")
         else:
             self._give_back()
         return int(gone)
@@ -196,6 +196,17 @@ class Journal:
         """The offset of the latest event, 0 where there is none."""
         with self._engine.connect() as connection:
             return int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0)
+
+    def fold(self) -> None:
+        """Move what was written to SQLite's main file, while others write on; other databases see to it themselves.
+
+        From the first call on this is the caller's to do every few seconds: feeds, which would wait for it now and
+        then, leave it alone. Raises JournalError.
+        """
+        if self._line is not None:
+            self._line.fold_no_more()
+            with self._refusals():
+                self._fold("PASSIVE")
 
     def close(self) -> None:
         """Give the connections back."""
@@ -251,12 +262,12 @@ class Journal:
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql("VACUUM")
         if self._dialect == "sqlite":
-            self._fold()
+            self._fold("TRUNCATE")
 
-    def _fold(self) -> None:
-        """Let SQLite move what was written to its main file, and empty the other."""
+    def _fold(self, how: str) -> None:
+        """Let SQLite move what was written to its main file, and with TRUNCATE empty the other."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({how})")
 
 
 def _row(one: Event) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Line:
         """Data version and offset at which there was nothing more."""
         self._waits = True
         """Whether a write is on the disk when it is over, as a new connection has it."""
+        self._folds = True
+        """Whether a write that finds much in the log also moves it to the database file, as a new connection does."""
 
     def news(self, since: int, most: int) -> list[tuple[int, str]]:
         """(offset, body) of what was written after an offset, so many at most; looked for only where others wrote."""
@@ -66,6 +68,14 @@ class Line:
             self._seen = (version, max([since, *(offset for offset, _ in missed), *new.values()]))
             return missed, new
 
+    def fold_no_more(self) -> None:
+        """Leave it to somebody else to move what was written to the database file: it takes many times what a write
+        takes."""
+        with self._lock:
+            self._folds = False
+            if self._open is not None and self._open[0] == os.getpid():
+                _fold_never(self._open[1])
+
     def close(self) -> None:
         """Give the connection back."""
         with self._lock:
@@ -85,9 +95,15 @@ class Line:
             connection = found.driver_connection
             assert isinstance(connection, sqlite3.Connection)
             found.detach()
+            if not self._folds:
+                _fold_never(connection)
             self._open = (os.getpid(), connection)
         return self._open[1]
 
 
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _fold_never(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_autocheckpoint=0")

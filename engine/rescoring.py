@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.protocols import Featurizer, PairScorer, Ranker, ScoreCache
 from engine.types import Batch, Matrix, Request, Rows, Scores
 from engine.watch import Watch, no_watch
 
+STEP = 15
+"""Pairs that a request in a hurry has scored before it looks at the time again."""
 TITLES = 3
 """Latest titles that stand in for a query."""
 
@@ -46,19 +49,31 @@ class Rescoring:
             return matrix, scores
         top = np.argsort(-self.first.score(matrix), kind="stable")[: self.best]
         watch.mark("first")
-        top = top[np.isnan(scores[top])]
-        timely = watch.fits("pairs", len(top), "rank", "journal")
-        if timely < len(top):
-            watch.skip("pairs")
-            top = top[:timely]
-        if len(top):
-            scores[top] = self.scorer.score([text] * len(top), batch.rows[top])
-            self.cache.add(text, batch.rows[top], scores[top])
+        done = self._score(text, batch.rows, scores, top[np.isnan(scores[top])], watch)
+        if len(done):
+            self.cache.add(text, batch.rows[done], scores[done])
             featurizer.set_pairs(matrix, replace(batch, pair_scores=scores))
-            watch.mark("pairs", len(top))
-            watch.count("pairs_live", len(top))
+            watch.count("pairs_live", len(done))
         watch.count("pairs_none", int(np.count_nonzero(np.isnan(scores))))
         return matrix, scores
+
+    def _score(self, text: str, rows: Rows, scores: Scores, top: NDArray[np.intp], watch: Watch) -> NDArray[np.intp]:
+        """Fill in the scores at these places as far as there is time; where that was.
+
+        In a hurry a part at a time, and fewer where the machine turns out to be slower by then.
+        """
+        wanted, first = watch.fits("pairs", len(top), "rank", "journal"), 0
+        step = wanted if watch.left == np.inf else STEP
+        while first < wanted:
+            part = top[first : first + min(step, watch.fits("pairs", wanted - first, "rank", "journal"))]
+            if not len(part):
+                break
+            scores[part] = self.scorer.score([text] * len(part), rows[part])
+            watch.mark("pairs", len(part))
+            first += len(part)
+        if first < len(top):
+            watch.skip("pairs")
+        return top[:first]
 
     def prepare(self, request: Request, rows: Rows) -> int:
         """Score the pairs of a request and items that the cache does not know, for the next time; how many."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -314,7 +315,17 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     out = tmp_path / "from-journal"
     said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60)
     assert f'[late_interaction]\nmodel = "{out}"' in said
-    assert model_folder.read(out)["trained_on"]["journal"]["rankings"] == 800
+    window = model_folder.read(out)["trained_on"]["journal"]
+    assert window["rankings"] == 800
+    half = datetime.fromtimestamp((window["first"] + window["last"]) / 2, UTC).isoformat()
+    out = tmp_path / "from-half"
+    run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60, "--until", half)
+    older = model_folder.read(out)["trained_on"]["journal"]
+    assert 0 < older["rankings"] < 800
+    assert older["last"] < datetime.fromisoformat(half).timestamp()
+    assert "give one of them" in run("colbert", "--pairs", file, "--until", half, code=1)
+    assert "--until: found 'noon', expected epoch milliseconds or ISO-8601" in run("colbert", "--until", "noon", code=1)
+    assert "nobody touched anything in this window" in run("colbert", "--until", "1", code=1)
 
 
 def test_the_command_makes_a_student(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from benchmarks import checkpoints
 from engine.ahead import Ahead
 from engine.asked import Asked
 from engine.events import InteractionEvent
-from engine.rescoring import Rescoring, request_text
+from engine.rescoring import STEP, Rescoring, request_text
 from engine.types import Batch, Request, Rows, Scores
+from engine.watch import Costs, Watch
 from models.groups import Groups
 from models.ranker import LambdaRankSettings
 from models.second_phase import SecondPhase
@@ -71,6 +72,34 @@ def batch_of(rows: list[int]) -> Batch:
         history_at=np.zeros((1, 1)), touches=np.ones(1, np.int64), shown=np.zeros(n, np.float32),
         age=np.zeros(n, np.float32), since_touch=np.zeros(n, np.float32), counters=np.zeros((n, 1), np.float32),
     )  # fmt: skip
+
+
+def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: Path) -> None:
+    """The machine is busy: pairs take four times what they usually do."""
+    titles = [f"title {n}" for n in range(100)]
+    request = Request(at=0.0, history=np.array([1], np.int32), history_at=np.zeros(1))
+    now, costs = [0.0], Costs()
+    for _ in range(60):
+        costs.note("pairs", 0.001)
+
+    class Slow(Counting):
+        def score(self, texts: Any, rows: Any) -> Scores:
+            now[0] += 0.004 * len(rows)
+            return super().score(texts, rows)
+
+    def scored(seconds: float, name: str) -> tuple[int, list[str]]:
+        now[0] = 0.0
+        second = Rescoring(Signal(), Slow(), PairScores(tmp_path / name, "m", titles, 100), titles, best=30)
+        watch = Watch(lambda: now[0], seconds, costs)
+        _, pairs = second.matrix(request, batch_of(list(range(100))), Plain(), watch)
+        return int(np.count_nonzero(~np.isnan(pairs))), watch.skipped
+
+    assert scored(float("inf"), "a") == (30, [])
+    count, skipped = scored(0.04, "b")
+    assert 0 < count < 30
+    assert skipped == ["pairs"]
+    assert now[0] <= 0.04 + 0.004 * STEP
+    assert scored(60.0, "c") == (30, [])
 
 
 def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: Path) -> None:

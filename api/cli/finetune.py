@@ -12,6 +12,7 @@ from rich.table import Table
 from api.cli.screen import Show, command_errors, console, stamp, steps, texts
 from api.config import Config
 from api.home import Home
+from engine.events import parse_timestamp
 from models.finetune.finetuning import KINDS, LOSSES
 from models.text.weights import DEFAULT_EMBEDDER
 
@@ -51,6 +52,9 @@ _SOURCE = _options(
                       " default 8 where the file says only what answers."),
     click.option("--most", type=click.IntRange(min=2), default=20_000, show_default=True,
                  help="The latest groups of the journal that are taken."),
+    click.option("--until", default=None,
+                 help="Only what the journal knew before then: epoch milliseconds, or ISO-8601 with a zone. Rankers are"
+                      " to be trained and judged on what came later."),
 )  # fmt: skip
 _PACE = _options(
     click.option("--out", type=click.Path(path_type=Path), default=None,
@@ -88,7 +92,8 @@ _PACE = _options(
 @click.pass_obj
 def finetune(
     obj: tuple[Home, Config], /, kind: str, path: Path | None, query_column: str, text_column: str, label_column: str,
-    mine: int | None, most: int, base: tuple[str, ...], revision: str | None, out: Path | None, **given: Any,
+    mine: int | None, most: int, until: str | None, base: tuple[str, ...], revision: str | None, out: Path | None,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Train a text model on pairs: bi-encoder, dpr (two towers), colbert or cross-encoder.
 
@@ -107,7 +112,7 @@ def finetune(
         model_folder.check_free(out)
         with steps() as show:
             columns = {"query": query_column, "text": text_column, "label": label_column}
-            groups, trained_on = _groups(home, config, path, columns, mine, most, settings.seed, show)
+            groups, trained_on = _groups(home, config, path, columns, mine, most, until, settings.seed, show)
             learnt = finetuning.finetune(
                 kind, groups, out, settings, base or (_usual_base(config),),
                 revision if base else config.embedder.revision, trained_on, show,
@@ -130,8 +135,8 @@ def finetune(
 @click.pass_obj
 def distill(
     obj: tuple[Home, Config], /, teacher: str, path: Path | None, query_column: str, text_column: str,
-    label_column: str, mine: int | None, most: int, out: Path | None, layers: int | None, width: int | None,
-    heads: int | None, neurons: int | None, **given: Any,
+    label_column: str, mine: int | None, most: int, until: str | None, out: Path | None, layers: int | None,
+    width: int | None, heads: int | None, neurons: int | None, **given: Any,
 ) -> None:  # fmt: skip
     """Train a small cross-encoder to score as the TEACHER does, a cross-encoder's folder or name.
 
@@ -153,18 +158,20 @@ def distill(
         model_folder.check_free(out)
         with steps() as show:
             columns = {"query": query_column, "text": text_column, "label": label_column}
-            groups, trained_on = _groups(home, config, path, columns, mine, most, settings.seed, show)
+            groups, trained_on = _groups(home, config, path, columns, mine, most, until, settings.seed, show)
             learnt = distillation.distill(teacher, groups, out, settings, trained_on, show)
     _print("student", learnt)
 
 
 def _groups(
-    home: Home, config: Config, path: Path | None, columns: Mapping[str, str], mine: int | None, most: int, seed: int,
-    show: Show,
+    home: Home, config: Config, path: Path | None, columns: Mapping[str, str], mine: int | None, most: int,
+    until: str | None, seed: int, show: Show,
 ) -> tuple[PairGroups, dict[str, Any]]:  # fmt: skip
     """The groups of a file or of the journal, and what a model's card says of them."""
     from models.finetune.pairs import with_hard_negatives
 
+    if path is not None and until is not None:
+        raise ValueError("--until is of the journal, and --pairs is in its place: give one of them")
     if path is not None:
         from models.files import digest
         from models.finetune.pairs_file import Columns, read
@@ -176,7 +183,8 @@ def _groups(
         from api import compose
         from models.finetune.log_pairs import from_log
 
-        made = compose.material(home, config, texts(show))
+        moment = None if until is None else parse_timestamp(until, "--until") / 1000
+        made = compose.material(home, config, texts(show), until=moment)
         documents = made.corpus.catalogue.documents(config.embedder.document)
         groups = from_log(made.corpus, made.log, documents, config.settings, most, show)
         about = {"journal": dict(made.window)}

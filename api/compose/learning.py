@@ -55,8 +55,15 @@ class Material:
     """What of the journal it is: first and last unix seconds, how many rankings and interactions, and the offset."""
 
 
-def material(home: Home, config: Config, progress: TextProgress | None = None, since: float | None = None) -> Material:
-    """Read the journal and embed what the vector cache does not know; since: leave out what was known before then."""
+def material(
+    home: Home, config: Config, progress: TextProgress | None = None, since: float | None = None,
+    until: float | None = None,
+) -> Material:  # fmt: skip
+    """Read the journal and embed what the vector cache does not know.
+
+    since, until: unix seconds; what became known before the one, or at the other and later, is left out. Items are all
+    there. Raises ValueError where nothing is left.
+    """
     url = config.journal.url
     journal = home.known_journal(url)
     offset = journal.last  # before anything is read: what is written meanwhile is not said to be known
@@ -65,10 +72,10 @@ def material(home: Home, config: Config, progress: TextProgress | None = None, s
         raise ValueError(f"there are no items in {url or home.journal_path}; load some with `feedrank import`")
     terms = TermWeights.fit(catalogue.documents(config.embedder.document))
     corpus = signals.corpus(catalogue, signals.of_items(home, config, catalogue, progress), terms)
-    earliest = -np.inf if since is None else since * 1000
-    events = (event for _, event in journal.in_order() if known_from(event) >= earliest)
+    first, end = (bound if one is None else one * 1000 for one, bound in ((since, -np.inf), (until, np.inf)))
+    events = (event for _, event in journal.in_order() if first <= known_from(event) < end)
     log = in_order(events, catalogue.ids, served=config.training.served_rows)
-    if since is not None and not len(log.interactions) and np.isnan(log.rankings.labels).all():
+    if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("nobody touched anything in this window; choose a longer one")
     window = {
         "first": float(log.at.min()) if len(log) else None,

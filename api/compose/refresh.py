@@ -23,6 +23,8 @@ from models import bundle, registry
 
 POLL_S = 0.2
 """How often `current` is looked at, and others' events are read where nobody asks for a feed."""
+FOLD_S = 10.0
+"""How often what was written is moved to the journal's main file."""
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +49,7 @@ class Refresher:
         self._refused = ""
         self._one = threading.Lock()
         """Held while a generation is made: by the thread, or by a request that can't wait for it."""
+        self._folded = -FOLD_S
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
@@ -133,5 +136,8 @@ class Refresher:
                 self.look_for_arms()
                 if woken and not self._stopped:
                     self.look_for_items()
+                if (now := time.perf_counter()) - self._folded >= FOLD_S:
+                    self._folded = now
+                    self._journal.fold()
             except Exception:  # it must be there for the next time
                 _log.exception("what serves could not be brought up to date")
