@@ -14,8 +14,8 @@ from engine.types import Matrix, Rows, Scores, Vector
 FEW = 5_000
 """Items that are looked at in all dimensions at once."""
 DIMENSIONS = 64
-KEPT = 10
-"""Rows that are looked at in all dimensions, for each one that is asked for."""
+KEPT, LEAST = 10, 1_000
+"""Rows that are looked at in all dimensions: so many for each one that is asked for, and so many at least."""
 SAMPLE = 20_000
 """Vectors that the axes are made of at most."""
 
@@ -63,7 +63,7 @@ class ScanIndex:
 
     def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """About the k best of the given rows, best first, ties by place."""
-        if len(rows) <= KEPT * k:
+        if len(rows) <= _most(k):
             return self.exact.search_within(rows, vector, k)
         if len(rows) * 4 > len(self.short):  # looking at all costs less than copying most of them out
             seen = self._glance(self.short, self.squares, vector)[rows]
@@ -77,10 +77,14 @@ class ScanIndex:
         return np.asarray(2 * found - squares if len(squares) else found, np.float32)
 
     def _kept(self, seen: Scores, k: int) -> Rows:
-        most = KEPT * k
+        most = _most(k)
         if len(seen) <= most:
             return np.arange(len(seen), dtype=np.int32)
         return np.sort(np.argpartition(-seen, most)[:most]).astype(np.int32)
+
+
+def _most(k: int) -> int:
+    return max(KEPT * k, LEAST)
 
 
 def whole_index(vectors: Matrix, metric: Metric, before: WholeIndex | None = None) -> WholeIndex:

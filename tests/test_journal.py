@@ -45,6 +45,30 @@ def journal(url: str) -> Iterator[Journal]:
     journal.close()
 
 
+def test_feeds_leave_the_file_to_whoever_folds_the_log_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal, words = Journal.at(path), "word " * 2_000
+
+    def write(first: int) -> None:
+        """Some 10 MB, in more than a thousand pages."""
+        for n in range(first, first + 1_000):
+            journal.exchange([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
+
+    write(0)
+    assert path.stat().st_size > 1_000_000, "as SQLite does by itself"
+    journal.fold()
+    size = path.stat().st_size
+    write(1_000)
+    assert path.stat().st_size == size
+    journal._line.close()  # type: ignore[union-attr]
+    write(2_000)
+    assert path.stat().st_size == size, "a new connection knows too"
+    journal.fold()
+    assert path.stat().st_size > 25_000_000
+    assert sum(1 for _ in journal.events("ranking")) == 3_000
+    journal.close()
+
+
 def test_what_is_sent_in_waits_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
     journal = Journal.at(tmp_path / "journal.db")
     line = journal._line
