@@ -31,7 +31,7 @@ demo: $(INSTALLED) ## the main job on real data: load MovieLens-100K, index, com
 	@echo "report: $(DEMO)/report.json   picture: $(DEMO)/comparison.png   next: make serve"
 
 test: $(INSTALLED) ## run the tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED) ## ruff: rules and formatting
 	$(BIN)/ruff check .

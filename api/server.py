@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +44,6 @@ from models.snapshot import Living
 DRAIN_S = 30
 """How long requests under way may take after the server was told to stop."""
 WARM_UPS, ROUNDS = 5, 3
-SWITCH_S = 0.0005
-"""How long a thread computes before another may: a request's clock begins when its thread has had its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,6 @@ def one_thread_a_feed() -> None:
 def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], float]) -> Flask:
     """The application of one worker, warm, with the thread that keeps it up to date."""
     one_thread_a_feed()
-    sys.setswitchinterval(SWITCH_S)
     if registry.current(home.bundles) != loaded.opened.name:  # it takes the place of a worker that served another since
         loaded = load(home, config)
     journal = home.journal(config.journal.url)

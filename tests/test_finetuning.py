@@ -229,7 +229,7 @@ def test_the_same_seed_gives_the_same_weights(base: Path, groups: PairGroups, tm
 def test_a_student_learns_from_its_teacher(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
     from models.finetune import text_kinds, text_training
 
-    settings = DistillSettings(Shape(2, 16, 2, 32), epochs=10, learning_rate=4e-3, max_tokens=32, patience=16)
+    settings = DistillSettings(Shape(2, 16, 2, 32), epochs=5, learning_rate=6e-3, max_tokens=32, further=4)
     learnt = distill(str(teacher.folder), groups, tmp_path / "small", settings)
     assert learnt.after["agreement"] > max(0.5, learnt.before["agreement"] + 0.1)
     assert learnt.after["mrr"] > CHANCE + 0.1
