@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.bars import console
 from engine.indexes import ExactIndex
-from engine.protocols import VectorIndex
+from engine.protocols import VectorIndex, WholeIndex
 from engine.recall import EmbeddingRetriever
 from engine.scan import ScanIndex
 from engine.types import Request, Rows
@@ -48,7 +48,7 @@ def main() -> None:
     vectors = knowledge.space.targets
     exact = ExactIndex(vectors, index.metric)
 
-    def through(one: VectorIndex | None, whole: ExactIndex | ScanIndex) -> Callable[[Request], Rows]:
+    def through(one: VectorIndex | None, whole: WholeIndex) -> Callable[[Request], Rows]:
         source = EmbeddingRetriever(knowledge.catalogue, knowledge.space, whole, one)
         return lambda request: source.retrieve(request, WANTED).rows
 

@@ -62,15 +62,14 @@ class Rescoring:
 
         In a hurry a part at a time, and fewer where the machine turns out to be slower by then.
         """
-        wanted, first = watch.fits("pairs", len(top), "rank", "journal"), 0
-        step = wanted if watch.left == np.inf else STEP
-        while first < wanted:
-            part = top[first : first + min(step, watch.fits("pairs", wanted - first, "rank", "journal"))]
-            if not len(part):
-                break
+        wanted = timely = watch.fits("pairs", len(top), "rank", "journal")
+        step, first = wanted if watch.left == np.inf else STEP, 0
+        while timely:
+            part = top[first : first + min(step, timely)]
             scores[part] = self.scorer.score([text] * len(part), rows[part])
             watch.mark("pairs", len(part))
             first += len(part)
+            timely = watch.fits("pairs", wanted - first, "rank", "journal")
         if first < len(top):
             watch.skip("pairs")
         return top[:first]

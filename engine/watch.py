@@ -68,7 +68,7 @@ class Watch:
         """How many units of a stage, of `most`, there is time for if the later stages are to follow."""
         left = self.left
         cost = 0.0 if self._costs is None else self._costs.of(stage)
-        if left == math.inf or cost <= 0:
+        if left == math.inf or cost <= 0 or most <= 0:
             return most
         timely = max(0, min(most, int((left - self.needs(*later)) / cost)))
         if not timely and self._costs is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,9 @@ from api.config import Config, EmbedderConfig, IndexConfig
 from api.home import Home
 from engine.asked import Asked
 from engine.events import parse
-from engine.indexes import ExactIndex
+from engine.indexes import AnnoyIndex, ExactIndex
+from engine.recall import EmbeddingRetriever
+from engine.scan import ScanIndex
 from engine.types import Matrix, Rows, Scores, Vector
 from models import bundle
 
@@ -101,3 +105,22 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
     home.journal().close()
     with pytest.raises(ValueError, match=r"no items in .*feedrank import"):
         compose.material(home, Config())
+
+
+def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.scan.FEW", 10)
+    place = Home(home)
+    settings, opened = config.load(place.config), bundle.load(place.current)
+    assert isinstance(opened.whole, ScanIndex)
+
+    def chosen(**told: Any) -> tuple[Any, Any]:
+        index = IndexConfig(**told)
+        found = replace(settings, index=index)
+        made = compose.recommender(place, found).pipeline.retriever
+        embedding = next(one for one in made._retrievers if isinstance(one, EmbeddingRetriever))
+        return type(embedding._index), type(embedding._whole)
+
+    assert chosen() == (NoneType, ScanIndex)
+    assert chosen(whole_up_to=10) == (AnnoyIndex, ScanIndex)
+    assert chosen(kind="exact") == (NoneType, ExactIndex)
+    assert chosen(kind=f"{__name__}:Backwards") == (Backwards, ScanIndex)

@@ -64,6 +64,13 @@ def test_a_variance_that_is_rounding_makes_no_interval_of_ratios():
     (lift,) = lifts(outcomes_of([0, 0, 1, 1], rows), CTR)
     assert lift.absolute.low <= lift.absolute.value <= lift.absolute.high
     assert math.isnan(lift.relative.low)
+    assert lift.said == "by how much units differ is lost in rounding: the relative lift has no interval"
+
+
+def test_an_arm_whose_units_are_all_alike_is_compared_with_one_whose_are_not():
+    rows = [(unit, 0, 1.0, 2.0) for unit in range(40)] + [(40 + unit, 0, float(unit % 3), 2.0) for unit in range(40)]
+    (lift,) = lifts(outcomes_of([0] * 40 + [1] * 40, rows), CTR)
+    assert lift.relative.low < lift.relative.value < lift.relative.high
 
 
 def test_units_and_not_rows_are_what_varies():

@@ -6,6 +6,8 @@ import gzip
 import json
 import re
 import shutil
+import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,29 @@ def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: An
     response = client.post(path, json=body, **more)
     assert response.status_code == status, response.text
     return response.json
+
+
+def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresher, folds, done = refresher_of(running), list[float](), threading.Event()
+
+    def fold(_: Journal) -> None:
+        folds.append(time.perf_counter())
+        if len(folds) == 3:
+            done.set()
+        raise JournalError("the disk is full")
+
+    def look(_: Refresher) -> bool:
+        raise RuntimeError("nothing can be looked at")
+
+    monkeypatch.setattr(Journal, "fold", fold)
+    monkeypatch.setattr(Refresher, "look", look)
+    monkeypatch.setattr("api.compose.refresh.FOLD_S", 0.5)
+    refresher.start()
+    assert done.wait(60)
+    refresher.stop()
+    assert np.diff(folds).min() >= 0.5
 
 
 # --- given lists
@@ -182,6 +207,9 @@ def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
     watch = Watch(lambda: now[0], 0.0115, costs)
     assert watch.fits("pairs", 30, "rank") == 10
     assert watch.allows("rank")
+    before = costs.of("pairs")
+    assert watch.fits("pairs", 0, "rank") == 0
+    assert costs.of("pairs") == before, "nothing was left out where nothing was wanted"
     assert not watch.allows("pairs", units=20)
     assert Watch(lambda: now[0], costs=costs).fits("pairs", 30) == 30
 

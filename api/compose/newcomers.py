@@ -12,6 +12,7 @@ from engine.catalogue import Catalogue, told_on
 from engine.events import FieldValue, ItemEvent
 from engine.live import Live
 from engine.rescoring import Rescoring
+from engine.scan import whole_index
 from features.builder import FeatureBuilder
 from features.growth import grown
 from features.state import BehaviouralState
@@ -66,7 +67,8 @@ class NewItems:
             knowledge = self._newcomers.extend(knowledge, others, text, documents, tokens)
         first = self._first.builder
         builder = FeatureBuilder(knowledge, first.spec, first.settings, first.category_shares)
-        opened = replace(self._opened, builder=builder)
+        whole = whole_index(knowledge.space.targets, self._opened.index.metric, self._opened.whole)
+        opened = replace(self._opened, builder=builder, whole=whole)
         renew(lambda old: replace(self._generation(old, opened), items_offset=offset))
         self._opened = opened
         return len(wanted)

@@ -130,14 +130,22 @@ class Refresher:
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()
+            self._fold()
             try:
                 self._recommender.catch_up(self._clock())
                 self.look()
                 self.look_for_arms()
                 if woken and not self._stopped:
                     self.look_for_items()
-                if (now := time.perf_counter()) - self._folded >= FOLD_S:
-                    self._folded = now
-                    self._journal.fold()
             except Exception:  # it must be there for the next time
                 _log.exception("what serves could not be brought up to date")
+
+    def _fold(self) -> None:
+        """Now and then, whatever becomes of all else: nobody else does it any more."""
+        if time.perf_counter() - self._folded < FOLD_S:
+            return
+        self._folded = time.perf_counter()
+        try:
+            self._journal.fold()
+        except Exception:  # such as a full disk; it must be tried again
+            _log.exception("the journal's log could not be moved to its main file")

@@ -10,15 +10,15 @@ import numpy as np
 from api.compose.signals import TextModels, documents_of
 from api.config import Config, IndexConfig
 from api.home import Home
-from engine.indexes import ExactIndex, SegmentedIndex
+from engine.indexes import SegmentedIndex
 from engine.journal import Journal
 from engine.live import Live
 from engine.pipeline import Pipeline
-from engine.protocols import Ranker, VectorIndex
+from engine.protocols import Ranker, VectorIndex, WholeIndex
 from engine.recall import EmbeddingRetriever, FirstOf, PopularRetriever
 from engine.recommender import Recommender
 from engine.rescoring import Rescoring
-from engine.scan import whole_index
+from engine.scan import ScanIndex
 from engine.types import Matrix, Scores
 from features.bm25 import Bm25Retriever
 from features.context import standings
@@ -122,7 +122,7 @@ def pipeline(
     found = EmbeddingRetriever(
         knowledge.catalogue,
         knowledge.space,
-        whole_index(knowledge.space.targets, opened.index.metric, opened.whole),
+        _whole(opened, config.index),
         vector_index(opened, config.index),
         config.recall.query_share,
     )
@@ -142,7 +142,7 @@ def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescor
 
 
 def vector_index(opened: bundle.Bundle, chosen: IndexConfig) -> VectorIndex | None:
-    """The index that the config names; None where a catalogue is small enough to be looked through whole."""
+    """What is asked before the whole catalogue is looked through; None: nothing is."""
     targets = opened.knowledge.space.targets
     if chosen.kind == "annoy":
         if len(targets) <= chosen.whole_up_to:
@@ -152,7 +152,7 @@ def vector_index(opened: bundle.Bundle, chosen: IndexConfig) -> VectorIndex | No
             return opened.index
         return SegmentedIndex(opened.index, targets[first:], first, opened.index.metric)
     if chosen.kind == "exact":
-        return ExactIndex(targets, opened.index.metric)
+        return None
     module, _, name = chosen.kind.partition(":")
     try:
         kind = getattr(import_module(module), name)
@@ -160,6 +160,12 @@ def vector_index(opened: bundle.Bundle, chosen: IndexConfig) -> VectorIndex | No
         raise ValueError(f"can't find the index.kind {chosen.kind!r}: {problem}") from None
     made: VectorIndex = kind(targets, opened.index.metric)
     return made
+
+
+def _whole(opened: bundle.Bundle, chosen: IndexConfig) -> WholeIndex:
+    """The bundle's own, or its second look alone where nothing is to be missed."""
+    whole = opened.whole
+    return whole.exact if chosen.kind == "exact" and isinstance(whole, ScanIndex) else whole
 
 
 def warn(message: str) -> None:

@@ -122,11 +122,11 @@ def _lift(moments: Moments, metric: str, arm: int, look: int, alpha: float, *, p
     relative = other / first - 1 if first > 0 else _UNKNOWN
     before = float(beside.plain[look].sum())
     saved = 1 - spread / before if moments.mean.shape[2] > 2 and before > 0 else _UNKNOWN
-    words = _words(beside.units[look].tolist(), first, other, beside.variance[look].tolist())
+    size = max(first**2, other**2, float(beside.plain[look].max()))
+    varies = spread > _ROUNDING * size
+    words = _words(beside.units[look].tolist(), first, other, beside.variance[look].tolist(), varies)
     absolute, ratio, p = Span(difference, _UNKNOWN, _UNKNOWN), Span(relative, _UNKNOWN, _UNKNOWN), _UNKNOWN
     if min(units) >= 2 and spread > 0 and not plain:
-        size = max(first**2, other**2, float(beside.plain[look].max()))
-        varies = float(beside.variance[look].min()) > _ROUNDING * size
         if varies and min(first, other) > 0 and spread < min(first, other) ** 2:
             found = compare(moments, look, arm, alpha=alpha)
             absolute, ratio, p = Span(*found.difference), Span(*found.ratio), found.p
@@ -137,7 +137,7 @@ def _lift(moments: Moments, metric: str, arm: int, look: int, alpha: float, *, p
     return Lift(metric, name, first, other, units, absolute, ratio, p, saved, words)
 
 
-def _words(units: list[int], first: float, other: float, variance: list[float]) -> str:
+def _words(units: list[int], first: float, other: float, variance: list[float], varies: bool) -> str:
     for n, who in zip(units, ("the first arm", "this arm"), strict=True):
         if not n:
             return f"no units in {who}"
@@ -153,6 +153,8 @@ def _words(units: list[int], first: float, other: float, variance: list[float]) 
         return "nothing happened in this arm: how far it varies is not known"
     if sum(variance) <= 0:
         return "all units are alike: there is no interval"
+    if not varies:
+        return "by how much units differ is lost in rounding: the relative lift has no interval"
     if first < 0 or other < 0:
         return "a value is below 0: the relative lift has no interval"
     return "few units: a wide interval" if min(units) < 30 else ""
