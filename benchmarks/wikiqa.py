@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.bars import DATA
 from models.finetune import pairs_file
-from models.finetune.distillation import DistillSettings, distill
+from models.finetune.distillation import DistillSettings, Shape, distill
 from models.finetune.finetuning import Learnt, finetune, settings_for
 from models.finetune.pairs import PairGroups
 from models.metrics import evaluate, order
@@ -79,10 +79,24 @@ def medquad(count: int, seed: int = 0) -> PairGroups:
     return PairGroups.of(groups[:count])
 
 
-def both(one: PairGroups, other: PairGroups) -> PairGroups:
-    """One after the other."""
-    groups = (group for part in (one, other) for group in ((part.queries[n], part.group(n)) for n in range(len(part))))
-    return PairGroups.of(groups)
+def films(count: int) -> PairGroups:
+    """Titles of films with the sentences about each; none is said to answer."""
+    with gzip.open(DATA / "ranklens_movies" / "movies.jsonl.gz", "rt", encoding="utf-8") as lines:
+        found = [json.loads(line) for line in lines]
+    return PairGroups.of((one["title"], dict.fromkeys(_sentences(one["overview"]), 0.0)) for one in found[:count])
+
+
+def news() -> PairGroups:
+    """Headlines with the sentences of their abstracts, where there is one; none is said to answer."""
+    with gzip.open(DATA / "mind_sample" / "news.tsv.gz", "rt", encoding="utf-8") as lines:
+        rows = [line.rstrip("\n").split("\t") for line in lines]
+    return PairGroups.of((row[3], dict.fromkeys(_sentences(row[4]), 0.0)) for row in rows if row[4])
+
+
+def together(*parts: PairGroups) -> PairGroups:
+    """One after the other; groups without a text are left out."""
+    groups = ((part.queries[n], part.group(n)) for part in parts for n in range(len(part)))
+    return PairGroups.of(group for group in groups if group[1])
 
 
 def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
@@ -91,10 +105,8 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     dev = wikiqa("dev")
     first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=HALVED)
     if not (folder / "first" / "feedrank.json").exists():
-        both_sets = both(wikiqa("train"), medquad(MEDICAL))
-        finetune(
-            "cross-encoder", both_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev
-        )
+        two_sets = together(wikiqa("train"), medquad(MEDICAL))
+        finetune("cross-encoder", two_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
     then = settings_for("cross-encoder", epochs=2, max_tokens=64, bfloat16=HALVED, learning_rate=5e-5)
     base = (str(folder / "first"),)
     return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)
@@ -102,9 +114,10 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
 
 def student(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     """A student of the teacher in the same folder."""
-    groups = both(wikiqa("train"), medquad(400))
-    settings = DistillSettings(epochs=6, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, made_up=1.5)
-    told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
+    groups = together(wikiqa("train"), medquad(600), films(1_500), news())
+    shape = Shape(width=224, heads=7)
+    settings = DistillSettings(shape, epochs=5, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, made_up=1.0)
+    told = {"data": "WikiQA train, MIND (research use only), MedQuAD (CC BY 4.0), RankLens (CC BY-SA 4.0)"}
     return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
 
 

@@ -261,6 +261,28 @@ def test_a_cross_encoder_scores_as_the_library_does(made: dict[str, Any], tmp_pa
     assert exported(PairSettings(str(made["cross"]), int8=int8), tmp_path) == folder, "made once"
 
 
+@pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "xlm-roberta", "distilbert"])
+def test_a_last_layer_for_the_first_token_alone_leaves_scores_as_they_were(kind: str) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    from models.text.first_token import heard_alone
+
+    torch.manual_seed(3)
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    if kind == "distilbert":
+        shape = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48}
+    config = AutoConfig.for_model(kind, vocab_size=90, num_labels=1, initializer_range=0.3, **shape)
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+    given = {"input_ids": torch.randint(5, 90, (6, 11)), "attention_mask": torch.ones(6, 11, dtype=torch.long)}
+    given["attention_mask"][2:, 7:] = 0
+    with torch.inference_mode():
+        before = model(**given).logits
+        after = heard_alone(model)(**given).logits
+    assert before.std() > 0.01
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+
+
 def test_what_is_no_cross_encoder_is_refused(made: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has 2 outputs, expected one.*feedrank finetune cross-encoder"):
         exported(PairSettings(str(made["bert"])), tmp_path)

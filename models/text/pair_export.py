@@ -138,13 +138,15 @@ def licence(folder: Path) -> str:
 def _write(model: Any, inputs: tuple[str, ...], path: Path, int8: bool) -> None:
     import torch
 
+    from models.text.first_token import heard_alone
+
     class Logits(torch.nn.Module):
         def forward(self, *given: torch.Tensor) -> torch.Tensor:
             logits: torch.Tensor = model(**dict(zip(inputs, given, strict=True))).logits
             return logits
 
     wrapped = Logits()
-    wrapped.model = model  # so that the weights are the module's own
+    wrapped.model = heard_alone(model)  # so that the weights are the module's own
     ids = torch.full((3, 7), 5)
     examples = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     rows, width = torch.export.Dim("rows", min=1, max=4_096), torch.export.Dim("width", min=2, max=512)

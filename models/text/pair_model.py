@@ -64,6 +64,13 @@ class TokenIds:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def of(self, places: NDArray[Any]) -> NDArray[np.int32]:
+        """The ids of these texts, one text after the other."""
+        sizes = np.diff(self.offsets)[places]
+        first = np.cumsum(sizes) - sizes
+        found: NDArray[np.int32] = self.ids[np.repeat(self.offsets[places] - first, sizes) + np.arange(sizes.sum())]
+        return found
+
     def followed_by(self, others: TokenIds) -> TokenIds:
         """These texts, and then others."""
         offsets = np.concatenate([self.offsets, others.offsets[1:] + self.offsets[-1]]).astype(np.int64)
@@ -95,7 +102,10 @@ class PairModel:
         options.intra_op_num_threads = threads
         # threads that wait by spinning take the cores from LightGBM's, and from other sessions'
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(folder / MODEL), options)
+        # a sum and its normalisation as one step takes six times as long as the normalisation alone
+        self._session = onnxruntime.InferenceSession(
+            str(folder / MODEL), options, disabled_optimizers=["SkipLayerNormFusion"]
+        )
         self.items = TokenIds(np.empty(0, np.int32), np.zeros(1, np.int64))
 
     def with_items(self, items: TokenIds) -> PairModel:
@@ -140,23 +150,18 @@ class PairModel:
         return out
 
     def _run(self, asked: TokenIds, which: NDArray[Any], items: TokenIds, rows: NDArray[Any]) -> Scores:
-        template = self.template
+        template, n = self.template, len(rows)
         left, right = np.diff(asked.offsets)[which], np.diff(items.offsets)[rows]
-        total = left + right + len(template.before) + len(template.between) + len(template.after)
-        width = int(total.max())
-        ids = np.full((len(rows), width), template.pad, np.int64)
-        types = np.zeros((len(rows), width), np.int64)
-        before, between, after = (
-            np.array(one, np.int64) for one in (template.before, template.between, template.after)
-        )
-        for line, (one, other) in enumerate(zip(which.tolist(), rows.tolist(), strict=True)):
-            text = asked.ids[asked.offsets[one] : asked.offsets[one + 1]]
-            item = items.ids[items.offsets[other] : items.offsets[other + 1]]
-            joined = np.concatenate([before, text, between, item, after])
-            ids[line, : len(joined)] = joined
-            sizes = [len(before), len(text), len(between), len(item), len(after)]
-            types[line, : len(joined)] = np.repeat(template.types, sizes)
-        mask = (np.arange(width) < total[:, None]).astype(np.int64)
+        fixed = (template.before, template.between, template.after)
+        sizes = np.broadcast_arrays(len(fixed[0]), left, len(fixed[1]), right, len(fixed[2]))
+        ends = np.cumsum(sizes, axis=0)[:, :, None]
+        parts = (np.arange(ends[-1].max()) >= ends).sum(axis=0)  # which of the five a token is in; 5: none
+        ids = np.full(parts.shape, template.pad, np.int64)
+        before, between, after = (np.tile(np.array(one, np.int64), n) for one in fixed)
+        for part, own in enumerate((before, asked.of(which), between, items.of(rows), after)):
+            ids[parts == part] = own
+        types = np.array((*template.types, 0), np.int64)[parts]
+        mask = (parts < len(sizes)).astype(np.int64)
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         (logits,) = self._session.run(None, {name: feed[name] for name in template.inputs})
-        return np.asarray(logits, np.float32).reshape(len(rows))
+        return np.asarray(logits, np.float32).reshape(n)
