@@ -20,7 +20,7 @@ from features import declared
 from features.context import behind_best, places, standings
 from features.counters import SMOOTHING, rates
 from features.items import ItemKnowledge
-from features.late import late_scores
+from features.late import LATEST, late_scores
 from features.profile import TOP, category_scores, distances, table_scores, vector_scores
 from features.state import StateSpec
 
@@ -84,7 +84,7 @@ class FeatureBuilder:
         """Digest of the ordered feature names and of the settings they are made with."""
         settled = [
             self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS, RECENT,
-            BM25_LATEST, SMOOTHING, TOP, [asdict(counter) for counter in self.spec.counters],
+            BM25_LATEST, LATEST, SMOOTHING, TOP, [asdict(counter) for counter in self.spec.counters],
             sorted(self.knowledge.made_by.items()),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(settled).encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ from features.compiled import compiled, compiled_sums
 
 STEPS = 127
 """A number of -1 to 1 as a whole number of -127 to 127."""
-LATEST = 3
+LATEST = 10
 """Latest items whose tokens ask where there is no query."""
 ASKING = 24
 """First tokens of a latest item that ask."""
