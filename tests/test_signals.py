@@ -19,7 +19,7 @@ from engine.asked import Asked
 from engine.space import unit_rows
 from engine.types import QueryVectors
 from features.bm25 import Bm25Retriever, TermWeights
-from features.late import TokenVectors, late_scores, quantised
+from features.late import LATEST, TokenVectors, late_scores, quantised
 from models.text.embedder import EmbedderSettings, SentenceEmbedder
 from models.text.pair_export import PairSettings, exported
 from models.text.pair_model import PairModel
@@ -220,18 +220,16 @@ def test_what_asks_is_the_query_and_the_latest_items() -> None:
     tokens = TokenVectors(quantised(vectors), np.array([0, 2, 2, 5, 9]))
     plain = tokens.codes.astype(np.float32) / 127
     parts = [plain[a:b] for a, b in ((0, 2), (2, 2), (2, 5), (5, 9))]
-    history = np.array([[2, 1, 0, 3], [-1, -1, -1, -1]], np.int32)
+    often = LATEST - 2
+    history = np.array([[2, 1, *[0] * often, 3], [-1] * (LATEST + 1)], np.int32)  # the last is too old
     batch = Batch(
         at=np.zeros(2), rows=np.array([3, 1, -1, 0], np.int32), offsets=np.array([0, 3, 4]), history=history,
-        history_at=np.zeros((2, 4)), touches=np.zeros(2, np.int64), shown=np.zeros(4, np.float32),
+        history_at=np.zeros(history.shape), touches=np.zeros(2, np.int64), shown=np.zeros(4, np.float32),
         age=np.zeros(4, np.float32), since_touch=np.zeros(4, np.float32), counters=np.zeros((4, 1), np.float32),
         query_tokens=(None, vectors[:2]),
     )  # fmt: skip
     found = late_scores(tokens, batch)
-    asked = [
-        maxsim(parts[2], parts[3]),
-        maxsim(parts[0], parts[3]),
-    ]  # item 1 has no tokens; the fourth latest is too old
+    asked = [maxsim(parts[2], parts[3]), *[maxsim(parts[0], parts[3])] * often]  # item 1 has no tokens
     np.testing.assert_allclose(found[0], [asked[0], max(asked), np.mean(asked), np.nan], atol=1e-6)
     assert np.isnan(found[1:3]).all()
     np.testing.assert_allclose(found[3], [np.nan] * 3 + [maxsim(plain[:2], parts[0])], atol=1e-6)
