@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,10 @@ def test_there_are_exactly_four_packages() -> None:
 def test_every_folder_of_modules_is_a_package() -> None:
     for path in MODULES:
         assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py, so a wheel would lack it"
+
+
+def test_a_server_begins_without_what_only_some_need() -> None:
+    code = "import sys, api.cli, api.server; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    heavy = {"torch", "transformers", "sentence_transformers", "onnxruntime", "sklearn", "pandas", "scipy.stats"}
+    assert not heavy & set(said.split())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from models.experiments.moments import Floats
 
@@ -20,6 +19,8 @@ def corrected(p: Sequence[float] | Floats, method: Method) -> Floats:
 
 def benjamini_hochberg(p: Sequence[float] | Floats) -> Floats:
     """Of what falls below alpha, at most that share is false. Source: Benjamini & Hochberg 1995."""
+    from scipy import stats  # 40 MB that a server without a readout need not have
+
     values, known, made = _split(p)
     if known.any():
         made[known] = stats.false_discovery_control(values[known], method="bh")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy import special
 
 from models.experiments.collecting import DAY_S, Shown
 from models.experiments.sequential import log_ratio, mixture_variance, multiplier
@@ -84,7 +84,7 @@ def preference(
         at = np.array([variance])
         half = float(multiplier(at, tau2, alpha)[0]) * math.sqrt(variance)
         least = min(least, math.exp(min(-float(log_ratio(np.array([value]), at, tau2)[0]), 0.0)))
-        fixed = 2 * float(norm.sf(abs(value) / math.sqrt(variance)))
+        fixed = 2 * float(special.ndtr(-abs(value) / math.sqrt(variance)))
         rows.append((*counts, value, value - half, value + half, least, fixed))
     table = np.array(rows, np.float64).reshape(-1, 9)
     whole = table[:, :4].astype(np.int64)
