@@ -15,6 +15,9 @@ from models.files import written_aside
 from models.text.pair_model import FILES, MODEL, TEMPLATE, TOKENIZER, PairTemplate
 from models.text.weights import find_weights, settings_of, weights_digest
 
+LAYOUT = "first-token"
+"""Stands in the name of what is exported: another for another graph, so that what was made before is not taken."""
+
 
 @dataclass(frozen=True, slots=True)
 class PairSettings:
@@ -56,11 +59,12 @@ def exported(settings: PairSettings, cache: Path) -> Path:
     """
     folder = find_weights(settings.model, settings.revision)
     digest = weights_digest(folder)
-    kept = cache / f"{digest}-{settings.text_tokens}-{settings.item_tokens}-{'int8' if settings.int8 else 'float32'}"
+    numbers = "int8" if settings.int8 else "float32"
+    kept = cache / f"{digest}-{settings.text_tokens}-{settings.item_tokens}-{numbers}-{LAYOUT}"
     if not all((kept / name).is_file() for name in FILES):
         about = (
             ("model", settings.model), ("revision", settings.revision or ""), ("licence", licence(folder)),
-            ("digest", f"{digest}-{'int8' if settings.int8 else 'float32'}"),
+            ("digest", f"{digest}-{numbers}"),
         )  # fmt: skip
         export(folder, kept, settings, about)
     return kept
