@@ -130,6 +130,16 @@ def cross_encoder(folder: Path) -> Path:
     return _save(folder, model, _wordpieces())
 
 
+def roberta_cross_encoder(folder: Path) -> Path:
+    """A RobertaForSequenceClassification with one output, as `cross-encoder/stsb-roberta-base` is saved."""
+    from transformers import AutoConfig, AutoTokenizer, RobertaForSequenceClassification
+
+    plain = roberta(folder / "plain")
+    config = AutoConfig.from_pretrained(str(plain), num_labels=1, initializer_range=0.3)
+    _seeded()
+    return _save(folder / "cross", RobertaForSequenceClassification(config), AutoTokenizer.from_pretrained(str(plain)))
+
+
 def _shape() -> dict[str, int]:
     return {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 

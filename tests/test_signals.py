@@ -42,6 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "context": context,
         "colbert": checkpoints.colbert(folder / "colbert"),
         "cross": checkpoints.cross_encoder(folder / "cross"),
+        "cross-roberta": checkpoints.roberta_cross_encoder(folder / "cross-roberta"),
     }
 
 
@@ -238,16 +239,18 @@ def test_what_asks_is_the_query_and_the_latest_items() -> None:
 # --- cross-encoders
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_a_cross_encoder_scores_as_the_library_does(made: dict[str, Any], tmp_path: Path, int8: bool) -> None:
+@pytest.mark.parametrize(("kind", "int8"), [("cross", False), ("cross", True), ("cross-roberta", False)])
+def test_a_cross_encoder_scores_as_the_library_does(
+    made: dict[str, Any], tmp_path: Path, kind: str, int8: bool
+) -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
-    folder = exported(PairSettings(str(made["cross"]), int8=int8), tmp_path)
+    folder = exported(PairSettings(str(made[kind]), int8=int8), tmp_path)
     model = PairModel(folder, threads=1)
     model.with_items(model.tokens([*TEXTS, ""], 32))
     pairs = [(query, text) for query in QUERIES for text in TEXTS]
-    direct = CrossEncoder(str(made["cross"])).predict(pairs, activation_fn=torch.nn.Identity())
+    direct = CrossEncoder(str(made[kind])).predict(pairs, activation_fn=torch.nn.Identity())
     rows = np.array([*range(4), *range(4)], np.int32)
     found = model.score([query for query, _ in pairs], rows)
     assert np.std(direct) > 0.01
@@ -256,7 +259,7 @@ def test_a_cross_encoder_scores_as_the_library_does(made: dict[str, Any], tmp_pa
     else:
         np.testing.assert_allclose(found, direct, atol=CLOSE)
     assert np.isnan(model.score(["", "moon", "moon"], np.array([0, 4, -1], np.int32))).all()
-    assert exported(PairSettings(str(made["cross"]), int8=int8), tmp_path) == folder, "made once"
+    assert exported(PairSettings(str(made[kind]), int8=int8), tmp_path) == folder, "made once"
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "xlm-roberta", "distilbert"])
