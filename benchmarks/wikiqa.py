@@ -12,12 +12,15 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from api.readers import Rejects, mind
 from benchmarks.bars import DATA
+from engine.events import ItemEvent
 from models.finetune import pairs_file
 from models.finetune.distillation import DistillSettings, Shape, distill
 from models.finetune.finetuning import Learnt, finetune, settings_for
@@ -88,9 +91,9 @@ def films(count: int) -> PairGroups:
 
 def news() -> PairGroups:
     """Headlines with the sentences of their abstracts, where there is one; none is said to answer."""
-    with gzip.open(DATA / "mind_sample" / "news.tsv.gz", "rt", encoding="utf-8") as lines:
-        rows = [line.rstrip("\n").split("\t") for line in lines]
-    return PairGroups.of((row[3], dict.fromkeys(_sentences(row[4]), 0.0)) for row in rows if row[4])
+    told = takewhile(lambda event: isinstance(event, ItemEvent), mind.read(DATA / "mind_sample", Rejects()))
+    items = [event.fields for event in told if isinstance(event, ItemEvent) and "text" in event.fields]
+    return PairGroups.of((str(one["title"]), dict.fromkeys(_sentences(str(one["text"])), 0.0)) for one in items)
 
 
 def together(*parts: PairGroups) -> PairGroups:
