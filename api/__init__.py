@@ -1,1 +1,1 @@
-"""The outside: config, composition root, readers, HTTP, command line."""
+"""The outer layer of feedrank: config, composition root, readers, HTTP service, client and command line."""

@@ -1,4 +1,4 @@
-"""A command of `feedrank` in a process of its own, so that a serving one is not held up by it."""
+"""Run a `feedrank` command in a subprocess, so that it does not slow down the serving process."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from api.home import Home
 
 
 def run(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What became of a command on a home, run at a low priority: exit code, and what it said on both ways out."""
-    chosen = [] if home.config is None else ["--config", str(home.config)]
-    command = [sys.executable, "-m", "api.cli", "--home", str(home.folder), *chosen, *arguments]
+    """Run a command on a home at low priority (nice 10); return its exit code, stdout and stderr."""
+    config_option = [] if home.config is None else ["--config", str(home.config)]
+    command = [sys.executable, "-m", "api.cli", "--home", str(home.folder), *config_option, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if hasattr(os, "setpriority"):  # not on Windows
             os.setpriority(os.PRIO_PROCESS, process.pid, 10)
-        said, wrong = process.communicate()
-    return subprocess.CompletedProcess(command, process.returncode, said, wrong)
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)

@@ -1,4 +1,4 @@
-"""The config file: TOML, read once into frozen dataclasses. An unknown key is an error with its path."""
+"""Load the TOML config file into frozen dataclasses. An unknown key is an error that names its path."""
 
 from __future__ import annotations
 
@@ -28,37 +28,37 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class ConfigError(ValueError):
-    """A config file that can't be used; the message names the file and the key."""
+    """Raised for a config file that can't be used; the message names the file and the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class JournalConfig:
-    """[journal] Where events are written."""
+    """[journal] Where events are stored."""
 
     url: str | None = None
-    """A database URL, such as postgresql+psycopg://user@host/name; by default an SQLite file in the home."""
+    """Database URL, such as postgresql+psycopg://user@host/name; None: an SQLite file in the home."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderConfig(EmbedderSettings):
-    """[embedder] How items and queries become vectors."""
+    """[embedder] How items and queries are embedded."""
 
     document: tuple[str, ...] = ("title", "text", "category")
-    """The parts of an item that are embedded, and that BM25 and the other text models read."""
+    """Item fields that are joined into the document that the embedder, BM25 and the other text models read."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexConfig:
-    """[index] How the vectors are searched."""
+    """[index] The vector index of embedding recall."""
 
     kind: str = "annoy"
-    """annoy, exact, or "package.module:Class" of your own."""
+    """annoy, exact, or your own class as "package.module:Class"."""
     metric: Literal["cosine", "euclidean", "dot"] = "dot"
     trees: int = 30
     search_factor: int = 2
-    """Annoy looks at trees x candidates x this many nodes."""
+    """Annoy's search_k is trees x candidates x this factor."""
     whole_up_to: int = 200_000
-    """A catalogue of so many items is looked through whole, which costs no more and misses less; 0: never."""
+    """Catalogues of up to this many items are scanned exactly, which is as fast and misses less; 0: never."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
@@ -70,11 +70,12 @@ class IndexConfig:
 
 @dataclass(frozen=True, slots=True)
 class RecallConfig:
-    """[recall] What the request asks the index for."""
+    """[recall] How candidates are retrieved for a request."""
 
     candidates: int = 100
+    """Number of candidates per request."""
     query_share: float = 0.7
-    """Share of the query in the vector of a request that has both a query and a person."""
+    """Weight of the query vector, 0 to 1, where a request has both a query and a user; the user vector has the rest."""
 
     def __post_init__(self) -> None:
         within("candidates", self.candidates, 1, 1_000)
@@ -88,23 +89,23 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 2
-    """Processes; 0: one, served by waitress."""
+    """Number of worker processes; 0: a single process, served by waitress."""
     threads: int = 4
-    """Of each process."""
+    """Threads per process."""
     deadline_ms: float = 0
-    """Of a request that names none; 0: none."""
+    """Default deadline, in milliseconds, of a request that sets none; 0: no deadline."""
     keys: bool = True
-    """Whether callers must have an API key; without, the service listens on loopback alone."""
+    """Whether every request needs an API key. Without keys the service may listen on loopback only."""
     log_requests: bool = True
-    """Whether each request is a line in the log, on stderr."""
+    """Whether each request writes a log line to stderr."""
     log_json: bool = True
-    """JSON; otherwise text for a terminal."""
+    """Log as JSON lines; False: as text for a terminal."""
     rate_limit: str = "1000/second"
-    """Of one key, or of one address where there are no keys, in each process; empty: none."""
+    """Limit per API key, or per address where there are no keys, in each process; empty: no limit."""
     traces: str = ""
-    """OpenTelemetry collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces."""
+    """OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces."""
     trace_share: float = 1.0
-    """Of the requests that bring no traceparent of their own."""
+    """Share of requests that are traced, 0 to 1, among those without a traceparent of their own."""
 
     def __post_init__(self) -> None:
         within("port", self.port, 0, 65_535)
@@ -115,13 +116,13 @@ class ServeConfig:
         if not self.keys and self.host not in LOOPBACK:
             raise ValueError(
                 f"found keys = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: without keys "
-                "anybody who reaches the address may read and write; make keys with `feedrank keys create`"
+                "anyone who can reach the address may read and write; create keys with `feedrank keys create`"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole file; every key has a default."""
+    """All sections of the config file; every key has a default."""
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
@@ -140,34 +141,34 @@ class Config:
 
     @property
     def settings(self) -> Settings:
-        """What training is told."""
+        """The sections that training reads."""
         return Settings(self.items, self.state, self.features, self.training, self.labels, self.ranker)
 
 
 def load(path: Path | None) -> Config:
-    """The config in a TOML file; the defaults where there is none. Raises ConfigError."""
+    """Load a TOML config file, or the defaults where the path is None. Raises ConfigError."""
     if path is None:
         return Config()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise ConfigError(f"can't read the config file {path}: {problem.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path} is not TOML: {problem}") from None
-    _refuse_unknown(found, Config, path, "")
+    _refuse_unknown(table, Config, path, "")
     try:
-        # by way of JSON: strict about types, and yet a list may stand for a tuple and a table for a dataclass
-        return TypeAdapter(Config).validate_json(json.dumps(found, default=str), strict=True)
+        # validated as JSON: strict about types, but a list may stand for a tuple and a table for a dataclass
+        return TypeAdapter(Config).validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as problem:
         raise ConfigError("{}: {}: {}".format(path, *explained(problem))) from None
 
 
 def _refuse_unknown(found: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:
     types = get_type_hints(section)
-    known = [one.name for one in fields(section)]
+    names = [entry.name for entry in fields(section)]
     for key, value in found.items():
-        if key not in known:
-            place = f"in [{prefix[:-1]}]" if prefix else "at the top level"
-            raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {place} are {', '.join(known)}")
+        if key not in names:
+            level = f"in [{prefix[:-1]}]" if prefix else "at the top level"
+            raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {level} are {', '.join(names)}")
         if is_dataclass(types[key]) and isinstance(value, Mapping):
             _refuse_unknown(value, types[key], path, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""An experiment as it is declared from outside: a TOML file, or an object of the HTTP API."""
+"""Parse an experiment spec from a TOML file or from a body of the HTTP API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.experiments.declared import Experiment
 
 
 def load(path: Path) -> Experiment:
-    """The experiment in a TOML file. Raises ValueError that names the key."""
+    """Load the experiment spec in a TOML file. Raises ValueError that names the key."""
     try:
         body = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
@@ -25,24 +25,27 @@ def load(path: Path) -> Experiment:
 
 
 def declared(body: Mapping[str, Any], where: str) -> Experiment:
-    """The experiment in a decoded object. Raises ValueError that names the key."""
-    told = dict(body)
+    """Parse an experiment spec from a decoded object; `source` names it in errors.
+
+    `start` and `end` may be epoch milliseconds, ISO-8601 text or TOML datetimes. Raises ValueError that names the key.
+    """
+    given = dict(body)
     for name in ("start", "end"):
-        if told.get(name) is not None:
-            value = told[name]
-            told[name] = parse_timestamp(value.isoformat() if hasattr(value, "isoformat") else value, name)
+        if given.get(name) is not None:
+            value = given[name]
+            given[name] = parse_timestamp(value.isoformat() if hasattr(value, "isoformat") else value, name)
     try:
-        made = TypeAdapter(Experiment).validate_json(json.dumps(told, default=str), strict=True)
+        experiment = TypeAdapter(Experiment).validate_json(json.dumps(given, default=str), strict=True)
     except ValidationError as problem:
         raise ValueError("{}: {}: {}".format(where, *explained(problem))) from None
-    _refuse_unknown(told, made.body(), where, "")
-    return made
+    _refuse_unknown(given, experiment.body(), where, "")
+    return experiment
 
 
 def _refuse_unknown(told: Any, made: Any, where: str, prefix: str) -> None:
     if isinstance(told, list):
-        for place, (one, other) in enumerate(zip(told, made, strict=False)):
-            _refuse_unknown(one, other, where, f"{prefix[:-1]}[{place}].")
+        for index, (given_entry, parsed_entry) in enumerate(zip(told, made, strict=False)):
+            _refuse_unknown(given_entry, parsed_entry, where, f"{prefix[:-1]}[{index}].")
     elif isinstance(told, dict) and isinstance(made, dict):
         for key, value in told.items():
             if key not in made:

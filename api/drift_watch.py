@@ -1,4 +1,4 @@
-"""Drift of what is served: of its features against training, and of its scores against the first ones."""
+"""Monitor the drift of served features against the training rows, and of served scores against the first scores."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from models.drift import Sketch
 
 
 class Drift(NamedTuple):
-    """How far what is served has moved."""
+    """How far served features and scores have drifted, as population stability indexes (PSI)."""
 
     features: dict[str, float]
-    """Feature -> population stability index against the training rows."""
+    """Feature -> PSI against the training rows."""
     score: float | None
-    """The index of the scores against the first that were served; None: there are no others yet."""
+    """PSI of the scores against the first window of served scores; None while that window is not yet full."""
     mean: float
-    """Of the scores."""
+    """Mean of the scores in the window; NaN where none is finite."""
 
 
 class DriftWatch:
-    """Keeps the latest rows that were served, and compares them with the training rows when it is asked."""
+    """Keeps a window of the latest served rows and compares it with the training rows on demand."""
 
     KEPT = 5_000
     LEAST = 500
-    """With fewer rows the index is noise: its bins' own scatter adds about (bins - 1) / rows."""
+    """With fewer rows the PSI is noise: the sampling noise of the bins adds about (bins - 1) / rows."""
     MOST_OF_ONE = 100
-    """Rows of one request, evenly spaced, so that a long feed does not crowd out the others."""
+    """Rows taken from one request, evenly spaced, so that a long feed does not crowd out the others."""
     REST_S = 30.0
+    """Seconds for which a computed report is reused."""
 
     def __init__(self, sketch: Sketch | None, names: Sequence[str]) -> None:
-        """sketch: of the training rows; None: scores alone are watched. names: the F features, in order."""
+        """histogram: of the training rows; None: only scores are monitored. feature_names: the F names, in order."""
         self._sketch = sketch
         self._names = tuple(names)
         self._rows = np.empty((self.KEPT, len(self._names)), np.float32)
@@ -48,12 +49,12 @@ class DriftWatch:
         self._lock = threading.Lock()
 
     def add(self, features: Matrix, scores: Scores) -> None:
-        """Take in the (N, F) feature rows of a feed and their (N,) scores; rows of another width are passed over."""
+        """Add the (N, F) feature rows of a feed and their (N,) scores; rows of another width are ignored."""
         if len(scores) > self.MOST_OF_ONE:
             step = -(-len(scores) // self.MOST_OF_ONE)
             features, scores = features[::step], scores[::step]
         rows = len(scores)
-        if features.shape != (rows, len(self._names)):  # a plainer list has none, and a new bundle may have others
+        if features.shape != (rows, len(self._names)):  # fallback lists have none, and a new bundle may have others
             return
         with self._lock:
             if self._next + rows > self.KEPT:
@@ -66,7 +67,7 @@ class DriftWatch:
             self._next, self._filled = stop, max(self._filled, stop)
 
     def read(self, now: float) -> Drift | None:
-        """The drift as it is at `now` (unix seconds), or was up to 30 s ago; None while too little was served."""
+        """Return the drift at `now` (unix seconds), at most 30 s old; None while fewer than `MIN_ROWS` were served."""
         with self._lock:
             if 0 <= now - self._read_at < self.REST_S or self._filled < self.LEAST:
                 return self._last
@@ -78,6 +79,6 @@ class DriftWatch:
         if first is not None:
             self._first_sketch = self._first_sketch or Sketch.of(first[:, None], ["score"])
             score = self._first_sketch.drift(scores[:, None], ["score"])["score"]
-        known = scores[np.isfinite(scores)].astype(np.float64)
-        self._last = Drift(features, score, float(known.mean()) if len(known) else np.nan)
+        finite = scores[np.isfinite(scores)].astype(np.float64)
+        self._last = Drift(features, score, float(finite.mean()) if len(finite) else np.nan)
         return self._last

@@ -1,4 +1,4 @@
-"""Looks, now and then, whether an arm of a running experiment breaks a guardrail, in one of the serving processes."""
+"""Check periodically whether an arm of a running experiment violates a guardrail; one serving process does it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _log = logging.getLogger(__name__)
 
 
 class Guardian:
-    """One thread. Reading the journal takes its time, so it is left to a process of its own, at a low priority."""
+    """A thread that starts the check in a low-priority subprocess, because reading the journal is slow."""
 
     def __init__(self, home: Home, recommender: Recommender, every: float = EVERY_S) -> None:
-        """every: seconds between looks."""
+        """interval_s: seconds between checks."""
         self._home, self._recommender, self._every = home, recommender, every
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feedrank-guardian", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, once a look that is under way is over."""
+        """Stop the thread; waits for a check that is running."""
         self._stopped.set()
         self._thread.join()
 
     @property
     def needed(self) -> bool:
-        """Whether an experiment asks to be guarded."""
+        """True if a running experiment has guardrails and `stop_on_breach`."""
         running = self._recommender.trials.roster.running
-        return any(one.experiment.stop_on_breach and one.experiment.guardrails for one in running)
+        return any(state.experiment.stop_on_breach and state.experiment.guardrails for state in running)
 
     def look(self) -> None:
-        """Have a process look at all that asks for it."""
+        """Check the guardrails of all these experiments in a subprocess, and log what it prints."""
         done = aside.run(self._home, "experiment", "watch", "--once")
         for line in done.stdout.splitlines():
             _log.warning("experiments: %s", line)
         if done.returncode:
-            _log.error("guardrails could not be looked at: %s", done.stderr.strip()[-2_000:])
+            _log.error("guardrails could not be checked: %s", done.stderr.strip()[-2_000:])
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):
@@ -53,12 +53,12 @@ class Guardian:
                 self._look_alone()
 
     def _look_alone(self) -> None:
-        """Unless another process of this machine is at it."""
+        """Check, unless another process on this machine holds the lock."""
         handle = os.open(self._home.guard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if locked(handle, wait=False):
                 self.look()
         except OSError:
-            _log.exception("guardrails could not be looked at")
+            _log.exception("guardrails could not be checked")
         finally:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""The home folder: where the journal, the bundles and the caches are."""
+"""The home folder holds the journal, the bundles, the reports and the caches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Home:
 
     folder: Path
     chosen_config: Path | None = None
-    """A config file elsewhere, in place of the one in the folder."""
+    """A config file elsewhere, which replaces the one in the folder."""
 
     @property
     def journal_path(self) -> Path:
@@ -24,52 +24,52 @@ class Home:
 
     @property
     def bundles(self) -> Path:
-        """Trained bundles, and the link to the current one."""
+        """Folder of the trained bundles and of the link to the current one."""
         return self.folder / "bundles"
 
     @property
     def current(self) -> Path:
-        """The bundle that serves."""
+        """Link to the bundle that serves."""
         return self.bundles / CURRENT
 
     @property
     def vectors(self) -> Path:
-        """Embeddings by content."""
+        """Cache of embeddings, keyed by a hash of the text."""
         return self.folder / "cache" / "vectors"
 
     @property
     def pair_models(self) -> Path:
-        """Cross-encoders as they are run."""
+        """Cache of exported cross-encoder models."""
         return self.folder / "cache" / "pair-models"
 
     @property
     def pair_scores(self) -> Path:
-        """What cross-encoders gave."""
+        """Cache of cross-encoder scores."""
         return self.folder / "cache" / "pair-scores.db"
 
     @property
     def models(self) -> Path:
-        """Models that were trained here."""
+        """Folder of fine-tuned models."""
         return self.folder / "models"
 
     @property
     def downloads(self) -> Path:
-        """Data sets that were fetched."""
+        """Folder of downloaded data sets."""
         return self.folder / "downloads"
 
     @property
     def rejects(self) -> Path:
-        """Lines that could not be read."""
+        """JSONL file of the input lines that an import rejected."""
         return self.folder / "rejects.jsonl"
 
     @property
     def imports(self) -> Path:
-        """How far imports came that were broken off."""
+        """JSON file with the progress of interrupted imports."""
         return self.folder / "imports.json"
 
     @property
     def config(self) -> Path | None:
-        """The config file, where there is one."""
+        """The config file; None where there is none."""
         if self.chosen_config is not None:
             return self.chosen_config
         path = self.folder / "feedrank.toml"
@@ -77,41 +77,41 @@ class Home:
 
     @property
     def reports(self) -> Path:
-        """What came of each retraining."""
+        """Folder of the retraining reports."""
         return self.folder / "reports"
 
     @property
     def tuning(self) -> Path:
-        """Trials of hyper-parameters."""
+        """Database of the hyperparameter trials."""
         return self.folder / "tuning.db"
 
     @property
     def tuned(self) -> Path:
-        """The best of them, as a config file."""
+        """Config file with the best hyperparameters."""
         return self.folder / "tuned.toml"
 
     @property
     def keys(self) -> Path:
-        """Who may call the service, hashed."""
+        """File of the hashed API keys."""
         return self.folder / "keys.json"
 
     @property
     def metrics(self) -> Path:
-        """Where the workers of a server share what they count."""
+        """Folder through which the worker processes share their Prometheus metrics."""
         return self.folder / "metrics"
 
     @property
     def snapshot(self) -> Path:
-        """The behavioural state as of an offset of the journal."""
+        """Snapshot of the behavioural state at an offset of the journal."""
         return self.folder / "state.npz"
 
     @property
     def guard(self) -> Path:
-        """Locked by the process that looks at guardrails."""
+        """Lock file of the process that checks guardrails."""
         return self.folder / "experiments-guard"
 
     def known_journal(self, url: str | None = None) -> Journal:
-        """As `journal`, where there is one. Raises ValueError where the file is not there."""
+        """Open the journal like `journal`, but raise ValueError if the SQLite file does not exist."""
         if url is None and not self.journal_path.exists():
             raise ValueError(
                 f"there is no journal at {self.journal_path}; load items and events with `feedrank import`"
@@ -119,5 +119,5 @@ class Home:
         return self.journal(url)
 
     def journal(self, url: str | None = None) -> Journal:
-        """The journal in the home, or at a database URL; made where it is not there."""
+        """Open the journal in the home, or at a database URL; create it if it does not exist."""
         return Journal.at(self.journal_path) if url is None else Journal(url)

@@ -1,8 +1,8 @@
-"""The log: one line of JSON for each record, or plain text for a terminal, on stderr; never what a person said or did.
+"""Log to stderr, one JSON line a record or plain text for a terminal, without personal data.
 
-Only what the API names itself gets in: a request line has its fixed fields, a mapping or an object in a message is
-replaced by its type, extras are dropped, and of an exception there are its types and where it was raised. Its message
-often quotes the value that it is about.
+A request line has fixed fields only. In messages, mappings and objects are replaced by their type, and extras are
+dropped. Of an exception, the log has its types and where it was raised, but not its message, which often quotes the
+value that caused it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ from pythonjsonlogger.json import JsonFormatter
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 UNREADABLE = "?"
-"""Stands for a value that is not of the form of what it should be, such as an id with spaces."""
+"""Replaces a value that has not the expected form, such as an id with spaces."""
 TELLING = ("sqlite3.OperationalError", "psycopg.OperationalError")
-"""Exceptions whose messages speak of the database alone, such as that it is locked; as do the system's own."""
+"""Exceptions whose messages are logged, because they describe the database only, e.g. that it is locked.
+
+OSError messages are logged too.
+"""
 MOST_PLACES = 30
-"""Of a trace, the innermost."""
+"""Number of innermost frames of a traceback that are logged."""
 QUIET = ("werkzeug", "sqlalchemy", "sentence_transformers", "transformers", "httpx")
-"""Loggers that write raw paths or the values of statements, or what nobody asked, where they may say all."""
+"""Loggers limited to warnings: below that they write raw paths, the values of SQL statements, or noise."""
 _WORD = re.compile(r"[A-Za-z0-9._:~-]{1,100}")
 _RULE = re.compile(r"/[A-Za-z0-9._~<>:(),'/-]{0,199}")
 _requests = logging.getLogger("feedrank.request")
 
 
 class _Line(NamedTuple):
-    """All that the log ever says of a request."""
+    """The fields of a request's log line."""
 
     request_id: str
     route: str | None
@@ -50,15 +53,18 @@ class _Line(NamedTuple):
 
 
 def configure(level: str = "info", as_json: bool = True) -> None:
-    """Send every logger's records of this level and above to stderr; a second call takes the place of the first."""
+    """Log all records of this level and above to stderr; a second call replaces the first.
+
+    Raises ValueError for an unknown level.
+    """
     if level.lower() not in LEVELS:
         raise ValueError(f"found the log level {level!r}, expected one of {', '.join(LEVELS)}")
     root = logging.getLogger()
-    for handler in [one for one in root.handlers if isinstance(one, _Stderr)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Stderr)]:
         root.removeHandler(handler)
-    made = _Stderr(sys.stderr)
-    made.setFormatter(_Json() if as_json else _Text())
-    root.addHandler(made)
+    new_handler = _Stderr(sys.stderr)
+    new_handler.setFormatter(_Json() if as_json else _Text())
+    root.addHandler(new_handler)
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
@@ -76,7 +82,10 @@ def request_line(
     key: str | None = None,
     skipped: Sequence[str] = (),
 ) -> None:
-    """Log one request. route: the rule that matched, never the path. key: an API key's public id, never its secret."""
+    """Log one request.
+
+    route: the URL rule that matched, never the path. key: the public id of the API key, never its secret.
+    """
     level = logging.INFO if status < 500 else logging.ERROR
     if not _requests.isEnabledFor(level):
         return
@@ -86,56 +95,58 @@ def request_line(
         method=_word(method),
         status=int(status),
         ms=round(1000 * seconds, 2),
-        rankings=[_word(one) for one in rankings],
+        rankings=[_word(ranking) for ranking in rankings],
         bundle=None if bundle is None else _word(bundle),
         key=None if key is None else _word(key),
-        skipped=[_word(one) for one in skipped],
+        skipped=[_word(part) for part in skipped],
     )
     _requests.log(level, "%s %s %d", line.method, line.route or "unmatched", line.status, extra={"line": line})
 
 
 class _Stderr(logging.StreamHandler[Any]):
-    """The one handler."""
+    """The handler that writes to stderr."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A record that can't be written; the standard library would print its arguments."""
+        """Report a record that can't be written, without its arguments, which the standard library would print."""
         kind = getattr(sys.exc_info()[0], "__name__", "an error")
-        with suppress(OSError, ValueError):  # stderr itself may be what is gone
+        with suppress(OSError, ValueError):  # stderr itself may be closed
             print(f"a record of {record.name}, line {record.lineno}, could not be logged: {kind}", file=sys.stderr)
 
 
 class _Discreet(logging.Formatter):
-    """Shared by both forms: what may be said, and when it was."""
+    """Base of both formatters: redacts messages and exceptions, and formats times."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record without what is not to be told; it is left as it is for other handlers."""
-        told = copy(record)
-        told.exc_text = None
+        """Format a redacted copy of the record; other handlers see the original."""
+        redacted = copy(record)
+        redacted.exc_text = None
         if not isinstance(record.msg, str):
-            told.msg, told.args = _told(record.msg), ()
+            redacted.msg, redacted.args = _told(record.msg), ()
         elif isinstance(record.args, Mapping):
-            named = "%(" in record.msg
-            told.args = {name: _told(one) for name, one in record.args.items()} if named else (_told(record.args),)
+            if "%(" in record.msg:
+                redacted.args = {name: _told(value) for name, value in record.args.items()}
+            else:
+                redacted.args = (_told(record.args),)
         elif record.args:
-            told.args = tuple(_told(one) for one in record.args)
-        return super().format(told)
+            redacted.args = tuple(_told(value) for value in record.args)
+        return super().format(redacted)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        """UTC, to the millisecond."""
+        """Format the time as ISO-8601 in UTC, to the millisecond."""
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def formatException(self, ei: Any) -> str:
-        """The types of an exception and of those that it came of, and where it was raised."""
+        """Format the types of an exception and of its causes, and the frames where it was raised."""
         _, error, trace = ei
-        chain = " <- ".join(_kind(one) for one in _chain(error)) or "no exception"
-        return "\n".join([chain, *(f"  {place}" for place in _places(trace))])
+        chain = " <- ".join(_kind(cause) for cause in _chain(error)) or "no exception"
+        return "\n".join([chain, *(f"  {frame}" for frame in _places(trace))])
 
 
 class _Json(_Discreet, JsonFormatter):
-    """A line of JSON."""
+    """Formats a record as a line of JSON."""
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        """These, and nothing else that a record may carry."""
+        """Add these fields, and nothing else that a record may carry."""
         log_data["time"] = self.formatTime(record)
         log_data["level"] = record.levelname.lower()
         log_data["logger"] = record.name
@@ -148,13 +159,13 @@ class _Json(_Discreet, JsonFormatter):
 
 
 class _Text(_Discreet):
-    """A line for a terminal."""
+    """Formats a record as a line of text for a terminal."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The message, then what else is known of a request."""
+        """Format the message, followed by the request's fields."""
         text = super().formatMessage(record)
         line = getattr(record, "line", None)
         if not isinstance(line, _Line):
@@ -174,7 +185,7 @@ def _word(value: str) -> str:
 
 
 def _told(value: object) -> Any:
-    """A value that may stand in a message: numbers, texts and paths; of anything else its type."""
+    """Return numbers, strings and paths as they are, and the type name of any other value."""
     return value if value is None or isinstance(value, (str, int, float, PurePath)) else f"({type(value).__name__})"
 
 
@@ -183,14 +194,14 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__  # even where it is hidden: a type tells nothing of anybody
+        error = error.__cause__ or error.__context__  # also a suppressed context: a type holds no personal data
 
 
 def _kind(error: BaseException) -> str:
-    names = [f"{one.__module__}.{one.__qualname__}" for one in type(error).__mro__]
-    said = error.strerror if isinstance(error, OSError) else str(error) if set(names) & set(TELLING) else None
+    names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__]
+    message = error.strerror if isinstance(error, OSError) else str(error) if set(names) & set(TELLING) else None
     name = names[0].removeprefix("builtins.")
-    return f"{name}: {' '.join(said.split())}" if said else name
+    return f"{name}: {' '.join(message.split())}" if message else name
 
 
 def _places(trace: TracebackType | None) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The processes that serve: gunicorn's workers, or one process of waitress where there is no gunicorn.
+"""Run the HTTP server: gunicorn workers, or a single waitress process where gunicorn is not available.
 
-What is large is read once, before the workers are forked, and shared by them as long as nobody writes to it; threads,
-database connections and model sessions are made in each worker, since none of them survives a fork.
+Large data is loaded once, before the workers are forked, and stays shared as long as no process writes to it. Threads,
+database connections and model sessions are created in each worker, because they do not survive a fork.
 """
 
 from __future__ import annotations
@@ -42,20 +42,23 @@ from models import bundle, registry
 from models.snapshot import Living
 
 DRAIN_S = 30
-"""How long requests under way may take after the server was told to stop."""
+"""Seconds that running requests may still take after the server was asked to stop."""
 WARM_UPS, ROUNDS = 5, 3
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is read before workers are forked."""
+    """The bundle and the state that are loaded before workers are forked."""
 
     opened: bundle.Bundle
     living: Living
 
 
 def load(home: Home, config: Config) -> Loaded:
-    """The current bundle and the state of the journal; the connection is closed again, it does not survive a fork."""
+    """Load the current bundle and the state of the journal.
+
+    The journal connection is closed again, because it does not survive a fork.
+    """
     journal = home.journal(config.journal.url)
     try:
         opened = registry.load_current(home.bundles, warn)
@@ -65,18 +68,18 @@ def load(home: Home, config: Config) -> Loaded:
 
 
 def one_thread_a_feed() -> None:
-    """Let BLAS in this process have one thread from now on.
+    """Limit BLAS in this process to one thread.
 
-    A feed's matrices are small, and BLAS threads that wait by spinning take the cores from what scores pairs. Not for a
-    process that trains: sums come out otherwise by other numbers of threads.
+    A feed's matrices are small, and spinning BLAS threads take cores from the cross-encoder. Do not call it in a
+    training process: sums depend on the number of threads.
     """
     threadpool_limits(1, user_api="blas")
 
 
 def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], float]) -> Flask:
-    """The application of one worker, warm, with the thread that keeps it up to date."""
+    """Create the Flask application of one worker: warmed up, with its refresher and guardrail monitor running."""
     one_thread_a_feed()
-    if registry.current(home.bundles) != loaded.opened.name:  # it takes the place of a worker that served another since
+    if registry.current(home.bundles) != loaded.opened.name:  # a restarted worker; the bundle was replaced since
         loaded = load(home, config)
     journal = home.journal(config.journal.url)
     costs, texts = Costs(), TextModels(home, loaded.opened)
@@ -105,13 +108,13 @@ def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], 
 
 
 def _leave_alone() -> None:
-    """Have the garbage collector pass over all there is: it stays, and looking through it would hold up a feed."""
+    """Exclude all existing objects from garbage collection: they are permanent, and scanning them delays feeds."""
     gc.collect()
     gc.freeze()
 
 
 def _measure(texts: TextModels, costs: Costs) -> None:
-    """See how long it takes to read a query, so that those in a hurry know."""
+    """Measure how long encoding a query takes, so that requests with a deadline have an estimate."""
     if texts:
         texts.query("warm up")
         started = time.perf_counter()
@@ -120,37 +123,40 @@ def _measure(texts: TextModels, costs: Costs) -> None:
 
 
 def _tell(metrics: Metrics, opened: bundle.Bundle) -> None:
-    made = bundle.read_made(opened.folder).get("at")
-    at = datetime.fromisoformat(made).timestamp() if isinstance(made, str) else None
-    metrics.bundle(opened.name, at, bundle.read_sketch(opened.folder), opened.builder.names)
+    built = bundle.read_made(opened.folder).get("at")
+    built_at = datetime.fromisoformat(built).timestamp() if isinstance(built, str) else None
+    metrics.bundle(opened.name, built_at, bundle.read_sketch(opened.folder), opened.builder.names)
     metrics.items(len(opened.knowledge.catalogue))
 
 
 def warm(recommender: Recommender, costs: Costs, clock: Callable[[], float]) -> None:
-    """Make a few feeds that nobody sees, so that the first request finds all loaded, and costs are known.
+    """Compute a few feeds that are not logged, so that everything is loaded and stage costs have estimates.
 
-    The first round is not measured: it is slow as no later one is.
+    The first round is not measured, because it is much slower than later ones.
     """
-    known = recommender.live.people
-    for measured in (None, *[costs] * ROUNDS):
-        for person in (None, *(known.name(row) for row in range(min(WARM_UPS, len(known))))):
-            watch = Watch(time.perf_counter, costs=measured)
-            recommender.recommend("warm-up", clock(), Asked(person), watch, keep=False)
+    users = recommender.live.people
+    for round_costs in (None, *[costs] * ROUNDS):
+        for user in (None, *(users.name(row) for row in range(min(WARM_UPS, len(users))))):
+            watch = Watch(time.perf_counter, costs=round_costs)
+            recommender.recommend("warm-up", clock(), Asked(user), watch, keep=False)
 
 
 def serve(home: Home, config: Config, say: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
-    """Serve until told to stop. Raises ValueError where it can't listen, BundleError where no bundle can serve."""
+    """Serve until a signal stops it; `echo` prints status lines.
+
+    Raises ValueError if it can't listen, BundleError if no bundle can serve.
+    """
     logs.configure("info" if config.serve.log_requests else "warning", config.serve.log_json)
     if config.serve.traces:
         traces.check(config.serve.traces)
     loaded = load(home, config)
-    _leave_alone()  # nor does looking write to what forked processes share
-    what = f"bundle {loaded.opened.name}, {len(loaded.opened.knowledge.catalogue):,} items"
+    _leave_alone()  # garbage collection would also write to, and so copy, the memory that forked processes share
+    summary = f"bundle {loaded.opened.name}, {len(loaded.opened.knowledge.catalogue):,} items"
     if config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix":
-        _gunicorn(home, config, loaded, lambda where: say(f"{what}; listening on {where} (Ctrl-C stops)"), clock)
+        _gunicorn(home, config, loaded, lambda url: say(f"{summary}; listening on {url} (Ctrl-C stops)"), clock)
     else:
         app = application(home, config, loaded, clock)
-        _waitress(app, config, lambda where: say(f"{what}; listening on {where} (Ctrl-C stops)"))
+        _waitress(app, config, lambda url: say(f"{summary}; listening on {url} (Ctrl-C stops)"))
     say("stopped")
 
 
@@ -159,19 +165,20 @@ def _gunicorn(
 ) -> None:
     from gunicorn.app.base import BaseApplication
 
-    told = config.serve
-    family = socket.AF_INET6 if ":" in told.host else socket.AF_INET
-    probe = _bound(lambda address: socket.create_server(address, family=family), told.host, told.port)
-    probe.close()  # gunicorn tries for seconds, and says so in its own words
+    settings = config.serve
+    host, port = settings.host, settings.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    probe = _bound(lambda address: socket.create_server(address, family=family), host, port)
+    probe.close()  # fail early: gunicorn would retry for seconds and print its own messages
     prepare(home.metrics)
 
     class Server(BaseApplication):  # type: ignore[misc]  # the library has no types
         def load_config(self) -> None:
-            settings = {
-                "bind": f"[{told.host}]:{told.port}" if ":" in told.host else f"{told.host}:{told.port}",
-                "workers": told.workers,
+            options = {
+                "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+                "workers": settings.workers,
                 "worker_class": "gthread",
-                "threads": told.threads,
+                "threads": settings.threads,
                 "graceful_timeout": DRAIN_S,
                 "timeout": 4 * DRAIN_S,
                 "keepalive": 75,
@@ -180,20 +187,20 @@ def _gunicorn(
                 "when_ready": _ready,
                 "child_exit": lambda _, worker: worker_died(worker.pid),
             }
-            for name, value in settings.items():
+            for name, value in options.items():
                 self.cfg.set(name, value)
 
         def load(self) -> Flask:
             return application(home, config, loaded, clock)
 
     def _ready(server: Any) -> None:
-        names = [one.getsockname() for one in server.LISTENERS]
-        listening(" and ".join(_url(str(name[0]), int(name[1])) for name in names))
+        addresses = [listener.getsockname() for listener in server.LISTENERS]
+        listening(" and ".join(_url(str(address[0]), int(address[1])) for address in addresses))
 
     master = os.getpid()
     try:
         Server().run()
-    except SystemExit:  # how gunicorn ends when told to, and its workers, which must not go on from here
+    except SystemExit:  # gunicorn and its workers exit this way; a worker must not return from here
         if os.getpid() != master:
             raise
 
@@ -201,15 +208,17 @@ def _gunicorn(
 def _waitress(app: Flask, config: Config, listening: Callable[[str], None]) -> None:
     from waitress import create_server
 
-    told = config.serve
+    settings = config.serve
     server: Any = _bound(
-        lambda _: create_server(app, host=told.host, port=told.port, threads=told.threads, ident="feedrank"),
-        told.host, told.port,
+        lambda address: create_server(
+            app, host=address[0], port=address[1], threads=settings.threads, ident="feedrank"
+        ),
+        settings.host, settings.port,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    one = hasattr(server, "effective_port")
-    sockets = [(server.effective_host, server.effective_port)] if one else server.effective_listen
+    has_one_socket = hasattr(server, "effective_port")
+    sockets = [(server.effective_host, server.effective_port)] if has_one_socket else server.effective_listen
     listening(" and ".join(_url(host, port) for host, port in sockets))
     server.run()
 
@@ -222,8 +231,8 @@ def _bound(bind: Callable[[tuple[str, int]], Any], host: str, port: int) -> Any:
 
 
 def _stop(number: int, _: object) -> None:
-    """End the server's loop, which then waits for the requests under way."""
-    signal.signal(number, signal.SIG_IGN)  # once is enough
+    """Stop the server's loop, which then waits for running requests."""
+    signal.signal(number, signal.SIG_IGN)  # ignore repeated signals
     raise SystemExit
 
 

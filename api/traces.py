@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry: a server span for each request, and a child for each stage of its feed.
+"""OpenTelemetry traces: a server span for each request, with a child span for each stage of its feed.
 
-Off unless a collector is named, and then nothing of OpenTelemetry is imported. As in the log, no attribute tells of a
-person, a query or an item: there is the rule of the route in place of the path, the status, ranking ids, the bundle and
-what was skipped. Of what a caller sends, `traceparent` alone is read; `tracestate` and `baggage` are free text.
+Tracing is off unless a collector is configured; OpenTelemetry is not imported then. As in the log, no attribute holds
+a user, a query or an item. Spans have the URL rule instead of the path, the status, ranking ids, the bundle and the
+parts that were skipped. Of the caller's headers only `traceparent` is read; `tracestate` and `baggage` are free text.
 """
 
 from __future__ import annotations
@@ -24,60 +24,67 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
 UNTRACED = ("/healthz", "/readyz", "/health", "/metrics")
-"""Routes that something asks for all day long, and that nobody looks for."""
+"""Routes of probes and scrapers, which are not traced."""
 SEND_S = 3.0
-"""How long one batch may take, with its repetitions; a server that stops waits for the few that are left."""
+"""Timeout, in seconds, of exporting one batch, with its retries; a server that stops waits for the last batches."""
 SELDOM_S = 60.0
-"""The pause between two words of a collector that can't be reached."""
+"""Minimum seconds between two warnings about an unreachable collector."""
 _WORD = re.compile(r"[A-Za-z0-9._:~-]{1,100}")
-"""What an id may be made of to be told, as in the log: clients make some of them."""
+"""Form of the ids that are recorded, as in the log; clients choose some of them."""
 
 
 def check(url: str) -> None:
-    """Import what traces take, which is best done before workers are forked. Raises ValueError, as `to` would."""
+    """Check the collector's address and import OpenTelemetry, best before workers are forked.
+
+    Raises ValueError for an address that is not http(s), or if OpenTelemetry is not installed.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"found traces = {url!r}, expected the address of an OTLP collector: http://127.0.0.1:4318")
     try:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
-        import opentelemetry.sdk.trace.export  # noqa: F401  # for whether it can be had
+        import opentelemetry.sdk.trace.export  # noqa: F401  # checks that it is installed
     except ImportError as problem:
         raise ValueError(
-            f"traces = {url!r} wants OpenTelemetry, which can't be imported ({problem}): pip install 'feedrank[traces]'"
+            f"traces = {url!r} needs OpenTelemetry, which can't be imported ({problem}): pip install 'feedrank[traces]'"
         ) from None
 
 
 def to(url: str, share: float = 1.0) -> Traces | None:
-    """Traces that go to a collector, by OTLP over HTTP; None for an empty address. Raises ValueError.
+    """Create a tracer that exports to a collector by OTLP over HTTP; None for an empty address.
 
-    OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_BSP_* are heeded.
+    It respects OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_BSP_*. Raises
+    ValueError as `check_endpoint` does.
     """
     if not url:
         return None
     check(url)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    sender = logging.getLogger(OTLPSpanExporter.__module__)
-    if not any(isinstance(one, _Seldom) for one in sender.filters):
-        sender.addFilter(_Seldom())
-    path = "/v1/traces"  # what a collector takes traces at
+    exporter_log = logging.getLogger(OTLPSpanExporter.__module__)
+    if not any(isinstance(log_filter, _Seldom) for log_filter in exporter_log.filters):
+        exporter_log.addFilter(_Seldom())
+    path = "/v1/traces"  # the OTLP path for traces
     return Traces(OTLPSpanExporter(url.rstrip("/").removesuffix(path) + path, timeout=SEND_S), share)
 
 
 class Traces:
-    """The traces of one process. A thread sends them: make it after the process was forked."""
+    """The tracer of one process. A thread exports the spans, so create it after the process was forked."""
 
     def __init__(self, exporter: SpanExporter, share: float = 1.0, clock: Callable[[], int] = time.time_ns) -> None:
-        """share: of the requests that bring no traceparent; with one, its sampled flag decides. clock: unix ns."""
+        """sample_rate: share of requests without a traceparent that are traced; with one, its sampled flag decides.
+
+        clock: unix time in nanoseconds.
+        """
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        about = {"service.name": "feedrank", "service.version": _version(), "service.instance.id": str(uuid.uuid4())}
-        resource = Resource.create(about).merge(OTELResourceDetector().detect())
-        # at exit it sends what waits; it is no global one, so that nothing else is traced
+        service = {"service.name": "feedrank", "service.version": _version(), "service.instance.id": str(uuid.uuid4())}
+        resource = Resource.create(service).merge(OTELResourceDetector().detect())
+        # it exports pending spans at exit; it is not the global provider, so nothing else is traced
         self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(share)), resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("feedrank", _version())
@@ -85,46 +92,46 @@ class Traces:
         self._clock = clock
 
     def begin(self, method: str, route: str | None, traceparent: str | None = None) -> Trace | None:
-        """A request came in; None where it is not traced. route: the rule that matched, never the path."""
+        """Start the span of a request; None if it is not traced. route: the URL rule that matched, never the path."""
         if route in UNTRACED:
             return None
         from opentelemetry.trace import SpanKind
 
         method = method if method in METHODS else "_OTHER"
-        told = {"http.request.method": method} | ({"http.route": route} if route else {})
+        attributes = {"http.request.method": method} | ({"http.route": route} if route else {})
         span = self._tracer.start_span(
             f"{method} {route}" if route else method,
             self._parent.extract({"traceparent": traceparent or ""}),
             SpanKind.SERVER,
-            told,
+            attributes,
             start_time=self._clock(),
         )
         return Trace(self._tracer, span, self._clock) if span.is_recording() else None
 
     def close(self) -> None:
-        """Send what waits, and end the thread."""
+        """Export pending spans and stop the thread."""
         self._provider.shutdown()
 
 
 class Trace:
-    """One request's span, and those of its stages."""
+    """The span of one request and the child spans of its stages."""
 
     def __init__(self, tracer: Tracer, span: Span, clock: Callable[[], int]) -> None:
         self._tracer, self._span, self._clock = tracer, span, clock
 
     def stages(self, seconds: Mapping[str, float]) -> None:
-        """A feed is made: its stages, as its watch has them, one after the other up to now.
+        """Add a child span for each stage of a feed, placed one after the other so that the last ends now.
 
-        A watch adds up what comes twice, so there a span may be longer, and begin earlier, than its stage's last turn.
+        seconds: stage -> total duration. A stage that ran twice has one span with the sum, so spans may be shifted.
         """
         from opentelemetry.context import Context
         from opentelemetry.trace import set_span_in_context
 
-        above = set_span_in_context(self._span, Context())
+        parent = set_span_in_context(self._span, Context())
         start = self._clock() - sum(map(_ns, seconds.values()))
-        for name, took in seconds.items():
-            stop = start + _ns(took)
-            self._tracer.start_span(name, above, start_time=start).end(stop)
+        for name, duration in seconds.items():
+            stop = start + _ns(duration)
+            self._tracer.start_span(name, parent, start_time=start).end(stop)
             start = stop
 
     def end(
@@ -135,17 +142,17 @@ class Trace:
         bundle: str | None = None,
         skipped: Sequence[str] = (),
     ) -> None:
-        """The request is answered. request_id: that of its line in the log."""
+        """End the span of an answered request. request_id: the id of its log line."""
         from opentelemetry.trace import StatusCode
 
         span = self._span
         span.set_attribute("http.response.status_code", status)
-        for name, one in (("request_id", request_id), ("bundle", bundle)):
-            if one is not None:
-                span.set_attribute(f"feedrank.{name}", _word(one))
-        for name, several in (("rankings", rankings), ("skipped", skipped)):
-            if several:
-                span.set_attribute(f"feedrank.{name}", [_word(one) for one in several])
+        for name, value in (("request_id", request_id), ("bundle", bundle)):
+            if value is not None:
+                span.set_attribute(f"feedrank.{name}", _word(value))
+        for name, values in (("rankings", rankings), ("skipped", skipped)):
+            if values:
+                span.set_attribute(f"feedrank.{name}", [_word(value) for value in values])
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(StatusCode.ERROR)
@@ -153,7 +160,7 @@ class Trace:
 
 
 class _Seldom(logging.Filter):
-    """Lets one record through, and the next after a while: a collector that is gone is no news every few seconds."""
+    """Limits the exporter's warnings to one per `WARNING_INTERVAL_S` while the collector is unreachable."""
 
     _next = 0.0
 

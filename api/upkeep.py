@@ -1,4 +1,4 @@
-"""What stands behind a running service: its bundles, replays, newcomers, and training in a process of its own."""
+"""Build the admin services of a running server: bundles, replay, new items, retraining and experiments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.journal import Journal
 
 
 def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], int]) -> Upkeep:
-    """Behind a service on this home."""
+    """Build the admin services on a home; `register_new_items` returns how many items it added."""
     return Upkeep(
         home.bundles,
         home.snapshot,
@@ -30,14 +30,14 @@ def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], i
 
 
 def retrained(home: Home) -> Mapping[str, Any]:
-    """The report of `feedrank retrain` on a home, run in a process of its own, at a low priority.
+    """Run `feedrank retrain` on a home in a low-priority subprocess; return its report.
 
-    Raises TrainingError.
+    Raises TrainingError if the command fails; a candidate that the gate rejects is no failure.
     """
     name = stamp("retrained")
     done = aside.run(home, "retrain", "--name", name)
     if done.returncode not in (0, REFUSED):
-        said = done.stderr.strip()[-2_000:]
-        raise TrainingError(said or f"the training ended with the exit code {done.returncode}")
+        message = done.stderr.strip()[-2_000:]
+        raise TrainingError(message or f"the training ended with the exit code {done.returncode}")
     report: dict[str, Any] = json.loads((home.reports / name / "report.json").read_text())
     return report

@@ -1,4 +1,4 @@
-"""Work that is done off the path of any request: newest first, bounded, and counted where dropped."""
+"""Background work: a bounded queue that processes the newest task first, off the request path."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ _log = logging.getLogger(__name__)
 
 
 class Ahead(Generic[What]):
-    """One thread that does what is asked for, the latest asked first; under each name one thing waits at most."""
+    """A bounded last-in, first-out work queue with one worker thread; per key, only the latest task waits."""
 
     def __init__(self, work: Callable[[What], object], size: int, name: str = "feedrank-ahead") -> None:
-        """work: what it raises is counted, and the thread goes on. size: how many may wait. name: of the thread."""
+        """work: processes one task; its exceptions are counted and logged. max_waiting: bound of the queue."""
         self._work = work
         self._size = size
         self._waiting: OrderedDict[str, What] = OrderedDict()
         self._change = threading.Condition()
         self._stopped = self._busy = False
         self.done = self.dropped = self.failed = 0
+        """Number of tasks that were processed, dropped because the queue was full, and failed."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def ask(self, name: str, what: What) -> None:
-        """Put something first in line; what waited longest is dropped where the line is full."""
+        """Put a task at the front; it replaces a waiting one with the same key. A full queue drops its oldest task."""
         with self._change:
             self._waiting[name] = what
             self._waiting.move_to_end(name)
@@ -37,12 +38,12 @@ class Ahead(Generic[What]):
             self._change.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Until nothing waits, or so long; whether nothing does."""
+        """Block until the queue is empty and idle, or until the timeout; return True if it is idle."""
         with self._change:
             return self._change.wait_for(lambda: not self._waiting and not self._busy, seconds)
 
     def stop(self) -> None:
-        """Finish what is under way, leave the rest, and end the thread."""
+        """Finish the running task, discard the waiting ones, and end the thread."""
         with self._change:
             self._stopped = True
             self._change.notify_all()
@@ -50,7 +51,7 @@ class Ahead(Generic[What]):
 
     @property
     def waiting(self) -> int:
-        """How much waits."""
+        """Number of waiting tasks."""
         return len(self._waiting)
 
     def _run(self) -> None:
@@ -61,12 +62,12 @@ class Ahead(Generic[What]):
                 self._change.wait_for(lambda: self._waiting or self._stopped)
                 if self._stopped:
                     return
-                _, what = self._waiting.popitem()
+                _, task = self._waiting.popitem()
                 self._busy = True
             try:
-                self._work(what)
-            except Exception:  # whatever it is, what waits behind it is not worse for it
+                self._work(task)
+            except Exception:  # the tasks that wait must still run
                 self.failed += 1
-                _log.exception("work off the path of a request failed; it goes on with the next")
+                _log.exception("a background task failed; continuing with the next one")
             else:
                 self.done += 1

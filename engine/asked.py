@@ -1,4 +1,4 @@
-"""What a caller asks for, in ids: the form of a request before it is resolved to rows."""
+"""A recommendation request as the caller states it, in ids, before it is resolved to rows."""
 
 from __future__ import annotations
 
@@ -12,73 +12,79 @@ from engine.events import FieldValue, RankingEvent
 
 @dataclass(frozen=True, slots=True)
 class FilterIds:
-    """Which items may come back, by ids and category names."""
+    """Constrains which items may be recommended, by item ids and category names (`Filters` has the rows)."""
 
     seen: bool = False
-    """May items that the person has touched before come back?"""
+    """True: items that the user has interacted with may be recommended again."""
     categories: tuple[str, ...] | None = None
+    """Only these categories; None: all."""
     allow: tuple[str, ...] | None = None
+    """Only these items; None: all."""
     deny: tuple[str, ...] = ()
+    """None of these items."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question for a feed, or for an order of given items."""
+    """A request for recommendations, or for ranking the given items."""
 
     user: str | None = None
     session: str | None = None
     query: str = ""
     history: tuple[str, ...] | None = None
-    """Item ids, latest first, in place of what is known of the person; unknown ids are passed over."""
+    """Item ids, latest first, that replace the user's stored history; unknown ids are ignored."""
     items: tuple[str, ...] | None = None
-    """Put these in order; None: find the best there are."""
+    """Rank exactly these items; None: recommend from the whole catalogue."""
     n: int = 10
     filters: FilterIds = FilterIds()
     diversity: Diversity = field(default_factory=Diversity)
     surface: str | None = None
-    """Where the feed is shown."""
+    """Where the ranking is shown, such as home or search."""
     context: Mapping[str, FieldValue] = field(default_factory=dict)
-    """Anything else about the request; it is kept in the log."""
+    """Further properties of the request; they are logged."""
 
     @classmethod
     def of(cls, event: RankingEvent) -> Asked:
-        """What a ranking that was served came of, by what it says of that."""
+        """Rebuild the request from a logged ranking event.
+
+        Raises AttributeError, TypeError or ValueError where its stored options have another shape.
+        """
         fields = dict(event.fields)
         query, history = fields.pop("query", ""), fields.pop("history", None)
         fields.pop("source", None)
-        narrowed = dict(event.extra.get("served", {}).get("asked", {}))
-        lists = {name: _tuple(value) for name, value in narrowed.pop("filters", {}).items()}
+        options = dict(event.extra.get("served", {}).get("asked", {}))
+        filters = {name: _tuple(value) for name, value in options.pop("filters", {}).items()}
         return cls(
             user=event.user,
             session=event.session,
             query=str(query),
             history=_tuple(history),
-            items=_tuple(narrowed.pop("items", None)),
-            filters=FilterIds(**lists),
-            diversity=Diversity(**narrowed.pop("diversity", {})),
+            items=_tuple(options.pop("items", None)),
+            filters=FilterIds(**filters),
+            diversity=Diversity(**options.pop("diversity", {})),
             surface=event.extra.get("surface"),
             context=fields,
-            **narrowed,
+            **options,
         )
 
     def said(self) -> dict[str, FieldValue]:
-        """What the person said or did, as fields of the ranking event."""
-        said: dict[str, FieldValue] = {"query": self.query} if self.query else {}
-        return said if self.history is None else {**said, "history": list(self.history)}
+        """Return the query and the history that came with the request, as fields of the ranking event."""
+        fields: dict[str, FieldValue] = {"query": self.query} if self.query else {}
+        return fields if self.history is None else {**fields, "history": list(self.history)}
 
     def narrowed(self) -> dict[str, Any]:
-        """All else that the order came of, besides the journal itself: JSON-ready, only what is not as usual."""
-        usual = Asked()
-        found: dict[str, Any] = {}
+        """Return the options that differ from the defaults and that a replay needs, JSON-ready."""
+        defaults = Asked()
+        options: dict[str, Any] = {}
         if self.items is not None:
-            found["items"] = list(self.items)
+            options["items"] = list(self.items)
         for name in ("filters", "diversity"):
-            mine, theirs = asdict(getattr(self, name)), asdict(getattr(usual, name))
-            if told := {key: value for key, value in mine.items() if value != theirs[key]}:
-                found[name] = told
-        return found if self.n == usual.n else {**found, "n": self.n}
+            values, usual = asdict(getattr(self, name)), asdict(getattr(defaults, name))
+            if changed := {key: value for key, value in values.items() if value != usual[key]}:
+                options[name] = changed
+        return options if self.n == defaults.n else {**options, "n": self.n}
 
 
 def _tuple(value: Any) -> Any:
-    """A list as it was before it was written as JSON."""
+    """Turn a list that was read from JSON back into a tuple; other values stay as they are."""
     return tuple(value) if isinstance(value, list) else value

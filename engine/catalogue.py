@@ -1,4 +1,4 @@
-"""The items that can be recommended, as columns; a row is an item's place."""
+"""Holds the catalogue of items as columns, indexed by item row."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from engine.ids import Ids
 from engine.types import Offsets, Rows, Times
 
 STANDARD_FIELDS = ("title", "text", "category", "tags", "published")
-"""The item fields that the engine knows by name; `category` and `tags` may be one string or a list."""
+"""Item fields with a column of their own; `category` and `tags` may be one string or a list."""
 
 
 REMOVED, RANK_ONLY = "removed", "rank_only"
-"""Fields that keep an item out of feeds where they are true: it was taken out; nothing but a list to be ranked, which
-described it, has named it so far."""
+"""Boolean fields that hide an item from recommendations. removed: the item was deleted. rank_only: the item is known
+only from the request of a caller who had a list ranked."""
 
 
 def told_on(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
-    """The fields of an item after an event: a later one replaces one of the same name.
+    """Merge the fields of an item event into the item's fields; a new value replaces one of the same name.
 
-    What a list says of an item never hides one that was known, and an event of its own ends its being hidden.
+    A ranking request that describes an item never hides an item that was known before. An item event without
+    `rank_only` makes the item visible.
     """
     after = {**before, **fields}
     if RANK_ONLY in after:
@@ -34,28 +35,28 @@ def told_on(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) 
 
 
 def hidden(fields: Mapping[str, FieldValue]) -> bool:
-    """Whether no feed may show an item of these fields."""
+    """Check whether an item with these fields is hidden from recommendations."""
     return fields.get(REMOVED) is True or fields.get(RANK_ONLY) is True
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """Columns of n items. Built once by `from_items`; immutable after that."""
+    """Columns of n items. Immutable; built by `from_items` or `from_events`."""
 
     ids: Ids
     titles: tuple[str, ...]
     texts: tuple[str, ...]
     tags: tuple[tuple[str, ...], ...]
     published: Times
-    """(n,) unix seconds, NaN where unknown."""
+    """(n,) unix seconds, NaN if unknown."""
     categories: Ids
-    """Category names; a code is a row here."""
+    """Category names; a category code is a row of this vocabulary."""
     category_codes: NDArray[np.int32]
-    """Category codes of all items, flattened; an item's own in the order it names them, each once."""
+    """Category codes of all items, flattened; distinct for each item, in the item's own order."""
     category_offsets: Offsets
-    """(n + 1,) bounds of each item's codes."""
+    """(n + 1,) offsets of each item in `category_codes`."""
     fields: tuple[Mapping[str, FieldValue], ...]
-    """Any further fields, as they came."""
+    """All non-standard fields, unchanged."""
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -70,7 +71,7 @@ class Catalogue:
 
     @classmethod
     def from_items(cls, items: Mapping[str, Mapping[str, FieldValue]]) -> Catalogue:
-        """From item id -> fields; the standard fields become columns, the rest is kept as it is."""
+        """Build a catalogue from item id -> fields. Standard fields become columns; others are kept unchanged."""
         categories = Ids()
         codes: list[int] = []
         bounds = [0]
@@ -94,9 +95,9 @@ class Catalogue:
 
     @classmethod
     def from_events(cls, events: Iterable[ItemEvent]) -> Catalogue:
-        """Fold item events in order of timestamp, ties as they come: a later field replaces one of the same name.
+        """Build a catalogue by merging item events in order of timestamp; ties keep the order of arrival.
 
-        Rows are in order of arrival, so that an older event that comes in late moves no item to another row.
+        Rows follow the order of arrival, so a late event with an old timestamp does not change any item's row.
         """
         arrived = list(events)
         items: dict[str, dict[str, FieldValue]] = {event.item: {} for event in arrived}
@@ -105,7 +106,7 @@ class Catalogue:
         return cls.from_items(items)
 
     def to_items(self) -> dict[str, dict[str, FieldValue]]:
-        """The mapping that `from_items` takes; the round trip is exact for standard fields."""
+        """Return item id -> fields, as `from_items` takes it. The round trip is exact for standard fields."""
         items: dict[str, dict[str, FieldValue]] = {}
         for row, item in enumerate(self.ids):
             fields: dict[str, FieldValue] = dict(self.fields[row])
@@ -118,59 +119,59 @@ class Catalogue:
             if self.tags[row]:
                 fields["tags"] = list(self.tags[row])
             if not np.isnan(self.published[row]):
-                fields["published"] = float(round(self.published[row] * 1000))  # whole milliseconds, as they came
+                fields["published"] = float(round(self.published[row] * 1000))  # whole milliseconds, as in the event
             items[item] = fields
         return items
 
     def category_names(self, row: int) -> list[str]:
-        """The category names of one item."""
+        """Return the category names of one item."""
         codes = self.category_codes[self.category_offsets[row] : self.category_offsets[row + 1]]
         return self.categories.names(codes)
 
     def codes(self, field: str) -> tuple[NDArray[np.int32], Offsets]:
-        """Codes of the values of any field, flattened, an item's own each once, and their (n + 1) bounds."""
+        """Return codes of the values of any field, flattened and distinct for each item, and their (n + 1,) offsets."""
         if field == "category":
             return self.category_codes, self.category_offsets
         values = Ids()
         codes: list[int] = []
         bounds = [0]
         for row in range(len(self)):
-            named = self.tags[row] if field == "tags" else _strings(self.fields[row].get(field))
-            codes += dict.fromkeys(values.add(name) for name in named)
+            strings = self.tags[row] if field == "tags" else _strings(self.fields[row].get(field))
+            codes += dict.fromkeys(values.add(value) for value in strings)
             bounds.append(len(codes))
         return np.array(codes, np.int32), np.array(bounds, np.int64)
 
     def documents(self, parts: Sequence[str] = ("title", "text", "category")) -> list[str]:
-        """(n,) the text of each item: the parts that are there, joined by '. '.
+        """Return the text of each of the n items: its non-empty parts, joined by '. '.
 
-        Parts are `title`, `text`, `category` (names joined by spaces), `tags`, or the name of a further field.
+        Parts are `title`, `text`, `category` (names joined by spaces), `tags`, or the name of any other field.
         """
         return [". ".join(filter(None, (self._part(row, part) for part in parts))) for row in range(len(self))]
 
     @cached_property
     def category_members(self) -> tuple[NDArray[np.int32], Offsets]:
-        """Item rows by category code, flattened, with (codes + 1) bounds."""
+        """Item rows grouped by category code, flattened, and their (codes + 1,) offsets."""
         owners = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.category_offsets))
         order = np.argsort(self.category_codes, kind="stable")
         counts = np.bincount(self.category_codes, minlength=len(self.categories))
         return owners[order], np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def first_categories(self, rows: Rows) -> NDArray[np.int32]:
-        """(N,) the code of each item's first category; -1 where it has none, or the row is of no item."""
+        """Return the code (N,) of each item's first category; -1 for an item without one and for unknown rows."""
         starts, stops = self.category_offsets[rows], self.category_offsets[rows + 1]
         codes = np.append(self.category_codes, np.int32(-1))
         return np.where((rows >= 0) & (stops > starts), codes[starts], -1).astype(np.int32)
 
     @cached_property
     def hidden_rows(self) -> Rows:
-        """Rows of the items that no feed may show: those that were removed, and those that only lists name."""
+        """Rows of the items that are hidden from recommendations (`is_hidden`)."""
         return np.array([row for row, fields in enumerate(self.fields) if hidden(fields)], np.int32)
 
     def in_categories(self, codes: NDArray[np.int32]) -> Rows:
-        """Rows of the items in any of these categories."""
+        """Return the rows (distinct, ascending) of the items in any of these categories."""
         members, bounds = self.category_members
-        found = [members[bounds[code] : bounds[code + 1]] for code in codes.tolist()]
-        return np.unique(np.concatenate(found)).astype(np.int32) if found else np.empty(0, np.int32)
+        parts = [members[bounds[code] : bounds[code + 1]] for code in codes.tolist()]
+        return np.unique(np.concatenate(parts)).astype(np.int32) if parts else np.empty(0, np.int32)
 
     def _part(self, row: int, part: str) -> str:
         if part == "title":
@@ -186,9 +187,9 @@ class Catalogue:
 
 
 def _strings(value: FieldValue | None) -> list[str]:
-    """The strings of a field that may hold one or a list; empty ones say nothing."""
-    given = value if isinstance(value, list) else [] if value is None else [value]
-    return [text for one in given if (text := str(one))]
+    """Return the non-empty strings of a field that holds one value or a list."""
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return [text for entry in values if (text := str(entry))]
 
 
 def _moment(value: FieldValue | None) -> float:

@@ -1,6 +1,6 @@
-"""Diversity of a feed: at most so many of a category, and maximal marginal relevance.
+"""Diversifies a ranking by a limit per category and by maximal marginal relevance (MMR).
 
-Both take the candidates in their order and choose again, the best first (Carbonell & Goldstein, The Use of MMR, 1998).
+Both select greedily from the ranked candidates (Carbonell & Goldstein, The Use of MMR, SIGIR 1998).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from engine.types import Matrix, Rows, Scores
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """How mixed a feed should be."""
+    """Settings of the diversification of a ranking."""
 
     per_category: int = 0
-    """Items of the same category at most, counted by an item's first one; 0: any number."""
+    """Maximum number of items with the same first category; 0: no limit."""
     weight: float = 0.0
-    """0: the order of the scores alone; towards 1, ever more what is unlike all that is chosen already."""
+    """MMR weight of dissimilarity, 0 to 1; 0: rank by score alone."""
 
     def __bool__(self) -> bool:
         return self.per_category > 0 or self.weight > 0
@@ -31,39 +31,40 @@ class Diversity:
 def diversified(
     rows: Rows, scores: Scores, n: int, asked: Diversity, catalogue: Catalogue, vectors: Matrix
 ) -> NDArray[np.int64]:
-    """The places, of candidates in their order, of the n that are shown, in the order they are shown in.
+    """Select n of the ranked candidates; return their indices, in the order to show.
 
-    vectors: (n, d) of the whole catalogue; their cosine is how alike two items are. Fewer than n come where categories
-    forbid more. Scores count by their standing between the best and the worst.
+    rows, scores: (N,) candidates, best first. vectors: (items, d) of the whole catalogue; similarity is their cosine.
+    Scores are min-max scaled. Returns fewer than n indices if the category limit excludes the rest.
     """
-    first = catalogue.first_categories(rows)
-    alike = np.zeros(len(rows), np.float32)
+    categories = catalogue.first_categories(rows)
+    similarity = np.zeros(len(rows), np.float32)
     unit = unit_rows(np.where(rows[:, None] >= 0, vectors[rows], 0)) if asked.weight > 0 else None
-    worth = _between(scores) * np.float32(1 - asked.weight)
-    free = np.ones(len(rows), np.bool_)
+    relevance = _between(scores) * np.float32(1 - asked.weight)
+    available = np.ones(len(rows), np.bool_)
     counts: dict[int, int] = {}
-    chosen: list[int] = []
-    while len(chosen) < n and free.any():
-        value = np.where(free, worth - np.float32(asked.weight) * alike, -np.inf)
-        place = int(np.argmax(value))  # of equals the first, so without a weight the order stays
-        chosen.append(place)
-        free[place] = False
-        category = int(first[place])
+    selected: list[int] = []
+    while len(selected) < n and available.any():
+        mmr = np.where(available, relevance - np.float32(asked.weight) * similarity, -np.inf)
+        best = int(np.argmax(mmr))  # argmax takes the first of ties, so without a weight the order is unchanged
+        selected.append(best)
+        available[best] = False
+        category = int(categories[best])
         if asked.per_category and category >= 0:
             counts[category] = counts.get(category, 0) + 1
             if counts[category] >= asked.per_category:
-                free &= first != category
+                available &= categories != category
         if unit is not None:
-            alike = np.maximum(alike, unit @ unit[place]) if len(chosen) > 1 else unit @ unit[place]
-    return np.array(chosen, np.int64)
+            to_best = unit @ unit[best]
+            similarity = np.maximum(similarity, to_best) if len(selected) > 1 else to_best
+    return np.array(selected, np.int64)
 
 
 def _between(scores: Scores) -> Scores:
-    """Scores from 0, the worst, to 1, the best; places where they are all the same or none."""
+    """Scale scores to 0 (lowest) to 1 (highest); by rank if all are equal. Non-finite scores become 0."""
     finite = np.isfinite(scores)
-    least = float(scores[finite].min()) if finite.any() else 0.0
-    known = np.where(finite, scores, np.float32(least))
-    spread = float(known.max()) - least if len(known) else 0.0
+    lowest = float(scores[finite].min()) if finite.any() else 0.0
+    filled = np.where(finite, scores, np.float32(lowest))
+    spread = float(filled.max()) - lowest if len(filled) else 0.0
     if spread <= 0:
         return np.asarray(-np.arange(len(scores)) / max(len(scores), 1), np.float32)
-    return np.asarray((known - least) / spread, np.float32)
+    return np.asarray((filled - lowest) / spread, np.float32)

@@ -1,13 +1,13 @@
-"""The events, with the field names of Metarank's open format, and their plain-dict form.
+"""Defines the event types, with the field names of Metarank's open format, and converts them to and from dicts.
 
-Four are that format's; the fifth, our own, says what becomes of an experiment.
+Four types come from that format. The fifth, `ExperimentEvent`, is our own and records a change of an experiment.
 
-`received` tells when the live service took an event: what a feed could know of it began there, whatever its timestamp
-says. A log that was imported has none, and its events are known from their timestamps on.
+`received` is the time at which the live service accepted an event (its ingestion time). An event affects rankings from
+then on, whatever its own timestamp says. Imported events have none and take effect at their timestamps.
 
-`parse` is one of the three doors where input is validated, the same for a request and for an import: it says which
-field is wrong, what was found and what was expected. What it lets through can be written as JSON in UTF-8 and read as
-columns of floats. Our optional additions to the format are marked + in the docstrings.
+`parse` validates events from requests and from imports alike. Its errors name the field, what was found and what was
+expected. Whatever it accepts can be written as JSON in UTF-8 and read as columns of floats. Our optional additions to
+the format are marked + in the docstrings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from engine.checks import FieldValue as FieldValue
 
 @dataclass(frozen=True, slots=True)
 class ItemEvent:
-    """What is known of an item, from `timestamp` on; later fields replace earlier ones of the same name."""
+    """Sets fields of an item as of `timestamp`; a later value replaces an earlier one of the same name."""
 
     id: str
     timestamp: int
@@ -34,12 +34,12 @@ class ItemEvent:
     item: str
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     received: int | None = None
-    """+ epoch milliseconds at which the live service took it."""
+    """+ epoch milliseconds at which the live service accepted the event."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserEvent:
-    """What is known of a person, from `timestamp` on."""
+    """Sets fields of a user as of `timestamp`."""
 
     id: str
     timestamp: int
@@ -50,7 +50,7 @@ class UserEvent:
 
 @dataclass(frozen=True, slots=True)
 class RankingEvent:
-    """What was shown, in order."""
+    """Records a ranking: the list of items that was shown, in order."""
 
     id: str
     timestamp: int
@@ -59,93 +59,99 @@ class RankingEvent:
     session: str | None = None
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     labels: tuple[float, ...] | None = None
-    """One an item, where the log says; NaN where it is silent about one."""
+    """One label per item if the log has labels; NaN where an item has none."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team (of an interleaved list, the
-    arm that each item counts for; empty: none), +seed, +features, +served (how it came about)."""
+    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team (for an interleaved list, the
+    arm credited for each item; empty: none), +seed, +features (logged features), +served (how the ranking was made)."""
     received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InteractionEvent:
-    """What a person did with an item."""
+    """Records an interaction of a user with an item."""
 
     id: str
     timestamp: int
     item: str
     type: str
-    """click, rating, purchase, ...; `history` is a touch from before the log began."""
+    """click, rating, purchase, ...; `history` marks an interaction from before the log began."""
     ranking: str | None = None
-    """The ranking it answers; None: the last one of that user that showed the item within 30 minutes."""
+    """Id of the ranking it belongs to; None: the user's last ranking that showed the item within 30 minutes."""
     user: str | None = None
     session: str | None = None
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     value: float | None = None
-    """+ a rating, a price, a count."""
+    """+ a rating, price or count."""
     dwell_ms: float | None = None
-    """+ how long it lasted."""
+    """+ dwell time in milliseconds."""
     position: int | None = None
-    """+ the place it was shown at, from 1."""
+    """+ the position at which the item was shown, from 1."""
     received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ExperimentEvent:
-    """+ A change of an experiment."""
+    """+ Records a change of an experiment."""
 
     id: str
     timestamp: int
     experiment: str
-    """Its name."""
+    """Name of the experiment."""
     change: str
     """create, start, weights, stop-arm, stop or shadow."""
     told: Mapping[str, Any] = field(default_factory=dict)
-    """What the change is told; of `create`, the declaration."""
+    """Arguments of the change; for `create`, the experiment spec."""
     received: int | None = None
 
 
 Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent | ExperimentEvent
 
 ITEM_EXTRA = ("positions", "scores", "propensities")
-"""The parts of a ranking's `extra` that are lists of finite numbers, one an item; propensities are in (0, 1]."""
+"""Keys of a ranking's `extra` that hold a list of finite numbers, one per item; propensities are in (0, 1]."""
 TEXT_EXTRA = ("surface", "bundle", "experiment", "variant")
 RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "team", "seed", "features", "served")
 
 
 FORGOTTEN = "forgotten"
-"""The field of a user event that says, where it is true, that nothing from before it is to be known of the person."""
+"""Field of a user event that, where true, makes it a tombstone: everything before it is erased for this user."""
 
 
 def forgotten(event: Event) -> str | None:
-    """The person whom an event says to forget; None: it says nothing of the kind."""
+    """Return the user that a tombstone event erases; None for any other event."""
     return event.user if isinstance(event, UserEvent) and event.fields.get(FORGOTTEN) is True else None
 
 
 def known_from(event: Event) -> int:
-    """Epoch milliseconds from which on a feed could know of the event: the key by which a log is put in order."""
+    """Return when the event took effect, in epoch milliseconds: its ingestion time, or its timestamp if imported.
+
+    Logs are sorted by it.
+    """
     return event.timestamp if event.received is None else event.received
 
 
 def parse_timestamp(value: object, name: str = "timestamp") -> int:
-    """Epoch milliseconds from a number, a string of one, or ISO-8601 with a zone; `name` is for the message."""
+    """Convert a number, a numeric string or an ISO-8601 string with a time zone to epoch milliseconds.
+
+    name: field name for the message. Raises EventError.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601 with a zone")
+        raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601 with a time zone")
     number = checks.as_float(value)
     if number is None and isinstance(value, str):
         try:
-            moment = datetime.fromisoformat(value)
+            parsed = datetime.fromisoformat(value)
         except ValueError:
             raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601") from None
-        if moment.tzinfo is None:
-            raise EventError(name, f"{checks.shown(value)} has no zone; add one, such as 'Z' or '+01:00'")
-        number = moment.timestamp() * 1000
+        if parsed.tzinfo is None:
+            raise EventError(name, f"{checks.shown(value)} has no zone; add a time zone such as 'Z' or '+01:00'")
+        number = parsed.timestamp() * 1000
     if number is None or not math.isfinite(number) or abs(number) >= 1e15:
-        raise EventError(name, f"found {checks.shown(value)}, which is not a moment in epoch milliseconds")
+        raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds below 1e15")
     return round(number)
 
 
 def parse(body: object) -> Event:
-    """The event in a decoded JSON object; raises EventError."""
+    """Parse an event from a decoded JSON object. Raises EventError."""
     if not isinstance(body, Mapping):
         raise EventError("event", f"found {type(body).__name__}, expected an object")
     kind = body.get("event")
@@ -156,7 +162,7 @@ def parse(body: object) -> Event:
 
 
 def to_dict(event: Event) -> dict[str, Any]:
-    """The event as a JSON-ready object; `parse` of it gives the event back."""
+    """Convert an event to a JSON-ready dict; `parse` is the inverse."""
     body: dict[str, Any] = {"event": _KINDS[type(event)], "id": event.id, "timestamp": event.timestamp}
     if isinstance(event, RankingEvent):
         labels: tuple[float, ...] = event.labels or (math.nan,) * len(event.items)
@@ -198,15 +204,15 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         raise EventError("items", f"found {checks.shown(listed)}, expected a list of {{id, label?}} with at least one")
     items: list[str] = []
     labels: list[float] = []
-    for place, entry in enumerate(listed):
+    for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
-            raise EventError(f"items[{place}]", f"found {checks.shown(entry)}, expected an object with an id")
-        items.append(checks.text(entry, "id", f"items[{place}].id"))
-        label = checks.optional_number(entry, "label", f"items[{place}].label")
+            raise EventError(f"items[{index}]", f"found {checks.shown(entry)}, expected an object with an id")
+        items.append(checks.text(entry, "id", f"items[{index}].id"))
+        label = checks.optional_number(entry, "label", f"items[{index}].label")
         labels.append(math.nan if label is None else label)
     if len(set(items)) != len(items):
-        twice = Counter(items).most_common(1)[0][0]
-        raise EventError("items", f"{checks.shown(twice)} stands in the list twice")
+        duplicate = Counter(items).most_common(1)[0][0]
+        raise EventError("items", f"found {checks.shown(duplicate)} more than once, expected each item once")
     return RankingEvent(
         checks.text(body, "id"),
         _timestamp(body),

@@ -1,6 +1,6 @@
-"""What is shown where ranking failed: ever plainer lists, so that there is always one.
+"""Fallbacks if ranking fails, in order, so that a request still gets a list.
 
-full -> no neural part -> popular, category by category -> the last list that went well.
+full pipeline -> no neural features -> most popular items, alternating categories -> last successful list.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from engine.types import Candidates, Ranking, Request, Rows, in_found_order
 from engine.watch import Watch
 
 FULL, NO_NEURAL, POPULAR, LAST_GOOD = "full", "no_neural", "popular", "last_good"
-"""The steps of the ladder."""
+"""The levels of the fallback chain."""
 _log = logging.getLogger(__name__)
 
 
 class Ladder:
-    """Goes down a step wherever one fails."""
+    """Tries the levels in order until one succeeds; keeps the last successful list."""
 
     def __init__(self) -> None:
         self._last: Candidates | None = None
@@ -32,52 +32,58 @@ class Ladder:
     def run(
         self, live: Live, request: Request, watch: Watch, given: Rows | None, pipeline: Pipeline | None = None
     ) -> tuple[str, Ranking]:
-        """The step that held, and its list. What the others raised is logged. pipeline: by default the live one."""
-        for step, make in self._steps(live, pipeline or live.pipeline, request, watch, given):
+        """Return the first level that succeeds and its ranking; errors of the others are logged.
+
+        explicit: (n,) rows to rank instead of recalled candidates. pipeline: the snapshot's own by default. Raises
+        RuntimeError if every level fails.
+        """
+        for level, build_ranking in self._steps(live, pipeline or live.pipeline, request, watch, given):
             try:
-                ranking = make()
-            except Exception:  # a worse list is better than none, whatever it was
-                _log.exception("a feed failed at the step %r; the next one is tried", step)
-                watch.skip(step)
+                ranking = build_ranking()
+            except Exception:  # a worse list is better than none, whatever the error
+                _log.exception("ranking failed at fallback level %r; trying the next level", level)
+                watch.skip(level)
                 continue
-            if step == FULL and given is None and len(ranking.order):
+            if level == FULL and given is None and len(ranking.order):
                 self._last, self._of = Candidates(ranking.rows, ranking.scores, LAST_GOOD), live
-            return step, ranking
-        raise RuntimeError("no feed could be made, and none had gone well before; the log says why")
+            return level, ranking
+        raise RuntimeError("every fallback level failed and no earlier list is available; see the logged exceptions")
 
     def _steps(
         self, live: Live, pipeline: Pipeline, request: Request, watch: Watch, given: Rows | None
     ) -> Iterator[tuple[str, Callable[[], Ranking]]]:
+        """Yield (level, function that builds its ranking)."""
         yield FULL, lambda: pipeline.run(request, watch, given)
-        plain = replace(pipeline, rescoring=None)
-        wordless = replace(request, query_vector=None, query_tokens=None)
-        yield NO_NEURAL, lambda: plain.run(wordless, watch, given)
-        width = len(pipeline.featurizer.names)
+        without_reranker = replace(pipeline, rescoring=None)
+        without_embeddings = replace(request, query_vector=None, query_tokens=None)
+        yield NO_NEURAL, lambda: without_reranker.run(without_embeddings, watch, given)
+        n_features = len(pipeline.featurizer.names)
         if given is not None:
-            yield POPULAR, lambda: in_found_order(given_candidates(given), width)
+            yield POPULAR, lambda: in_found_order(given_candidates(given), n_features)
             return
-        yield POPULAR, lambda: in_found_order(_by_category(live, request), width)
+        yield POPULAR, lambda: in_found_order(_by_category(live, request), n_features)
         last = self._last
         if last is not None and self._of is live:
-            yield LAST_GOOD, lambda: in_found_order(_that_pass(last, live, request), width)
+            yield LAST_GOOD, lambda: in_found_order(_that_pass(last, live, request), n_features)
 
 
 def _by_category(live: Live, request: Request) -> Candidates:
-    """The most popular items, first categories in turn, beginning with that of the most popular one."""
+    """Return the most popular items, alternating first categories, starting with that of the most popular item."""
     popular = live.pipeline.popular
     if popular is None:
-        raise RuntimeError("the pipeline knows of no popular items")
-    found = popular.retrieve(request, live.pipeline.candidates)
-    codes = live.catalogue.first_categories(found.rows)
-    turn = np.zeros(len(codes), np.int64)
+        raise RuntimeError("the pipeline has no retriever of popular items")
+    candidates = popular.retrieve(request, live.pipeline.candidates)
+    codes = live.catalogue.first_categories(candidates.rows)
+    rank_in_category = np.zeros(len(codes), np.int64)
     for code in np.unique(codes).tolist():
-        own = np.flatnonzero(codes == code)
-        turn[own] = np.arange(len(own))
-    order = np.argsort(turn, kind="stable")
-    return Candidates(found.rows[order], found.scores[order], POPULAR)
+        members = np.flatnonzero(codes == code)
+        rank_in_category[members] = np.arange(len(members))
+    order = np.argsort(rank_in_category, kind="stable")
+    return Candidates(candidates.rows[order], candidates.scores[order], POPULAR)
 
 
 def _that_pass(last: Candidates, live: Live, request: Request) -> Candidates:
+    """Return the items of the last successful list that pass the request's filters."""
     mask = eligible(live.catalogue, request)
-    kept = np.ones(len(last.rows), np.bool_) if mask is None else mask[last.rows]
-    return Candidates(last.rows[kept], last.scores[kept], LAST_GOOD)
+    passing = np.ones(len(last.rows), np.bool_) if mask is None else mask[last.rows]
+    return Candidates(last.rows[passing], last.scores[passing], LAST_GOOD)

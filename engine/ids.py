@@ -1,4 +1,4 @@
-"""String ids at the edge, int rows inside: translated here, once."""
+"""Maps string ids to int rows and back. Ids are used at the API boundary, rows inside."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _UTF8 = ("utf-8", "surrogatepass")
 
 
 class Ids:
-    """A growing two-way table of string ids and the rows they were given, in order of arrival.
+    """A growing two-way map of string ids (or other names) and rows, which are given in order of insertion.
 
-    The ids stand one after the other in one run of bytes, found again by an open-addressing hash table: an id costs its
-    bytes and some 16 more, where a dict of strings would take 200.
+    All names are stored in one byte array and looked up through an open-addressing hash table. A name takes its bytes
+    and about 16 more; in a dict of strings it would take 200.
     """
 
     __slots__ = ("_bounds", "_mask", "_table", "_text")
@@ -40,44 +40,44 @@ class Ids:
         return self._find(name.encode(*_UTF8))[0] >= 0
 
     def add(self, name: str) -> int:
-        """The row of `name`, given now if it had none."""
+        """Return the row of `name`; add the name if it is new."""
         key = name.encode(*_UTF8)
-        row, place = self._find(key)
+        row, slot = self._find(key)
         if row >= 0:
             return row
         row = len(self)
         self._text += key
         self._bounds.append(len(self._text))
-        self._table[place] = row + 1
+        self._table[slot] = row + 1
         if 3 * len(self) > 2 * self._mask:
             self._widen()
         return row
 
     def row(self, name: str | None) -> int:
-        """The row of `name`, NOBODY if it has none."""
+        """Return the row of `name`; UNKNOWN_ROW if it has none."""
         return NOBODY if name is None else self._find(name.encode(*_UTF8))[0]
 
     def rows(self, names: Sequence[str]) -> Rows:
-        """(len(names),) rows, NOBODY for unknown names."""
+        """Return the rows (len(names),) of names; UNKNOWN_ROW for unknown ones."""
         return np.fromiter((self._find(name.encode(*_UTF8))[0] for name in names), np.int32, len(names))
 
     def name(self, row: int) -> str:
-        """The id at `row`."""
+        """Return the name at `row`. Raises IndexError."""
         if not 0 <= row < len(self):
-            raise IndexError(f"no id at row {row}; there are {len(self)}")
+            raise IndexError(f"found row {row}, expected one of {len(self)} rows")
         return self._text[self._bounds[row] : self._bounds[row + 1]].decode(*_UTF8)
 
     def names(self, rows: Rows) -> list[str]:
-        """The ids at `rows`."""
+        """Return the names at `rows`. Raises IndexError."""
         return [self.name(row) for row in rows.tolist()]
 
     def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """The bytes of all ids and the (len + 1,) bounds of each: what `of` takes."""
+        """Return the bytes of all names and their (len + 1,) offsets, as `from_arrays` takes them."""
         return np.frombuffer(bytes(self._text), np.uint8), np.array(self._bounds, np.int64)
 
     @classmethod
     def of(cls, text: NDArray[np.uint8], bounds: NDArray[np.int64]) -> Ids:
-        """The ids that `arrays` gave."""
+        """Restore a vocabulary from the result of `to_arrays`."""
         ids = cls()
         ids._text = bytearray(text.tobytes())
         ids._bounds = array("q", bounds.astype(np.int64).tobytes())
@@ -87,14 +87,14 @@ class Ids:
         return ids
 
     def _find(self, key: bytes) -> tuple[int, int]:
-        """The row of a key, or NOBODY, and the place in the table where it is or would be."""
+        """Return the row of a key, or UNKNOWN_ROW, and its slot in the hash table."""
         table, bounds, mask = self._table, self._bounds, self._mask
-        place = hash(key) & mask
-        while row := table[place]:
+        slot = hash(key) & mask
+        while row := table[slot]:
             if self._text[bounds[row - 1] : bounds[row]] == key:
-                return row - 1, place
-            place = (place + 1) & mask
-        return NOBODY, place
+                return row - 1, slot
+            slot = (slot + 1) & mask
+        return NOBODY, slot
 
     def _widen(self) -> None:
         self._mask = 2 * self._mask + 1
@@ -103,7 +103,7 @@ class Ids:
     def _fill(self) -> None:
         self._table = table = array("i", bytes(4 * (self._mask + 1)))
         for row in range(len(self)):
-            place = hash(bytes(self._text[self._bounds[row] : self._bounds[row + 1]])) & self._mask
-            while table[place]:
-                place = (place + 1) & self._mask
-            table[place] = row + 1
+            slot = hash(bytes(self._text[self._bounds[row] : self._bounds[row + 1]])) & self._mask
+            while table[slot]:
+                slot = (slot + 1) & self._mask
+            table[slot] = row + 1

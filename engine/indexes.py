@@ -1,6 +1,6 @@
-"""Vector indexes: Annoy, and the exact one that is its reference. Scores are similarities: higher is better.
+"""Provides vector indexes: Annoy, exact brute force, and a combination of both. Scores are similarities.
 
-cosine: the cosine. dot: the inner product. euclidean: minus the distance.
+Higher is better. cosine: the cosine. dot: the inner product. euclidean: the negative distance.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ _ANNOY_METRICS: dict[str, Literal["angular", "euclidean", "dot"]] = {
 
 
 class ExactIndex:
-    """Brute force over all vectors, or over a subset of rows."""
+    """Searches all vectors, or a subset of rows, by brute force."""
 
     def __init__(self, vectors: Matrix, metric: Metric = "cosine") -> None:
+        """vectors: (n, d). Raises ValueError for an unknown metric, NaN or infinity."""
         _check(vectors, metric)
         self.metric = metric
         self.vectors = unit_rows(vectors) if metric == "cosine" else np.asarray(vectors, np.float32)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """The k best rows, best first, ties by row."""
+        """Return the k best rows (k,), best first, ties by row, and their scores."""
         return _best(np.arange(len(self.vectors), dtype=np.int32), self._scores(self.vectors, vector), k)
 
     def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """The k best of the given rows, best first, ties by place."""
-        if len(rows) * 4 > len(self.vectors):  # scoring all costs less than copying most of them out
+        """Return the k best of the given rows, best first, ties in the given order, and their scores."""
+        if len(rows) * 4 > len(self.vectors):  # scoring all rows is cheaper than copying most of them
             return _best(rows, self._scores(self.vectors, vector)[rows], k)
         return _best(rows, self._scores(self.vectors[rows], vector), k)
 
@@ -52,9 +53,10 @@ class ExactIndex:
 
 
 class AnnoyIndex:
-    """Approximate neighbours by a forest of random projections; one file, memory-mapped, shared by processes."""
+    """Finds approximate nearest neighbours with Annoy: one memory-mapped file that processes share."""
 
     def __init__(self, path: Path, dimensions: int, metric: Metric, search_factor: int) -> None:
+        """Open an index file; `load` also reads its settings. search_k_factor: see `build`."""
         self.metric = metric
         self.search_factor = search_factor
         self._index = Annoy(dimensions, _ANNOY_METRICS[metric])
@@ -72,79 +74,84 @@ class AnnoyIndex:
         seed: int = 0,
         say: Callable[[str], None] = lambda _: None,
     ) -> AnnoyIndex:
-        """Build, write to `path` aside and rename, with the build arguments beside it; then open it.
+        """Build the index of (n, d) vectors, write it to `path` atomically, and open it.
 
-        trees: more are more exact and larger. search_factor: nodes looked at are trees x k x this.
+        The build settings are written to a .json file next to it. trees: more trees give higher recall and a larger
+        file. search_k_factor: Annoy's search_k (nodes inspected in a search) is trees x k x this. The same seed gives
+        the same bytes. Raises ValueError for an unknown metric, NaN or infinity.
         """
         _check(vectors, metric)
         index = Annoy(vectors.shape[1], _ANNOY_METRICS[metric])
-        index.set_seed(seed or 1)  # Annoy takes 0 for "no seed"
+        index.set_seed(seed or 1)  # Annoy treats 0 as "no seed"
         for row, vector in enumerate(vectors):
             index.add_item(row, vector)
         say(f"building {trees} trees over {len(vectors):,} vectors")
-        index.build(trees, n_jobs=1)  # one job: the same seed gives the same bytes
-        aside = path.with_name(path.name + ".tmp")
-        index.save(str(aside))
+        index.build(trees, n_jobs=1)  # one job, so that the same seed gives the same bytes
+        temporary = path.with_name(path.name + ".tmp")
+        index.save(str(temporary))
         index.unload()
         settings = {
             "dimensions": vectors.shape[1], "items": len(vectors), "metric": metric, "trees": trees,
             "search_factor": search_factor, "seed": seed,
         }  # fmt: skip
         path.with_suffix(".json").write_text(json.dumps(settings, indent=1) + "\n")
-        os.replace(aside, path)
+        os.replace(temporary, path)
         return cls(path, vectors.shape[1], metric, search_factor)
 
     @classmethod
     def load(cls, path: Path) -> AnnoyIndex:
-        """Open an index by its file; its build arguments stand beside it."""
-        beside = path.with_suffix(".json")
-        if not (path.is_file() and beside.is_file()):
-            raise FileNotFoundError(f"no index at {path} with {beside.name} beside it; build it with `feedrank index`")
-        settings = json.loads(beside.read_text())
+        """Open an index file with the .json settings next to it. Raises FileNotFoundError if one is missing."""
+        settings_path = path.with_suffix(".json")
+        if not (path.is_file() and settings_path.is_file()):
+            raise FileNotFoundError(
+                f"found no index at {path} with {settings_path.name} next to it; build it with `feedrank index`"
+            )
+        settings = json.loads(settings_path.read_text())
         return cls(path, settings["dimensions"], settings["metric"], settings["search_factor"])
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """About the k best rows, best first."""
+        """Return about the k best rows, best first, and their scores."""
         nodes = self.trees * k * self.search_factor
         rows, distances = self._index.get_nns_by_vector(vector, k, nodes, include_distances=True)
-        found = np.asarray(distances, np.float32)
+        scores = np.asarray(distances, np.float32)
         if self.metric == "cosine":
-            found = np.float32(1) - found * found / np.float32(2)
+            scores = np.float32(1) - scores * scores / np.float32(2)
         elif self.metric == "euclidean":
-            found = -found
-        return np.array(rows, np.int32), found
+            scores = -scores
+        return np.array(rows, np.int32), scores
 
 
 class SegmentedIndex:
-    """An index, and brute force over items that came after it was built: they are found before it is built again."""
+    """Combines an index with a brute-force search over items added after it was built."""
 
     def __init__(self, index: VectorIndex, later: Matrix, first: int, metric: Metric) -> None:
-        """later: (k, d) vectors of the rows from `first` on."""
+        """new_vectors: (m, d) vectors of rows first_row to first_row + m - 1."""
         self._index, self._first = index, first
         self._later = ExactIndex(later, metric)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """About the k best rows of both, best first."""
+        """Return about the k best rows of both parts, best first, and their scores."""
         rows, scores = self._index.search(vector, k)
-        more, theirs = self._later.search(vector, k)
-        rows, scores = np.concatenate([rows, more + np.int32(self._first)]), np.concatenate([scores, theirs])
+        new_rows, new_scores = self._later.search(vector, k)
+        rows = np.concatenate([rows, new_rows + np.int32(self._first)])
+        scores = np.concatenate([scores, new_scores])
         best = np.argsort(-scores, kind="stable")[:k]
         return rows[best], scores[best]
 
 
 def _check(vectors: Matrix, metric: str) -> None:
     if metric not in _ANNOY_METRICS:
-        raise ValueError(f"metric is {metric!r}; expected one of {', '.join(_ANNOY_METRICS)}")
+        raise ValueError(f"found the metric {metric!r}, expected one of {', '.join(_ANNOY_METRICS)}")
     if not np.isfinite(vectors).all():
-        raise ValueError("the vectors hold NaN or infinity; every item needs a finite vector")
+        raise ValueError("found vectors with NaN or infinity, expected a finite vector for every item")
 
 
 def _best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
     if not len(rows) or k <= 0:
         return no_rows(), np.empty(0, np.float32)
-    found = np.arange(len(scores))
+    top = np.arange(len(scores))
     if k < len(scores):
-        # all that reach the k-th score, so that the tie rule does not depend on the partition
-        found = np.flatnonzero(scores >= -np.partition(-scores, k - 1)[k - 1])
-    found = found[np.argsort(-scores[found], kind="stable")][:k]
-    return rows[found], scores[found]
+        # keep all rows that tie with the k-th score, so that ties do not depend on the partition
+        top = np.flatnonzero(scores >= -np.partition(-scores, k - 1)[k - 1])
+    top = top[np.argsort(-scores[top], kind="stable")][:k]
+    return rows[top], scores[top]

@@ -1,7 +1,7 @@
-"""The journal: every event, in the order of writing, in a database through SQLAlchemy Core. The source of truth.
+"""Stores every event in the order of writing, in SQLite or PostgreSQL through SQLAlchemy Core. The source of truth.
 
-SQLite and PostgreSQL by the same code. Writers take turns, in one process or many, so that offsets are given in the
-order in which events become visible: whoever reads on from an offset misses nothing.
+Writers take turns, across threads and processes, so offsets are assigned in the order in which events become visible.
+A reader that continues from an offset therefore misses nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, create_engine, delete, event, func, inspect, literal, or_, select, tuple_
+from sqlalchemy import Select, create_engine, delete, func, inspect, literal, or_, select, tuple_
+from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -25,25 +26,28 @@ from engine.protocols import Exchange
 from engine.turns import Turns
 
 CHUNK = 5_000
-"""Events written or read at a time."""
+"""Events per read or insert statement."""
 
 
 class JournalError(RuntimeError):
-    """The journal can't be opened, read or written."""
+    """Raised if the journal can't be opened, read or written."""
 
 
 class Journal:
-    """An append-only event log. What `append` has returned is on disk; an event id counts once."""
+    """An append-only event log. Once `append` returns, its events are on disk. A repeated event id is ignored."""
 
     def __init__(self, url: str) -> None:
-        """url: as SQLAlchemy takes it: `sqlite:////data/journal.db`, `postgresql+psycopg://host/name`."""
+        """Open the journal, and create its table if it is missing. Raises JournalError.
+
+        url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`.
+        """
         try:
             self._engine = create_engine(url, future=True)
         except (ArgumentError, NoSuchModuleError) as problem:
             raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
         except ModuleNotFoundError as problem:
             raise JournalError(
-                f"the journal's URL {url!r} wants the driver {problem.name}, which is not installed; for PostgreSQL:"
+                f"the journal's URL {url!r} needs the driver {problem.name}, which is not installed; for PostgreSQL:"
                 " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
             ) from None
         self._dialect = self._engine.dialect.name
@@ -54,59 +58,62 @@ class Journal:
         if self._dialect == "sqlite":
             if (path := self._engine.url.database) and path != ":memory:":
                 self._turns = Turns(Path(f"{path}-turns"))
-                self._line = Line(self._engine, f"{plain(SINCE)} LIMIT :most", plain(INSERT["sqlite"]))
-            event.listen(self._engine, "connect", set_up_sqlite)
-            event.listen(self._engine, "begin", begin)
+                self._line = Line(self._engine, f"{plain(SINCE)} LIMIT :limit", plain(INSERT["sqlite"]))
+            sa_event.listen(self._engine, "connect", set_up_sqlite)
+            sa_event.listen(self._engine, "begin", begin)
         try:
             with self._writing() as connection:
                 METADATA.create_all(connection)
-                found = {column["name"] for column in inspect(connection).get_columns("events")}
+                columns = {column["name"] for column in inspect(connection).get_columns("events")}
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
-        if missing := {column.name for column in EVENTS.columns} - found:
+        if missing := {column.name for column in EVENTS.columns} - columns:
             raise JournalError(
                 f"the journal at {self._engine.url!r} was made by another version: it lacks"
-                f" {', '.join(sorted(missing))}; move it away and load its sources again"
+                f" {', '.join(sorted(missing))}; move it away and import its sources again"
             )
 
     @classmethod
     def at(cls, path: Path) -> Journal:
-        """The journal in an SQLite file, made where it is not there."""
+        """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{path}")
 
     def append(self, events: Iterable[Event]) -> list[bool]:
-        """Write all or none in one transaction; for each event, True where it was new.
+        """Write all events or none, in one transaction; return for each event whether it was new.
 
-        Raises JournalError, with nothing written, where the database refuses.
+        Raises JournalError, with nothing written, if the database refuses.
         """
-        fresh: list[bool] = []
+        is_new: list[bool] = []
         source = iter(events)
         with self._refusals(), self._writing() as connection:
             while chunk := list(islice(source, CHUNK)):
                 rows = _rows(chunk)
                 written = connection.execute(INSERT[self._dialect], list(rows.values()))
-                fresh += _fresh(chunk, {row[0]: row[1] for row in written})
-        return fresh
+                is_new += _fresh(chunk, {row[0]: row[1] for row in written})
+        return is_new
 
     def exchange(self, events: Sequence[Event], since: int) -> Exchange:
-        """As `append`; and what others wrote from after offset `since` up to these events, in the same transaction."""
+        """Append events and, in the same transaction, read what others wrote between offset `since` and them.
+
+        Raises JournalError, with nothing written, if the database refuses.
+        """
         rows = _rows(events)
         with self._refusals():
             if self._line is None:
                 with self._writing() as connection:
-                    found = connection.execute(SINCE, {"since": since})
-                    missed = [(int(offset), str(body)) for offset, body in found]
+                    result = connection.execute(SINCE, {"since": since})
+                    missed = [(int(offset), str(body)) for offset, body in result]
                     written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
                     new = {row[0]: row[1] for row in written}
             else:
                 with self._turns.turn() if self._turns else nullcontext():
                     missed, new = self._line.exchange(list(rows.values()), since)
-        offset = max([since, *(place for place, _ in missed), *new.values()])
+        offset = max([since, *(offset for offset, _ in missed), *new.values()])
         return Exchange(_fresh(events, new), [parse(json.loads(body)) for _, body in missed], offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
-        """(offset, event) in the order of writing, from after offset `since`; of one kind only, if asked."""
+        """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._after(since, kind):
             for offset, body in rows:
                 yield offset, parse(json.loads(body))
@@ -115,57 +122,57 @@ class Journal:
             since = rows[-1][0]
 
     def events(self, kind: str | None = None) -> Iterator[Event]:
-        """All events in the order of writing; of one kind only, if asked."""
-        return (one for _, one in self.read(kind=kind))
+        """Yield all events in the order of writing; of one kind only if it is given."""
+        return (event for _, event in self.read(kind=kind))
 
     def in_order(self, since: int | None = None) -> Iterator[tuple[int, Event]]:
-        """(offset, event) in the order in which a feed could know of them: by `known_from`, then by offset.
+        """Yield (offset, event) sorted by `effective_time`, then by offset.
 
-        since: from this moment on, in epoch milliseconds.
+        since_ms: start at this effective time, in epoch milliseconds.
         """
-        known, offset = EVENTS.c.known, EVENTS.c.offset
-        query = select(known, offset, EVENTS.c.body).order_by(known, offset).limit(CHUNK)
+        key = (EVENTS.c.known, EVENTS.c.offset)
+        query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK)
         last = (-(2**62) if since is None else since, -1)
-        while rows := self._rows(query.where(tuple_(known, offset) > tuple_(*map(literal, last)))):
-            for _, place, body in rows:
-                yield place, parse(json.loads(body))
+        while rows := self._rows(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
+            for _, position, body in rows:
+                yield position, parse(json.loads(body))
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
-        """The event of that id."""
+        """Return the event with this id, or None."""
         rows = self._rows(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
         return parse(json.loads(rows[0][0])) if rows else None
 
     def counts(self) -> dict[str, int]:
-        """How many events of each kind there are."""
+        """Return the number of events of each kind."""
         query = select(EVENTS.c.kind, func.count()).group_by(EVENTS.c.kind)
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
     def forget(self, user: str, note: Event) -> int:
-        """Delete all that is kept of one person, and write the note in its place; how many events went.
+        """Delete all events of a user and write a tombstone instead; return the number of deleted events.
 
-        Their rankings, their interactions, what is known of them, and interactions that name no user but answer one of
-        their rankings. What is deleted is overwritten, so that nothing stays readable in the file. The note tells
-        whoever reads on that there was something to forget.
+        Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
+        SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
+        journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
         """
-        own = select(EVENTS.c.id).where(EVENTS.c.person == user, EVENTS.c.kind == "ranking")
+        user_rankings = select(EVENTS.c.id).where(EVENTS.c.person == user, EVENTS.c.kind == "ranking")
         try:
             with self._writing() as connection:
-                rankings = set(connection.scalars(own))
-                nameless = select(EVENTS.c.id, EVENTS.c.body).where(
+                rankings = set(connection.scalars(user_rankings))
+                anonymous = select(EVENTS.c.id, EVENTS.c.body).where(
                     EVENTS.c.kind == "interaction", EVENTS.c.person.is_(None)
                 )
-                answers = [
-                    one
-                    for one, body in connection.execute(nameless.execution_options(yield_per=CHUNK))
+                joined = [
+                    event_id
+                    for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK))
                     if rankings and json.loads(body).get("ranking") in rankings
                 ]
-                gone = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~NOTE)).rowcount
-                for first in range(0, len(answers), 500):
-                    chosen = EVENTS.c.id.in_(answers[first : first + 500])
-                    gone += connection.execute(delete(EVENTS).where(chosen)).rowcount
-                if gone:
+                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~NOTE)).rowcount
+                for first in range(0, len(joined), 500):
+                    in_chunk = EVENTS.c.id.in_(joined[first : first + 500])
+                    deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
+                if deleted:
                     connection.execute(delete(EVENTS).where(EVENTS.c.person == user))
                     connection.execute(INSERT[self._dialect], [_row(note)])
         except DBAPIError as problem:
@@ -174,34 +181,35 @@ class Journal:
             self._fold("TRUNCATE")
         else:
             self._give_back()
-        return int(gone)
+        return int(deleted)
 
     def retain(self, since: int) -> int:
-        """Delete rankings and interactions with timestamps before `since` (epoch milliseconds); how many.
+        """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
 
-        Item and user events stay: they are what the catalogue is made of. Notes of people who were forgotten go.
+        cutoff_ms: epoch milliseconds. Item and user events stay, as the catalogue is built from them. Tombstones
+        before the cutoff are deleted too. Raises JournalError, with nothing deleted, if the database refuses.
         """
         old = (EVENTS.c.timestamp < since, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
         try:
             with self._writing() as connection:
-                gone = connection.execute(delete(EVENTS).where(*old)).rowcount
+                deleted = connection.execute(delete(EVENTS).where(*old)).rowcount
                 connection.execute(delete(EVENTS).where(EVENTS.c.timestamp < since, NOTE))
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         self._give_back()
-        return int(gone)
+        return int(deleted)
 
     @property
     def last(self) -> int:
-        """The offset of the latest event, 0 where there is none."""
+        """Offset of the latest event; 0 if the journal is empty."""
         with self._engine.connect() as connection:
             return int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0)
 
     def fold(self) -> None:
-        """Move what was written to SQLite's main file, while others write on; other databases see to it themselves.
+        """Run a WAL checkpoint in SQLite without blocking writers; a no-op for other databases.
 
-        From the first call on this is the caller's to do every few seconds: feeds, which would wait for it now and
-        then, leave it alone. Raises JournalError.
+        The first call turns off automatic checkpoints, so that no request has to wait for one. From then on the caller
+        must call this every few seconds. Raises JournalError.
         """
         if self._line is not None:
             self._line.fold_no_more()
@@ -209,7 +217,7 @@ class Journal:
                 self._fold("PASSIVE")
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections and the lock file."""
         if self._line:
             self._line.close()
         self._engine.dispose()
@@ -218,20 +226,20 @@ class Journal:
 
     @property
     def engine(self) -> Engine:
-        """The SQLAlchemy engine behind it."""
+        """The SQLAlchemy engine."""
         return self._engine
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        """A transaction that no other writer is in."""
-        turn = self._turns.turn() if self._turns else nullcontext()
-        with turn, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+        """Open a transaction that excludes all other writers."""
+        lock = self._turns.turn() if self._turns else nullcontext()
+        with lock, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
                 connection.execute(TURN)
             yield connection
 
     def _after(self, since: int, kind: str | None) -> Sequence[Any]:
-        """(offset, body) of up to CHUNK events from after an offset."""
+        """Return (offset, body) of up to CHUNK_SIZE events after offset `since`."""
         if kind is None and self._line is not None:
             try:
                 return self._line.news(since, CHUNK)
@@ -243,12 +251,12 @@ class Journal:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Say that nothing was kept, where the database says that it could not."""
+        """Convert database errors to a JournalError that says that nothing was written."""
         try:
             yield
         except (DBAPIError, sqlite3.Error) as problem:
             cause = problem.orig if isinstance(problem, DBAPIError) else problem
-            raise JournalError(f"the journal refused to write: {cause}; nothing of this was kept") from None
+            raise JournalError(f"the journal refused to write: {cause}; nothing was written") from None
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         try:
@@ -258,14 +266,14 @@ class Journal:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
     def _give_back(self) -> None:
-        """Give the space of what was deleted back."""
+        """Return the space of deleted events to the file system."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql("VACUUM")
         if self._dialect == "sqlite":
             self._fold("TRUNCATE")
 
     def _fold(self, how: str) -> None:
-        """Let SQLite move what was written to its main file, and with TRUNCATE empty the other."""
+        """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql(f"PRAGMA wal_checkpoint({how})")
 
@@ -273,30 +281,30 @@ class Journal:
 def _row(one: Event) -> dict[str, Any]:
     body = to_dict(one)
     try:
-        parse(body)  # what no reader could take must not be written: it would bar the way to all that comes after it
-        written = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        parse(body)  # an event that can't be parsed again would block every reader at its offset
+        encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as problem:
-        raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing of this was kept") from None
+        raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing was written") from None
     return {
         "id": one.id, "kind": body["event"], "timestamp": one.timestamp, "known": known_from(one),
-        "person": body.get("user"), "body": written,
+        "person": body.get("user"), "body": encoded,
     }  # fmt: skip
 
 
 def _rows(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
-    """Id -> row, of the first event of each id."""
+    """Map each event id to the row of its first event."""
     rows: dict[str, dict[str, Any]] = {}
-    for one in events:
-        if one.id not in rows:
-            rows[one.id] = _row(one)
+    for event in events:
+        if event.id not in rows:
+            rows[event.id] = _row(event)
     return rows
 
 
 def _fresh(events: Sequence[Event], new: Mapping[str, int]) -> list[bool]:
-    """For each event, whether it is the one of its id that was written."""
-    left = set(new)
-    found = []
-    for one in events:
-        found.append(one.id in left)
-        left.discard(one.id)
-    return found
+    """Return for each event whether it was written: True for the first event of each inserted id."""
+    remaining = set(new)
+    flags = []
+    for event in events:
+        flags.append(event.id in remaining)
+        remaining.discard(event.id)
+    return flags

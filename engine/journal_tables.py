@@ -1,4 +1,4 @@
-"""The journal's table, the statements that every feed uses, and how SQLite is set up for them."""
+"""Defines the journal's table and its most frequent statements, and configures SQLite connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EVENTS = Table(
     Column("body", Text, nullable=False),
     Index("events_by_kind", "kind"),
     Index("events_in_order", "known", "offset"),
-    sqlite_autoincrement=True,  # the offset of an event that was deleted is not given again
+    sqlite_autoincrement=True,  # offsets of deleted events are never reused
 )
 
 
@@ -52,13 +52,14 @@ SINCE = (
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
 NOTE = and_(EVENTS.c.kind == "user", EVENTS.c.body.contains(f'{{"name":"{FORGOTTEN}","value":true}}'))
-"""What says that somebody was forgotten, as it is written; in a string of a field its quotes would be escaped."""
+"""Matches tombstones by their JSON text. Inside a string value the quotes would be escaped, so it can't match."""
 TURN = text("SELECT pg_advisory_xact_lock(7203421)")
-"""What writers to a PostgreSQL journal wait for; SQLite has its own."""
+"""Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
 
 
 def set_up_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by `begin` alone
+    """Set the pragmas of a new SQLite connection; an SQLAlchemy `connect` listener."""
+    connection.isolation_level = None  # only `begin_transaction` starts transactions
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -66,7 +67,8 @@ def set_up_sqlite(connection: Any, _record: object) -> None:
 
 
 def begin(connection: Connection) -> None:
-    # a deferred transaction that turns from reading to writing can fail where another process writes
+    """Start a transaction, at once as a writing one if it will write; an SQLAlchemy `begin` listener."""
+    # upgrading a deferred transaction from read to write fails while another process writes
     options = connection.get_execution_options()
     if options.get("isolation_level") == "AUTOCOMMIT":
         return
@@ -75,9 +77,9 @@ def begin(connection: Connection) -> None:
 
 
 COLUMNS = ("id", "kind", "timestamp", "known", "person", "body")
-"""Of a row that is written."""
+"""Columns of an inserted row."""
 
 
 def plain(statement: ClauseElement) -> str:
-    """A statement as SQLite's own driver takes it, with named parameters; of a row, those of `COLUMNS`."""
+    """Compile a statement to SQL with named parameters, for the sqlite3 driver; inserts take `INSERT_COLUMNS`."""
     return str(statement.compile(dialect=sqlite.dialect(paramstyle="named"), column_keys=COLUMNS))

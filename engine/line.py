@@ -1,7 +1,7 @@
-"""A connection of one's own to an SQLite journal, for what every feed does: look what is new, and write a little.
+"""A dedicated SQLite connection for the journal operations of every request: poll for new events and append a few.
 
-Through a pool and a general layer these take a millisecond; here they take what the database takes. Nothing is read
-where nobody else has written: SQLite says so itself (`PRAGMA data_version`).
+Through SQLAlchemy and its pool these cost a millisecond; here they cost only what SQLite needs. A poll reads nothing
+if no other connection has written since (`PRAGMA data_version`).
 """
 
 from __future__ import annotations
@@ -16,40 +16,48 @@ from sqlalchemy.engine import Engine
 
 
 class Line:
-    """One connection, opened where it is first used, again in another process, and after it failed."""
+    """One connection, opened on first use and reopened after an error and in a forked process."""
 
     def __init__(self, engine: Engine, since: str, insert: str) -> None:
-        """since: SQL of up to `:most` (offset, body) from after `:since`; insert: of a row, its (id, offset) if new."""
+        """select_sql: selects up to `:limit` (offset, body) after offset `:since`.
+
+        insert_sql: inserts a row and returns its (id, offset) if the id is new.
+        """
         self._engine, self._since, self._insert = engine, since, insert
         self._lock = threading.RLock()
         self._open: tuple[int, sqlite3.Connection] | None = None
         self._seen: tuple[int, int] | None = None
-        """Data version and offset at which there was nothing more."""
+        """Data version and offset at which a poll found nothing more."""
         self._waits = True
-        """Whether a write is on the disk when it is over, as a new connection has it."""
+        """Whether `PRAGMA synchronous` is FULL, as on a new connection: a commit waits until it is on disk."""
         self._folds = True
-        """Whether a write that finds much in the log also moves it to the database file, as a new connection does."""
+        """Whether commits run automatic WAL checkpoints, as on a new connection."""
 
     def news(self, since: int, most: int) -> list[tuple[int, str]]:
-        """(offset, body) of what was written after an offset, so many at most; looked for only where others wrote."""
+        """Return up to `limit` (offset, body) after offset `since`. Raises sqlite3.Error.
+
+        Skips the query if no other connection has written since the last empty poll.
+        """
         with self._lock:
             connection = self._connection()
             try:
-                now = (_version(connection), since)
-                if now == self._seen:
+                current = (_version(connection), since)
+                if current == self._seen:
                     return []
-                rows: list[tuple[int, str]] = connection.execute(self._since, {"since": since, "most": most}).fetchall()
+                parameters = {"since": since, "limit": most}
+                rows: list[tuple[int, str]] = connection.execute(self._since, parameters).fetchall()
             except sqlite3.Error:
                 self.close()
                 raise
-            self._seen = None if rows else now
+            self._seen = None if rows else current
             return rows
 
     def exchange(self, rows: Sequence[Mapping[str, Any]], since: int) -> tuple[list[tuple[int, str]], dict[str, int]]:
-        """Write rows in one transaction: what others wrote before, and id -> offset of those rows that were new.
+        """Insert rows in one transaction; return what others wrote after `since`, and id -> offset of the new rows.
 
-        What is sent in is on the disk when this is over. Rankings alone are handed to the system, which has them on the
-        disk with the next event, or soon: they outlive the process, and nothing is on the disk that came after them.
+        Rows other than rankings are on disk when this returns. Rankings alone are committed without a sync: they
+        survive a crash of the process, and reach the disk with the next sync, before any later row. Raises
+        sqlite3.Error.
         """
         with self._lock:
             connection = self._connection()
@@ -59,8 +67,8 @@ class Line:
                 version = _version(connection)
                 missed: list[tuple[int, str]] = []
                 if (version, since) != self._seen:
-                    missed = connection.execute(self._since, {"since": since, "most": -1}).fetchall()
-                new = dict(found for row in rows for found in connection.execute(self._insert, row).fetchall())
+                    missed = connection.execute(self._since, {"since": since, "limit": -1}).fetchall()
+                new = dict(pair for row in rows for pair in connection.execute(self._insert, row).fetchall())
                 connection.execute("COMMIT")
             except BaseException:
                 self.close()  # which also rolls back
@@ -69,15 +77,14 @@ class Line:
             return missed, new
 
     def fold_no_more(self) -> None:
-        """Leave it to somebody else to move what was written to the database file: it takes many times what a write
-        takes."""
+        """Turn off automatic WAL checkpoints on this connection: one takes many times as long as a write."""
         with self._lock:
             self._folds = False
             if self._open is not None and self._open[0] == os.getpid():
                 _fold_never(self._open[1])
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection; the next call reopens it."""
         with self._lock:
             if self._open is not None and self._open[0] == os.getpid():
                 self._open[1].close()
@@ -91,10 +98,10 @@ class Line:
     def _connection(self) -> sqlite3.Connection:
         if self._open is None or self._open[0] != os.getpid():
             self._seen, self._waits = None, True
-            found = self._engine.raw_connection()
-            connection = found.driver_connection
+            pooled = self._engine.raw_connection()
+            connection = pooled.driver_connection
             assert isinstance(connection, sqlite3.Connection)
-            found.detach()
+            pooled.detach()
             if not self._folds:
                 _fold_never(connection)
             self._open = (os.getpid(), connection)

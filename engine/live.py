@@ -1,7 +1,8 @@
-"""What answers come from at a time: a pipeline, the ids around it, and the state as far as the journal was read."""
+"""The serving snapshot: one pipeline with its catalogue, user ids and behavioural state up to a journal offset."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,63 +16,66 @@ from engine.log import columns
 from engine.pipeline import Pipeline
 from engine.protocols import State
 from engine.types import Filters, Matrix, QueryVectors, Request, Times, no_rows
+from engine.watch import Watch
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False, slots=True)
 class Live:
-    """One generation of what serves; another one takes its place as a whole."""
+    """All that answers are computed from; it is replaced as a whole, for example for a new bundle."""
 
     catalogue: Catalogue
     people: Ids
-    """The ids behind the state's rows."""
+    """User ids, in the order of the state's user rows."""
     state: State
     pipeline: Pipeline
     vectors: Matrix
-    """(n, d) of the items: how alike two of them are."""
+    """(n, d) item vectors for the similarity of two items."""
     encode: Callable[[str], QueryVectors] | None = None
-    """A query to its vectors; None: BM25 alone reads it."""
+    """Encodes a query to vectors; None: queries are matched by BM25 only."""
     offset: int = 0
-    """Of the last event of the journal that the state has seen."""
+    """Journal offset of the last event applied to the state."""
     items_offset: int = 0
-    """Of the last item event that the catalogue has taken in."""
+    """Journal offset of the last item event applied to the catalogue."""
     latest: int = 0
-    """Epoch milliseconds: nothing that the state has seen became known after this."""
+    """Epoch milliseconds: the latest effective time of any event applied to the state."""
 
     def observe(self, events: Sequence[Event]) -> None:
-        """Learn from events, in the order of the journal, and forget whom they say to forget."""
+        """Apply events to the state in journal order; a tombstone erases its user."""
         first = 0
-        for place, event in enumerate(events):
+        for index, event in enumerate(events):
             if (user := forgotten(event)) is not None:
-                self._advance(events[first:place])
+                self._advance(events[first:index])
                 self.state.forget(self.people.row(user))
-                first = place + 1
+                first = index + 1
         self._advance(events[first:])
 
     def catch_up(self, events: Iterable[tuple[int, Event]]) -> list[Event]:
-        """Learn from (offset, event) of the journal that the state has not seen; these events."""
+        """Apply the (offset, event) pairs that are newer than `offset`; return these events."""
         missed = [(offset, event) for offset, event in events if offset > self.offset]
-        found = [event for _, event in missed]
-        self.observe(found)
+        new_events = [event for _, event in missed]
+        self.observe(new_events)
         if missed:
             self.offset = missed[-1][0]
-        return found
+        return new_events
 
     def request(self, at: float, asked: Asked, vectors: QueryVectors) -> Request:
-        """A question resolved to rows, with what is known of its person."""
-        person = self.people.row(asked.user)
-        touched, times = self.state.touched(person)
-        own = touched
+        """Resolve a request to rows and add the user's history. at: unix seconds."""
+        user = self.people.row(asked.user)
+        interacted, times = self.state.touched(user)
+        history = interacted
         if asked.history is not None:
             rows = self.catalogue.ids.rows(asked.history)
-            own = rows[rows >= 0]
-            own_times: Times = np.full(len(own), np.nan)
-            touched, times = np.concatenate([own, touched]).astype(np.int32), own_times
+            history = rows[rows >= 0]
+            unknown_times: Times = np.full(len(history), np.nan)
+            interacted, times = np.concatenate([history, interacted]).astype(np.int32), unknown_times
         return Request(
             at=at,
-            person=person,
-            history=own,
+            person=user,
+            history=history,
             history_at=times,
-            touched=touched,
+            touched=interacted,
             query=asked.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -95,3 +99,20 @@ class Live:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else no_rows(),
         )
+
+
+def embed_query(live: Live, asked: Asked, watch: Watch) -> QueryVectors:
+    """Encode the query of a request; empty vectors if there is none, no encoder, no time, or an error."""
+    if not asked.query or live.encode is None:
+        return QueryVectors()
+    if not (watch.knows("encode") and watch.allows("encode", "recall", "features", "rank", "journal")):
+        watch.skip("encode")
+        return QueryVectors()
+    try:
+        vectors = live.encode(asked.query)
+    except Exception:  # BM25 needs no model
+        _log.exception("the query could not be encoded; using BM25 only")
+        watch.skip("encode")
+        return QueryVectors()
+    watch.mark("encode")
+    return vectors

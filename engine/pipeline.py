@@ -1,4 +1,4 @@
-"""One request through recall, features and ranking."""
+"""The ranking pipeline: recall, features, ranker."""
 
 from __future__ import annotations
 
@@ -12,56 +12,58 @@ from engine.types import Batch, Candidates, Ranking, Request, Rows, in_found_ord
 from engine.watch import Watch, no_watch
 
 GIVEN = "given"
-"""The source of candidates that the caller names."""
+"""The `source` of candidates that the caller lists explicitly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """What an arm of a test is: a retriever, a featurizer and a ranker that belong together."""
+    """A retriever, a featurizer and a ranker that belong together; each arm of an experiment runs one."""
 
     retriever: Retriever
     state: State
     featurizer: Featurizer
     ranker: Ranker
     candidates: int = 100
+    """How many candidates recall returns."""
     bundle: str = ""
-    """The name of the bundle it was made from."""
+    """The name of the bundle it was built from."""
     rescoring: Rescoring | None = None
-    """The second phase; None: there is one phase."""
+    """The cross-encoder stage; None: there is none."""
     popular: Retriever | None = None
-    """What is shown where all else fails."""
+    """Retrieves popular items, the fallback where ranking fails."""
 
     def run(self, request: Request, watch: Watch | None = None, given: Rows | None = None) -> Ranking:
-        """All candidates in their final order. given: these candidates, in place of what recall finds.
+        """Rank all candidates of a request.
 
-        Where the watch leaves no time to rank, candidates stay in the order of recall.
+        explicit: (n,) rows to rank instead of what recall returns. If the budget has no time for ranking, the
+        candidates stay in recall order.
         """
         watch = watch or no_watch()
         if given is None:
-            found = self.retriever.retrieve(request, self.candidates)
+            candidates = self.retriever.retrieve(request, self.candidates)
             watch.mark("recall")
         else:
-            found = given_candidates(given)
-        if not watch.allows("features", "rank", "journal", units=len(found.rows)):
+            candidates = given_candidates(given)
+        if not watch.allows("features", "rank", "journal", units=len(candidates.rows)):
             watch.skip("rank")
-            return in_found_order(found, len(self.featurizer.names))
-        return self.ranked(request, self.state.read([request], [found.rows]), found, watch)
+            return in_found_order(candidates, len(self.featurizer.names))
+        return self.ranked(request, self.state.read([request], [candidates.rows]), candidates, watch)
 
     def ranked(self, request: Request, batch: Batch, found: Candidates, watch: Watch | None = None) -> Ranking:
-        """Candidates in their final order, by the state as it was read for them."""
+        """Rank candidates with the state in `batch`, which was read for them."""
         watch = watch or no_watch()
         if self.rescoring is None:
             matrix = self.featurizer.matrix(batch)
             watch.mark("features", len(found.rows))
-            pairs = batch.pair_scores
+            cross_encoder_scores = batch.pair_scores
         else:
-            matrix, pairs = self.rescoring.matrix(request, batch, self.featurizer, watch)
+            matrix, cross_encoder_scores = self.rescoring.matrix(request, batch, self.featurizer, watch)
         scores = self.ranker.score(matrix)
         order = np.argsort(-scores, kind="stable")
         watch.mark("rank")
-        return Ranking(found, order, scores[order], matrix[order], pairs)
+        return Ranking(found, order, scores[order], matrix[order], cross_encoder_scores)
 
 
 def given_candidates(rows: Rows) -> Candidates:
-    """Candidates that the caller names; as nobody found them, their scores say only in which order they came."""
+    """Wrap rows listed by the caller as candidates; their scores (-1, -2, ...) only keep the given order."""
     return Candidates(rows, -np.arange(1, len(rows) + 1, dtype=np.float32), GIVEN)

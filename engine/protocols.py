@@ -1,4 +1,4 @@
-"""The seams: one-method protocols. A back end is any class of the right shape (checked by `engine.testing`)."""
+"""The extension points: small protocols that a back end implements by shape; `engine.testing` checks one."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 
 class VectorIndex(Protocol):
-    """Nearest neighbours of a vector."""
+    """Finds the nearest neighbours of a vector."""
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """The k best rows (all, where there are fewer), best first, and their scores."""
+        """Return the rows and scores of the k nearest items (all, if there are fewer), best first."""
         ...
 
 
 class WholeIndex(VectorIndex, Protocol):
-    """Looks at all vectors, and so at any part of them."""
+    """A vector index that scans all vectors, so it can also search a subset of the rows."""
 
     def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """The k best of the given rows, best first, and their scores."""
+        """Return the k nearest of the given rows and their scores, best first."""
         ...
 
 
 class Retriever(Protocol):
-    """Narrows the catalogue to candidates."""
+    """Selects candidates from the catalogue."""
 
     def retrieve(self, request: Request, k: int) -> Candidates:
-        """At most k candidates that pass the request's filters: k of them, or all that there are."""
+        """Return k candidates that pass the request's filters, or all of them if there are fewer."""
         ...
 
 
 class Featurizer(Protocol):
-    """Makes the feature matrix; the only place where a feature is made."""
+    """Computes the feature matrix; features are computed nowhere else."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,15 +47,15 @@ class Featurizer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the ordered feature list; a ranker refuses another one."""
+        """Digest of the ordered feature list; a ranker rejects features with another fingerprint."""
         ...
 
     def matrix(self, batch: Batch) -> Matrix:
-        """(N candidate rows, F features), float32, NaN where a value is missing."""
+        """Compute the (N candidates, F features) float32 matrix; NaN where a value is missing."""
         ...
 
     def set_pairs(self, matrix: Matrix, batch: Batch) -> None:
-        """Write the columns that come of the batch's pair scores anew; nothing where there are none."""
+        """Overwrite the columns derived from `batch.cross_encoder_scores`; do nothing if there are none."""
         ...
 
 
@@ -63,47 +63,47 @@ class Ranker(Protocol):
     """Scores feature rows."""
 
     def score(self, features: Matrix) -> Scores:
-        """(N,) scores, higher is better."""
+        """Return (N,) scores; higher is better."""
         ...
 
 
 class PairScorer(Protocol):
-    """Scores (text, item) pairs, as a cross-encoder does."""
+    """Scores (text, item) pairs with a cross-encoder."""
 
     def score(self, texts: Sequence[str], rows: Rows) -> Scores:
-        """(N,) one score a pair."""
+        """Return (N,) scores, one per pair of `texts[i]` and `rows[i]`."""
         ...
 
 
 class ScoreCache(Protocol):
-    """Keeps what a pair scorer gave."""
+    """Caches cross-encoder scores."""
 
     def scores(self, text: str, rows: Rows) -> Scores:
-        """(len(rows),) what is known of the pairs of a text and items, NaN where nothing is."""
+        """Return the (len(rows),) cached scores of a text with each item; NaN where a pair is not cached."""
         ...
 
     def add(self, text: str, rows: Rows, scores: Scores) -> None:
-        """Remember scores; NaN says nothing."""
+        """Store scores; NaN values are ignored."""
         ...
 
 
 class State(Protocol):
-    """What people did, as of now."""
+    """The current behavioural state: user histories and counters."""
 
     def touched(self, person: int) -> tuple[Rows, Times]:
-        """Every touch of a person, latest first, and its time; nothing for people not met."""
+        """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""
         ...
 
     def advance(self, log: Log) -> None:
-        """Observe all that happened in a log, in its order."""
+        """Apply all events of a table, in its order."""
         ...
 
     def forget(self, person: int) -> None:
-        """Let go of all that a person did; NOBODY, and people not met, have done nothing."""
+        """Erase all interactions of a user; does nothing for UNKNOWN_ROW and for unknown users."""
         ...
 
     def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
-        """The batch, with the state as of now; nothing is observed."""
+        """Build the feature input of these requests from the current state, which does not change."""
         ...
 
 
@@ -111,33 +111,33 @@ class EventLog(Protocol):
     """An append-only log of events."""
 
     def append(self, events: Iterable[Event]) -> list[bool]:
-        """Write all or none; for each event, True where it was new, False where its id was known."""
+        """Write all events or none. Return per event: True if it was new, False if its id already existed."""
         ...
 
     def exchange(self, events: Sequence[Event], since: int) -> Exchange:
-        """As `append`; and what others wrote from after offset `since` up to these events, in the same step."""
+        """Append events and, in the same transaction, read what other writers added after offset `since`."""
         ...
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:
-        """(offset, event) in the order of writing, from after offset `since`."""
+        """Yield (offset, event) in write order, for all events after offset `since`."""
         ...
 
     def find(self, event_id: str) -> Event | None:
-        """The event of that id; None where there is none."""
+        """Return the event with this id, or None."""
         ...
 
     def forget(self, user: str, note: Event) -> int:
-        """Delete all that is kept of one person, and write the note in its place; how many events went."""
+        """Delete all events of one user and write the tombstone instead. Return the number of deleted events."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What a writer gets for its events."""
+    """The result of `EventLog.append_and_poll`."""
 
     fresh: list[bool]
-    """For each event, whether it was new."""
+    """Per event: whether it was new."""
     before: list[Event]
-    """What others wrote before them, that the writer had not read."""
+    """Events of other writers that precede these and that this writer had not read."""
     offset: int
-    """Of the last event that is now known to the writer."""
+    """Offset of the last event that the writer has now seen."""

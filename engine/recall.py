@@ -1,4 +1,4 @@
-"""Recall: from the whole catalogue to the candidates of one request."""
+"""Retrievers, which select the candidates of a request from the whole catalogue (recall)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from engine.space import Space
 from engine.types import NOBODY, Candidates, Filters, Request, Rows, Scores, Vector, no_rows
 
 MAX_CANDIDATES = 1_000
+"""Largest number of candidates of a request."""
 
 
 def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None:
-    """(n,) True where the request's filters let an item through; None where they let all through."""
+    """Return the mask (n,) of items that pass the request's filters; None if all items pass."""
     filters = request.filters
     banned = np.concatenate([filters.deny, catalogue.hidden_rows, no_rows() if filters.seen else request.touched])
     banned = banned[banned != NOBODY]
@@ -32,7 +33,7 @@ def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None
 
 
 class EmbeddingRetriever:
-    """The nearest items to the request's vector: the person's, or the query's, or a mix of both."""
+    """Retrieves the items nearest to the user vector, the query vector, or a weighted sum of both."""
 
     name = "embedding"
 
@@ -44,7 +45,10 @@ class EmbeddingRetriever:
         index: VectorIndex | None = None,
         query_share: float = 0.7,
     ) -> None:
-        """index: asked first, where there is one, unless the filters leave too little for it."""
+        """Store the indexes of the item vectors.
+
+        index: searched first, unless too few items pass the filters. query_weight: weight of the query vector, 0 to 1.
+        """
         self._catalogue = catalogue
         self._space = space
         self._whole = whole
@@ -52,17 +56,17 @@ class EmbeddingRetriever:
         self._query_share = query_share
 
     def vector(self, request: Request) -> Vector:
-        """The request's vector (d,); zeros where neither a person's history nor a query says anything."""
-        person = self._space.person(request.history)
+        """Return the vector (d,) of a request; zeros if it has neither a known history nor a query."""
+        user_vector = self._space.person(request.history)
         if request.query_vector is None:
-            return person
-        query = self._space.query(request.query_vector)
-        if not person.any():
-            return query
-        return query * np.float32(self._query_share) + person * np.float32(1 - self._query_share)
+            return user_vector
+        query_vector = self._space.query(request.query_vector)
+        if not user_vector.any():
+            return query_vector
+        return query_vector * np.float32(self._query_share) + user_vector * np.float32(1 - self._query_share)
 
     def retrieve(self, request: Request, k: int) -> Candidates:
-        """The k nearest items that the filters let through, or all there are; none for an unknown stranger."""
+        """Return the k nearest items that pass the filters, or all of them; none if the request vector is zero."""
         vector = self.vector(request)
         if not vector.any():
             return Candidates(no_rows(), np.empty(0, np.float32), self.name)
@@ -75,29 +79,30 @@ class EmbeddingRetriever:
         if self._index is not None:
             passing = int(np.count_nonzero(mask))
             wanted = min(k, passing)
-            # Past this many, asking the index for what the filters will drop costs more than looking at all that pass.
-            reach = k + len(mask) - passing
-            while wanted and reach <= max(2 * k, len(mask) // 8):
-                rows, scores = self._index.search(vector, reach)
-                kept = mask[rows]
-                if np.count_nonzero(kept) >= wanted:
-                    return rows[kept][:k], scores[kept][:k]
-                reach *= 2
+            # Search deeper until enough results pass the filters. Beyond this depth an exact search of the items that
+            # pass is cheaper.
+            depth = k + len(mask) - passing
+            while wanted and depth <= max(2 * k, len(mask) // 8):
+                rows, scores = self._index.search(vector, depth)
+                passed = mask[rows]
+                if np.count_nonzero(passed) >= wanted:
+                    return rows[passed][:k], scores[passed][:k]
+                depth *= 2
         return self._whole.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
 
 
 class PopularRetriever:
-    """The items with the highest popularity as of now: the feed of a stranger, and a baseline."""
+    """Retrieves the most popular items at the time of the request; for unknown users, and as a baseline."""
 
     name = "popular"
 
     def __init__(self, catalogue: Catalogue, popularity: Callable[[float], Scores]) -> None:
-        """popularity: unix seconds -> (n,) one score an item."""
+        """popularity: maps unix seconds to one score per item, (n,)."""
         self._catalogue = catalogue
         self._popularity = popularity
 
     def retrieve(self, request: Request, k: int) -> Candidates:
-        """The k most popular items that the filters let through, ties by row."""
+        """Return the k most popular items that pass the filters, ties by row."""
         scores = self._popularity(request.at)
         mask = eligible(self._catalogue, request)
         rows = np.arange(len(scores), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
@@ -106,15 +111,18 @@ class PopularRetriever:
 
 
 class FirstOf:
-    """The first retriever that finds anything at all."""
+    """Tries retrievers in order, and uses the first one that returns candidates."""
 
     def __init__(self, retrievers: Sequence[Retriever]) -> None:
         self._retrievers = tuple(retrievers)
 
     def retrieve(self, request: Request, k: int) -> Candidates:
-        """The candidates of the first retriever that has some; the last one's, empty or not."""
+        """Return the candidates of the first retriever that has any, else an empty list from the last one.
+
+        Raises ValueError if k is not 1 to `MAX_CANDIDATES`.
+        """
         if not 0 < k <= MAX_CANDIDATES:
-            raise ValueError(f"asked for {k} candidates; expected 1 to {MAX_CANDIDATES}")
+            raise ValueError(f"found k = {k} candidates, expected 1 to {MAX_CANDIDATES}")
         for retriever in self._retrievers[:-1]:
             candidates = retriever.retrieve(request, k)
             if len(candidates.rows):
@@ -126,7 +134,7 @@ def _allowed(catalogue: Catalogue, filters: Filters) -> Rows:
     if filters.categories is None:
         if filters.allow is None:
             return no_rows()
-        known: Rows = filters.allow[filters.allow != NOBODY]
-        return known
+        allowed: Rows = filters.allow[filters.allow != NOBODY]
+        return allowed
     members = catalogue.in_categories(filters.categories)
     return members if filters.allow is None else np.intersect1d(members, filters.allow).astype(np.int32)

@@ -1,7 +1,7 @@
-"""The recommender: ids in, a feed out that is a ranking event in the journal; events in, remembered at once.
+"""The recommender: answers requests with logged rankings, and applies incoming events to the state at once.
 
-The journal is also how processes tell each other what happened: before each answer, and with each write, what others
-wrote since is read and learnt from. So a click that one process takes in changes the next feed of every other.
+Processes share events through the journal: each request and each write first applies what other processes wrote. So a
+click that one process records changes the next ranking of every other process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.experiments.showing import as_one, list_of
 from engine.experiments.trials import Trials, serving
 from engine.fallback import Ladder
 from engine.journal import JournalError
-from engine.live import Live
+from engine.live import Live, embed_query
 from engine.pipeline import Pipeline
 from engine.protocols import EventLog
 from engine.served import served_here
@@ -34,19 +34,22 @@ from engine.types import Candidates, Matrix, QueryVectors, Scores
 from engine.watch import Watch, no_watch
 
 REST_S = 1.0
-"""How long a journal that failed is left alone before a feed tries it again."""
+"""Seconds after a journal error before a request uses the journal again."""
 _log = logging.getLogger(__name__)
 
 
 class IdTaken(ValueError):
-    """A ranking was to have the id of another event."""
+    """Raised if the id of a new ranking already belongs to another event."""
 
 
 class Recommender:
-    """Answers from what is live; safe to call from several threads, and beside other processes."""
+    """Answers requests from the serving snapshot; thread-safe, and safe next to other processes on the same journal."""
 
-    def __init__(self, live: Live, journal: EventLog, ahead: int = 0, trials: Trials | None = None) -> None:
-        """ahead: people who may wait for their next feed to be scored ahead, where there is a second phase."""
+    def __init__(
+        self, live: Live, journal: EventLog, ahead: int = 0,
+        trials: Trials | None = None,
+    ) -> None:  # fmt: skip
+        """prefetch_queue_size: users who may wait for precomputed cross-encoder scores; 0: none are precomputed."""
         self._live = live
         self._journal = journal
         self._items_changed: Callable[[], None] = lambda: None
@@ -54,229 +57,220 @@ class Recommender:
         self._ahead_size = ahead
         self.ahead = self._new_ahead()
         self.trials = trials or Trials()
-        """The experiments; changed under the lock alone."""
+        """The experiments and their arms' snapshots; changed only under the lock."""
         self.shadows: Shadows | None = None
-        """Where arms score along; None: nowhere."""
+        """Runs shadow arms; None: shadow experiments are not run."""
         self._ladder = Ladder()
         self._lock = threading.RLock()
         self._rests_until = -np.inf
         self.lag = 0.0
-        """Seconds: how old the newest event was, of those that others wrote, when they were last read here."""
+        """Seconds: age of the newest event of other processes when their events were last read here."""
 
     def when_items_change(self, call: Callable[[], None]) -> None:
-        """Have this called, which must be soon over, when item events came in, here or elsewhere."""
+        """Register the callback for new item events, from this or another process; it must return quickly."""
         self._items_changed = call
 
     def when_ranked(self, call: Callable[[Matrix, Scores], None]) -> None:
-        """Have this called, which must be soon over, with the feature rows and scores of all candidates of a feed."""
+        """Register the callback for the feature rows and scores of all ranked candidates; it must return quickly."""
         self._ranked = call
 
     @property
     def live(self) -> Live:
-        """What answers come from now."""
+        """The current serving snapshot."""
         return self._live
 
     @property
     def pipeline(self) -> Pipeline:
-        """The pipeline that answers now."""
+        """The current pipeline."""
         return self._live.pipeline
 
     @property
     def catalogue(self) -> Catalogue:
-        """The items as they are known now."""
+        """The current catalogue."""
         return self._live.catalogue
 
     def recommend(
-        self, ranking_id: str, at: float, asked: Asked | None = None, watch: Watch | None = None, keep: bool = True,
-        arm: Arm | None = None,
+        self, ranking_id: str, at: float, asked: Asked | None = None,
+        watch: Watch | None = None, keep: bool = True, arm: Arm | None = None,
     ) -> RankingEvent:  # fmt: skip
-        """The best items for a person (unix seconds `at`), or the given ones in order, as a ranking event.
+        """Recommend items for a user, or rank the given ones, and return the ranking event.
 
-        It is written to the journal before it is returned, unless `keep` is false; an id that is there already gives
-        the ranking that was written under it. Where the journal can't be written the feed comes all the same, with
-        `kept: false` in `served`, and nothing is learnt of it. Raises IdTaken where another event has the id.
-        arm: make it so, whatever experiments there are.
+        at: unix seconds. The ranking is written to the journal before it is returned, unless `log` is false. If the
+        journal already has a ranking with this id, that one is returned. If the journal can't be written, the ranking
+        is returned with `kept: false` in `served`, and the state does not change. arm: use this arm and ignore all
+        experiments. Raises DuplicateRankingIdError if another event has the id, RuntimeError if all fallbacks fail.
         """
         asked, watch = asked or Asked(), watch or no_watch()
         while True:
-            live, trials = self._live, self.trials
-            enrolled = NOT_ENROLLED  # what is not kept counts for no experiment
+            snapshot, arm_servers = self._live, self.trials
+            assignment = NOT_ENROLLED  # a ranking that is not logged is in no experiment
             if arm is not None:
-                enrolled = Enrolled(arm=arm)
+                assignment = Enrolled(arm=arm)
             elif keep:
-                enrolled = trials.enrol(live, asked, ranking_id, round(at * 1000))
-            vectors = {  # slow, so before anybody has to wait
-                one.bundle: self._encoded(trials.peek(one.bundle, live), asked, watch) for one in enrolled.arms
+                assignment = arm_servers.enrol(snapshot, asked, ranking_id, round(at * 1000))
+            vectors = {  # slow, so it runs before the lock is taken
+                used.bundle: embed_query(arm_servers.peek(used.bundle, snapshot), asked, watch)
+                for used in assignment.arms
             }
             with self._lock:
-                if live is not self._live:
+                if snapshot is not self._live:
                     continue
                 self._catch_up(at)
                 watch.mark("catch_up")
-                moment = self._moment(at)
-                at = moment / 1000  # as it is logged, so that a replay reads the state at the very same moment
-                servings = trials.servings(live, enrolled, asked)
-                if servings is None:
+                timestamp = self._moment(at)
+                at = timestamp / 1000  # the logged time, so that a replay reads the state at exactly the same time
+                arm_requests = arm_servers.servings(snapshot, assignment, asked)
+                if arm_requests is None:
                     continue
                 lists = []
-                for one, own in zip(servings, enrolled.arms, strict=True):
-                    request = one.live.request(at, one.asked, vectors[own.bundle])
-                    lists.append(list_of(one, self._ladder, request, ranking_id, watch, self._look_at(one.live)))
-                shown = as_one(lists, [one.name for one in servings], enrolled, asked, ranking_id)
-                event = ranking_event(ranking_id, moment, servings[0].asked, servings[0].live, shown, watch.skipped)
+                for arm_request, used in zip(arm_requests, assignment.arms, strict=True):
+                    resolved = arm_request.live.request(at, arm_request.asked, vectors[used.bundle])
+                    notify = self._look_at(arm_request.live)
+                    lists.append(list_of(arm_request, self._ladder, resolved, ranking_id, watch, notify))
+                arm_names = [arm_request.name for arm_request in arm_requests]
+                ranked = as_one(lists, arm_names, assignment, asked, ranking_id)
+                main = arm_requests[0]
+                event = ranking_event(ranking_id, timestamp, main.asked, main.live, ranked, watch.skipped)
                 if keep and event.items:
                     event = self._keep(event, at)
                     watch.mark("journal")
-            if keep and enrolled.shadows and self.shadows is not None:
-                self.shadows.ask(event, asked, enrolled.shadows)
+            if keep and assignment.shadows and self.shadows is not None:
+                self.shadows.ask(event, asked, assignment.shadows)
             return event
 
     def similar(self, at: float, item: str, n: int) -> Candidates | None:
-        """The items that recall finds for somebody who touched this one alone; None where there is no such item."""
-        live = self._live
-        row = live.catalogue.ids.row(item)
+        """Return the n items that recall finds for a history of only this item; None for an unknown item."""
+        snapshot = self._live
+        row = snapshot.catalogue.ids.row(item)
         if row < 0:
             return None
-        request = live.request(at, Asked(history=(item,)), QueryVectors())
-        return live.pipeline.retriever.retrieve(request, n)
+        resolved = snapshot.request(at, Asked(history=(item,)), QueryVectors())
+        return snapshot.pipeline.retriever.retrieve(resolved, n)
 
     def find(self, event_id: str) -> Event | None:
-        """The event of that id, by whatever process it was written; None where there is none."""
+        """Return the event with this id, whichever process wrote it, or None."""
         return self._journal.find(event_id)
 
     def record(self, events: Sequence[Event], at: float) -> list[bool]:
-        """Write events that came in at `at` (unix seconds) to the journal, then learn from those that were new.
+        """Write events received at `at` (unix seconds) to the journal, then apply the new ones to the state.
 
-        True for each of these. What an event says of its own arrival is replaced. Raises JournalError.
+        Returns per event whether it was new. The events' `received` is replaced. Raises JournalError.
         """
         with self._lock:
-            moment = self._moment(at)
-            fresh = self._write([replace(event, received=moment) for event in events])
+            received = self._moment(at)
+            is_new = self._write([replace(event, received=received) for event in events])
         if self.ahead is not None:
-            pairs = zip(events, fresh, strict=True)
-            users = (one.user for one, new in pairs if new and isinstance(one, InteractionEvent) and one.user)
+            new_events = (event for event, new in zip(events, is_new, strict=True) if new)
+            users = (event.user for event in new_events if isinstance(event, InteractionEvent) and event.user)
             for user in dict.fromkeys(users):
                 self.ahead.ask(user, user)
-        return fresh
+        return is_new
 
     def forget(self, user: str, note_id: str, at: float) -> int:
-        """Delete all that the journal and the state hold of a person; how many events that were.
+        """Erase a user from the journal and the state; return the number of deleted events.
 
-        Other processes hear of it by an event of this id, which is all that is left. Raises JournalError.
+        Only a tombstone event with this id stays; it makes other processes erase the user too. Raises JournalError.
         """
         with self._lock:
-            moment = self._moment(at)
-        note = UserEvent(note_id, moment, user, {FORGOTTEN: True}, moment)
-        gone = self._journal.forget(user, note)  # slow where the journal is long, so nobody has to wait for it
+            timestamp = self._moment(at)
+        tombstone = UserEvent(note_id, timestamp, user, {FORGOTTEN: True}, timestamp)
+        n_deleted = self._journal.forget(user, tombstone)  # slow for a long journal, so it runs without the lock
         with self._lock:
             self._rests_until = -np.inf
             self._catch_up(at)
-        return gone
+        return n_deleted
 
     def catch_up(self, at: float) -> None:
-        """Learn from what other processes wrote, without a request."""
+        """Apply what other processes wrote, without a request."""
         with self._lock:
             self._catch_up(at)
             self.trials.catch_up()
 
     def renew(self, make: Callable[[Live], Live], at: float) -> None:
-        """Answer from another generation from now on; `make` is given the last one, and must be quick.
+        """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.
 
-        What was written since the new one was made is read first, so that nothing is forgotten in between.
+        The new snapshot first applies the events that it has not seen, so no event is lost.
         """
         with self._lock:
             self._catch_up(at)
-            live = make(self._live)
-            live.catch_up(self._journal.read(live.offset))
-            live.latest = max(live.latest, self._live.latest)
-            self._live = live
+            snapshot = make(self._live)
+            snapshot.catch_up(self._journal.read(snapshot.offset))
+            snapshot.latest = max(snapshot.latest, self._live.latest)
+            self._live = snapshot
             if self.ahead is None:
                 self.ahead = self._new_ahead()
 
     def seat(self, live: Live, at: float) -> None:
-        """Have another bundle's generation make lists where an experiment asks for it."""
+        """Add the snapshot of another bundle that experiment arms may use."""
         with self._lock:
             self._catch_up(at)
-            known = self._live.offset  # what is written after it, both are told of together
-            live.catch_up(takewhile(lambda one: one[0] <= known, self._journal.read(live.offset)))
+            current_offset = self._live.offset  # later events are applied to both snapshots together
+            live.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(live.offset)))
             live.latest = max(live.latest, self._live.latest)
             self.trials.seat(live)
 
     def reseat(self, bundle: str, make: Callable[[Live], Live], at: float) -> None:
-        """As `renew`, of a generation that was seated."""
+        """Replace the snapshot of an arm's bundle; otherwise like `swap_snapshot`."""
         with self._lock:
             self._catch_up(at)
             self.trials.reseat(bundle, make)
 
     def unseat(self, bundle: str) -> None:
-        """Let go of a generation that no experiment asks for any more."""
+        """Remove the snapshot of a bundle that no experiment uses any more."""
         with self._lock:
             self.trials.unseat(bundle)
 
     def look_on(self, one: Arm, event: RankingEvent, asked: Asked) -> Sight | None:
-        """What an arm would make of a request that was answered; None where its bundle is not at hand."""
+        """Read what a shadow arm needs to rank an answered request; None if the arm's bundle is not loaded."""
         at = event.timestamp / 1000
-        vectors = self._encoded(self.trials.peek(one.bundle, self._live), asked, no_watch())
+        vectors = embed_query(self.trials.peek(one.bundle, self._live), asked, no_watch())
         with self._lock:
-            live = self.trials.live_of(one.bundle, self._live, asked.user)
-            if live is None:
+            snapshot = self.trials.live_of(one.bundle, self._live, asked.user)
+            if snapshot is None:
                 return None
-            return Sight.read(serving("", one, live, asked), vectors, at, event.items)
+            return Sight.read(serving("", one, snapshot, asked), vectors, at, event.items)
 
     def prepare(self, user: str) -> int:
-        """Score a person's next candidates ahead of their next request; how many pairs that took."""
+        """Precompute the cross-encoder scores of a user's next candidates; return how many pairs were scored."""
         with self._lock:
-            live = self._live
-            if live.pipeline.rescoring is None:
+            snapshot = self._live
+            if snapshot.pipeline.rescoring is None:
                 return 0
-            request = live.request(live.latest / 1000, Asked(user), QueryVectors())
-            found = live.pipeline.retriever.retrieve(request, live.pipeline.candidates)
-        return live.pipeline.rescoring.prepare(request, found.rows)
-
-    def _encoded(self, live: Live, asked: Asked, watch: Watch) -> QueryVectors:
-        if not asked.query or live.encode is None:
-            return QueryVectors()
-        if not (watch.knows("encode") and watch.allows("encode", "recall", "features", "rank", "journal")):
-            watch.skip("encode")
-            return QueryVectors()
-        try:
-            vectors = live.encode(asked.query)
-        except Exception:  # words can be looked for without a model
-            _log.exception("a query could not be encoded; it is read by BM25 alone")
-            watch.skip("encode")
-            return QueryVectors()
-        watch.mark("encode")
-        return vectors
+            resolved = snapshot.request(snapshot.latest / 1000, Asked(user), QueryVectors())
+            candidates = snapshot.pipeline.retriever.retrieve(resolved, snapshot.pipeline.candidates)
+        return snapshot.pipeline.rescoring.prepare(resolved, candidates.rows)
 
     def _look_at(self, live: Live) -> Callable[[Matrix, Scores], None]:
-        """Who is told of rows and scores; those of another bundle are not what it knows."""
+        """Return the `on_ranked` callback for the main snapshot; a no-op for other bundles (other features)."""
         return self._ranked if live is self._live else _nobody
 
     def _keep(self, event: RankingEvent, at: float) -> RankingEvent:
+        """Write a ranking to the journal; return it, or the ranking that already has its id."""
         if at >= self._rests_until:
             try:
-                fresh = self._write([event])
-                return event if fresh[0] else self._answered(event.id)
+                is_new = self._write([event])
+                return event if is_new[0] else self._answered(event.id)
             except JournalError:
-                _log.exception("a ranking could not be written to the journal; it is shown all the same")
+                _log.exception("the ranking could not be written to the journal; it is returned without being logged")
                 self._rests_until = at + REST_S
         return replace(event, extra={**event.extra, "served": {**event.extra["served"], "kept": False}})
 
     def _answered(self, ranking_id: str) -> RankingEvent:
-        """The ranking that was answered under this id before."""
-        known = self._journal.find(ranking_id)
-        if known is None or not served_here(known):
-            raise IdTaken(f"another event has the id {ranking_id!r}; choose another one for the ranking")
-        return known
+        """Return the ranking that was logged with this id."""
+        logged = self._journal.find(ranking_id)
+        if logged is None or not served_here(logged):
+            raise IdTaken(f"another event has the id {ranking_id!r}; choose another ranking id")
+        return logged
 
     def _write(self, events: Sequence[Event]) -> list[bool]:
-        live = self._live
-        done = self._journal.exchange(events, live.offset)
-        new = [event for event, fresh in zip(events, done.fresh, strict=True) if fresh]
-        live.observe([*done.before, *new])
-        live.offset = done.offset
-        self._note([*done.before, *new])
-        return done.fresh
+        """Append events to the journal and apply the new ones and those of other writers to the state."""
+        snapshot = self._live
+        result = self._journal.exchange(events, snapshot.offset)
+        new_events = [event for event, is_new in zip(events, result.fresh, strict=True) if is_new]
+        snapshot.observe([*result.before, *new_events])
+        snapshot.offset = result.offset
+        self._note([*result.before, *new_events])
+        return result.fresh
 
     def _catch_up(self, at: float) -> None:
         if at < self._rests_until:
@@ -284,7 +278,7 @@ class Recommender:
         try:
             missed = self._live.catch_up(self._journal.read(self._live.offset))
         except JournalError:
-            _log.exception("the journal could not be read; feeds go on with what is known")
+            _log.exception("the journal could not be read; rankings use the state as of the last read")
             self._rests_until = at + REST_S
             return
         if missed:
@@ -292,20 +286,22 @@ class Recommender:
             self._note(missed)
 
     def _note(self, events: Sequence[Event]) -> None:
-        """All but what `live` itself learns."""
+        """Pass new events to the experiments, and report new item events."""
         self.trials.observe(events, self._live.offset)
-        if any(isinstance(one, ItemEvent) for one in events):
+        if any(isinstance(event, ItemEvent) for event in events):
             self._items_changed()
 
     def _moment(self, at: float) -> int:
-        """Epoch milliseconds, never less than the last one: by them a replay puts what happened in order."""
-        live = self._live
-        live.latest = max(live.latest, round(at * 1000))
-        return live.latest
+        """Return `at` in epoch milliseconds, never less than before: replays order events by these timestamps."""
+        snapshot = self._live
+        snapshot.latest = max(snapshot.latest, round(at * 1000))
+        return snapshot.latest
 
     def _new_ahead(self) -> Ahead[str] | None:
-        return Ahead(self.prepare, self._ahead_size) if self._ahead_size and self._live.pipeline.rescoring else None
+        if not self._ahead_size or self._live.pipeline.rescoring is None:
+            return None
+        return Ahead(self.prepare, self._ahead_size)
 
 
 def _nobody(features: Matrix, scores: Scores) -> None:
-    """Who need not know of rows and scores."""
+    """Do nothing (no-op callback)."""

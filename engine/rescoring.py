@@ -1,7 +1,7 @@
-"""The second phase: a signal that is too dear for every candidate.
+"""The second ranking stage: cross-encoder scores, which are too slow for every candidate.
 
-A cross-encoder's scores come from a cache where it knows them; of the candidates that a cheap first order puts on top,
-the others are scored now; the rest stay NaN, as they did in training.
+Cached scores are used for all candidates. Of the top candidates of a cheap first-stage ranker, those that are not
+cached are scored during the request. The rest stay NaN, as in training.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from engine.types import Batch, Matrix, Request, Rows, Scores
 from engine.watch import Watch, no_watch
 
 STEP = 15
-"""Pairs that a request in a hurry has scored before it looks at the time again."""
+"""(text, item) pairs that a request with a deadline scores before it checks the time again."""
 TITLES = 3
-"""Latest titles that stand in for a query."""
+"""How many of the latest titles replace a missing query."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescoring:
-    """Fills in the pair scores of one request."""
+    """Fills in the cross-encoder scores of a request's candidates."""
 
     first: Ranker
-    """The cheap order; it was trained without pair scores."""
+    """The cheap ranker that selects the candidates to score; it is trained without cross-encoder scores."""
     scorer: PairScorer
     cache: ScoreCache
     titles: Sequence[str]
-    """(n,) of all items: the latest ones stand in for a query."""
+    """(n,) titles of all items; those of the latest interactions replace a missing query."""
     best: int = 30
-    """Candidates, those that come first, that are scored in a request."""
+    """How many of the first-stage top candidates are scored during a request; 0: cached scores only."""
 
     def matrix(
         self, request: Request, batch: Batch, featurizer: Featurizer, watch: Watch | None = None
     ) -> tuple[Matrix, Scores]:
-        """(N, F) the request's features, pair scores included, and (N,) these, NaN where there are none."""
+        """Compute the (N, F) features with cross-encoder columns, and the (N,) cross-encoder scores (NaN: none)."""
         watch = watch or no_watch()
         text = request_text(request.query, request.history, self.titles)
         scores = self.cache.scores(text, batch.rows)
@@ -49,33 +49,33 @@ class Rescoring:
             return matrix, scores
         top = np.argsort(-self.first.score(matrix), kind="stable")[: self.best]
         watch.mark("first")
-        done = self._score(text, batch.rows, scores, top[np.isnan(scores[top])], watch)
-        if len(done):
-            self.cache.add(text, batch.rows[done], scores[done])
+        scored = self._score(text, batch.rows, scores, top[np.isnan(scores[top])], watch)
+        if len(scored):
+            self.cache.add(text, batch.rows[scored], scores[scored])
             featurizer.set_pairs(matrix, replace(batch, pair_scores=scores))
-            watch.count("pairs_live", len(done))
+            watch.count("pairs_live", len(scored))
         watch.count("pairs_none", int(np.count_nonzero(np.isnan(scores))))
         return matrix, scores
 
     def _score(self, text: str, rows: Rows, scores: Scores, top: NDArray[np.intp], watch: Watch) -> NDArray[np.intp]:
-        """Fill in the scores at these places as far as there is time; where that was.
+        """Score the candidates at these indices in place while the budget lasts; return the indices that were scored.
 
-        In a hurry a part at a time, and fewer where the machine turns out to be slower by then.
+        With a deadline they are scored in chunks, and the affordable number is estimated again after each chunk.
         """
-        wanted = timely = watch.fits("pairs", len(top), "rank", "journal")
-        step, first = wanted if watch.left == np.inf else STEP, 0
-        while timely:
-            part = top[first : first + min(step, timely)]
-            scores[part] = self.scorer.score([text] * len(part), rows[part])
-            watch.mark("pairs", len(part))
-            first += len(part)
-            timely = watch.fits("pairs", wanted - first, "rank", "journal")
-        if first < len(top):
+        wanted = affordable = watch.fits("pairs", len(top), "rank", "journal")
+        chunk_size, n_scored = wanted if watch.left == np.inf else STEP, 0
+        while affordable:
+            chunk = top[n_scored : n_scored + min(chunk_size, affordable)]
+            scores[chunk] = self.scorer.score([text] * len(chunk), rows[chunk])
+            watch.mark("pairs", len(chunk))
+            n_scored += len(chunk)
+            affordable = watch.fits("pairs", wanted - n_scored, "rank", "journal")
+        if n_scored < len(top):
             watch.skip("pairs")
-        return top[:first]
+        return top[:n_scored]
 
     def prepare(self, request: Request, rows: Rows) -> int:
-        """Score the pairs of a request and items that the cache does not know, for the next time; how many."""
+        """Score the request's pairs that are not cached and cache them for the next request; return how many."""
         text = request_text(request.query, request.history, self.titles)
         if not text:
             return 0
@@ -86,8 +86,8 @@ class Rescoring:
 
 
 def request_text(query: str, history: Rows, titles: Sequence[str], most: int = TITLES) -> str:
-    """The query, or the latest titles, latest first, joined by '; '; empty where there is neither."""
+    """Return the query or, without one, the latest titles, latest first, joined by '; '; empty if there are none."""
     if query:
         return query
-    named = (titles[row] for row in history[:most].tolist() if row >= 0)
-    return "; ".join(title for title in named if title)
+    latest_titles = (titles[row] for row in history[:most].tolist() if row >= 0)
+    return "; ".join(title for title in latest_titles if title)

@@ -1,4 +1,4 @@
-"""A served ranking told once more: made again from what the journal says of it, and held against what was shown."""
+"""Replay checks: recompute a logged ranking under its recorded conditions and compare it with what was shown."""
 
 from __future__ import annotations
 
@@ -14,49 +14,53 @@ from engine.types import Rows, Scores
 from engine.watch import Watch
 
 _STAGES = {"encode": "encode", "rank": "features"}
-"""What may be left out -> the stage that is not begun then."""
+"""Skipped part -> the stage whose time check led to the skip."""
 
 
 class Hindsight(Watch):
-    """Takes no time, and leaves out what was left out then."""
+    """A latency budget that measures no time and skips what the logged ranking skipped."""
 
     def __init__(self, skipped: Sequence[str]) -> None:
         super().__init__(lambda: 0.0)
-        self._barred = {_STAGES[what] for what in skipped if what in _STAGES}
+        self._barred = {_STAGES[part] for part in skipped if part in _STAGES}
 
     def knows(self, stage: str) -> bool:
-        """Whether the stage was begun then."""
+        """Return True if the logged ranking started this stage."""
         return stage not in self._barred
 
     def allows(self, *stages: str, units: int = 1) -> bool:
-        """Whether there was time for the first of these stages then."""
+        """Return True if the logged ranking had time for the first of these stages."""
         return stages[0] not in self._barred
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RecordedScores:
-    """The pair scores that one ranking had, in the order of recall; a score cache that learns nothing."""
+    """A read-only cache of the cross-encoder scores of one logged ranking."""
 
     known: Scores
+    """(candidates,) in recall order."""
 
     def scores(self, text: str, rows: Rows) -> Scores:
-        """What was known then; NaN where recall finds another number of candidates now."""
+        """Return the recorded scores; all NaN where recall now returns another number of candidates."""
         if len(rows) != len(self.known):
             return np.full(len(rows), np.nan, np.float32)
         return self.known.copy()
 
     def add(self, text: str, rows: Rows, scores: Scores) -> None:
-        """Nothing is added to what was."""
+        """Do nothing: the record does not change."""
 
 
 def recorded_pairs(event: RankingEvent) -> Scores:
-    """The pair scores that a ranking had, in the order of recall; none where there was one phase."""
-    told = b64decode(event.extra.get("served", {}).get("pairs", ""), validate=True)
-    return np.frombuffer(told, "<f4").astype(np.float32)
+    """Decode the cross-encoder scores of a logged ranking, in recall order; empty if there was no cross-encoder.
+
+    Raises ValueError where the stored value is damaged.
+    """
+    data = b64decode(event.extra.get("served", {}).get("pairs", ""), validate=True)
+    return np.frombuffer(data, "<f4").astype(np.float32)
 
 
 def with_pairs(pipeline: Pipeline, known: Scores) -> Pipeline:
-    """A pipeline whose second phase knows these pair scores, and no others."""
+    """Return a copy of the pipeline whose reranker uses only these recorded cross-encoder scores."""
     if pipeline.rescoring is None:
         return pipeline
     return replace(pipeline, rescoring=replace(pipeline.rescoring, cache=RecordedScores(known), best=0))
@@ -64,28 +68,27 @@ def with_pairs(pipeline: Pipeline, known: Scores) -> Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first place, from 1, at which two rankings are not the same."""
+    """The first position at which a logged and a replayed ranking differ."""
 
     place: int
+    """From 1."""
     served: tuple[str, float | None] | None
-    """Item and score; None: the list had ended."""
+    """Item and score as logged; None: that list is shorter."""
     again: tuple[str, float | None] | None
+    """Item and score as replayed; None: that list is shorter."""
     features: tuple[str, ...]
-    """Those that differ there, of the same item."""
+    """Names of the features that differ there, if the item is the same."""
 
 
 def difference(served: RankingEvent, again: RankingEvent, names: Sequence[str]) -> Difference | None:
-    """Where a ranking that was made again first differs from the one that was served, in item or score; None: nowhere.
-
-    names: of the features.
-    """
+    """Find the first position at which item or score of the replayed ranking differ; None if they are identical."""
     old, new = _entries(served), _entries(again)
-    for place in range(max(len(old), len(new))):
-        one, other = (entries[place] if place < len(entries) else None for entries in (old, new))
-        if one != other:
-            same = one is not None and other is not None and one[0] == other[0]
-            features = _differing(served, again, place, names) if same else ()
-            return Difference(place + 1, one, other, features)
+    for index in range(max(len(old), len(new))):
+        before, after = (entries[index] if index < len(entries) else None for entries in (old, new))
+        if before != after:
+            same_item = before is not None and after is not None and before[0] == after[0]
+            features = _differing(served, again, index, names) if same_item else ()
+            return Difference(index + 1, before, after, features)
     return None
 
 
@@ -97,5 +100,5 @@ def _differing(served: RankingEvent, again: RankingEvent, place: int, names: Seq
     stored = [event.extra.get("features", {}) for event in (served, again)]
     if not all(stored) or stored[0]["fingerprint"] != stored[1]["fingerprint"]:
         return ()
-    one, other = (np.frombuffer(b64decode(own["data"]), "<u4").reshape(-1, len(names))[place] for own in stored)
-    return tuple(names[column] for column in np.flatnonzero(one != other).tolist())
+    before, after = (np.frombuffer(b64decode(rows["data"]), "<u4").reshape(-1, len(names))[place] for rows in stored)
+    return tuple(names[column] for column in np.flatnonzero(before != after).tolist())

@@ -1,4 +1,4 @@
-"""Search of a whole catalogue in two looks: all items in a few dimensions, then the nearest of these in all."""
+"""Searches all vectors in two steps: a PCA pre-filter, then exact scores of the best rows (filter and refine)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from engine.space import unit_rows
 from engine.types import Matrix, Rows, Scores, Vector
 
 FEW = 5_000
-"""Items that are looked at in all dimensions at once."""
+"""Up to this many items, brute force is used instead."""
 DIMENSIONS = 64
+"""Dimensions of the pre-filter."""
 KEPT, LEAST = 10, 1_000
-"""Rows that are looked at in all dimensions: so many for each one that is asked for, and so many at least."""
+"""For k results, max(REFINE_FACTOR x k, MIN_REFINED) rows get exact scores."""
 SAMPLE = 20_000
-"""Vectors that the axes are made of at most."""
+"""Maximum number of vectors from which the axes are computed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ScanIndex:
-    """Filter and refine: nearly exact, at about an eighth of what brute force reads.
+    """A filter-and-refine index: nearly exact, and reads about an eighth of the data that brute force reads.
 
-    The few dimensions are the principal ones of the vectors' second moment, so that inner products lose as little as
-    can be. Source of the scheme: Faloutsos et al., Fast Subsequence Matching in Time-Series Databases, SIGMOD 1994;
-    there the first look has a bound and nothing is missed, here it has none, and how much is found was measured.
+    The filter scores vectors projected to the principal axes of their (uncentred) second moment, which keeps inner
+    products as well as possible. Source: Faloutsos et al., Fast Subsequence Matching in Time-Series Databases, SIGMOD
+    1994. Their filter has a lower bound and misses nothing; this one has none, and its recall was measured.
     """
 
     exact: ExactIndex
-    """The second look."""
+    """Exact index of the refine step."""
     axes: Matrix
-    """(d, DIMENSIONS or fewer) orthonormal."""
+    """(d, PCA_DIMENSIONS or fewer) orthonormal columns."""
     short: Matrix
-    """(n, DIMENSIONS or fewer) the vectors along the axes."""
+    """(n, PCA_DIMENSIONS or fewer) the vectors projected to the axes."""
     squares: Scores
-    """(n,) squared lengths of the vectors; (0,) where the metric does not need them."""
+    """(n,) squared norms of the vectors; (0,) if the metric does not need them."""
 
     @classmethod
     def of(cls, vectors: Matrix, metric: Metric = "dot") -> ScanIndex:
-        """Over (n, d) vectors."""
+        """Build the index of (n, d) vectors. Raises ValueError for an unknown metric, NaN or infinity."""
         sample = vectors[:: max(1, len(vectors) // SAMPLE)].astype(np.float32)
         if metric == "cosine":
             sample = unit_rows(sample)
@@ -54,27 +55,28 @@ class ScanIndex:
         return cls(exact, axes, exact.vectors @ axes, np.asarray(squares, np.float32))
 
     def over(self, vectors: Matrix) -> ScanIndex:
-        """Over other vectors, such as these and those of new items, along the same axes."""
+        """Build an index of other vectors with the same axes, such as these vectors and those of new items."""
         return self if vectors is self.exact.vectors else self._along(self.axes, vectors, self.exact.metric)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """About the k best rows, best first, ties by row."""
+        """Return about the k best rows, best first, ties by row, and their scores."""
         return self.exact.search_within(self._kept(self._glance(self.short, self.squares, vector), k), vector, k)
 
     def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """About the k best of the given rows, best first, ties by place."""
+        """Return about the k best of the given rows, best first, ties in the given order, and their scores."""
         if len(rows) <= _most(k):
             return self.exact.search_within(rows, vector, k)
-        if len(rows) * 4 > len(self.short):  # looking at all costs less than copying most of them out
-            seen = self._glance(self.short, self.squares, vector)[rows]
+        if len(rows) * 4 > len(self.short):  # scoring all rows is cheaper than copying most of them
+            coarse = self._glance(self.short, self.squares, vector)[rows]
         else:
-            seen = self._glance(self.short[rows], self.squares[rows] if len(self.squares) else self.squares, vector)
-        return self.exact.search_within(rows[self._kept(seen, k)], vector, k)
+            squares = self.squares[rows] if len(self.squares) else self.squares
+            coarse = self._glance(self.short[rows], squares, vector)
+        return self.exact.search_within(rows[self._kept(coarse, k)], vector, k)
 
     def _glance(self, short: Matrix, squares: Scores, vector: Vector) -> Scores:
-        """What orders rows as their scores do, but for what the axes leave out."""
-        found = short @ (vector @ self.axes)
-        return np.asarray(2 * found - squares if len(squares) else found, np.float32)
+        """Return approximate scores (len(projected),), up to a monotone transform."""
+        products = short @ (vector @ self.axes)
+        return np.asarray(2 * products - squares if len(squares) else products, np.float32)
 
     def _kept(self, seen: Scores, k: int) -> Rows:
         most = _most(k)
@@ -88,7 +90,10 @@ def _most(k: int) -> int:
 
 
 def whole_index(vectors: Matrix, metric: Metric, before: WholeIndex | None = None) -> WholeIndex:
-    """What looks at all (n, d) vectors; where there are few, by brute force. before: of most of the same vectors."""
+    """Build an index that scans all (n, d) vectors; by brute force up to `BRUTE_FORCE_UP_TO` of them.
+
+    previous: an index of mostly the same vectors, whose axes are reused. Raises ValueError for NaN or infinity.
+    """
     if len(vectors) <= FEW:
         return ExactIndex(vectors, metric)
     return before.over(vectors) if isinstance(before, ScanIndex) else ScanIndex.of(vectors, metric)

@@ -1,4 +1,4 @@
-"""Feature rows as they were served: written with a ranking event, and found again for training."""
+"""Logged features: the feature rows stored with a ranking event at serving time, and read back for training."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from engine.types import NOBODY, Matrix, Offsets, Scores
 
 
 def stored_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
-    """Feature rows as a ranking event carries them: little-endian float32, row after row, in base64."""
+    """Encode (n, F) feature rows for a ranking event: little-endian float32, row by row, in base64."""
     data = b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii")
     return {"fingerprint": fingerprint, "rows": len(matrix), "data": data}
 
 
 def stored_scores(scores: Scores) -> str:
-    """Scores as a ranking event carries them: little-endian float32 in base64."""
+    """Encode scores for a ranking event: little-endian float32 in base64."""
     return b64encode(np.ascontiguousarray(scores, "<f4").tobytes()).decode("ascii")
 
 
 def served_here(event: Event) -> TypeGuard[RankingEvent]:
-    """Whether an event is a ranking with what an answer is made of, as the recommender writes them."""
+    """Return True for a ranking that this service logged itself: it has a bundle, scores and a source."""
     if not isinstance(event, RankingEvent):
         return False
     return {"bundle", "scores"} <= event.extra.keys() and "source" in event.fields
@@ -38,32 +38,33 @@ def served_here(event: Event) -> TypeGuard[RankingEvent]:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ServedRows:
-    """The feature rows of R rankings, where they were stored. The rows are on disk: a log may have more than memory."""
+    """The logged feature rows of R rankings, memory-mapped from disk because a log may hold more than memory."""
 
     fingerprints: Ids
+    """The feature-list fingerprints; a code is a row of this vocabulary."""
     codes: NDArray[np.int32]
-    """(R,) which fingerprint each ranking's rows are of, NOBODY where it has none."""
+    """(R,) fingerprint code of each ranking, UNKNOWN_ROW where no rows were logged."""
     starts: NDArray[np.int64]
-    """(R + 1,) where each ranking's rows begin in `values`."""
+    """(R + 1,) offsets of each ranking's rows in `values`."""
     values: NDArray[np.float32]
-    """All rows, one after the other."""
+    """All rows, flattened and concatenated."""
 
     def fill(self, out: Matrix, shown: NDArray[np.int64], bounds: Offsets, fingerprint: str) -> NDArray[np.bool_]:
-        """Overwrite rows of `out` (N, F) with what was served under this fingerprint; the (N,) mask of those.
+        """Overwrite rows of `out` (N, F) with the rows logged under this fingerprint; return the (N,) mask of those.
 
-        shown: (N,) the place of each row among all that rankings showed, whose bounds are (R + 1,).
+        impressions: (N,) index of each row among the impressions of all rankings. impression_offsets: (R + 1,).
         """
         ranking = np.searchsorted(bounds, shown, "right") - 1
         sizes = np.diff(self.starts) == np.diff(bounds) * out.shape[1]
         code = self.fingerprints.row(fingerprint)
-        found = (self.codes[ranking] == code) & sizes[ranking] if code != NOBODY else np.zeros(len(shown), np.bool_)
+        logged = (self.codes[ranking] == code) & sizes[ranking] if code != NOBODY else np.zeros(len(shown), np.bool_)
         first = self.starts[ranking] + (shown - bounds[ranking]) * out.shape[1]
-        out[found] = self.values[first[found, None] + np.arange(out.shape[1])]
-        return found
+        out[logged] = self.values[first[logged, None] + np.arange(out.shape[1])]
+        return logged
 
 
 class ServedColumns:
-    """Grows `ServedRows`, a ranking at a time; the file is gone when nobody holds it any more."""
+    """Builds `LoggedFeatures` one ranking at a time; its temporary file is deleted with the last reference to it."""
 
     def __init__(self) -> None:
         self._fingerprints = Ids()
@@ -72,7 +73,7 @@ class ServedColumns:
         self._file: IO[bytes] | None = None
 
     def add(self, features: Mapping[str, Any] | None, items: int) -> None:
-        """What a ranking of so many items carries; rows that are not whole are taken as none."""
+        """Add the logged features of a ranking with `n_items` items; incomplete or invalid rows count as none."""
         code, data = NOBODY, b""
         if features is not None and features.get("rows") == items:
             try:
@@ -87,7 +88,7 @@ class ServedColumns:
         self._starts.append(self._starts[-1] + (len(data) // 4 if code != NOBODY else 0))
 
     def rows(self) -> ServedRows:
-        """What has come so far."""
+        """Return the features added so far."""
         values: NDArray[np.float32] = np.empty(0, np.float32)
         if self._file is not None and self._starts[-1]:
             self._file.flush()

@@ -1,6 +1,6 @@
-"""Checks that a back end of one's own must pass, on toy worlds whose right answer is known by construction.
+"""Conformance checks for custom back ends, on toy data whose correct results are known by construction.
 
-Each takes a function that makes the back end, and raises AssertionError with what was found and what was expected.
+Each check takes a function that builds the back end. It raises AssertionError with what was found and expected.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TOY_DIMENSIONS = 8
 
 
 def toy_vectors() -> Matrix:
-    """(TOY_ITEMS, TOY_DIMENSIONS) unit vectors along a quarter of a circle: near in row is near in any metric."""
+    """Return (TOY_ITEMS, TOY_DIMENSIONS) unit vectors along a quarter circle: near rows are near in any metric."""
     return _on_the_arc(np.arange(TOY_ITEMS))
 
 
 def toy_catalogue() -> Catalogue:
-    """TOY_ITEMS items `item 0`, `item 1`, ...; each in a category `third 0` to `third 2` and in `even` or `odd`."""
+    """Return items `item 0`, `item 1`, ...; each in a category `third 0` to `third 2` and in `even` or `odd`."""
     return Catalogue.from_items(
         {
             f"item {row}": {"title": f"Title {row}", "category": [f"third {row % 3}", ("even", "odd")[row % 2]]}
@@ -36,67 +36,71 @@ def toy_catalogue() -> Catalogue:
 
 
 def check_vector_index(build: Callable[[Matrix], VectorIndex]) -> None:
-    """An index over the given vectors finds the k nearest, best first; all of them where k is larger."""
+    """Check that an index returns the k nearest vectors, best first, and all of them if k is larger.
+
+    build: builds an index of the given (n, d) vectors. Raises AssertionError.
+    """
     index = build(toy_vectors())
-    for place in (0.0, 0.3, 17.3, 30.8, 58.6, 59.0):
-        vector = _on_the_arc(np.array([place]))[0]
-        asked = vector.copy()
-        nearest = np.argsort(np.abs(np.arange(TOY_ITEMS) - place), kind="stable")
+    for position in (0.0, 0.3, 17.3, 30.8, 58.6, 59.0):
+        vector = _on_the_arc(np.array([position]))[0]
+        original = vector.copy()
+        nearest = np.argsort(np.abs(np.arange(TOY_ITEMS) - position), kind="stable")
         for k in (1, 2, 10, TOY_ITEMS, 5 * TOY_ITEMS):
             rows, scores = index.search(vector, k)
-            where = f"search of a point at {place} for k={k}"
-            _columns(rows, scores, where)
-            _same(rows.tolist(), nearest[:k].tolist(), f"rows of the {where}")
-            _best_first(scores, where)
+            context = f"search near row {position} for k={k}"
+            _columns(rows, scores, context)
+            _same(rows.tolist(), nearest[:k].tolist(), f"rows of the {context}")
+            _best_first(scores, context)
             again, _ = index.search(vector, k)
-            _same(again.tolist(), rows.tolist(), f"the {where}, asked again")
-        _same(vector.tolist(), asked.tolist(), "the vector after the search (an index must not change it)")
+            _same(again.tolist(), rows.tolist(), f"rows of the repeated {context}")
+        _same(vector.tolist(), original.tolist(), "the query vector after the search (an index must not change it)")
 
 
 def check_retriever(
     build: Callable[[Catalogue], Retriever], best: Callable[[Request], Sequence[int]] | None = None
 ) -> None:
-    """A retriever over the toy catalogue gives k candidates that pass the filters, or all there are, best first.
+    """Check that a retriever returns the k best candidates that pass the filters, or all of them, best first.
 
-    best: for a request, all rows in the order that the retriever should find them in; None: any order by score will do.
+    build: builds a retriever of the toy catalogue. expected_order: returns all rows of a request in the expected order;
+    None: any order that agrees with the scores. Raises AssertionError.
     """
     catalogue = toy_catalogue()
     retriever = build(catalogue)
     for filters in _toy_filters(catalogue):
         for history in ([20], [3, 4, 59], [41, 41, 0]):
-            touched = np.array(history, np.int32)
+            rows = np.array(history, np.int32)
             request = Request(
-                at=1e9, person=0, history=touched, history_at=1e9 - np.arange(1.0, 4)[: len(history)],
-                touched=touched, filters=filters,
+                at=1e9, person=0, history=rows, history_at=1e9 - np.arange(1.0, 4)[: len(history)],
+                touched=rows, filters=filters,
             )  # fmt: skip
-            passing = _passing(request)
-            order = None if best is None else [row for row in best(request) if row in passing]
+            eligible = _passing(request)
+            order = None if best is None else [row for row in best(request) if row in eligible]
             for k in (1, 7, TOY_ITEMS, 1000):
-                found = retriever.retrieve(request, k)
-                where = f"candidates of history {history} under {filters} for k={k}"
-                _columns(found.rows, found.scores, where)
-                rows = found.rows.tolist()
-                _same(len(rows), min(k, len(passing)), f"number of the {where}")
-                _same([row for row in rows if row not in passing], [], f"what the filters forbid among the {where}")
-                _best_first(found.scores, where)
+                candidates = retriever.retrieve(request, k)
+                context = f"candidates of history {history} with {filters} for k={k}"
+                _columns(candidates.rows, candidates.scores, context)
+                found = candidates.rows.tolist()
+                _same(len(found), min(k, len(eligible)), f"number of the {context}")
+                _same([row for row in found if row not in eligible], [], f"excluded items among the {context}")
+                _best_first(candidates.scores, context)
                 if order is not None:
-                    _same(rows, order[:k], where)
-                _true(bool(found.source), f"the {where} name no source")
-                _same(retriever.retrieve(request, k).rows.tolist(), rows, f"the {where}, asked again")
+                    _same(found, order[:k], context)
+                _true(bool(candidates.source), f"the {context} have no source, expected its name")
+                _same(retriever.retrieve(request, k).rows.tolist(), found, f"repeated retrieval of the {context}")
 
 
 def check_event_log(build: Callable[[], EventLog]) -> None:
-    """A log keeps events in the order of writing, each id once, and all of an append or nothing of it.
+    """Check that a log keeps the order of writing, ignores repeated ids, and appends all events or none.
 
-    build: opens the log, new and empty at the first call; later calls open the same one again.
+    build: the first call opens a new, empty log; later calls reopen the same one. Raises AssertionError.
     """
     log = build()
     first, second, third, fourth = toy_events()
     _same(list(log.read()), [], "events of a new log (it must be empty)")
-    _same(log.append([]), [], "what an append of nothing returns")
-    _same(log.append(iter([first, second, first])), [True, True, False], "which of two events and a copy were new")
+    _same(log.append([]), [], "the result of an empty append")
+    _same(log.append(iter([first, second, first])), [True, True, False], "is_new of two events and a duplicate")
     changed = ItemEvent(first.id, first.timestamp + 1, "another item")
-    _same(log.append([changed, third]), [False, True], "which of a known id and a new one were new")
+    _same(log.append([changed, third]), [False, True], "is_new of a known id and a new one")
     _same([event for _, event in log.read()], [first, second, third], "the events, in the order of writing")
 
     def broken() -> Iterator[Event]:
@@ -108,28 +112,29 @@ def check_event_log(build: Callable[[], EventLog]) -> None:
     except _Broken:
         pass
     else:
-        raise AssertionError("append swallowed the error of its source; expected it to be raised")
-    _same([event for _, event in log.read()], [first, second, third], "the events after an append that failed")
-    _same(log.append([fourth]), [True], "whether an event of a failed append is new")
+        raise AssertionError("append suppressed the error of its source, expected it to be raised")
+    _same([event for _, event in log.read()], [first, second, third], "the events after a failed append")
+    _same(log.append([fourth]), [True], "is_new of an event from a failed append")
 
     offsets = [offset for offset, _ in log.read()]
-    _true(all(a < b for a, b in pairwise(offsets)), f"found offsets {offsets}; expected ascending")
-    for place, offset in enumerate(offsets):
-        _same(list(log.read(since=offset)), list(log.read())[place + 1 :], f"the events since offset {offset}")
-    _same(list(build().read()), list(log.read()), "the events in the log, opened again")
-    _same(log.find(second.id), second, "the event found by its id")
-    _same(log.find("no such id"), None, "the event found by an id that is not there")
-    more = [ItemEvent("by another", first.timestamp, "an item"), ItemEvent("by this one", first.timestamp, "an item")]
-    log.append(more[:1])
-    done = log.exchange([more[1], first], offsets[-1])
-    _same(done.fresh, [True, False], "which of an exchange's events were new")
-    _same(done.before, more[:1], "what was written before an exchange's events, and not read")
-    _same(done.offset, [offset for offset, _ in log.read()][-1], "the offset after an exchange")
-    _same(log.exchange([], done.offset).before, [], "what was written before the next exchange")
+    _true(all(a < b for a, b in pairwise(offsets)), f"found offsets {offsets}, expected ascending ones")
+    for index, offset in enumerate(offsets):
+        _same(list(log.read(since=offset)), list(log.read())[index + 1 :], f"the events since offset {offset}")
+    _same(list(build().read()), list(log.read()), "the events in the reopened log")
+    _same(log.find(second.id), second, "the event with a known id")
+    _same(log.find("no such id"), None, "the event with an unknown id")
+    other_event = ItemEvent("by another", first.timestamp, "an item")
+    own_event = ItemEvent("by this one", first.timestamp, "an item")
+    log.append([other_event])
+    result = log.exchange([own_event, first], offsets[-1])
+    _same(result.fresh, [True, False], "is_new of append_and_poll")
+    _same(result.before, [other_event], "missed events of append_and_poll")
+    _same(result.offset, [offset for offset, _ in log.read()][-1], "the offset after append_and_poll")
+    _same(log.exchange([], result.offset).before, [], "missed events of the next append_and_poll")
 
 
 def toy_events() -> tuple[Event, Event, Event, Event]:
-    """One event of each kind, with parts of every type, not in order of time."""
+    """Return four events of different kinds, with field values of every type, not in order of time."""
     fields: dict[str, Any] = {"title": "Crème brûlée 🍮", "category": ["a", "b"], "price": 2.5, "new": True}
     return (
         ItemEvent("item event", 4_000, "item", fields),
@@ -140,7 +145,7 @@ def toy_events() -> tuple[Event, Event, Event, Event]:
 
 
 class _Broken(Exception):
-    """Raised in the middle of an append."""
+    """Raised by the source of events in the middle of an append."""
 
 
 def _on_the_arc(places: np.ndarray[Any, Any]) -> Matrix:
@@ -151,8 +156,8 @@ def _on_the_arc(places: np.ndarray[Any, Any]) -> Matrix:
 
 
 def _toy_filters(catalogue: Catalogue) -> list[Filters]:
-    def rows(*chosen: int) -> Rows:
-        return np.array(chosen, np.int32)
+    def rows(*values: int) -> Rows:
+        return np.array(values, np.int32)
 
     odd, third = catalogue.categories.rows(["odd", "third 1"])[:, None]
     nearly_all = np.arange(TOY_ITEMS - 2, dtype=np.int32)
@@ -172,30 +177,30 @@ def _toy_filters(catalogue: Catalogue) -> list[Filters]:
 
 
 def _passing(request: Request) -> set[int]:
-    """What the filters let through, from how the toy catalogue is made."""
+    """Return the rows that pass the filters, derived from the construction of the toy catalogue."""
     filters = request.filters
-    passing = set(range(TOY_ITEMS)) - set(filters.deny.tolist())
+    eligible = set(range(TOY_ITEMS)) - set(filters.deny.tolist())
     if not filters.seen:
-        passing -= set(request.touched.tolist())
+        eligible -= set(request.touched.tolist())
     if filters.allow is not None:
-        passing &= set(filters.allow.tolist())
+        eligible &= set(filters.allow.tolist())
     if filters.categories is not None:
-        # codes are given in order of mention: third 0, even, third 1, odd, third 2
+        # category codes are assigned in order of appearance: third 0, even, third 1, odd, third 2
         members = {0: (3, 0), 1: (2, 0), 2: (3, 1), 3: (2, 1), 4: (3, 2)}
-        named = [members[code] for code in filters.categories.tolist()]
-        passing = {row for row in passing if any(row % size == rest for size, rest in named)}
-    return passing
+        classes = [members[code] for code in filters.categories.tolist()]
+        eligible = {row for row in eligible if any(row % modulus == remainder for modulus, remainder in classes)}
+    return eligible
 
 
 def _columns(rows: Rows, scores: Scores, where: str) -> None:
     _same((rows.dtype, rows.ndim), (np.dtype(np.int32), 1), f"type and dimensions of the rows of the {where}")
-    _same((scores.dtype, scores.shape), (np.dtype(np.float32), rows.shape), f"type and shape of the scores of {where}")
+    _same((scores.dtype, scores.shape), (np.dtype(np.float32), rows.shape), f"type and shape of scores of the {where}")
 
 
 def _best_first(scores: Scores, where: str) -> None:
-    _true(bool(np.all(np.isfinite(scores))), f"the scores of the {where} are {scores}; expected finite numbers")
-    falling = bool(np.all(scores[:-1] >= scores[1:]))
-    _true(falling, f"the scores of the {where} are {scores}; expected the best (highest) first")
+    _true(bool(np.all(np.isfinite(scores))), f"found scores {scores} of the {where}, expected finite numbers")
+    descending = bool(np.all(scores[:-1] >= scores[1:]))
+    _true(descending, f"found scores {scores} of the {where}, expected the highest first")
 
 
 def _same(found: object, expected: object, what: str) -> None:

@@ -1,4 +1,4 @@
-"""What is shown, as it is told: a list in ids, and the ranking event that is written and answered."""
+"""Impression logging: the ranked list in ids, and the ranking event that is logged and returned."""
 
 from __future__ import annotations
 
@@ -20,59 +20,70 @@ from engine.types import Matrix, Ranking, Scores
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Shown:
-    """A list of n items as one pipeline makes it."""
+    """The n items that one pipeline ranks first, with all that their log entry needs."""
 
     names: list[str]
+    """Item ids, best first."""
     scores: Scores
-    """(n,)"""
+    """(n,) ranker scores."""
     recall_scores: Scores
-    """(n,) what recall gave to what is shown."""
+    """(n,) recall scores of these items."""
     features: Matrix
-    """(n, F); (0, F) where nothing was ranked."""
+    """(n, F) feature rows; (0, F) where nothing was scored."""
     fingerprint: str
+    """Digest of the feature list."""
     recalled: list[str]
-    """What would have been shown without the ranker."""
+    """The ids that would have been shown in recall order."""
     found: int
-    """How many recall found."""
+    """How many candidates recall returned."""
     source: str
+    """The name of the retriever."""
     pairs: Scores
-    """Of all candidates, in the order of recall."""
+    """(candidate_count,) cross-encoder scores in recall order; (0,): there is no cross-encoder."""
     bundle: str
+    """The name of the bundle that ranked them."""
     step: str = FULL
+    """The level of the fallback chain."""
     more: dict[str, Any] = field(default_factory=dict)
-    """Further parts of the event, such as propensities."""
+    """Further keys of the event's `extra`, such as propensities."""
 
     @classmethod
     def of(cls, step: str, ranking: Ranking, live: Live, pipeline: Pipeline, asked: Asked) -> Shown:
-        """Of a ranking that is cut to what is shown."""
-        found = ranking.found
+        """Build the list from a ranking that is already cut to the items shown."""
+        candidates = ranking.found
         if asked.items is None:
-            names = live.catalogue.ids.names(ranking.rows)
-            recalled = live.catalogue.ids.names(found.rows[: len(names)])
+            items = live.catalogue.ids.names(ranking.rows)
+            recall_items = live.catalogue.ids.names(candidates.rows[: len(items)])
         else:
-            names, recalled = [asked.items[place] for place in ranking.order.tolist()], list(asked.items[: asked.n])
+            items = [asked.items[index] for index in ranking.order.tolist()]
+            recall_items = list(asked.items[: asked.n])
         return cls(
-            names, ranking.scores, found.scores[ranking.order], ranking.features, pipeline.featurizer.fingerprint,
-            recalled, len(found.rows), found.source, ranking.pairs, pipeline.bundle, step,
+            items, ranking.scores, candidates.scores[ranking.order], ranking.features, pipeline.featurizer.fingerprint,
+            recall_items, len(candidates.rows), candidates.source, ranking.pairs, pipeline.bundle, step,
         )  # fmt: skip
 
 
 def mixed(lists: Sequence[Shown], teams: Sequence[int], items: Sequence[str], names: Sequence[str]) -> Shown:
-    """The interleaved list: each item as the ranker whose choice it was has it. names: of the rankers."""
-    places = [{name: place for place, name in enumerate(one.names)} for one in lists]
-    # what all would show is told as whoever has it first does
-    makers = [
-        team if team >= 0 else next(place for place, own in enumerate(places) if item in own)
+    """Merge the arms' lists into the interleaved list; each item keeps the scores and features of its team's list.
+
+    lists: one per arm. teams: per item, the index of its arm, negative if shared by all (the first list that has the
+    item is used). items: the interleaved ids. arm_names: one per arm.
+    """
+    positions = [{item: position for position, item in enumerate(ranked.names)} for ranked in lists]
+    list_indices = [
+        team if team >= 0 else next(index for index, position_of in enumerate(positions) if item in position_of)
         for team, item in zip(teams, items, strict=True)
     ]
-    picks = [(team, places[team][item]) for team, item in zip(makers, items, strict=True)]
-    same = len({one.fingerprint for one in lists}) == 1 and all(len(one.features) == len(one.names) for one in lists)
+    picks = [(index, positions[index][item]) for index, item in zip(list_indices, items, strict=True)]
+    same_features = len({ranked.fingerprint for ranked in lists}) == 1 and all(
+        len(ranked.features) == len(ranked.names) for ranked in lists
+    )
     first = lists[0]
-    features = np.array([lists[team].features[place] for team, place in picks]) if same and picks else None
+    features = np.array([lists[i].features[position] for i, position in picks]) if same_features and picks else None
     return Shown(
         list(items),
-        _gathered([one.scores for one in lists], picks),
-        _gathered([one.recall_scores for one in lists], picks),
+        _gathered([ranked.scores for ranked in lists], picks),
+        _gathered([ranked.recall_scores for ranked in lists], picks),
         first.features[:0] if features is None else features,
         first.fingerprint,
         first.recalled,
@@ -80,7 +91,7 @@ def mixed(lists: Sequence[Shown], teams: Sequence[int], items: Sequence[str], na
         first.source,
         no_scores(),
         first.bundle,
-        next((one.step for one in lists if one.step != FULL), FULL),
+        next((ranked.step for ranked in lists if ranked.step != FULL), FULL),
         {"team": [names[team] if team >= 0 else "" for team in teams]},
     )
 
@@ -88,24 +99,28 @@ def mixed(lists: Sequence[Shown], teams: Sequence[int], items: Sequence[str], na
 def ranking_event(
     ranking_id: str, moment: int, asked: Asked, live: Live, shown: Shown, skipped: Sequence[str]
 ) -> RankingEvent:
-    """The event of a list at a moment, in epoch milliseconds. live: what it is told of the journal by."""
-    more = dict(shown.more)
+    """Build the ranking event of a list.
+
+    timestamp: epoch milliseconds. snapshot: its journal offsets are logged for replay. skipped: the parts that were
+    skipped or cut short for the deadline.
+    """
+    more_extra = dict(shown.more)
     served: dict[str, Any] = {
         "offset": live.offset,
         "items": live.items_offset,
         "recall": {"items": shown.recalled, "scores": _numbers(shown.recall_scores), "found": shown.found},
-        **more.pop("served", {}),
+        **more_extra.pop("served", {}),
     }
     served |= {"pairs": stored_scores(shown.pairs)} if len(shown.pairs) else {}
     served |= {"step": shown.step} if shown.step != FULL else {}
     served |= {"skipped": list(skipped)} if skipped else {}
-    served |= {"asked": narrowed} if (narrowed := asked.narrowed()) else {}
+    served |= {"asked": options} if (options := asked.narrowed()) else {}
     extra: dict[str, Any] = {
         "positions": list(range(1, len(shown.names) + 1)),
         "scores": _numbers(shown.scores),
         "bundle": shown.bundle,
         "served": served,
-        **more,
+        **more_extra,
     }
     if len(shown.features):
         extra["features"] = stored_features(shown.fingerprint, shown.features)
@@ -122,15 +137,16 @@ def ranking_event(
 
 
 def no_scores() -> Scores:
-    """An empty column of scores."""
+    """Return an empty column of scores."""
     return np.empty(0, np.float32)
 
 
 def _gathered(columns: Sequence[Scores], picks: Sequence[tuple[int, int]]) -> Scores:
-    found: NDArray[np.float32] = np.array([columns[team][place] for team, place in picks], np.float32)
-    return found
+    """Take one value per (list index, position) from the lists' columns."""
+    values: NDArray[np.float32] = np.array([columns[index][position] for index, position in picks], np.float32)
+    return values
 
 
 def _numbers(scores: Any) -> list[float | None]:
-    """JSON-ready: None for what is not a number."""
-    return [float(one) if np.isfinite(one) else None for one in scores]
+    """Convert scores to a JSON-ready list; None for NaN and infinity."""
+    return [float(score) if np.isfinite(score) else None for score in scores]

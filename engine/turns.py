@@ -1,4 +1,4 @@
-"""Turns of several processes at one file, taken without the sleeps that SQLite waits by."""
+"""An advisory file lock between processes, with shorter waits than SQLite's own lock."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # where there is none, SQLite's own lock is what there is
+except ImportError:  # without fcntl (Windows), only SQLite's own lock applies
     fcntl = None  # type: ignore[assignment]
 
 PAUSE_S = 0.0002
+"""Seconds between two attempts."""
 TRIES = 500
-"""Pauses before a turn is begun without: whoever holds it may be stopped, and the database has a lock of its own."""
+"""Attempts before proceeding without the lock: its holder may be suspended, and the database has its own lock."""
 
 
 class Turns:
-    """Waits for the others in steps of a fifth of a millisecond; SQLite's go from 1 to 100.
+    """An advisory lock that is retried every 0.2 ms; SQLite's busy handler sleeps 1 to 100 ms.
 
-    A turn is a courtesy: what must not happen at once is kept apart by the database itself.
+    It only shortens waits. Correctness relies on the database's own lock.
     """
 
     def __init__(self, path: Path) -> None:
-        """path: a file of its own beside the one that is written; made where it is not there."""
+        """path: a separate lock file next to the database file; created if it is missing."""
         self._path = path
         self._mine = threading.Lock()
         self._file: tuple[int, int] | None = None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """A turn, or none after a while."""
+        """Hold the lock; after `MAX_ATTEMPTS` attempts proceed without it."""
         if fcntl is None:
             yield
             return
         with self._mine:
-            handle = self._opened()
+            descriptor = self._opened()
             held = False
             for _ in range(TRIES):
-                if handle is None:
+                if descriptor is None:
                     break
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
                     time.sleep(PAUSE_S)
                     continue
@@ -53,20 +54,20 @@ class Turns:
             try:
                 yield
             finally:
-                if held and handle is not None:
-                    fcntl.flock(handle, fcntl.LOCK_UN)
+                if held and descriptor is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Give the file back; the next turn opens it again."""
+        """Close the lock file; the next `acquire` reopens it."""
         with self._mine:
             if self._file is not None and self._file[0] == os.getpid():
                 os.close(self._file[1])
             self._file = None
 
     def _opened(self) -> int | None:
-        """A handle of this process, as one that was inherited would be shared with the process that it came from.
+        """Return a file descriptor of this process; one inherited by fork would share the parent's lock.
 
-        None where the file can't be opened: what else is wrong there the database says better.
+        None if the file can't be opened: the database then reports the cause with a better message.
         """
         if self._file is None or self._file[0] != os.getpid():
             try:
@@ -77,9 +78,10 @@ class Turns:
 
 
 def locked(handle: int, wait: bool = True) -> bool:
-    """Lock a file until it is closed, once nobody else has it locked; True where there are no locks.
+    """Lock an open file exclusively until it is closed; return whether it is locked.
 
-    wait: False: at once or not at all, which is what comes back.
+    blocking: wait for other holders; False: return False at once if another holder has it. Always True on platforms
+    without file locks.
     """
     if fcntl is not None:
         try:

@@ -1,4 +1,4 @@
-"""Values that cross seams: frozen dataclasses of columns, never lists of objects."""
+"""Shared value types: frozen dataclasses that hold columns (arrays), not lists of objects."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int32]
-"""Item (or person) rows; a row is the place of an id in its `Ids`."""
+"""Item (or user) rows; a row is the index of an id in its `Vocabulary`."""
 Scores = NDArray[np.float32]
-"""One score a row; higher is better, everywhere."""
+"""One score per row; higher is better everywhere."""
 Vector = NDArray[np.float32]
 Matrix = NDArray[np.float32]
 Times = NDArray[np.float64]
 """Unix seconds."""
 Offsets = NDArray[np.int64]
-"""Group g of a flattened column is `[offsets[g], offsets[g + 1])`."""
+"""Group g of a flattened column is the slice `[offsets[g], offsets[g + 1])`."""
 
 NOBODY = -1
-"""The row of a person, or of an item, that is not known."""
+"""The row of an unknown user or item."""
 
 
 def no_rows() -> Rows:
-    """An empty column of rows."""
+    """Return an empty column of rows."""
     return np.empty(0, np.int32)
 
 
 class QueryVectors(NamedTuple):
-    """What models make of a request's text."""
+    """Embeddings of a request's query text; a field is None where no model computes it."""
 
     text: Vector | None = None
     """(text dimensions,)"""
@@ -39,10 +39,10 @@ class QueryVectors(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which items may come back. Rows and category codes, never ids."""
+    """Constrains which items may be recommended, by item rows and category codes (`FilterSpec` has the ids)."""
 
     seen: bool = False
-    """May items that the person has touched before come back?"""
+    """True: items that the user has interacted with may be recommended again."""
     categories: NDArray[np.int32] | None = None
     """Only these category codes; None: all."""
     allow: Rows | None = None
@@ -53,37 +53,37 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question for a feed, resolved to rows."""
+    """A recommendation request resolved from ids to rows. Raises ValueError where history lengths differ."""
 
     at: float
-    """When it is asked, unix seconds."""
+    """Time of the request, unix seconds."""
     person: int = NOBODY
     history: Rows = field(default_factory=no_rows)
-    """Item rows the person touched, latest first."""
+    """Item rows of the user's interactions, latest first."""
     history_at: Times = field(default_factory=lambda: np.empty(0))
-    """When each was touched, unix seconds, aligned with `history`."""
+    """Time of each interaction, unix seconds, aligned with `history`; NaN: unknown."""
     touched: Rows = field(default_factory=no_rows)
-    """Every item the person ever touched, in no promised order (for the `seen` filter)."""
+    """All items that the user ever interacted with, in no guaranteed order (for `Filters.include_seen`)."""
     query: str = ""
     query_vector: Vector | None = None
-    """The embedded query, shape (text dimensions,)."""
+    """(text dimensions,) the query embedding."""
     query_tokens: Matrix | None = None
-    """(tokens, token dimensions) the query's token vectors, for late interaction."""
+    """(tokens, token dimensions) the token embeddings of the query, for late interaction."""
     filters: Filters = Filters()
 
     def __post_init__(self) -> None:
         if len(self.history) != len(self.history_at):
-            raise ValueError(f"{len(self.history)} items in the history but {len(self.history_at)} times")
+            raise ValueError(f"history has {len(self.history)} items but {len(self.history_at)} times")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What recall found for one request, best first."""
+    """The candidates of one request, best first. Raises ValueError where the shapes differ."""
 
     rows: Rows
     scores: Scores
     source: str
-    """Which retriever found them."""
+    """The name of the retriever that returned them."""
 
     def __post_init__(self) -> None:
         if self.rows.shape != self.scores.shape:
@@ -92,48 +92,48 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests with their candidate rows, flattened, and the state as read at each request's moment.
+    """The input of feature computation: requests, their flattened candidates, and the state at each request's time.
 
-    R requests, N candidate rows, H history slots, C counters.
+    R requests, N candidate rows, H history slots, C counters. Raises ValueError where the lengths do not match.
     """
 
     at: Times
     """(R,) unix seconds."""
     rows: Rows
-    """(N,) candidate item rows, request after request."""
+    """(N,) candidate item rows, grouped by request."""
     offsets: Offsets
-    """(R + 1,) bounds of each request's candidates in `rows`."""
+    """(R + 1,) offsets of each request's candidates in `rows`."""
     history: Rows
-    """(R, H) latest first, NOBODY where there is none."""
+    """(R, H) item rows of the history, latest first; UNKNOWN_ROW in empty slots."""
     history_at: Times
-    """(R, H) unix seconds, NaN where there is none."""
+    """(R, H) unix seconds; NaN in empty slots."""
     touches: NDArray[np.int64]
-    """(R,) how many touches the person has in all."""
+    """(R,) total number of the user's interactions."""
     shown: Scores
-    """(N,) how often this person was shown this item lately, in rankings."""
+    """(N,) how many recent rankings showed this item to this user."""
     age: Scores
-    """(N,) seconds since the log first knew the item, NaN where it does not."""
+    """(N,) seconds since the item first appeared in the log; NaN where it never did."""
     since_touch: Scores
-    """(N,) seconds since anybody touched the item, NaN where nobody has."""
+    """(N,) seconds since any user's last interaction with the item; NaN where there is none."""
     counters: Matrix
-    """(N, C) decayed counters: shown and touched, of the item, its categories and everything."""
+    """(N, C) decayed counters of impressions and interactions, per item, category and overall."""
     queries: tuple[str, ...] = ()
-    """(R,) request texts; empty tuple: no request has one."""
+    """(R,) query texts; empty tuple: no request has a query."""
     query_vectors: Matrix | None = None
-    """(R, text dimensions); rows of NaN where a request has no query."""
+    """(R, text dimensions) query embeddings; a row of NaN where a request has no query."""
     declared: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    """(N, D) the parts of the counters that the config declares; (0, 0): none are declared."""
+    """(N, D) numerators and denominators of the custom counters in the config; (0, 0): none are configured."""
     query_tokens: tuple[Matrix | None, ...] = ()
-    """(R,) token vectors of each request's query; empty tuple: no request has one."""
+    """(R,) token embeddings of each request's query; empty tuple: no request has any."""
     pair_scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
-    """(N,) what a cross-encoder gives request text and item, NaN where it was not asked; (0,): nowhere."""
+    """(N,) cross-encoder scores of (request text, item); NaN where not computed; (0,): there is no cross-encoder."""
 
     def __post_init__(self) -> None:
         requests, rows = len(self.at), len(self.rows)
         if len(self.offsets) != requests + 1 or self.offsets[-1] != rows:
-            raise ValueError(f"offsets of {len(self.offsets)} do not span {rows} rows of {requests} requests")
+            raise ValueError(f"{len(self.offsets)} offsets do not span {rows} rows of {requests} requests")
         if len(self.history) != requests or len(self.counters) != rows or len(self.shown) != rows:
-            raise ValueError("history, shown and counters must have one row a request and one a candidate")
+            raise ValueError("history must have one row per request, impressions and counters one per candidate")
         if len(self.pair_scores) not in (0, rows):
             raise ValueError(f"{len(self.pair_scores)} pair scores for {rows} rows")
         if self.queries and len(self.queries) != requests:
@@ -141,36 +141,36 @@ class Batch:
 
     @property
     def groups(self) -> NDArray[np.int32]:
-        """(N,) the request each candidate row belongs to."""
+        """(N,) index of the request that each candidate row belongs to."""
         return np.repeat(np.arange(len(self.at), dtype=np.int32), np.diff(self.offsets))
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """One request's candidates in their final order, best first."""
+    """The ranked candidates of one request, best first."""
 
     found: Candidates
-    """The candidates as recall had them."""
+    """The candidates in recall order."""
     order: NDArray[np.int64]
-    """(N,) their places there, best first."""
+    """(N,) indices into `candidates`, best first."""
     scores: Scores
-    """(N,) in the final order."""
+    """(N,) ranker scores in the final order."""
     features: Matrix
-    """(N, F) the feature rows that were scored, in the final order; (0, F): none were."""
+    """(N, F) the scored feature rows in the final order; (0, F): nothing was scored."""
     pairs: Scores = field(default_factory=lambda: np.empty(0, np.float32))
-    """(N,) pair scores in the order of recall; (0,): there is one phase."""
+    """(N,) cross-encoder scores in recall order; (0,): there is no cross-encoder."""
 
     @property
     def rows(self) -> Rows:
-        """(N,) the candidates in the final order."""
+        """(N,) candidate item rows in the final order."""
         return self.found.rows[self.order]
 
     def at(self, places: NDArray[np.int64]) -> Ranking:
-        """The candidates at these places of the final order."""
+        """Select the candidates at these positions of the final order."""
         features = self.features[places] if len(self.features) else self.features
         return Ranking(self.found, self.order[places], self.scores[places], features, self.pairs)
 
 
 def in_found_order(found: Candidates, features: int) -> Ranking:
-    """Candidates as recall had them, without feature rows."""
+    """Build a ranking that keeps the recall order and has no feature rows. `n_features`: its width."""
     return Ranking(found, np.arange(len(found.rows)), found.scores, np.empty((0, features), np.float32))

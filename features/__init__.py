@@ -1,1 +1,1 @@
-"""What is known of a (request, item) pair: behavioural state, text relevance, the feature builder."""
+"""Features of a (request, item) pair: behavioural state, text relevance and the feature builder."""

@@ -1,7 +1,7 @@
-"""BM25 of candidates against a text or against a person's recent titles, scored for the candidates alone.
+"""BM25 scores a request's candidates against its query, or against the titles of the user's latest items.
 
-The weights are those of rank-bm25's BM25Okapi (Robertson & Zaragoza, The Probabilistic Relevance Framework, 2009);
-they are laid out by item, so that a request adds up a few hundred numbers rather than visiting Python dicts.
+The weights equal those of rank-bm25's BM25Okapi (Robertson & Zaragoza, The Probabilistic Relevance Framework, 2009).
+They are stored by item: a request sums a few hundred numbers and reads no Python dicts.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ _WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased runs of letters, digits and underscores."""
+    """Split a text into lower-cased tokens: runs of letters, digits and underscores."""
     return _WORD.findall(text.lower())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TermWeights:
-    """BM25 weights of every (item, term) pair that occurs; sums of them are BM25 scores."""
+    """Sparse BM25 weights of all (item, term) pairs that occur; a BM25 score is a sum of them."""
 
     terms: Ids
     codes: NDArray[np.int32]
     """Term codes of all items, flattened."""
     weights: NDArray[np.float32]
-    """What one occurrence of the term in a query adds to the item's score, aligned with `codes`."""
+    """Score that one occurrence of the term in a query adds to the item, aligned with `term_codes`."""
     counts: NDArray[np.float32]
-    """How often the term occurs in the item, aligned with `codes`."""
+    """Term frequency in the item, aligned with `term_codes`."""
     offsets: Offsets
-    """(n + 1,) bounds of each item's terms."""
+    """(n + 1,) bounds of each item's terms in `term_codes`."""
 
     @classmethod
     def fit(cls, documents: Sequence[str], k1: float = 1.5, b: float = 0.75) -> TermWeights:
-        """From the items' texts; k1 and b as in the paper."""
+        """Fit the weights on the items' texts; k1 and b are the parameters of the paper."""
         corpus = [words(document) for document in documents]
         if not any(corpus):
             return cls(Ids(), *_nothing(len(corpus)))
@@ -65,15 +65,15 @@ class TermWeights:
         return cls(terms, np.array(codes, np.int32), weights.astype(np.float32), frequency.astype(np.float32), offsets)
 
     def query(self, text: str) -> NDArray[np.int32]:
-        """Codes of the text's words that some item has, repeated as they are in the text."""
-        rows = self.terms.rows(words(text))
-        known: NDArray[np.int32] = rows[rows >= 0]
-        return known
+        """Return the term codes of a text, with repeats; words that no item has are dropped."""
+        codes = self.terms.rows(words(text))
+        in_vocabulary: NDArray[np.int32] = codes[codes >= 0]
+        return in_vocabulary
 
     def scores(self, batch: Batch, latest: int) -> Scores:
-        """(N,) BM25 of each candidate for its request's text, or for the titles of its person's `latest` touches.
+        """Score candidates against the request's query, or against the titles of the latest `n_titles` interactions.
 
-        NaN where there is neither.
+        Returns (N,) BM25 scores, NaN where a request has neither query nor history.
         """
         queries = [self.query(text) for text in batch.queries] or [np.empty(0, np.int32)] * len(batch.at)
         bounds = np.concatenate([[0], np.cumsum([len(query) for query in queries])]).astype(np.int64)
@@ -87,7 +87,7 @@ class TermWeights:
 
 
 class Bm25Retriever:
-    """The items whose words answer a request's text best; nothing for a request without one, or that is embedded."""
+    """Retrieves the items with the best BM25 score for a query; none without a query, or if the query is embedded."""
 
     name = "bm25"
 
@@ -95,11 +95,11 @@ class Bm25Retriever:
         self._catalogue, self._terms = catalogue, terms
 
     def retrieve(self, request: Request, k: int) -> Candidates:
-        """At most k items that the filters let through and that have a word of the text, best first."""
-        asked = self._terms.query(request.query) if request.query_vector is None else no_rows()
-        if not len(asked):
+        """Return at most k items that pass the filters and share a term with the query, best first."""
+        codes = self._terms.query(request.query) if request.query_vector is None else no_rows()
+        if not len(codes):
             return Candidates(no_rows(), np.empty(0, np.float32), self.name)
-        weights = np.bincount(asked, minlength=len(self._terms.terms)).astype(np.float32)
+        weights = np.bincount(codes, minlength=len(self._terms.terms)).astype(np.float32)
         scores = np.zeros(len(self._catalogue), np.float32)
         _sum(self._terms.codes, self._terms.weights, self._terms.offsets, weights, scores)
         mask = eligible(self._catalogue, request)
@@ -113,8 +113,8 @@ def _sum(
     codes: NDArray[np.int32], weights: NDArray[np.float32], offsets: Offsets, asked: NDArray[np.float32], out: Scores
 ) -> None:
     for row in range(len(out)):
-        for place in range(offsets[row], offsets[row + 1]):
-            out[row] += weights[place] * asked[codes[place]]
+        for entry in range(offsets[row], offsets[row + 1]):
+            out[row] += weights[entry] * asked[codes[entry]]
 
 
 @compiled
@@ -122,30 +122,30 @@ def _score(
     codes: NDArray[np.int32], weights: NDArray[np.float32], counts: NDArray[np.float32], offsets: Offsets, n_terms: int,
     rows: Rows, bounds: Offsets, history: Rows, queries: NDArray[np.int32], query_bounds: Offsets, out: Scores,
 ) -> None:  # fmt: skip
-    asked = np.zeros(n_terms, np.float32)
+    query_weights = np.zeros(n_terms, np.float32)
     for request in range(len(bounds) - 1):
         start, stop = query_bounds[request], query_bounds[request + 1]
-        for place in range(start, stop):
-            asked[queries[place]] += 1
-        some = stop > start
-        for row in history[request] if not some else history[request, :0]:
+        for i in range(start, stop):
+            query_weights[queries[i]] += 1
+        has_terms = stop > start
+        for row in history[request] if not has_terms else history[request, :0]:
             if row >= 0:
-                some = True
-                for place in range(offsets[row], offsets[row + 1]):
-                    asked[codes[place]] += counts[place]
-        for place in range(bounds[request], bounds[request + 1]):
-            row = rows[place]
-            if some and row >= 0:
+                has_terms = True
+                for entry in range(offsets[row], offsets[row + 1]):
+                    query_weights[codes[entry]] += counts[entry]
+        for candidate in range(bounds[request], bounds[request + 1]):
+            row = rows[candidate]
+            if has_terms and row >= 0:
                 score = np.float32(0)
-                for term in range(offsets[row], offsets[row + 1]):
-                    score += weights[term] * asked[codes[term]]
-                out[place] = score
-        for place in range(start, stop):
-            asked[queries[place]] = 0
+                for entry in range(offsets[row], offsets[row + 1]):
+                    score += weights[entry] * query_weights[codes[entry]]
+                out[candidate] = score
+        for i in range(start, stop):
+            query_weights[queries[i]] = 0
         for row in history[request]:
             if row >= 0:
-                for place in range(offsets[row], offsets[row + 1]):
-                    asked[codes[place]] = 0
+                for entry in range(offsets[row], offsets[row + 1]):
+                    query_weights[codes[entry]] = 0
 
 
 def _nothing(n: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], Offsets]:

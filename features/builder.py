@@ -1,7 +1,7 @@
-"""The feature builder: a batch in, the matrix that is ranked out. The only place where a feature is made.
+"""The feature builder computes the feature matrix of a batch. It is the only place where features are made.
 
-Families are functions of the batch; each names its columns. Position is never a feature, ids never are, and what is
-missing is NaN.
+A feature family is a function of the batch that returns named columns. Position and ids are never features. A missing
+value is NaN.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from features.profile import TOP, category_scores, distances, table_scores, vect
 from features.state import StateSpec
 
 DECAYS = (0.7, 0.93, 1.0)
-"""Weight of each older touch relative to the next younger one, for vector profiles."""
+"""Decays of the user profile vectors: weight of an interaction relative to the next more recent one."""
 TABLE_DECAYS, TABLE_DEPTHS, TABLE_TAGS = (1.0, 0.7, 0.93), (1, 15, 40), ("latest", "0.7", "0.93")
 RECENT = 0.8
-"""The decay where one will do."""
+"""The decay of families that use a single decay."""
 BM25_LATEST = 10
-"""Titles that stand in for a query."""
+"""Number of latest titles that form the BM25 query of a request without a query."""
 STANDING_OF = (
     "recall_score", "bm25", "text_1", "text_top", "text_top5", "content_0.93", "content_1", "content_top5", "taste_1",
     "taste_0.93", "ctr_1h", "ctr_24h", "shown_1h", "age_h", "category_lift", "popularity_history", "popularity_all",
     "item_clicks_over_expected_all", "late_best", "late_mean", "late_query",
 )  # fmt: skip
-"""The columns whose standing within the request is a feature as well."""
+"""Columns whose z-score within the request is a listwise feature as well."""
 PAIR = "pair"
-"""The signal of a cross-encoder, in `ItemKnowledge.made_by`."""
+"""Key of the cross-encoder in `ItemModel.model_digests`."""
 Columns = dict[str, Scores]
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSettings:
-    """Which families of features there are."""
+    """[features] Which feature families the matrix has."""
 
     families: tuple[str, ...] = (
         "recall", "bm25", "vectors", "late", "pair", "tables", "rates", "ages", "categories", "statistics", "declared",
@@ -58,13 +58,17 @@ class FeatureSettings:
 
 
 class FeatureBuilder:
-    """Builds the matrix of a batch from the state in it and from what was learnt of the items."""
+    """Builds the feature matrix of a batch from its behavioural state and from the item model."""
 
     def __init__(
         self, knowledge: ItemKnowledge, spec: StateSpec, settings: FeatureSettings | None = None,
         category_shares: Vector | None = None,
     ) -> None:  # fmt: skip
-        """category_shares: those that the ranker learnt with, where items came since; None: those of the catalogue."""
+        """Create the builder of an item model.
+
+        category_shares: shares that the ranker was trained with, if items were added since; None: those of the
+        catalogue.
+        """
         self.knowledge = knowledge
         self.spec = spec
         self.settings = settings or FeatureSettings()
@@ -81,74 +85,79 @@ class FeatureBuilder:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the ordered feature names and of the settings they are made with."""
-        settled = [
+        """Digest of the ordered feature names and of all settings that change feature values."""
+        inputs = [
             self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS, RECENT,
             BM25_LATEST, LATEST, SMOOTHING, TOP, [asdict(counter) for counter in self.spec.counters],
             sorted(self.knowledge.made_by.items()),
         ]  # fmt: skip
-        return hashlib.sha256(json.dumps(settled).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
     def columns(self, batch: Batch) -> Columns:
-        """Name -> (N,) float32, in order."""
+        """Compute the columns: feature name -> (N,) float32, in column order.
+
+        Raises ValueError if two features have the same name.
+        """
         columns: Columns = {}
         for family in self.settings.families:
-            made = FAMILIES[family](self, batch, columns)
-            if twice := columns.keys() & made.keys():
-                raise ValueError(f"two features are named {', '.join(sorted(twice))}; rename one, such as its table")
-            columns |= made
+            added = FAMILIES[family](self, batch, columns)
+            if duplicates := columns.keys() & added.keys():
+                raise ValueError(f"two features are named {', '.join(sorted(duplicates))}; rename one, or its counter")
+            columns |= added
         return columns
 
     def matrix(self, batch: Batch) -> Matrix:
-        """(N, F) float32, NaN where a value is missing."""
+        """Compute the feature matrix: (N, F) float32, NaN where a value is missing."""
         columns = self.columns(batch)
         out = np.empty((len(batch.rows), len(columns)), np.float32)
-        for place, column in enumerate(columns.values()):
-            out[:, place] = column
-        out[batch.rows < 0] = np.nan  # an item that the catalogue does not know has no features at all
+        for i, column in enumerate(columns.values()):
+            out[:, i] = column
+        out[batch.rows < 0] = np.nan  # an unknown item has no features
         return out
 
     def set_pairs(self, matrix: Matrix, batch: Batch) -> None:
-        """Write the columns of the cross-encoder anew, for the batch's pair scores; the others stay."""
+        """Overwrite the cross-encoder columns of a matrix with the batch's scores; other columns stay."""
         for name, column in _pair(self, batch, {}).items():
             matrix[:, self._names.index(name)] = np.where(batch.rows >= 0, column, np.nan)
 
 
 def _recall(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """The dot product that recall orders by, and the place it gives in the request."""
+    """Compute the recall score (dot product) and its percentile within the request."""
     space = builder.knowledge.space
     scores = np.full(len(batch.rows), np.nan, np.float32)
     for request in range(len(batch.at)):
         rows = slice(int(batch.offsets[request]), int(batch.offsets[request + 1]))
-        person = space.person(batch.history[request])
-        if person.any():
-            # einsum, not BLAS: the same bits whatever the batch
-            scores[rows] = np.einsum("nd,d->n", space.targets[batch.rows[rows]], person, optimize=False)
-    scores[batch.rows < 0] = np.nan  # or an unknown item would stand in the order with the last item's score
+        user = space.person(batch.history[request])
+        if user.any():
+            # einsum, not BLAS: bits do not depend on the batch size
+            scores[rows] = np.einsum("nd,d->n", space.targets[batch.rows[rows]], user, optimize=False)
+    scores[batch.rows < 0] = np.nan  # row -1 would read the last item's vector
     return {"recall_score": scores, "recall_place": places(scores, batch.offsets)}
 
 
 def _bm25(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute the BM25 score of the query or of the latest titles."""
     return {"bm25": builder.knowledge.terms.scores(batch, BM25_LATEST)}
 
 
 def _vectors(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute cosines between candidates and the user's history, per view, and between candidates and the query."""
     columns: Columns = {}
-    for name, pair in builder.knowledge.vectors.items():
+    for name, vectors in builder.knowledge.vectors.items():
         tags = [f"{decay:g}" for decay in DECAYS] + ["latest", "top", "top5"]
-        columns |= _named(f"{name}_", tags, vector_scores(pair, batch, DECAYS))
+        columns |= _named(f"{name}_", tags, vector_scores(vectors, batch, DECAYS))
     columns["query_text"] = _query_scores(builder.knowledge.space, batch)
     return columns
 
 
 def _late(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """MaxSim of token vectors; nothing where the items have none."""
+    """Compute late-interaction (MaxSim) scores; no columns if the item model has no token vectors."""
     tokens = builder.knowledge.tokens
     return {} if tokens is None else _named("late_", ["latest", "best", "mean", "query"], late_scores(tokens, batch))
 
 
 def _pair(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """A cross-encoder's score, and how far it is behind the best of the request; nothing where there is no model."""
+    """Compute the cross-encoder score and its gap to the best of the request; no columns without a model."""
     if PAIR not in builder.knowledge.made_by:
         return {}
     scores = batch.pair_scores if len(batch.pair_scores) else np.full(len(batch.rows), np.nan, np.float32)
@@ -156,17 +165,20 @@ def _pair(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
 
 
 def _tables(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute item-item scores: decayed sums of matrix entries over the user's history."""
     columns: Columns = {}
-    for name, table in builder.knowledge.tables.items():
-        columns |= _named(f"{name}_table_", TABLE_TAGS, table_scores(table, batch, TABLE_DECAYS, TABLE_DEPTHS))
+    for name, matrix in builder.knowledge.tables.items():
+        columns |= _named(f"{name}_table_", TABLE_TAGS, table_scores(matrix, batch, TABLE_DECAYS, TABLE_DEPTHS))
     return columns
 
 
 def _rates(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute popularity, impressions and click-through rates from the decayed counters."""
     return rates(batch, builder.spec)
 
 
 def _ages(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute item age, time since the item's last interaction, and the user's recent impressions of the item."""
     published = np.where(batch.rows >= 0, builder.knowledge.catalogue.published[batch.rows], np.nan)
     return {
         "age_h": batch.age / np.float32(3600),
@@ -177,14 +189,16 @@ def _ages(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
 
 
 def _categories(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute the user's affinity to the candidate's categories."""
     catalogue = builder.knowledge.catalogue
-    found = category_scores(
+    affinity = category_scores(
         catalogue.category_codes, catalogue.category_offsets, builder.category_shares, batch, RECENT
     )
-    return _named("category_", ["share", "recent", "lift"], found)
+    return _named("category_", ["share", "recent", "lift"], affinity)
 
 
 def _statistics(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute each item statistic and its distance to the mean over the user's history."""
     columns: Columns = {}
     for name, values in builder.knowledge.statistics.items():
         columns |= _named(name, ["", "_distance"], distances(values, batch, RECENT))
@@ -192,29 +206,31 @@ def _statistics(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
 
 
 def _declared(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+    """Compute the features of the counters that the config declares."""
     return declared.features(batch, builder.spec.counters)
 
 
 def _person(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
-    """The same for all candidates of a request: what the other features are to be read against."""
+    """Compute features of the user and of the request; all candidates of a request have the same values."""
     since = (batch.at - batch.history_at[:, 0]) / 60 if batch.history_at.shape[1] else np.full(len(batch.at), np.nan)
-    pace = batch.history_at[:, :1] - batch.history_at[:, 9:10] if batch.history_at.shape[1] > 9 else None
-    person = {
+    span = batch.history_at[:, :1] - batch.history_at[:, 9:10] if batch.history_at.shape[1] > 9 else None
+    values = {
         "touches": np.log1p(batch.touches),
         "since_latest_m": since,
-        "pace_10": np.full(len(batch.at), np.nan) if pace is None else np.log1p(np.maximum(pace[:, 0], 0)),
+        "pace_10": np.full(len(batch.at), np.nan) if span is None else np.log1p(np.maximum(span[:, 0], 0)),
         "candidates": np.log(np.maximum(np.diff(batch.offsets), 1)),
     }
     groups = batch.groups
-    return {name: values.astype(np.float32)[groups] for name, values in person.items()}
+    return {name: column.astype(np.float32)[groups] for name, column in values.items()}
 
 
 def _standings(_: FeatureBuilder, batch: Batch, columns: Columns) -> Columns:
-    chosen = [name for name in STANDING_OF if name in columns]
-    if not chosen:
+    """Compute listwise features: z-scores of columns within the request."""
+    names = [name for name in STANDING_OF if name in columns]
+    if not names:
         return {}
-    found = standings(np.stack([columns[name] for name in chosen], axis=1).astype(np.float32), batch.offsets)
-    return _named("", [f"{name}_standing" for name in chosen], found)
+    z_scores = standings(np.stack([columns[name] for name in names], axis=1).astype(np.float32), batch.offsets)
+    return _named("", [f"{name}_standing" for name in names], z_scores)
 
 
 FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
@@ -235,21 +251,21 @@ FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
 
 
 def _named(prefix: str, tags: Iterable[str], found: Matrix) -> Columns:
-    return {f"{prefix}{tag}": found[:, place] for place, tag in enumerate(tags)}
+    return {f"{prefix}{tag}": found[:, i] for i, tag in enumerate(tags)}
 
 
 def _query_scores(space: Space, batch: Batch) -> Scores:
-    """(N,) cosine of the request's embedded query and the candidate; NaN without a query."""
+    """Compute the (N,) cosine between the request's query vector and the candidate; NaN without a query."""
     if batch.query_vectors is None:
         return np.full(len(batch.rows), np.nan, np.float32)
-    view = space.view("text")
-    targets = space.targets[batch.rows, view.slice] / np.float32(np.sqrt(view.weight))
+    block = space.view("text")
+    targets = space.targets[batch.rows, block.slice] / np.float32(np.sqrt(block.weight))
     scores: Scores = np.einsum("nd,nd->n", targets, batch.query_vectors[batch.groups], optimize=False)
     return scores
 
 
 def _category_shares(catalogue: Catalogue) -> Vector:
-    """(categories,) share of each category in the catalogue, an item's weight split evenly among its own."""
+    """Compute the (categories,) share of each category in the catalogue; an item's weight is split evenly."""
     sizes = np.diff(catalogue.category_offsets)
     weights = np.repeat(1 / np.maximum(sizes, 1), sizes)
     shares = np.bincount(catalogue.category_codes, weights, len(catalogue.categories))
@@ -257,8 +273,8 @@ def _category_shares(catalogue: Catalogue) -> Vector:
 
 
 def _empty_batch(spec: StateSpec) -> Batch:
-    """One request without candidates: enough to learn the names."""
-    nothing = np.empty(0, np.float32)
+    """Build a batch of one request without candidates, to compute the feature names."""
+    empty = np.empty(0, np.float32)
     return Batch(
         at=np.zeros(1),
         rows=np.empty(0, np.int32),
@@ -266,9 +282,9 @@ def _empty_batch(spec: StateSpec) -> Batch:
         history=np.full((1, spec.depth), -1, np.int32),
         history_at=np.full((1, spec.depth), np.nan),
         touches=np.zeros(1, np.int64),
-        shown=nothing,
-        age=nothing,
-        since_touch=nothing,
+        shown=empty,
+        age=empty,
+        since_touch=empty,
         counters=np.empty((0, spec.width), np.float32),
         declared=np.empty((0, declared.width(spec.counters)), np.float32),
     )

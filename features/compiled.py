@@ -1,4 +1,4 @@
-"""The one place that knows numba: compiled once, kept on disk, free of the interpreter lock."""
+"""Numba adapter: compiles functions once, caches the machine code on disk, and releases the GIL."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 def _cache() -> Path:
-    """A folder of machine code for these very sources: numba alone does not notice that a function it calls changed."""
+    """Return the cache folder for the current sources; numba does not detect changes in called functions."""
     here = Path(__file__).parent
     sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.glob("*.py")))).hexdigest()[:12]
-    beside = here / "__pycache__"
-    base = beside if os.access(beside if beside.exists() else here, os.W_OK) else Path.home() / ".cache" / "feedrank"
+    local = here / "__pycache__"
+    base = local if os.access(local if local.exists() else here, os.W_OK) else Path.home() / ".cache" / "feedrank"
     return base / f"kernels-{sources}"
 
 
@@ -29,20 +29,20 @@ numba.config.CACHE_DIR = str(_cache())  # type: ignore[attr-defined]  # numba se
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile a function over arrays; the machine code is cached beside the module, or in the user's cache."""
+    """Compile a function over arrays; the machine code is cached next to the module or in the user's cache folder."""
     return cast(Callable[P, T], numba.njit(cache=True, nogil=True)(function))
 
 
 def compiled_sums(function: Callable[P, T]) -> Callable[P, T]:
-    """As `compiled`, and float sums may be reordered into vector lanes.
+    """Compile as `jit` does, but allow reordering of float sums for SIMD.
 
-    The order depends on the length of the sum alone, so the same numbers give the same bits in any batch.
+    The order depends only on the length of the sum, so the same numbers give the same bits in any batch.
     """
     return cast(Callable[P, T], numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
 
 
 def grown(array: NDArray[Any], length: int) -> NDArray[Any]:
-    """A copy with zeros after it, which take no memory until something is written to them."""
+    """Return a copy padded with zero rows up to `length`. The padding takes no memory until it is written."""
     larger = np.zeros((length, *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
     return larger

@@ -1,4 +1,4 @@
-"""Popularity and click-through from the decayed counters of the item, of its categories and of everything."""
+"""Popularity and click-through rates (CTR) from decayed counters of the item, its categories and the catalogue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from features.kernel import KINDS
 from features.state import ENTITIES, StateSpec
 
 SMOOTHING = 10.0
-"""Impressions' worth of the average click-through that every rate starts with."""
+"""Prior of a click-through rate: number of impressions at the average rate."""
 
 
 def rates(batch: Batch, spec: StateSpec) -> dict[str, Scores]:
-    """Name -> (N,) counts, smoothed click-through, and clicks over what a random order would have had.
+    """Compute counts, smoothed click-through rates and clicks over expected clicks (COEC): name -> (N,).
 
-    `clicks_over_expected` counts 1 / (list length) x (clicks a list) for each time shown, so that short lists do not
-    flatter (in the manner of COEC: Zhang & Jones, Comparing click logs and editorial labels, 2007).
+    An impression in a list of n items expects (mean clicks per list) / n clicks, so that short lists have no advantage
+    (after COEC: Zhang & Jones, Comparing click logs and editorial labels, 2007).
     """
     halves = spec.half_lives_h
     names = [name.format(label(half)) for half in halves for name in _A_HALF_LIFE]
@@ -27,7 +27,7 @@ def rates(batch: Batch, spec: StateSpec) -> dict[str, Scores]:
     out = np.empty((len(batch.rows), len(names)), np.float32)
     first = np.array([[spec.column(entity, kind, halves[0]) for kind in KINDS] for entity in ENTITIES])
     _rates(batch.counters, first, halves.index(min(halves)), halves.index(max(halves)), day, week, out)
-    return {name: out[:, place] for place, name in enumerate(names)}
+    return {name: out[:, i] for i, name in enumerate(names)}
 
 
 _A_HALF_LIFE = (
@@ -36,32 +36,32 @@ _A_HALF_LIFE = (
 
 
 def _nearest(halves: tuple[float, ...], hours: float) -> int:
-    """The place of the half-life that is nearest to so many hours."""
+    """Return the index of the half-life that is nearest to the given hours."""
     return int(np.argmin([abs(half - hours) for half in halves]))
 
 
 @compiled
 def _rates(counters: Matrix, first: Offsets, shortest: int, longest: int, day: int, week: int, out: Matrix) -> None:
-    """first: (entities, kinds) the column of each one's first half-life; the others follow it."""
+    """Fill `out`; first_column: (entities, kinds) index of each counter's first half-life, the others follow it."""
     one, smoothing = np.float32(1), np.float32(SMOOTHING)
     halves = (out.shape[1] - 3) // 5
     for n in range(len(counters)):
         row = counters[n]
         for half in range(halves):
-            shown, touched = row[first[0, 0] + half], row[first[0, 2] + half]
-            all_shown, all_touched = row[first[2, 0] + half], row[first[2, 2] + half]
-            average = (all_touched + one) / (all_shown + np.float32(20))
-            # an empty log has no clicks a list: one stands in
-            clicks_a_list = (all_touched + one) / (row[first[2, 1] + half] + one)
-            at = half * 5
-            out[n, at] = np.log1p(touched)
-            out[n, at + 1] = np.log1p(shown)
-            out[n, at + 2] = (touched + smoothing * average) / (shown + smoothing)
+            impressions, clicks = row[first[0, 0] + half], row[first[0, 2] + half]
+            all_impressions, all_clicks = row[first[2, 0] + half], row[first[2, 2] + half]
+            average = (all_clicks + one) / (all_impressions + np.float32(20))
+            # add-one smoothing: an empty log has no clicks per list
+            clicks_per_list = (all_clicks + one) / (row[first[2, 1] + half] + one)
+            column = half * 5
+            out[n, column] = np.log1p(clicks)
+            out[n, column + 1] = np.log1p(impressions)
+            out[n, column + 2] = (clicks + smoothing * average) / (impressions + smoothing)
             for entity in range(2):
                 weight = one if entity == 0 else np.float32(3)
-                expected = row[first[entity, 1] + half] * clicks_a_list
-                out[n, at + 3 + entity] = (row[first[entity, 2] + half] + weight) / (expected + weight)
-        at = halves * 5
-        out[n, at] = np.log1p(row[first[0, 3] + longest])
-        out[n, at + 1] = (row[first[0, 0] + shortest] + np.float32(0.2)) / (row[first[0, 0] + day] + one)
-        out[n, at + 2] = out[n, week * 5] - out[n, longest * 5]
+                expected = row[first[entity, 1] + half] * clicks_per_list
+                out[n, column + 3 + entity] = (row[first[entity, 2] + half] + weight) / (expected + weight)
+        column = halves * 5
+        out[n, column] = np.log1p(row[first[0, 3] + longest])
+        out[n, column + 1] = (row[first[0, 0] + shortest] + np.float32(0.2)) / (row[first[0, 0] + day] + one)
+        out[n, column + 2] = out[n, week * 5] - out[n, longest * 5]

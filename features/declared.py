@@ -1,4 +1,4 @@
-"""Counters that a config declares: what is counted, under which key, how fast it is forgotten."""
+"""Custom counters that the config declares: event types, key and half-lives of decayed counts and rates."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from engine.types import Batch, Scores
 from features.keyed import ITEM, NO_CODE, PARTS, Keyed
 
 IMPRESSION = "impression"
-"""The type of being shown in a ranking; any other is an interaction's type."""
+"""The event type of an impression; all other types are interaction types."""
 MOST = 31
-"""Declarations; a key has room for no more."""
+"""Maximum number of counters, set by the bits of a counter key."""
 _MOST_TYPES = 62
 _HOUR = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
 class CounterSpec:
-    """[[state.counters]] One declared counter, and the features it becomes: one a half-life."""
+    """[[state.counters]] A custom counter. It becomes one feature per half-life."""
 
     name: str
     entity: str = "item"
-    """item, user, category, any field of the items, `user x item`, `user x category` or `user x FIELD`."""
+    """The key: item, user, category, any item field, `user x item`, `user x category` or `user x FIELD`."""
     types: tuple[str, ...] = ("click",)
-    """The interaction types that are counted; `impression` stands for being shown."""
+    """The event types that are counted: interaction types, or `impression`."""
     per: tuple[str, ...] = ()
-    """The types that the count is divided by; none: the feature is log(1 + count)."""
+    """The event types in the denominator of a rate; empty: the feature is log(1 + count)."""
     half_lives_h: tuple[float, ...] = (168.0,)
+    """Hours; infinity: no decay."""
     smoothing: float = 10.0
-    """How many of `per` at the average rate every rate starts with."""
+    """Prior of a rate: number of `rate_over` events at the average rate."""
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("name is empty; it is what the features are called")
+            raise ValueError("name is empty; expected a name, which begins the feature names")
         if not self.types:
             raise ValueError(f"counter {self.name!r} counts no types; name at least one, such as click")
         if not self.half_lives_h or min(self.half_lives_h) <= 0:
@@ -50,53 +51,53 @@ class CounterSpec:
 
     @property
     def by_person(self) -> bool:
-        """Whether each person has counts of their own."""
+        """Whether the counter has separate counts for each user."""
         return self.entity.split(" x ")[0] == "user"
 
     @property
     def of(self) -> str:
-        """item, a field's name, or nothing: what of the item is counted under."""
+        """The item part of the key: `item`, the name of an item field, or an empty string."""
         last = self.entity.split(" x ")[-1]
         return "" if last == "user" else last
 
 
 def check(counters: tuple[CounterSpec, ...]) -> None:
-    """Refuse declarations that can't stand side by side."""
+    """Check that the counters can be used together. Raises ValueError if not."""
     names = [counter.name for counter in counters]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two counters are named {', '.join(sorted(twice))}; rename one")
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two counters are named {', '.join(sorted(duplicates))}; rename one")
     if len(counters) > MOST:
-        raise ValueError(f"{len(counters)} counters are declared; there is room for {MOST}")
+        raise ValueError(f"{len(counters)} counters are declared; expected at most {MOST}")
     if len(types_of(counters)) > _MOST_TYPES:
-        raise ValueError(f"the counters name {len(types_of(counters))} types; there is room for {_MOST_TYPES}")
+        raise ValueError(f"the counters name {len(types_of(counters))} types; expected at most {_MOST_TYPES}")
 
 
 def types_of(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
-    """The types that are named, each once: type t is bit t."""
+    """Return the distinct event types of all counters; the type at index t is bit t of a type mask."""
     return tuple(dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.per)))
 
 
 def keyed(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> Keyed:
-    """Counters of a catalogue, all empty. Raises ValueError for a field that no item has."""
+    """Create the empty counter table of a catalogue. Raises ValueError for an item field that no item has."""
     types = types_of(counters)
     fields = list(dict.fromkeys(counter.of for counter in counters if counter.of not in ("", "item")))
     codes = [catalogue.codes(name) for name in fields]
-    for name, (found, _) in zip(fields, codes, strict=True):
-        if not len(found) and len(catalogue) and name not in STANDARD_FIELDS:
+    for name, (field_codes, _) in zip(fields, codes, strict=True):
+        if not len(field_codes) and len(catalogue) and name not in STANDARD_FIELDS:
             raise ValueError(f"a counter is declared for the item field {name!r}, which no item has")
-    starts = np.cumsum([0, *(len(found) for found, _ in codes)])
+    starts = np.cumsum([0, *(len(field_codes) for field_codes, _ in codes)])
     halves = max((len(counter.half_lives_h) for counter in counters), default=0)
     rates = np.full((len(counters), halves), -1.0)
-    for line, counter in enumerate(counters):
-        rates[line, : len(counter.half_lives_h)] = np.log(2) / (np.array(counter.half_lives_h) * _HOUR)
-    place = {"": NO_CODE, "item": ITEM} | {name: line for line, name in enumerate(fields)}
+    for d, counter in enumerate(counters):
+        rates[d, : len(counter.half_lives_h)] = np.log(2) / (np.array(counter.half_lives_h) * _HOUR)
+    source_of = {"": NO_CODE, "item": ITEM} | {name: i for i, name in enumerate(fields)}
     bounds = [offsets + start for (_, offsets), start in zip(codes, starts[:-1], strict=True)]
     return Keyed(
         counted=np.array([_bits(counter.types, types) for counter in counters], np.int64),
         per=np.array([_bits(counter.per, types) for counter in counters], np.int64),
         by_person=np.array([counter.by_person for counter in counters], np.bool_),
-        source=np.array([place[counter.of] for counter in counters], np.int64),
-        codes=np.concatenate([np.empty(0, np.int32), *(found for found, _ in codes)]).astype(np.int32),
+        source=np.array([source_of[counter.of] for counter in counters], np.int64),
+        codes=np.concatenate([np.empty(0, np.int32), *(field_codes for field_codes, _ in codes)]).astype(np.int32),
         bounds=np.array(bounds, np.int64).reshape(len(fields), len(catalogue) + 1),
         rates=rates,
         landmarks=np.full(rates.shape, np.nan),
@@ -109,34 +110,34 @@ def keyed(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> Keyed:
 
 
 def width(counters: tuple[CounterSpec, ...]) -> int:
-    """Columns of `Batch.declared`."""
+    """Return the number of columns of `Batch.custom_counters`."""
     return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * PARTS
 
 
 def features(batch: Batch, counters: tuple[CounterSpec, ...]) -> dict[str, Scores]:
-    """Name -> (N,) the log of each count, or its smoothed rate where it is divided by another."""
+    """Compute log(1 + count), or the smoothed rate of a counter with `rate_over`: feature name -> (N,)."""
     columns: dict[str, Scores] = {}
     halves = max((len(counter.half_lives_h) for counter in counters), default=0)
-    for line, counter in enumerate(counters):
+    for d, counter in enumerate(counters):
         for half, hours in enumerate(counter.half_lives_h):
-            first = (line * halves + half) * PARTS
-            count, per, all_counts, all_per = (batch.declared[:, first + part] for part in range(PARTS))
+            first = (d * halves + half) * PARTS
+            count, over, all_counts, all_over = (batch.declared[:, first + part] for part in range(PARTS))
             value = np.log1p(count)
             if counter.per:
-                average = (all_counts + 1) / (all_per + 20)
-                value = (count + counter.smoothing * average) / np.maximum(per + counter.smoothing, 1e-9)
+                average = (all_counts + 1) / (all_over + 20)
+                value = (count + counter.smoothing * average) / np.maximum(over + counter.smoothing, 1e-9)
             columns[f"{counter.name}_{label(hours)}"] = value.astype(np.float32)
     return columns
 
 
 def keys_an_event(counters: tuple[CounterSpec, ...], found: Keyed) -> int:
-    """How many keys one event of one item can make at most."""
+    """Return the maximum number of keys that one event of one item can add."""
     widest = np.diff(found.bounds, axis=1).max(axis=1, initial=0)
     return sum(1 if source < 0 else int(widest[source]) for source in found.source.tolist())
 
 
 def label(half_life_h: float) -> str:
-    """A half-life as it stands in feature names: 6h, 7d, all."""
+    """Format a half-life for feature names: 6h, 7d, all."""
     if np.isinf(half_life_h):
         return "all"
     return f"{half_life_h / 24:g}d" if half_life_h >= 48 else f"{half_life_h:g}h"

@@ -1,4 +1,4 @@
-"""What was learnt of the items, as the builder needs it: vectors, item-to-item tables, term weights, statistics."""
+"""The item model that the feature builder reads: vectors, item-item matrices, BM25 weights and item statistics."""
 
 from __future__ import annotations
 
@@ -17,45 +17,48 @@ from features.late import TokenVectors
 
 
 class Table(NamedTuple):
-    """A sparse (n, n) item-to-item matrix by rows: what touching item i says for item j."""
+    """A sparse (n, n) item-item matrix (CSR): the score of item j after an interaction with item i."""
 
     offsets: Offsets
     """(n + 1,) bounds of each row."""
     columns: Rows
-    """Sorted within a row."""
+    """Column indices, sorted within a row."""
     values: Scores
 
 
 class VectorPair(NamedTuple):
-    """One view of the items, by vectors of length 1 or 0: where an item leads, and what leads to it."""
+    """The vectors of one view, of length 1 or 0: the items as history of a user, and as candidates."""
 
     sources: Matrix
+    """(n, d) summed to user profiles."""
     targets: Matrix
+    """(n, d) compared with user profiles."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ItemKnowledge:
-    """Everything static that features are made of; fitted offline, the same for training and serving."""
+    """All static inputs of features. It is fitted offline and is the same in training and serving."""
 
     catalogue: Catalogue
     space: Space
-    """The vectors that recall works with."""
+    """The embedding space of recall."""
     vectors: Mapping[str, VectorPair]
     """View name -> its vectors."""
     tables: Mapping[str, Table]
+    """Matrix name -> item-item matrix."""
     terms: TermWeights
     statistics: Mapping[str, NDArray[np.float32]]
-    """Name -> (n,) one number an item, NaN where unknown."""
+    """Name -> (n,) one number per item, NaN if unknown."""
     tokens: TokenVectors | None = None
-    """Token vectors for late interaction; None: there is none."""
+    """Token vectors for late interaction; None: no late interaction."""
     made_by: Mapping[str, str] = field(default_factory=dict)
-    """Signal -> digest of the model behind it: `text`, `late`, `pair`. Other weights make another feature."""
+    """Signal -> digest of its model's weights: embedder, late interaction, cross-encoder. Part of the fingerprint."""
 
     def __post_init__(self) -> None:
         n = len(self.catalogue)
         sizes = {"space": len(self.space.targets), "terms": len(self.terms.offsets) - 1}
-        sizes |= {f"vectors {name}": len(pair.targets) for name, pair in self.vectors.items()}
-        sizes |= {f"table {name}": len(table.offsets) - 1 for name, table in self.tables.items()}
+        sizes |= {f"vectors {name}": len(vectors.targets) for name, vectors in self.vectors.items()}
+        sizes |= {f"table {name}": len(matrix.offsets) - 1 for name, matrix in self.tables.items()}
         sizes |= {f"statistic {name}": len(values) for name, values in self.statistics.items()}
         sizes |= {} if self.tokens is None else {"token vectors": len(self.tokens)}
         for name, size in sizes.items():

@@ -1,9 +1,9 @@
-"""The compiled kernel that advances and reads the behavioural state, for the live feed and for replay alike.
+"""The compiled kernel advances and reads the behavioural state, both for live requests and for replay.
 
-Operations run in order. READ copies what is known out before anything later is observed: read before observe.
-Counters are exponentially decayed sums: value(t) = sum over events of 2^(-(t - t_event) / half_life). They are kept as
-they would have been at a landmark in time: an event then costs one power a half-life, whatever it counts for, and a
-read one factor (Cormode et al., Forward Decay: A Practical Time Decay Model for Streaming Systems, 2009).
+Operations run in order. OP_READ copies the state out before later events are observed (read before observe). Counters
+are exponentially decayed sums: value(t) = sum over events of 2^(-(t - t_event) / half_life). They are stored relative
+to a landmark time (forward decay), so an event costs one exponential per half-life, and a read one factor (Cormode et
+al., Forward Decay: A Practical Time Decay Model for Streaming Systems, 2009).
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from features.compiled import compiled
 from features.keyed import WIDEST, Keyed
 
 SHOWN, TOUCHED, PRIOR, READ = 0, 1, 2, 3
-"""Operation codes: items shown in a ranking; an item touched; one touched before the log began; a read."""
+"""Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read."""
 KINDS = ("shown", "share", "touched", "prior")
-"""What is counted: times shown; 1 / length of the list it was shown in; touches; touches from before the log."""
+"""Counters of an entity: impressions; 1 / list length per impression; interactions; interactions before the log."""
 _SHARE = 1
 _COLUMN = (0, 2, 3)
-"""The place in KINDS that an operation code counts into."""
+"""The index in COUNTER_KINDS that an operation code increments."""
 SHOWN_DEPTH = 400
-"""How many of the latest shown items a read looks through."""
+"""How many of the user's latest impressions a read scans."""
 
 
 class Tables(NamedTuple):
-    """The state. Entities are items, then categories, then everything (one row)."""
+    """Arrays of the state. Entities are items, then categories, then one row for the whole catalogue."""
 
     rates: Times
-    """(L,) decay a second of each half-life: ln 2 / half-life, 0 for none."""
+    """(L,) decay per second of each half-life: ln 2 / half-life, 0 for no decay."""
     landmarks: Times
-    """(L,) unix seconds that the counters are as of, NaN before the first event."""
+    """(L,) landmark times of the counters, unix seconds; NaN before the first event."""
     counts: Times
-    """(entities, kinds, L) decayed counters as of the landmarks."""
+    """(entities, kinds, L) counters, decayed to the landmarks."""
     first_at: Times
-    """(n,) when an item was first shown or touched in the log, NaN: never."""
+    """(n,) time of an item's first impression or interaction in the log; NaN: none."""
     last_at: Times
-    """(n,) when an item was last touched, NaN: never."""
+    """(n,) time of an item's last interaction; NaN: none."""
     now: Times
-    """(1,) unix seconds of the latest event: nothing is read as of before it."""
+    """(1,) unix seconds of the latest event; reads never go back before it."""
     category_codes: NDArray[np.int32]
     category_offsets: Offsets
     chains: Chains
@@ -61,10 +61,10 @@ class Ops(NamedTuple):
     stop: Offsets
     rows: Rows
     bits: NDArray[np.int64]
-    """(M,) which of the types that declared counters name it is of."""
+    """(M,) bit mask of the custom counters' event types."""
 
     def part(self, first: int, last: int) -> Ops:
-        """Operations [first, last)."""
+        """Return operations [first, last)."""
         cut = slice(first, last)
         return Ops(
             self.code[cut], self.at[cut], self.person[cut], self.start[cut], self.stop[cut], self.rows, self.bits[cut]
@@ -72,7 +72,7 @@ class Ops(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """Where READ operations write: one line a read for the person, one line a row of a READ for the pair."""
+    """Output buffers of OP_READ: R reads with N candidate rows; the columns are those of `engine.types.Batch`."""
 
     history: Rows
     history_at: Times
@@ -86,86 +86,87 @@ class Reads(NamedTuple):
 
 @compiled
 def advance(tables: Tables, ops: Ops, first: int, last: int, reads: Reads, done: NDArray[np.int64]) -> None:
-    """Run operations [first, last) in order; `done` (2,) counts reads and their rows, from call to call.
+    """Run operations [first, last) in order.
 
-    There must be room for one block of a chain an observed row, and for the keys that it may make.
+    cursor: (2,) number of reads and of their rows so far; it is carried from call to call. The caller reserves one
+    history block per observed row, and the counter keys that the rows can add.
     """
     items = len(tables.category_offsets) - 1
     everything = len(tables.counts) - 1
     halves = len(tables.rates)
-    worth, kept = np.empty(halves), np.empty(halves)
-    lately, times = np.empty(SHOWN_DEPTH, np.int32), np.empty(SHOWN_DEPTH)
+    increment, decay = np.empty(halves), np.empty(halves)
+    recent, times = np.empty(SHOWN_DEPTH, np.int32), np.empty(SHOWN_DEPTH)
     overall = np.empty(len(KINDS) * halves, np.float32)
     for m in range(first, last):
-        code, at, person = ops.code[m], ops.at[m], ops.person[m]
+        code, at, user = ops.code[m], ops.at[m], ops.person[m]
         if code == READ:
             read, at = done[0], max(at, tables.now[0])
-            shown = 0
-            if person >= 0:
+            n_recent = 0
+            if user >= 0:
                 history, history_at = reads.history[read], reads.history_at[read]
-                chains.read(tables.chains, person, TOUCHES, items, history, history_at)
-                reads.touches[read] = tables.chains.lengths[person, TOUCHES]
-                shown = chains.read(tables.chains, person, IMPRESSIONS, items, lately, times)
-            _factors(tables, at, kept)
+                chains.read(tables.chains, user, TOUCHES, items, history, history_at)
+                reads.touches[read] = tables.chains.lengths[user, TOUCHES]
+                n_recent = chains.read(tables.chains, user, IMPRESSIONS, items, recent, times)
+            _factors(tables, at, decay)
             overall[:] = 0
-            _add_counters(tables.counts[everything], kept, overall)
-            for place in range(ops.start[m], ops.stop[m]):
-                row, line = ops.rows[place], done[1]
+            _add_counters(tables.counts[everything], decay, overall)
+            for i in range(ops.start[m], ops.stop[m]):
+                row, line = ops.rows[i], done[1]
                 done[1] += 1
                 if row < 0:
                     continue
-                if person >= 0:
-                    found = np.float32(0)
-                    for entry in range(shown):
-                        found += np.float32(lately[entry] == row)
-                    reads.shown[line] = found
+                if user >= 0:
+                    impressions = np.float32(0)
+                    for entry in range(n_recent):
+                        impressions += np.float32(recent[entry] == row)
+                    reads.shown[line] = impressions
                 out = reads.counters[line]
                 width = len(overall)
                 out[: 2 * width] = 0
-                _add_counters(tables.counts[row], kept, out[:width])
+                _add_counters(tables.counts[row], decay, out[:width])
                 for c in range(tables.category_offsets[row], tables.category_offsets[row + 1]):
-                    _add_counters(tables.counts[items + tables.category_codes[c]], kept, out[width : 2 * width])
+                    _add_counters(tables.counts[items + tables.category_codes[c]], decay, out[width : 2 * width])
                 out[2 * width :] = overall
                 reads.age[line] = at - tables.first_at[row]
                 reads.since_touch[line] = at - tables.last_at[row]
                 if len(tables.keyed.counted):
-                    keyed.read(tables.keyed, row, person, at, reads.declared[line])
+                    keyed.read(tables.keyed, row, user, at, reads.declared[line])
             done[0] += 1
             continue
         if not tables.now[0] >= at:
             tables.now[0] = at
-        _worths(tables, at, worth)
+        _worths(tables, at, increment)
         share = 1.0 / max(ops.stop[m] - ops.start[m], 1)
-        for place in range(ops.start[m], ops.stop[m]):
-            row = ops.rows[place]
+        for i in range(ops.start[m], ops.stop[m]):
+            row = ops.rows[i]
             if row < 0:
                 continue
-            _count(tables.counts[row], code, share, worth)
-            _count(tables.counts[everything], code, share, worth)
+            _count(tables.counts[row], code, share, increment)
+            _count(tables.counts[everything], code, share, increment)
             for c in range(tables.category_offsets[row], tables.category_offsets[row + 1]):
-                _count(tables.counts[items + tables.category_codes[c]], code, share, worth)
+                _count(tables.counts[items + tables.category_codes[c]], code, share, increment)
             if code != PRIOR and not tables.first_at[row] <= at:
                 tables.first_at[row] = at
             if code == TOUCHED and not tables.last_at[row] >= at:
                 tables.last_at[row] = at
-            if person >= 0:
-                chains.add(tables.chains, person, IMPRESSIONS if code == SHOWN else TOUCHES, row, at, items)
+            if user >= 0:
+                chains.add(tables.chains, user, IMPRESSIONS if code == SHOWN else TOUCHES, row, at, items)
             if ops.bits[m]:
-                keyed.count(tables.keyed, row, person, ops.bits[m], at)
+                keyed.count(tables.keyed, row, user, ops.bits[m], at)
 
 
 @compiled
 def item_counts(tables: Tables, kind: int, half: int, at: float, out: Times) -> None:
-    """(n,) one counter of every item as of `at`."""
-    kept = np.empty(len(tables.rates))
-    _factors(tables, max(at, tables.now[0]), kept)
+    """Read one counter of every item as of `at` into `out` (n,)."""
+    decay = np.empty(len(tables.rates))
+    _factors(tables, max(at, tables.now[0]), decay)
     for row in range(len(out)):
-        out[row] = tables.counts[row, kind, half] * kept[half]
+        out[row] = tables.counts[row, kind, half] * decay[half]
 
 
 @compiled
 def _worths(tables: Tables, at: float, worth: Times) -> None:
-    """(L,) what an event at `at` counts for as of the landmarks, which are moved where it would be too much."""
+    """Compute the (L,) increments of an event at `at`, relative to the landmarks; moves landmarks to avoid overflow."""
     for half in range(len(worth)):
         rate = tables.rates[half]
         if np.isnan(tables.landmarks[half]):
@@ -178,10 +179,10 @@ def _worths(tables: Tables, at: float, worth: Times) -> None:
 
 @compiled
 def _factors(tables: Tables, at: float, kept: Times) -> None:
-    """(L,) from the landmarks to `at`."""
+    """Compute the (L,) decay factors from the landmarks to `at`."""
     for half in range(len(kept)):
-        known = tables.rates[half] > 0 and not np.isnan(tables.landmarks[half])
-        kept[half] = np.exp(-tables.rates[half] * (at - tables.landmarks[half])) if known else 1.0
+        decays = tables.rates[half] > 0 and not np.isnan(tables.landmarks[half])
+        kept[half] = np.exp(-tables.rates[half] * (at - tables.landmarks[half])) if decays else 1.0
 
 
 @compiled

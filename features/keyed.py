@@ -1,8 +1,8 @@
-"""The declared counters: decayed sums under keys of one's choice, such as a user and a category, in one hash table.
+"""The counter table holds the custom counters: decayed sums by key, such as (user, category), in one hash table.
 
-A key is a declaration, a person or nobody, and a code: an item's row, a category's or a field value's. Sums are kept as
-they would have been at a landmark in time, so that counting needs no decay and reading one factor (forward decay:
-Cormode et al., Forward Decay: A Practical Time Decay Model for Streaming Systems, 2009).
+A key is a counter, a user or none, and a code: an item row, or the code of a category or field value. Sums are stored
+relative to a landmark time (forward decay), so counting needs no decay and a read one factor (Cormode et al., Forward
+Decay: A Practical Time Decay Model for Streaming Systems, 2009).
 """
 
 from __future__ import annotations
@@ -16,53 +16,55 @@ from engine.types import Scores
 from features.compiled import compiled, grown
 
 WIDEST = 140.0
-"""How far e^x may be from the landmark before the sums are moved to a new one; floats end at 709."""
+"""Largest exponent x of e^x relative to a landmark; beyond it the landmark moves. A float64 overflows at 709."""
 ITEM, NO_CODE = -1, -2
-"""Sources of codes: the item's row itself; none."""
+"""Code sources: the item row itself; no code."""
 PARTS = 4
-"""Numbers read for each half-life: the sum and the sum it is divided by, then both over all keys."""
+"""Values read per half-life: numerator and denominator of the key, then both summed over all keys."""
 _PERSON, _DECLARATION = 27, 58
-"""Bits of a key below the person's, and below the declaration's."""
+"""Bit positions of the user and of the counter in a key."""
 
 
 class Keyed(NamedTuple):
-    """D declarations of up to L half-lives each, S keys."""
+    """Arrays of the table: D counters of up to L half-lives each, S key slots."""
 
     counted: NDArray[np.int64]
-    """(D,) bits of the interaction types that are counted."""
+    """(D,) type masks of the counted events."""
     per: NDArray[np.int64]
-    """(D,) bits of those that the count is divided by."""
+    """(D,) type masks of the events in the denominator."""
     by_person: NDArray[np.bool_]
+    """(D,) whether keys contain the user."""
     source: NDArray[np.int64]
-    """(D,) where codes come from: a line of `bounds`, ITEM or NO_CODE."""
+    """(D,) where codes come from: a row of `bounds`, ITEM or NO_CODE."""
     codes: NDArray[np.int32]
+    """Codes of all sources and items, flattened."""
     bounds: NDArray[np.int64]
     """(sources, n + 1) bounds of each item's codes in `codes`."""
     rates: NDArray[np.float64]
-    """(D, L) decay a second, -1 where a declaration has fewer half-lives."""
+    """(D, L) decay per second; -1 if a counter has fewer half-lives."""
     landmarks: NDArray[np.float64]
-    """(D, L) unix seconds, NaN before the first event."""
+    """(D, L) landmark times, unix seconds; NaN before the first event."""
     totals: NDArray[np.float64]
-    """(D, L, 2)"""
+    """(D, L, 2) numerator and denominator over all keys, decayed to the landmarks."""
     table: NDArray[np.int32]
-    """(power of two,) slot + 1 of a key, 0: none."""
+    """(power of two,) slot + 1 of a key; 0: empty."""
     keys: NDArray[np.int64]
-    """(S,)"""
+    """(S,) key of each slot."""
     sums: NDArray[np.float64]
-    """(S, L, 2) as of the landmarks."""
+    """(S, L, 2) numerator and denominator, decayed to the landmarks."""
     used: NDArray[np.int64]
     """(1,) slots in use."""
 
 
 @compiled
 def count(keyed: Keyed, row: int, person: int, bits: int, at: float) -> None:
-    """Count one event of an item and a person; there must be room for its keys."""
+    """Count one event of an item and a user. The caller reserves room for its keys."""
     for d in range(len(keyed.counted)):
-        counts, divides = bits & keyed.counted[d] != 0, bits & keyed.per[d] != 0
-        if not (counts or divides) or (keyed.by_person[d] and person < 0):
+        in_numerator, in_denominator = bits & keyed.counted[d] != 0, bits & keyed.per[d] != 0
+        if not (in_numerator or in_denominator) or (keyed.by_person[d] and person < 0):
             continue
-        worth = np.zeros(keyed.rates.shape[1])
-        for half in range(len(worth)):
+        increment = np.zeros(keyed.rates.shape[1])
+        for half in range(len(increment)):
             rate = keyed.rates[d, half]
             if rate < 0:
                 continue
@@ -70,58 +72,61 @@ def count(keyed: Keyed, row: int, person: int, bits: int, at: float) -> None:
                 keyed.landmarks[d, half] = at
             if rate * (at - keyed.landmarks[d, half]) > WIDEST:
                 _move(keyed, d, half, at)
-            worth[half] = np.exp(rate * (at - keyed.landmarks[d, half]))
-            keyed.totals[d, half, 0] += worth[half] * counts
-            keyed.totals[d, half, 1] += worth[half] * divides
+            increment[half] = np.exp(rate * (at - keyed.landmarks[d, half]))
+            keyed.totals[d, half, 0] += increment[half] * in_numerator
+            keyed.totals[d, half, 1] += increment[half] * in_denominator
         source = keyed.source[d]
         first, stop = (0, 1) if source < 0 else (keyed.bounds[source, row], keyed.bounds[source, row + 1])
         for c in range(first, stop):
             slot = _claim(keyed, _key(keyed, d, row, person, c))
-            for half in range(len(worth)):
-                keyed.sums[slot, half, 0] += worth[half] * counts
-                keyed.sums[slot, half, 1] += worth[half] * divides
+            for half in range(len(increment)):
+                keyed.sums[slot, half, 0] += increment[half] * in_numerator
+                keyed.sums[slot, half, 1] += increment[half] * in_denominator
 
 
 def clear(keyed: Keyed, person: int) -> None:
-    """Let the sums under a person's keys be as if nothing had been counted; those over all keys stay."""
+    """Set the sums of a user's keys to zero; the totals over all keys stay."""
     used = int(keyed.used[0])
     keys = keyed.keys[:used]
-    of_people = keyed.by_person[keys >> _DECLARATION]
-    who = (keys >> _PERSON) & ((1 << (_DECLARATION - _PERSON)) - 1)
-    keyed.sums[:used][of_people & (who == person + 1)] = 0
+    has_user = keyed.by_person[keys >> _DECLARATION]
+    user_code = (keys >> _PERSON) & ((1 << (_DECLARATION - _PERSON)) - 1)
+    keyed.sums[:used][has_user & (user_code == person + 1)] = 0
 
 
 @compiled
 def read(keyed: Keyed, row: int, person: int, at: float, out: Scores) -> None:
-    """(D x L x PARTS,) as of `at`, the sums over the item's codes; all zero for a key that was never counted."""
+    """Read all counters as of `at` into `out` (D x L x VALUES_PER_HALF_LIFE,), summed over the item's codes.
+
+    A key that was never counted is 0.
+    """
     out[:] = 0
     halves = keyed.rates.shape[1]
     for d in range(len(keyed.counted)):
         source = keyed.source[d]
         first, stop = (0, 1) if source < 0 else (keyed.bounds[source, row], keyed.bounds[source, row + 1])
-        kept = np.zeros(halves)
+        decay = np.zeros(halves)
         for half in range(halves):
             if keyed.rates[d, half] >= 0 and not np.isnan(keyed.landmarks[d, half]):
-                kept[half] = np.exp(-keyed.rates[d, half] * (at - keyed.landmarks[d, half]))
-            place = (d * halves + half) * PARTS
-            out[place + 2] = keyed.totals[d, half, 0] * kept[half]
-            out[place + 3] = keyed.totals[d, half, 1] * kept[half]
+                decay[half] = np.exp(-keyed.rates[d, half] * (at - keyed.landmarks[d, half]))
+            column = (d * halves + half) * PARTS
+            out[column + 2] = keyed.totals[d, half, 0] * decay[half]
+            out[column + 3] = keyed.totals[d, half, 1] * decay[half]
         if keyed.by_person[d] and person < 0:
             continue
         for c in range(first, stop):
-            slot = _find(keyed.table, keyed.keys, _key(keyed, d, row, person, c))
-            if keyed.table[slot] == 0:
+            position = _find(keyed.table, keyed.keys, _key(keyed, d, row, person, c))
+            if keyed.table[position] == 0:
                 continue
-            sums = keyed.sums[keyed.table[slot] - 1]
+            sums = keyed.sums[keyed.table[position] - 1]
             for half in range(halves):
-                place = (d * halves + half) * PARTS
-                out[place] += sums[half, 0] * kept[half]
-                out[place + 1] += sums[half, 1] * kept[half]
+                column = (d * halves + half) * PARTS
+                out[column] += sums[half, 0] * decay[half]
+                out[column + 1] += sums[half, 1] * decay[half]
 
 
 @compiled
 def rehash(keys: NDArray[np.int64], used: int, table: NDArray[np.int32]) -> None:
-    """Put the keys in use into an empty table."""
+    """Insert the keys in use into an empty hash index."""
     for slot in range(used):
         table[_find(table, keys, keys[slot])] = slot + 1
 
@@ -130,52 +135,52 @@ def rehash(keys: NDArray[np.int64], used: int, table: NDArray[np.int32]) -> None
 def _key(keyed: Keyed, d: int, row: int, person: int, c: int) -> np.int64:
     source = keyed.source[d]
     code = row if source == ITEM else 0 if source == NO_CODE else keyed.codes[c]
-    who = person + 1 if keyed.by_person[d] else 0
-    return (np.int64(d) << _DECLARATION) | (np.int64(who) << _PERSON) | np.int64(code)
+    user_code = person + 1 if keyed.by_person[d] else 0
+    return (np.int64(d) << _DECLARATION) | (np.int64(user_code) << _PERSON) | np.int64(code)
 
 
 @compiled
 def _find(table: NDArray[np.int32], keys: NDArray[np.int64], key: np.int64) -> np.int64:
-    """The place in the table of a key, or of the hole where it would be."""
+    """Return the position of a key in the hash index, or the empty position where it belongs (linear probing)."""
     mixed = np.uint64(key)  # the finaliser of splitmix64 (Steele et al., 2014)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     mask = np.int64(len(table) - 1)
-    place = np.int64(mixed ^ (mixed >> np.uint64(31))) & mask
-    while table[place] != 0 and keys[table[place] - 1] != key:
-        place = (place + 1) & mask
-    return place
+    position = np.int64(mixed ^ (mixed >> np.uint64(31))) & mask
+    while table[position] != 0 and keys[table[position] - 1] != key:
+        position = (position + 1) & mask
+    return position
 
 
 @compiled
 def _claim(keyed: Keyed, key: np.int64) -> np.int32:
-    place = _find(keyed.table, keyed.keys, key)
-    if keyed.table[place] == 0:
+    position = _find(keyed.table, keyed.keys, key)
+    if keyed.table[position] == 0:
         keyed.keys[keyed.used[0]] = key
         keyed.used[0] += 1
-        keyed.table[place] = keyed.used[0]
-    return np.int32(keyed.table[place] - 1)
+        keyed.table[position] = keyed.used[0]
+    return np.int32(keyed.table[position] - 1)
 
 
 @compiled
 def _move(keyed: Keyed, d: int, half: int, at: float) -> None:
-    """To a landmark at `at`, all sums of one declaration and half-life."""
-    kept = np.exp(-keyed.rates[d, half] * (at - keyed.landmarks[d, half]))
+    """Move the landmark of one counter and half-life to `at`, and decay all its sums."""
+    decay = np.exp(-keyed.rates[d, half] * (at - keyed.landmarks[d, half]))
     keyed.landmarks[d, half] = at
-    keyed.totals[d, half] *= kept
+    keyed.totals[d, half] *= decay
     for slot in range(keyed.used[0]):
         if keyed.keys[slot] >> _DECLARATION == d:
-            keyed.sums[slot, half] *= kept
+            keyed.sums[slot, half] *= decay
 
 
 def roomy(keyed: Keyed, keys: int) -> Keyed:
-    """The same with room for so many more keys."""
-    wanted = int(keyed.used[0]) + keys
-    if wanted > len(keyed.keys):
-        size = max(wanted, len(keyed.keys) + len(keyed.keys) // 4)
+    """Return a table with room for `n_keys` more keys; arrays grow only if needed."""
+    needed = int(keyed.used[0]) + keys
+    if needed > len(keyed.keys):
+        size = max(needed, len(keyed.keys) + len(keyed.keys) // 4)
         keyed = keyed._replace(keys=grown(keyed.keys, size), sums=grown(keyed.sums, size))
-    if 2 * wanted > len(keyed.table):
-        table = np.zeros(1 << (2 * wanted - 1).bit_length(), np.int32)
-        rehash(keyed.keys, int(keyed.used[0]), table)
-        keyed = keyed._replace(table=table)
+    if 2 * needed > len(keyed.table):
+        hash_index = np.zeros(1 << (2 * needed - 1).bit_length(), np.int32)
+        rehash(keyed.keys, int(keyed.used[0]), hash_index)
+        keyed = keyed._replace(table=hash_index)
     return keyed

@@ -1,9 +1,9 @@
-"""Late interaction: token vectors of items, made ahead, and MaxSim against a query's or against latest items' tokens.
+"""Late interaction scores precomputed token vectors of items by MaxSim, against a query or the user's latest items.
 
-MaxSim is the mean, over the tokens that ask, of the highest similarity to any token that answers (Khattab & Zaharia,
-ColBERT: Efficient and Effective Passage Search via Contextualized Late Interaction over BERT, 2020; a mean rather than
-their sum, so that texts of any length can be compared). Vectors in int8 are multiplied and added up as whole numbers:
-exact, and so the same in any batch.
+MaxSim is the mean, over query tokens, of the highest similarity to any token of the item (Khattab & Zaharia, ColBERT:
+Efficient and Effective Passage Search via Contextualized Late Interaction over BERT, 2020). It is a mean rather than
+their sum, so that texts of different length are comparable. int8 vectors are multiplied and summed as integers: the
+result is exact and the same in any batch.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from engine.types import Batch, Matrix, Offsets, Rows, Scores, Vector
 from features.compiled import compiled, compiled_sums
 
 STEPS = 127
-"""A number of -1 to 1 as a whole number of -127 to 127."""
+"""Quantization scale: -1 to 1 becomes an integer from -127 to 127."""
 LATEST = 10
-"""Latest items whose tokens ask where there is no query."""
+"""Number of latest items whose tokens are the query of a request without a query."""
 ASKING = 24
-"""First tokens of a latest item that ask."""
+"""Number of first tokens of a history item that are used as a query."""
 Codes: TypeAlias = NDArray[np.int8] | NDArray[np.float32]
 
 
 class Projection(NamedTuple):
-    """Principal components of a catalogue's token vectors."""
+    """Principal components (PCA) of a catalogue's token vectors."""
 
     mean: Vector
     directions: Matrix
-    """(width, dimensions)."""
+    """(width, dimensions) components, the largest variance first."""
 
     @classmethod
     def fit(cls, vectors: Matrix, dimensions: int) -> Projection:
-        """The directions in which these vectors differ most."""
+        """Fit the principal components of (tokens, width) vectors."""
         mean = vectors.mean(axis=0, dtype=np.float64)
-        around = vectors - mean.astype(np.float32)
-        _, directions = np.linalg.eigh((around.T @ around).astype(np.float64))
+        centered = vectors - mean.astype(np.float32)
+        _, directions = np.linalg.eigh((centered.T @ centered).astype(np.float64))
         return cls(mean.astype(np.float32), np.ascontiguousarray(directions[:, ::-1][:, :dimensions], np.float32))
 
     def of(self, vectors: Matrix) -> Matrix:
-        """(tokens, dimensions) of length 1."""
+        """Project vectors on the components: (tokens, dimensions), of length 1."""
         return unit_rows(np.asarray((vectors - self.mean) @ self.directions, np.float32))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TokenVectors:
-    """Token vectors of n items, flattened; in int8, or in float32 where they are to be exact."""
+    """Token vectors of n items, flattened; int8, or float32 for exact scores."""
 
     codes: Codes
-    """(tokens, d) of length 1 where they are float32; times STEPS and rounded where they are int8."""
+    """(tokens, d) of length 1 if float32; multiplied by SCALE and rounded if int8."""
     offsets: Offsets
     """(n + 1,) bounds of each item's tokens; an item without text has none."""
     projection: Projection | None = None
-    """What the vectors went through, and a query's must; None: they are as the model made them."""
+    """Projection of these vectors, which queries need too; None: the model's own vectors."""
 
     def __post_init__(self) -> None:
         if self.offsets[-1] != len(self.codes):
@@ -67,21 +67,21 @@ class TokenVectors:
 
     @property
     def unit(self) -> float:
-        """The similarity of a vector with itself, in these numbers."""
+        """Similarity of a vector with itself: the divisor that scales scores to cosines."""
         return float(STEPS**2) if self.codes.dtype == np.int8 else 1.0
 
     @property
     def bytes(self) -> int:
-        """What the vectors and their bounds take."""
+        """Memory of vectors and offsets, in bytes."""
         return self.codes.nbytes + self.offsets.nbytes
 
     def asking(self, vectors: Matrix) -> Codes:
-        """A query's token vectors as the model makes them, in the numbers that the items' are in."""
+        """Project and quantize a query's (tokens, width) vectors as those of the items."""
         vectors = vectors if self.projection is None else self.projection.of(vectors)
         return quantised(vectors) if self.codes.dtype == np.int8 else np.ascontiguousarray(vectors, np.float32)
 
     def scores(self, query: Codes, rows: Rows) -> Scores:
-        """(len(rows),) MaxSim of a query's tokens (as `asking` gives them) with items; NaN where either has none."""
+        """Compute (len(rows),) MaxSim of a query from `encode_query` with items; NaN if either has no tokens."""
         bounds = np.array([0, len(rows)], np.int64)
         out = np.full(len(rows), np.nan, np.float32)
         _ask(self.codes, self.offsets, query, np.array([0, len(query)], np.int64), rows, bounds, self.unit, out)
@@ -89,26 +89,26 @@ class TokenVectors:
 
 
 def quantised(vectors: Matrix) -> NDArray[np.int8]:
-    """Vectors of length 1 in int8; the error of a similarity is about 0.002."""
+    """Quantize vectors of length 1 to int8; the error of a similarity is about 0.002."""
     return np.clip(np.round(vectors * np.float32(STEPS)), -STEPS, STEPS).astype(np.int8)
 
 
 def late_scores(tokens: TokenVectors, batch: Batch) -> Matrix:
-    """(N, 4) MaxSim of a request and a candidate.
+    """Compute (N, 4) MaxSim scores of candidates.
 
-    Columns: of the person's latest item, the best and the mean over their LATEST latest items that have tokens, and of
-    the request's query. NaN where there is nothing to compare.
+    Columns: with the user's latest item; the highest and the mean score over the MAX_HISTORY_ITEMS latest items that
+    have tokens; with the request's query. NaN if there is nothing to compare.
     """
     out = np.full((len(batch.rows), 4), np.nan, np.float32)
     history = np.ascontiguousarray(batch.history[:, :LATEST])
     _history(tokens.codes, tokens.offsets, batch.rows, batch.offsets, history, ASKING, tokens.unit, out)
-    if any(one is not None for one in batch.query_tokens):
-        nothing = tokens.codes[:0]
-        asking = [nothing if one is None else tokens.asking(one) for one in batch.query_tokens]
-        bounds = np.concatenate([[0], np.cumsum([len(one) for one in asking])]).astype(np.int64)
+    if any(query is not None for query in batch.query_tokens):
+        empty = tokens.codes[:0]
+        queries = [empty if query is None else tokens.asking(query) for query in batch.query_tokens]
+        bounds = np.concatenate([[0], np.cumsum([len(query) for query in queries])]).astype(np.int64)
         scores = np.full(len(batch.rows), np.nan, np.float32)
-        asked = cast(Codes, np.concatenate(asking))
-        _ask(tokens.codes, tokens.offsets, asked, bounds, batch.rows, batch.offsets, tokens.unit, scores)
+        flat = cast(Codes, np.concatenate(queries))
+        _ask(tokens.codes, tokens.offsets, flat, bounds, batch.rows, batch.offsets, tokens.unit, scores)
         out[:, 3] = scores
     return out
 
@@ -123,12 +123,12 @@ def _similarity(a: Codes, b: Codes) -> Any:
 
 @compiled
 def _maxsim(codes: Codes, offsets: Offsets, row: int, asking: Codes, first: int, stop: int) -> float:
-    """Mean over the asking tokens [first, stop) of the highest similarity to a token of the item."""
+    """Compute the mean over query tokens [first, stop) of the highest similarity to a token of the item."""
     total = 0.0
-    for asked in range(first, stop):
+    for query_token in range(first, stop):
         best = -1e9
         for token in range(offsets[row], offsets[row + 1]):
-            best = max(best, float(_similarity(asking[asked], codes[token])))
+            best = max(best, float(_similarity(asking[query_token], codes[token])))
         total += best
     return total / (stop - first)
 
@@ -140,35 +140,35 @@ def _ask(
 ) -> None:  # fmt: skip
     for request in range(len(bounds) - 1):
         first, stop = asking_bounds[request], asking_bounds[request + 1]
-        for place in range(bounds[request], bounds[request + 1]):
-            row = rows[place]
+        for candidate in range(bounds[request], bounds[request + 1]):
+            row = rows[candidate]
             if stop > first and row >= 0 and offsets[row + 1] > offsets[row]:
-                out[place] = _maxsim(codes, offsets, row, asking, first, stop) / unit
+                out[candidate] = _maxsim(codes, offsets, row, asking, first, stop) / unit
 
 
 @compiled
 def _history(
     codes: Codes, offsets: Offsets, rows: Rows, bounds: Offsets, history: Rows, most: int, unit: float, out: Matrix
 ) -> None:
-    """The latest touch, the best and the mean; a touch without tokens asks nothing."""
+    """Fill columns 0 to 2: latest item, highest and mean score; history items without tokens are skipped."""
     for request in range(len(bounds) - 1):
-        for place in range(bounds[request], bounds[request + 1]):
-            row = rows[place]
+        for candidate in range(bounds[request], bounds[request + 1]):
+            row = rows[candidate]
             if row < 0 or offsets[row + 1] == offsets[row]:
                 continue
-            asked, total, best = 0, 0.0, -1e9
+            count, total, best = 0, 0.0, -1e9
             for slot in range(history.shape[1]):
-                touched = history[request, slot]
-                if touched < 0 or offsets[touched + 1] == offsets[touched]:
+                item = history[request, slot]
+                if item < 0 or offsets[item + 1] == offsets[item]:
                     continue
-                first = offsets[touched]
-                stop = min(offsets[touched + 1], first + most)
+                first = offsets[item]
+                stop = min(offsets[item + 1], first + most)
                 score = _maxsim(codes, offsets, row, codes, first, stop) / unit
                 if slot == 0:
-                    out[place, 0] = score
-                asked += 1
+                    out[candidate, 0] = score
+                count += 1
                 total += score
                 best = max(best, score)
-            if asked:
-                out[place, 1] = best
-                out[place, 2] = total / asked
+            if count:
+                out[candidate, 1] = best
+                out[candidate, 2] = total / count

@@ -1,4 +1,4 @@
-"""What each request of a batch says in words: its query, or else the titles of what its person touched last."""
+"""The request text is the query, or else the titles of the user's latest items."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.types import Batch
 
 
 def request_texts(batch: Batch, titles: Sequence[str], most: int = TITLES) -> list[str]:
-    """(R,) the text of each request, as `engine.rescoring.request_text` makes it."""
+    """Return the (R,) texts of a batch's requests, built by `engine.serving.reranking.request_text`."""
     queries = batch.queries or ("",) * len(batch.at)
     history = batch.history[:, :most]
-    return [request_text(query, touched, titles, most) for query, touched in zip(queries, history, strict=True)]
+    return [request_text(query, rows, titles, most) for query, rows in zip(queries, history, strict=True)]

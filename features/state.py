@@ -1,4 +1,4 @@
-"""The behavioural state: decayed counters of items and categories, and what each person touched and was shown."""
+"""The behavioural state: decayed counters of items and categories, and each user's interactions and impressions."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from features.replay import Moments, happenings, with_reads
 
 HOUR = 3_600.0
 ENTITIES = ("item", "category", "all")
-"""Whose counters a read gives: the candidate's, the sum over its categories', everything's."""
+"""Entities whose counters a read returns: the candidate, its categories (summed), the whole catalogue."""
 CHUNK = 16_384
-"""Observed rows, about, that room is made for at a time."""
+"""Number of observed rows, roughly, for which arrays are grown at a time."""
 MOST_SPARE = 1 << 20
-"""People, or blocks, that room is made for ahead of need: as many as there are, but no more than this."""
+"""Maximum spare users or blocks: arrays double in size, but grow by at most this."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """What the state keeps."""
+    """[state] What the behavioural state stores."""
 
     half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
-    """Hours; infinity: never forgotten."""
+    """Half-lives of the counters, hours; infinity: no decay."""
     depth: int = 50
-    """How many of a person's latest touches a read gives."""
+    """Number of a user's latest interactions that a read returns."""
     counters: tuple[CounterSpec, ...] = ()
-    """Counters of one's own, beside those that are always kept."""
+    """Custom counters, in addition to the built-in ones."""
 
     def __post_init__(self) -> None:
         if not self.half_lives_h or min(self.half_lives_h) <= 0:
@@ -49,35 +49,39 @@ class StateSpec:
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> StateSpec:
-        """What `plain` was of."""
+        """Build the spec from the result of `to_dict`."""
 
-        def hours(given: Sequence[str]) -> tuple[float, ...]:
-            return tuple(map(float, given))
+        def hours(half_lives: Sequence[str]) -> tuple[float, ...]:
+            return tuple(map(float, half_lives))
 
         counters = []
-        for one in plain["counters"]:
-            lists = {"half_lives_h": hours(one["half_lives_h"]), "types": tuple(one["types"]), "per": tuple(one["per"])}
-            counters.append(CounterSpec(**{**one, **lists}))
+        for body in plain["counters"]:
+            types, over = tuple(body["types"]), tuple(body["per"])
+            lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "per": over}
+            counters.append(CounterSpec(**{**body, **lists}))
         return cls(hours(plain["half_lives_h"]), plain["depth"], tuple(counters))
 
     def plain(self) -> dict[str, Any]:
-        """JSON-ready, half-lives as strings: infinity is one."""
-        counters = [{**asdict(one), "half_lives_h": [str(half) for half in one.half_lives_h]} for one in self.counters]
+        """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
+        counters = [
+            {**asdict(counter), "half_lives_h": [str(half) for half in counter.half_lives_h]}
+            for counter in self.counters
+        ]
         return {"half_lives_h": [str(half) for half in self.half_lives_h], "depth": self.depth, "counters": counters}
 
     def column(self, entity: str, kind: str, half_life_h: float) -> int:
-        """The place of a counter in `Batch.counters`."""
+        """Return the column of a counter in `Batch.counters`."""
         halves = len(self.half_lives_h)
         return (ENTITIES.index(entity) * len(KINDS) + KINDS.index(kind)) * halves + self.half_lives_h.index(half_life_h)
 
     @property
     def width(self) -> int:
-        """Columns of `Batch.counters`."""
+        """Number of columns of `Batch.counters`."""
         return len(ENTITIES) * len(KINDS) * len(self.half_lives_h)
 
 
 class BehaviouralState:
-    """State of a catalogue's items and of people by row; both the live feed and replay advance it by one kernel."""
+    """State of items and users by row. Live requests and replay advance it with the same kernel."""
 
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
@@ -85,8 +89,8 @@ class BehaviouralState:
         halves = np.array(self.spec.half_lives_h)
         self._items = len(catalogue)
         self._types = declared.types_of(self.spec.counters)
-        found = declared.keyed(self.spec.counters, catalogue)
-        self._keys_an_event = declared.keys_an_event(self.spec.counters, found)
+        counter_table = declared.keyed(self.spec.counters, catalogue)
+        self._keys_an_event = declared.keys_an_event(self.spec.counters, counter_table)
         self._tables = Tables(
             rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * HOUR)),
             landmarks=np.full(len(halves), np.nan),
@@ -97,44 +101,44 @@ class BehaviouralState:
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
             chains=chains.empty(),
-            keyed=found,
+            keyed=counter_table,
         )
 
     def observe(self, ops: Ops) -> None:
-        """Advance by operations that read nothing."""
+        """Observe operations without reads. Raises ValueError if there is a read."""
         if np.any(ops.code == READ):
             raise ValueError("found READ operations, expected none; use `replay` to read")
         self._run(ops, self._reads(0, 0))
 
     def advance(self, log: Log) -> None:
-        """Observe all that happened in a log, in its order."""
+        """Observe all events of a log, in its order."""
         self.observe(happenings(log, self._types))
 
     def replay_log(self, log: Log, moments: Moments) -> Batch:
-        """Advance by a log; the batch of the moments, each with the state as of just before its happening."""
+        """Observe a log and return the batch of the queries, each with the state just before its event."""
         return self.replay(with_reads(happenings(log, self._types), moments))
 
     def replay_chunks(self, log: Log, moments: Moments, rows: int) -> Iterator[Batch]:
-        """As `replay_log`, about so many candidate rows a batch: all that is read is never held at once."""
+        """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory."""
         ops = with_reads(happenings(log, self._types), moments)
-        read = np.cumsum(np.where(ops.code == READ, ops.stop - ops.start, 0))
+        rows_read = np.cumsum(np.where(ops.code == READ, ops.stop - ops.start, 0))
         first, before = 0, 0
         while first < len(ops.code):
-            last = max(int(np.searchsorted(read, before + rows, "right")), first + 1)
+            last = max(int(np.searchsorted(rows_read, before + rows, "right")), first + 1)
             yield self.replay(ops.part(first, last))
-            first, before = last, int(read[last - 1])
+            first, before = last, int(rows_read[last - 1])
 
     def replay(self, ops: Ops) -> Batch:
-        """Advance by operations; the batch of all READs among them, each with the state as of its moment."""
-        reading = ops.code == READ
-        sizes = (ops.stop - ops.start)[reading]
+        """Run operations and return the batch of all their OP_READs, each with the state at its position."""
+        is_read = ops.code == READ
+        sizes = (ops.stop - ops.start)[is_read]
         reads = self._reads(len(sizes), int(sizes.sum()))
         self._run(ops, reads)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        places = np.repeat(ops.start[reading] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        indices = np.repeat(ops.start[is_read] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return Batch(
-            at=ops.at[reading],
-            rows=ops.rows[places],
+            at=ops.at[is_read],
+            rows=ops.rows[indices],
             offsets=offsets,
             history=reads.history,
             history_at=reads.history_at,
@@ -147,7 +151,7 @@ class BehaviouralState:
         )
 
     def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
-        """The batch as of now; a request's own history stands in for the person's."""
+        """Read the batch as of the requests' times. The history comes from the request, not from the state."""
         sizes = [len(rows) for rows in candidates]
         bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         ops = Ops(
@@ -161,70 +165,70 @@ class BehaviouralState:
         )
         batch = self.replay(ops)
         for r, request in enumerate(requests):
-            kept = min(len(request.history), self.spec.depth)
+            length = min(len(request.history), self.spec.depth)
             batch.history[r] = NOBODY
             batch.history_at[r] = np.nan
-            batch.history[r, :kept] = request.history[:kept]
-            batch.history_at[r, :kept] = request.history_at[:kept]
+            batch.history[r, :length] = request.history[:length]
+            batch.history_at[r, :length] = request.history_at[:length]
             batch.touches[r] = len(request.history)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
-        known = next((vector for vector in vectors if vector is not None), None)
+        example = next((vector for vector in vectors if vector is not None), None)
         tokens = tuple(request.query_tokens for request in requests)
         return replace(
             batch,
             queries=queries if any(queries) else (),
-            query_tokens=tokens if any(one is not None for one in tokens) else (),
+            query_tokens=tokens if any(matrix is not None for matrix in tokens) else (),
             query_vectors=None
-            if known is None
-            else np.stack([np.full_like(known, np.nan) if vector is None else vector for vector in vectors]),
+            if example is None
+            else np.stack([np.full_like(example, np.nan) if vector is None else vector for vector in vectors]),
         )
 
     def forget(self, person: int) -> None:
-        """Let go of all that a person touched and was shown; what they did stays counted with the items."""
+        """Erase a user's history, impressions and own counters. Their events stay in the counters of items."""
         if 0 <= person < len(self._tables.chains.heads):
             chains.clear(self._tables.chains, person)
         keyed.clear(self._tables.keyed, person)
 
     def touched(self, person: int) -> tuple[Rows, Times]:
-        """Every touch of a person, latest first, and its time; nothing for people not met."""
-        found = self._tables.chains
-        known = 0 <= person < len(found.lengths)
-        rows = np.empty(int(found.lengths[person, TOUCHES]) if known else 0, np.int32)
+        """Return all interactions of a user, latest first, and their times; empty for an unknown user."""
+        store = self._tables.chains
+        exists = 0 <= person < len(store.lengths)
+        rows = np.empty(int(store.lengths[person, TOUCHES]) if exists else 0, np.int32)
         times = np.empty(len(rows))
-        if known:
-            chains.read(found, person, TOUCHES, self._items, rows, times)
+        if exists:
+            chains.read(store, person, TOUCHES, self._items, rows, times)
         return rows, times
 
     def popularity(self, at: float) -> Scores:
-        """(n,) how often each item was touched, decayed by the longest half-life, as of `at`."""
-        out, prior = np.empty(self._items), np.empty(self._items)
+        """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
+        out, pre_log = np.empty(self._items), np.empty(self._items)
         longest = int(np.argmax(self.spec.half_lives_h))
         item_counts(self._tables, KINDS.index("touched"), longest, at, out)
-        item_counts(self._tables, KINDS.index("prior"), longest, at, prior)
-        return (out + prior).astype(np.float32)
+        item_counts(self._tables, KINDS.index("prior"), longest, at, pre_log)
+        return (out + pre_log).astype(np.float32)
 
     @property
     def bytes(self) -> int:
-        """Memory that is in use."""
-        tables = self._tables
-        used = int(tables.chains.used[0])
-        shares = {id(tables.chains.previous): used, id(tables.chains.pool): used}
-        shares |= {id(tables.keyed.keys): int(tables.keyed.used[0]), id(tables.keyed.sums): int(tables.keyed.used[0])}
-        return sum(array[: shares.get(id(array))].nbytes for _, array in _arrays(tables))
+        """Memory in use, in bytes, without spare capacity."""
+        histories, counters = self._tables.chains, self._tables.keyed
+        blocks, keys = int(histories.used[0]), int(counters.used[0])
+        lengths = {id(histories.previous): blocks, id(histories.pool): blocks}
+        lengths |= {id(counters.keys): keys, id(counters.sums): keys}
+        return sum(array[: lengths.get(id(array))].nbytes for _, array in _arrays(self._tables))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All that the state is, by name, for `restore`; not a copy."""
+        """Return all arrays of the state by name, for `restore`. They are not copied."""
         return dict(_arrays(self._tables))
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Become what `arrays` was of; the catalogue and the spec must be the same."""
+        """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
         for name, array in _arrays(self._tables):
-            found = arrays.get(name)
-            if found is None or found.dtype != array.dtype or found.shape[1:] != array.shape[1:]:
+            saved = arrays.get(name)
+            if saved is None or saved.dtype != array.dtype or saved.shape[1:] != array.shape[1:]:
                 raise ValueError(f"the saved state has no {name} as expected; it is of another version or another spec")
-            if name in _FIXED and found.shape != array.shape:
-                raise ValueError(f"the saved {name} has {found.shape} entries, expected {array.shape}")
+            if name in _FIXED and saved.shape != array.shape:
+                raise ValueError(f"the saved {name} has the shape {saved.shape}, expected {array.shape}")
         parts = {name: np.array(arrays[name]) for name, _ in _arrays(self._tables)}
         self._tables = self._tables._replace(
             **{name: array for name, array in parts.items() if "." not in name},
@@ -256,22 +260,22 @@ class BehaviouralState:
         )
 
     def _meet(self, people: int) -> None:
-        """Room for so many people."""
-        found = self._tables.chains
-        if people > len(found.heads):
-            size = max(people, len(found.heads) + min(len(found.heads), MOST_SPARE))
+        """Grow the history store to at least `n_users` users."""
+        store = self._tables.chains
+        if people > len(store.heads):
+            size = max(people, len(store.heads) + min(len(store.heads), MOST_SPARE))
             names = ("heads", "fills", "lengths", "latest")
-            found = found._replace(**{name: grown(getattr(found, name), size) for name in names})
-            self._tables = self._tables._replace(chains=found)
+            store = store._replace(**{name: grown(getattr(store, name), size) for name in names})
+            self._tables = self._tables._replace(chains=store)
 
     def _reserve(self, rows: int) -> None:
-        """Room for as many blocks and keys as observing so many rows could take."""
-        found = self._tables.chains
-        wanted = int(found.used[0]) + rows
-        if wanted > len(found.previous):
-            size = max(wanted, len(found.previous) + min(len(found.previous), MOST_SPARE))
-            found = found._replace(previous=grown(found.previous, size), pool=grown(found.pool, size))
-            self._tables = self._tables._replace(chains=found)
+        """Reserve the blocks and counter keys that observing `n_rows` rows can need."""
+        store = self._tables.chains
+        needed = int(store.used[0]) + rows
+        if needed > len(store.previous):
+            size = max(needed, len(store.previous) + min(len(store.previous), MOST_SPARE))
+            store = store._replace(previous=grown(store.previous, size), pool=grown(store.pool, size))
+            self._tables = self._tables._replace(chains=store)
         if self._keys_an_event:
             self._tables = self._tables._replace(keyed=keyed.roomy(self._tables.keyed, rows * self._keys_an_event))
 

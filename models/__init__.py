@@ -1,1 +1,1 @@
-"""What is learnt: embedders, item views, the LambdaRank ranker, metrics, training, bundles."""
+"""The models package holds text models, the item model, the LambdaRank ranker, training, evaluation and bundles."""

@@ -1,4 +1,4 @@
-"""Position bias: how much more often an item is answered for standing at a place, as LambdaRank learnt it."""
+"""Position bias, as LightGBM's LambdaRank learns it: how much a position raises the odds of a click."""
 
 from __future__ import annotations
 
@@ -20,63 +20,63 @@ _LINE = re.compile(r"\[Debug\]\s+(\d+)\s+(-?[\d.]+(?:e[+-]?\d+)?|-?inf|nan)\s*$"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PositionBias:
-    """The learnt curve."""
+    """The learnt position-bias curve."""
 
     positions: NDArray[np.int64]
-    """Places, from 1, in order."""
+    """Positions from 1, ascending."""
     biases: NDArray[np.float64]
-    """What standing there adds to the score, relative to the first place."""
+    """Score that each position adds, relative to the first position."""
 
     @property
     def propensities(self) -> NDArray[np.float64]:
-        """e^bias: the odds of being answered there, relative to the first place."""
+        """Return e^bias: the odds of an interaction at each position, relative to the first position."""
         return np.exp(self.biases)
 
     def weights(self, labels: NDArray[np.float32], positions: NDArray[np.int32]) -> NDArray[np.float64]:
-        """(N,) the gain 2^label - 1 of each row over the propensity of its place.
+        """Return (N,) inverse-propensity-weighted gains: 2^label - 1 over the propensity of the row's position.
 
-        Weighed so, clicks are on average what they would be without bias (Joachims et al., Unbiased Learning-to-Rank
-        with Biased Feedback, 2017). Propensities below 0.05 are taken as that: one click must not outweigh the rest.
+        So weighted, clicks equal unbiased clicks in expectation (Joachims et al., Unbiased Learning-to-Rank with
+        Biased Feedback, 2017). Propensities are clipped to at least 0.05, so that no single click dominates.
         """
-        places = np.clip(np.searchsorted(self.positions, positions), 0, len(self.positions) - 1)
-        found: NDArray[np.float64] = (np.exp2(labels) - 1) / np.clip(self.propensities[places], 0.05, None)
-        return found
+        indices = np.clip(np.searchsorted(self.positions, positions), 0, len(self.positions) - 1)
+        gains: NDArray[np.float64] = (np.exp2(labels) - 1) / np.clip(self.propensities[indices], 0.05, None)
+        return gains
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write the curve as JSON."""
         body = {"positions": self.positions.tolist(), "biases": np.round(self.biases, 6).tolist()}
-        with written_aside(path) as aside:
-            aside.write_text(json.dumps(body) + "\n")
+        with written_aside(path) as temporary:
+            temporary.write_text(json.dumps(body) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> PositionBias:
-        """Read what `save` wrote."""
+        """Read a curve that `save` wrote."""
         body = json.loads(path.read_text())
         return cls(np.array(body["positions"], np.int64), np.array(body["biases"]))
 
     @classmethod
     def mean(cls, curves: list[PositionBias]) -> PositionBias | None:
-        """Of several boosters' curves; None where there is none."""
+        """Return the mean of several boosters' curves; None if there is none."""
         return cls(curves[0].positions, np.mean([curve.biases for curve in curves], axis=0)) if curves else None
 
 
 class Listener:
-    """Hears what LightGBM says, and keeps the biases that it said last: it gives them out in no other way."""
+    """Parses position biases from LightGBM's debug log and keeps the last ones; LightGBM has no API for them."""
 
     def __init__(self) -> None:
         self._said: dict[int, float] = {}
 
     def info(self, message: str) -> None:
-        """Called by LightGBM."""
-        if found := _LINE.search(message):
-            self._said[int(found[1])] = float(found[2])
+        """Parse one log message; LightGBM calls this."""
+        if match := _LINE.search(message):
+            self._said[int(match[1])] = float(match[2])
 
     def warning(self, message: str) -> None:
-        """Called by LightGBM; what it warns of, `verbosity` decides."""
+        """Ignore a warning; LightGBM calls this."""
 
     @property
     def curve(self) -> PositionBias | None:
-        """The biases after the last round; None where none were learnt."""
+        """Return the biases after the last round; None if none were learnt."""
         if not self._said:
             return None
         positions = np.array(sorted(self._said), np.int64)
@@ -86,11 +86,11 @@ class Listener:
 
 @contextmanager
 def listening() -> Iterator[Listener]:
-    """Hear LightGBM within the block; it must be trained with `verbosity` 2 there."""
+    """Capture the position biases that LightGBM logs within the block; train with `verbosity` 2 there."""
     listener = Listener()
-    before = lgb.basic._LOGGER, lgb.basic._INFO_METHOD_NAME, lgb.basic._WARNING_METHOD_NAME
+    previous = lgb.basic._LOGGER, lgb.basic._INFO_METHOD_NAME, lgb.basic._WARNING_METHOD_NAME
     lgb.register_logger(listener)
     try:
         yield listener
     finally:
-        lgb.register_logger(before[0], before[1], before[2])
+        lgb.register_logger(previous[0], previous[1], previous[2])

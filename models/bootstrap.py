@@ -1,4 +1,4 @@
-"""How sure a mean over groups is: bootstrap intervals, alone and in pairs."""
+"""Bootstrap confidence intervals of a mean over groups, for one method and for paired differences."""
 
 from __future__ import annotations
 
@@ -10,59 +10,61 @@ from numpy.typing import NDArray
 from models.metrics import Values
 
 _CELLS = 1 << 20
-"""How many draws are held at a time: 8 MB."""
+"""Maximum number of draws in memory at a time (8 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The mean of per-group values with its percentile interval; all NaN where there was no group."""
+    """The mean of per-group values with its bootstrap percentile interval; all NaN if there is no group."""
 
     mean: float
     low: float
     high: float
     groups: int
-    """How many groups had a value."""
+    """Number of groups with a value."""
     skipped: int
-    """How many were left out because theirs was NaN."""
+    """Number of groups left out because their value is NaN."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference(Interval):
-    """The mean of paired differences, with its interval."""
+    """The mean of paired differences with its bootstrap interval."""
 
     not_better: float
-    """The share of resamples whose mean difference is <= 0: near 0 the first is better, near 1 it is not."""
+    """Share of resamples with a mean difference <= 0, a one-sided p-value: near 0, the first is better."""
 
 
 def interval(values: Values, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Interval:
-    """The percentile interval of the mean of (G,) values when groups are drawn again with replacement.
+    """Return the percentile bootstrap interval of the mean of (G,) values; groups are resampled with replacement.
 
-    One group gives an interval of width 0, which says nothing. Source: Efron & Tibshirani 1993, chapter 13.
+    One group gives an interval of width 0, which carries no information. Raises ValueError for a level outside (0, 1)
+    or less than one resample. Source: Efron & Tibshirani 1993, chapter 13.
     """
-    kept = values[~np.isnan(values)]
-    means = _means(kept, seed, resamples)
-    mean, low, high = _bounds(kept, means, level)
-    return Interval(mean, low, high, len(kept), len(values) - len(kept))
+    valid = values[~np.isnan(values)]
+    means = _means(valid, seed, resamples)
+    mean, low, high = _bounds(valid, means, level)
+    return Interval(mean, low, high, len(valid), len(values) - len(valid))
 
 
 def difference(first: Values, second: Values, *, seed: int, resamples: int = 2000, level: float = 0.95) -> Difference:
-    """The interval of mean(first - second) over the same (G,) groups, drawn in pairs; NaN in either leaves a group out.
+    """Return the paired bootstrap interval of mean(first - second) over the same (G,) groups.
 
-    Source: Efron & Tibshirani 1993; Sakai 2006 for pairs of systems over the same topics (he tests with a studentised
-    statistic shifted to the null; this reads the percentiles of the difference itself).
+    A group with NaN in either is left out. Raises ValueError if the shapes differ. Source: Efron & Tibshirani 1993;
+    Sakai 2006 for pairs of systems over the same topics (he tests with a studentised statistic shifted to the null;
+    this uses the percentiles of the difference itself).
     """
     if first.shape != second.shape:
         raise ValueError(
-            f"{len(first)} groups against {len(second)}: pairs must be of the same groups in the same order"
+            f"found {len(first)} and {len(second)} groups; a paired bootstrap needs the same groups in the same order"
         )
-    gaps = first - second
-    kept = gaps[~np.isnan(gaps)]
-    means = _means(kept, seed, resamples)
-    mean, low, high = _bounds(kept, means, level)
-    # A sum that is zero in exact arithmetic must not count as better because of its rounding.
-    rounding = 1e-12 * float(np.abs(kept).max(initial=0.0))
-    share = float(np.mean(means <= rounding)) if len(kept) else float("nan")
-    return Difference(mean, low, high, len(kept), len(gaps) - len(kept), share)
+    differences = first - second
+    valid = differences[~np.isnan(differences)]
+    means = _means(valid, seed, resamples)
+    mean, low, high = _bounds(valid, means, level)
+    # A sum that is zero in exact arithmetic must not count as better because of rounding.
+    rounding = 1e-12 * float(np.abs(valid).max(initial=0.0))
+    not_better = float(np.mean(means <= rounding)) if len(valid) else float("nan")
+    return Difference(mean, low, high, len(valid), len(differences) - len(valid), not_better)
 
 
 def _bounds(kept: Values, means: Values, level: float) -> tuple[float, float, float]:
@@ -72,20 +74,20 @@ def _bounds(kept: Values, means: Values, level: float) -> tuple[float, float, fl
         return float("nan"), float("nan"), float("nan")
     mean = float(kept.mean())
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return mean, min(low, mean), max(high, mean)  # where all values are equal, rounding could part them
+    return mean, min(low, mean), max(high, mean)  # rounding could order them wrongly if all values are equal
 
 
 def _means(kept: Values, seed: int, resamples: int) -> Values:
-    """(resamples,) means of as many values as there are, drawn with replacement."""
+    """Return (resamples,) means of bootstrap samples of the values."""
     if resamples < 1:
-        raise ValueError(f"{resamples} resamples; expected 1 or more, and 1,000 or more for an interval to hold still")
+        raise ValueError(f"{resamples} resamples; expected at least 1, and at least 1,000 for a stable interval")
     n = len(kept)
     if not n:
         return np.empty(0)
     generator = np.random.default_rng(seed)
     distinct, counts = np.unique(kept, return_counts=True)
-    # Hits, ranks and the like take few values. How often each is drawn is multinomial, so a million groups cost no more
-    # than a hundred; where values hardly repeat, drawing rows is the cheaper of the two.
+    # Hits and ranks take few distinct values. Their draw counts are multinomial, so a million groups cost no more than
+    # a hundred. If values hardly repeat, drawing rows is cheaper.
     few = 8 * len(distinct) <= n
     step = max(1, _CELLS // (len(distinct) if few else n))
     means = np.empty(resamples)

@@ -1,4 +1,4 @@
-"""Bundles: all that serving needs, in one immutable folder, with the sha256 of every file."""
+"""A bundle is one immutable folder with everything that serving needs and the sha256 of every file."""
 
 from __future__ import annotations
 
@@ -33,43 +33,43 @@ PAIR_ITEMS = "pair-items.npz"
 INDEX = "index.ann"
 SKETCH = "sketch.json"
 MADE = "made.json"
-"""What may differ between two bundles of the same log, config and seed: when it was made and how long that took."""
+"""Build time and duration: what may differ between two bundles of the same log, config and seed."""
 CURRENT = "current"
-"""The link, beside the bundles, to the one that serves."""
+"""Name of the symbolic link, next to the bundles, to the bundle that serves."""
 
 
 class BundleError(RuntimeError):
-    """A bundle that can't be used; the message names the file."""
+    """Raised for a bundle that can't be used; the message names the file."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Bundle:
-    """An opened bundle."""
+    """A bundle that was loaded from its folder."""
 
     folder: Path
     manifest: Mapping[str, Any]
     builder: FeatureBuilder
     index: AnnoyIndex
     whole: WholeIndex
-    """Over the same vectors."""
+    """Exact index over the same vectors."""
     ranker: LambdaRanker | None
-    """None: recall order is the final order."""
+    """None: the recall order is the final order."""
     first: LambdaRanker | None = None
-    """The cheap ranker of the first phase, where a cross-encoder makes two."""
+    """First-stage ranker without cross-encoder scores; None without a cross-encoder."""
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Return the folder's name."""
         return self.folder.name
 
     @property
     def knowledge(self) -> ItemKnowledge:
-        """What was learnt of the items."""
+        """Return the fitted item model."""
         return self.builder.knowledge
 
 
 def place(bundles: Path, name: str) -> Path:
-    """The folder that a new bundle of this name gets; raises BundleError where it can't have one."""
+    """Return the folder for a new bundle; raises BundleError if the name is invalid or taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == CURRENT:
         raise BundleError(
             f"found the bundle name {name!r}, expected up to 100 letters, digits, dots, dashes and underscores, with a "
@@ -77,7 +77,7 @@ def place(bundles: Path, name: str) -> Path:
         )
     folder = bundles / name
     if folder.exists():
-        raise BundleError(f"there is a bundle at {folder} already; bundles are never changed, choose another name")
+        raise BundleError(f"found a bundle at {folder} already; bundles are immutable, choose another name")
     return folder
 
 
@@ -93,30 +93,32 @@ def save(
     first: LambdaRanker | None = None,
     pairs: PairModel | None = None,
 ) -> Path:
-    """Write a bundle aside, rename it into `bundles` and return its folder; never over one that is there.
+    """Write a bundle to a temporary folder, rename it into `bundles` and return its folder.
 
-    index: the arguments of `AnnoyIndex.build`. about: anything else for the manifest, JSON-ready. made: what two
-    bundles of the same log, config and seed may differ in. sketch: the distribution of the training features. first:
-    the ranker of the first phase. pairs: the cross-encoder, which knows these items.
+    index: the arguments of `AnnoyIndex.build`. metadata: more manifest entries, JSON-ready. build_info: what may differ
+    between two bundles of the same log, config and seed. histogram: the distribution of the training features.
+    first_stage: the first-stage ranker. cross_encoder: the cross-encoder with the tokens of these items.
+
+    Raises BundleError if the name is invalid or taken; an existing bundle is never overwritten.
     """
     folder = place(bundles, name)
-    aside = bundles / f".{name}.tmp"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    temporary = bundles / f".{name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
         knowledge = builder.knowledge
-        AnnoyIndex.build(aside / INDEX, knowledge.space.targets, **index)
-        knowledge_files.write(aside, knowledge)
+        AnnoyIndex.build(temporary / INDEX, knowledge.space.targets, **index)
+        knowledge_files.write(temporary, knowledge)
         if ranker is not None:
-            ranker.save(aside)
+            ranker.save(temporary)
         if sketch is not None:
-            sketch.save(aside / SKETCH)
+            sketch.save(temporary / SKETCH)
         if first is not None:
-            first.save(aside, "first")
+            first.save(temporary, "first")
         if pairs is not None:
             for part in pair_model.FILES:
-                shutil.copyfile(pairs.folder / part, aside / part)
-            np.savez(aside / PAIR_ITEMS, ids=pairs.items.ids, offsets=pairs.items.offsets)
+                shutil.copyfile(pairs.folder / part, temporary / part)
+            np.savez(temporary / PAIR_ITEMS, ids=pairs.items.ids, offsets=pairs.items.offsets)
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -135,31 +137,31 @@ def save(
             "ranker": ranker is not None,
             "two_phases": first is not None,
             "made_by": dict(knowledge.made_by),
-            "files": {file.name: digest(file) for file in sorted(aside.iterdir())},
+            "files": {file.name: digest(file) for file in sorted(temporary.iterdir())},
         }  # fmt: skip
-        _write_manifest(aside / MANIFEST, manifest)
-        (aside / MADE).write_text(json.dumps(dict(made or {}), indent=1) + "\n")
-        for file in aside.iterdir():
+        _write_manifest(temporary / MANIFEST, manifest)
+        (temporary / MADE).write_text(json.dumps(dict(made or {}), indent=1) + "\n")
+        for file in temporary.iterdir():
             synced(file)
-        synced(aside)
-        os.replace(aside, folder)
+        synced(temporary)
+        os.replace(temporary, folder)
         synced(bundles)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
 def load(folder: Path) -> Bundle:
-    """Open a bundle; raises BundleError that names the file where one is missing, damaged or foreign."""
+    """Load a bundle; raises BundleError that names the file if one is missing, damaged or foreign."""
     folder = folder.resolve()
     manifest = read_manifest(folder)
     for file in sorted({file.name for file in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, MADE}):
-        raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are never changed, remove it")
+        raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are immutable, remove it")
     for file, expected in manifest["files"].items():
         if not (folder / file).is_file():
-            raise BundleError(f"{folder / file} is missing; make the bundle again, or go back to another one")
+            raise BundleError(f"{folder / file} is missing; build the bundle again, or roll back to another one")
         if digest(folder / file) != expected:
-            raise BundleError(f"{folder / file} is damaged: its sha256 is not the one in {MANIFEST}")
+            raise BundleError(f"{folder / file} is damaged: its sha256 differs from {MANIFEST}; build the bundle again")
     knowledge = knowledge_files.read(folder, manifest)
     state = manifest["state"]
     spec = StateSpec.of(state)
@@ -167,7 +169,7 @@ def load(folder: Path) -> Bundle:
     builder = FeatureBuilder(knowledge, spec, FeatureSettings(tuple(features["families"])))
     if builder.fingerprint != features["fingerprint"]:
         raise BundleError(
-            f"{folder} was made with features {features['fingerprint']}, but this version makes {builder.fingerprint}; "
+            f"found features {features['fingerprint']} in {folder}, this version expects {builder.fingerprint}; "
             "train again with this version"
         )
     try:
@@ -182,7 +184,7 @@ def load(folder: Path) -> Bundle:
 
 
 def pair_model_of(opened: Bundle, threads: int = 0) -> PairModel | None:
-    """The cross-encoder of a bundle, which knows its items; None where it has none."""
+    """Load the cross-encoder of a bundle with the tokens of its items; None if the bundle has none."""
     if pair_model.MODEL not in opened.manifest["files"]:
         return None
     with np.load(opened.folder / PAIR_ITEMS, allow_pickle=False) as file:
@@ -191,37 +193,37 @@ def pair_model_of(opened: Bundle, threads: int = 0) -> PairModel | None:
 
 
 def promote(bundles: Path, name: str) -> None:
-    """Make `current` point at a bundle, in one step."""
+    """Point the `current` link at a bundle atomically; raises BundleError if there is no such bundle."""
     if not (bundles / name / MANIFEST).is_file():
         raise BundleError(f"no bundle {name!r} in {bundles}")
-    aside = bundles / f".{CURRENT}.tmp"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(name, target_is_directory=True)
-    os.replace(aside, bundles / CURRENT)
+    temporary = bundles / f".{CURRENT}.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(name, target_is_directory=True)
+    os.replace(temporary, bundles / CURRENT)
     synced(bundles)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle; raises BundleError where there is none, or it is damaged or of another format."""
+    """Read the manifest of a bundle; raises BundleError if it is missing, damaged or of another format."""
     return _read_manifest(folder / MANIFEST)
 
 
 def read_for(opened: Bundle) -> int:
-    """The offset of the journal up to which its items are in a bundle; 0 where it does not say."""
+    """Return the journal offset up to which the bundle contains items; 0 if the manifest has none."""
     return int(opened.manifest.get("window", {}).get("offset", 0))
 
 
 def read_made(folder: Path) -> dict[str, Any]:
-    """When a bundle was made, and what else may differ; nothing where that is not known."""
+    """Read a bundle's build time and other build info; empty if missing or unreadable."""
     try:
-        found = json.loads((folder / MADE).read_text())
+        build_info = json.loads((folder / MADE).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return build_info if isinstance(build_info, dict) else {}
 
 
 def read_sketch(folder: Path) -> Sketch | None:
-    """The distribution of the features that a bundle's ranker was trained on; None where it has none."""
+    """Read the training-feature histogram of a bundle; None if it has none."""
     path = folder / SKETCH
     return Sketch.load(path) if path.exists() else None
 
@@ -234,14 +236,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"no bundle at {path.parent}: no {path.name} there; make one with `feedrank train`") from None
+        raise BundleError(f"found no {path.name} in {path.parent}; build a bundle with `feedrank train`") from None
     except ValueError as problem:
         raise BundleError(f"{path} is not JSON: {problem}") from None
-    found = manifest.get("format") if isinstance(manifest, dict) else manifest
-    if found != FORMAT:
-        raise BundleError(f"{path} is of format {found!r}; this version reads format {FORMAT}")
+    format_found = manifest.get("format") if isinstance(manifest, dict) else manifest
+    if format_found != FORMAT:
+        raise BundleError(f"{path} is of format {format_found!r}; this version reads format {FORMAT}")
     if manifest.pop("sha256", None) != _sealed(manifest):
-        raise BundleError(f"{path} is damaged: its sha256 is not the one it states")
+        raise BundleError(f"{path} is damaged: its sha256 differs from the stated one; build the bundle again")
     return dict(manifest)
 
 

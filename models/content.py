@@ -1,4 +1,4 @@
-"""What an item's text and categories say of behaviour: views that hold for items nobody has touched yet."""
+"""Content views predict behaviour from an item's text and categories; they work for cold-start items too."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from features.items import VectorPair
 from models.sequences import Sequences
 
 CATEGORY_WEIGHT = 0.3
-"""Length of a category's dimension beside the unit vector of the text."""
+"""Value of a category dimension next to the unit text vector."""
 COMPONENTS = 96
-"""Principal components of the text that features and the taste view work on."""
+"""Number of principal components of the text vectors that the features and the CCA view use."""
 PEOPLE = 50_000
-"""People whose touches are added up at a time."""
+"""Users whose interactions are summed at a time."""
 
 
 def centred(text: Matrix) -> Matrix:
-    """Unit vectors around the mean of the items: what tells them apart, without what all of them share."""
+    """Subtract the mean item vector and scale to unit length; items without text stay 0."""
     known = np.any(text != 0, axis=1)
     vectors = np.zeros_like(text)
     if known.any():
@@ -30,9 +30,9 @@ def centred(text: Matrix) -> Matrix:
 
 
 def principal(vectors: Matrix, sequences: Sequences) -> Matrix:
-    """(n, at most COMPONENTS) centred vectors in the directions in which the touched items differ most.
+    """Project (n, d) centred vectors onto the first `PCA_COMPONENTS` principal components of the interacted items.
 
-    What is left out tells the texts apart least; what is kept costs a quarter of the time in every feature.
+    The dropped components have the least variance. The projection cuts the time of every feature to a quarter.
     """
     known = vectors[np.unique(sequences.items)].astype(np.float64)
     if vectors.shape[1] <= COMPONENTS or not len(known):
@@ -44,10 +44,10 @@ def principal(vectors: Matrix, sequences: Sequences) -> Matrix:
 def expected_factors(
     vectors: Matrix, catalogue: Catalogue, factors: Matrix, sequences: Sequences, ridge: float = 30.0
 ) -> Matrix:
-    """(n, rank) the co-click factors that an item's text and categories lead one to expect, as unit vectors.
+    """Predict (n, rank) unit collaborative factors from an item's text and categories, for cold-start items too.
 
-    Ridge regression weighted by the square root of how often an item was touched; so an item that nobody has touched
-    stands near what the people like who like such texts. vectors: (n, d) as `centred` gives them.
+    This is a ridge regression with the square root of an item's interaction count as its weight. vectors: (n, d) from
+    `center`; factors: (n, rank) from `eigen_factors`.
     """
     counts = np.bincount(sequences.items, minlength=len(catalogue)).astype(np.float64)
     inputs = _inputs(vectors, catalogue)
@@ -58,60 +58,62 @@ def expected_factors(
 
 
 def taste(vectors: Matrix, catalogue: Catalogue, sequences: Sequences) -> VectorPair:
-    """Sources and targets whose product says how well an item goes with the rest of a person's touches.
+    """Fit item vectors by regularised canonical correlation analysis (CCA) between an item and its users' histories.
 
-    A bilinear map between an item's content and the mean content of the other touches of the people who touched it, by
-    regularised canonical correlation (Hotelling, Relations between two sets of variates, 1936). A person weighs
-    1 / sqrt(touches). vectors: (n, d) as `principal` gives them.
+    The two sets of variates are an item's content and the mean content of the other interactions of its users
+    (Hotelling, Relations between two sets of variates, 1936). A user weighs 1 / sqrt(interactions). The dot product of
+    the two sides scores how well an item fits a history. vectors: (n, d) from `pca`.
     """
     inputs = _inputs(vectors, catalogue)
-    several = np.diff(sequences.offsets) > 1
-    touched = sequences.keep(np.repeat(several, np.diff(sequences.offsets)))
-    if not len(touched.items):
-        nothing = np.zeros((len(catalogue), inputs.shape[1]), np.float32)
-        return VectorPair(nothing, nothing)
-    counts = np.bincount(touched.items, minlength=len(catalogue))
+    has_several = np.diff(sequences.offsets) > 1
+    multi_item = sequences.keep(np.repeat(has_several, np.diff(sequences.offsets)))
+    if not len(multi_item.items):
+        zeros = np.zeros((len(catalogue), inputs.shape[1]), np.float32)
+        return VectorPair(zeros, zeros)
+    counts = np.bincount(multi_item.items, minlength=len(catalogue))
     inputs -= counts @ inputs / counts.sum()
-    of_items, of_rest, across = _moments(inputs, touched)
-    identity = np.eye(len(across)) * np.trace(of_items) / len(across)
-    onto = np.linalg.solve(of_items + 0.3 * identity, across)
-    onto = np.linalg.solve(of_rest + np.eye(len(across)) * np.trace(of_rest) / len(across), onto.T).T
-    return VectorPair(unit_rows(inputs.astype(np.float32)), unit_rows((inputs @ onto).astype(np.float32)))
+    item_cov, rest_cov, cross_cov = _moments(inputs, multi_item)
+    identity = np.eye(len(cross_cov)) * np.trace(item_cov) / len(cross_cov)
+    projection = np.linalg.solve(item_cov + 0.3 * identity, cross_cov)
+    projection = np.linalg.solve(
+        rest_cov + np.eye(len(cross_cov)) * np.trace(rest_cov) / len(cross_cov), projection.T
+    ).T
+    return VectorPair(unit_rows(inputs.astype(np.float32)), unit_rows((inputs @ projection).astype(np.float32)))
 
 
 def _moments(
     inputs: NDArray[np.float64], sequences: Sequences
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Second moments of touched items x, of the rest of their people's touches r = (S - x) / (m - 1 + 5), and across.
+    """Return second moments of item x, of the rest of the user's history r = (S - x) / (m - 1 + 5), and of x with r.
 
-    S is the sum of a person's m touches. Written out, sums over touches become sums over items and over people, so
-    nothing is as long as the log: with w = 1 / sqrt(m) and c = m + 4, and a sum over a person's touches,
+    S is the sum over a user's m interactions. Expanded, sums over interactions become sums over items and over users,
+    so no array is as long as the log: with w = 1 / sqrt(m) and c = m + 4, and sums over a user's interactions,
     sum(x r') = (S S' - sum(x x')) / c and sum(r r') = ((m - 2) S S' + sum(x x')) / c^2.
     """
     sizes = np.diff(sequences.offsets).astype(np.float64)
-    weight, damped = 1 / np.sqrt(np.maximum(sizes, 1)), sizes + 4
-    owners = sequences.person
+    weight, damped_sizes = 1 / np.sqrt(np.maximum(sizes, 1)), sizes + 4
+    user_of = sequences.person
 
-    def of_touches(by_person: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sum of x x' over all touches, each weighed by its person."""
-        by_item = np.bincount(sequences.items, by_person[owners], len(inputs))
-        return np.asarray((inputs * by_item[:, None]).T @ inputs)
+    def sum_outer(user_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum x x' over all interactions, weighted per user."""
+        item_weights = np.bincount(sequences.items, user_weights[user_of], len(inputs))
+        return np.asarray((inputs * item_weights[:, None]).T @ inputs)
 
-    of_items, of_rest = of_touches(weight), of_touches(weight / damped**2)
-    across = -of_touches(weight / damped)
+    item_moments, rest_moments = sum_outer(weight), sum_outer(weight / damped_sizes**2)
+    cross_moments = -sum_outer(weight / damped_sizes)
     for first in range(0, len(sizes), PEOPLE):
-        part = slice(first, min(first + PEOPLE, len(sizes)))
-        bounds = sequences.offsets[part.start : part.stop + 1]
+        chunk = slice(first, min(first + PEOPLE, len(sizes)))
+        bounds = sequences.offsets[chunk.start : chunk.stop + 1]
         items = sequences.items[bounds[0] : bounds[-1]]
-        shape = (part.stop - part.start, len(inputs))
+        shape = (chunk.stop - chunk.start, len(inputs))
         totals = sparse.csr_matrix((np.ones(len(items)), items, bounds - bounds[0]), shape=shape) @ inputs
-        of_rest += (totals * (weight * (sizes - 2) / damped**2)[part, None]).T @ totals
-        across += (totals * (weight / damped)[part, None]).T @ totals
-    return of_items, of_rest, across
+        rest_moments += (totals * (weight * (sizes - 2) / damped_sizes**2)[chunk, None]).T @ totals
+        cross_moments += (totals * (weight / damped_sizes)[chunk, None]).T @ totals
+    return item_moments, rest_moments, cross_moments
 
 
 def _inputs(vectors: Matrix, catalogue: Catalogue) -> NDArray[np.float64]:
-    """(n, d + categories) text vectors beside category flags."""
+    """Return (n, d + categories) text vectors next to category flags."""
     n, codes = len(catalogue), catalogue.category_codes
     values = np.full(len(codes), CATEGORY_WEIGHT)
     shape = (n, max(len(catalogue.categories), 1))

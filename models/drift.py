@@ -1,4 +1,4 @@
-"""Drift: how far a feature's values have moved from those that a ranker was trained on."""
+"""Feature drift: how far a feature's distribution has moved from the ranker's training data."""
 
 from __future__ import annotations
 
@@ -16,73 +16,73 @@ from models.files import written_aside
 
 BINS = 10
 SAMPLE = 20_000
-"""Rows that a sketch is made of, at most."""
+"""Maximum number of rows that a histogram is built from."""
 _LEAST = 1e-4
-"""The share that an empty bin is taken to have."""
+"""Share assigned to an empty bin, as PSI needs a logarithm."""
 MODERATE, LARGE = 0.1, 0.25
-"""Customary readings of the index: below the first a feature is stable, above the second it is another one."""
+"""Customary PSI thresholds: below the first a feature is stable, above the second it has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """Each feature's distribution: bounds of its tenths, and the share of rows in each, missing values last."""
+    """Each feature's decile edges and the share of rows per bin, missing values last."""
 
     edges: dict[str, list[float]]
     shares: dict[str, list[float]]
 
     @classmethod
     def of(cls, matrix: Matrix, names: Sequence[str]) -> Sketch:
-        """From (N, F) feature rows."""
+        """Build the histogram of (N, F) feature rows."""
         edges: dict[str, list[float]] = {}
         shares: dict[str, list[float]] = {}
         for column, name in enumerate(names):
             values = matrix[:, column]
-            known = values[np.isfinite(values)].astype(np.float64)
-            inner = np.quantile(known, np.linspace(0, 1, BINS + 1)[1:-1]) if len(known) else np.empty(0)
+            finite = values[np.isfinite(values)].astype(np.float64)
+            inner = np.quantile(finite, np.linspace(0, 1, BINS + 1)[1:-1]) if len(finite) else np.empty(0)
             edges[name] = np.unique(inner).tolist()
             shares[name] = _shares(values, edges[name]).tolist()
         return cls(edges, shares)
 
     def drift(self, matrix: Matrix, names: Sequence[str]) -> dict[str, float]:
-        """Feature -> population stability index of new rows against the sketch; features new to it are left out.
+        """Return feature -> population stability index (PSI) of new (N, F) rows; unknown features are left out.
 
         PSI = sum over bins of (new - old) ln(new / old), in nats (Siddiqi, Credit Risk Scorecards, 2006).
         """
-        found: dict[str, float] = {}
+        psi_by_feature: dict[str, float] = {}
         for column, name in enumerate(names):
             if name in self.edges:
                 new = np.maximum(_shares(matrix[:, column], self.edges[name]), _LEAST)
                 old = np.maximum(np.array(self.shares[name]), _LEAST)
-                found[name] = float(((new - old) * np.log(new / old)).sum())
-        return found
+                psi_by_feature[name] = float(((new - old) * np.log(new / old)).sum())
+        return psi_by_feature
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
-        with written_aside(path) as aside:
-            aside.write_text(json.dumps({"edges": self.edges, "shares": self.shares}) + "\n")
+        """Write the histogram as JSON."""
+        with written_aside(path) as temporary:
+            temporary.write_text(json.dumps({"edges": self.edges, "shares": self.shares}) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Sketch:
-        """Read what `save` wrote."""
+        """Read a histogram that `save` wrote."""
         body = json.loads(path.read_text())
         return cls(body["edges"], body["shares"])
 
 
 def sample(parts: Sequence[Any], seed: int) -> Matrix:
-    """At most SAMPLE rows of some matrices (in memory or not), drawn without replacement."""
+    """Draw at most `MAX_SAMPLE_ROWS` rows from matrices, in memory or on disk, without replacement."""
     sizes = [len(part) for part in parts]
     total = sum(sizes)
     chosen = np.sort(np.random.default_rng(seed).permutation(total)[:SAMPLE])
     rows, start = [], 0
     for part, size in zip(parts, sizes, strict=True):
-        own = chosen[(chosen >= start) & (chosen < start + size)] - start
-        rows.append(part[own])
+        local = chosen[(chosen >= start) & (chosen < start + size)] - start
+        rows.append(part[local])
         start += size
     return np.concatenate(rows)
 
 
 def _shares(values: NDArray[np.float32], edges: list[float]) -> NDArray[np.float64]:
-    known = np.isfinite(values)
-    places = np.searchsorted(np.array(edges), values[known].astype(np.float64), side="left")
-    counts = np.append(np.bincount(places, minlength=len(edges) + 1), np.count_nonzero(~known))
+    finite = np.isfinite(values)
+    bins = np.searchsorted(np.array(edges), values[finite].astype(np.float64), side="left")
+    counts = np.append(np.bincount(bins, minlength=len(edges) + 1), np.count_nonzero(~finite))
     return counts / max(len(values), 1)

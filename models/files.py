@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Write files atomically, so that a reader never sees a partial file."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 
 @contextmanager
 def written_aside(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed over it on success, with that mode, and removed on failure."""
+    """Yield a temporary path next to `path`; rename it over `path` on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
-    aside = Path(name)
+    temporary = Path(name)
     try:
-        yield aside
-        aside.chmod(mode)
-        synced(aside)
-        os.replace(aside, path)
+        yield temporary
+        temporary.chmod(mode)
+        synced(temporary)
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def synced(path: Path) -> None:
-    """Have the disk take a file, or a folder's list of files, before going on."""
+    """Flush a file, or a folder's directory entries, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The gate: whether a candidate may take the incumbent's place, from both of their values on the same test groups."""
+"""The promotion gate decides whether a candidate replaces the incumbent, by paired metrics on the same groups."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from models.bootstrap import Difference, difference
 from models.metrics import Values
 
 LEAST_GROUPS = 30
-"""Groups that a segment must have for its fall to count."""
+"""Minimum number of groups for a segment to be checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """[gate] What a candidate must show."""
+    """[retrain.gate] What a candidate must show to be promoted."""
 
     rule: Literal["not-worse", "better"] = "not-worse"
-    """not-worse: the 95 % interval of the gain lies above -margin; better: it lies above +margin."""
+    """not-worse (non-inferiority): the 95 % CI of the gain is above -margin; better (superiority): above +margin."""
     margin: float = 0.01
     metric: str = "ndcg@10"
     segments: tuple[str, ...] = ("new", "usual", "heavy")
-    """Segments that must not fall: their interval must not lie below -margin as a whole."""
+    """Segments that must not degrade: their whole interval must not be below -margin."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -35,32 +35,35 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Promote or not, and why."""
+    """The decision of the gate, with its reasons."""
 
     promote: bool
     reasons: tuple[str, ...]
     gain: Difference | None
-    """Candidate less incumbent over all test groups; None: there was no incumbent."""
+    """Candidate minus incumbent over all test groups; None: there is no incumbent."""
     segments: Mapping[str, Difference]
 
 
 def judge(
     candidate: Values, incumbent: Values | None, segments: Mapping[str, NDArray[np.bool_]], settings: GateSettings
 ) -> Verdict:
-    """candidate, incumbent: (G,) the metric on the same groups. segments: name -> (G,) which groups are in it."""
+    """Decide on promotion from the paired bootstrap of the candidate's gain over the incumbent.
+
+    candidate, incumbent: (G,) the metric on the same groups. segments: name -> (G,) mask of its groups.
+    """
     if incumbent is None:
         return Verdict(True, ("there is no incumbent to compare with",), None, {})
     gain = difference(candidate, incumbent, seed=settings.seed)
-    within = {
+    by_segment = {
         name: difference(candidate[chosen], incumbent[chosen], seed=settings.seed) for name, chosen in segments.items()
     }
-    said = f"{settings.metric} {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.groups:,} groups"
-    least = settings.margin if settings.rule == "better" else -settings.margin
-    passed = bool(gain.low > least) if settings.rule == "better" else bool(gain.low >= least)
-    reasons = [f"{said}: {'above' if passed else 'not above'} {least:+g}, as {settings.rule!r} asks for"]
+    summary = f"{settings.metric} {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.groups:,} groups"
+    threshold = settings.margin if settings.rule == "better" else -settings.margin
+    passed = bool(gain.low > threshold) if settings.rule == "better" else bool(gain.low >= threshold)
+    reasons = [f"{summary}: {'above' if passed else 'not above'} {threshold:+g}, which {settings.rule!r} requires"]
     for name in settings.segments:
-        fall = within.get(name)
-        if fall is not None and fall.groups >= LEAST_GROUPS and fall.high < -settings.margin:
+        change = by_segment.get(name)
+        if change is not None and change.groups >= LEAST_GROUPS and change.high < -settings.margin:
             passed = False
-            reasons.append(f"segment {name!r} falls: {fall.mean:+.4f} [{fall.low:+.4f}, {fall.high:+.4f}]")
-    return Verdict(passed, tuple(reasons), gain, within)
+            reasons.append(f"segment {name!r} degrades: {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]")
+    return Verdict(passed, tuple(reasons), gain, by_segment)

@@ -1,4 +1,4 @@
-"""Learns what is known of the items: the space that recall searches, and the vectors and tables that features read."""
+"""Fit the item model: the embedding space for recall, and the vectors and item-item matrices for features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.sequences import Sequences
 
 @dataclass(frozen=True, slots=True)
 class ItemSettings:
-    """How the views are made and weighed. The defaults were chosen on validation (docs/evaluation.md)."""
+    """[items] How the item views are fitted and weighted. Defaults were chosen on validation (docs/evaluation.md)."""
 
     text_weight: float = 0.6
     co_click_weight: float = 1.0
@@ -28,47 +28,52 @@ class ItemSettings:
     co_click_rank: int = 32
     follows_rank: int = 96
     window: int = 10
-    """How many later touches count as following, the d-th as 1/d."""
+    """How many later interactions count as a transition; the d-th counts 1/d."""
     damping: float = 20.0
     decay: float = 0.7
-    """Weight of each older touch in a person's vector relative to the next younger."""
+    """Weight of each older interaction in a user vector, relative to the next younger one."""
     depth: int = 40
-    """How many of a person's latest touches make their vector."""
+    """Number of a user's latest interactions in the user vector."""
     linear_items: int = 2_000
-    """The closed-form tables are solved for this many of the most touched items; 0: not at all."""
+    """EASE and SLIST are solved for this many of the most popular items; 0: not at all."""
     neighbours: int = 400
-    """Entries kept in a row of a table."""
+    """Entries that are kept per row of an item-item matrix."""
     seed: int = 7
 
 
 def fit_items(
     catalogue: Catalogue, text: Matrix, terms: TermWeights, sequences: Sequences, settings: ItemSettings | None = None
 ) -> ItemKnowledge:
-    """Fit on these touches alone; text: (n, d) unit vectors of the items' documents, (n, 0) for none."""
+    """Fit the item model on these interactions only.
+
+    text: (n, d) unit vectors of the items' documents, (n, 0) without text. terms: BM25 weights of the documents.
+    """
     settings = settings or ItemSettings()
     n = len(catalogue)
-    together = co_click(sequences.person, sequences.items, n, len(sequences))
-    onward = follows(sequences, n, settings.window, settings.damping)
-    symmetric = symmetric_factors(together, settings.co_click_rank, settings.seed)
-    sources, targets = factorise(onward, settings.follows_rank, settings.seed)
-    mean_length = float(np.linalg.norm(targets, axis=1)[np.diff(onward.tocsc().indptr) > 0].mean()) if onward.nnz else 1
-    shared = unit_rows(symmetric)
+    cosine = co_click(sequences.person, sequences.items, n, len(sequences))
+    transitions = follows(sequences, n, settings.window, settings.damping)
+    cosine_factors = symmetric_factors(cosine, settings.co_click_rank, settings.seed)
+    sources, targets = factorise(transitions, settings.follows_rank, settings.seed)
+    mean_length = (
+        float(np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0].mean()) if transitions.nnz else 1
+    )
+    shared = unit_rows(cosine_factors)
     space = assemble(
         {"text": (text, text), "co_click": (shared, shared), "follows": (targets / np.float32(mean_length), sources)},
         {"text": settings.text_weight, "co_click": settings.co_click_weight, "follows": settings.follows_weight},
         settings.decay,
         settings.depth,
     )
-    vectors = centred(text)
-    narrow = principal(vectors, sequences)
-    told = unit_rows(narrow)
-    content = expected_factors(vectors, catalogue, symmetric, sequences)
+    centered = centred(text)
+    projected = principal(centered, sequences)
+    unit_text = unit_rows(projected)
+    content = expected_factors(centered, catalogue, cosine_factors, sequences)
     tables = {
-        "follows": onward,
+        "follows": transitions,
         "follows_3": follows(sequences, n, 3, 10.0, flat=True),
         "follows_next": follows(sequences, n, 1, 5.0),
-        "leads": onward.T.tocsr(),
-        "co_click": together,
+        "leads": transitions.T.tocsr(),
+        "co_click": cosine,
     }
     if settings.linear_items:
         tables["linear"] = linear_items(sequences, n, settings.linear_items)
@@ -77,9 +82,9 @@ def fit_items(
         catalogue=catalogue,
         space=space,
         vectors={
-            "text": VectorPair(told, told),
+            "text": VectorPair(unit_text, unit_text),
             "content": VectorPair(content, content),
-            "taste": taste(narrow, catalogue, sequences),
+            "taste": taste(projected, catalogue, sequences),
             "co_click": VectorPair(shared, shared),
             "follows": VectorPair(unit_rows(sources), unit_rows(targets)),
         },
@@ -92,17 +97,17 @@ def fit_items(
 def _statistics(catalogue: Catalogue, sequences: Sequences) -> dict[str, NDArray[np.float32]]:
     n = len(catalogue)
     counts = np.bincount(sequences.items, minlength=n).astype(np.float64)
-    valued = ~np.isnan(sequences.values)
+    has_value = ~np.isnan(sequences.values)
     statistics = {"touch_count": np.log1p(counts), "published": catalogue.published / 86_400}
-    sums = np.bincount(sequences.items[valued], sequences.values[valued], n)
-    values = np.bincount(sequences.items[valued], minlength=n)
+    sums = np.bincount(sequences.items[has_value], sequences.values[has_value], n)
+    values = np.bincount(sequences.items[has_value], minlength=n)
     mean = sums.sum() / values.sum() if values.sum() else np.nan
     statistics["mean_value"] = (sums + 5 * mean) / (values + 5)
     return {name: column.astype(np.float32) for name, column in statistics.items()}
 
 
 def _table(matrix: sparse.csr_matrix, neighbours: int) -> Table:
-    """The `neighbours` largest entries of each row by size, the diagonal left out, in order of column."""
+    """Keep the `neighbours` largest absolute entries of each row without the diagonal, sorted by column."""
     entries = matrix.tocoo()
     matrix = sparse.csr_matrix(
         (np.where(entries.row == entries.col, 0, entries.data), (entries.row, entries.col)), shape=matrix.shape

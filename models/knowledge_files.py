@@ -1,4 +1,4 @@
-"""The files of a bundle that hold what is known of the items."""
+"""Read and write the item model as the files of a bundle."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ CATALOGUE, KNOWLEDGE, TERMS, TOKENS = "catalogue.jsonl.gz", "knowledge.npz", "te
 
 
 def write(folder: Path, knowledge: ItemKnowledge) -> None:
-    """Write all files."""
+    """Write the item model into a bundle folder."""
     _write_catalogue(folder / CATALOGUE, knowledge.catalogue)
     _write_knowledge(folder, knowledge)
 
 
 def read(folder: Path, manifest: Mapping[str, Any]) -> ItemKnowledge:
-    """Read what `write` wrote; manifest: where the views of the space are, and what made the signals."""
+    """Read the item model that `write_item_model` wrote; the manifest holds space blocks and model digests."""
     return _read_knowledge(folder, manifest, _read_catalogue(folder / CATALOGUE))
 
 
 def _write_catalogue(path: Path, catalogue: Catalogue) -> None:
     lines = [json.dumps([item, fields], ensure_ascii=False) + "\n" for item, fields in catalogue.to_items().items()]
-    with written_aside(path) as aside:
-        # no time in the header: the same items give the same bytes
-        aside.write_bytes(gzip.compress("".join(lines).encode("utf-8"), mtime=0))
+    with written_aside(path) as temporary:
+        # no timestamp in the header: the same items give the same bytes
+        temporary.write_bytes(gzip.compress("".join(lines).encode("utf-8"), mtime=0))
 
 
 def _read_catalogue(path: Path) -> Catalogue:
@@ -50,10 +50,10 @@ def _write_knowledge(folder: Path, knowledge: ItemKnowledge) -> None:
         "space/targets": knowledge.space.targets,
         "space/sources": knowledge.space.sources,
     }
-    for name, pair in knowledge.vectors.items():
-        arrays[f"vectors/{name}/sources"] = pair.sources
-        if pair.targets is not pair.sources:
-            arrays[f"vectors/{name}/targets"] = pair.targets
+    for name, view in knowledge.vectors.items():
+        arrays[f"vectors/{name}/sources"] = view.sources
+        if view.targets is not view.sources:
+            arrays[f"vectors/{name}/targets"] = view.targets
     for name, table in knowledge.tables.items():
         arrays |= {f"tables/{name}/{column}": getattr(table, column) for column in Table._fields}
     arrays |= {f"statistics/{name}": values for name, values in knowledge.statistics.items()}
@@ -63,18 +63,18 @@ def _write_knowledge(folder: Path, knowledge: ItemKnowledge) -> None:
         arrays["tokens/offsets"] = knowledge.tokens.offsets
         if knowledge.tokens.projection is not None:
             arrays["tokens/mean"], arrays["tokens/directions"] = knowledge.tokens.projection
-        np.save(folder / TOKENS, knowledge.tokens.codes)  # a file of its own, so that all processes map the same pages
-    with written_aside(folder / KNOWLEDGE) as aside:
-        np.savez(aside, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for allow_pickle
+        np.save(folder / TOKENS, knowledge.tokens.codes)  # a separate file, so that all processes map the same pages
+    with written_aside(folder / KNOWLEDGE) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for allow_pickle
     (folder / TERMS).write_text(json.dumps(list(knowledge.terms.terms), ensure_ascii=False))
 
 
 def _read_knowledge(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue) -> ItemKnowledge:
     with np.load(folder / KNOWLEDGE, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    places = manifest["space"]
-    views = tuple(View(*view) for view in places["views"])
-    space = Space(views, arrays["space/targets"], arrays["space/sources"], places["decay"], places["depth"])
+    layout = manifest["space"]
+    views = tuple(View(*view) for view in layout["views"])
+    space = Space(views, arrays["space/targets"], arrays["space/sources"], layout["decay"], layout["depth"])
     vectors = {
         name: VectorPair(
             arrays[f"vectors/{name}/sources"],
@@ -111,5 +111,5 @@ def _tokens(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> TokenVectors:
 
 
 def _second(arrays: Mapping[str, NDArray[Any]], first: str) -> list[str]:
-    """The second parts of the names under `first`, in the order they were written in."""
+    """Return the second path parts of the array names under `prefix`, in written order."""
     return list(dict.fromkeys(name.split("/")[1] for name in arrays if name.startswith(first + "/")))

@@ -1,9 +1,9 @@
-"""Ranking metrics: pure functions on a flattened column of labels, one value a group.
+"""Ranking metrics are pure functions on a flattened column of labels; they return one value per group.
 
-N rows in final order (best first), group after group; G groups. A row is relevant when its label is > 0; a negative
-label gains nothing. A group in which nothing is relevant scores 0, as trec_eval has it, and so it counts in the mean
-(LightGBM gives such a group 1). AUC alone is undefined where one of the two kinds is absent: NaN, left out of the mean,
-counted.
+N rows in final order (best first), group after group; G groups. A row is relevant if its label is > 0; a negative
+label has no gain. A group without relevant rows scores 0 as in trec_eval, and counts in the mean (LightGBM gives such
+a group 1). Only AUC is undefined if a group lacks relevant or other rows: it is NaN there, and `mean` leaves it out and
+counts it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from engine.types import Offsets
 Column = NDArray[Any]
 """(N,) numbers or booleans."""
 Values = NDArray[np.float64]
-"""(G,) one value a group."""
+"""(G,) one value per group."""
 Gain = Literal["linear", "exponential"]
-"""`linear`: the label, as trec_eval; `exponential`: 2^label - 1, as LightGBM."""
+"""`linear`: the label, as in trec_eval; `exponential`: 2^label - 1, as in LightGBM."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ideal:
-    """The labels of all that was judged in each group, listed or not, in any order."""
+    """All judged labels of each group, listed or not, in any order; the ideal DCG comes from them."""
 
     labels: Column
     """(M,) labels, group after group."""
@@ -39,21 +39,21 @@ class Ideal:
 
 
 Relevant = NDArray[np.integer[Any]] | Ideal | None
-"""What is relevant in all: (G,) counts (the unlisted are taken as label 1), an `Ideal`, or None: only the listed."""
+"""All relevant items: (G,) counts (unlisted ones have label 1), an `Ideal`, or None: the listed ones only."""
 
 
 def order(scores: Column, offsets: Offsets) -> NDArray[np.int64]:
-    """(N,) the permutation that puts each group best first; ties keep their order, NaN comes last."""
+    """Return the (N,) permutation that sorts each group by score, best first; ties keep their order, NaN is last."""
     groups = _check(len(scores), offsets)
     descending = -scores.astype(np.float64)
-    # NaN would sort after every number by itself, but before it in a key of its own it also comes after -inf.
+    # NaN sorts after every number anyway; the separate NaN key also puts it after -inf.
     return np.lexsort((descending, np.isnan(descending), groups))
 
 
 def ndcg(
     labels: Column, offsets: Offsets, k: int | None = None, *, relevant: Relevant = None, gain: Gain = "linear"
 ) -> Values:
-    """Discounted gain of the first k over the best that could be had; the discount is 1 / log2(rank + 1).
+    """Compute nDCG: the discounted gain of the first k over the ideal one; the discount is 1 / log2(rank + 1).
 
     Source: Järvelin & Kekäläinen 2002; gains as in trec_eval or Burges et al. 2005.
     """
@@ -66,7 +66,7 @@ def ndcg(
 
 
 def reciprocal_rank(labels: Column, offsets: Offsets, k: int | None = None) -> Values:
-    """1 / rank of the first relevant row, 0 where there is none in the first k. Source: Voorhees 1999."""
+    """Return 1 / rank of the first relevant row, 0 if the first k have none. Source: Voorhees 1999."""
     groups, ranks = _ranks(labels, offsets)
     hits = np.flatnonzero((labels > 0) & _within(ranks, k))
     values = np.zeros(len(offsets) - 1)
@@ -76,21 +76,21 @@ def reciprocal_rank(labels: Column, offsets: Offsets, k: int | None = None) -> V
 
 
 def hit_rate(labels: Column, offsets: Offsets, k: int | None = None) -> Values:
-    """1 where one of the first k is relevant, else 0 (trec_eval: success)."""
+    """Return 1 if any of the first k rows is relevant, otherwise 0 (trec_eval: success)."""
     return (reciprocal_rank(labels, offsets, k) > 0).astype(np.float64)
 
 
 def recall(labels: Column, offsets: Offsets, k: int | None = None, *, relevant: Relevant = None) -> Values:
-    """The share of what is relevant that is among the first k."""
+    """Return the share of relevant items that are among the first k rows."""
     groups, ranks = _ranks(labels, offsets)
     found = _sum((labels > 0) & _within(ranks, k), groups, offsets)
     return _ratio(found, _counts(labels, offsets, relevant))
 
 
 def average_precision(labels: Column, offsets: Offsets, k: int | None = None, *, relevant: Relevant = None) -> Values:
-    """The mean, over what is relevant, of the precision at its rank; 0 for what is not in the first k.
+    """Return the mean precision at the ranks of all relevant items; an item outside the first k counts 0.
 
-    Source: Buckley & Voorhees 2000; divided by all that is relevant, as trec_eval does.
+    Source: Buckley & Voorhees 2000; divided by the number of all relevant items, as in trec_eval.
     """
     groups, ranks = _ranks(labels, offsets)
     hits = (labels > 0) & _within(ranks, k)
@@ -100,18 +100,18 @@ def average_precision(labels: Column, offsets: Offsets, k: int | None = None, *,
 
 
 def auc(labels: Column, scores: Column, offsets: Offsets) -> Values:
-    """The chance that a relevant row outscores another row of its group, a tie counting half; NaN without both kinds.
+    """Return the probability that a relevant row outscores another row of its group; ties count half.
 
-    Rows may be in any order; what is not listed plays no part. A NaN score counts as -inf. Source: Mann & Whitney 1947;
-    Hanley & McNeil 1982.
+    It is NaN for groups without both kinds of rows. Rows may be in any order; unlisted items are ignored. A NaN score
+    counts as -inf. Source: Mann & Whitney 1947; Hanley & McNeil 1982.
     """
     groups = _check(len(labels), offsets)
     if len(scores) != len(labels):
-        raise ValueError(f"{len(scores)} scores for {len(labels)} labels: auc needs one score a row")
+        raise ValueError(f"found {len(scores)} scores for {len(labels)} labels: auc needs one score a row")
     values = np.where(np.isnan(scores), -np.inf, scores)
     ascending = np.lexsort((values, groups))
     values, relevant = values[ascending], labels[ascending] > 0
-    # A run is a stretch of equal scores within a group; all of its rows get the rank of its middle.
+    # All rows of a run of equal scores within a group get the mean rank of the run.
     new = np.ones(len(values), bool)
     new[1:] = (values[1:] != values[:-1]) | (groups[1:] != groups[:-1])
     first = np.flatnonzero(new)
@@ -123,14 +123,14 @@ def auc(labels: Column, scores: Column, offsets: Offsets) -> Values:
 
 
 def mean(values: Values) -> tuple[float, int]:
-    """The mean of the values that are not NaN (NaN if none is), and how many were left out."""
+    """Return the mean of the values that are not NaN (NaN if there is none), and the number of NaN values."""
     kept = values[~np.isnan(values)]
     return (float(kept.mean()) if len(kept) else float("nan")), len(values) - len(kept)
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What the measures read."""
+    """The inputs of all measures."""
 
     labels: Column
     offsets: Offsets
@@ -141,7 +141,7 @@ class _Judged:
 
 def _auc(x: _Judged, k: int | None) -> Values:
     if x.scores is None:
-        raise ValueError("auc found no scores and can't see ties without them: pass scores=, aligned with the labels")
+        raise ValueError("found no scores, but auc needs them to see ties: pass scores=, aligned with the labels")
     return auc(x.labels, x.scores, x.offsets)
 
 
@@ -158,15 +158,15 @@ _MEASURES: dict[str, tuple[_Cutoff, Callable[[_Judged, int | None], Values]]] = 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """What is measured, and over how many first rows; its string is its name, such as `ndcg@10`."""
+    """A measure with an optional cut-off; its string is its name, such as `ndcg@10`."""
 
     name: str
     k: int | None = None
-    """Only the first k rows count; None: all."""
+    """Cut-off: only the first k rows count; None: all rows."""
 
     def __post_init__(self) -> None:
         if self.name not in _MEASURES:
-            raise ValueError(f"no measure is called {str(self)!r}; there are {_known()}")
+            raise ValueError(f"found no measure {str(self)!r}; there are {_known()}")
         cutoff = _MEASURES[self.name][0]
         if self.k is None and cutoff == "required":
             raise ValueError(f"{self.name} needs a cut-off, such as {self.name}@10")
@@ -180,10 +180,10 @@ class Measure:
 
     @classmethod
     def parse(cls, text: str) -> Measure:
-        """From a name such as `ndcg@10` or `mrr`, in any case; ValueError lists what there is."""
+        """Parse a case-insensitive name such as `ndcg@10` or `mrr`; ValueError lists the available measures."""
         name, at, k = text.strip().lower().partition("@")
         if at and not (k.isascii() and k.isdigit()):
-            raise ValueError(f"no measure is called {text!r}: {k!r} is no cut-off; there are {_known()}")
+            raise ValueError(f"found no measure {text!r}: {k!r} is no cut-off; there are {_known()}")
         return cls(name, int(k) if at else None)
 
 
@@ -196,27 +196,27 @@ def evaluate(
     scores: Column | None = None,
     gain: Gain = "linear",
 ) -> dict[str, Values]:
-    """Measure name -> (G,) values, for (N,) labels in final order; `scores` (N,) are needed by auc alone."""
+    """Compute measure name -> (G,) values for (N,) labels in final order; only auc needs `scores` (N,)."""
     judged = _Judged(labels, offsets, relevant, scores, gain)
     parsed = [Measure.parse(measure) if isinstance(measure, str) else measure for measure in measures]
     return {str(measure): _MEASURES[measure.name][1](judged, measure.k) for measure in parsed}
 
 
 def _known() -> str:
-    mark = {"required": "@k", "optional": "[@k]", "none": ""}
-    return ", ".join(name + mark[cutoff] for name, (cutoff, _) in _MEASURES.items())
+    suffix = {"required": "@k", "optional": "[@k]", "none": ""}
+    return ", ".join(name + suffix[cutoff] for name, (cutoff, _) in _MEASURES.items())
 
 
 def _check(rows: int, offsets: Offsets) -> NDArray[np.int64]:
-    """(N,) the group of each row; ValueError where the offsets don't span the rows."""
+    """Return (N,) the group of each row; ValueError if the offsets don't span the rows."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != rows or np.any(np.diff(offsets) < 0):
-        ends = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "without any bound"
-        raise ValueError(f"offsets go {ends}; expected them to rise from 0 to the number of rows, {rows}")
+        ends = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "without bounds"
+        raise ValueError(f"found offsets {ends}; expected them to rise from 0 to the number of rows, {rows}")
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
 def _ranks(labels: Column, offsets: Offsets) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The group of each row and its rank in there, from 0."""
+    """Return the group of each row and its rank in the group, from 0."""
     groups = _check(len(labels), offsets)
     return groups, np.arange(len(labels)) - offsets[groups]
 
@@ -228,7 +228,7 @@ def _within(ranks: NDArray[np.int64], k: int | None) -> NDArray[np.bool_]:
 
 
 def _sum(column: Column, groups: NDArray[np.int64], offsets: Offsets) -> Values:
-    # np.add.reduceat would give an empty group its neighbour's first value.
+    # np.add.reduceat would give an empty group the first value of its neighbour.
     sums: Values = np.bincount(groups, weights=column, minlength=len(offsets) - 1).astype(np.float64)
     return sums
 
@@ -250,7 +250,7 @@ def _discounted(labels: Column, ranks: NDArray[np.int64], k: int | None, gain: G
 
 
 def _counts(labels: Column, offsets: Offsets, relevant: Relevant) -> Values:
-    """(G,) how many are relevant in all; ValueError where that is fewer than are listed."""
+    """Return (G,) the number of all relevant items; ValueError if it is smaller than the number of listed ones."""
     listed = _sum(labels > 0, _check(len(labels), offsets), offsets)
     if relevant is None:
         return listed
@@ -264,20 +264,20 @@ def _counts(labels: Column, offsets: Offsets, relevant: Relevant) -> Values:
         g = int(short[0])
         raise ValueError(
             f"group {g} lists {listed[g]:.0f} relevant rows but relevant says {total[g]:.0f} in all; "
-            "it must count the listed ones too, and no item may be listed twice"
+            "it must include the listed ones, and no item may be listed twice"
         )
     return total
 
 
 def _best(labels: Column, offsets: Offsets, relevant: Relevant) -> tuple[Column, NDArray[np.int64]]:
-    """All relevant labels, best first in each group, and their groups."""
+    """Return all relevant labels, best first in each group, and their groups."""
     total = _counts(labels, offsets, relevant)
     column, bounds = (relevant.labels, relevant.offsets) if isinstance(relevant, Ideal) else (labels, offsets)
     groups = _check(len(column), bounds)
-    positive = column > 0  # sorting the few relevant ones is much cheaper than sorting all
+    positive = column > 0  # sorting only the few relevant rows is much cheaper
     column, groups = column[positive].astype(np.float64), groups[positive]
     missing = (total - _sum(column > 0, groups, offsets)).astype(np.int64)
     column = np.concatenate((column, np.ones(missing.sum())))
     groups = np.concatenate((groups, np.repeat(np.arange(len(missing)), missing)))
-    by = np.lexsort((-column, groups))
-    return column[by], groups[by]
+    descending = np.lexsort((-column, groups))
+    return column[descending], groups[descending]

@@ -1,7 +1,7 @@
-"""Items that came after training: known without another fit, in rows after those that were there.
+"""Cold-start items are added to a fitted item model without another fit, in rows after the existing items.
 
-What the old items' vectors made of text and categories is a map that was never kept; here it is learnt back from them,
-exactly where there are many more items than dimensions, so that a newcomer stands where training would have put it.
+The linear maps from text and categories to content vectors are not stored. They are fitted again from the existing
+items, exactly if there are many more items than dimensions; a new item gets the vectors that training would give it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from features.items import ItemKnowledge, VectorPair
 from features.late import TokenVectors
 
 OF_TEXT = ("text", "content", "taste")
-"""The views that are functions of an item's text and categories; in the others a newcomer is not known."""
+"""Views that depend on text and categories only; in all other views a cold-start item is 0."""
 SAMPLE = 16
-"""Items an input that the maps are learnt from: the relation is exact, so more of them say no more."""
+"""Items per input dimension to fit the maps from; the relation is exact, so more do not help."""
 PASSES, ENOUGH = 50, 1e-4
-"""Times that a map is solved at most, and the mean change of a length after which it is solved no more."""
+"""Maximum iterations of a map's fit, and the mean change in vector length at which it stops."""
 Array = NDArray[Any]
 Pairs = Mapping[str, VectorPair]
 Items = Mapping[str, Mapping[str, FieldValue]]
 
 
 class Newcomers:
-    """Extends what is known of a bundle's items; made once a bundle, of its knowledge as it was trained."""
+    """Extends the trained item model of a bundle with cold-start items; build it once per bundle."""
 
     def __init__(self, knowledge: ItemKnowledge, k1: float = 1.5, b: float = 0.75) -> None:
-        """k1 and b as the BM25 weights were fitted with."""
+        """Take the trained item model; k1 and b are the BM25 parameters that it was fitted with."""
         self._knowledge, self._k1, self._b = knowledge, k1, b
         self._room = _Room()
 
@@ -49,11 +49,11 @@ class Newcomers:
         self, knowledge: ItemKnowledge, items: Items, text: Matrix, documents: Sequence[str],
         tokens: TokenVectors | None = None,
     ) -> ItemKnowledge:  # fmt: skip
-        """The bundle's knowledge, or what this gave before, with k items: new ones after the others, in their order.
+        """Return the item model with k more items; new items come after the existing ones, in their order.
 
-        Of a known item the fields are merged, and all that is made of its text is made anew in its row; what is known
-        of its behaviour stays. text: (k, d) unit vectors of the documents, (k, 0) for zeros. tokens: of the documents,
-        in the numbers of those that the knowledge has, if any. Raises ValueError where these do not go together.
+        item_model: the bundle's, or an earlier result. For an existing item the fields are merged, all that depends on
+        its text is computed again, and its behavioural vectors stay. text: (k, d) unit vectors of the documents, (k, 0)
+        for zeros. tokens: of the documents, in the item model's dtype. Raises ValueError if sizes or dtypes differ.
         """
         if not items:
             return knowledge
@@ -77,54 +77,54 @@ class Newcomers:
         )
 
     def _space(self, space: Space, rows: Rows, text: Matrix) -> Space:
-        """Text alone: a newcomer is nowhere in the views of behaviour."""
-        view, known, sides = space.view("text"), rows < len(space.targets), list[Array]()
+        """Set the text block only: a cold-start item is 0 in the behavioural blocks."""
+        view, exists, sides = space.view("text"), rows < len(space.targets), list[Array]()
         for old in (space.targets, space.sources):
-            made = np.zeros((len(rows), space.dimensions), np.float32)
-            made[known] = old[rows[known]]
-            made[:, view.slice] = text * np.float32(np.sqrt(view.weight))
-            sides.append(self._room.placed(f"space {len(sides)}", old, rows, made))
+            values = np.zeros((len(rows), space.dimensions), np.float32)
+            values[exists] = old[rows[exists]]
+            values[:, view.slice] = text * np.float32(np.sqrt(view.weight))
+            sides.append(self._room.placed(f"space {len(sides)}", old, rows, values))
         return replace(space, targets=sides[0], sources=sides[1])
 
     def _vectors(self, old: Pairs, rows: Rows, text: Matrix, catalogue: Catalogue) -> Pairs:
         text, flags = text[:, : len(self._mean)], _flags(catalogue, rows)
-        # one by one: an item gets the same bits whichever others come with it
-        inputs = [self._inputs(text[one : one + 1], flags[one : one + 1])[0] for one in range(len(rows))]
+        # row by row: an item gets the same bits whichever other items are added with it
+        inputs = [self._inputs(text[i : i + 1], flags[i : i + 1])[0] for i in range(len(rows))]
         vectors = {}
         for name, pair in old.items():
             sides = []
             for side, array in list(pair._asdict().items())[: 1 if pair.targets is pair.sources else 2]:
-                told = rows if name in OF_TEXT else rows[rows >= len(array)]
-                made = np.zeros((len(told), array.shape[1]), np.float32)
-                for place, one in enumerate(inputs if name in OF_TEXT else ()):
-                    said = one @ self._maps[name, side]  # usually of length 1; what is next to nothing says nothing
-                    made[place] = unit_rows(said[None])[0] if np.linalg.norm(said) > 1e-3 else 0
+                target_rows = rows if name in OF_TEXT else rows[rows >= len(array)]
+                values = np.zeros((len(target_rows), array.shape[1]), np.float32)
+                for index, features in enumerate(inputs if name in OF_TEXT else ()):
+                    vector = features @ self._maps[name, side]  # usually of length 1; almost 0 is set to 0
+                    values[index] = unit_rows(vector[None])[0] if np.linalg.norm(vector) > 1e-3 else 0
                 if name == "text":
-                    made[~np.any(text != 0, axis=1)] = 0
-                sides.append(self._room.placed(f"vectors {name} {side}", array, told, made))
+                    values[~np.any(text != 0, axis=1)] = 0
+                sides.append(self._room.placed(f"vectors {name} {side}", array, target_rows, values))
             vectors[name] = VectorPair(sides[0], sides[-1])
         return vectors
 
     def _terms(self, old: TermWeights, rows: Rows, documents: Sequence[str]) -> TermWeights:
-        """With the idf and the mean length that were fitted; words that no old item has are passed over."""
+        """Compute BM25 weights with the fitted idf and mean length; words that no existing item has are ignored."""
         idf, mean = self._fitted_terms
-        said = [words(document) for document in documents]
-        found = [Counter(code for code in old.terms.rows(each).tolist() if code != NOBODY) for each in said]
-        sizes = np.array([len(each) for each in found])
-        lengths = np.repeat([len(each) for each in said], sizes)
-        codes: Array = np.array([code for each in found for code in each], np.int32)
-        counts = np.array([count for each in found for count in each.values()], np.float64)
+        word_lists = [words(document) for document in documents]
+        term_counts = [Counter(c for c in old.terms.rows(entry).tolist() if c != NOBODY) for entry in word_lists]
+        sizes = np.array([len(entry) for entry in term_counts])
+        lengths = np.repeat([len(entry) for entry in word_lists], sizes)
+        codes: Array = np.array([code for entry in term_counts for code in entry], np.int32)
+        counts = np.array([count for entry in term_counts for count in entry.values()], np.float64)
         weights = idf[codes] * self._share(counts, lengths / mean)
         bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        made = {"codes": codes, "weights": weights, "counts": counts}
+        columns = {"codes": codes, "weights": weights, "counts": counts}
         flat = {
             name: self._room.flat(f"terms {name}", getattr(old, name), old.offsets, rows, values, bounds)
-            for name, values in made.items()
+            for name, values in columns.items()
         }
         return TermWeights(old.terms, offsets=_bounds(old.offsets, rows, bounds), **flat)
 
     def _share(self, counts: Array, lengths: Array) -> NDArray[np.float64]:
-        """What BM25 makes of a term's counts in documents of these lengths relative to the mean."""
+        """Return BM25's saturated term frequency; lengths are relative to the mean document length."""
         return np.asarray(counts * (self._k1 + 1) / (counts + self._k1 * (1 - self._b + self._b * lengths)))
 
     def _tokens(self, old: TokenVectors, rows: Rows, tokens: TokenVectors | None) -> TokenVectors:
@@ -136,39 +136,39 @@ class Newcomers:
 
     @cached_property
     def _mean(self) -> Vector:
-        """(d,) of the old items that have a text; (0,) where text weighs nothing, as it can't be had back."""
+        """Return (d,) the mean text vector of existing items with text; (0,) if text has no weight in the space."""
         text = _text(self._knowledge.space)
-        known = np.any(text != 0, axis=1)
-        return np.asarray(text[known].mean(axis=0) if known.any() else np.zeros(text.shape[1]), np.float32)
+        has_text = np.any(text != 0, axis=1)
+        return np.asarray(text[has_text].mean(axis=0) if has_text.any() else np.zeros(text.shape[1]), np.float32)
 
     def _inputs(self, text: Matrix, flags: Matrix) -> Matrix:
-        """(n, d + old categories + 1) text around the old items' mean, as `models.content` has it, categories, 1."""
-        around = np.zeros_like(text)
-        known = np.any(text != 0, axis=1)
-        around[known] = unit_rows(text[known] - self._mean)
-        return np.concatenate([around, flags[:, : len(self._knowledge.catalogue.categories)], flags[:, -1:]], axis=1)
+        """Return (n, d + old categories + 1): text centered as in `models.items.content_views`, categories, and 1."""
+        centered = np.zeros_like(text)
+        has_text = np.any(text != 0, axis=1)
+        centered[has_text] = unit_rows(text[has_text] - self._mean)
+        return np.concatenate([centered, flags[:, : len(self._knowledge.catalogue.categories)], flags[:, -1:]], axis=1)
 
     @cached_property
     def _maps(self) -> dict[tuple[str, str], Matrix]:
-        """(view, side) -> (inputs, width) what makes its vectors of the inputs, up to their length."""
-        base = self._knowledge
-        n, wanted = len(base.catalogue), SAMPLE * (len(self._mean) + len(base.catalogue.categories) + 1)
-        rows = np.sort(np.random.default_rng(7).permutation(n)[:wanted]).astype(np.int32)
-        inputs = self._inputs(_text(base.space)[rows], _flags(base.catalogue, rows))
+        """Return (view, side) -> (inputs, width) linear map from content features to vectors, up to their length."""
+        trained = self._knowledge
+        n, sample_size = len(trained.catalogue), SAMPLE * (len(self._mean) + len(trained.catalogue.categories) + 1)
+        rows = np.sort(np.random.default_rng(7).permutation(n)[:sample_size]).astype(np.int32)
+        inputs = self._inputs(_text(trained.space)[rows], _flags(trained.catalogue, rows))
         gram = inputs.T.astype(np.float64) @ inputs
-        ridge = 1e-6 * max(float(np.trace(gram)) / len(gram), 1.0)  # little: there is no noise
+        ridge = 1e-6 * max(float(np.trace(gram)) / len(gram), 1.0)  # small: the relation has no noise
         gram[np.diag_indices_from(gram)] += ridge
-        factor = cho_factor(gram)
+        cholesky = cho_factor(gram)
         return {
-            (name, side): _learnt(inputs, factor, vectors[rows])
-            for name, pair in base.vectors.items()
+            (name, side): _learnt(inputs, cholesky, vectors[rows])
+            for name, pair in trained.vectors.items()
             for side, vectors in pair._asdict().items()
             if name in OF_TEXT and (side == "sources" or vectors is not pair.sources)
         }
 
     @cached_property
     def _fitted_terms(self) -> tuple[NDArray[np.float64], float]:
-        """(terms,) idf, had back from the weights, and the mean length of a document in words."""
+        """Recover (terms,) idf from the BM25 weights, and the mean document length in words."""
         terms = self._knowledge.terms
         idf, n = np.zeros(len(terms.terms)), len(terms.offsets) - 1
         if not len(terms.codes):
@@ -181,124 +181,124 @@ class Newcomers:
 
     @cached_property
     def _mean_value(self) -> float:
-        """What an item without values was given: the mean over all; to the digit where every touch has a value."""
-        known = self._knowledge.statistics
-        if not len(self._knowledge.catalogue) or not {"touch_count", "mean_value"} <= known.keys():
+        """Return the value of items without values, the overall mean; exact if every interaction has a value."""
+        statistics = self._knowledge.statistics
+        if not len(self._knowledge.catalogue) or not {"touch_count", "mean_value"} <= statistics.keys():
             return float("nan")
-        weights = np.expm1(known["touch_count"].astype(np.float64)) + 5  # as `models.items` damps it
-        return float(np.average(known["mean_value"].astype(np.float64), weights=weights))
+        weights = np.expm1(statistics["touch_count"].astype(np.float64)) + 5  # the damping of `item_model`
+        return float(np.average(statistics["mean_value"].astype(np.float64), weights=weights))
 
 
 def changed(knowledge: ItemKnowledge, items: Items) -> ItemKnowledge:
-    """With these fields of known items, whose documents they leave as they were: nothing is made of a text anew."""
+    """Update fields of existing items that do not change their documents; no text features are computed again."""
     catalogue = replaced(knowledge.catalogue, items)
     statistics = _statistics(knowledge.statistics, catalogue.ids.rows(list(items)), catalogue)
     return replace(knowledge, catalogue=catalogue, statistics=statistics)
 
 
 def merged(catalogue: Catalogue, items: Items) -> dict[str, dict[str, FieldValue]]:
-    """All fields of these items: those that the catalogue has, where a new one of the same name takes their place."""
-    whole: dict[str, dict[str, FieldValue]] = {}
+    """Return all fields of these items: those of the catalogue, overwritten by the new ones."""
+    merged_fields: dict[str, dict[str, FieldValue]] = {}
     for item, fields in items.items():
-        whole[item] = {}
+        merged_fields[item] = {}
         if (row := catalogue.ids.row(item)) != NOBODY:
-            whole[item] |= {"title": catalogue.titles[row], "text": catalogue.texts[row]}
-            whole[item] |= {"category": catalogue.category_names(row), "tags": list(catalogue.tags[row])}
+            merged_fields[item] |= {"title": catalogue.titles[row], "text": catalogue.texts[row]}
+            merged_fields[item] |= {"category": catalogue.category_names(row), "tags": list(catalogue.tags[row])}
             if not np.isnan(catalogue.published[row]):
-                whole[item]["published"] = float(round(catalogue.published[row] * 1000))
-            whole[item] |= catalogue.fields[row]
-        whole[item] = told_on(whole[item], fields)
-    return whole
+                merged_fields[item]["published"] = float(round(catalogue.published[row] * 1000))
+            merged_fields[item] |= catalogue.fields[row]
+        merged_fields[item] = told_on(merged_fields[item], fields)
+    return merged_fields
 
 
 def replaced(catalogue: Catalogue, items: Items) -> Catalogue:
-    """The catalogue with these items: known ones in their rows, their fields merged; new ones after the others.
+    """Return the catalogue with these items: fields of existing items are merged in place, new items are appended.
 
-    No row and no category code moves; new categories get codes after the old ones.
+    No row or category code changes; new categories get codes after the existing ones.
     """
-    told = Catalogue.from_items(merged(catalogue, items))
+    incoming = Catalogue.from_items(merged(catalogue, items))
     ids, categories = deepcopy(catalogue.ids), deepcopy(catalogue.categories)
     rows = np.array([ids.add(item) for item in items], np.int32)
-    codes = np.array([categories.add(name) for name in told.categories], np.int32)[told.category_codes]
-    more = len(ids) - len(catalogue)
-    published = np.concatenate([catalogue.published, np.empty(more)])
-    published[rows] = told.published
+    codes = np.array([categories.add(name) for name in incoming.categories], np.int32)[incoming.category_codes]
+    new_count = len(ids) - len(catalogue)
+    published = np.concatenate([catalogue.published, np.empty(new_count)])
+    published[rows] = incoming.published
     columns: dict[str, Any] = {}
     for name in ("titles", "texts", "tags", "fields"):
-        column = [*getattr(catalogue, name), *[None] * more]
-        for row, value in zip(rows.tolist(), getattr(told, name), strict=True):
+        column = [*getattr(catalogue, name), *[None] * new_count]
+        for row, value in zip(rows.tolist(), getattr(incoming, name), strict=True):
             column[row] = value
         columns[name] = tuple(column)
-    offsets, bounds = catalogue.category_offsets, told.category_offsets
+    offsets, bounds = catalogue.category_offsets, incoming.category_offsets
     columns["category_codes"] = _spliced(catalogue.category_codes, offsets, rows, codes, bounds)
     columns["category_offsets"] = _bounds(offsets, rows, bounds)
     return Catalogue(ids=ids, published=published, categories=categories, **columns)
 
 
 class _Room(dict[str, tuple[Array, Array]]):
-    """Arrays by name, with room behind them: adding to the latest one copies nothing, and no older one changes."""
+    """Arrays by name with spare capacity: appending to the latest array copies nothing and changes no older one."""
 
     def after(self, name: str, old: Array, new: Array, afresh: bool = False) -> Array:
-        """New rows after the old ones; afresh: in a copy of its own, of which any row may be written to."""
-        latest, held = self.get(name, (None, old))
+        """Append new rows; force_copy: into a new copy, so that the caller may write to any row."""
+        latest, buffer = self.get(name, (None, old))
         total = len(old) + len(new)
-        if afresh or latest is not old or total > len(held):
-            held = np.zeros((total + total // 8 + 1_024, *old.shape[1:]), old.dtype)
-            held[: len(old)] = old
-        held[len(old) : total] = new
-        self[name] = held[:total], held
+        if afresh or latest is not old or total > len(buffer):
+            buffer = np.zeros((total + total // 8 + 1_024, *old.shape[1:]), old.dtype)
+            buffer[: len(old)] = old
+        buffer[len(old) : total] = new
+        self[name] = buffer[:total], buffer
         return self[name][0]
 
     def placed(self, name: str, old: Array, rows: Rows, made: Array) -> Array:
-        """With what was made in these rows."""
-        known = rows < len(old)
-        longer = self.after(name, old, made[~known], bool(known.any()))
-        longer[rows[known]] = made[known]
-        return longer
+        """Put values into these rows, existing or new."""
+        exists = rows < len(old)
+        extended = self.after(name, old, made[~exists], bool(exists.any()))
+        extended[rows[exists]] = made[exists]
+        return extended
 
     def flat(self, name: str, old: Array, offsets: Offsets, rows: Rows, made: Array, bounds: Offsets) -> Array:
-        """As `placed`, of rows of any length, flattened."""
+        """Put ragged rows, given as flattened values with offsets, into these rows."""
         if rows.min() < len(offsets) - 1:
             return _spliced(old, offsets, rows, made, bounds)
         return self.after(name, old, made)
 
 
 def _spliced(old: Array, offsets: Offsets, rows: Rows, made: Array, bounds: Offsets) -> Array:
-    """Flattened rows with those that were made in their places; those past the end come last."""
-    last, at, pieces = len(offsets) - 1, 0, []
-    for place in np.argsort(rows).tolist():
-        pieces += [old[at : offsets[min(rows[place], last)]], made[bounds[place] : bounds[place + 1]]]
-        at = int(offsets[min(rows[place] + 1, last)])
-    return np.concatenate([*pieces, old[at:]]).astype(old.dtype)
+    """Replace ragged rows in a flattened array; rows past the end are appended."""
+    old_rows, copied_until, pieces = len(offsets) - 1, 0, []
+    for index in np.argsort(rows).tolist():
+        pieces += [old[copied_until : offsets[min(rows[index], old_rows)]], made[bounds[index] : bounds[index + 1]]]
+        copied_until = int(offsets[min(rows[index] + 1, old_rows)])
+    return np.concatenate([*pieces, old[copied_until:]]).astype(old.dtype)
 
 
 def _bounds(offsets: Offsets, rows: Rows, bounds: Offsets) -> Offsets:
-    """The bounds that go with `_spliced`."""
+    """Return the offsets of the result of `_splice_ragged`."""
     sizes = np.pad(np.diff(offsets), (0, max(int(rows.max(initial=0)) + 2 - len(offsets), 0)))
     sizes[rows] = np.diff(bounds)
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _statistics(old: Mapping[str, Scores], rows: Rows, catalogue: Catalogue, **usual: float) -> dict[str, Scores]:
-    """With those of new items, and when these items were published; usual: of an item that nobody has touched."""
+    """Extend the item statistics to new items; defaults: the values of an item without interactions."""
     statistics = {}
     for name, column in old.items():
-        more = np.full(len(catalogue) - len(column), usual.get(name, np.nan), np.float32)
-        statistics[name] = np.concatenate([column, more])
+        new_values = np.full(len(catalogue) - len(column), usual.get(name, np.nan), np.float32)
+        statistics[name] = np.concatenate([column, new_values])
         if name == "published":
             statistics[name][rows] = catalogue.published[rows] / 86_400
     return statistics
 
 
 def _text(space: Space) -> Matrix:
-    """(n, d) the items' text vectors, had back from the space; (n, 0) where they weigh nothing."""
+    """Recover (n, d) item text vectors from the embedding space; (n, 0) if text has no weight."""
     view = space.view("text")
     width = view.stop - view.start if view.weight > 0 else 0
     return space.targets[:, view.start : view.start + width] / np.float32(np.sqrt(view.weight) or 1)
 
 
 def _flags(catalogue: Catalogue, rows: Rows) -> Matrix:
-    """(len(rows), categories + 1) 1 where an item is in a category, and 1."""
+    """Return (len(rows), categories + 1) category flags and a last column of 1."""
     shape = (len(catalogue), len(catalogue.categories) + 1)
     ones = np.ones(len(catalogue.category_codes), np.float32)
     flags = sparse.csr_matrix((ones, catalogue.category_codes, catalogue.category_offsets), shape=shape)[rows].toarray()
@@ -307,13 +307,13 @@ def _flags(catalogue: Catalogue, rows: Rows) -> Matrix:
 
 
 def _learnt(inputs: Matrix, factor: Any, vectors: Matrix) -> Matrix:
-    """The map whose results have the directions of these vectors; their lengths are what it says, pass after pass."""
+    """Fit the linear map whose results point along these unit vectors; lengths are estimated by alternation."""
     weights = np.zeros((inputs.shape[1], vectors.shape[1]), np.float32)
     lengths = np.ones(len(vectors), np.float32)
     for _ in range(PASSES if vectors.any() else 0):
         weights = cho_solve(factor, (inputs.T @ (vectors * lengths[:, None])).astype(np.float64)).astype(np.float32)
-        before, lengths = lengths, np.einsum("nd,nd->n", inputs @ weights, vectors)
+        previous, lengths = lengths, np.einsum("nd,nd->n", inputs @ weights, vectors)
         lengths /= max(float(lengths.mean()), 1e-9)
-        if float(np.abs(lengths - before).mean()) < ENOUGH:
+        if float(np.abs(lengths - previous).mean()) < ENOUGH:
             break
     return weights

@@ -1,4 +1,4 @@
-"""Pages for people: one file each, nothing loaded from elsewhere."""
+"""Build self-contained HTML pages: one file each, without external resources."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ svg { max-width: 100% } figure { margin: 0 } .columns { display: flex; gap: 2rem
 
 
 def whole(title: str, inside: str, style: str = "") -> str:
-    """A page around HTML. style: CSS beside what all pages have."""
+    """Return a whole page around an HTML body. extra_css: CSS after the common style."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     css = f"<style>{_STYLE}\n{style}</style>"
     return f"<!doctype html><html lang=en><head>{head}{css}</head><body>{inside}</body></html>\n"
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """A string that is already HTML and is not escaped again."""
 
     __slots__ = ()
 
 
 def table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], said: str = "") -> str:
+    """Return a titled HTML table; cells are escaped unless they are `Html`. note: a paragraph above it."""
+
     def line(tag: str, cells: Sequence[str]) -> str:
-        made = (cell if isinstance(cell, Html) else escape(cell) for cell in cells)
-        return "<tr>" + "".join(f"<{tag}>{cell}" for cell in made) + "</tr>"
+        escaped = (cell if isinstance(cell, Html) else escape(cell) for cell in cells)
+        return "<tr>" + "".join(f"<{tag}>{cell}" for cell in escaped) + "</tr>"
 
     rows = line("th", heads) + "".join(line("td", cells) for cells in lines)
     return f"<h2>{escape(title)}</h2>" + (f"<p>{escape(said)}</p>" if said else "") + f"<table>{rows}</table>"

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Convert values to what JSON can hold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """JSON's own types: dataclasses as objects, arrays as lists, NumPy's numbers as Python's; NaN, infinity as None."""
+    """Convert dataclasses to dicts, arrays to lists, NumPy numbers to Python's, NaN and infinity to None."""
     if is_dataclass(value):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):
         return plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What came of a retraining: as JSON for machines, and as one page for people."""
+"""Write the report of a retraining as JSON and as one HTML page."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ MOST_FEATURES = 20
 
 
 def body(outcome: Outcome, names: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON-ready. names: `candidate` and `incumbent` -> their bundles. about: anything else that belongs in it."""
-    ranker, verdict = outcome.trained.ranker, outcome.verdict
+    """Build the JSON-ready report.
+
+    bundle_names: `candidate` and `incumbent` -> bundle name. extra: more entries, JSON-ready.
+    """
+    ranker, decision = outcome.trained.ranker, outcome.verdict
     bias = ranker.position_bias
-    made: dict[str, Any] = plain(
+    report: dict[str, Any] = plain(
         {
-            "promote": verdict.promote,
-            "reasons": list(verdict.reasons),
+            "promote": decision.promote,
+            "reasons": list(decision.reasons),
             "cautions": list(outcome.cautions),
             "bundles": dict(names),
-            "gain": None if verdict.gain is None else asdict(verdict.gain),
-            "segments": {name: asdict(gain) for name, gain in verdict.segments.items()},
+            "gain": None if decision.gain is None else asdict(decision.gain),
+            "segments": {name: asdict(gain) for name, gain in decision.segments.items()},
             "rows": [asdict(row) for row in outcome.rows],
             "groups": outcome.trained.counts,
             "test_from": outcome.test_from,
@@ -43,37 +46,37 @@ def body(outcome: Outcome, names: Mapping[str, str], about: Mapping[str, Any]) -
             **about,
         }
     )  # fmt: skip
-    return made
+    return report
 
 
 def write(folder: Path, made: Mapping[str, Any]) -> tuple[Path, Path]:
-    """`report.json` and `report.html` in the folder, from what `body` gave."""
+    """Write a report from `build_report` to report.json and report.html in the folder; return both paths."""
     paths = folder / "report.json", folder / "report.html"
     for path, text in zip(paths, (json.dumps(made, indent=1) + "\n", page(made)), strict=True):
-        with written_aside(path) as aside:
-            aside.write_text(text, encoding="utf-8")
+        with written_aside(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return paths
 
 
 def page(made: Mapping[str, Any]) -> str:
-    """The whole page; nothing is loaded from elsewhere."""
-    done = "promoted" if made["promote"] else "refused"
-    names = made["bundles"]
+    """Render the report as a self-contained HTML page."""
+    outcome = "promoted" if made["promote"] else "refused"
+    bundles = made["bundles"]
     parts = [
-        f'<h1>{escape(names["candidate"])}: <span class="{done}">{done}</span></h1>',
-        f'<p class="quiet">against {escape(names.get("incumbent") or "nothing")}; {_groups(made["groups"])}</p>',
+        f'<h1>{escape(bundles["candidate"])}: <span class="{outcome}">{outcome}</span></h1>',
+        f'<p class="quiet">against {escape(bundles.get("incumbent") or "nothing")}; {_groups(made["groups"])}</p>',
         _list(made["reasons"]),
         _list(f"Caution: {caution}" for caution in made["cautions"]),
         _metrics(made["rows"]),
         _segments(made["segments"]),
         '<div class="columns">',
         _curve("Learning curve", "round", "validation", list(enumerate(made["learning_curve"], 1))),
-        _curve("Position bias", "place", "added to the score", _bias(made["position_bias"])),
+        _curve("Position bias", "position", "added to the score", _bias(made["position_bias"])),
         "</div>",
         _importance(made["importance"]),
         _drift(made["drift"]),
     ]
-    return whole(f"Retraining: {names['candidate']}", "".join(parts))
+    return whole(f"Retraining: {bundles['candidate']}", "".join(parts))
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -81,8 +84,8 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = {(row["dataset"], row["method"], row["metric"]): row for row in rows}
     lines = []
     for segment, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
-        found = [cells[segment, method, metric] for metric in metrics]
-        lines.append([f"{segment}, {method}", f"{found[0]['groups']:,}", *map(_interval, found)])
+        metric_rows = [cells[segment, method, metric] for metric in metrics]
+        lines.append([f"{segment}, {method}", f"{metric_rows[0]['groups']:,}", *map(_interval, metric_rows)])
     return table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
 
 
@@ -103,41 +106,41 @@ def _importance(importance: Mapping[str, float]) -> str:
 
 def _drift(drift: Mapping[str, float | None]) -> str:
     if not drift:
-        return '<h2>Drift</h2><p class="quiet">Nothing is known of what the incumbent was trained on.</p>'
-    known = {name: value for name, value in drift.items() if value is not None}
-    worst = sorted(known.items(), key=lambda pair: -pair[1])[:MOST_FEATURES]
-    far = sum(value >= LARGE for value in known.values())
-    somewhat = sum(MODERATE <= value < LARGE for value in known.values())
-    said = f"{far} features have moved far (PSI {LARGE} and more), {somewhat} somewhat ({MODERATE} and more)."
+        return '<h2>Drift</h2><p class="quiet">The incumbent has no feature histogram to compare with.</p>'
+    finite = {name: value for name, value in drift.items() if value is not None}
+    worst = sorted(finite.items(), key=lambda pair: -pair[1])[:MOST_FEATURES]
+    strong = sum(value >= LARGE for value in finite.values())
+    moderate = sum(MODERATE <= value < LARGE for value in finite.values())
+    summary = f"{strong} features have drifted strongly (PSI >= {LARGE}), {moderate} moderately (PSI >= {MODERATE})."
     lines = [[name, f"{value:.3f}"] for name, value in worst]
-    return table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, said)
+    return table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, summary)
 
 
 def _bias(bias: Mapping[str, float] | None) -> list[tuple[int, float]]:
-    return [(int(place), value) for place, value in (bias or {}).items()]
+    return [(int(position), value) for position, value in (bias or {}).items()]
 
 
 def _curve(title: str, across: str, up: str, points: Sequence[tuple[int, float]]) -> str:
-    """A line as SVG; nothing where there are fewer than two points."""
+    """Draw a line plot as SVG; empty for fewer than two points."""
     points = [(x, y) for x, y in points if y is not None]
     if len(points) < 2:
         return ""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low, high = min(ys), max(ys)
-    wide, tall, left = 320, 150, 50
-    across_ = [left + (x - xs[0]) / (xs[-1] - xs[0]) * wide for x in xs]
-    up_ = [10 + (high - y) / ((high - low) or 1) * tall for y in ys]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across_, up_, strict=True))
+    width, height, left = 320, 150, 50
+    xs_px = [left + (x - xs[0]) / (xs[-1] - xs[0]) * width for x in xs]
+    ys_px = [10 + (high - y) / ((high - low) or 1) * height for y in ys]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs_px, ys_px, strict=True))
     labels = (
         f'<text x="{left - 6}" y="15" text-anchor="end">{high:.3g}</text>'
-        f'<text x="{left - 6}" y="{tall + 10}" text-anchor="end">{low:.3g}</text>'
-        f'<text x="{left}" y="{tall + 28}">{across} {xs[0]}</text>'
-        f'<text x="{left + wide}" y="{tall + 28}" text-anchor="end">{xs[-1]}</text>'
+        f'<text x="{left - 6}" y="{height + 10}" text-anchor="end">{low:.3g}</text>'
+        f'<text x="{left}" y="{height + 28}">{across} {xs[0]}</text>'
+        f'<text x="{left + width}" y="{height + 28}" text-anchor="end">{xs[-1]}</text>'
     )
-    said = f"{escape(title)}: {escape(up)} by {escape(across)}"
-    drawn = f'<polyline fill="none" stroke="#0072b2" stroke-width="2" points="{line}"/>{labels}'
-    size = f'width="{left + wide + 10}" height="{tall + 36}" font-size="12"'
-    picture = f'<svg {size} role="img" aria-label="{said}">{drawn}</svg>'
+    aria_label = f"{escape(title)}: {escape(up)} by {escape(across)}"
+    polyline = f'<polyline fill="none" stroke="#0072b2" stroke-width="2" points="{line}"/>{labels}'
+    size = f'width="{left + width + 10}" height="{height + 36}" font-size="12"'
+    picture = f'<svg {size} role="img" aria-label="{aria_label}">{polyline}</svg>'
     caption = f'<figcaption class="quiet">{escape(up)}</figcaption>'
     return f"<figure><h2>{escape(title)}</h2>{picture}{caption}</figure>"
 

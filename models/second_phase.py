@@ -1,7 +1,7 @@
-"""Training for two phases: which pairs a cross-encoder scores, and what the rankers of both phases learn from.
+"""Training data for two-stage ranking: which rows a cross-encoder scores, and what each stage's ranker learns from.
 
-Serving knows the scores of all candidates of some requests, because they were made ahead, and of the best of the first
-phase of the others. Training leaves the same gaps: the second ranker meets in serving what it met in training.
+At serving, some requests have precomputed cross-encoder scores for all candidates; others have scores for the top k of
+the first stage only. Training leaves the same scores missing, so that there is no training-serving skew.
 """
 
 from __future__ import annotations
@@ -20,86 +20,87 @@ from models.groups import Groups, ranks, scored
 from models.ranker import LambdaRanker, LambdaRankSettings
 
 COLUMNS = ("pair_score", "pair_behind")
-"""The feature columns that come of pair scores."""
+"""Feature columns that depend on cross-encoder scores."""
 Step = Callable[[int, int], None]
-"""Called with (pairs scored, pairs in all)."""
+"""Called with (rows scored, rows in total)."""
 AT_ONCE = 4_096
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SecondPhase:
-    """A cross-encoder, and for whom it is asked."""
+    """A cross-encoder, and which candidates it scores."""
 
     scorer: PairScorer
     best: int
-    """Candidates of a request that are scored, those that the first phase puts first."""
+    """Candidates of a request that are scored: the top k of the first stage."""
     ready_share: float
-    """Share of requests whose candidates have all been scored ahead."""
+    """Share of requests with precomputed scores for all candidates."""
 
     def train(
         self, train: Sequence[Groups], validation: Groups, names: tuple[str, ...], fingerprint: str,
         settings: LambdaRankSettings, step: Step,
     ) -> tuple[LambdaRanker, list[Groups], Groups]:  # fmt: skip
-        """The first phase's ranker, and the groups with the pair scores that the second may learn from.
+        """Train the first-stage ranker and fill in the cross-encoder scores that the second stage learns from.
 
-        What a group's first phase is depends on a ranker that did not learn from that group's part: one that did would
-        put the clicked item on top, and having a score would tell of the click.
+        Returns the first-stage ranker, the training groups and the validation groups. A group's top k come from a
+        ranker that was not trained on that group (cross-fitting). Otherwise clicked items would rank first, and having
+        a score would leak the label.
         """
         blind = {"feature_contri": [0.0 if name in COLUMNS else 1.0 for name in names]}
-        cheap = replace(settings, parameters=dict(settings.parameters) | blind)
+        first_stage_settings = replace(settings, parameters=dict(settings.parameters) | blind)
 
         def fit(parts: Sequence[Groups]) -> LambdaRanker:
-            return LambdaRanker.train(parts, validation, names, fingerprint, cheap)
+            return LambdaRanker.train(parts, validation, names, fingerprint, first_stage_settings)
 
-        first = fit(train)
+        first_stage = fit(train)
         halves = [train[0::2], train[1::2]]
-        judges = [fit(half) if half else first for half in halves]
-        orders = [scored(part, judges[1 - number % 2].score) for number, part in enumerate(train)]
-        orders.append(scored(validation, judges[0].score))
+        half_rankers = [fit(half) if half else first_stage for half in halves]
+        first_stage_scores = [scored(part, half_rankers[1 - number % 2].score) for number, part in enumerate(train)]
+        first_stage_scores.append(scored(validation, half_rankers[0].score))
         parts = [*train, validation]
-        chosen = [self._chosen(part, order, settings.seed + number)
-                  for number, (part, order) in enumerate(zip(parts, orders, strict=True))]  # fmt: skip
-        total, done = int(sum(mask.sum() for mask in chosen)), 0
-        filled: list[Groups] = []
-        for part, mask in zip(parts, chosen, strict=True):
-            filled.append(self._filled(part, mask, names, partial(_onward, step, done, total)))
-            done += int(mask.sum())
-        return first, filled[:-1], filled[-1]
+        masks = [self._chosen(part, scores, settings.seed + number)
+                  for number, (part, scores) in enumerate(zip(parts, first_stage_scores, strict=True))]  # fmt: skip
+        total, rows_done = int(sum(mask.sum() for mask in masks)), 0
+        filled_parts: list[Groups] = []
+        for part, mask in zip(parts, masks, strict=True):
+            filled_parts.append(self._filled(part, mask, names, partial(_onward, step, rows_done, total)))
+            rows_done += int(mask.sum())
+        return first_stage, filled_parts[:-1], filled_parts[-1]
 
     def live(self, groups: Groups, first: LambdaRanker) -> Groups:
-        """As a live request without scores made ahead has it: the best of the first phase are scored."""
-        order = scored(groups, first.score)
-        chosen = ranks(order.astype(np.float64), groups.offsets) < self.best
-        return self._filled(groups, self._askable(groups, chosen), first.names, lambda _: None)
+        """Score the top k of the first stage, as for a live request without precomputed scores."""
+        first_stage_scores = scored(groups, first.score)
+        mask = ranks(first_stage_scores.astype(np.float64), groups.offsets) < self.best
+        return self._filled(groups, self._askable(groups, mask), first.names, lambda _: None)
 
     def _chosen(self, groups: Groups, order: Scores, seed: int) -> NDArray[np.bool_]:
-        """(N,) which rows get a score."""
-        ready = np.random.default_rng(seed).random(len(groups)) < self.ready_share
-        whole = np.repeat(ready, np.diff(groups.offsets))
-        return self._askable(groups, whole | (ranks(order.astype(np.float64), groups.offsets) < self.best))
+        """Return (N,) True for rows to score: all rows of some groups, the top k of the others."""
+        precomputed = np.random.default_rng(seed).random(len(groups)) < self.ready_share
+        precomputed_rows = np.repeat(precomputed, np.diff(groups.offsets))
+        return self._askable(groups, precomputed_rows | (ranks(order.astype(np.float64), groups.offsets) < self.best))
 
     def _askable(self, groups: Groups, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """What was served keeps the scores, and the gaps, that it was served with."""
+        """Exclude logged rows: they keep their logged scores and missing values."""
         return chosen if groups.served is None else chosen & ~groups.served
 
     def _filled(
         self, groups: Groups, chosen: NDArray[np.bool_], names: tuple[str, ...], step: Callable[[int], None]
     ) -> Groups:
         if groups.rows is None:
-            raise ValueError("these groups do not say which items they are of, so their pairs can't be scored")
-        place = names.index(COLUMNS[0])
+            raise ValueError("found groups without item rows; the cross-encoder needs them to score")
+        column = names.index(COLUMNS[0])
         matrix = groups.matrix
         scores = np.full(len(groups.labels), np.nan, np.float32)
         if groups.served is not None:
-            kept = scored(groups, lambda rows: rows[:, place])
-            scores[groups.served] = kept[groups.served]
-        owners = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
-        asked = np.flatnonzero(chosen)
-        for start in range(0, len(asked), AT_ONCE):
-            part = asked[start : start + AT_ONCE]
-            scores[part] = self.scorer.score([groups.texts[owners[one]] for one in part], groups.rows[part])
-            step(start + len(part))
-        matrix[:, place] = scores  # type: ignore[index]  # LightGBM's Sequence has no word for it, ours does
+            logged_scores = scored(groups, lambda rows: rows[:, column])
+            scores[groups.served] = logged_scores[groups.served]
+        group_of = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
+        to_score = np.flatnonzero(chosen)
+        for start in range(0, len(to_score), AT_ONCE):
+            batch = to_score[start : start + AT_ONCE]
+            scores[batch] = self.scorer.score([groups.texts[group_of[row]] for row in batch], groups.rows[batch])
+            step(start + len(batch))
+        matrix[:, column] = scores  # type: ignore[index]  # LightGBM's Sequence has no __setitem__, ours has
         matrix[:, names.index(COLUMNS[1])] = behind_best(scores, groups.offsets)  # type: ignore[index]
         return groups
 

@@ -1,4 +1,4 @@
-"""People's touches in order of time, person after person: what the behavioural views are learnt from."""
+"""User histories: all interactions grouped by user in time order, the input of the collaborative views."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from engine.types import Offsets, Rows, Times
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sequences:
-    """T touches of P people; person p has [offsets[p], offsets[p + 1])."""
+    """T interactions of U users; user u has [offsets[u], offsets[u + 1])."""
 
     offsets: Offsets
     items: Rows
     at: Times
     values: NDArray[np.float64]
-    """Ratings and the like, NaN where there is none."""
+    """(T,) interaction values, such as ratings; NaN if there is none."""
     touch: NDArray[np.int64]
-    """The interaction each one is."""
+    """(T,) index of each interaction in the log."""
 
     @classmethod
     def of(cls, log: Log) -> Sequences:
-        """Every touch of a known item by a known person."""
+        """Collect all interactions of known users with known items."""
         interactions = log.interactions
-        usable = np.flatnonzero((interactions.person >= 0) & (interactions.item >= 0))
-        order = usable[np.argsort(interactions.person[usable], kind="stable")]
+        known = np.flatnonzero((interactions.person >= 0) & (interactions.item >= 0))
+        order = known[np.argsort(interactions.person[known], kind="stable")]
         counts = np.bincount(interactions.person[order], minlength=len(log.people))
         return cls(
             offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -44,36 +44,36 @@ class Sequences:
 
     @property
     def person(self) -> Rows:
-        """(T,) whose touch each is."""
+        """Return (T,) the user of each interaction."""
         return np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.offsets))
 
     @property
     def from_end(self) -> NDArray[np.int64]:
-        """(T,) how many touches of the same person come after each."""
+        """Return (T,) the number of later interactions of the same user."""
         return np.repeat(self.offsets[1:], np.diff(self.offsets)) - 1 - np.arange(len(self.items))
 
     @property
     def from_start(self) -> NDArray[np.int64]:
-        """(T,) how many touches of the same person come before each."""
+        """Return (T,) the number of earlier interactions of the same user."""
         return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
     def keep(self, mask: NDArray[np.bool_]) -> Sequences:
-        """The touches where the (T,) mask is True; everybody keeps their place."""
-        kept = np.concatenate([[0], np.cumsum(mask)])
-        return Sequences(kept[self.offsets], self.items[mask], self.at[mask], self.values[mask], self.touch[mask])
+        """Select interactions by a (T,) mask; user indices do not change."""
+        counts = np.concatenate([[0], np.cumsum(mask)])
+        return Sequences(counts[self.offsets], self.items[mask], self.at[mask], self.values[mask], self.touch[mask])
 
     def chunks(self, touches: int) -> Iterator[Sequences]:
-        """Whole people, about so many touches at a time."""
+        """Yield chunks of whole users with at most `interactions` interactions, or one longer user."""
         first = 0
         while first < len(self):
             last = int(np.searchsorted(self.offsets, self.offsets[first] + touches, "right")) - 1
             last = min(max(last, first + 1), len(self))
-            part = slice(int(self.offsets[first]), int(self.offsets[last]))
+            span = slice(int(self.offsets[first]), int(self.offsets[last]))
             bounds = self.offsets[first : last + 1] - self.offsets[first]
-            yield Sequences(bounds, self.items[part], self.at[part], self.values[part], self.touch[part])
+            yield Sequences(bounds, self.items[span], self.at[span], self.values[span], self.touch[span])
             first = last
 
     def before(self, place: int) -> slice:
-        """The touches of the same person before the one at `place`, oldest first."""
-        person = int(np.searchsorted(self.offsets, place, side="right")) - 1
-        return slice(int(self.offsets[person]), place)
+        """Return the slice of the same user's interactions before the one at `index`, oldest first."""
+        user = int(np.searchsorted(self.offsets, place, side="right")) - 1
+        return slice(int(self.offsets[user]), place)

@@ -1,4 +1,4 @@
-"""Snapshots: the behavioural state as of an offset of the journal, so that a start reads only what came after it."""
+"""A snapshot stores the behavioural state at a journal offset, so that a start replays only later events."""
 
 from __future__ import annotations
 
@@ -22,95 +22,95 @@ from models.files import written_aside
 
 VERSION = 2
 WORTH_SAVING = 10_000
-"""Events read since the last snapshot that make a new one worth its while."""
+"""Save a new snapshot after at least this many events since the last one."""
 
 
 class OrderedLog(Protocol):
-    """A journal that can be read on from an offset, and whole in the order in which events became known."""
+    """A journal that can be read from an offset, and as a whole by effective time."""
 
     @property
     def last(self) -> int:
-        """The offset of the latest event, 0 where there is none."""
+        """Return the offset of the latest event, 0 if there is none."""
         ...
 
     def read(self, since: int = 0) -> Iterable[tuple[int, Event]]:
-        """(offset, event) in the order of writing."""
+        """Yield (offset, event) after `since`, in offset order."""
         ...
 
     def in_order(self) -> Iterable[tuple[int, Event]]:
-        """(offset, event) by `known_from`, then by offset."""
+        """Yield (offset, event) by `effective_time`, then by offset."""
         ...
 
 
 @dataclass(slots=True)
 class Living:
-    """A state that has read a journal up to an offset."""
+    """A state that has replayed a journal up to an offset."""
 
     state: BehaviouralState
     people: Ids
     offset: int = 0
     latest: int = -(2**62)
-    """Epoch milliseconds: nothing that was read became known after this."""
+    """Latest effective time of all replayed events, epoch milliseconds."""
     read: int = 0
-    """Events read since the snapshot."""
+    """Events replayed since the snapshot."""
 
 
 def restore(path: Path, journal: OrderedLog, catalogue: Catalogue, spec: StateSpec, until: int | None = None) -> Living:
-    """The state of a journal: the snapshot, where there is a fitting one, and what was written after it.
+    """Restore the state of a journal from a compatible snapshot and the events after it, or by a full replay.
 
-    until: the offset of the last event that counts; None: all do.
+    last_offset: the offset of the last event to replay; None: all events.
 
-    What was written after it but became known before (an import of older events) would stand in another order; then,
-    and where the snapshot is of other items, of other settings or damaged, or of a journal that had more than this one
-    (a backup, put back), the whole journal is read. A snapshot of somebody who was forgotten since is removed.
+    The whole journal is replayed if an event after the snapshot has an earlier effective time (an import of older
+    events), if the snapshot has other items or settings or is damaged, or if its offset is beyond the journal (a
+    restored backup). If a user was erased since the snapshot, the snapshot file is removed too.
     """
-    last = journal.last if until is None else min(until, journal.last)
-    living = _load(path, catalogue, spec)
-    if living is not None and living.offset <= last:
-        tail = list(takewhile(lambda one: one[0] <= last, journal.read(living.offset)))
+    end = journal.last if until is None else min(until, journal.last)
+    restored = _load(path, catalogue, spec)
+    if restored is not None and restored.offset <= end:
+        tail = list(takewhile(lambda entry: entry[0] <= end, journal.read(restored.offset)))
         if any(forgotten(event) for _, event in tail):
             path.unlink(missing_ok=True)
-        elif all(known_from(event) >= living.latest for _, event in tail):
-            living.state.advance(columns((event for _, event in tail), catalogue.ids, living.people))
+        elif all(known_from(event) >= restored.latest for _, event in tail):
+            restored.state.advance(columns((event for _, event in tail), catalogue.ids, restored.people))
             for offset, event in tail:
-                living.offset = max(living.offset, offset)
-                living.latest = max(living.latest, known_from(event))
-            living.read = len(tail)
-            return living
-    living = Living(BehaviouralState(catalogue, spec), Ids())
-    counting = ((offset, event) for offset, event in journal.in_order() if offset <= last)
-    living.state.advance(in_order(_noted(counting, living), catalogue.ids, living.people))
-    return living
+                restored.offset = max(restored.offset, offset)
+                restored.latest = max(restored.latest, known_from(event))
+            restored.read = len(tail)
+            return restored
+    restored = Living(BehaviouralState(catalogue, spec), Ids())
+    entries = ((offset, event) for offset, event in journal.in_order() if offset <= end)
+    restored.state.advance(in_order(_noted(entries, restored), catalogue.ids, restored.people))
+    return restored
 
 
 def save(path: Path, living: Living, catalogue: Catalogue) -> None:
-    """Write a snapshot; nobody ever sees half of one. People are in it: it is as private as the journal."""
-    text, bounds = living.people.arrays()
-    with written_aside(path) as aside, aside.open("wb") as file:
+    """Write a snapshot atomically. It contains user ids and histories, so protect it like the journal."""
+    user_text, user_bounds = living.people.arrays()
+    with written_aside(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             allow_pickle=False,
             made_for=np.frombuffer(_digest(catalogue, living.state.spec), np.uint8),
             offset=np.int64(living.offset),
             latest=np.int64(living.latest),
-            people=text,
-            people_bounds=bounds,
+            people=user_text,
+            people_bounds=user_bounds,
             **{f"state.{name}": array for name, array in living.state.arrays().items()},
         )
 
 
 def _load(path: Path, catalogue: Catalogue, spec: StateSpec) -> Living | None:
     try:
-        with np.load(path, allow_pickle=False) as found:
-            if found["made_for"].tobytes() != _digest(catalogue, spec):
+        with np.load(path, allow_pickle=False) as arrays:
+            if arrays["made_for"].tobytes() != _digest(catalogue, spec):
                 return None
             state = BehaviouralState(catalogue, spec)
-            names = [name for name in found.files if name.startswith("state.")]
-            state.restore({name.removeprefix("state."): found[name] for name in names})
-            people = Ids.of(found["people"], found["people_bounds"])
-            return Living(state, people, int(found["offset"]), int(found["latest"]))
+            names = [name for name in arrays.files if name.startswith("state.")]
+            state.restore({name.removeprefix("state."): arrays[name] for name in names})
+            users = Ids.of(arrays["people"], arrays["people_bounds"])
+            return Living(state, users, int(arrays["offset"]), int(arrays["latest"]))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        return None  # the journal has it all
+        return None  # a full replay of the journal restores everything
 
 
 def _noted(events: Iterable[tuple[int, Event]], living: Living) -> Iterable[Event]:
@@ -122,13 +122,13 @@ def _noted(events: Iterable[tuple[int, Event]], living: Living) -> Iterable[Even
 
 
 def _digest(catalogue: Catalogue, spec: StateSpec) -> bytes:
-    """What a state's rows and columns depend on."""
-    made = hashlib.sha256(json.dumps([VERSION, spec.plain()]).encode())
+    """Return a digest of what a state's rows and columns depend on; snapshots with another one are ignored."""
+    sha256 = hashlib.sha256(json.dumps([VERSION, spec.plain()]).encode())
     fields = [name for name in (counter.of for counter in spec.counters) if name not in ("", "item")]
     for array in (
         *catalogue.ids.arrays(), catalogue.category_codes, catalogue.category_offsets,
         *(part for name in fields for part in catalogue.codes(name)),
     ):  # fmt: skip
-        made.update(np.ascontiguousarray(array).tobytes())
-        made.update(b"|")
-    return made.digest()
+        sha256.update(np.ascontiguousarray(array).tobytes())
+        sha256.update(b"|")
+    return sha256.digest()

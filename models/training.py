@@ -1,9 +1,9 @@
-"""From a log to a ranker: item knowledge, groups with the state as of their moment, LambdaRank with early stopping.
+"""Train a ranker from a log: fit item models, build point-in-time query groups, train LambdaRank with early stopping.
 
-What makes a training feature never saw the group's label. Where groups are rankings, they are dealt into blocks of
-time, and the item knowledge behind a block's features is fitted on what was logged before it: knowledge of later clicks
-would tell which items will be clicked, and serving has none. Where groups come from recall, people are dealt into
-folds, and a fold's knowledge is fitted without the touches that its people are asked about (cross-fitting).
+Training features never leak the group's label. If groups are logged rankings, they are split into blocks of time, and
+the item model behind a block's features is fitted on earlier events only: later clicks would leak labels, and serving
+has none. If groups come from recall, users are split into folds, and a fold's item model is fitted without its users'
+target interactions (cross-fitting).
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from models.sequences import Sequences
 from models.shards import Store
 
 Progress = Callable[[str, int, int], None]
-"""Called with (what is done, steps done, steps in all)."""
+"""Called with (task, steps done, steps in total)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """How groups are made. The defaults were chosen on validation (docs/evaluation.md)."""
+    """[training] How query groups are built. Defaults were chosen on validation (docs/evaluation.md)."""
 
     folds: int = 4
-    """Rankings are dealt into this many blocks of time. Where groups come from recall, people are, and one fold of
-    them is the validation slice."""
+    """Number of blocks of time that logged rankings are split into. If groups come from recall: number of user folds,
+    one of which is the validation slice."""
     targets: int = 6
-    """Groups a person, where they come from recall: one for each of their latest touches."""
+    """Groups per user if they come from recall: one for each of the latest interactions."""
     least_history: int = 5
-    """Touches that a person must have before one is asked about."""
+    """Minimum number of earlier interactions of a target interaction."""
     candidates: int = 100
     least_rankings: int = 500
-    """Rankings with a click that a log must have for them to be the training groups."""
+    """Minimum number of rankings with a click in the log to train on rankings instead of recall."""
     memory_mb: int = 2_000
-    """Training matrices larger than this are written to disk, and LightGBM reads them from there."""
+    """Memory limit of the training matrices in MB; beyond it they are Parquet files that LightGBM reads in chunks."""
     served_rows: bool = True
-    """Rankings that were served with these features are learnt from as they were served, not as they would be now."""
+    """Train on the features logged at serving if the feature list is the same; otherwise compute them by replay."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -66,13 +66,13 @@ class TrainingSettings:
             raise ValueError(f"memory_mb is {self.memory_mb}; expected at least 0")
 
     def store(self) -> Store:
-        """Where the training matrices are put."""
+        """Return a store for the training matrices."""
         return Store(self.memory_mb, self.served_rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that training is told."""
+    """All settings of item models, features, labels and the ranker."""
 
     items: ItemSettings = field(default_factory=ItemSettings)
     state: StateSpec = field(default_factory=StateSpec)
@@ -84,44 +84,44 @@ class Settings:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Corpus:
-    """A catalogue with its texts made ready: what stays the same over folds and splits."""
+    """The catalogue with its text signals: the inputs of item models that are the same for all folds and splits."""
 
     catalogue: Catalogue
     text: Matrix
-    """(n, d) unit vectors of the documents; (n, 0): no neural part."""
+    """(n, d) unit vectors of the documents; (n, 0): no embedder."""
     terms: TermWeights
     tokens: TokenVectors | None = None
     """Token vectors for late interaction."""
     pairs: SecondPhase | None = None
-    """A cross-encoder that knows these items; None: the ranker has one phase."""
+    """Cross-encoder for these items; None: ranking has one stage."""
     made_by: Mapping[str, str] = field(default_factory=dict)
-    """Signal -> digest of the model behind it."""
+    """Signal -> digest of the model that computes it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Trained:
-    """A ranker, and the item knowledge that its features are made of."""
+    """A trained ranker with the item model of its features."""
 
     knowledge: ItemKnowledge
     builder: FeatureBuilder
     ranker: LambdaRanker
     counts: dict[str, int]
-    """How many groups each slice had, and how many were left out for want of a positive."""
+    """Number of groups per slice, and of groups left out because they have no positive."""
     sample: Matrix
-    """Some of the training rows: what drift is measured with."""
+    """Sample of the training rows, for drift monitoring."""
     first: LambdaRanker | None = None
-    """The cheap ranker of the first phase, where there are two."""
+    """First-stage ranker; None without a cross-encoder."""
     pairs: SecondPhase | None = None
 
     def score(self, groups: Groups) -> Scores:
-        """(N,) scores of groups as a live request has them: pairs of the first phase's best are scored first."""
+        """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
         if self.pairs is not None and self.first is not None:
             groups = self.pairs.live(groups, self.first)
         return scored(groups, self.ranker.score)
 
 
 def learns_from_rankings(log: Log, settings: Settings) -> bool:
-    """Whether the log's own rankings, rather than what recall finds, are to be the training groups."""
+    """Return True if the log has enough rankings with a positive to train on them instead of recall."""
     return (
         int(from_rankings(log, 0, len(log.rankings), settings.labels).found.sum()) >= settings.training.least_rankings
     )
@@ -129,43 +129,42 @@ def learns_from_rankings(log: Log, settings: Settings) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prepared:
-    """Training and validation groups with their feature rows, and the builder that is to serve what they teach."""
+    """Training and validation groups with feature rows, and the feature builder for serving."""
 
     train: list[Groups]
     validation: Groups
     builder: FeatureBuilder
     ranker: LambdaRankSettings
-    """As asked for, but for what the kind of groups decides."""
+    """Ranker settings, adapted to the kind of groups."""
     counts: dict[str, int]
     sample: Matrix
     pairs: SecondPhase | None = None
 
     def fit(self, progress: Progress = lambda *_: None, start: LambdaRanker | None = None) -> Trained:
-        """The ranker that these groups make. start: a ranker of the same features, to whose trees more are added."""
+        """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
 
-        def told(done: int, _: float) -> None:
-            if done % 10 == 0:
-                progress("LambdaRank", done, self.ranker.rounds)
+        def on_round(rounds_done: int, _: float) -> None:
+            if rounds_done % 10 == 0:
+                progress("LambdaRank", rounds_done, self.ranker.rounds)
 
-        first, made = self.with_pairs(progress)
+        first_stage, data = self.with_pairs(progress)
         names, fingerprint = self.builder.names, self.builder.fingerprint
-        ranker = LambdaRanker.train(made.train, made.validation, names, fingerprint, self.ranker, told, start)
-        return Trained(self.builder.knowledge, self.builder, ranker, self.counts, self.sample, first, self.pairs)
+        ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, start)
+        return Trained(self.builder.knowledge, self.builder, ranker, self.counts, self.sample, first_stage, self.pairs)
 
     def with_pairs(self, progress: Progress) -> tuple[LambdaRanker | None, Prepared]:
-        """The first phase's ranker, and the groups with the pair scores the second learns from; None and these groups
-        where there is one phase."""
+        """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
         if self.pairs is None:
             return None, self
 
-        def told(done: int, total: int) -> None:
-            progress("pairs scored by the cross-encoder", done, total)
+        def on_scored(rows_done: int, total: int) -> None:
+            progress("rows scored by the cross-encoder", rows_done, total)
 
         names, fingerprint = self.builder.names, self.builder.fingerprint
-        first, train, held_out = self.pairs.train(
-            self.train, self.validation, names, fingerprint, self.ranker, told
+        first_stage, train, validation = self.pairs.train(
+            self.train, self.validation, names, fingerprint, self.ranker, on_scored
         )  # fmt: skip
-        return first, replace(self, train=train, validation=held_out, pairs=None)
+        return first_stage, replace(self, train=train, validation=validation, pairs=None)
 
 
 def train_from_rankings(
@@ -177,9 +176,9 @@ def train_from_rankings(
     progress: Progress = lambda *_: None,
     start: LambdaRanker | None = None,
 ) -> Trained:
-    """Train on rankings [0, cut), choose the rounds on [cut, stop); nothing after them is learnt from.
+    """Train on rankings [0, validation_start), stop early on [validation_start, validation_stop), ignore later ones.
 
-    start: a ranker of the same features, to whose trees more are added.
+    init_model: a ranker of the same features, whose trees are extended.
     """
     settings = settings or Settings()
     with settings.training.store() as store:
@@ -194,10 +193,10 @@ def train_from_recall(
     progress: Progress = lambda *_: None,
     start: LambdaRanker | None = None,
 ) -> Trained:
-    """Train on what recall finds for each person just before each of their latest usable touches.
+    """Train on the retriever's candidates just before each user's latest trainable interactions.
 
-    usable: (interactions,) what may be learnt from; the test touches, and in a split by time all that came after the
-    cut, must not be. One fold of people is the validation slice. Groups whose touched item recall did not find are left
+    trainable: (interactions,) mask of what may be learnt from; exclude test interactions, and in a time split all
+    after the cut. One fold of users is the validation slice. Groups without the target among the candidates are left
     out.
     """
     settings = settings or Settings()
@@ -208,13 +207,14 @@ def train_from_recall(
 def prepare_from_rankings(
     corpus: Corpus, log: Log, cut: int, stop: int, settings: Settings, store: Store, progress: Progress
 ) -> Prepared:
-    """The groups of `train_from_rankings`, which must be used before the store is closed.
+    """Build the training data of `train_from_rankings`; use it before the store is closed.
 
-    The item knowledge is not fitted on touches after the cut, so that validation looks as serving will.
+    The item model for validation is fitted on interactions before `validation_start` only, as at serving. Raises
+    ValueError if no training ranking has a positive.
     """
-    sequences = Sequences.of(log)
-    known = sequences.keep(sequences.at < log.rankings.at[cut])
-    prior = log.is_history[known.touch]
+    histories = Sequences.of(log)
+    past = histories.keep(histories.at < log.rankings.at[cut])
+    is_history = log.is_history[past.touch]
     validation = from_rankings(log, cut, stop, settings.labels, cut=True)
     bounds = np.linspace(0, cut, settings.training.folds + 1).astype(int).tolist()
     parts: list[Groups] = []
@@ -224,18 +224,18 @@ def prepare_from_rankings(
         examples = from_rankings(log, first, last, settings.labels, cut=True)
         left_out += int((~examples.found).sum())
         if examples.found.any():
-            # nothing was logged before the first block: what people touched before the log must do
-            kept = known.keep(known.at < log.rankings.at[first] if first else prior)
-            parts.append(store.groups(log, _builder(corpus, kept, settings), examples.only(examples.found)))
+            # before the first block there is only the history from before the log
+            block_past = past.keep(past.at < log.rankings.at[first] if first else is_history)
+            parts.append(store.groups(log, _builder(corpus, block_past, settings), examples.only(examples.found)))
     progress("features, block by block", settings.training.folds, settings.training.folds + 1)
-    builder = _builder(corpus, known, settings)
+    builder = _builder(corpus, past, settings)
     held_out = store.groups(log, builder, validation.only(validation.found))
     if not parts:
-        raise ValueError(f"none of the {cut:,} training rankings has a clicked item; there is nothing to learn from")
+        raise ValueError(f"found no clicked item in the {cut:,} training rankings; import interactions first")
     if settings.ranker.refit:
-        # the ranker will have learnt from the validation slice, so the knowledge may: what serves is then as fresh
+        # the refitted ranker learns from the validation slice, so the item model may too, and serves fresher
         end = log.rankings.at[stop] if stop < len(log.rankings) else np.inf
-        builder = _builder(corpus, sequences.keep(sequences.at < end), settings)
+        builder = _builder(corpus, histories.keep(histories.at < end), settings)
     counts = {"training": cut, "validation": len(validation), "without_positive": left_out}
     return Prepared(parts, held_out, builder, settings.ranker, counts, _sample(parts, settings), corpus.pairs)
 
@@ -243,59 +243,59 @@ def prepare_from_rankings(
 def prepare_from_recall(
     corpus: Corpus, log: Log, usable: NDArray[np.bool_], settings: Settings, store: Store, progress: Progress
 ) -> Prepared:
-    """The groups of `train_from_recall`, which must be used before the store is closed."""
-    asked = settings.training
-    everything = Sequences.of(log)
-    open_ = usable[everything.touch]
-    known = everything.keep(open_)
-    from_end = np.zeros(len(everything.items), np.int64)
-    from_end[open_] = known.from_end
-    targets = np.flatnonzero(open_ & (from_end < asked.targets) & (everything.from_start >= asked.least_history))
-    folds = np.random.default_rng(asked.seed).permutation(len(everything)) % asked.folds
-    made = count(1)
+    """Build the training data of `train_from_recall`; use it before the store is closed."""
+    options = settings.training
+    histories = Sequences.of(log)
+    allowed = usable[histories.touch]
+    known = histories.keep(allowed)
+    from_end = np.zeros(len(histories.items), np.int64)
+    from_end[allowed] = known.from_end
+    targets = np.flatnonzero(allowed & (from_end < options.targets) & (histories.from_start >= options.least_history))
+    folds = np.random.default_rng(options.seed).permutation(len(histories)) % options.folds
+    counter = count(1)
 
-    def step() -> None:
-        done = next(made)
-        if done % 50 == 0:
-            progress("training groups from recall", done, len(targets))
+    def on_group() -> None:
+        done_count = next(counter)
+        if done_count % 50 == 0:
+            progress("training groups from recall", done_count, len(targets))
 
-    def part(fold: int) -> Groups:
-        in_fold = folds[everything.person] == fold
-        kept = everything.keep(open_ & ~(in_fold & (from_end < asked.targets)))
-        builder = _builder(corpus, kept, settings)
+    def build_fold(fold: int) -> Groups:
+        in_fold = folds[histories.person] == fold
+        fold_histories = histories.keep(allowed & ~(in_fold & (from_end < options.targets)))
+        builder = _builder(corpus, fold_histories, settings)
         examples = from_recall(
-            log, everything, targets[in_fold[targets]], retriever(builder.knowledge), asked.candidates,
-            settings.state.depth, step,
+            log, histories, targets[in_fold[targets]], retriever(builder.knowledge), options.candidates,
+            settings.state.depth, on_group,
         )  # fmt: skip
         return store.groups(log, builder, examples.only(examples.found))
 
-    parts = [part(fold) for fold in range(asked.folds)]
+    parts = [build_fold(fold) for fold in range(options.folds)]
     progress("training groups from recall", len(targets), len(targets))
     validation, *train = parts
-    # one positive among all candidates: every place is worth a pair
-    parameters = {"lambdarank_truncation_level": asked.candidates} | dict(settings.ranker.parameters)
-    made_of = {"training": sum(len(part) for part in train), "validation": len(validation)}
-    counts = {**made_of, "without_positive": len(targets) - sum(made_of.values())}
+    # one positive among all candidates: pairs at every position matter
+    parameters = {"lambdarank_truncation_level": options.candidates} | dict(settings.ranker.parameters)
+    group_counts = {"training": sum(len(build_fold) for build_fold in train), "validation": len(validation)}
+    counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
     ranker = replace(settings.ranker, parameters=parameters)
     final = _builder(corpus, known, settings)
     return Prepared(train, validation, final, ranker, counts, _sample(train, settings), corpus.pairs)
 
 
 def fit_corpus(corpus: Corpus, sequences: Sequences, settings: ItemSettings) -> ItemKnowledge:
-    """All that is known of the items: what was learnt of these touches, and what the corpus has of its models."""
-    knowledge = fit_items(corpus.catalogue, corpus.text, corpus.terms, sequences, settings)
-    return replace(knowledge, tokens=corpus.tokens, made_by=corpus.made_by)
+    """Fit the item model on these interactions and add the token vectors and model digests of the inputs."""
+    item_model = fit_items(corpus.catalogue, corpus.text, corpus.terms, sequences, settings)
+    return replace(item_model, tokens=corpus.tokens, made_by=corpus.made_by)
 
 
 def cut_at(log: Log, share: float) -> float:
-    """Unix seconds before which this share of the interactions lies."""
+    """Return the unix seconds before which this share of interactions lies; ValueError if there are none."""
     if not len(log.interactions):
-        raise ValueError("there are no interactions to cut by time; load some with `feedrank import`")
+        raise ValueError("found no interactions to split by time; load some with `feedrank import`")
     return float(np.quantile(log.interactions.at, share))
 
 
 def retriever(knowledge: ItemKnowledge) -> EmbeddingRetriever:
-    """Recall by brute force over the knowledge's space: the reference, and quick enough for groups in bulk."""
+    """Build an exact retriever over the embedding space: the reference, fast enough for building groups."""
     return EmbeddingRetriever(knowledge.catalogue, knowledge.space, ExactIndex(knowledge.space.targets, "dot"))
 
 

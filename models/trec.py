@@ -1,9 +1,9 @@
-"""TREC run and qrels files, the common tongue of evaluation tools.
+"""Read and write TREC run and qrels files, the common format of evaluation tools.
 
-trec_eval keeps scores as float32 and sorts again by them, ties by document id descending, whatever the order of the
-lines. So a run is written with float32 scores that fall strictly within a query, and the file keeps our order. White
-space, control characters and % in an id are percent-encoded, since the columns are parted by white space. A query
-without any row leaves no trace in a file.
+trec_eval ignores the order of lines: it reads scores as float32, sorts by them, and breaks ties by document id,
+descending. So a run is written with float32 scores that strictly decrease within a query, which keeps our order. White
+space, control characters and % in ids are percent-encoded, since white space separates the columns. A query without
+rows does not appear in a file.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from models.metrics import Column, Ideal
 _Number = TypeVar("_Number", int, float)
 _UNSAFE = re.compile(r"[\s%\x00-\x1f\x7f]")
 _SPAN = 1 << 34
-"""Wider than the ordinals of all float32 and the rows of a group together."""
+"""Larger than the range of float32 ordinals plus the rows of a group."""
 _TINY = 0x007FFFFF
-"""The bits of the greatest subnormal float32."""
+"""The bits of the largest subnormal float32."""
 _HUGE = np.float32(1e38)
-"""Scores are clipped to this, which leaves room to fall below it."""
+"""Scores are clipped to this, which leaves room for smaller ones below it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a system listed: Q queries, N rows in final order, query after query."""
+    """A system's results: Q queries, N rows in final order, query after query."""
 
     queries: Sequence[str]
     """(Q,) query ids."""
     documents: Sequence[str]
     """(N,) document ids, best first within a query."""
     scores: NDArray[np.floating[Any]]
-    """(N,) never rising within a query; NaN last."""
+    """(N,) non-increasing within a query; NaN last."""
     offsets: Offsets
     """(Q + 1,) bounds of each query's rows."""
 
@@ -55,7 +55,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Qrels:
-    """What was judged: Q queries, N rows, query after query, in any order within one."""
+    """Relevance judgements: Q queries, N rows, query after query, in any order within a query."""
 
     queries: Sequence[str]
     """(Q,) query ids."""
@@ -77,33 +77,33 @@ class Judged:
     queries: Sequence[str]
     """(Q,) the queries of the qrels."""
     labels: Column
-    """(N,) in final order; 0 where not judged."""
+    """(N,) in final order; 0 if not judged."""
     scores: Scores
     """(N,)"""
     offsets: Offsets
-    """(Q + 1,) empty where the run lacks the query."""
+    """(Q + 1,) bounds of each query's rows; no rows if the run lacks the query."""
     ideal: Ideal
     """All judged labels of each query, listed or not."""
 
 
 def falling(scores: NDArray[np.floating[Any]], offsets: Offsets) -> Scores:
-    """(N,) float32 scores that fall strictly within each group, as near below the given ones as can be.
+    """Return (N,) float32 scores that strictly decrease within each group, as close below the given ones as possible.
 
-    The given ones, (N,), must not rise within a group (ValueError says where they do). They are clipped to +-1e38; NaN
-    becomes the lowest, and subnormals become 0, since some tools flush them to it.
+    scores: (N,) must not rise within a group; ValueError names the row otherwise. They are clipped to +-1e38; NaN
+    becomes the lowest, and subnormals become 0, since some tools flush them to 0.
     """
-    known = np.where(np.isnan(scores), -np.inf, scores)
-    inner = np.ones(len(known), bool)
-    inner[offsets[:-1][offsets[:-1] < len(known)]] = False
-    if (rises := np.flatnonzero(inner[1:] & (known[1:] > known[:-1]))).size:
+    finite_or_inf = np.where(np.isnan(scores), -np.inf, scores)
+    inner = np.ones(len(finite_or_inf), bool)
+    inner[offsets[:-1][offsets[:-1] < len(finite_or_inf)]] = False
+    if (rises := np.flatnonzero(inner[1:] & (finite_or_inf[1:] > finite_or_inf[:-1]))).size:
         row = int(rises[0])
         raise ValueError(
             f"scores rise from {scores[row]} to {scores[row + 1]} at row {row + 1}; a run is in final order, "
-            "best first: put the rows in order with models.metrics.order, or give minus the rank as the score"
+            "best first: sort the rows with models.metrics.order, or give minus the rank as the score"
         )
-    clipped = np.clip(known, -_HUGE, _HUGE).astype(np.float32)
-    # Float32 in order of size are the integers in order: with ordinals, "at least one step below the one before" is a
-    # running minimum. Each group lies a span below the one before it, so that one pass serves them all.
+    clipped = np.clip(finite_or_inf, -_HUGE, _HUGE).astype(np.float32)
+    # Float32 values sort like integer ordinals, so "at least one step below the previous score" is a running minimum.
+    # Each group is offset one stride below the previous one, so that one pass handles all groups.
     bits = clipped.view(np.int32).astype(np.int64)
     size = np.maximum((bits & 0x7FFFFFFF) - _TINY, 0)
     groups = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -116,7 +116,7 @@ def falling(scores: NDArray[np.floating[Any]], offsets: Offsets) -> Scores:
 
 
 def write_run(path: str | Path, run: Run, tag: str = "feedrank") -> None:
-    """Write `query Q0 document rank score tag` lines in order; gzip where the name ends in .gz."""
+    """Write `query Q0 document rank score tag` lines in order; with gzip if the name ends in .gz."""
     scores = falling(run.scores, run.offsets).tolist()
     documents = [_encode(name) for name in run.documents]
     tag = _encode(tag)
@@ -129,11 +129,13 @@ def write_run(path: str | Path, run: Run, tag: str = "feedrank") -> None:
 
 
 def write_qrels(path: str | Path, qrels: Qrels) -> None:
-    """Write `query 0 document label` lines, gzip to a .gz name. ValueError for a label that is not whole."""
+    """Write `query 0 document label` lines, with gzip if the name ends in .gz; ValueError for a fractional label."""
     values = qrels.labels.astype(np.float64)
-    if (broken := np.flatnonzero(~np.isfinite(values) | (np.floor(values) != values))).size:
-        row = int(broken[0])
-        raise ValueError(f"label {qrels.labels[row]} at row {row}; qrels hold whole numbers: round or scale them first")
+    if (invalid := np.flatnonzero(~np.isfinite(values) | (np.floor(values) != values))).size:
+        row = int(invalid[0])
+        raise ValueError(
+            f"found label {qrels.labels[row]} at row {row}; qrels need whole numbers: round or scale first"
+        )
     levels, documents = qrels.labels.astype(np.int64).tolist(), [_encode(name) for name in qrels.documents]
     lines = (
         f"{query} 0 {documents[row]} {levels[row]}\n"
@@ -144,28 +146,28 @@ def write_qrels(path: str | Path, qrels: Qrels) -> None:
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a run as trec_eval would: by float32 score, ties by document id descending; rank and tag are ignored."""
+    """Read a run as trec_eval does: sort by float32 score, ties by document id descending; ignore rank and tag."""
     queries, documents, scores, offsets = _read(Path(path), ("query", "Q0", "document", "rank", "score", "tag"), _score)
     column = np.array(scores, np.float64).clip(-3e38, 3e38).astype(np.float32)
     keys = list(zip(column.tolist(), documents, strict=True))
-    by = [
+    ranking = [
         row
         for start, end in pairwise(offsets.tolist())
         for row in sorted(range(start, end), key=keys.__getitem__, reverse=True)
     ]
-    return Run(queries, tuple(unquote(documents[row]) for row in by), column[by], offsets)
+    return Run(queries, tuple(unquote(documents[row]) for row in ranking), column[ranking], offsets)
 
 
 def read_qrels(path: str | Path) -> Qrels:
-    """Read judgements, in the order of the file within each query."""
+    """Read qrels, in the file's order within each query."""
     queries, documents, labels, offsets = _read(Path(path), ("query", "0", "document", "label"), _label)
     return Qrels(queries, tuple(map(unquote, documents)), np.array(labels, np.int64), offsets)
 
 
 def judge(run: Run, qrels: Qrels) -> Judged:
-    """Give each row of a run its label; the groups are the queries of the qrels, a query the run lacks lists nothing.
+    """Label each row of a run; the groups are the queries of the qrels, without rows if the run lacks a query.
 
-    Queries of the run that were not judged are left out, as trec_eval leaves them out.
+    Queries of the run without judgements are left out, as in trec_eval.
     """
     spans = {query: (start, end) for query, start, end in _spans(run.queries, run.offsets, encode=False)}
     levels = qrels.labels.tolist()
@@ -173,10 +175,10 @@ def judge(run: Run, qrels: Qrels) -> Judged:
     labels: list[float] = []
     bounds = [0]
     for query, start, end in _spans(qrels.queries, qrels.offsets, encode=False):
-        known = dict(zip(qrels.documents[start:end], levels[start:end], strict=True))
+        label_of = dict(zip(qrels.documents[start:end], levels[start:end], strict=True))
         listed = range(*spans.get(query, (0, 0)))
         rows += listed
-        labels += [known.get(run.documents[row], 0) for row in listed]
+        labels += [label_of.get(run.documents[row], 0) for row in listed]
         bounds.append(len(rows))
     return Judged(
         queries=qrels.queries,
@@ -189,11 +191,11 @@ def judge(run: Run, qrels: Qrels) -> Judged:
 
 def _check(queries: Sequence[str], documents: Sequence[str], rows: int, name: str, offsets: Offsets) -> None:
     if len(offsets) != len(queries) + 1 or offsets[0] != 0 or offsets[-1] != rows or np.any(np.diff(offsets) < 0):
-        raise ValueError(f"offsets of {len(offsets)} bounds do not span {rows} {name} of {len(queries)} queries")
+        raise ValueError(f"found {len(offsets)} offsets; they do not span {rows} {name} of {len(queries)} queries")
     if len(documents) != rows:
-        raise ValueError(f"{len(documents)} documents but {rows} {name}")
+        raise ValueError(f"found {len(documents)} documents but {rows} {name}; expected one for each")
     if len(set(queries)) != len(queries):
-        raise ValueError(f"query {_twice(queries)!r} comes twice; give each query one stretch of rows")
+        raise ValueError(f"query {_twice(queries)!r} comes twice; give each query one block of rows")
     for query, start, end in _spans(queries, offsets, encode=False):
         if len(set(documents[start:end])) != end - start:
             raise ValueError(f"query {query!r} has document {_twice(documents[start:end])!r} twice; keep one of them")
@@ -228,13 +230,13 @@ def _label(text: str) -> int:
 
 def _encode(name: str) -> str:
     if not name:
-        raise ValueError("an id is empty, which a file of columns parted by white space can't hold; give it a name")
-    return _UNSAFE.sub(lambda found: quote(found[0], safe=""), name)
+        raise ValueError("an id is empty, which a white-space separated file can't hold; give it a name")
+    return _UNSAFE.sub(lambda match: quote(match[0], safe=""), name)
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     with written_aside(path) as draft, draft.open("wb") as raw:
-        # Neither the name nor the time goes into the gzip header, so that equal runs are equal bytes.
+        # No name or timestamp in the gzip header, so that equal runs give equal bytes.
         packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
             text.writelines(lines)
@@ -243,11 +245,11 @@ def _write(path: Path, lines: Iterable[str]) -> None:
 def _read(
     path: Path, columns: tuple[str, ...], parse: Callable[[str], _Number]
 ) -> tuple[tuple[str, ...], list[str], list[_Number], Offsets]:
-    """Query ids, document ids (still encoded), values of the score or label column, and bounds, grouped by query."""
-    place = 4 if "score" in columns else 3
-    found: dict[str, list[tuple[str, _Number]]] = {}
-    unpack: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
-    with unpack(path, "rt", encoding="utf-8") as lines:
+    """Return query ids, encoded document ids, values of the score or label column, and offsets, grouped by query."""
+    value_column = 4 if "score" in columns else 3
+    rows_by_query: dict[str, list[tuple[str, _Number]]] = {}
+    open_file: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
+    with open_file(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             parts = line.split()
             if not parts:
@@ -258,11 +260,11 @@ def _read(
                     f"({' '.join(columns)}); percent-encode white space in ids"
                 )
             try:
-                value = parse(parts[place])
+                value = parse(parts[value_column])
             except ValueError as problem:
                 raise ValueError(f"{path}, line {number}: {problem}") from None
-            found.setdefault(unquote(parts[0]), []).append((parts[2], value))
-    sizes = [len(rows) for rows in found.values()]
-    rows = [row for group in found.values() for row in group]
+            rows_by_query.setdefault(unquote(parts[0]), []).append((parts[2], value))
+    sizes = [len(rows) for rows in rows_by_query.values()]
+    rows = [row for group in rows_by_query.values() for row in group]
     offsets = np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int64)
-    return tuple(found), [document for document, _ in rows], [value for _, value in rows], offsets
+    return tuple(rows_by_query), [document for document, _ in rows], [value for _, value in rows], offsets

@@ -1,7 +1,7 @@
-"""Hyper-parameters of the ranker, searched by Optuna on the validation slice; the test slice is never looked at.
+"""Tune the ranker's hyper-parameters with Optuna on the validation slice; the test slice is never used.
 
-Trials are kept in a database, so that a search that is broken off goes on, and a search on the same groups adds to what
-is known. Tree-structured Parzen estimator (Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011).
+Trials are stored in a database, so that an interrupted search can resume, and a search on the same groups adds to
+earlier trials. Tree-structured Parzen estimator (Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ SPACE: dict[str, tuple[float, float, bool]] = {
     "lambda_l2": (0.1, 100.0, True),
     "lambdarank_truncation_level": (10, 100, True),
 }
-"""LightGBM parameter -> least, most, whether on a logarithmic scale."""
+"""LightGBM parameter -> minimum, maximum, True for a logarithmic scale."""
 WHOLE = ("num_leaves", "min_data_in_leaf", "lambdarank_truncation_level")
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The best parameters so far."""
+    """The result of a search: the best parameters so far."""
 
     parameters: dict[str, float]
     value: float
-    """Validation metric of the best trial; it was chosen for being high, so it flatters."""
+    """Validation metric of the best trial; optimistic, since the trial was selected by it."""
     usual: float
-    """The same of the parameters that the search started from."""
+    """Validation metric of the initial parameters."""
     trials: int
-    """Finished, over all sessions."""
+    """Number of finished trials over all sessions."""
 
 
 def tune(
@@ -48,14 +48,13 @@ def tune(
     trials: int | None = None,
     progress: Callable[[int, float], None] = lambda *_: None,
 ) -> Tuned:
-    """Search for so many minutes, or trials, whichever is over first; the first trial is what is used today.
+    """Search until the minutes or the trials are used up; the first trial has the current parameters.
 
-    Parameters that the settings name are not searched.
-    storage: an SQLite file of trials, made where it is not there. progress: called after each trial with (trials
-    finished, best value). Raises ValueError where Optuna is not installed.
+    Parameters that the settings fix are not searched. storage: an SQLite file of trials, created if missing. progress:
+    called after each trial with (finished trials, best value). Raises ValueError if Optuna is not installed.
     """
     optuna = _optuna()
-    usual = DEFAULTS | dict(prepared.ranker.parameters)
+    baseline = DEFAULTS | dict(prepared.ranker.parameters)
     searched = [name for name in SPACE if name not in prepared.ranker.parameters]
     storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -66,30 +65,30 @@ def tune(
         load_if_exists=True,
     )
 
-    def measured(trial: Any) -> float:
-        parameters = usual | {name: _suggested(trial, name) for name in searched}
+    def objective(trial: Any) -> float:
+        parameters = baseline | {name: _suggested(trial, name) for name in searched}
         settings = replace(prepared.ranker, parameters=parameters, refit=False, seeds=1)
         names, fingerprint = prepared.builder.names, prepared.builder.fingerprint
         ranker = LambdaRanker.train(prepared.train, prepared.validation, names, fingerprint, settings)
         return max(ranker.learning_curve)
 
-    def told(study: Any, _: Any) -> None:
+    def on_trial(study: Any, _: Any) -> None:
         progress(len(_finished(study)), study.best_value)
 
-    start = {name: _clipped(name, usual[name]) for name in searched}
-    study.enqueue_trial(start, skip_if_exists=True)
-    study.optimize(measured, n_trials=trials, timeout=minutes * 60, callbacks=[told])
+    initial = {name: _clipped(name, baseline[name]) for name in searched}
+    study.enqueue_trial(initial, skip_if_exists=True)
+    study.optimize(objective, n_trials=trials, timeout=minutes * 60, callbacks=[on_trial])
     finished = _finished(study)
-    usual_value = next((one.value for one in finished if one.params == start), float("nan"))
-    return Tuned(dict(study.best_params), float(study.best_value), usual_value, len(finished))
+    baseline_value = next((trial.value for trial in finished if trial.params == initial), float("nan"))
+    return Tuned(dict(study.best_params), float(study.best_value), baseline_value, len(finished))
 
 
 def as_toml(tuned: Tuned) -> str:
-    """A config file with these parameters."""
+    """Return a TOML config with these parameters."""
     lines = [f"{name} = {value:.6g}" for name, value in tuned.parameters.items()]
     return "\n".join(
         [
-            f"# validation {tuned.value:.4f}, with the parameters before {tuned.usual:.4f}; {tuned.trials} trials",
+            f"# validation {tuned.value:.4f}, with the initial parameters {tuned.usual:.4f}; {tuned.trials} trials",
             "[ranker.parameters]",
             *lines,
             "",
@@ -101,30 +100,30 @@ def _optuna() -> Any:
     try:
         import optuna
     except ModuleNotFoundError:
-        raise ValueError("tuning wants Optuna, which is not installed: pip install 'feedrank[tune]'") from None
+        raise ValueError("tuning needs Optuna, which is not installed: pip install 'feedrank[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
 
 def _name(prepared: Prepared) -> str:
-    """Trials are comparable on the same groups and settings alone."""
+    """Name the study by groups and settings; only trials of the same ones are comparable."""
     rows = sum(len(part.labels) for part in prepared.train)
-    asked = hashlib.sha256(repr(prepared.ranker).encode()).hexdigest()[:8]
-    return f"{prepared.builder.fingerprint}-{rows}-{len(prepared.validation.labels)}-{asked}"
+    settings_digest = hashlib.sha256(repr(prepared.ranker).encode()).hexdigest()[:8]
+    return f"{prepared.builder.fingerprint}-{rows}-{len(prepared.validation.labels)}-{settings_digest}"
 
 
 def _suggested(trial: Any, name: str) -> float:
-    least, most, log = SPACE[name]
+    low, high, log = SPACE[name]
     if name in WHOLE:
-        return int(trial.suggest_int(name, int(least), int(most), log=log))
-    return float(trial.suggest_float(name, least, most, log=log))
+        return int(trial.suggest_int(name, int(low), int(high), log=log))
+    return float(trial.suggest_float(name, low, high, log=log))
 
 
 def _clipped(name: str, value: float) -> float:
-    least, most, _ = SPACE[name]
-    held = min(max(value, least), most)
-    return int(held) if name in WHOLE else float(held)
+    low, high, _ = SPACE[name]
+    clipped = min(max(value, low), high)
+    return int(clipped) if name in WHOLE else float(clipped)
 
 
 def _finished(study: Any) -> list[Any]:
-    return [one for one in study.trials if one.value is not None]
+    return [trial for trial in study.trials if trial.value is not None]

@@ -254,7 +254,7 @@ def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptur
                 client.interact("ocean-3", user="new")
             assert refused.value.unsent[0]["item"] == "ocean-3"
         assert reads not in repr(client) + str(vars(client)) + repr(refused.value)
-        for key, found in ((None, "found no key"), (wrong, "unknown or out of date")):
+        for key, found in ((None, "found no key"), (wrong, "unknown or expired")):
             with running.client(key) as client, pytest.raises(Unauthorized, match=found) as caught:
                 client.recommend()
             assert caught.value.status == 401
@@ -369,7 +369,7 @@ def test_no_service_and_no_answer() -> None:
         url = f"http://{HOST}:{free.getsockname()[1]}"
     with (
         Client(url, ambient=patience.ambient(), transport=httpx.HTTPTransport()) as client,
-        pytest.raises(Unreachable, match=r"no answer from http://127.0.0.1:\d+ after 4 attempts") as caught,
+        pytest.raises(Unreachable, match=r"no response from http://127.0.0.1:\d+ after 4 attempts") as caught,
     ):
         client.recommend()
     assert not caught.value.sent
@@ -487,7 +487,7 @@ def test_what_is_not_the_service_is_told_apart() -> None:
         Client(url, "frk_secret", retries=Retries(attempts=1), transport=httpx.HTTPTransport()) as client,
     ):
         for name, error, said in (
-            ("page", BadAnswer, r"bytes of text/html, which begin '<h1>Sign in</h1> Bearer \*\*\*', expected a JSON"),
+            ("page", BadAnswer, r"bytes of text/html, which begin with '<h1>Sign in</h1> Bearer \*\*\*', expected"),
             ("list", BadAnswer, "expected a JSON object"),
             ("other", BadAnswer, "JSON of another shape .KeyError: 'timestamp'"),
             ("gateway", ApiError, "502 Bad Gateway: found .* expected a problem document"),

@@ -64,7 +64,7 @@ def test_a_variance_that_is_rounding_makes_no_interval_of_ratios():
     (lift,) = lifts(outcomes_of([0, 0, 1, 1], rows), CTR)
     assert lift.absolute.low <= lift.absolute.value <= lift.absolute.high
     assert math.isnan(lift.relative.low)
-    assert lift.said == "by how much units differ is lost in rounding: the relative lift has no interval"
+    assert lift.said == "the variance is lost in rounding: the relative lift has no interval"
 
 
 def test_an_arm_whose_units_are_all_alike_is_compared_with_one_whose_are_not():
@@ -147,14 +147,14 @@ def test_a_covariate_that_is_not_there_changes_nothing():
 @pytest.mark.parametrize(
     ("arm_of", "rows", "word"),
     [
-        ([0, 1], [], "no units in the first arm"),
+        ([0, 1], [], "no units in the control"),
         ([0, 1], [(0, 0, 1, 5)], "no units in this arm"),
-        ([0, 1], [(0, 0, 1, 5), (1, 0, 1, 5)], "one unit alone"),
-        ([0, 0, 1, 1], [(0, 0, 1, 5), (1, 0, 2, 5), (2, 0, 0, 5), (3, 0, 0, 5)], "nothing happened in this arm"),
-        ([0, 0, 1, 1], [(0, 0, 0, 5), (1, 0, 0, 5), (2, 0, 1, 5), (3, 0, 0, 5)], "nothing happened in the first arm"),
-        ([0, 0, 1, 1], [(n, 0, 0, 5) for n in range(4)], "nothing happened in either"),
-        ([0, 0, 1, 1], [(n, 0, 1, 5) for n in range(4)], "all units are alike"),
-        ([0, 0, 1, 1], [(n, 0, 0, 0) for n in range(4)], "nothing to divide by"),
+        ([0, 1], [(0, 0, 1, 5), (1, 0, 1, 5)], "an arm has one unit"),
+        ([0, 0, 1, 1], [(0, 0, 1, 5), (1, 0, 2, 5), (2, 0, 0, 5), (3, 0, 0, 5)], "the metric is 0 in this arm"),
+        ([0, 0, 1, 1], [(0, 0, 0, 5), (1, 0, 0, 5), (2, 0, 1, 5), (3, 0, 0, 5)], "the metric is 0 in the control"),
+        ([0, 0, 1, 1], [(n, 0, 0, 5) for n in range(4)], "the metric is 0 in both"),
+        ([0, 0, 1, 1], [(n, 0, 1, 5) for n in range(4)], "the variance is 0"),
+        ([0, 0, 1, 1], [(n, 0, 0, 0) for n in range(4)], "the denominator is 0"),
         ([0, 0, 1, 1], [(0, 0, 1, 5), (1, 0, 2, 5), (2, 0, 3, 5), (3, 0, 1, 5)], "few units"),
     ],
 )
@@ -223,7 +223,7 @@ def test_the_size_of_a_test_is_the_textbooks():
     np.testing.assert_allclose(uneven.fixed.units, [3 * smallest, smallest, smallest], rtol=1e-3)
     assert math.isnan(uneven.fixed.days)
     assert need(0.5, 0.001, lift=1.0).fixed.units == (2, 2)
-    with pytest.raises(ValueError, match="a lift not 0"):
+    with pytest.raises(ValueError, match="an mde that is not 0"):
         need(0.05, 0.04, lift=0.0)
 
 

@@ -131,15 +131,15 @@ def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Sequence
 @pytest.mark.parametrize(
     ("b", "c", "days", "units", "word", "reason"),
     [
-        ((0.01, 0.05), (-0.1, 0.1), 7, 3_000, "ship", "b's ctr is +3.0% [+1.0%, +5.0%] from a's after 7 days"),
-        ((0.01, 0.05), (0.02, 0.08), 7, 3_000, "ship", "c's ctr is +5.0% .*the best of 2 that are"),
+        ((0.01, 0.05), (-0.1, 0.1), 7, 3_000, "ship", "b changes ctr by +3.0% [+1.0%, +5.0%] against a after 7 days"),
+        ((0.01, 0.05), (0.02, 0.08), 7, 3_000, "ship", "c changes ctr by +5.0% .*the best of 2 such arms"),
         ((0.01, 0.05), (-0.1, 0.1), 6, 3_000, "go on", "at least 7 days"),
-        ((0.01, 0.05), (-0.1, 0.1), 7, 999, "go on", "at least .* 1,000 units were planned"),
-        ((-0.01, 0.05), (-0.1, 0.1), 9, 3_000, "go on", "5,000 planned: nothing is sure yet"),
-        ((-0.01, 0.05), (-0.1, 0.1), 9, 5_000, "keep", "nothing is surely better, with all 5,000"),
-        ((-0.05, -0.01), (-0.1, 0.1), 9, 5_000, "keep", "c's ctr"),
-        ((-0.05, -0.01), (-0.1, -0.04), 1, 50, "stop", "b's ctr .* surely worse; c's ctr .* surely worse"),
-        ((math.nan, math.nan), (math.nan, math.nan), 1, 50, "go on", "not told from a's with so few units"),
+        ((0.01, 0.05), (-0.1, 0.1), 7, 999, "go on", "needs at least .* 1,000 units"),
+        ((-0.01, 0.05), (-0.1, 0.1), 9, 3_000, "go on", "5,000 planned: nothing is significant yet"),
+        ((-0.01, 0.05), (-0.1, 0.1), 9, 5_000, "keep", "no arm is significantly better, with all 5,000"),
+        ((-0.05, -0.01), (-0.1, 0.1), 9, 5_000, "keep", "c changes ctr"),
+        ((-0.05, -0.01), (-0.1, -0.04), 1, 50, "stop", "b changes .* significantly worse; c changes .* worse"),
+        ((math.nan, math.nan), (math.nan, math.nan), 1, 50, "go on", "too few units to compare ctr"),
     ],
 )
 def test_verdicts(b, c, days, units, word, reason):
@@ -152,7 +152,7 @@ def test_a_broken_split_comes_before_all_else():
     off = sample_ratio(np.array([1_000, 1_300]), arms=["a", "b"])
     found = judge(PLAN, off, [sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
     assert found.word == "broken"
-    assert "a 1,000, b 1,300 units where 1,150, 1,150 were due" in found.sentence
+    assert "found a 1,000, b 1,300 units, expected 1,150, 1,150" in found.sentence
 
 
 def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
@@ -167,13 +167,13 @@ def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
     assert (found.word, found.arm) == ("ship", "c")
     found = judge(PLAN, FAIR, both[:1], [broken], days=1, units=300)
     assert found.word == "stop"
-    assert "b breaks the guardrail mrr: -5.5% [-8.0%, -3.0%] for the better, where -2.0% is borne" in found.sentence
+    assert "b violates guardrail mrr: gain -5.5% [-8.0%, -3.0%], allowed -2.0%" in found.sentence
 
 
 def test_where_less_is_better_the_winner_has_less():
     plan = replace(PLAN, primary="wait", declared=(Metric("wait", "dwell_s", higher_is_better=False),))
     found = judge(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
-    assert found.sentence.startswith("ship b: b's wait is -3.0%")
+    assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 
 
 def test_a_plan_says_what_is_wrong_with_it():

@@ -129,7 +129,7 @@ def test_experiments_of_a_layer_have_nobody_in_common() -> None:
     assert sum(counts.values()) == 400
     assert min(counts.values()) > 120
     full = roster.after(ExperimentEvent("c", 0, "z", "create", Experiment("z", TWO, share=0.1).body()))
-    with pytest.raises(ChangeError, match=r"has 0\.0% of its units left.*asks for 10\.0%"):
+    with pytest.raises(ChangeError, match=r"has 0\.0% of its units free.*needs 10\.0%"):
         full.after(ExperimentEvent("s", 0, "z", "start"))
 
 
@@ -259,7 +259,7 @@ def test_reports_of_shadows_add_up() -> None:
     odd = ExperimentEvent("odd", 9, "x", "shadow", {**told, "ms": [1]})
     roster = roster_of([*events, odd])
     assert roster.of("x").shadows == {"b": {"feeds": 6, "tau": 1.5, "ms": [3, 3]}}
-    assert "other numbers" in roster.refused["odd"]
+    assert "other statistics" in roster.refused["odd"]
 
 
 def test_bundles_are_pinned_where_they_are_what_differs() -> None:
@@ -274,14 +274,14 @@ def test_bundles_are_pinned_where_they_are_what_differs() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"name": "a b"}, "expected 1 to 100 characters, none of them a blank or /"),
+        ({"name": "a b"}, "expected 1 to 100 characters without white space or /"),
         ({"arms": {"a": Arm()}}, "found 1 arms, expected at least 2"),
-        ({"arms": {"a": Arm(0), "b": Arm(0)}}, "found arms without any weight"),
-        ({"arms": {"a": Arm(), HOLDOUT: Arm()}}, "it is that of units kept away"),
-        ({"arms": {**TWO, "c": Arm()}, "kind": "interleave", "interleaving": "balanced"}, "takes 2 arms, found 3"),
+        ({"arms": {"a": Arm(0), "b": Arm(0)}}, "found arms with a total weight of 0"),
+        ({"arms": {"a": Arm(), HOLDOUT: Arm()}}, "it is reserved for holdouts"),
+        ({"arms": {**TWO, "c": Arm()}, "kind": "interleave", "interleaving": "balanced"}, "found 3 arms, expected 2"),
         ({"arms": {"a": Arm(), "b": Arm(explore=Explore())}, "kind": "shadow"}, "expected the kind ab"),
         ({"share": 0}, "share is 0; expected more than 0"),
-        ({"start": 5, "end": 5}, "end is 5, which is not after start"),
+        ({"start": 5, "end": 5}, "end is 5; expected a time after start"),
     ],
 )
 def test_what_can_not_be_is_refused(wrong: dict[str, object], said: str) -> None:

@@ -165,7 +165,7 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(base: Path, group
     learnt = finetune(
         "cross-encoder", groups, out, settings, (str(knowing),), progress=lambda *one: said.append(one[0])
     )
-    assert not any(one.startswith("head start") for one in said)  # it was over before the interruption
+    assert not any(one.startswith("bi-encoder distillation") for one in said)  # it was over before the interruption
     assert learnt.after["mrr"] > max(CHANCE, learnt.before["mrr"]) + 0.15
     assert learnt.card["steps"] > 50
     other = finetune("cross-encoder", groups, tmp_path / "other", settings, (str(knowing),))
@@ -262,7 +262,7 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
     with pytest.raises(KeyboardInterrupt):
         distill(str(teacher.folder), groups, out, settings, progress=interrupt)
     distill(str(teacher.folder), groups, out, settings, progress=lambda *one: said.append(one[0]))
-    assert "reading by the teacher" not in said
+    assert "teacher inference" not in said
     assert weights(out) == weights(whole.folder)
     assert not unfinished(out)
     plain = DistillSettings(shape, epochs=3, learning_rate=4e-3, max_tokens=32, states=0.0)
@@ -311,7 +311,7 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     assert f'[embedder]\nmodel = "{out}"' in said
     assert "mrr" in said
     assert model_folder.read(out)["trained_on"]["file"] == "pairs.csv"
-    assert "expected query; say which column" in run("bi-encoder", "--pairs", file, "--base", base, code=1)
+    assert "expected query; name the column" in run("bi-encoder", "--pairs", file, "--base", base, code=1)
     out = tmp_path / "from-journal"
     said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60)
     assert f'[late_interaction]\nmodel = "{out}"' in said
@@ -325,7 +325,7 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     assert older["last"] < datetime.fromisoformat(half).timestamp()
     assert "give one of them" in run("colbert", "--pairs", file, "--until", half, code=1)
     assert "--until: found 'noon', expected epoch milliseconds or ISO-8601" in run("colbert", "--until", "noon", code=1)
-    assert "nobody touched anything in this window" in run("colbert", "--until", "1", code=1)
+    assert "found no interactions in this time window" in run("colbert", "--until", "1", code=1)
 
 
 def test_the_command_makes_a_student(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
@@ -357,8 +357,8 @@ def test_missing_libraries_and_settings_are_named(
         FinetuneSettings(loss="hinge")
     with pytest.raises(ValueError, match="epochs is 0; expected at least 1"):
         FinetuneSettings(epochs=0)
-    with pytest.raises(ValueError, match="found the kind 'gpt', expected bi-encoder"):
+    with pytest.raises(ValueError, match="found the model type 'gpt', expected bi-encoder"):
         settings_for("gpt")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"wants datasets, .* pip install 'feedrank\[train\]'"):
+    with pytest.raises(ValueError, match=r"needs datasets, .* pip install 'feedrank\[train\]'"):
         finetune("colbert", groups, tmp_path / "model", None, (str(base),))

@@ -157,7 +157,7 @@ def test_items_in_other_rows_are_refused() -> None:
     for other in (moved, Catalogue.from_items({"i0": {"size": "m"}})):
         with pytest.raises(ValueError, match="an old item in another row"):
             grown(state, CATALOGUE, other)
-    with pytest.raises(ValueError, match="a state of other items than the 8"):
+    with pytest.raises(ValueError, match="the state of another catalogue, expected the state of these 8"):
         grown(state, LARGER, LARGER)
 
 

@@ -187,7 +187,7 @@ def test_gorse(tmp_path: Path) -> None:
     assert isinstance(item, ItemEvent)
     assert item.fields == {"title": "A title", "category": ["a", "b"], "tags": ["x"]}
     said = feedrank(tmp_path / "home", "import", feedback)
-    assert "makes no rankings to train on" in " ".join(said.split())
+    assert "gives no rankings to train on" in " ".join(said.split())
 
 
 def test_open_bandit(sample_data: Callable[[str], Path]) -> None:

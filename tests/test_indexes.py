@@ -116,9 +116,9 @@ def test_what_is_not_finite_is_refused(metric: Metric, tmp_path: Path) -> None:
 
 
 def test_an_unknown_metric_and_an_absent_file_are_refused(metric: Metric, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"'{metric}ish'; expected one of cosine, euclidean, dot"):
+    with pytest.raises(ValueError, match=f"'{metric}ish', expected one of cosine, euclidean, dot"):
         ExactIndex(VECTORS, metric + "ish")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected one of cosine, euclidean, dot"):
         AnnoyIndex.build(tmp_path / "a.ann", VECTORS, "manhattan")  # type: ignore[arg-type]
-    with pytest.raises(FileNotFoundError, match=r"no index at .*; build it with"):
+    with pytest.raises(FileNotFoundError, match=r"found no index at .*; build it with"):
         AnnoyIndex.load(tmp_path / "a.ann")

@@ -170,7 +170,7 @@ def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytes
         (ItemEvent("x", 0, ""), "item: found ''"),
         (ItemEvent("x", 0, "\ud800"), "item: found .* half of a surrogate pair"),
     ):
-        with pytest.raises(JournalError, match=f"event 'x' could not be read back: {reason}.*; nothing of this"):
+        with pytest.raises(JournalError, match=f"event 'x' could not be read back: {reason}.*; nothing was written"):
             journal.append(source(unreadable))
     assert ids(journal) == ["a"]
     assert journal.append([item("b")]) == [True]
@@ -307,7 +307,7 @@ def test_offsets_are_never_given_twice(journal: Journal) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("mysql://host/name", "wants the driver MySQLdb|can't be used"),
+        ("mysql://host/name", "needs the driver MySQLdb|can't be used"),
         ("nonsense", "can't be used: Could not parse"),
         ("nosuch://host/name", "can't be used: Can't load plugin"),
     ],

@@ -430,7 +430,7 @@ def test_list_shows_keys_and_no_secrets(path: Path) -> None:
         assert key.name in said
         assert key.digest[:12] not in said
     assert token[13:] not in said
-    for shown in ("admin", "read, write", "never", "2023-11-15 22:13", "over"):
+    for shown in ("admin", "read, write", "never", "2023-11-15 22:13", "expired"):
         assert shown in said
 
 

@@ -69,7 +69,7 @@ def test_other_columns_triples_and_groups(tmp_path: Path) -> None:
         ("a.csv", "query,text,group\nwho,she,1\nwhy,he,1\n", "line 3: found the query 'why' in the group of 'who'"),
         ("a.csv", 'query,text\nwho,"she\n', "damaged"),
         ("a.csv", "query,text\n", "found no row"),
-        ("a.txt", "", "found the kind '.txt', expected .jsonl"),
+        ("a.txt", "", "found the file type '.txt', expected .jsonl"),
     ],
 )  # fmt: skip
 def test_a_bad_row_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:

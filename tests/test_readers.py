@@ -148,7 +148,7 @@ def test_latin_1_and_bad_utf_8(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "rejects").read_text())
     assert written["line"] == 1
     assert written["text"] == "Mis\\xe9rables"
-    assert written["reason"] == "not utf-8: byte 0xe9 at place 4"
+    assert written["reason"] == "not utf-8: byte 0xe9 at position 4"
 
 
 def test_a_line_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -787,7 +787,7 @@ def test_mind_broken_lines(tmp_path: Path) -> None:
 def test_mind_needs_both_files(tmp_path: Path, missing: str) -> None:
     folder = mind_folder(tmp_path / "mind")
     (folder / missing).unlink()
-    with pytest.raises(ValueError, match=f"holds no {missing}"):
+    with pytest.raises(ValueError, match=f"has no {missing}"):
         load(folder, "mind")
 
 
@@ -901,7 +901,7 @@ def test_fetch_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("pip", "message"),
-    [(Pip(None, 1), "ERROR: no network"), (Pip(None), "no whole"), (Pip(b"PK half a wheel"), "no whole")],
+    [(Pip(None, 1), "ERROR: no network"), (Pip(None), "no complete"), (Pip(b"PK half a wheel"), "no complete")],
 )
 def test_fetch_says_what_to_do_when_pip_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: Pip, message: str

@@ -177,5 +177,5 @@ def test_a_query_and_a_person_mix() -> None:
 
 @pytest.mark.parametrize("k", [0, -1, MAX_CANDIDATES + 1])
 def test_how_many_is_bounded(k: int) -> None:
-    with pytest.raises(ValueError, match=f"asked for {k} candidates; expected 1 to 1000"):
+    with pytest.raises(ValueError, match=f"found k = {k} candidates, expected 1 to 1000"):
         FirstOf([popular()]).retrieve(request([]), k)

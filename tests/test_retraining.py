@@ -69,7 +69,7 @@ def test_a_segment_must_not_fall() -> None:
     candidate = np.where(few, GROUPS - 0.1, GROUPS + 0.1)
     verdict = judge(candidate, GROUPS, {"new": few, "heavy": ~few}, GateSettings())
     assert not verdict.promote
-    assert any("'new' falls" in reason for reason in verdict.reasons)
+    assert any("'new' degrades" in reason for reason in verdict.reasons)
     assert judge(candidate, GROUPS, {"new": few}, GateSettings(segments=("heavy",))).promote
     assert judge(candidate, GROUPS, {"new": np.arange(400) < 20}, GateSettings()).promote, "too few groups to say"
 
@@ -164,7 +164,7 @@ def test_a_warm_start_from_other_features_is_refused(own: Path) -> None:
 
 def test_a_window_with_nothing_in_it_fails_and_leaves_nothing(own: Path) -> None:
     said = feedrank(own, "retrain", "--name", "empty", "--days", "0.5", code=1)
-    assert "nobody touched anything in this window" in said
+    assert "found no interactions in this time window" in said
     assert current(own) == "first"
     assert not (own / "bundles" / "empty").exists()
 
@@ -193,7 +193,7 @@ def test_back_to_the_bundle_before(own: Path) -> None:
     differing = json.loads(feedrank(own, "bundles", "diff", "first", "--json"))
     assert differing["ranker"] == [True, False]
     assert "name" in feedrank(own, "bundles", "diff", "first", "second")
-    assert "each as its sha256 says" in feedrank(own, "bundles", "show", "first")
+    assert "all sha256 checksums valid" in feedrank(own, "bundles", "show", "first")
 
 
 def test_what_is_pruned(own: Path) -> None:
@@ -207,7 +207,7 @@ def test_what_is_pruned(own: Path) -> None:
 
 
 def test_nothing_to_go_back_to(own: Path) -> None:
-    assert "nothing to go back to" in feedrank(own, "bundles", "rollback", code=1)
+    assert "nothing to roll back to" in feedrank(own, "bundles", "rollback", code=1)
 
 
 def test_a_damaged_bundle_is_not_promoted(own: Path) -> None:
@@ -231,7 +231,7 @@ def test_the_last_good_bundle_goes_on_where_the_current_is_damaged(
     assert recommender.pipeline.bundle == "first"
     said = capsys.readouterr().err
     assert "index.ann is damaged" in said
-    assert "The bundle that served before it goes on: first" in said
+    assert "Serving the previous bundle instead: first" in said
     (own / "bundles" / "first" / "index.ann").write_bytes(b"damaged")
     with pytest.raises(BundleError, match=r"second/index\.ann is damaged"):
         registry.load_current(home.bundles, lambda _: None)

@@ -276,9 +276,9 @@ def test_counts_of_two_workers_add_up(tmp_path: Path) -> None:
 def test_to_prepare_too_late_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("import pathlib, prometheus_client\nfrom api import metrics\nmetrics.prepare(pathlib.Path('x'))")
     assert done.returncode == 1
-    assert "call this first" in done.stderr
+    assert "call it first" in done.stderr
     monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"call prepare\(\) first"):
+    with pytest.raises(RuntimeError, match=r"call prepare_multiprocess\(\) first"):
         Metrics()
 
 

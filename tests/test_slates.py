@@ -196,8 +196,8 @@ def test_support_is_refused_by_method():
     log, _, _ = drawn(3, 2000)
     sharp = SlatePolicy.ranking_by(np.tile(4 * CANDIDATE, (2000, 1)), log, 1.0)
     found = estimate_slates(log, sharp, ("ips", "rips"), EstimateSettings(limits=replace(ANYTHING, ess=300)), seed=0)
-    assert "count as" in found["ips"].refused
-    assert found["rips"].refused.startswith("at position 2: 2,000 rows count as 18")
+    assert "effective sample size" in found["ips"].refused
+    assert found["rips"].refused.startswith("at position 2: the effective sample size of 2,000 rows is 18")
     one = estimate_slates(log, sharp, ("ips",), EstimateSettings(limits=ANYTHING), seed=0)
     assert one["ips"].refused is None
 

@@ -128,13 +128,13 @@ def events_of(home: Path, user: str) -> list[Event]:
 
 def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
     said = feedrank(home, "snapshot")
-    assert f"{toyworld.PEOPLE} people" in said
+    assert f"{toyworld.PEOPLE} users" in said
     assert Home(home).snapshot.exists()
     assert len(events_of(home, "p0")) == toyworld.STEPS
     assert f"{toyworld.STEPS} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
     assert not Home(home).snapshot.exists()
     assert [forgotten(one) for one in events_of(home, "p0")] == ["p0"], "this alone says that there was something"
-    assert "holds nothing of 'p0'" in feedrank(home, "forget", "p0", "--yes")
+    assert "has no events of 'p0'" in feedrank(home, "forget", "p0", "--yes")
     feedrank(home, "recommend", "--user", "p0")
 
 

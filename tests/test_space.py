@@ -64,7 +64,7 @@ def test_the_views_are_shares_of_the_dot_product() -> None:
     np.testing.assert_allclose(
         space.scores(person, np.arange(3, dtype=np.int32)), space.targets[:3] @ person, atol=1e-6
     )
-    with pytest.raises(KeyError, match="no view 'pictures'; there are text, co_click, follows"):
+    with pytest.raises(KeyError, match="found no block 'pictures'; there are text, co_click, follows"):
         space.view("pictures")
 
 
@@ -90,7 +90,7 @@ def test_nothing_known_is_zero(history: list[int]) -> None:
 
 def test_a_space_that_does_not_fit_is_refused() -> None:
     space = toy_space()
-    with pytest.raises(ValueError, match="decay is 0; it must be above 0"):
+    with pytest.raises(ValueError, match="decay is 0; expected more than 0"):
         Space(space.views, space.targets, space.sources, 0)
-    with pytest.raises(ValueError, match=r"targets \(9, 11\)"):
+    with pytest.raises(ValueError, match=r"item_side \(9, 11\)"):
         Space(space.views, space.targets[:, :-1], space.sources, 0.5)

@@ -340,7 +340,7 @@ def test_moments_must_come_in_order() -> None:
     log = columns(random_events(1, 5), CATALOGUE.ids)
     nothing = np.zeros(0, np.int32)
     backwards = Moments(np.array([3, 1]), np.zeros(2), np.zeros(2, np.int32), np.zeros(3, np.int64), nothing)
-    with pytest.raises(ValueError, match="moments must come in the order of the log"):
+    with pytest.raises(ValueError, match="found point-in-time queries out of order"):
         with_reads(happenings(log), backwards)
     none = Moments(np.zeros(0, np.int64), np.zeros(0), nothing, np.zeros(1, np.int64), nothing)
     assert np.array_equal(with_reads(happenings(log), none).code, happenings(log).code)
@@ -450,7 +450,7 @@ def test_a_wrong_declaration_is_refused(settings: dict[str, object], reason: str
 def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
     with pytest.raises(ValueError, match="two counters are named a"):
         StateSpec(counters=(CounterSpec("a"), CounterSpec("a", "user")))
-    with pytest.raises(ValueError, match="32 counters are declared; there is room for 31"):
+    with pytest.raises(ValueError, match="32 counters are declared; expected at most 31"):
         StateSpec(counters=tuple(CounterSpec(str(n)) for n in range(32)))
     with pytest.raises(ValueError, match="item field 'colour', which no item has"):
         BehaviouralState(CATALOGUE, StateSpec(counters=(CounterSpec("a", "colour"),)))
@@ -491,5 +491,5 @@ def test_a_restored_state_goes_on_as_the_one_it_was_taken_from() -> None:
     with pytest.raises(ValueError, match=r"another version|expected"):
         BehaviouralState(CATALOGUE, SPEC).restore(first.arrays())
     fewer = Catalogue.from_items({"a": {"category": ["x", "y", "z"], "size": "s"}})
-    with pytest.raises(ValueError, match="entries, expected"):
+    with pytest.raises(ValueError, match=r"the shape .*, expected"):
         BehaviouralState(fewer, FULL).restore(first.arrays())

@@ -351,5 +351,5 @@ def test_an_address_that_is_none_is_refused_before_anything_is_loaded(url: str, 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
-    with pytest.raises(ValueError, match=r"wants OpenTelemetry.*pip install 'feedrank\[traces\]'"):
+    with pytest.raises(ValueError, match=r"needs OpenTelemetry.*pip install 'feedrank\[traces\]'"):
         traces.check("http://127.0.0.1:4318")

@@ -1,4 +1,4 @@
-"""The command line."""
+"""Provide the command line of feedrank."""
 
 from api.lean import import_lightgbm
 

@@ -1,4 +1,4 @@
-"""`python -m api.cli` is the same as `feedrank`."""
+"""Run `feedrank` as `python -m api.cli`."""
 
 from api.cli import main
 

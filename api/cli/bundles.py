@@ -1,4 +1,4 @@
-"""`feedrank bundles`: which there are, which serves, and back to the one before."""
+"""Implement `feedrank bundles`: list, inspect, compare, promote, roll back and prune bundles."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ def bundles() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_(obj: tuple[Home, Config], as_json: bool) -> None:
-    """All bundles, oldest first."""
+    """List all bundles, oldest first."""
     home, _ = obj
     with command_errors():
-        found = registry.entries(home.bundles)
+        entries = registry.entries(home.bundles)
     if as_json:
-        lines = [{"name": one.name, "current": one.current, "bytes": one.bytes, "problem": one.problem,
-                  "made": dict(one.made), **_short(one.manifest)} for one in found]  # fmt: skip
+        lines = [{"name": entry.name, "current": entry.current, "bytes": entry.bytes, "problem": entry.problem,
+                  "made": dict(entry.made), **_short(entry.manifest)} for entry in entries]  # fmt: skip
         click.echo(json.dumps(lines, indent=1))
         return
-    if not found:
-        click.echo(f"there are no bundles in {home.bundles}; make one with `feedrank train`")
+    if not entries:
+        click.echo(f"there are no bundles in {home.bundles}; create one with `feedrank train`")
         return
-    table = Table("", "bundle", "made", "ranker", "items", "data up to", "size")
-    for one in found:
-        short = _short(one.manifest)
+    table = Table("", "bundle", "created", "ranker", "items", "data up to", "size")
+    for entry in entries:
+        summary = _short(entry.manifest)
         table.add_row(
-            "*" if one.current else "", one.name, str(one.made.get("at", ""))[:19], short["ranker"],
-            f"{short['items']:,}", short["until"] or "", f"{one.bytes / 1e6:.1f} MB",
+            "*" if entry.current else "", entry.name, str(entry.made.get("at", ""))[:19], summary["ranker"],
+            f"{summary['items']:,}", summary["until"] or "", f"{entry.bytes / 1e6:.1f} MB",
         )  # fmt: skip
     console.print(table)
-    for one in found:
-        if one.problem:
-            click.echo(f"{one.name}: {one.problem}")
+    for entry in entries:
+        if entry.problem:
+            click.echo(f"{entry.name}: {entry.problem}")
 
 
 @bundles.command()
 @click.argument("name", default=bundle.CURRENT)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as it is.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @click.pass_obj
 def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
-    """What is in a bundle, and whether it is whole; without NAME the current one."""
+    """Show the content of a bundle (by default the current one) and verify its files."""
     home, _ = obj
     with command_errors():
         opened = bundle.load(home.bundles / name)
@@ -68,7 +68,9 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
     for key, value in bundle.read_made(opened.folder).items():
         table.add_row(f"made.{key}", str(value))
     console.print(table)
-    click.echo(f"{len(opened.manifest['files'])} files, each as its sha256 says; {len(opened.builder.names)} features")
+    click.echo(
+        f"{len(opened.manifest['files'])} files, all sha256 checksums valid; {len(opened.builder.names)} features"
+    )
 
 
 @bundles.command()
@@ -77,17 +79,19 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def diff(obj: tuple[Home, Config], one: str, other: str, as_json: bool) -> None:
-    """Where two bundles differ; without OTHER, from the current one."""
+    """Compare two bundles; by default with the current one."""
     home, _ = obj
     with command_errors():
-        first, second = (bundle.read_manifest((home.bundles / name).resolve()) for name in (one, other))
-    found = registry.differences(first, second)
+        first_manifest, second_manifest = (
+            bundle.read_manifest((home.bundles / name).resolve()) for name in (one, other)
+        )
+    differences = registry.differences(first_manifest, second_manifest)
     if as_json:
-        click.echo(json.dumps({key: list(pair) for key, pair in found.items()}, indent=1))
+        click.echo(json.dumps({key: list(values) for key, values in differences.items()}, indent=1))
         return
-    table = Table("", first["name"], second["name"])
-    for key, pair in found.items():
-        table.add_row(key, *(_cell(value) for value in pair))
+    table = Table("", first_manifest["name"], second_manifest["name"])
+    for key, values in differences.items():
+        table.add_row(key, *(_cell(value) for value in values))
     console.print(table)
 
 
@@ -95,7 +99,7 @@ def diff(obj: tuple[Home, Config], one: str, other: str, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def promote(obj: tuple[Home, Config], name: str) -> None:
-    """Make NAME the bundle that serves, once every file of it has been checked. A server takes it at its next start."""
+    """Verify all files of the bundle NAME and make it the current one. A server loads it at its next start."""
     home, _ = obj
     with command_errors():
         registry.promote(home.bundles, name)
@@ -105,7 +109,7 @@ def promote(obj: tuple[Home, Config], name: str) -> None:
 @bundles.command()
 @click.pass_obj
 def rollback(obj: tuple[Home, Config]) -> None:
-    """Go back to the bundle that served before the current one."""
+    """Make the previously promoted bundle the current one again."""
     home, _ = obj
     with command_errors():
         name = registry.rollback(home.bundles)
@@ -113,27 +117,29 @@ def rollback(obj: tuple[Home, Config]) -> None:
 
 
 @bundles.command()
-@click.option("--keep", default=5, show_default=True, type=click.IntRange(min=0), help="How many of the newest stay.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option(
+    "--keep", default=5, show_default=True, type=click.IntRange(min=0), help="Number of newest bundles to keep."
+)
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @click.pass_obj
 def prune(obj: tuple[Home, Config], keep: int, dry_run: bool) -> None:
-    """Remove old bundles. The current one, the one before it and those of running experiments always stay."""
+    """Remove old bundles. The current one, the previous one and those of running experiments are always kept."""
     from api.compose.experiments import Desk
 
     home, config = obj
     with command_errors():
-        made = config.journal.url is not None or home.journal_path.exists()
-        wanted = Desk(home, home.journal(config.journal.url)).roster.bundles if made else ()
-        gone = registry.prune(home.bundles, keep, dry_run, wanted)
-    click.echo(f"{'would remove' if dry_run else 'removed'}: {', '.join(gone) or 'nothing'}")
+        has_journal = config.journal.url is not None or home.journal_path.exists()
+        in_use = Desk(home, home.journal(config.journal.url)).roster.bundles if has_journal else ()
+        removed = registry.prune(home.bundles, keep, dry_run, in_use)
+    click.echo(f"{'would remove' if dry_run else 'removed'}: {', '.join(removed) or 'nothing'}")
 
 
 def _short(manifest: Any) -> dict[str, Any]:
-    until = manifest.get("window", {}).get("last")
-    day = None if until is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(until))
+    last = manifest.get("window", {}).get("last")
+    until = None if last is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(last))
     trees = manifest.get("trees")
     ranker = "" if not manifest else f"{trees} trees" if trees else "recall order"
-    return {"ranker": ranker, "items": manifest.get("items", 0), "until": day, "metrics": manifest.get("metrics")}
+    return {"ranker": ranker, "items": manifest.get("items", 0), "until": until, "metrics": manifest.get("metrics")}
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""`feedrank evaluate`: the ranker beside simpler orders."""
+"""Implement `feedrank evaluate`: compare the ranker with baselines on held-out data."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from api.home import Home
 
 @click.command()
 @click.option("--protocol", "protocols", multiple=True, type=click.Choice(["last-item", "temporal", "rankings"]),
-              help="What is held out; by default those that fit the journal. May be given more than once.")  # fmt: skip
-@click.option("--dataset", default="journal", show_default=True, help="The name that rows and plots carry.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
-@click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG here.")
+              help="How test data is held out; by default all protocols that fit the journal. Repeatable.")  # fmt: skip
+@click.option("--dataset", default="journal", show_default=True, help="Data set name in rows and plots.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result rows to this JSON file.",
+)
+@click.option(
+    "--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a plot to this PNG file."
+)
 @click.option("--trec", "trec_folder", type=click.Path(file_okay=False, path_type=Path),
               help="Write TREC run and qrels files to this folder.")  # fmt: skip
-@click.option("--ablate", is_flag=True, help="Also say what each signal group adds, and what it costs.")
+@click.option("--ablate", is_flag=True, help="Also measure the gain and the cost of each signal group.")
 @click.pass_obj
 def evaluate(
     obj: tuple[Home, Config],
@@ -33,9 +40,9 @@ def evaluate(
     trec_folder: Path | None,
     ablate: bool,
 ) -> None:
-    """Compare the ranker with recall order, text similarity, popularity and chance, on data that none has learnt from.
+    """Compare the ranker with recall order, text similarity, popularity and random order on held-out data.
 
-    Trains anew on the part of the journal before the test slice; the current bundle is not touched. Intervals are 95 %
+    Trains a new ranker on the journal before the test slice; the current bundle is unchanged. Intervals are 95 %
     bootstrap intervals of the mean over test groups.
     """
     from api import compose
@@ -46,55 +53,55 @@ def evaluate(
     costs: dict[str, Any] = {}
     with command_errors():
         with steps() as show:
-            made = compose.material(home, config, texts(show))
-        for protocol in protocols or evaluation.protocols_for(made.log, config.settings):
+            inputs = compose.material(home, config, texts(show))
+        for protocol in protocols or evaluation.protocols_for(inputs.log, config.settings):
             started = time.perf_counter()
             name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
             with steps() as show:
-                compared = evaluation.PROTOCOLS[protocol](made.corpus, made.log, name, config.settings, show)
+                compared = evaluation.PROTOCOLS[protocol](inputs.corpus, inputs.log, name, config.settings, show)
             rows += compared.rows
             costs[f"{name}: seconds"] = round(time.perf_counter() - started, 1)
             costs[f"{name}: groups"] = compared.trained.counts
             console.print(report.table(list(compared.rows), "lambdarank"))
             gain = compared.gain
             click.echo(
-                f"nDCG@10 of lambdarank over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+                f"nDCG@10 gain of lambdarank over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
                 f" ({protocol}, {gain.groups:,} test groups)"
             )
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
-                plot_path = None  # the first protocol's alone
+                plot_path = None  # plot only the first protocol
             if trec_folder:
-                for method, run in evaluation.runs(made.corpus, compared).items():
+                for method, run in evaluation.runs(inputs.corpus, compared).items():
                     trec.write_run(trec_folder / f"{protocol}.{method}.run", run, method)
                 trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.targets)
-            del compared  # before the next one is trained
+            del compared  # free the memory before the next training
             if ablate and protocol != "temporal":
-                costs[f"{name}: ablation"] = _ablated(made, protocol, config)
+                costs[f"{name}: ablation"] = _ablated(inputs, protocol, config)
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")
 
 
 def _ablated(made: Any, protocol: str, config: Config) -> dict[str, Any]:
-    """Print what each signal group adds; the same as JSON-ready rows."""
+    """Run an ablation, print the gain of each signal group, and return JSON-ready rows."""
     from models import ablation
 
     metric = "auc" if protocol == "rankings" else "ndcg@10"
     with steps() as show:
-        found = ablation.ablate(made.corpus, made.log, protocol, config.settings, metric, show)
-    table = Table("without", "features", found.metric, "what it adds", "95 % interval",
-                  title=f"{found.metric} with all signals {found.value:.4f}; {found.groups:,} test groups")  # fmt: skip
-    for row in found.rows:
+        result = ablation.ablate(made.corpus, made.log, protocol, config.settings, metric, show)
+    table = Table("without", "features", result.metric, "gain", "95 % interval",
+                  title=f"{result.metric} with all signals {result.value:.4f}; {result.groups:,} groups")  # fmt: skip
+    for row in result.rows:
         gain = row.gain
         interval = f"[{gain.low:+.4f}, {gain.high:+.4f}]"
         table.add_row(row.signal, str(row.features), f"{row.value:.4f}", f"{gain.mean:+.4f}", interval)
     console.print(table)
-    costly = sorted(found.costs.items(), key=lambda pair: -pair[1])
-    click.echo("milliseconds a request, in bulk: " + ", ".join(f"{name} {cost:.2f}" for name, cost in costly))
+    costs = sorted(result.costs.items(), key=lambda item: -item[1])
+    click.echo("milliseconds per request, in batches: " + ", ".join(f"{name} {cost:.2f}" for name, cost in costs))
     rows = [
         {"signal": row.signal, "features": row.features, "without": row.value, "adds": row.gain.mean,
          "low": row.gain.low, "high": row.gain.high}
-        for row in found.rows
+        for row in result.rows
     ]  # fmt: skip
-    return {"metric": found.metric, "all": found.value, "groups": found.groups, "rows": rows, "ms": dict(costly)}
+    return {"metric": result.metric, "all": result.value, "groups": result.groups, "rows": rows, "ms": dict(costs)}

@@ -1,4 +1,4 @@
-"""`feedrank recommend` and `feedrank serve`: a feed in the terminal, and feeds over HTTP."""
+"""Implement `feedrank recommend` and `feedrank serve`: print a feed, or serve feeds over HTTP."""
 
 from __future__ import annotations
 
@@ -16,37 +16,41 @@ from api.home import Home
 
 
 @click.command()
-@click.option("--user", default=None, help="Whose feed; a stranger gets a popular one.")
-@click.option("--query", default="", help="A text that the feed should answer.")
-@click.option("--history", default=None, help="Item ids, latest first, separated by commas; instead of what is known.")
-@click.option("-n", "count", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many items.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as the HTTP endpoint gives it.")
+@click.option("--user", default=None, help="User id; an unknown user gets popular items.")
+@click.option("--query", default="", help="Search query of the request.")
+@click.option(
+    "--history", default=None, help="Item ids, latest first, separated by commas; replaces the stored history."
+)
+@click.option("-n", "count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of items.")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON response of the HTTP endpoint.")
 @click.pass_obj
 def recommend(
     obj: tuple[Home, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool
 ) -> None:
-    """Print one feed. It is written to the journal like any other."""
+    """Print one feed. It is written to the journal like any other ranking."""
     from api import compose
     from api.http.answers import feed
     from api.http.bodies import RecommendBody
 
     home, config = obj
     with command_errors():
-        past = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
-        asked = RecommendBody(user=user, query=query, history=past, n=count)
+        item_ids = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
+        body = RecommendBody(user=user, query=query, history=item_ids, n=count)
         recommender = compose.recommender(home, config)
-        event = recommender.recommend(str(uuid.uuid4()), time.time(), asked.asked())
+        event = recommender.recommend(str(uuid.uuid4()), time.time(), body.asked())
     if as_json:
         click.echo(json.dumps(feed(event), indent=1))
         return
     if not event.items:
-        click.echo("the feed is empty: there is no item that was not touched before")
+        click.echo("the feed is empty: this user has already interacted with every item")
         return
     catalogue = recommender.catalogue
-    table = Table("", "item", "title", "categories", "score", title=f"feed of {user or 'a stranger'}")
-    for place, (item, score) in enumerate(zip(event.items, event.extra["scores"], strict=True), 1):
+    table = Table("", "item", "title", "categories", "score", title=f"feed of {user or 'an unknown user'}")
+    for position, (item, score) in enumerate(zip(event.items, event.extra["scores"], strict=True), 1):
         row = catalogue.ids.row(item)
-        table.add_row(str(place), item, catalogue.titles[row], ", ".join(catalogue.category_names(row)), f"{score:.3f}")
+        table.add_row(
+            str(position), item, catalogue.titles[row], ", ".join(catalogue.category_names(row)), f"{score:.3f}"
+        )
     console.print(table)
 
 
@@ -54,8 +58,8 @@ def recommend(
 @click.option("--host", default=None, help="Address to listen on; by default that of the config, 127.0.0.1.")
 @click.option("--port", default=None, type=click.IntRange(0, 65535), help="Port; by default that of the config, 8080.")
 @click.option("--workers", default=None, type=click.IntRange(0, 256),
-              help="Processes; by default that of the config, 2. 0: one, without gunicorn.")  # fmt: skip
-@click.option("--no-keys", is_flag=True, help="Let anybody call who reaches the address; on loopback alone.")
+              help="Worker processes; by default that of the config, 2. 0: one process without gunicorn.")  # fmt: skip
+@click.option("--no-keys", is_flag=True, help="Accept requests without an API key; allowed on a loopback address only.")
 @click.pass_obj
 def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers: int | None, no_keys: bool) -> None:
     """Serve feeds over HTTP until interrupted."""
@@ -63,11 +67,11 @@ def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers:
 
     home, config = obj
     with command_errors():
-        told = replace(
+        serve_settings = replace(
             config.serve,
             host=host or config.serve.host,
             port=config.serve.port if port is None else port,
             workers=config.serve.workers if workers is None else workers,
             keys=config.serve.keys and not no_keys,
         )
-        server.serve(home, replace(config, serve=told), click.echo)
+        server.serve(home, replace(config, serve=serve_settings), click.echo)

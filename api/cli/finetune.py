@@ -1,4 +1,4 @@
-"""`feedrank finetune` and `feedrank distill`: text models of one's own, from pairs in a file or in the journal."""
+"""Implement `feedrank finetune` and `feedrank distill`: train text models on a file or on the journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIG_KEYS = {
     "cross-encoder": "cross_encoder",
     "student": "cross_encoder",
 }
-"""Kind -> the section of the config that names a model of it."""
+"""Model type -> the config section where such a model is set."""
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -42,65 +42,71 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 _SOURCE = _options(
     click.option("--pairs", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
-                 help="JSONL, CSV or TSV of queries and texts, plain, .gz or .zst; by default the journal."),
-    click.option("--query-column", default="query", show_default=True, help="The column of the query in --pairs."),
-    click.option("--text-column", default="text", show_default=True, help="The column of the candidate text."),
+                 help="JSONL, CSV or TSV file of queries and texts, plain, .gz or .zst; by default the journal."),
+    click.option("--query-column", default="query", show_default=True, help="Query column in --pairs."),
+    click.option("--text-column", default="text", show_default=True, help="Candidate text column in --pairs."),
     click.option("--label-column", default="label", show_default=True,
-                 help="The column that says how well the text answers, 0 or more; where there is none, all do."),
+                 help="Relevance column, 0 or more; without it all texts are positives."),
     click.option("--mine", type=click.IntRange(min=0), default=None,
-                 help="Texts of other queries that each query is given as wrong answers, half of them by BM25; by"
-                      " default 8 where the file says only what answers."),
+                 help="Negatives to add per query from texts of other queries, half of them by BM25; by default 8"
+                      " if the data has only positives."),
     click.option("--most", type=click.IntRange(min=2), default=20_000, show_default=True,
-                 help="The latest groups of the journal that are taken."),
+                 help="Maximum number of groups from the journal; the latest are used."),
     click.option("--until", default=None,
-                 help="Only what the journal knew before then: epoch milliseconds, or ISO-8601 with a zone. Rankers are"
-                      " to be trained and judged on what came later."),
+                 help="Use only journal events before this time: epoch milliseconds, or ISO-8601 with a zone. Train and"
+                      " evaluate rankers on later events."),
 )  # fmt: skip
 _PACE = _options(
     click.option("--out", type=click.Path(path_type=Path), default=None,
-                 help="Folder of the model; by default HOME/models/NAME, with a name made of kind and time. Name it to"
-                      " be able to go on with a run that was broken off."),
-    click.option("--epochs", type=click.IntRange(min=1), default=None, help="Passes over the groups."),
-    click.option("--batch-size", type=click.IntRange(min=1), default=None, help="Queries a step."),
+                 help="Folder of the model; by default HOME/models/NAME, where NAME is the model type and the time."
+                      " Set it to be able to resume an interrupted run."),
+    click.option("--epochs", type=click.IntRange(min=1), default=None, help="Passes over the training groups."),
+    click.option("--batch-size", type=click.IntRange(min=1), default=None, help="Queries per step."),
     click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=None,
-                 help="The highest; it rises to it, and falls to nothing."),
-    click.option("--max-tokens", type=click.IntRange(min=0), default=None, help="Tokens read of a text; 0: all."),
+                 help="Peak learning rate, after warm-up; it decays to 0."),
+    click.option("--max-tokens", type=click.IntRange(min=0), default=None,
+                 help="Maximum tokens per text; 0: the model's limit."),
     click.option("--patience", type=click.IntRange(min=1), default=None,
-                 help="Evaluations without a better value before training stops."),
-    click.option("--evaluations", type=click.IntRange(min=1), default=None, help="Evaluations an epoch."),
+                 help="Evaluations without a better validation metric before training stops."),
+    click.option("--evaluations", type=click.IntRange(min=1), default=None, help="Evaluations per epoch."),
     click.option("--validation-share", type=click.FloatRange(0, 1, True, True), default=None,
-                 help="Share of the queries that is held out."),
-    click.option("--bfloat16", is_flag=True, default=None, help="Half the bytes; for GPUs and processors that can."),
-    click.option("--seed", type=int, default=None, help="The same seed, data and settings give the same model."),
+                 help="Share of the queries held out for validation."),
+    click.option("--bfloat16", is_flag=True, default=None, help="Train in bfloat16; needs hardware support."),
+    click.option("--seed", type=int, default=None,
+                 help="Random seed; the same seed, data and settings give the same model."),
     click.option("--minutes", type=click.FloatRange(min=0), default=None,
-                 help="End after this long with what is best so far; the same command goes on."),
+                 help="Time limit: save the best model so far; the same command resumes."),
 )  # fmt: skip
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(KINDS))
 @_SOURCE
-@click.option("--base", multiple=True, help="Name or folder of the model to begin with; by default the embedder's. For"
-              " dpr, give it twice for two towers that begin apart: queries, documents.")  # fmt: skip
-@click.option("--revision", default=None, help="Of the base model on the hub.")
+@click.option("--base", multiple=True, help="Name or folder of the base model; by default the embedder. For dpr, give"
+              " it twice to start from two towers: queries, documents.")  # fmt: skip
+@click.option("--revision", default=None, help="Revision of the base model on the hub.")
 @_PACE
-@click.option("--negatives", type=click.IntRange(min=0), default=None, help="Wrong texts beside each that answers.")
+@click.option(
+    "--negatives",
+    type=click.IntRange(min=0),
+    default=None,
+    help="Negatives per positive; for a cross-encoder, per query.",
+)
 @click.option("--head-learning-rate", type=click.FloatRange(min=0), default=None,
-              help="Of a cross-encoder's new last layer.")  # fmt: skip
+              help="Learning rate of a cross-encoder's new classification head.")  # fmt: skip
 @click.option("--loss", type=click.Choice(LOSSES), default=None,
-              help="Of a cross-encoder.")  # fmt: skip
+              help="Loss of a cross-encoder.")  # fmt: skip
 @click.pass_obj
 def finetune(
     obj: tuple[Home, Config], /, kind: str, path: Path | None, query_column: str, text_column: str, label_column: str,
     mine: int | None, most: int, until: str | None, base: tuple[str, ...], revision: str | None, out: Path | None,
     **given: Any,
 ) -> None:  # fmt: skip
-    """Train a text model on pairs: bi-encoder, dpr (two towers), colbert or cross-encoder.
+    """Fine-tune a text model: bi-encoder, dpr (two towers), colbert or cross-encoder.
 
-    Without --pairs the click log is learnt from: the request's query, or the latest titles of its person, against what
-    was shown and clicked or passed over; where it has too few rankings, against what recall finds. A share of the
-    queries is held out, training stops when they are ordered no better, and the best checkpoint is kept. What the model
-    was made of is written to feedrank.json in its folder.
+    Without --pairs it trains on the click log. The query is the request's query or the user's latest titles; the texts
+    are clicked and skipped items, or recall candidates if the log has too few rankings. A share of the queries is held
+    out for early stopping, and the best checkpoint is kept. The model card is written to feedrank.json in its folder.
     """
     from models.finetune import finetuning, model_folder
 
@@ -113,36 +119,36 @@ def finetune(
         with steps() as show:
             columns = {"query": query_column, "text": text_column, "label": label_column}
             groups, trained_on = _groups(home, config, path, columns, mine, most, until, settings.seed, show)
-            learnt = finetuning.finetune(
+            result = finetuning.finetune(
                 kind, groups, out, settings, base or (_usual_base(config),),
                 revision if base else config.embedder.revision, trained_on, show,
             )  # fmt: skip
-    _print(kind, learnt)
+    _print(kind, result)
 
 
 @click.command()
 @click.argument("teacher")
 @_SOURCE
 @_PACE
-@click.option("--layers", type=click.IntRange(min=1), default=None, help="Layers of the student.")
-@click.option("--width", type=click.IntRange(min=1), default=None, help="Numbers in its hidden state.")
-@click.option("--heads", type=click.IntRange(min=1), default=None, help="Attention heads of a layer.")
-@click.option("--neurons", type=click.IntRange(min=1), default=None, help="Of the feed-forward part of a layer.")
+@click.option("--layers", type=click.IntRange(min=1), default=None, help="Number of the student's layers.")
+@click.option("--width", type=click.IntRange(min=1), default=None, help="Size of the student's hidden state.")
+@click.option("--heads", type=click.IntRange(min=1), default=None, help="Attention heads per layer.")
+@click.option("--neurons", type=click.IntRange(min=1), default=None, help="Size of a layer's feed-forward part.")
 @click.option("--further", type=click.IntRange(min=0), default=None,
-              help="Texts of other queries that the teacher scores too, for each query.")  # fmt: skip
+              help="Extra texts of other queries that the teacher scores, per query.")  # fmt: skip
 @click.option("--made-up", type=click.FloatRange(min=0), default=None,
-              help="Queries made of the texts' own words, as a share of those that were asked.")  # fmt: skip
+              help="Ratio of synthetic queries, built from the texts' words, to real ones.")  # fmt: skip
 @click.pass_obj
 def distill(
     obj: tuple[Home, Config], /, teacher: str, path: Path | None, query_column: str, text_column: str,
     label_column: str, mine: int | None, most: int, until: str | None, out: Path | None, layers: int | None,
     width: int | None, heads: int | None, neurons: int | None, **given: Any,
 ) -> None:  # fmt: skip
-    """Train a small cross-encoder to score as the TEACHER does, a cross-encoder's folder or name.
+    """Distill the cross-encoder TEACHER (folder or name) into a small cross-encoder.
 
-    It begins as a projection of the teacher, and learns from the teacher's scores and hidden states and, a little, from
-    the labels of the pairs. The teacher reads all of them once; what it made of them is kept beside the checkpoints
-    until training is over.
+    The student is initialised as a projection of the teacher. It learns from the teacher's scores and hidden states,
+    and with a small weight from the labels. The teacher scores all pairs once; its outputs are stored next to the
+    checkpoints until training ends.
     """
     from models.finetune import distillation, finetuning, model_folder
 
@@ -159,46 +165,46 @@ def distill(
         with steps() as show:
             columns = {"query": query_column, "text": text_column, "label": label_column}
             groups, trained_on = _groups(home, config, path, columns, mine, most, until, settings.seed, show)
-            learnt = distillation.distill(teacher, groups, out, settings, trained_on, show)
-    _print("student", learnt)
+            result = distillation.distill(teacher, groups, out, settings, trained_on, show)
+    _print("student", result)
 
 
 def _groups(
     home: Home, config: Config, path: Path | None, columns: Mapping[str, str], mine: int | None, most: int,
     until: str | None, seed: int, show: Show,
 ) -> tuple[PairGroups, dict[str, Any]]:  # fmt: skip
-    """The groups of a file or of the journal, and what a model's card says of them."""
+    """Load training groups from a file or the journal, with a description of the data for the model card."""
     from models.finetune.pairs import with_hard_negatives
 
     if path is not None and until is not None:
-        raise ValueError("--until is of the journal, and --pairs is in its place: give one of them")
+        raise ValueError("found both --until and --pairs; --until applies to the journal only, so give one of them")
     if path is not None:
         from models.files import digest
         from models.finetune.pairs_file import Columns, read
 
-        show("reading the pairs", 0, 0)
+        show("reading the samples file", 0, 0)
         groups = read(path, Columns(**columns))
-        about: dict[str, Any] = {"file": path.name, "sha256": digest(path)}
+        trained_on: dict[str, Any] = {"file": path.name, "sha256": digest(path)}
     else:
         from api import compose
         from models.finetune.log_pairs import from_log
 
-        moment = None if until is None else parse_timestamp(until, "--until") / 1000
-        made = compose.material(home, config, texts(show), until=moment)
-        documents = made.corpus.catalogue.documents(config.embedder.document)
-        groups = from_log(made.corpus, made.log, documents, config.settings, most, show)
-        about = {"journal": dict(made.window)}
+        until_s = None if until is None else parse_timestamp(until, "--until") / 1000
+        inputs = compose.material(home, config, texts(show), until=until_s)
+        documents = inputs.corpus.catalogue.documents(config.embedder.document)
+        groups = from_log(inputs.corpus, inputs.log, documents, config.settings, most, show)
+        trained_on = {"journal": dict(inputs.window)}
     if mine is None:
         mine = 0 if groups.judged.any() else 8
     if mine:
-        show("wrong answers by BM25", 0, 0)
+        show("BM25 hard negatives", 0, 0)
         groups = with_hard_negatives(groups, mine, seed)
-    return groups, about
+    return groups, trained_on
 
 
 def _print(kind: str, learnt: Learnt) -> None:
     groups = learnt.card["groups"]
-    title = f"{groups['validation']:,} held-out groups ({groups['training']:,} to learn from)"
+    title = f"{groups['validation']:,} validation groups, {groups['training']:,} training groups"
     table = Table("metric", "before", "after", title=title)
     for metric, after in learnt.after.items():
         table.add_row(metric, f"{learnt.before[metric]:.4f}", f"{after:.4f}")
@@ -206,13 +212,13 @@ def _print(kind: str, learnt: Learnt) -> None:
         table.add_row(f"{metric} of the teacher", "", f"{value:.4f}")
     console.print(table)
     if learnt.after["mrr"] < learnt.before["mrr"]:
-        click.echo("the held-out groups were ordered better before: give more pairs, or a lower --learning-rate")
+        click.echo("the validation MRR is lower than before training: use more data or a lower --learning-rate")
     if not learnt.finished:
-        click.echo("time was up before the end: the same command, with the same --out, goes on")
+        click.echo("the time limit was reached: run the same command with the same --out to resume")
     folder = learnt.folder.resolve()
     click.echo(f'written to {folder}; use it with\n\n[{CONFIG_KEYS[kind]}]\nmodel = "{folder}"')
 
 
 def _usual_base(config: Config) -> str:
-    """What the embedder is, or the default where there is none."""
+    """Return the configured embedder, or the default embedder if there is none."""
     return DEFAULT_EMBEDDER if config.embedder.model == "none" else config.embedder.model

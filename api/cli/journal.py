@@ -1,4 +1,4 @@
-"""`feedrank forget`, `feedrank retain` and `feedrank snapshot`: the upkeep of the journal and of what is made of it."""
+"""Implement `feedrank forget`, `retain` and `snapshot`: erase users, purge old events, and save the state."""
 
 from __future__ import annotations
 
@@ -17,55 +17,59 @@ DAY_MS = 86_400_000
 
 @click.command()
 @click.argument("user")
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
-    """Delete everything that the journal holds of one person, for good.
+    """Delete all events of one user from the journal permanently.
 
-    Their rankings, their interactions, what is known of them, and clicks that name no user but answer one of their
-    rankings. The snapshot of the state goes too, and is made anew at the next start. One event stays, by which servers
-    that run hear of it; `feedrank retain` deletes it with what is as old. Loading a file that has the person brings
-    them back.
+    This covers the user's rankings, interactions and user events, and clicks without a user id on these rankings. The
+    state snapshot is deleted too and rebuilt at the next start. A tombstone event remains so that running servers drop
+    the user; `feedrank retain` deletes it once it is old enough. Importing a file with the user restores the events.
     """
     home, config = obj
     if not yes:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
     with command_errors():
         now = round(time.time() * 1000)
-        note = UserEvent(f"forget-{uuid.uuid4()}", now, user, {FORGOTTEN: True}, now)
-        gone = home.journal(config.journal.url).forget(user, note)
+        tombstone = UserEvent(f"forget-{uuid.uuid4()}", now, user, {FORGOTTEN: True}, now)
+        deleted = home.journal(config.journal.url).forget(user, tombstone)
         home.snapshot.unlink(missing_ok=True)
-    click.echo(f"{gone:,} events of {user!r} deleted" if gone else f"the journal holds nothing of {user!r}")
+    click.echo(f"{deleted:,} events of {user!r} deleted" if deleted else f"the journal has no events of {user!r}")
 
 
 @click.command()
-@click.option("--days", required=True, type=click.FloatRange(min=0, min_open=True), help="What is older goes.")
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option(
+    "--days",
+    required=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Delete events older than this many days.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def retain(obj: tuple[Home, Config], days: float, yes: bool) -> None:
-    """Delete rankings and interactions older than so many days; items and what is known of users stay."""
+    """Delete rankings and interactions older than DAYS; item and user events stay."""
     home, config = obj
     since = round(time.time() * 1000 - days * DAY_MS)
     day = time.strftime("%Y-%m-%d", time.gmtime(since / 1000))
     if not yes:
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)
     with command_errors():
-        gone = home.journal(config.journal.url).retain(since)
+        deleted = home.journal(config.journal.url).retain(since)
         home.snapshot.unlink(missing_ok=True)
-    click.echo(f"{gone:,} events from before {day} deleted")
+    click.echo(f"{deleted:,} events from before {day} deleted")
 
 
 @click.command()
 @click.pass_obj
 def snapshot(obj: tuple[Home, Config]) -> None:
-    """Write the state of the journal as of now, so that the next start reads only what comes after it.
+    """Save a snapshot of the current state, so that the next start replays only later events.
 
-    A start writes one by itself where it had to read much; this is for a timer beside a server that runs for weeks.
+    A start saves one by itself after a long replay; use this command from a timer if a server runs for weeks.
     """
     from api import compose
 
     home, config = obj
     with command_errors(), steps() as show:
         show("reading the journal", 0, 0)
-        living = compose.take_snapshot(home, config)
-    click.echo(f"{home.snapshot}: {len(living.people):,} people, up to offset {living.offset:,} of the journal")
+        state = compose.take_snapshot(home, config)
+    click.echo(f"{home.snapshot}: {len(state.people):,} users, up to journal offset {state.offset:,}")

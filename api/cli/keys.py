@@ -1,4 +1,4 @@
-"""`feedrank keys`: who may call the HTTP API, and what they may do there."""
+"""Implement `feedrank keys`: manage API keys and their scopes for the HTTP API."""
 
 from __future__ import annotations
 
@@ -24,36 +24,40 @@ def keys() -> None:
 @click.argument("name")
 @click.option(
     "--scope", "scopes", multiple=True, default=("read",), show_default=True, type=click.Choice(SCOPES),
-    help="What the key may do; give it once for each. admin may do everything.",
+    help="Scope of the key; repeatable. admin includes all scopes.",
 )  # fmt: skip
-@click.option("--days", default=None, type=click.IntRange(1, 36_500), help="How long it is valid; by default for ever.")
+@click.option(
+    "--days", default=None, type=click.IntRange(1, 36_500), help="Days until the key expires; by default it never does."
+)
 @click.pass_obj
 def create(obj: tuple[Home, Config], name: str, scopes: tuple[str, ...], days: int | None) -> None:
-    """Make a key called NAME and print its token, once: only a hash of it is kept."""
+    """Create a key called NAME and print its token once; only a hash of it is stored."""
     home, _ = obj
     path = home.keys
     now = round(time.time() * 1000)
     with command_errors():
         key, token = Keys(path).create(name, scopes, now, None if days is None else now + days * DAY_MS)
     click.echo(token)
-    click.echo(f"key {key.id} may {', '.join(key.scopes)}; the token is not shown again, so keep it now", err=True)
+    click.echo(
+        f"key {key.id} has the scopes {', '.join(key.scopes)}; the token is not shown again, so store it now", err=True
+    )
 
 
 @keys.command("list")
 @click.pass_obj
 def list_(obj: tuple[Home, Config]) -> None:
-    """All keys, oldest first, without their secrets."""
+    """List all keys, oldest first, without their secrets."""
     home, _ = obj
     path = home.keys
     now = time.time() * 1000
     with command_errors():
-        found = Keys(path).all()
-    if not found:
-        click.echo(f"there are no keys in {path}; make one with `feedrank keys create`")
+        all_keys = Keys(path).all()
+    if not all_keys:
+        click.echo(f"there are no keys in {path}; create one with `feedrank keys create`")
         return
     table = Table(Column("id", no_wrap=True), "name", "scopes", "created", "expires")
-    for key in found:
-        expires = "never" if key.expires is None else _day(key.expires) + (", over" if key.expires <= now else "")
+    for key in all_keys:
+        expires = "never" if key.expires is None else _day(key.expires) + (", expired" if key.expires <= now else "")
         table.add_row(key.id, key.name, ", ".join(key.scopes), _day(key.created), expires)
     console.print(table)
 
@@ -62,12 +66,12 @@ def list_(obj: tuple[Home, Config]) -> None:
 @click.argument("key_id", metavar="ID")
 @click.pass_obj
 def revoke(obj: tuple[Home, Config], key_id: str) -> None:
-    """Remove the key ID for good; a server that runs refuses it from the next request on."""
+    """Delete the key ID permanently; running servers refuse it from the next request on."""
     home, _ = obj
     path = home.keys
     with command_errors():
         if not Keys(path).revoke(key_id):
-            raise ValueError(f"there is no key {key_id!r} in {path}; `feedrank keys list` shows which there are")
+            raise ValueError(f"there is no key {key_id!r} in {path}; `feedrank keys list` shows all keys")
     click.echo(f"key {key_id} is revoked")
 
 

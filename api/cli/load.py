@@ -1,4 +1,4 @@
-"""`feedrank import`: items and events into the journal."""
+"""Implement `feedrank import`: load items and events into the journal."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from models.files import written_aside
 
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
-"""Events that are written together, and after which an import that is broken off goes on."""
+"""Events per write; an interrupted import resumes after the last complete chunk."""
 
 
 @click.command("import")
 @click.argument("source")
 @click.option("--format", "kind", default=None,
-              help="jsonl, csv, parquet, movielens, mind, ubi, gorse or open-bandit; by default guessed.")  # fmt: skip
-@click.option("--strict", is_flag=True, help="Stop at the first line that can't be read.")
-@click.option("--again", is_flag=True, help="Begin at the first line, also where an earlier import was broken off.")
+              help="jsonl, csv, parquet, movielens, mind, ubi, gorse or open-bandit; by default detected.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
+@click.option("--again", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool, again: bool) -> None:
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
-    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which fetches that data
-    set through the package index. Loading the same events twice counts them once. Lines that can't be read are counted,
-    and kept with line number and reason in HOME/rejects.jsonl. An import that is broken off goes on where it was.
+    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
+    data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
+    written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped.
     """
     from api.readers import Rejects, guess, read
     from api.readers.fetch import fetch_movielens_100k
@@ -66,58 +66,58 @@ def import_events(obj: tuple[Home, Config], source: str, kind: str | None, stric
         for name, count in sorted(journal.counts().items()):
             table.add_row(f"{name} events in the journal", f"{count:,}")
         if skipped:
-            table.add_row("events that an earlier import had written", f"{skipped:,}")
-        table.add_row("events new to it", f"{new:,} of {total - skipped:,}")
+            table.add_row("events written by an earlier import", f"{skipped:,}")
+        table.add_row("new events", f"{new:,} of {total - skipped:,}")
         table.add_row("lines rejected", f"{rejects.rejected:,}")
         for reason, count in list(rejects.summary()["reasons"].items())[:10]:
             table.add_row(f"  {reason}", f"{count:,}")
         console.print(table)
         if rejects.rejected:
-            click.echo(f"rejected lines are in {home.rejects}, each with its line number and reason")
+            click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
         if kind == "gorse":
             click.echo(
-                "gorse keeps no lists of what was shown: its feedback feeds counters and co-clicks, but makes no"
-                " rankings to train on. `feedrank train` takes its groups from what recall finds"
+                "gorse stores no impressions: its feedback updates counters and co-clicks, but gives no rankings to"
+                " train on. `feedrank train` builds its groups from recall candidates"
             )
 
 
 class _Progress:
-    """How far the import of a file came, in a small file beside the journal; a file that has changed starts anew."""
+    """Persist the progress of imports per source in a small file; a source that has changed starts from 0."""
 
     def __init__(self, path: Path, source: Path, kind: str) -> None:
         self._path = path
         self._key = str(source.resolve())
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
-        about = source.stat()
-        self._about = {"format": kind, "size": about.st_size, "modified": about.st_mtime_ns}
-        known = self._read().get(self._key, {})
-        same = {name: known.get(name) for name in self._about} == self._about and not source.is_dir()
-        self.done = int(known["done"]) if same else 0
-        self.rejected = int(known["rejected"]) if same else 0
+        stat = source.stat()
+        self._about = {"format": kind, "size": stat.st_size, "modified": stat.st_mtime_ns}
+        stored = self._read().get(self._key, {})
+        unchanged = {name: stored.get(name) for name in self._about} == self._about and not source.is_dir()
+        self.done = int(stored["done"]) if unchanged else 0
+        self.rejected = int(stored["rejected"]) if unchanged else 0
 
     def note(self, done: int, rejected: int) -> None:
-        """So many events are in the journal."""
+        """Save the number of events written and lines rejected so far."""
         self._write(self._read() | {self._key: {**self._about, "done": done, "rejected": rejected}})
 
     def finish(self) -> None:
-        """All are: an import of the same file reads it whole, and finds nothing new."""
-        self._write({key: known for key, known in self._read().items() if key != self._key})
+        """Remove the entry after a complete import; importing the same file again then reads all of it."""
+        self._write({key: entry for key, entry in self._read().items() if key != self._key})
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read_text())
+            entries = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return entries if isinstance(entries, dict) else {}
 
     def _write(self, body: dict[str, Any]) -> None:
-        with written_aside(self._path) as aside:
-            aside.write_text(json.dumps(body, indent=1) + "\n")
+        with written_aside(self._path) as temporary:
+            temporary.write_text(json.dumps(body, indent=1) + "\n")
 
 
 def _counted(events: Iterator[Any], show: Any) -> Iterator[Any]:
     for number, event in enumerate(events, 1):
         if number % CHUNK == 0:
-            show(f"events that are there already: {number:,}", 0, 0)
+            show(f"events already imported: {number:,}", 0, 0)
         yield event

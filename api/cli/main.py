@@ -1,4 +1,4 @@
-"""The commands of `feedrank`, one module a step of the way from a click log to a feed."""
+"""Define the `feedrank` command and register its subcommands, one module per topic."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from api.home import Home
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--home", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), envvar="FEEDRANK_HOME",
-    show_default=True, show_envvar=True, help="Folder of the journal, the bundles and the caches.",
+    show_default=True, show_envvar=True, help="Folder of the journal, bundles and caches.",
 )  # fmt: skip
 @click.option(
     "--config", "config_path", type=click.Path(dir_okay=False, path_type=Path), default=None, envvar="FEEDRANK_CONFIG",
-    show_envvar=True, help="TOML file of settings; HOME/feedrank.toml where it is there.",
+    show_envvar=True, help="TOML config file; by default HOME/feedrank.toml if it exists.",
 )  # fmt: skip
 @click.version_option(package_name="feedrank", prog_name="feedrank")
 @click.pass_context
 def main(context: click.Context, folder: Path, config_path: Path | None) -> None:
-    """Recommendation feeds: embedding recall through Annoy, features, LightGBM LambdaRank.
+    """Serve recommendation feeds: embedding recall through Annoy, features, LightGBM LambdaRank.
 
     \b
-    The way from a click log to a feed:
+    Steps from a click log to a feed:
       feedrank import movielens-100k  load a catalogue and a click log into the journal
-      feedrank evaluate               compare the ranker with simpler orders, on data it has not seen
+      feedrank evaluate               compare the ranker with baselines on held-out data
       feedrank train                  train a ranker on the whole journal and make it the current bundle
-      feedrank recommend --user 42    one feed
-      feedrank serve                  the same over HTTP
+      feedrank recommend --user 42    print one feed
+      feedrank serve                  serve feeds over HTTP
     """
     home = Home(folder, config_path)
     with command_errors():
@@ -56,4 +56,4 @@ COMMANDS = (
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)
-main.add_command(import_events, "data")  # its other name
+main.add_command(import_events, "data")  # alias

@@ -1,4 +1,4 @@
-"""What the terminal shows: progress of long work, and errors in one line."""
+"""Show progress bars and one-line errors in the terminal."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from api.schemas import explained
 from models.bias import PositionBias
 
 Show = Callable[[str, int, int], None]
-"""Called with (what is done, steps done, steps in all; 0 where nobody knows)."""
+"""Called with (label, steps done, total steps or 0 if unknown)."""
 
-console = Console(markup=False, emoji=False, highlight=False)  # titles are shown as they are, brackets and all
+console = Console(markup=False, emoji=False, highlight=False)  # print titles verbatim, with their brackets
 
 
 @contextmanager
 def steps() -> Iterator[Show]:
-    """Progress lines, one a kind of work; they stay when it is done."""
+    """Show progress bars, one per task; they stay visible when the task is done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}
@@ -44,13 +44,13 @@ def steps() -> Iterator[Show]:
 
 
 def texts(show: Show) -> Callable[[int, int], None]:
-    """Progress of an embedder."""
+    """Return a progress callback for an embedder."""
     return lambda done, total: show("texts embedded", done, total)
 
 
 @contextmanager
 def command_errors() -> Iterator[None]:
-    """What a user can mend becomes one line and exit code 1; anything else keeps its traceback."""
+    """Turn errors that a user can fix into one line and exit code 1; other errors keep their traceback."""
     try:
         yield
     except ValidationError as problem:
@@ -60,13 +60,13 @@ def command_errors() -> Iterator[None]:
 
 
 def stamp(kind: str) -> str:
-    """A bundle name made of the time."""
+    """Build a unique name from a prefix, the UTC time and a random suffix."""
     return time.strftime(f"{kind}-%Y%m%d-%H%M%S", time.gmtime()) + f"-{uuid.uuid4().hex[:4]}"
 
 
 def bias_table(bias: PositionBias, most: int = 20) -> Table:
-    """The learnt position-bias curve: how much more often an item is answered for standing where it does."""
-    table = Table("place", "relative to the first", "", title="position bias, as learnt")
-    for place, share in zip(bias.positions[:most].tolist(), bias.propensities[:most].tolist(), strict=True):
-        table.add_row(str(place), f"{share:.3f}", "█" * round(min(share, 1) * 30))
+    """Build a table of the position-bias curve: examination propensity per position, relative to the first."""
+    table = Table("position", "relative to the first", "", title="learned position bias")
+    for position, propensity in zip(bias.positions[:most].tolist(), bias.propensities[:most].tolist(), strict=True):
+        table.add_row(str(position), f"{propensity:.3f}", "█" * round(min(propensity, 1) * 30))
     return table

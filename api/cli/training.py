@@ -1,4 +1,4 @@
-"""`feedrank index` and `feedrank train`: from the journal to a bundle."""
+"""Implement `feedrank index` and `feedrank train`: build a bundle from the journal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from api.home import Home
 
 
 @click.command()
-@click.option("--name", default=None, help="Name of the bundle; by default made of the time.")
+@click.option("--name", default=None, help="Name of the bundle; by default a timestamp.")
 @click.pass_obj
 def index(obj: tuple[Home, Config], name: str | None) -> None:
-    """Embed the items, factorise behaviour, build the Annoy index; feeds then come in recall order.
+    """Embed the items, factorise interactions and build the Annoy index; feeds are then in recall order.
 
-    Items whose text has not changed are not embedded again. `feedrank train` makes its own index, so this is for a
-    feed without a trained ranker.
+    Items with unchanged text are not embedded again. `feedrank train` builds its own index, so this command is for
+    feeds without a trained ranker.
     """
     from api import compose
 
@@ -27,22 +27,22 @@ def index(obj: tuple[Home, Config], name: str | None) -> None:
     name = name or stamp("index")
     with command_errors(), steps() as show:
         compose.check_name(home, name)
-        made = compose.material(home, config, texts(show))
-        show("behavioural views and index", 0, 0)
-        compose.save(home, config, name, compose.index_only(made, config), None, {})
+        inputs = compose.material(home, config, texts(show))
+        show("collaborative views and index", 0, 0)
+        compose.save(home, config, name, compose.index_only(inputs, config), None, {})
     click.echo(f"current bundle: {home.current.resolve()} (recall order; `feedrank train` adds the ranker)")
 
 
 @click.command()
-@click.option("--name", default=None, help="Name of the bundle; by default made of the time.")
+@click.option("--name", default=None, help="Name of the bundle; by default a timestamp.")
 @click.option("--tuned", is_flag=True, help="Use the parameters that `feedrank tune` found.")
 @click.pass_obj
 def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
-    """Train a LambdaRank ranker on the whole journal, and make it the current bundle.
+    """Train a LambdaRank ranker on the whole journal and make it the current bundle.
 
-    Where the journal has enough rankings with clicks they are the training groups, and the latest tenth of them stops
-    training early; where it has not, groups are what recall finds just before each person's latest touches, and a slice
-    of people stops it early.
+    If the journal has enough rankings with clicks, they are the training groups, and the latest tenth is used for early
+    stopping. Otherwise groups are built from recall candidates just before each user's latest interactions, and a slice
+    of users is used for early stopping.
     """
     from api import compose
 
@@ -52,14 +52,14 @@ def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
     with command_errors(), steps() as show:
         compose.check_name(home, name)
         config = compose.with_tuned(home, config) if tuned else config
-        made = compose.material(home, config, texts(show))
-        trained = compose.train(made, config, show)
+        inputs = compose.material(home, config, texts(show))
+        trained = compose.train(inputs, config, show)
         show("writing the bundle", 0, 0)
         seconds = round(time.perf_counter() - started, 1)
-        compose.save_trained(home, config, name, made, trained, {}, seconds)
-    best = sorted(trained.ranker.importance().items(), key=lambda pair: -pair[1])[:10]
-    table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; what they use most")
-    for feature, share in best:
+        compose.save_trained(home, config, name, inputs, trained, {}, seconds)
+    top_features = sorted(trained.ranker.importance().items(), key=lambda item: -item[1])[:10]
+    table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; most important features")
+    for feature, share in top_features:
         table.add_row(feature, f"{share:.1%}")
     console.print(table)
     if trained.ranker.position_bias is not None:

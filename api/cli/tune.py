@@ -1,4 +1,4 @@
-"""`feedrank tune`: hyper-parameters of the ranker, searched on the validation slice."""
+"""Implement `feedrank tune`: search the ranker's hyper-parameters on the validation slice."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from api.home import Home
 
 @click.command()
 @click.option("--minutes", default=10.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-              help="No trial begins after this long.")  # fmt: skip
-@click.option("--trials", default=None, type=click.IntRange(min=1), help="End after so many trials of this session.")
+              help="Time limit: no trial starts after it.")  # fmt: skip
+@click.option("--trials", default=None, type=click.IntRange(min=1), help="Maximum number of trials in this session.")
 @click.pass_obj
 def tune(obj: tuple[Home, Config], minutes: float, trials: int | None) -> None:
-    """Search LightGBM's parameters on the validation slice, by Optuna.
+    """Search LightGBM's parameters on the validation slice with Optuna.
 
-    The first trial is what is used today, so the best is never worse on that slice. Trials are kept in HOME/tuning.db:
-    called again on the same journal, the search goes on, also after it was killed. The best parameters go to
-    HOME/tuned.toml; `feedrank train --tuned` and `feedrank retrain --tuned` use them, and the gate of retraining says
-    whether they are worth it on data that chose nothing.
+    The first trial uses the current parameters, so the best is never worse on that slice. Trials are stored in
+    HOME/tuning.db: called again on the same journal, the search resumes, even after it was killed. The best parameters
+    are written to HOME/tuned.toml for `feedrank train --tuned` and `feedrank retrain --tuned`. The retraining gate
+    measures on independent test data whether they help.
     """
     from api import compose
     from models import tuning
@@ -30,20 +30,20 @@ def tune(obj: tuple[Home, Config], minutes: float, trials: int | None) -> None:
     home, config = obj
     with command_errors():
         with steps() as show, config.training.store() as store:
-            made = compose.material(home, config, texts(show))
-            prepared = compose.prepare(made, config, store, show)
+            inputs = compose.material(home, config, texts(show))
+            prepared = compose.prepare(inputs, config, store, show)
 
-            def told(done: int, best: float) -> None:
+            def report_trial(done: int, best: float) -> None:
                 show(f"trials: {done}, best so far {best:.4f}", 0, 0)
 
-            tuned = tuning.tune(prepared, home.tuning, minutes, trials, told)
-        with written_aside(home.tuned) as aside:
-            aside.write_text(tuning.as_toml(tuned))
+            tuned = tuning.tune(prepared, home.tuning, minutes, trials, report_trial)
+        with written_aside(home.tuned) as temporary:
+            temporary.write_text(tuning.as_toml(tuned))
     table = Table("parameter", "best", title=f"{tuned.trials} trials")
     for name, value in tuned.parameters.items():
         table.add_row(name, f"{value:.4g}")
     console.print(table)
     click.echo(
-        f"validation: {tuned.value:.4f}, with the parameters before {tuned.usual:.4f} (chosen on that slice, so it"
-        f" flatters)\nwritten to {home.tuned}; use it with `feedrank retrain --tuned`"
+        f"validation: {tuned.value:.4f}, with the previous parameters {tuned.usual:.4f} (the search used this"
+        f" slice, so the value is optimistic)\nwritten to {home.tuned}; use it with `feedrank retrain --tuned`"
     )

@@ -1,4 +1,4 @@
-"""The Python client of the HTTP API: httpx and the standard library, nothing of the engine."""
+"""The Python client of the HTTP API. It needs httpx and the standard library only, no other part of feedrank."""
 
 from api.client.answers import Explanation as Explanation
 from api.client.answers import Feed as Feed

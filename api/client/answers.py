@@ -1,4 +1,4 @@
-"""What the service answers, as values. What this client does not know in an answer is passed over."""
+"""Parse the service's JSON responses into dataclasses. Unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -9,70 +9,71 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """How an item came to its place."""
+    """Explains the score of one item: its features and their contributions."""
 
     recall_score: float | None
-    """What recall gave it."""
+    """Score of the retriever."""
     features: Mapping[str, float | None]
-    """The feature row that was scored; None is missing."""
+    """The feature row that was scored; None: the value is missing."""
     contributions: Mapping[str, float]
-    """TreeSHAP: with `base` they add up to the score; empty where another bundle serves now."""
+    """TreeSHAP values, which add up to the score with `base`; empty if another bundle serves now."""
     base: float | None
+    """Expected score without any feature; None without contributions."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredItem:
-    """An item and its score."""
+    """An item with its score."""
 
     id: str
     score: float | None
-    """Higher is better; None where there is none."""
+    """Higher is better; None: the item has no score."""
     why: Why | None = None
-    """Where it was asked for."""
+    """None unless the request asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A ranking: what is shown, best first. The service's log has it under its id."""
+    """A ranking as the service answered and logged it, best item first."""
 
     ranking: str
-    """Its id: what clicks name."""
+    """Id of the ranking, which interactions refer to."""
     timestamp: int
     """Epoch milliseconds."""
     user: str | None
     bundle: str
-    """What it was made by."""
+    """Name of the bundle that computed it."""
     source: str
-    """Where the candidates come from: embedding, bm25, popular, given, ..."""
+    """Source of the candidates: embedding, bm25, popular, given, ..."""
     items: tuple[ScoredItem, ...]
     skipped: tuple[str, ...]
-    """What was cut short or left out to hold the deadline, or because it failed."""
+    """Parts of the pipeline that were skipped or cut short, to meet the deadline or after a failure."""
     kept: bool
-    """False: the service could not log it, so nothing will be learnt of it."""
+    """False: the service could not log the ranking, so it will not be used in training."""
     experiments: Mapping[str, str]
-    """Experiments that it is part of, and the variant of each."""
+    """Experiment that the ranking is part of -> its variant."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The items' ids, best first."""
-        return tuple(one.id for one in self.items)
+        """The ids of the items, best first."""
+        return tuple(item.id for item in self.items)
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation(Feed):
-    """A ranking, and why it is in this order."""
+    """A ranking with an explanation of its order."""
 
     step: str
-    """full, or the plainer list that stood in: no_neural, popular, last_good."""
+    """Fallback level that served it: full (no fallback), no_neural, popular or last_good."""
     candidates: int | None
-    """How many recall found."""
+    """Number of candidates that recall found."""
     without_ranker: tuple[str, ...]
-    """The ids that would have been shown in the order of recall."""
+    """The ids that would have been shown in recall order, without the ranker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Similar:
-    """The nearest items to one, best first."""
+    """The nearest items of an item, best first."""
 
     item: str
     items: tuple[ScoredItem, ...]
@@ -80,33 +81,33 @@ class Similar:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An event that was not taken in."""
+    """An event that the service rejected."""
 
     place: int
-    """Which of the events that were given, from 0."""
+    """Index of the event in the request, from 0."""
     field: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of events."""
+    """The result of sending events."""
 
     accepted: int
     duplicate: int
-    """Known already; among them those that arrived although their answer was lost, and that were then sent again."""
+    """Number of events that the service already had, for example from an attempt whose response was lost."""
     rejected: tuple[Rejected, ...]
     ids: tuple[str | None, ...]
-    """In the order of the events; None where one was rejected."""
+    """Event ids in the order of the events; None for a rejected event."""
 
     def __add__(self, later: Taken) -> Taken:
-        """What came of these events and then of later ones."""
-        before = len(self.ids)
-        moved = tuple(Rejected(before + one.place, one.field, one.detail) for one in later.rejected)
+        """Combine the results of two consecutive batches; the later indexes are shifted."""
+        offset = len(self.ids)
+        shifted = tuple(Rejected(offset + event.place, event.field, event.detail) for event in later.rejected)
         return Taken(
             self.accepted + later.accepted,
             self.duplicate + later.duplicate,
-            self.rejected + moved,
+            self.rejected + shifted,
             self.ids + later.ids,
         )
 
@@ -116,23 +117,23 @@ NOTHING_TAKEN = Taken(0, 0, (), ())
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What answers come from."""
+    """The readiness of the service and the bundle that it serves."""
 
     status: str
     bundle: str
     items: int
-    """In the catalogue."""
+    """Number of items in the catalogue."""
     ahead: Mapping[str, int] | None
-    """Feeds that are scored ahead of their request: waiting, done, dropped, failed."""
+    """Counts of precomputed feeds: waiting, done, dropped, failed; None: the service precomputes none."""
 
 
 def feed(body: Mapping[str, Any]) -> Feed:
-    """Raises KeyError, TypeError or AttributeError, as all of these do, where the body has another shape."""
+    """Parse a feed. Like all parsers here it raises KeyError, TypeError or AttributeError for an unexpected shape."""
     return Feed(**_feed(body))
 
 
 def explanation(body: Mapping[str, Any]) -> Explanation:
-    """The answer to explain."""
+    """Parse the response of /v1/rankings/{id}/explain."""
     return Explanation(
         **_feed(body),
         step=body["step"],
@@ -142,18 +143,18 @@ def explanation(body: Mapping[str, Any]) -> Explanation:
 
 
 def similar(body: Mapping[str, Any]) -> Similar:
-    """The answer to similar."""
-    return Similar(body["item"], tuple(_item(one) for one in body["items"]))
+    """Parse the response of /v1/items/{id}/similar."""
+    return Similar(body["item"], tuple(_item(entry) for entry in body["items"]))
 
 
 def taken(body: Mapping[str, Any]) -> Taken:
-    """The answer to events."""
-    rejected = tuple(Rejected(one["place"], one["field"], one["detail"]) for one in body["rejected"])
+    """Parse the response of /v1/events."""
+    rejected = tuple(Rejected(entry["place"], entry["field"], entry["detail"]) for entry in body["rejected"])
     return Taken(body["accepted"], body["duplicate"], rejected, tuple(body["ids"]))
 
 
 def ready(body: Mapping[str, Any]) -> Ready:
-    """The answer to readyz."""
+    """Parse the response of /readyz."""
     return Ready(body["status"], body["bundle"], body["items"], body.get("ahead"))
 
 
@@ -164,7 +165,7 @@ def _feed(body: Mapping[str, Any]) -> dict[str, Any]:
         "user": body["user"],
         "bundle": body["bundle"],
         "source": body["source"],
-        "items": tuple(_item(one) for one in body["items"]),
+        "items": tuple(_item(entry) for entry in body["items"]),
         "skipped": tuple(body["skipped"]),
         "kept": body["kept"],
         "experiments": dict(body.get("experiments", {})),
@@ -175,5 +176,5 @@ def _item(body: Mapping[str, Any]) -> ScoredItem:
     why = body.get("why")
     if why is None:
         return ScoredItem(body["id"], body["score"])
-    said = Why(why["recall_score"], why["features"], why["contributions"], why["base"])
-    return ScoredItem(body["id"], body["score"], said)
+    explained = Why(why["recall_score"], why["features"], why["contributions"], why["base"])
+    return ScoredItem(body["id"], body["score"], explained)

@@ -1,4 +1,4 @@
-"""What is sent: questions and events, as JSON in UTF-8."""
+"""Build the request bodies that the client sends: ranking requests and events, as UTF-8 JSON."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from urllib.parse import quote
 
 MOST_EVENTS = 10_000
 MOST_BYTES = 8 * 1024 * 1024
-"""Of a body, before it is packed."""
+"""Maximum size of a body before compression."""
 _OPENS, _CLOSES = b'{"events":[', b"]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which items may come back."""
+    """Filters on the items that may be recommended."""
 
     seen: bool = False
-    """May items come back that the person has touched before?"""
+    """Include items that the user has already interacted with."""
     categories: Collection[str] | None = None
     """Only these categories; None: all."""
     allow: Collection[str] | None = None
-    """Only these items; None: all."""
+    """Only these item ids; None: all."""
     deny: Collection[str] = ()
-    """None of these items."""
+    """Exclude these item ids."""
 
     def body(self) -> dict[str, Any]:
-        """As the service reads it."""
+        """Return the filters as JSON fields. Raises TypeError for a string in place of a list."""
         return _given(
             seen=self.seen,
             categories=listed("categories", self.categories),
@@ -40,15 +40,15 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Diversity:
-    """How mixed the feed should be."""
+    """Diversity of the ranking."""
 
     per_category: int = 0
-    """Items of one category at most; 0: any."""
+    """Maximum number of items per category; 0: no limit."""
     weight: float = 0.0
-    """Maximal marginal relevance: 0 the ranker's order alone, towards 1 ever more variety."""
+    """Weight of diversity in maximal marginal relevance (MMR), 0 to 1; 0: the ranker's order."""
 
     def body(self) -> dict[str, Any]:
-        """As the service reads it."""
+        """Return the settings as JSON fields."""
         return {"per_category": self.per_category, "weight": self.weight}
 
 
@@ -60,7 +60,10 @@ def question(
     diversity: Diversity | None,
     **plain: Any,
 ) -> bytes:
-    """The body of a question, with what was given; the rest is left to the service. Raises TypeError and ValueError."""
+    """Encode the body of a ranking request without the fields that are None; the service has defaults for these.
+
+    Raises TypeError and ValueError for values that can't be encoded.
+    """
     return encoded(
         "the request",
         _given(
@@ -74,13 +77,16 @@ def question(
 
 
 def interaction(item: str, kind: str, fields: Mapping[str, Any] | None, **plain: Any) -> dict[str, Any]:
-    """An interaction event."""
-    told = None if fields is None else [{"name": name, "value": value} for name, value in fields.items()]
-    return {"event": "interaction", "item": item, "type": kind, **_given(**plain, fields=told)}
+    """Build an interaction event; `kind` is its type, such as click. Values that are None are left out."""
+    field_list = None if fields is None else [{"name": name, "value": value} for name, value in fields.items()]
+    return {"event": "interaction", "item": item, "type": kind, **_given(**plain, fields=field_list)}
 
 
 def stamped(event: object, place: int, now: float) -> dict[str, Any]:
-    """The event with an id and a time, those it has or new ones: so it can be sent twice and count once."""
+    """Add an id and a timestamp to an event that lacks them, so that it can be sent twice but counts once.
+
+    index: position in the list, for errors. now: unix seconds. Raises TypeError and ValueError for no event.
+    """
     if not isinstance(event, Mapping):
         raise TypeError(
             f"events[{place}]: found {type(event).__name__}, expected a mapping with 'event' and its fields"
@@ -91,24 +97,27 @@ def stamped(event: object, place: int, now: float) -> dict[str, Any]:
 
 
 def batches(events: Sequence[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """(first, after the last, body) of parts that the service takes at once; ValueError where one event is too long."""
-    room = MOST_BYTES - len(_OPENS) - len(_CLOSES)
+    """Split encoded events into batches that fit one request; yield (start, stop, body) of each.
+
+    Raises ValueError for an event that is too long for one request.
+    """
+    max_bytes = MOST_BYTES - len(_OPENS) - len(_CLOSES)
     first, size = 0, 0
-    for place, event in enumerate(events):
-        if len(event) > room:
+    for index, event in enumerate(events):
+        if len(event) > max_bytes:
             raise ValueError(
-                f"events[{place}]: found {len(event):,} bytes of JSON, expected at most {room:,}: cut it short"
+                f"events[{index}]: found {len(event):,} bytes of JSON, expected at most {max_bytes:,}: shorten it"
             )
-        if place - first == MOST_EVENTS or size + len(event) > room:
-            yield first, place, _body(events[first:place])
-            first, size = place, 0
+        if index - first == MOST_EVENTS or size + len(event) > max_bytes:
+            yield first, index, _body(events[first:index])
+            first, size = index, 0
         size += len(event) + 1
     if first < len(events):
         yield first, len(events), _body(events[first:])
 
 
 def encoded(what: str, body: Mapping[str, Any]) -> bytes:
-    """JSON in UTF-8. Raises TypeError and ValueError that name what can't be written."""
+    """Encode a mapping as UTF-8 JSON; `what` names it in errors. Raises TypeError and ValueError."""
     try:
         return json.dumps(body, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -119,25 +128,25 @@ def encoded(what: str, body: Mapping[str, Any]) -> bytes:
 
 
 def segment(name: str) -> str:
-    """An id as one segment of a path, whatever it holds. Raises ValueError where it is empty."""
+    """Quote an id as one path segment. Raises ValueError for an empty id."""
     if not name:
         raise ValueError("found an empty id, expected at least one character")
-    # a segment of dots means another folder, unless the dots are escaped too
+    # "." and ".." would be resolved as relative paths unless the dots are escaped
     return name.replace(".", "%2E") if name in (".", "..") else quote(name, safe="")
 
 
 def listed(name: str, ids: Iterable[str] | None) -> list[str] | None:
-    """Ids as a list. Raises TypeError for a string, which would be read letter by letter."""
+    """Return ids as a list. Raises TypeError for a string, which would be split into characters."""
     if isinstance(ids, str):
         raise TypeError(f"{name}: found the string {ids!r}, expected several ids: write [{ids!r}]")
     return None if ids is None else list(ids)
 
 
 def described(items: Iterable[str | Mapping[str, Any]]) -> list[str | dict[str, Any]]:
-    """Items as ids, or as mappings with an id and fields. Raises TypeError for one alone."""
+    """Return items as a list of ids, or of mappings with an id and fields. Raises TypeError for a single item."""
     if isinstance(items, str | Mapping):
-        raise TypeError(f"items: found {items!r} alone, expected several items: write [{items!r}]")
-    return [one if isinstance(one, str) else dict(one) for one in items]
+        raise TypeError(f"items: found the single item {items!r}, expected several items: write [{items!r}]")
+    return [item if isinstance(item, str) else dict(item) for item in items]
 
 
 def _body(events: Sequence[bytes]) -> bytes:

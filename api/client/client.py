@@ -1,4 +1,4 @@
-"""The client: one method a route."""
+"""The HTTP client, with one method per route."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from api.client.retries import ONCE, REAL, USUAL, Ambient, Retries
 
 
 class Client:
-    """A feedrank service over HTTP. Threads may share it; close it, or use it in a `with`.
+    """Client of a feedrank service. It is thread-safe; close it, or use it as a context manager.
 
-    Every method raises ApiError where the service refuses or fails, Unreachable where no answer comes and BadAnswer
-    where another thing answers; ValueError and TypeError for arguments that can't be sent.
+    Every method raises ApiError for an error response, Unreachable if no response arrives, and BadAnswer if the
+    response is not from feedrank. Arguments that can't be sent raise ValueError or TypeError.
     """
 
     def __init__(
@@ -34,7 +34,11 @@ class Client:
         ambient: Ambient = REAL,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """The service's address, and an API key where it wants one; `transport` is for TLS or proxies of your own."""
+        """Set the service's URL and an API key, if it needs one.
+
+        transport: an httpx transport, for custom TLS or proxies. clock: time and randomness, replaced in tests. Raises
+        ValueError for an invalid URL or key.
+        """
         self._connection = Connection(url, key, timeouts, retries, ambient, transport)
         self._ambient = ambient
 
@@ -48,7 +52,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; no call can follow."""
+        """Close all connections; the client can't be used afterwards."""
         self._connection.close()
 
     def recommend(
@@ -67,11 +71,11 @@ class Client:
         explain: bool | None = None,
         ranking: str | None = None,
     ) -> Feed:
-        """A feed of `n` items (10 where nothing is said), best first. The service logs it as shown.
+        """Recommend `n` items (default 10), best first. The service logs the ranking as shown.
 
-        `history` are item ids, latest first, in place of what is known of the person. `deadline_ms` is the service's
-        time for the answer; retries have theirs in `Retries`. `ranking` is the id that it is logged under, made up
-        where it is None: asked for again, the service answers what it has logged.
+        history: item ids, latest first, which replace the user's stored history. deadline_ms: time budget of the
+        service for this request; retries have their own limit in `Retries`. ranking: id of the ranking, generated if
+        None; a request with the id of a logged ranking returns that ranking.
         """
         body = bodies.question(
             user=user, n=n, query=query, history=history, session=session, surface=surface, context=context,
@@ -95,9 +99,10 @@ class Client:
         explain: bool | None = None,
         ranking: str | None = None,
     ) -> Feed:
-        """The given items, best first, or the first `n` of them; at most 1,000, each once. Logged as a feed is.
+        """Rank the given items, best first, and return all or the top `n`. Logged like `recommend`.
 
-        An item is an id, or {"id", "fields"} with what there is to know of one that may be new.
+        items: at most 1,000, without duplicates. An item is an id, or {"id", "fields"} for an item that may be new to
+        the service.
         """
         body = bodies.question(
             items=bodies.described(items), user=user, n=n, query=query, history=history, session=session,
@@ -107,25 +112,25 @@ class Client:
         return self._ranking("/v1/rank", body, deadline_ms)
 
     def similar(self, item: str, n: int | None = None) -> Similar:
-        """The `n` items (10 where nothing is said) nearest to one. Not logged."""
+        """Return the `n` items (default 10) nearest to an item. Not logged."""
         params = None if n is None else {"n": n}
         return self._connection.call(answers.similar, "GET", f"/v1/items/{segment(item)}/similar", params=params)
 
     def record(self, events: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Taken:
-        """Send an event, or several in parts that the service takes at once. What is accepted is on its disk.
+        """Send one event, or many events in batches. Accepted events are stored durably.
 
-        Events without an `id` or a `timestamp` are given them here, so that one that is sent again counts once. Of
-        several, those that the service can't read are in `rejected`; one alone raises BadRequest. All are read and
-        written as JSON before the first is sent: pass very long logs in parts. Where a part fails, the error has in
-        `unsent` what remains, to be recorded later.
+        Events without an `id` or a `timestamp` get them here, so that an event that is sent twice counts once. Of many
+        events, invalid ones are listed in `rejected`; a single invalid event raises BadRequest. All events are encoded
+        before the first batch is sent, so pass very long logs in parts. If a batch fails, the error holds the
+        remaining events in `unacknowledged`; send them again later.
         """
         now = self._ambient.clock()
         if isinstance(events, Mapping):
-            told = [bodies.stamped(events, 0, now)]
-            return self._send(told, [(0, 1, bodies.encoded("the event", told[0]))])
-        told = [bodies.stamped(event, place, now) for place, event in enumerate(events)]
-        lines = [bodies.encoded(f"events[{place}]", event) for place, event in enumerate(told)]
-        return self._send(told, list(bodies.batches(lines)))
+            event = bodies.stamped(events, 0, now)
+            return self._send([event], [(0, 1, bodies.encoded("the event", event))])
+        complete = [bodies.stamped(event, index, now) for index, event in enumerate(events)]
+        lines = [bodies.encoded(f"events[{index}]", event) for index, event in enumerate(complete)]
+        return self._send(complete, list(bodies.batches(lines)))
 
     def interact(
         self,
@@ -142,10 +147,10 @@ class Client:
         id: str | None = None,
         timestamp: int | str | None = None,
     ) -> Taken:
-        """Record what a person did with an item: a click, rating, purchase, ...
+        """Record an interaction of a user with an item: a click, rating, purchase, ...
 
-        `ranking` is the feed's id; without one the click belongs to the last ranking of that user that showed the item
-        within 30 minutes. `position` counts from 1; `timestamp` is epoch milliseconds or ISO-8601 with a zone.
+        ranking: id of the ranking that showed the item. Without it, the service takes the user's last ranking within
+        30 minutes that showed the item. position: from 1. timestamp: epoch milliseconds or ISO-8601 with a time zone.
         """
         event = bodies.interaction(
             item, type, fields, ranking=ranking, user=user, session=session, value=value, dwell_ms=dwell_ms,
@@ -154,46 +159,48 @@ class Client:
         return self.record(event)
 
     def ranking(self, id: str) -> Feed:
-        """A ranking as it was answered."""
+        """Return a logged ranking as it was answered."""
         return self._connection.call(answers.feed, "GET", f"/v1/rankings/{segment(id)}")
 
     def explain(self, id: str) -> Explanation:
-        """Why each item of a ranking is where it is; slow."""
+        """Explain the order of a logged ranking with features and TreeSHAP contributions; slow."""
         return self._connection.call(answers.explanation, "GET", f"/v1/rankings/{segment(id)}/explain")
 
     def replay(self, id: str, wait_s: float = 300.0) -> dict[str, Any]:
-        """A ranking made again as of then: the same, or where it differs. Slow where the log is long.
+        """Replay a logged ranking with the state of that time, and compare; slow for a long journal.
 
-        Raises Conflict where another replay is under way, or the ranking can't be made again.
+        wait_s: seconds to wait for the result. Raises Conflict if another replay is running, or if the ranking can't
+        be replayed.
         """
         path = f"/v1/rankings/{segment(id)}/replay"
         return self._connection.call(dict, "POST", path, twice=False, deadline_s=wait_s)
 
     def state(self, kind: Literal["user", "item"], id: str) -> dict[str, Any]:
-        """What the service knows of a person or an item."""
+        """Return the stored state of a user or an item."""
         return self._connection.call(dict, "GET", f"/v1/state/{segment(kind)}/{segment(id)}")
 
     def forget(self, kind: Literal["user", "item"], id: str) -> dict[str, Any]:
-        """Delete all that is logged of a person, for good; or take an item out of every feed.
+        """Delete all logged events of a user permanently, or hide an item from all rankings.
 
-        `events`, how many were deleted, is 0 where it was done by an attempt whose answer was lost.
+        In the result, `deleted_events` is their number. It is 0 if an earlier attempt, whose response was lost,
+        deleted them.
         """
         return self._connection.call(dict, "DELETE", f"/v1/state/{segment(kind)}/{segment(id)}")
 
     def bundles(self) -> dict[str, Any]:
-        """The bundles that there are."""
+        """List the bundles."""
         return self._connection.call(dict, "GET", "/v1/bundles")
 
     def promote(self, name: str) -> dict[str, Any]:
-        """Have a bundle serve."""
+        """Make a bundle the one that serves."""
         return self._connection.call(dict, "POST", f"/v1/bundles/{segment(name)}/promote", twice=False)
 
     def rollback(self) -> dict[str, Any]:
-        """Have the bundle serve again that did before."""
+        """Go back to the bundle that served before the current one."""
         return self._connection.call(dict, "POST", "/v1/bundles/rollback", twice=False)
 
     def ready(self) -> Ready:
-        """What answers come from. Asked once, without retries."""
+        """Return whether the service is ready, and its bundle. Sent once, without retries."""
         return self._connection.call(answers.ready, "GET", "/readyz", retries=ONCE)
 
     def _ranking(self, path: str, body: bytes, deadline_ms: float | None) -> Feed:
@@ -201,14 +208,14 @@ class Client:
         return self._connection.call(answers.feed, "POST", path, body, deadline_s=deadline_s)
 
     def _send(self, told: list[dict[str, Any]], parts: list[tuple[int, int, bytes]]) -> Taken:
-        taken = answers.NOTHING_TAKEN
+        result = answers.NOTHING_TAKEN
         for first, _, body in parts:
             try:
-                taken += self._connection.call(answers.taken, "POST", "/v1/events", body)
+                result += self._connection.call(answers.taken, "POST", "/v1/events", body)
             except ClientError as error:
-                error.unsent, error.taken = tuple(told[first:]), taken
+                error.unsent, error.taken = tuple(told[first:]), result
                 raise
-        return taken
+        return result
 
 
 def _id(given: str | None) -> str:

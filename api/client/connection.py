@@ -1,4 +1,4 @@
-"""Requests and replies: one pool of connections, made again where that is safe, and every reply read or refused."""
+"""Send requests over one connection pool, retry them where that is safe, and parse or reject every response."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from api.client.retries import UNSENT, Ambient, Retries, asked_s
 
 T = TypeVar("T")
 PACK_FROM = 4 * 1024
-"""Bytes from which on a body is packed."""
+"""Bodies of at least this many bytes are compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Of one attempt, in seconds."""
+    """Timeouts of one attempt, in seconds."""
 
     connect_s: float = 2.0
     read_s: float = 10.0
-    """Until the answer begins, and between its parts."""
+    """Until the first byte of the response, and between its parts."""
     write_s: float = 10.0
     pool_s: float = 5.0
-    """For a connection to come free."""
+    """Until a connection of the pool is free."""
     margin_s: float = 1.0
-    """How much longer than its deadline an answer is waited for at least."""
+    """Time added to a request's deadline for the network: the read timeout is at least their sum."""
 
     def of(self, deadline_s: float = 0.0) -> httpx.Timeout:
-        """The same for httpx; the service is given its deadline, and the way there and back."""
+        """Convert to httpx timeouts; the read timeout covers the request's deadline and the margin."""
         read = max(self.read_s, deadline_s + self.margin_s) if deadline_s else self.read_s
         return httpx.Timeout(connect=self.connect_s, read=read, write=self.write_s, pool=self.pool_s)
 
@@ -40,7 +40,7 @@ TIMEOUTS = Timeouts()
 
 
 class Connection:
-    """To one service; threads may share it."""
+    """A thread-safe connection pool to one service."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Connection:
         ambient: Ambient,
         transport: httpx.BaseTransport | None,
     ) -> None:
-        """Raises ValueError where the address or the key can't be one."""
+        """Open the pool. Raises ValueError for an invalid URL or key."""
         self.url = _address(url)
         self._key = None if key is None else _token(key)
         self._timeouts, self._retries, self._ambient = timeouts, retries, ambient
@@ -76,11 +76,11 @@ class Connection:
         deadline_s: float = 0.0,
         retries: Retries | None = None,
     ) -> T:
-        """The answer, as `read` makes it of its JSON. `twice`: the request may arrive twice without harm.
+        """Send a request, with retries, and return its JSON response as `parse` converts it.
 
-        Raises ApiError, Unreachable and BadAnswer.
+        idempotent: the request may arrive twice without harm. Raises ApiError, Unreachable and BadAnswer.
         """
-        said, headers = f"{method} {path}", {}
+        request_line, headers = f"{method} {path}", {}
         if body is not None:
             headers["Content-Type"] = "application/json"
             if len(body) >= PACK_FROM:
@@ -89,40 +89,47 @@ class Connection:
             method, path, content=body, headers=headers, params=params, timeout=self._timeouts.of(deadline_s)
         )
         try:
-            outcome, made = (retries or self._retries).run(lambda: self._http.send(request), twice, self._ambient)
+            outcome, attempts = (retries or self._retries).run(lambda: self._http.send(request), twice, self._ambient)
         except httpx.DecodingError as error:
-            raise BadAnswer(self._hide(f"{said}: found a reply that can't be unpacked: {error}")) from None
-        if isinstance(outcome, httpx.TransportError):
-            raise self._unreachable(said, outcome, made, twice) from None
-        found = self._json(outcome)
-        if not outcome.is_success:
-            raise self._refused(said if made == 1 else f"{said}, {made} times", outcome, found)
-        if found is None:
-            raise BadAnswer(self._hide(f"{said}: found {_looks(outcome)}, expected a JSON object; {_OTHER}"))
-        try:
-            return read(found)
-        except (KeyError, TypeError, AttributeError) as error:
-            wrong = f"{type(error).__name__}: {error}"
             raise BadAnswer(
-                self._hide(f"{said}: found JSON of another shape ({wrong}), expected what feedrank answers; {_OTHER}")
+                self._hide(f"{request_line}: found a response that can't be decompressed: {error}")
+            ) from None
+        if isinstance(outcome, httpx.TransportError):
+            raise self._unreachable(request_line, outcome, attempts, twice) from None
+        document = self._json(outcome)
+        if not outcome.is_success:
+            times = "" if attempts == 1 else f", {attempts} times"
+            raise self._refused(f"{request_line}{times}", outcome, document)
+        if document is None:
+            raise BadAnswer(self._hide(f"{request_line}: found {_looks(outcome)}, expected a JSON object; {_OTHER}"))
+        try:
+            return read(document)
+        except (KeyError, TypeError, AttributeError) as error:
+            cause = f"{type(error).__name__}: {error}"
+            raise BadAnswer(
+                self._hide(
+                    f"{request_line}: found JSON of another shape ({cause}), expected a feedrank response; {_OTHER}"
+                )
             ) from None
 
     def _json(self, response: httpx.Response) -> dict[str, Any] | None:
-        """The object in a reply; None where there is none."""
+        """Return the JSON object of a response; {} for status 204, None if the body is not a JSON object."""
         if response.status_code == 204:
             return {}
         try:
-            found = response.json()
+            document = response.json()
         except ValueError:
             return None
-        return found if isinstance(found, dict) else None
+        return document if isinstance(document, dict) else None
 
     def _refused(self, said: str, response: httpx.Response, found: dict[str, Any] | None) -> ApiError:
         status = response.status_code
         if found is None or "title" not in found:
             detail = f"found {_looks(response)}, expected a problem document; {_OTHER}"
             if response.has_redirect_location:
-                detail = f"found a redirect to {response.headers['Location']!r}, which is not followed; {_OTHER}"
+                detail = (
+                    f"found a redirect to {response.headers['Location']!r}, which the client does not follow; {_OTHER}"
+                )
             found = {"title": phrase(status), "detail": detail}
         found = {name: self._hide(value) if isinstance(value, str) else value for name, value in found.items()}
         return of_problem(said, status, found, asked_s(response, self._ambient.clock()))
@@ -131,34 +138,35 @@ class Connection:
         sent = not isinstance(error, UNSENT)
         times = "1 attempt" if made == 1 else f"{made} attempts"
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        todo = "check the address, and that the service runs"
+        advice = "check the address, and that the service runs"
         if sent:
-            todo = "the service may have done it all the same"
+            advice = "the service may have processed the request"
             if not twice:
-                todo += ", so that it was not asked again"
+                advice += ", so it was not retried"
         return Unreachable(
-            self._hide(f"{said}: found no answer from {self.url} after {times} ({what}), expected one; {todo}"), sent
+            self._hide(f"{said}: found no response from {self.url} after {times} ({what}), expected one; {advice}"),
+            sent,
         )
 
     def _hide(self, text: str) -> str:
-        """Without the key, which what stands between may have sent back."""
+        """Replace the API key in a text, because a proxy may have echoed it."""
         return text if self._key is None else text.replace(self._key, "***")
 
 
-_OTHER = "something other than the service may have answered: check the address, and any proxy on the way"
+_OTHER = "something other than the service may have answered: check the address and any proxy"
 
 
 def _looks(response: httpx.Response) -> str:
     kind = response.headers.get("Content-Type", "no content type").partition(";")[0]
     start = " ".join(response.text.split())[:80]
-    return f"{len(response.content):,} bytes of {kind}, which begin {start!r}" if start else "an empty body"
+    return f"{len(response.content):,} bytes of {kind}, which begin with {start!r}" if start else "an empty body"
 
 
 def _address(url: str) -> str:
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"the address can't be read: {error}; expected one such as http://127.0.0.1:8080") from None
+        raise ValueError(f"can't parse the address: {error}; expected one such as http://127.0.0.1:8080") from None
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ValueError(f"found the address {url!r}, expected one such as http://127.0.0.1:8080")
     if parts.userinfo or parts.query or parts.fragment:
@@ -167,10 +175,10 @@ def _address(url: str) -> str:
 
 
 def _token(key: str) -> str:
-    """The key without the white space that a file or a variable may add; its text is never shown."""
-    found = key.strip()
-    if not found or not found.isascii() or not found.isprintable() or " " in found:
+    """Strip and check a key, without quoting it in errors; a file or a variable may add white space."""
+    stripped = key.strip()
+    if not stripped or not stripped.isascii() or not stripped.isprintable() or " " in stripped:
         raise ValueError(
-            "found a key that is empty or has other signs, expected one as `feedrank keys create` prints it"
+            "found a key that is empty or has invalid characters, expected one as `feedrank keys create` prints it"
         )
-    return found
+    return stripped

@@ -1,4 +1,4 @@
-"""What can go wrong with a call. No message holds the API key."""
+"""The exceptions of the client. No message contains the API key."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from api.client.answers import Taken
 
 
 class ClientError(Exception):
-    """A call that did not come to a good end."""
+    """Base class of all client errors."""
 
     unsent: tuple[dict[str, Any], ...] = ()
-    """From `record`: the events that were not acknowledged, with the ids and times that they were given. Recorded once
-    more, each counts once, even where it had arrived."""
+    """Set by `record_events`: the events that were not acknowledged, with the ids and timestamps that they were given.
+    Sent again, each counts once, even if it had arrived."""
     taken: Taken | None = None
-    """From `record`: what came of the events before those."""
+    """Set by `record_events`: the result of the events before those."""
 
 
 class Unreachable(ClientError):
-    """No answer came."""
+    """Raised when no response arrives."""
 
     def __init__(self, message: str, sent: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
-        """Whether the service may have got the request, and done what it asks."""
+        """True if the service may have received and processed the request."""
 
 
 class BadAnswer(ClientError):
-    """An answer came that is not the service's."""
+    """Raised for a response that is not from feedrank."""
 
 
 class ApiError(ClientError):
-    """The service refused, or failed: a problem document (RFC 9457)."""
+    """Raised for an error response with a problem document (RFC 9457)."""
 
     def __init__(
         self,
@@ -43,35 +43,35 @@ class ApiError(ClientError):
         field: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        # everything has a default, so that a pickled one can be read: that is done with the message alone
+        # all arguments but the message have defaults, because unpickling passes the message only
         super().__init__(message)
         self.status = status
         self.title = title
         self.detail = detail
         self.field = field
-        """Where in the body the fault is."""
+        """Path of the invalid field in the body; None if the error is not about one field."""
         self.retry_after_s = retry_after_s
-        """Seconds after which the service would like to be asked again, where it says so."""
+        """Seconds to wait before a retry, as the service asks in `Retry-After`; None: it asks for none."""
 
 
 class BadRequest(ApiError):
-    """400: the request is wrong, and `field` says where."""
+    """400: the request is invalid; `field` names the invalid field."""
 
 
 class Unauthorized(ApiError):
-    """401: the API key is missing, unknown or out of date."""
+    """401: the API key is missing, unknown or expired."""
 
 
 class Forbidden(ApiError):
-    """403: the API key has not the scope."""
+    """403: the API key lacks the scope."""
 
 
 class NotFound(ApiError):
-    """404: there is no such thing."""
+    """404: the resource does not exist."""
 
 
 class Conflict(ApiError):
-    """409: it can't be done as things are."""
+    """409: the request conflicts with the current state."""
 
 
 class TooManyRequests(ApiError):
@@ -79,7 +79,7 @@ class TooManyRequests(ApiError):
 
 
 class Unavailable(ApiError):
-    """503: not now; nothing was done."""
+    """503: the service is temporarily unavailable; it did nothing."""
 
 
 _CLASSES: dict[int, type[ApiError]] = {
@@ -97,14 +97,14 @@ _ADVICE = {
     413: "send less at once",
     429: "call less often, or raise [serve] rate_limit",
     500: "see the service's log",
-    502: "see whether the service behind the gateway runs",
+    502: "check whether the service behind the gateway runs",
     503: "try again later",
-    504: "see whether the service behind the gateway is too slow",
+    504: "check whether the service behind the gateway is too slow",
 }
 
 
 def of_problem(said: str, status: int, body: dict[str, Any], retry_after_s: float | None) -> ApiError:
-    """The error that a problem document stands for; `said` is what was asked."""
+    """Build the error of a problem document; `request_line` is the method and path, for the message."""
     title, detail, field = (body.get(name) for name in ("title", "detail", "field"))
     title, detail = str(title or phrase(status)), str(detail or "no detail was given")
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
@@ -119,7 +119,7 @@ def of_problem(said: str, status: int, body: dict[str, Any], retry_after_s: floa
 
 
 def phrase(status: int) -> str:
-    """What a status is called."""
+    """Return the reason phrase of an HTTP status code."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -1,4 +1,4 @@
-"""When a call is made again, and how long to wait before it is."""
+"""Retry policy of the client: which requests are retried, and with what backoff."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ from typing import TypeAlias
 import httpx
 
 Outcome: TypeAlias = httpx.Response | httpx.TransportError
-"""Of one attempt."""
+"""The outcome of one attempt."""
 
 NOT_DONE = (429, 503)
-"""The service says that it did nothing."""
+"""Status codes with which the service says that it did nothing."""
 GATEWAY = (502, 504)
-"""What stands before the service had no answer from it."""
+"""Status codes of a gateway that got no response from the service."""
 UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""Errors before the request was sent."""
 HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+"""Errors that a retry can't fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ambient:
-    """Time and chance as the client meets them; a test brings its own."""
+    """Sources of time and randomness; tests replace them."""
 
     clock: Callable[[], float] = time.time
     """Unix seconds."""
     timer: Callable[[], float] = time.monotonic
-    """Seconds that only grow."""
+    """Monotonic seconds."""
     sleep: Callable[[float], None] = time.sleep
-    """Seconds."""
+    """Sleeps for a number of seconds."""
     draw: Callable[[], float] = random.random
-    """In [0, 1)."""
+    """Uniform in [0, 1), for the jitter of the backoff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often a call is made, and how long it may take in all.
+    """Limits on the number of attempts and on their total time.
 
-    Made again are: any call where no connection came about, or after 429 or 503; and those that may arrive twice
-    without harm (feeds and events, which have ids, and all that only reads) also after a timeout, a cut connection,
-    502 or 504.
+    Every request is retried if no connection was made, or after 429 or 503. Idempotent requests (rankings and events,
+    which have ids, and all reads) are also retried after a timeout, a broken connection, 502 or 504.
     """
 
     attempts: int = 4
-    """At most, the first one among them; 1: nothing is made again."""
+    """Maximum number of attempts, including the first; 1: no retries."""
     total_s: float = 30.0
-    """No attempt begins later than this after the first; the last may still take its timeouts."""
+    """No attempt starts later than this after the first; the last may still take its own timeouts."""
     base_s: float = 0.1
-    """The longest wait before the second attempt; it doubles with each one."""
+    """Maximum backoff before the second attempt; it doubles with each attempt."""
     cap_s: float = 5.0
-    """The longest wait of all, less what `Retry-After` asks for."""
+    """Maximum backoff before any attempt, not counting what `Retry-After` asks for."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -63,22 +64,25 @@ class Retries:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected seconds, 0 or more")
 
     def run(self, once: Callable[[], httpx.Response], twice: bool, ambient: Ambient) -> tuple[Outcome, int]:
-        """The last outcome, and how many attempts there were; `twice`: the call may arrive twice without harm."""
-        begun, made = ambient.timer(), 1
+        """Send with retries; return the last outcome and the number of attempts.
+
+        idempotent: the request may arrive twice without harm.
+        """
+        started, attempts = ambient.timer(), 1
         while True:
             outcome = _outcome(once)
-            if made >= self.attempts or not may_repeat(outcome, twice):
-                return outcome, made
-            wait = self.wait_s(made, ambient.draw(), asked_s(outcome, ambient.clock()))
-            if ambient.timer() - begun + wait > self.total_s:
-                return outcome, made
-            ambient.sleep(wait)
-            made += 1
+            if attempts >= self.attempts or not may_repeat(outcome, twice):
+                return outcome, attempts
+            wait_s = self.wait_s(attempts, ambient.draw(), asked_s(outcome, ambient.clock()))
+            if ambient.timer() - started + wait_s > self.total_s:
+                return outcome, attempts
+            ambient.sleep(wait_s)
+            attempts += 1
 
     def wait_s(self, made: int, draw: float, asked: float | None) -> float:
-        """Seconds after so many attempts: exponential backoff with full jitter, after what the service asked for.
+        """Return the seconds to wait after that many attempts: `Retry-After` plus exponential backoff with full jitter.
 
-        Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+        jitter: in [0, 1). Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
         """
         return (asked or 0.0) + draw * min(self.cap_s, self.base_s * 2.0 ** min(made - 1, 60))
 
@@ -89,14 +93,17 @@ REAL = Ambient()
 
 
 def may_repeat(outcome: Outcome, twice: bool) -> bool:
-    """Whether the call may be made again."""
+    """Return whether a request with this outcome may be sent again."""
     if isinstance(outcome, httpx.Response):
         return outcome.status_code in NOT_DONE or (twice and outcome.status_code in GATEWAY)
     return isinstance(outcome, UNSENT) or (twice and not isinstance(outcome, HOPELESS))
 
 
 def asked_s(outcome: Outcome, now: float) -> float | None:
-    """The seconds in `Retry-After`, which has them or a date; None where it is not there or can't be read."""
+    """Return the seconds that `Retry-After` asks for, given as seconds or as a date; None if missing or invalid.
+
+    now: unix seconds.
+    """
     value = outcome.headers.get("Retry-After") if isinstance(outcome, httpx.Response) else None
     if value is None:
         return None

@@ -1,6 +1,7 @@
-"""The composition root: the one place where parts are chosen by name and put together.
+"""The composition root: the only place that creates components from the config and connects them.
 
-`learning` reads the journal and writes bundles; `serving` opens a bundle and answers; `signals` makes the neural parts.
+`training_inputs` reads the journal and writes bundles, `serving` builds a recommender from a bundle, and `text_signals`
+runs the text models.
 """
 
 from api.compose.learning import (

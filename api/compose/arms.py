@@ -1,4 +1,4 @@
-"""The bundles of running experiments: each made ready beside the one that serves, and told of new items."""
+"""Loads the bundles of running experiments next to the serving one, and keeps their items up to date."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 class _Seat:
     items: NewItems
     read: int
-    """Offset of the last item event that was looked at."""
+    """Journal offset of the last item event that was read."""
 
 
 class Arms:
-    """Seats bundles at a recommender, and lets them go. One thread uses it."""
+    """Adds the bundles of experiment arms to a recommender, and removes them. Not thread-safe."""
 
     def __init__(
         self, home: Home, config: Config, journal: Journal, recommender: Recommender, clock: Callable[[], float]
@@ -40,7 +40,7 @@ class Arms:
         self._refused: set[str] = set()
 
     def look(self) -> bool:
-        """Seat what running experiments want, and let go of what none wants; whether anything changed."""
+        """Load the bundles that running experiments need and remove the others; returns whether anything changed."""
         trials = self._recommender.trials
         wanted = [name for name in trials.roster.bundles if name != self._recommender.pipeline.bundle]
         self._refused &= set(wanted)
@@ -54,13 +54,13 @@ class Arms:
         return bool(gone or new)
 
     def take_items(self) -> None:
-        """Make the items of events that were not looked at known to every arm's bundle."""
+        """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._seats.items():
-            found = list(self._journal.read(seat.read, "item"))
-            if found:
-                events = [event for _, event in found if isinstance(event, ItemEvent)]
-                seat.items.take(events, found[-1][0], partial(self._reseat, name))
-                seat.read = found[-1][0]
+            new = list(self._journal.read(seat.read, "item"))
+            if new:
+                events = [event for _, event in new if isinstance(event, ItemEvent)]
+                seat.items.take(events, new[-1][0], partial(self._reseat, name))
+                seat.read = new[-1][0]
 
     def _reseat(self, name: str, make: Callable[[Live], Live]) -> None:
         self._recommender.reseat(name, make, self._clock())
@@ -68,21 +68,21 @@ class Arms:
     def _seat(self, name: str) -> None:
         try:
             opened = bundle.load(self._home.bundles / name)
-            texts = TextModels(self._home, opened)
-            living = snapshot.restore(
+            encoders = TextModels(self._home, opened)
+            restored = snapshot.restore(
                 self._home.snapshot, self._journal, opened.knowledge.catalogue, opened.builder.spec
             )
-            made = live(self._home, self._config, opened, living, texts)
-            items = NewItems(self._config, opened, texts)
-            items.prepare()
-        except Exception as problem:  # the experiment has nobody in it here, and all else goes on
+            serving = live(self._home, self._config, opened, restored, encoders)
+            updater = NewItems(self._config, opened, encoders)
+            updater.prepare()
+        except Exception as problem:  # this process assigns no units to the experiment; serving continues
             self._refused.add(name)
             _log.error(
-                "the bundle %s, which an experiment asks for, can't be used: %s", name, problem,
+                "can't load the bundle %s of an experiment arm: %s", name, problem,
                 exc_info=None if isinstance(problem, bundle.BundleError) else problem,
             )  # fmt: skip
             return
-        self._recommender.seat(made, self._clock())
-        self._seats[name] = _Seat(items, bundle.read_for(opened))
+        self._recommender.seat(serving, self._clock())
+        self._seats[name] = _Seat(updater, bundle.read_for(opened))
         self.take_items()
-        _log.info("bundle %s is ready for its experiment", name)
+        _log.info("loaded the bundle %s for its experiment", name)

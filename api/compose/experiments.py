@@ -1,4 +1,4 @@
-"""Experiments in the journal: their changes, how they stand, and what they say."""
+"""The experiment service: writes experiment changes to the journal, and reads state and results from it."""
 
 from __future__ import annotations
 
@@ -28,132 +28,132 @@ from models.experiments.shadowed import Shadowed, shadowed
 from models.plain import plain
 
 LEAST_SHARE = 1e-9
-"""Stands for none: an arm that has units and was to have nobody is a split that is broken."""
+"""Replaces an expected share of 0, so that an arm with units but no expected share fails the SRM test."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Found:
-    """What an experiment says."""
+    """The state and results of an experiment."""
 
     standing: Standing
     readout: Readout | None = None
-    """Of an A/B test with units in it."""
+    """Of an A/B test that has units."""
     preferences: tuple[Preference, ...] = ()
-    """Of an interleaving."""
+    """Of an interleaving experiment."""
     shadows: tuple[Shadowed, ...] = ()
     holdout: tuple[Lift, ...] = ()
-    """What all that are in the experiment have over those that are kept away."""
+    """Lift of all units in the experiment over the holdout."""
     moved: int = 0
-    """Units that were seen in more than one arm."""
+    """Number of units seen in more than one arm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Where experiments of a home are declared, changed and read. Moments are in unix seconds."""
+    """Creates, changes and reads the experiments of a home folder. Times are in unix seconds."""
 
     home: Home
     journal: Journal
 
     @property
     def roster(self) -> Roster:
-        """All experiments there are."""
+        """All experiments, replayed from the journal."""
         return roster_of(event for _, event in self.journal.read(kind="experiment"))
 
     def roster_until(self, offset: int) -> Roster:
-        """The experiments as they stood after an offset of the journal."""
-        changes = takewhile(lambda one: one[0] <= offset, self.journal.read(kind="experiment"))
+        """Return the experiments as of a journal offset."""
+        changes = takewhile(lambda entry: entry[0] <= offset, self.journal.read(kind="experiment"))
         return roster_of(event for _, event in changes)
 
     def create(self, declared: Experiment, at: float) -> Standing:
-        """Write a declaration to the journal. Raises ChangeError where it can't be made, with what is wrong."""
-        plan_of(declared)  # names of metrics
+        """Write a new experiment to the journal. Raises ChangeError if its spec is invalid."""
+        plan_of(declared)  # checks the names of metrics
         self._check_bundles(declared)
         return self.change(declared.name, "create", declared.body(), at)
 
     def start(self, name: str, at: float) -> Standing:
-        """Let an experiment have its units from now on. Arms that name no bundle get the one that serves now."""
+        """Start an experiment: it assigns units from now on. Arms without a bundle get the current one."""
         self._check_bundles(self.roster.of(name).experiment)
         incumbent = registry.current(self.home.bundles)
         return self.change(name, "start", {"incumbent": incumbent} if incumbent else {}, at)
 
     def change(self, name: str, what: str, told: Mapping[str, Any], at: float) -> Standing:
-        """Write a change, and how the experiment stands then. Raises ChangeError."""
-        moment = round(at * 1000)
-        event = ExperimentEvent(f"experiment-{uuid.uuid4()}", moment, name, what, told, moment)
-        self.roster.after(event)  # refuses what can't be made, before it is written
+        """Write a change to the journal; returns the state after it. Raises ChangeError if it is not allowed."""
+        timestamp = round(at * 1000)
+        event = ExperimentEvent(f"experiment-{uuid.uuid4()}", timestamp, name, what, told, timestamp)
+        self.roster.after(event)  # raises before an invalid change is written
         self.journal.append([event])
         after = self.roster
-        if event.id in after.refused:  # another process made a change in between
+        if event.id in after.refused:  # another process wrote a conflicting change first
             raise ChangeError(after.refused[event.id])
         return after.of(name)
 
     def found(self, name: str, cuped: bool | None = None) -> Found:
-        """Read the journal for an experiment. Raises ChangeError where there is none, or it never started.
+        """Analyse an experiment from the journal. Raises ChangeError if it does not exist or never started.
 
-        cuped: whether what units did before is taken off; None: where they did anything.
+        cuped: adjust for pre-experiment behaviour (CUPED); None: if there is any.
         """
         standing = self.roster.of(name)
-        own = standing.experiment
+        spec = standing.experiment
         if standing.started is None:
-            raise ChangeError(f"the experiment {name!r} was not started: `feedrank experiment start {name}`")
-        if own.kind == "shadow":
-            looked_on = (arm for arm in own.arms if arm != own.first)
-            return Found(standing, shadows=tuple(shadowed(arm, standing.shadows.get(arm)) for arm in looked_on))
-        begun = self._begun(standing)
-        kept = collect(self._since(begun - BEFORE_DAYS * DAY_S, standing.stopped), own, begun)
-        holdout = _holdout(kept.holdout, own)
-        if own.kind == "interleave":
-            told = preferences(kept.shown, list(own.arms), begun, own.planned_units)
-            return Found(standing, preferences=told, holdout=holdout, moved=kept.moved)
-        before = kept.outcomes.before
-        taken_off = bool(before and np.any(before["rankings"])) if cuped is None else cuped
-        outcomes, shares = _with_units(kept.outcomes, weights(standing, kept))
-        readout = read(outcomes, plan_of(own, shares, taken_off)) if len(outcomes.arms) > 1 else None
-        return Found(standing, readout, holdout=holdout, moved=kept.moved)
+            raise ChangeError(f"the experiment {name!r} has not started; run `feedrank experiment start {name}`")
+        if spec.kind == "shadow":
+            arms = (arm for arm in spec.arms if arm != spec.first)
+            return Found(standing, shadows=tuple(shadowed(arm, standing.shadows.get(arm)) for arm in arms))
+        started = self._begun(standing)
+        collected = collect(self._since(started - BEFORE_DAYS * DAY_S, standing.stopped), spec, started)
+        holdout = _holdout(collected.holdout, spec)
+        if spec.kind == "interleave":
+            by_arm = preferences(collected.shown, list(spec.arms), started, spec.planned_units)
+            return Found(standing, preferences=by_arm, holdout=holdout, moved=collected.moved)
+        before = collected.outcomes.before
+        use_cuped = bool(before and np.any(before["rankings"])) if cuped is None else cuped
+        outcomes, shares = _with_units(collected.outcomes, weights(standing, collected))
+        readout = read(outcomes, plan_of(spec, shares, use_cuped)) if len(outcomes.arms) > 1 else None
+        return Found(standing, readout, holdout=holdout, moved=collected.moved)
 
     def outcomes(self, name: str) -> tuple[Outcomes, Plan]:
-        """What the units of an A/B test did so far, and how it is read. Raises ChangeError."""
+        """Return the outcomes of an A/B test so far and its analysis plan. Raises ChangeError for other experiments."""
         standing = self.roster.of(name)
-        own = standing.experiment
-        if standing.started is None or own.kind != "ab":
+        spec = standing.experiment
+        if standing.started is None or spec.kind != "ab":
             raise ChangeError(
-                f"{name!r} is a {own.kind} experiment, {standing.status}; expected an ab test that started"
+                f"{name!r} is a {spec.kind} experiment, {standing.status}; expected an ab test that has started"
             )
-        begun = self._begun(standing)
-        kept = collect(self._since(begun - BEFORE_DAYS * DAY_S, standing.stopped), own, begun)
-        outcomes, shares = _with_units(kept.outcomes, weights(standing, kept))
-        return outcomes, plan_of(own, shares)
+        started = self._begun(standing)
+        collected = collect(self._since(started - BEFORE_DAYS * DAY_S, standing.stopped), spec, started)
+        outcomes, shares = _with_units(collected.outcomes, weights(standing, collected))
+        return outcomes, plan_of(spec, shares)
 
     def stop_what_breaks(self, one: Found, at: float) -> list[str]:
-        """Stop the arms that break a guardrail, where the experiment allows it; which."""
-        own = one.standing.experiment
-        if one.readout is None or not own.stop_on_breach or one.standing.status != "running":
+        """Stop the arms that violate a guardrail, if the spec has `stop_on_breach`; returns their names."""
+        spec = one.standing.experiment
+        if one.readout is None or not spec.stop_on_breach or one.standing.status != "running":
             return []
         stopped = []
         for rail in one.readout.guardrails:
             if rail.breached and rail.arm not in one.standing.stopped_arms and rail.arm not in stopped:
-                span = f"[{rail.gain.low:+.1%}, {rail.gain.high:+.1%}]"
-                reason = f"breaks the guardrail {rail.metric}: {span}, where {-rail.worst:.1%} is borne"
-                self.change(own.name, "stop-arm", {"arm": rail.arm, "reason": reason}, at)
+                interval = f"[{rail.gain.low:+.1%}, {rail.gain.high:+.1%}]"
+                reason = f"violates guardrail {rail.metric}: {interval}, allowed {-rail.worst:.1%}"
+                self.change(spec.name, "stop-arm", {"arm": rail.arm, "reason": reason}, at)
                 stopped.append(rail.arm)
         return stopped
 
     def promote_winner(self, one: Found, at: float) -> str:
-        """Make the bundle of the winning arm the one that serves, and stop the experiment; its name.
+        """Promote the bundle of the winning arm and stop the experiment; returns the bundle's name.
 
-        Raises ChangeError where there is no winner, or it is made by settings and not by a bundle.
+        Raises ChangeError if there is no winner, or if the winning arm has no bundle of its own.
         """
-        own, readout = one.standing.experiment, one.readout
+        spec, readout = one.standing.experiment, one.readout
         if readout is None or readout.verdict.word != "ship" or readout.verdict.arm is None:
-            said = "nothing to promote" if readout is None else readout.verdict.sentence
-            raise ChangeError(f"{own.name!r} has no winner: {said}")
+            reason = "there is no readout" if readout is None else readout.verdict.sentence
+            raise ChangeError(f"{spec.name!r} has no winner: {reason}")
         winner = readout.verdict.arm
-        name = own.arms[winner].bundle
+        name = spec.arms[winner].bundle
         if not name:
-            raise ChangeError(f"the arm {winner!r} is of settings, not of a bundle; put them in the config")
+            raise ChangeError(f"the arm {winner!r} has settings and no bundle; put its settings in the config")
         registry.promote(self.home.bundles, name)
         if one.standing.status == "running":
-            self.change(own.name, "stop", {"reason": f"{winner} won and serves: {name}"}, at)
+            self.change(spec.name, "stop", {"reason": f"{winner} won; its bundle {name} serves"}, at)
         return name
 
     def _check_bundles(self, declared: Experiment) -> None:
@@ -169,19 +169,19 @@ class Desk:
         return max(standing.started, standing.experiment.start or standing.started) / 1000
 
     def _since(self, at: float, until: int | None) -> Iterator[Event]:
-        """Events from a moment on, in the order in which they became known; rankings until another one alone."""
+        """Yield events from a time on, by effective time. Rankings after `until` (epoch milliseconds) are left out."""
         for _, event in self.journal.in_order(round(at * 1000)):
             if until is None or event.timestamp <= until or not isinstance(event, RankingEvent):
                 yield event
 
 
 def plan_of(experiment: Experiment, weights: tuple[float, ...] = (), cuped: bool = False) -> Plan:
-    """How an experiment is read. Raises ChangeError where it names a metric that there is not."""
+    """Build the analysis plan of an experiment. Raises ChangeError for an unknown metric."""
     arms = len(experiment.arms)
     try:
         return Plan(
             primary=experiment.primary,
-            guardrails=tuple(Guardrail(one.metric, one.worst) for one in experiment.guardrails),
+            guardrails=tuple(Guardrail(rail.metric, rail.worst) for rail in experiment.guardrails),
             weights=weights,
             least_days=max(experiment.minimum_days, 1),
             least_units=experiment.minimum_units * arms,
@@ -194,33 +194,33 @@ def plan_of(experiment: Experiment, weights: tuple[float, ...] = (), cuped: bool
 
 
 def weights(standing: Standing, kept: Collected) -> tuple[float, ...]:
-    """The share of units that each arm was to have, by when the units came and what the weights were then."""
+    """Return the expected share of units per arm: the weights at the time when each unit was first seen."""
     arms = list(standing.experiment.arms)
-    moments = np.array([moment / 1000 for moment, _ in standing.phases])
-    phase = np.clip(np.searchsorted(moments, kept.first_seen, side="right") - 1, 0, len(moments) - 1)
-    counts = np.bincount(phase, minlength=len(moments))
+    phase_starts = np.array([start_ms / 1000 for start_ms, _ in standing.phases])
+    phase = np.clip(np.searchsorted(phase_starts, kept.first_seen, side="right") - 1, 0, len(phase_starts) - 1)
+    counts = np.bincount(phase, minlength=len(phase_starts))
     total = np.zeros(len(arms))
-    for place, (_, shares) in enumerate(standing.phases):
-        own = np.array([shares.get(arm, 0.0) for arm in arms])
-        if own.sum() > 0:
-            total += counts[place] * own / own.sum()
+    for index, (_, shares) in enumerate(standing.phases):
+        phase_shares = np.array([shares.get(arm, 0.0) for arm in arms])
+        if phase_shares.sum() > 0:
+            total += counts[index] * phase_shares / phase_shares.sum()
     if not total.sum():
         total = np.array([arm.weight for arm in standing.experiment.arms.values()])
     return tuple((total / total.sum()).tolist())
 
 
 def _with_units(outcomes: Outcomes, shares: tuple[float, ...]) -> tuple[Outcomes, tuple[float, ...]]:
-    """Without arms that were to have nobody and have nobody, as by a weight of 0: there is nothing to read of them."""
-    due = np.array(shares)
-    kept = np.flatnonzero((due > 0) | (outcomes.units > 0) | (np.arange(len(due)) == 0))
-    number = np.full(len(due), NOBODY, np.int32)
-    number[kept] = np.arange(len(kept))
-    made = replace(outcomes, arms=tuple(outcomes.arms[arm] for arm in kept), arm_of=number[outcomes.arm_of])
-    return made, tuple(np.maximum(due[kept], LEAST_SHARE).tolist())
+    """Drop arms with an expected share of 0 and no units, such as arms with weight 0. The first arm stays."""
+    expected = np.array(shares)
+    arms = np.flatnonzero((expected > 0) | (outcomes.units > 0) | (np.arange(len(expected)) == 0))
+    new_index = np.full(len(expected), NOBODY, np.int32)
+    new_index[arms] = np.arange(len(arms))
+    remaining = replace(outcomes, arms=tuple(outcomes.arms[arm] for arm in arms), arm_of=new_index[outcomes.arm_of])
+    return remaining, tuple(np.maximum(expected[arms], LEAST_SHARE).tolist())
 
 
 def told(standing: Standing) -> dict[str, Any]:
-    """How an experiment stands, JSON-ready."""
+    """Convert the state of an experiment to JSON types."""
     return {
         "name": standing.experiment.name,
         "kind": standing.experiment.kind,
@@ -234,13 +234,13 @@ def told(standing: Standing) -> dict[str, Any]:
 
 
 def body(one: Found) -> dict[str, Any]:
-    """What an experiment says, JSON-ready."""
+    """Convert an experiment report to JSON types."""
     return {
         **told(one.standing),
         "moved_units": one.moved,
         "readout": None if one.readout is None else readout_body(one.readout),
-        "preferences": [{**plain(each), "said": said(each)} for each in one.preferences],
-        "shadows": [{**plain(each), "said": each.said} for each in one.shadows],
+        "preferences": [{**plain(preference), "said": said(preference)} for preference in one.preferences],
+        "shadows": [{**plain(shadow), "said": shadow.said} for shadow in one.shadows],
         "holdout": plain(one.holdout),
     }
 

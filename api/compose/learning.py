@@ -1,4 +1,4 @@
-"""From the journal to bundles."""
+"""Training inputs: reads the journal, trains rankers on it, and writes bundles."""
 
 from __future__ import annotations
 
@@ -42,41 +42,42 @@ from models.training import (
 )
 
 VALIDATION_SHARE = 0.1
-"""Of the rankings, the latest: where a ranker for serving stops early."""
+"""Share of the latest rankings, which early stopping of a ranker for serving validates on."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Material:
-    """What is trained on: the journal as columns, and the catalogue with its texts made ready."""
+    """The inputs of training: the journal as an event table, and the items with their text signals."""
 
     corpus: Corpus
     log: Log
     window: Mapping[str, Any]
-    """What of the journal it is: first and last unix seconds, how many rankings and interactions, and the offset."""
+    """The part of the journal that was read: `first` and `last` (unix seconds), `rankings` and `interactions` (counts),
+    and `offset`."""
 
 
 def material(
     home: Home, config: Config, progress: TextProgress | None = None, since: float | None = None,
     until: float | None = None,
 ) -> Material:  # fmt: skip
-    """Read the journal and embed what the vector cache does not know.
+    """Load training inputs from the journal; texts that are not in the vector cache are embedded.
 
-    since, until: unix seconds; what became known before the one, or at the other and later, is left out. Items are all
-    there. Raises ValueError where nothing is left.
+    since, until: unix seconds; only events with since <= effective time < until are read, but all items are. Raises
+    ValueError if no items or no interactions are left.
     """
     url = config.journal.url
     journal = home.known_journal(url)
-    offset = journal.last  # before anything is read: what is written meanwhile is not said to be known
-    catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
+    offset = journal.last  # read first: events written during the read are not counted as read
+    catalogue = Catalogue.from_events(event for event in journal.events("item") if isinstance(event, ItemEvent))
     if not len(catalogue):
-        raise ValueError(f"there are no items in {url or home.journal_path}; load some with `feedrank import`")
+        raise ValueError(f"there are no items in {url or home.journal_path}; import some with `feedrank import`")
     terms = TermWeights.fit(catalogue.documents(config.embedder.document))
     corpus = signals.corpus(catalogue, signals.of_items(home, config, catalogue, progress), terms)
-    first, end = (bound if one is None else one * 1000 for one, bound in ((since, -np.inf), (until, np.inf)))
+    first, end = (bound if at is None else at * 1000 for at, bound in ((since, -np.inf), (until, np.inf)))
     events = (event for _, event in journal.in_order() if first <= known_from(event) < end)
     log = in_order(events, catalogue.ids, served=config.training.served_rows)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
-        raise ValueError("nobody touched anything in this window; choose a longer one")
+        raise ValueError("found no interactions in this time window; choose a longer one")
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,
@@ -88,32 +89,32 @@ def material(
 
 
 def index_only(made: Material, config: Config) -> FeatureBuilder:
-    """Item knowledge of the whole log, without a ranker."""
+    """Fit the item model on the whole log, without training a ranker."""
     knowledge = fit_corpus(made.corpus, Sequences.of(made.log), config.items)
     return FeatureBuilder(knowledge, config.state, config.features)
 
 
 def train(made: Material, config: Config, progress: Progress) -> Trained:
-    """Train for serving: from rankings where the log has them, else from what recall finds."""
+    """Train a ranker for serving: on logged rankings if there are enough, otherwise on recall candidates."""
     with config.training.store() as store:
         return prepare(made, config, store, progress).fit(progress)
 
 
 def prepare(made: Material, config: Config, store: Store, progress: Progress) -> Prepared:
-    """The groups that `train` learns from."""
+    """Prepare the query groups that `train` fits on."""
     settings = config.settings
     if learns_from_rankings(made.log, settings):
         total = len(made.log.rankings)
         cut = int(total * (1 - VALIDATION_SHARE))
         return prepare_from_rankings(made.corpus, made.log, cut, total, settings, store, progress)
-    everything = np.ones(len(made.log.interactions), np.bool_)
-    return prepare_from_recall(made.corpus, made.log, everything, settings, store, progress)
+    every_interaction = np.ones(len(made.log.interactions), np.bool_)
+    return prepare_from_recall(made.corpus, made.log, every_interaction, settings, store, progress)
 
 
 def with_tuned(home: Home, config: Config) -> Config:
-    """The config with the parameters that `feedrank tune` found; those that the config itself names stay."""
+    """Return the config with the ranker parameters from `feedrank tune`; the config's own ones take precedence."""
     if not home.tuned.exists():
-        raise ValueError(f"there is no {home.tuned}; make it with `feedrank tune`")
+        raise ValueError(f"found no {home.tuned}; create it with `feedrank tune`")
     parameters = dict(load_config(home.tuned).ranker.parameters) | dict(config.ranker.parameters)
     return replace(config, ranker=replace(config.ranker, parameters=parameters))
 
@@ -133,9 +134,9 @@ def save(
 ) -> None:
     """Write a bundle and, with `promote`, make it the current one.
 
-    about: what the manifest is to say of it. sample: training rows, for drift to be measured against. made: what no
-    digest covers, beside the time. first and pairs: the
-    cheap ranker and the cross-encoder of two phases.
+    about: further fields of the manifest. sample: (N, F) training rows, the reference for drift. made: build
+    information besides the time, which no digest covers. first, pairs: the first-stage ranker and the cross-encoder of
+    two-stage ranking.
     """
     chosen = config.index
     index = {
@@ -155,7 +156,7 @@ def save_trained(
     home: Home, config: Config, name: str, made: Material, trained: Trained, about: Mapping[str, Any], seconds: float,
     promote: bool = True,
 ) -> None:  # fmt: skip
-    """Write what was trained as a bundle."""
+    """Write a trained ranker as a bundle."""
     about = {"groups": trained.counts, "trees": trained.ranker.trees, "window": dict(made.window), **about}
     scorer = trained.pairs.scorer if trained.pairs else None
     save(
@@ -167,7 +168,7 @@ def save_trained(
 def retrain(
     home: Home, made: Material, config: Config, progress: Progress, warm_start: bool = False
 ) -> tuple[Incumbent | None, Outcome]:
-    """Train a candidate and hold it against the current bundle; nothing is written."""
+    """Train a candidate and compare it with the current bundle; writes nothing."""
     incumbent = None
     if home.current.exists():
         opened = registry.load_current(home.bundles, warn)
@@ -185,12 +186,12 @@ def retrain(
 
 
 def check_name(home: Home, name: str) -> None:
-    """Refuse a bundle name that can't be used, before hours are spent on what it is to hold."""
+    """Check a bundle name before a long training. Raises BundleError if it is invalid or taken."""
     bundle.place(home.bundles, name)
 
 
 def version() -> str:
-    """The installed version."""
+    """Return the installed version of feedrank."""
     try:
         return metadata.version("feedrank")
     except metadata.PackageNotFoundError:
@@ -198,9 +199,9 @@ def version() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-ready: infinity as a string, tuples as lists."""
+    """Convert to JSON types: infinity and NaN as strings, tuples as lists."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What a bundle, or the policy of another log, would have earned on a journal's rankings with propensities."""
+"""Off-policy evaluation: estimates the reward of a bundle, or of another variant, from rankings with propensities."""
 
 from __future__ import annotations
 
@@ -29,105 +29,109 @@ from models.snapshot import Living
 from models.training import Progress
 
 SINGLE, SLATES = ("ips", "snips", "dm", "dr"), ("snips", "snrips", "rips", "cascade-dr")
-"""Methods where none are asked for: of logs of single items, and of lists."""
+"""Default estimators for logs of single items and for logs of slates."""
 MOST_CELLS = 400_000_000
-"""Of lists x places x candidates, held at a time."""
+"""Maximum number of (slate, position, candidate) cells in memory."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Answer:
-    """What the log says of a candidate."""
+    """The off-policy estimates for a candidate policy."""
 
     logged: Logged
     shown: float
-    """What the log itself earned a ranking."""
+    """Mean reward per ranking of the logging policy."""
     estimates: dict[str, Estimate]
     on_policy: float | None = None
-    """What the candidate's own log earned, where there is one."""
+    """Mean reward per ranking in the candidate's own log, if there is one."""
 
 
 def of_variant(
     journal: Journal, chosen: Chosen, variant: str, methods: Sequence[str], settings: EstimateSettings, seed: int
 ) -> Answer:
-    """The candidate is the policy that made another variant's rankings of single items, by what it showed where.
+    """Evaluate another variant on this variant's log; its policy is the item frequencies at each position.
 
-    Its clicks are not looked at, but to say what it earned. Raises ValueError for lists.
+    The variant's clicks are used only for `on_policy`. Raises ValueError for slates of several items.
     """
-    own = logged((one for _, one in journal.in_order()), chosen)
-    other = logged(
-        (one for _, one in journal.in_order()), Chosen(variant, chosen.surface, chosen.since, chosen.reward), False
+    log = logged((event for _, event in journal.in_order()), chosen)
+    other_log = logged(
+        (event for _, event in journal.in_order()), Chosen(variant, chosen.surface, chosen.since, chosen.reward), False
     )
-    if not (own.single and other.single):
-        raise ValueError("found lists of several items; the policy of a variant is counted for single items alone")
-    names = own.items
-    rows = np.array([names.add(one) for one in other.items.names(other.rows)], np.int32)
-    places = int(max(own.position.max(), other.position.max())) + 1
-    policy = frequencies(rows, other.position, places, len(names))
-    found = estimate(own.bandit(), policy, methods or SINGLE, settings, seed=seed)
-    return Answer(own, float(own.reward.mean()), found, float(other.reward.mean()))
+    if not (log.single and other_log.single):
+        raise ValueError("found lists of several items, expected rankings of one item to count a variant's policy")
+    names = log.items
+    rows = np.array([names.add(item) for item in other_log.items.names(other_log.rows)], np.int32)
+    n_positions = int(max(log.position.max(), other_log.position.max())) + 1
+    policy = frequencies(rows, other_log.position, n_positions, len(names))
+    estimates = estimate(log.bandit(), policy, methods or SINGLE, settings, seed=seed)
+    return Answer(log, float(log.reward.mean()), estimates, float(other_log.reward.mean()))
 
 
 def of_bundle(
     home: Home, config: Config, journal: Journal, chosen: Chosen, name: str, drawn: tuple[float, int],
     methods: Sequence[str], settings: EstimateSettings, seed: int, progress: Progress,
 ) -> Answer:  # fmt: skip
-    """The candidate is a bundle. drawn: the temperature by which it draws by its scores (Plackett-Luce), and among how
-    many of the best; temperature 0: it shows the best.
+    """Evaluate a bundle: rank every logged request again, from the state at that time.
 
-    Its lists are made again for every logged request, from the state as it was then.
+    drawn: temperature and depth of Plackett-Luce sampling by score; at temperature 0 the top items are shown. Raises
+    ValueError if the scores do not fit in memory.
     """
     opened = bundle.load(home.bundles / name)
-    own = logged((one for _, one in journal.in_order()), chosen)
-    progress("requests asked again", 0, len(own))
+    log = logged((event for _, event in journal.in_order()), chosen)
+    progress("requests ranked again", 0, len(log))
     catalogue = opened.knowledge.catalogue
     state = BehaviouralState(catalogue, opened.builder.spec)
-    made = live(home, config, opened, Living(state, Ids()), TextModels(home, opened))
-    found = _again(made, journal, own, progress)
-    width = max(len(one) for _, one in found)
-    cells = len(own) * int(np.diff(own.offsets).max()) * width
+    snapshot = live(home, config, opened, Living(state, Ids()), TextModels(home, opened))
+    rankings = _again(snapshot, journal, log, progress)
+    width = max(len(candidate_scores) for _, candidate_scores in rankings)
+    cells = len(log) * int(np.diff(log.offsets).max()) * width
     if cells > MOST_CELLS:
         raise ValueError(
-            f"{len(own):,} rankings of up to {width:,} candidates take {cells * 8 / 1e9:.0f} GB; choose a later --since"
+            f"{len(log):,} rankings of up to {width:,} candidates need {cells * 8 / 1e9:.0f} GB; choose a later --since"
         )
-    scores = np.full((len(own), width), -np.inf)
-    for place, (_, worth) in enumerate(found):
-        scores[place, : len(worth)] = worth
+    scores = np.full((len(log), width), -np.inf)
+    for index, (_, candidate_scores) in enumerate(rankings):
+        scores[index, : len(candidate_scores)] = candidate_scores
     temperature, depth = drawn
     if temperature > 0:
         scores[:, depth:] = -np.inf
-    slates = own.slates(np.concatenate([codes for codes, _ in found]))
+    slates = log.slates(np.concatenate([positions for positions, _ in rankings]))
     policy = SlatePolicy.ranking_by(scores, slates, temperature)
     names = methods or SLATES
-    earned = float(own.reward.sum() / len(own))
-    return Answer(own, earned, estimate_slates(slates, policy, names, settings, seed=seed))
+    logged_value = float(log.reward.sum() / len(log))
+    return Answer(log, logged_value, estimate_slates(slates, policy, names, settings, seed=seed))
 
 
 def _again(made: Live, journal: Journal, own: Logged, progress: Progress) -> list[tuple[NDArray[np.int32], Floats]]:
-    """For each logged ranking, the places of what it showed in the candidate's order, and the candidate's scores in
-    that order; what the candidate could not show has a place after these, with a score of -inf."""
-    wanted = {event.id for event in own.events}
-    late: list[Event] = []
-    found: list[tuple[NDArray[np.int32], Floats]] = []
+    """Rank every logged request with the candidate, replaying the journal in order.
+
+    Returns, per ranking, the positions of the shown items in the candidate's order, and the candidate's scores in that
+    order. Items that the candidate did not find come last, with a score of -inf.
+    """
+    ranking_ids = {event.id for event in own.events}
+    unread: list[Event] = []
+    rankings: list[tuple[NDArray[np.int32], Floats]] = []
     for _, event in journal.in_order():
-        if isinstance(event, RankingEvent) and event.id in wanted:
-            made.observe(late)
-            late = []
-            found.append(_one(made, event))
-            if len(found) % 100 == 0:
-                progress("requests asked again", len(found), len(own))
-        late.append(event)
-    return found
+        if isinstance(event, RankingEvent) and event.id in ranking_ids:
+            made.observe(unread)
+            unread = []
+            rankings.append(_one(made, event))
+            if len(rankings) % 100 == 0:
+                progress("requests ranked again", len(rankings), len(own))
+        unread.append(event)
+    return rankings
 
 
 def _one(made: Live, event: RankingEvent) -> tuple[NDArray[np.int32], Floats]:
-    asked = Asked.of(event)
-    vectors = made.encode(asked.query) if asked.query and made.encode is not None else QueryVectors()
-    request = made.request(event.timestamp / 1000, asked, vectors)
-    given = asked.items if event.fields.get("source") == GIVEN else None
-    ranking = made.pipeline.run(request, given=None if given is None else made.catalogue.ids.rows(given))
-    names = made.catalogue.ids.names(ranking.rows) if given is None else [given[n] for n in ranking.order.tolist()]
-    place = {name: code for code, name in enumerate(names)}
-    others = [item for item in event.items if item not in place]
-    place |= {item: len(names) + code for code, item in enumerate(others)}
-    worth = np.concatenate([ranking.scores.astype(np.float64), np.full(len(others), -np.inf)])
-    return np.array([place[item] for item in event.items], np.int32), np.nan_to_num(worth, nan=-np.inf, neginf=-np.inf)
+    parsed = Asked.of(event)
+    vectors = made.encode(parsed.query) if parsed.query and made.encode is not None else QueryVectors()
+    request = made.request(event.timestamp / 1000, parsed, vectors)
+    items = parsed.items if event.fields.get("source") == GIVEN else None
+    ranking = made.pipeline.run(request, given=None if items is None else made.catalogue.ids.rows(items))
+    names = made.catalogue.ids.names(ranking.rows) if items is None else [items[n] for n in ranking.order.tolist()]
+    position = {name: index for index, name in enumerate(names)}
+    missing = [item for item in event.items if item not in position]
+    position |= {item: len(names) + index for index, item in enumerate(missing)}
+    scores = np.concatenate([ranking.scores.astype(np.float64), np.full(len(missing), -np.inf)])
+    scores = np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf)
+    return np.array([position[item] for item in event.items], np.int32), scores

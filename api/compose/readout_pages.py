@@ -1,4 +1,4 @@
-"""What an experiment says, for people: in the terminal, and on one page."""
+"""Renders an experiment report for the terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -19,68 +19,69 @@ from models.plain import plain
 
 
 def shown(found: Found) -> Group:
-    """In the terminal."""
+    """Render a report for the terminal."""
     parts: list[Text | Table | Group] = []
     if found.readout is not None:
         parts.append(table.summary(found.readout))
-    parts += [Text(said(one)) for one in found.preferences]
+    parts += [Text(said(preference)) for preference in found.preferences]
     if found.preferences:
         parts.append(_preferences(found.preferences))
-    parts += [Text(one.said) for one in found.shadows]
+    parts += [Text(shadow.said) for shadow in found.shadows]
     parts += [Text(line) for line in notes(found)]
     if not parts:
-        parts.append(Text("there is one arm, so nothing to compare; its log can be used by `feedrank ope`"))
+        parts.append(Text("the experiment has one arm, so there is no comparison; use its log with `feedrank ope`"))
     return Group(*parts)
 
 
 def page(found: Found) -> str:
-    """As one page; nothing is loaded from elsewhere."""
+    """Render a report as a self-contained HTML page."""
     name = found.standing.experiment.name
     title = f"Experiment {name}"
-    told = [f"<p class=quiet>{escape(line)}</p>" for line in notes(found)]
+    paragraphs = [f"<p class=quiet>{escape(line)}</p>" for line in notes(found)]
     if found.readout is not None:
-        return readout_page(body(found.readout), title, "".join(told))
+        return readout_page(body(found.readout), title, "".join(paragraphs))
     parts = [f"<h1>{escape(title)}</h1>"]
-    for one in found.preferences:
-        columns = plain(one)
-        parts.append(f'<p class="verdict {_look(one)}">{escape(said(one))}.</p>')
-        about = f"clicks on {one.arm}'s items less those on {one.first}'s, over both, all lists until then"
+    for preference in found.preferences:
+        columns, arm, control = plain(preference), preference.arm, preference.first
+        parts.append(f'<p class="verdict {_look(preference)}">{escape(said(preference))}.</p>')
+        caption = f"(clicks on {arm}'s items - clicks on {control}'s items) / all clicks, cumulative"
         parts.append(
             sequence_plot(
-                f"{one.arm} against {one.first}", columns["day"], columns["preference"], columns["low"],
-                columns["high"], None, about,
+                f"{arm} against {control}", columns["day"], columns["preference"], columns["low"], columns["high"],
+                None, caption,
             )
         )  # fmt: skip
-    parts += [f"<p>{escape(one.said)}.</p>" for one in found.shadows]
-    return framed(title, "".join([*parts, *told]))
+    parts += [f"<p>{escape(shadow.said)}.</p>" for shadow in found.shadows]
+    return framed(title, "".join([*parts, *paragraphs]))
 
 
 def notes(found: Found) -> list[str]:
-    """What else is to be known."""
-    own, made = found.standing.experiment, []
+    """Return further remarks on a report: stops, reassigned units and the holdout."""
+    spec, remarks = found.standing.experiment, []
     if found.standing.status == "stopped":
         reason = f": {found.standing.reason}" if found.standing.reason else ""
-        made.append(f"the experiment was stopped{reason}")
-    made += [f"the arm {arm} was stopped: {why}" for arm, why in found.standing.stopped_arms.items()]
+        remarks.append(f"the experiment was stopped{reason}")
+    remarks += [f"the arm {arm} was stopped: {reason}" for arm, reason in found.standing.stopped_arms.items()]
     if found.moved:
-        made.append(f"{found.moved:,} units were in more than one arm, and count for the first alone")
-    for one in found.holdout:
-        span = f"{one.relative.value:+.1%} [{one.relative.low:+.1%}, {one.relative.high:+.1%}]"
-        made.append(f"{own.primary} of all in the experiment over those kept away: {span}")
-    return made
+        remarks.append(f"{found.moved:,} units were in more than one arm; they count for their first arm")
+    for lift in found.holdout:
+        interval = f"{lift.relative.value:+.1%} [{lift.relative.low:+.1%}, {lift.relative.high:+.1%}]"
+        remarks.append(f"lift of {spec.primary} in the experiment over the holdout: {interval}")
+    return remarks
 
 
 def _preferences(found: tuple[Preference, ...]) -> Table:
-    drawn = Table("day", "arm", "won", "lost", "even", "preference", "holds at every look", "p")
-    for one in found:
-        for place in range(len(one.day)):
-            low, high = one.low[place], one.high[place]
-            span = "–" if low != low else f"[{low:+.3f}, {high:+.3f}]"
-            drawn.add_row(
-                str(int(one.day[place]) + 1), one.arm, f"{one.wins[place]:,}", f"{one.losses[place]:,}",
-                f"{one.ties[place]:,}", f"{one.preference[place]:+.3f}", span, table.surprise(float(one.p[place])),
+    rows = Table("day", "arm", "wins", "losses", "ties", "preference", "always-valid CI", "p")
+    for preference in found:
+        for day in range(len(preference.day)):
+            low, high = preference.low[day], preference.high[day]
+            interval = "–" if low != low else f"[{low:+.3f}, {high:+.3f}]"
+            counts = (preference.wins[day], preference.losses[day], preference.ties[day])
+            rows.add_row(
+                str(int(preference.day[day]) + 1), preference.arm, *(f"{count:,}" for count in counts),
+                f"{preference.preference[day]:+.3f}", interval, table.surprise(float(preference.p[day])),
             )  # fmt: skip
-    return drawn
+    return rows
 
 
 def _look(one: Preference) -> str:

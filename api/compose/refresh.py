@@ -1,6 +1,6 @@
-"""Keeps a running service up to date: another bundle when `current` points at one, and items that came since.
+"""Keeps a running service up to date: loads a new current bundle, experiment arms, and new items.
 
-Answers go on from what is live while the next generation is made, and change over in one step.
+The old snapshot serves while the next one is built; the swap is one step.
 """
 
 from __future__ import annotations
@@ -22,33 +22,34 @@ from engine.recommender import Recommender
 from models import bundle, registry
 
 POLL_S = 0.2
-"""How often `current` is looked at, and others' events are read where nobody asks for a feed."""
+"""Interval, in seconds, at which the current bundle is checked and events of other processes are read."""
 FOLD_S = 10.0
-"""How often what was written is moved to the journal's main file."""
+"""Interval, in seconds, between WAL checkpoints of the journal."""
 _log = logging.getLogger(__name__)
 
 
 class Refresher:
-    """One thread of a serving process."""
+    """A background thread of a serving process that refreshes what it serves."""
 
     def __init__(
         self, home: Home, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
         texts: TextModels, loaded: Callable[[], None] = lambda: None,
         changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """opened, texts: what the recommender answers from. loaded: called when the models that read texts are there.
+        """Create the refresher; `start` starts its thread.
 
-        changed: told of a bundle that took over.
+        opened, texts: the bundle that serves and its text models. loaded: called once the text models are loaded.
+        changed: called with each bundle that takes over.
         """
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._loaded, self._changed, self._clock = loaded, changed, clock
         self._items = NewItems(config, opened, texts)
         self._read = bundle.read_for(opened)
-        """Offset of the last item event that was looked at."""
+        """Journal offset of the last item event that was read."""
         self._arms = Arms(home, config, journal, recommender, clock)
         self._refused = ""
         self._one = threading.Lock()
-        """Held while a generation is made: by the thread, or by a request that can't wait for it."""
+        """Held while a snapshot is built: by the thread, or by a request that needs its items at once."""
         self._folded = -FOLD_S
         self._stopped = False
         self._wake = threading.Event()
@@ -57,17 +58,20 @@ class Refresher:
         self._thread = threading.Thread(target=self._run, name="feedrank-refresh", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, once what is under way is done."""
+        """Stop the thread after its current step."""
         self._stopped = True
         self._wake.set()
         self._thread.join()
 
     def look(self) -> bool:
-        """Change over where another bundle is current; whether that was so. A bad one is refused once, with a word."""
+        """Switch to the current bundle if it is another one; returns whether it switched.
+
+        A bundle that can't be loaded is logged once and not tried again.
+        """
         name = registry.current(self._home.bundles)
         if name is None or name in (self._recommender.pipeline.bundle, self._refused):
             return False
@@ -75,12 +79,12 @@ class Refresher:
             return self._change(name)
 
     def look_for_arms(self) -> bool:
-        """Make the bundles of running experiments ready, and let go of others; whether anything changed."""
+        """Load the bundles of running experiments and remove the others; returns whether anything changed."""
         with self._one:
             return self._arms.look()
 
     def look_for_items(self) -> int:
-        """Take in the items of events that were not looked at; how many came or changed."""
+        """Add the items of unread item events; returns how many are new or changed."""
         with self._one:
             self._arms.take_items()
             return self._take_items()
@@ -89,40 +93,40 @@ class Refresher:
         started = time.perf_counter()
         try:
             opened = bundle.load(self._home.bundles / name)
-            texts = TextModels(self._home, opened)
-            made = live(self._home, self._config, opened, living_state(self._home, self._journal, opened), texts)
-            items = NewItems(self._config, opened, texts)
-        except Exception as problem:  # whatever is wrong with it, the one that serves is not the worse for it
+            encoders = TextModels(self._home, opened)
+            snapshot = live(self._home, self._config, opened, living_state(self._home, self._journal, opened), encoders)
+            updater = NewItems(self._config, opened, encoders)
+        except Exception as problem:  # a broken bundle must not affect the one that serves
             self._refused = name
             _log.error(
-                "the bundle %s can't be used: %s; %s goes on", name, str(problem), self._recommender.pipeline.bundle,
+                "can't load the bundle %s: %s; %s keeps serving", name, str(problem), self._recommender.pipeline.bundle,
                 exc_info=None if isinstance(problem, bundle.BundleError) else problem,
             )  # fmt: skip
             return False
         self._refused = ""
-        self._prepare(items)
-        self._recommender.renew(lambda _: made, self._clock())
-        self._items, self._read = items, bundle.read_for(opened)
+        self._prepare(updater)
+        self._recommender.renew(lambda _: snapshot, self._clock())
+        self._items, self._read = updater, bundle.read_for(opened)
         self._changed(opened)
         self._take_items()
-        _log.info("bundle %s serves, after %.1f s", name, time.perf_counter() - started)
+        _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)
         return True
 
     def _take_items(self) -> int:
-        found = list(self._journal.read(self._read, "item"))
-        if not found:
+        new = list(self._journal.read(self._read, "item"))
+        if not new:
             return 0
-        events = [event for _, event in found if isinstance(event, ItemEvent)]
+        events = [event for _, event in new if isinstance(event, ItemEvent)]
         renew = self._recommender.renew
-        taken = self._items.take(events, found[-1][0], lambda make: renew(make, self._clock()))
-        self._read = found[-1][0]  # not before: what could not be taken in is looked at again
-        return taken
+        count = self._items.take(events, new[-1][0], lambda make: renew(make, self._clock()))
+        self._read = new[-1][0]  # only on success, so that failed items are retried
+        return count
 
     def _prepare(self, items: NewItems) -> None:
         try:
             items.prepare()
-        except Exception:  # a bundle serves all the same; items are taken in where its models can be had later
-            _log.exception("the models that read texts could not be loaded; queries are read by BM25 alone")
+        except Exception:  # the bundle serves anyway; its items are added once the models can be loaded
+            _log.exception("the text models could not be loaded; queries use BM25 only")
 
     def _run(self) -> None:
         self._prepare(self._items)
@@ -137,15 +141,15 @@ class Refresher:
                 self.look_for_arms()
                 if woken and not self._stopped:
                     self.look_for_items()
-            except Exception:  # it must be there for the next time
-                _log.exception("what serves could not be brought up to date")
+            except Exception:  # the thread must survive for the next round
+                _log.exception("the refresh of the served bundle and items failed")
 
     def _fold(self) -> None:
-        """Now and then, whatever becomes of all else: nobody else does it any more."""
+        """Checkpoint the journal if it is due, even if other steps fail: no other thread does it."""
         if time.perf_counter() - self._folded < FOLD_S:
             return
         self._folded = time.perf_counter()
         try:
             self._journal.fold()
-        except Exception:  # such as a full disk; it must be tried again
-            _log.exception("the journal's log could not be moved to its main file")
+        except Exception:  # such as a full disk; it is retried
+            _log.exception("the WAL checkpoint of the journal failed")

@@ -1,4 +1,4 @@
-"""What a ranking was served from, put together once more: its bundle, its items, and the state as it was then."""
+"""Replays a served ranking from its bundle, its items, and the state at that time."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from models import bundle, snapshot
 
 
 class ReplayError(ValueError):
-    """A ranking that can't be made again; the message says why."""
+    """Raised when a ranking can't be replayed; the message says why."""
 
 
 def replay(
     home: Home, config: Config, journal: Journal, served: RankingEvent
 ) -> tuple[RankingEvent, Difference | None]:
-    """A ranking that was served, made again by the same bundle from the same state, and where it first differs.
+    """Replay a served ranking with the same bundle and state; returns it with the first difference, if any.
 
-    The state is read from the journal up to the event that had been read then, beside what serves: for a long journal
-    that takes its time. Pair scores of a second phase are those that are on record. Raises ReplayError.
+    The state is rebuilt from the journal up to the logged offset, which is slow for a long journal. Cross-encoder
+    scores are the recorded ones. Raises ReplayError.
     """
-    told = served.extra.get("served", {})
-    if "offset" not in told:
-        raise ReplayError(f"the ranking {served.id!r} does not say how far the journal had been read for it")
-    if "step" in told:
-        raise ReplayError(f"the ranking {served.id!r} is a plainer list ({told['step']}) that stood in for a feed")
+    logged = served.extra.get("served", {})
+    if "offset" not in logged:
+        raise ReplayError(f"the ranking {served.id!r} has no journal offset, expected one in `served`")
+    if "step" in logged:
+        raise ReplayError(f"the ranking {served.id!r} is a fallback ({logged['step']}), which can't be replayed")
     if "team" in served.extra:
-        raise ReplayError(f"the ranking {served.id!r} is made of the lists of several arms, which are not on record")
+        raise ReplayError(f"the ranking {served.id!r} combines the lists of several arms, which are not logged")
     try:
-        arm = arm_of(told.get("arm", {}))
-        name, offset, asked = str(served.extra["bundle"]), int(told["offset"]), Asked.of(served)
-        items = int(told.get("items", offset))
-        past = Hindsight([str(what) for what in told.get("skipped", ())])
-        pairs = recorded_pairs(served)
+        arm = arm_of(logged.get("arm", {}))
+        name, offset, request = str(served.extra["bundle"]), int(logged["offset"]), Asked.of(served)
+        items = int(logged.get("items", offset))
+        budget = Hindsight([str(stage) for stage in logged.get("skipped", ())])
+        scores = recorded_pairs(served)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
-        raise ReplayError(f"what the ranking {served.id!r} says it came of can't be read: {problem}") from None
+        raise ReplayError(f"the logged request of the ranking {served.id!r} can't be read: {problem}") from None
     if Path(name).name != name:
         raise ReplayError(f"the ranking {served.id!r} names the bundle {name!r}, expected a bundle of this home")
     try:
         opened = bundle.load(home.bundles / name)
     except bundle.BundleError as problem:
-        raise ReplayError(f"the bundle that made the ranking {served.id!r} can't be opened: {problem}") from None
-    texts = TextModels(home, opened)
-    living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
-    recommender = Recommender(live(home, config, opened, living, texts), _Closed())
+        raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
+    encoders = TextModels(home, opened)
+    restored = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
+    recommender = Recommender(live(home, config, opened, restored, encoders), _Closed())
     at = served.timestamp / 1000
-    items_of = NewItems(config, opened, texts)
-    items_of.take(_items(journal, opened, items), items, lambda make: recommender.renew(make, at))
-    now = recommender.live
-    recommender.renew(lambda _: replace(now, pipeline=with_pairs(now.pipeline, pairs)), at)
-    again = recommender.recommend(served.id, at, asked, past, keep=False, arm=arm)
-    return again, difference(served, again, opened.builder.names)
+    updater = NewItems(config, opened, encoders)
+    updater.take(_items(journal, opened, items), items, lambda make: recommender.renew(make, at))
+    current = recommender.live
+    recommender.renew(lambda _: replace(current, pipeline=with_pairs(current.pipeline, scores)), at)
+    replayed = recommender.recommend(served.id, at, request, budget, keep=False, arm=arm)
+    return replayed, difference(served, replayed, opened.builder.names)
 
 
 def _items(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[ItemEvent]:
-    """The item events that came after a bundle was made, up to an offset."""
+    """Yield the item events after those of a bundle, up to a journal offset."""
     for offset, event in journal.read(bundle.read_for(opened), "item"):
         if offset > until:
             return
@@ -76,7 +76,7 @@ def _items(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[Item
 
 
 class _Closed:
-    """A journal in which nothing more is written: a ranking that is made again is not kept."""
+    """A journal that refuses writes: a replayed ranking is not logged."""
 
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""From a bundle to answers."""
+"""Builds a recommender from a bundle: snapshot, pipeline, ranker, reranker and vector index."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from models.text.score_cache import PairScores
 
 
 class QueriesInRecallOrder:
-    """A ranker that has never seen a query does not order requests that have one: it would order by the person alone.
+    """Wraps a ranker that was trained without queries; it would rank a query's candidates by the user alone.
 
-    They stay in recall's order, which mixes query and person; where token vectors or a cross-encoder read the query,
-    in the order of the mean standing of what read it.
+    Requests with a query keep recall order, which mixes query and user. If token vectors or a cross-encoder scored the
+    query, the order is the mean listwise z-score of the query features.
     """
 
     def __init__(self, ranker: LambdaRanker, names: tuple[str, ...]) -> None:
@@ -44,31 +44,31 @@ class QueriesInRecallOrder:
         self._readers = [names.index(name) for name in readers if name in names]
 
     def contributions(self, features: Matrix) -> Matrix | None:
-        """The ranker's, of requests that it orders; None of others."""
-        by_ranker = self._query is None or bool(np.isnan(features[:, self._query]).all())
-        return self._ranker.contributions(features) if by_ranker else None
+        """Return the ranker's TreeSHAP contributions; None for requests with a query."""
+        no_query = self._query is None or bool(np.isnan(features[:, self._query]).all())
+        return self._ranker.contributions(features) if no_query else None
 
     def score(self, features: Matrix) -> Scores:
-        """The ranker's scores, or minus the places where the request has a query."""
+        """Return the ranker's scores; for requests with a query, the mean z-score or minus the recall position."""
         if self._query is not None and np.isnan(features[:, self._query]).all():
             return self._ranker.score(features)
-        read = np.ascontiguousarray(features[:, self._readers])
-        if np.isnan(read[:, 1:]).all():
+        columns = np.ascontiguousarray(features[:, self._readers])
+        if np.isnan(columns[:, 1:]).all():
             return RecallOrder().score(features)
-        within = standings(read, np.array([0, len(read)], np.int64))
-        return np.asarray(np.nan_to_num(within, nan=-1.0).mean(axis=1), np.float32)
+        z_scores = standings(columns, np.array([0, len(columns)], np.int64))
+        return np.asarray(np.nan_to_num(z_scores, nan=-1.0).mean(axis=1), np.float32)
 
 
 class RecallOrder:
-    """A ranker that leaves the candidates of a request in the order recall found them in."""
+    """A ranker that keeps the candidates in recall order."""
 
     def score(self, features: Matrix) -> Scores:
-        """Minus the place of each row, from 1."""
+        """Return minus the position of each row, from 1."""
         return -np.arange(1, len(features) + 1, dtype=np.float32)
 
 
 def recommender(home: Home, config: Config) -> Recommender:
-    """The current bundle, with the state of the whole journal, ready to answer."""
+    """Build a recommender from the current bundle and the state of the whole journal."""
     journal = home.journal(config.journal.url)
     opened = registry.load_current(home.bundles, warn)
     return Recommender(
@@ -77,7 +77,7 @@ def recommender(home: Home, config: Config) -> Recommender:
 
 
 def live(home: Home, config: Config, opened: bundle.Bundle, living: Living, texts: TextModels | None = None) -> Live:
-    """One generation of what serves: a bundle, and the state of the journal as far as that was read."""
+    """Build a serving snapshot from a bundle and the restored state."""
     texts = texts or TextModels(home, opened)
     return Live(
         opened.knowledge.catalogue,
@@ -93,47 +93,47 @@ def live(home: Home, config: Config, opened: bundle.Bundle, living: Living, text
 
 
 def ranker_of(opened: bundle.Bundle) -> Ranker:
-    """What orders a bundle's candidates."""
+    """Build the ranker of a bundle; without a trained one, recall order is kept."""
     return QueriesInRecallOrder(opened.ranker, opened.builder.names) if opened.ranker else RecallOrder()
 
 
 def take_snapshot(home: Home, config: Config) -> Living:
-    """Write the state of the whole journal for the current bundle, whatever was read for it."""
+    """Write a snapshot of the state of the whole journal for the current bundle, however few events are new."""
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.knowledge.catalogue
-    living = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
-    snapshot.save(home.snapshot, living, catalogue)
-    return living
+    restored = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
+    snapshot.save(home.snapshot, restored, catalogue)
+    return restored
 
 
 def living_state(home: Home, journal: Journal, opened: bundle.Bundle) -> Living:
-    """The state of the whole journal; a new snapshot is written where much came after the last one."""
-    living = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec)
-    if living.read >= snapshot.WORTH_SAVING:
-        snapshot.save(home.snapshot, living, opened.knowledge.catalogue)
-    return living
+    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one."""
+    restored = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec)
+    if restored.read >= snapshot.WORTH_SAVING:
+        snapshot.save(home.snapshot, restored, opened.knowledge.catalogue)
+    return restored
 
 
 def pipeline(
     opened: bundle.Bundle, config: Config, state: BehaviouralState, ranker: Ranker, second: Rescoring | None
 ) -> Pipeline:
-    """Recall through the bundle's index, popularity for strangers, then the bundle's features and ranker."""
+    """Build the pipeline: BM25, embedding or popularity recall, then the bundle's features, ranker and reranker."""
     knowledge = opened.knowledge
-    found = EmbeddingRetriever(
+    by_embedding = EmbeddingRetriever(
         knowledge.catalogue,
         knowledge.space,
         _whole(opened, config.index),
         vector_index(opened, config.index),
         config.recall.query_share,
     )
-    by_words = Bm25Retriever(knowledge.catalogue, knowledge.terms)
+    by_terms = Bm25Retriever(knowledge.catalogue, knowledge.terms)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FirstOf([by_words, found, popular])
+    retriever = FirstOf([by_terms, by_embedding, popular])
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, second, popular)
 
 
 def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescoring | None:
-    """The second phase, where the bundle has one."""
+    """Build the cross-encoder reranker; None if the bundle has none."""
     model = bundle.pair_model_of(opened, chosen.threads)
     if model is None or opened.first is None:
         return None
@@ -142,15 +142,15 @@ def rescoring(home: Home, opened: bundle.Bundle, chosen: PairSettings) -> Rescor
 
 
 def vector_index(opened: bundle.Bundle, chosen: IndexConfig) -> VectorIndex | None:
-    """What is asked before the whole catalogue is looked through; None: nothing is."""
+    """Build the approximate vector index; None: all vectors are scanned. Raises ValueError for an unknown kind."""
     targets = opened.knowledge.space.targets
     if chosen.kind == "annoy":
         if len(targets) <= chosen.whole_up_to:
             return None
-        first = opened.manifest["items"]
-        if first == len(targets):
+        n_indexed = opened.manifest["items"]
+        if n_indexed == len(targets):
             return opened.index
-        return SegmentedIndex(opened.index, targets[first:], first, opened.index.metric)
+        return SegmentedIndex(opened.index, targets[n_indexed:], n_indexed, opened.index.metric)
     if chosen.kind == "exact":
         return None
     module, _, name = chosen.kind.partition(":")
@@ -158,16 +158,16 @@ def vector_index(opened: bundle.Bundle, chosen: IndexConfig) -> VectorIndex | No
         kind = getattr(import_module(module), name)
     except (ImportError, AttributeError) as problem:
         raise ValueError(f"can't find the index.kind {chosen.kind!r}: {problem}") from None
-    made: VectorIndex = kind(targets, opened.index.metric)
-    return made
+    index: VectorIndex = kind(targets, opened.index.metric)
+    return index
 
 
 def _whole(opened: bundle.Bundle, chosen: IndexConfig) -> WholeIndex:
-    """The bundle's own, or its second look alone where nothing is to be missed."""
-    whole = opened.whole
-    return whole.exact if chosen.kind == "exact" and isinstance(whole, ScanIndex) else whole
+    """Return the bundle's scan index; with kind "exact", its exact index without the PCA filter."""
+    index = opened.whole
+    return index.exact if chosen.kind == "exact" and isinstance(index, ScanIndex) else index
 
 
 def warn(message: str) -> None:
-    """Say what went wrong and was got round."""
+    """Print a warning to stderr."""
     print(f"warning: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The neural parts, as the config names them: what items and queries go through."""
+"""Text signals: runs the embedder, token encoder and cross-encoder of the config on items and queries."""
 
 from __future__ import annotations
 
@@ -25,50 +25,51 @@ from models.text.vector_cache import Progress
 from models.training import Corpus
 
 NONE = "none"
-"""The embedder's name where there is to be none."""
+"""The config value of `embedder.model` that disables the embedder."""
 T = TypeVar("T")
 
 
 class Signals(NamedTuple):
-    """What models say of the items."""
+    """Outputs of the text models for all items."""
 
     text: Matrix
-    """(n, d) embeddings, of length 1 or, where length carries meaning, of length 1 on average; (n, 0): none."""
+    """(n, d) embeddings with norm 1, or mean norm 1 if the norm carries meaning; (n, 0): no embedder."""
     tokens: TokenVectors | None
     pairs: SecondPhase | None
     made_by: dict[str, str]
+    """Signal -> digest of its model."""
 
 
 def of_items(home: Home, config: Config, catalogue: Catalogue, progress: Progress | None = None) -> Signals:
-    """Run the models that the config names over the catalogue; what the caches know is not computed again."""
+    """Run the text models of the config on the catalogue; cached outputs are not computed again."""
     documents = catalogue.documents(config.embedder.document)
-    text, made_by = np.zeros((len(documents), 0), np.float32), {}
+    text, digests = np.zeros((len(documents), 0), np.float32), {}
     if config.embedder.model != NONE:
         embedder = SentenceEmbedder(config.embedder, home.vectors)
         text = _of_length_one(embedder.encode(documents, progress))
-        made_by["text"] = embedder.digest
+        digests["text"] = embedder.digest
     tokens = None
     if config.late_interaction.model:
         encoder = TokenEncoder(config.late_interaction, home.vectors)
         tokens = encoder.items(documents, progress)
-        made_by["late"] = encoder.digest
-    pairs = None
-    chosen = config.cross_encoder
-    if chosen.model:
-        model = PairModel(exported(chosen, home.pair_models), chosen.threads)
-        model = model.with_items(model.tokens(documents, chosen.item_tokens))
-        pairs = SecondPhase(model, chosen.best, chosen.ready_share)
-        made_by["pair"] = model.digest
-    return Signals(text, tokens, pairs, made_by)
+        digests["late"] = encoder.digest
+    reranking = None
+    settings = config.cross_encoder
+    if settings.model:
+        model = PairModel(exported(settings, home.pair_models), settings.threads)
+        model = model.with_items(model.tokens(documents, settings.item_tokens))
+        reranking = SecondPhase(model, settings.best, settings.ready_share)
+        digests["pair"] = model.digest
+    return Signals(text, tokens, reranking, digests)
 
 
 class TextModels:
-    """The models that a bundle's items went through, for requests' texts and for items that came later."""
+    """Encodes queries and new items with the text models of a bundle."""
 
     def __init__(self, home: Home, opened: Bundle) -> None:
         config: Mapping[str, Any] = opened.manifest["config"]
-        named = config["embedder"]["model"] != NONE
-        self._text = known(EmbedderSettings, config["embedder"]) if named else None
+        has_embedder = config["embedder"]["model"] != NONE
+        self._text = known(EmbedderSettings, config["embedder"]) if has_embedder else None
         tokens = opened.knowledge.tokens
         self._late = None if tokens is None else known(LateSettings, config["late_interaction"])
         self._projection = None if tokens is None else tokens.projection
@@ -78,12 +79,12 @@ class TextModels:
         return self._text is not None or self._late is not None
 
     def query(self, text: str) -> QueryVectors:
-        """A request's text as vectors; models are loaded at the first."""
+        """Encode a query; the models are loaded on first use."""
         vector = None if self._embedder is None else self._embedder.query(text)
         return QueryVectors(vector, None if self._encoder is None else self._encoder.query(text))
 
     def items(self, documents: Sequence[str]) -> tuple[Matrix, TokenVectors | None]:
-        """(n, d) vectors of length 1 of items' documents, and their token vectors in the bundle's numbers."""
+        """Encode item documents: (n, d) vectors with norm 1, and token vectors in the bundle's projection."""
         text = np.zeros((len(documents), 0), np.float32)
         if self._embedder is not None:
             text = unit_rows(self._embedder.encode(list(documents)))
@@ -99,28 +100,28 @@ class TextModels:
 
 
 def known(kind: type[T], found: Mapping[str, Any]) -> T:
-    """Settings from their plain form, by the fields that `kind` has."""
-    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]  # every kind here is a dataclass
+    """Build settings from a mapping; keys that `kind` has no field for are ignored."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # every kind here is a dataclass
     return kind(**{name: value for name, value in found.items() if name in names})
 
 
 def corpus(catalogue: Catalogue, signals: Signals, terms: Any) -> Corpus:
-    """What training takes."""
+    """Combine the catalogue, its text signals and its BM25 terms into the item inputs of training."""
     return Corpus(catalogue, signals.text, terms, signals.tokens, signals.pairs, signals.made_by)
 
 
 def documents_of(opened: Bundle) -> Sequence[str]:
-    """The items' texts as the bundle's models read them."""
+    """Return the item documents that the bundle's text models read."""
     return opened.knowledge.catalogue.documents(parts_of(opened))
 
 
 def parts_of(opened: Bundle) -> tuple[str, ...]:
-    """The parts of an item that these are made of."""
+    """Return the item fields that make up a document."""
     return tuple(opened.manifest["config"]["embedder"]["document"])
 
 
 def _of_length_one(vectors: Matrix) -> Matrix:
-    """Vectors whose length carries meaning, scaled to length 1 on average: views are weighed against each other."""
+    """Scale vectors to mean norm 1, so that the blocks of the embedding space are comparable."""
     lengths = np.linalg.norm(vectors, axis=1)
     mean = float(lengths[lengths > 0].mean()) if np.any(lengths > 0) else 1.0
     return vectors if abs(mean - 1) < 1e-3 else vectors / np.float32(mean)

@@ -1,1 +1,1 @@
-"""The HTTP API: routes by what they are about, and what all of them share."""
+"""The HTTP API: one module per group of routes, and the middleware that all of them share."""

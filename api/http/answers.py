@@ -1,4 +1,4 @@
-"""What the HTTP API answers: pydantic models for the API's document, and plain dicts as they are sent."""
+"""Response bodies of the HTTP API: pydantic models for the OpenAPI document, and the plain dicts that are sent."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ from engine.events import RankingEvent
 
 
 class ScoredItem(BaseModel):
-    """An item and its score; higher is better, null where there is none."""
+    """An item with its score; higher is better, null if it has none."""
 
     id: str
     score: float | None
 
 
 class Why(BaseModel):
-    """How an item came to its place."""
+    """Explains the score of one item of a ranking."""
 
-    recall_score: float | None = Field(description="What recall gave it.")
-    features: dict[str, float | None] = Field(description="The feature row that was scored; null is missing.")
-    contributions: dict[str, float] = Field(description="TreeSHAP: with `base` they add up to the score.")
+    recall_score: float | None = Field(description="Score from recall.")
+    features: dict[str, float | None] = Field(description="The feature row that the ranker scored; null means missing.")
+    contributions: dict[str, float] = Field(description="TreeSHAP contributions; with `base` they sum to the score.")
     base: float | None = None
 
 
 class ExplainedItem(ScoredItem):
-    """A scored item, and why where that was asked for."""
+    """A scored item, with an explanation if the request asked for one."""
 
     why: Why | None = None
 
 
 class Feed(BaseModel):
-    """A ranking: what is shown, best first. It is in the journal under its id."""
+    """A ranking of items, best first. The journal stores it under its id."""
 
-    ranking: str = Field(description="Its id: what clicks name.")
+    ranking: str = Field(description="Ranking id; interactions refer to it.")
     timestamp: int = Field(description="Epoch milliseconds.")
     user: str | None
-    bundle: str = Field(description="What it was made by.")
-    source: str = Field(description="Where the candidates come from: embedding, bm25, popular, given, ...")
+    bundle: str = Field(description="The bundle that made the ranking.")
+    source: str = Field(description="Source of the candidates: embedding, bm25, popular, given, ...")
     items: list[ExplainedItem]
-    skipped: list[str] = Field(description="What was cut short or left out to hold the deadline, or because it failed.")
-    experiments: dict[str, str] = Field(description="Experiments that it is part of -> the variant.")
-    kept: bool = Field(description="False: the journal could not be written, so nothing will be learnt of it.")
+    skipped: list[str] = Field(description="Stages shortened or skipped to meet the deadline, or that failed.")
+    experiments: dict[str, str] = Field(description="Experiment -> variant, for each experiment the request is in.")
+    kept: bool = Field(description="False if the journal could not be written; training will not see this ranking.")
 
 
 class Similar(BaseModel):
-    """The nearest items to one."""
+    """The items nearest to one item."""
 
     item: str
     items: list[ScoredItem]
 
 
 class Rejected(BaseModel):
-    """An event that was not taken in."""
+    """An event that was rejected."""
 
-    place: int
+    place: int = Field(description="Index in the list of events, from 0.")
     field: str
     detail: str
 
 
 class Taken(BaseModel):
-    """What came of events."""
+    """Result of recording events."""
 
     accepted: int
     duplicate: int
     rejected: list[Rejected]
-    ids: list[str | None] = Field(description="In the order of the events; null where one was rejected.")
+    ids: list[str | None] = Field(description="Event ids in the order sent; null for a rejected event.")
 
 
 class Problem(BaseModel):
@@ -80,12 +80,12 @@ class Problem(BaseModel):
 
 
 def feed(event: RankingEvent, why: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """The ranking event, less what only the log needs."""
+    """Convert a ranking event to a response body, without the fields that only the log needs."""
     items: list[dict[str, Any]] = [
         {"id": item, "score": score} for item, score in zip(event.items, event.extra["scores"], strict=True)
     ]
-    for item, one in zip(items, why or (), strict=False):
-        item["why"] = one
+    for item, explanation in zip(items, why or (), strict=False):
+        item["why"] = explanation
     return {
         "ranking": event.id,
         "timestamp": event.timestamp,
@@ -100,8 +100,8 @@ def feed(event: RankingEvent, why: list[dict[str, Any]] | None = None) -> dict[s
 
 
 def experiments_of(event: RankingEvent) -> dict[str, str]:
-    """Experiment -> variant; nothing where that is not as the recommender writes it, but was sent in so."""
-    told = event.extra.get("served", {}).get("experiments", ())
-    if not isinstance(told, list):
+    """Return experiment -> variant; empty if a client sent the event and the field has another shape."""
+    assignments = event.extra.get("served", {}).get("experiments", ())
+    if not isinstance(assignments, list):
         return {}
-    return {str(pair[0]): str(pair[1]) for pair in told if isinstance(pair, list) and len(pair) == 2}
+    return {str(pair[0]): str(pair[1]) for pair in assignments if isinstance(pair, list) and len(pair) == 2}

@@ -1,4 +1,4 @@
-"""The Flask application: routes, their OpenAPI document at /docs, and what guards them."""
+"""The Flask application: it registers the routes, the middleware and the OpenAPI document at /docs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MOST_BYTES = 8 * 1024 * 1024
 
 
 class AnyText(PathConverter):
-    """Part of a path that may hold anything, slashes at its ends and line breaks too."""
+    """Matches any text in a path, with leading or trailing slashes and line breaks."""
 
     part_isolating = False
     regex = "(?s:.+?)"
 
 
 def create_app(service: Service) -> OpenAPI:
-    """The application around its parts."""
+    """Create the Flask application for a service."""
     app = OpenAPI(
         "feedrank",
         info=Info(title="feedrank", version=_version(), description="Recommendation feeds, rankings and their log."),
@@ -37,15 +37,15 @@ def create_app(service: Service) -> OpenAPI:
         static_folder=None,
     )
     app.url_map.converters["path"] = AnyText
-    app.url_map.merge_slashes = False  # ids may hold any characters, these too
+    app.url_map.merge_slashes = False  # ids may contain any characters, slashes too
     app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
-    app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # there is no other page
+    app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # the only page
     app.extensions[NAME] = service
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # the default provider has it, its base class does not
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # only the default provider has this attribute
     sight.init_app(app)
     guards.init_app(app)
-    for part in (feeds, events, rankings, states, bundles, experiments, health, sight, metarank):
-        app.register_api(part.routes)
+    for module in (feeds, events, rankings, states, bundles, experiments, health, sight, metarank):
+        app.register_api(module.routes)
     problems.init_app(app)
     return app
 

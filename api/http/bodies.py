@@ -1,4 +1,4 @@
-"""What is sent to the HTTP API: pydantic models, strict, with a limit on every list and string."""
+"""Request bodies of the HTTP API: strict pydantic models, with a limit on every list and string."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ LONGEST_DEADLINE_MS = 60_000
 
 
 class Body(BaseModel):
-    """Nothing is converted, and an unknown key is an error."""
+    """A strict request body: values are not converted, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class FiltersBody(Body):
-    """Which items may come back."""
+    """Filters on the candidate items."""
 
-    seen: bool = Field(default=False, description="May items come back that the person has touched before?")
+    seen: bool = Field(default=False, description="Include items that the user has interacted with before.")
     categories: list[Id] | None = Field(default=None, max_length=LONGEST_LIST, description="Only these categories.")
     allow: list[Id] | None = Field(default=None, max_length=LONGEST_FILTER, description="Only these items.")
     deny: list[Id] = Field(default_factory=list, max_length=LONGEST_FILTER, description="None of these items.")
 
     def ids(self) -> FilterIds:
-        """The same for the engine."""
+        """Convert the filters to the engine's type."""
         return FilterIds(
             seen=self.seen,
             categories=None if self.categories is None else tuple(self.categories),
@@ -44,55 +44,55 @@ class FiltersBody(Body):
 
 
 class DiversityBody(Body):
-    """How mixed the feed should be."""
+    """Diversity of the ranking."""
 
-    per_category: int = Field(default=0, ge=0, le=LONGEST_LIST, description="Items of one category at most; 0: any.")
+    per_category: int = Field(default=0, ge=0, le=LONGEST_LIST, description="Maximum items per category; 0: no limit.")
     weight: float = Field(
         default=0.0, ge=0, le=1, strict=False,
-        description="Maximal marginal relevance: 0 the ranker's order alone, towards 1 ever more variety.",
+        description="Weight of diversity in maximal marginal relevance (MMR); 0 keeps the ranker's order.",
     )  # fmt: skip
 
 
 class QuestionBody(Body):
-    """What a feed and a ranking are both asked with."""
+    """Options that /v1/recommend and /v1/rank share."""
 
     ranking: Id | None = Field(
         default=None,
-        description="Its id, so that it can be asked for again where the answer was lost: a ranking that is in the "
-        "journal comes as it is there. Made up where absent.",
+        description="Ranking id, for idempotent retries: if the journal has a ranking with this id, that one is "
+        "returned. Generated if absent.",
     )
-    user: Id | None = Field(default=None, description="Whose; a stranger's where nobody is named.")
-    session: Id | None = Field(default=None, description="The visit.")
-    query: Text = Field(default="", description="A text that the items should answer.")
+    user: Id | None = Field(default=None, description="User id; without one the user is anonymous.")
+    session: Id | None = Field(default=None, description="Session id.")
+    query: Text = Field(default="", description="Search query.")
     history: list[Id] | None = Field(
         default=None, max_length=LONGEST_LIST,
-        description="Item ids, latest first, in place of what is known of the person.",
+        description="Item ids, latest first; replaces the stored history of the user.",
     )  # fmt: skip
-    surface: Id | None = Field(default=None, description="Where the items are shown, such as home or search.")
-    context: Context = Field(default_factory=dict, description="Anything else about the request; kept in the log.")
+    surface: Id | None = Field(default=None, description="Where the items are displayed, such as home or search.")
+    context: Context = Field(default_factory=dict, description="Other fields of the request; they are logged.")
     diversity: DiversityBody = Field(default_factory=DiversityBody)
     deadline_ms: float | None = Field(
         default=None, gt=0, le=LONGEST_DEADLINE_MS, strict=False,
-        description="Time for the answer: dear parts are cut short or left out to hold it, and `skipped` says which.",
+        description="Latency budget in ms. Slow stages are shortened or skipped to meet it; `skipped` lists them.",
     )  # fmt: skip
-    explain: bool = Field(default=False, description="Also say how each score came about; slow.")
+    explain: bool = Field(default=False, description="Add an explanation to each item; slow.")
 
     @field_validator("context")
     @classmethod
     def _own_names(cls, context: dict[str, Any]) -> dict[str, Any]:
-        if taken := {"source", "query", "history"} & context.keys():
-            raise ValueError(f"found {', '.join(sorted(taken))}, expected other names: these are the log's own")
+        if reserved := {"source", "query", "history"} & context.keys():
+            raise ValueError(f"found {', '.join(sorted(reserved))}, expected other names: the log reserves these")
         return context
 
 
 class RecommendBody(QuestionBody):
-    """A request for a feed."""
+    """A request for the best items of the catalogue."""
 
-    n: int = Field(default=10, ge=1, le=LONGEST_LIST, description="How many items.")
+    n: int = Field(default=10, ge=1, le=LONGEST_LIST, description="Number of items to return.")
     filters: FiltersBody = Field(default_factory=FiltersBody)
 
     def asked(self) -> Asked:
-        """The same for the engine."""
+        """Convert the body to the engine's request type."""
         return _asked(self, n=self.n, filters=self.filters.ids())
 
 
@@ -100,44 +100,45 @@ ItemValue = ContextValue | Annotated[list[float], Field(max_length=100)]
 
 
 class DescribedItem(Body):
-    """An item that may not be known yet."""
+    """An item with its fields; it may be missing from the catalogue."""
 
     id: Id
     fields: Annotated[dict[Id, ItemValue], Field(max_length=50)] = Field(
         default_factory=dict,
-        description="As in an item event. Taken where the item is not known; no feed shows it until an event names it.",
+        description="Fields as in an item event. They register an unknown item; /v1/recommend shows it only after an "
+        "item event.",
     )
 
 
 class RankBody(QuestionBody):
-    """A list to be put in order."""
+    """A request to rank the given items."""
 
     items: list[Id | DescribedItem] = Field(
-        min_length=1, max_length=LONGEST_LIST, description="Item ids, each once; or items with what there is to know."
+        min_length=1, max_length=LONGEST_LIST, description="Unique item ids, or items with their fields."
     )
-    n: int | None = Field(default=None, ge=1, le=LONGEST_LIST, description="How many come back; all of them if absent.")
+    n: int | None = Field(default=None, ge=1, le=LONGEST_LIST, description="Number of items to return; all if absent.")
 
     @model_validator(mode="after")
     def _each_once(self) -> RankBody:
         ids = self.ids
         if len(set(ids)) < len(ids):
-            twice = next(one for place, one in enumerate(ids) if one in ids[:place])
-            raise ValueError(f"found the item {twice!r} twice, expected each once")
+            duplicate = next(item for index, item in enumerate(ids) if item in ids[:index])
+            raise ValueError(f"found the item {duplicate!r} twice, expected each item once")
         return self
 
     def asked(self) -> Asked:
-        """The same for the engine."""
+        """Convert the body to the engine's request type."""
         return _asked(self, items=tuple(self.ids), n=self.n or len(self.items))
 
     @property
     def ids(self) -> list[str]:
-        """Of the items, in the order given."""
-        return [one if isinstance(one, str) else one.id for one in self.items]
+        """Item ids, in request order."""
+        return [item if isinstance(item, str) else item.id for item in self.items]
 
     @property
     def described(self) -> dict[str, Mapping[str, Any]]:
-        """Item -> fields, of those that came with any."""
-        return {one.id: one.fields for one in self.items if isinstance(one, DescribedItem) and one.fields}
+        """Item id -> fields, for the items that have fields."""
+        return {item.id: item.fields for item in self.items if isinstance(item, DescribedItem) and item.fields}
 
 
 def _asked(body: QuestionBody, **more: Any) -> Asked:

@@ -1,4 +1,4 @@
-"""Bundles, for those who look after the service: which there are, which serves, and another one in its place."""
+"""Bundle administration routes: list bundles, promote one, roll back."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ routes = group("bundles", "Bundles")
 
 
 class Entry(BaseModel):
-    """One bundle."""
+    """Metadata of one bundle."""
 
     name: str
     current: bool
-    made: str | None = Field(description="When, ISO-8601.")
+    made: str | None = Field(description="Build time, ISO-8601.")
     bytes: int
     items: int
-    ranker: bool = Field(description="False: the order of recall is the final order.")
-    problem: str = Field(description="Why it can't be used; empty where nothing is known against it.")
+    ranker: bool = Field(description="False if the bundle keeps recall order.")
+    problem: str = Field(description="Why the bundle can't be loaded; empty if no problem is known.")
 
 
 class Bundles(BaseModel):
-    """All bundles of the home."""
+    """All bundles of the home folder."""
 
-    serving: str = Field(description="What the process that answers serves; others may change over a moment later.")
+    serving: str = Field(description="Bundle that this process serves; other processes may switch a moment later.")
     bundles: list[Entry]
 
 
 class Current(BaseModel):
-    """The bundle that every process changes over to, within a second or so."""
+    """The current bundle; every process switches to it within about a second."""
 
     current: str
 
 
 class BundlePath(BaseModel):
-    """Which bundle."""
+    """Path parameters of the bundle routes."""
 
     name: str = Field(min_length=1, max_length=100)
 
@@ -50,31 +50,32 @@ class BundlePath(BaseModel):
 @routes.get("/v1/bundles", responses={200: Bundles})
 @takes("none", "admin")
 def bundles() -> dict[str, Any]:
-    """All bundles, oldest first."""
-    found = [
+    """List all bundles, oldest first."""
+    entries = [
         {
-            "name": one.name, "current": one.current, "made": one.made.get("at"), "bytes": one.bytes,
-            "items": one.manifest.get("items", 0), "ranker": bool(one.manifest.get("ranker")), "problem": one.problem,
+            "name": entry.name, "current": entry.current, "made": entry.made.get("at"), "bytes": entry.bytes,
+            "items": entry.manifest.get("items", 0), "ranker": bool(entry.manifest.get("ranker")),
+            "problem": entry.problem,
         }
-        for one in registry.entries(upkeep().bundles)
+        for entry in registry.entries(upkeep().bundles)
     ]  # fmt: skip
-    return {"serving": service().recommender.pipeline.bundle, "bundles": found}
+    return {"serving": service().recommender.pipeline.bundle, "bundles": entries}
 
 
 @routes.post("/v1/bundles/<string:name>/promote", responses={200: Current})
 @takes("none", "admin")
 def promote(path: BundlePath) -> dict[str, str]:
-    """Check every file of a bundle, and make it the one that serves."""
+    """Verify every file of a bundle, and make it the current one."""
     folder = upkeep().bundles
-    if path.name not in [one.name for one in registry.entries(folder)]:
-        raise NotFound(f"found no bundle {path.name!r}; GET /v1/bundles names those that are there")
+    if path.name not in [entry.name for entry in registry.entries(folder)]:
+        raise NotFound(f"found no bundle {path.name!r}; GET /v1/bundles lists the bundles")
     return _changed(lambda: registry.promote(folder, path.name))
 
 
 @routes.post("/v1/bundles/rollback", responses={200: Current})
 @takes("none", "admin")
 def rollback() -> dict[str, str]:
-    """Go back to the bundle that served before the current one."""
+    """Make the previously current bundle current again."""
     folder = upkeep().bundles
     return _changed(lambda: registry.rollback(folder))
 

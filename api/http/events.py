@@ -1,4 +1,4 @@
-"""Events in: each is taken, known already, or rejected with its reason."""
+"""The events route: each event is accepted, a duplicate, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ EVENT = {
     "required": ["event"],
     "properties": {
         "event": {"enum": ["item", "user", "ranking", "interaction"]},
-        "id": {"type": "string", "minLength": 1, "description": "Counts once; made up where it is absent."},
+        "id": {"type": "string", "minLength": 1, "description": "For idempotent writes; generated if absent."},
         "timestamp": {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "description": "Epoch milliseconds or ISO-8601 with a zone; now where it is absent.",
+            "description": "Epoch milliseconds or ISO-8601 with a time zone; the current time if absent.",
         },
     },
 }  # fmt: skip
@@ -60,48 +60,48 @@ _BODY = {
 @routes.post("/v1/events", responses={202: answers.Taken}, openapi_extensions=_BODY)
 @takes("json", "write")
 def events() -> tuple[dict[str, Any], int]:
-    """Take in one event, or {"events": [...]}; the body may be gzip. What is accepted is on disk."""
+    """Record one event, or {"events": [...]}; the body may be gzip. Accepted events are on disk."""
     body = request.get_json()
-    several = body.get("events")
-    if several is None:
-        taken = take(service(), [body])
-        if taken["rejected"]:
-            raise EventError(taken["rejected"][0]["field"], taken["rejected"][0]["detail"])
-        return taken, 202
-    if not isinstance(several, list):
-        raise EventError("events", f"found {type(several).__name__}, expected a list of events")
-    if len(several) > MOST_EVENTS:
-        raise EventError("events", f"found {len(several):,} events, expected at most {MOST_EVENTS:,}")
-    return take(service(), several), 202
+    event_list = body.get("events")
+    if event_list is None:
+        result = take(service(), [body])
+        if result["rejected"]:
+            raise EventError(result["rejected"][0]["field"], result["rejected"][0]["detail"])
+        return result, 202
+    if not isinstance(event_list, list):
+        raise EventError("events", f"found {type(event_list).__name__}, expected a list of events")
+    if len(event_list) > MOST_EVENTS:
+        raise EventError("events", f"found {len(event_list):,} events, expected at most {MOST_EVENTS:,}")
+    return take(service(), event_list), 202
 
 
 def take(here: Service, several: Sequence[Any]) -> dict[str, Any]:
-    """Record what can be read of decoded events, and say what came of each."""
+    """Record decoded events in the journal; the result lists accepted, duplicate and rejected ones."""
     now = here.clock()
     parsed: list[Event] = []
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
-    for place, one in enumerate(several):
-        # an event that comes without an id or a time gets them now
-        stamped = {"id": new_id(), "timestamp": round(now * 1000), **one} if isinstance(one, Mapping) else one
+    for index, body in enumerate(several):
+        # an event without an id or a timestamp gets them here
+        stamped = {"id": new_id(), "timestamp": round(now * 1000), **body} if isinstance(body, Mapping) else body
         try:
             event = parse(stamped)
-            if isinstance(event, ExperimentEvent):  # it would give whoever may write the right to change what serves
-                raise EventError("event", "found 'experiment', which /v1/experiments takes, from keys for admins")
+            if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
+                raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
             if forgotten(event):
                 raise EventError(
-                    f"fields.{FORGOTTEN}", "it is the log's own; DELETE /v1/state/user/ID forgets a person"
+                    f"fields.{FORGOTTEN}", "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
                 )
         except EventError as error:
-            rejected.append({"place": place, "field": error.field, "detail": str(error).partition(": ")[2]})
+            rejected.append({"place": index, "field": error.field, "detail": str(error).partition(": ")[2]})
             ids.append(None)
             continue
         parsed.append(event)
         ids.append(event.id)
-    fresh = here.recommender.record(parsed, now) if parsed else []
+    is_new = here.recommender.record(parsed, now) if parsed else []
     if here.metrics is not None:
-        for event, new in zip(parsed, fresh, strict=True):
+        for event, new in zip(parsed, is_new, strict=True):
             here.metrics.events(KINDS[type(event)], "accepted" if new else "duplicate")
         if rejected:
             here.metrics.events("other", "rejected", len(rejected))
-    return {"accepted": sum(fresh), "duplicate": len(fresh) - sum(fresh), "rejected": rejected, "ids": ids}
+    return {"accepted": sum(is_new), "duplicate": len(is_new) - sum(is_new), "rejected": rejected, "ids": ids}

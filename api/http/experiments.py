@@ -1,4 +1,4 @@
-"""Experiments over HTTP: declared, changed and read."""
+"""Experiment routes: create, start, stop and re-weight experiments, and read their results."""
 
 from __future__ import annotations
 
@@ -21,105 +21,105 @@ routes = group("experiments", "Experiments")
 
 
 class ExperimentPath(BaseModel):
-    """Which experiment."""
+    """Path parameters of the experiment routes."""
 
     name: str = Field(min_length=1, max_length=100)
 
 
 class DeclaredExperiment(BaseModel):
-    """An experiment, with the keys of the TOML file."""
+    """An experiment spec, with the same keys as the TOML file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field(min_length=1, max_length=100)
-    arms: dict[Id, dict[str, Any]] = Field(min_length=1, max_length=50, description="The first is compared with.")
+    arms: dict[Id, dict[str, Any]] = Field(min_length=1, max_length=50, description="The first arm is the control.")
 
 
 class Ended(Body):
-    """Why it ends."""
+    """A request to stop an experiment or one of its arms."""
 
     reason: str = Field(default="", max_length=2_000)
-    arm: Id | None = Field(default=None, description="Only this arm; the experiment goes on.")
+    arm: Id | None = Field(default=None, description="Stop only this arm; the experiment continues.")
 
 
 class Weighed(Body):
-    """Other weights."""
+    """A request to change the weights of arms."""
 
-    weights: dict[Id, float] = Field(min_length=1, max_length=50)
+    weights: dict[Id, float] = Field(min_length=1, max_length=50, description="Arm -> weight.")
 
 
 class Stands(BaseModel):
-    """How an experiment stands."""
+    """The state of an experiment."""
 
     name: str
     kind: str = Field(description="ab, interleave or shadow.")
     status: str = Field(description="created, running or stopped.")
     started: int | None = Field(description="Epoch milliseconds.")
-    stopped: int | None
+    stopped: int | None = Field(description="Epoch milliseconds.")
     reason: str
-    stopped_arms: dict[str, str] = Field(description="Arm -> why.")
-    declared: dict[str, Any] = Field(description="As it is declared, with all defaults.")
+    stopped_arms: dict[str, str] = Field(description="Stopped arm -> reason.")
+    declared: dict[str, Any] = Field(description="The experiment spec, with all defaults.")
 
 
 class Experiments(BaseModel):
-    """All of them, in the order of creation."""
+    """All experiments, in creation order."""
 
     experiments: list[Stands]
 
 
 class Says(Stands):
-    """What an experiment says so far; its sequential intervals hold at every look."""
+    """The state and results of an experiment; its confidence sequences are valid at every look."""
 
-    moved_units: int = Field(description="Seen in more than one arm; they count for the first.")
-    readout: dict[str, Any] | None = Field(description="Of an A/B test: verdict, lifts, sequences, guardrails, ...")
-    preferences: list[dict[str, Any]] = Field(description="Of an interleaving, by day.")
-    shadows: list[dict[str, Any]] = Field(description="Of arms that score along.")
-    holdout: list[dict[str, Any]] = Field(description="All that are in it over those that are kept away.")
+    moved_units: int = Field(description="Units seen in more than one arm; they count for their first arm.")
+    readout: dict[str, Any] | None = Field(description="A/B test: verdict, lifts, guardrails, ...")
+    preferences: list[dict[str, Any]] = Field(description="Interleaving: preference per day.")
+    shadows: list[dict[str, Any]] = Field(description="Shadow arms: agreement with the shown rankings.")
+    holdout: list[dict[str, Any]] = Field(description="Lift of all units in the experiment over the holdout.")
 
 
 @routes.get("/v1/experiments", responses={200: Experiments})
 @takes("none")
 def experiments() -> dict[str, Any]:
-    """All experiments."""
-    return {"experiments": [told(one) for one in _roster().standings.values()]}
+    """List all experiments."""
+    return {"experiments": [told(state) for state in _roster().standings.values()]}
 
 
 @routes.post("/v1/experiments", responses={200: Stands})
 @takes("json", "admin")
 def create(body: DeclaredExperiment) -> dict[str, Any]:
-    """Declare an experiment. Nobody is in it before it is started."""
+    """Create an experiment. It assigns no units before it is started."""
     try:
-        made = declarations.declared(body.model_dump(exclude_unset=True), "body")
+        spec = declarations.declared(body.model_dump(exclude_unset=True), "body")
     except ValueError as problem:
         raise BadRequest(str(problem)) from None
-    return _changed(lambda: upkeep().experiments.create(made, service().clock()))
+    return _changed(lambda: upkeep().experiments.create(spec, service().clock()))
 
 
 @routes.get("/v1/experiments/<string:name>", responses={200: Stands})
 @takes("none")
 def experiment(path: ExperimentPath) -> dict[str, Any]:
-    """How one stands."""
+    """Return the state of an experiment."""
     return told(_standing(path.name))
 
 
 @routes.get("/v1/experiments/<string:name>/readout", responses={200: Says})
 @takes("none", "admin")
 def readout(path: ExperimentPath) -> dict[str, Any]:
-    """What it says so far. Slow where the journal is long, so it is done one at a time."""
+    """Return the results of an experiment so far. Slow for a long journal: a process runs one at a time."""
     _standing(path.name)
-    behind = upkeep()
-    with one_at_a_time(behind):
+    admin = upkeep()
+    with one_at_a_time(admin):
         try:
-            return readout_body(behind.experiments.found(path.name))
+            return readout_body(admin.experiments.found(path.name))
         except ChangeError as problem:
             raise Conflict(str(problem)) from None
-        except ImportError as problem:  # the extra; the message names it
+        except ImportError as problem:  # the message names the missing extra
             raise exceptions.NotImplemented(str(problem)) from None
 
 
 @routes.post("/v1/experiments/<string:name>/start", responses={200: Stands})
 @takes("none", "admin")
 def start(path: ExperimentPath) -> dict[str, Any]:
-    """Let it have its units from now on."""
+    """Start the experiment: it assigns units from now on."""
     _standing(path.name)
     return _changed(lambda: upkeep().experiments.start(path.name, service().clock()))
 
@@ -127,27 +127,27 @@ def start(path: ExperimentPath) -> dict[str, Any]:
 @routes.post("/v1/experiments/<string:name>/stop", responses={200: Stands})
 @takes("json", "admin")
 def stop(path: ExperimentPath, body: Ended) -> dict[str, Any]:
-    """End it, or one of its arms."""
+    """Stop the experiment, or one of its arms."""
     _standing(path.name)
-    said = {"reason": body.reason} | ({"arm": body.arm} if body.arm else {})
-    what = "stop-arm" if body.arm else "stop"
-    return _changed(lambda: upkeep().experiments.change(path.name, what, said, service().clock()))
+    payload = {"reason": body.reason} | ({"arm": body.arm} if body.arm else {})
+    change_type = "stop-arm" if body.arm else "stop"
+    return _changed(lambda: upkeep().experiments.change(path.name, change_type, payload, service().clock()))
 
 
 @routes.post("/v1/experiments/<string:name>/weights", responses={200: Stands})
 @takes("json", "admin")
 def weigh(path: ExperimentPath, body: Weighed) -> dict[str, Any]:
-    """Change the weights of its arms, by moving as few units as can be."""
+    """Change the weights of the arms; as few units as possible are reassigned."""
     _standing(path.name)
-    said = {"weights": dict(body.weights)}
-    return _changed(lambda: upkeep().experiments.change(path.name, "weights", said, service().clock()))
+    payload = {"weights": dict(body.weights)}
+    return _changed(lambda: upkeep().experiments.change(path.name, "weights", payload, service().clock()))
 
 
 def _roster() -> Roster:
-    """As this process knows it, once it has read what others wrote."""
-    here = service()
-    here.recommender.catch_up(here.clock())
-    return here.recommender.trials.roster
+    """The experiment registry, after reading what other processes wrote."""
+    svc = service()
+    svc.recommender.catch_up(svc.clock())
+    return svc.recommender.trials.roster
 
 
 def _standing(name: str) -> Standing:

@@ -1,4 +1,4 @@
-"""Why each item of a ranking is where it is, by the feature rows that it was served with."""
+"""Explains the scores of a ranking from its logged features."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from engine.types import Matrix
 
 
 def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:
-    """For each item: what recall gave it, its features, and their contributions, which with the base make its score.
+    """Explain each item of a ranking: recall score, features and TreeSHAP contributions.
 
-    Nothing but the recall score is said where the rows are not there, or are of another list of features; and no
-    contributions where another bundle serves now.
+    With the base, the contributions sum to the score. Features are empty if no rows were logged or their fingerprint
+    is another one; contributions are empty if another bundle serves now.
     """
     recalled = recall_of(event).get("scores") or [None] * len(event.items)
     rows = served_rows(event, live)
@@ -28,28 +28,28 @@ def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:
     same = event.extra.get("bundle") == live.pipeline.bundle and "team" not in event.extra
     explain = getattr(live.pipeline.ranker, "contributions", None) if same else None
     parts = None if explain is None else explain(rows)
-    found = []
-    for place, score in enumerate(recalled):
-        features = {name: _number(value) for name, value in zip(names, rows[place].tolist(), strict=True)}
+    explanations = []
+    for position, score in enumerate(recalled):
+        features = {name: _number(value) for name, value in zip(names, rows[position].tolist(), strict=True)}
         if parts is None:
-            found.append(_why(score, features, {}, None))
+            explanations.append(_why(score, features, {}, None))
             continue
-        *own, base = parts[place].tolist()
-        found.append(_why(score, features, dict(zip(names, own, strict=True)), base))
-    return found
+        *contributions, base = parts[position].tolist()
+        explanations.append(_why(score, features, dict(zip(names, contributions, strict=True)), base))
+    return explanations
 
 
 def recall_of(event: RankingEvent) -> Mapping[str, Any]:
-    """What a ranking says of recall; nothing where that is not as the recommender writes it, but was sent in so."""
-    found = event.extra.get("served", {}).get("recall")
-    whole = isinstance(found, Mapping) and all(
-        isinstance(found.get(name), list) and len(found[name]) == len(event.items) for name in ("items", "scores")
+    """Return the logged recall of a ranking; empty if a client sent the event and the field has another shape."""
+    recall = event.extra.get("served", {}).get("recall")
+    is_valid = isinstance(recall, Mapping) and all(
+        isinstance(recall.get(name), list) and len(recall[name]) == len(event.items) for name in ("items", "scores")
     )
-    return found if whole and isinstance(found, Mapping) else {}
+    return recall if is_valid and isinstance(recall, Mapping) else {}
 
 
 def served_rows(event: RankingEvent, live: Live) -> Matrix | None:
-    """(items, F) the feature rows in a ranking event, where they are of the features that are live."""
+    """(items, F) logged feature rows of a ranking; None if the fingerprint is not that of the serving features."""
     stored = event.extra.get("features") or {}
     builder = live.pipeline.featurizer
     if stored.get("fingerprint") != builder.fingerprint or stored.get("rows") != len(event.items):
@@ -57,7 +57,7 @@ def served_rows(event: RankingEvent, live: Live) -> Matrix | None:
     try:
         values = np.frombuffer(b64decode(stored["data"], validate=True), "<f4")
         return np.asarray(values.reshape(len(event.items), len(builder.names)), np.float32)
-    except (KeyError, TypeError, ValueError):  # it was sent in so
+    except (KeyError, TypeError, ValueError):  # a client sent the event in another shape
         return None
 
 

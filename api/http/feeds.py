@@ -1,4 +1,4 @@
-"""Feeds, orders of given lists, and what is like an item."""
+"""Recommendation routes: recommend items, rank given items, and find similar items."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ routes = group("feeds", "Feeds")
 
 
 class ItemPath(BaseModel):
-    """Which item."""
+    """Path parameters of the similar-items route."""
 
     item_id: str = Field(min_length=1, max_length=256)
 
 
 class SimilarQuery(BaseModel):
-    """How many."""
+    """Query parameters of the similar-items route."""
 
     model_config = ConfigDict(extra="forbid")
     n: int = Field(default=10, ge=1, le=LONGEST_LIST)
@@ -42,21 +42,21 @@ class SimilarQuery(BaseModel):
 @routes.post("/v1/recommend", responses={200: answers.Feed})
 @takes("json")
 def recommend(body: RecommendBody) -> dict[str, Any]:
-    """A feed, best first. It is in the journal, under its ranking id, before it is answered."""
+    """Recommend items, best first. The ranking is in the journal before the response is sent."""
     return _answer(body, body.asked(), service().watch(body.deadline_ms))
 
 
 @routes.post("/v1/rank", responses={200: answers.Feed})
 @takes("json")
 def rank(body: RankBody) -> dict[str, Any]:
-    """The given items, best first; unknown ones have nothing that speaks for them but the fields that come with them.
+    """Rank the given items, best first; of unknown items only the fields sent with them are used.
 
-    Logged as a feed is. Unknown items with fields become known, which takes a moment and the scope `write`, to lists
-    alone: feeds show them once an item event has named them.
+    The ranking is logged. Unknown items with fields are registered in the catalogue, which needs the scope `write`
+    and takes a moment. Recommendations show them only after an item event.
     """
     watch = service().watch(body.deadline_ms)
     if body.described:
-        demand("write")  # they are written to the journal
+        demand("write")  # the items are written to the journal
         introduce(body.described, watch)
     return _answer(body, body.asked(), watch)
 
@@ -64,46 +64,46 @@ def rank(body: RankBody) -> dict[str, Any]:
 @routes.get("/v1/items/<path:item_id>/similar", responses={200: answers.Similar})
 @takes("none")
 def similar(path: ItemPath, query: SimilarQuery) -> dict[str, Any]:
-    """The items that recall would find for somebody who touched this one alone. They are not logged."""
-    here = service()
-    found = here.recommender.similar(here.clock(), path.item_id, query.n)
-    if found is None:
+    """Return what recall finds for a user whose only interaction is this item. The result is not logged."""
+    svc = service()
+    candidates = svc.recommender.similar(svc.clock(), path.item_id, query.n)
+    if candidates is None:
         raise NotFound(f"found no item {path.item_id!r}; send it as an item event first")
-    names = here.recommender.catalogue.ids.names(found.rows)
-    items = [{"id": name, "score": score} for name, score in zip(names, found.scores.tolist(), strict=True)]
+    names = svc.recommender.catalogue.ids.names(candidates.rows)
+    items = [{"id": name, "score": score} for name, score in zip(names, candidates.scores.tolist(), strict=True)]
     return {"item": path.item_id, "items": items}
 
 
 def introduce(items: Mapping[str, Mapping[str, Any]], watch: Watch) -> None:
-    """Make those of these items known that are not, where there is time; else soon."""
-    here = service()
-    known = here.recommender.catalogue.ids
+    """Register the items that the catalogue lacks: now if the time budget allows, otherwise in the background."""
+    svc = service()
+    known = svc.recommender.catalogue.ids
     new = {item: fields for item, fields in items.items() if item not in known}
     if not new:
         return
-    now = here.clock()
+    now = svc.clock()
     events = [_description(item, fields, round(now * 1000)) for item, fields in new.items()]
-    here.recommender.record(events, now)
-    if here.upkeep is None or not (watch.knows("items") and watch.allows("items", "features", "rank", "journal")):
+    svc.recommender.record(events, now)
+    if svc.upkeep is None or not (watch.knows("items") and watch.allows("items", "features", "rank", "journal")):
         watch.skip("items")
         return
-    here.upkeep.take_in()
+    svc.upkeep.take_in()
     watch.mark("items")
 
 
 def _description(item: str, fields: Mapping[str, Any], moment: int) -> Event:
-    """The same words make the same event, so that it counts once."""
-    said = json.dumps([item, fields], sort_keys=True)
+    """Build the item event; its id is a digest of the item and its fields, so repeats count once."""
+    content = json.dumps([item, fields], sort_keys=True)
     named = [{"name": name, "value": value} for name, value in {**fields, RANK_ONLY: True}.items()]
-    body = {"event": "item", "id": f"described-{sha256(said.encode()).hexdigest()[:32]}", "timestamp": moment}
+    body = {"event": "item", "id": f"described-{sha256(content.encode()).hexdigest()[:32]}", "timestamp": moment}
     return parse({**body, "item": item, "fields": named})
 
 
 def _answer(body: QuestionBody, asked: Asked, watch: Watch) -> dict[str, Any]:
-    here = service()
+    svc = service()
     try:
-        event = here.recommender.recommend(body.ranking or new_id(), here.clock(), asked, watch)
+        event = svc.recommender.recommend(body.ranking or new_id(), svc.clock(), asked, watch)
     except IdTaken as problem:
         raise Conflict(str(problem)) from None
-    tell(here, event, watch)
-    return answers.feed(event, of_event(event, here.recommender.live) if body.explain else None)
+    tell(svc, event, watch)
+    return answers.feed(event, of_event(event, svc.recommender.live) if body.explain else None)

@@ -1,4 +1,4 @@
-"""Groups of routes: under one heading of the document, behind keys, with the problems that any of them may answer."""
+"""Blueprints: groups of routes that share an OpenAPI tag, the security scheme and the problem responses."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pydantic import BaseModel
 
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEMS: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
-    status: {"description": said, "content": _PROBLEM}
-    for status, said in {
-        "400": "The request is wrong; `field` says where.",
-        "401": "The API key is missing, unknown or out of date.",
-        "403": "The API key has not the scope.",
-        "404": "There is no such thing.",
-        "409": "It can't be done as things are; the detail says why.",
+    status: {"description": description, "content": _PROBLEM}
+    for status, description in {
+        "400": "The request is invalid; `field` names the field.",
+        "401": "The API key is missing, unknown or expired.",
+        "403": "The API key lacks the required scope.",
+        "404": "The resource does not exist.",
+        "409": "The request conflicts with the current state; `detail` says why.",
         "413": "The body is too large.",
-        "415": "The content type or encoding is another one.",
+        "415": "The content type or content encoding is not supported.",
         "429": "Too many requests with this key.",
         "500": "The request failed.",
-        "501": "This service only serves.",
-        "503": "The journal can't be written or read; nothing was lost, try again.",
+        "501": "This service has no admin functions, or an optional dependency is missing.",
+        "503": "The journal can't be written or read; nothing was lost, retry.",
     }.items()
 }
 
 
 def group(name: str, heading: str, keys: bool = True) -> APIBlueprint:
-    """Routes under a heading; keys: whether the document says that they want one."""
+    """Create a blueprint with an OpenAPI tag. keys: document that its routes need an API key."""
     security: list[dict[str, list[str]]] | None = [{"key": []}] if keys else None
     return APIBlueprint(name, __name__, abp_tags=[Tag(name=heading)], abp_security=security, abp_responses=PROBLEMS)

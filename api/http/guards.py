@@ -1,4 +1,4 @@
-"""What every request passes before its route, and every answer after it."""
+"""Middleware: API keys, rate limits and body parsing before the route, security headers after it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from api.keys import Key, Scope
 
 View = TypeVar("View", bound=Callable[..., Any])
 ENDS = 16 + zlib.MAX_WBITS
-"""Reads a gzip stream with its header and checksum."""
+"""zlib `wbits` for a gzip stream with header and checksum."""
 
 
 def takes(kind: str, scope: Scope | Literal["open"] = "read") -> Callable[[View], View]:
-    """Marks a route: what body it takes (`json`, `lenient` for JSON under any content type, or `none`), and the scope
-    that a key must have for it (`open`: anybody may come)."""
+    """Decorate a route with its policy: the body it accepts and the scope that it requires.
+
+    kind: `json`, `lenient` (JSON under any content type) or `none`. scope: `open` needs no key.
+    """
 
     def mark(view: View) -> View:
-        view.feedrank = (kind, scope)  # type: ignore[attr-defined]  # functions hold what one gives them
+        view.feedrank = (kind, scope)  # type: ignore[attr-defined]  # functions accept attributes
         return view
 
     return mark
 
 
 def init_app(app: Flask) -> None:
-    """Ask for keys, count requests, check content types, read JSON once, and put the usual headers on every answer."""
+    """Register the middleware: authentication, rate limit, JSON parsing and security headers."""
     app.before_request(_key)
     config = app.extensions[NAME].config
     if config.rate_limit:
@@ -42,40 +44,40 @@ def init_app(app: Flask) -> None:
 
 
 def _key() -> None:
-    """The caller's key, where one is wanted: `Authorization: Bearer TOKEN`."""
-    here = service()
+    """Check the API key in `Authorization: Bearer TOKEN`, if the route needs one."""
+    svc = service()
     _, scope = mark_of(request.endpoint)
-    if here.keys is None or scope == "open":
+    if svc.keys is None or scope == "open":
         return
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    key = here.keys.check(token.strip(), 1000 * here.clock()) if kind.lower() == "bearer" else None
+    key = svc.keys.check(token.strip(), 1000 * svc.clock()) if kind.lower() == "bearer" else None
     if key is None:
-        found = "no key" if not token else "a key that is unknown or out of date"
+        problem = "no key" if not token else "a key that is unknown or expired"
         raise Unauthorized(
-            f"found {found}, expected Authorization: Bearer with a key as `feedrank keys create` makes",
+            f"found {problem}, expected Authorization: Bearer KEY; create a key with `feedrank keys create`",
             www_authenticate=WWWAuthenticate("bearer"),
         )
-    g.key, g.api_key = key.id, key
+    g.key_id, g.api_key = key.id, key
     demand(scope)
 
 
 def demand(scope: Scope) -> None:
-    """An HTTP 403 where the caller's key has not this scope."""
+    """Raise Forbidden (HTTP 403) if the caller's key lacks a scope."""
     key: Key | None = g.get("api_key")
     if key is not None and not key.allows(scope):
         raise Forbidden(f"the key {key.id} has the scopes {', '.join(key.scopes)}, expected {scope}")
 
 
 def _caller() -> str:
-    """Whose requests are counted together."""
-    return str(g.get("key") or request.remote_addr or "")
+    """Return the key id, or else the address, that the rate limit counts by."""
+    return str(g.get("key_id") or request.remote_addr or "")
 
 
 def mark_of(endpoint: str | None) -> tuple[str, Scope | Literal["open"]]:
-    """What a route is marked with; those of libraries take no body, and anybody may read them."""
+    """Return the (body, scope) policy of a route; routes of libraries have no body and are open."""
     view = current_app.view_functions.get(endpoint or "")
-    found: tuple[str, Scope | Literal["open"]] = getattr(view, "feedrank", ("none", "open"))
-    return found
+    policy: tuple[str, Scope | Literal["open"]] = getattr(view, "feedrank", ("none", "open"))
+    return policy
 
 
 def _body_is_json() -> None:
@@ -86,7 +88,7 @@ def _body_is_json() -> None:
         raise UnsupportedMediaType(f"found content type {request.mimetype!r}, expected application/json")
     _unpack()
     try:
-        # read with this argument it is kept, and every later reader is given the same
+        # with force=True Flask caches the result, so later readers get the same object
         body = request.get_json(force=True)
     except RecursionError:
         raise BadRequest("the body can't be read as JSON: nested too deeply") from None
@@ -98,22 +100,22 @@ def _body_is_json() -> None:
 
 
 def _unpack() -> None:
-    """A gzip body in place of which the rest of the request sees what is in it, up to the usual limit."""
+    """Replace a gzip body by its decompressed content, up to the usual size limit."""
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding == "identity":
         return
     if encoding != "gzip":
         raise UnsupportedMediaType(f"found content encoding {encoding!r}, expected gzip or none")
-    most = current_app.config["MAX_CONTENT_LENGTH"]
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
     reader = zlib.decompressobj(ENDS)
     try:
-        raw = reader.decompress(request.get_data(cache=False), most + 1)
+        raw = reader.decompress(request.get_data(cache=False), limit + 1)
     except zlib.error as error:
-        raise BadRequest(f"the body is no gzip stream: {error}") from None
-    if len(raw) > most:
-        raise RequestEntityTooLarge(f"the body is more than {most:,} bytes when unpacked")
+        raise BadRequest(f"the body is not a gzip stream: {error}") from None
+    if len(raw) > limit:
+        raise RequestEntityTooLarge(f"the decompressed body is too large, expected at most {limit:,} bytes")
     if not reader.eof:
-        raise BadRequest("the gzip stream ends in the middle")
+        raise BadRequest("the gzip stream is truncated")
     request.environ["CONTENT_LENGTH"] = str(len(raw))
     request.__dict__.pop("content_length", None)
     request.stream = io.BytesIO(raw)

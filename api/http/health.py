@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can serve."""
+"""Health routes: liveness and readiness."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ routes = group("health", "Health", keys=False)
 
 
 class Healthy(BaseModel):
-    """The process answers."""
+    """Liveness of the process."""
 
     status: str
 
 
 class Ahead(BaseModel):
-    """Feeds that are scored ahead of their request."""
+    """Counts of the prefetch queue, which precomputes cross-encoder scores before a request."""
 
     waiting: int
     done: int
@@ -29,7 +29,7 @@ class Ahead(BaseModel):
 
 
 class Ready(BaseModel):
-    """What answers come from."""
+    """Readiness, with the bundle that serves and the number of items."""
 
     status: str
     bundle: str
@@ -40,17 +40,18 @@ class Ready(BaseModel):
 @routes.get("/healthz", responses={200: Healthy})
 @takes("none", "open")
 def healthz() -> dict[str, str]:
-    """The process answers."""
+    """Return 200 while the process responds."""
     return {"status": "ok"}
 
 
 @routes.get("/readyz", responses={200: Ready})
 @takes("none", "open")
 def readyz() -> dict[str, Any]:
-    """A bundle is loaded and the state is there: feeds can be served."""
+    """Return 200 once a bundle and the state are loaded."""
     recommender = service().recommender
     body = {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
-    if recommender.ahead is not None:
-        ahead = recommender.ahead
-        body["ahead"] = {name: getattr(ahead, name) for name in Ahead.model_fields}
+    if (queue := recommender.ahead) is not None:
+        body["ahead"] = {
+            "waiting": queue.waiting, "done": queue.done, "dropped": queue.dropped, "failed": queue.failed
+        }  # fmt: skip
     return body

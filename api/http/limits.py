@@ -1,4 +1,4 @@
-"""How often a key may ask: Flask-Limiter, counting in this process."""
+"""Rate limits by Flask-Limiter, with counters in the memory of this process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from limits.storage import Storage
 from api.http.problems import problem
 
 KEPT = 10_000
-"""Counts after which those whose time is over are let go."""
+"""Number of counters above which expired ones are removed."""
 
 
 class Counts(Storage):
-    """Counts in memory. The library's own storage starts a thread for nearly every request, to let old ones go."""
+    """Stores rate-limit counters in memory.
 
-    STORAGE_SCHEME = ["counts"]  # noqa: RUF012  # as the library wants it
+    The library's own memory storage starts a thread for nearly every request to remove expired counters.
+    """
+
+    STORAGE_SCHEME = ["counts"]  # noqa: RUF012  # the library reads this attribute
     base_exceptions = ()
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: float | str | bool) -> None:
@@ -29,44 +32,44 @@ class Counts(Storage):
         self._counts: dict[str, tuple[float, int]] = {}
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count; a count begins anew where its seconds are over."""
+        """Increment a counter; an expired one restarts at zero."""
         now = time.time()
         with self._lock:
             ends, count = self._counts.get(key, (0.0, 0))
             if ends <= now:
                 ends, count = now + expiry, 0
                 if len(self._counts) >= KEPT:
-                    self._counts = {name: one for name, one in self._counts.items() if one[0] > now}
+                    self._counts = {name: entry for name, entry in self._counts.items() if entry[0] > now}
             self._counts[key] = (ends, count + amount)
             return count + amount
 
     def get(self, key: str) -> int:
-        """The count."""
+        """Return the value of a counter; 0 if it expired."""
         ends, count = self._counts.get(key, (0.0, 0))
         return count if ends > time.time() else 0
 
     def get_expiry(self, key: str) -> float:
-        """Unix seconds at which a count ends."""
+        """Return the expiry time of a counter, in unix seconds."""
         return self._counts.get(key, (time.time(), 0))[0]
 
     def check(self) -> bool:
-        """Memory is there."""
+        """Report that the storage is available."""
         return True
 
     def reset(self) -> int:
-        """Let all counts go; how many."""
+        """Remove all counters; returns how many."""
         with self._lock:
             count, self._counts = len(self._counts), {}
         return count
 
     def clear(self, key: str) -> None:
-        """Let a count go."""
+        """Remove a counter."""
         with self._lock:
             self._counts.pop(key, None)
 
 
 def init_app(app: Flask, limit: str, caller: Callable[[], str], is_open: Callable[[], bool]) -> None:
-    """So many requests a caller, over all routes but open ones, such as "100/second"."""
+    """Limit the requests per caller over all routes except open ones. limit: such as "100/second"."""
     Limiter(
         caller, app=app, application_limits=[limit], application_limits_exempt_when=is_open, storage_uri="counts://",
         on_breach=_refused,
@@ -75,6 +78,6 @@ def init_app(app: Flask, limit: str, caller: Callable[[], str], is_open: Callabl
 
 def _refused(breached: RequestLimit) -> Response:
     wait = max(1, math.ceil(breached.reset_at - time.time()))
-    response = problem(429, "Too many requests", f"found more than {breached.limit} with this key; wait {wait} s")
+    response = problem(429, "Too many requests", f"found more than {breached.limit}; wait {wait} s")
     response.headers["Retry-After"] = str(wait)
     return response

@@ -1,6 +1,6 @@
-"""Metarank's own routes, with its bodies and replies, so that its clients move over without a change.
+"""Metarank-compatible routes, with its request and response bodies, so that its clients need no change.
 
-https://docs.metarank.ai/reference/api; a model's name is taken as it comes: there is one ranker.
+https://docs.metarank.ai/reference/api. The model name in a path is ignored: there is one ranker.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ routes = group("metarank", "Metarank's routes")
 
 
 class Accepted(BaseModel):
-    """What came of events."""
+    """Response of /feedback."""
 
     accepted: int
     status: str
-    tookMillis: int  # its name there
+    tookMillis: int  # Metarank's name
     updated: int
 
 
 class ItemScore(BaseModel):
-    """An item; features where they were asked for."""
+    """An item with its score, and its features if the request asked for them."""
 
     item: str
     score: float | None
@@ -45,18 +45,18 @@ class ItemScore(BaseModel):
 
 
 class Ordered(BaseModel):
-    """Items, best first."""
+    """Response of /rank and /recommend: items, best first; `took` is in ms."""
 
     took: int
     items: list[ItemScore]
 
 
 class Trained(BaseModel):
-    """What came of a training."""
+    """Response of /train."""
 
     features: list[dict[str, Any]]
     iterations: list[dict[str, Any]]
-    sizeBytes: int  # its name there
+    sizeBytes: int  # Metarank's name
     bundle: str
     promoted: bool
     reasons: list[str]
@@ -84,7 +84,7 @@ _LIST = _body(
 
 
 class RecommendRequest(BaseModel):
-    """What /recommend takes."""
+    """Request body of /recommend."""
 
     count: int = Field(default=10, ge=1, le=LONGEST_LIST)
     user: str | None = Field(default=None, max_length=256)
@@ -92,7 +92,7 @@ class RecommendRequest(BaseModel):
 
 
 class ModelPath(BaseModel):
-    """Which model."""
+    """Path parameters; the model name is ignored."""
 
     model: str = Field(max_length=256)
 
@@ -100,23 +100,23 @@ class ModelPath(BaseModel):
 @routes.post("/feedback", responses={200: Accepted}, openapi_extensions=_EVENTS)
 @takes("lenient", "write")
 def feedback() -> dict[str, Any]:
-    """Take in one event or a list of events."""
+    """Record one event or a list of events."""
     started = time.perf_counter()
     body = request.get_json(force=True)
-    taken = take(service(), body if isinstance(body, list) else [body])
-    if taken["rejected"]:
-        first = taken["rejected"][0]
+    result = take(service(), body if isinstance(body, list) else [body])
+    if result["rejected"]:
+        first = result["rejected"][0]
         raise EventError(f"[{first['place']}].{first['field']}", first["detail"])
-    return {"accepted": taken["accepted"], "status": "ok", "tookMillis": _since(started), "updated": 0}
+    return {"accepted": result["accepted"], "status": "ok", "tookMillis": _since(started), "updated": 0}
 
 
 @routes.post("/rank/<path:model>", responses={200: Ordered}, openapi_extensions=_LIST)
 @takes("lenient")
 def rank(path: ModelPath) -> dict[str, Any]:
-    """Put the items of a ranking event in order. Nothing is logged: the client sends what it showed to /feedback."""
+    """Rank the items of a ranking event. Nothing is logged: the client sends the shown ranking to /feedback."""
     started = time.perf_counter()
-    here = service()
-    now = here.clock()
+    svc = service()
+    now = svc.clock()
     body = request.get_json(force=True)
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
@@ -126,20 +126,20 @@ def rank(path: ModelPath) -> dict[str, Any]:
     if len(event.items) > LONGEST_LIST:
         raise EventError("items", f"found {len(event.items):,} items, expected at most {LONGEST_LIST:,}")
     query = event.fields.get("query", "")
-    asked = Asked(
+    ranking_request = Asked(
         user=event.user, session=event.session, query=query if isinstance(query, str) else "", items=event.items,
         n=len(event.items),
     )  # fmt: skip
-    watch = here.watch()
-    done = here.recommender.recommend(event.id, now, asked, watch, keep=False)
-    tell(here, done, watch)
+    budget = svc.watch()
+    ranking = svc.recommender.recommend(event.id, now, ranking_request, budget, keep=False)
+    tell(svc, ranking, budget)
     items = [
         {"item": item, "score": score, "features": []}
-        for item, score in zip(done.items, done.extra["scores"], strict=True)
+        for item, score in zip(ranking.items, ranking.extra["scores"], strict=True)
     ]
     if request.args.get("explain", "false").lower() in ("true", "1", ""):
-        for item, why in zip(items, of_event(done, here.recommender.live), strict=True):
-            item["features"] = [{"name": name, "value": value} for name, value in why["features"].items()]
+        for item, explanation in zip(items, of_event(ranking, svc.recommender.live), strict=True):
+            item["features"] = [{"name": name, "value": value} for name, value in explanation["features"].items()]
     return {"took": _since(started), "items": items}
 
 
@@ -150,39 +150,39 @@ def rank(path: ModelPath) -> dict[str, Any]:
 )
 @takes("lenient")
 def recommend(path: ModelPath) -> dict[str, Any]:
-    """Items for a person, or like the given ones."""
+    """Recommend items for a user, or items similar to the given ones."""
     started = time.perf_counter()
-    here = service()
+    svc = service()
     body = RecommendRequest.model_validate(request.get_json(force=True))
     history = tuple(body.items) or None
-    asked = Asked(user=body.user, history=history, n=body.count)
-    watch = here.watch()
-    done = here.recommender.recommend(new_id(), here.clock(), asked, watch, keep=False)
-    tell(here, done, watch)
-    items = [{"item": item, "score": score} for item, score in zip(done.items, done.extra["scores"], strict=True)]
+    ranking_request = Asked(user=body.user, history=history, n=body.count)
+    budget = svc.watch()
+    ranking = svc.recommender.recommend(new_id(), svc.clock(), ranking_request, budget, keep=False)
+    tell(svc, ranking, budget)
+    items = [{"item": item, "score": score} for item, score in zip(ranking.items, ranking.extra["scores"], strict=True)]
     return {"took": _since(started), "items": items}
 
 
 @routes.post("/train/<path:model>", responses={200: Trained})
 @takes("none", "admin")
 def train(path: ModelPath) -> dict[str, Any]:
-    """Train a candidate on the journal, and let it serve if it passes the gate; answered when that is over.
+    """Train a candidate bundle on the journal, and promote it if it passes the gate. Responds when training ends.
 
-    `promoted` and `reasons` say what came of it. `testMetric` is that of the validation part after each tree, `millis`
-    the mean of all; the training part is not measured.
+    `promoted` and `reasons` hold the gate's decision. `testMetric` is the validation metric after each tree, `millis`
+    the mean time per tree; `trainMetric` is not measured.
     """
-    behind = upkeep()
-    with one_at_a_time(behind):
-        report = behind.retrain()
+    admin = upkeep()
+    with one_at_a_time(admin):
+        report = admin.retrain()
     curve = report["learning_curve"]
-    each = round(1000 * report["seconds"] / max(len(curve), 1))
+    ms_per_tree = round(1000 * report["seconds"] / max(len(curve), 1))
     return {
         "features": [{"name": name, "weight": weight} for name, weight in report["importance"].items()],
         "iterations": [
-            {"id": place, "millis": each, "testMetric": metric, "trainMetric": None}
-            for place, metric in enumerate(curve)
+            {"id": index, "millis": ms_per_tree, "testMetric": metric, "trainMetric": None}
+            for index, metric in enumerate(curve)
         ],
-        "sizeBytes": size_of(behind.bundles / report["bundles"]["candidate"]),
+        "sizeBytes": size_of(admin.bundles / report["bundles"]["candidate"]),
         "bundle": report["bundles"]["candidate"],
         "promoted": report["promote"],
         "reasons": report["reasons"],
@@ -192,7 +192,7 @@ def train(path: ModelPath) -> dict[str, Any]:
 @routes.get("/health", responses={200: Healthy})
 @takes("none", "open")
 def health() -> dict[str, str]:
-    """The process answers."""
+    """Return 200 while the process responds."""
     return {"status": "ok"}
 
 

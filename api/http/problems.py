@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): how the HTTP API says what is wrong."""
+"""Problem documents (RFC 9457): the error responses of the HTTP API."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from engine.journal import JournalError
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> Response:
-    """An application/problem+json response."""
+    """Build an application/problem+json response."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
     return Response(json.dumps(body), status, mimetype="application/problem+json")
 
 
 def of_validation(error: ValidationError) -> Response:
-    """What a model refused."""
+    """Convert a pydantic validation error to a problem response."""
     field, detail = explained(error)
     return problem(400, "Bad request", f"{field}: {detail}", field=field)
 
 
 def init_app(app: Flask) -> None:
-    """Turn the exceptions that requests can cause into problem documents."""
+    """Register handlers that convert exceptions to problem documents."""
     app.register_error_handler(ValidationError, of_validation)
 
     @app.errorhandler(EventError)
@@ -46,7 +46,7 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:
-        if error.response is not None:  # it is a problem document already
+        if error.response is not None:  # it is already a problem document
             return error.response  # type: ignore[return-value]  # Flask's own class
         response = problem(error.code or 500, error.name, error.description or error.name)
         response.headers.extend((name, value) for name, value in error.get_headers() if name != "Content-Type")
@@ -55,4 +55,4 @@ def init_app(app: Flask) -> None:
     @app.errorhandler(Exception)
     def _unforeseen(error: Exception) -> Response:
         app.logger.exception("a request failed", exc_info=error)
-        return problem(500, "Internal error", "the request failed; the server's log says why")
+        return problem(500, "Internal error", "the request failed; see the server's log")

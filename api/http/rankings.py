@@ -1,4 +1,4 @@
-"""Rankings that were served: what they showed, and why."""
+"""Ranking routes: read a logged ranking, explain it, or replay it."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ routes = group("rankings", "Rankings")
 
 
 class RankingPath(BaseModel):
-    """Which ranking."""
+    """Path parameters of the ranking routes."""
 
     ranking_id: str = Field(min_length=1, max_length=256)
 
 
 class Explained(answers.Feed):
-    """A ranking and why it is in this order."""
+    """A logged ranking, with an explanation of each item."""
 
-    step: str = Field(description="full, or the plainer list that stood in: no_neural, popular, last_good.")
-    candidates: int | None = Field(description="How many recall found.")
-    without_ranker: list[str] = Field(description="What would have been shown in the order of recall.")
+    step: str = Field(description="Fallback level: full, no_neural, popular or last_good.")
+    candidates: int | None = Field(description="Number of candidates from recall.")
+    without_ranker: list[str] = Field(description="Item ids in recall order, without the ranker.")
 
 
 class Difference(BaseModel):
-    """The first place at which two rankings are not the same."""
+    """The first position at which two rankings differ."""
 
-    place: int = Field(description="From 1.")
-    served: answers.ScoredItem | None = Field(description="What was shown; null where the list had ended.")
-    again: answers.ScoredItem | None
-    features: list[str] = Field(description="The features of that item that differ.")
+    place: int = Field(description="Position, from 1.")
+    served: answers.ScoredItem | None = Field(description="Item as served; null after the end of the list.")
+    again: answers.ScoredItem | None = Field(description="Item as replayed.")
+    features: list[str] = Field(description="Names of the features that differ, if the item is the same.")
 
 
 class Replayed(BaseModel):
-    """A ranking that was made again."""
+    """Result of replaying a ranking."""
 
     ranking: str
     bundle: str
     identical: bool
-    items: list[answers.ScoredItem] = Field(description="As they are made again.")
+    items: list[answers.ScoredItem] = Field(description="Items of the replayed ranking.")
     difference: Difference | None
 
 
 @routes.get("/v1/rankings/<path:ranking_id>", responses={200: answers.Feed})
 @takes("none")
 def ranking(path: RankingPath) -> dict[str, Any]:
-    """A ranking as it was answered."""
+    """Return a ranking as it was served."""
     return answers.feed(_find(path.ranking_id))
 
 
 @routes.get("/v1/rankings/<path:ranking_id>/explain", responses={200: Explained})
 @takes("none")
 def explain(path: RankingPath) -> dict[str, Any]:
-    """Why each item is where it is: recall score, features, and their TreeSHAP contributions."""
+    """Explain each item of a ranking: recall score, features, and their TreeSHAP contributions."""
     event = _find(path.ranking_id)
     served, recall = event.extra.get("served", {}), recall_of(event)
     return {
@@ -76,25 +76,25 @@ def explain(path: RankingPath) -> dict[str, Any]:
 @routes.post("/v1/rankings/<path:ranking_id>/replay", responses={200: Replayed})
 @takes("none", "admin")
 def replay(path: RankingPath) -> dict[str, Any]:
-    """Make a ranking again, by the bundle that made it from the state as it was then: the same, or where it differs.
+    """Replay a ranking with its bundle and its state at that time, and return the first difference.
 
-    Slow where the journal is long, so it is done one at a time.
+    Slow for a long journal: a process runs one replay at a time.
     """
-    event, behind = _find(path.ranking_id), upkeep()
-    with one_at_a_time(behind):
+    event, admin = _find(path.ranking_id), upkeep()
+    with one_at_a_time(admin):
         try:
-            again, found = behind.replay(event)
+            replayed, difference = admin.replay(event)
         except ReplayError as problem:
             raise Conflict(str(problem)) from None
-    items = [{"id": item, "score": score} for item, score in zip(again.items, again.extra["scores"], strict=True)]
+    items = [{"id": item, "score": score} for item, score in zip(replayed.items, replayed.extra["scores"], strict=True)]
     return {
         "ranking": event.id,
         "bundle": event.extra["bundle"],
-        "identical": found is None,
+        "identical": difference is None,
         "items": items,
-        "difference": None if found is None else {
-            "place": found.place, "served": _entry(found.served), "again": _entry(found.again),
-            "features": list(found.features),
+        "difference": None if difference is None else {
+            "place": difference.place, "served": _entry(difference.served), "again": _entry(difference.again),
+            "features": list(difference.features),
         },
     }  # fmt: skip
 
@@ -106,5 +106,5 @@ def _entry(one: tuple[str, float | None] | None) -> dict[str, Any] | None:
 def _find(ranking_id: str) -> RankingEvent:
     event = service().recommender.find(ranking_id)
     if event is None or not served_here(event):
-        raise NotFound(f"found no ranking {ranking_id!r} that was served here")
+        raise NotFound(f"found no ranking {ranking_id!r} that this service served")
     return event

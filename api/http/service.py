@@ -1,4 +1,4 @@
-"""What the routes share: the recommender, the clock, and what stands around them."""
+"""The service object that the routes share: recommender, clock, keys, metrics and admin functions."""
 
 from __future__ import annotations
 
@@ -26,51 +26,57 @@ from engine.watch import Costs, Watch
 
 
 class TrainingError(RuntimeError):
-    """A training that failed; the message is what it said."""
+    """Raised when training fails; the message is the output of the training process."""
 
 
 ANSWER = "answer"
-"""The stage after the feed: writing it out, counting and logging it."""
+"""Stage after the ranking: serialize the response, record metrics and log."""
 NAME = "feedrank"
-"""Under which the application keeps its service."""
+"""Key of the service in `app.extensions`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What stands behind what serves, for those who look after it."""
+    """Functions behind the admin routes."""
 
     bundles: Path
     snapshot: Path
     replay: Callable[[RankingEvent], tuple[RankingEvent, Difference | None]]
     take_in: Callable[[], int]
-    """Make the items of events that came in known at once; how many."""
+    """Add the items of new item events to the catalogue now; returns how many."""
     retrain: Callable[[], Mapping[str, Any]]
-    """Train a candidate, and promote it if it passes the gate: the report. Takes minutes; raises TrainingError."""
+    """Train a candidate bundle and promote it if it passes the gate; returns the report.
+
+    Takes minutes. Raises TrainingError.
+    """
     experiments: Desk
     busy: threading.Lock = field(default_factory=threading.Lock)
-    """Held by what is so slow that it is done one at a time."""
+    """Held while a slow task (replay, training, readout) runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One application's parts."""
+    """The parts of one application."""
 
     recommender: Recommender
     clock: Callable[[], float] = time.time
-    """Unix seconds; the only clock of that kind that is read."""
+    """Unix seconds; the only wall clock that requests read."""
     keys: Keys | None = None
-    """Who may call; None: anybody."""
+    """API keys; None: no key is required."""
     config: ServeConfig = field(default_factory=ServeConfig)
     costs: Costs = field(default_factory=Costs)
     metrics: Metrics | None = None
-    """Where requests are counted; None: nowhere."""
+    """Prometheus metrics; None: no metrics."""
     upkeep: Upkeep | None = None
-    """None: this service only serves."""
+    """Admin functions; None: admin routes respond 501."""
     traces: Traces | None = None
-    """Where spans go; None: nowhere."""
+    """OpenTelemetry traces; None: no traces."""
 
     def watch(self, deadline_ms: float | None = None) -> Watch:
-        """A watch for the request under way: what that has taken is gone, and what follows the feed has its time."""
+        """Create the latency budget of the current request.
+
+        Time already spent and the estimated time to send the response are subtracted from the deadline.
+        """
         limit = deadline_ms or self.config.deadline_ms
         if not limit:
             return Watch(time.perf_counter, costs=self.costs)
@@ -80,24 +86,24 @@ class Service:
 
 
 def service() -> Service:
-    """That of the application which answers now."""
-    found: Service = current_app.extensions[NAME]
-    return found
+    """Return the service of the current application."""
+    current: Service = current_app.extensions[NAME]
+    return current
 
 
 def upkeep() -> Upkeep:
-    """What stands behind the service; an HTTP 501 where there is nothing."""
-    found = service().upkeep
-    if found is None:
-        raise exceptions.NotImplemented("this service only serves; `feedrank serve` starts one that can do this")
-    return found
+    """Return the admin functions of the service. Raises HTTP 501 if it has none."""
+    admin = service().upkeep
+    if admin is None:
+        raise exceptions.NotImplemented("this service has no admin functions; start one with `feedrank serve`")
+    return admin
 
 
 @contextmanager
 def one_at_a_time(behind: Upkeep) -> Iterator[None]:
-    """An HTTP 409 where something slow is under way in this process."""
+    """Hold the lock for slow tasks. Raises HTTP 409 if another one runs in this process."""
     if not behind.busy.acquire(blocking=False):
-        raise exceptions.Conflict("another replay or training is under way here; try again when it is over")
+        raise exceptions.Conflict("another replay, readout or training is running in this process; try again later")
     try:
         yield
     finally:
@@ -105,5 +111,5 @@ def one_at_a_time(behind: Upkeep) -> Iterator[None]:
 
 
 def new_id() -> str:
-    """An id for a ranking or an event that came without one."""
+    """Create an id for a ranking or an event."""
     return str(uuid.uuid4())

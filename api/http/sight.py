@@ -1,4 +1,4 @@
-"""What is counted, timed and logged of every request."""
+"""Observability: metrics, traces and the log line of every request."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ routes = group("sight", "Health")
 
 
 def init_app(app: Flask) -> None:
-    """Time every request; these run before and after all others."""
+    """Register the hooks that time every request; they run before and after all others."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
-@routes.get("/metrics", responses={200: {"description": "As Prometheus reads them.", "content": {"text/plain": {}}}})
+@routes.get("/metrics", responses={200: {"description": "Prometheus text format.", "content": {"text/plain": {}}}})
 @takes("none")
 def metrics() -> Response:
-    """All metrics, of all workers."""
-    found = service().metrics
-    if found is None:
+    """Return the metrics of all workers, for Prometheus."""
+    recorder = service().metrics
+    if recorder is None:
         return Response("", 200, mimetype="text/plain")
-    text, kind = found.text()
-    return Response(text, 200, content_type=kind)
+    text, content_type = recorder.text()
+    return Response(text, 200, content_type=content_type)
 
 
 def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
-    """What is to be counted of a feed, and what the request's line in the log says of it."""
-    g.made = time.perf_counter()
+    """Record a ranking in the metrics, the trace and the request's log line."""
+    g.ranked_at = time.perf_counter()
     g.rankings = [event.id]
     g.bundle = event.extra["bundle"]
-    g.skipped = watch.skipped
+    g.degraded = watch.skipped
     if (trace := g.get("trace")) is not None:
         trace.stages(watch.stages)
     metrics, recommender, served = here.metrics, here.recommender, event.extra.get("served", {})
@@ -58,8 +58,8 @@ def tell(here: Service, event: RankingEvent, watch: Watch) -> None:
         metrics.exposed(experiment, variant)
     if served.get("kept") is False:
         metrics.journal_failed()
-    if (ahead := recommender.ahead) is not None:
-        metrics.ahead(ahead.done, ahead.dropped, ahead.failed)
+    if (queue := recommender.ahead) is not None:
+        metrics.ahead(queue.done, queue.dropped, queue.failed)
     metrics.state_lag(recommender.lag)
     metrics.items(len(recommender.catalogue))
 
@@ -77,12 +77,12 @@ def _end(response: Response) -> Response:
         return response
     seconds = time.perf_counter() - started
     route = None if request.url_rule is None else request.url_rule.rule
-    found = service().metrics
-    if found is not None:
-        found.request(route, request.method, response.status_code, seconds)
+    metrics = service().metrics
+    if metrics is not None:
+        metrics.request(route, request.method, response.status_code, seconds)
     request_id = uuid.uuid4().hex
     if (trace := g.get("trace")) is not None:
-        trace.end(response.status_code, request_id, g.get("rankings", ()), g.get("bundle"), g.get("skipped", ()))
+        trace.end(response.status_code, request_id, g.get("rankings", ()), g.get("bundle"), g.get("degraded", ()))
     logs.request_line(
         request_id=request_id,
         route=route,
@@ -91,9 +91,9 @@ def _end(response: Response) -> Response:
         seconds=seconds,
         rankings=g.get("rankings", ()),
         bundle=g.get("bundle"),
-        key=g.get("key"),
-        skipped=g.get("skipped", ()),
+        key=g.get("key_id"),
+        skipped=g.get("degraded", ()),
     )
-    if (made := g.get("made")) is not None:
-        service().costs.note(ANSWER, time.perf_counter() - made)
+    if (ranked_at := g.get("ranked_at")) is not None:
+        service().costs.note(ANSWER, time.perf_counter() - ranked_at)
     return response

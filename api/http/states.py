@@ -1,4 +1,4 @@
-"""What is known of a person or an item, and an end to it."""
+"""State routes: read or delete the stored state of a user or an item."""
 
 from __future__ import annotations
 
@@ -23,75 +23,75 @@ MOST_TOUCHES = 1_000
 
 
 class StatePath(BaseModel):
-    """Whose."""
+    """Path parameters of the state routes."""
 
     id: str = Field(min_length=1, max_length=256)
 
 
 class Touch(BaseModel):
-    """Something that a person did with an item."""
+    """One interaction of a user with an item."""
 
     item: str
     at: float = Field(description="Unix seconds.")
 
 
 class Person(BaseModel):
-    """What feeds know of a person."""
+    """The stored state of a user."""
 
     id: str
-    touched: int = Field(description="How often they touched an item.")
-    latest: list[Touch] = Field(description=f"Up to {MOST_TOUCHES:,} of these, latest first.")
+    touched: int = Field(description="Number of stored interactions.")
+    latest: list[Touch] = Field(description=f"Up to {MOST_TOUCHES:,} interactions, latest first.")
 
 
 class Item(BaseModel):
-    """What feeds know of an item."""
+    """The stored state of an item."""
 
     id: str
     fields: dict[str, Any]
-    hidden: bool = Field(description="No feed may show it.")
-    features: dict[str, float | None] = Field(description="As a stranger's feed would have them now; null is missing.")
+    hidden: bool = Field(description="True if no recommendation may show the item.")
+    features: dict[str, float | None] = Field(description="Current features for an anonymous user; null means missing.")
 
 
 class Forgotten(BaseModel):
-    """What is gone."""
+    """Result of deleting a user or hiding an item."""
 
     id: str
-    events: int = Field(description="Events of the journal that were deleted.")
+    events: int = Field(description="Number of events deleted from the journal.")
 
 
 @routes.get("/v1/state/user/<path:id>", responses={200: Person})
 @takes("none", "admin")
 def person(path: StatePath) -> dict[str, Any]:
-    """What feeds know of a person."""
-    here = service()
-    here.recommender.catch_up(here.clock())
-    live = here.recommender.live
+    """Return the stored state of a user."""
+    svc = service()
+    svc.recommender.catch_up(svc.clock())
+    live = svc.recommender.live
     rows, times = live.state.touched(live.people.row(path.id))
-    known = (rows >= 0) & (np.arange(len(rows)) < MOST_TOUCHES)
-    names = live.catalogue.ids.names(rows[known])
-    latest = [{"item": item, "at": at} for item, at in zip(names, times[known].tolist(), strict=True)]
+    is_listed = (rows >= 0) & (np.arange(len(rows)) < MOST_TOUCHES)
+    names = live.catalogue.ids.names(rows[is_listed])
+    latest = [{"item": item, "at": at} for item, at in zip(names, times[is_listed].tolist(), strict=True)]
     return {"id": path.id, "touched": len(rows), "latest": latest}
 
 
 @routes.delete("/v1/state/user/<path:id>", responses={200: Forgotten})
 @takes("none", "admin")
 def forget(path: StatePath) -> dict[str, Any]:
-    """Delete all that the journal and every process hold of a person, for good; one event says so, nothing else."""
-    here = service()
-    gone = here.recommender.forget(path.id, new_id(), here.clock())
-    if here.upkeep is not None:
-        here.upkeep.snapshot.unlink(missing_ok=True)
-    return {"id": path.id, "events": gone}
+    """Erase a user from the journal and from the memory of every process. Only a tombstone event stays."""
+    svc = service()
+    deleted = svc.recommender.forget(path.id, new_id(), svc.clock())
+    if svc.upkeep is not None:
+        svc.upkeep.snapshot.unlink(missing_ok=True)
+    return {"id": path.id, "events": deleted}
 
 
 @routes.get("/v1/state/item/<path:id>", responses={200: Item})
 @takes("none", "admin")
 def item(path: StatePath) -> dict[str, Any]:
-    """What feeds know of an item."""
-    here = service()
-    now = here.clock()
-    here.recommender.catch_up(now)
-    live = here.recommender.live
+    """Return the stored state of an item, with its current features."""
+    svc = service()
+    now = svc.clock()
+    svc.recommender.catch_up(now)
+    live = svc.recommender.live
     row = _row(live, path.id)
     catalogue = live.catalogue
     request = live.request(now, Asked(), QueryVectors())
@@ -108,11 +108,11 @@ def item(path: StatePath) -> dict[str, Any]:
 @routes.delete("/v1/state/item/<path:id>", responses={200: Forgotten})
 @takes("none", "admin")
 def remove(path: StatePath) -> dict[str, Any]:
-    """Take an item out of every feed, as an item event with `removed` does; what people did with it stays logged."""
-    here = service()
-    _row(here.recommender.live, path.id)
-    now = here.clock()
-    here.recommender.record([ItemEvent(new_id(), round(now * 1000), path.id, {"removed": True})], now)
+    """Hide an item from all recommendations, like an item event with `removed`. Its interactions stay logged."""
+    svc = service()
+    _row(svc.recommender.live, path.id)
+    now = svc.clock()
+    svc.recommender.record([ItemEvent(new_id(), round(now * 1000), path.id, {"removed": True})], now)
     return {"id": path.id, "events": 0}
 
 

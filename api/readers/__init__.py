@@ -1,4 +1,4 @@
-"""Readers: the bytes of files in, engine events out. Nothing here writes, but for the file of rejected lines."""
+"""Readers parse files of many formats into engine events. They write nothing but the file of rejected lines."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _ARCHIVES = (".zip", ".whl")
 
 
 def guess(path: Path) -> str:
-    """The format of a file by its ending, or of a folder or zip by what it holds.
+    """Guess the format of a file from its suffix and content, or of a folder or zip from its files.
 
-    Raises ValueError where nothing is recognised and FileNotFoundError where there is nothing.
+    Raises ValueError if no format is recognised and FileNotFoundError if the path does not exist.
     """
     path = Path(path)
     if not path.exists():
@@ -47,43 +47,43 @@ def guess(path: Path) -> str:
                 return "mind"
             if movielens.recognise(folder):
                 return "movielens"
-            found = ", ".join(folder.names[:5]) + (", ..." if len(folder.names) > 5 else "") or "nothing"
+            content = ", ".join(folder.names[:5]) + (", ..." if len(folder.names) > 5 else "") or "nothing"
     else:
         name = path.name.lower()
-        for packed in PACKED[1:]:
-            name = name.removesuffix(packed)
+        for compression_suffix in PACKED[1:]:
+            name = name.removesuffix(compression_suffix)
         suffix = Path(name).suffix
         if suffix in _SUFFIXES:
             return _told_by_content(path, _SUFFIXES[suffix])
-        found = f"the ending {suffix!r}"
+        content = f"the ending {suffix!r}"
     raise ValueError(
-        f"can't tell the format of {path}: found {found}. Say which of {', '.join(FORMATS)} it is. Recognised are files"
+        f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}. Recognised are files"
         " that end with .jsonl, .ndjson, .json, .csv (also with .gz or .zst after it), .parquet or .pq, and folders or"
         " zips with behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
     )
 
 
 def _told_by_content(path: Path, format: str) -> str:
-    """The format whose marks the first record of a file has; `format` where it has none."""
-    unheard = Rejects()
+    """Return the format whose columns or keys the first record has; `format` if it has those of none."""
+    ignored = Rejects()
     if format == "csv":
-        header = next((text for _, text in lines.read(path, unheard) if text.strip()), "")
+        header = next((text for _, text in lines.read(path, ignored) if text.strip()), "")
         columns = [name.strip().strip('"') for name in header.split(",")]
         if open_bandit.is_log(columns) or open_bandit.is_context(columns):
             return "open-bandit"
         return "gorse" if gorse.is_record(columns) else format
     if format == "jsonl":
-        first = next((value for _, _, value in values.read(lines.read(path, unheard), str(path), unheard)), None)
+        first = next((value for _, _, value in values.read(lines.read(path, ignored), str(path), ignored)), None)
         if isinstance(first, dict) and "event" not in first:
             return "ubi" if ubi.is_record(first) else "gorse" if gorse.is_record(first) else format
     return format
 
 
 def read(path: Path, rejects: Rejects, format: str | None = None) -> Iterator[Event]:
-    """The events of a file, folder or zip; the format is guessed where none is given.
+    """Read the events of a file, folder or zip; the format is guessed if it is None.
 
-    Raises ValueError or FileNotFoundError: at once for an unknown format or path, and at the first event where a whole
-    file can't be that format. Lines that can't be read go to `rejects`.
+    Lines that can't be read go to `rejects`. Raises ValueError or FileNotFoundError: at once for an unknown format or
+    path, and at the first event if the file as a whole is not of that format.
     """
     path = Path(path)
     name = guess(path) if format is None else format

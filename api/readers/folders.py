@@ -1,4 +1,4 @@
-"""The files of a folder or of a zip archive, by their bare names."""
+"""Open the files of a folder or of a zip archive by their base names."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from types import TracebackType
 from typing import BinaryIO, cast
 
 PACKED = ("", ".gz", ".zst")
-"""Endings under which a file is found; what it really is, its first bytes say."""
+"""Suffixes that a file may have; its first bytes decide how it is decompressed."""
 
-# What zipfile raises for archives that are damaged, encrypted, or packed in a way it does not know.
+# zipfile raises these for archives that are damaged, encrypted, or compressed by an unknown method.
 _UNZIPPABLE = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError)
 
 
 class Folder:
-    """A folder or a zip archive (a wheel is one) to read files of; a context manager. Raises ValueError."""
+    """A folder or a zip archive (such as a wheel) of data files; a context manager.
+
+    Raises ValueError for a path that is neither, or for a file that can't be unzipped.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,21 +31,21 @@ class Folder:
             self._zip = zipfile.ZipFile(path)
         except _UNZIPPABLE as problem:
             raise ValueError(f"{path} is neither a folder nor a zip archive that can be read: {problem}") from None
-        # The shallowest of the same name counts: what lies deeper is an example or a copy.
+        # Of several files with one base name the shallowest counts: deeper ones are examples or copies.
         for member in sorted(self._zip.namelist(), key=lambda name: (name.count("/"), name)):
             self._members.setdefault(member.rpartition("/")[2], member)
         self.names = sorted(filter(None, self._members))
 
     def find(self, name: str) -> str | None:
-        """The name under which a file is here, packed or not; None if it isn't."""
+        """Return the name of a file here, possibly with a compression suffix; None if it is missing."""
         return next((name + ending for ending in PACKED if name + ending in self.names), None)
 
     def source(self, name: str) -> str:
-        """The place of a file, for messages."""
+        """Return the path of a file for messages."""
         return f"{self.path}/{self._members.get(name, name)}"
 
     def open(self, name: str) -> BinaryIO:
-        """The bytes of a file that `find` named, as they are stored."""
+        """Open a file, by the name that `find` returned, as it is stored."""
         if self._zip is None:
             return (self.path / name).open("rb")
         try:

@@ -1,8 +1,7 @@
-"""What gorse keeps: feedback, items and users, as CSV exports or as the JSON of its REST API.
+"""Read gorse's feedback, items and users, as CSV exports or as the JSON of its REST API.
 
-gorse has no lists of what was shown. Its feedback feeds counters, histories and co-clicks, but makes no rankings, so
-a ranker is trained on what recall finds. Feedback of type `read`, gorse's word for an impression, stays a type of its
-own.
+gorse logs no rankings. Its feedback becomes interactions for counters, histories and item co-occurrence, and a ranker
+is trained on the candidates of recall. Feedback of type `read`, gorse's word for an impression, keeps its type.
 """
 
 from __future__ import annotations
@@ -25,15 +24,18 @@ _NAMES = {
 
 
 def is_record(names: Any) -> bool:
-    """Whether column names, or the keys of a JSON value, are gorse's."""
-    known = {_plain(name) for name in names}
-    return ("feedbacktype" in known and {"userid", "itemid"} <= known) or (
-        "itemid" in known and bool(known & {"categories", "labels", "ishidden", "comment"})
+    """Return whether column names, or the keys of a JSON value, are gorse's."""
+    normalised = {_plain(name) for name in names}
+    return ("feedbacktype" in normalised and {"userid", "itemid"} <= normalised) or (
+        "itemid" in normalised and bool(normalised & {"categories", "labels", "ishidden", "comment"})
     )
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a CSV with a header, or of JSON: feedback, items, or users, told apart by their columns."""
+    """Read feedback, items or users from a CSV with a header or from JSON; the columns tell which.
+
+    Rows that can't be read go to `rejects`.
+    """
     source = str(path)
     for number, text, row in _rows(path, source, rejects):
         try:
@@ -66,7 +68,7 @@ def _event(row: Any) -> Event:
         return made_id(
             parse(
                 {
-                    "event": "interaction", "id": "made below", "timestamp": cells.get("timestamp"),
+                    "event": "interaction", "id": "set below", "timestamp": cells.get("timestamp"),
                     "user": cells.get("user"), "item": cells.get("item"), "type": cells.get("type"),
                     "value": _number(value) if isinstance(value, str) else value,
                 }
@@ -75,14 +77,14 @@ def _event(row: Any) -> Event:
     kind = "item" if "item" in cells else "user"
     categories = _decoded(cells.get("categories"))
     fields: dict[str, Any] = {"title": cells.get("comment")} if kind == "item" else {"comment": cells.get("comment")}
-    fields["category"] = [str(one) for one in categories] if isinstance(categories, list) else categories
+    fields["category"] = [str(category) for category in categories] if isinstance(categories, list) else categories
     labels = _decoded(cells.get("labels"))
     named = labels.items() if isinstance(labels, Mapping) else [("tags", labels)]
     fields |= {name: _field(value) for name, value in named}
     return made_id(
         parse(
             {
-                "event": kind, "id": "made below", "timestamp": cells.get("timestamp", 0), kind: cells.get(kind),
+                "event": kind, "id": "set below", "timestamp": cells.get("timestamp", 0), kind: cells.get(kind),
                 "fields": [{"name": name, "value": value} for name, value in fields.items() if value not in (None, [])],
             }
         )
@@ -94,7 +96,7 @@ def _plain(name: str) -> str:
 
 
 def _decoded(value: Any) -> Any:
-    """A cell of CSV that holds JSON, or names with a bar between them."""
+    """Decode a CSV cell that holds JSON, or names separated by '|'."""
     if not isinstance(value, str):
         return value
     try:
@@ -105,7 +107,7 @@ def _decoded(value: Any) -> Any:
 
 def _field(value: Any) -> Any:
     if isinstance(value, list):
-        return [str(one) for one in value]
+        return [str(entry) for entry in value]
     return value if isinstance(value, str | int | float | bool) else None
 
 

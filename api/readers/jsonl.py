@@ -1,4 +1,4 @@
-"""Events as JSON, ours and Metarank's: one a line, one after the other, or the entries of an array."""
+"""Read events as JSON, in our format or Metarank's: one per line, concatenated, or the entries of an array."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from engine.events import Event, EventError, parse
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a JSON or JSONL file (plain, gzip or zstd), in its order; blank lines are passed over.
+    """Read the events of a JSON or JSONL file (plain, gzip or zstd) in file order; blank lines are skipped.
 
-    Of Metarank's format all four events are read as they are. The `relevancy` of a ranking's items becomes its scores
-    where all have one; other fields of an item within a ranking, and the tenant, have no place here and are dropped.
+    All four event types of Metarank are read unchanged. The `relevancy` of a ranking's items becomes the ranking's
+    scores if all items have one. Other fields of an item within a ranking, and the tenant, are dropped.
     """
     source = str(path)
     for number, text, value in values.read(lines.read(path, rejects), source, rejects):
@@ -45,5 +45,6 @@ def _relevancy(entry: Mapping[str, Any]) -> Any:
     fields = entry.get("fields")
     named = fields if isinstance(fields, list) else []
     return next(
-        (one.get("value") for one in named if isinstance(one, Mapping) and one.get("name") == "relevancy"), None
+        (field.get("value") for field in named if isinstance(field, Mapping) and field.get("name") == "relevancy"),
+        None,
     )

@@ -1,4 +1,4 @@
-"""The numbered text lines of a plain, .gz or .zst file; what is no text becomes a reject, never a traceback."""
+"""Read the numbered text lines of a plain, .gz or .zst file; lines that are not text are rejected, not raised."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from api.readers.rejects import Rejects
 from api.readers.streams import Damage, unpacked
 
 LONGEST_LINE = 1 << 24
-"""Bytes; a longer line is rejected without being held in memory."""
+"""In bytes; a longer line is rejected without being held in memory."""
 CUT = 8192
-"""Bytes kept of a line that is too long, for the report."""
+"""Bytes of a line that is too long that are kept for the report."""
 _BOM = b"\xef\xbb\xbf"
 
 
 def read(path: Path, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """(number from 1, text without its line end) of each line of a file; see `decode`."""
+    """Yield (line number from 1, text without its line end) for each line of a file; see `decode_lines`."""
     with path.open("rb") as stream:
         yield from decode(stream, str(path), rejects, encoding)
 
 
 def decode(stream: BinaryIO, source: str, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """(number from 1, text without its line end) of each line of a seekable stream that may be packed.
+    """Yield (line number from 1, text without its line end) for each line of a seekable, possibly compressed stream.
 
-    Blank lines are given too. Bytes that are not of the encoding (one that keeps ASCII, such as UTF-8 or Latin-1), NUL
-    bytes, lines of more than LONGEST_LINE bytes and damage of a packed stream are rejected under `source`.
+    Blank lines are included. Rejected under `source` are bytes that are invalid in the encoding, NUL bytes, lines of
+    more than `MAX_LINE_BYTES` and damage of a compressed stream. The encoding must be a superset of ASCII, such as
+    UTF-8 or Latin-1.
     """
     number, rest, too_long = 0, b"", False
     try:
@@ -62,6 +63,6 @@ def _text(raw: bytes, source: str, number: int, rejects: Rejects, encoding: str)
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as problem:
-        place, byte = problem.start + 1, raw[problem.start]
-        rejects.reject(source, number, f"not {encoding}: byte 0x{byte:02x} at place {place}", raw)
+        position, byte = problem.start + 1, raw[problem.start]
+        rejects.reject(source, number, f"not {encoding}: byte 0x{byte:02x} at position {position}", raw)
         return None

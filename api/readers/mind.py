@@ -1,4 +1,4 @@
-"""MIND, the Microsoft News Dataset: news.tsv and behaviors.tsv.
+"""Read MIND, the Microsoft News Dataset: news.tsv and behaviors.tsv.
 
 Wu et al., MIND: A Large-scale Dataset for News Recommendation, ACL 2020.
 """
@@ -20,12 +20,12 @@ _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP]
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The news as item events at time 0, then the impression lists in order of time (stable), each with its clicks.
+    """Read the news as item events at time 0, then the rankings in time order (stable), each with its clicks.
 
-    Before a user's first list comes its history column as interactions of type "history", oldest first, at the time of
-    that list. The times of the files name no zone and are taken as UTC. Clicks carry no position, because the authors
-    shuffled the order of each list. Lists without labels (the test set) give no clicks. `path` is a folder or a zip
-    with both files, packed or not; ValueError if one is missing.
+    A user's first ranking is preceded by its history column, as interactions of type "history", oldest first, at the
+    time of that ranking. The file's times have no zone and are read as UTC. Clicks have no position, because the
+    authors shuffled each ranking. Rankings without labels (the test set) have no clicks. `path` is a folder or a zip
+    with both files, compressed or not. Raises ValueError if one is missing.
     """
     with Folder(path) as folder:
         news, behaviours = _needed(folder, "news.tsv"), _needed(folder, "behaviors.tsv")
@@ -34,14 +34,14 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def recognise(folder: Folder) -> bool:
-    """Does the folder hold impression lists of MIND?"""
+    """Return whether the folder holds MIND's impression log."""
     return folder.find("behaviors.tsv") is not None
 
 
 def _needed(folder: Folder, name: str) -> str:
     found = folder.find(name)
     if found is None:
-        raise ValueError(f"{folder.path} holds no {name} (.gz, .zst); expected news.tsv and behaviors.tsv side by side")
+        raise ValueError(f"{folder.path} has no {name} (.gz, .zst); expected news.tsv and behaviors.tsv in one folder")
     return found
 
 
@@ -58,7 +58,7 @@ def _news(folder: Folder, name: str, rejects: Rejects) -> Iterator[ItemEvent]:
                 continue
             item, category, subcategory, title, abstract = cells[:5]
             if not item or item in seen:
-                reason = f"item {item!r} stands in this file twice" if item else "found no id, expected a news id first"
+                reason = f"item {item!r} is in this file twice" if item else "found no id, expected a news id first"
                 rejects.reject(source, number, reason, text)
                 continue
             seen.add(item)
@@ -73,56 +73,57 @@ def _news(folder: Folder, name: str, rejects: Rejects) -> Iterator[ItemEvent]:
 
 
 class _List(NamedTuple):
-    """One impression list, its last column still as text: that is smaller, and a whole log is held to be sorted."""
+    """One ranking; its impressions stay text, which is smaller, because the whole log is held in memory for sorting."""
 
     at: int
     """Epoch milliseconds."""
     id: str
     user: str
     impressions: str
+    """Tokens of items and labels, such as "N1-0 N2-1"."""
 
 
 def _behaviours(folder: Folder, name: str, rejects: Rejects) -> Iterator[Event]:
     source = folder.source(name)
-    lists: list[_List] = []
+    rankings: list[_List] = []
     seen: set[str] = set()
-    firsts: dict[str, tuple[int, str]] = {}
+    first_history: dict[str, tuple[int, str]] = {}
     with folder.open(name) as stream:
         for number, text in lines.decode(stream, source, rejects):
             if not text.strip():
                 continue
             try:
-                shown, history = _list(text)
-                if shown.id in seen:
-                    raise ValueError(f"impression {shown.id!r} stands in this file twice")
+                ranking, history = _list(text)
+                if ranking.id in seen:
+                    raise ValueError(f"impression {ranking.id!r} is in this file twice")
             except ValueError as problem:
                 rejects.reject(source, number, str(problem), text)
                 continue
-            seen.add(shown.id)
+            seen.add(ranking.id)
             rejects.accept()
-            lists.append(shown)
-            if shown.user not in firsts or shown.at < firsts[shown.user][0]:
-                firsts[shown.user] = shown.at, history
-    lists.sort(key=lambda shown: shown.at)
-    for shown in lists:
-        # Popped, so that the history comes before the first list only.
-        for place, item in enumerate(firsts.pop(shown.user, (0, ""))[1].split(), 1):
-            yield InteractionEvent(f"history:{shown.user}:{place}", shown.at, item, "history", user=shown.user)
-        yield from _events(shown)
+            rankings.append(ranking)
+            if ranking.user not in first_history or ranking.at < first_history[ranking.user][0]:
+                first_history[ranking.user] = ranking.at, history
+    rankings.sort(key=lambda ranking: ranking.at)
+    for ranking in rankings:
+        # Popped, so that the history precedes the user's first ranking only.
+        for number, item in enumerate(first_history.pop(ranking.user, (0, ""))[1].split(), 1):
+            yield InteractionEvent(f"history:{ranking.user}:{number}", ranking.at, item, "history", user=ranking.user)
+        yield from _events(ranking)
 
 
 def _events(shown: _List) -> Iterator[Event]:
     items, labels = _impressions(shown.impressions)
-    ranking = f"ranking:{shown.id}"
-    yield RankingEvent(ranking, shown.at, items, user=shown.user, labels=labels)
+    ranking_id = f"ranking:{shown.id}"
+    yield RankingEvent(ranking_id, shown.at, items, user=shown.user, labels=labels)
     for item, label in zip(items, labels or (), strict=False):
         if label:
             click = f"click:{shown.id}:{item}"
-            yield InteractionEvent(click, shown.at, item, "click", ranking=ranking, user=shown.user)
+            yield InteractionEvent(click, shown.at, item, "click", ranking=ranking_id, user=shown.user)
 
 
 def _list(text: str) -> tuple[_List, str]:
-    """The impression list of a line, and its history column; raises ValueError."""
+    """Parse the ranking of a line; return it with its history column. Raises ValueError."""
     cells = text.split("\t")
     if len(cells) != 5:
         raise ValueError(f"columns: found {len(cells)}, expected 5")
@@ -134,7 +135,10 @@ def _list(text: str) -> tuple[_List, str]:
 
 
 def _impressions(text: str) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Items in order, and their labels: all have one ("N1-0 N2-1") or none has ("N1 N2")."""
+    """Parse items and labels in order: either all items have a label ("N1-0 N2-1") or none has ("N1 N2").
+
+    Raises ValueError.
+    """
     tokens = text.split()
     if not tokens:
         raise ValueError("impressions: found nothing, expected tokens such as N123-0")
@@ -148,21 +152,21 @@ def _impressions(text: str) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
         items.append(item)
         labels.append(1.0 if label == "1" else 0.0)
     if len(set(items)) < len(items):
-        twice = next(item for place, item in enumerate(items) if item in items[:place])
-        raise ValueError(f"impressions: {twice!r} stands in the list twice")
+        repeated = next(item for index, item in enumerate(items) if item in items[:index])
+        raise ValueError(f"impressions: {repeated!r} is in the list twice")
     return tuple(items), tuple(labels) if labelled else None
 
 
 def _epoch_ms(text: str) -> int:
-    if found := _TIME.fullmatch(text):
-        month, day, year, hour, minute, second = map(int, found.groups()[:6])
+    if match := _TIME.fullmatch(text):
+        month, day, year, hour, minute, second = map(int, match.groups()[:6])
         try:
             # 12 AM is midnight and 12 PM noon, so 12 counts as 0.
             if not 1 <= hour <= 12:
                 raise ValueError
-            moment = datetime(year, month, day, hour % 12 + 12 * (found[7] == "P"), minute, second, tzinfo=UTC)
+            time = datetime(year, month, day, hour % 12 + 12 * (match[7] == "P"), minute, second, tzinfo=UTC)
         except ValueError:
             pass
         else:
-            return round(moment.timestamp() * 1000)
+            return round(time.timestamp() * 1000)
     raise ValueError(f"time: found {text!r}, expected M/D/YYYY h:mm:ss AM or PM")

@@ -1,4 +1,4 @@
-"""MovieLens in the three forms it is met in: 100K, the later releases, and RecBole's atomic files.
+"""Read MovieLens in its three file layouts: 100K, the later releases, and RecBole's atomic files.
 
 Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
 """
@@ -22,18 +22,18 @@ GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
-"""In the order of the flags of u.item."""
+"""Genres in the order of the flags in u.item."""
 
 _Film = tuple[str, list[str]]
 """A title with its year, and the names of its genres."""
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The films as item events at time 0, then the ratings in order of (timestamp, item, user), ids as numbers.
+    """Read the films as item events at time 0, then the ratings ordered by (timestamp, item, user), ids as numbers.
 
-    `path` is a folder or a zip with u.data and u.item, with ratings.csv and movies.csv (packed or not), or with
+    `path` is a folder or a zip with u.data and u.item, with ratings.csv and movies.csv (compressed or not), or with
     RecBole's *.inter and *.item (its wheel is such a zip). Ratings are interactions of type "rating" with the rating
-    as value; their ids end with the event's timestamp, in milliseconds. Raises ValueError where a file is missing.
+    as value; their ids end with the event's timestamp in milliseconds. Raises ValueError if a file is missing.
     """
     with Folder(path) as folder:
         form = _form(folder)
@@ -42,25 +42,26 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def recognise(folder: Folder) -> bool:
-    """Does the folder hold ratings in one of the three forms?"""
+    """Return whether the folder holds ratings in one of the three layouts."""
     return any(folder.find(name) for name in ("u.data", "ratings.csv")) or bool(_atomic(folder))
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Where the films and ratings are and how their cells are laid out; columns by name, or by place if no header."""
+    """Files and cell layout of films and ratings; columns are named, or given by position if there is no header."""
 
     ratings: str
     films: str
     rating_columns: tuple[str, ...] | None
-    """user, item, rating, timestamp; None: these are the four cells."""
+    """Columns of user, item, rating and timestamp; None: no header, and these are the four cells."""
     film_columns: tuple[str, ...] | None
-    """The item's first, then those that `film` takes; None: all cells, the first being the item."""
+    """The item's column, then those that `film` takes; None: no header, all cells, and the first is the item."""
     film: Callable[[list[str]], _Film]
+    """Parses a film's cells, without the item's."""
     delimiters: tuple[str, str] = ("\t", "\t")
-    """Of ratings and films; a comma stands for CSV with its quotes."""
+    """Delimiters of ratings and films; a comma means CSV with quotes."""
     widths: tuple[int, int] = (0, 0)
-    """Cells of a line; 0: as many as in the header."""
+    """Cells per line of ratings and films; 0: as many as in the header."""
     film_encoding: str = "utf-8"
 
 
@@ -75,39 +76,37 @@ def _form(folder: Folder) -> _Form:
     if stems := _atomic(folder):
         stem = next(iter(stems))
         if len(stems) > 1:
-            raise ValueError(f"{folder.path} holds {', '.join(stems.values())}, expected one; put it in its own folder")
+            raise ValueError(f"{folder.path} has {', '.join(stems.values())}, expected one; put it in its own folder")
         columns = ("user_id", "item_id", "rating", "timestamp")
         film_columns = ("item_id", "movie_title", "release_year", "class")
         return _Form(stems[stem], _needed(folder, stems[stem], f"{stem}.item"), columns, film_columns, _film_atomic)
     raise ValueError(
-        f"{folder.path} holds no ratings of MovieLens; expected u.data and u.item, ratings.csv and movies.csv, or"
+        f"{folder.path} has no MovieLens ratings; expected u.data and u.item, ratings.csv and movies.csv, or"
         " ml-100k.inter and ml-100k.item"
     )
 
 
 def _atomic(folder: Folder) -> dict[str, str]:
-    """Stem -> name of each .inter file."""
-    endings = [(name, ".inter" + packed) for name in folder.names for packed in PACKED]
-    return {name.removesuffix(ending): name for name, ending in endings if name.endswith(ending)}
+    """Return stem -> file name of each .inter file."""
+    suffixes = [(name, ".inter" + compression) for name in folder.names for compression in PACKED]
+    return {name.removesuffix(suffix): name for name, suffix in suffixes if name.endswith(suffix)}
 
 
 def _needed(folder: Folder, ratings: str, films: str) -> str:
     found = folder.find(films)
     if found is None:
-        raise ValueError(
-            f"{folder.path} holds {ratings} but no {films}, which names the films; put it beside {ratings}"
-        )
+        raise ValueError(f"{folder.path} has {ratings} but no {films}, which holds the films; put it next to {ratings}")
     return found
 
 
 def _films(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[ItemEvent]:
     seen: set[str] = set()
-    layout = (form.film_columns, form.delimiters[1], form.widths[1], form.film_encoding)
-    for number, text, (item, *cells) in _table(folder, form.films, rejects, *layout):
+    options = (form.film_columns, form.delimiters[1], form.widths[1], form.film_encoding)
+    for number, text, (item, *cells) in _table(folder, form.films, rejects, *options):
         try:
             name = str(_id(item, "item"))
             if name in seen:
-                raise ValueError(f"item {name!r} stands in this file twice")
+                raise ValueError(f"item {name!r} is in this file twice")
             title, genres = form.film(cells)
         except ValueError as problem:
             rejects.reject(folder.source(form.films), number, str(problem), text)
@@ -121,7 +120,7 @@ def _films(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[ItemEvent]
 
 
 def _ratings(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[InteractionEvent]:
-    # Columns of numbers, because the largest release has 32 million ratings to sort.
+    # Numeric columns, because the largest release has 32 million ratings to sort.
     times, items, users, values = array("q"), array("q"), array("q"), array("d")
     for number, text, cells in _table(
         folder, form.ratings, rejects, form.rating_columns, form.delimiters[0], form.widths[0]
@@ -155,9 +154,9 @@ def _table(
     width: int,
     encoding: str = "utf-8",
 ) -> Iterator[tuple[int, str, list[str]]]:
-    """(line number, text, the cells of `columns`) of each record; with `columns` the first record is the header."""
+    """Yield (line number, text, cells of `columns`) for each record; with `columns` the first record is the header."""
     source = folder.source(name)
-    places: list[int] | None = None
+    indexes: list[int] | None = None
     with folder.open(name) as stream:
         numbered = lines.decode(stream, source, rejects, encoding)
         if delimiter == ",":
@@ -167,16 +166,16 @@ def _table(
         for number, text, cells in table:
             if columns is None:
                 yield number, text, cells
-            elif places is None:
-                header = [cell.partition(":")[0].strip() for cell in cells]  # RecBole's say the type: user_id:token.
+            elif indexes is None:
+                header = [cell.partition(":")[0].strip() for cell in cells]  # RecBole adds the type: user_id:token.
                 if missing := [column for column in columns if column not in header]:
                     raise ValueError(
                         f"{source} has no column {', '.join(missing)}: found {', '.join(header)}, expected"
                         f" {', '.join(columns)}"
                     )
-                places = [header.index(column) for column in columns]
+                indexes = [header.index(column) for column in columns]
             else:
-                yield number, text, [cells[place] for place in places]
+                yield number, text, [cells[index] for index in indexes]
 
 
 def _film_100k(cells: list[str]) -> _Film:
@@ -193,7 +192,7 @@ def _film_later(cells: list[str]) -> _Film:
 
 def _film_atomic(cells: list[str]) -> _Film:
     title, year, genres = cells
-    if title == year == "unkonwn":  # RecBole's spelling of the film that 100K calls "unknown" and gives no year.
+    if title == year == "unkonwn":  # RecBole's spelling of the film named "unknown" in 100K.
         title, year = "unknown", ""
     return _title(f"{_title(title)} ({year.strip()})" if year.strip() else title), genres.split()
 

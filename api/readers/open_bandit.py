@@ -1,7 +1,7 @@
-"""The Open Bandit Dataset (Saito et al., Open Bandit Dataset and Pipeline, 2021), with its propensities.
+"""Read the Open Bandit Dataset (Saito et al., Open Bandit Dataset and Pipeline, 2021), with its propensities.
 
-A row is one item at one of three places of a page. Which rows were one page is not logged, and nothing is invented:
-each row is a ranking of one item, with its position and the propensity that the logging policy showed it with.
+A row is one item at one of three positions of a page. The log does not say which rows belong to one page. So each row
+becomes a ranking of one item, with its position and the propensity with which the logging policy showed it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ _POLICIES = ("random", "bts")
 
 
 def is_log(columns: Iterable[str]) -> bool:
-    """Whether a header is that of the bandit log."""
+    """Return whether a header is that of the bandit log."""
     return set(_LOG) <= set(columns)
 
 
 def is_context(columns: Iterable[str]) -> bool:
-    """Whether a header is that of the items' features."""
+    """Return whether a header is that of the item features."""
     return {"item_id", "item_feature_0"} <= set(columns)
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a log (`.../bts/men/men.csv`, `bts_men.csv`) or of an item context, by its header.
+    """Read the events of a log (`.../bts/men/men.csv`, `bts_men.csv`) or of an item context; the header tells which.
 
-    The campaign becomes the surface and the policy the variant, both from the path. A click is an interaction a moment
-    after its ranking. User features are fields of the ranking; there are no users. Item ids are of a campaign, so they
-    get its name before them; ids of events are made of policy, campaign and line, so that the same file counts once.
+    Policy and campaign come from the path: the campaign becomes the surface, the policy the variant. A click is an
+    interaction 1 ms after its ranking. User features become fields of the ranking; there are no users. Item ids are
+    unique per campaign only, so they get its name as prefix. Event ids consist of policy, campaign and line number, so
+    that importing a file twice counts it once. Raises ValueError for another header.
     """
     source = str(path)
     policy, campaign = _told_by(path)
@@ -50,8 +51,8 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
             continue
         row = dict(zip(header, cells, strict=True))
         try:
-            made = _item(row, campaign) if is_context(header) else _shown(row, policy, campaign, number)
-            events = [parse(body) for body in made]
+            bodies = _item(row, campaign) if is_context(header) else _shown(row, policy, campaign, number)
+            events = [parse(body) for body in bodies]
         except (EventError, ValueError) as problem:
             rejects.reject(source, number, str(problem), text)
         else:
@@ -60,7 +61,7 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def _told_by(path: Path) -> tuple[str, str]:
-    """Policy and campaign, by the names of the file and of its folders."""
+    """Return policy and campaign, from the names of the file and of its folders."""
     words = [word for part in reversed(path.parts) for word in part.lower().split(".")[0].split("_")]
     policy = next((word for word in words if word in _POLICIES), "")
     return policy, next((word for word in words if word in ("men", "women", "all")), "all")
@@ -92,8 +93,8 @@ def _item(row: Mapping[str, str], campaign: str) -> Iterator[dict[str, Any]]:
     fields: list[dict[str, Any]] = []
     for key, value in row.items():
         if key.startswith("item_feature_") and value:
-            number = key == "item_feature_0"
-            fields.append({"name": key, "value": _number(row, key) if number else value})
+            is_numeric = key == "item_feature_0"
+            fields.append({"name": key, "value": _number(row, key) if is_numeric else value})
     yield {"event": "item", "id": f"obd:{item}", "timestamp": 0, "item": item, "fields": fields}
 
 

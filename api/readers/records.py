@@ -1,4 +1,4 @@
-"""The records of delimited text: lines joined where a quoted cell spans several, and split into cells."""
+"""Split delimited text into records and cells; a quoted cell may span several lines."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Record(NamedTuple):
     """One record of a table."""
 
     number: int
-    """The line it starts at, from 1."""
+    """Number of its first line, from 1."""
     text: str
-    """As it stands in the file."""
+    """Its text as in the file."""
     cells: list[str]
 
 
 def split(
     numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects, *, delimiter: str, width: int = 0
 ) -> Iterator[Record]:
-    """Records of lines whose cells are never quoted; another count of cells than `width` is rejected.
+    """Split lines without quoted cells into records; lines with another number of cells than `width` are rejected.
 
-    With a width of 0 the first record says it.
+    With a width of 0, the first record sets it.
     """
     for number, text in numbered:
         if not text.strip():
@@ -39,35 +39,35 @@ def split(
 
 
 def split_csv(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects) -> Iterator[Record]:
-    """Records of CSV, the header first: it says how many cells each has.
+    """Split CSV lines into records, the header first; it sets the number of cells.
 
-    A quote that is never closed swallows the lines after it; then only the line that opened it is rejected, and the
-    reading goes on with the next one.
+    An unclosed quote would swallow all later lines. So only the line that opens it is rejected, and reading continues
+    with the next line.
     """
     feed = _Feed(iter(numbered))
     reader = csv.reader(feed, strict=True)
     width = 0
     while True:
         feed.taken.clear()
-        fault = ""
+        error = ""
         cells: list[str] = []
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as problem:
-            fault = f"not CSV: {problem}"
+            error = f"not CSV: {problem}"
         else:
             if not cells:
                 continue
             width = width or len(cells)
             if len(cells) != width:
-                fault = f"columns: found {len(cells)}, expected {width} as in the header"
+                error = f"columns: found {len(cells)}, expected {width} as in the header"
         first, text = feed.taken[0]
-        if fault:
+        if error:
             if len(feed.taken) > 1:
-                fault += "; a quote opened on this line is not closed on it"
-            rejects.reject(source, first, fault, text)
+                error += "; a quote opened on this line is not closed on it"
+            rejects.reject(source, first, error, text)
             feed.waiting.extendleft(reversed(feed.taken[1:]))
             continue
         if len(feed.taken) > 1:
@@ -79,7 +79,7 @@ def split_csv(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects
 
 
 class _Feed:
-    """Lines for the csv module, with a memory of those that the record in hand took."""
+    """Feeds lines to the csv module and remembers those that the current record consumed."""
 
     def __init__(self, numbered: Iterator[tuple[int, str]]) -> None:
         self._numbered = numbered

@@ -1,4 +1,4 @@
-"""What could not be read: counted, grouped by reason and kept in a file, so that an import loses nothing silently."""
+"""Count rejected input lines, group them by reason and write them to a file, so that no line is lost silently."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from types import TracebackType
 from typing import Any, TextIO
 
 LONGEST_TEXT = 2000
-"""Characters of a rejected line that are kept."""
+"""Characters of a rejected line that are written to the file."""
 MOST_REASONS = 100
-"""Groups in a summary; what comes after them is counted together."""
+"""Maximum number of reasons in a summary; later ones are counted together."""
 
 _FOUND = re.compile(r"found .*?, (?=expected|which)", re.DOTALL)
 _LITERAL = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)|\d[\d.,]*(?<=\d)""", re.DOTALL)
 
 
 class RejectedLine(ValueError):
-    """The first line that could not be read, where the reading is strict."""
+    """Raised for the first rejected line in strict mode."""
 
     def __init__(self, source: str, line_number: int, reason: str) -> None:
         super().__init__(f"{source}:{line_number}: {reason}")
@@ -29,14 +29,14 @@ class RejectedLine(ValueError):
 
 
 class Rejects:
-    """Counts the records read and rejected; a context manager that closes its file.
+    """Counts accepted and rejected records; a context manager that closes its file.
 
-    With a path each reject is appended to that JSONL file as {source, line, reason, text}; the file is made when the
-    first one comes. With `strict` the first reject raises RejectedLine and nothing is written.
+    With a path, each reject is appended to that JSONL file as {source, line, reason, text}; the first one creates the
+    file. With `strict`, the first reject raises RejectedLine and nothing is written.
     """
 
     def __init__(self, path: Path | None = None, *, strict: bool = False, passed: int = 0) -> None:
-        """passed: so many rejects come first that an earlier import has written to the file already."""
+        """already_written: number of first rejects that an earlier, interrupted import has written to the file."""
         self._passed = passed
         self.path = path
         self.strict = strict
@@ -47,15 +47,15 @@ class Rejects:
 
     @property
     def read(self) -> int:
-        """Records read, good or bad; headers and blank lines are not records."""
+        """Number of records read, accepted or rejected; headers and blank lines are not records."""
         return self.accepted + self.rejected
 
     def accept(self) -> None:
-        """Count one good record."""
+        """Count an accepted record."""
         self.accepted += 1
 
     def reject(self, source: str, line_number: int, reason: str, line: str | bytes = "") -> None:
-        """Count and keep one bad record; `line_number` is from 1. Raises RejectedLine where strict."""
+        """Count a rejected record and write it to the file; `line_number` is from 1. Raises RejectedLine if strict."""
         self.rejected += 1
         group = _group(reason)
         if group not in self._reasons and len(self._reasons) >= MOST_REASONS:
@@ -67,11 +67,11 @@ class Rejects:
             self._write({"source": source, "line": line_number, "reason": reason, "text": _text(line)})
 
     def summary(self) -> dict[str, Any]:
-        """{read, rejected, reasons: {reason: count, most frequent first}}; values inside reasons become '…'."""
+        """Return {read, rejected, reasons: {reason: count, most frequent first}}; values in reasons become '…'."""
         return {"read": self.read, "rejected": self.rejected, "reasons": dict(self._reasons.most_common())}
 
     def close(self) -> None:
-        """Close the file, if there is one; a later reject opens it again."""
+        """Close the file, if it is open; a later reject opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -87,13 +87,13 @@ class Rejects:
     def _write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             assert self.path is not None
-            # Line buffered, so that an interrupted import leaves whole lines.
+            # Line buffered, so that an interrupted import leaves complete lines.
             self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def _text(line: str | bytes) -> str:
-    # At most four bytes make a character: cut before decoding, so that a huge line costs nothing.
+    # A character has at most four bytes: truncating before decoding keeps huge lines cheap.
     text = line[: 4 * LONGEST_TEXT].decode("utf-8", "backslashreplace") if isinstance(line, bytes) else line
     return text[:LONGEST_TEXT]
 

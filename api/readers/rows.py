@@ -1,4 +1,4 @@
-"""One event from one row of a table, whatever kind of file the table came from."""
+"""Convert table rows to events, for all tabular file formats."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ COLUMNS = {
     "experiment": ("experiment", "change", "told"),
     "interaction": ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position"),
 }
-"""By kind of event, the columns that are parts of the event (beside event, id, timestamp); others are its fields."""
+"""Event type -> columns that are parts of the event, besides event, id and timestamp; others become its fields."""
 
 _IDS = ("id", "item", "user", "ranking", "session", *TEXT_EXTRA)
 _NUMBERS = ("value", "dwell_ms", "position", "seed")
 
 
 class Rows:
-    """Reads the rows of one table; its columns say of what kind they are.
+    """Parses the rows of one table; its columns determine their event type.
 
-    `event` names the kind row by row. Without it a table with `items` and no `item` is of rankings, one without `user`
-    is of items (where `id` is the item when there is no `item`), and any other is of interactions. Raises ValueError
-    for columns that can't be any of these.
+    A column `event` names the type of each row. Without it, a table with `items` but no `item` holds rankings, a table
+    without `user` holds items (with `id` as the item if there is no `item`), and any other holds interactions. Raises
+    ValueError for columns that fit none of these.
     """
 
     def __init__(self, columns: Collection[str], source: str) -> None:
@@ -44,34 +44,34 @@ class Rows:
             if self._kind != "ranking" and self._item not in columns:
                 raise ValueError(
                     f"{source}: found the columns {', '.join(columns) or '(none)'}, expected `event`, or `item` or"
-                    " `id` for a table of items, or `item` and `user` for one of interactions; rename them"
+                    " `id` for a table of items, or `item` and `user` for a table of interactions; rename the columns"
                 )
 
     def event(self, row: Mapping[str, Any]) -> Event:
-        """The event of a row, column -> value; None, NaN and '' are missing. Raises EventError.
+        """Parse a row (column -> value) into an event; None, NaN and '' are missing values. Raises EventError.
 
-        A missing id is made of the content, so that the same row is the same event in any file and any import.
+        A missing id is a hash of the content, so the same row is the same event in every file and import.
         """
         cells = {name: value for name, value in row.items() if not _missing(value)}
         kind = cells.pop("event", self._kind)
-        own = COLUMNS.get(kind, ()) if isinstance(kind, str) else ()
+        event_columns = COLUMNS.get(kind, ()) if isinstance(kind, str) else ()
         body: dict[str, Any] = {"event": kind}
         if kind == "item" and self._item == "id" and "id" in cells:
             body["item"] = _whole(cells.pop("id"))
-        named = "id" in cells
-        body["id"] = _whole(cells.pop("id", "made below"))
+        has_id = "id" in cells
+        body["id"] = _whole(cells.pop("id", "set below"))
         body["timestamp"] = cells.pop("timestamp", 0 if kind in ("item", "user") else None)
-        body |= {name: _part(name, cells.pop(name)) for name in own if name in cells}
+        body |= {name: _part(name, cells.pop(name)) for name in event_columns if name in cells}
         if kind == "ranking":
             body["items"] = _shown(body.get("items"), body.pop("labels", None))
         elif kind == "interaction":
             body.setdefault("type", "click")
         body["fields"] = [{"name": name, "value": value} for name, value in cells.items()]
         event = parse(body)
-        if isinstance(event, ItemEvent) and (moment := event.fields.get("published", "")) != "":
-            # as a number, whatever form it came in: the content makes the id
-            event = replace(event, fields={**event.fields, "published": float(parse_timestamp(moment))})
-        return event if named else made_id(event)
+        if isinstance(event, ItemEvent) and (published := event.fields.get("published", "")) != "":
+            # as a number in every case, because the id is a hash of the content
+            event = replace(event, fields={**event.fields, "published": float(parse_timestamp(published))})
+        return event if has_id else made_id(event)
 
 
 def _missing(value: object) -> bool:
@@ -79,7 +79,7 @@ def _missing(value: object) -> bool:
 
 
 def _whole(value: Any) -> Any:
-    # Tools that mark a missing number by NaN turn a column of whole ids into floats.
+    # Tools that mark missing numbers as NaN turn a column of integer ids into floats.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -95,7 +95,7 @@ def _number(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        if "_" in value:  # float() would take 1_000.
+        if "_" in value:  # float() would accept 1_000.
             raise ValueError
         number = float(value)
         return int(value) if number.is_integer() and value.strip("+- ").isdecimal() else number
@@ -104,15 +104,15 @@ def _number(name: str, value: Any) -> Any:
 
 
 def _shown(items: Any, labels: Any) -> Any:
-    """The `items` of a ranking body, from a column of ids and one of labels with as many entries."""
+    """Build the `items` of a ranking body from a column of ids and a column of labels of the same length."""
     if not isinstance(items, list):
         return items
     entries = [dict(item) if isinstance(item, Mapping) else {"id": _whole(item)} for item in items]
     if labels is None:
         return entries
     if not isinstance(labels, list) or len(labels) != len(items):
-        found = f"{len(labels)} labels" if isinstance(labels, list) else repr(labels)
-        raise EventError("labels", f"found {found}, expected {len(items)}, one an item")
+        actual = f"{len(labels)} labels" if isinstance(labels, list) else repr(labels)
+        raise EventError("labels", f"found {actual}, expected {len(items)}, one per item")
     for entry, label in zip(entries, labels, strict=True):
         if not _missing(label):
             entry["label"] = _number("labels", label)
@@ -120,7 +120,7 @@ def _shown(items: Any, labels: Any) -> Any:
 
 
 def made_id(event: Event) -> Event:
-    """The event with an id made of its content: the same content is the same event in any file and any import."""
+    """Give an event an id that is a hash of its content, so equal content is one event in every file and import."""
     body = to_dict(event)
     del body["id"]
     content = json.dumps(body, sort_keys=True).encode()

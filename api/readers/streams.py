@@ -1,4 +1,4 @@
-"""The plain bytes of a stream that may be packed by gzip or zstd; damage is told apart from the end."""
+"""Decompress a stream that may be gzip or zstd; damage is distinguished from the end of the stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 
 
 class Damage(Exception):
-    """The stream breaks here; the bytes given before it are whole."""
+    """Raised where a stream is damaged; the bytes yielded before are correct."""
 
 
 class _Decoder(Protocol):
@@ -29,7 +29,10 @@ class _Decoder(Protocol):
 
 
 def unpacked(stream: BinaryIO) -> Iterator[bytes]:
-    """The bytes of a seekable stream, unpacked where its first bytes say so; raises Damage after the last good ones."""
+    """Yield the bytes of a seekable stream, decompressed if its first bytes are those of gzip or zstd.
+
+    Raises DamagedStreamError after the last correct bytes.
+    """
     head = next(_chunks(stream), b"")[:4]
     stream.seek(0)
     if head[:2] == _GZIP:
@@ -47,16 +50,16 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)
 
 
 def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """The stream as it is stored; it may be a member of a zip archive, which fails in its own ways."""
-    given = 0
+    """Yield the stored bytes of a stream; it may be a member of a zip archive, which raises its own errors."""
+    yielded = 0
     try:
         while chunk := stream.read(CHUNK):
-            given += len(chunk)
+            yielded += len(chunk)
             yield chunk
     except _ZIP_ERRORS as problem:
         try:
-            stream.seek(given)
-            while byte := stream.read(1):  # Of the chunk that failed, all but the last 4 kB before the damage.
+            stream.seek(yielded)
+            while byte := stream.read(1):  # The failed chunk again, up to at most 4 kB before the damage.
                 yield byte
         except _ZIP_ERRORS:
             pass
@@ -66,13 +69,13 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
 def _unpack(
     stream: BinaryIO, make: Callable[[], _Decoder], errors: tuple[type[Exception], ...], name: str
 ) -> Iterator[bytes]:
-    """Member after member (a gzip or zstd file may hold several)."""
-    decoder, start, fed = make(), 0, 0  # Where the member in hand starts, and how much of it the decoder has had.
+    """Decompress member after member (a gzip or zstd file may have several)."""
+    decoder, start, fed = make(), 0, 0  # start: offset of the current member; fed: bytes of it given to the decoder.
     for piece in _chunks(stream):
         chunk = piece
         while chunk:
             if fed == 0 and name == "gzip":
-                rest = chunk.lstrip(b"\0")  # gzip allows padding between members and after the last.
+                rest = chunk.lstrip(b"\0")  # gzip allows zero padding between members and after the last.
                 start += len(chunk) - len(rest)
                 chunk = rest
                 if not chunk:
@@ -96,7 +99,7 @@ def _unpack(
 def _replay(
     stream: BinaryIO, decoder: _Decoder, errors: tuple[type[Exception], ...], start: int, fed: int
 ) -> Iterator[bytes]:
-    """What a failed chunk held before the damage: a decoder that fails gives nothing, so it is fed byte by byte."""
+    """Yield what a failed chunk held before the damage, fed byte by byte, because a failing decoder returns nothing."""
     stream.seek(start)
     while fed:
         part = stream.read(min(CHUNK, fed))

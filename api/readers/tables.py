@@ -1,4 +1,4 @@
-"""Events as the rows of a table: CSV or Parquet, with the names of the event's parts as columns."""
+"""Read events from the rows of a CSV or Parquet table, whose columns are named like the parts of an event."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from api.readers.rows import Rows
 from engine.events import Event, EventError
 
 CSV_LISTS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
-"""Columns whose cells are lists in CSV, split on '|'."""
+"""Columns whose CSV cells are lists, separated by '|'."""
 _CSV_NUMBERS = ("positions", "scores", "propensities")
 _BATCH = 8192
 
 
 def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a CSV file with a header (plain, gzip or zstd), in its order; further columns are fields of text.
+    """Read the events of a CSV file with a header (plain, gzip or zstd) in file order.
 
-    Columns without a name (an index, or commas at the ends of lines) are passed over.
-    Raises ValueError where the header can't be that of events.
+    Other columns become text fields. Columns without a name (an index, or trailing commas) are ignored. Raises
+    ValueError if the header fits no event type.
     """
     source = str(path)
     rows: Rows | None = None
@@ -32,8 +32,8 @@ def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
             rows = Rows(_distinct([name for name in header if name], source), source)
             continue
         try:
-            named = zip(header, cells, strict=True)
-            event = rows.event({name: _cell(name, cell) for name, cell in named if name})
+            columns = zip(header, cells, strict=True)
+            event = rows.event({name: _cell(name, cell) for name, cell in columns if name})
         except EventError as problem:
             rejects.reject(source, number, str(problem), text)
         else:
@@ -42,11 +42,12 @@ def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a Parquet file, in its order, a batch of a row group at a time; a reject's line is its row from 1.
+    """Read the events of a Parquet file in file order, one batch of a row group at a time.
 
-    A row group that can't be read is one reject. Raises ValueError where the columns can't be those of events.
+    The line of a reject is its row number, from 1. A row group that can't be read is one reject. Raises ValueError if
+    the columns fit no event type.
     """
-    # Imported here because it takes a third of a second that the other formats need not pay.
+    # Imported here, because the import takes 0.3 s and the other formats don't need it.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -66,7 +67,7 @@ def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
                     for row in _dicts(_plain(batch)):
                         try:
                             if isinstance(row, ValueError):
-                                raise EventError("row", f"holds a value that can't be read: {row}")
+                                raise EventError("row", f"has a value that can't be read: {row}")
                             event = rows.event(row)
                         except EventError as problem:
                             rejects.reject(source, number, str(problem), repr(row))
@@ -80,26 +81,26 @@ def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def _dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
-    """Each row as column -> value, or what is wrong with it (such as text that is not UTF-8)."""
+    """Yield each row as column -> value, or the error if it can't be read (such as text that is not UTF-8)."""
     try:
         yield from batch.to_pylist()
-    except ValueError:  # Before any row was given: once more, row by row.
-        for place in range(batch.num_rows):
+    except ValueError:  # raised before the first row: convert again, row by row
+        for index in range(batch.num_rows):
             try:
-                yield batch.slice(place, 1).to_pylist()[0]
+                yield batch.slice(index, 1).to_pylist()[0]
             except ValueError as problem:
                 yield problem
 
 
 def _plain(batch: Any) -> Any:
-    """The batch with moments as epoch milliseconds, or as ISO-8601 text where they lack a zone or a time of day."""
+    """Convert timestamps to epoch milliseconds, or to ISO-8601 text if they lack a zone or a time of day."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     columns = []
     for column in batch.columns:
         if pa.types.is_timestamp(column.type) and column.type.tz:
-            # Through milliseconds, because nanoseconds have no Python type.
+            # By way of milliseconds, because Python has no type for nanoseconds.
             column = pc.cast(pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False), pa.int64())
         elif pa.types.is_temporal(column.type) and not pa.types.is_duration(column.type):
             column = pc.cast(column, pa.string())
@@ -116,17 +117,17 @@ def _cell(name: str, cell: str) -> Any:
     if name in ("category", "tags"):
         return [part for part in parts if part]
     if name not in _CSV_NUMBERS:
-        return parts  # With empty ones: a label that is missing keeps its place, an item without a name is rejected.
+        return parts  # Empty parts stay: a missing label keeps its position, and an item without an id is rejected.
     try:
         return [float(part) for part in parts]
     except ValueError:
-        raise EventError(name, f"found {cell!r}, expected numbers with '|' between them") from None
+        raise EventError(name, f"found {cell!r}, expected numbers separated by '|'") from None
 
 
 def _distinct(names: list[str], source: str) -> list[str]:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{source}: found the column {', '.join(twice)} more than once; rename all but one")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{source}: found the column {', '.join(repeated)} more than once; rename all but one")
     return names
 
 

@@ -1,4 +1,4 @@
-"""OpenSearch User Behavior Insights (https://ubisearch.dev): queries become rankings, events become interactions."""
+"""Read OpenSearch User Behavior Insights (https://ubisearch.dev): queries as rankings, events as interactions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _HITS = ("query_response_hit_ids", "query_response_object_ids")
 
 
 def is_record(body: Any) -> bool:
-    """Whether a JSON value looks like a UBI query or event, wrapped by OpenSearch or not."""
-    found = _unwrapped(body)
-    return isinstance(found, Mapping) and not {"action_name", "user_query", *_HITS}.isdisjoint(found)
+    """Return whether a JSON value looks like a UBI query or event, wrapped by OpenSearch or not."""
+    unwrapped = _unwrapped(body)
+    return isinstance(unwrapped, Mapping) and not {"action_name", "user_query", *_HITS}.isdisjoint(unwrapped)
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """The events of a file of UBI queries, UBI events, or both (JSON or JSONL; also search hits and bulk files).
+    """Read UBI queries, UBI events, or both from JSON or JSONL files, search hits or bulk files.
 
-    A query is a ranking: its id is the query's, its items are the hits in the order they were returned, which is taken
-    as the order they were shown in; its text is the field `query`. `client_id` is the user, as UBI knows no other. An
-    event is an interaction of the type `action_name` with the object it names, and answers its query's ranking. A query
-    without hits showed nothing, an event without an object (such as a scroll) touched nothing: both are rejected.
+    A query becomes a ranking with the query's id, its text as the field `query`, and the hits as items. The order of
+    the hits is taken as the order in which they were shown. `client_id` is the user, because UBI has no other user id.
+    An event becomes an interaction of type `action_name` with its object, linked to the query's ranking. Queries
+    without hits and events without an object (such as a scroll) are rejected.
     """
     source = str(path)
     for number, text, value in values.read(lines.read(path, rejects), source, rejects):
@@ -55,8 +55,8 @@ def _event(body: Any) -> Event:
 def _ranking(body: Mapping[str, Any]) -> Event:
     hits = next((body[name] for name in _HITS if body.get(name)), None)
     if not isinstance(hits, list):
-        raise EventError(_HITS[0], "found nothing, expected the ids of the hits: this query showed nothing")
-    once = list(dict.fromkeys(str(hit) for hit in hits))
+        raise EventError(_HITS[0], "found nothing, expected the ids of the hits: a query without hits shows no items")
+    unique = list(dict.fromkeys(str(hit) for hit in hits))
     fields = {"query": body.get("user_query"), "application": body.get("application")}
     return parse(
         {
@@ -65,8 +65,8 @@ def _ranking(body: Mapping[str, Any]) -> Event:
             "timestamp": body.get("timestamp"),
             "user": body.get("client_id"),
             "session": body.get("session_id"),
-            "items": [{"id": hit} for hit in once],
-            "positions": list(range(1, len(once) + 1)),
+            "items": [{"id": hit} for hit in unique],
+            "positions": list(range(1, len(unique) + 1)),
             "fields": [{"name": name, "value": value} for name, value in fields.items() if isinstance(value, str)],
         }
     )
@@ -75,22 +75,20 @@ def _ranking(body: Mapping[str, Any]) -> Event:
 def _interaction(body: Mapping[str, Any]) -> Event:
     attributes = body.get("event_attributes")
     attributes = attributes if isinstance(attributes, Mapping) else {}
-    thing, place = attributes.get("object"), attributes.get("position")
-    if not isinstance(thing, Mapping) or thing.get("object_id") is None:
-        raise EventError(
-            "event_attributes.object.object_id", "found nothing, expected the item that this was done with"
-        )
-    ordinal = place.get("ordinal") if isinstance(place, Mapping) else None
-    made = {
+    target, position = attributes.get("object"), attributes.get("position")
+    if not isinstance(target, Mapping) or target.get("object_id") is None:
+        raise EventError("event_attributes.object.object_id", "found nothing, expected the id of the item")
+    ordinal = position.get("ordinal") if isinstance(position, Mapping) else None
+    interaction = {
         "event": "interaction",
-        "id": "made below",
+        "id": "set below",
         "timestamp": body.get("timestamp"),
         "user": body.get("client_id"),
         "session": body.get("session_id"),
         "ranking": body.get("query_id"),
-        "item": thing["object_id"],
+        "item": target["object_id"],
         "type": body.get("action_name"),
-        # some clients count from 0, which is no place
+        # some clients count from 0, which is not a valid position
         "position": ordinal if isinstance(ordinal, int) and ordinal >= 1 else None,
     }
-    return made_id(parse(made))
+    return made_id(parse(interaction))

@@ -1,1 +1,1 @@
-"""Experiments: which arm a request is in, what the arm shows, and how it is logged."""
+"""Runs online experiments: assigns requests to arms, builds the arms' rankings, and logs them."""

@@ -1,7 +1,7 @@
-"""Which arm a unit is in: a salted hash to one of a million slots, and slots that belong to arms.
+"""Assigns units to arms: a salted hash maps a unit to one of a million slots, and arms own ranges of slots.
 
-Stable across processes and languages: `hash32(salt + ":" + unit)`, times a million, over 2^32, rounded down, is the
-slot. Weights change by moving as few slots as there must be: arms that shrink give their last ones to those that grow.
+The slot is floor(hash32(salt + ":" + unit) x 1,000,000 / 2^32), the same in every process and language. A change of
+weights moves as few slots as possible: arms that shrink give their last slots to arms that grow.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from engine.experiments.hashing import hash32, hashes32
 
 SLOTS = 1_000_000
+"""Number of slots."""
 NOWHERE = -1
-"""The arm of units that are in none."""
+"""Arm index of units that are in no arm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Slots from `first` up to, and without, `stop`."""
+    """A range of slots from `first` to `stop`, without `stop`."""
 
     first: int
     stop: int
@@ -34,37 +35,37 @@ class Span:
 
 
 Spans = Mapping[str, tuple[Span, ...]]
-"""Arm -> its slots; slots that no arm has are nobody's."""
+"""Arm name -> its slot ranges; other slots are unassigned."""
 
 
 def slot_of(salt: str, unit: str) -> int:
-    """The slot of a unit, 0 to `SLOTS` - 1."""
+    """Return the slot of a unit, 0 to `SLOTS` - 1."""
     return hash32(f"{salt}:{unit}") * SLOTS >> 32
 
 
 def slots_of(salt: str, units: Sequence[str]) -> NDArray[np.int64]:
-    """(len(units),) the same for many."""
+    """Return the slots (len(units),) of many units, as `slot_of`."""
     prefix = f"{salt}:"
     hashes = hashes32([prefix + unit for unit in units])
     return hashes.astype(np.int64) * SLOTS >> 32
 
 
 def arm_at(spans: Spans, slot: int) -> str | None:
-    """The arm that has a slot; None where none has."""
-    return next((arm for arm, own in spans.items() if any(slot in span for span in own)), None)
+    """Return the arm that owns a slot; None if it is unassigned."""
+    return next((arm for arm, ranges in spans.items() if any(slot in part for part in ranges)), None)
 
 
 def arms_of(spans: Spans, slots: NDArray[np.int64]) -> NDArray[np.int32]:
-    """(N,) places of arms, in the order of the spans; NOWHERE where no arm has the slot."""
+    """Return the arm index of each slot (N,), in the order of `slot_ranges`; NO_ARM for unassigned slots."""
     owner = np.full(SLOTS, NOWHERE, np.int32)
-    for place, own in enumerate(spans.values()):
-        for span in own:
-            owner[span.first : span.stop] = place
+    for index, ranges in enumerate(spans.values()):
+        for part in ranges:
+            owner[part.first : part.stop] = index
     return owner[slots]
 
 
 def first_spans(weights: Mapping[str, float]) -> dict[str, tuple[Span, ...]]:
-    """All slots, shared out by weight, arm after arm."""
+    """Divide all slots among the arms by weight, one contiguous range per arm."""
     stops = np.cumsum(_sizes(weights)).tolist()
     return {
         arm: (Span(first, stop),) if stop > first else ()
@@ -73,42 +74,43 @@ def first_spans(weights: Mapping[str, float]) -> dict[str, tuple[Span, ...]]:
 
 
 def moved(spans: Spans, weights: Mapping[str, float]) -> dict[str, tuple[Span, ...]]:
-    """The spans after a change of weights: what shrinks gives its last slots to what grows, in the order of the arms.
+    """Return the slot ranges after a change of weights; as few slots as possible change their arm.
 
-    An arm that is in `spans` alone gives all of its slots; one that is in `weights` alone begins with none.
+    Arms that shrink give up their last slots, and arms that grow take free slots in the order of the arms. An arm only
+    in `slot_ranges` gives up all slots; an arm only in `weights` starts with none.
     """
     wanted = dict(zip(weights, _sizes(weights), strict=True))
-    left = {arm: list(spans.get(arm, ())) for arm in dict.fromkeys([*weights, *spans])}
+    current = {arm: list(spans.get(arm, ())) for arm in dict.fromkeys([*weights, *spans])}
     free: list[Span] = _gaps(spans)
-    for arm, own in left.items():
-        surplus = sum(map(len, own)) - wanted.get(arm, 0)
+    for arm, ranges in current.items():
+        surplus = sum(map(len, ranges)) - wanted.get(arm, 0)
         while surplus > 0:
-            last = own.pop()
+            last = ranges.pop()
             cut = max(last.first, last.stop - surplus)
             free.append(Span(cut, last.stop))
             surplus -= last.stop - cut
             if cut > last.first:
-                own.append(Span(last.first, cut))
-    free.sort(key=lambda span: span.first)
+                ranges.append(Span(last.first, cut))
+    free.sort(key=lambda part: part.first)
     for arm in weights:
-        missing = wanted[arm] - sum(map(len, left[arm]))
+        missing = wanted[arm] - sum(map(len, current[arm]))
         while missing > 0 and free:
-            one = free.pop(0)
-            stop = min(one.stop, one.first + missing)
-            left[arm].append(Span(one.first, stop))
-            missing -= stop - one.first
-            if stop < one.stop:
-                free.insert(0, Span(stop, one.stop))
-    return {arm: _joined(left[arm]) for arm in weights}
+            part = free.pop(0)
+            stop = min(part.stop, part.first + missing)
+            current[arm].append(Span(part.first, stop))
+            missing -= stop - part.first
+            if stop < part.stop:
+                free.insert(0, Span(stop, part.stop))
+    return {arm: _joined(current[arm]) for arm in weights}
 
 
 def without(spans: Spans, arm: str) -> dict[str, tuple[Span, ...]]:
-    """The spans after an arm was stopped: its slots are nobody's."""
-    return {name: () if name == arm else own for name, own in spans.items()}
+    """Return the slot ranges after an arm was stopped; its slots become unassigned."""
+    return {name: () if name == arm else ranges for name, ranges in spans.items()}
 
 
 def _sizes(weights: Mapping[str, float]) -> list[int]:
-    """Slots of each arm by weight; together all, or none where all weights are 0."""
+    """Return the number of slots of each arm by weight. They add up to `SLOTS`, or to 0 if all weights are 0."""
     total = sum(weights.values())
     if total <= 0:
         return [0] * len(weights)
@@ -117,17 +119,17 @@ def _sizes(weights: Mapping[str, float]) -> list[int]:
 
 
 def _gaps(spans: Spans) -> list[Span]:
-    taken = sorted((span for own in spans.values() for span in own), key=lambda span: span.first)
-    edges = [0, *(edge for span in taken for edge in (span.first, span.stop)), SLOTS]
+    taken = sorted((part for ranges in spans.values() for part in ranges), key=lambda part: part.first)
+    edges = [0, *(edge for part in taken for edge in (part.first, part.stop)), SLOTS]
     return [Span(first, stop) for first, stop in zip(edges[::2], edges[1::2], strict=True) if stop > first]
 
 
 def _joined(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """In order, neighbours made one."""
-    made: list[Span] = []
-    for span in sorted(spans, key=lambda span: span.first):
-        if made and made[-1].stop == span.first:
-            made[-1] = Span(made[-1].first, span.stop)
+    """Sort ranges and merge adjacent ones."""
+    merged: list[Span] = []
+    for part in sorted(spans, key=lambda part: part.first):
+        if merged and merged[-1].stop == part.first:
+            merged[-1] = Span(merged[-1].first, part.stop)
         else:
-            made.append(span)
-    return tuple(made)
+            merged.append(part)
+    return tuple(merged)

@@ -1,4 +1,4 @@
-"""Which experiments a request is in, and what is therefore shown."""
+"""Assigns a request to experiments and arms (bucketing)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ _USUAL = Arm()
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One experiment that a request is in."""
+    """The variant of one experiment that a request is exposed to."""
 
     experiment: Experiment
     variant: str
-    """The arm; of an interleaving `interleaved`; HOLDOUT of a unit that is kept away."""
+    """Name of the arm; `interleaved` for interleaving; HOLDOUT for a unit in the holdout."""
 
 
 INTERLEAVED = "interleaved"
+"""Variant of requests whose ranking is interleaved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """What a request's experiments come to."""
+    """The combined assignment of a request over all running experiments."""
 
     exposures: tuple[Exposure, ...] = ()
     arm: Arm = _USUAL
-    """What is shown, of all experiments together."""
+    """Combined arm settings of all ab experiments."""
     mixed: tuple[tuple[str, Arm], ...] = ()
-    """The arms, by name, whose lists are interleaved; empty: one list."""
+    """(name, arm) of the arms whose rankings are interleaved; empty: no interleaving."""
     interleaving: str = ""
+    """Interleaving method; empty: none."""
     shadows: tuple[tuple[str, str, Arm], ...] = ()
-    """(experiment, name, arm) of those that score along."""
+    """(experiment, name, arm) of the shadow arms."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """Those that make a list."""
+        """Arms that make a ranking for the request."""
         return tuple(arm for _, arm in self.mixed) or (self.arm,)
 
 
@@ -50,50 +52,53 @@ NOT_ENROLLED = Enrolled()
 def enrol(
     roster: Roster, asked: Asked, ranking_id: str, at: int, ready: Collection[str] | None = None
 ) -> Enrolled:  # fmt: skip
-    """What a request at a moment, in epoch milliseconds, is in. ready: bundles that are at hand; None: all are.
+    """Assign a request to the running experiments.
 
-    Nobody is in an experiment of which an arm can't make its list: else the others would have too many units.
-    Only experiments whose arms could differ on it count: a list that would be the same in all arms says nothing of
-    them, and dilutes what others say.
+    at_ms: epoch milliseconds. loaded_bundles: bundles that can serve; None: all.
+
+    An experiment gets no units while the bundle of any of its arms is not loaded; otherwise the split would be skewed.
+    Experiments whose arms can't differ on the request are skipped, as it would only dilute their effect.
     """
-    enrolled = NOT_ENROLLED
-    for standing in roster.running:
-        if standing.in_force(at) and _can_serve(standing, ready):
-            enrolled = _with(enrolled, standing, asked, ranking_id)
-    return enrolled
+    assignment = NOT_ENROLLED
+    for experiment_state in roster.running:
+        if experiment_state.in_force(at) and _can_serve(experiment_state, ready):
+            assignment = _with(assignment, experiment_state, asked, ranking_id)
+    return assignment
 
 
 def _with(enrolled: Enrolled, standing: Standing, asked: Asked, ranking_id: str) -> Enrolled:
-    own = standing.experiment
-    unit = {"user": asked.user, "session": asked.session, "request": ranking_id}[own.unit]
-    if unit is None or not _aimed_at(own.targeting, asked) or not _could_differ(standing, asked):
+    spec = standing.experiment
+    unit = {"user": asked.user, "session": asked.session, "request": ranking_id}[spec.unit]
+    if unit is None or not _aimed_at(spec.targeting, asked) or not _could_differ(standing, asked):
         return enrolled
-    if own.holdout and slot_of(f"holdout:{own.layer}", unit) < round(own.holdout * SLOTS):
-        return replace(enrolled, exposures=(*enrolled.exposures, Exposure(own, HOLDOUT)))
-    slot = slot_of(f"layer:{own.layer}", unit)
-    if not any(slot in span for span in standing.layer):
+    if spec.holdout and slot_of(f"holdout:{spec.layer}", unit) < round(spec.holdout * SLOTS):
+        return replace(enrolled, exposures=(*enrolled.exposures, Exposure(spec, HOLDOUT)))
+    slot = slot_of(f"layer:{spec.layer}", unit)
+    if not any(slot in slot_range for slot_range in standing.layer):
         return enrolled
-    if own.kind == "shadow":
-        shadows = tuple((own.name, name, own.arms[name]) for name in _alive(standing) if name != own.first)
+    if spec.kind == "shadow":
+        shadows = tuple((spec.name, name, spec.arms[name]) for name in _alive(standing) if name != spec.first)
         return replace(enrolled, shadows=(*enrolled.shadows, *shadows))
-    if own.kind == "interleave":
+    if spec.kind == "interleave":
         return replace(
-            enrolled, exposures=(*enrolled.exposures, Exposure(own, INTERLEAVED)),
-            mixed=tuple((name, own.arms[name]) for name in _alive(standing)), interleaving=own.interleaving,
+            enrolled, exposures=(*enrolled.exposures, Exposure(spec, INTERLEAVED)),
+            mixed=tuple((name, spec.arms[name]) for name in _alive(standing)), interleaving=spec.interleaving,
         )  # fmt: skip
-    name = arm_at(standing.spans, slot_of(own.salted, unit))
-    if name is None:  # of an arm that was stopped
+    name = arm_at(standing.spans, slot_of(spec.salted, unit))
+    if name is None:  # the slot of a stopped arm
         return enrolled
-    arm = own.arms[name]
-    changed = {what: getattr(arm, what) for what in aspects(own)}
-    return replace(enrolled, exposures=(*enrolled.exposures, Exposure(own, name)), arm=replace(enrolled.arm, **changed))
+    arm = spec.arms[name]
+    overrides = {setting: getattr(arm, setting) for setting in aspects(spec)}
+    return replace(
+        enrolled, exposures=(*enrolled.exposures, Exposure(spec, name)), arm=replace(enrolled.arm, **overrides)
+    )
 
 
 def _can_serve(standing: Standing, ready: Collection[str] | None) -> bool:
-    own = standing.experiment
-    if ready is None or own.kind == "shadow":
+    spec = standing.experiment
+    if ready is None or spec.kind == "shadow":
         return True
-    return all(own.arms[name].bundle in ready for name in _alive(standing))
+    return all(spec.arms[name].bundle in ready for name in _alive(standing))
 
 
 def _alive(standing: Standing) -> Iterable[str]:
@@ -106,19 +111,19 @@ def _aimed_at(targeting: Targeting, asked: Asked) -> bool:
     if targeting.queries is not None and bool(asked.query) is not targeting.queries:
         return False
     for name, values in targeting.context.items():
-        found = asked.context.get(name)
-        told = found if isinstance(found, list) else [found]
-        if not any(str(one) in values for one in told if one is not None):
+        value = asked.context.get(name)
+        requested = value if isinstance(value, list) else [value]
+        if not any(str(entry) in values for entry in requested if entry is not None):
             return False
     return True
 
 
 def _could_differ(standing: Standing, asked: Asked) -> bool:
-    """Whether two arms that are left could show different lists."""
+    """Check whether at least two active arms could show different rankings."""
     arms = [standing.experiment.arms[name] for name in _alive(standing)]
     if any(arm.explore for arm in arms) and not asked.diversity:
         return True
-    kinds = {
+    variants = {
         (
             arm.bundle,
             0 if asked.items is not None else arm.candidates,
@@ -127,4 +132,4 @@ def _could_differ(standing: Standing, asked: Asked) -> bool:
         )
         for arm in arms
     }
-    return len(kinds) > 1
+    return len(variants) > 1

@@ -1,4 +1,4 @@
-"""Chance in a list, with the exact probability of every choice."""
+"""Samples randomized rankings (exploration), with exact propensities."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Shares = NDArray[np.float64]
 
 
 def explored(scores: Scores, n: int, chosen: Explore, seed: int) -> tuple[Places, Shares]:
-    """The places of the n items that are shown, of candidates in the order of their scores, and their propensities.
+    """Sample a slate of n items; return their indices into `scores` and their propensities.
 
-    scores: (C,) finite, falling. A propensity is the probability of an item at its place given those above it, so the
-    product of all is that of the list. The same seed gives the same list.
+    scores: (C,) finite, descending. A propensity is the probability of an item at its position given the items above
+    it, so their product is the probability of the slate. The same seed gives the same slate.
     """
     count = min(n, len(scores))
     if count == 0:
@@ -27,37 +27,38 @@ def explored(scores: Scores, n: int, chosen: Explore, seed: int) -> tuple[Places
 
 
 def plackett_luce(scores: Scores, n: int, chosen: Explore, random: np.random.Generator) -> tuple[Places, Shares]:
-    """Item after item, each with probability exp(score / temperature) among those left (Plackett 1975; Luce 1959).
+    """Sample items without replacement with probability proportional to exp(score / temperature).
 
-    Drawn at once by the Gumbel trick (Yellott 1977). Below the `depth` best the order stays as it is.
+    Plackett 1975, Luce 1959; sampled with the Gumbel trick (Yellott 1977). Items below the `depth` best keep their
+    order.
     """
-    free = min(max(chosen.depth, 1), len(scores))
-    worth = np.asarray(scores[:free], np.float64) / chosen.temperature
-    order = np.argsort(-(worth + random.gumbel(size=free)), kind="stable")
-    weights = np.exp(worth - worth.max())[order]
-    left = np.cumsum(weights[::-1])[::-1]  # from the end, so that no sum is the small rest of a large one
-    least = np.finfo(np.float64).tiny
-    shares = np.clip(weights, least, None) / np.clip(left, least, None)
-    places = np.concatenate([order, np.arange(free, len(scores))])[:n]
-    return places, np.concatenate([np.minimum(shares, 1.0), np.ones(len(scores) - free)])[:n]
+    pool = min(max(chosen.depth, 1), len(scores))
+    logits = np.asarray(scores[:pool], np.float64) / chosen.temperature
+    order = np.argsort(-(logits + random.gumbel(size=pool)), kind="stable")
+    weights = np.exp(logits - logits.max())[order]
+    remaining = np.cumsum(weights[::-1])[::-1]  # summed from the end, to avoid cancellation
+    tiny = np.finfo(np.float64).tiny
+    propensities = np.clip(weights, tiny, None) / np.clip(remaining, tiny, None)
+    indices = np.concatenate([order, np.arange(pool, len(scores))])[:n]
+    return indices, np.concatenate([np.minimum(propensities, 1.0), np.ones(len(scores) - pool)])[:n]
 
 
 def epsilon_greedy(scores: Scores, n: int, chosen: Explore, random: np.random.Generator) -> tuple[Places, Shares]:
-    """The best in order; each of the last `tail` places is, with probability epsilon, filled by any of those left."""
+    """Rank by score; with probability epsilon fill each of the last `tail` positions uniformly at random."""
     depth = min(max(chosen.depth, n), len(scores))
-    left = list(range(depth))
-    places: list[int] = []
-    shares: list[float] = []
-    for place in range(n):
-        if place < n - chosen.tail:
-            places.append(left.pop(0))
-            shares.append(1.0)
+    remaining = list(range(depth))
+    indices: list[int] = []
+    propensities: list[float] = []
+    for position in range(n):
+        if position < n - chosen.tail:
+            indices.append(remaining.pop(0))
+            propensities.append(1.0)
             continue
-        by_chance = chosen.epsilon / len(left)
-        pick = int(random.integers(len(left))) if random.random() < chosen.epsilon else 0
-        shares.append(by_chance + (1 - chosen.epsilon if pick == 0 else 0.0))
-        places.append(left.pop(pick))
-    return np.array(places, np.int64), np.minimum(np.array(shares), 1.0)
+        uniform = chosen.epsilon / len(remaining)
+        pick = int(random.integers(len(remaining))) if random.random() < chosen.epsilon else 0
+        propensities.append(uniform + (1 - chosen.epsilon if pick == 0 else 0.0))
+        indices.append(remaining.pop(pick))
+    return np.array(indices, np.int64), np.minimum(np.array(propensities), 1.0)
 
 
 _KINDS: dict[str, Callable[[Scores, int, Explore, np.random.Generator], tuple[Places, Shares]]] = {

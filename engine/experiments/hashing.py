@@ -1,4 +1,4 @@
-"""MurmurHash3 (x86, 32 bits; Austin Appleby, public domain): the same number for the same text in any language."""
+"""Implements MurmurHash3 (x86, 32 bits; Austin Appleby, public domain), which has ports in most languages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Hashes = NDArray[np.uint32]
 _C1, _C2, _ALL = 0xCC9E2D51, 0x1B873593, 0xFFFFFFFF
 _UTF8 = ("utf-8", "surrogatepass")
 _CHUNK = 1 << 16
-"""Texts that are hashed together: their columns stay in the processor's cache."""
+"""Texts hashed at a time, so that their columns stay in the CPU cache."""
 
 
 def hash32(text: str, seed: int = 0) -> int:
-    """The hash of a text in UTF-8, 0 to 2^32 - 1."""
+    """Return the hash of a text in UTF-8, 0 to 2^32 - 1."""
     data = text.encode(*_UTF8)
     h = seed
     whole = len(data) & ~3
@@ -32,22 +32,23 @@ def hash32(text: str, seed: int = 0) -> int:
 
 
 def hashes32(texts: Sequence[str], seed: int = 0) -> Hashes:
-    """(len(texts),) the same for many at once."""
-    found = np.empty(len(texts), np.uint32)
+    """Return the hashes (len(texts),) of many texts, as `hash32`; vectorized."""
+    hashes = np.empty(len(texts), np.uint32)
     for first in range(0, len(texts), _CHUNK):
         part = texts[first : first + _CHUNK]
-        found[first : first + len(part)] = _hashes(part, seed)
-    return found
+        hashes[first : first + len(part)] = _hashes(part, seed)
+    return hashes
 
 
 def _hashes(texts: Sequence[str], seed: int) -> Hashes:
     joined = "".join(texts)
     data = joined.encode(*_UTF8)
-    same = len(data) == len(joined)  # one byte a character
-    lengths = np.fromiter(map(len, texts) if same else (len(one.encode(*_UTF8)) for one in texts), np.int64, len(texts))
-    held = np.frombuffer(data + b"\0\0\0\0", np.uint8)
-    # the four bytes from each place on, as one little-endian word that need not be aligned
-    words = np.ndarray(len(held) - 3, "<u4", held, strides=(1,))
+    one_byte = len(data) == len(joined)  # one byte per character
+    sizes = map(len, texts) if one_byte else (len(text.encode(*_UTF8)) for text in texts)
+    lengths = np.fromiter(sizes, np.int64, len(texts))
+    padded = np.frombuffer(data + b"\0\0\0\0", np.uint8)
+    # the four bytes at each offset as one unaligned little-endian word
+    words = np.ndarray(len(padded) - 3, "<u4", padded, strides=(1,))
     starts = np.cumsum(lengths) - lengths
     h = np.full(len(texts), seed, np.uint32)
     blocks = lengths >> 2
@@ -57,11 +58,11 @@ def _hashes(texts: Sequence[str], seed: int) -> Hashes:
             if block < shortest:
                 h = _step(h, words[starts + 4 * block])
             else:
-                some = np.flatnonzero(blocks > block)
-                h[some] = _step(h[some], words[starts[some] + 4 * block])
+                longer = np.flatnonzero(blocks > block)
+                h[longer] = _step(h[longer], words[starts[longer] + 4 * block])
         rest = (lengths & 3).astype(np.uint32)
         tail = words[starts + 4 * blocks] & ((np.uint32(1) << (rest * np.uint32(8))) - np.uint32(1))
-        h ^= _mixed_all(tail)  # of a text without a rest the tail is 0, and so is what is made of it
+        h ^= _mixed_all(tail)  # without remaining bytes the tail is 0, which mixes to 0
         h ^= lengths.astype(np.uint32)
         h = (h ^ h >> np.uint32(16)) * np.uint32(0x85EBCA6B)
         h = (h ^ h >> np.uint32(13)) * np.uint32(0xC2B2AE35)

@@ -1,7 +1,7 @@
-"""One list of several rankers' lists, so that a click says whose item was the better one.
+"""Interleaves the rankings of several rankers into one, so that clicks show which ranker is preferred.
 
-Within one list rankers meet under the same person, moment and page, so that far fewer impressions tell them apart than
-an A/B test needs (Chapelle et al., Large-scale Validation and Analysis of Interleaved Search Evaluation, 2012).
+Rankers are compared on the same user, time and page, which needs far fewer impressions than an A/B test (Chapelle et
+al., Large-scale Validation and Analysis of Interleaved Search Evaluation, 2012).
 """
 
 from __future__ import annotations
@@ -12,51 +12,51 @@ from dataclasses import dataclass
 import numpy as np
 
 NOBODYS = -1
-"""The team of an item that counts for no ranker."""
+"""Team of an item that is credited to no ranker, as all rankers would show it next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interleaved:
-    """The shown list."""
+    """An interleaved ranking."""
 
     items: tuple[str, ...]
     teams: tuple[int, ...]
-    """For each item, the place of the ranker whose choice it was; NOBODYS: of all."""
+    """For each item, the index of the ranker that gets its credit; SHARED: no ranker."""
 
 
 def team_draft(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
-    """Rankers choose in turns their best item that is not shown yet, each round in an order drawn by lot.
+    """Interleave rankings (best first) by team draft: in each round, in random order, each ranker picks its next item.
 
-    Where all would choose the same item, it is shown for none of them: a click on it says nothing, and to give it to
-    one by lot would only add noise. Of two rankers: Radlinski et al., How Does Clickthrough Data Reflect Retrieval
-    Quality?, 2008; of more: Schuth et al., Multileaved Comparisons for Fast Online Evaluation, 2014.
+    An item that all rankers would pick next gets no team (SHARED): a click on it carries no preference, and random
+    credit would only add noise. Two rankers: Radlinski et al., How Does Clickthrough Data Reflect Retrieval Quality?,
+    2008. More: Schuth et al., Multileaved Comparisons for Fast Online Evaluation, 2014.
     """
     random = np.random.default_rng(seed)
     items: dict[str, int] = {}
     nexts = [0] * len(lists)
     while len(items) < n:
-        for team, one in enumerate(lists):
-            while nexts[team] < len(one) and one[nexts[team]] in items:
+        for team, ranking in enumerate(lists):
+            while nexts[team] < len(ranking) and ranking[nexts[team]] in items:
                 nexts[team] += 1
-        wanted = {one[place] for one, place in zip(lists, nexts, strict=True) if place < len(one)}
-        if not wanted:
+        picks = {ranking[rank] for ranking, rank in zip(lists, nexts, strict=True) if rank < len(ranking)}
+        if not picks:
             break
-        if len(wanted) == 1:
-            items[wanted.pop()] = NOBODYS
+        if len(picks) == 1:
+            items[picks.pop()] = NOBODYS
             continue
         for team in random.permutation(len(lists)).tolist():
-            one = lists[team]
-            while nexts[team] < len(one) and one[nexts[team]] in items:
+            ranking = lists[team]
+            while nexts[team] < len(ranking) and ranking[nexts[team]] in items:
                 nexts[team] += 1
-            if nexts[team] < len(one) and len(items) < n:
-                items[one[nexts[team]]] = team
+            if nexts[team] < len(ranking) and len(items) < n:
+                items[ranking[nexts[team]]] = team
     return Interleaved(tuple(items), tuple(items.values()))
 
 
 def balanced(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
-    """Two rankers' lists merged so that each prefix holds the best of both, as many of each; who begins is drawn.
+    """Interleave two rankings so that each prefix holds the top items of both in equal number; the first is random.
 
-    Source: Joachims, Evaluating Retrieval Performance Using Clickthrough Data, 2003. Its credit is `balanced_credit`.
+    Joachims, Evaluating Retrieval Performance Using Clickthrough Data, 2003. Clicks are credited by `balanced_credit`.
     """
     first = int(np.random.default_rng(seed).integers(2))
     items: dict[str, int] = {}
@@ -72,14 +72,15 @@ def balanced(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
 
 
 def balanced_credit(places: Sequence[Sequence[int]], clicked: Sequence[bool]) -> list[float]:
-    """(2,) clicks on what each of two rankers has above the lowest place that the list had to read for its clicks.
+    """Return the credit of each of two rankers: clicks on its top k items.
 
-    places: for each of the two, the place of every shown item in its list, from 0; -1 where it has it not.
+    k is the smaller rank of the lowest clicked item in the two rankings. ranks: for each ranker, the rank of every
+    shown item in its ranking, from 0; -1 if it is not in it. clicked: for each shown item.
     """
-    hit = [index for index, click in enumerate(clicked) if click]
-    if not hit:
+    clicks = [index for index, click in enumerate(clicked) if click]
+    if not clicks:
         return [0.0, 0.0]
-    lowest = hit[-1]
-    depths = [one[lowest] for one in places if one[lowest] >= 0]
+    lowest = clicks[-1]
+    depths = [own_ranks[lowest] for own_ranks in places if own_ranks[lowest] >= 0]
     cut = min(depths) if depths else -1
-    return [float(sum(0 <= one[index] <= cut for index in hit)) for one in places]
+    return [float(sum(0 <= own_ranks[index] <= cut for index in clicks)) for own_ranks in places]

@@ -1,4 +1,4 @@
-"""All experiments there are, and how each of them stands: made of the journal's experiment events, one by one."""
+"""Keeps the state of all experiments, computed from the journal's experiment events in order."""
 
 from __future__ import annotations
 
@@ -13,77 +13,80 @@ from engine.experiments.declared import Arm, Experiment, aspects
 
 Status = Literal["created", "running", "stopped"]
 CHANGES = ("create", "start", "weights", "stop-arm", "stop", "shadow")
+"""Values of `ExperimentEvent.change`."""
 _log = logging.getLogger(__name__)
 
 
 class ChangeError(ValueError):
-    """A change that can't be made; the message says why."""
+    """Raised for a change of an experiment that is not possible; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One experiment, and how it stands."""
+    """The state of one experiment."""
 
     experiment: Experiment
     status: Status = "created"
     spans: Spans = field(default_factory=dict)
-    """Arm -> its slots among the units that are in the experiment."""
+    """Arm -> its slot ranges among the units of the experiment."""
     layer: tuple[Span, ...] = ()
-    """Its slots of the layer, from when it was started; they are free again when it stops."""
+    """Slots of the layer that it occupies while it runs."""
     phases: tuple[tuple[int, Mapping[str, float]], ...] = ()
-    """(epoch milliseconds, arm -> share of the slots from then on), one a change of weights."""
+    """(epoch milliseconds, arm -> share of the slots from then on), one for each change of the split."""
     started: int | None = None
-    """Epoch milliseconds."""
+    """Epoch milliseconds; None: not started."""
     stopped: int | None = None
+    """Epoch milliseconds; None: not stopped."""
     stopped_arms: Mapping[str, str] = field(default_factory=dict)
-    """Arm -> why."""
+    """Arm -> reason for stopping it."""
     reason: str = ""
-    """Why it was stopped."""
+    """Reason for stopping the experiment."""
     shadows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Arm -> the sums of all that shadows reported of it."""
+    """Shadow arm -> summed statistics of all its reports."""
 
     def in_force(self, at: int) -> bool:
-        """Whether it has anybody in it at a moment, in epoch milliseconds."""
-        own = self.experiment
-        return self.status == "running" and (own.start is None or at >= own.start) and (own.end is None or at < own.end)
+        """Check whether it assigns units at a time, in epoch milliseconds."""
+        start, end = self.experiment.start, self.experiment.end
+        return self.status == "running" and (start is None or at >= start) and (end is None or at < end)
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Name -> how it stands, in the order of creation."""
+    """The states of all experiments; immutable."""
 
     standings: Mapping[str, Standing] = field(default_factory=dict)
+    """Experiment name -> state, in the order of creation."""
     refused: Mapping[str, str] = field(default_factory=dict)
-    """Id of an event that could not be -> why."""
+    """Id of a rejected event -> reason."""
 
     @property
     def running(self) -> list[Standing]:
-        """Those that were started and not stopped."""
-        return [one for one in self.standings.values() if one.status == "running"]
+        """Experiments that are started and not stopped."""
+        return [state for state in self.standings.values() if state.status == "running"]
 
     @property
     def bundles(self) -> list[str]:
-        """The bundles that running experiments want, each once."""
-        named = (arm.bundle for one in self.running for arm in one.experiment.arms.values())
-        return list(dict.fromkeys(name for name in named if name))
+        """Distinct names of the bundles that running experiments need."""
+        names = (arm.bundle for state in self.running for arm in state.experiment.arms.values())
+        return list(dict.fromkeys(name for name in names if name))
 
     def of(self, name: str) -> Standing:
-        """One experiment. Raises ChangeError with the names that there are."""
+        """Return the state of an experiment. Raises ChangeError if there is none of this name."""
         if name not in self.standings:
-            known = ", ".join(self.standings) or "none"
-            raise ChangeError(f"found no experiment {name!r}; there are: {known}")
+            names = ", ".join(self.standings) or "none"
+            raise ChangeError(f"found no experiment {name!r}; there are: {names}")
         return self.standings[name]
 
     def after(self, event: ExperimentEvent) -> Roster:
-        """After a change. Raises ChangeError where it can't be made."""
+        """Return the registry after a change. Raises ChangeError if the change is not possible."""
         if event.change == "create":
             if event.experiment in self.standings:
-                raise ChangeError(f"there is an experiment {event.experiment!r} already; choose another name")
+                raise ChangeError(f"the experiment {event.experiment!r} exists already; choose another name")
             try:
-                made = Experiment.of({**event.told, "name": event.experiment})
+                spec = Experiment.of({**event.told, "name": event.experiment})
             except ValueError as problem:
                 raise ChangeError(str(problem)) from None
-            return self._with(Standing(made))
+            return self._with(Standing(spec))
         standing = self.of(event.experiment)
         match event.change:
             case "start":
@@ -94,7 +97,7 @@ class Roster:
                 return self._with(_arm_stopped(standing, event))
             case "stop":
                 if standing.status == "stopped":
-                    raise ChangeError(f"the experiment {event.experiment!r} was stopped already")
+                    raise ChangeError(f"the experiment {event.experiment!r} is stopped already")
                 reason = str(event.told.get("reason", ""))
                 return self._with(replace(standing, status="stopped", stopped=event.timestamp, reason=reason))
             case "shadow":
@@ -102,38 +105,39 @@ class Roster:
         raise ChangeError(f"found the change {event.change!r}, expected one of {', '.join(CHANGES)}")
 
     def _started(self, standing: Standing, event: ExperimentEvent) -> Standing:
-        own = standing.experiment
+        spec = standing.experiment
         if standing.status != "created":
-            raise ChangeError(f"the experiment {own.name!r} is {standing.status}; only one that was created can start")
+            raise ChangeError(f"the experiment {spec.name!r} is {standing.status}; only a created one can start")
         incumbent = str(event.told.get("incumbent", ""))
         arms: dict[str, Arm] = {
-            name: replace(arm, bundle=arm.bundle or incumbent) for name, arm in own.arms.items()
+            name: replace(arm, bundle=arm.bundle or incumbent) for name, arm in spec.arms.items()
         }  # fmt: skip
-        spans = first_spans({name: arm.weight for name, arm in arms.items()})
-        self._check_overlap(own)
-        taken = [span for one in self.running if one.experiment.layer == own.layer for span in one.layer]
-        layer = _free(taken, round(own.share * SLOTS))
+        slot_ranges = first_spans({name: arm.weight for name, arm in arms.items()})
+        self._check_overlap(spec)
+        taken = [part for other in self.running if other.experiment.layer == spec.layer for part in other.layer]
+        layer = _free(taken, round(spec.share * SLOTS))
         if layer is None:
-            left = 1 - sum(map(len, taken)) / SLOTS
+            free = 1 - sum(map(len, taken)) / SLOTS
             raise ChangeError(
-                f"the layer {own.layer!r} has {left:.1%} of its units left, and {own.name!r} asks for {own.share:.1%};"
-                " stop another experiment, ask for less, or use another layer"
+                f"the layer {spec.layer!r} has {free:.1%} of its units free, but {spec.name!r} needs {spec.share:.1%};"
+                " stop another experiment, reduce the share, or use another layer"
             )
-        varied = "bundle" in aspects(replace(own, arms=arms))  # else whatever serves is what all arms are made by
-        made = replace(own, arms=arms) if varied or own.kind != "ab" else own
+        pinned = replace(spec, arms=arms)
+        # arms that all use the current bundle follow promotions: it is not pinned
+        pin = "bundle" in aspects(pinned) or spec.kind != "ab"
         return replace(
-            standing, experiment=made, status="running", spans=spans, layer=layer, started=event.timestamp,
-            phases=((event.timestamp, _shares(spans)),),
+            standing, experiment=pinned if pin else spec, status="running", spans=slot_ranges, layer=layer,
+            started=event.timestamp, phases=((event.timestamp, _shares(slot_ranges)),),
         )  # fmt: skip
 
     def _check_overlap(self, own: Experiment) -> None:
-        """Two layers may have a person in common, so what they change must not be the same."""
+        """Check that no running experiment of another layer varies the same settings, as layers share units."""
         for other in self.running:
-            both = aspects(own) & aspects(other.experiment)
-            if both and other.experiment.layer != own.layer:
+            shared = aspects(own) & aspects(other.experiment)
+            if shared and other.experiment.layer != own.layer:
                 raise ChangeError(
                     f"{other.experiment.name!r}, which runs in the layer {other.experiment.layer!r}, also changes"
-                    f" {', '.join(sorted(both))}; put {own.name!r} in the same layer, so that nobody is in both"
+                    f" {', '.join(sorted(shared))}; put {own.name!r} in the same layer, so that they share no unit"
                 )
 
     def _with(self, standing: Standing) -> Roster:
@@ -141,89 +145,87 @@ class Roster:
 
 
 def roster_of(events: Iterable[Event], before: Roster | None = None) -> Roster:
-    """After these events; others than experiments' are passed over.
+    """Apply the experiment events to a registry; other events are ignored.
 
-    A change that can't be made, because two processes made one at the same time, is logged and passed over: the journal
-    has an order, so all that read it agree.
+    A change that is not possible, such as the second of two concurrent ones, is logged and rejected. All processes
+    read the journal in the same order, so they agree.
     """
-    roster = before or Roster()
+    registry = before or Roster()
     for event in events:
         if isinstance(event, ExperimentEvent):
             try:
-                roster = roster.after(event)
+                registry = registry.after(event)
             except ChangeError as problem:
-                _log.warning("the experiment event %s is passed over: %s", event.id, problem)
-                roster = replace(roster, refused={**roster.refused, event.id: str(problem)})
-    return roster
+                _log.warning("rejected the experiment event %s: %s", event.id, problem)
+                registry = replace(registry, refused={**registry.refused, event.id: str(problem)})
+    return registry
 
 
 def _weighted(standing: Standing, event: ExperimentEvent) -> Standing:
-    own, weights = standing.experiment, event.told.get("weights")
-    if not isinstance(weights, Mapping) or not set(weights) <= set(own.arms):
-        raise ChangeError(f"found the weights {weights!r}, expected arm -> weight, of the arms {', '.join(own.arms)}")
+    spec, weights = standing.experiment, event.told.get("weights")
+    if not isinstance(weights, Mapping) or not set(weights) <= set(spec.arms):
+        raise ChangeError(f"found the weights {weights!r}, expected arm -> weight, of the arms {', '.join(spec.arms)}")
     try:
-        arms = {name: replace(arm, weight=float(weights.get(name, arm.weight))) for name, arm in own.arms.items()}
-        changed = replace(own, arms=arms)
+        arms = {name: replace(arm, weight=float(weights.get(name, arm.weight))) for name, arm in spec.arms.items()}
+        changed = replace(spec, arms=arms)
     except (TypeError, ValueError) as problem:
         raise ChangeError(str(problem)) from None
     if standing.status == "stopped":
-        raise ChangeError(f"the experiment {own.name!r} was stopped")
-    live = {name: 0.0 if name in standing.stopped_arms else arm.weight for name, arm in arms.items()}
+        raise ChangeError(f"the experiment {spec.name!r} is stopped; its weights can't change")
+    active = {name: 0.0 if name in standing.stopped_arms else arm.weight for name, arm in arms.items()}
     if not standing.spans:
         return replace(standing, experiment=changed)
-    spans = moved(standing.spans, live)
-    return replace(
-        standing, experiment=changed, spans=spans, phases=(*standing.phases, (event.timestamp, _shares(spans)))
-    )
+    slot_ranges = moved(standing.spans, active)
+    phases = (*standing.phases, (event.timestamp, _shares(slot_ranges)))
+    return replace(standing, experiment=changed, spans=slot_ranges, phases=phases)
 
 
 def _arm_stopped(standing: Standing, event: ExperimentEvent) -> Standing:
-    own, arm = standing.experiment, str(event.told.get("arm", ""))
-    if arm not in own.arms or arm == own.first:
-        others = ", ".join(name for name in own.arms if name != own.first)
-        raise ChangeError(f"found the arm {arm!r} to stop, expected one of {others}; to end the experiment, stop it")
+    spec, arm = standing.experiment, str(event.told.get("arm", ""))
+    if arm not in spec.arms or arm == spec.first:
+        others = ", ".join(name for name in spec.arms if name != spec.first)
+        raise ChangeError(f"found the arm {arm!r}, expected one of {others}; to stop all arms, stop the experiment")
     if arm in standing.stopped_arms:
-        raise ChangeError(f"the arm {arm!r} was stopped already")
+        raise ChangeError(f"the arm {arm!r} is stopped already")
     stopped = {**standing.stopped_arms, arm: str(event.told.get("reason", ""))}
-    spans = without(standing.spans, arm)
-    return replace(
-        standing, spans=spans, stopped_arms=stopped, phases=(*standing.phases, (event.timestamp, _shares(spans)))
-    )
+    slot_ranges = without(standing.spans, arm)
+    phases = (*standing.phases, (event.timestamp, _shares(slot_ranges)))
+    return replace(standing, spans=slot_ranges, stopped_arms=stopped, phases=phases)
 
 
 def _reported(standing: Standing, told: Mapping[str, Any]) -> Standing:
     arm = str(told.get("arm", ""))
     numbers = {name: value for name, value in told.items() if name != "arm"}
-    known = standing.shadows.get(arm)
+    total = standing.shadows.get(arm)
     try:
-        sums = numbers if known is None else {name: _added(known[name], value) for name, value in numbers.items()}
+        sums = numbers if total is None else {name: _added(total[name], value) for name, value in numbers.items()}
     except (KeyError, TypeError, ValueError):
-        raise ChangeError(f"a report of the shadow {arm!r} has other numbers than those before it") from None
+        raise ChangeError(f"found other statistics in a report of the shadow {arm!r} than before") from None
     return replace(standing, shadows={**standing.shadows, arm: sums})
 
 
 def _added(one: Any, other: Any) -> Any:
-    """Numbers, or lists of them place by place."""
+    """Add two numbers, or two lists element by element. Raises ValueError for lists of different lengths."""
     if isinstance(one, list):
         return [a + b for a, b in zip(one, other, strict=True)]
     return one + other
 
 
 def _shares(spans: Spans) -> dict[str, float]:
-    return {arm: sum(map(len, own)) / SLOTS for arm, own in spans.items()}
+    return {arm: sum(map(len, ranges)) / SLOTS for arm, ranges in spans.items()}
 
 
 def _free(taken: list[Span], wanted: int) -> tuple[Span, ...] | None:
-    """The first free slots of a layer, so many; None where there are not enough."""
+    """Return the first `n_slots` free slots of a layer; None if there are too few."""
     edges = [
         0,
-        *(edge for span in sorted(taken, key=lambda span: span.first) for edge in (span.first, span.stop)),
+        *(edge for part in sorted(taken, key=lambda part: part.first) for edge in (part.first, part.stop)),
         SLOTS,
     ]
-    found: list[Span] = []
+    ranges: list[Span] = []
     for first, stop in zip(edges[::2], edges[1::2], strict=True):
         size = min(stop - first, wanted)
         if size > 0:
-            found.append(Span(first, first + size))
+            ranges.append(Span(first, first + size))
             wanted -= size
-    return None if wanted > 0 else tuple(found)
+    return None if wanted > 0 else tuple(ranges)

@@ -1,4 +1,4 @@
-"""Shadows: arms that make their list of a request that was answered by another one, off its path, and are compared."""
+"""Runs shadow arms: they rank served requests again in the background, and are compared with what was shown."""
 
 from __future__ import annotations
 
@@ -17,84 +17,96 @@ from engine.pipeline import given_candidates
 from engine.types import Batch, Candidates, QueryVectors, Request
 
 REPORT_S = 30.0
-"""A report is written after so long."""
+"""Seconds between two reports."""
 EDGES_MS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, 500.0)
-"""Upper edges of the counts of milliseconds; one more count is of what took longer."""
+"""Upper edges of the latency histogram, in milliseconds; one more bucket counts slower rankings."""
 Shadow = tuple[str, str, Arm]
-"""Experiment, name of the arm, arm."""
+"""(experiment name, arm name, arm)."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sight:
-    """All that an arm needs of the state for one request, so that no lock is held while it makes its list."""
+    """The state that a shadow arm needs for one request, read at once so that ranking needs no lock."""
 
     serving: Serving
     request: Request
     found: Candidates
+    """Candidates of the arm's own recall, or the items of the request."""
     own: Batch
-    """Of what its recall finds."""
+    """State of these candidates."""
     shown: Candidates
-    """What was shown, and is in its catalogue."""
+    """The items that were shown, if they are in the arm's catalogue."""
     theirs: Batch
+    """State of the shown items."""
 
     @classmethod
     def read(cls, one: Serving, vectors: QueryVectors, at: float, items: Sequence[str]) -> Sight:
-        """From the state as it is now."""
-        live, state = one.live, one.pipeline.state
-        request = live.request(at, one.asked, vectors)
-        rows = live.catalogue.ids.rows(items)
-        shown = given_candidates(rows[rows >= 0])
+        """Read the inputs from the current state. at: unix seconds. items: ids of the items shown."""
+        snapshot, state = one.live, one.pipeline.state
+        resolved = snapshot.request(at, one.asked, vectors)
+        rows = snapshot.catalogue.ids.rows(items)
+        shown_candidates = given_candidates(rows[rows >= 0])
         if one.asked.items is None:
-            found = one.pipeline.retriever.retrieve(request, one.pipeline.candidates)
+            candidates = one.pipeline.retriever.retrieve(resolved, one.pipeline.candidates)
         else:
-            found = given_candidates(live.catalogue.ids.rows(one.asked.items))
-        return cls(one, request, found, state.read([request], [found.rows]), shown, state.read([request], [shown.rows]))
+            candidates = given_candidates(snapshot.catalogue.ids.rows(one.asked.items))
+        batch, shown_batch = state.read([resolved], [candidates.rows]), state.read([resolved], [shown_candidates.rows])
+        return cls(one, resolved, candidates, batch, shown_candidates, shown_batch)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a shadow showed so far; sums, so that those of several processes add up."""
+    """Statistics of a shadow arm; all are sums, so that reports of several processes can be added."""
 
     feeds: int = 0
+    """Number of rankings."""
     overlap: float = 0.0
-    """Of the items shown, the share that the arm would show too, summed over feeds."""
+    """Share of the items shown that the arm would show too, summed over rankings."""
     first: int = 0
-    """Feeds with the same first item."""
+    """Number of rankings with the same first item."""
     tau: float = 0.0
-    """Kendall's rank correlation of the arm's scores with the order shown, summed."""
+    """Kendall's tau of the arm's scores with the order shown, summed over rankings."""
     scores: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """Of the arm's scores of what was shown: how many, their sum, the sum of their squares."""
+    """Count, sum and sum of squares of the arm's scores of the items shown."""
     shown_scores: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    """The same of the scores that it was shown with."""
+    """Count, sum and sum of squares of the scores with which they were shown."""
     ms: list[int] = field(default_factory=lambda: [0] * (len(EDGES_MS) + 1))
-    """Feeds by how long the arm took, by EDGES_MS."""
+    """Histogram of the arm's latency, with the edges `LATENCY_EDGES_MS`."""
     failed: int = 0
+    """Number of rankings on which the arm failed."""
 
     def add(self, event: RankingEvent, own: Sequence[str], scores: dict[str, float], seconds: float) -> None:
-        """One feed. own: what the arm would show, in order; scores: its scores of what was shown."""
+        """Add one ranking.
+
+        arm_items: ids that the arm would show, in order. scores: item id -> the arm's score, of the items shown.
+        """
         self.feeds += 1
         self.overlap += len(set(own) & set(event.items)) / len(event.items)
         self.first += bool(own) and own[0] == event.items[0]
-        theirs = np.array([scores[item] for item in event.items if item in scores])
-        self.tau += kendall(theirs)
-        _sum(self.scores, theirs)
-        _sum(self.shown_scores, np.array([one for one in event.extra["scores"] if one is not None]))
+        shown = np.array([scores[item] for item in event.items if item in scores])
+        self.tau += kendall(shown)
+        _sum(self.scores, shown)
+        _sum(self.shown_scores, np.array([score for score in event.extra["scores"] if score is not None]))
         self.ms[int(np.searchsorted(EDGES_MS, 1000 * seconds))] += 1
 
     def body(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Convert to a JSON-ready dict."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 class Shadows:
-    """One thread that lets arms look on, newest requests first; what can't be done in time is dropped and counted."""
+    """Runs shadow arms in one thread, latest request first; requests beyond the queue size are dropped and counted."""
 
     def __init__(
         self, look: Callable[[Arm, RankingEvent, Asked], Sight | None],
         write: Callable[[Sequence[Event], float], object], clock: Callable[[], float], new_id: Callable[[], str],
         size: int = 100,
     ) -> None:  # fmt: skip
-        """look: reads the state. write: takes report events, and the moment in unix seconds. clock: counts seconds."""
+        """Start the thread.
+
+        read_inputs: reads the state for an arm and a served ranking; None: skip it. write_events: writes report events
+        at a time in unix seconds. clock: monotonic clock in seconds. new_id: makes event ids.
+        """
         self._look, self._write, self._clock, self._new_id = look, write, clock, new_id
         self._tallies: dict[tuple[str, str], Tally] = {}
         self._reported: float | None = None
@@ -102,76 +114,77 @@ class Shadows:
         self._ahead: Ahead[tuple[RankingEvent, Asked, tuple[Shadow, ...]]] = Ahead(self._work, size, "feedrank-shadows")
 
     def ask(self, event: RankingEvent, asked: Asked, shadows: tuple[Shadow, ...]) -> None:
-        """Have these arms look on at a feed."""
+        """Queue a served ranking for these shadow arms."""
         if event.items:
             self._ahead.ask(event.id, (event, asked, shadows))
 
     def wait(self, seconds: float) -> bool:
-        """Until nothing waits, or so long; whether nothing does."""
+        """Wait until the queue is empty, at most so many seconds; return whether it is empty."""
         return self._ahead.wait(seconds)
 
     def stop(self, at: float) -> None:
-        """End the thread, and write what was not reported yet."""
+        """Stop the thread, and write a last report. at: unix seconds."""
         self._ahead.stop()
         self.report(at)
 
     def report(self, at: float) -> None:
-        """Write what was found since the last report."""
+        """Write the statistics since the last report. at: unix seconds."""
         self._reported = at
-        now = self._ahead.dropped
-        dropped = now - self._dropped
+        total_dropped = self._ahead.dropped
+        dropped = total_dropped - self._dropped
         events = [
             ExperimentEvent(
-                self._new_id(), round(at * 1000), experiment, "shadow", {"arm": arm, "dropped": dropped, **tally.body()}
+                self._new_id(), round(at * 1000), experiment, "shadow", {"arm": arm, "dropped": dropped, **stats.body()}
             )
-            for (experiment, arm), tally in self._tallies.items()
-            if tally.feeds or tally.failed
+            for (experiment, arm), stats in self._tallies.items()
+            if stats.feeds or stats.failed
         ]
         if events:
-            self._write(events, at)  # where that fails, it is all told the next time
+            self._write(events, at)  # if this fails, the statistics stay for the next report
         self._tallies.clear()
-        self._dropped = now
+        self._dropped = total_dropped
 
     def _work(self, task: tuple[RankingEvent, Asked, tuple[Shadow, ...]]) -> None:
-        event, asked, shadows = task
+        event, request, shadows = task
         at = event.timestamp / 1000
         self._reported = at if self._reported is None else self._reported
         for experiment, name, arm in shadows:
-            tally = self._tallies.setdefault((experiment, name), Tally())
+            stats = self._tallies.setdefault((experiment, name), Tally())
             try:
-                self._one(arm, event, asked, tally)
+                self._one(arm, event, request, stats)
             except Exception:
-                tally.failed += 1
+                stats.failed += 1
                 raise
         if at - self._reported >= REPORT_S:
             self.report(at)
 
     def _one(self, arm: Arm, event: RankingEvent, asked: Asked, tally: Tally) -> None:
         started = self._clock()
-        sight = self._look(arm, event, asked)
-        if sight is None:
+        inputs = self._look(arm, event, asked)
+        if inputs is None:
             return
-        pipeline, ids = sight.serving.pipeline, sight.serving.live.catalogue.ids
-        own = pipeline.ranked(sight.request, sight.own, sight.found)
-        took = self._clock() - started
-        shown = pipeline.ranked(sight.request, sight.theirs, sight.shown)
+        pipeline, ids = inputs.serving.pipeline, inputs.serving.live.catalogue.ids
+        ranking = pipeline.ranked(inputs.request, inputs.own, inputs.found)
+        seconds = self._clock() - started
+        shown = pipeline.ranked(inputs.request, inputs.theirs, inputs.shown)
         if asked.items is None:
-            names = ids.names(own.rows[: len(event.items)])
+            arm_items = ids.names(ranking.rows[: len(event.items)])
         else:
-            names = [asked.items[place] for place in own.order[: len(event.items)].tolist()]
-        tally.add(event, names, dict(zip(ids.names(shown.rows), shown.scores.tolist(), strict=True)), took)
+            arm_items = [asked.items[index] for index in ranking.order[: len(event.items)].tolist()]
+        scores = dict(zip(ids.names(shown.rows), shown.scores.tolist(), strict=True))
+        tally.add(event, arm_items, scores, seconds)
 
 
 def kendall(scores: Any) -> float:
-    """Rank correlation of scores with the order they come in, the highest first; ties count half, 0 for fewer than 2.
+    """Return Kendall's tau-a of scores (n,) with descending order; tied pairs count as 0; 0 if n < 2.
 
-    Source: Kendall, A New Measure of Rank Correlation, 1938.
+    Kendall, A New Measure of Rank Correlation, 1938.
     """
     n = len(scores)
     if n < 2:
         return 0.0
-    apart = np.sign(scores[:, None] - scores[None, :])
-    return float(apart[np.triu_indices(n, 1)].sum() / (n * (n - 1) / 2))
+    signs = np.sign(scores[:, None] - scores[None, :])
+    return float(signs[np.triu_indices(n, 1)].sum() / (n * (n - 1) / 2))
 
 
 def _sum(sums: list[float], values: Any) -> None:

@@ -1,4 +1,4 @@
-"""From the lists of the arms to the one that is shown, with all that the log must know of it."""
+"""Makes the ranking of each arm, and combines them into the one that is shown and logged."""
 
 from __future__ import annotations
 
@@ -30,42 +30,47 @@ def list_of(
     one: Serving, ladder: Ladder, request: Request, ranking_id: str, watch: Watch,
     ranked: Callable[[Matrix, Scores], None],
 ) -> Shown:  # fmt: skip
-    """The list that one arm makes of a request. ranked: told of all candidates' rows and scores."""
-    live, asked = one.live, one.asked
-    given = None if asked.items is None else live.catalogue.ids.rows(asked.items)
-    step, ranking = ladder.run(live, request, watch, given, one.pipeline)
+    """Make the ranking of one arm for a request. on_ranked: called with the features and scores of all candidates."""
+    snapshot, options = one.live, one.asked
+    given = None if options.items is None else snapshot.catalogue.ids.rows(options.items)
+    level, ranking = ladder.run(snapshot, request, watch, given, one.pipeline)
     ranked(ranking.features, ranking.scores)
-    more: dict[str, Any] = {"served": {"arm": dict(one.told)}} if one.told else {}
-    if asked.diversity:
-        places = diversified(ranking.rows, ranking.scores, asked.n, asked.diversity, live.catalogue, live.vectors)
+    extra: dict[str, Any] = {"served": {"arm": dict(one.told)}} if one.told else {}
+    if options.diversity:
+        indices = diversified(
+            ranking.rows, ranking.scores, options.n, options.diversity, snapshot.catalogue, snapshot.vectors
+        )
         watch.mark("diversity")
-    elif one.explore is not None and step == FULL and np.isfinite(ranking.scores).all():
+    elif one.explore is not None and level == FULL and np.isfinite(ranking.scores).all():
         seed = hash32(ranking_id)
-        places, shares = explored(ranking.scores, asked.n, one.explore, seed)
-        more |= {"propensities": shares.tolist(), "seed": seed}
+        indices, propensities = explored(ranking.scores, options.n, one.explore, seed)
+        extra |= {"propensities": propensities.tolist(), "seed": seed}
     else:
-        places = np.arange(min(asked.n, len(ranking.order)))
-    return replace(Shown.of(step, ranking.at(places), live, one.pipeline, asked), more=more)
+        indices = np.arange(min(options.n, len(ranking.order)))
+    return replace(Shown.of(level, ranking.at(indices), snapshot, one.pipeline, options), more=extra)
 
 
 def as_one(lists: Sequence[Shown], names: Sequence[str], enrolled: Enrolled, asked: Asked, ranking_id: str) -> Shown:
-    """The list, interleaved where there are several, told which experiments it is part of. names: of the arms."""
+    """Combine the arms' rankings into the one to show, interleaved if there are several, with its experiments.
+
+    arm_names: names of the arms, in the order of `lists`.
+    """
     shown = lists[0]
     if enrolled.mixed:
         seed = hash32(ranking_id)
-        chosen = _WAYS[enrolled.interleaving]([one.names for one in lists], asked.n, seed)
-        shown = mixed(lists, chosen.teams, chosen.items, names)
+        merged = _WAYS[enrolled.interleaving]([ranked.names for ranked in lists], asked.n, seed)
+        shown = mixed(lists, merged.teams, merged.items, names)
         served: dict[str, Any] = {"interleaving": enrolled.interleaving}
-        if enrolled.interleaving == "balanced":  # its credit asks for the places in both lists
-            served["places"] = [_places(one.names, chosen.items) for one in lists]
+        if enrolled.interleaving == "balanced":  # `balanced_credit` needs the ranks in both rankings
+            served["places"] = [_places(ranked.names, merged.items) for ranked in lists]
         shown = replace(shown, more={**shown.more, "seed": seed, "served": served})
     if not enrolled.exposures:
         return shown
-    told = [[one.experiment.name, one.variant] for one in enrolled.exposures]
-    more = {**shown.more, "experiment": told[0][0], "variant": told[0][1]}
-    return replace(shown, more={**more, "served": {**shown.more.get("served", {}), "experiments": told}})
+    variants = [[exposure.experiment.name, exposure.variant] for exposure in enrolled.exposures]
+    extra = {**shown.more, "experiment": variants[0][0], "variant": variants[0][1]}
+    return replace(shown, more={**extra, "served": {**shown.more.get("served", {}), "experiments": variants}})
 
 
 def _places(names: Sequence[str], items: Sequence[str]) -> list[int]:
-    places = {name: place for place, name in enumerate(names)}
-    return [places.get(item, -1) for item in items]
+    ranks = {name: rank for rank, name in enumerate(names)}
+    return [ranks.get(item, -1) for item in items]

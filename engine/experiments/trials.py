@@ -1,4 +1,4 @@
-"""The experiments of a serving process: the roster, and another generation of what serves for each arm's bundle."""
+"""Serves the arms of experiments: the experiment registry, and a serving snapshot for each arm's bundle."""
 
 from __future__ import annotations
 
@@ -15,127 +15,133 @@ from engine.live import Live
 from engine.pipeline import Pipeline
 
 MOST_LATE = 500
-"""Events of other people that a state may not have seen, where nobody has it catch up before."""
+"""Maximum number of pending events of other users before a snapshot must apply them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One arm at work on a request."""
+    """A request as one arm serves it."""
 
     name: str
+    """Name of the arm; empty if rankings are not interleaved."""
     live: Live
     pipeline: Pipeline
     asked: Asked
     explore: Explore | None = None
     told: tuple[tuple[str, Any], ...] = ()
-    """What it changes but the bundle and what was asked, for the record."""
+    """Settings that the arm overrides besides the bundle and the request; logged for replay."""
 
 
 class Trials:
-    """Which arms a request gets, and what makes their lists. Not safe for threads: its owner's lock is held."""
+    """Assigns requests to arms and holds the arms' snapshots. Not thread-safe: callers hold the recommender's lock."""
 
     def __init__(self, roster: Roster | None = None) -> None:
         self.roster = roster or Roster()
         self._seats: dict[str, Live] = {}
         self._late: dict[str, list[Event]] = {}
-        """Of each seat, what its state has not seen yet."""
+        """Bundle -> events that its snapshot has not applied yet."""
         self._concerned: dict[str, set[str]] = {}
-        """Of each seat, whom that is about."""
+        """Bundle -> users of these events."""
         self._offset = 0
-        """Of the last event that was observed."""
+        """Journal offset of the last observed event."""
 
     @property
     def seated(self) -> list[str]:
-        """The bundles that can make lists beside the one that serves."""
+        """Bundles that have a snapshot here, besides the current one."""
         return list(self._seats)
 
     def observe(self, events: Sequence[Event], offset: int) -> None:
-        """Take note of what was written, up to an offset of the journal; states learn of it when it is time to."""
+        """Queue journal events up to an offset; experiment events apply at once, snapshots apply the others lazily."""
         self._offset = offset
-        if any(isinstance(one, ExperimentEvent) for one in events):
+        if any(isinstance(event, ExperimentEvent) for event in events):
             self.roster = roster_of(events, self.roster)
         if self._seats:
-            users = {one.user for one in events if not isinstance(one, ItemEvent | ExperimentEvent) and one.user}
-            for bundle, late in self._late.items():
-                late += events
+            users = {
+                event.user for event in events if not isinstance(event, ItemEvent | ExperimentEvent) and event.user
+            }
+            for bundle, pending in self._late.items():
+                pending += events
                 self._concerned[bundle] |= users
 
     def catch_up(self) -> None:
-        """Let every state learn of all that was noted."""
+        """Apply all pending events to every snapshot."""
         for bundle in self._seats:
             self._learn(bundle)
 
     def seat(self, live: Live) -> None:
-        """Have another bundle's generation at hand; its state must have seen all that was observed so far."""
+        """Add the snapshot of another bundle; its state must include all events observed so far."""
         name = live.pipeline.bundle
         self._late[name], self._concerned[name] = [], set()
-        self._seats = {**self._seats, name: live}  # another one: requests look at it without the lock
+        self._seats = {**self._seats, name: live}  # a new dict: requests read it without the lock
 
     def unseat(self, bundle: str) -> None:
-        """Let go of a generation that nobody needs any more."""
-        self._seats = {name: live for name, live in self._seats.items() if name != bundle}
+        """Remove the snapshot of a bundle that no experiment needs any more."""
+        self._seats = {name: snapshot for name, snapshot in self._seats.items() if name != bundle}
         self._late.pop(bundle, None)
         self._concerned.pop(bundle, None)
 
     def reseat(self, bundle: str, make: Callable[[Live], Live]) -> None:
-        """Put a generation in the place of one of the same bundle, as with items that came since."""
+        """Replace the snapshot of a bundle, for example by one with new items. make: old snapshot -> new snapshot."""
         if bundle in self._seats:
             self._learn(bundle)
             self.seat(make(self._seats[bundle]))
 
     def live_of(self, bundle: str, main: Live, user: str | None) -> Live | None:
-        """The generation of a bundle, for a request of a person; `main` where no other is meant; None: not at hand.
+        """Return a bundle's snapshot for a user's request; `main` if the bundle is empty or current; None if missing.
 
-        Its state knows all that was noted of that person; of others it may be up to `MOST_LATE` events behind. Its
-        offset says how far it came.
+        Its state includes all observed events of this user. It may lack up to `MAX_LAG_EVENTS` events of other users;
+        its offset says which.
         """
         if bundle in ("", main.pipeline.bundle):
             return main
-        live = self._seats.get(bundle)
-        if live is not None and (user in self._concerned[bundle] or len(self._late[bundle]) > MOST_LATE):
+        snapshot = self._seats.get(bundle)
+        if snapshot is not None and (user in self._concerned[bundle] or len(self._late[bundle]) > MOST_LATE):
             self._learn(bundle)
-        return live
+        return snapshot
 
     def _learn(self, bundle: str) -> None:
-        live, late = self._seats[bundle], self._late[bundle]
-        if late:
+        snapshot, pending = self._seats[bundle], self._late[bundle]
+        if pending:
             self._late[bundle], self._concerned[bundle] = [], set()
-            live.observe(late)
-            live.offset = self._offset
+            snapshot.observe(pending)
+            snapshot.offset = self._offset
 
     def enrol(self, main: Live, asked: Asked, ranking_id: str, at: int) -> Enrolled:
-        """What a request at a moment, in epoch milliseconds, is in."""
+        """Assign a request to the running experiments. at_ms: epoch milliseconds."""
         if not self.roster.running:
             return NOT_ENROLLED
         return enrol(self.roster, asked, ranking_id, at, {"", main.pipeline.bundle, *self._seats})
 
     def peek(self, bundle: str, main: Live) -> Live:
-        """The generation of a bundle as it is, for what does not depend on the state; `main` where there is none."""
+        """Return the snapshot of a bundle, or `main` if it has none; pending events are not applied.
+
+        For uses that do not depend on the state.
+        """
         return self._seats.get(bundle, main)
 
     def servings(self, main: Live, enrolled: Enrolled, asked: Asked) -> list[Serving] | None:
-        """Who makes a list for a request: one arm, or all that are interleaved. None: one is not there any more."""
+        """Return the request as its arm, or each interleaved arm, serves it; None if a snapshot is missing."""
         arms = enrolled.mixed or (("", enrolled.arm),)
-        lives = [self.live_of(arm.bundle, main, asked.user) for _, arm in arms]
-        found = [live for live in lives if live is not None]
-        if len(found) < len(arms):
+        snapshots = [self.live_of(arm.bundle, main, asked.user) for _, arm in arms]
+        loaded = [snapshot for snapshot in snapshots if snapshot is not None]
+        if len(loaded) < len(arms):
             return None
-        return [serving(name, arm, live, asked) for (name, arm), live in zip(arms, found, strict=True)]
+        return [serving(name, arm, snapshot, asked) for (name, arm), snapshot in zip(arms, loaded, strict=True)]
 
 
 def serving(name: str, arm: Arm, live: Live, asked: Asked) -> Serving:
-    """An arm at work on a request, with a generation of its bundle."""
+    """Apply an arm's settings to a request and to the pipeline of its snapshot."""
     pipeline = live.pipeline
-    told: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     if arm.candidates:
         pipeline = replace(pipeline, candidates=arm.candidates)
-        told["candidates"] = arm.candidates
+        overrides["candidates"] = arm.candidates
     if arm.rescored >= 0 and pipeline.rescoring is not None:
         pipeline = replace(pipeline, rescoring=replace(pipeline.rescoring, best=arm.rescored))
-        told["rescored"] = arm.rescored
+        overrides["rescored"] = arm.rescored
     if arm.diversity is not None and not asked.diversity:
         asked = replace(asked, diversity=arm.diversity)
     explore = None if asked.diversity else arm.explore
     if explore is not None:
-        told["explore"] = asdict(explore)
-    return Serving(name, live, pipeline, asked, explore, tuple(told.items()))
+        overrides["explore"] = asdict(explore)
+    return Serving(name, live, pipeline, asked, explore, tuple(overrides.items()))

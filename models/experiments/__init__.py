@@ -1,1 +1,1 @@
-"""What experiments say: outcomes of arms, and the statistics by which one of them may win."""
+"""Analyses experiments: collects outcomes by arm and tests which arm is better."""

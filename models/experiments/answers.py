@@ -1,4 +1,4 @@
-"""Which of the items that were shown an interaction answers."""
+"""Joins interactions to the impressions that they belong to."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ CLICK = "click"
 
 
 def answered(log: Log) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(I,) the place of each interaction's item among all items shown, and (I,) whether it was shown there at all.
+    """Match each of I interactions to an impression of the ranking that it names.
 
-    The log's items must hold every item that was shown.
+    Returns (I,) the impression's index among all impressions, and (I,) whether there is a match; without one the index
+    means nothing. The log's item vocabulary must hold every item that was shown.
     """
-    shown, touched = log.rankings, log.interactions
-    if not len(shown.rows):
-        return np.full(len(touched), -1), np.zeros(len(touched), np.bool_)
-    ranking = np.repeat(np.arange(len(shown)), np.diff(shown.offsets))
-    width = np.int64(len(shown.rows) + len(touched) + 1)  # more than there are items
-    keys = ranking * width + shown.rows
+    rankings, interactions = log.rankings, log.interactions
+    if not len(rankings.rows):
+        return np.full(len(interactions), -1), np.zeros(len(interactions), np.bool_)
+    ranking = np.repeat(np.arange(len(rankings)), np.diff(rankings.offsets))
+    width = np.int64(len(rankings.rows) + len(interactions) + 1)  # more than there are items
+    keys = ranking * width + rankings.rows
     order = np.argsort(keys, kind="stable")
-    wanted = touched.ranking * width + touched.item
-    found = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
-    place = order[found]
-    return place, (touched.ranking >= 0) & (touched.item >= 0) & (keys[place] == wanted)
+    wanted = interactions.ranking * width + interactions.item
+    nearest = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
+    impression = order[nearest]
+    return impression, (interactions.ranking >= 0) & (interactions.item >= 0) & (keys[impression] == wanted)
 
 
 def clicked(log: Log, type: str = CLICK) -> NDArray[np.bool_]:
-    """(S,) which of the items shown were answered by an interaction of a type."""
-    place, answers = answered(log)
-    made = np.zeros(len(log.rankings.rows), np.bool_)
-    made[place[answers & (log.interactions.type == log.types.row(type))]] = True
-    return made
+    """(S,) True for impressions with an interaction of this type."""
+    impression, is_matched = answered(log)
+    is_clicked = np.zeros(len(log.rankings.rows), np.bool_)
+    is_clicked[impression[is_matched & (log.interactions.type == log.types.row(type))]] = True
+    return is_clicked

@@ -1,4 +1,4 @@
-"""Corrections for many looks at p-values: NaN stays, and is not counted."""
+"""Adjusts p-values for multiple comparisons; NaN stays NaN and does not count as a test."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Method = Literal["benjamini-hochberg", "holm"]
 
 
 def corrected(p: Sequence[float] | Floats, method: Method) -> Floats:
-    """(N,) p-values that may be compared with alpha."""
+    """Adjust N p-values, so that each may be compared with alpha."""
     return benjamini_hochberg(p) if method == "benjamini-hochberg" else holm(p)
 
 
 def benjamini_hochberg(p: Sequence[float] | Floats) -> Floats:
-    """Of what falls below alpha, at most that share is false. Source: Benjamini & Hochberg 1995."""
-    from scipy import stats  # 40 MB that a server without a readout need not have
+    """Adjust N p-values to control the false discovery rate. Source: Benjamini & Hochberg 1995."""
+    from scipy import stats  # takes 40 MB, which a server without readouts need not load
 
-    values, known, made = _split(p)
-    if known.any():
-        made[known] = stats.false_discovery_control(values[known], method="bh")
-    return made
+    values, is_known, adjusted = _split(p)
+    if is_known.any():
+        adjusted[is_known] = stats.false_discovery_control(values[is_known], method="bh")
+    return adjusted
 
 
 def holm(p: Sequence[float] | Floats) -> Floats:
-    """The chance that anything false falls below alpha is at most alpha, however they depend. Source: Holm 1979."""
-    values, known, made = _split(p)
-    n = int(known.sum())
-    order = np.argsort(values[known], kind="stable")
-    stepped = np.maximum.accumulate(values[known][order] * np.arange(n, 0, -1)) if n else np.empty(0)
+    """Adjust N p-values to control the family-wise error rate under any dependence. Source: Holm 1979."""
+    values, is_known, result = _split(p)
+    n = int(is_known.sum())
+    order = np.argsort(values[is_known], kind="stable")
+    stepped = np.maximum.accumulate(values[is_known][order] * np.arange(n, 0, -1)) if n else np.empty(0)
     adjusted = np.empty(n)
     adjusted[order] = np.minimum(stepped, 1.0)
-    made[known] = adjusted
-    return made
+    result[is_known] = adjusted
+    return result
 
 
 def _split(p: Sequence[float] | Floats) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.bool_]], Floats]:

@@ -1,4 +1,4 @@
-"""The delta method and its power, as tea_tasting computes them from aggregates."""
+"""Computes the delta method's test and its sample size with tea_tasting, from aggregates."""
 
 from __future__ import annotations
 
@@ -14,39 +14,40 @@ _NAMES = ("numerator", "denominator", "numerator_before", "denominator_before")
 
 
 class Compared(NamedTuple):
-    """Two values, what is between them with bounds, and how surprising that is if they are equal."""
+    """Holds two means, their difference with a confidence interval, and the p-value."""
 
     control: float
     value: float
     difference: tuple[float, float, float]
     """Estimate, low, high."""
     ratio: tuple[float, float, float]
-    """value / control - 1; its interval is that of a logarithm."""
+    """value / control - 1 with low and high, which come from an interval of the logarithm."""
     p: float
 
 
 def compare(moments: Moments, look: int, arm: int, *, alpha: float) -> Compared:
-    """An arm against the first, two-sided, with Welch's degrees of freedom and, where there is one, the covariate.
+    """Compare an arm with the control by a two-sided test, with Welch's degrees of freedom and the covariate, if any.
 
-    Both arms need two units and values above 0. Raises ImportError that names the extra where tea_tasting is missing.
+    Both arms need two units and values above 0. Raises ImportError that names the extra if tea_tasting is missing.
     Source: Deng et al., Applying the Delta Method in Metric Analytics, KDD 2018.
     """
     tt = _tea_tasting()
     metric = tt.RatioOfMeans(*_NAMES[: moments.mean.shape[2]], confidence_level=1 - alpha)
-    found = metric.analyze_aggregates(_aggregates(moments, look, 0), _aggregates(moments, look, arm))
+    result = metric.analyze_aggregates(_aggregates(moments, look, 0), _aggregates(moments, look, arm))
     return Compared(
-        float(found.control),
-        float(found.treatment),
-        (float(found.effect_size), float(found.effect_size_ci_lower), float(found.effect_size_ci_upper)),
-        (float(found.rel_effect_size), float(found.rel_effect_size_ci_lower), float(found.rel_effect_size_ci_upper)),
-        float(found.pvalue),
+        float(result.control),
+        float(result.treatment),
+        (float(result.effect_size), float(result.effect_size_ci_lower), float(result.effect_size_ci_upper)),
+        (float(result.rel_effect_size), float(result.rel_effect_size_ci_lower), float(result.rel_effect_size_ci_upper)),
+        float(result.pvalue),
     )
 
 
 def units_for(difference: float, variance: float, *, ratio: float, alpha: float, power: float) -> int:
-    """Units of two arms together, the second `ratio` times the first, to find a difference at a fixed horizon.
+    """Compute the total number of units of two arms that a fixed-horizon test needs to detect a difference.
 
-    variance: of one unit. By the normal distribution: with t, a power is NaN at large numbers of units.
+    ratio: size of the second arm over the first. variance: of one unit. Uses the normal distribution, because with
+    Student's t the power is NaN at large sample sizes. Raises ValueError if difference or variance is not above 0.
     """
     tt, aggregates = _tea_tasting(), _aggregates_class()
     if variance <= 0 or difference == 0 or not math.isfinite(variance * difference):
@@ -54,25 +55,25 @@ def units_for(difference: float, variance: float, *, ratio: float, alpha: float,
     metric = tt.Mean(
         "x", effect_size=abs(difference), ratio=ratio, alpha=alpha, power=power, use_t=False, equal_var=True
     )
-    if difference**2 > variance:  # the library looks for 4 units or more
+    if difference**2 > variance:  # the library searches from 4 units up
         return 4
-    found = metric.solve_power_from_aggregates(aggregates(2, {"x": 1.0}, {"x": variance}), "n_obs")
-    return int(found[0].n_obs)
+    solutions = metric.solve_power_from_aggregates(aggregates(2, {"x": 1.0}, {"x": variance}), "n_obs")
+    return int(solutions[0].n_obs)
 
 
 def _tea_tasting() -> Any:
     try:
         import tea_tasting
-    except ImportError as problem:
-        raise ImportError("reading an experiment needs tea_tasting: pip install 'feedrank[experiments]'") from problem
+    except ImportError as error:
+        raise ImportError("an experiment readout needs tea_tasting: pip install 'feedrank[experiments]'") from error
     return tea_tasting
 
 
 def _aggregates_class() -> type[Aggregates]:
     import tea_tasting.aggr
 
-    found: type[Aggregates] = tea_tasting.aggr.Aggregates
-    return found
+    aggregates: type[Aggregates] = tea_tasting.aggr.Aggregates
+    return aggregates
 
 
 def _aggregates(moments: Moments, look: int, arm: int) -> Aggregates:

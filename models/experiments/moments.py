@@ -1,4 +1,4 @@
-"""Counts, means and covariances of each arm's units: all that the delta method needs to know."""
+"""Computes the counts, means and covariances of each arm's units, which are all that the delta method needs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Moments:
-    """L looks at A arms, over K variables of a unit.
+    """Holds the moments of A arms at L looks, over K variables of a unit.
 
-    The variables are numerator and denominator (1 where there is none) and, with a covariate, both of them as they were
-    before the experiment.
+    The variables are the numerator and the denominator (1 if the metric has none) and, with a covariate, both as they
+    were before the experiment.
     """
 
     arms: tuple[str, ...]
@@ -33,17 +33,17 @@ class Moments:
     active: Counts
     """(L, A) units whose numerator is not 0."""
     mean: Floats
-    """(L, A, K); NaN where there is no unit."""
+    """(L, A, K); NaN: there is no unit."""
     covariance: Floats
-    """(L, A, K, K) with n - 1; NaN where there are fewer than two units."""
+    """(L, A, K, K) with n - 1; NaN: there are fewer than two units."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pair:
-    """One arm beside the first, at L looks: values with the variances of these estimates. NaN: not known."""
+    """Holds the values of the control and of one other arm at L looks, with their variances. NaN: unknown."""
 
     units: Counts
-    """(L, 2) of the first and of the other arm."""
+    """(L, 2) of the control and of the other arm."""
     active: Counts
     """(L, 2)"""
     value: Floats
@@ -51,51 +51,51 @@ class Pair:
     variance: Floats
     """(L, 2) of `value`, not of a unit."""
     plain: Floats
-    """(L, 2) the same without a covariate."""
+    """(L, 2) variance without CUPED."""
 
     @property
     def difference(self) -> Floats:
-        """(L,)"""
-        made: Floats = self.value[:, 1] - self.value[:, 0]
-        return made
+        """(L,) the other arm's value less the control's."""
+        difference: Floats = self.value[:, 1] - self.value[:, 0]
+        return difference
 
     @property
     def spread(self) -> Floats:
         """(L,) the variance of the difference."""
-        made: Floats = self.variance.sum(axis=1)
-        return made
+        variance: Floats = self.variance.sum(axis=1)
+        return variance
 
 
 def over(numerator: NDArray[np.floating[Any]], denominator: NDArray[np.floating[Any]]) -> Floats:
-    """Their ratio; NaN where it is 0 / 0, x / 0, or either is not known."""
+    """Divide, with NaN for x / 0 and wherever an operand is not finite."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    good = np.broadcast_to(np.isfinite(numerator) & np.isfinite(denominator) & (denominator != 0), shape)
-    made: Floats = np.divide(numerator, denominator, out=np.full(shape, np.nan), where=good)
-    return made
+    is_defined = np.broadcast_to(np.isfinite(numerator) & np.isfinite(denominator) & (denominator != 0), shape)
+    ratio: Floats = np.divide(numerator, denominator, out=np.full(shape, np.nan), where=is_defined)
+    return ratio
 
 
 def summed(place: Rows, values: NDArray[Any], size: int) -> Floats:
-    """(size,) sums of the values at each place."""
+    """(size,) sums of the values at each index."""
     return np.asarray(np.bincount(place, values, minlength=size), np.float64)
 
 
 def final(outcomes: Outcomes, metric: Metric, *, cuped: bool = False) -> Moments:
-    """One look, at the end."""
+    """Compute the moments at one look, at the end."""
     return _read(outcomes, metric, [0, len(outcomes.unit)], [max(outcomes.days - 1, 0)], cuped, adding=True)
 
 
 def looks(outcomes: Outcomes, metric: Metric, *, cuped: bool = False) -> Moments:
-    """A look at the end of each day, at all rows until then."""
+    """Compute the moments at the end of each day, over all rows until then."""
     return _read(outcomes, metric, _bounds(outcomes), range(outcomes.days), cuped, adding=True)
 
 
 def daily(outcomes: Outcomes, metric: Metric) -> Moments:
-    """A look at each day by itself."""
+    """Compute the moments of each day alone."""
     return _read(outcomes, metric, _bounds(outcomes), range(outcomes.days), False, adding=False)
 
 
 def of_counts(arms: Sequence[str], clicks: Counts, impressions: Counts) -> Moments:
-    """One look at A arms of which only totals are known: each impression is a unit that is clicked or not."""
+    """Compute the moments of A arms at one look from totals: each impression is a unit that is clicked or not."""
     count = np.asarray(impressions, np.int64)
     rate = over(np.asarray(clicks, np.float64), count.astype(np.float64))
     mean = np.stack([rate, np.ones(len(count))], axis=1)
@@ -106,51 +106,51 @@ def of_counts(arms: Sequence[str], clicks: Counts, impressions: Counts) -> Momen
 
 
 def pair(moments: Moments, arm: int) -> Pair:
-    """An arm beside the first: values by the delta method, less what the covariate explains.
+    """Compare an arm with the control: values by the delta method, adjusted for the covariate if there is one.
 
-    Sources: Deng et al., Applying the Delta Method in Metric Analytics, KDD 2018; Deng et al., Improving the
-    Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data (CUPED), WSDM 2013. The coefficient
-    is that of both arms together.
+    The covariate's coefficient is estimated on both arms together. Sources: Deng et al., Applying the Delta Method in
+    Metric Analytics, KDD 2018; Deng et al., Improving the Sensitivity of Online Controlled Experiments by Utilizing
+    Pre-Experiment Data (CUPED), WSDM 2013.
     """
     chosen = [0, arm]
     units, mean, covariance = moments.count[:, chosen], moments.mean[:, chosen], moments.covariance[:, chosen]
     n = units.astype(np.float64)
     value, spread = _ratio(mean, covariance, 0, 0)
-    plain = over(spread, n)
+    unadjusted = over(spread, n)
     if mean.shape[2] > 2:
-        joined = _joined(n, mean, covariance)
+        pooled = _joined(n, mean, covariance)
         before, before_spread = _ratio(mean, covariance, 2, 2)
-        together, together_spread = _ratio(*joined, 2, 2)
-        share = over(_ratio(*joined, 0, 2)[1], together_spread)
-        share = np.where(np.isfinite(share), share, 0.0)  # a covariate that is the same for all explains nothing
-        known = np.isfinite(together)
-        value = np.where(known, value - share * np.where(known, before - together, 0.0), value)
-        spread = spread + share**2 * np.nan_to_num(before_spread)
-        spread = spread - 2 * share * np.nan_to_num(_ratio(mean, covariance, 0, 2)[1])
-    return Pair(units, moments.active[:, chosen], value, over(np.maximum(spread, 0.0), n), plain)
+        pooled_before, pooled_before_spread = _ratio(*pooled, 2, 2)
+        coefficient = over(_ratio(*pooled, 0, 2)[1], pooled_before_spread)
+        coefficient = np.where(np.isfinite(coefficient), coefficient, 0.0)  # a constant covariate
+        is_known = np.isfinite(pooled_before)
+        value = np.where(is_known, value - coefficient * np.where(is_known, before - pooled_before, 0.0), value)
+        spread = spread + coefficient**2 * np.nan_to_num(before_spread)
+        spread = spread - 2 * coefficient * np.nan_to_num(_ratio(mean, covariance, 0, 2)[1])
+    return Pair(units, moments.active[:, chosen], value, over(np.maximum(spread, 0.0), n), unadjusted)
 
 
 def unit_values(metric: Metric, totals: Floats, ones: int) -> Floats:
-    """(2, n) numerator and denominator of each of n units, from (1 or 2, n) totals. NaN: the unit has no such ratio."""
+    """(2, n) numerator and denominator of n units, from (1 or 2, n) totals; NaN: the unit's ratio is undefined."""
     if len(totals) == 1:
         return np.stack([totals[0], np.ones(ones)])
     return np.stack([over(totals[0], totals[1]), np.ones(ones)]) if metric.per_unit else totals
 
 
 def columns_of(metric: Metric) -> list[str]:
-    """The names of the columns that it is made of."""
+    """Return the names of the columns that the metric is made of."""
     return [metric.numerator] if metric.denominator is None else [metric.numerator, metric.denominator]
 
 
 def column(outcomes: Outcomes, name: str) -> Floats:
-    """(M,) a column. Raises ValueError with the names that there are."""
+    """Return the (M,) column of this name. Raises ValueError that lists the names there are."""
     if name not in outcomes.columns:
-        raise ValueError(f"found no column {name!r}, expected one of {', '.join(outcomes.columns)}: declare it")
+        raise ValueError(f"found no column {name!r}, expected one of {', '.join(outcomes.columns)}: declare the metric")
     return outcomes.columns[name]
 
 
 def day_bounds(outcomes: Outcomes) -> Iterator[tuple[int, slice]]:
-    """The rows of each day that has any; rows are in order of day."""
+    """Yield each day that has rows, with the slice of its rows; rows are in order of day."""
     bounds = _bounds(outcomes)
     for day in range(outcomes.days):
         if bounds[day + 1] > bounds[day]:
@@ -163,27 +163,27 @@ def _bounds(outcomes: Outcomes) -> list[int]:
 
 
 def _ratio(mean: Floats, covariance: Floats, left: int, right: int) -> tuple[Floats, Floats]:
-    """The ratio at `left`, and the covariance of a unit's share in it with that in the ratio at `right`."""
+    """The ratio at `left`, and the covariance of its influence values with those of the ratio at `right`."""
     first, second = over(mean[..., left], mean[..., left + 1]), over(mean[..., right], mean[..., right + 1])
-    found = (
+    product = (
         covariance[..., left, right]
         - covariance[..., left, right + 1] * second
         - covariance[..., left + 1, right] * first
         + covariance[..., left + 1, right + 1] * first * second
     )
-    return first, over(over(found, mean[..., left + 1]), mean[..., right + 1])
+    return first, over(over(product, mean[..., left + 1]), mean[..., right + 1])
 
 
 def _joined(n: Floats, mean: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-    """(L, 1, K) and (L, 1, K, K) of two arms as one sample."""
+    """(L, 1, K) mean and (L, 1, K, K) covariance of two arms as one sample."""
     total = n.sum(axis=1)
     weight = over(n, total[:, None])
-    whole = (weight[..., None] * mean).sum(axis=1, keepdims=True)
-    gap = mean - whole
+    grand_mean = (weight[..., None] * mean).sum(axis=1, keepdims=True)
+    gap = mean - grand_mean
     within = (covariance * (n - 1)[..., None, None]).sum(axis=1)
     between = (n[..., None, None] * gap[..., :, None] * gap[..., None, :]).sum(axis=1)
-    joined = over(within + between, np.broadcast_to((total - 1)[:, None, None], within.shape))
-    return whole, joined[:, None]
+    pooled = over(within + between, np.broadcast_to((total - 1)[:, None, None], within.shape))
+    return grand_mean, pooled[:, None]
 
 
 def _read(
@@ -194,46 +194,46 @@ def _read(
     n = len(outcomes.arm_of)
     before = _before(outcomes, metric, names) if cuped else None
     totals, seen = np.zeros((len(names), n)), np.zeros(n, np.bool_)
-    found = []
+    parts = []
     for start, stop in pairwise(bounds):
         if not adding:
             totals[:], seen[:] = 0.0, False
         unit = outcomes.unit[start:stop]
-        for total, whole in zip(totals, columns, strict=True):
-            total += summed(unit, whole[start:stop], n)
+        for total, per_row in zip(totals, columns, strict=True):
+            total += summed(unit, per_row[start:stop], n)
         seen[unit] = True
         here = np.flatnonzero(seen)
         values = unit_values(metric, totals[:, here], len(here))
         if before is not None:
             values = np.concatenate([values, before[:, here]])
-        known = ~np.isnan(values[0])
-        found.append(_moments_of(values[:, known], outcomes.arm_of[here[known]], len(outcomes.arms)))
+        is_known = ~np.isnan(values[0])
+        parts.append(_moments_of(values[:, is_known], outcomes.arm_of[here[is_known]], len(outcomes.arms)))
     size, k = len(outcomes.arms), 2 if before is None else 4
     empty = (np.empty((0, size), np.int64),) * 2 + (np.empty((0, size, k)), np.empty((0, size, k, k)))
-    count, active, mean, covariance = (np.stack(one) for one in zip(*found, strict=True)) if found else empty
+    count, active, mean, covariance = (np.stack(part) for part in zip(*parts, strict=True)) if parts else empty
     mean[count < 1], covariance[count < 2] = np.nan, np.nan
     return Moments(outcomes.arms, np.array(days, np.int64), count, active, mean, covariance)
 
 
 def _before(outcomes: Outcomes, metric: Metric, names: Sequence[str]) -> Floats | None:
-    """(2, U) the covariate; None where nothing is known of the time before, or nobody did anything then."""
+    """(2, U) the covariate; None if the pre-period has no such column, or no unit did anything in it."""
     if any(name not in outcomes.before for name in names):
         return None
     totals = np.stack([np.nan_to_num(outcomes.before[name]) for name in names])
     if not totals[-1].any():
         return None
     values = unit_values(metric, totals, len(outcomes.arm_of))
-    if np.isnan(values[0]).any():  # a unit that was not there before tells nothing: it stands at the mean
+    if np.isnan(values[0]).any():  # a unit without a pre-period gets the mean
         values[0] = np.where(np.isnan(values[0]), np.nanmean(values[0]), values[0])
     return values
 
 
 def _moments_of(values: Floats, arm: NDArray[np.int32], arms: int) -> tuple[Counts, Counts, Floats, Floats]:
-    """Of (K, n) values: count (A,), active (A,), mean (A, K), covariance (A, K, K); 0 where there are too few units."""
+    """Count (A,), converting (A,), mean (A, K), covariance (A, K, K) of (K, n) values; 0 if there are too few units."""
     k = len(values)
     count = np.bincount(arm, minlength=arms)
     active = np.bincount(arm[values[0] != 0], minlength=arms)
-    mean = np.stack([summed(arm, one, arms) for one in values], axis=1) / np.maximum(count, 1)[:, None]
+    mean = np.stack([summed(arm, variable, arms) for variable in values], axis=1) / np.maximum(count, 1)[:, None]
     centred = values - mean[arm].T
     covariance = np.empty((arms, k, k))
     for i in range(k):

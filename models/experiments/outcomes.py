@@ -1,4 +1,4 @@
-"""What the units of an experiment did, day by day: the columns that every readout is made of."""
+"""Holds the outcomes of an experiment per unit and day: the columns that every readout is computed from."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from engine.types import Rows
 
 Kind = Literal["mean", "ratio", "unit-ratio"]
 COUNTS = ("rankings", "impressions", "clicks", "clicked_rankings", "reciprocal", "dwell_s")
-"""Columns that every log gives: rankings shown, items shown in them, clicks on these, rankings with a click, the sum
-of 1/position of each ranking's first click in the order shown, and seconds that clicked items were looked at."""
+"""Columns that every log provides: rankings, impressions, clicks on them, rankings with a click, the sum over rankings
+of 1/position of the first click, and the dwell time on clicked items in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number an arm: a column of the outcomes, or one over another."""
+    """Defines one number per arm: a column of the outcomes, or the ratio of two columns."""
 
     name: str
     numerator: str
     denominator: str | None = None
     """None: the mean of the numerator over units."""
     per_unit: bool = False
-    """With a denominator: the mean over units of their own ratios; otherwise the ratio of the sums."""
+    """With a denominator: True is the mean over units of their own ratios, False the ratio of the sums."""
     higher_is_better: bool = True
 
     @property
     def kind(self) -> Kind:
-        """Which estimator it is."""
+        """The kind of estimator that the metric needs."""
         if self.denominator is None:
             return "mean"
         return "unit-ratio" if self.per_unit else "ratio"
@@ -47,15 +47,18 @@ METRICS = (
     Metric("dwell_per_ranking", "dwell_s", "rankings"),
     Metric("rankings_per_unit", "rankings"),
 )
-"""Those that need not be declared."""
+"""Built-in metrics, which need not be declared."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Outcomes:
-    """M rows, one a unit and day on which it was shown something, of U units in A arms; in order of day."""
+    """Holds M rows, one for each unit and day with a ranking, of U units in A arms; in order of day.
+
+    Raises ValueError if the columns differ in length.
+    """
 
     arms: tuple[str, ...]
-    """The names behind `arm_of`; the first is the one that others are compared with."""
+    """The names of the codes in `arm_of`; the first is the control."""
     arm_of: NDArray[np.int32]
     """(U,)"""
     unit: Rows
@@ -63,11 +66,11 @@ class Outcomes:
     day: NDArray[np.int32]
     """(M,) from 0, the day of the start."""
     columns: Mapping[str, NDArray[np.float64]]
-    """Name -> (M,): `COUNTS`, and what was declared."""
+    """Name -> (M,): `BUILT_IN_COLUMNS` and the custom metrics."""
     before: Mapping[str, NDArray[np.float64]]
-    """Name -> (U,): the same columns, summed over the time before the unit was first shown anything; may be empty."""
+    """Name -> (U,): the same columns, summed over the pre-period, before the experiment; may be empty."""
     segments: Mapping[str, NDArray[np.str_]]
-    """What a unit is like, such as `surface` -> (U,) values; may be empty."""
+    """Name of a property of units, such as `surface` -> (U,) values; may be empty."""
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():
@@ -78,24 +81,24 @@ class Outcomes:
 
     @property
     def days(self) -> int:
-        """How many days there are."""
+        """The number of days."""
         return int(self.day.max()) + 1 if len(self.day) else 0
 
     @property
     def units(self) -> NDArray[np.int64]:
-        """(A,) units of each arm."""
+        """(A,) the number of units of each arm."""
         return np.bincount(self.arm_of, minlength=len(self.arms))
 
     def until(self, day: int) -> Outcomes:
-        """As they were at the end of a day; units that were first shown something later have no rows."""
+        """Return the outcomes as they were at the end of a day; units that came later have no rows."""
         return self._with_rows(self.day <= day)
 
     def only(self, units: NDArray[np.bool_]) -> Outcomes:
-        """The rows of these units, (U,); numbers of units stay."""
+        """Return the rows of these units; units: (U,). Unit indexes do not change."""
         return self._with_rows(units[self.unit])
 
     def per_unit(self, name: str) -> NDArray[np.float64]:
-        """(U,) a column summed over the days; NaN for units without rows."""
+        """(U,) sums of a column over the days; NaN for units without rows."""
         seen = np.bincount(self.unit, minlength=len(self.arm_of)) > 0
         total = np.bincount(self.unit, self.columns[name], minlength=len(self.arm_of))
         return np.where(seen, total, np.nan)
@@ -108,8 +111,8 @@ class Outcomes:
 
 
 def metric_named(name: str, declared: Sequence[Metric] = ()) -> Metric:
-    """A metric by its name. Raises ValueError with the names that there are."""
-    known = {one.name: one for one in (*METRICS, *declared)}
-    if name not in known:
-        raise ValueError(f"found the metric {name!r}, expected one of {', '.join(known)}, or one that is declared")
-    return known[name]
+    """Find a metric by its name. Raises ValueError that lists the names there are."""
+    metrics = {metric.name: metric for metric in (*METRICS, *declared)}
+    if name not in metrics:
+        raise ValueError(f"found the metric {name!r}, expected one of {', '.join(metrics)}, or one that is declared")
+    return metrics[name]

@@ -1,4 +1,4 @@
-"""What is fixed before an experiment begins: what decides, what must not get worse, and how long it runs."""
+"""Holds the analysis plan of an experiment: the primary metric, the guardrails and the length of the test."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from models.experiments.sequential import LEAST_ACTIVE, LEAST_UNITS
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
-    """A metric that must not get much worse."""
+    """Limits how much a metric may get worse. Raises ValueError for a limit outside [0, 1)."""
 
     metric: str
     worst: float
-    """The relative change for the worse that is still borne, such as 0.02."""
+    """The largest relative loss that is allowed, such as 0.02."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.worst < 1:
-            raise ValueError(f"the guardrail of {self.metric} is {self.worst}; expected a share from 0 to below 1")
+            raise ValueError(f"the guardrail of {self.metric} is {self.worst}; expected a share in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How an experiment is read."""
+    """Says how an experiment is analysed. Raises ValueError for impossible numbers and unknown metrics."""
 
     primary: str = "ctr"
     """The metric that decides."""
     guardrails: tuple[Guardrail, ...] = ()
     weights: tuple[float, ...] = ()
-    """The share of units of each arm; none: equal."""
+    """The share of units of each arm; empty: equal shares."""
     least_days: int = 7
-    """No arm wins before so many days: a week has weekdays and a weekend."""
+    """No arm wins before this many days; a week has weekdays and a weekend."""
     least_units: int = 1_000
-    """No arm wins before so many units, all arms together."""
+    """No arm wins before this many units of all arms together."""
     planned_units: int = 10_000
-    """All arms together; the sequential interval is narrowest there, and a test without a winner ends there."""
+    """Units of all arms together. The sequential interval is narrowest there; a test without a winner ends there."""
     metrics: tuple[str, ...] = ()
-    """Those that are read; none: all that the outcomes have the columns of."""
+    """Metrics to compute; empty: all that the outcomes have the columns for."""
     declared: tuple[Metric, ...] = ()
-    """Metrics beside `METRICS`."""
+    """Metrics besides `BUILT_IN_METRICS`."""
     alpha: float = 0.05
     cuped: bool = False
-    """Whether what units did before is taken off, in every metric but those by day."""
+    """True adjusts every metric for pre-experiment behaviour, except the daily lifts."""
     correction: Method = "benjamini-hochberg"
-    """Over segments."""
+    """The p-value correction over segments."""
     guard_units: int = LEAST_UNITS
-    """Units an arm before a sequential interval is given."""
+    """Units per arm before a sequential interval is given."""
     guard_active: int = LEAST_ACTIVE
-    """Units an arm with anything in the numerator, likewise."""
+    """Units per arm with a numerator above 0, such as a click, before a sequential interval is given."""
     worth: float = 0.02
-    """The relative lift of the primary metric that is worth finding: how large a test it takes is said."""
+    """The minimum detectable effect: the relative lift of the primary metric that the sample size is computed for."""
     power: float = 0.8
-    """The chance of finding it."""
+    """The probability of detecting a lift of that size."""
     resamples: int = 0
-    """Draws of the bootstrap that is put beside the delta method; 0: none."""
+    """Bootstrap resamples, reported in addition to the delta method; 0: no bootstrap."""
     seed: int = 0
-    """Of the bootstrap."""
+    """The seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 0.5:
@@ -67,15 +67,19 @@ class Plan:
                 f"found {self.planned_units} planned units, at least {self.least_days} days and {self.least_units} "
                 "units; expected 1 or more planned units and days"
             )
-        for name in (self.primary, *self.metrics, *(one.metric for one in self.guardrails)):
+        for name in (self.primary, *self.metrics, *(guardrail.metric for guardrail in self.guardrails)):
             metric_named(name, self.declared)
 
     def metric(self, name: str) -> Metric:
-        """A metric by its name."""
+        """Find a metric by its name."""
         return metric_named(name, self.declared)
 
     def read_metrics(self, columns: frozenset[str]) -> tuple[Metric, ...]:
-        """What is read of outcomes with these columns: the primary metric first, guardrails next."""
-        first = (self.primary, *(one.metric for one in self.guardrails))
-        there = [one.name for one in (*METRICS, *self.declared) if {one.numerator, one.denominator} - {None} <= columns]
-        return tuple(self.metric(name) for name in dict.fromkeys((*first, *(self.metrics or there))))
+        """Return the metrics to compute from these columns: the primary metric, then guardrails, then the rest."""
+        first = (self.primary, *(guardrail.metric for guardrail in self.guardrails))
+        available = [
+            metric.name
+            for metric in (*METRICS, *self.declared)
+            if {metric.numerator, metric.denominator} - {None} <= columns
+        ]
+        return tuple(self.metric(name) for name in dict.fromkeys((*first, *(self.metrics or available))))

@@ -1,4 +1,4 @@
-"""How many units, impressions and days a test needs before it can find a lift of a given size."""
+"""Computes the sample size: the units, impressions and days that a test needs to detect a lift of a given size."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from models.experiments.sequential import mixture_variance, multiplier
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What has to be seen."""
+    """Holds the required size of a test."""
 
     units: tuple[int, ...]
-    """Of each arm."""
+    """Units of each arm."""
     impressions: float
-    """Of all arms together; NaN where it is not known how many a unit has."""
+    """Impressions of all arms together; NaN: the number per unit is unknown."""
     days: float
-    """Until so many units have come; NaN where it is not known how many come."""
+    """Days until that many units have come; NaN: the number per day is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What it takes to find a lift."""
+    """Reports the sample size that a lift needs."""
 
     lift: float
-    """The least relative lift that is worth finding."""
+    """The minimum detectable effect, as a relative lift."""
     value: float
-    """The metric of the first arm."""
+    """The control's metric."""
     variance: float
-    """Of a unit's share in it."""
+    """The variance of one unit's contribution to the metric."""
     alpha: float
     power: float
     fixed: Size
-    """With one look, at the end."""
+    """For a fixed horizon: one look at the end."""
     sequential: Size
-    """With a look whenever one likes: this many by the latest; where there is such a lift it is mostly found before."""
+    """For always-valid inference: looks at any time. This is the maximum; such a lift is mostly detected before."""
 
 
 def need(
@@ -56,20 +56,20 @@ def need(
     impressions_per_unit: float = math.nan,
     units_per_day: float = math.nan,
 ) -> Need:
-    """From a rate and the variance of a unit: of a click rate p over impressions as units, p (1 - p).
+    """Compute the sample size from the control's metric and the variance of a unit.
 
-    weights: of each arm, the first is the one compared with; alpha is shared among the others (Bonferroni). A pair of
-    arms decides: the other arm that has the least weight. units_per_day: that are new, over all arms. days is at
-    least 1, and too high where the same units that come back make the variance smaller.
+    baseline, variance: with impressions as units, a click rate p has the variance p (1 - p). mde: a relative lift.
+    weights: of each arm, the control first; alpha is shared among the other arms (Bonferroni), and the one with the
+    least weight sets the size. units_per_day: new units over all arms. `RequiredSample.days` is at least 1, and too
+    high if returning units lower the variance. Raises ValueError for numbers out of range.
     """
     _check(value, variance, lift, alpha, power, weights)
-    share = alpha / (len(weights) - 1)
+    alpha_per_arm = alpha / (len(weights) - 1)
     ratio = min(weights[1:]) / weights[0]
-    gap = abs(lift) * value
-    fixed = units_for(gap, variance, ratio=ratio, alpha=share, power=power)
-    sequential = (
-        (boundary(share) + float(special.ndtri(power))) ** 2 * variance * (1 + ratio) * (1 + 1 / ratio) / gap**2
-    )
+    difference = abs(lift) * value
+    fixed = units_for(difference, variance, ratio=ratio, alpha=alpha_per_arm, power=power)
+    standard_errors = boundary(alpha_per_arm) + float(special.ndtri(power))
+    sequential = standard_errors**2 * variance * (1 + ratio) * (1 + 1 / ratio) / difference**2
     sizes = (
         _size(units / (1 + ratio) / weights[0], weights, impressions_per_unit, units_per_day)
         for units in (float(fixed), sequential)
@@ -87,9 +87,9 @@ def need_of(
     weights: Sequence[float] = (),
     units_per_day: float = math.nan,
 ) -> Need | None:
-    """From what the first arm's units did so far; None where that has no variance yet.
+    """Compute the sample size from the control's outcomes so far; None if they have no variance yet.
 
-    units_per_day: by default all units seen, by the days of the outcomes. weights: by default equal.
+    units_per_day: by default all units seen over the days of the outcomes. weights: equal by default.
     """
     moments = final(outcomes, metric)
     count = moments.count[-1]
@@ -101,16 +101,16 @@ def need_of(
     if not variance > 0:
         return None
     impressions = outcomes.columns.get("impressions")
-    each = math.nan if impressions is None else float(impressions.sum() / count.sum())
-    arriving = float(count.sum()) / outcomes.days if math.isnan(units_per_day) else units_per_day
+    impressions_per_unit = math.nan if impressions is None else float(impressions.sum() / count.sum())
+    new_units_per_day = float(count.sum()) / outcomes.days if math.isnan(units_per_day) else units_per_day
     return need(
         value, variance, lift=lift, alpha=alpha, power=power, weights=weights or (1.0,) * len(outcomes.arms),
-        impressions_per_unit=each, units_per_day=arriving,
+        impressions_per_unit=impressions_per_unit, units_per_day=new_units_per_day,
     )  # fmt: skip
 
 
 def boundary(alpha: float) -> float:
-    """Standard errors between an estimate and the always-valid boundary when all planned units are in; 3.03 at 5 %."""
+    """Standard errors from the estimate to the always-valid boundary once all planned units are in; 3.03 at 5 %."""
     return float(multiplier(np.ones(1), mixture_variance(1.0, 1.0, alpha), alpha)[0])
 
 
@@ -124,7 +124,8 @@ def _size(scale: float, weights: Sequence[float], impressions_per_unit: float, u
 def _check(value: float, variance: float, lift: float, alpha: float, power: float, weights: Sequence[float]) -> None:
     if not (value > 0 and variance > 0 and lift != 0):
         raise ValueError(
-            f"found value {value}, variance {variance}, lift {lift}; expected the first two above 0, a lift not 0"
+            f"found baseline {value}, variance {variance} and mde {lift}; expected baseline and variance above 0 and "
+            "an mde that is not 0"
         )
     if not (0 < alpha < 1 and alpha < power < 1):
         raise ValueError(f"found alpha {alpha} and power {power}; expected shares, such as 0.05 and 0.8")

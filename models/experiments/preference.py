@@ -1,4 +1,4 @@
-"""What interleaved lists say: which ranker's items people click, when both stand in the same list."""
+"""Analyses interleaving: which ranker's items users prefer to click when one list mixes the items of both."""
 
 from __future__ import annotations
 
@@ -14,49 +14,52 @@ from models.experiments.collecting import DAY_S, Shown
 from models.experiments.sequential import log_ratio, mixture_variance, multiplier
 
 LEAST_UNITS = 50
-"""Units with a click on either ranker's items, before anything is said."""
+"""Units with a credited click that are needed before an interval is given."""
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Preference:
-    """One arm against the first, over rankings in which either was clicked, at L looks. NaN: too few units yet."""
+    """Compares one arm with the control over rankings with credited clicks, at L looks. NaN: too few units yet."""
 
     arm: str
     first: str
     day: NDArray[np.int32]
     """(L,)"""
     wins: NDArray[np.int64]
-    """(L,) rankings whose clicks this arm has more of."""
+    """(L,) rankings in which this arm has more click credit than the control."""
     losses: NDArray[np.int64]
+    """(L,)"""
     ties: NDArray[np.int64]
+    """(L,)"""
     rankings: NDArray[np.int64]
-    """(L,) all that were shown."""
+    """(L,) all rankings that were shown, with and without clicks."""
     preference: Floats
-    """(L,) clicks on what it brought less those on what the first brought, over both, -1 to 1; 0: neither is preferred.
-    """
+    """(L,) (arm's credit - control's credit) / (sum of both), from -1 to 1; 0: no preference."""
     low: Floats
-    """(L,) always valid."""
+    """(L,) bound of the confidence sequence (always valid)."""
     high: Floats
+    """(L,)"""
     p: Floats
-    """(L,) always valid: the least until then."""
+    """(L,) always-valid p-value: the minimum so far."""
     fixed_p: Floats
-    """(L,) right at one look only, for contrast."""
+    """(L,) fixed-horizon p-value, valid at one look only; for comparison."""
 
 
 def preferences(
     shown: Shown, arms: Sequence[str], started: float, planned_units: int, alpha: float = 0.05
 ) -> tuple[Preference, ...]:
-    """Each arm against the first at the end of each day; alpha is shared among the arms. Units are what may repeat.
+    """Compare each arm with the control at the end of each day; alpha is shared among the arms.
 
-    Sources: Radlinski et al. 2008 and Chapelle et al. 2012 for the credit; the interval as in `sequential`.
+    started: unix seconds. Rankings are clustered by unit. The credit is that of Radlinski et al. 2008 and Chapelle et
+    al. 2012; the interval is a confidence sequence as in `sequential`.
     """
-    within = shown.unit >= 0
-    day = np.floor((shown.at[within] - started) / DAY_S).astype(np.int32)
-    credit, unit = shown.credit[within], shown.unit[within]
-    share = alpha / max(len(arms) - 1, 1)
+    in_experiment = shown.unit >= 0
+    day = np.floor((shown.at[in_experiment] - started) / DAY_S).astype(np.int32)
+    credit, unit = shown.credit[in_experiment], shown.unit[in_experiment]
+    alpha_per_arm = alpha / max(len(arms) - 1, 1)
     return tuple(
-        preference(credit[:, arm], credit[:, 0], unit, day, (arms[arm], arms[0]), planned_units, share)
+        preference(credit[:, arm], credit[:, 0], unit, day, (arms[arm], arms[0]), planned_units, alpha_per_arm)
         for arm in range(1, len(arms))
     )
 
@@ -65,55 +68,63 @@ def preference(
     own: Floats, other: Floats, unit: NDArray[np.int32], day: NDArray[np.int32], names: tuple[str, str],
     planned_units: int, alpha: float,
 ) -> Preference:  # fmt: skip
-    """Of R rankings: what either arm is credited with, their units and days. names: of the arm and of the first."""
-    both, gain = own + other, own - other
-    counted = both > 0
+    """Compare one arm with the control over R rankings.
+
+    arm_credit, control_credit: (R,) credited clicks. unit, day: (R,). names: of the arm and of the control.
+    """
+    total, difference = own + other, own - other
+    has_credit = total > 0
     days = np.unique(day)
     rows: list[tuple[float, ...]] = []
-    tau2, least = math.nan, 1.0
+    tau2, min_p = math.nan, 1.0
     for last in days.tolist():
-        now = counted & (day <= last)
-        value, variance, units = clustered(gain[now], both[now], unit[now])
-        wins, losses = int((gain[now] > 0).sum()), int((gain[now] < 0).sum())
-        counts = (wins, losses, int(now.sum()) - wins - losses, int((day <= last).sum()))
+        so_far = has_credit & (day <= last)
+        value, variance, units = clustered(difference[so_far], total[so_far], unit[so_far])
+        wins, losses = int((difference[so_far] > 0).sum()), int((difference[so_far] < 0).sum())
+        counts = (wins, losses, int(so_far.sum()) - wins - losses, int((day <= last).sum()))
         if units < LEAST_UNITS or not variance > 0:
-            rows.append((*counts, value, math.nan, math.nan, least, math.nan))
+            rows.append((*counts, value, math.nan, math.nan, min_p, math.nan))
             continue
         if math.isnan(tau2):
             tau2 = mixture_variance(variance, units / planned_units, alpha)
-        at = np.array([variance])
-        half = float(multiplier(at, tau2, alpha)[0]) * math.sqrt(variance)
-        least = min(least, math.exp(min(-float(log_ratio(np.array([value]), at, tau2)[0]), 0.0)))
+        variances = np.array([variance])
+        half = float(multiplier(variances, tau2, alpha)[0]) * math.sqrt(variance)
+        min_p = min(min_p, math.exp(min(-float(log_ratio(np.array([value]), variances, tau2)[0]), 0.0)))
         fixed = 2 * float(special.ndtr(-abs(value) / math.sqrt(variance)))
-        rows.append((*counts, value, value - half, value + half, least, fixed))
+        rows.append((*counts, value, value - half, value + half, min_p, fixed))
     table = np.array(rows, np.float64).reshape(-1, 9)
-    whole = table[:, :4].astype(np.int64)
-    return Preference(names[0], names[1], days.astype(np.int32), *whole.T, *table[:, 4:].T)
+    integers = table[:, :4].astype(np.int64)
+    return Preference(names[0], names[1], days.astype(np.int32), *integers.T, *table[:, 4:].T)
 
 
 def clustered(above: Floats, below: Floats, cluster: NDArray[np.int32]) -> tuple[float, float, int]:
-    """sum(above) / sum(below), its variance where rows of one cluster go together, and the number of clusters.
+    """Compute sum(numerator) / sum(denominator), its variance clustered by `cluster`, and the number of clusters.
 
-    The delta method for a ratio of sums (Deng et al., Applying the Delta Method in Metric Analytics, 2018).
+    Uses the delta method for a ratio of sums (Deng et al., Applying the Delta Method in Metric Analytics, 2018).
     """
     codes, index = np.unique(cluster, return_inverse=True)
     n, total = len(codes), float(below.sum())
     if not total:
         return math.nan, math.nan, n
     ratio = float(above.sum()) / total
-    rest = np.bincount(index, above - ratio * below, minlength=n)
-    return ratio, math.nan if n < 2 else float(n / (n - 1) * np.sum(rest**2) / total**2), n
+    residual = np.bincount(index, above - ratio * below, minlength=n)
+    return ratio, math.nan if n < 2 else float(n / (n - 1) * np.sum(residual**2) / total**2), n
 
 
 def said(one: Preference) -> str:
-    """The last look in a sentence."""
+    """Return a sentence that sums up the last look."""
     if not len(one.day):
-        return f"nothing was shown yet of {one.arm} and {one.first} in one list"
+        return f"no interleaved ranking of {one.arm} and {one.first} was shown yet"
     wins, losses, ties = int(one.wins[-1]), int(one.losses[-1]), int(one.ties[-1])
-    counts = f"{wins:,} lists won, {losses:,} lost, {ties:,} even, of {int(one.rankings[-1]):,} shown"
+    counts = f"{wins:,} wins, {losses:,} losses, {ties:,} ties in {int(one.rankings[-1]):,} rankings"
     low, high = float(one.low[-1]), float(one.high[-1])
     if math.isnan(low):
-        return f"{one.arm} against {one.first}: {counts}; too few units with clicks to say more"
-    span = f"preference {one.preference[-1]:+.3f} [{low:+.3f}, {high:+.3f}]"
-    word = "is preferred to" if low > 0 else "is surely worse than" if high < 0 else "is not told from"
-    return f"{one.arm} {word} {one.first}: {span}, {counts}"
+        return f"{one.arm} against {one.first}: {counts}; there are too few units with clicks for an interval"
+    interval = f"preference {one.preference[-1]:+.3f} [{low:+.3f}, {high:+.3f}]"
+    if low > 0:
+        relation = "is preferred to"
+    elif high < 0:
+        relation = "is less preferred than"
+    else:
+        relation = "does not differ significantly from"
+    return f"{one.arm} {relation} {one.first}: {interval}, {counts}"

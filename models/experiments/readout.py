@@ -1,4 +1,4 @@
-"""All that an experiment says at the end of a day, joined, and as JSON."""
+"""Computes the readout of an A/B test: all statistics of its plan, also as JSON."""
 
 from __future__ import annotations
 
@@ -22,62 +22,69 @@ from models.plain import plain
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Readout:
-    """What `read` found."""
+    """Holds every statistic of an A/B test."""
 
     plan: Plan
     arms: tuple[str, ...]
     units: tuple[int, ...]
-    """Of each arm, that were shown something."""
+    """Units of each arm that were shown a ranking."""
     days: int
     verdict: Verdict
     sample_ratio: SampleRatio
     metrics: tuple[Metric, ...]
-    """The primary one first."""
+    """The primary metric comes first."""
     lifts: tuple[Lift, ...]
-    """Metrics by arms after the first, by the delta method, for one look."""
+    """Fixed-horizon lifts by the delta method, for each metric and each arm after the control."""
     holm_p: tuple[float, ...]
-    """Of the primary metric, each arm after the first: p over arms, for one look."""
+    """p of the primary metric for each arm after the control, Holm-corrected over arms, at a fixed horizon."""
     bootstraps: tuple[Lift, ...]
-    """Likewise by the bootstrap; empty unless the plan asks for it."""
+    """The same lifts by the bootstrap; empty if the plan has no resamples."""
     sequences: tuple[Sequence, ...]
-    """The primary metric and the guardrails, each arm after the first; alpha is shared among arms."""
+    """The primary metric and the guardrails, for each arm after the control; alpha is shared among the arms."""
     guardrails: tuple[GuardrailReading, ...]
     segments: tuple[SegmentLift, ...]
-    """Of the primary metric."""
+    """Lifts of the primary metric by segment."""
     novelty: tuple[Novelty, ...]
-    """Of the primary metric."""
+    """Daily lifts of the primary metric, with their trend."""
     need: Need | None
-    """The size of a test for the lift that is worth finding; None where the first arm has no variance yet."""
+    """Sample size for the plan's minimum detectable effect; None if the control has no variance yet."""
 
 
 def read(outcomes: Outcomes, plan: Plan) -> Readout:
-    """Every statistic of the plan. Raises ImportError that names the extra where tea_tasting is missing."""
+    """Compute every statistic of the plan.
+
+    Raises ValueError for fewer than two arms or a wrong number of weights, and ImportError that names the extra if
+    tea_tasting is missing.
+    """
     arms = outcomes.arms
     if len(arms) < 2:
-        raise ValueError(f"found {len(arms)} arm, expected 2 or more: there is nothing to compare with")
+        raise ValueError(f"found {len(arms)} arm, expected 2 or more: declare an arm to compare with the control")
     if plan.weights and len(plan.weights) != len(arms):
-        raise ValueError(f"found {len(plan.weights)} weights for {len(arms)} arms; expected one each")
+        raise ValueError(f"found {len(plan.weights)} weights for {len(arms)} arms; expected one per arm")
     seen = np.bincount(outcomes.unit, minlength=len(outcomes.arm_of)) > 0
     units = np.bincount(outcomes.arm_of[seen], minlength=len(arms))
     ratio = sample_ratio(units, plan.weights, arms)
     primary = plan.metric(plan.primary)
     metrics = plan.read_metrics(frozenset(outcomes.columns))
-    share = plan.alpha / (len(arms) - 1)
+    alpha_per_arm = plan.alpha / (len(arms) - 1)
 
-    def looks(name: str) -> tuple[Sequence, ...]:
+    def sequences_for(name: str) -> tuple[Sequence, ...]:
         return sequences(
-            outcomes, plan.metric(name), planned_units=plan.planned_units, alpha=share, cuped=plan.cuped,
+            outcomes, plan.metric(name), planned_units=plan.planned_units, alpha=alpha_per_arm, cuped=plan.cuped,
             least_units=plan.guard_units, least_active=plan.guard_active,
         )  # fmt: skip
 
-    followed = {name: looks(name) for name in dict.fromkeys((plan.primary, *(one.metric for one in plan.guardrails)))}
-    rails = tuple(
-        guardrail_reading(rail, one, higher_is_better=plan.metric(rail.metric).higher_is_better)
-        for rail in plan.guardrails
-        for one in followed[rail.metric]
+    names = (plan.primary, *(guardrail.metric for guardrail in plan.guardrails))
+    by_metric = {name: sequences_for(name) for name in dict.fromkeys(names)}
+    guardrail_results = tuple(
+        guardrail_reading(guardrail, sequence, higher_is_better=plan.metric(guardrail.metric).higher_is_better)
+        for guardrail in plan.guardrails
+        for sequence in by_metric[guardrail.metric]
     )
-    found = tuple(lift for metric in metrics for lift in lifts(outcomes, metric, alpha=plan.alpha, cuped=plan.cuped))
-    drawn = [
+    all_lifts = tuple(
+        lift for metric in metrics for lift in lifts(outcomes, metric, alpha=plan.alpha, cuped=plan.cuped)
+    )
+    bootstraps = [
         bootstrapped(outcomes, metric, seed=plan.seed, resamples=plan.resamples, alpha=plan.alpha)
         for metric in (metrics if plan.resamples else ())
     ]
@@ -86,14 +93,16 @@ def read(outcomes: Outcomes, plan: Plan) -> Readout:
         arms=arms,
         units=tuple(units.tolist()),
         days=outcomes.days,
-        verdict=judge(plan, ratio, followed[plan.primary], rails, days=outcomes.days, units=int(units.sum())),
+        verdict=judge(
+            plan, ratio, by_metric[plan.primary], guardrail_results, days=outcomes.days, units=int(units.sum())
+        ),
         sample_ratio=ratio,
         metrics=metrics,
-        lifts=found,
-        holm_p=tuple(holm([lift.p for lift in found if lift.metric == plan.primary]).tolist()),
-        bootstraps=tuple(lift for one in drawn for lift in one),
-        sequences=tuple(one for several in followed.values() for one in several),
-        guardrails=rails,
+        lifts=all_lifts,
+        holm_p=tuple(holm([lift.p for lift in all_lifts if lift.metric == plan.primary]).tolist()),
+        bootstraps=tuple(lift for per_metric in bootstraps for lift in per_metric),
+        sequences=tuple(sequence for per_metric in by_metric.values() for sequence in per_metric),
+        guardrails=guardrail_results,
         segments=by_segment(outcomes, primary, alpha=plan.alpha, method=plan.correction, cuped=plan.cuped),
         novelty=novelty(outcomes, primary, alpha=plan.alpha),
         need=need_of(
@@ -103,8 +112,8 @@ def read(outcomes: Outcomes, plan: Plan) -> Readout:
 
 
 def body(readout: Readout) -> dict[str, Any]:
-    """JSON-ready: columns as lists, NaN and infinity as None, and the verdict's sentence."""
-    made: dict[str, Any] = plain(readout)
-    made["verdict"]["sentence"] = readout.verdict.sentence
-    made["sample_ratio"]["alarm"] = readout.sample_ratio.alarm
-    return made
+    """Convert a readout to JSON types: columns as lists, NaN and infinity as None, with the verdict's sentence."""
+    result: dict[str, Any] = plain(readout)
+    result["verdict"]["sentence"] = readout.verdict.sentence
+    result["sample_ratio"]["alarm"] = readout.sample_ratio.alarm
+    return result

@@ -1,4 +1,4 @@
-"""Whether the arms got the units that they should have: where they did not, no number of the test can be trusted."""
+"""Tests for a sample ratio mismatch (SRM): if the split of units is off, no number of the experiment can be trusted."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from numpy.typing import NDArray
 from scipy import special
 
 ALARM = 0.001
-"""The p-value below which something is broken."""
+"""A p-value below this is a sample ratio mismatch."""
 LEAST_EXPECTED = 5
-"""Units that each arm should have for the chi-square distribution to hold; below that there is no alarm."""
+"""Expected units per arm that the chi-square distribution needs; with fewer no mismatch is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRatio:
-    """Units of each arm beside what the weights say."""
+    """Holds the units of each arm, the number that its weight leads to expect, and the test of both."""
 
     arms: tuple[str, ...]
     units: tuple[int, ...]
     expected: tuple[float, ...]
     statistic: float
-    """Chi-square; NaN where there are too few units."""
+    """Chi-square statistic; NaN: there are too few units."""
     p: float
 
     @property
     def alarm(self) -> bool:
-        """Whether the split is broken."""
+        """True if there is a sample ratio mismatch."""
         return self.p < ALARM
 
 
 def sample_ratio(units: NDArray[np.int64], weights: Sequence[float] = (), arms: Sequence[str] = ()) -> SampleRatio:
-    """The chi-square test of (A,) units against weights, equal where there are none.
+    """Test (A,) units against the arms' weights by chi-square; without weights, against equal shares.
 
+    Raises ValueError unless there are two or more arms with a weight above 0 each.
     Source: Fabijan et al., Diagnosing Sample Ratio Mismatch in Online Controlled Experiments, KDD 2019.
     """
     share = np.array(weights if len(weights) else [1.0] * len(units), np.float64)

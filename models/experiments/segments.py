@@ -1,4 +1,4 @@
-"""Lift by what a unit is like, corrected for the many places that were looked at."""
+"""Computes lifts by segment of units, with p-values corrected for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from models.experiments.outcomes import Metric, Outcomes
 
 @dataclass(frozen=True, slots=True)
 class SegmentLift:
-    """The lift of an arm among the units with one value of a segment."""
+    """Holds the lift of an arm among the units with one value of a segment."""
 
     segment: str
     value: str
     lift: Lift
     corrected_p: float
-    """Over all values, segments and arms that were looked at together; NaN where there is no p-value."""
+    """p corrected over all values, segments and arms that were compared together; NaN: there is no p-value."""
 
 
 def by_segment(
@@ -33,23 +33,24 @@ def by_segment(
     cuped: bool = False,
     most: int = 20,
 ) -> tuple[SegmentLift, ...]:
-    """One lift a segment, value and arm; of each segment the `most` values that have the most units with rows.
+    """Compute one lift for each segment, value and arm.
 
-    names: which segments; none: all. The intervals are those of one look; only p-values are corrected.
+    segments: names; empty: all. max_values: of each segment, only this many values with the most units are compared.
+    Intervals are fixed-horizon; only p-values are corrected. Raises ValueError for an unknown segment.
     """
     for name in names:
         if name not in outcomes.segments:
-            there = ", ".join(outcomes.segments) or "none"
-            raise ValueError(f"found no segment {name!r}, expected one of: {there}")
+            available = ", ".join(outcomes.segments) or "none"
+            raise ValueError(f"found no segment {name!r}, expected one of: {available}")
     seen = np.bincount(outcomes.unit, minlength=len(outcomes.arm_of)) > 0
-    found: list[tuple[str, str, Lift]] = []
+    results: list[tuple[str, str, Lift]] = []
     for name in names or outcomes.segments:
         values = outcomes.segments[name]
         distinct, counts = np.unique(values[seen], return_counts=True)
         for value in distinct[np.argsort(-counts, kind="stable")[:most]].tolist():
-            within = lifts(outcomes.only(values == value), metric, alpha=alpha, cuped=cuped)
-            found.extend((name, value, lift) for lift in within)
-    adjusted = corrected([lift.p for _, _, lift in found], method).tolist()
+            value_lifts = lifts(outcomes.only(values == value), metric, alpha=alpha, cuped=cuped)
+            results.extend((name, value, lift) for lift in value_lifts)
+    adjusted = corrected([lift.p for _, _, lift in results], method).tolist()
     return tuple(
-        SegmentLift(name, value, lift, p) for (name, value, lift), p in zip(found, adjusted, strict=True)
+        SegmentLift(name, value, lift, p) for (name, value, lift), p in zip(results, adjusted, strict=True)
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A simulator of experiments: people who come back, each with a click rate of their own, split among arms."""
+"""Simulates experiments: returning users with individual click rates, split among arms."""
 
 from __future__ import annotations
 
@@ -14,51 +14,56 @@ from models.experiments.outcomes import Outcomes
 
 @dataclass(frozen=True, slots=True)
 class SimulatedExperiment:
-    """What is so in the simulated world."""
+    """Holds the settings of a simulated experiment. Raises ValueError for impossible ones."""
 
     users: int = 2_000
     days: int = 14
     lifts: tuple[float, ...] = (0.0,)
-    """The true relative lift of the click rate, an arm after the first."""
+    """The true relative lift of the click rate of each arm after the control."""
     weights: tuple[float, ...] = ()
-    """The share of users of each arm; none: equal."""
+    """The share of users of each arm; empty: equal shares."""
     rate: float = 0.05
-    """The mean over users of the probability that an item shown is clicked."""
+    """The mean over users of the click probability of an impression."""
     spread: float = 0.6
-    """The standard deviation of it over users, as a share of the mean; 0: all are alike."""
+    """The coefficient of variation of the click rate over users; 0: all users have the same."""
     shape: Literal["beta", "lognormal"] = "beta"
-    """How it is distributed."""
+    """The distribution of the click rate over users."""
     visits: float = 0.5
-    """Mean rankings a day and user."""
+    """Mean rankings per user and day."""
     activity: float = 2.0
-    """The shape of the gamma distribution of visits over users; the lower, the more they differ."""
+    """The shape of the gamma distribution of rankings per day over users; the lower, the more users differ."""
     length: int = 10
     """Items in a ranking."""
     arriving: int = 1
-    """Users begin on a day chosen evenly among the first so many."""
+    """Each user starts on a random day among the first days, this many."""
     before_days: int = 14
+    """The length of the pre-period; 0: there is none."""
     steadiness: float = 1.0
-    """The share of users whose click rate is the same as before; others have drawn another one."""
+    """The share of users with the same click rate as in the pre-period; the others get a new one."""
     fade: float = 0.0
-    """The share of the lift that is lost by the last day, evenly from the first."""
+    """The share of the lift that is lost linearly from the first to the last day."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.users, self.days, self.length, self.arriving) < 1 or not self.lifts:
-            raise ValueError("users, days, length and arriving must be at least 1, and there must be a lift an arm")
+            raise ValueError(
+                "found users, days, ranking_length or arrival_days below 1, or no lifts; expected 1 or more of each"
+            )
         if self.weights and len(self.weights) != len(self.lifts) + 1:
-            raise ValueError(f"found {len(self.weights)} weights, expected one for each of {len(self.lifts) + 1} arms")
+            raise ValueError(f"found {len(self.weights)} weights, expected one per arm: {len(self.lifts) + 1}")
         if not 0 < self.rate < 1 or (self.shape == "beta" and self.spread**2 >= (1 - self.rate) / self.rate):
-            raise ValueError(f"a rate of {self.rate} can't have a spread of {self.spread}: lower one of them")
+            raise ValueError(
+                f"a click_rate of {self.rate} can't have a click_rate_cv of {self.spread}: lower one of them"
+            )
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """control, b, c and so on."""
+        """Names of the arms: control, b, c and so on."""
         return ("control", *(chr(ord("b") + n) for n in range(len(self.lifts))))
 
 
 def simulate(world: SimulatedExperiment) -> Outcomes:
-    """What its users do, with what they did before. The same world gives the same outcomes."""
+    """Simulate the users' outcomes, with those of the pre-period. The same settings give the same outcomes."""
     generator = np.random.default_rng(world.seed)
     arms, users, days = world.arms, world.users, world.days
     weights = np.array(world.weights or (1.0,) * len(arms))
@@ -68,19 +73,19 @@ def simulate(world: SimulatedExperiment) -> Outcomes:
 
     rankings = generator.poisson(np.broadcast_to(activity, (days, users)))
     if world.arriving > 1:
-        begins = generator.integers(0, world.arriving, users)
-        rankings = np.where(np.arange(days)[:, None] >= begins, rankings, 0)
+        first_day = generator.integers(0, world.arriving, users)
+        rankings = np.where(np.arange(days)[:, None] >= first_day, rankings, 0)
     day, unit = np.nonzero(rankings)  # in order of day
-    shown = rankings[day, unit]
+    row_rankings = rankings[day, unit]
     lift = np.concatenate([[0.0], world.lifts])[arm_of[unit]] * (1 - world.fade * day / max(days - 1, 1))
-    columns = _columns(world, shown, rate[unit] * (1 + lift), generator)
+    columns = _columns(world, row_rankings, rate[unit] * (1 + lift), generator)
 
     before_rate = rate
     if world.steadiness < 1:
-        others = generator.random(users) >= world.steadiness
-        before_rate = np.where(others, _rates(world, users, generator), rate)
-    earlier = generator.poisson(activity * world.before_days)
-    before = _columns(world, earlier, before_rate, generator) if world.before_days else {}
+        has_new_rate = generator.random(users) >= world.steadiness
+        before_rate = np.where(has_new_rate, _rates(world, users, generator), rate)
+    pre_period_rankings = generator.poisson(activity * world.before_days)
+    before = _columns(world, pre_period_rankings, before_rate, generator) if world.before_days else {}
     return Outcomes(arms, arm_of, unit.astype(np.int32), day.astype(np.int32), columns, before, {})
 
 
@@ -98,21 +103,23 @@ def _rates(world: SimulatedExperiment, users: int, generator: np.random.Generato
 def _columns(
     world: SimulatedExperiment, rankings: NDArray[np.int64], rate: NDArray[np.float64], generator: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
-    """The columns of rows with so many rankings each. The place of a ranking's first click is geometric, so most
-    rankings, which have none, cost one draw."""
+    """Simulate the outcome columns of rows with this many rankings each.
+
+    The position of a ranking's first click is geometric, so a ranking without clicks, as most are, costs one draw.
+    """
     n, length = len(rankings), world.length
     row = np.repeat(np.arange(n, dtype=np.int32), rankings)
-    chance = np.clip(rate, 1e-12, 1.0)[row]
-    first = generator.geometric(chance)
+    probability = np.clip(rate, 1e-12, 1.0)[row]
+    first = generator.geometric(probability)
     clicked = np.flatnonzero(first <= length)
-    first, where = first[clicked], row[clicked]
-    clicks = 1 + generator.binomial(length - first, chance[clicked])
+    first, clicked_row = first[clicked], row[clicked]
+    clicks = 1 + generator.binomial(length - first, probability[clicked])
     dwell = generator.gamma(clicks, 30.0)
     return {
         "rankings": rankings.astype(np.float64),
         "impressions": rankings.astype(np.float64) * length,
-        "clicks": summed(where, clicks, n),
-        "clicked_rankings": summed(where, np.ones(len(where)), n),
-        "reciprocal": summed(where, 1.0 / first, n),
-        "dwell_s": summed(where, dwell, n),
+        "clicks": summed(clicked_row, clicks, n),
+        "clicked_rankings": summed(clicked_row, np.ones(len(clicked_row)), n),
+        "reciprocal": summed(clicked_row, 1.0 / first, n),
+        "dwell_s": summed(clicked_row, dwell, n),
     }

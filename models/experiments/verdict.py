@@ -1,4 +1,4 @@
-"""What to do with an experiment, in one sentence with its reason."""
+"""Decides what to do with an experiment, and gives the reason in one sentence."""
 
 from __future__ import annotations
 
@@ -10,107 +10,109 @@ from typing import Literal
 from models.experiments.lift import Span
 from models.experiments.plan import Guardrail, Plan
 from models.experiments.sample_ratio import SampleRatio
-from models.experiments.sequential import Sequence as Looks
+from models.experiments.sequential import Sequence as ConfidenceSequence
 
 Word = Literal["ship", "keep", "go on", "stop", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
 class GuardrailReading:
-    """A guardrail of one arm."""
+    """Holds the result of a guardrail for one arm."""
 
     metric: str
     arm: str
     worst: float
     gain: Span
-    """The relative change, turned so that more is better; NaN bounds: nothing may be said yet."""
+    """The relative change, signed so that higher is better; NaN bounds: there are too few units yet."""
     breached: bool
-    """The whole sequential interval lies below -worst."""
+    """True if the whole confidence sequence lies below -max_relative_loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """ship: an arm is surely better, and the minimum run is over. keep: all planned units are in and no arm is surely
-    better. stop: every arm does harm, to a guardrail or to the primary metric itself. broken: the split of units is not
-    as it should be. go on: none of these yet."""
+    """Holds the decision on an experiment, with its reason.
+
+    ship: an arm is significantly better, and the minimum run is over. keep: all planned units are in, and no arm is
+    significantly better. stop: every arm violates a guardrail or is significantly worse in the primary metric. broken:
+    the split of units has a sample ratio mismatch. go on: none of these yet.
+    """
 
     word: Word
     arm: str | None
-    """The one to ship."""
+    """The arm to ship; None for other decisions."""
     reason: str
 
     @property
     def sentence(self) -> str:
-        """The whole of it."""
-        said = {"ship": f"ship {self.arm}", "keep": "keep the first arm"}.get(self.word, self.word)
-        return f"{said}: {self.reason}"
+        """The decision with its reason."""
+        decision = {"ship": f"ship {self.arm}", "keep": "keep control"}.get(self.word, self.word)
+        return f"{decision}: {self.reason}"
 
 
 def judge(
     plan: Plan,
     ratio: SampleRatio,
-    primary: Sequence[Looks],
+    primary: Sequence[ConfidenceSequence],
     guardrails: Sequence[GuardrailReading],
     *,
     days: int,
     units: int,
 ) -> Verdict:
-    """primary: the sequence of each arm after the first, each with its share of alpha. units: of all arms together.
+    """Decide on an experiment.
 
-    Harm does not wait for the minimum run, since the sequence holds at every look. Of many winners the one with the
-    highest lift is named.
+    primary: the confidence sequence of the primary metric of each arm after the control, each with its share of alpha.
+    units: of all arms together. Harm is reported before the minimum run is over, since the sequence holds at every
+    look. Of several winners the one with the highest lift is named.
     """
     if ratio.alarm:
         counts = ", ".join(f"{name} {n:,}" for name, n in zip(ratio.arms, ratio.units, strict=True))
-        wanted = ", ".join(f"{n:,.0f}" for n in ratio.expected)
-        said = f"the arms have {counts} units where {wanted} were due (p = {ratio.p:.2g}): find out why first"
-        return Verdict("broken", None, said)
-    first = ratio.arms[0]
-    better = plan.metric(plan.primary).higher_is_better
-    gains = {looks.arm: looks.last if better else looks.last.turned() for looks in primary}
-    words = {looks.arm: _said(looks, first) for looks in primary}
-    breaches = {one.arm: one for one in guardrails if one.breached}
-    left = [arm for arm, gain in gains.items() if arm not in breaches and not gain.high < 0]
-    if not left:
-        return Verdict("stop", None, "; ".join(_harm(arm, breaches.get(arm), words[arm]) for arm in gains))
-    winners = [arm for arm in left if gains[arm].low > 0]
-    best = max(winners or left, key=lambda arm: _known(gains[arm].value))
-    found = f"{words[best]} after {_many(days, 'day')} and {_many(units, 'unit')}"
+        expected = ", ".join(f"{n:,.0f}" for n in ratio.expected)
+        reason = f"sample ratio mismatch: found {counts} units, expected {expected} (p = {ratio.p:.2g}); find the cause"
+        return Verdict("broken", None, reason)
+    control = ratio.arms[0]
+    higher_is_better = plan.metric(plan.primary).higher_is_better
+    gains = {sequence.arm: sequence.last if higher_is_better else sequence.last.turned() for sequence in primary}
+    lifts = {sequence.arm: _said(sequence, control) for sequence in primary}
+    breaches = {result.arm: result for result in guardrails if result.breached}
+    harmless = [arm for arm, gain in gains.items() if arm not in breaches and not gain.high < 0]
+    if not harmless:
+        return Verdict("stop", None, "; ".join(_harm(arm, breaches.get(arm), lifts[arm]) for arm in gains))
+    winners = [arm for arm in harmless if gains[arm].low > 0]
+    best = max(winners or harmless, key=lambda arm: _known(gains[arm].value))
+    status = f"{lifts[best]} after {_many(days, 'day')} and {_many(units, 'unit')}"
     if days < plan.least_days or units < plan.least_units:
-        least = f"{_many(plan.least_days, 'day')} and {_many(plan.least_units, 'unit')}"
-        return Verdict("go on", None, f"{found}, where at least {least} were planned")
+        minimum = f"{_many(plan.least_days, 'day')} and {_many(plan.least_units, 'unit')}"
+        return Verdict("go on", None, f"{status}; the plan needs at least {minimum}")
     if winners:
-        others = f", and the best of {len(winners)} that are" if len(winners) > 1 else ""
-        return Verdict("ship", best, f"{found}: surely better{others}")
+        others = f", and the best of {len(winners)} such arms" if len(winners) > 1 else ""
+        return Verdict("ship", best, f"{status}: significantly better{others}")
     if units >= plan.planned_units:
-        return Verdict(
-            "keep", None, f"{found}: nothing is surely better, with all {plan.planned_units:,} planned units in"
-        )
-    return Verdict("go on", None, f"{found} of {plan.planned_units:,} planned: nothing is sure yet")
+        planned = f"with all {plan.planned_units:,} planned units in"
+        return Verdict("keep", None, f"{status}: no arm is significantly better, {planned}")
+    return Verdict("go on", None, f"{status} of {plan.planned_units:,} planned: nothing is significant yet")
 
 
-def guardrail_reading(guardrail: Guardrail, looks: Looks, *, higher_is_better: bool) -> GuardrailReading:
-    """Whether the last look's interval lies wholly beyond what is borne."""
+def guardrail_reading(guardrail: Guardrail, looks: ConfidenceSequence, *, higher_is_better: bool) -> GuardrailReading:
+    """Check a guardrail: it is violated if the whole interval of the last look is below the allowed loss."""
     gain = looks.last_relative if higher_is_better else looks.last_relative.turned()
     return GuardrailReading(guardrail.metric, looks.arm, guardrail.worst, gain, bool(gain.high < -guardrail.worst))
 
 
 def _harm(arm: str, breach: GuardrailReading | None, said: str) -> str:
     if breach is None:
-        return f"{said}: surely worse"
-    change = f"{_percent(breach.gain)} for the better"
-    return f"{arm} breaks the guardrail {breach.metric}: {change}, where {-breach.worst:.1%} is borne"
+        return f"{said}: significantly worse"
+    return f"{arm} violates guardrail {breach.metric}: gain {_percent(breach.gain)}, allowed {-breach.worst:.1%}"
 
 
-def _said(looks: Looks, first: str) -> str:
-    """The last look as it is, whichever way is better."""
+def _said(looks: ConfidenceSequence, first: str) -> str:
+    """Describe the change at the last look, with its sign as measured."""
     relative, difference = looks.last_relative, looks.last
-    whose = f"{looks.arm}'s {looks.metric} is"
+    change = f"{looks.arm} changes {looks.metric} by"
     if math.isnan(difference.low):
-        return f"{whose} not told from {first}'s with so few units"
+        return f"{looks.arm} and {first} have too few units to compare {looks.metric}"
     if math.isnan(relative.low):
-        return f"{whose} {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] from {first}'s"
-    return f"{whose} {_percent(relative)} from {first}'s"
+        return f"{change} {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] against {first}"
+    return f"{change} {_percent(relative)} against {first}"
 
 
 def _percent(span: Span) -> str:

@@ -1,1 +1,1 @@
-"""Training of text models: pairs, fine-tuning of four kinds, distillation to a student."""
+"""Train text models: collect samples, fine-tune four model types, distill a cross-encoder into a student."""

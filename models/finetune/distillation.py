@@ -1,7 +1,7 @@
-"""A small cross-encoder that learns to score as a large one does (Hinton et al. 2015; Hofstätter et al. 2020).
+"""Distill a large cross-encoder into a small one (Hinton et al. 2015; Hofstätter et al. 2020).
 
-The student begins as a projection of its teacher (`student`) and is regressed on the teacher's scores over whole lists
-of candidates (`score_loss`).
+The student is initialised as a projection of its teacher (`student`). It is then regressed on the teacher's scores over
+whole candidate lists (`score_loss`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from models.training import Progress
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How large a student is."""
+    """The size of a student model."""
 
     layers: int = 3
     width: int = 192
     heads: int = 6
     neurons: int = 384
-    """Of the feed-forward part of a layer."""
+    """Size of a layer's feed-forward part."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads", "neurons"):
@@ -41,39 +41,44 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class DistillSettings:
-    """What distillation is told."""
+    """Hyper-parameters of distillation."""
 
     shape: Shape = field(default_factory=Shape)
     epochs: int = 8
     batch_size: int = 8
-    """Queries a step."""
+    """Queries per step."""
     learning_rate: float = 5e-4
     warmup_share: float = 0.05
     weight_decay: float = 0.01
     texts: int = 24
-    """Texts of a training group that the teacher scores at most, before further ones are added."""
+    """Maximum number of texts per training group, before extra negatives are added."""
     candidates: int = 12
-    """Texts beside those that answer which a step sees of a query."""
+    """Negatives per query and step."""
     further: int = 8
-    """Texts of other queries that each training query is given besides, half of them by BM25."""
+    """Extra texts from other queries per training query: half BM25 hard negatives, half random."""
     made_up: float = 0.5
-    """Queries made of the texts' own words, as a share of the training groups: the teacher judges these too."""
+    """Ratio of synthetic queries, built from the texts' words, to training groups. The teacher scores them too."""
     loss: Weights = field(default_factory=lambda: Weights(squares=1.0, divergence=1.0, answers=0.3))
-    """What counts: by default also a little what the labels say, where the teacher may be wrong. The softmaxes of the
-    divergence are those of scores on the teacher's own scale."""
+    """Weights of the loss terms. The default includes a small weight on the labels, because the teacher may be wrong.
+    The softmaxes of the KL term use scores on the teacher's own scale."""
     states: float = 1.0
-    """Weight of the hidden states' distance from the teacher's at the beginning; a tenth of it at the end. They are
-    kept on disk until training is over: about 1 KB a token with the usual shape. 0: neither kept nor used."""
+    """Initial weight of the hidden-state loss; it decays to a tenth at the end. The teacher's hidden states are on disk
+    until training ends: about 1 KB per token with the default student. 0: they are neither stored nor used."""
     max_tokens: int = 64
-    """Of both texts together; 0: as many as the teacher reads."""
+    """Maximum tokens of query and text together; 0: the teacher's limit."""
     patience: int = 4
+    """Evaluations without a better validation metric before training stops."""
     evaluations: int = 1
+    """Evaluations per epoch."""
     validation_share: float = 0.1
+    """Share of the queries that is held out for validation."""
     validation_groups: int = 400
+    """Maximum number of validation groups."""
     validation_texts: int = 30
+    """Maximum number of texts per validation group."""
     bfloat16: bool = False
     minutes: float = 0.0
-    """No step begins after this long; called again, training goes on. 0: no limit."""
+    """Time limit: no step starts after it. Call again to resume. 0: no limit."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -90,66 +95,76 @@ def distill(
     progress: Progress = lambda *_: None,
     validation: PairGroups | None = None,
 ) -> Learnt:
-    """Train a student of a cross-encoder (a folder or a name) on groups, and write it to the folder `out`.
+    """Train a student of a cross-encoder (folder or model name) and write it to the folder `out`.
 
-    The labels are what the student's order is validated by, and count a little in what it learns. A run that is
-    broken off goes on when called again with the same teacher, groups and settings.
-    Raises ValueError where something else is at `out`, a library is missing, or the teacher can't have such a student.
+    The labels are used to validate the student's ranking, and have a small weight in the loss. validation: groups to
+    validate on instead of a share of `groups`. trained_on: description of the data for the model card.
+    An interrupted run resumes when called again with the same teacher, groups and settings.
+    Raises ValueError if `out` holds something else, a library is missing, or the teacher can't have such a student.
     """
     settings = settings or DistillSettings()
     check_libraries()
     folder = find_weights(teacher)
     base = model_folder.origin(folder, teacher, None)
-    told = {key: value for key, value in asdict(settings).items() if key != "minutes"}
-    mark = model_folder.fingerprint(
-        {"kind": "student", "teacher": base["digest"], "settings": told, "groups": groups.digest}
+    used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
+    fingerprint = model_folder.fingerprint(
+        {"kind": "student", "teacher": base["digest"], "settings": used_settings, "groups": groups.digest}
         | ({} if validation is None else {"validation": validation.digest})
     )
-    work = model_folder.unfinished(out, mark)
-    train, apart = (
+    work = model_folder.unfinished(out, fingerprint)
+    train, held_out = (
         groups.split(settings.validation_share, settings.seed, unanswered=True)
         if validation is None
         else (groups, validation)
     )
-    validation = apart.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    validation = held_out.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     train = train.thinned(len(train), settings.texts, settings.seed)
     if settings.made_up:
         train = with_made_up_queries(train, settings.made_up, settings.seed)
     if settings.further:
         train = with_hard_negatives(train, settings.further, settings.seed)
     progress("loading the teacher", 0, 0)
-    from models.finetune import student_course, teacher_reading, text_kinds, text_training  # they import torch
+    from models.finetune import student_course, teacher_reading, text_kinds, text_training  # these import torch
 
     text_training.quiet()
     text_training.seeded(settings.seed)
-    large = student_course.load_teacher(folder, settings)
-    reading = teacher_reading.read(
-        large, train, settings.shape, work / "teacher", settings.states > 0, settings.bfloat16, settings.seed, progress
+    teacher_model = student_course.load_teacher(folder, settings)
+    outputs = teacher_reading.read(
+        teacher_model,
+        train,
+        settings.shape,
+        work / "teacher",
+        settings.states > 0,
+        settings.bfloat16,
+        settings.seed,
+        progress,
     )
-    progress("the teacher's order of the validation groups", 0, 0)
-    wanted = text_kinds.score_pairs(large, validation)
-    mean, spread = float(reading.scores.mean()), float(reading.scores.std()) or 1.0
+    progress("teacher scores of the validation groups", 0, 0)
+    teacher_scores = text_kinds.score_pairs(teacher_model, validation)
+    mean, std = float(outputs.scores.mean()), float(outputs.scores.std()) or 1.0
     columns = pair_draws.lists(train, settings.candidates, settings.epochs, settings.seed)
-    columns = with_scores(columns, train, ((reading.scores - mean) / spread).tolist())
+    columns = with_scores(columns, train, ((outputs.scores - mean) / std).tolist())
     text_training.seeded(settings.seed)
-    small = student_course.begin(large, reading.directions, settings, mean, spread)
-    course = student_course.course(small, reading, train, columns, validation, wanted, settings, spread)
-    passed = text_training.train(course, settings, work, "student", progress)
-    student_course.unscale(small, mean, spread)
+    student_model = student_course.begin(teacher_model, outputs.directions, settings, mean, std)
+    run = student_course.course(student_model, outputs, train, columns, validation, teacher_scores, settings, std)
+    result = text_training.train(run, settings, work, "student", progress)
+    student_course.unscale(student_model, mean, std)
     card = {
         "kind": "student",
         "base": [base],
         "licence": base["licence"],
         "trained_on": dict(trained_on or {}),
         "groups": {"training": len(train), "validation": len(validation)},
-        "settings": told,
+        "settings": used_settings,
         "seed": settings.seed,
-        "teacher": student_course.measured(wanted, validation),
-        "fingerprint": mark,
-        **passed.card,
+        "teacher": student_course.measured(teacher_scores, validation),
+        "fingerprint": fingerprint,
+        **result.card,
     }
     progress("writing the model", 0, 0)
-    model_folder.publish(out, lambda aside: small.save_pretrained(str(aside), create_model_card=False), card)
-    if passed.finished:
+    model_folder.publish(
+        out, lambda temporary: student_model.save_pretrained(str(temporary), create_model_card=False), card
+    )
+    if result.finished:
         shutil.rmtree(work, ignore_errors=True)
     return Learnt(out, card)

@@ -1,9 +1,9 @@
-"""Fine-tuning of text models on pairs, by the trainers of sentence-transformers.
+"""Fine-tune text models on labelled query-text groups with the trainers of sentence-transformers.
 
-Four kinds: `bi-encoder` (one vector a text; Reimers & Gurevych 2019), `dpr` (a tower for queries and one for documents;
-Karpukhin et al. 2020), `colbert` (a vector a token; Khattab & Zaharia 2020) and `cross-encoder` (reads both texts
-together; Nogueira & Cho 2019). The first three learn to tell a query's answer from its hard negatives and from the
-other answers of the batch; a cross-encoder learns to put a query's candidates in order.
+There are four model types: `bi-encoder` (one vector per text; Reimers & Gurevych 2019), `dpr` (a tower for queries and
+one for documents; Karpukhin et al. 2020), `colbert` (one vector per token; Khattab & Zaharia 2020) and `cross-encoder`
+(reads both texts together; Nogueira & Cho 2019). The first three use a contrastive loss with hard and in-batch
+negatives; a cross-encoder learns to rank a query's candidates.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ LOSSES = ("softmax", "lambda", "listmle", "bce")
 
 @dataclass(frozen=True, slots=True)
 class FinetuneSettings:
-    """What fine-tuning is told, whatever the kind."""
+    """Hyper-parameters of fine-tuning, for all model types."""
 
     epochs: int = 3
     batch_size: int = 32
-    """Queries a step; with bce, pairs."""
+    """Queries per step; with the loss `bce`, query-text pairs."""
     learning_rate: float = 2e-5
     head_learning_rate: float = 1e-3
-    """Of a cross-encoder's last layer while it is new; 0: as the rest."""
+    """Learning rate of a cross-encoder's new classification head; 0: the same as the rest."""
     head_start: int = 1
-    """Epochs before all others in which a cross-encoder that is made from a bi-encoder is held to what that says."""
+    """Initial epochs that distill the scores of a bi-encoder base into the cross-encoder; 0: none."""
     freeze_words: bool = False
-    """A cross-encoder's word vectors stay as they are."""
+    """Freeze a cross-encoder's word embeddings."""
     warmup_share: float = 0.1
-    """Of the steps: how long the learning rate rises, before it falls to nothing."""
+    """Share of the steps in which the learning rate rises, before it decays to 0."""
     weight_decay: float = 0.01
     negatives: int = 4
-    """Texts that do not answer beside each one that does; a cross-encoder sees so many a query."""
+    """Negatives per positive; for a cross-encoder, negatives per query."""
     max_tokens: int = 128
-    """The model reads no more of a text (a cross-encoder: of both together); 0: as much as its base."""
+    """Maximum tokens of a text (for a cross-encoder: of both texts); 0: the limit of the base model."""
     patience: int = 3
-    """Evaluations without a better validation value before training stops."""
+    """Evaluations without a better validation metric before training stops."""
     evaluations: int = 2
-    """Evaluations an epoch; each also writes a checkpoint."""
+    """Evaluations per epoch; each also writes a checkpoint."""
     loss: str = "softmax"
-    """Of a cross-encoder: softmax (over a query's candidates), lambda (LambdaLoss), listmle or bce (pair by pair)."""
+    """Cross-encoder loss: softmax (ListNet), lambda (LambdaLoss), listmle (ListMLE) or bce (pointwise)."""
     validation_share: float = 0.1
-    """Of the queries."""
+    """Share of the queries that is held out for validation."""
     validation_groups: int = 400
-    """At most so many are measured on."""
+    """Maximum number of validation groups."""
     validation_texts: int = 30
-    """Candidates a validation group at most."""
+    """Maximum number of texts per validation group."""
     bfloat16: bool = False
-    """Half as many bytes in forward and backward; quicker where the processor has instructions for it."""
+    """Run forward and backward passes in bfloat16; faster on processors that support it."""
     minutes: float = 0.0
-    """No step begins after this long; called again, training goes on. 0: no limit."""
+    """Time limit: no step starts after it. Call again to resume. 0: no limit."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class FinetuneSettings:
 
 
 def check_pace(settings: Any) -> None:
-    """Raises ValueError where what all training is told can't be."""
+    """Check the settings that all training runs share. Raises ValueError for a value out of range."""
     check_least(
         settings, epochs=1, batch_size=1, max_tokens=0, patience=1, evaluations=1, validation_groups=1,
         validation_texts=2, minutes=0, weight_decay=0,
@@ -85,7 +85,7 @@ def check_pace(settings: Any) -> None:
 
 
 def check_least(settings: Any, **least: float) -> None:
-    """Raises ValueError for a setting that is less than this."""
+    """Check lower bounds (setting name -> minimum). Raises ValueError for a setting below its minimum."""
     for name, value in least.items():
         if getattr(settings, name) < value:
             raise ValueError(f"{name} is {getattr(settings, name)}; expected at least {value}")
@@ -104,35 +104,37 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "patience": 4,
     },
 }
-"""What a kind's settings are where nobody says otherwise, beside the defaults of all."""
+"""Defaults per model type that differ from those of `FinetuneSettings`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A model that was trained, and how well it orders the validation groups."""
+    """A trained model, with its model card and validation metrics."""
 
     folder: Path
     card: Mapping[str, Any]
 
     @property
     def before(self) -> dict[str, float]:
-        """Validation metrics of the model as it was."""
+        """Validation metrics before training."""
         return dict(self.card["validation"]["before"])
 
     @property
     def after(self) -> dict[str, float]:
-        """Validation metrics of what was written."""
+        """Validation metrics of the saved model."""
         return dict(self.card["validation"]["after"])
 
     @property
     def finished(self) -> bool:
-        """False where time was up: called again with the same settings, training goes on."""
+        """False if the time limit was reached; call again with the same settings to resume."""
         return bool(self.card["finished"])
 
 
 def settings_for(kind: str, **given: Any) -> FinetuneSettings:
-    """The settings of a kind, with what is given (None: not given)."""
-    return FinetuneSettings(**{**DEFAULTS[_known(kind)], **{key: one for key, one in given.items() if one is not None}})
+    """Build the settings of a model type; overrides that are None are ignored."""
+    return FinetuneSettings(
+        **{**DEFAULTS[_known(kind)], **{key: value for key, value in given.items() if value is not None}}
+    )
 
 
 def finetune(
@@ -146,78 +148,88 @@ def finetune(
     progress: Progress = lambda *_: None,
     validation: PairGroups | None = None,
 ) -> Learnt:
-    """Train a model of a kind on groups and write it to the folder `out`, with a card in feedrank.json.
+    """Fine-tune a model on labelled groups and write it to the folder `out`, with a model card in feedrank.json.
 
-    base: name or folder of what it begins as; for `dpr` two may be given, for queries and for documents.
-    trained_on: what the card says of where the groups come from. validation: groups that are measured on instead of a
-    share of the others.
-    A run that is broken off, or whose minutes are up, goes on from its last checkpoint when called again with the same
-    groups, base and settings. Raises ValueError where something else is at `out`, or a library is missing.
+    base: name or folder of the base model; `dpr` takes two, for queries and for documents. trained_on: description of
+    the data for the model card. validation: groups to validate on instead of a share of `groups`.
+    A run that was interrupted, or reached its time limit, resumes from its last checkpoint when called again with the
+    same groups, base and settings. Raises ValueError if `out` holds something else or a library is missing.
     """
     started = time.perf_counter()
     settings = settings or settings_for(kind)
     if not 1 <= len(base) <= (2 if _known(kind) == "dpr" else 1):
         raise ValueError(f"found {len(base)} base models, expected 1{' or 2' if kind == 'dpr' else ''} for {kind}")
     check_libraries()
-    folders = [find_weights(one, revision) for one in base]
+    folders = [find_weights(name, revision) for name in base]
     bases = [model_folder.origin(folder, name, revision) for folder, name in zip(folders, base, strict=True)]
-    told = {key: value for key, value in asdict(settings).items() if key != "minutes"}
-    about = {"kind": kind, "bases": [one["digest"] for one in bases], "settings": told, "groups": groups.digest}
-    about |= {} if validation is None else {"validation": validation.digest}
-    mark = model_folder.fingerprint(about)
-    work = model_folder.unfinished(out, mark)
-    train, apart = (
+    used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
+    run_inputs = {
+        "kind": kind,
+        "bases": [info["digest"] for info in bases],
+        "settings": used_settings,
+        "groups": groups.digest,
+    }
+    run_inputs |= {} if validation is None else {"validation": validation.digest}
+    fingerprint = model_folder.fingerprint(run_inputs)
+    work = model_folder.unfinished(out, fingerprint)
+    train, held_out = (
         groups.split(settings.validation_share, settings.seed) if validation is None else (groups, validation)
     )
-    validation = apart.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    validation = held_out.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     progress("loading the model", 0, 0)
-    from models.finetune import head_start, text_kinds, text_training  # they import torch, which takes seconds
+    from models.finetune import head_start, text_kinds, text_training  # these import torch, which takes seconds
 
     text_training.quiet()
     text_training.seeded(settings.seed)
-    made = text_kinds.KINDS[kind]
-    model = made.make(folders, settings)
-    measure = text_kinds.measure(made, validation)
-    taught = settings
-    first: text_training.Passed | None = None
+    spec = text_kinds.KINDS[kind]
+    model = spec.make(folders, settings)
+    metrics_of = text_kinds.measure(spec, validation)
+    run_settings = settings
+    distilled: text_training.Passed | None = None
     if kind == "cross-encoder" and text_kinds.has_head(folders[0]):
-        taught = replace(settings, head_learning_rate=0.0)
+        run_settings = replace(settings, head_learning_rate=0.0)
     elif kind == "cross-encoder" and head_start.applies(folders[0], settings):
-        first = head_start.give(model, folders[0], train, measure, settings, work, progress)
-        taught = replace(settings, head_learning_rate=settings.head_learning_rate / 3)
-    if first is None or first.finished:
+        distilled = head_start.give(model, folders[0], train, metrics_of, settings, work, progress)
+        run_settings = replace(settings, head_learning_rate=settings.head_learning_rate / 3)
+    if distilled is None or distilled.finished:
         if settings.minutes:
-            taught = replace(taught, minutes=max(settings.minutes - (time.perf_counter() - started) / 60, 1e-3))
-        passed = text_training.train(made.teach(model, train, taught, measure), taught, work, kind, progress)
-        passed = passed if first is None else first.then(passed)
+            run_settings = replace(
+                run_settings, minutes=max(settings.minutes - (time.perf_counter() - started) / 60, 1e-3)
+            )
+        result = text_training.train(
+            spec.teach(model, train, run_settings, metrics_of), run_settings, work, kind, progress
+        )
+        result = result if distilled is None else distilled.then(result)
     else:
-        passed = first
+        result = distilled
     card = {
         "kind": kind,
         "base": bases,
-        "licence": bases[0]["licence"] if len({one["licence"] for one in bases}) == 1 else "unknown",
+        "licence": bases[0]["licence"] if len({info["licence"] for info in bases}) == 1 else "unknown",
         "trained_on": dict(trained_on or {}),
         "groups": {"training": len(train), "validation": len(validation)},
-        "settings": told,
+        "settings": used_settings,
         "seed": settings.seed,
-        "fingerprint": mark,
-        **passed.card,
+        "fingerprint": fingerprint,
+        **result.card,
     }
     progress("writing the model", 0, 0)
-    model_folder.publish(out, lambda aside: model.save_pretrained(str(aside), create_model_card=False), card)
-    if passed.finished:
+    model_folder.publish(out, lambda temporary: model.save_pretrained(str(temporary), create_model_card=False), card)
+    if result.finished:
         shutil.rmtree(work, ignore_errors=True)
     return Learnt(out, card)
 
 
 def check_libraries() -> None:
-    """Raises ValueError where the trainers' own libraries are not installed."""
+    """Check that the training libraries are installed. Raises ValueError if one is missing."""
     missing = [name for name in ("accelerate", "datasets") if find_spec(name) is None]
     if missing:
-        raise ValueError(f"training wants {' and '.join(missing)}, not installed: pip install 'feedrank[train]'")
+        raise ValueError(
+            f"training needs {' and '.join(missing)}, which is not installed: pip install 'feedrank[train]'"
+        )
 
 
 def _known(kind: str) -> str:
     if kind not in KINDS:
-        raise ValueError(f"found the kind {kind!r}, expected {', '.join(KINDS)}")
+        raise ValueError(f"found the model type {kind!r}, expected {', '.join(KINDS)}")
     return kind

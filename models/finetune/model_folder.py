@@ -1,4 +1,4 @@
-"""A trained text model's folder: written aside, and with a card that says what it was made of."""
+"""Write a trained text model's folder atomically, with a model card that records how it was made."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ FORMAT = 1
 
 
 def origin(folder: Path, name: str, revision: str | None) -> dict[str, Any]:
-    """What a card says of the model that another one was made from."""
+    """Describe a base model for the model card: name, revision, weights digest and licence."""
     return {"name": name, "revision": revision, "digest": weights_digest(folder), "licence": licence(folder)}
 
 
 def licence(folder: Path) -> str:
-    """The licence that a model folder names in its card or in the front matter of its README, or else "unknown"."""
-    named = read(folder).get("licence")
-    if isinstance(named, str):
-        return named
+    """Return the licence from a model folder's card or its README front matter, or else "unknown"."""
+    card_licence = read(folder).get("licence")
+    if isinstance(card_licence, str):
+        return card_licence
     try:
         lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -43,56 +43,56 @@ def licence(folder: Path) -> str:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The card of a folder; nothing where there is none that can be read."""
+    """Read a folder's model card; an empty dict if there is no readable card."""
     try:
-        found = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return card if isinstance(card, dict) else {}
 
 
 def fingerprint(about: Mapping[str, Any]) -> str:
-    """What tells one run from another: the same model, data and settings give the same."""
+    """Hash what defines a run: the same model, data and settings give the same fingerprint."""
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def unfinished(out: Path, mark: str) -> Path:
-    """Where a run keeps its checkpoints until it is done; another model, data or settings have another place.
+    """Return the folder of a run's checkpoints until it finishes; each fingerprint has its own folder.
 
-    Raises ValueError where `out` holds something that this run did not put there itself, and may go on with.
+    Raises ValueError if `out` holds something other than this run's own unfinished model.
     """
     check_free(out)
     if out.exists() and read(out).get("fingerprint") != mark:
         raise ValueError(
             f"found the unfinished model of another base, other data or settings at {out}; choose another folder with "
-            "--out, remove it, or go on with what it was begun with"
+            "--out, remove it, or use the base, data and settings that it was started with"
         )
     return out.parent / f".{out.name}.{mark}.unfinished"
 
 
 def check_free(out: Path) -> None:
-    """Raises ValueError where there is something that no run can go on with."""
+    """Check that `out` is free or holds an unfinished model. Raises ValueError otherwise."""
     if out.exists() and read(out).get("finished") is not False:
         raise ValueError(f"found a folder or file at {out}, expected none; choose another with --out or remove it")
 
 
 def publish(out: Path, save: Callable[[Path], None], card: Mapping[str, Any]) -> None:
-    """Write a model aside with its card and put it at `out`, in the place of what an unfinished run had put there."""
+    """Write a model and its card to a temporary folder, then move it to `out`, replacing an unfinished model there."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside, old = out.parent / f".{out.name}.tmp", out.parent / f".{out.name}.old"
-    for folder in (aside, old):
+    temporary, old = out.parent / f".{out.name}.tmp", out.parent / f".{out.name}.old"
+    for folder in (temporary, old):
         shutil.rmtree(folder, ignore_errors=True)
-    aside.mkdir()
+    temporary.mkdir()
     try:
-        save(aside)
-        (aside / CARD).write_text(json.dumps({"format": FORMAT, **card}, indent=1) + "\n", encoding="utf-8")
-        for file in sorted(aside.rglob("*")):
+        save(temporary)
+        (temporary / CARD).write_text(json.dumps({"format": FORMAT, **card}, indent=1) + "\n", encoding="utf-8")
+        for file in sorted(temporary.rglob("*")):
             synced(file)
-        synced(aside)
+        synced(temporary)
         if out.exists():
             os.replace(out, old)
-        os.replace(aside, out)
+        os.replace(temporary, out)
         synced(out.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A file of pairs: JSONL, CSV or TSV, plain, gzip or zstd, as groups of texts that answer a query or do not."""
+"""Read training samples of text models from a JSONL, CSV or TSV file, plain, gzip or zstd."""
 
 from __future__ import annotations
 
@@ -19,45 +19,47 @@ from models.finetune.pairs import PairGroups
 
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _LONGEST_CELL = 1 << 24
-"""Characters."""
+"""In characters."""
 KINDS = (".jsonl", ".ndjson", ".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file are read."""
+    """Name the columns of a samples file."""
 
     query: str = "query"
     text: str = "text"
     label: str = "label"
-    """A number, 0 or more; a file without this column says what answers and nothing else."""
+    """Relevance, a number of 0 or more; without this column every text is a positive."""
     group: str = "group"
-    """Rows with the same belong together; without this column, rows with the same query do."""
+    """Rows with the same value form a group; without this column, rows with the same query do."""
     positive: str = "positive"
-    """Where there is no text: a text that answers, and beside it, if there is one, a text that does not."""
+    """Used if there is no text column: a positive text, with an optional negative in the same row."""
     negative: str = "negative"
 
 
 def read(path: Path, columns: Columns | None = None) -> PairGroups:
-    """The groups of a file, in order of their first rows; a text that is there twice in a group keeps its best label.
+    """Read the groups of a file, in the order of their first rows; a duplicate text in a group keeps its highest label.
 
-    CSV and TSV have a header; in TSV a quote is a character like any other.
+    CSV and TSV need a header; TSV has no quoting.
     Raises ValueError with file, line number, what was found and what was expected.
     """
     columns = columns or Columns()
-    suffix = next((one for one in reversed(path.suffixes) if one.lower() not in (".gz", ".zst")), "").lower()
+    suffix = next((part for part in reversed(path.suffixes) if part.lower() not in (".gz", ".zst")), "").lower()
     if suffix not in KINDS:
         raise ValueError(
-            f"{path}: found the kind {suffix or 'none'!r}, expected {', '.join(KINDS)}, plain, .gz or .zst"
+            f"{path}: found the file type {suffix or 'none'!r}, expected {', '.join(KINDS)}, plain, .gz or .zst"
         )
     groups: dict[str, tuple[str, dict[str, float]]] = {}
     for number, row in _rows(path, suffix):
         try:
             query = _text(row, columns.query)
             key = query if row.get(columns.group) in (None, "") else f"group {row[columns.group]}"
-            known, labelled = groups.setdefault(key, (query, {}))
-            if known != query:
-                raise ValueError(f"found the query {query!r} in the group of {known!r}; expected one query a group")
+            group_query, labelled = groups.setdefault(key, (query, {}))
+            if group_query != query:
+                raise ValueError(
+                    f"found the query {query!r} in the group of {group_query!r}; expected one query per group"
+                )
             for text, label in _labelled(row, columns):
                 labelled[text] = max(label, labelled.get(text, 0.0))
         except ValueError as problem:
@@ -78,26 +80,28 @@ def _labelled(row: Mapping[str, Any], columns: Columns) -> Iterator[tuple[str, f
 
 def _text(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
-        raise ValueError(f"found the columns {', '.join(row)}, expected {name}; say which column it is")
-    found = row[name]
-    if not isinstance(found, str) or not found.strip():
-        raise ValueError(f"{name}: found {found!r}, expected a text")
-    return found.strip()
+        raise ValueError(
+            f"found the columns {', '.join(row)}, expected {name}; name the column with the matching option"
+        )
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name}: found {value!r}, expected a text")
+    return value.strip()
 
 
 def _label(row: Mapping[str, Any], name: str) -> float:
-    found = row.get(name, 1)
+    value = row.get(name, 1)
     try:
-        label = float(found)
+        label = float(value)
     except (TypeError, ValueError):
         label = math.nan
     if not 0 <= label < math.inf:
-        raise ValueError(f"{name}: found {found!r}, expected a number of 0 or more")
+        raise ValueError(f"{name}: found {value!r}, expected a number of 0 or more")
     return label
 
 
 def _rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, column -> value) of each row."""
+    """Yield (line number, column -> value) of each row."""
     number = 0
     try:
         with _opened(path) as lines:
@@ -106,7 +110,7 @@ def _rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise ValueError(f"{path}, line {number}: {row}")
                 yield number, row
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, UnicodeDecodeError, csv.Error) as problem:
-        raise ValueError(f"{path}, after line {number}: damaged, or no text in UTF-8: {problem}") from None
+        raise ValueError(f"{path}, after line {number}: damaged, or not UTF-8 text: {problem}") from None
 
 
 def _opened(path: Path) -> IO[str]:
@@ -127,18 +131,18 @@ def _json(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            row = json.loads(line)
         except ValueError as problem:
             yield number, f"found {line.strip()[:60]!r}, expected a JSON object: {problem}"
         else:
-            yield number, found if isinstance(found, dict) else f"found {found!r:.60}, expected a JSON object"
+            yield number, row if isinstance(row, dict) else f"found {row!r:.60}, expected a JSON object"
 
 
 def _table(lines: IO[str], tabs: bool) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    before = csv.field_size_limit(_LONGEST_CELL)
+    previous_limit = csv.field_size_limit(_LONGEST_CELL)
     try:
-        plain = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
-        reader = csv.reader(lines, **plain)
+        options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+        reader = csv.reader(lines, **options)
         header: list[str] = []
         for cells in reader:
             if not header:
@@ -148,4 +152,4 @@ def _table(lines: IO[str], tabs: bool) -> Iterator[tuple[int, dict[str, Any] | s
             elif cells:
                 yield reader.line_num, dict(zip(header, cells, strict=True))
     finally:
-        csv.field_size_limit(before)
+        csv.field_size_limit(previous_limit)

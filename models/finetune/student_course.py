@@ -1,4 +1,4 @@
-"""How a student is taught: made from its teacher, regressed on its scores, measured against it and the labels."""
+"""Set up a distillation run: initialise the student, define its loss, and evaluate it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ from models.finetune.text_kinds import has_head, score_pairs, shortened
 from models.finetune.text_training import Course, mean_reciprocal_rank
 
 LEFT = 0.1
-"""What is left at the end of the weight that hidden states have at the beginning."""
+"""Final weight of the hidden-state loss relative to its initial weight."""
 AGREEMENT = "agreement"
-"""Mean Spearman correlation of a student's scores with the teacher's within a group."""
+"""Metric name: mean Spearman correlation of student and teacher scores within a group."""
 
 
 class StateLoss(ScoreLoss):
-    """The loss of the scores, and how far the hidden states are from those that the teacher had of the same pairs.
+    """Add a hidden-state loss to the score loss (Sun et al., Patient Knowledge Distillation, 2019).
 
-    The teacher's states are seen through the directions that the student has (Sun et al., Patient Knowledge
-    Distillation, 2019); their weight falls from step to step.
+    The teacher's hidden states are projected to the student's size; the weight of this term decays linearly.
     """
 
     def __init__(
@@ -49,58 +48,58 @@ class StateLoss(ScoreLoss):
         self._states = states
         self._spread = torch.from_numpy(reading.spread(seed)) if states else torch.empty(0)
         self.done = 0.0
-        """Share of the training that is over."""
+        """Fraction of the training that is done, 0 to 1."""
 
     def read(self, features: dict[str, Any], pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor | float]:
-        """The scores, and the mean squared distance of the states in units of their spread."""
+        """Score pairs; the additional loss is the mean squared error of the standardised hidden states."""
         if not self._states:
             return super().read(features, pairs)
-        small = self.model[0].model
+        student_model = self.model[0].model
         inputs = {name: features[name] for name in INPUTS if name in features}
-        found = small(**inputs, output_hidden_states=True)
-        kept = inputs["attention_mask"].bool()
-        own = torch.cat([state[kept].float() for state in found.hidden_states[1:]], dim=1)
-        wanted = self._reading.of([self._places[pair] for pair in pairs]).to(own.device)
-        apart = ((own - wanted) / self._spread.to(own.device)).square().mean()
-        return found.logits.view(-1).float(), self._states * (1 - (1 - LEFT) * self.done) * apart
+        output = student_model(**inputs, output_hidden_states=True)
+        mask = inputs["attention_mask"].bool()
+        states = torch.cat([state[mask].float() for state in output.hidden_states[1:]], dim=1)
+        targets = self._reading.of([self._places[pair] for pair in pairs]).to(states.device)
+        state_loss = ((states - targets) / self._spread.to(states.device)).square().mean()
+        return output.logits.view(-1).float(), self._states * (1 - (1 - LEFT) * self.done) * state_loss
 
 
 class Clock(TrainerCallback):
-    """Tells the loss how much of the training is over."""
+    """Update the loss with the fraction of the training that is done."""
 
     def __init__(self, loss: StateLoss) -> None:
         self._loss = loss
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Before each step, also the first of a run that goes on."""
+        """Run before each step, including the first step of a resumed run."""
         self._loss.done = state.global_step / max(1, state.max_steps)
 
 
 def load_teacher(folder: Path, settings: DistillSettings) -> Any:
-    """The teacher, in case it can have such a student."""
+    """Load a teacher. Raises ValueError if it is no cross-encoder or does not support the student's size."""
     if not has_head(folder):
-        raise ValueError(f"found no cross-encoder at {folder}; make one first: feedrank finetune cross-encoder")
+        raise ValueError(f"found no cross-encoder at {folder}; train one first: feedrank finetune cross-encoder")
     teacher = CrossEncoder(str(folder))
     student.check(teacher[0].model, settings.shape)
     return shortened(teacher, settings.max_tokens)
 
 
 def begin(teacher: Any, directions: Tensor, settings: DistillSettings, mean: float, spread: float) -> Any:
-    """The student as it is before training; its scores are the teacher's, less their mean and over their spread."""
-    small = student.make(teacher[0].model, settings.shape, directions, settings.max_tokens)
+    """Build the untrained student as a CrossEncoder; its scores are standardised by the teacher's mean and std."""
+    student_model = student.make(teacher[0].model, settings.shape, directions, settings.max_tokens)
     with torch.no_grad():
-        small.classifier.bias.sub_(mean).div_(spread)
-        small.classifier.weight.div_(spread)
-    with tempfile.TemporaryDirectory() as folder:  # the library makes its own object from a folder alone
-        small.save_pretrained(folder)
+        student_model.classifier.bias.sub_(mean).div_(spread)
+        student_model.classifier.weight.div_(spread)
+    with tempfile.TemporaryDirectory() as folder:  # CrossEncoder can only be created from a folder
+        student_model.save_pretrained(folder)
         teacher.tokenizer.save_pretrained(folder)
-        made = CrossEncoder(folder, num_labels=1, activation_fn=nn.Identity())
-    made[0].model.get_input_embeddings().requires_grad_(False)  # they are the teacher's, and there are few texts
-    return shortened(made, settings.max_tokens)
+        model = CrossEncoder(folder, num_labels=1, activation_fn=nn.Identity())
+    model[0].model.get_input_embeddings().requires_grad_(False)  # they come from the teacher, and there are few texts
+    return shortened(model, settings.max_tokens)
 
 
 def unscale(model: Any, mean: float, spread: float) -> None:
-    """Give a student's scores the teacher's mean and spread, in place."""
+    """Rescale a student's scores to the teacher's mean and std, in place."""
     with torch.no_grad():
         head = model[0].model.classifier
         head.weight.mul_(spread)
@@ -111,36 +110,38 @@ def course(
     model: Any, reading: Reading, train: PairGroups, columns: Columns, validation: PairGroups, wanted: Scores,
     settings: DistillSettings, sharpness: float,
 ) -> Course:  # fmt: skip
-    """All that a run of training is given.
+    """Build the distillation run for the trainer.
 
-    reading: what the teacher made of the training groups; wanted: its scores of the validation groups; sharpness: what
-    the softmaxes of the divergence multiply standardised scores by.
+    outputs: teacher outputs on the training groups. teacher_scores: its scores on the validation groups.
+    inverse_temperature: factor on the standardised scores in the softmaxes of the KL term.
     """
 
-    def measure(now: Any) -> dict[str, float]:
-        scores = score_pairs(now, validation)
+    def metrics_of(current: Any) -> dict[str, float]:
+        scores = score_pairs(current, validation)
         return {**measured(scores, validation), AGREEMENT: agreement(scores, wanted, validation)}
 
     owner = train.owner.tolist()
-    places = {(train.queries[group], text): n for n, (group, text) in enumerate(zip(owner, train.texts, strict=True))}
+    pair_index = {
+        (train.queries[group], text): n for n, (group, text) in enumerate(zip(owner, train.texts, strict=True))
+    }
     weights = replace(settings.loss, sharpness=settings.loss.sharpness * sharpness)
-    loss = StateLoss(model, weights, reading, places, settings.states, settings.seed)
+    loss = StateLoss(model, weights, reading, pair_index, settings.states, settings.seed)
     return Course(
-        model, CrossEncoderTrainer, CrossEncoderTrainingArguments, columns, loss, measure, callbacks=(Clock(loss),)
+        model, CrossEncoderTrainer, CrossEncoderTrainingArguments, columns, loss, metrics_of, callbacks=(Clock(loss),)
     )
 
 
 def measured(scores: Scores, validation: PairGroups) -> dict[str, float]:
-    """How well scores order the validation groups by their labels."""
+    """Compute the ranking metrics of scores on the labelled validation groups."""
     return {"mrr": mean_reciprocal_rank(scores, validation)}
 
 
 def agreement(scores: Scores, wanted: Scores, groups: PairGroups) -> float:
-    """Mean rank correlation over the groups; one in which either gives all texts the same counts as 0."""
-    values = []
+    """Compute the mean Spearman correlation over the groups; a group with constant scores counts as 0."""
+    correlations = []
     for first, stop in zip(groups.offsets[:-1].tolist(), groups.offsets[1:].tolist(), strict=True):
-        ranks = [rankdata(one[first:stop]) for one in (scores, wanted)]
-        apart = [one - one.mean() for one in ranks]
-        length = float(np.sqrt((apart[0] ** 2).sum() * (apart[1] ** 2).sum()))
-        values.append(float((apart[0] * apart[1]).sum()) / length if length else 0.0)
-    return float(np.mean(values))
+        ranks = [rankdata(values[first:stop]) for values in (scores, wanted)]
+        centred = [rank - rank.mean() for rank in ranks]
+        norm = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
+        correlations.append(float((centred[0] * centred[1]).sum()) / norm if norm else 0.0)
+    return float(np.mean(correlations))

@@ -1,4 +1,4 @@
-"""The kinds of text models that are fine-tuned: how each is made from a base, taught, and asked for scores."""
+"""Define the model types for fine-tuning: how to build each from a base model, train it, and score with it."""
 
 from __future__ import annotations
 
@@ -37,35 +37,36 @@ from models.finetune.text_training import METRIC, Course, Measure, mean_reciproc
 from models.text.token_encoder import is_colbert
 
 CHUNK = 1_024
-"""Pairs whose token vectors are compared at a time."""
+"""Query-text pairs per MaxSim computation."""
 CLASSIFIER = "ForSequenceClassification"
-"""What a base that has a cross-encoder's last layer is called."""
+"""Suffix of the architecture name of a model with a classification head."""
 HEADS = (r"\bclassifier\b", r"\bscore\b")
-"""What that layer is called."""
+"""Patterns of the head's parameter names."""
 NOTHING = 1e-9
-"""The share of a text that does not answer, in the listwise loss."""
+"""Label of a negative in the listwise softmax loss, since log(0) is undefined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of model."""
+    """Define how one model type is built, loaded, trained and scored."""
 
     make: Callable[[Sequence[Path], FinetuneSettings], Any]
-    """The model as it is before training, from the folders of its bases."""
+    """Build the untrained model from the folders of its base models."""
     load: Callable[[Path], Any]
-    """A trained model, by the class that serves it."""
+    """Load a trained model with the class that is used in serving."""
     teach: Callable[[Any, PairGroups, FinetuneSettings, Measure], Course]
+    """Build the training run."""
     score: Callable[[Any, PairGroups], Scores]
-    """(N,) how well each text answers its query; higher is better."""
+    """Score each text against its query: (N,), higher is better."""
 
 
 def measure(kind: Kind, validation: PairGroups) -> Measure:
-    """How well a model of the kind orders the validation groups."""
+    """Return a function that computes a model's MRR on the validation groups."""
     return lambda model: {METRIC: mean_reciprocal_rank(kind.score(model, validation), validation)}
 
 
 def shortened(model: Any, most: int) -> Any:
-    """The model, reading no more than so many tokens."""
+    """Limit a model's input length in place and return it; 0: no limit."""
     for module in model.modules():
         if most and isinstance(module, Transformer):
             module.max_seq_length = min(most, module.max_seq_length or most)
@@ -87,16 +88,17 @@ def _modules(base: Path) -> list[Any]:
 
 
 def _colbert(bases: Sequence[Path], settings: FinetuneSettings) -> Any:
-    """A ColBERT checkpoint goes on; another model's token vectors are taken as they are, so nothing is unlearnt."""
+    """Build a ColBERT model; a base that is none contributes its token vectors without a new projection layer."""
     if is_colbert(bases[0]):
         return shortened(MultiVectorEncoder(str(bases[0])), settings.max_tokens)
-    transformer = next(one for one in SentenceTransformer(str(bases[0])).modules() if isinstance(one, Transformer))
+    base_modules = SentenceTransformer(str(bases[0])).modules()
+    transformer = next(module for module in base_modules if isinstance(module, Transformer))
     modules = [transformer, MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
     return shortened(MultiVectorEncoder(modules=modules), settings.max_tokens)
 
 
 def _cross_encoder(bases: Sequence[Path], settings: FinetuneSettings) -> Any:
-    # without an activation scores are logits, which a student can be held to and which do not saturate
+    # no activation: logits do not saturate, and a student can be regressed on them
     model = CrossEncoder(str(bases[0]), num_labels=1, activation_fn=torch.nn.Identity())
     if settings.freeze_words:
         model[0].model.get_input_embeddings().requires_grad_(False)
@@ -110,24 +112,24 @@ def _load_cross_encoder(folder: Path) -> Any:
 def _teach_tuples(
     trainer: Any, arguments: Any, loss: Callable[[Any], Any]
 ) -> Callable[[Any, PairGroups, FinetuneSettings, Measure], Course]:
-    def teach(model: Any, groups: PairGroups, settings: FinetuneSettings, measure: Measure) -> Course:
+    def build_run(model: Any, groups: PairGroups, settings: FinetuneSettings, metrics_of: Measure) -> Course:
         columns = pair_draws.tuples(groups, settings.negatives, settings.epochs, settings.seed)
         sides = {name: "query" if name == "anchor" else "document" for name in columns}
         prompts = {name: model.prompts[side] for name, side in sides.items() if model.prompts.get(side)}
         extra: dict[str, Any] = {"batch_sampler": "no_duplicates", "prompts": prompts or None}
         if any(isinstance(module, Router) for module in model.modules()):
             extra["router_mapping"] = sides
-        return Course(model, trainer, arguments, columns, loss(model), measure, extra)
+        return Course(model, trainer, arguments, columns, loss(model), metrics_of, extra)
 
-    return teach
+    return build_run
 
 
 def _teach_cross_encoder(model: Any, groups: PairGroups, settings: FinetuneSettings, measure: Measure) -> Course:
-    draw = pair_draws.pairs if settings.loss == "bce" else pair_draws.lists
-    columns = draw(groups, settings.negatives, settings.epochs, settings.seed)
+    sample = pair_draws.pairs if settings.loss == "bce" else pair_draws.lists
+    columns = sample(groups, settings.negatives, settings.epochs, settings.seed)
     if settings.loss == "softmax":
-        # ListNet takes the softmax of the labels for what is wanted; of their logarithms, that is each label's share
-        columns["labels"] = [np.log(np.maximum(one, NOTHING)).tolist() for one in columns["labels"]]  # type: ignore[call-overload]
+        # ListNet's target is the softmax of the labels; with log labels, that is label / sum of labels
+        columns["labels"] = [np.log(np.maximum(labels, NOTHING)).tolist() for labels in columns["labels"]]  # type: ignore[call-overload]
     losses: dict[str, Callable[[], Any]] = {
         "softmax": lambda: cross_losses.ListNetLoss(model, mini_batch_size=-1),
         "lambda": lambda: cross_losses.LambdaLoss(model, mini_batch_size=-1),
@@ -141,54 +143,55 @@ def _teach_cross_encoder(model: Any, groups: PairGroups, settings: FinetuneSetti
 
 
 def has_head(folder: Path) -> bool:
-    """Whether a model folder has a cross-encoder's last layer."""
+    """Return True if a model folder has a classification head."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()
+        architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ()
     except (OSError, ValueError):
         return False
-    return any(str(name).endswith(CLASSIFIER) for name in found)
+    return any(str(name).endswith(CLASSIFIER) for name in architectures)
 
 
 def head_apart(model: Any, learning_rate: float) -> dict[str, Any]:
-    """The training argument that gives the last layer a learning rate of its own; 0: none."""
+    """Return the training argument for a separate learning rate of the classification head; 0: none."""
     names = [name for name, _ in model.named_parameters()]
     head = next((pattern for pattern in HEADS if any(re.search(pattern, name) for name in names)), None)
     return {"learning_rate_mapping": {head: learning_rate}} if head and learning_rate else {}
 
 
 def _encoded(model: Any, groups: PairGroups) -> tuple[Any, Any, list[int], list[int]]:
-    """What the distinct queries and texts are encoded as, and the place of each pair's among them."""
-    queries = {query: place for place, query in enumerate(dict.fromkeys(groups.queries))}
-    texts = {text: place for place, text in enumerate(dict.fromkeys(groups.texts))}
-    asked = model.encode_query(list(queries), batch_size=64, show_progress_bar=False, convert_to_numpy=True)
-    found = model.encode_document(list(texts), batch_size=64, show_progress_bar=False, convert_to_numpy=True)
-    owners = [queries[groups.queries[place]] for place in groups.owner.tolist()]
-    return asked, found, owners, [texts[text] for text in groups.texts]
+    """Encode distinct queries and texts; returns both encodings, and each pair's query index and text index."""
+    queries = {query: index for index, query in enumerate(dict.fromkeys(groups.queries))}
+    texts = {text: index for index, text in enumerate(dict.fromkeys(groups.texts))}
+    query_vectors = model.encode_query(list(queries), batch_size=64, show_progress_bar=False, convert_to_numpy=True)
+    text_vectors = model.encode_document(list(texts), batch_size=64, show_progress_bar=False, convert_to_numpy=True)
+    query_index = [queries[groups.queries[group]] for group in groups.owner.tolist()]
+    return query_vectors, text_vectors, query_index, [texts[text] for text in groups.texts]
 
 
 def _score_vectors(model: Any, groups: PairGroups) -> Scores:
-    """Cosines."""
-    asked, found, owners, places = _encoded(model, groups)
-    asked, found = (
-        vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9) for vectors in (asked, found)
+    """Score pairs by the cosine of their vectors."""
+    query_vectors, text_vectors, query_index, text_index = _encoded(model, groups)
+    query_vectors, text_vectors = (
+        vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        for vectors in (query_vectors, text_vectors)
     )
-    return np.asarray(np.einsum("nd,nd->n", asked[owners], found[places]), np.float32)
+    return np.asarray(np.einsum("nd,nd->n", query_vectors[query_index], text_vectors[text_index]), np.float32)
 
 
 def _score_tokens(model: Any, groups: PairGroups) -> Scores:
-    """MaxSim."""
-    asked, found, owners, places = _encoded(model, groups)
-    out: list[Scores] = [np.empty(0, np.float32)]
-    for start in range(0, len(places), CHUNK):
+    """Score pairs by the MaxSim of their token vectors."""
+    query_vectors, text_vectors, query_index, text_index = _encoded(model, groups)
+    chunks: list[Scores] = [np.empty(0, np.float32)]
+    for start in range(0, len(text_index), CHUNK):
         part = slice(start, start + CHUNK)
-        pairs = [asked[one] for one in owners[part]], [found[one] for one in places[part]]
-        out.append(np.asarray(model.similarity_pairwise(*pairs).cpu(), np.float32))
-    return np.concatenate(out)
+        pairs = [query_vectors[n] for n in query_index[part]], [text_vectors[n] for n in text_index[part]]
+        chunks.append(np.asarray(model.similarity_pairwise(*pairs).cpu(), np.float32))
+    return np.concatenate(chunks)
 
 
 def score_pairs(model: Any, groups: PairGroups) -> Scores:
-    """Logits of a cross-encoder."""
-    pairs = [(groups.queries[place], text) for place, text in zip(groups.owner.tolist(), groups.texts, strict=True)]
+    """Score pairs by the logits of a cross-encoder."""
+    pairs = [(groups.queries[group], text) for group, text in zip(groups.owner.tolist(), groups.texts, strict=True)]
     scores = model.predict(pairs, batch_size=64, show_progress_bar=False, activation_fn=torch.nn.Identity())
     return np.asarray(scores, np.float32).reshape(-1)
 

@@ -1,7 +1,7 @@
-"""One run of a sentence-transformers trainer: measured on held-out groups, stopped early, and taken up again.
+"""Run a sentence-transformers trainer with validation, early stopping and resuming.
 
-The trainer writes a checkpoint wherever it measures. A checkpoint holds PyTorch files, which are read as weights only;
-all of them go when the run is done.
+The trainer writes a checkpoint at each evaluation. Checkpoints hold PyTorch files, which are loaded as weights only;
+they are deleted when the run is finished.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from models.training import Progress
 
 METRIC = "mrr"
 STATE = "trainer_state.json"
-"""What a checkpoint is written last of all with."""
+"""The last file that is written to a checkpoint; without it the checkpoint is incomplete."""
 BOOK = "feedrank-run.json"
 Measure = Callable[[Any], dict[str, float]]
-"""Metric -> value of a model as it is now."""
+"""Compute metric -> value for the current state of a model."""
 
 
 class Pace(Protocol):
-    """How long and how fast is learnt: what fine-tuning and distillation are both told."""
+    """Settings that fine-tuning and distillation share."""
 
     @property
     def epochs(self) -> int: ...
@@ -65,45 +65,45 @@ class Pace(Protocol):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Course:
-    """What a trainer is given."""
+    """Inputs of one training run."""
 
     model: Any
     trainer: Any
-    """The trainer's class."""
+    """Class of the trainer."""
     arguments: Any
-    """The class of its arguments."""
+    """Class of the trainer's arguments."""
     columns: Mapping[str, list[object]]
-    """The training set of all epochs, column by column."""
+    """Training set of all epochs, by column."""
     loss: Any
     measure: Measure
-    """Must give `mrr`, by which the best checkpoint is known."""
+    """Must return `mrr`, which selects the best checkpoint."""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Further training arguments."""
+    """Additional training arguments."""
     callbacks: tuple[TrainerCallback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """How a run went."""
+    """Metrics and cost of a training run."""
 
     before: dict[str, float]
-    """Metrics of the model as it was."""
+    """Validation metrics before training."""
     after: dict[str, float]
-    """Metrics of the best checkpoint."""
+    """Validation metrics of the best checkpoint."""
     steps: int
     seconds: float
-    """Of all sessions."""
+    """Total over all sessions of the run."""
     finished: bool
-    """False: time was up before the last epoch was over or patience was."""
+    """False if the time limit was reached before the last epoch or early stopping."""
 
     def then(self, later: Passed) -> Passed:
-        """This run and one that went on from it."""
+        """Combine this run with a later run that continued from it."""
         steps, seconds = self.steps + later.steps, round(self.seconds + later.seconds, 1)
         return Passed(self.before, later.after, steps, seconds, later.finished)
 
     @property
     def card(self) -> dict[str, Any]:
-        """What a model's card says of it."""
+        """Return the fields of the model card that describe this run."""
         return {
             "validation": {"metric": METRIC, "before": self.before, "after": self.after},
             "steps": self.steps,
@@ -113,7 +113,7 @@ class Passed:
 
 
 def quiet() -> None:
-    """No bars and no chatter; progress goes through the callback."""
+    """Disable progress bars and logging of the libraries; progress is reported through the callback."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it has no types
     datasets.disable_progress_bars()
@@ -121,34 +121,34 @@ def quiet() -> None:
 
 
 def seeded(seed: int) -> None:
-    """Everything that draws at random begins with this; new layers are made after it."""
+    """Seed all random generators; call it before new layers are created."""
     transformers.set_seed(seed)
 
 
 def mean_reciprocal_rank(scores: Scores, groups: PairGroups) -> float:
-    """MRR of the order that scores give; of equal scores, the text that does not answer comes first."""
-    worst = np.lexsort((groups.labels, groups.owner))
-    by = worst[order(scores[worst], groups.offsets)]
-    return float(evaluate([METRIC], groups.labels[by], groups.offsets)[METRIC].mean())
+    """Compute the mean reciprocal rank of the scores; among equal scores, negatives rank first."""
+    pessimistic = np.lexsort((groups.labels, groups.owner))
+    ranked = pessimistic[order(scores[pessimistic], groups.offsets)]
+    return float(evaluate([METRIC], groups.labels[ranked], groups.offsets)[METRIC].mean())
 
 
 def train(course: Course, pace: Pace, folder: Path, what: str, progress: Progress) -> Passed:
-    """Train the model in place, and leave it as the best checkpoint has it.
+    """Train the model in place and restore its best checkpoint.
 
-    folder: where checkpoints are; a run of the same course that was broken off there is taken up from the last.
-    The model must be as it was made from its base, since that is measured first.
+    checkpoint_folder: an interrupted run of the same inputs resumes from its last checkpoint there. label: name of the
+    run in progress reports. Pass the model untrained: it is evaluated before training.
     """
     quiet()
     folder.mkdir(parents=True, exist_ok=True)
-    book = _Book(folder / BOOK)
-    before = book.before
-    if before is None:
-        progress(f"{what}: {METRIC} before", 0, 0)
-        before = book.begin(course.measure(course.model))
+    run_state = _Book(folder / BOOK)
+    metrics_before = run_state.before
+    if metrics_before is None:
+        progress(f"{what}: {METRIC} before training", 0, 0)
+        metrics_before = run_state.begin(course.measure(course.model))
     course.model.model_card_data.local_files_only = True
     dataset = datasets.Dataset.from_dict(dict(course.columns))
     steps = max(1, -(-len(dataset) // pace.batch_size))
-    between = max(1, steps // (pace.epochs * pace.evaluations))
+    evaluation_interval = max(1, steps // (pace.epochs * pace.evaluations))
     arguments = course.arguments(
         output_dir=str(folder),
         num_train_epochs=1,
@@ -157,9 +157,9 @@ def train(course: Course, pace: Pace, folder: Path, what: str, progress: Progres
         warmup_steps=max(1, round(steps * pace.warmup_share)),
         weight_decay=pace.weight_decay,
         eval_strategy="steps",
-        eval_steps=between,
+        eval_steps=evaluation_interval,
         save_strategy="steps",
-        save_steps=between,
+        save_steps=evaluation_interval,
         save_total_limit=1,
         logging_strategy="no",
         load_best_model_at_end=True,
@@ -175,53 +175,55 @@ def train(course: Course, pace: Pace, folder: Path, what: str, progress: Progres
         disable_tqdm=True,
         **course.extra,
     )
-    watch = _Watch(what, progress, book, pace.minutes)
+    monitor = _Watch(what, progress, run_state, pace.minutes)
     trainer = _without_card(course.trainer)(
         model=course.model,
         args=arguments,
         train_dataset=dataset,
         loss=course.loss,
         evaluator=_Evaluator(course.measure),
-        callbacks=[EarlyStoppingCallback(pace.patience), watch, *course.callbacks],
+        callbacks=[EarlyStoppingCallback(pace.patience), monitor, *course.callbacks],
     )
-    for chatty in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(chatty)
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
     course.model.eval()
-    after = course.measure(course.model)
-    book.note()
-    return Passed(before, after, int(trainer.state.global_step), round(book.seconds, 1), not watch.out_of_time)
+    metrics_after = course.measure(course.model)
+    run_state.note()
+    steps_done, seconds = int(trainer.state.global_step), round(run_state.seconds, 1)
+    return Passed(metrics_before, metrics_after, steps_done, seconds, not monitor.out_of_time)
 
 
 def _without_card(trainer: Any) -> Any:
-    """The trainer, not gathering examples for the library's model card; ours is another."""
+    """Subclass a trainer so that it does not collect examples for the library's model card; we write our own."""
     return type(trainer.__name__, (trainer,), {"add_model_card_callback": lambda self, arguments: None})
 
 
 def _last_checkpoint(folder: Path) -> str | None:
-    """The last whole checkpoint; those that were being written when the run was broken off are removed."""
-    whole: dict[int, Path] = {}
-    for one in folder.glob("checkpoint-*"):
+    """Return the last complete checkpoint; delete incomplete ones of an interrupted run."""
+    complete: dict[int, Path] = {}
+    for checkpoint in folder.glob("checkpoint-*"):
         try:
-            whole[int(json.loads((one / STATE).read_text(encoding="utf-8"))["global_step"])] = one
+            step = int(json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["global_step"])
+            complete[step] = checkpoint
         except (OSError, ValueError, KeyError):
-            shutil.rmtree(one, ignore_errors=True)
-    return str(whole[max(whole)]) if whole else None
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return str(complete[max(complete)]) if complete else None
 
 
 class _Book:
-    """What a run must remember from session to session, in a small file beside its checkpoints."""
+    """Persist a run's initial metrics and elapsed time across sessions, in a file next to its checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = {}
-        self.before: dict[str, float] | None = found.get("before")
-        self._earlier = float(found.get("seconds", 0))
+            stored = {}
+        self.before: dict[str, float] | None = stored.get("before")
+        self._earlier = float(stored.get("seconds", 0))
         self._started = time.perf_counter()
 
     @property
@@ -230,7 +232,7 @@ class _Book:
 
     @property
     def session(self) -> float:
-        """Seconds of this session alone."""
+        """Return the elapsed seconds of this session."""
         return time.perf_counter() - self._started
 
     def begin(self, before: dict[str, float]) -> dict[str, float]:
@@ -239,12 +241,12 @@ class _Book:
         return before
 
     def note(self) -> None:
-        with written_aside(self._path) as aside:
-            aside.write_text(json.dumps({"before": self.before, "seconds": self.seconds}) + "\n", encoding="utf-8")
+        with written_aside(self._path) as temporary:
+            temporary.write_text(json.dumps({"before": self.before, "seconds": self.seconds}) + "\n", encoding="utf-8")
 
 
 class _Evaluator(BaseEvaluator):
-    """Measures a model for its trainer."""
+    """Evaluate a model for its trainer."""
 
     def __init__(self, measure: Measure) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # it has no types
@@ -256,7 +258,7 @@ class _Evaluator(BaseEvaluator):
 
 
 class _Watch(TrainerCallback):
-    """Tells progress, keeps the book, and ends the session when time is up, with a checkpoint."""
+    """Report progress, save the run state, and stop with a checkpoint at the time limit."""
 
     def __init__(self, what: str, progress: Progress, book: _Book, minutes: float) -> None:
         self._what = what

@@ -1,1 +1,1 @@
-"""What a policy would have earned, by the log of another one (off-policy evaluation)."""
+"""Off-policy evaluation: estimates the reward of a policy from the log of another one."""

@@ -1,4 +1,4 @@
-"""Weights cut off at a threshold that is chosen by rule and kept on record."""
+"""Clips importance weights at a threshold, which a rule chooses, and records the effect."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from models.off_policy.log import Clusters, Floats
 
 Rule = Literal["mse", "slope"]
 _QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-"""Of the weights: thresholds to choose among."""
+"""Quantiles of the weights that are tried as thresholds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clipping:
-    """Where weights were cut off, what that took away, and why there."""
+    """Records a clipping: the threshold, its effect and the reason for it."""
 
     threshold: float
-    """Weights above it became it; inf: none was cut."""
+    """Weights above it were set to it; inf: none was clipped."""
     clipped: int
-    """How many weights that were."""
+    """The number of clipped weights."""
     lost: float
-    """The share of all weight that was cut away."""
+    """The share of the total weight that clipping removed."""
     bias: float
-    """What it did to the value, by the log itself: value as clipped less value as it was; 0 in truth where nothing is
-    lost."""
+    """The bias estimated from the log: clipped value less unclipped value."""
     reason: str
+    """Why this threshold was chosen."""
 
 
 def clip(
@@ -40,40 +40,43 @@ def clip(
     *,
     most_lost: float = 1.0,
 ) -> tuple[Floats, Clipping]:
-    """(N,) or (N, M) the clipped weights, and the record.
+    """Clip the weights; returns the clipped weights, (N,) or (N, M), and the record.
 
-    weights, residual: (N,), or (N, M) for a sum over M; residual is what the weights multiply: the reward, or what it
-    is above a mean. cluster: (N,). rule: a threshold, or by which one is chosen among the unclipped weights and eight
-    quantiles of them, without those that cut away more than the share `most_lost` of the weight (of any
-    of M).
+    weights, residual: (N,), or (N, M) for a sum over M. residual is the factor that the weights multiply: the reward,
+    or the reward less a mean. cluster: (N,). rule: a threshold, or the name of a rule. A rule chooses among no clipping
+    and eight quantiles of the weights, without those that remove more than the share `max_lost_weight` of the weight
+    (of any of M). Raises ValueError for an unknown rule or a threshold of 0 or less.
 
-    `mse`: the least squared bias, as the log shows it, plus variance (after Wang, Agarwal & Dudik 2017, who bound the
-    bias by the largest reward, which for clicks never lets anything be clipped).
-    `slope`: the lowest threshold whose estimate agrees with all above it within their intervals (Su, Srinath &
-    Krishnamurthy 2020).
+    `mse`: minimises squared bias, as estimated from the log, plus variance (after Wang, Agarwal & Dudik 2017, who bound
+    the bias by the largest reward; for clicks that bound never allows any clipping).
+    `slope`: the lowest threshold whose estimate agrees with those of all higher thresholds within their intervals (Su,
+    Srinath & Krishnamurthy 2020).
     """
     if isinstance(rule, str):
         if rule not in _RULES:
-            raise ValueError(f"no clipping rule is called {rule!r}; there are {', '.join(_RULES)}, or give a number")
+            raise ValueError(f"no clipping rule is called {rule!r}; expected {', '.join(_RULES)}, or a number")
         thresholds = np.unique(np.quantile(weights, _QUANTILES))
         thresholds = np.append(thresholds[(thresholds > 0) & (thresholds < weights.max())], np.inf)[::-1]
-        cut = [np.minimum(weights, threshold) for threshold in thresholds]
-        cut = [each for each in cut if np.all(each.sum(axis=0) >= (1 - most_lost) * weights.sum(axis=0))]
-        gains = [_by_row(each * residual) for each in cut]
-        values = np.array([float(each.mean()) for each in gains])
-        errors = np.array([mean_error(each, cluster) for each in gains])
+        candidates = [np.minimum(weights, threshold) for threshold in thresholds]
+        candidates = [
+            clipped for clipped in candidates if np.all(clipped.sum(axis=0) >= (1 - most_lost) * weights.sum(axis=0))
+        ]
+        contributions = [_by_row(clipped * residual) for clipped in candidates]
+        values = np.array([float(contribution.mean()) for contribution in contributions])
+        errors = np.array([mean_error(contribution, cluster) for contribution in contributions])
         best, why = _RULES[rule](values, errors)
         threshold = float(thresholds[best])
-        reason = f"{why}, of {len(cut)} thresholds from {thresholds[len(cut) - 1]:.4g} to none"
+        lowest = thresholds[len(candidates) - 1]
+        reason = f"{why}; {len(candidates)} thresholds were tried, from {lowest:.4g} to no clipping"
     elif not rule > 0:
         raise ValueError(f"the clipping threshold is {rule}; expected above 0, or inf for none")
     else:
         threshold, reason = float(rule), "given"
-    kept = np.minimum(weights, threshold)
+    clipped_weights = np.minimum(weights, threshold)
     total = float(weights.sum())
-    lost = 1 - float(kept.sum()) / total if total > 0 else 0.0
-    bias = float(_by_row((kept - weights) * residual).mean())
-    return kept, Clipping(threshold, int(np.sum(weights > threshold)), max(lost, 0.0), bias, reason)
+    lost = 1 - float(clipped_weights.sum()) / total if total > 0 else 0.0
+    bias = float(_by_row((clipped_weights - weights) * residual).mean())
+    return clipped_weights, Clipping(threshold, int(np.sum(weights > threshold)), max(lost, 0.0), bias, reason)
 
 
 def _by_row(values: Floats) -> Floats:
@@ -83,7 +86,7 @@ def _by_row(values: Floats) -> Floats:
 def _mse(values: Floats, errors: Floats) -> tuple[int, str]:
     error = (values - values[0]) ** 2 + errors**2
     best = int(np.argmin(error))
-    return best, f"mse: least squared bias plus variance, {error[best]:.3g} against {error[0]:.3g} unclipped"
+    return best, f"mse: lowest squared bias plus variance, {error[best]:.3g}; unclipped {error[0]:.3g}"
 
 
 def _slope(values: Floats, errors: Floats) -> tuple[int, str]:
@@ -93,8 +96,8 @@ def _slope(values: Floats, errors: Floats) -> tuple[int, str]:
         if np.any(np.abs(values[i] - values[:i]) > widths[i] + (np.sqrt(6) - 1) * widths[:i]):
             break
         best = i
-    return best, "slope: the lowest whose estimate agrees with all above it"
+    return best, "slope: the lowest threshold whose estimate agrees with all higher ones"
 
 
 _RULES: dict[str, Callable[[Floats, Floats], tuple[int, str]]] = {"mse": _mse, "slope": _slope}
-"""Rule -> which of the thresholds, highest first, and why; from their (T,) values and standard errors."""
+"""Rule -> function of (T,) values and standard errors, highest threshold first, to the chosen index and the reason."""

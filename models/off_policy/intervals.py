@@ -1,4 +1,4 @@
-"""How sure an estimate is: intervals from influence values or from resamples, with rows of a cluster kept together."""
+"""Computes confidence intervals of estimates, clustered, from influence values or by the bootstrap."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from models.off_policy.ratios import Ratios
 
 Kind = Literal["skewed", "normal", "bootstrap"]
 _CELLS = 1 << 21
-"""How many draws are held at a time: 16 MB."""
+"""Bootstrap draws held in memory at a time: 16 MB."""
 MOST_DRAWN = 20_000
-"""Above so many clusters the bootstrap draws bundles of clusters."""
+"""Above this number of clusters the bootstrap draws bundles of clusters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where the value lies at the level that was asked for."""
+    """Holds a confidence interval with its standard error."""
 
     low: float
     high: float
     error: float
     """The standard error."""
     clusters: int
-    """Independent units: clusters, or rows where there is none."""
+    """The number of independent units: clusters, or rows if there are no clusters."""
 
 
 def normal(ratios: Ratios, cluster: Clusters | None = None, *, level: float = 0.95) -> Interval:
-    """value +- t error, with as many degrees of freedom as there are clusters less one.
+    """Compute value +- t x standard error, with the number of clusters less one as degrees of freedom.
 
-    The error is that of the influence values, summed in each cluster (Liang & Zeger 1986); it is the delta method where
-    the estimate is a ratio. cluster: (N,).
+    The error is that of the influence values, summed in each cluster (Liang & Zeger 1986). For a ratio this is the
+    delta method. cluster: (N,).
     """
     value, error, _, units = _moments(ratios, cluster)
     half = error * _t(level, units)
@@ -43,10 +43,11 @@ def normal(ratios: Ratios, cluster: Clusters | None = None, *, level: float = 0.
 
 
 def skewed(ratios: Ratios, cluster: Clusters | None = None, *, level: float = 0.95) -> Interval:
-    """As `normal`, with both ends moved for the skewness of the influence values.
+    """Compute the interval of `normal_interval`, with both bounds corrected for the skewness of the influence values.
 
-    Few clicks with large weights make an estimate that is too low look too sure: the plain interval then misses above
-    more often than below. Source: Hall 1992, On the removal of skewness by transformation.
+    With few clicks and large weights an estimate that is too low also has too low a standard error, so the normal
+    interval lies below the true value more often than above it. Source: Hall 1992, On the removal of skewness by
+    transformation.
     """
     value, error, skewness, units = _moments(ratios, cluster)
     x = _t(level, units)
@@ -57,40 +58,41 @@ def skewed(ratios: Ratios, cluster: Clusters | None = None, *, level: float = 0.
 def bootstrap(
     ratios: Ratios, cluster: Clusters | None = None, *, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> Interval:
-    """The percentile interval when clusters are drawn again with replacement.
+    """Compute the percentile interval of a bootstrap over clusters.
 
-    What a reward model predicts is held fixed. Above `MOST_DRAWN` clusters random bundles of them are drawn. Source:
-    Efron & Tibshirani 1993, chapter 13; clusters: Davison & Hinkley 1997, section 3.8.
+    The predictions of a reward model are held fixed. Above `MAX_BOOTSTRAP_CLUSTERS` clusters random bundles of them are
+    drawn. Raises ValueError for fewer than 1 resample. Source: Efron & Tibshirani 1993, chapter 13; clusters: Davison &
+    Hinkley 1997, section 3.8.
     """
     if resamples < 1:
-        raise ValueError(f"{resamples} resamples; expected 1 or more, and 1,000 or more for an interval to hold still")
+        raise ValueError(f"{resamples} resamples; expected 1 or more; a stable interval takes 1,000 or more")
     tail = _tail(level)
     generator = np.random.default_rng(seed)
     codes, units = groups(cluster, len(ratios.above))
     columns = np.concatenate((ratios.above, ratios.below), axis=1)
-    parts = ratios.above.shape[1]
+    terms = ratios.above.shape[1]
     sums = columns if cluster is None else _sums(columns, codes, units)
     distinct, counts = np.unique(sums, axis=0, return_counts=True)
-    # How often each of few values is drawn is multinomial, so a million rows cost no more than a thousand.
-    few = 8 * len(distinct) <= units
-    if few:
+    # The counts of draws of few distinct values are multinomial, so a million rows cost no more than a thousand.
+    has_few_values = 8 * len(distinct) <= units
+    if has_few_values:
         sums = distinct
     elif units > MOST_DRAWN:
         sums = _sums(sums, generator.permutation(units) % MOST_DRAWN, MOST_DRAWN)
-    drawn = len(sums)
-    step = max(1, _CELLS // drawn)
+    n_units = len(sums)
+    step = max(1, _CELLS // n_units)
     values = np.empty(resamples)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        if few:
-            times = generator.multinomial(units, counts / units, size)
+        if has_few_values:
+            counts_drawn = generator.multinomial(units, counts / units, size)
         else:
-            rows = generator.integers(drawn, size=(size, drawn)) + np.arange(size)[:, None] * drawn
-            times = np.bincount(rows.ravel(), minlength=size * drawn).reshape(size, drawn)
-        totals = times.astype(np.float64) @ sums
-        # A resample in which all weights are 0 says nothing, which is not the same as 0.
-        below = np.where(totals[:, parts:] > 0, totals[:, parts:], np.nan)
-        values[start : start + size] = (totals[:, :parts] / below).sum(axis=1)
+            rows = generator.integers(n_units, size=(size, n_units)) + np.arange(size)[:, None] * n_units
+            counts_drawn = np.bincount(rows.ravel(), minlength=size * n_units).reshape(size, n_units)
+        totals = counts_drawn.astype(np.float64) @ sums
+        # A resample in which all weights are 0 has no value (NaN), which is not a value of 0.
+        denominators = np.where(totals[:, terms:] > 0, totals[:, terms:], np.nan)
+        values[start : start + size] = (totals[:, :terms] / denominators).sum(axis=1)
     low, high = np.nanquantile(values, [1 - tail, tail]).tolist()
     return Interval(low, high, float(np.nanstd(values)), units)
 
@@ -100,23 +102,23 @@ INTERVALS: dict[Kind, Callable[[Ratios, Clusters | None, float, int], Interval]]
     "normal": lambda ratios, cluster, level, seed: normal(ratios, cluster, level=level),
     "bootstrap": lambda ratios, cluster, level, seed: bootstrap(ratios, cluster, level=level, seed=seed),
 }
-"""Kind -> the interval of (estimate, clusters, level, seed)."""
+"""Kind -> function of (estimate, clusters, level, seed) that returns the interval."""
 
 
 def mean_error(values: Floats, cluster: Clusters | None = None) -> float:
-    """The standard error of the mean of (N,) values, with clusters kept together."""
-    centred = values - values.mean()
+    """Compute the standard error of the mean of (N,) values, clustered."""
+    centered = values - values.mean()
     codes, units = groups(cluster, len(values))
-    return _error(_sums(centred[:, None], codes, units)[:, 0], len(values))
+    return _error(_sums(centered[:, None], codes, units)[:, 0], len(values))
 
 
 def _moments(ratios: Ratios, cluster: Clusters | None) -> tuple[float, float, float, int]:
-    """Value, standard error, skewness of the sums of clusters, clusters."""
+    """The value, its standard error, the skewness of the cluster sums, and the number of clusters."""
     influence = ratios.influence
     codes, units = groups(cluster, len(influence))
     sums = influence if cluster is None else _sums(influence[:, None], codes, units)[:, 0]
-    spread = float(np.sqrt(np.mean(sums**2)))
-    skewness = float(np.mean(sums**3)) / spread**3 if spread > 0 else 0.0
+    deviation = float(np.sqrt(np.mean(sums**2)))
+    skewness = float(np.mean(sums**3)) / deviation**3 if deviation > 0 else 0.0
     return ratios.value, _error(sums, len(influence)), skewness, units
 
 
@@ -126,7 +128,7 @@ def _error(sums: Floats, rows: int) -> float:
 
 
 def _hall(x: float, a: float) -> float:
-    """The t whose transform is x: t + a t^2 / 3 + a^2 t^3 / 27 + a / 6 = x, where a is skewness / sqrt(n)."""
+    """Solve t + a t^2 / 3 + a^2 t^3 / 27 + a / 6 = x for t, where a is skewness / sqrt(n)."""
     if abs(a) < 1e-6:
         return x
     return float(3 / a * (np.cbrt(1 + a * (x - a / 6)) - 1))

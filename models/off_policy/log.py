@@ -1,4 +1,4 @@
-"""What was shown by chance, and what came of it: logs with the probabilities with which items were chosen."""
+"""Holds logged bandit feedback: shown items, their rewards and their propensities."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Clusters = NDArray[np.int64] | NDArray[np.int32] | NDArray[np.str_]
-"""One label a row, of any kind that numpy can sort; rows with the same label belong together."""
+"""One label per row, of any type that numpy can sort; rows with the same label may depend on each other."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BanditLog:
-    """N rows, each one item at one position. Raises ValueError where columns don't fit or hold impossible numbers."""
+    """Holds N rows, each one item at one position. Raises ValueError for columns of wrong shape or value."""
 
     action: NDArray[np.int32]
     """(N,) the item that was shown, from 0."""
     position: NDArray[np.int32]
-    """(N,) where, from 0."""
+    """(N,) its position, from 0."""
     reward: Floats
     """(N,) such as 1 for a click."""
     propensity: Floats
-    """(N,) in (0, 1]: how likely the logging policy was to show this item at this position."""
+    """(N,) in (0, 1]: the probability that the logging policy shows this item at this position."""
     context: Floats | None = None
-    """(N, F) what was known beforehand."""
+    """(N, F) context features, known before the item was shown."""
     cluster: Clusters | None = None
-    """(N,) such as the user; rows of one cluster may depend on each other. None: each row is its own."""
+    """(N,) such as the user; rows of one cluster may depend on each other. None: each row is its own cluster."""
 
     def __post_init__(self) -> None:
         _shapes(self, (len(self.action),), ("action", "position", "reward", "propensity"))
@@ -41,7 +41,10 @@ class BanditLog:
         return len(self.action)
 
     def weights(self, chosen: Floats) -> Floats:
-        """(N,) how much likelier the candidate was to show what was shown; chosen: (N,) its probabilities of that."""
+        """(N,) importance weights: the candidate's probability of the shown item over its propensity.
+
+        candidate_probabilities: (N,) of the shown items. Raises ValueError if they don't fit.
+        """
         _chosen(chosen, self.propensity)
         weights: Floats = chosen / self.propensity
         return weights
@@ -49,31 +52,30 @@ class BanditLog:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SlateLog:
-    """R slates of up to K positions. Raises ValueError as `BanditLog` does.
+    """Holds R slates of up to K positions. Raises ValueError as `BanditLog` does.
 
-    The length of a slate is taken as given: an estimator of this package doesn't ask whether a candidate would have
-    shown more.
+    The length of a slate is taken as given: the estimators assume that a candidate shows as many items.
     """
 
     actions: NDArray[np.int32]
-    """(R, K) the items from the top, -1 after the last; none twice."""
+    """(R, K) the items from the top, -1 after the last; each item once at most."""
     rewards: Floats
     """(R, K) 0 where there is no item."""
     conditional: Floats
-    """(R, K) in (0, 1]: the probability of this item at k, given the items above it; their product is the slate's.
+    """(R, K) in (0, 1]: the propensity of this item at k, given the items above it; their product is the slate's.
 
-    What stands where there is no item is not read.
+    Values at empty positions are ignored.
     """
     marginal: Floats | None = None
-    """(R, K) in (0, 1]: the probability of this item at k, whatever is above it; independent IPS alone needs it."""
+    """(R, K) in (0, 1]: the propensity of this item at k, whatever is above it; only independent IPS needs it."""
     context: Floats | None = None
-    """(R, F) what was known beforehand."""
+    """(R, F) context features, known before the slate was shown."""
     cluster: Clusters | None = None
-    """(R,) such as the user. None: each slate is its own."""
+    """(R,) such as the user. None: each slate is its own cluster."""
 
     def __post_init__(self) -> None:
         if self.actions.ndim != 2:
-            raise ValueError(f"actions are of shape {self.actions.shape}; expected (slates, positions)")
+            raise ValueError(f"actions have shape {self.actions.shape}; expected (slates, positions)")
         _shapes(self, self.actions.shape, ("actions", "rewards", "conditional", "marginal"))
         _codes("actions", self.actions, -1)
         shown = self.shown
@@ -94,22 +96,22 @@ class SlateLog:
 
     @property
     def shown(self) -> NDArray[np.bool_]:
-        """(R, K) where there is an item."""
+        """(R, K) True where there is an item."""
         shown: NDArray[np.bool_] = self.actions >= 0
         return shown
 
     def steps(self, chosen: Floats) -> Floats:
-        """(R, K) candidate over log at each position given the items above; 1 where there is no item.
+        """(R, K) importance weights of each item given the items above it; 1 where there is no item.
 
-        chosen: (R, K) the candidate's conditional probabilities of what was shown.
+        candidate_probabilities: (R, K) the candidate's conditional probabilities of the shown items.
         """
         return self._ratio(chosen, self.conditional)
 
     def marginals(self, chosen: Floats) -> Floats:
-        """(R, K) candidate over log at each position, whatever is above it; 1 where there is no item.
+        """(R, K) importance weights of each item at its position, whatever is above it; 1 where there is no item.
 
-        chosen: (R, K) the candidate's marginal probabilities of what was shown. Raises ValueError where the log has no
-        marginal propensities.
+        candidate_probabilities: (R, K) the candidate's marginal probabilities of the shown items. Raises ValueError if
+        the log has no marginal propensities.
         """
         if self.marginal is None:
             raise ValueError("the log has no marginal propensities; give them, or use rips or cascade-dr")
@@ -118,7 +120,7 @@ class SlateLog:
     def _ratio(self, chosen: Floats, propensity: Floats) -> Floats:
         shown = self.shown
         if chosen.shape != shown.shape:
-            raise ValueError(f"the candidate's probabilities are of shape {chosen.shape}; expected {shown.shape}")
+            raise ValueError(f"the candidate's probabilities have shape {chosen.shape}; expected {shown.shape}")
         _chosen(chosen[shown], propensity[shown])
         ratio = np.ones(shown.shape)
         np.divide(chosen, propensity, out=ratio, where=shown)
@@ -126,7 +128,7 @@ class SlateLog:
 
 
 def groups(cluster: Clusters | None, rows: int) -> tuple[Codes, int]:
-    """(N,) the cluster of each row as a number from 0, and how many clusters there are."""
+    """Number the clusters: (N,) the code of each row's cluster, from 0, and the number of clusters."""
     if cluster is None:
         return np.arange(rows), rows
     labels, codes = np.unique(cluster, return_inverse=True)
@@ -142,34 +144,36 @@ def _shapes(log: BanditLog | SlateLog, shape: tuple[int, ...], columns: tuple[st
             continue
         expected = shape if field.name in columns else shape[:1]
         if column.shape[: len(expected)] != expected or column.ndim != len(expected) + (field.name == "context"):
-            raise ValueError(f"{field.name} is of shape {column.shape}; expected {expected} as the actions are")
+            raise ValueError(f"{field.name} has shape {column.shape}; expected {expected}, as the actions have")
 
 
 def _codes(name: str, column: NDArray[np.int32], least: int) -> None:
     if column.dtype.kind not in "iu":
-        raise ValueError(f"{name} is of {column.dtype}; expected whole numbers from {least}")
+        raise ValueError(f"{name} has dtype {column.dtype}; expected integers from {least}")
     if int(column.min()) < least:
-        raise ValueError(f"{name} goes down to {column.min()}; expected {least} or more")
+        raise ValueError(f"{name} has a minimum of {column.min()}; expected {least} or more")
 
 
 def _finite(name: str, column: Floats) -> None:
     if not np.isfinite(column).all():
         raise ValueError(
-            f"{name} has {np.sum(~np.isfinite(column))} values that are no number; fill or drop these rows"
+            f"{name} has {np.sum(~np.isfinite(column))} values that are NaN or infinite; fill or drop these rows"
         )
 
 
 def _probabilities(name: str, column: Floats) -> None:
     if bad := int(np.sum(~((column > 0) & (column <= 1)))):
         raise ValueError(
-            f"{name}: {bad} of {column.size} are not in (0, 1]; what was shown had a chance: log it as it is drawn"
+            f"{name}: {bad} of {column.size} are not in (0, 1]; log the probability by which the item was drawn"
         )
 
 
 def _chosen(chosen: Floats, propensity: Floats) -> None:
     if chosen.shape != propensity.shape:
         raise ValueError(
-            f"{chosen.shape} probabilities of the candidate for {propensity.shape} rows; expected one a row"
+            f"the candidate's probabilities have shape {chosen.shape}; expected {propensity.shape}, one per row"
         )
     if not np.all((chosen >= 0) & (chosen <= 1 + 1e-9)):
-        raise ValueError("the candidate's probabilities of what was shown are not all in [0, 1]")
+        raise ValueError(
+            "some of the candidate's probabilities of the shown items are outside [0, 1]; check the policy"
+        )

@@ -1,4 +1,4 @@
-"""The rankings of a journal that say by which probabilities they were drawn, as columns."""
+"""Reads the rankings of a journal that have propensities, as columns."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from models.off_policy.log import BanditLog, Floats, SlateLog
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which rankings are read."""
+    """Filters the rankings that are read."""
 
     variant: str | None = None
     surface: str | None = None
     since: float = -np.inf
-    """Unix seconds."""
+    """Unix seconds of the earliest ranking."""
     reward: str = CLICK
-    """The type of the interactions that count."""
+    """The type of the interactions that give a reward."""
 
     def takes(self, event: RankingEvent) -> bool:
-        """Whether this is one of them."""
+        """True if this ranking passes the filter."""
         extra = event.extra
         return (
             event.timestamp >= 1000 * self.since
@@ -38,7 +38,7 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Logged:
-    """R rankings, S items shown in them, flattened, in order of time."""
+    """Holds R rankings and their S impressions, flattened, in order of time."""
 
     events: tuple[RankingEvent, ...]
     items: Ids
@@ -49,73 +49,73 @@ class Logged:
     position: NDArray[np.int32]
     """(S,) from 0."""
     reward: Floats
-    """(S,) 1 where it was answered."""
+    """(S,) 1 for impressions with an interaction of the reward's type, else 0."""
     propensity: Floats
-    """(S,) NaN where the log is silent."""
+    """(S,) NaN: not logged."""
     user: NDArray[np.str_] | None
-    """(R,) None: nobody is named."""
+    """(R,) None: no ranking names its user."""
 
     def __len__(self) -> int:
         return len(self.events)
 
     @property
     def single(self) -> bool:
-        """Whether every ranking has one item, as a log of places has."""
+        """True if every ranking has exactly one item."""
         return bool(np.all(np.diff(self.offsets) == 1))
 
     def bandit(self) -> BanditLog:
-        """Of single items."""
+        """Convert rankings of one item to a `BanditLog`."""
         return BanditLog(self.rows, self.position, self.reward, self.propensity, cluster=self.user)
 
     def slates(self, codes: NDArray[np.int32]) -> SlateLog:
-        """Of lists. codes: (S,) what stands for the items, each once in a list."""
+        """Convert to a `SlateLog`. codes: (S,) the item codes to use, each once per ranking."""
         sizes = np.diff(self.offsets)
         shape = len(self), int(sizes.max())
-        inside = np.arange(shape[1]) < sizes[:, None]
-        actions, rewards, shares = np.full(shape, -1, np.int32), np.zeros(shape), np.ones(shape)
-        actions[inside], rewards[inside], shares[inside] = codes, self.reward, self.propensity
-        return SlateLog(actions, rewards, shares, cluster=self.user)
+        has_item = np.arange(shape[1]) < sizes[:, None]
+        actions, rewards, propensities = np.full(shape, -1, np.int32), np.zeros(shape), np.ones(shape)
+        actions[has_item], rewards[has_item], propensities[has_item] = codes, self.reward, self.propensity
+        return SlateLog(actions, rewards, propensities, cluster=self.user)
 
 
 def logged(events: Iterable[Event], chosen: Chosen, propensities: bool = True) -> Logged:
-    """The chosen rankings of a journal, whose events come in order.
+    """Read the rankings that pass the filter, from the events of a journal in order.
 
-    propensities: only those that have them. Raises ValueError where there is none.
+    require_propensities: skip rankings without propensities. Raises ValueError if no ranking is left.
     """
     kept: list[RankingEvent] = []
-    which: list[bool] = []
-    items, seen = Ids(), 0
+    is_kept: list[bool] = []
+    items, matching = Ids(), 0
 
-    def through() -> Iterator[Event]:
-        nonlocal seen
+    def pass_through() -> Iterator[Event]:
+        nonlocal matching
         for event in events:
             if isinstance(event, RankingEvent):
                 for item in event.items:
                     items.add(item)
-                taken = chosen.takes(event)
-                seen += taken
-                which.append(taken and (not propensities or "propensities" in event.extra))
-                kept.extend([event] if which[-1] else [])
+                matches = chosen.takes(event)
+                matching += matches
+                is_kept.append(matches and (not propensities or "propensities" in event.extra))
+                kept.extend([event] if is_kept[-1] else [])
             if isinstance(event, RankingEvent | InteractionEvent):
                 yield event
 
-    log = in_order(through(), items)
+    log = in_order(pass_through(), items)
     if not kept:
         raise ValueError(
-            f"found {seen:,} rankings that were asked for, none of them with propensities; let a running experiment"
-            " explore, or import a log that has them"
+            f"found {matching:,} matching rankings, none of them with propensities; run an experiment with an arm that"
+            " explores, or import a log with propensities"
         )
-    shown = log.rankings
-    own = np.repeat(np.array(which), np.diff(shown.offsets))
-    sizes = np.diff(shown.offsets)[np.array(which)]
+    rankings = log.rankings
+    in_kept = np.repeat(np.array(is_kept), np.diff(rankings.offsets))
+    sizes = np.diff(rankings.offsets)[np.array(is_kept)]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    position = np.where(shown.positions > 0, shown.positions, 0)[own] - 1
-    place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-    shares = [event.extra.get("propensities") or [np.nan] * len(event.items) for event in kept]
-    named = any(event.user is not None for event in kept)
+    position = np.where(rankings.positions > 0, rankings.positions, 0)[in_kept] - 1
+    index = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
+    logged_propensities = [event.extra.get("propensities") or [np.nan] * len(event.items) for event in kept]
+    has_users = any(event.user is not None for event in kept)
     users = np.array([event.user if event.user is not None else f"ranking {event.id}" for event in kept])
     return Logged(
-        tuple(kept), items, offsets, shown.rows[own], np.where(position < 0, place, position).astype(np.int32),
-        clicked(log, chosen.reward)[own].astype(np.float64), np.concatenate(shares).astype(np.float64),
-        users if named else None,
+        tuple(kept), items, offsets, rankings.rows[in_kept], np.where(position < 0, index, position).astype(np.int32),
+        clicked(log, chosen.reward)[in_kept].astype(np.float64), np.concatenate(logged_propensities).astype(np.float64),
+        users if has_users else None,
     )  # fmt: skip

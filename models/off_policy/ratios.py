@@ -1,4 +1,4 @@
-"""An estimate as a sum of ratios of means: the form in which its error and its resamples are the same few lines."""
+"""Represents an estimate as a sum of ratios of means, a form that gives all estimators the same error and bootstrap."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from models.off_policy.log import Floats
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ratios:
-    """The value is the sum over M of mean(above) / mean(below); a plain mean has ones below.
+    """Holds an estimate: the sum over M of mean(numerator) / mean(denominator); a plain mean has denominators of 1.
 
-    Raises ValueError where the shapes differ, or where nothing is below.
+    Raises ValueError if the shapes differ, or if a denominator has a mean of 0.
     """
 
     above: Floats
@@ -23,9 +23,11 @@ class Ratios:
 
     def __post_init__(self) -> None:
         if self.above.ndim != 2 or self.above.shape != self.below.shape:
-            raise ValueError(f"above is {self.above.shape} and below {self.below.shape}; expected both to be (N, M)")
+            raise ValueError(
+                f"the numerator has shape {self.above.shape}, the denominator {self.below.shape}; expected (N, M) twice"
+            )
         if not np.all(self.below.mean(axis=0) > 0):
-            raise ValueError("all weights are 0: the candidate never shows what the log shows, so nothing can be said")
+            raise ValueError("all weights are 0: the candidate never shows what the log shows; use another log")
 
     @property
     def value(self) -> float:
@@ -34,12 +36,12 @@ class Ratios:
 
     @property
     def influence(self) -> Floats:
-        """(N,) what each row adds to the value, to first order; their sum is 0. Source: Hampel 1974."""
-        below = self.below.mean(axis=0)
-        each: Floats = ((self.above - self.below * (self.above.mean(axis=0) / below)) / below).sum(axis=1)
-        return each
+        """(N,) influence values: the first-order effect of each row on the value; their sum is 0. Hampel 1974."""
+        scale = self.below.mean(axis=0)
+        influence: Floats = ((self.above - self.below * (self.above.mean(axis=0) / scale)) / scale).sum(axis=1)
+        return influence
 
 
 def mean(values: Floats) -> Ratios:
-    """Of (N,) values: their mean."""
+    """Build the estimate that is the mean of (N,) values."""
     return Ratios(values[:, None], np.ones((len(values), 1)))

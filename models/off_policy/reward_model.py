@@ -1,7 +1,7 @@
-"""What each item would have earned: reward estimates of rows that the model has not seen (cross-fitting).
+"""Predicts the reward of each item by cross-fitting: no row is predicted by a model that was trained on it.
 
-Rows are dealt into folds, whole clusters at a time; what is predicted for a fold is learnt from the others. Only so is
-the error of a doubly robust estimate what its influence values say (Chernozhukov et al. 2018).
+Whole clusters are assigned to folds, and the model for a fold is trained on the other folds. The standard error of a
+doubly robust estimate by its influence values is valid only then (Chernozhukov et al. 2018).
 """
 
 from __future__ import annotations
@@ -32,28 +32,32 @@ _ROUNDS = 100
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """How rewards are learnt."""
+    """Holds the settings of the reward model. Raises ValueError for impossible ones."""
 
     kind: Literal["rates", "logistic", "lightgbm"] | None = None
-    """None: logistic where the log has contexts and 0/1 rewards, rates otherwise."""
+    """None: logistic if the log has contexts and 0/1 rewards, rates otherwise."""
     folds: int = 5
     strength: float = 1.0
-    """Of rates: how many rows a cell's expectation counts as. Low, because what is shrunk is biased, and the direct
-    method's interval knows nothing of that."""
+    """For rates: the number of rows that a cell's expectation counts as. It is low because shrinkage biases the model,
+    and the direct method's interval doesn't include that bias."""
     penalty: float = 1.0
-    """Of logistic: the weight of the squared coefficients."""
+    """For logistic: the L2 penalty, the weight of the squared coefficients."""
 
     def __post_init__(self) -> None:
         if self.folds < 2:
             raise ValueError(
-                f"{self.folds} folds; expected 2 or more, so that no row is predicted by a model of itself"
+                f"{self.folds} folds; expected 2 or more, so that no row is predicted by a model trained on it"
             )
         if not self.strength > 0 or not self.penalty > 0:
-            raise ValueError(f"strength is {self.strength} and penalty {self.penalty}; expected both above 0")
+            raise ValueError(f"smoothing is {self.strength} and l2_penalty {self.penalty}; expected both above 0")
 
 
 def predict(log: BanditLog, items: int, model: RewardModel | None = None, *, seed: int) -> Floats:
-    """(N, items) the mean reward of each item in each row's context and position. A million numbers take 8 MB."""
+    """Predict (N, items): the mean reward of each item in each row's context and position, by cross-fitting.
+
+    A million numbers take 8 MB. Raises ValueError if the log has fewer clusters than folds, or for a logistic model of
+    rewards other than 0 and 1.
+    """
     model = model or RewardModel()
     fold = folds(log.cluster, len(log), model.folds, seed)
     binary = bool(np.isin(log.reward, (0, 1)).all())
@@ -62,82 +66,85 @@ def predict(log: BanditLog, items: int, model: RewardModel | None = None, *, see
         tables = rates(log.action, log.position, log.reward, fold, model.folds, items, model.strength)
         return tables[fold, log.position]
     if kind == "logistic" and not binary:
-        raise ValueError("logistic takes rewards of 0 and 1 alone, and the log has others; use lightgbm or rates")
+        raise ValueError("the log has rewards other than 0 and 1; logistic expects these, so use lightgbm or rates")
     out = np.empty((len(log), items))
-    for held in range(model.folds):
-        rest, rows = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-        if len(np.unique(log.reward[rest])) < 2:
-            out[rows] = log.reward[rest].mean()
+    for held_out in range(model.folds):
+        train_rows, test_rows = np.flatnonzero(fold != held_out), np.flatnonzero(fold == held_out)
+        if len(np.unique(log.reward[train_rows])) < 2:
+            out[test_rows] = log.reward[train_rows].mean()
         elif kind == "logistic":
-            out[rows] = _logistic(log, items, rest, rows, model.penalty)
+            out[test_rows] = _logistic(log, items, train_rows, test_rows, model.penalty)
         else:
-            out[rows] = _lightgbm(log, items, rest, rows, binary, seed)
+            out[test_rows] = _lightgbm(log, items, train_rows, test_rows, binary, seed)
     return out
 
 
 def predict_slates(
     log: SlateLog, policy: SlatePolicy, rewards: Floats, model: RewardModel | None = None, *, seed: int
 ) -> Floats:
-    """(R, K, A) what is still to come from position k on under the candidate, if each item stood at k; by rates.
+    """Predict (R, K, A): the reward from position k on under the candidate if an item is at k, with smoothed rates.
 
-    rewards: (R, K) position-weighted. Learnt from the last position up: the reward at k, and what the candidate then
-    expects of k + 1 (Kiyohara et al. 2022). What is above k is not looked at; the estimate stays unbiased.
-    Raises ValueError where the policy has no full conditional probabilities, or the model is not of rates.
+    rewards: (R, K) position-weighted. The model is fitted from the last position up, on the reward at k plus the
+    candidate's expected reward from k + 1 on (Kiyohara et al. 2022). It ignores the items above k; the estimate stays
+    unbiased. Raises ValueError if the policy has no `conditional` probabilities, or for a model kind other than rates.
     """
     model = model or RewardModel()
     if model.kind not in (None, "rates"):
-        raise ValueError(f"rewards of slates are learnt as rates; {model.kind!r} was asked for")
+        raise ValueError(f"the reward model of slates is {model.kind!r}; expected rates, the only kind there is")
     if policy.conditional is None:
-        raise ValueError("cascade-DR needs the candidate's probability of every item at every position: conditional")
-    slates, places = log.actions.shape
+        raise ValueError(
+            "cascade-DR needs the probability of every item at every position: give the policy `conditional`"
+        )
+    slates, positions = log.actions.shape
     fold = folds(log.cluster, slates, model.folds, seed)
-    out = np.zeros((slates, places, policy.conditional.shape[2]))
-    to_come = np.zeros(slates)
-    for k in range(places - 1, -1, -1):
+    out = np.zeros((slates, positions, policy.conditional.shape[2]))
+    future_reward = np.zeros(slates)
+    for k in range(positions - 1, -1, -1):
         rows = np.flatnonzero(log.shown[:, k])
         if not len(rows):
             continue
-        target, place = rewards[rows, k] + to_come[rows], np.zeros(len(rows), np.int32)
-        tables = rates(log.actions[rows, k], place, target, fold[rows], model.folds, out.shape[2], model.strength)
+        target, position = rewards[rows, k] + future_reward[rows], np.zeros(len(rows), np.int32)
+        tables = rates(log.actions[rows, k], position, target, fold[rows], model.folds, out.shape[2], model.strength)
         out[rows, k] = tables[fold[rows], 0]
-        to_come = (policy.conditional[:, k] * out[:, k]).sum(axis=1)
+        future_reward = (policy.conditional[:, k] * out[:, k]).sum(axis=1)
     return out
 
 
 def folds(cluster: Clusters | None, rows: int, count: int, seed: int) -> Codes:
-    """(N,) the fold of each row, from 0; a cluster is in one fold. Raises ValueError for fewer clusters than folds."""
+    """Assign (N,) folds to rows, from 0; a cluster is in one fold. Raises ValueError for fewer clusters than folds."""
     codes, units = groups(cluster, rows)
     if units < count:
-        raise ValueError(f"{units} clusters can't be dealt into {count} folds; log more clusters or take fewer folds")
-    dealt: Codes = (np.random.default_rng(seed).permutation(units) % count)[codes]
-    return dealt
+        raise ValueError(f"found {units} clusters for {count} folds; log more clusters or use fewer folds")
+    fold: Codes = (np.random.default_rng(seed).permutation(units) % count)[codes]
+    return fold
 
 
 def rates(
     action: np.ndarray, position: np.ndarray, reward: Floats, fold: Codes, count: int, items: int, strength: float
 ) -> Floats:
-    """(count, P, items) the mean reward of an item at a position, learnt from all folds but that one.
+    """Compute (n_folds, P, items) mean rewards of an item at a position, from all folds but that one.
 
-    A cell is drawn toward the item's rate plus the position's offset, an item toward the rate of all; either counts as
-    `strength` rows (additive smoothing, Lidstone 1920).
+    A cell is shrunk toward the item's rate plus the position's offset, and an item toward the overall rate; either
+    counts as `smoothing` rows (additive smoothing, Lidstone 1920).
     """
-    places = int(position.max()) + 1
-    cell = (fold * places + position) * items + action
-    shape = (count, places, items)
-    rows = np.bincount(cell, minlength=count * places * items).reshape(shape).astype(np.float64)
-    sums = np.bincount(cell, weights=reward, minlength=count * places * items).reshape(shape)
+    positions = int(position.max()) + 1
+    cell = (fold * positions + position) * items + action
+    shape = (count, positions, items)
+    rows = np.bincount(cell, minlength=count * positions * items).reshape(shape).astype(np.float64)
+    sums = np.bincount(cell, weights=reward, minlength=count * positions * items).reshape(shape)
     rows, sums = rows.sum(axis=0) - rows, sums.sum(axis=0) - sums
     overall = sums.sum(axis=(1, 2), keepdims=True) / np.maximum(rows.sum(axis=(1, 2), keepdims=True), 1)
-    of_item = (sums.sum(axis=1, keepdims=True) + strength * overall) / (rows.sum(axis=1, keepdims=True) + strength)
-    of_place = (sums.sum(axis=2, keepdims=True) + strength * overall) / (rows.sum(axis=2, keepdims=True) + strength)
-    expected = np.clip(of_item + of_place - overall, reward.min(), reward.max())
+    item_rows, position_rows = rows.sum(axis=1, keepdims=True), rows.sum(axis=2, keepdims=True)
+    item_rate = (sums.sum(axis=1, keepdims=True) + strength * overall) / (item_rows + strength)
+    position_rate = (sums.sum(axis=2, keepdims=True) + strength * overall) / (position_rows + strength)
+    expected = np.clip(item_rate + position_rate - overall, reward.min(), reward.max())
     smoothed: Floats = (sums + strength * expected) / (rows + strength)
     return smoothed
 
 
 def _logistic(log: BanditLog, items: int, rest: Codes, rows: Codes, penalty: float) -> Floats:
-    """(rows, items): log odds of item plus position plus context."""
-    places = int(log.position.max()) + 1
+    """(rows, items) predictions of a logistic regression on item, position and context."""
+    positions = int(log.position.max()) + 1
     context = np.empty((len(log), 0)) if log.context is None else log.context
     middle, scale = context[rest].mean(axis=0), context[rest].std(axis=0)
     context = (context - middle) / np.where(scale > 0, scale, 1.0)
@@ -145,24 +152,28 @@ def _logistic(log: BanditLog, items: int, rest: Codes, rows: Codes, penalty: flo
     def one_hot(codes: np.ndarray, width: int) -> sparse.csr_matrix:
         return sparse.csr_matrix((np.ones(len(codes)), codes, np.arange(len(codes) + 1)), shape=(len(codes), width))
 
-    columns = (one_hot(log.action[rest], items), one_hot(log.position[rest], places), sparse.csr_matrix(context[rest]))
+    columns = (
+        one_hot(log.action[rest], items),
+        one_hot(log.position[rest], positions),
+        sparse.csr_matrix(context[rest]),
+    )
     fitted = LogisticRegression(C=1 / penalty, max_iter=500).fit(sparse.hstack(columns, format="csr"), log.reward[rest])
     beta = fitted.coef_[0]
-    row = beta[items : items + places][log.position[rows]] + context[rows] @ beta[items + places :]
+    row = beta[items : items + positions][log.position[rows]] + context[rows] @ beta[items + positions :]
     odds: Floats = 1 / (1 + np.exp(-np.clip(row[:, None] + beta[:items] + fitted.intercept_, -500, 500)))
     return odds
 
 
 def _lightgbm(log: BanditLog, items: int, rest: Codes, rows: Codes, binary: bool, seed: int) -> Floats:
-    """(rows, items): trees on item, position and context."""
+    """(rows, items) predictions of LightGBM trees on item, position and context."""
     context = np.empty((len(log), 0)) if log.context is None else log.context
     columns = np.column_stack((log.action, log.position, context))
     parameters = _LIGHTGBM | {"objective": "binary" if binary else "regression", "seed": seed}
     data = lgb.Dataset(columns[rest], log.reward[rest], categorical_feature=[0, 1], params={"verbosity": -1})
     booster = lgb.train(parameters, data, _ROUNDS)
     out = np.empty((len(rows), items))
-    asked = columns[rows]
+    test_columns = columns[rows]
     for item in range(items):
-        asked[:, 0] = item
-        out[:, item] = booster.predict(asked, num_threads=1)
+        test_columns[:, 0] = item
+        out[:, item] = booster.predict(test_columns, num_threads=1)
     return out

@@ -1,8 +1,8 @@
-"""Estimators of a candidate's reward of a whole slate: the sum over positions of (position-weighted) rewards.
+"""Implements estimators of a candidate's reward per slate: the sum over positions of (position-weighted) rewards.
 
-rewards: (R, K), already multiplied by the weights of the positions; 0 where there is no item. What weights are taken
-says what is believed of the viewer: a click depends on the whole slate (`slate_ips`), on its own item and position
-alone (`iips`), or also on what is above it (`rips`, `cascade_dr`).
+rewards: (R, K), already multiplied by the weights of the positions; 0 where there is no item. The kind of weights
+states the assumed user model: a click depends on the whole slate (`slate_ips`), only on its own item and position
+(`iips`), or also on the items above it (`rips`, `cascade_dr`).
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from models.off_policy.ratios import Ratios, mean
 
 
 def cumulative(steps: Floats) -> Floats:
-    """(R, K) candidate over log of the items down to k, from the ratios of each position (`SlateLog.steps`)."""
+    """(R, K) importance weights of the items down to k: products of `SlateLog.conditional_weights`."""
     return np.cumprod(steps, axis=1, dtype=np.float64)
 
 
 def slate_ips(weights: Floats, rewards: Floats) -> Ratios:
-    """mean(w sum_k r_k), weights: (R,) of whole slates, the last column of `cumulative`. Horvitz & Thompson 1952."""
+    """mean(w sum_k r_k). weights: (R,) of whole slates, the last column of `cumulative_weights`.
+
+    Source: Horvitz & Thompson 1952.
+    """
     return mean(weights * rewards.sum(axis=1))
 
 
 def slate_snips(weights: Floats, rewards: Floats) -> Ratios:
-    """The same over mean(w). Source: Swaminathan & Joachims 2015."""
+    """mean(w sum_k r_k) / mean(w). weights: as for `slate_ips`. Source: Swaminathan & Joachims 2015."""
     return Ratios((weights * rewards.sum(axis=1))[:, None], weights[:, None])
 
 
 def iips(weights: Floats, rewards: Floats) -> Ratios:
-    """Independent IPS: sum_k mean(w_k r_k), weights: (R, K) of marginals (`SlateLog.marginals`).
+    """Independent IPS: sum_k mean(w_k r_k). weights: (R, K), `SlateLog.marginal_weights`.
 
     Source: Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay & Wen 2018, the item-position click model.
     """
@@ -37,30 +40,30 @@ def iips(weights: Floats, rewards: Floats) -> Ratios:
 
 
 def sniips(weights: Floats, rewards: Floats) -> Ratios:
-    """sum_k mean(w_k r_k) / mean(w_k), weights as for `iips`."""
+    """Self-normalised `iips`: sum_k mean(w_k r_k) / mean(w_k). weights: as for `iips`."""
     return Ratios(weights * rewards, weights)
 
 
 def rips(weights: Floats, rewards: Floats) -> Ratios:
-    """Reward-interaction IPS: sum_k mean(w_1:k r_k), weights: (R, K) `cumulative`.
+    """Reward-interaction IPS: sum_k mean(w_1:k r_k). weights: (R, K) `cumulative_weights`.
 
-    Unbiased where a reward depends on its own item and those above. Source: McInerney, Brost, Chandar, Mehrotra &
-    Carterette 2020, before it is normalised.
+    Unbiased if a reward depends only on its own item and those above. Source: McInerney, Brost, Chandar, Mehrotra &
+    Carterette 2020, without their normalisation.
     """
     return mean((weights * rewards).sum(axis=1))
 
 
 def snrips(weights: Floats, rewards: Floats) -> Ratios:
-    """sum_k mean(w_1:k r_k) / mean(w_1:k), as McInerney et al. 2020 have it."""
+    """Self-normalised `rips`: sum_k mean(w_1:k r_k) / mean(w_1:k). Source: McInerney et al. 2020."""
     return Ratios(weights * rewards, weights)
 
 
 def cascade_dr(weights: Floats, rewards: Floats, expected: Floats, predicted: Floats) -> Ratios:
-    """sum_k mean(w_1:k (r_k - q_k) + w_1:k-1 E q_k): unbiased where `rips` is, with any q that has not seen the slate.
+    """sum_k mean(w_1:k (r_k - q_k) + w_1:k-1 E q_k): unbiased if `rips` is, with any q not trained on the slate.
 
-    weights: (R, K) `cumulative`. predicted: (R, K) q of the logged item at k, expected: (R, K) its mean under the
-    candidate given the logged items above, both of what is to come from k on, 0 where there is no item. Source:
-    Kiyohara, Saito, Matsuhiro, Narita, Shimizu & Yamamoto 2022.
+    weights: (R, K) `cumulative_weights`. q is the reward from k on. predicted: (R, K) q of the logged item at k.
+    expected: (R, K) the mean of q under the candidate, given the logged items above. Both are 0 where there is no item.
+    Source: Kiyohara, Saito, Matsuhiro, Narita, Shimizu & Yamamoto 2022.
     """
     before = np.concatenate((np.ones((len(weights), 1)), weights[:, :-1]), axis=1)
     return mean((weights * (rewards - predicted) + before * expected).sum(axis=1))

@@ -1,1 +1,1 @@
-"""Models that read text, at work: embedders, token vectors, cross-encoders, and their caches."""
+"""Inference with text models: embedders, token vectors, cross-encoders, and their caches."""

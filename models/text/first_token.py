@@ -1,4 +1,4 @@
-"""The last layer of a BERT for its first token alone: a classifier hears no other, so no other need be made."""
+"""Computes the last BERT layer for the CLS (first) token only, since a classifier reads no other token."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 KINDS = ("bert", "electra", "roberta", "xlm-roberta")
-"""Types of models whose layers are alike, and whose classifier hears the first token."""
+"""Model types with this layer structure, and with a classifier that reads the first token."""
 
 
 def heard_alone(classifier: Any) -> Any:
-    """A transformers sequence classifier, changed in place so that its last layer makes the first token alone.
+    """Change a transformers sequence classifier in place, so that its last layer computes the first token only.
 
-    Scores stay what they were; of few layers, much of the work is saved. Other types of models stay as they are.
+    Scores do not change. A model of few layers saves much of its work. Models of other types are returned unchanged.
     """
     if classifier.config.model_type in KINDS:
         layers = getattr(classifier, classifier.base_model_prefix).encoder.layer
@@ -23,24 +23,25 @@ def heard_alone(classifier: Any) -> Any:
 
 
 class FirstToken(nn.Module):
-    """A layer that reads all tokens and writes the first."""
+    """A transformer layer that attends to all tokens and outputs only the first."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self._layer = layer
 
     def forward(self, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-        """(B, T, hidden) to (B, 1, hidden). attention_mask: what is added to (B, heads, T, T) attention, or None."""
+        """Map (B, T, hidden) to (B, 1, hidden). attention_mask: added to the (B, heads, T, T) scores, or None."""
         attention, first = self._layer.attention, states[:, :1]
-        own = attention.self
+        module = attention.self
 
         def heads(rows: Tensor) -> Tensor:
-            return rows.view(*rows.shape[:2], -1, own.attention_head_size).transpose(1, 2)
+            return rows.view(*rows.shape[:2], -1, module.attention_head_size).transpose(1, 2)
 
-        weights = heads(own.query(first)) @ heads(own.key(states)).transpose(2, 3) * own.attention_head_size**-0.5
+        weights = heads(module.query(first)) @ heads(module.key(states)).transpose(2, 3)
+        weights = weights * module.attention_head_size**-0.5
         if attention_mask is not None:
             weights = weights + attention_mask[:, :, :1]
-        told = (torch.softmax(weights, dim=-1) @ heads(own.value(states))).transpose(1, 2).flatten(2)
-        told = attention.output(told, first)
-        made: Tensor = self._layer.output(self._layer.intermediate(told), told)
-        return made
+        context = (torch.softmax(weights, dim=-1) @ heads(module.value(states))).transpose(1, 2).flatten(2)
+        context = attention.output(context, first)
+        output: Tensor = self._layer.output(self._layer.intermediate(context), context)
+        return output

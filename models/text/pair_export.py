@@ -1,4 +1,4 @@
-"""From a cross-encoder checkpoint to what `PairModel` runs: ONNX, int8 where asked, tokenizer, pair template."""
+"""Exports a cross-encoder checkpoint for `CrossEncoderModel`: ONNX graph, tokenizer and input template."""
 
 from __future__ import annotations
 
@@ -16,73 +16,78 @@ from models.text.pair_model import FILES, MODEL, TEMPLATE, TOKENIZER, PairTempla
 from models.text.weights import find_weights, settings_of, weights_digest
 
 LAYOUT = "first-token"
-"""Stands in the name of what is exported: another for another graph, so that what was made before is not taken."""
+"""Version of the exported graph, part of the cache key: a new graph needs a new export."""
 
 
 @dataclass(frozen=True, slots=True)
 class PairSettings:
-    """[cross_encoder] A score of request text and item together: which model, and for which candidates."""
+    """[cross_encoder] Which cross-encoder scores (request text, item) pairs, and for which candidates."""
 
     model: str = ""
     """A CrossEncoder checkpoint with one output, by name or folder; empty: no cross-encoder."""
     revision: str | None = None
+    """Revision of the model on the hub."""
     text_tokens: int = 24
-    """Tokens of a request's text that are read."""
+    """Maximum tokens of a request's text."""
     item_tokens: int = 32
+    """Maximum tokens of an item's text."""
     int8: bool = True
-    """Weights in int8: about twice as fast on a CPU, and scores differ a little."""
+    """Quantize weights to int8: about twice as fast on a CPU, with slightly different scores."""
     best: int = 30
-    """Candidates of a live request that are scored where no cache knows them: those that the first phase puts first."""
+    """Top candidates of the first-stage ranker that a live request scores if they are not cached."""
     ready_share: float = 0.5
-    """Share of requests whose candidates will all have been scored ahead; training leaves out scores accordingly."""
+    """Share of requests whose candidates are all precomputed; training masks scores to match it. 0 to 1."""
     cache: int = 20_000
-    """Request texts whose scores are kept on disk."""
+    """Maximum request texts in the score cache on disk; 0: no disk cache."""
     ahead: int = 1_000
-    """People who may wait for their next feed to be scored ahead; 0: nothing is scored ahead."""
+    """Maximum users in the prefetch queue, which scores their next candidates; 0: no prefetching."""
     threads: int = 0
-    """Of the model; 0: all cores."""
+    """Threads of the model; 0: all cores."""
 
     def __post_init__(self) -> None:
-        least = {"text_tokens": 1, "item_tokens": 1, "best": 0, "cache": 0, "ahead": 0, "threads": 0}
-        for name, smallest in least.items():
-            if getattr(self, name) < smallest:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {smallest}")
+        minimum = {"text_tokens": 1, "item_tokens": 1, "best": 0, "cache": 0, "ahead": 0, "threads": 0}
+        for name, least in minimum.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if not 0 <= self.ready_share <= 1:
             raise ValueError(f"ready_share is {self.ready_share}; expected 0 to 1")
 
 
 def exported(settings: PairSettings, cache: Path) -> Path:
-    """The folder with the model as `PairModel` takes it, made in `cache` where it is not there yet.
+    """Return the folder of the exported model in `cache`; export it first if it is not there.
 
-    Raises WeightsNotFoundError, or ValueError where the checkpoint is no classifier with one output, or where the
-    packages to export with are not installed.
+    Raises WeightsNotFoundError if there are no weights. Raises ValueError if the checkpoint is not a classifier with
+    one output, or if the export packages are not installed.
     """
     folder = find_weights(settings.model, settings.revision)
     digest = weights_digest(folder)
-    numbers = "int8" if settings.int8 else "float32"
-    kept = cache / f"{digest}-{settings.text_tokens}-{settings.item_tokens}-{numbers}-{LAYOUT}"
-    if not all((kept / name).is_file() for name in FILES):
-        about = (
+    precision = "int8" if settings.int8 else "float32"
+    target = cache / f"{digest}-{settings.text_tokens}-{settings.item_tokens}-{precision}-{LAYOUT}"
+    if not all((target / name).is_file() for name in FILES):
+        metadata = (
             ("model", settings.model), ("revision", settings.revision or ""), ("licence", licence(folder)),
-            ("digest", f"{digest}-{numbers}"),
+            ("digest", f"{digest}-{precision}"),
         )  # fmt: skip
-        export(folder, kept, settings, about)
-    return kept
+        export(folder, target, settings, metadata)
+    return target
 
 
 def export(folder: Path, to: Path, settings: PairSettings, about: Sequence[tuple[str, str]] = ()) -> None:
-    """Write the three files of a checkpoint; the template last, so that a broken-off export is made again."""
+    """Write the three files of an exported checkpoint; the template last, so that an interrupted export is repeated.
+
+    metadata: model, revision, licence and digest. Raises ValueError as `export_cached` does.
+    """
     try:
-        import onnx  # noqa: F401  # asked for here, so that the error names the extra
+        import onnx  # noqa: F401  # imported here, so that the error names the extra
         import onnxscript  # noqa: F401
     except ModuleNotFoundError as problem:
         raise ValueError(
-            f"exporting a cross-encoder wants {problem.name}, which is not installed: pip install 'feedrank[onnx]'"
+            f"exporting a cross-encoder needs {problem.name}, which is not installed: pip install 'feedrank[onnx]'"
         ) from None
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from transformers.utils import logging as model_logging
 
-    model_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
+    model_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
     model = AutoModelForSequenceClassification.from_pretrained(str(folder), attn_implementation="eager").eval()
     if model.config.num_labels != 1:
@@ -90,35 +95,35 @@ def export(folder: Path, to: Path, settings: PairSettings, about: Sequence[tuple
             f"{folder} has {model.config.num_labels} outputs, expected one: a cross-encoder's score; train one with"
             " `feedrank finetune cross-encoder`"
         )
-    takes = tokenizer("a", "b").keys()
-    inputs = tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in takes)
+    accepted = tokenizer("a", "b").keys()
+    inputs = tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
     to.mkdir(parents=True, exist_ok=True)
-    with written_aside(to / MODEL) as aside:
-        _write(model, inputs, aside, settings.int8)
-    with written_aside(to / TOKENIZER) as aside:
-        tokenizer.backend_tokenizer.save(str(aside))
-    with written_aside(to / TEMPLATE) as aside:
-        template(tokenizer, inputs, settings, about).save(aside)
+    with written_aside(to / MODEL) as temporary:
+        _write(model, inputs, temporary, settings.int8)
+    with written_aside(to / TOKENIZER) as temporary:
+        tokenizer.backend_tokenizer.save(str(temporary))
+    with written_aside(to / TEMPLATE) as temporary:
+        template(tokenizer, inputs, settings, about).save(temporary)
 
 
 def template(
     tokenizer: Any, inputs: tuple[str, ...], settings: PairSettings, about: Sequence[tuple[str, str]] = ()
 ) -> PairTemplate:
-    """How a tokenizer joins two texts, found by having it join two."""
+    """Derive the input template of a tokenizer from one encoded pair of texts."""
     joined = tokenizer("a", "b", return_token_type_ids=True)
     parts = joined.sequence_ids(0)
-    ids, kinds = joined["input_ids"], joined["token_type_ids"]
+    ids, token_types = joined["input_ids"], joined["token_type_ids"]
     first, last = parts.index(0), len(parts) - 1 - parts[::-1].index(0)
     second, end = parts.index(1), len(parts) - 1 - parts[::-1].index(1)
 
-    def kind(place: int) -> int:
-        return int(kinds[place]) if 0 <= place < len(kinds) else 0
+    def type_at(index: int) -> int:
+        return int(token_types[index]) if 0 <= index < len(token_types) else 0
 
     return PairTemplate(
         before=tuple(ids[:first]),
         between=tuple(ids[last + 1 : second]),
         after=tuple(ids[end + 1 :]),
-        types=(kind(0), kind(first), kind(last + 1), kind(second), kind(len(ids) - 1)),
+        types=(type_at(0), type_at(first), type_at(last + 1), type_at(second), type_at(len(ids) - 1)),
         pad=int(tokenizer.pad_token_id or 0),
         text_tokens=settings.text_tokens,
         item_tokens=settings.item_tokens,
@@ -128,10 +133,10 @@ def template(
 
 
 def licence(folder: Path) -> str:
-    """What a model folder says of its licence: in what feedrank wrote beside a trained one, or in its model card."""
-    told = settings_of(folder, "feedrank.json").get("licence")
-    if told:
-        return str(told)
+    """Read the licence of a model from its feedrank.json (models trained here) or its model card; else "unknown"."""
+    value = settings_of(folder, "feedrank.json").get("licence")
+    if value:
+        return str(value)
     try:
         lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()[:60]
     except OSError:
@@ -145,31 +150,31 @@ def _write(model: Any, inputs: tuple[str, ...], path: Path, int8: bool) -> None:
     from models.text.first_token import heard_alone
 
     class Logits(torch.nn.Module):
-        def forward(self, *given: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = model(**dict(zip(inputs, given, strict=True))).logits
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = model(**dict(zip(inputs, tensors, strict=True))).logits
             return logits
 
     wrapped = Logits()
-    wrapped.model = heard_alone(model)  # so that the weights are the module's own
+    wrapped.model = heard_alone(model)  # registers the weights with the wrapper
     ids = torch.full((3, 7), 5)
     examples = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     rows, width = torch.export.Dim("rows", min=1, max=4_096), torch.export.Dim("width", min=2, max=512)
     with TemporaryDirectory() as work, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)  # exporter and quantiser talk of their own affairs
+        logging.disable(logging.WARNING)  # exporter and quantizer warn about internals
         try:
-            whole = Path(work) / "model.onnx"
+            graph = Path(work) / "model.onnx"
             torch.onnx.export(
-                wrapped, tuple(examples[name] for name in inputs), str(whole), input_names=list(inputs),
-                output_names=["logits"], dynamic_shapes=({"given": tuple({0: rows, 1: width} for _ in inputs)}),
+                wrapped, tuple(examples[name] for name in inputs), str(graph), input_names=list(inputs),
+                output_names=["logits"], dynamic_shapes=({"tensors": tuple({0: rows, 1: width} for _ in inputs)}),
                 dynamo=True, external_data=False, verbose=False,
             )  # fmt: skip
             if int8:
                 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-                small = Path(work) / "small.onnx"
-                quantize_dynamic(str(whole), str(small), weight_type=QuantType.QInt8)
-                whole = small
+                quantized = Path(work) / "small.onnx"
+                quantize_dynamic(str(graph), str(quantized), weight_type=QuantType.QInt8)
+                graph = quantized
         finally:
             logging.disable(logging.NOTSET)
-        shutil.copyfile(whole, path)
+        shutil.copyfile(graph, path)

