@@ -11,18 +11,18 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from api.schemas import explained
-from engine.checks import within
-from features.builder import FeatureSettings
-from features.state import StateSpec
-from models.items import ItemSettings
-from models.labels import LabelSettings
-from models.ranker import LambdaRankSettings
-from models.retraining import RetrainSettings
-from models.text.embedder import EmbedderSettings
-from models.text.pair_export import PairSettings
-from models.text.token_encoder import LateSettings
-from models.training import Settings, TrainingSettings
+from feedrank.api.validation_errors import explained
+from feedrank.engine.events.checks import within
+from feedrank.features.builder import FeatureSettings
+from feedrank.features.state import StateSpec
+from feedrank.models.items.item_model import ItemSettings
+from feedrank.models.retraining.retraining import RetrainSettings
+from feedrank.models.text.cross_encoder_export import PairSettings
+from feedrank.models.text.embedder import EmbedderSettings
+from feedrank.models.text.token_encoder import LateSettings
+from feedrank.models.training.labels import LabelSettings
+from feedrank.models.training.ranker import LambdaRankSettings
+from feedrank.models.training.training import Settings, TrainingSettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.journal import Journal
-from models.bundle import CURRENT
+from feedrank.engine.journal.journal import Journal
+from feedrank.models.bundles.bundle import CURRENT
 
 
 @dataclass(frozen=True, slots=True)

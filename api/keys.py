@@ -18,9 +18,9 @@ from typing import Literal, TypeAlias, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from api.schemas import explained
-from engine.turns import locked
-from models.files import synced, written_aside
+from feedrank.api.validation_errors import explained
+from feedrank.engine.journal.file_lock import locked
+from feedrank.models.atomic_files import synced, written_aside
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from api.drift_watch import DriftWatch
-from engine.fallback import LAST_GOOD, NO_NEURAL, POPULAR
-from engine.types import Matrix, Scores
-from models.drift import Sketch
+from feedrank.api.drift_monitor import DriftWatch
+from feedrank.engine.serving.fallback import LAST_GOOD, NO_NEURAL, POPULAR
+from feedrank.engine.types import Matrix, Scores
+from feedrank.models.retraining.drift import Sketch
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder through which workers share their values."""

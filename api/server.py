@@ -20,26 +20,26 @@ from typing import Any
 from flask import Flask
 from threadpoolctl import threadpool_limits
 
-from api import logs, traces
-from api.compose.experiments import Desk
-from api.compose.refresh import Refresher
-from api.compose.serving import live, living_state, warn
-from api.compose.signals import TextModels
-from api.config import Config
-from api.guardian import Guardian
-from api.home import Home
-from api.http.app import create_app
-from api.http.service import Service, new_id
-from api.keys import Keys
-from api.metrics import Metrics, prepare, worker_died
-from api.upkeep import upkeep
-from engine.asked import Asked
-from engine.experiments.shadows import Shadows
-from engine.experiments.trials import Trials
-from engine.recommender import Recommender
-from engine.watch import Costs, Watch
-from models import bundle, registry
-from models.snapshot import Living
+from feedrank.api import logs, traces
+from feedrank.api.admin import upkeep
+from feedrank.api.compose.experiments import Desk
+from feedrank.api.compose.refresh import Refresher
+from feedrank.api.compose.serving import live, living_state, warn
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.config import Config
+from feedrank.api.guardrail_monitor import Guardian
+from feedrank.api.home import Home
+from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service, new_id
+from feedrank.api.keys import Keys
+from feedrank.api.metrics import Metrics, prepare, worker_died
+from feedrank.engine.experiments.arm_servers import Trials
+from feedrank.engine.experiments.shadows import Shadows
+from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.request import Asked
+from feedrank.models.bundles import bundle, registry
+from feedrank.models.bundles.snapshot import Living
 
 DRAIN_S = 30
 """Seconds that running requests may still take after the server was asked to stop."""

@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from api.logs import UNREADABLE
-from api.metrics import METHODS
+from feedrank.api.logs import UNREADABLE
+from feedrank.api.metrics import METHODS
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

@@ -15,7 +15,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from models.files import written_aside
+from feedrank.models.atomic_files import written_aside
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("FEEDRANK_DATA", PROJECT.parent / "shared" / "data"))

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from api.readers import Rejects, read
 from benchmarks.bars import Bar
+from feedrank.api.readers import Rejects, read
 
 KINDS = 1_000
 GOOD_AFTER = 3

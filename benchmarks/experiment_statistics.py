@@ -1,6 +1,6 @@
 """The statistics of experiments: do they err as seldom as they say, on simulated users who come back and on real tests?
 
-The simulated worlds are those of `models.experiments.simulator`. The real ones are the Upworthy Research Archive, each
+The simulated worlds are those of `feedrank.models.experiments.simulator`. The real ones are the Upworthy Research Archive, each
 test as counts alone (Matias et al., Scientific Data 2021).
 """
 
@@ -20,13 +20,13 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.bars import DATA, Bar, console
-from models.experiments.correction import holm
-from models.experiments.lift import Span, bootstrapped, lifts, lifts_of
-from models.experiments.moments import of_counts
-from models.experiments.outcomes import metric_named
-from models.experiments.sample_ratio import sample_ratio as checked
-from models.experiments.sequential import sequences, sequences_of
-from models.experiments.simulator import SimulatedExperiment, simulate
+from feedrank.models.experiments.confidence_sequence import sequences, sequences_of
+from feedrank.models.experiments.lift import Span, bootstrapped, lifts, lifts_of
+from feedrank.models.experiments.moments import of_counts
+from feedrank.models.experiments.outcomes import metric_named
+from feedrank.models.experiments.p_value_correction import holm
+from feedrank.models.experiments.sample_ratio import sample_ratio as checked
+from feedrank.models.experiments.simulator import SimulatedExperiment, simulate
 
 WORLD = SimulatedExperiment()
 RARE = SimulatedExperiment(users=1_500, rate=0.004, spread=1.5)

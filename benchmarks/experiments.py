@@ -18,7 +18,7 @@ from benchmarks import experiment_statistics, off_policy
 from benchmarks.bars import PROJECT, Bar, console, measure
 from benchmarks.interleaving import interleaving
 from benchmarks.request_cost import request_cost
-from engine.experiments.assignment import arms_of, first_spans, slot_of, slots_of
+from feedrank.engine.experiments.assignment import arms_of, first_spans, slot_of, slots_of
 
 IDS, ARMS = 1_000_000, 10
 

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.bars import Bar, console
 from benchmarks.load import Outcome
 from benchmarks.serving import feeds, memory, send
-from engine.journal import Journal
+from feedrank.engine.journal.journal import Journal
 
 FULL = 4_096
 """Bytes that a file may have where there is no room."""

@@ -30,8 +30,8 @@ def student_shaped(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from models.finetune.distillation import Shape
-    from models.text.weights import DEFAULT_EMBEDDER, find_weights
+    from feedrank.models.finetune.distillation import Shape
+    from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 
     shape, tokenizer = Shape(), AutoTokenizer.from_pretrained(str(find_weights(DEFAULT_EMBEDDER)))
     torch.manual_seed(0)
@@ -86,7 +86,9 @@ def large_home(home: Path) -> None:
                                    "item": str(item), "type": "click", "user": str(person + 1)}) + "\n")  # fmt: skip
     for command in (["data", str(home / "log.jsonl")], ["train", "--name", "large"]):
         console.print(f"[dim]$ feedrank {' '.join(command)}[/]")
-        subprocess.run([sys.executable, "-m", "api.cli", "--home", str(home), *command], cwd=PROJECT, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command], cwd=PROJECT, check=True
+        )
 
 
 def _static(folder: Path) -> Path:
@@ -96,7 +98,7 @@ def _static(folder: Path) -> Path:
     from sentence_transformers.models import StaticEmbedding  # type: ignore[attr-defined]
     from tokenizers import Tokenizer
 
-    from models.text.weights import DEFAULT_EMBEDDER, find_weights
+    from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 
     torch.manual_seed(0)
     tokenizer = Tokenizer.from_file(str(find_weights(DEFAULT_EMBEDDER) / "tokenizer.json"))

@@ -2,7 +2,7 @@
 
 The rankers are LambdaRank models trained on simulated clicks, which see different signals of relevance. People look at
 a list from the top, place k with probability 1/k, and click by relevance and by a liking for clicking of their own;
-they come back, and both tests are clustered by person. How people differ is as in `models.experiments.simulator`.
+they come back, and both tests are clustered by person. How people differ is as in `feedrank.models.experiments.simulator`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rich.table import Table
 from scipy.stats import norm
 
 from benchmarks.bars import Bar, console
-from engine.experiments.interleaving import team_draft
-from models.experiments.simulator import SimulatedExperiment
-from models.groups import Groups
-from models.metrics import evaluate, order
-from models.ranker import LambdaRanker, LambdaRankSettings
-from models.simulator import Simulated, SimulatorSettings, attraction, simulate
+from feedrank.engine.experiments.interleaving import team_draft
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.simulator import Simulated, SimulatorSettings, attraction, simulate
+from feedrank.models.experiments.simulator import SimulatedExperiment
+from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
 SIGNALS = 6
 CANDIDATES, LENGTH = 40, 10

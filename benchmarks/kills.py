@@ -33,7 +33,7 @@ def kills(times: int = TIMES, seed: int = 0) -> list[Bar]:
 
 
 def _journal(folder: Path, times: int, chance: random.Random) -> tuple[int, int]:
-    from engine.journal import Journal
+    from feedrank.engine.journal.journal import Journal
 
     url = f"sqlite:///{folder / 'journal.db'}"
     acknowledged: set[str] = set()
@@ -47,7 +47,7 @@ def _journal(folder: Path, times: int, chance: random.Random) -> tuple[int, int]
 
 
 def _bundles(bundles: Path, times: int, chance: random.Random) -> int:
-    from models import bundle, registry
+    from feedrank.models.bundles import bundle, registry
 
     broken = 0
     for number in range(times):
@@ -75,8 +75,8 @@ def _killed(call: str, after: float) -> list[str]:
 
 def write(url: str, number: int) -> None:
     """Append seven events at a time, and say how many are acknowledged; until killed."""
-    from engine.events import ItemEvent
-    from engine.journal import Journal
+    from feedrank.engine.events.events import ItemEvent
+    from feedrank.engine.journal.journal import Journal
 
     journal = Journal(url)
     print("ready", flush=True)
@@ -91,13 +91,13 @@ def promote(folder: str, number: int) -> None:
     """Save and promote small bundles; until killed."""
     import numpy as np
 
-    from engine.catalogue import Catalogue
-    from features.bm25 import TermWeights
-    from features.builder import FeatureBuilder
-    from features.state import StateSpec
-    from models import bundle, registry
-    from models.items import ItemSettings, fit_items
-    from models.sequences import Sequences
+    from feedrank.engine.events.catalogue import Catalogue
+    from feedrank.features.bm25 import TermWeights
+    from feedrank.features.builder import FeatureBuilder
+    from feedrank.features.state import StateSpec
+    from feedrank.models.bundles import bundle, registry
+    from feedrank.models.items.item_model import ItemSettings, fit_items
+    from feedrank.models.items.user_histories import Sequences
 
     catalogue = Catalogue.from_items({f"i{n}": {"title": f"thing {n}"} for n in range(40)})
     text = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)

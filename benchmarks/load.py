@@ -25,7 +25,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from benchmarks.bars import console
-from models.files import written_aside
+from feedrank.models.atomic_files import written_aside
 
 Arrivals = Literal["poisson", "even"]
 Times = npt.NDArray[np.float64]

@@ -16,11 +16,24 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.bars import DATA, Bar, console
-from models.off_policy import estimators
-from models.off_policy.estimate import METHODS, SLATE_METHODS, Estimate, EstimateSettings, estimate, estimate_slates
-from models.off_policy.intervals import Interval, bootstrap, normal
-from models.off_policy.log import BanditLog, Floats, SlateLog
-from models.off_policy.policies import Policy, SlatePolicy, frequencies, plackett_luce, plackett_luce_conditionals
+from feedrank.models.off_policy import estimators
+from feedrank.models.off_policy.estimate import (
+    METHODS,
+    SLATE_METHODS,
+    Estimate,
+    EstimateSettings,
+    estimate,
+    estimate_slates,
+)
+from feedrank.models.off_policy.intervals import Interval, bootstrap, normal
+from feedrank.models.off_policy.log import BanditLog, Floats, SlateLog
+from feedrank.models.off_policy.policies import (
+    Policy,
+    SlatePolicy,
+    frequencies,
+    plackett_luce,
+    plackett_luce_conditionals,
+)
 
 SEED = 7
 POSITIONS = 3

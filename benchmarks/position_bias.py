@@ -13,13 +13,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.bars import Bar
-from engine.ids import Ids
-from engine.log import columns
-from models.groups import Groups
-from models.labels import labels
-from models.metrics import evaluate, order
-from models.ranker import LambdaRanker, LambdaRankSettings
-from models.simulator import Simulated, SimulatorSettings, simulate
+from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.simulator import Simulated, SimulatorSettings, simulate
+from feedrank.models.training.labels import labels
+from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
 SEEDS = 5
 WORLD = SimulatorSettings(length=20, policy_noise=2.0)

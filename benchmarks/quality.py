@@ -60,7 +60,7 @@ def _mind(home: Path) -> dict[str, float]:
     config = str(PROJECT / "benchmarks" / "mind.toml")
     report = home / "report.json"
     for command in (["import", str(source)], ["evaluate", "--dataset", "mind", "--json", str(report)]):
-        _run([sys.executable, "-m", "api.cli", "--home", str(home), "--config", config, *command])
+        _run([sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "--config", config, *command])
     return {row["metric"]: row["value"] for row in _rows(report) if row["method"] == "lambdarank"}
 
 
@@ -76,10 +76,10 @@ def _in_process(home: Path) -> float:
 
 def feeds(home: str) -> float:
     """Median milliseconds a feed, after warm-up."""
-    from api import compose
-    from api.config import Config
-    from api.home import Home
-    from engine.asked import Asked
+    from feedrank.api import compose
+    from feedrank.api.config import Config
+    from feedrank.api.home import Home
+    from feedrank.engine.serving.request import Asked
 
     recommender = compose.recommender(Home(Path(home)), Config())
 
@@ -92,7 +92,7 @@ def feeds(home: str) -> float:
 def _over_http(home: Path) -> float:
     """Median milliseconds of POST /v1/recommend on a kept connection, from this process to a server on loopback."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"],
+        [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"],
         cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

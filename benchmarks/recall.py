@@ -15,11 +15,11 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.bars import console
-from engine.indexes import ExactIndex
-from engine.protocols import VectorIndex, WholeIndex
-from engine.recall import EmbeddingRetriever
-from engine.scan import ScanIndex
-from engine.types import Request, Rows
+from feedrank.engine.protocols import VectorIndex, WholeIndex
+from feedrank.engine.retrieval.indexes import ExactIndex
+from feedrank.engine.retrieval.pca_index import ScanIndex
+from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
+from feedrank.engine.types import Request, Rows
 
 PEOPLE = 200
 WANTED = 100
@@ -30,9 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recall", description=__doc__)
     parser.add_argument("home", type=Path, help="a folder with a trained bundle")
     place = parser.parse_args().home
-    from api import server
-    from api.config import load
-    from api.home import Home
+    from feedrank.api import server
+    from feedrank.api.config import load
+    from feedrank.api.home import Home
 
     server.one_thread_a_feed()
     home = Home(place)

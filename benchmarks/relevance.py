@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks import checkpoints, wikiqa
 from benchmarks.bars import DATA, PROJECT, Bar, console, measure
-from engine.indexes import AnnoyIndex, ExactIndex
-from engine.space import unit_rows
+from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
 
 PEOPLE = 50
 CLICKS_S = 20
@@ -56,11 +56,11 @@ def _differences(folder: Path) -> float:
     from sentence_transformers import CrossEncoder, MultiVectorEncoder
     from transformers import AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
-    from features.bm25 import TermWeights, words
-    from models.text.embedder import EmbedderSettings, SentenceEmbedder
-    from models.text.pair_export import PairSettings, exported
-    from models.text.pair_model import PairModel
-    from models.text.token_encoder import LateSettings, TokenEncoder
+    from feedrank.features.bm25 import TermWeights, words
+    from feedrank.models.text.cross_encoder_export import PairSettings, exported
+    from feedrank.models.text.cross_encoder_model import PairModel
+    from feedrank.models.text.embedder import EmbedderSettings, SentenceEmbedder
+    from feedrank.models.text.token_encoder import LateSettings, TokenEncoder
 
     texts = ["the rocket book about the moon", "bread and soup", "a violin, a drum and a guitar!", "whale"]
     query = "what is the moon"
@@ -128,8 +128,8 @@ def _wikiqa(models: Path) -> list[Bar]:
     import torch
     from sentence_transformers import CrossEncoder
 
-    from models.text.token_encoder import LateSettings, TokenEncoder
-    from models.text.weights import DEFAULT_EMBEDDER
+    from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
+    from feedrank.models.text.token_encoder import LateSettings, TokenEncoder
 
     test = wikiqa.wikiqa("test")
     encoder = TokenEncoder(LateSettings(DEFAULT_EMBEDDER, item_tokens=0))
@@ -173,8 +173,8 @@ def _minutes(models: Path, name: str) -> float:
 
 def _faster(models: Path) -> float:
     """Median of paired ratios, by onnxruntime."""
-    from models.text.pair_export import PairSettings, exported
-    from models.text.pair_model import PairModel
+    from feedrank.models.text.cross_encoder_export import PairSettings, exported
+    from feedrank.models.text.cross_encoder_model import PairModel
 
     texts = ["the whale and the rocket in the old green book of the sea " * 3] * 100
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +199,7 @@ def _movielens(home: Path, models: Path) -> Path:
     home.mkdir(parents=True)
     (home / "feedrank.toml").write_text(_signals(models))
     for command in (["import", "movielens-100k"], ["train", "--name", "signals"]):
-        _run([sys.executable, "-m", "api.cli", "--home", str(home), *command])
+        _run([sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command])
     return home
 
 
@@ -227,12 +227,12 @@ def added(folder: str) -> None:
     """Print the median milliseconds of the late family, and of the first pass with the student's scores."""
     from dataclasses import replace
 
-    from api import compose, server
-    from api.config import load
-    from api.home import Home
-    from engine.asked import Asked
-    from engine.types import QueryVectors
-    from features.late import late_scores
+    from feedrank.api import compose, server
+    from feedrank.api.config import load
+    from feedrank.api.home import Home
+    from feedrank.engine.serving.request import Asked
+    from feedrank.engine.types import QueryVectors
+    from feedrank.features.late_interaction import late_scores
 
     server.one_thread_a_feed()
     home = Home(Path(folder))
@@ -262,11 +262,11 @@ def added(folder: str) -> None:
 
 def _ready(home: Path) -> Bar:
     """People who click once in 20 s, at random moments; then each asks for a feed: whose pairs were scored by then?"""
-    from api import compose
-    from api.config import load
-    from api.home import Home
-    from engine.asked import Asked
-    from engine.events import InteractionEvent
+    from feedrank.api import compose
+    from feedrank.api.config import load
+    from feedrank.api.home import Home
+    from feedrank.engine.events.events import InteractionEvent
+    from feedrank.engine.serving.request import Asked
 
     place = Home(home)
     recommender = compose.recommender(place, load(place.config))
@@ -312,12 +312,12 @@ def _small(home: Path) -> list[Bar]:
     home.mkdir()
     (home / "feedrank.toml").write_text('[embedder]\nmodel = "none"\n[serve]\nworkers = 0\n')
     for command in (["import", "movielens-100k"], ["train", "--name", "words"]):
-        _run([sys.executable, "-m", "api.cli", "--home", str(home), *command])
+        _run([sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command])
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"], cwd=PROJECT,
+            [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"], cwd=PROJECT,
             stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"},
         )  # fmt: skip
         try:
@@ -362,11 +362,11 @@ def _ranking(work: Path, models: Path) -> list[Bar]:
         ["import", str(DATA / "mind_sample")],
         ["evaluate", "--ablate", "--dataset", "mind", "--json", str(mind / "report.json")],
     ):
-        _run([sys.executable, "-m", "api.cli", "--home", str(mind), "--config", str(config), *command])
+        _run([sys.executable, "-m", "feedrank.api.cli", "--home", str(mind), "--config", str(config), *command])
     rows = _rows(mind / "report.json")
     home = work / "demo"
     report = ["--protocol", "last-item", "--ablate", "--json", str(home / "report.json")]
-    _run([sys.executable, "-m", "api.cli", "--home", str(home), "evaluate", *report])
+    _run([sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "evaluate", *report])
     films = _rows(home / "report.json")
     return [
         Bar("MIND sample with all signals: AUC", rows["auc"], "", 0.69, "higher"),

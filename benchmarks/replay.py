@@ -36,7 +36,7 @@ def replay() -> list[Bar]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         for command in (["import", "movielens-100k"], ["index", "--name", "first"]):
-            _run([sys.executable, "-m", "api.cli", "--home", str(home), *command])
+            _run([sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command])
         people = f"{PEOPLE:,} people with {TOUCHES} touched items each, {ITEMS:,} items"
         bars = [
             Bar("state kernel, interactions a second, one core", _asked("kernel()"), "/s", 1_000_000, "higher"),
@@ -58,9 +58,9 @@ def replay() -> list[Bar]:
 
 def kernel() -> float:
     """Median of five runs over two million touches by 100,000 people in 90 days, item popularity by Zipf."""
-    from engine.catalogue import Catalogue
-    from features.kernel import TOUCHED, Ops
-    from features.state import BehaviouralState
+    from feedrank.engine.events.catalogue import Catalogue
+    from feedrank.features.kernel import TOUCHED, Ops
+    from feedrank.features.state import BehaviouralState
 
     random = np.random.default_rng(0)
     catalogue = Catalogue.from_items({f"i{n}": {"category": f"c{n % 300}"} for n in range(ITEMS)})
@@ -80,13 +80,13 @@ def kernel() -> float:
 
 def rows(home: str) -> float:
     """MovieLens-100K: what recall finds for each person's last touches, replayed into the matrix; median of three."""
-    from api import compose
-    from api.config import Config
-    from api.home import Home
-    from models import bundle
-    from models.dataset import from_recall, matrices
-    from models.sequences import Sequences
-    from models.training import retriever
+    from feedrank.api import compose
+    from feedrank.api.config import Config
+    from feedrank.api.home import Home
+    from feedrank.models.bundles import bundle
+    from feedrank.models.items.user_histories import Sequences
+    from feedrank.models.training.dataset import from_recall, matrices
+    from feedrank.models.training.training import retriever
 
     made = compose.material(Home(Path(home)), Config())
     builder = bundle.load(Home(Path(home)).current).builder
@@ -104,10 +104,10 @@ def rows(home: str) -> float:
 
 def memory() -> float:
     """What the process grew by, in MB: the state, and the ids of the people."""
-    from engine.catalogue import Catalogue
-    from engine.ids import Ids
-    from features.kernel import TOUCHED, Ops
-    from features.state import BehaviouralState
+    from feedrank.engine.events.catalogue import Catalogue
+    from feedrank.engine.events.vocabulary import Ids
+    from feedrank.features.kernel import TOUCHED, Ops
+    from feedrank.features.state import BehaviouralState
 
     random = np.random.default_rng(0)
     catalogue = Catalogue.from_items({f"i{n}": {"category": f"c{n % 300}"} for n in range(ITEMS)})
@@ -142,17 +142,17 @@ def parquet(folder: str) -> float:
     subprocess.run([sys.executable, "-c", script], cwd=PROJECT, check=True)
     import resource
 
-    from engine.catalogue import Catalogue
-    from engine.events import ItemEvent
-    from engine.journal import Journal
-    from engine.log import in_order
-    from features.bm25 import TermWeights
-    from features.builder import FeatureBuilder
-    from features.state import StateSpec
-    from models import shards
-    from models.dataset import from_rankings
-    from models.items import fit_items
-    from models.sequences import Sequences
+    from feedrank.engine.events.catalogue import Catalogue
+    from feedrank.engine.events.event_table import in_order
+    from feedrank.engine.events.events import ItemEvent
+    from feedrank.engine.journal.journal import Journal
+    from feedrank.features.bm25 import TermWeights
+    from feedrank.features.builder import FeatureBuilder
+    from feedrank.features.state import StateSpec
+    from feedrank.models.items.item_model import fit_items
+    from feedrank.models.items.user_histories import Sequences
+    from feedrank.models.training import parquet_dataset
+    from feedrank.models.training.dataset import from_rankings
 
     journal = Journal.at(Path(folder) / "large.db")
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
@@ -161,15 +161,15 @@ def parquet(folder: str) -> float:
     text = np.zeros((len(catalogue), 0), np.float32)
     knowledge = fit_items(catalogue, text, TermWeights.fit(catalogue.documents()), Sequences.of(log))
     examples = from_rankings(log, 0, len(log.rankings))
-    made = shards.write(Path(folder) / "large.parquet", log, FeatureBuilder(knowledge, StateSpec()), examples)
+    made = parquet_dataset.write(Path(folder) / "large.parquet", log, FeatureBuilder(knowledge, StateSpec()), examples)
     assert len(made.labels) == len(log.rankings.rows)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def fill(folder: str) -> None:
     """A journal of EVENTS events: 10,000 items, one ranking of ten in twenty events, the rest interactions."""
-    from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent
-    from engine.journal import Journal
+    from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
+    from feedrank.engine.journal.journal import Journal
 
     random = np.random.default_rng(0)
 
@@ -193,12 +193,12 @@ def fill(folder: str) -> None:
 
 def skew(home: str) -> float:
     """300 feeds with clicks, served with their rows stored; then the same rows from a replay of the journal."""
-    from api import compose
-    from api.config import Config
-    from api.home import Home
-    from engine.asked import Asked
-    from engine.events import InteractionEvent, RankingEvent
-    from models.dataset import from_rankings, matrices
+    from feedrank.api import compose
+    from feedrank.api.config import Config
+    from feedrank.api.home import Home
+    from feedrank.engine.events.events import InteractionEvent, RankingEvent
+    from feedrank.engine.serving.request import Asked
+    from feedrank.models.training.dataset import from_rankings, matrices
 
     place = Home(Path(home))
     recommender = compose.recommender(place, Config())
@@ -229,11 +229,11 @@ def skew(home: str) -> float:
 
 def twice(folder: str, home: str) -> float:
     """Files of two bundles, trained from the same journal one after the other, whose bytes differ."""
-    from api import compose
-    from api.config import Config
-    from api.home import Home
-    from models.bundle import MADE
-    from models.training import TrainingSettings
+    from feedrank.api import compose
+    from feedrank.api.config import Config
+    from feedrank.api.home import Home
+    from feedrank.models.bundles.bundle import MADE
+    from feedrank.models.training.training import TrainingSettings
 
     config = replace(Config(), training=TrainingSettings(folds=2, targets=1))
     made = compose.material(Home(Path(home)), config)

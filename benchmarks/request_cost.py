@@ -29,7 +29,9 @@ def request_cost() -> list[Bar]:
         for command in (["import", "movielens-100k"], ["--config", str(home / "two.toml"), "train", "--name", "two"],
                         ["train", "--name", "one"]):  # fmt: skip
             console.print(f"[dim]$ feedrank {' '.join(command)}[/]")
-            subprocess.run([sys.executable, "-m", "api.cli", "--home", str(home), *command], cwd=PROJECT, check=True)
+            subprocess.run(
+                [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command], cwd=PROJECT, check=True
+            )
         script = "from benchmarks.request_cost import measured; import sys; measured(sys.argv[1])"
         done = subprocess.run(
             [sys.executable, "-c", script, str(home)], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True
@@ -48,16 +50,16 @@ def request_cost() -> list[Bar]:
 
 def measured(folder: str) -> None:
     """Print milliseconds: a feed's median, and what the two kinds add to it, by medians of paired differences."""
-    from api import compose, server
-    from api.compose.arms import Arms
-    from api.compose.experiments import Desk
-    from api.config import load
-    from api.declarations import declared
-    from api.home import Home
-    from engine.asked import Asked
-    from engine.experiments.roster import Roster
-    from engine.experiments.trials import Trials
-    from engine.types import QueryVectors
+    from feedrank.api import compose, server
+    from feedrank.api.compose.arm_loader import Arms
+    from feedrank.api.compose.experiments import Desk
+    from feedrank.api.config import load
+    from feedrank.api.experiment_config import declared
+    from feedrank.api.home import Home
+    from feedrank.engine.experiments.arm_servers import Trials
+    from feedrank.engine.experiments.registry import Roster
+    from feedrank.engine.serving.request import Asked
+    from feedrank.engine.types import QueryVectors
 
     server.one_thread_a_feed()
     home = Home(Path(folder))

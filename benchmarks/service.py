@@ -27,9 +27,9 @@ from benchmarks import faults, hardship
 from benchmarks.bars import PROJECT, Bar, console, measure
 from benchmarks.load import Outcome
 from benchmarks.serving import JSON, PEOPLE, children, feeds, post, serving
-from engine.events import RankingEvent
-from engine.journal import Journal
-from models import bundle, registry
+from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.journal.journal import Journal
+from feedrank.models.bundles import bundle, registry
 
 sys.path.insert(0, str(PROJECT / "tests"))
 import postgres
@@ -228,7 +228,7 @@ def _killed(port: int, parent: int) -> list[Bar]:
 
 def _run(home: Path, *command: str) -> None:
     console.print(f"[dim]$ feedrank {' '.join(command)}[/]")
-    subprocess.run([sys.executable, "-m", "api.cli", "--home", str(home), *command], cwd=PROJECT, check=True)
+    subprocess.run([sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command], cwd=PROJECT, check=True)
 
 
 if __name__ == "__main__":

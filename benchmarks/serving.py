@@ -29,7 +29,7 @@ def serving(home: Path, *arguments: str, settle: bool = True) -> Iterator[tuple[
     settle: wait until every process has loaded what it loads behind its first answers.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0", *arguments],
+        [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0", *arguments],
         cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip

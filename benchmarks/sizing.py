@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.bars import console
 from benchmarks.serving import children, feeds, memory, serving
-from models import registry
+from feedrank.models.bundles import registry
 
 FEEDS, SECONDS = 50, 20
 

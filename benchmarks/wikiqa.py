@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from api.readers import Rejects, mind
 from benchmarks.bars import DATA
-from engine.events import ItemEvent
-from models.finetune import pairs_file
-from models.finetune.distillation import DistillSettings, Shape, distill
-from models.finetune.finetuning import Learnt, finetune, settings_for
-from models.finetune.pairs import PairGroups
-from models.metrics import evaluate, order
+from feedrank.api.readers import Rejects, mind
+from feedrank.engine.events.events import ItemEvent
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.finetune import samples_file
+from feedrank.models.finetune.distillation import DistillSettings, Shape, distill
+from feedrank.models.finetune.finetuning import Learnt, finetune, settings_for
+from feedrank.models.finetune.samples import PairGroups
 
 
 def _flags() -> str:
@@ -38,7 +38,7 @@ def _flags() -> str:
 
 HALVED = any(f" {flag} " in _flags() for flag in ("avx512_bf16", "amx_bf16"))
 """Whether the processor has instructions for bfloat16: without them it is many times slower than float32."""
-COLUMNS = pairs_file.Columns(query="question", text="sentence", label="label")
+COLUMNS = samples_file.Columns(query="question", text="sentence", label="label")
 MEDICAL = 1_600
 """MedQuAD groups in the first lesson."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\s+-\s+(?=[A-Z])")
@@ -46,7 +46,7 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\s+-\s+(?=[A-Z])")
 
 def wikiqa(split: str) -> PairGroups:
     """The questions of a split that have answers and other sentences."""
-    groups = pairs_file.read(DATA / "wikiqa" / f"WikiQA.{split}.tsv.gz", COLUMNS)
+    groups = samples_file.read(DATA / "wikiqa" / f"WikiQA.{split}.tsv.gz", COLUMNS)
     return groups.only(groups.judged)
 
 

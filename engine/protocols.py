@@ -1,4 +1,4 @@
-"""The extension points: small protocols that a back end implements by shape; `engine.testing` checks one."""
+"""The extension points: small protocols that a back end implements by shape; `feedrank.engine.testing` checks one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Times, Vector
+from feedrank.engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Times, Vector
 
 if TYPE_CHECKING:
-    from engine.events import Event
-    from engine.log import Log
+    from feedrank.engine.events.event_table import Log
+    from feedrank.engine.events.events import Event
 
 
 class VectorIndex(Protocol):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.catalogue import Catalogue
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
-from engine.protocols import EventLog, Retriever, VectorIndex
-from engine.types import NOBODY, Filters, Matrix, Request, Rows, Scores
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.protocols import EventLog, Retriever, VectorIndex
+from feedrank.engine.types import NOBODY, Filters, Matrix, Request, Rows, Scores
 
 TOY_ITEMS = 60
 TOY_DIMENSIONS = 8

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rank_bm25 import BM25Okapi
 
-from engine.catalogue import Catalogue
-from engine.ids import Ids
-from engine.recall import eligible
-from engine.types import Batch, Candidates, Offsets, Request, Rows, Scores, no_rows
-from features.compiled import compiled
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.retrieval.retrievers import eligible
+from feedrank.engine.types import Batch, Candidates, Offsets, Request, Rows, Scores, no_rows
+from feedrank.features.jit import compiled
 
 _WORD = re.compile(r"\w+")
 

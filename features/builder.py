@@ -13,16 +13,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from engine.catalogue import Catalogue
-from engine.space import Space
-from engine.types import Batch, Matrix, Scores, Vector
-from features import declared
-from features.context import behind_best, places, standings
-from features.counters import SMOOTHING, rates
-from features.items import ItemKnowledge
-from features.late import LATEST, late_scores
-from features.profile import TOP, category_scores, distances, table_scores, vector_scores
-from features.state import StateSpec
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.retrieval.embedding_space import Space
+from feedrank.engine.types import Batch, Matrix, Scores, Vector
+from feedrank.features import custom_counters
+from feedrank.features.counters import SMOOTHING, rates
+from feedrank.features.item_model import ItemKnowledge
+from feedrank.features.late_interaction import LATEST, late_scores
+from feedrank.features.listwise import behind_best, places, standings
+from feedrank.features.state import StateSpec
+from feedrank.features.user_affinity import TOP, category_scores, distances, table_scores, vector_scores
 
 DECAYS = (0.7, 0.93, 1.0)
 """Decays of the user profile vectors: weight of an interaction relative to the next more recent one."""
@@ -207,7 +207,7 @@ def _statistics(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
 
 def _declared(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute the features of the counters that the config declares."""
-    return declared.features(batch, builder.spec.counters)
+    return custom_counters.features(batch, builder.spec.counters)
 
 
 def _person(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
@@ -286,5 +286,5 @@ def _empty_batch(spec: StateSpec) -> Batch:
         age=empty,
         since_touch=empty,
         counters=np.empty((0, spec.width), np.float32),
-        declared=np.empty((0, declared.width(spec.counters)), np.float32),
+        declared=np.empty((0, custom_counters.width(spec.counters)), np.float32),
     )

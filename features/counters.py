@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.types import Batch, Matrix, Offsets, Scores
-from features.compiled import compiled
-from features.declared import label
-from features.kernel import KINDS
-from features.state import ENTITIES, StateSpec
+from feedrank.engine.types import Batch, Matrix, Offsets, Scores
+from feedrank.features.custom_counters import label
+from feedrank.features.jit import compiled
+from feedrank.features.kernel import KINDS
+from feedrank.features.state import ENTITIES, StateSpec
 
 SMOOTHING = 10.0
 """Prior of a click-through rate: number of impressions at the average rate."""

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Matrix, Offsets, Rows, Scores, Times
-from features import chains, keyed
-from features.chains import IMPRESSIONS, TOUCHES, Chains
-from features.compiled import compiled
-from features.keyed import WIDEST, Keyed
+from feedrank.engine.types import Matrix, Offsets, Rows, Scores, Times
+from feedrank.features import counter_table as keyed
+from feedrank.features import history_store as chains
+from feedrank.features.counter_table import WIDEST, Keyed
+from feedrank.features.history_store import IMPRESSIONS, TOUCHES, Chains
+from feedrank.features.jit import compiled
 
 SHOWN, TOUCHED, PRIOR, READ = 0, 1, 2, 3
 """Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read."""
@@ -72,7 +73,7 @@ class Ops(NamedTuple):
 
 
 class Reads(NamedTuple):
-    """Output buffers of OP_READ: R reads with N candidate rows; the columns are those of `engine.types.Batch`."""
+    """Output buffers of OP_READ: R reads with N candidate rows; the columns are those of `feedrank.engine.types.Batch`."""
 
     history: Rows
     history_at: Times

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.log import Log
-from engine.types import Offsets, Rows, Times
-from features.declared import IMPRESSION
-from features.kernel import PRIOR, READ, SHOWN, TOUCHED, Ops
+from feedrank.engine.events.event_table import Log
+from feedrank.engine.types import Offsets, Rows, Times
+from feedrank.features.custom_counters import IMPRESSION
+from feedrank.features.kernel import PRIOR, READ, SHOWN, TOUCHED, Ops
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.rescoring import TITLES, request_text
-from engine.types import Batch
+from feedrank.engine.serving.reranking import TITLES, request_text
+from feedrank.engine.types import Batch
 
 
 def request_texts(batch: Batch, titles: Sequence[str], most: int = TITLES) -> list[str]:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.catalogue import Catalogue
-from engine.log import Log
-from engine.types import NOBODY, Batch, Request, Rows, Scores, Times, no_rows
-from features import chains, declared, keyed
-from features.chains import TOUCHES, Chains
-from features.compiled import grown
-from features.declared import CounterSpec
-from features.kernel import KINDS, READ, Ops, Reads, Tables, advance, item_counts
-from features.keyed import Keyed
-from features.replay import Moments, happenings, with_reads
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.event_table import Log
+from feedrank.engine.types import NOBODY, Batch, Request, Rows, Scores, Times, no_rows
+from feedrank.features import counter_table as keyed
+from feedrank.features import custom_counters, history_store
+from feedrank.features.counter_table import Keyed
+from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.history_store import TOUCHES, Chains
+from feedrank.features.jit import grown
+from feedrank.features.kernel import KINDS, READ, Ops, Reads, Tables, advance, item_counts
+from feedrank.features.replay import Moments, happenings, with_reads
 
 HOUR = 3_600.0
 ENTITIES = ("item", "category", "all")
@@ -45,7 +46,7 @@ class StateSpec:
             raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
         if self.depth < 1:
             raise ValueError(f"depth is {self.depth}; expected at least 1")
-        declared.check(self.counters)
+        custom_counters.check(self.counters)
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> StateSpec:
@@ -88,9 +89,9 @@ class BehaviouralState:
         entities = len(catalogue) + len(catalogue.categories) + 1
         halves = np.array(self.spec.half_lives_h)
         self._items = len(catalogue)
-        self._types = declared.types_of(self.spec.counters)
-        counter_table = declared.keyed(self.spec.counters, catalogue)
-        self._keys_an_event = declared.keys_an_event(self.spec.counters, counter_table)
+        self._types = custom_counters.types_of(self.spec.counters)
+        counter_table = custom_counters.keyed(self.spec.counters, catalogue)
+        self._keys_an_event = custom_counters.keys_an_event(self.spec.counters, counter_table)
         self._tables = Tables(
             rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * HOUR)),
             landmarks=np.full(len(halves), np.nan),
@@ -100,7 +101,7 @@ class BehaviouralState:
             now=np.full(1, -np.inf),
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
-            chains=chains.empty(),
+            chains=history_store.empty(),
             keyed=counter_table,
         )
 
@@ -187,7 +188,7 @@ class BehaviouralState:
     def forget(self, person: int) -> None:
         """Erase a user's history, impressions and own counters. Their events stay in the counters of items."""
         if 0 <= person < len(self._tables.chains.heads):
-            chains.clear(self._tables.chains, person)
+            history_store.clear(self._tables.chains, person)
         keyed.clear(self._tables.keyed, person)
 
     def touched(self, person: int) -> tuple[Rows, Times]:
@@ -197,7 +198,7 @@ class BehaviouralState:
         rows = np.empty(int(store.lengths[person, TOUCHES]) if exists else 0, np.int32)
         times = np.empty(len(rows))
         if exists:
-            chains.read(store, person, TOUCHES, self._items, rows, times)
+            history_store.read(store, person, TOUCHES, self._items, rows, times)
         return rows, times
 
     def popularity(self, at: float) -> Scores:
@@ -256,7 +257,7 @@ class BehaviouralState:
             age=np.full(rows, np.nan, np.float32),
             since_touch=np.full(rows, np.nan, np.float32),
             counters=np.full((rows, self.spec.width), np.nan, np.float32),
-            declared=np.full((rows, declared.width(self.spec.counters)), np.nan, np.float32),
+            declared=np.full((rows, custom_counters.width(self.spec.counters)), np.nan, np.float32),
         )
 
     def _meet(self, people: int) -> None:

@@ -49,7 +49,7 @@ def postgresql() -> Iterator[str]:
 
 def feedrank(home: Path, *arguments: object, code: int = 0) -> str:
     """What a command prints on a home; fails where it does not end with that exit code."""
-    from api.cli import main
+    from feedrank.api.cli import main
 
     result = CliRunner().invoke(main, ["--home", str(home), *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == code, result.output

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from engine.events import Event, ItemEvent
-from engine.journal import Journal
+from feedrank.engine.events.events import Event, ItemEvent
+from feedrank.engine.journal.journal import Journal
 
 
 def main(url: str, prefix: str, events: int, step: int) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rank_bm25 import BM25Okapi
 
-from engine.types import NOBODY, Batch
-from features.bm25 import TermWeights, words
+from feedrank.engine.types import NOBODY, Batch
+from feedrank.features.bm25 import TermWeights, words
 
 LATEST = 3
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "shoe", "shoes", "a", "the"]), max_size=6).map(" ".join)

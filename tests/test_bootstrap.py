@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import bootstrap
-from models.bootstrap import difference, interval
+from feedrank.models.evaluation import bootstrap
+from feedrank.models.evaluation.bootstrap import difference, interval
 
 
 def test_the_interval_is_the_normal_one_for_many_groups():

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api import compose, config
-from api.home import Home
-from engine.types import Batch
-from features.builder import FeatureSettings
-from features.state import BehaviouralState
-from models import bundle
-from models.bundle import Bundle, BundleError
-from models.dataset import from_recall, read_states
-from models.sequences import Sequences
-from models.training import Trained, retriever
+from feedrank.api import compose, config
+from feedrank.api.home import Home
+from feedrank.engine.types import Batch
+from feedrank.features.builder import FeatureSettings
+from feedrank.features.state import BehaviouralState
+from feedrank.models.bundles import bundle
+from feedrank.models.bundles.bundle import Bundle, BundleError
+from feedrank.models.items.user_histories import Sequences
+from feedrank.models.training.dataset import from_recall, read_states
+from feedrank.models.training.training import Trained, retriever
 
 FILES = (
     "catalogue.jsonl.gz", "index.ann", "index.json", "knowledge.npz", "ranker-0.txt", "sketch.json", "terms.json",

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.events import FieldValue, ItemEvent
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.events import FieldValue, ItemEvent
 
 NAMES = st.text("abcd", min_size=1, max_size=2)
 FIELDS = st.fixed_dictionaries(

@@ -22,9 +22,9 @@ import toyworld
 from click.testing import CliRunner
 from conftest import PROJECT, feedrank
 
-from api.cli import main
-from api.home import Home
-from engine.events import RankingEvent
+from feedrank.api.cli import main
+from feedrank.api.home import Home
+from feedrank.engine.events.events import RankingEvent
 
 SCRIPT = Path(sys.executable).with_name("feedrank")
 
@@ -260,7 +260,7 @@ def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[
     ("text", "said"),
     [
         ('[index]\nkind = "no_such_module:Index"', "no_such_module"),
-        ('[index]\nkind = "engine.indexes:NoIndex"', "NoIndex"),
+        ('[index]\nkind = "feedrank.engine.retrieval.indexes:NoIndex"', "NoIndex"),
     ],
 )
 def test_an_index_of_ones_own_that_is_not_there(home: Path, text: str, said: str) -> None:

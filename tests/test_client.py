@@ -24,8 +24,8 @@ import toyworld
 from conftest import PROJECT
 from waitress import create_server, wasyncore
 
-from api import compose, config
-from api.client import (
+from feedrank.api import compose, config
+from feedrank.api.client import (
     Ambient,
     ApiError,
     BadAnswer,
@@ -43,16 +43,16 @@ from api.client import (
     Unauthorized,
     Unavailable,
     Unreachable,
-    bodies,
+    requests,
     retries,
 )
-from api.config import ServeConfig
-from api.home import Home
-from api.http.app import MOST_BYTES, create_app
-from api.http.events import MOST_EVENTS
-from api.http.service import Service
-from api.keys import Keys
-from engine.recommender import Recommender
+from feedrank.api.config import ServeConfig
+from feedrank.api.home import Home
+from feedrank.api.http.app import MOST_BYTES, create_app
+from feedrank.api.http.events import MOST_EVENTS
+from feedrank.api.http.service import Service
+from feedrank.api.keys import Keys
+from feedrank.engine.serving.recommender import Recommender
 
 NOW = toyworld.END / 1000 + 1_000
 HOST = "127.0.0.1"
@@ -149,7 +149,7 @@ def test_the_client_needs_httpx_alone() -> None:
     loaded = set(said.split())
     for name in ("engine", "features", "models", "numpy", "torch", "flask", "pydantic", "lightgbm", "sqlalchemy"):
         assert name not in loaded
-    assert not [one for one in loaded if one.startswith("api.") and not one.startswith("api.client")]
+    assert not [one for one in loaded if one.startswith("api.") and not one.startswith("feedrank.api.client")]
 
 
 # --- answers
@@ -425,7 +425,7 @@ def test_many_events_are_sent_in_parts_and_packed(running: Running) -> None:
 
 
 def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "MOST_EVENTS", 2)
+    monkeypatch.setattr(requests, "MOST_EVENTS", 2)
     with running.client(retries=Retries(attempts=1)) as client:
         running.gate.tricks = ["", "lost"]
         with pytest.raises(ApiError, match="504 Gateway Timeout") as caught:
@@ -441,21 +441,24 @@ def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.
 
 @pytest.mark.parametrize("length", [10, 3_000_000, 8_388_590])
 def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (bodies.MOST_BYTES, bodies.MOST_EVENTS) == (MOST_BYTES, MOST_EVENTS)
+    assert (requests.MOST_BYTES, requests.MOST_EVENTS) == (MOST_BYTES, MOST_EVENTS)
     lines = [b'"' + str(n).encode() * length + b'"' for n in range(5)]
     lines = [line[: min(length, MOST_BYTES - 13) - 1] + b'"' for line in lines]
-    parts = list(bodies.batches(lines))
+    parts = list(requests.batches(lines))
     assert [place for first, last, _ in parts for place in range(first, last)] == list(range(5))
     assert len(parts) == {10: 1, 3_000_000: 3, 8_388_590: 5}[length]
     for first, last, body in parts:
         assert len(body) <= MOST_BYTES
         assert json.loads(body)["events"] == [json.loads(line) for line in lines[first:last]]
     full = [b"1"] * (MOST_EVENTS // 2)
-    monkeypatch.setattr(bodies, "MOST_BYTES", len(b'{"events":[1]}') + 2 * (len(full) - 1))
-    assert [len(body) for _, _, body in bodies.batches([*full, b"1"])] == [bodies.MOST_BYTES, len(b'{"events":[1]}')]
+    monkeypatch.setattr(requests, "MOST_BYTES", len(b'{"events":[1]}') + 2 * (len(full) - 1))
+    assert [len(body) for _, _, body in requests.batches([*full, b"1"])] == [
+        requests.MOST_BYTES,
+        len(b'{"events":[1]}'),
+    ]
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"events\[1\]: found 8,388,608 bytes"):
-        list(bodies.batches([b"1", b"1" * MOST_BYTES]))
+        list(requests.batches([b"1", b"1" * MOST_BYTES]))
 
 
 def test_threads_share_a_client(still: Running) -> None:

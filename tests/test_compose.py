@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import toyworld
 
-from api import compose, config
-from api.config import Config, EmbedderConfig, IndexConfig
-from api.home import Home
-from engine.asked import Asked
-from engine.events import parse
-from engine.indexes import AnnoyIndex, ExactIndex
-from engine.recall import EmbeddingRetriever
-from engine.scan import ScanIndex
-from engine.types import Matrix, Rows, Scores, Vector
-from models import bundle
+from feedrank.api import compose, config
+from feedrank.api.config import Config, EmbedderConfig, IndexConfig
+from feedrank.api.home import Home
+from feedrank.engine.events.events import parse
+from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
+from feedrank.engine.retrieval.pca_index import ScanIndex
+from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
+from feedrank.engine.serving.request import Asked
+from feedrank.engine.types import Matrix, Rows, Scores, Vector
+from feedrank.models.bundles import bundle
 
 
 class Backwards:
@@ -108,7 +108,7 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.scan.FEW", 10)
+    monkeypatch.setattr("feedrank.engine.retrieval.pca_index.FEW", 10)
     place = Home(home)
     settings, opened = config.load(place.config), bundle.load(place.current)
     assert isinstance(opened.whole, ScanIndex)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load
-from features.state import StateSpec
+from feedrank.api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load
+from feedrank.features.state import StateSpec
 
 
 def written(folder: Path, text: str) -> Path:

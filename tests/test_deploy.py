@@ -24,13 +24,13 @@ import yaml
 from conftest import PROJECT
 from flask import Flask
 
-from api import config
-from api.cli import main
-from api.cli.retrain import REFUSED
-from api.http.app import create_app
-from api.http.service import Service
-from api.metrics import Metrics
-from api.server import DRAIN_S
+from feedrank.api import config
+from feedrank.api.cli import main
+from feedrank.api.cli.retrain import REFUSED
+from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service
+from feedrank.api.metrics import Metrics
+from feedrank.api.server import DRAIN_S
 
 DEPLOY = PROJECT / "docs" / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -130,7 +130,7 @@ def test_the_image_is_made_of_what_is_there() -> None:
     for secret in ("var/demo/keys.json", ".venv/bin/python", ".git/config", "docs/deploy/secrets/metrics_key"):
         assert ignored(secret)
     assert ignored("engine/__pycache__/watch.cpython-312.pyc")
-    assert not ignored("engine/watch.py")
+    assert not ignored("engine/serving/deadline.py")
 
 
 def test_the_image_has_what_the_package_needs() -> None:

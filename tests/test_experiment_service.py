@@ -15,25 +15,25 @@ import toyworld
 from conftest import feedrank
 from flask.testing import FlaskClient
 
-from api import compose, config, declarations
-from api.compose.arms import Arms
-from api.compose.experiments import Desk
-from api.compose.refresh import Refresher
-from api.compose.replay import ReplayError, replay
-from api.compose.signals import TextModels
-from api.guardian import Guardian
-from api.home import Home
-from api.http.app import create_app
-from api.http.service import Service
-from api.upkeep import upkeep
-from engine.asked import Asked
-from engine.diversity import Diversity
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent
-from engine.experiments.roster import ChangeError
-from engine.experiments.shadows import Shadows
-from engine.experiments.trials import Trials
-from engine.recommender import Recommender
-from models import bundle, registry
+from feedrank.api import compose, config, experiment_config
+from feedrank.api.admin import upkeep
+from feedrank.api.compose.arm_loader import Arms
+from feedrank.api.compose.experiments import Desk
+from feedrank.api.compose.refresh import Refresher
+from feedrank.api.compose.replay import ReplayError, replay
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.guardrail_monitor import Guardian
+from feedrank.api.home import Home
+from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
+from feedrank.engine.experiments.arm_servers import Trials
+from feedrank.engine.experiments.registry import ChangeError
+from feedrank.engine.experiments.shadows import Shadows
+from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.request import Asked
+from feedrank.models.bundles import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
 DAY = 86_400.0
@@ -66,7 +66,7 @@ class Place:
 
     def begin(self, body: dict[str, Any]) -> None:
         """Declare and start an experiment."""
-        self.desk.create(declarations.declared(body, "test"), self.at)
+        self.desk.create(experiment_config.declared(body, "test"), self.at)
         self.desk.start(body["name"], self.at)
 
     def serve(self) -> Recommender:
@@ -411,7 +411,7 @@ def test_a_test_is_simulated_before_it_begins(place: Place, tmp_path: Path) -> N
 
 
 def test_of_two_who_change_at_once_one_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.desk.create(declarations.declared(AB, "test"), NOW)
+    place.desk.create(experiment_config.declared(AB, "test"), NOW)
     append = place.journal.append
 
     def after_another(events: list[Event]) -> list[bool]:

@@ -11,15 +11,15 @@ import pytest
 import tea_tasting as tt
 from scipy import stats
 
-from models.experiments.correction import benjamini_hochberg, holm
-from models.experiments.lift import bootstrapped, lifts, lifts_of, welch
-from models.experiments.moments import final, looks, of_counts, pair
-from models.experiments.novelty import novelty
-from models.experiments.outcomes import COUNTS, METRICS, Metric, Outcomes, metric_named
-from models.experiments.power import boundary, need, need_of
-from models.experiments.sample_ratio import sample_ratio
-from models.experiments.segments import by_segment
-from models.experiments.simulator import SimulatedExperiment, simulate
+from feedrank.models.experiments.lift import bootstrapped, lifts, lifts_of, welch
+from feedrank.models.experiments.moments import final, looks, of_counts, pair
+from feedrank.models.experiments.novelty import novelty
+from feedrank.models.experiments.outcomes import COUNTS, METRICS, Metric, Outcomes, metric_named
+from feedrank.models.experiments.p_value_correction import benjamini_hochberg, holm
+from feedrank.models.experiments.power import boundary, need, need_of
+from feedrank.models.experiments.sample_ratio import sample_ratio
+from feedrank.models.experiments.segments import by_segment
+from feedrank.models.experiments.simulator import SimulatedExperiment, simulate
 
 WORLD = SimulatedExperiment(users=1_000, lifts=(0.1,))
 CTR = metric_named("ctr")

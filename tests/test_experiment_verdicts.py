@@ -14,15 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from models.experiments import table
-from models.experiments.lift import Span, lifts
-from models.experiments.moments import looks
-from models.experiments.outcomes import COUNTS, Metric, Outcomes, metric_named
-from models.experiments.page import page
-from models.experiments.plan import Guardrail, Plan
-from models.experiments.readout import body, read
-from models.experiments.sample_ratio import sample_ratio
-from models.experiments.sequential import (
+from feedrank.models.experiments import readout_table
+from feedrank.models.experiments.confidence_sequence import (
     Sequence,
     log_ratio,
     mixture_variance,
@@ -30,8 +23,15 @@ from models.experiments.sequential import (
     sequences,
     sequences_of,
 )
-from models.experiments.simulator import SimulatedExperiment, simulate
-from models.experiments.verdict import guardrail_reading, judge
+from feedrank.models.experiments.lift import Span, lifts
+from feedrank.models.experiments.moments import looks
+from feedrank.models.experiments.outcomes import COUNTS, Metric, Outcomes, metric_named
+from feedrank.models.experiments.plan import Guardrail, Plan
+from feedrank.models.experiments.readout import body, read
+from feedrank.models.experiments.readout_page import page
+from feedrank.models.experiments.sample_ratio import sample_ratio
+from feedrank.models.experiments.simulator import SimulatedExperiment, simulate
+from feedrank.models.experiments.verdict import guardrail_reading, judge
 
 WORLD = SimulatedExperiment(users=1_000, lifts=(0.1,))
 CTR = metric_named("ctr")
@@ -210,7 +210,7 @@ def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
     assert "http" not in text
     assert "src=" not in text
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(table.summary(found))
+    console.print(readout_table.summary(found))
     assert "rankings_per_unit" in console.export_text()
 
 
@@ -250,7 +250,7 @@ def test_any_outcomes_can_be_read_without_a_warning(outcomes, cuped):
     found = read(outcomes, plan)
     text = page(json.loads(json.dumps(body(found), allow_nan=False)))
     assert "nan" not in text
-    Console(file=io.StringIO()).print(table.summary(found))
+    Console(file=io.StringIO()).print(readout_table.summary(found))
     for lift in found.lifts:
         for span in (lift.absolute, lift.relative):
             assert not span.low > span.value + 1e-6 * abs(span.value)

@@ -16,17 +16,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from engine.asked import Asked
-from engine.diversity import Diversity
-from engine.events import ExperimentEvent, parse, to_dict
-from engine.experiments.assignment import SLOTS, arm_at, arms_of, first_spans, moved, slot_of, slots_of, without
-from engine.experiments.declared import HOLDOUT, Arm, Experiment, Explore, Targeting
-from engine.experiments.enrolment import INTERLEAVED, NOT_ENROLLED, enrol
-from engine.experiments.exploration import explored
-from engine.experiments.hashing import hash32, hashes32
-from engine.experiments.interleaving import balanced, balanced_credit, team_draft
-from engine.experiments.roster import ChangeError, Roster, roster_of
-from engine.experiments.shadows import kendall
+from feedrank.engine.events.events import ExperimentEvent, parse, to_dict
+from feedrank.engine.experiments.assignment import (
+    SLOTS,
+    arm_at,
+    arms_of,
+    first_spans,
+    moved,
+    slot_of,
+    slots_of,
+    without,
+)
+from feedrank.engine.experiments.bucketing import INTERLEAVED, NOT_ENROLLED, enrol
+from feedrank.engine.experiments.exploration import explored
+from feedrank.engine.experiments.hashing import hash32, hashes32
+from feedrank.engine.experiments.interleaving import balanced, balanced_credit, team_draft
+from feedrank.engine.experiments.registry import ChangeError, Roster, roster_of
+from feedrank.engine.experiments.shadows import kendall
+from feedrank.engine.experiments.spec import HOLDOUT, Arm, Experiment, Explore, Targeting
+from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.serving.request import Asked
 
 TESTS = Path(__file__).parent
 TWO = {"a": Arm(), "b": Arm(bundle="other")}

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.catalogue import Catalogue
-from engine.space import unit_rows
-from models.content import centred, expected_factors, taste
-from models.factors import co_click, factorise, follows, linear_items, linear_next, symmetric_factors
-from models.sequences import Sequences
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.models.items.collaborative_views import (
+    co_click,
+    factorise,
+    follows,
+    linear_items,
+    linear_next,
+    symmetric_factors,
+)
+from feedrank.models.items.content_views import centred, expected_factors, taste
+from feedrank.models.items.user_histories import Sequences
 
 PEOPLE, ITEMS = 40, 12
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from api.config import Config
-from api.home import Home
-from models.finetune import model_folder
-from models.finetune.distillation import DistillSettings, Shape, distill
-from models.finetune.finetuning import FinetuneSettings, Learnt, finetune, settings_for
-from models.finetune.pairs import PairGroups
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.models.finetune import model_folder
+from feedrank.models.finetune.distillation import DistillSettings, Shape, distill
+from feedrank.models.finetune.finetuning import FinetuneSettings, Learnt, finetune, settings_for
+from feedrank.models.finetune.samples import PairGroups
 
 RARE = [f"rare{place}" for place in range(8)]
 NOISE = [f"noise{place}" for place in range(12)]
@@ -101,7 +101,7 @@ def unfinished(out: Path) -> list[Path]:
 def test_a_model_learns_is_loaded_and_says_what_it_is(
     kind: str, base: Path, groups: PairGroups, tmp_path: Path
 ) -> None:
-    from models.finetune import text_kinds, text_training
+    from feedrank.models.finetune import model_types, text_training
 
     # two towers have to learn each word twice
     settings = settings_for(kind, **SETTINGS | {"epochs": 12 if kind == "dpr" else 4})
@@ -110,7 +110,7 @@ def test_a_model_learns_is_loaded_and_says_what_it_is(
     assert learnt.finished
     assert learnt.after["mrr"] > max(learnt.before["mrr"], CHANCE) + 0.1
     validation = held_out(groups, settings)
-    scores = text_kinds.KINDS[kind].score(text_kinds.KINDS[kind].load(learnt.folder), validation)
+    scores = model_types.KINDS[kind].score(model_types.KINDS[kind].load(learnt.folder), validation)
     assert text_training.mean_reciprocal_rank(scores, validation) == learnt.after["mrr"]
     card = json.loads((tmp_path / "model" / "feedrank.json").read_text())
     assert card == {"format": 1, **learnt.card}
@@ -227,7 +227,7 @@ def test_the_same_seed_gives_the_same_weights(base: Path, groups: PairGroups, tm
 
 
 def test_a_student_learns_from_its_teacher(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
-    from models.finetune import text_kinds, text_training
+    from feedrank.models.finetune import model_types, text_training
 
     settings = DistillSettings(Shape(2, 16, 2, 32), epochs=5, learning_rate=6e-3, max_tokens=32, further=4)
     learnt = distill(str(teacher.folder), groups, tmp_path / "small", settings)
@@ -238,7 +238,7 @@ def test_a_student_learns_from_its_teacher(teacher: Learnt, groups: PairGroups, 
     assert learnt.card["licence"] == "apache-2.0"
     assert learnt.card["teacher"] == teacher.after
     validation = held_out(groups, settings)
-    made = text_kinds.KINDS["cross-encoder"]
+    made = model_types.KINDS["cross-encoder"]
     large, small = (made.score(made.load(one), validation) for one in (teacher.folder, learnt.folder))
     assert text_training.mean_reciprocal_rank(small, validation) == learnt.after["mrr"]
     # its scores are on the teacher's scale
@@ -279,7 +279,7 @@ def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: Learnt) -> 
     import torch
     from sentence_transformers import CrossEncoder
 
-    from models.finetune import student
+    from feedrank.models.finetune import student_init
 
     large = CrossEncoder(str(teacher.folder))[0].model
     for name, one in large.named_parameters():
@@ -287,14 +287,14 @@ def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: Learnt) -> 
             torch.nn.init.constant_(one, 1.1)  # the one thing that can't be turned
     words = torch.randint(5, 20, (8, 10), generator=torch.Generator().manual_seed(1))
     inputs = {"input_ids": words, "attention_mask": torch.ones_like(words)}
-    directions = student.principal_directions(large, [inputs], HIDDEN, seed=1)
-    small = student.make(large, Shape(2, HIDDEN, 2, 64), directions, 64)
+    directions = student_init.principal_directions(large, [inputs], HIDDEN, seed=1)
+    small = student_init.make(large, Shape(2, HIDDEN, 2, 64), directions, 64)
     with torch.inference_mode():
         assert torch.allclose(small(**inputs).logits, large(**inputs).logits, atol=1e-4)
 
 
 def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_home: Path, tmp_path: Path) -> None:
-    from api.cli.finetune import finetune as command
+    from feedrank.api.cli.finetune import finetune as command
 
     def run(*arguments: object, code: int = 0) -> str:
         result = CliRunner().invoke(command, list(map(str, arguments)), obj=(Home(shown_home), Config()))
@@ -329,7 +329,7 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
 
 
 def test_the_command_makes_a_student(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
-    from api.cli.finetune import distill as command
+    from feedrank.api.cli.finetune import distill as command
 
     file, out = tmp_path / "pairs.jsonl", tmp_path / "small"
     rows = [

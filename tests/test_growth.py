@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
-from engine.catalogue import Catalogue
-from engine.events import Event, FieldValue, InteractionEvent, RankingEvent
-from engine.ids import Ids
-from engine.log import HISTORY, columns
-from engine.types import NOBODY, Request
-from features import chains
-from features.chains import Chains
-from features.growth import _rewritten, grown
-from features.state import BehaviouralState
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.event_table import HISTORY, columns
+from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, RankingEvent
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.types import NOBODY, Request
+from feedrank.features import history_store
+from feedrank.features.catalogue_growth import _rewritten, grown
+from feedrank.features.history_store import Chains
+from feedrank.features.state import BehaviouralState
 
 PEOPLE = 6
 NEW: dict[str, dict[str, FieldValue]] = {
@@ -172,6 +172,6 @@ def test_rewritten_chains_take_no_more_room_than_was_made(more: int) -> None:
     there = _rewritten(found, ITEMS, more)
     assert len(there.pool) == len(there.previous) == int(there.used[0])
     rows, times = np.empty(300, np.int32), np.empty(300)
-    assert chains.read(there, 0, chains.TOUCHES, more, rows, times) == 300
+    assert history_store.read(there, 0, history_store.TOUCHES, more, rows, times) == 300
     assert rows.tolist() == [n % ITEMS for n in range(300)][::-1]
     assert times.tolist() == [START + n for n in range(300)][::-1]

@@ -59,7 +59,7 @@ def test_every_folder_of_modules_is_a_package() -> None:
 
 
 def test_a_server_begins_without_what_only_some_need() -> None:
-    code = "import sys, api.cli, api.server; print(*sys.modules)"
+    code = "import sys, feedrank.api.cli, feedrank.api.server; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     heavy = {"torch", "transformers", "sentence_transformers", "onnxruntime", "sklearn", "pandas", "scipy.stats"}
     assert not heavy & set(said.split())

@@ -16,19 +16,19 @@ import toyworld
 from flask import Flask
 from flask.testing import FlaskClient
 
-from api import compose, config
-from api.home import Home
-from api.http.app import create_app
-from api.http.events import MOST_EVENTS
-from api.http.service import Service
-from engine.events import RankingEvent
-from engine.journal import Journal
-from engine.log import columns
-from engine.recommender import Recommender
-from engine.types import Matrix
-from features.replay import Moments, happenings, with_reads
-from features.state import BehaviouralState
-from models import bundle
+from feedrank.api import compose, config
+from feedrank.api.home import Home
+from feedrank.api.http.app import create_app
+from feedrank.api.http.events import MOST_EVENTS
+from feedrank.api.http.service import Service
+from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.journal.journal import Journal
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.types import Matrix
+from feedrank.features.replay import Moments, happenings, with_reads
+from feedrank.features.state import BehaviouralState
+from feedrank.models.bundles import bundle
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ids import Ids
-from engine.types import NOBODY
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.types import NOBODY
 
 
 @given(names=st.lists(st.text(max_size=3)), others=st.lists(st.text(max_size=3)))

@@ -16,10 +16,10 @@ import pytest
 import zstandard
 from conftest import PROJECT, feedrank
 
-from api.home import Home
-from api.readers import Rejects, guess, read
-from api.readers.rejects import RejectedLine
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.api.home import Home
+from feedrank.api.readers import Rejects, guess, read
+from feedrank.api.readers.rejects import RejectedLine
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 
 METARANK: list[dict[str, Any]] = [
     {"event": "item", "id": "e1", "item": "item1", "timestamp": "1599391467000", "tenant": "default",
@@ -225,7 +225,7 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
             )
             file.write("\n{broken\n" if n % 30_000 == 0 else "\n")
     home = Home(tmp_path / "home")
-    command = [sys.executable, "-m", "api.cli", "--home", str(home.folder), "import", str(source)]
+    command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), "import", str(source)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waited = time.monotonic() + 60
     while not home.imports.exists() or not json.loads(home.imports.read_text()):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.indexes import AnnoyIndex, ExactIndex, Metric, SegmentedIndex
-from engine.testing import check_vector_index, toy_vectors
-from engine.types import Matrix, Vector
+from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex, Metric, SegmentedIndex
+from feedrank.engine.testing import check_vector_index, toy_vectors
+from feedrank.engine.types import Matrix, Vector
 
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean", "dot")
 FORMULA: dict[str, Callable[[Matrix, Vector], np.ndarray]] = {

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
-from engine import journal as journal_module
-from engine.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
-from engine.journal import Journal, JournalError
-from engine.testing import check_event_log, toy_events
+from feedrank.engine.events.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.journal import journal as journal_module
+from feedrank.engine.journal.journal import Journal, JournalError
+from feedrank.engine.testing import check_event_log, toy_events
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

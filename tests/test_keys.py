@@ -19,10 +19,10 @@ from conftest import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.cli.keys import keys as command
-from api.config import Config
-from api.home import Home
-from api.keys import SCOPES, Key, Keys, KeysError
+from feedrank.api.cli.keys import keys as command
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.api.keys import SCOPES, Key, Keys, KeysError
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000

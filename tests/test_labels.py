@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.events import Event, InteractionEvent, RankingEvent
-from engine.ids import Ids
-from engine.log import HISTORY, Log, columns
-from models.dataset import from_rankings
-from models.labels import LabelSettings, examined, labels
+from feedrank.engine.events.event_table import HISTORY, Log, columns
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.models.training.dataset import from_rankings
+from feedrank.models.training.labels import LabelSettings, examined, labels
 
 ITEMS = Ids("abcdef")
 SETTINGS = LabelSettings(

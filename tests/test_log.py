@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
-from engine.ids import Ids
-from engine.log import HISTORY, JOIN_SECONDS, columns
-from engine.types import NOBODY
-from models.labels import labels
+from feedrank.engine.events.event_table import HISTORY, JOIN_SECONDS, columns
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.types import NOBODY
+from feedrank.models.training.labels import labels
 
 ITEMS = Ids("abc")
 MINUTES = 60_000

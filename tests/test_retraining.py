@@ -12,12 +12,12 @@ from conftest import feedrank
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api import compose, config
-from api.home import Home
-from models import bundle, registry
-from models.bundle import BundleError
-from models.drift import Sketch, sample
-from models.gate import GateSettings, judge
+from feedrank.api import compose, config
+from feedrank.api.home import Home
+from feedrank.models.bundles import bundle, registry
+from feedrank.models.bundles.bundle import BundleError
+from feedrank.models.retraining.drift import Sketch, sample
+from feedrank.models.retraining.gate import GateSettings, judge
 
 
 @pytest.fixture(scope="module")

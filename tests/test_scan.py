@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.indexes import ExactIndex, Metric
-from engine.scan import DIMENSIONS, FEW, KEPT, ScanIndex, whole_index
-from engine.testing import check_vector_index
-from engine.types import Matrix
+from feedrank.engine.retrieval.indexes import ExactIndex, Metric
+from feedrank.engine.retrieval.pca_index import DIMENSIONS, FEW, KEPT, ScanIndex, whole_index
+from feedrank.engine.testing import check_vector_index
+from feedrank.engine.types import Matrix
 
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean", "dot")
 RANDOM = np.random.default_rng(3)

@@ -15,19 +15,19 @@ import pytest
 import toyworld
 from conftest import feedrank
 
-from api import compose, config
-from api.home import Home
 from benchmarks import checkpoints
-from engine.ahead import Ahead
-from engine.asked import Asked
-from engine.events import InteractionEvent
-from engine.rescoring import STEP, Rescoring, request_text
-from engine.types import Batch, Request, Rows, Scores
-from engine.watch import Costs, Watch
-from models.groups import Groups
-from models.ranker import LambdaRankSettings
-from models.second_phase import SecondPhase
-from models.text.score_cache import PairScores
+from feedrank.api import compose, config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import InteractionEvent
+from feedrank.engine.serving.background import Ahead
+from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.reranking import STEP, Rescoring, request_text
+from feedrank.engine.types import Batch, Request, Rows, Scores
+from feedrank.models.text.score_cache import PairScores
+from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.ranker import LambdaRankSettings
+from feedrank.models.training.reranker_training import SecondPhase
 
 NAMES = ("signal", "pair_score", "pair_behind")
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api import compose, config
-from api.home import Home
-from engine.asked import Asked
-from engine.events import InteractionEvent, RankingEvent
-from engine.ids import Ids
-from engine.log import in_order
-from engine.served import stored_features
-from models.dataset import from_rankings, groups
+from feedrank.api import compose, config
+from feedrank.api.home import Home
+from feedrank.engine.events.event_table import in_order
+from feedrank.engine.events.events import InteractionEvent, RankingEvent
+from feedrank.engine.events.logged_features import stored_features
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.serving.request import Asked
+from feedrank.models.training.dataset import from_rankings, groups
 
 NOW = 1_800_000_000.0
 ITEMS = Ids(["a", "b", "c"])

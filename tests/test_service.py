@@ -18,22 +18,22 @@ import toyworld
 from conftest import feedrank
 from flask.testing import FlaskClient
 
-from api import compose, config
-from api.compose.refresh import Refresher
-from api.compose.signals import TextModels
-from api.config import ServeConfig
-from api.home import Home
-from api.http.app import create_app
-from api.http.service import Service
-from api.keys import Keys
-from api.metrics import Metrics
-from engine.asked import Asked
-from engine.events import InteractionEvent, RankingEvent
-from engine.journal import Journal, JournalError
-from engine.recommender import Recommender
-from engine.types import Batch, Candidates, Matrix, QueryVectors, Request
-from engine.watch import Costs, Watch
-from models import bundle, registry
+from feedrank.api import compose, config
+from feedrank.api.compose.refresh import Refresher
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.config import ServeConfig
+from feedrank.api.home import Home
+from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service
+from feedrank.api.keys import Keys
+from feedrank.api.metrics import Metrics
+from feedrank.engine.events.events import InteractionEvent, RankingEvent
+from feedrank.engine.journal.journal import Journal, JournalError
+from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.request import Asked
+from feedrank.engine.types import Batch, Candidates, Matrix, QueryVectors, Request
+from feedrank.models.bundles import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
 
@@ -85,7 +85,7 @@ def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
 
     monkeypatch.setattr(Journal, "fold", fold)
     monkeypatch.setattr(Refresher, "look", look)
-    monkeypatch.setattr("api.compose.refresh.FOLD_S", 0.5)
+    monkeypatch.setattr("feedrank.api.compose.refresh.FOLD_S", 0.5)
     refresher.start()
     assert done.wait(60)
     refresher.stop()

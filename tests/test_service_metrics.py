@@ -17,10 +17,10 @@ import pytest
 from conftest import PROJECT
 from prometheus_client.parser import text_string_to_metric_families
 
-from api import metrics
-from api.drift_watch import DriftWatch
-from api.metrics import Metrics
-from models.drift import LARGE, MODERATE, Sketch
+from feedrank.api import metrics
+from feedrank.api.drift_monitor import DriftWatch
+from feedrank.api.metrics import Metrics
+from feedrank.models.retraining.drift import LARGE, MODERATE, Sketch
 
 NOW = 1_800_000_000.0
 DASHBOARD = PROJECT / "docs" / "grafana" / "feedrank.json"

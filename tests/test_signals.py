@@ -12,19 +12,19 @@ import pytest
 import toyworld
 from conftest import feedrank
 
-from api import compose, config
-from api.home import Home
 from benchmarks import checkpoints
-from engine.asked import Asked
-from engine.space import unit_rows
-from engine.types import QueryVectors
-from features.bm25 import Bm25Retriever, TermWeights
-from features.late import LATEST, TokenVectors, late_scores, quantised
-from models.text.embedder import EmbedderSettings, SentenceEmbedder
-from models.text.pair_export import PairSettings, exported
-from models.text.pair_model import PairModel
-from models.text.token_encoder import LateSettings, TokenEncoder, is_colbert
-from models.text.weights import WeightsNotFoundError
+from feedrank.api import compose, config
+from feedrank.api.home import Home
+from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.engine.serving.request import Asked
+from feedrank.engine.types import QueryVectors
+from feedrank.features.bm25 import Bm25Retriever, TermWeights
+from feedrank.features.late_interaction import LATEST, TokenVectors, late_scores, quantised
+from feedrank.models.text.cross_encoder_export import PairSettings, exported
+from feedrank.models.text.cross_encoder_model import PairModel
+from feedrank.models.text.embedder import EmbedderSettings, SentenceEmbedder
+from feedrank.models.text.model_weights import WeightsNotFoundError
+from feedrank.models.text.token_encoder import LateSettings, TokenEncoder, is_colbert
 
 TEXTS = ["the rocket book about the moon", "bread and soup", "a violin, a drum and a guitar!", "whale"]
 QUERIES = ["what is the moon", "who made the bread"]
@@ -214,7 +214,7 @@ def test_storage_is_compact_and_still_orders(made: dict[str, Any]) -> None:
 
 
 def test_what_asks_is_the_query_and_the_latest_items() -> None:
-    from engine.types import Batch
+    from feedrank.engine.types import Batch
 
     random = np.random.default_rng(0)
     vectors = unit_rows(random.standard_normal((9, 4)).astype(np.float32))
@@ -267,7 +267,7 @@ def test_a_last_layer_for_the_first_token_alone_leaves_scores_as_they_were(kind:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from models.text.first_token import heard_alone
+    from feedrank.models.text.cls_only import heard_alone
 
     torch.manual_seed(3)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -344,8 +344,8 @@ def test_bm25_recall_finds_what_has_the_words() -> None:
     def build(catalogue: Any) -> Any:
         return Bm25Retriever(catalogue, TermWeights.fit(catalogue.documents()))
 
-    from engine.testing import toy_catalogue
-    from engine.types import Filters, Request
+    from feedrank.engine.testing import toy_catalogue
+    from feedrank.engine.types import Filters, Request
 
     retriever = build(toy_catalogue())
     asked = Request(at=0.0, query="title 17", filters=Filters(deny=np.array([3], np.int32)))

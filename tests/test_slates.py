@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.off_policy import estimators, slates
-from models.off_policy.estimate import SLATE_METHODS, EstimateSettings, estimate_slates
-from models.off_policy.log import SlateLog
-from models.off_policy.policies import (
+from feedrank.models.off_policy import estimators, slates
+from feedrank.models.off_policy.estimate import SLATE_METHODS, EstimateSettings, estimate_slates
+from feedrank.models.off_policy.log import SlateLog
+from feedrank.models.off_policy.policies import (
     SlatePolicy,
     plackett_luce,
     plackett_luce_conditionals,
     plackett_luce_marginals,
 )
-from models.off_policy.reward_model import RewardModel, predict_slates
-from models.off_policy.support import SupportLimits
+from feedrank.models.off_policy.reward_model import RewardModel, predict_slates
+from feedrank.models.off_policy.support import SupportLimits
 
 HAND = SlateLog(
     actions=np.array([[0, 1], [1, 2]], np.int32),

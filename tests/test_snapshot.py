@@ -11,13 +11,13 @@ import toyworld
 from conftest import feedrank
 from test_state import CATALOGUE, FULL, START, random_events
 
-from api.home import Home
-from engine.catalogue import Catalogue
-from engine.events import Event, InteractionEvent, forgotten
-from engine.journal import Journal
-from features.state import BehaviouralState
-from models import snapshot
-from models.snapshot import Living
+from feedrank.api.home import Home
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.events import Event, InteractionEvent, forgotten
+from feedrank.engine.journal.journal import Journal
+from feedrank.features.state import BehaviouralState
+from feedrank.models.bundles import snapshot
+from feedrank.models.bundles.snapshot import Living
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.space import Space, assemble, unit_rows
-from engine.types import NOBODY, Matrix, Vector
+from feedrank.engine.retrieval.embedding_space import Space, assemble, unit_rows
+from feedrank.engine.types import NOBODY, Matrix, Vector
 
 ITEMS = 9
 WEIGHTS = {"text": 1.0, "co_click": 2.0, "follows": 1.0}

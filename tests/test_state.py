@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.catalogue import Catalogue
-from engine.events import Event, InteractionEvent, RankingEvent
-from engine.ids import Ids
-from engine.log import HISTORY, Log, columns
-from engine.types import NOBODY, Batch, Request, Rows
-from features import chains, declared
-from features.chains import BLOCK
-from features.compiled import grown
-from features.declared import CounterSpec
-from features.kernel import KINDS, PRIOR, READ, SHOWN, SHOWN_DEPTH, TOUCHED, Ops
-from features.replay import Moments, happenings, with_reads
-from features.state import ENTITIES, BehaviouralState, StateSpec
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.event_table import HISTORY, Log, columns
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.types import NOBODY, Batch, Request, Rows
+from feedrank.features import custom_counters, history_store
+from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.history_store import BLOCK
+from feedrank.features.jit import grown
+from feedrank.features.kernel import KINDS, PRIOR, READ, SHOWN, SHOWN_DEPTH, TOUCHED, Ops
+from feedrank.features.replay import Moments, happenings, with_reads
+from feedrank.features.state import ENTITIES, BehaviouralState, StateSpec
 
 ITEMS = 5
 CATEGORIES = [["x"], ["x", "y"], [], ["z", "y"], ["x"]]
@@ -307,7 +307,7 @@ def _replayed(log: Log) -> BehaviouralState:
 @pytest.mark.parametrize("step", [1, 7, 60])
 def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
     log = columns(random_events(9, 200), CATALOGUE.ids)
-    ops = happenings(log, declared.types_of(COUNTERS))
+    ops = happenings(log, custom_counters.types_of(COUNTERS))
     at_once, in_chunks = _replayed(log), BehaviouralState(CATALOGUE, FULL)
     for first in range(0, len(log), step):
         part = slice(first, first + step)
@@ -376,7 +376,8 @@ def slow_parts(log: Log, moment: int, moments: Moments, row: int) -> list[float]
             r = place - len(log.interactions)
             shown = log.rankings.rows[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
             happened += [
-                (declared.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.person[r]), one) for one in shown
+                (custom_counters.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.person[r]), one)
+                for one in shown
             ]
     happened = [event for event in happened if event[3] != NOBODY]
     parts: list[float] = []
@@ -406,7 +407,7 @@ def test_declared_counters_are_what_their_words_say(seed: int) -> None:
         expected = [slow_parts(log, moment, moments, row) for row in range(ITEMS)]
         found = batch.declared[moment * ITEMS : (moment + 1) * ITEMS]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    columns_ = declared.features(batch, COUNTERS)
+    columns_ = custom_counters.features(batch, COUNTERS)
     assert list(columns_) == [
         "clicks_2h", "clicks_all", "rate_24h", "mine_0.5h", "mine_1h", "mine_all", "active_7d", "size_7d", "my_size_7d",
     ]  # fmt: skip
@@ -463,19 +464,19 @@ def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
 )
 def test_a_chain_gives_back_what_was_put_in(entries: list[tuple[int, int]], depth: int) -> None:
     items = 100_000
-    chain = chains.empty()
+    chain = history_store.empty()
     chain = chain._replace(
         **{name: grown(getattr(chain, name), 1) for name in ("heads", "fills", "lengths", "latest")},
         previous=grown(chain.previous, len(entries)),
         pool=grown(chain.pool, len(entries)),
     )
     for row, at in entries:
-        chains.add(chain, 0, chains.TOUCHES, row, at + 0.75, items)
+        history_store.add(chain, 0, history_store.TOUCHES, row, at + 0.75, items)
     rows, times = np.full(depth, -1, np.int32), np.full(depth, np.nan)
-    count = chains.read(chain, 0, chains.TOUCHES, items, rows, times)
+    count = history_store.read(chain, 0, history_store.TOUCHES, items, rows, times)
     assert count == min(depth, len(entries))
     assert list(zip(rows[:count].tolist(), times[:count].tolist(), strict=True)) == entries[::-1][:depth]
-    assert chains.read(chain, 0, chains.IMPRESSIONS, items, rows, times) == 0
+    assert history_store.read(chain, 0, history_store.IMPRESSIONS, items, rows, times) == 0
 
 
 def test_a_restored_state_goes_on_as_the_one_it_was_taken_from() -> None:

@@ -31,12 +31,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from api import compose, config, traces
-from api.home import Home
-from api.http.app import create_app
-from api.http.service import Service
-from api.metrics import STAGES
-from api.traces import Traces
+from feedrank.api import compose, config, traces
+from feedrank.api.home import Home
+from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service
+from feedrank.api.metrics import STAGES
+from feedrank.api.traces import Traces
 
 NOW = toyworld.END / 1000 + 1_000
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -297,7 +297,7 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
     with collecting() as collector:
         settings = f'{toyworld.CONFIG}\n[serve]\ntraces = "{collector.url}"\n'
         (home / "feedrank.toml").write_text(settings)
-        command = [sys.executable, "-m", "api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0"]
+        command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0"]
         with subprocess.Popen(
             command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | {"COLUMNS": "200"},
@@ -334,7 +334,7 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
 def test_nothing_is_imported_where_there_are_no_traces() -> None:
     assert traces.to("") is None
     told = (
-        "import sys, api.cli, api.server, api.http.app, api.traces as t; assert t.to('') is None; "
+        "import sys, feedrank.api.cli, feedrank.api.server, api.http.app, api.traces as t; assert t.to('') is None; "
         "print([one for one in sys.modules if one.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", told], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -13,20 +13,26 @@ import pytest
 import toyworld
 from sklearn.datasets import load_svmlight_file
 
-from engine.catalogue import Catalogue
-from engine.events import ItemEvent, parse
-from engine.log import Log, columns
-from features.bm25 import TermWeights
-from features.builder import FeatureBuilder
-from models import shards, training
-from models.dataset import from_rankings, groups
-from models.evaluation import last_item, rankings, temporal
-from models.groups import Groups
-from models.items import ItemSettings
-from models.metrics import evaluate, order
-from models.ranker import LambdaRanker, LambdaRankSettings
-from models.sequences import Sequences
-from models.training import Corpus, Settings, TrainingSettings, train_from_rankings, train_from_recall
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.event_table import Log, columns
+from feedrank.engine.events.events import ItemEvent, parse
+from feedrank.features.bm25 import TermWeights
+from feedrank.features.builder import FeatureBuilder
+from feedrank.models.evaluation.evaluation import last_item, rankings, temporal
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.items.item_model import ItemSettings
+from feedrank.models.items.user_histories import Sequences
+from feedrank.models.training import parquet_dataset, training
+from feedrank.models.training.dataset import from_rankings, groups
+from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
+from feedrank.models.training.training import (
+    Corpus,
+    Settings,
+    TrainingSettings,
+    train_from_rankings,
+    train_from_recall,
+)
 
 SMALL = Settings(
     items=ItemSettings(co_click_rank=4, follows_rank=16),
@@ -182,10 +188,10 @@ def test_matrices_on_disk_are_those_in_memory(lists: tuple[Corpus, Log], tmp_pat
     knowledge = training.fit_items(corpus.catalogue, corpus.text, corpus.terms, Sequences.of(log), SMALL.items)
     builder = FeatureBuilder(knowledge, SMALL.state)
     whole = groups(log, builder, examples)
-    written = shards.write(tmp_path / "groups.parquet", log, builder, examples, rows=100)
-    again = shards.read(tmp_path / "groups.parquet")
+    written = parquet_dataset.write(tmp_path / "groups.parquet", log, builder, examples, rows=100)
+    again = parquet_dataset.read(tmp_path / "groups.parquet")
     for made in (written, again):
-        assert isinstance(made.matrix, shards.ShardedMatrix)
+        assert isinstance(made.matrix, parquet_dataset.ShardedMatrix)
         assert made.matrix.shape == np.asarray(whole.matrix).shape
         assert np.array_equal(made.features(), whole.features(), equal_nan=True)
         assert np.array_equal(made.labels, whole.labels)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
 
-from models.metrics import evaluate, order
-from models.trec import Qrels, Run, falling, judge, read_qrels, read_run, write_qrels, write_run
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.trec import Qrels, Run, falling, judge, read_qrels, read_run, write_qrels, write_run
 
 MEASURES = {
     "ndcg@10": nDCG @ 10,

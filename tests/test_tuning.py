@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import feedrank
 
-from models import bundle, tuning
+from feedrank.models.bundles import bundle
+from feedrank.models.training import tuning
 
 
 def test_a_search_is_kept_goes_on_and_is_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import turns
-from engine.turns import Turns
+from feedrank.engine.journal import file_lock
+from feedrank.engine.journal.file_lock import Turns
 
 HOLD = """
 import fcntl, sys, time
@@ -47,10 +47,10 @@ def test_a_process_waits_for_another_but_not_for_ever(tmp_path: Path, monkeypatc
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            monkeypatch.setattr(turns, "TRIES", 20)
+            monkeypatch.setattr(file_lock, "TRIES", 20)
             with Turns(path).turn():
                 pass  # begun without
-            monkeypatch.setattr(turns, "TRIES", 100_000)
+            monkeypatch.setattr(file_lock, "TRIES", 100_000)
             began = threading.Event()
 
             def work() -> None:

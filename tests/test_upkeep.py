@@ -14,19 +14,19 @@ import toyworld
 from conftest import feedrank
 from flask.testing import FlaskClient
 
-from api import compose, config
-from api.compose.refresh import Refresher
-from api.compose.signals import TextModels
-from api.home import Home
-from api.http.app import create_app
-from api.http.service import Service
-from api.upkeep import upkeep
-from engine.asked import Asked, FilterIds
-from engine.catalogue import Catalogue
-from engine.diversity import Diversity
-from engine.events import ItemEvent, RankingEvent
-from engine.recommender import Recommender
-from models import bundle, registry
+from feedrank.api import compose, config
+from feedrank.api.admin import upkeep
+from feedrank.api.compose.refresh import Refresher
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.home import Home
+from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.events import ItemEvent, RankingEvent
+from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.request import Asked, FilterIds
+from feedrank.models.bundles import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
 

@@ -1,5 +1,5 @@
 """Run `feedrank` as `python -m api.cli`."""
 
-from api.cli import main
+from feedrank.api.cli import main
 
 main(prog_name="feedrank")

@@ -9,10 +9,10 @@ from typing import Any
 import click
 from rich.table import Table
 
-from api.cli.screen import command_errors, console
-from api.config import Config
-from api.home import Home
-from models import bundle, registry
+from feedrank.api.cli.progress import command_errors, console
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.models.bundles import bundle, registry
 
 
 @click.group()
@@ -124,7 +124,7 @@ def rollback(obj: tuple[Home, Config]) -> None:
 @click.pass_obj
 def prune(obj: tuple[Home, Config], keep: int, dry_run: bool) -> None:
     """Remove old bundles. The current one, the previous one and those of running experiments are always kept."""
-    from api.compose.experiments import Desk
+    from feedrank.api.compose.experiments import Desk
 
     home, config = obj
     with command_errors():

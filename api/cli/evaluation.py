@@ -9,9 +9,9 @@ from typing import Any
 import click
 from rich.table import Table
 
-from api.cli.screen import command_errors, console, steps, texts
-from api.config import Config
-from api.home import Home
+from feedrank.api.cli.progress import command_errors, console, steps, texts
+from feedrank.api.config import Config
+from feedrank.api.home import Home
 
 
 @click.command()
@@ -45,8 +45,8 @@ def evaluate(
     Trains a new ranker on the journal before the test slice; the current bundle is unchanged. Intervals are 95 %
     bootstrap intervals of the mean over test groups.
     """
-    from api import compose
-    from models import evaluation, report, trec
+    from feedrank.api import compose
+    from feedrank.models.evaluation import evaluation, report, trec
 
     home, config = obj
     rows: list[report.Row] = []
@@ -85,7 +85,7 @@ def evaluate(
 
 def _ablated(made: Any, protocol: str, config: Config) -> dict[str, Any]:
     """Run an ablation, print the gain of each signal group, and return JSON-ready rows."""
-    from models import ablation
+    from feedrank.models.evaluation import ablation
 
     metric = "auc" if protocol == "rankings" else "ndcg@10"
     with steps() as show:

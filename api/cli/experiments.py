@@ -11,15 +11,15 @@ import click
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from api import declarations
-from api.cli.screen import command_errors, console
-from api.config import Config
-from api.home import Home
-from engine.experiments.roster import Standing
-from models.files import written_aside
+from feedrank.api import experiment_config
+from feedrank.api.cli.progress import command_errors, console
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.experiments.registry import Standing
+from feedrank.models.atomic_files import written_aside
 
 if TYPE_CHECKING:
-    from api.compose.experiments import Desk
+    from feedrank.api.compose.experiments import Desk
 
 
 @click.group()
@@ -33,7 +33,7 @@ def experiment() -> None:
 def create(obj: tuple[Home, Config], path: Path) -> None:
     """Create an experiment from the TOML file PATH. No unit is assigned before it is started."""
     with command_errors():
-        spec = declarations.load(path)
+        spec = experiment_config.load(path)
         desk_of(obj).create(spec, time.time())
     arms = ", ".join(spec.arms)
     click.echo(f"{spec.name}: {spec.kind} of {arms}; start it with `feedrank experiment start {spec.name}`")
@@ -79,7 +79,7 @@ def weigh(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None
 @click.pass_obj
 def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     """List all experiments, in the order of creation."""
-    from api.compose.experiments import told
+    from feedrank.api.compose.experiments import told
 
     with command_errors():
         states = desk_of(obj).roster.standings
@@ -116,8 +116,8 @@ def readout(
     promote: bool,
 ) -> None:  # fmt: skip
     """Print the report of NAME. Its confidence sequences are valid at every look, so read it as often as you like."""
-    from api.compose.experiments import body
-    from api.compose.readout_pages import page, shown
+    from feedrank.api.compose.experiments import body
+    from feedrank.api.compose.report_rendering import page, shown
 
     with command_errors():
         service = desk_of(obj)
@@ -158,7 +158,7 @@ def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
 
 def desk_of(obj: tuple[Home, Config]) -> Desk:
     """Return the experiment service of a command's home."""
-    from api.compose.experiments import Desk
+    from feedrank.api.compose.experiments import Desk
 
     home, config = obj
     return Desk(home, home.known_journal(config.journal.url))

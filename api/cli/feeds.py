@@ -10,9 +10,9 @@ from dataclasses import replace
 import click
 from rich.table import Table
 
-from api.cli.screen import command_errors, console
-from api.config import Config
-from api.home import Home
+from feedrank.api.cli.progress import command_errors, console
+from feedrank.api.config import Config
+from feedrank.api.home import Home
 
 
 @click.command()
@@ -28,9 +28,9 @@ def recommend(
     obj: tuple[Home, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool
 ) -> None:
     """Print one feed. It is written to the journal like any other ranking."""
-    from api import compose
-    from api.http.answers import feed
-    from api.http.bodies import RecommendBody
+    from feedrank.api import compose
+    from feedrank.api.http.answers import feed
+    from feedrank.api.http.bodies import RecommendBody
 
     home, config = obj
     with command_errors():
@@ -63,7 +63,7 @@ def recommend(
 @click.pass_obj
 def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers: int | None, no_keys: bool) -> None:
     """Serve feeds over HTTP until interrupted."""
-    from api import server
+    from feedrank.api import server
 
     home, config = obj
     with command_errors():

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from api.cli.screen import Show, command_errors, console, stamp, steps, texts
-from api.config import Config
-from api.home import Home
-from engine.events import parse_timestamp
-from models.finetune.finetuning import KINDS, LOSSES
-from models.text.weights import DEFAULT_EMBEDDER
+from feedrank.api.cli.progress import Show, command_errors, console, stamp, steps, texts
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import parse_timestamp
+from feedrank.models.finetune.finetuning import KINDS, LOSSES
+from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
-    from models.finetune.finetuning import Learnt
-    from models.finetune.pairs import PairGroups
+    from feedrank.models.finetune.finetuning import Learnt
+    from feedrank.models.finetune.samples import PairGroups
 
 CONFIG_KEYS = {
     "bi-encoder": "embedder",
@@ -108,7 +108,7 @@ def finetune(
     are clicked and skipped items, or recall candidates if the log has too few rankings. A share of the queries is held
     out for early stopping, and the best checkpoint is kept. The model card is written to feedrank.json in its folder.
     """
-    from models.finetune import finetuning, model_folder
+    from feedrank.models.finetune import finetuning, model_folder
 
     home, config = obj
     with command_errors():
@@ -150,7 +150,7 @@ def distill(
     and with a small weight from the labels. The teacher scores all pairs once; its outputs are stored next to the
     checkpoints until training ends.
     """
-    from models.finetune import distillation, finetuning, model_folder
+    from feedrank.models.finetune import distillation, finetuning, model_folder
 
     home, config = obj
     shape = {"layers": layers, "width": width, "heads": heads, "neurons": neurons}
@@ -174,20 +174,20 @@ def _groups(
     until: str | None, seed: int, show: Show,
 ) -> tuple[PairGroups, dict[str, Any]]:  # fmt: skip
     """Load training groups from a file or the journal, with a description of the data for the model card."""
-    from models.finetune.pairs import with_hard_negatives
+    from feedrank.models.finetune.samples import with_hard_negatives
 
     if path is not None and until is not None:
         raise ValueError("found both --until and --pairs; --until applies to the journal only, so give one of them")
     if path is not None:
-        from models.files import digest
-        from models.finetune.pairs_file import Columns, read
+        from feedrank.models.atomic_files import digest
+        from feedrank.models.finetune.samples_file import Columns, read
 
         show("reading the samples file", 0, 0)
         groups = read(path, Columns(**columns))
         trained_on: dict[str, Any] = {"file": path.name, "sha256": digest(path)}
     else:
-        from api import compose
-        from models.finetune.log_pairs import from_log
+        from feedrank.api import compose
+        from feedrank.models.finetune.log_samples import from_log
 
         until_s = None if until is None else parse_timestamp(until, "--until") / 1000
         inputs = compose.material(home, config, texts(show), until=until_s)

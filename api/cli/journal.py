@@ -7,10 +7,10 @@ import uuid
 
 import click
 
-from api.cli.screen import command_errors, steps
-from api.config import Config
-from api.home import Home
-from engine.events import FORGOTTEN, UserEvent
+from feedrank.api.cli.progress import command_errors, steps
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import FORGOTTEN, UserEvent
 
 DAY_MS = 86_400_000
 
@@ -66,7 +66,7 @@ def snapshot(obj: tuple[Home, Config]) -> None:
 
     A start saves one by itself after a long replay; use this command from a timer if a server runs for weeks.
     """
-    from api import compose
+    from feedrank.api import compose
 
     home, config = obj
     with command_errors(), steps() as show:

@@ -7,10 +7,10 @@ import time
 import click
 from rich.table import Column, Table
 
-from api.cli.screen import command_errors, console
-from api.config import Config
-from api.home import Home
-from api.keys import SCOPES, Keys
+from feedrank.api.cli.progress import command_errors, console
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.api.keys import SCOPES, Keys
 
 DAY_MS = 86_400_000
 

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import click
 
-from api.cli.bundles import bundles
-from api.cli.evaluation import evaluate
-from api.cli.feeds import recommend, serve
-from api.cli.finetune import distill, finetune
-from api.cli.journal import forget, retain, snapshot
-from api.cli.keys import keys
-from api.cli.load import import_events
-from api.cli.off_policy import ope
-from api.cli.planning import experiment
-from api.cli.retrain import retrain
-from api.cli.screen import command_errors
-from api.cli.training import index, train
-from api.cli.tune import tune
-from api.config import load as load_config
-from api.home import Home
+from feedrank.api.cli.bundles import bundles
+from feedrank.api.cli.evaluation import evaluate
+from feedrank.api.cli.experiment_planning import experiment
+from feedrank.api.cli.feeds import recommend, serve
+from feedrank.api.cli.finetune import distill, finetune
+from feedrank.api.cli.import_ import import_events
+from feedrank.api.cli.journal import forget, retain, snapshot
+from feedrank.api.cli.keys import keys
+from feedrank.api.cli.off_policy import ope
+from feedrank.api.cli.progress import command_errors
+from feedrank.api.cli.retrain import retrain
+from feedrank.api.cli.training import index, train
+from feedrank.api.cli.tune import tune
+from feedrank.api.config import load as load_config
+from feedrank.api.home import Home
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

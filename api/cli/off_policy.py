@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from api.cli.screen import command_errors, console, steps
-from api.config import Config
-from api.home import Home
-from engine.events import parse_timestamp
-from models.files import written_aside
+from feedrank.api.cli.progress import command_errors, console, steps
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import parse_timestamp
+from feedrank.models.atomic_files import written_aside
 
 if TYPE_CHECKING:
-    from api.compose.off_policy import Answer
+    from feedrank.api.compose.off_policy import Answer
 
 
 @click.command()
@@ -50,10 +50,10 @@ def ope(
 
     If the log does not support an estimate, the output gives the reason instead of a number.
     """
-    from api.compose import off_policy
-    from models import bundle
-    from models.off_policy.estimate import EstimateSettings
-    from models.off_policy.logged import Chosen
+    from feedrank.api.compose import off_policy
+    from feedrank.models.bundles import bundle
+    from feedrank.models.off_policy.estimate import EstimateSettings
+    from feedrank.models.off_policy.logged_rankings import Chosen
 
     home, config = obj
     with command_errors():
@@ -113,7 +113,7 @@ def _rule(clipped: str | None) -> Any:
 
 
 def _body(answer: Answer) -> dict[str, Any]:
-    from models.plain import plain
+    from feedrank.models.jsonable import plain
 
     summary = {"rankings": len(answer.logged), "earned": answer.shown, "on_policy": answer.on_policy}
     return {**plain(summary), "estimates": plain(answer.estimates)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from api.cli.screen import command_errors, console, stamp, steps, texts
+from feedrank.api.cli.progress import command_errors, console, stamp, steps, texts
 
 REFUSED = 3
 """Exit code if the gate refuses the candidate; 0: promoted, 1: failed."""
@@ -49,8 +49,8 @@ def retrain(
 
     Exit codes: 0 promoted, 3 refused by the gate, 1 failed.
     """
-    from api import compose
-    from models import retrain_report
+    from feedrank.api import compose
+    from feedrank.models.retraining import report as retrain_report
 
     home, config = context.obj
     started = time.perf_counter()

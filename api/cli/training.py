@@ -7,9 +7,9 @@ import time
 import click
 from rich.table import Table
 
-from api.cli.screen import bias_table, command_errors, console, stamp, steps, texts
-from api.config import Config
-from api.home import Home
+from feedrank.api.cli.progress import bias_table, command_errors, console, stamp, steps, texts
+from feedrank.api.config import Config
+from feedrank.api.home import Home
 
 
 @click.command()
@@ -21,7 +21,7 @@ def index(obj: tuple[Home, Config], name: str | None) -> None:
     Items with unchanged text are not embedded again. `feedrank train` builds its own index, so this command is for
     feeds without a trained ranker.
     """
-    from api import compose
+    from feedrank.api import compose
 
     home, config = obj
     name = name or stamp("index")
@@ -44,7 +44,7 @@ def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
     stopping. Otherwise groups are built from recall candidates just before each user's latest interactions, and a slice
     of users is used for early stopping.
     """
-    from api import compose
+    from feedrank.api import compose
 
     home, config = obj
     started = time.perf_counter()

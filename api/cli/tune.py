@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from api.cli.screen import command_errors, console, steps, texts
-from api.config import Config
-from api.home import Home
+from feedrank.api.cli.progress import command_errors, console, steps, texts
+from feedrank.api.config import Config
+from feedrank.api.home import Home
 
 
 @click.command()
@@ -23,9 +23,9 @@ def tune(obj: tuple[Home, Config], minutes: float, trials: int | None) -> None:
     are written to HOME/tuned.toml for `feedrank train --tuned` and `feedrank retrain --tuned`. The retraining gate
     measures on independent test data whether they help.
     """
-    from api import compose
-    from models import tuning
-    from models.files import written_aside
+    from feedrank.api import compose
+    from feedrank.models.atomic_files import written_aside
+    from feedrank.models.training import tuning
 
     home, config = obj
     with command_errors():

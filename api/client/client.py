@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import httpx
 
-from api.client import answers, bodies
-from api.client.answers import Explanation, Feed, Ready, Similar, Taken
-from api.client.bodies import Diversity, Filters, segment
-from api.client.connection import TIMEOUTS, Connection, Timeouts
-from api.client.errors import ClientError
-from api.client.retries import ONCE, REAL, USUAL, Ambient, Retries
+from feedrank.api.client import requests, responses
+from feedrank.api.client.connection import TIMEOUTS, Connection, Timeouts
+from feedrank.api.client.errors import ClientError
+from feedrank.api.client.requests import Diversity, Filters, segment
+from feedrank.api.client.responses import Explanation, Feed, Ready, Similar, Taken
+from feedrank.api.client.retries import ONCE, REAL, USUAL, Ambient, Retries
 
 
 class Client:
@@ -77,7 +77,7 @@ class Client:
         service for this request; retries have their own limit in `Retries`. ranking: id of the ranking, generated if
         None; a request with the id of a logged ranking returns that ranking.
         """
-        body = bodies.question(
+        body = requests.question(
             user=user, n=n, query=query, history=history, session=session, surface=surface, context=context,
             filters=filters, diversity=diversity, deadline_ms=deadline_ms, explain=explain, ranking=_id(ranking),
         )  # fmt: skip
@@ -104,8 +104,8 @@ class Client:
         items: at most 1,000, without duplicates. An item is an id, or {"id", "fields"} for an item that may be new to
         the service.
         """
-        body = bodies.question(
-            items=bodies.described(items), user=user, n=n, query=query, history=history, session=session,
+        body = requests.question(
+            items=requests.described(items), user=user, n=n, query=query, history=history, session=session,
             surface=surface, context=context, diversity=diversity, deadline_ms=deadline_ms, explain=explain,
             ranking=_id(ranking),
         )  # fmt: skip
@@ -114,7 +114,7 @@ class Client:
     def similar(self, item: str, n: int | None = None) -> Similar:
         """Return the `n` items (default 10) nearest to an item. Not logged."""
         params = None if n is None else {"n": n}
-        return self._connection.call(answers.similar, "GET", f"/v1/items/{segment(item)}/similar", params=params)
+        return self._connection.call(responses.similar, "GET", f"/v1/items/{segment(item)}/similar", params=params)
 
     def record(self, events: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Taken:
         """Send one event, or many events in batches. Accepted events are stored durably.
@@ -126,11 +126,11 @@ class Client:
         """
         now = self._ambient.clock()
         if isinstance(events, Mapping):
-            event = bodies.stamped(events, 0, now)
-            return self._send([event], [(0, 1, bodies.encoded("the event", event))])
-        complete = [bodies.stamped(event, index, now) for index, event in enumerate(events)]
-        lines = [bodies.encoded(f"events[{index}]", event) for index, event in enumerate(complete)]
-        return self._send(complete, list(bodies.batches(lines)))
+            event = requests.stamped(events, 0, now)
+            return self._send([event], [(0, 1, requests.encoded("the event", event))])
+        complete = [requests.stamped(event, index, now) for index, event in enumerate(events)]
+        lines = [requests.encoded(f"events[{index}]", event) for index, event in enumerate(complete)]
+        return self._send(complete, list(requests.batches(lines)))
 
     def interact(
         self,
@@ -152,7 +152,7 @@ class Client:
         ranking: id of the ranking that showed the item. Without it, the service takes the user's last ranking within
         30 minutes that showed the item. position: from 1. timestamp: epoch milliseconds or ISO-8601 with a time zone.
         """
-        event = bodies.interaction(
+        event = requests.interaction(
             item, type, fields, ranking=ranking, user=user, session=session, value=value, dwell_ms=dwell_ms,
             position=position, id=id, timestamp=timestamp,
         )  # fmt: skip
@@ -160,11 +160,11 @@ class Client:
 
     def ranking(self, id: str) -> Feed:
         """Return a logged ranking as it was answered."""
-        return self._connection.call(answers.feed, "GET", f"/v1/rankings/{segment(id)}")
+        return self._connection.call(responses.feed, "GET", f"/v1/rankings/{segment(id)}")
 
     def explain(self, id: str) -> Explanation:
         """Explain the order of a logged ranking with features and TreeSHAP contributions; slow."""
-        return self._connection.call(answers.explanation, "GET", f"/v1/rankings/{segment(id)}/explain")
+        return self._connection.call(responses.explanation, "GET", f"/v1/rankings/{segment(id)}/explain")
 
     def replay(self, id: str, wait_s: float = 300.0) -> dict[str, Any]:
         """Replay a logged ranking with the state of that time, and compare; slow for a long journal.
@@ -201,17 +201,17 @@ class Client:
 
     def ready(self) -> Ready:
         """Return whether the service is ready, and its bundle. Sent once, without retries."""
-        return self._connection.call(answers.ready, "GET", "/readyz", retries=ONCE)
+        return self._connection.call(responses.ready, "GET", "/readyz", retries=ONCE)
 
     def _ranking(self, path: str, body: bytes, deadline_ms: float | None) -> Feed:
         deadline_s = 0.0 if deadline_ms is None else deadline_ms / 1000
-        return self._connection.call(answers.feed, "POST", path, body, deadline_s=deadline_s)
+        return self._connection.call(responses.feed, "POST", path, body, deadline_s=deadline_s)
 
     def _send(self, told: list[dict[str, Any]], parts: list[tuple[int, int, bytes]]) -> Taken:
-        result = answers.NOTHING_TAKEN
+        result = responses.NOTHING_TAKEN
         for first, _, body in parts:
             try:
-                result += self._connection.call(answers.taken, "POST", "/v1/events", body)
+                result += self._connection.call(responses.taken, "POST", "/v1/events", body)
             except ClientError as error:
                 error.unsent, error.taken = tuple(told[first:]), result
                 raise

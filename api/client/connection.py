@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import httpx
 
-from api.client.errors import ApiError, BadAnswer, ClientError, Unreachable, of_problem, phrase
-from api.client.retries import UNSENT, Ambient, Retries, asked_s
+from feedrank.api.client.errors import ApiError, BadAnswer, ClientError, Unreachable, of_problem, phrase
+from feedrank.api.client.retries import UNSENT, Ambient, Retries, asked_s
 
 T = TypeVar("T")
 PACK_FROM = 4 * 1024

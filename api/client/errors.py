@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from api.client.answers import Taken
+from feedrank.api.client.responses import Taken
 
 
 class ClientError(Exception):

@@ -4,7 +4,16 @@
 runs the text models.
 """
 
-from api.compose.learning import (
+from feedrank.api.compose.serving import (
+    QueriesInRecallOrder,
+    RecallOrder,
+    living_state,
+    pipeline,
+    recommender,
+    take_snapshot,
+    vector_index,
+)
+from feedrank.api.compose.training_inputs import (
     Material,
     check_name,
     index_only,
@@ -16,15 +25,6 @@ from api.compose.learning import (
     train,
     version,
     with_tuned,
-)
-from api.compose.serving import (
-    QueriesInRecallOrder,
-    RecallOrder,
-    living_state,
-    pipeline,
-    recommender,
-    take_snapshot,
-    vector_index,
 )
 
 __all__ = [

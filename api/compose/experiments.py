@@ -10,22 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from api.home import Home
-from engine.events import Event, ExperimentEvent, RankingEvent
-from engine.experiments.declared import Experiment
-from engine.experiments.roster import ChangeError, Roster, Standing, roster_of
-from engine.journal import Journal
-from engine.types import NOBODY
-from models import bundle, registry
-from models.experiments.collecting import BEFORE_DAYS, DAY_S, Collected, collect, declared_metrics
-from models.experiments.lift import Lift, lifts
-from models.experiments.outcomes import Outcomes
-from models.experiments.plan import Guardrail, Plan
-from models.experiments.preference import Preference, preferences, said
-from models.experiments.readout import Readout, read
-from models.experiments.readout import body as readout_body
-from models.experiments.shadowed import Shadowed, shadowed
-from models.plain import plain
+from feedrank.api.home import Home
+from feedrank.engine.events.events import Event, ExperimentEvent, RankingEvent
+from feedrank.engine.experiments.registry import ChangeError, Roster, Standing, roster_of
+from feedrank.engine.experiments.spec import Experiment
+from feedrank.engine.journal.journal import Journal
+from feedrank.engine.types import NOBODY
+from feedrank.models.bundles import bundle, registry
+from feedrank.models.experiments.lift import Lift, lifts
+from feedrank.models.experiments.outcome_collection import BEFORE_DAYS, DAY_S, Collected, collect, declared_metrics
+from feedrank.models.experiments.outcomes import Outcomes
+from feedrank.models.experiments.plan import Guardrail, Plan
+from feedrank.models.experiments.preference import Preference, preferences, said
+from feedrank.models.experiments.readout import Readout, read
+from feedrank.models.experiments.readout import body as readout_body
+from feedrank.models.experiments.shadow_report import Shadowed, shadowed
+from feedrank.models.jsonable import plain
 
 LEAST_SHARE = 1e-9
 """Replaces an expected share of 0, so that an arm with units but no expected share fails the SRM test."""

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from api.compose.serving import live
-from api.compose.signals import TextModels
-from api.config import Config
-from api.home import Home
-from engine.asked import Asked
-from engine.events import Event, RankingEvent
-from engine.ids import Ids
-from engine.journal import Journal
-from engine.live import Live
-from engine.pipeline import GIVEN
-from engine.types import QueryVectors
-from features.state import BehaviouralState
-from models import bundle
-from models.off_policy.estimate import Estimate, EstimateSettings, estimate, estimate_slates
-from models.off_policy.log import Floats
-from models.off_policy.logged import Chosen, Logged, logged
-from models.off_policy.policies import SlatePolicy, frequencies
-from models.snapshot import Living
-from models.training import Progress
+from feedrank.api.compose.serving import live
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import Event, RankingEvent
+from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.journal.journal import Journal
+from feedrank.engine.serving.pipeline import GIVEN
+from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.serving_snapshot import Live
+from feedrank.engine.types import QueryVectors
+from feedrank.features.state import BehaviouralState
+from feedrank.models.bundles import bundle
+from feedrank.models.bundles.snapshot import Living
+from feedrank.models.off_policy.estimate import Estimate, EstimateSettings, estimate, estimate_slates
+from feedrank.models.off_policy.log import Floats
+from feedrank.models.off_policy.logged_rankings import Chosen, Logged, logged
+from feedrank.models.off_policy.policies import SlatePolicy, frequencies
+from feedrank.models.training.training import Progress
 
 SINGLE, SLATES = ("ips", "snips", "dm", "dr"), ("snips", "snrips", "rips", "cascade-dr")
 """Default estimators for logs of single items and for logs of slates."""

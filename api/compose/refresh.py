@@ -10,16 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 
-from api.compose.arms import Arms
-from api.compose.newcomers import NewItems
-from api.compose.serving import live, living_state
-from api.compose.signals import TextModels
-from api.config import Config
-from api.home import Home
-from engine.events import ItemEvent
-from engine.journal import Journal
-from engine.recommender import Recommender
-from models import bundle, registry
+from feedrank.api.compose.arm_loader import Arms
+from feedrank.api.compose.cold_start_updater import NewItems
+from feedrank.api.compose.serving import live, living_state
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import ItemEvent
+from feedrank.engine.journal.journal import Journal
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.models.bundles import bundle, registry
 
 POLL_S = 0.2
 """Interval, in seconds, at which the current bundle is checked and events of other processes are read."""

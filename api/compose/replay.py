@@ -6,19 +6,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from api.compose.newcomers import NewItems
-from api.compose.serving import live
-from api.compose.signals import TextModels
-from api.config import Config
-from api.home import Home
-from engine.asked import Asked
-from engine.events import Event, ItemEvent, RankingEvent
-from engine.experiments.declared import arm_of
-from engine.journal import Journal
-from engine.protocols import Exchange
-from engine.recommender import Recommender
-from engine.retold import Difference, Hindsight, difference, recorded_pairs, with_pairs
-from models import bundle, snapshot
+from feedrank.api.compose.cold_start_updater import NewItems
+from feedrank.api.compose.serving import live
+from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.engine.events.events import Event, ItemEvent, RankingEvent
+from feedrank.engine.experiments.spec import arm_of
+from feedrank.engine.journal.journal import Journal
+from feedrank.engine.protocols import Exchange
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.replay_check import Difference, Hindsight, difference, recorded_pairs, with_pairs
+from feedrank.engine.serving.request import Asked
+from feedrank.models.bundles import bundle, snapshot
 
 
 class ReplayError(ValueError):

@@ -7,27 +7,27 @@ from importlib import import_module
 
 import numpy as np
 
-from api.compose.signals import TextModels, documents_of
-from api.config import Config, IndexConfig
-from api.home import Home
-from engine.indexes import SegmentedIndex
-from engine.journal import Journal
-from engine.live import Live
-from engine.pipeline import Pipeline
-from engine.protocols import Ranker, VectorIndex, WholeIndex
-from engine.recall import EmbeddingRetriever, FirstOf, PopularRetriever
-from engine.recommender import Recommender
-from engine.rescoring import Rescoring
-from engine.scan import ScanIndex
-from engine.types import Matrix, Scores
-from features.bm25 import Bm25Retriever
-from features.context import standings
-from features.state import BehaviouralState
-from models import bundle, registry, snapshot
-from models.ranker import LambdaRanker
-from models.snapshot import Living
-from models.text.pair_export import PairSettings
-from models.text.score_cache import PairScores
+from feedrank.api.compose.text_signals import TextModels, documents_of
+from feedrank.api.config import Config, IndexConfig
+from feedrank.api.home import Home
+from feedrank.engine.journal.journal import Journal
+from feedrank.engine.protocols import Ranker, VectorIndex, WholeIndex
+from feedrank.engine.retrieval.indexes import SegmentedIndex
+from feedrank.engine.retrieval.pca_index import ScanIndex
+from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, FirstOf, PopularRetriever
+from feedrank.engine.serving.pipeline import Pipeline
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.reranking import Rescoring
+from feedrank.engine.serving.serving_snapshot import Live
+from feedrank.engine.types import Matrix, Scores
+from feedrank.features.bm25 import Bm25Retriever
+from feedrank.features.listwise import standings
+from feedrank.features.state import BehaviouralState
+from feedrank.models.bundles import bundle, registry, snapshot
+from feedrank.models.bundles.snapshot import Living
+from feedrank.models.text.cross_encoder_export import PairSettings
+from feedrank.models.text.score_cache import PairScores
+from feedrank.models.training.ranker import LambdaRanker
 
 
 class QueriesInRecallOrder:

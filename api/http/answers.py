@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from engine.events import RankingEvent
+from feedrank.engine.events.events import RankingEvent
 
 
 class ScoredItem(BaseModel):

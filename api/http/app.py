@@ -8,10 +8,22 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import PathConverter
 
-from api.http import bundles, events, experiments, feeds, guards, health, metarank, problems, rankings, sight, states
-from api.http.answers import Problem
-from api.http.group import PROBLEMS
-from api.http.service import NAME, Service
+from feedrank.api.http import (
+    bundles,
+    entities,
+    events,
+    experiments,
+    health,
+    metarank,
+    middleware,
+    observability,
+    problems,
+    rankings,
+    recommendations,
+)
+from feedrank.api.http.answers import Problem
+from feedrank.api.http.blueprint import PROBLEMS
+from feedrank.api.http.service import NAME, Service
 
 MOST_BYTES = 8 * 1024 * 1024
 
@@ -42,9 +54,9 @@ def create_app(service: Service) -> OpenAPI:
     app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # the only page
     app.extensions[NAME] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]  # only the default provider has this attribute
-    sight.init_app(app)
-    guards.init_app(app)
-    for module in (feeds, events, rankings, states, bundles, experiments, health, sight, metarank):
+    observability.init_app(app)
+    middleware.init_app(app)
+    for module in (recommendations, events, rankings, entities, bundles, experiments, health, observability, metarank):
         app.register_api(module.routes)
     problems.init_app(app)
     return app

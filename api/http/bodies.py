@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from engine.asked import Asked, FilterIds
-from engine.diversity import Diversity
+from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.serving.request import Asked, FilterIds
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=2_000)]

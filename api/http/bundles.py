@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import Conflict, NotFound
 
-from api.http.group import group
-from api.http.guards import takes
-from api.http.service import service, upkeep
-from models import registry
-from models.bundle import BundleError
+from feedrank.api.http.blueprint import group
+from feedrank.api.http.middleware import takes
+from feedrank.api.http.service import service, upkeep
+from feedrank.models.bundles import registry
+from feedrank.models.bundles.bundle import BundleError
 
 routes = group("bundles", "Bundles")
 

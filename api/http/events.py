@@ -7,11 +7,11 @@ from typing import Any
 
 from flask import request
 
-from api.http import answers
-from api.http.group import group
-from api.http.guards import takes
-from api.http.service import Service, new_id, service
-from engine.events import (
+from feedrank.api.http import answers
+from feedrank.api.http.blueprint import group
+from feedrank.api.http.middleware import takes
+from feedrank.api.http.service import Service, new_id, service
+from feedrank.engine.events.events import (
     FORGOTTEN,
     Event,
     EventError,

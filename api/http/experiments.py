@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from werkzeug import exceptions
 from werkzeug.exceptions import BadRequest, Conflict, NotFound
 
-from api import declarations
-from api.compose.experiments import body as readout_body
-from api.compose.experiments import told
-from api.http.bodies import Body, Id
-from api.http.group import group
-from api.http.guards import takes
-from api.http.service import one_at_a_time, service, upkeep
-from engine.experiments.roster import ChangeError, Roster, Standing
+from feedrank.api import experiment_config
+from feedrank.api.compose.experiments import body as readout_body
+from feedrank.api.compose.experiments import told
+from feedrank.api.http.blueprint import group
+from feedrank.api.http.bodies import Body, Id
+from feedrank.api.http.middleware import takes
+from feedrank.api.http.service import one_at_a_time, service, upkeep
+from feedrank.engine.experiments.registry import ChangeError, Roster, Standing
 
 routes = group("experiments", "Experiments")
 
@@ -88,7 +88,7 @@ def experiments() -> dict[str, Any]:
 def create(body: DeclaredExperiment) -> dict[str, Any]:
     """Create an experiment. It assigns no units before it is started."""
     try:
-        spec = declarations.declared(body.model_dump(exclude_unset=True), "body")
+        spec = experiment_config.declared(body.model_dump(exclude_unset=True), "body")
     except ValueError as problem:
         raise BadRequest(str(problem)) from None
     return _changed(lambda: upkeep().experiments.create(spec, service().clock()))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.events import RankingEvent
-from engine.live import Live
-from engine.types import Matrix
+from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.serving.serving_snapshot import Live
+from feedrank.engine.types import Matrix
 
 
 def of_event(event: RankingEvent, live: Live) -> list[dict[str, Any]]:

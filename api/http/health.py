@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api.http.group import group
-from api.http.guards import takes
-from api.http.service import service
+from feedrank.api.http.blueprint import group
+from feedrank.api.http.middleware import takes
+from feedrank.api.http.service import service
 
 routes = group("health", "Health", keys=False)
 

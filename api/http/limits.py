@@ -11,7 +11,7 @@ from flask import Flask, Response
 from flask_limiter import Limiter, RequestLimit
 from limits.storage import Storage
 
-from api.http.problems import problem
+from feedrank.api.http.problems import problem
 
 KEPT = 10_000
 """Number of counters above which expired ones are removed."""

@@ -12,17 +12,17 @@ from flask import request
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import BadRequest
 
-from api.http.bodies import LONGEST_LIST
-from api.http.events import EVENT, MOST_EVENTS, take
-from api.http.explanations import of_event
-from api.http.group import group
-from api.http.guards import takes
-from api.http.health import Healthy
-from api.http.service import new_id, one_at_a_time, service, upkeep
-from api.http.sight import tell
-from engine.asked import Asked
-from engine.events import EventError, RankingEvent, parse
-from models.registry import size_of
+from feedrank.api.http.blueprint import group
+from feedrank.api.http.bodies import LONGEST_LIST
+from feedrank.api.http.events import EVENT, MOST_EVENTS, take
+from feedrank.api.http.explanations import of_event
+from feedrank.api.http.health import Healthy
+from feedrank.api.http.middleware import takes
+from feedrank.api.http.observability import tell
+from feedrank.api.http.service import new_id, one_at_a_time, service, upkeep
+from feedrank.engine.events.events import EventError, RankingEvent, parse
+from feedrank.engine.serving.request import Asked
+from feedrank.models.bundles.registry import size_of
 
 routes = group("metarank", "Metarank's routes")
 

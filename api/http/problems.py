@@ -8,10 +8,10 @@ from flask import Flask, Response, json
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from api.http.service import TrainingError
-from api.schemas import explained
-from engine.events import EventError
-from engine.journal import JournalError
+from feedrank.api.http.service import TrainingError
+from feedrank.api.validation_errors import explained
+from feedrank.engine.events.events import EventError
+from feedrank.engine.journal.journal import JournalError
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> Response:

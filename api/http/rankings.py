@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import Conflict, NotFound
 
-from api.compose.replay import ReplayError
-from api.http import answers
-from api.http.explanations import of_event, recall_of
-from api.http.group import group
-from api.http.guards import takes
-from api.http.service import one_at_a_time, service, upkeep
-from engine.events import RankingEvent
-from engine.served import served_here
+from feedrank.api.compose.replay import ReplayError
+from feedrank.api.http import answers
+from feedrank.api.http.blueprint import group
+from feedrank.api.http.explanations import of_event, recall_of
+from feedrank.api.http.middleware import takes
+from feedrank.api.http.service import one_at_a_time, service, upkeep
+from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.events.logged_features import served_here
 
 routes = group("rankings", "Rankings")
 

@@ -14,15 +14,15 @@ from typing import Any
 from flask import current_app, g
 from werkzeug import exceptions
 
-from api.compose.experiments import Desk
-from api.config import ServeConfig
-from api.keys import Keys
-from api.metrics import Metrics
-from api.traces import Traces
-from engine.events import RankingEvent
-from engine.recommender import Recommender
-from engine.retold import Difference
-from engine.watch import Costs, Watch
+from feedrank.api.compose.experiments import Desk
+from feedrank.api.config import ServeConfig
+from feedrank.api.keys import Keys
+from feedrank.api.metrics import Metrics
+from feedrank.api.traces import Traces
+from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.replay_check import Difference
 
 
 class TrainingError(RuntimeError):

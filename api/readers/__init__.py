@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
-from api.readers.folders import PACKED, Folder
-from api.readers.rejects import RejectedLine, Rejects
-from engine.events import Event
+from feedrank.api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
+from feedrank.api.readers.folders import PACKED, Folder
+from feedrank.api.readers.rejects import RejectedLine, Rejects
+from feedrank.engine.events.events import Event
 
 __all__ = ["FORMATS", "Reader", "RejectedLine", "Rejects", "guess", "read"]
 

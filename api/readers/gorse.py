@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.readers import lines, records, values
-from api.readers.rejects import Rejects
-from api.readers.rows import made_id
-from engine.checks import as_float
-from engine.events import Event, EventError, parse
+from feedrank.api.readers import lines, records, values
+from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.rows import made_id
+from feedrank.engine.events.checks import as_float
+from feedrank.engine.events.events import Event, EventError, parse
 
 _NAMES = {
     "feedbacktype": "type", "userid": "user", "itemid": "item", "timestamp": "timestamp", "value": "value",

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.readers import lines, values
-from api.readers.rejects import Rejects
-from engine.checks import is_finite
-from engine.events import Event, EventError, parse
+from feedrank.api.readers import lines, values
+from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.checks import is_finite
+from feedrank.engine.events.events import Event, EventError, parse
 
 
 def read(path: Path, rejects: Rejects) -> Iterator[Event]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from api.readers.rejects import Rejects
-from api.readers.streams import Damage, unpacked
+from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.streams import Damage, unpacked
 
 LONGEST_LINE = 1 << 24
 """In bytes; a longer line is rejected without being held in memory."""

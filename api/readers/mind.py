@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from api.readers import lines
-from api.readers.folders import Folder
-from api.readers.rejects import Rejects
-from engine.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
+from feedrank.api.readers import lines
+from feedrank.api.readers.folders import Folder
+from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
 
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP])M", re.ASCII)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from api.readers import lines, records
-from api.readers.folders import PACKED, Folder
-from api.readers.rejects import Rejects
-from engine.events import Event, FieldValue, InteractionEvent, ItemEvent
+from feedrank.api.readers import lines, records
+from feedrank.api.readers.folders import PACKED, Folder
+from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent
 
 GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",

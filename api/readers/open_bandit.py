@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.readers import lines, records
-from api.readers.rejects import Rejects
-from engine.checks import as_float
-from engine.events import Event, EventError, parse, parse_timestamp
+from feedrank.api.readers import lines, records
+from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.checks import as_float
+from feedrank.engine.events.events import Event, EventError, parse, parse_timestamp
 
 _LOG = ("timestamp", "item_id", "position", "click", "propensity_score")
 _POLICIES = ("random", "bts")

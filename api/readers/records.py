@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from api.readers.rejects import Rejects
+from feedrank.api.readers.rejects import Rejects
 
 
 class Record(NamedTuple):

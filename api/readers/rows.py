@@ -9,7 +9,16 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from engine.events import RANKING_EXTRA, TEXT_EXTRA, Event, EventError, ItemEvent, parse, parse_timestamp, to_dict
+from feedrank.engine.events.events import (
+    RANKING_EXTRA,
+    TEXT_EXTRA,
+    Event,
+    EventError,
+    ItemEvent,
+    parse,
+    parse_timestamp,
+    to_dict,
+)
 
 COLUMNS = {
     "item": ("item",),

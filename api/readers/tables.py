@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from api.readers import lines, records
-from api.readers.rejects import Rejects
-from api.readers.rows import Rows
-from engine.events import Event, EventError
+from feedrank.api.readers import lines, records
+from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.rows import Rows
+from feedrank.engine.events.events import Event, EventError
 
 CSV_LISTS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
 """Columns whose CSV cells are lists, separated by '|'."""

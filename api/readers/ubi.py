@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from api.readers import lines, values
-from api.readers.rejects import Rejects
-from api.readers.rows import made_id
-from engine.events import Event, EventError, parse
+from feedrank.api.readers import lines, values
+from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.rows import made_id
+from feedrank.engine.events.events import Event, EventError, parse
 
 _HITS = ("query_response_hit_ids", "query_response_object_ids")
 

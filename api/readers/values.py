@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from api.readers.rejects import Rejects
+from feedrank.api.readers.rejects import Rejects
 
 MOST_LINES = 10_000
 """Maximum number of lines of one value."""

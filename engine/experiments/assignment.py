@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.experiments.hashing import hash32, hashes32
+from feedrank.engine.experiments.hashing import hash32, hashes32
 
 SLOTS = 1_000_000
 """Number of slots."""

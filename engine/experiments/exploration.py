@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.experiments.declared import Explore
-from engine.types import Scores
+from feedrank.engine.experiments.spec import Explore
+from feedrank.engine.types import Scores
 
 Places = NDArray[np.int64]
 Shares = NDArray[np.float64]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.ahead import Ahead
-from engine.asked import Asked
-from engine.events import Event, ExperimentEvent, RankingEvent
-from engine.experiments.declared import Arm
-from engine.experiments.trials import Serving
-from engine.pipeline import given_candidates
-from engine.types import Batch, Candidates, QueryVectors, Request
+from feedrank.engine.events.events import Event, ExperimentEvent, RankingEvent
+from feedrank.engine.experiments.arm_servers import Serving
+from feedrank.engine.experiments.spec import Arm
+from feedrank.engine.serving.background import Ahead
+from feedrank.engine.serving.pipeline import given_candidates
+from feedrank.engine.serving.request import Asked
+from feedrank.engine.types import Batch, Candidates, QueryVectors, Request
 
 REPORT_S = 30.0
 """Seconds between two reports."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.experiments.moments import Moments
+from feedrank.models.experiments.moments import Moments
 
 if TYPE_CHECKING:
     from tea_tasting.aggr import Aggregates

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from models.experiments.delta import compare
-from models.experiments.moments import Floats, Moments, columns_of, final, over, pair, unit_values
-from models.experiments.outcomes import Metric, Outcomes
+from feedrank.models.experiments.delta import compare
+from feedrank.models.experiments.moments import Floats, Moments, columns_of, final, over, pair, unit_values
+from feedrank.models.experiments.outcomes import Metric, Outcomes
 
 _CELLS = 1 << 21
 """Bootstrap draws held in memory at a time."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Rows
-from models.experiments.outcomes import Metric, Outcomes
+from feedrank.engine.types import Rows
+from feedrank.models.experiments.outcomes import Metric, Outcomes
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

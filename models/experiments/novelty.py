@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from models.experiments.lift import NOTHING, Span, welch
-from models.experiments.moments import (
+from feedrank.models.experiments.lift import NOTHING, Span, welch
+from feedrank.models.experiments.moments import (
     Counts,
     Floats,
     Moments,
@@ -25,7 +25,7 @@ from models.experiments.moments import (
     summed,
     unit_values,
 )
-from models.experiments.outcomes import Metric, Outcomes
+from feedrank.models.experiments.outcomes import Metric, Outcomes
 
 LEAST_DAYS = 4
 """Days with both arms that the slope needs."""

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Rows
+from feedrank.engine.types import Rows
 
 Kind = Literal["mean", "ratio", "unit-ratio"]
 COUNTS = ("rankings", "impressions", "clicks", "clicked_rankings", "reciprocal", "dwell_s")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.experiments.correction import Method
-from models.experiments.outcomes import METRICS, Metric, metric_named
-from models.experiments.sequential import LEAST_ACTIVE, LEAST_UNITS
+from feedrank.models.experiments.confidence_sequence import LEAST_ACTIVE, LEAST_UNITS
+from feedrank.models.experiments.outcomes import METRICS, Metric, metric_named
+from feedrank.models.experiments.p_value_correction import Method
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from models.experiments.delta import units_for
-from models.experiments.moments import final
-from models.experiments.outcomes import Metric, Outcomes
-from models.experiments.sequential import mixture_variance, multiplier
+from feedrank.models.experiments.confidence_sequence import mixture_variance, multiplier
+from feedrank.models.experiments.delta import units_for
+from feedrank.models.experiments.moments import final
+from feedrank.models.experiments.outcomes import Metric, Outcomes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from models.experiments.collecting import DAY_S, Shown
-from models.experiments.sequential import log_ratio, mixture_variance, multiplier
+from feedrank.models.experiments.confidence_sequence import log_ratio, mixture_variance, multiplier
+from feedrank.models.experiments.outcome_collection import DAY_S, Shown
 
 LEAST_UNITS = 50
 """Units with a credited click that are needed before an interval is given."""

@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from models.experiments.correction import holm
-from models.experiments.lift import Lift, bootstrapped, lifts
-from models.experiments.novelty import Novelty, novelty
-from models.experiments.outcomes import Metric, Outcomes
-from models.experiments.plan import Plan
-from models.experiments.power import Need, need_of
-from models.experiments.sample_ratio import SampleRatio, sample_ratio
-from models.experiments.segments import SegmentLift, by_segment
-from models.experiments.sequential import Sequence, sequences
-from models.experiments.verdict import GuardrailReading, Verdict, guardrail_reading, judge
-from models.plain import plain
+from feedrank.models.experiments.confidence_sequence import Sequence, sequences
+from feedrank.models.experiments.lift import Lift, bootstrapped, lifts
+from feedrank.models.experiments.novelty import Novelty, novelty
+from feedrank.models.experiments.outcomes import Metric, Outcomes
+from feedrank.models.experiments.p_value_correction import holm
+from feedrank.models.experiments.plan import Plan
+from feedrank.models.experiments.power import Need, need_of
+from feedrank.models.experiments.sample_ratio import SampleRatio, sample_ratio
+from feedrank.models.experiments.segments import SegmentLift, by_segment
+from feedrank.models.experiments.verdict import GuardrailReading, Verdict, guardrail_reading, judge
+from feedrank.models.jsonable import plain
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.experiments.correction import Method, corrected
-from models.experiments.lift import Lift, lifts
-from models.experiments.outcomes import Metric, Outcomes
+from feedrank.models.experiments.lift import Lift, lifts
+from feedrank.models.experiments.outcomes import Metric, Outcomes
+from feedrank.models.experiments.p_value_correction import Method, corrected
 
 
 @dataclass(frozen=True, slots=True)

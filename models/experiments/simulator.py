@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.experiments.moments import summed
-from models.experiments.outcomes import Outcomes
+from feedrank.models.experiments.moments import summed
+from feedrank.models.experiments.outcomes import Outcomes
 
 
 @dataclass(frozen=True, slots=True)

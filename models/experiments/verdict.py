@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from models.experiments.lift import Span
-from models.experiments.plan import Guardrail, Plan
-from models.experiments.sample_ratio import SampleRatio
-from models.experiments.sequential import Sequence as ConfidenceSequence
+from feedrank.models.experiments.confidence_sequence import Sequence as ConfidenceSequence
+from feedrank.models.experiments.lift import Span
+from feedrank.models.experiments.plan import Guardrail, Plan
+from feedrank.models.experiments.sample_ratio import SampleRatio
 
 Word = Literal["ship", "keep", "go on", "stop", "broken"]
 

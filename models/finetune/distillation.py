@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from models.finetune import model_folder, pair_draws
-from models.finetune.finetuning import Learnt, check_least, check_libraries, check_pace
-from models.finetune.made_up import with_made_up_queries
-from models.finetune.pairs import PairGroups, with_hard_negatives
-from models.finetune.score_loss import Weights, with_scores
-from models.text.weights import find_weights
-from models.training import Progress
+from feedrank.models.finetune import model_folder, training_samples
+from feedrank.models.finetune.distillation_loss import Weights, with_scores
+from feedrank.models.finetune.finetuning import Learnt, check_least, check_libraries, check_pace
+from feedrank.models.finetune.samples import PairGroups, with_hard_negatives
+from feedrank.models.finetune.synthetic_queries import with_made_up_queries
+from feedrank.models.text.model_weights import find_weights
+from feedrank.models.training.training import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +124,17 @@ def distill(
     if settings.further:
         train = with_hard_negatives(train, settings.further, settings.seed)
     progress("loading the teacher", 0, 0)
-    from models.finetune import student_course, teacher_reading, text_kinds, text_training  # these import torch
+    from feedrank.models.finetune import (  # these import torch
+        distillation_run,
+        model_types,
+        teacher_outputs,
+        text_training,
+    )
 
     text_training.quiet()
     text_training.seeded(settings.seed)
-    teacher_model = student_course.load_teacher(folder, settings)
-    outputs = teacher_reading.read(
+    teacher_model = distillation_run.load_teacher(folder, settings)
+    outputs = teacher_outputs.read(
         teacher_model,
         train,
         settings.shape,
@@ -140,15 +145,15 @@ def distill(
         progress,
     )
     progress("teacher scores of the validation groups", 0, 0)
-    teacher_scores = text_kinds.score_pairs(teacher_model, validation)
+    teacher_scores = model_types.score_pairs(teacher_model, validation)
     mean, std = float(outputs.scores.mean()), float(outputs.scores.std()) or 1.0
-    columns = pair_draws.lists(train, settings.candidates, settings.epochs, settings.seed)
+    columns = training_samples.lists(train, settings.candidates, settings.epochs, settings.seed)
     columns = with_scores(columns, train, ((outputs.scores - mean) / std).tolist())
     text_training.seeded(settings.seed)
-    student_model = student_course.begin(teacher_model, outputs.directions, settings, mean, std)
-    run = student_course.course(student_model, outputs, train, columns, validation, teacher_scores, settings, std)
+    student_model = distillation_run.begin(teacher_model, outputs.directions, settings, mean, std)
+    run = distillation_run.course(student_model, outputs, train, columns, validation, teacher_scores, settings, std)
     result = text_training.train(run, settings, work, "student", progress)
-    student_course.unscale(student_model, mean, std)
+    distillation_run.unscale(student_model, mean, std)
     card = {
         "kind": "student",
         "base": [base],
@@ -157,7 +162,7 @@ def distill(
         "groups": {"training": len(train), "validation": len(validation)},
         "settings": used_settings,
         "seed": settings.seed,
-        "teacher": student_course.measured(teacher_scores, validation),
+        "teacher": distillation_run.measured(teacher_scores, validation),
         "fingerprint": fingerprint,
         **result.card,
     }

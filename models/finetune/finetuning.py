@@ -16,10 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from models.finetune import model_folder
-from models.finetune.pairs import PairGroups
-from models.text.weights import DEFAULT_EMBEDDER, find_weights
-from models.training import Progress
+from feedrank.models.finetune import model_folder
+from feedrank.models.finetune.samples import PairGroups
+from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
+from feedrank.models.training.training import Progress
 
 KINDS = ("bi-encoder", "dpr", "colbert", "cross-encoder")
 LOSSES = ("softmax", "lambda", "listmle", "bce")
@@ -177,16 +177,19 @@ def finetune(
     )
     validation = held_out.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
     progress("loading the model", 0, 0)
-    from models.finetune import head_start, text_kinds, text_training  # these import torch, which takes seconds
+    from feedrank.models.finetune import (  # these import torch, which takes seconds
+        bi_encoder_distillation as head_start,
+    )
+    from feedrank.models.finetune import model_types, text_training
 
     text_training.quiet()
     text_training.seeded(settings.seed)
-    spec = text_kinds.KINDS[kind]
+    spec = model_types.KINDS[kind]
     model = spec.make(folders, settings)
-    metrics_of = text_kinds.measure(spec, validation)
+    metrics_of = model_types.measure(spec, validation)
     run_settings = settings
     distilled: text_training.Passed | None = None
-    if kind == "cross-encoder" and text_kinds.has_head(folders[0]):
+    if kind == "cross-encoder" and model_types.has_head(folders[0]):
         run_settings = replace(settings, head_learning_rate=0.0)
     elif kind == "cross-encoder" and head_start.applies(folders[0], settings):
         distilled = head_start.give(model, folders[0], train, metrics_of, settings, work, progress)

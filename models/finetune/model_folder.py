@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.files import synced
-from models.text.weights import weights_digest
+from feedrank.models.atomic_files import synced
+from feedrank.models.text.model_weights import weights_digest
 
 CARD = "feedrank.json"
 FORMAT = 1

@@ -24,11 +24,11 @@ from sentence_transformers.base.evaluation import BaseEvaluator
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
-from engine.types import Scores
-from models.files import written_aside
-from models.finetune.pairs import PairGroups
-from models.metrics import evaluate, order
-from models.training import Progress
+from feedrank.engine.types import Scores
+from feedrank.models.atomic_files import written_aside
+from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.finetune.samples import PairGroups
+from feedrank.models.training.training import Progress
 
 METRIC = "mrr"
 STATE = "trainer_state.json"

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from models.off_policy.intervals import mean_error
-from models.off_policy.log import Clusters, Floats
+from feedrank.models.off_policy.intervals import mean_error
+from feedrank.models.off_policy.log import Clusters, Floats
 
 Rule = Literal["mse", "slope"]
 _QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)

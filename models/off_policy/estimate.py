@@ -8,14 +8,14 @@ from typing import Literal
 
 import numpy as np
 
-from models.off_policy import estimators, slates
-from models.off_policy.clipping import Clipping, Rule, clip
-from models.off_policy.intervals import INTERVALS, Kind
-from models.off_policy.log import BanditLog, Clusters, Floats, SlateLog
-from models.off_policy.policies import Policy, SlatePolicy
-from models.off_policy.ratios import Ratios
-from models.off_policy.reward_model import RewardModel, predict, predict_slates
-from models.off_policy.support import Support, SupportLimits, diagnose, missing
+from feedrank.models.off_policy import estimators, slates
+from feedrank.models.off_policy.clipping import Clipping, Rule, clip
+from feedrank.models.off_policy.intervals import INTERVALS, Kind
+from feedrank.models.off_policy.log import BanditLog, Clusters, Floats, SlateLog
+from feedrank.models.off_policy.policies import Policy, SlatePolicy
+from feedrank.models.off_policy.ratio_estimate import Ratios
+from feedrank.models.off_policy.reward_model import RewardModel, predict, predict_slates
+from feedrank.models.off_policy.support import Support, SupportLimits, diagnose, missing
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.off_policy.log import Floats
-from models.off_policy.ratios import Ratios, mean
+from feedrank.models.off_policy.log import Floats
+from feedrank.models.off_policy.ratio_estimate import Ratios, mean
 
 
 def ips(weights: Floats, reward: Floats) -> Ratios:

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtrit
 
-from models.off_policy.log import Clusters, Codes, Floats, groups
-from models.off_policy.ratios import Ratios
+from feedrank.models.off_policy.log import Clusters, Codes, Floats, groups
+from feedrank.models.off_policy.ratio_estimate import Ratios
 
 Kind = Literal["skewed", "normal", "bootstrap"]
 _CELLS = 1 << 21

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.off_policy.log import BanditLog, Floats, SlateLog
+from feedrank.models.off_policy.log import BanditLog, Floats, SlateLog
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from models.off_policy.log import BanditLog, Clusters, Codes, Floats, SlateLog, groups
-from models.off_policy.policies import SlatePolicy
+from feedrank.models.off_policy.log import BanditLog, Clusters, Codes, Floats, SlateLog, groups
+from feedrank.models.off_policy.policies import SlatePolicy
 
 _LIGHTGBM: dict[str, Any] = {
     "num_leaves": 15,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.off_policy.intervals import mean_error
-from models.off_policy.log import BanditLog, Clusters, Floats, groups
-from models.off_policy.policies import Policy
+from feedrank.models.off_policy.intervals import mean_error
+from feedrank.models.off_policy.log import BanditLog, Clusters, Floats, groups
+from feedrank.models.off_policy.policies import Policy
 
 _LARGEST = 5
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.types import Matrix
-from models.text.weights import architecture
+from feedrank.engine.types import Matrix
+from feedrank.models.text.model_weights import architecture
 
 ENCODERS = ("DPRQuestionEncoder", "DPRContextEncoder")
 LONGEST = 256

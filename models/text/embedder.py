@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.space import unit_rows
-from engine.types import Matrix, Vector
-from models.text.dpr import DprTower, is_dpr
-from models.text.vector_cache import Progress, VectorCache, encoded_by_content
-from models.text.weights import DEFAULT_EMBEDDER, find_weights, settings_of, weights_digest
+from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.engine.types import Matrix, Vector
+from feedrank.models.text.dpr import DprTower, is_dpr
+from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights, settings_of, weights_digest
+from feedrank.models.text.vector_cache import Progress, VectorCache, encoded_by_content
 
 
 @dataclass(frozen=True, slots=True)

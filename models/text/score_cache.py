@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.types import Rows, Scores
+from feedrank.engine.types import Rows, Scores
 
 SPARE = 1.1
 """Factor by which the number of texts may exceed its bound before the oldest are evicted."""
@@ -25,7 +25,7 @@ Kept = tuple[NDArray[np.uint64], Scores]
 
 
 class PairScores:
-    """An `engine.protocols.CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
+    """An `feedrank.engine.protocols.CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
 
     def __init__(self, path: Path, model: str, documents: Sequence[str], most: int) -> None:
         """Open or create the SQLite file at `path`.

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.space import unit_rows
-from engine.types import Matrix
-from features.late import STEPS, Projection, TokenVectors, quantised
-from models.text.vector_cache import Progress, VectorCache, Vectors, encoded_by_content
-from models.text.weights import architecture, find_weights, settings_of, weights_digest
+from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.engine.types import Matrix
+from feedrank.features.late_interaction import STEPS, Projection, TokenVectors, quantised
+from feedrank.models.text.model_weights import architecture, find_weights, settings_of, weights_digest
+from feedrank.models.text.vector_cache import Progress, VectorCache, Vectors, encoded_by_content
 
 SAMPLE = 200_000
 """Number of token vectors on which the projection is fitted."""

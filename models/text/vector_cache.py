@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.files import written_aside
+from feedrank.models.atomic_files import written_aside
 
 CHUNK = 4_096
 """Texts per shard, and the most that an interrupted run loses."""

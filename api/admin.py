@@ -1,0 +1,43 @@
+"""Build the admin services of a running server: bundles, replay, new items, retraining and experiments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from feedrank.api import subprocess_cli
+from feedrank.api.cli.progress import stamp
+from feedrank.api.cli.retrain import REFUSED
+from feedrank.api.compose.experiments import Desk
+from feedrank.api.compose.replay import replay
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.api.http.service import TrainingError, Upkeep
+from feedrank.engine.journal.journal import Journal
+
+
+def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], int]) -> Upkeep:
+    """Build the admin services on a home; `register_new_items` returns how many items it added."""
+    return Upkeep(
+        home.bundles,
+        home.snapshot,
+        lambda event: replay(home, config, journal, event),
+        take_in,
+        lambda: retrained(home),
+        Desk(home, journal),
+    )
+
+
+def retrained(home: Home) -> Mapping[str, Any]:
+    """Run `feedrank retrain` on a home in a low-priority subprocess; return its report.
+
+    Raises TrainingError if the command fails; a candidate that the gate rejects is no failure.
+    """
+    name = stamp("retrained")
+    done = subprocess_cli.run(home, "retrain", "--name", name)
+    if done.returncode not in (0, REFUSED):
+        message = done.stderr.strip()[-2_000:]
+        raise TrainingError(message or f"the training ended with the exit code {done.returncode}")
+    report: dict[str, Any] = json.loads((home.reports / name / "report.json").read_text())
+    return report

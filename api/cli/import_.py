@@ -1,0 +1,123 @@
+"""Implement `feedrank import`: load items and events into the journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from feedrank.api.cli.progress import command_errors, console, steps
+from feedrank.api.config import Config
+from feedrank.api.home import Home
+from feedrank.models.atomic_files import written_aside
+
+MOVIELENS = "movielens-100k"
+CHUNK = 20_000
+"""Events per write; an interrupted import resumes after the last complete chunk."""
+
+
+@click.command("import")
+@click.argument("source")
+@click.option("--format", "kind", default=None,
+              help="jsonl, csv, parquet, movielens, mind, ubi, gorse or open-bandit; by default detected.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
+@click.option("--again", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
+@click.pass_obj
+def import_events(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool, again: bool) -> None:
+    """Load items and events from SOURCE into the journal.
+
+    SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
+    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
+    data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
+    written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped.
+    """
+    from feedrank.api.readers import Rejects, guess, read
+    from feedrank.api.readers.movielens_download import fetch_movielens_100k
+
+    home, config = obj
+    with command_errors():
+        if source == MOVIELENS and not Path(source).exists():
+            path = fetch_movielens_100k(home.downloads, click.echo)
+        else:
+            path = Path(source)
+        kind = kind or guess(path)
+        journal = home.journal(config.journal.url)
+        progress = _Progress(home.imports, path, kind)
+        skipped = 0 if again else progress.done
+        with (
+            Rejects(home.rejects, strict=strict, passed=progress.rejected if skipped else 0) as rejects,
+            steps() as show,
+        ):
+            events = iter(read(path, rejects, kind))
+            total = len(list(islice(_counted(events, show), skipped))) if skipped else 0
+            new = 0
+            while chunk := list(islice(events, CHUNK)):
+                new += sum(journal.append(chunk))
+                total += len(chunk)
+                progress.note(total, rejects.rejected)
+                show(f"events read: {total:,}", 0, 0)
+            progress.finish()
+        table = Table(title=f"{source} ({kind}) -> {config.journal.url or home.journal_path}", show_header=False)
+        for name, count in sorted(journal.counts().items()):
+            table.add_row(f"{name} events in the journal", f"{count:,}")
+        if skipped:
+            table.add_row("events written by an earlier import", f"{skipped:,}")
+        table.add_row("new events", f"{new:,} of {total - skipped:,}")
+        table.add_row("lines rejected", f"{rejects.rejected:,}")
+        for reason, count in list(rejects.summary()["reasons"].items())[:10]:
+            table.add_row(f"  {reason}", f"{count:,}")
+        console.print(table)
+        if rejects.rejected:
+            click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
+        if kind == "gorse":
+            click.echo(
+                "gorse stores no impressions: its feedback updates counters and co-clicks, but gives no rankings to"
+                " train on. `feedrank train` builds its groups from recall candidates"
+            )
+
+
+class _Progress:
+    """Persist the progress of imports per source in a small file; a source that has changed starts from 0."""
+
+    def __init__(self, path: Path, source: Path, kind: str) -> None:
+        self._path = path
+        self._key = str(source.resolve())
+        if not source.exists():
+            raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
+        stat = source.stat()
+        self._about = {"format": kind, "size": stat.st_size, "modified": stat.st_mtime_ns}
+        stored = self._read().get(self._key, {})
+        unchanged = {name: stored.get(name) for name in self._about} == self._about and not source.is_dir()
+        self.done = int(stored["done"]) if unchanged else 0
+        self.rejected = int(stored["rejected"]) if unchanged else 0
+
+    def note(self, done: int, rejected: int) -> None:
+        """Save the number of events written and lines rejected so far."""
+        self._write(self._read() | {self._key: {**self._about, "done": done, "rejected": rejected}})
+
+    def finish(self) -> None:
+        """Remove the entry after a complete import; importing the same file again then reads all of it."""
+        self._write({key: entry for key, entry in self._read().items() if key != self._key})
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            entries = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return entries if isinstance(entries, dict) else {}
+
+    def _write(self, body: dict[str, Any]) -> None:
+        with written_aside(self._path) as temporary:
+            temporary.write_text(json.dumps(body, indent=1) + "\n")
+
+
+def _counted(events: Iterator[Any], show: Any) -> Iterator[Any]:
+    for number, event in enumerate(events, 1):
+        if number % CHUNK == 0:
+            show(f"events already imported: {number:,}", 0, 0)
+        yield event

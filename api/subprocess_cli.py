@@ -1,0 +1,20 @@
+"""Run a `feedrank` command in a subprocess, so that it does not slow down the serving process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from feedrank.api.home import Home
+
+
+def run(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on a home at low priority (nice 10); return its exit code, stdout and stderr."""
+    config_option = [] if home.config is None else ["--config", str(home.config)]
+    command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), *config_option, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if hasattr(os, "setpriority"):  # not on Windows
+            os.setpriority(os.PRIO_PROCESS, process.pid, 10)
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)

@@ -1,0 +1,1 @@
+"""Events, the checks at the door, ids, the catalogue and the event table."""

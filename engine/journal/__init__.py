@@ -1,0 +1,1 @@
+"""The append-only event journal in SQLite or PostgreSQL."""

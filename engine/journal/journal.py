@@ -1,0 +1,310 @@
+"""Stores every event in the order of writing, in SQLite or PostgreSQL through SQLAlchemy Core. The source of truth.
+
+Writers take turns, across threads and processes, so offsets are assigned in the order in which events become visible.
+A reader that continues from an offset therefore misses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Select, create_engine, delete, func, inspect, literal, or_, select, tuple_
+from sqlalchemy import event as sa_event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from feedrank.engine.events.events import Event, known_from, parse, to_dict
+from feedrank.engine.journal.file_lock import Turns
+from feedrank.engine.journal.sqlite_connection import Line
+from feedrank.engine.journal.tables import EVENTS, INSERT, METADATA, NOTE, SINCE, TURN, begin, plain, set_up_sqlite
+from feedrank.engine.protocols import Exchange
+
+CHUNK = 5_000
+"""Events per read or insert statement."""
+
+
+class JournalError(RuntimeError):
+    """Raised if the journal can't be opened, read or written."""
+
+
+class Journal:
+    """An append-only event log. Once `append` returns, its events are on disk. A repeated event id is ignored."""
+
+    def __init__(self, url: str) -> None:
+        """Open the journal, and create its table if it is missing. Raises JournalError.
+
+        url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`.
+        """
+        try:
+            self._engine = create_engine(url, future=True)
+        except (ArgumentError, NoSuchModuleError) as problem:
+            raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
+        except ModuleNotFoundError as problem:
+            raise JournalError(
+                f"the journal's URL {url!r} needs the driver {problem.name}, which is not installed; for PostgreSQL:"
+                " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
+            ) from None
+        self._dialect = self._engine.dialect.name
+        if self._dialect not in INSERT:
+            raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
+        self._turns: Turns | None = None
+        self._line: Line | None = None
+        if self._dialect == "sqlite":
+            if (path := self._engine.url.database) and path != ":memory:":
+                self._turns = Turns(Path(f"{path}-turns"))
+                self._line = Line(self._engine, f"{plain(SINCE)} LIMIT :limit", plain(INSERT["sqlite"]))
+            sa_event.listen(self._engine, "connect", set_up_sqlite)
+            sa_event.listen(self._engine, "begin", begin)
+        try:
+            with self._writing() as connection:
+                METADATA.create_all(connection)
+                columns = {column["name"] for column in inspect(connection).get_columns("events")}
+        except DBAPIError as problem:
+            raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
+        if missing := {column.name for column in EVENTS.columns} - columns:
+            raise JournalError(
+                f"the journal at {self._engine.url!r} was made by another version: it lacks"
+                f" {', '.join(sorted(missing))}; move it away and import its sources again"
+            )
+
+    @classmethod
+    def at(cls, path: Path) -> Journal:
+        """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return cls(f"sqlite:///{path}")
+
+    def append(self, events: Iterable[Event]) -> list[bool]:
+        """Write all events or none, in one transaction; return for each event whether it was new.
+
+        Raises JournalError, with nothing written, if the database refuses.
+        """
+        is_new: list[bool] = []
+        source = iter(events)
+        with self._refusals(), self._writing() as connection:
+            while chunk := list(islice(source, CHUNK)):
+                rows = _rows(chunk)
+                written = connection.execute(INSERT[self._dialect], list(rows.values()))
+                is_new += _fresh(chunk, {row[0]: row[1] for row in written})
+        return is_new
+
+    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
+        """Append events and, in the same transaction, read what others wrote between offset `since` and them.
+
+        Raises JournalError, with nothing written, if the database refuses.
+        """
+        rows = _rows(events)
+        with self._refusals():
+            if self._line is None:
+                with self._writing() as connection:
+                    result = connection.execute(SINCE, {"since": since})
+                    missed = [(int(offset), str(body)) for offset, body in result]
+                    written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
+                    new = {row[0]: row[1] for row in written}
+            else:
+                with self._turns.turn() if self._turns else nullcontext():
+                    missed, new = self._line.exchange(list(rows.values()), since)
+        offset = max([since, *(offset for offset, _ in missed), *new.values()])
+        return Exchange(_fresh(events, new), [parse(json.loads(body)) for _, body in missed], offset)
+
+    def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
+        """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
+        while rows := self._after(since, kind):
+            for offset, body in rows:
+                yield offset, parse(json.loads(body))
+            if len(rows) < CHUNK:
+                return
+            since = rows[-1][0]
+
+    def events(self, kind: str | None = None) -> Iterator[Event]:
+        """Yield all events in the order of writing; of one kind only if it is given."""
+        return (event for _, event in self.read(kind=kind))
+
+    def in_order(self, since: int | None = None) -> Iterator[tuple[int, Event]]:
+        """Yield (offset, event) sorted by `effective_time`, then by offset.
+
+        since_ms: start at this effective time, in epoch milliseconds.
+        """
+        key = (EVENTS.c.known, EVENTS.c.offset)
+        query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK)
+        last = (-(2**62) if since is None else since, -1)
+        while rows := self._rows(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
+            for _, position, body in rows:
+                yield position, parse(json.loads(body))
+            last = (rows[-1][0], rows[-1][1])
+
+    def find(self, event_id: str) -> Event | None:
+        """Return the event with this id, or None."""
+        rows = self._rows(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
+        return parse(json.loads(rows[0][0])) if rows else None
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of events of each kind."""
+        query = select(EVENTS.c.kind, func.count()).group_by(EVENTS.c.kind)
+        with self._engine.connect() as connection:
+            return {kind: int(count) for kind, count in connection.execute(query)}
+
+    def forget(self, user: str, note: Event) -> int:
+        """Delete all events of a user and write a tombstone instead; return the number of deleted events.
+
+        Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
+        SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
+        journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
+        """
+        user_rankings = select(EVENTS.c.id).where(EVENTS.c.person == user, EVENTS.c.kind == "ranking")
+        try:
+            with self._writing() as connection:
+                rankings = set(connection.scalars(user_rankings))
+                anonymous = select(EVENTS.c.id, EVENTS.c.body).where(
+                    EVENTS.c.kind == "interaction", EVENTS.c.person.is_(None)
+                )
+                joined = [
+                    event_id
+                    for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK))
+                    if rankings and json.loads(body).get("ranking") in rankings
+                ]
+                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~NOTE)).rowcount
+                for first in range(0, len(joined), 500):
+                    in_chunk = EVENTS.c.id.in_(joined[first : first + 500])
+                    deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
+                if deleted:
+                    connection.execute(delete(EVENTS).where(EVENTS.c.person == user))
+                    connection.execute(INSERT[self._dialect], [_row(note)])
+        except DBAPIError as problem:
+            raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
+        if self._dialect == "sqlite":
+            self._fold("TRUNCATE")
+        else:
+            self._give_back()
+        return int(deleted)
+
+    def retain(self, since: int) -> int:
+        """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
+
+        cutoff_ms: epoch milliseconds. Item and user events stay, as the catalogue is built from them. Tombstones
+        before the cutoff are deleted too. Raises JournalError, with nothing deleted, if the database refuses.
+        """
+        old = (EVENTS.c.timestamp < since, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
+        try:
+            with self._writing() as connection:
+                deleted = connection.execute(delete(EVENTS).where(*old)).rowcount
+                connection.execute(delete(EVENTS).where(EVENTS.c.timestamp < since, NOTE))
+        except DBAPIError as problem:
+            raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
+        self._give_back()
+        return int(deleted)
+
+    @property
+    def last(self) -> int:
+        """Offset of the latest event; 0 if the journal is empty."""
+        with self._engine.connect() as connection:
+            return int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0)
+
+    def fold(self) -> None:
+        """Run a WAL checkpoint in SQLite without blocking writers; a no-op for other databases.
+
+        The first call turns off automatic checkpoints, so that no request has to wait for one. From then on the caller
+        must call this every few seconds. Raises JournalError.
+        """
+        if self._line is not None:
+            self._line.fold_no_more()
+            with self._refusals():
+                self._fold("PASSIVE")
+
+    def close(self) -> None:
+        """Close all connections and the lock file."""
+        if self._line:
+            self._line.close()
+        self._engine.dispose()
+        if self._turns:
+            self._turns.close()
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine."""
+        return self._engine
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """Open a transaction that excludes all other writers."""
+        lock = self._turns.turn() if self._turns else nullcontext()
+        with lock, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
+            if self._dialect == "postgresql":
+                connection.execute(TURN)
+            yield connection
+
+    def _after(self, since: int, kind: str | None) -> Sequence[Any]:
+        """Return (offset, body) of up to CHUNK_SIZE events after offset `since`."""
+        if kind is None and self._line is not None:
+            try:
+                return self._line.news(since, CHUNK)
+            except (sqlite3.Error, DBAPIError) as problem:
+                raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem}") from None
+        query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK)
+        query = query if kind is None else query.where(EVENTS.c.kind == kind)
+        return self._rows(query.where(EVENTS.c.offset > since))
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Convert database errors to a JournalError that says that nothing was written."""
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error) as problem:
+            cause = problem.orig if isinstance(problem, DBAPIError) else problem
+            raise JournalError(f"the journal refused to write: {cause}; nothing was written") from None
+
+    def _rows(self, query: Select[Any]) -> Sequence[Any]:
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+        except DBAPIError as problem:
+            raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
+
+    def _give_back(self) -> None:
+        """Return the space of deleted events to the file system."""
+        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql("VACUUM")
+        if self._dialect == "sqlite":
+            self._fold("TRUNCATE")
+
+    def _fold(self, how: str) -> None:
+        """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
+        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({how})")
+
+
+def _row(one: Event) -> dict[str, Any]:
+    body = to_dict(one)
+    try:
+        parse(body)  # an event that can't be parsed again would block every reader at its offset
+        encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as problem:
+        raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing was written") from None
+    return {
+        "id": one.id, "kind": body["event"], "timestamp": one.timestamp, "known": known_from(one),
+        "person": body.get("user"), "body": encoded,
+    }  # fmt: skip
+
+
+def _rows(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+    """Map each event id to the row of its first event."""
+    rows: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.id not in rows:
+            rows[event.id] = _row(event)
+    return rows
+
+
+def _fresh(events: Sequence[Event], new: Mapping[str, int]) -> list[bool]:
+    """Return for each event whether it was written: True for the first event of each inserted id."""
+    remaining = set(new)
+    flags = []
+    for event in events:
+        flags.append(event.id in remaining)
+        remaining.discard(event.id)
+    return flags

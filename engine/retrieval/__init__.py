@@ -1,0 +1,1 @@
+"""Candidate retrieval: the embedding space, vector indexes, retrievers and diversity."""

@@ -1,0 +1,140 @@
+"""Retrievers, which select the candidates of a request from the whole catalogue (recall)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.protocols import Retriever, VectorIndex, WholeIndex
+from feedrank.engine.retrieval.embedding_space import Space
+from feedrank.engine.types import NOBODY, Candidates, Filters, Request, Rows, Scores, Vector, no_rows
+
+MAX_CANDIDATES = 1_000
+"""Largest number of candidates of a request."""
+
+
+def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None:
+    """Return the mask (n,) of items that pass the request's filters; None if all items pass."""
+    filters = request.filters
+    banned = np.concatenate([filters.deny, catalogue.hidden_rows, no_rows() if filters.seen else request.touched])
+    banned = banned[banned != NOBODY]
+    if filters.allow is None and filters.categories is None:
+        if not len(banned):
+            return None
+        mask = np.ones(len(catalogue), np.bool_)
+    else:
+        mask = np.zeros(len(catalogue), np.bool_)
+        mask[_allowed(catalogue, filters)] = True
+    mask[banned] = False
+    return mask
+
+
+class EmbeddingRetriever:
+    """Retrieves the items nearest to the user vector, the query vector, or a weighted sum of both."""
+
+    name = "embedding"
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        space: Space,
+        whole: WholeIndex,
+        index: VectorIndex | None = None,
+        query_share: float = 0.7,
+    ) -> None:
+        """Store the indexes of the item vectors.
+
+        index: searched first, unless too few items pass the filters. query_weight: weight of the query vector, 0 to 1.
+        """
+        self._catalogue = catalogue
+        self._space = space
+        self._whole = whole
+        self._index = index
+        self._query_share = query_share
+
+    def vector(self, request: Request) -> Vector:
+        """Return the vector (d,) of a request; zeros if it has neither a known history nor a query."""
+        user_vector = self._space.person(request.history)
+        if request.query_vector is None:
+            return user_vector
+        query_vector = self._space.query(request.query_vector)
+        if not user_vector.any():
+            return query_vector
+        return query_vector * np.float32(self._query_share) + user_vector * np.float32(1 - self._query_share)
+
+    def retrieve(self, request: Request, k: int) -> Candidates:
+        """Return the k nearest items that pass the filters, or all of them; none if the request vector is zero."""
+        vector = self.vector(request)
+        if not vector.any():
+            return Candidates(no_rows(), np.empty(0, np.float32), self.name)
+        rows, scores = self._search(vector, eligible(self._catalogue, request), k)
+        return Candidates(rows, scores, self.name)
+
+    def _search(self, vector: Vector, mask: NDArray[np.bool_] | None, k: int) -> tuple[Rows, Scores]:
+        if mask is None:
+            return (self._index or self._whole).search(vector, k)
+        if self._index is not None:
+            passing = int(np.count_nonzero(mask))
+            wanted = min(k, passing)
+            # Search deeper until enough results pass the filters. Beyond this depth an exact search of the items that
+            # pass is cheaper.
+            depth = k + len(mask) - passing
+            while wanted and depth <= max(2 * k, len(mask) // 8):
+                rows, scores = self._index.search(vector, depth)
+                passed = mask[rows]
+                if np.count_nonzero(passed) >= wanted:
+                    return rows[passed][:k], scores[passed][:k]
+                depth *= 2
+        return self._whole.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
+
+
+class PopularRetriever:
+    """Retrieves the most popular items at the time of the request; for unknown users, and as a baseline."""
+
+    name = "popular"
+
+    def __init__(self, catalogue: Catalogue, popularity: Callable[[float], Scores]) -> None:
+        """popularity: maps unix seconds to one score per item, (n,)."""
+        self._catalogue = catalogue
+        self._popularity = popularity
+
+    def retrieve(self, request: Request, k: int) -> Candidates:
+        """Return the k most popular items that pass the filters, ties by row."""
+        scores = self._popularity(request.at)
+        mask = eligible(self._catalogue, request)
+        rows = np.arange(len(scores), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
+        best = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+        return Candidates(best, scores[best].astype(np.float32), self.name)
+
+
+class FirstOf:
+    """Tries retrievers in order, and uses the first one that returns candidates."""
+
+    def __init__(self, retrievers: Sequence[Retriever]) -> None:
+        self._retrievers = tuple(retrievers)
+
+    def retrieve(self, request: Request, k: int) -> Candidates:
+        """Return the candidates of the first retriever that has any, else an empty list from the last one.
+
+        Raises ValueError if k is not 1 to `MAX_CANDIDATES`.
+        """
+        if not 0 < k <= MAX_CANDIDATES:
+            raise ValueError(f"found k = {k} candidates, expected 1 to {MAX_CANDIDATES}")
+        for retriever in self._retrievers[:-1]:
+            candidates = retriever.retrieve(request, k)
+            if len(candidates.rows):
+                return candidates
+        return self._retrievers[-1].retrieve(request, k)
+
+
+def _allowed(catalogue: Catalogue, filters: Filters) -> Rows:
+    if filters.categories is None:
+        if filters.allow is None:
+            return no_rows()
+        allowed: Rows = filters.allow[filters.allow != NOBODY]
+        return allowed
+    members = catalogue.in_categories(filters.categories)
+    return members if filters.allow is None else np.intersect1d(members, filters.allow).astype(np.int32)

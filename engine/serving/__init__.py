@@ -1,0 +1,1 @@
+"""Serving one request: the pipeline, deadlines, fallbacks and the recommender."""

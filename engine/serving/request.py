@@ -1,0 +1,90 @@
+"""A recommendation request as the caller states it, in ids, before it is resolved to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from feedrank.engine.events.events import FieldValue, RankingEvent
+from feedrank.engine.retrieval.diversity import Diversity
+
+
+@dataclass(frozen=True, slots=True)
+class FilterIds:
+    """Constrains which items may be recommended, by item ids and category names (`Filters` has the rows)."""
+
+    seen: bool = False
+    """True: items that the user has interacted with may be recommended again."""
+    categories: tuple[str, ...] | None = None
+    """Only these categories; None: all."""
+    allow: tuple[str, ...] | None = None
+    """Only these items; None: all."""
+    deny: tuple[str, ...] = ()
+    """None of these items."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for recommendations, or for ranking the given items."""
+
+    user: str | None = None
+    session: str | None = None
+    query: str = ""
+    history: tuple[str, ...] | None = None
+    """Item ids, latest first, that replace the user's stored history; unknown ids are ignored."""
+    items: tuple[str, ...] | None = None
+    """Rank exactly these items; None: recommend from the whole catalogue."""
+    n: int = 10
+    filters: FilterIds = FilterIds()
+    diversity: Diversity = field(default_factory=Diversity)
+    surface: str | None = None
+    """Where the ranking is shown, such as home or search."""
+    context: Mapping[str, FieldValue] = field(default_factory=dict)
+    """Further properties of the request; they are logged."""
+
+    @classmethod
+    def of(cls, event: RankingEvent) -> Asked:
+        """Rebuild the request from a logged ranking event.
+
+        Raises AttributeError, TypeError or ValueError where its stored options have another shape.
+        """
+        fields = dict(event.fields)
+        query, history = fields.pop("query", ""), fields.pop("history", None)
+        fields.pop("source", None)
+        options = dict(event.extra.get("served", {}).get("asked", {}))
+        filters = {name: _tuple(value) for name, value in options.pop("filters", {}).items()}
+        return cls(
+            user=event.user,
+            session=event.session,
+            query=str(query),
+            history=_tuple(history),
+            items=_tuple(options.pop("items", None)),
+            filters=FilterIds(**filters),
+            diversity=Diversity(**options.pop("diversity", {})),
+            surface=event.extra.get("surface"),
+            context=fields,
+            **options,
+        )
+
+    def said(self) -> dict[str, FieldValue]:
+        """Return the query and the history that came with the request, as fields of the ranking event."""
+        fields: dict[str, FieldValue] = {"query": self.query} if self.query else {}
+        return fields if self.history is None else {**fields, "history": list(self.history)}
+
+    def narrowed(self) -> dict[str, Any]:
+        """Return the options that differ from the defaults and that a replay needs, JSON-ready."""
+        defaults = Asked()
+        options: dict[str, Any] = {}
+        if self.items is not None:
+            options["items"] = list(self.items)
+        for name in ("filters", "diversity"):
+            values, usual = asdict(getattr(self, name)), asdict(getattr(defaults, name))
+            if changed := {key: value for key, value in values.items() if value != usual[key]}:
+                options[name] = changed
+        return options if self.n == defaults.n else {**options, "n": self.n}
+
+
+def _tuple(value: Any) -> Any:
+    """Turn a list that was read from JSON back into a tuple; other values stay as they are."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,144 @@
+"""Extends a behavioural state to a catalogue with new items, as if they had been there from the start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.types import Rows, Times
+from feedrank.features import history_store
+from feedrank.features.counter_table import _DECLARATION, _PERSON, rehash
+from feedrank.features.history_store import BLOCK, Chains
+from feedrank.features.jit import compiled
+from feedrank.features.state import BehaviouralState
+
+Arrays = dict[str, NDArray[Any]]
+_OF_THE_CATALOGUE = (
+    "counts", "first_at", "last_at", "category_codes", "category_offsets", "keyed.codes", "keyed.bounds",
+)  # fmt: skip
+
+
+def grown(state: BehaviouralState, before: Catalogue, after: Catalogue) -> BehaviouralState:
+    """Copy the state of catalogue `before` into a new state of catalogue `after`.
+
+    New items have rows after the old ones. Counts stay with the categories and field values under which they were
+    counted, even if items changed theirs. Counts of values that `after` does not have are dropped. Raises ValueError
+    if an old item has another row, or if the state belongs to another catalogue.
+    """
+    old, n = state.arrays(), len(before)
+    _check(old, before, after)
+    fresh = BehaviouralState(after, state.spec)
+    new = fresh.arrays()
+    new["counts"][:n] = old["counts"][:n]
+    codes = _places(before, after, "category")
+    new["counts"][len(after) + codes[codes >= 0]] = old["counts"][n:-1][codes >= 0]
+    new["counts"][-1] = old["counts"][-1]
+    for name in ("first_at", "last_at"):
+        new[name][:n] = old[name]
+    parts = old | {name: new[name] for name in _OF_THE_CATALOGUE}
+    if len(after) > n:
+        histories = _rewritten(Chains(*(old[f"chains.{name}"] for name in Chains._fields)), n, len(after))
+        parts |= {f"chains.{name}": array for name, array in histories._asdict().items()}
+    for counter_index, counter in enumerate(state.spec.counters):
+        if counter.of not in ("", "item"):
+            codes = _places(before, after, counter.of)
+            if not np.array_equal(codes, np.arange(len(codes))):
+                parts |= _renamed(parts, counter_index, codes)
+    fresh.restore(parts)
+    return fresh
+
+
+def _check(arrays: Arrays, before: Catalogue, after: Catalogue) -> None:
+    if not (
+        len(arrays["counts"]) == len(before) + len(before.categories) + 1
+        and np.array_equal(arrays["category_codes"], before.category_codes)
+        and np.array_equal(arrays["category_offsets"], before.category_offsets)
+    ):
+        raise ValueError(f"found the state of another catalogue, expected the state of these {len(before)} items")
+    (text, bounds), (new_text, new_bounds) = before.ids.arrays(), after.ids.arrays()
+    if not (np.array_equal(new_bounds[: len(bounds)], bounds) and np.array_equal(new_text[: len(text)], text)):
+        raise ValueError("found an old item in another row; expected the old items first and in unchanged order")
+
+
+def _places(before: Catalogue, after: Catalogue, field: str) -> NDArray[np.int32]:
+    """Map each code of a field in `before` to its code in `after`; -1 if no item has the value any more."""
+    if field == "category":
+        return after.categories.rows(list(before.categories))
+    codes, bounds = before.codes(field)
+    n = len(before)
+    if before.fields == after.fields[:n] and before.tags == after.tags[:n]:
+        return np.arange(codes.max(initial=-1) + 1, dtype=np.int32)  # codes are assigned by first appearance
+    new_codes, new_bounds = after.codes(field)
+    samples = [(before, row) for row in _first_rows(codes, bounds)]
+    samples += [(after, row) for row in _first_rows(new_codes, new_bounds)]
+    # encode the values of both catalogues together, old ones first, so that old codes are unchanged
+    joint, _ = Catalogue.from_items(
+        {str(i): {**source.fields[row], "tags": list(source.tags[row])} for i, (source, row) in enumerate(samples)}
+    ).codes(field)
+    added = [new_codes[new_bounds[row] : new_bounds[row + 1]] for source, row in samples if source is after]
+    flat = np.concatenate([np.empty(0, np.int32), *added])
+    mapping = np.full(joint.max(initial=-1) + 1, -1, np.int32)
+    mapping[joint[len(joint) - len(flat) :]] = flat
+    return mapping[: codes.max(initial=-1) + 1]
+
+
+def _first_rows(codes: NDArray[np.int32], bounds: NDArray[np.int64]) -> list[int]:
+    """Return the rows in which some code appears for the first time, ascending."""
+    _, first = np.unique(codes, return_index=True)
+    rows: list[int] = np.unique(np.searchsorted(bounds, first, "right") - 1).tolist()
+    return rows
+
+
+def _renamed(parts: Arrays, line: int, codes: NDArray[np.int32]) -> Arrays:
+    """Replace the codes of one counter; sums keep their order, and sums whose code is -1 are dropped."""
+    used = int(parts["keyed.used"][0])
+    keys, sums = parts["keyed.keys"][:used].copy(), parts["keyed.sums"][:used]
+    selected, code_mask = keys >> _DECLARATION == line, (1 << _PERSON) - 1
+    new_codes = codes[keys[selected] & code_mask].astype(np.int64)
+    keys[selected] = (keys[selected] & ~code_mask) | np.maximum(new_codes, 0)
+    keep = np.ones(used, np.bool_)
+    keep[selected] = new_codes >= 0
+    keys, sums = keys[keep], sums[keep]
+    hash_index = np.zeros(1 << max(2 * len(keys) - 1, 0).bit_length(), np.int32)
+    rehash(keys, len(keys), hash_index)
+    return {
+        "keyed.keys": keys, "keyed.sums": sums, "keyed.table": hash_index,
+        "keyed.used": np.array([len(keys)], np.int64),
+    }  # fmt: skip
+
+
+def _rewritten(found: Chains, items: int, more: int) -> Chains:
+    """Encode all histories again for more items: an entry is (seconds x number of items + row)."""
+    used, n_users = int(found.used[0]), len(found.lengths)
+    if not used:
+        return found
+    digits = 1  # upper bound of additional digits per entry
+    while items << (7 * digits) < more:
+        digits += 1
+    room = used + int(found.lengths.sum(dtype=np.int64)) * digits // BLOCK + 2 * n_users + 1
+    new = Chains(
+        heads=np.zeros_like(found.heads),
+        fills=np.zeros_like(found.fills),
+        lengths=np.zeros_like(found.lengths),
+        latest=np.zeros_like(found.latest),
+        previous=np.zeros(room, np.int32),
+        pool=np.zeros((room, BLOCK), np.uint8),
+        used=np.zeros(1, np.int64),
+    )
+    longest = int(found.lengths.max())
+    _rewrite(found, new, items, more, np.empty(longest, np.int32), np.empty(longest))
+    n_blocks = int(new.used[0])
+    return new._replace(previous=new.previous[:n_blocks], pool=new.pool[:n_blocks])
+
+
+@compiled
+def _rewrite(found: Chains, new: Chains, items: int, more: int, rows: Rows, times: Times) -> None:
+    """Copy entries one by one, oldest first; rows, times: buffers as long as the longest list."""
+    for user in range(len(found.lengths)):
+        for list_index in range(found.lengths.shape[1]):
+            count = history_store.read(found, user, list_index, items, rows[: found.lengths[user, list_index]], times)
+            for entry in range(count - 1, -1, -1):
+                history_store.add(new, user, list_index, rows[entry], times[entry], more)

@@ -1,0 +1,147 @@
+"""Custom counters that the config declares: event types, key and half-lives of decayed counts and rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from feedrank.engine.events.catalogue import STANDARD_FIELDS, Catalogue
+from feedrank.engine.types import Batch, Scores
+from feedrank.features.counter_table import ITEM, NO_CODE, PARTS, Keyed
+
+IMPRESSION = "impression"
+"""The event type of an impression; all other types are interaction types."""
+MOST = 31
+"""Maximum number of counters, set by the bits of a counter key."""
+_MOST_TYPES = 62
+_HOUR = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class CounterSpec:
+    """[[state.counters]] A custom counter. It becomes one feature per half-life."""
+
+    name: str
+    entity: str = "item"
+    """The key: item, user, category, any item field, `user x item`, `user x category` or `user x FIELD`."""
+    types: tuple[str, ...] = ("click",)
+    """The event types that are counted: interaction types, or `impression`."""
+    per: tuple[str, ...] = ()
+    """The event types in the denominator of a rate; empty: the feature is log(1 + count)."""
+    half_lives_h: tuple[float, ...] = (168.0,)
+    """Hours; infinity: no decay."""
+    smoothing: float = 10.0
+    """Prior of a rate: number of `rate_over` events at the average rate."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name is empty; expected a name, which begins the feature names")
+        if not self.types:
+            raise ValueError(f"counter {self.name!r} counts no types; name at least one, such as click")
+        if not self.half_lives_h or min(self.half_lives_h) <= 0:
+            raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
+        if self.smoothing < 0:
+            raise ValueError(f"smoothing is {self.smoothing}; expected at least 0")
+        parts = self.entity.split(" x ")
+        if not all(parts) or len(parts) > 2 or (len(parts) == 2 and (parts[0] != "user" or parts[1] == "user")):
+            raise ValueError(
+                f"entity is {self.entity!r}; expected item, user, category, an item field, or `user x` one of these"
+            )
+
+    @property
+    def by_person(self) -> bool:
+        """Whether the counter has separate counts for each user."""
+        return self.entity.split(" x ")[0] == "user"
+
+    @property
+    def of(self) -> str:
+        """The item part of the key: `item`, the name of an item field, or an empty string."""
+        last = self.entity.split(" x ")[-1]
+        return "" if last == "user" else last
+
+
+def check(counters: tuple[CounterSpec, ...]) -> None:
+    """Check that the counters can be used together. Raises ValueError if not."""
+    names = [counter.name for counter in counters]
+    if duplicates := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two counters are named {', '.join(sorted(duplicates))}; rename one")
+    if len(counters) > MOST:
+        raise ValueError(f"{len(counters)} counters are declared; expected at most {MOST}")
+    if len(types_of(counters)) > _MOST_TYPES:
+        raise ValueError(f"the counters name {len(types_of(counters))} types; expected at most {_MOST_TYPES}")
+
+
+def types_of(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
+    """Return the distinct event types of all counters; the type at index t is bit t of a type mask."""
+    return tuple(dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.per)))
+
+
+def keyed(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> Keyed:
+    """Create the empty counter table of a catalogue. Raises ValueError for an item field that no item has."""
+    types = types_of(counters)
+    fields = list(dict.fromkeys(counter.of for counter in counters if counter.of not in ("", "item")))
+    codes = [catalogue.codes(name) for name in fields]
+    for name, (field_codes, _) in zip(fields, codes, strict=True):
+        if not len(field_codes) and len(catalogue) and name not in STANDARD_FIELDS:
+            raise ValueError(f"a counter is declared for the item field {name!r}, which no item has")
+    starts = np.cumsum([0, *(len(field_codes) for field_codes, _ in codes)])
+    halves = max((len(counter.half_lives_h) for counter in counters), default=0)
+    rates = np.full((len(counters), halves), -1.0)
+    for d, counter in enumerate(counters):
+        rates[d, : len(counter.half_lives_h)] = np.log(2) / (np.array(counter.half_lives_h) * _HOUR)
+    source_of = {"": NO_CODE, "item": ITEM} | {name: i for i, name in enumerate(fields)}
+    bounds = [offsets + start for (_, offsets), start in zip(codes, starts[:-1], strict=True)]
+    return Keyed(
+        counted=np.array([_bits(counter.types, types) for counter in counters], np.int64),
+        per=np.array([_bits(counter.per, types) for counter in counters], np.int64),
+        by_person=np.array([counter.by_person for counter in counters], np.bool_),
+        source=np.array([source_of[counter.of] for counter in counters], np.int64),
+        codes=np.concatenate([np.empty(0, np.int32), *(field_codes for field_codes, _ in codes)]).astype(np.int32),
+        bounds=np.array(bounds, np.int64).reshape(len(fields), len(catalogue) + 1),
+        rates=rates,
+        landmarks=np.full(rates.shape, np.nan),
+        totals=np.zeros((*rates.shape, 2)),
+        table=np.zeros(1, np.int32),
+        keys=np.zeros(0, np.int64),
+        sums=np.zeros((0, halves, 2)),
+        used=np.zeros(1, np.int64),
+    )  # fmt: skip
+
+
+def width(counters: tuple[CounterSpec, ...]) -> int:
+    """Return the number of columns of `Batch.custom_counters`."""
+    return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * PARTS
+
+
+def features(batch: Batch, counters: tuple[CounterSpec, ...]) -> dict[str, Scores]:
+    """Compute log(1 + count), or the smoothed rate of a counter with `rate_over`: feature name -> (N,)."""
+    columns: dict[str, Scores] = {}
+    halves = max((len(counter.half_lives_h) for counter in counters), default=0)
+    for d, counter in enumerate(counters):
+        for half, hours in enumerate(counter.half_lives_h):
+            first = (d * halves + half) * PARTS
+            count, over, all_counts, all_over = (batch.declared[:, first + part] for part in range(PARTS))
+            value = np.log1p(count)
+            if counter.per:
+                average = (all_counts + 1) / (all_over + 20)
+                value = (count + counter.smoothing * average) / np.maximum(over + counter.smoothing, 1e-9)
+            columns[f"{counter.name}_{label(hours)}"] = value.astype(np.float32)
+    return columns
+
+
+def keys_an_event(counters: tuple[CounterSpec, ...], found: Keyed) -> int:
+    """Return the maximum number of keys that one event of one item can add."""
+    widest = np.diff(found.bounds, axis=1).max(axis=1, initial=0)
+    return sum(1 if source < 0 else int(widest[source]) for source in found.source.tolist())
+
+
+def label(half_life_h: float) -> str:
+    """Format a half-life for feature names: 6h, 7d, all."""
+    if np.isinf(half_life_h):
+        return "all"
+    return f"{half_life_h / 24:g}d" if half_life_h >= 48 else f"{half_life_h:g}h"
+
+
+def _bits(chosen: tuple[str, ...], types: tuple[str, ...]) -> int:
+    return sum(1 << types.index(kind) for kind in set(chosen))

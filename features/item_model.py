@@ -1,0 +1,66 @@
+"""The item model that the feature builder reads: vectors, item-item matrices, BM25 weights and item statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.retrieval.embedding_space import Space
+from feedrank.engine.types import Matrix, Offsets, Rows, Scores
+from feedrank.features.bm25 import TermWeights
+from feedrank.features.late_interaction import TokenVectors
+
+
+class Table(NamedTuple):
+    """A sparse (n, n) item-item matrix (CSR): the score of item j after an interaction with item i."""
+
+    offsets: Offsets
+    """(n + 1,) bounds of each row."""
+    columns: Rows
+    """Column indices, sorted within a row."""
+    values: Scores
+
+
+class VectorPair(NamedTuple):
+    """The vectors of one view, of length 1 or 0: the items as history of a user, and as candidates."""
+
+    sources: Matrix
+    """(n, d) summed to user profiles."""
+    targets: Matrix
+    """(n, d) compared with user profiles."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ItemKnowledge:
+    """All static inputs of features. It is fitted offline and is the same in training and serving."""
+
+    catalogue: Catalogue
+    space: Space
+    """The embedding space of recall."""
+    vectors: Mapping[str, VectorPair]
+    """View name -> its vectors."""
+    tables: Mapping[str, Table]
+    """Matrix name -> item-item matrix."""
+    terms: TermWeights
+    statistics: Mapping[str, NDArray[np.float32]]
+    """Name -> (n,) one number per item, NaN if unknown."""
+    tokens: TokenVectors | None = None
+    """Token vectors for late interaction; None: no late interaction."""
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    """Signal -> digest of its model's weights: embedder, late interaction, cross-encoder. Part of the fingerprint."""
+
+    def __post_init__(self) -> None:
+        n = len(self.catalogue)
+        sizes = {"space": len(self.space.targets), "terms": len(self.terms.offsets) - 1}
+        sizes |= {f"vectors {name}": len(vectors.targets) for name, vectors in self.vectors.items()}
+        sizes |= {f"table {name}": len(matrix.offsets) - 1 for name, matrix in self.tables.items()}
+        sizes |= {f"statistic {name}": len(values) for name, values in self.statistics.items()}
+        sizes |= {} if self.tokens is None else {"token vectors": len(self.tokens)}
+        for name, size in sizes.items():
+            if size != n:
+                raise ValueError(f"{name} has {size} rows for {n} items")

@@ -1,0 +1,82 @@
+"""Listwise features compare a candidate with the other candidates of its request (its group)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from feedrank.engine.types import Matrix, Offsets, Scores
+from feedrank.features.jit import compiled
+
+
+def standings(columns: Matrix, offsets: Offsets) -> Matrix:
+    """Compute (N, C) z-scores within each group: 0 if all values of a group are equal; NaN stays NaN."""
+    out = np.full(columns.shape, np.nan, np.float32)
+    _standings(columns, offsets, out)
+    return out
+
+
+def places(column: Matrix, offsets: Offsets) -> Matrix:
+    """Compute the (N,) share of the group's values that are higher: 0 is the best, below 1; NaN stays NaN."""
+    out = np.full(len(column), np.nan, np.float32)
+    _places(column, offsets, out)
+    return out
+
+
+def behind_best(column: Scores, offsets: Offsets) -> Scores:
+    """Compute the (N,) difference to the highest value of the group, at most 0; NaN stays NaN."""
+    out = np.full(len(column), np.nan, np.float32)
+    _behind_best(column, offsets, out)
+    return out
+
+
+@compiled
+def _behind_best(column: Scores, offsets: Offsets, out: Scores) -> None:
+    for group in range(len(offsets) - 1):
+        best = np.float32(-np.inf)
+        for i in range(offsets[group], offsets[group + 1]):
+            if column[i] > best:
+                best = column[i]
+        for i in range(offsets[group], offsets[group + 1]):
+            out[i] = column[i] - best
+
+
+@compiled
+def _standings(columns: Matrix, offsets: Offsets, out: Matrix) -> None:
+    for group in range(len(offsets) - 1):
+        for c in range(columns.shape[1]):
+            count, total = 0, 0.0
+            for i in range(offsets[group], offsets[group + 1]):
+                value = columns[i, c]
+                if not np.isnan(value):
+                    count += 1
+                    total += value
+            if count == 0:
+                continue
+            mean = total / count
+            # second pass: the one-pass formula loses precision if the deviation is small
+            squares = 0.0
+            for i in range(offsets[group], offsets[group + 1]):
+                value = columns[i, c]
+                if not np.isnan(value):
+                    squares += (value - mean) ** 2
+            deviation = np.sqrt(squares / count)
+            for i in range(offsets[group], offsets[group + 1]):
+                value = columns[i, c]
+                if not np.isnan(value):
+                    out[i, c] = (value - mean) / deviation if deviation > 1e-6 else 0.0
+
+
+@compiled
+def _places(column: Matrix, offsets: Offsets, out: Matrix) -> None:
+    for group in range(len(offsets) - 1):
+        start, stop = offsets[group], offsets[group + 1]
+        order = np.argsort(-column[start:stop], kind="mergesort")
+        count = np.count_nonzero(~np.isnan(column[start:stop]))
+        higher = 0
+        for i in range(stop - start):
+            value = column[start + order[i]]
+            if np.isnan(value):
+                continue
+            if i > 0 and column[start + order[i - 1]] != value:
+                higher = i
+            out[start + order[i]] = higher / count

@@ -1,0 +1,1 @@
+"""Bundles on disk: what training produced and serving loads."""

@@ -1,0 +1,251 @@
+"""A bundle is one immutable folder with everything that serving needs and the sha256 of every file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feedrank.engine.protocols import WholeIndex
+from feedrank.engine.retrieval.indexes import AnnoyIndex
+from feedrank.engine.retrieval.pca_index import whole_index
+from feedrank.features.builder import FeatureBuilder, FeatureSettings
+from feedrank.features.item_model import ItemKnowledge
+from feedrank.features.state import StateSpec
+from feedrank.models.atomic_files import digest, synced
+from feedrank.models.bundles import item_model_io
+from feedrank.models.retraining.drift import Sketch
+from feedrank.models.text import cross_encoder_model
+from feedrank.models.text.cross_encoder_model import PairModel, TokenIds
+from feedrank.models.training.ranker import LambdaRanker
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+PAIR_ITEMS = "pair-items.npz"
+INDEX = "index.ann"
+SKETCH = "sketch.json"
+MADE = "made.json"
+"""Build time and duration: what may differ between two bundles of the same log, config and seed."""
+CURRENT = "current"
+"""Name of the symbolic link, next to the bundles, to the bundle that serves."""
+
+
+class BundleError(RuntimeError):
+    """Raised for a bundle that can't be used; the message names the file."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bundle:
+    """A bundle that was loaded from its folder."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    builder: FeatureBuilder
+    index: AnnoyIndex
+    whole: WholeIndex
+    """Exact index over the same vectors."""
+    ranker: LambdaRanker | None
+    """None: the recall order is the final order."""
+    first: LambdaRanker | None = None
+    """First-stage ranker without cross-encoder scores; None without a cross-encoder."""
+
+    @property
+    def name(self) -> str:
+        """Return the folder's name."""
+        return self.folder.name
+
+    @property
+    def knowledge(self) -> ItemKnowledge:
+        """Return the fitted item model."""
+        return self.builder.knowledge
+
+
+def place(bundles: Path, name: str) -> Path:
+    """Return the folder for a new bundle; raises BundleError if the name is invalid or taken."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == CURRENT:
+        raise BundleError(
+            f"found the bundle name {name!r}, expected up to 100 letters, digits, dots, dashes and underscores, with a "
+            f"letter or digit first, and not {CURRENT!r}"
+        )
+    folder = bundles / name
+    if folder.exists():
+        raise BundleError(f"found a bundle at {folder} already; bundles are immutable, choose another name")
+    return folder
+
+
+def save(
+    bundles: Path,
+    name: str,
+    builder: FeatureBuilder,
+    ranker: LambdaRanker | None,
+    index: Mapping[str, Any],
+    about: Mapping[str, Any],
+    made: Mapping[str, Any] | None = None,
+    sketch: Sketch | None = None,
+    first: LambdaRanker | None = None,
+    pairs: PairModel | None = None,
+) -> Path:
+    """Write a bundle to a temporary folder, rename it into `bundles` and return its folder.
+
+    index: the arguments of `AnnoyIndex.build`. metadata: more manifest entries, JSON-ready. build_info: what may differ
+    between two bundles of the same log, config and seed. histogram: the distribution of the training features.
+    first_stage: the first-stage ranker. cross_encoder: the cross-encoder with the tokens of these items.
+
+    Raises BundleError if the name is invalid or taken; an existing bundle is never overwritten.
+    """
+    folder = place(bundles, name)
+    temporary = bundles / f".{name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        knowledge = builder.knowledge
+        AnnoyIndex.build(temporary / INDEX, knowledge.space.targets, **index)
+        item_model_io.write(temporary, knowledge)
+        if ranker is not None:
+            ranker.save(temporary)
+        if sketch is not None:
+            sketch.save(temporary / SKETCH)
+        if first is not None:
+            first.save(temporary, "first")
+        if pairs is not None:
+            for part in cross_encoder_model.FILES:
+                shutil.copyfile(pairs.folder / part, temporary / part)
+            np.savez(temporary / PAIR_ITEMS, ids=pairs.items.ids, offsets=pairs.items.offsets)
+        manifest = {
+            "format": FORMAT,
+            "name": name,
+            **about,
+            "items": len(knowledge.catalogue),
+            "index": dict(index),
+            "space": {
+                "views": [[view.name, view.start, view.stop, view.weight] for view in knowledge.space.views],
+                "decay": knowledge.space.decay,
+                "depth": knowledge.space.depth,
+            },
+            "state": builder.spec.plain(),
+            "features": {
+                "families": builder.settings.families, "fingerprint": builder.fingerprint, "names": builder.names
+            },
+            "ranker": ranker is not None,
+            "two_phases": first is not None,
+            "made_by": dict(knowledge.made_by),
+            "files": {file.name: digest(file) for file in sorted(temporary.iterdir())},
+        }  # fmt: skip
+        _write_manifest(temporary / MANIFEST, manifest)
+        (temporary / MADE).write_text(json.dumps(dict(made or {}), indent=1) + "\n")
+        for file in temporary.iterdir():
+            synced(file)
+        synced(temporary)
+        os.replace(temporary, folder)
+        synced(bundles)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def load(folder: Path) -> Bundle:
+    """Load a bundle; raises BundleError that names the file if one is missing, damaged or foreign."""
+    folder = folder.resolve()
+    manifest = read_manifest(folder)
+    for file in sorted({file.name for file in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, MADE}):
+        raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are immutable, remove it")
+    for file, expected in manifest["files"].items():
+        if not (folder / file).is_file():
+            raise BundleError(f"{folder / file} is missing; build the bundle again, or roll back to another one")
+        if digest(folder / file) != expected:
+            raise BundleError(f"{folder / file} is damaged: its sha256 differs from {MANIFEST}; build the bundle again")
+    knowledge = item_model_io.read(folder, manifest)
+    state = manifest["state"]
+    spec = StateSpec.of(state)
+    features = manifest["features"]
+    builder = FeatureBuilder(knowledge, spec, FeatureSettings(tuple(features["families"])))
+    if builder.fingerprint != features["fingerprint"]:
+        raise BundleError(
+            f"found features {features['fingerprint']} in {folder}, this version expects {builder.fingerprint}; "
+            "train again with this version"
+        )
+    try:
+        ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint) if manifest["ranker"] else None
+        first = None
+        if manifest["two_phases"]:
+            first = LambdaRanker.load(folder, builder.names, builder.fingerprint, "first")
+    except (ValueError, FileNotFoundError) as problem:
+        raise BundleError(f"{folder}: {problem}") from None
+    index = AnnoyIndex.load(folder / INDEX)
+    return Bundle(folder, manifest, builder, index, whole_index(knowledge.space.targets, index.metric), ranker, first)
+
+
+def pair_model_of(opened: Bundle, threads: int = 0) -> PairModel | None:
+    """Load the cross-encoder of a bundle with the tokens of its items; None if the bundle has none."""
+    if cross_encoder_model.MODEL not in opened.manifest["files"]:
+        return None
+    with np.load(opened.folder / PAIR_ITEMS, allow_pickle=False) as file:
+        items = TokenIds(file["ids"], file["offsets"])
+    return PairModel(opened.folder, threads).with_items(items)
+
+
+def promote(bundles: Path, name: str) -> None:
+    """Point the `current` link at a bundle atomically; raises BundleError if there is no such bundle."""
+    if not (bundles / name / MANIFEST).is_file():
+        raise BundleError(f"no bundle {name!r} in {bundles}")
+    temporary = bundles / f".{CURRENT}.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(name, target_is_directory=True)
+    os.replace(temporary, bundles / CURRENT)
+    synced(bundles)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a bundle; raises BundleError if it is missing, damaged or of another format."""
+    return _read_manifest(folder / MANIFEST)
+
+
+def read_for(opened: Bundle) -> int:
+    """Return the journal offset up to which the bundle contains items; 0 if the manifest has none."""
+    return int(opened.manifest.get("window", {}).get("offset", 0))
+
+
+def read_made(folder: Path) -> dict[str, Any]:
+    """Read a bundle's build time and other build info; empty if missing or unreadable."""
+    try:
+        build_info = json.loads((folder / MADE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return build_info if isinstance(build_info, dict) else {}
+
+
+def read_sketch(folder: Path) -> Sketch | None:
+    """Read the training-feature histogram of a bundle; None if it has none."""
+    path = folder / SKETCH
+    return Sketch.load(path) if path.exists() else None
+
+
+def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps({**manifest, "sha256": _sealed(manifest)}, indent=1) + "\n")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"found no {path.name} in {path.parent}; build a bundle with `feedrank train`") from None
+    except ValueError as problem:
+        raise BundleError(f"{path} is not JSON: {problem}") from None
+    format_found = manifest.get("format") if isinstance(manifest, dict) else manifest
+    if format_found != FORMAT:
+        raise BundleError(f"{path} is of format {format_found!r}; this version reads format {FORMAT}")
+    if manifest.pop("sha256", None) != _sealed(manifest):
+        raise BundleError(f"{path} is damaged: its sha256 differs from the stated one; build the bundle again")
+    return dict(manifest)
+
+
+def _sealed(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

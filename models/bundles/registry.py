@@ -1,0 +1,141 @@
+"""The bundle registry lists, promotes, rolls back and prunes the bundles of a home folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feedrank.models.bundles import bundle
+from feedrank.models.bundles.bundle import CURRENT, Bundle, BundleError
+
+HISTORY = "promotions.jsonl"
+"""Promotion log: one JSON line per promotion, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A bundle as listed, from its manifest."""
+
+    name: str
+    manifest: Mapping[str, Any]
+    made: Mapping[str, Any]
+    bytes: int
+    current: bool
+    problem: str = ""
+    """Why the bundle can't be used; empty: no known problem."""
+
+
+def current(bundles: Path) -> str | None:
+    """Return the name of the bundle that serves; None if none was promoted."""
+    link = bundles / CURRENT
+    return link.readlink().name if link.is_symlink() else None
+
+
+def entries(bundles: Path) -> list[Entry]:
+    """List all bundles, oldest first; only manifests are read."""
+    listed: list[Entry] = []
+    for folder in bundles.iterdir() if bundles.is_dir() else ():
+        if folder.is_symlink() or not folder.is_dir() or folder.name.startswith("."):
+            continue
+        manifest: Mapping[str, Any] = {}
+        problem = ""
+        try:
+            manifest = bundle.read_manifest(folder)
+        except BundleError as error:
+            problem = str(error)
+        build_info = bundle.read_made(folder)
+        listed.append(
+            Entry(folder.name, manifest, build_info, size_of(folder), folder.name == current(bundles), problem)
+        )
+    return sorted(listed, key=lambda entry: (entry.made.get("at", ""), entry.name))
+
+
+def size_of(folder: Path) -> int:
+    """Return the size of a bundle in bytes."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def promote(bundles: Path, name: str) -> None:
+    """Check every file of a bundle, make it current atomically and record the promotion; raises BundleError."""
+    bundle.load(bundles / name)
+    bundle.promote(bundles, name)
+    note(bundles, name)
+
+
+def note(bundles: Path, name: str) -> None:
+    """Append a promotion to the promotion log."""
+    with (bundles / HISTORY).open("a") as file:
+        file.write(json.dumps({"name": name}) + "\n")
+
+
+def history(bundles: Path) -> list[str]:
+    """Return the promoted names, oldest first; a line truncated by a crash is skipped."""
+    path = bundles / HISTORY
+    names = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            names.append(str(json.loads(line)["name"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return names
+
+
+def before(bundles: Path) -> list[str]:
+    """List earlier current bundles that still exist, latest first, without duplicates."""
+    serving = current(bundles)
+    names = dict.fromkeys(reversed(history(bundles)))
+    return [name for name in names if name != serving and (bundles / name).is_dir()]
+
+
+def rollback(bundles: Path) -> str:
+    """Promote the previous bundle and return its name; raises BundleError if there is none."""
+    for name in before(bundles):
+        promote(bundles, name)
+        return name
+    raise BundleError(f"found no previous bundle in {bundles}; there is nothing to roll back to")
+
+
+def load_current(bundles: Path, warn: Callable[[str], None]) -> Bundle:
+    """Load the current bundle; if it is damaged, warn and load the latest previous bundle that is intact.
+
+    Raises the current bundle's BundleError if no previous bundle is intact.
+    """
+    try:
+        return bundle.load(bundles / CURRENT)
+    except BundleError as problem:
+        for name in before(bundles):
+            try:
+                opened = bundle.load(bundles / name)
+            except BundleError:
+                continue
+            warn(f"{problem}. Serving the previous bundle instead: {name}")
+            return opened
+        raise
+
+
+def prune(bundles: Path, keep: int, dry: bool = False, also: Collection[str] = ()) -> list[str]:
+    """Remove all bundles but the current, the previous, the `keep` newest and `keep_also`; return removed names."""
+    names = [entry.name for entry in entries(bundles)]
+    kept = {current(bundles), *also, *before(bundles)[:1], *(names[-keep:] if keep else ())}
+    removed = [name for name in names if name not in kept]
+    for name in () if dry else removed:
+        hidden = bundles / f".{name}.gone"
+        (bundles / name).rename(hidden)  # hide it first, so that no reader opens a partial bundle
+        shutil.rmtree(hidden)
+    return removed
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return dotted key -> both values where two manifests differ; files are compared by digest."""
+    changes: dict[str, tuple[Any, Any]] = {}
+    for key in dict.fromkeys([*one, *other]):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            changes |= differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            changes[f"{prefix}{key}"] = (a, b)
+    return changes

@@ -1,0 +1,1 @@
+"""Offline evaluation: protocols, metrics, intervals, ablation and reports."""

@@ -1,0 +1,185 @@
+"""Renders a readout as one HTML page: verdict, tables and plots in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from feedrank.models.experiments.lift_plot import day_plot, sequence_plot
+from feedrank.models.html import Html, table, whole
+
+_WORDS = """
+figcaption { font-size: .85rem }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem } .verdict { padding: .6rem 1rem; border-left: .4rem solid; margin: 1rem 0 }
+.ship { border-color: #00664b; background: #e8f5f0 } .keep, .go-on { border-color: #52606d; background: #f3f5f7 }
+.stop, .broken { border-color: #a33a00; background: #fbeee6 }
+.up { color: #00664b } .down { color: #a33a00 }
+""".strip()
+_SAID = {"ship": "Ship {arm}", "keep": "Keep {first}", "go on": "Continue", "stop": "Stop", "broken": "Invalid"}
+Body = Mapping[str, Any]
+
+
+def page(body: Body, title: str = "Experiment", more: str = "") -> str:
+    """Render the page of a readout from `readout.readout_json`; it loads no external files.
+
+    extra_html: is put at the end.
+    """
+    verdict = body["verdict"]
+    decision = _SAID[verdict["word"]].format(arm=verdict["arm"], first=body["arms"][0])
+    css_class = verdict["word"].replace(" ", "-")
+    counts = ", ".join(f"{name} {n:,}" for name, n in zip(body["arms"], body["units"], strict=True))
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="verdict {css_class}"><b>{escape(decision)}</b>: {escape(verdict["reason"])}.</p>',
+        f'<p class="quiet">Units: {escape(counts)}. Days: {body["days"]}.</p>',
+        _metrics(body),
+        _sequences(body),
+        _guardrails(body),
+        _novelty(body),
+        _segments(body),
+        _size(body),
+        _ratio(body["sample_ratio"]),
+        more,
+    ]
+    return framed(title, "".join(parts))
+
+
+def framed(title: str, inside: str) -> str:
+    """Render a whole page around HTML, with the style of readouts."""
+    return whole(title, inside, _WORDS)
+
+
+def _metrics(body: Body) -> str:
+    several = len(body["arms"]) > 2
+    better = {metric["name"]: metric["higher_is_better"] for metric in body["metrics"]}
+    rows = []
+    for lift in body["lifts"]:
+        names = [lift["metric"], lift["arm"]] if several else [lift["metric"]]
+        saved = [_share(lift["variance_saved"])] if body["plan"]["cuped"] else []
+        rows.append(
+            [*names, _number(lift["control"]), _number(lift["value"]), _span(lift["relative"], better[lift["metric"]]),
+             _p(lift["p"]), *saved, lift["said"]]
+        )  # fmt: skip
+    header = ["metric", *(["arm"] if several else []), body["arms"][0], "treatment" if several else body["arms"][1]]
+    header += ["relative lift", "p", *(["variance reduction"] if body["plan"]["cuped"] else []), ""]
+    level = f"{1 - body['plan']['alpha']:.0%}"
+    caption = f"{level} confidence intervals at a fixed horizon: valid for one look at a time that was set beforehand."
+    if several:
+        holm = ", ".join(f"{arm} {_p(p)}" for arm, p in zip(body["arms"][1:], body["holm_p"], strict=True))
+        caption += f" p of {body['plan']['primary']}, corrected over arms (Holm): {holm}."
+    return table("Metrics", header, rows, caption)
+
+
+def _sequences(body: Body) -> str:
+    figures = [
+        sequence_plot(
+            f"{sequence['arm']}: {sequence['metric']}", sequence["day"], sequence["relative"],
+            sequence["relative_low"], sequence["relative_high"], _fixed(sequence),
+        )
+        for sequence in body["sequences"]
+        if sequence["metric"] == body["plan"]["primary"] and any(low is not None for low in sequence["relative_low"])
+    ]  # fmt: skip
+    if not figures:
+        return '<h2>Primary metric by day</h2><p class="quiet">There are too few units for an interval yet.</p>'
+    return f'<h2>Primary metric by day</h2><div class="columns">{"".join(figures)}</div>'
+
+
+def _fixed(one: Body) -> tuple[list[float | None], list[float | None]]:
+    """The t-test's bounds over the control's value of the day; None before the first interval."""
+    bounds: tuple[list[float | None], list[float | None]] = ([], [])
+    rows = zip(one["relative"], one["estimate"], one["fixed_low"], one["fixed_high"], one["relative_low"], strict=True)
+    for relative, estimate, low, high, relative_low in rows:
+        is_known = relative_low is not None and relative and estimate and low is not None
+        control = estimate / relative if is_known else 1.0
+        for column, bound in zip(bounds, (low, high), strict=True):
+            column.append(bound / control if is_known else None)
+    return bounds
+
+
+def _guardrails(body: Body) -> str:
+    rows = [
+        [
+            guardrail["metric"],
+            guardrail["arm"],
+            f"{-guardrail['worst']:.1%}",
+            _span(guardrail["gain"]),
+            "violated" if guardrail["breached"] else "ok",
+        ]
+        for guardrail in body["guardrails"]
+    ]
+    caption = "Relative gains with always-valid intervals; violated: the whole interval is below the allowed loss."
+    return table("Guardrails", ["metric", "arm", "allowed", "gain", ""], rows, caption) if rows else ""
+
+
+def _novelty(body: Body) -> str:
+    figures, rows = [], []
+    for effect in body["novelty"]:
+        rows.append([effect["arm"], _span(effect["slope"]), _p(effect["p"]), effect["trend"]])
+        if sum(value is not None for value in effect["relative"]) > 1:
+            title = f"{effect['arm']}: {effect['metric']}"
+            figures.append(day_plot(title, effect["day"], effect["relative"], effect["low"], effect["high"]))
+    slopes = table("Novelty effect", ["arm", "slope per day", "p", ""], rows)
+    return f'{slopes}<div class="columns">{"".join(figures)}</div>'
+
+
+def _segments(body: Body) -> str:
+    rows = [
+        [row["segment"], row["value"], row["lift"]["arm"], f"{sum(row['lift']['units']):,}",
+         _span(row["lift"]["relative"]), _p(row["lift"]["p"]), _p(row["corrected_p"]), row["lift"]["said"]]
+        for row in body["segments"]
+    ]  # fmt: skip
+    caption = f"Adjusted p: corrected for {len(rows)} comparisons ({body['plan']['correction']})."
+    header = ["segment", "value", "arm", "units", f"relative lift of {body['plan']['primary']}", "p", "adjusted p", ""]
+    return table("Segments", header, rows, caption) if rows else ""
+
+
+def _size(body: Body) -> str:
+    need = body["need"]
+    if need is None:
+        return ""
+    rows = [
+        [name, f"{sum(size['units']):,}", _whole(size["impressions"]), _whole(size["days"])]
+        for name, size in (("fixed horizon: one look at the end", need["fixed"]),
+                           ("sequential: a look at any time", need["sequential"]))
+    ]  # fmt: skip
+    caption = f"To detect a relative lift of {need['lift']:.1%} with a power of {need['power']:.0%}."
+    return table("Required sample size", ["", "units", "impressions", "days"], rows, caption)
+
+
+def _ratio(ratio: Body) -> str:
+    rows = [
+        [name, f"{n:,}", f"{expected:,.0f}"]
+        for name, n, expected in zip(ratio["arms"], ratio["units"], ratio["expected"], strict=True)
+    ]
+    caption = f"Chi-square p = {_p(ratio['p'])}: {'sample ratio mismatch' if ratio['alarm'] else 'no mismatch'}."
+    caption = caption if ratio["p"] is not None else "There are too few units to test."
+    return table("Sample ratio", ["arm", "units", "expected"], rows, caption)
+
+
+def _span(span: Body, higher_is_better: bool = True) -> str:
+    if span["value"] is None:
+        return "–"
+    value, low, high = span["value"], span["low"], span["high"]
+    if low is None or high is None:
+        return f"{value:+.1%}"
+    css_class = "" if low <= 0 <= high else "up" if (low > 0) == higher_is_better else "down"
+    digits = 1 if high - low >= 0.004 else 2
+    text = f'<span class="{css_class}">{value:+.{digits}%}</span>' if css_class else f"{value:+.{digits}%}"
+    return Html(f'{text} <span class="quiet">[{low:+.{digits}%}, {high:+.{digits}%}]</span>')
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _whole(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,155 @@
+"""Read training samples of text models from a JSONL, CSV or TSV file, plain, gzip or zstd."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from feedrank.models.finetune.samples import PairGroups
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_LONGEST_CELL = 1 << 24
+"""In characters."""
+KINDS = (".jsonl", ".ndjson", ".csv", ".tsv")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Name the columns of a samples file."""
+
+    query: str = "query"
+    text: str = "text"
+    label: str = "label"
+    """Relevance, a number of 0 or more; without this column every text is a positive."""
+    group: str = "group"
+    """Rows with the same value form a group; without this column, rows with the same query do."""
+    positive: str = "positive"
+    """Used if there is no text column: a positive text, with an optional negative in the same row."""
+    negative: str = "negative"
+
+
+def read(path: Path, columns: Columns | None = None) -> PairGroups:
+    """Read the groups of a file, in the order of their first rows; a duplicate text in a group keeps its highest label.
+
+    CSV and TSV need a header; TSV has no quoting.
+    Raises ValueError with file, line number, what was found and what was expected.
+    """
+    columns = columns or Columns()
+    suffix = next((part for part in reversed(path.suffixes) if part.lower() not in (".gz", ".zst")), "").lower()
+    if suffix not in KINDS:
+        raise ValueError(
+            f"{path}: found the file type {suffix or 'none'!r}, expected {', '.join(KINDS)}, plain, .gz or .zst"
+        )
+    groups: dict[str, tuple[str, dict[str, float]]] = {}
+    for number, row in _rows(path, suffix):
+        try:
+            query = _text(row, columns.query)
+            key = query if row.get(columns.group) in (None, "") else f"group {row[columns.group]}"
+            group_query, labelled = groups.setdefault(key, (query, {}))
+            if group_query != query:
+                raise ValueError(
+                    f"found the query {query!r} in the group of {group_query!r}; expected one query per group"
+                )
+            for text, label in _labelled(row, columns):
+                labelled[text] = max(label, labelled.get(text, 0.0))
+        except ValueError as problem:
+            raise ValueError(f"{path}, line {number}: {problem}") from None
+    if not groups:
+        raise ValueError(f"{path}: found no row, expected at least one with {columns.query} and {columns.text}")
+    return PairGroups.of(groups.values())
+
+
+def _labelled(row: Mapping[str, Any], columns: Columns) -> Iterator[tuple[str, float]]:
+    if columns.text not in row and columns.positive in row:
+        yield _text(row, columns.positive), 1.0
+        if row.get(columns.negative) not in (None, ""):
+            yield _text(row, columns.negative), 0.0
+        return
+    yield _text(row, columns.text), _label(row, columns.label)
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        raise ValueError(
+            f"found the columns {', '.join(row)}, expected {name}; name the column with the matching option"
+        )
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name}: found {value!r}, expected a text")
+    return value.strip()
+
+
+def _label(row: Mapping[str, Any], name: str) -> float:
+    value = row.get(name, 1)
+    try:
+        label = float(value)
+    except (TypeError, ValueError):
+        label = math.nan
+    if not 0 <= label < math.inf:
+        raise ValueError(f"{name}: found {value!r}, expected a number of 0 or more")
+    return label
+
+
+def _rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, column -> value) of each row."""
+    number = 0
+    try:
+        with _opened(path) as lines:
+            for number, row in _json(lines) if suffix in (".jsonl", ".ndjson") else _table(lines, suffix == ".tsv"):
+                if isinstance(row, str):
+                    raise ValueError(f"{path}, line {number}: {row}")
+                yield number, row
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError, UnicodeDecodeError, csv.Error) as problem:
+        raise ValueError(f"{path}, after line {number}: damaged, or not UTF-8 text: {problem}") from None
+
+
+def _opened(path: Path) -> IO[str]:
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:2] == _GZIP:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    if head == _ZSTD:
+        return TextIOWrapper(
+            zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True),
+            encoding="utf-8-sig", newline="",
+        )  # fmt: skip
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _json(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as problem:
+            yield number, f"found {line.strip()[:60]!r}, expected a JSON object: {problem}"
+        else:
+            yield number, row if isinstance(row, dict) else f"found {row!r:.60}, expected a JSON object"
+
+
+def _table(lines: IO[str], tabs: bool) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    previous_limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+        reader = csv.reader(lines, **options)
+        header: list[str] = []
+        for cells in reader:
+            if not header:
+                header = [name.strip() for name in cells]
+            elif cells and len(cells) != len(header):
+                yield reader.line_num, f"found {len(cells)} cells, expected {len(header)} as in the header"
+            elif cells:
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+    finally:
+        csv.field_size_limit(previous_limit)

@@ -1,0 +1,1 @@
+"""Item models: content and collaborative views, cold start and user histories."""

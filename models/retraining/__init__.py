@@ -1,0 +1,1 @@
+"""Retraining on new data, the promotion gate and drift."""

@@ -1,0 +1,69 @@
+"""The promotion gate decides whether a candidate replaces the incumbent, by paired metrics on the same groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feedrank.models.evaluation.bootstrap import Difference, difference
+from feedrank.models.evaluation.metrics import Values
+
+LEAST_GROUPS = 30
+"""Minimum number of groups for a segment to be checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """[retrain.gate] What a candidate must show to be promoted."""
+
+    rule: Literal["not-worse", "better"] = "not-worse"
+    """not-worse (non-inferiority): the 95 % CI of the gain is above -margin; better (superiority): above +margin."""
+    margin: float = 0.01
+    metric: str = "ndcg@10"
+    segments: tuple[str, ...] = ("new", "usual", "heavy")
+    """Segments that must not degrade: their whole interval must not be below -margin."""
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        if self.margin < 0:
+            raise ValueError(f"margin is {self.margin}; expected at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision of the gate, with its reasons."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+    gain: Difference | None
+    """Candidate minus incumbent over all test groups; None: there is no incumbent."""
+    segments: Mapping[str, Difference]
+
+
+def judge(
+    candidate: Values, incumbent: Values | None, segments: Mapping[str, NDArray[np.bool_]], settings: GateSettings
+) -> Verdict:
+    """Decide on promotion from the paired bootstrap of the candidate's gain over the incumbent.
+
+    candidate, incumbent: (G,) the metric on the same groups. segments: name -> (G,) mask of its groups.
+    """
+    if incumbent is None:
+        return Verdict(True, ("there is no incumbent to compare with",), None, {})
+    gain = difference(candidate, incumbent, seed=settings.seed)
+    by_segment = {
+        name: difference(candidate[chosen], incumbent[chosen], seed=settings.seed) for name, chosen in segments.items()
+    }
+    summary = f"{settings.metric} {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.groups:,} groups"
+    threshold = settings.margin if settings.rule == "better" else -settings.margin
+    passed = bool(gain.low > threshold) if settings.rule == "better" else bool(gain.low >= threshold)
+    reasons = [f"{summary}: {'above' if passed else 'not above'} {threshold:+g}, which {settings.rule!r} requires"]
+    for name in settings.segments:
+        change = by_segment.get(name)
+        if change is not None and change.groups >= LEAST_GROUPS and change.high < -settings.margin:
+            passed = False
+            reasons.append(f"segment {name!r} degrades: {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]")
+    return Verdict(passed, tuple(reasons), gain, by_segment)

@@ -1,0 +1,180 @@
+"""Exports a cross-encoder checkpoint for `CrossEncoderModel`: ONNX graph, tokenizer and input template."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from feedrank.models.atomic_files import written_aside
+from feedrank.models.text.cross_encoder_model import FILES, MODEL, TEMPLATE, TOKENIZER, PairTemplate
+from feedrank.models.text.model_weights import find_weights, settings_of, weights_digest
+
+LAYOUT = "first-token"
+"""Version of the exported graph, part of the cache key: a new graph needs a new export."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSettings:
+    """[cross_encoder] Which cross-encoder scores (request text, item) pairs, and for which candidates."""
+
+    model: str = ""
+    """A CrossEncoder checkpoint with one output, by name or folder; empty: no cross-encoder."""
+    revision: str | None = None
+    """Revision of the model on the hub."""
+    text_tokens: int = 24
+    """Maximum tokens of a request's text."""
+    item_tokens: int = 32
+    """Maximum tokens of an item's text."""
+    int8: bool = True
+    """Quantize weights to int8: about twice as fast on a CPU, with slightly different scores."""
+    best: int = 30
+    """Top candidates of the first-stage ranker that a live request scores if they are not cached."""
+    ready_share: float = 0.5
+    """Share of requests whose candidates are all precomputed; training masks scores to match it. 0 to 1."""
+    cache: int = 20_000
+    """Maximum request texts in the score cache on disk; 0: no disk cache."""
+    ahead: int = 1_000
+    """Maximum users in the prefetch queue, which scores their next candidates; 0: no prefetching."""
+    threads: int = 0
+    """Threads of the model; 0: all cores."""
+
+    def __post_init__(self) -> None:
+        minimum = {"text_tokens": 1, "item_tokens": 1, "best": 0, "cache": 0, "ahead": 0, "threads": 0}
+        for name, least in minimum.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if not 0 <= self.ready_share <= 1:
+            raise ValueError(f"ready_share is {self.ready_share}; expected 0 to 1")
+
+
+def exported(settings: PairSettings, cache: Path) -> Path:
+    """Return the folder of the exported model in `cache`; export it first if it is not there.
+
+    Raises WeightsNotFoundError if there are no weights. Raises ValueError if the checkpoint is not a classifier with
+    one output, or if the export packages are not installed.
+    """
+    folder = find_weights(settings.model, settings.revision)
+    digest = weights_digest(folder)
+    precision = "int8" if settings.int8 else "float32"
+    target = cache / f"{digest}-{settings.text_tokens}-{settings.item_tokens}-{precision}-{LAYOUT}"
+    if not all((target / name).is_file() for name in FILES):
+        metadata = (
+            ("model", settings.model), ("revision", settings.revision or ""), ("licence", licence(folder)),
+            ("digest", f"{digest}-{precision}"),
+        )  # fmt: skip
+        export(folder, target, settings, metadata)
+    return target
+
+
+def export(folder: Path, to: Path, settings: PairSettings, about: Sequence[tuple[str, str]] = ()) -> None:
+    """Write the three files of an exported checkpoint; the template last, so that an interrupted export is repeated.
+
+    metadata: model, revision, licence and digest. Raises ValueError as `export_cached` does.
+    """
+    try:
+        import onnx  # noqa: F401  # imported here, so that the error names the extra
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as problem:
+        raise ValueError(
+            f"exporting a cross-encoder needs {problem.name}, which is not installed: pip install 'feedrank[onnx]'"
+        ) from None
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging as model_logging
+
+    model_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    model = AutoModelForSequenceClassification.from_pretrained(str(folder), attn_implementation="eager").eval()
+    if model.config.num_labels != 1:
+        raise ValueError(
+            f"{folder} has {model.config.num_labels} outputs, expected one: a cross-encoder's score; train one with"
+            " `feedrank finetune cross-encoder`"
+        )
+    accepted = tokenizer("a", "b").keys()
+    inputs = tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
+    to.mkdir(parents=True, exist_ok=True)
+    with written_aside(to / MODEL) as temporary:
+        _write(model, inputs, temporary, settings.int8)
+    with written_aside(to / TOKENIZER) as temporary:
+        tokenizer.backend_tokenizer.save(str(temporary))
+    with written_aside(to / TEMPLATE) as temporary:
+        template(tokenizer, inputs, settings, about).save(temporary)
+
+
+def template(
+    tokenizer: Any, inputs: tuple[str, ...], settings: PairSettings, about: Sequence[tuple[str, str]] = ()
+) -> PairTemplate:
+    """Derive the input template of a tokenizer from one encoded pair of texts."""
+    joined = tokenizer("a", "b", return_token_type_ids=True)
+    parts = joined.sequence_ids(0)
+    ids, token_types = joined["input_ids"], joined["token_type_ids"]
+    first, last = parts.index(0), len(parts) - 1 - parts[::-1].index(0)
+    second, end = parts.index(1), len(parts) - 1 - parts[::-1].index(1)
+
+    def type_at(index: int) -> int:
+        return int(token_types[index]) if 0 <= index < len(token_types) else 0
+
+    return PairTemplate(
+        before=tuple(ids[:first]),
+        between=tuple(ids[last + 1 : second]),
+        after=tuple(ids[end + 1 :]),
+        types=(type_at(0), type_at(first), type_at(last + 1), type_at(second), type_at(len(ids) - 1)),
+        pad=int(tokenizer.pad_token_id or 0),
+        text_tokens=settings.text_tokens,
+        item_tokens=settings.item_tokens,
+        inputs=inputs,
+        about=tuple(about),
+    )
+
+
+def licence(folder: Path) -> str:
+    """Read the licence of a model from its feedrank.json (models trained here) or its model card; else "unknown"."""
+    value = settings_of(folder, "feedrank.json").get("licence")
+    if value:
+        return str(value)
+    try:
+        lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()[:60]
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("license:")), "unknown")
+
+
+def _write(model: Any, inputs: tuple[str, ...], path: Path, int8: bool) -> None:
+    import torch
+
+    from feedrank.models.text.cls_only import heard_alone
+
+    class Logits(torch.nn.Module):
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = model(**dict(zip(inputs, tensors, strict=True))).logits
+            return logits
+
+    wrapped = Logits()
+    wrapped.model = heard_alone(model)  # registers the weights with the wrapper
+    ids = torch.full((3, 7), 5)
+    examples = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    rows, width = torch.export.Dim("rows", min=1, max=4_096), torch.export.Dim("width", min=2, max=512)
+    with TemporaryDirectory() as work, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)  # exporter and quantizer warn about internals
+        try:
+            graph = Path(work) / "model.onnx"
+            torch.onnx.export(
+                wrapped, tuple(examples[name] for name in inputs), str(graph), input_names=list(inputs),
+                output_names=["logits"], dynamic_shapes=({"tensors": tuple({0: rows, 1: width} for _ in inputs)}),
+                dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
+            if int8:
+                from onnxruntime.quantization import QuantType, quantize_dynamic
+
+                quantized = Path(work) / "small.onnx"
+                quantize_dynamic(str(graph), str(quantized), weight_type=QuantType.QInt8)
+                graph = quantized
+        finally:
+            logging.disable(logging.NOTSET)
+        shutil.copyfile(graph, path)

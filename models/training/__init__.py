@@ -1,0 +1,1 @@
+"""Training of the ranker: labels, query groups, matrices, LambdaRank and its tuning."""

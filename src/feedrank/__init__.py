@@ -1,0 +1,1 @@
+"""feedrank: a recommendation-ranking engine."""
