@@ -44,13 +44,16 @@ def say(text: str) -> None:
 
 
 def from_the_wheel() -> None:
-    """The four packages come from where wheels are installed, not from a folder of sources."""
-    for package in ("engine", "features", "models", "api"):
+    """All packages come from where wheels are installed, not from a folder of sources."""
+    for package in ("feedrank", "feedrank.engine", "feedrank.features", "feedrank.models", "feedrank.api"):
         spec = find_spec(package)
         origin = Path(spec.origin if spec and spec.origin else "nowhere")
         assert "site-packages" in origin.parts, f"{package} is imported from {origin}, expected an installed wheel"
-        assert (origin.parent / "py.typed").is_file(), f"the wheel lacks {package}/py.typed"
-    say(f"packages are those in {origin.parents[1]}")
+    root = Path(find_spec("feedrank").origin).parent
+    assert (root / "py.typed").is_file(), "the wheel lacks feedrank/py.typed"
+    for package in ("engine", "features", "models", "api"):
+        assert find_spec(package) is None, f"the wheel installs a top-level package {package}"
+    say(f"packages are those in {root}")
 
 
 def log() -> list[dict[str, object]]:

@@ -328,7 +328,7 @@ def test_changes_within_one_tick_of_the_clock_are_seen(path: Path) -> None:
 CREATE = """
 import sys
 from pathlib import Path
-from api.keys import Keys
+from feedrank.api.keys import Keys
 keys = Keys(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

@@ -208,7 +208,7 @@ def test_drift_is_exposed_and_begins_anew_with_a_bundle() -> None:
 WORKER = """
 import sys, time
 import numpy as np
-from api.metrics import Metrics
+from feedrank.api.metrics import Metrics
 made = Metrics(lambda: 1_800_000_000.0)
 count = int(sys.argv[1])
 for _ in range(count):
@@ -224,7 +224,7 @@ print(made.text()[0].decode(), end="")
 MASTER = """
 import subprocess, sys
 from pathlib import Path
-from api import metrics
+from feedrank.api import metrics
 folder, worker = Path(sys.argv[1]), sys.argv[2]
 metrics.prepare(folder)
 children = []
