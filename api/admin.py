@@ -7,36 +7,38 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from feedrank.api import subprocess_cli
-from feedrank.api.cli.progress import stamp
-from feedrank.api.cli.retrain import REFUSED
-from feedrank.api.compose.experiments import Desk
+from feedrank.api.cli.progress import timestamped_name
+from feedrank.api.cli.retrain import EXIT_REFUSED
+from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.replay import replay
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.api.http.service import TrainingError, Upkeep
+from feedrank.api.http.service import AdminServices, TrainingError
 from feedrank.engine.journal.journal import Journal
 
 
-def upkeep(home: Home, config: Config, journal: Journal, take_in: Callable[[], int]) -> Upkeep:
+def create_admin_services(
+    home: Home, config: Config, journal: Journal, register_new_items: Callable[[], int]
+) -> AdminServices:
     """Build the admin services on a home; `register_new_items` returns how many items it added."""
-    return Upkeep(
+    return AdminServices(
         home.bundles,
         home.snapshot,
         lambda event: replay(home, config, journal, event),
-        take_in,
-        lambda: retrained(home),
-        Desk(home, journal),
+        register_new_items,
+        lambda: run_retrain(home),
+        ExperimentService(home, journal),
     )
 
 
-def retrained(home: Home) -> Mapping[str, Any]:
+def run_retrain(home: Home) -> Mapping[str, Any]:
     """Run `feedrank retrain` on a home in a low-priority subprocess; return its report.
 
     Raises TrainingError if the command fails; a candidate that the gate rejects is no failure.
     """
-    name = stamp("retrained")
-    done = subprocess_cli.run(home, "retrain", "--name", name)
-    if done.returncode not in (0, REFUSED):
+    name = timestamped_name("retrained")
+    done = subprocess_cli.run_cli(home, "retrain", "--name", name)
+    if done.returncode not in (0, EXIT_REFUSED):
         message = done.stderr.strip()[-2_000:]
         raise TrainingError(message or f"the training ended with the exit code {done.returncode}")
     report: dict[str, Any] = json.loads((home.reports / name / "report.json").read_text())

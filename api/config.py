@@ -11,18 +11,18 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from feedrank.api.validation_errors import explained
-from feedrank.engine.events.checks import within
+from feedrank.api.validation_errors import first_error
+from feedrank.engine.events.checks import check_range
 from feedrank.features.builder import FeatureSettings
 from feedrank.features.state import StateSpec
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.retraining.retraining import RetrainSettings
-from feedrank.models.text.cross_encoder_export import PairSettings
+from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
 from feedrank.models.text.embedder import EmbedderSettings
-from feedrank.models.text.token_encoder import LateSettings
+from feedrank.models.text.token_encoder import LateInteractionSettings
 from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.ranker import LambdaRankSettings
-from feedrank.models.training.training import Settings, TrainingSettings
+from feedrank.models.training.training import ModelSettings, TrainingSettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -55,17 +55,17 @@ class IndexConfig:
     """annoy, exact, or your own class as "package.module:Class"."""
     metric: Literal["cosine", "euclidean", "dot"] = "dot"
     trees: int = 30
-    search_factor: int = 2
+    search_k_factor: int = 2
     """Annoy's search_k is trees x candidates x this factor."""
-    whole_up_to: int = 200_000
+    exact_below: int = 200_000
     """Catalogues of up to this many items are scanned exactly, which is as fast and misses less; 0: never."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
             raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
-        within("trees", self.trees, 1, 10_000)
-        within("search_factor", self.search_factor, 1, 10_000)
-        within("whole_up_to", self.whole_up_to, 0, 10_000_000)
+        check_range("trees", self.trees, 1, 10_000)
+        check_range("search_factor", self.search_k_factor, 1, 10_000)
+        check_range("whole_up_to", self.exact_below, 0, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ class RecallConfig:
 
     candidates: int = 100
     """Number of candidates per request."""
-    query_share: float = 0.7
+    query_weight: float = 0.7
     """Weight of the query vector, 0 to 1, where a request has both a query and a user; the user vector has the rest."""
 
     def __post_init__(self) -> None:
-        within("candidates", self.candidates, 1, 1_000)
-        within("query_share", self.query_share, 0, 1)
+        check_range("candidates", self.candidates, 1, 1_000)
+        check_range("query_share", self.query_weight, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ServeConfig:
     """Threads per process."""
     deadline_ms: float = 0
     """Default deadline, in milliseconds, of a request that sets none; 0: no deadline."""
-    keys: bool = True
+    require_api_key: bool = True
     """Whether every request needs an API key. Without keys the service may listen on loopback only."""
     log_requests: bool = True
     """Whether each request writes a log line to stderr."""
@@ -102,18 +102,18 @@ class ServeConfig:
     """Log as JSON lines; False: as text for a terminal."""
     rate_limit: str = "1000/second"
     """Limit per API key, or per address where there are no keys, in each process; empty: no limit."""
-    traces: str = ""
+    otlp_endpoint: str = ""
     """OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces."""
-    trace_share: float = 1.0
+    trace_sample_rate: float = 1.0
     """Share of requests that are traced, 0 to 1, among those without a traceparent of their own."""
 
     def __post_init__(self) -> None:
-        within("port", self.port, 0, 65_535)
-        within("workers", self.workers, 0, 256)
-        within("threads", self.threads, 1, 1_000)
-        within("deadline_ms", self.deadline_ms, 0, 60_000)
-        within("trace_share", self.trace_share, 0, 1)
-        if not self.keys and self.host not in LOOPBACK:
+        check_range("port", self.port, 0, 65_535)
+        check_range("workers", self.workers, 0, 256)
+        check_range("threads", self.threads, 1, 1_000)
+        check_range("deadline_ms", self.deadline_ms, 0, 60_000)
+        check_range("trace_share", self.trace_sample_rate, 0, 1)
+        if not self.require_api_key and self.host not in LOOPBACK:
             raise ValueError(
                 f"found keys = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: without keys "
                 "anyone who can reach the address may read and write; create keys with `feedrank keys create`"
@@ -126,8 +126,8 @@ class Config:
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
-    late_interaction: LateSettings = field(default_factory=LateSettings)
-    cross_encoder: PairSettings = field(default_factory=PairSettings)
+    late_interaction: LateInteractionSettings = field(default_factory=LateInteractionSettings)
+    cross_encoder: CrossEncoderSettings = field(default_factory=CrossEncoderSettings)
     items: ItemSettings = field(default_factory=ItemSettings)
     index: IndexConfig = field(default_factory=IndexConfig)
     recall: RecallConfig = field(default_factory=RecallConfig)
@@ -140,12 +140,12 @@ class Config:
     serve: ServeConfig = field(default_factory=ServeConfig)
 
     @property
-    def settings(self) -> Settings:
+    def training_settings(self) -> ModelSettings:
         """The sections that training reads."""
-        return Settings(self.items, self.state, self.features, self.training, self.labels, self.ranker)
+        return ModelSettings(self.items, self.state, self.features, self.training, self.labels, self.ranker)
 
 
-def load(path: Path | None) -> Config:
+def load_config(path: Path | None) -> Config:
     """Load a TOML config file, or the defaults where the path is None. Raises ConfigError."""
     if path is None:
         return Config()
@@ -155,20 +155,20 @@ def load(path: Path | None) -> Config:
         raise ConfigError(f"can't read the config file {path}: {problem.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path} is not TOML: {problem}") from None
-    _refuse_unknown(table, Config, path, "")
+    _reject_unknown_keys(table, Config, path, "")
     try:
         # validated as JSON: strict about types, but a list may stand for a tuple and a table for a dataclass
         return TypeAdapter(Config).validate_json(json.dumps(table, default=str), strict=True)
     except ValidationError as problem:
-        raise ConfigError("{}: {}: {}".format(path, *explained(problem))) from None
+        raise ConfigError("{}: {}: {}".format(path, *first_error(problem))) from None
 
 
-def _refuse_unknown(found: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:
+def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:
     types = get_type_hints(section)
     names = [entry.name for entry in fields(section)]
-    for key, value in found.items():
+    for key, value in table.items():
         if key not in names:
             level = f"in [{prefix[:-1]}]" if prefix else "at the top level"
             raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {level} are {', '.join(names)}")
         if is_dataclass(types[key]) and isinstance(value, Mapping):
-            _refuse_unknown(value, types[key], path, f"{prefix}{key}.")
+            _reject_unknown_keys(value, types[key], path, f"{prefix}{key}.")

@@ -10,21 +10,21 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from feedrank.api.validation_errors import explained
+from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.events import parse_timestamp
-from feedrank.engine.experiments.spec import Experiment
+from feedrank.engine.experiments.spec import ExperimentSpec
 
 
-def load(path: Path) -> Experiment:
+def load_experiment(path: Path) -> ExperimentSpec:
     """Load the experiment spec in a TOML file. Raises ValueError that names the key."""
     try:
         body = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ValueError(f"{path} is not TOML: {problem}") from None
-    return declared(body, str(path))
+    return parse_experiment(body, str(path))
 
 
-def declared(body: Mapping[str, Any], where: str) -> Experiment:
+def parse_experiment(body: Mapping[str, Any], source: str) -> ExperimentSpec:
     """Parse an experiment spec from a decoded object; `source` names it in errors.
 
     `start` and `end` may be epoch milliseconds, ISO-8601 text or TOML datetimes. Raises ValueError that names the key.
@@ -35,19 +35,19 @@ def declared(body: Mapping[str, Any], where: str) -> Experiment:
             value = given[name]
             given[name] = parse_timestamp(value.isoformat() if hasattr(value, "isoformat") else value, name)
     try:
-        experiment = TypeAdapter(Experiment).validate_json(json.dumps(given, default=str), strict=True)
+        experiment = TypeAdapter(ExperimentSpec).validate_json(json.dumps(given, default=str), strict=True)
     except ValidationError as problem:
-        raise ValueError("{}: {}: {}".format(where, *explained(problem))) from None
-    _refuse_unknown(given, experiment.body(), where, "")
+        raise ValueError("{}: {}: {}".format(source, *first_error(problem))) from None
+    _reject_unknown_keys(given, experiment.to_dict(), source, "")
     return experiment
 
 
-def _refuse_unknown(told: Any, made: Any, where: str, prefix: str) -> None:
-    if isinstance(told, list):
-        for index, (given_entry, parsed_entry) in enumerate(zip(told, made, strict=False)):
-            _refuse_unknown(given_entry, parsed_entry, where, f"{prefix[:-1]}[{index}].")
-    elif isinstance(told, dict) and isinstance(made, dict):
-        for key, value in told.items():
-            if key not in made:
-                raise ValueError(f"{where}: unknown key {prefix}{key}; the keys there are {', '.join(made)}")
-            _refuse_unknown(value, made[key], where, f"{prefix}{key}.")
+def _reject_unknown_keys(given: Any, parsed: Any, source: str, prefix: str) -> None:
+    if isinstance(given, list):
+        for index, (given_entry, parsed_entry) in enumerate(zip(given, parsed, strict=False)):
+            _reject_unknown_keys(given_entry, parsed_entry, source, f"{prefix[:-1]}[{index}].")
+    elif isinstance(given, dict) and isinstance(parsed, dict):
+        for key, value in given.items():
+            if key not in parsed:
+                raise ValueError(f"{source}: unknown key {prefix}{key}; the keys there are {', '.join(parsed)}")
+            _reject_unknown_keys(value, parsed[key], source, f"{prefix}{key}.")

@@ -8,19 +8,19 @@ import threading
 
 from feedrank.api import subprocess_cli
 from feedrank.api.home import Home
-from feedrank.engine.journal.file_lock import locked
+from feedrank.engine.journal.file_lock import lock_file
 from feedrank.engine.serving.recommender import Recommender
 
-EVERY_S = 300.0
+CHECK_INTERVAL_S = 300.0
 _log = logging.getLogger(__name__)
 
 
-class Guardian:
+class GuardrailMonitor:
     """A thread that starts the check in a low-priority subprocess, because reading the journal is slow."""
 
-    def __init__(self, home: Home, recommender: Recommender, every: float = EVERY_S) -> None:
+    def __init__(self, home: Home, recommender: Recommender, interval_s: float = CHECK_INTERVAL_S) -> None:
         """interval_s: seconds between checks."""
-        self._home, self._recommender, self._every = home, recommender, every
+        self._home, self._recommender, self._interval_s = home, recommender, interval_s
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feedrank-guardian", daemon=True)
 
@@ -34,30 +34,30 @@ class Guardian:
         self._thread.join()
 
     @property
-    def needed(self) -> bool:
+    def has_guarded_experiments(self) -> bool:
         """True if a running experiment has guardrails and `stop_on_breach`."""
-        running = self._recommender.trials.roster.running
+        running = self._recommender.arm_servers.registry.running
         return any(state.experiment.stop_on_breach and state.experiment.guardrails for state in running)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check the guardrails of all these experiments in a subprocess, and log what it prints."""
-        done = subprocess_cli.run(self._home, "experiment", "watch", "--once")
+        done = subprocess_cli.run_cli(self._home, "experiment", "watch", "--once")
         for line in done.stdout.splitlines():
             _log.warning("experiments: %s", line)
         if done.returncode:
             _log.error("guardrails could not be checked: %s", done.stderr.strip()[-2_000:])
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._every):
-            if self.needed:
-                self._look_alone()
+        while not self._stopped.wait(self._interval_s):
+            if self.has_guarded_experiments:
+                self._check_under_lock()
 
-    def _look_alone(self) -> None:
+    def _check_under_lock(self) -> None:
         """Check, unless another process on this machine holds the lock."""
-        handle = os.open(self._home.guard, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = os.open(self._home.guardrail_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if locked(handle, wait=False):
-                self.look()
+            if lock_file(handle, blocking=False):
+                self.check()
         except OSError:
             _log.exception("guardrails could not be checked")
         finally:

@@ -14,7 +14,7 @@ class Home:
     """Paths under one folder."""
 
     folder: Path
-    chosen_config: Path | None = None
+    config_override: Path | None = None
     """A config file elsewhere, which replaces the one in the folder."""
 
     @property
@@ -28,22 +28,22 @@ class Home:
         return self.folder / "bundles"
 
     @property
-    def current(self) -> Path:
+    def current_bundle(self) -> Path:
         """Link to the bundle that serves."""
         return self.bundles / CURRENT
 
     @property
-    def vectors(self) -> Path:
+    def embedding_cache(self) -> Path:
         """Cache of embeddings, keyed by a hash of the text."""
         return self.folder / "cache" / "vectors"
 
     @property
-    def pair_models(self) -> Path:
+    def cross_encoder_models(self) -> Path:
         """Cache of exported cross-encoder models."""
         return self.folder / "cache" / "pair-models"
 
     @property
-    def pair_scores(self) -> Path:
+    def cross_encoder_scores(self) -> Path:
         """Cache of cross-encoder scores."""
         return self.folder / "cache" / "pair-scores.db"
 
@@ -63,15 +63,15 @@ class Home:
         return self.folder / "rejects.jsonl"
 
     @property
-    def imports(self) -> Path:
+    def import_progress(self) -> Path:
         """JSON file with the progress of interrupted imports."""
         return self.folder / "imports.json"
 
     @property
     def config(self) -> Path | None:
         """The config file; None where there is none."""
-        if self.chosen_config is not None:
-            return self.chosen_config
+        if self.config_override is not None:
+            return self.config_override
         path = self.folder / "feedrank.toml"
         return path if path.is_file() else None
 
@@ -81,12 +81,12 @@ class Home:
         return self.folder / "reports"
 
     @property
-    def tuning(self) -> Path:
+    def tuning_trials(self) -> Path:
         """Database of the hyperparameter trials."""
         return self.folder / "tuning.db"
 
     @property
-    def tuned(self) -> Path:
+    def tuned_config(self) -> Path:
         """Config file with the best hyperparameters."""
         return self.folder / "tuned.toml"
 
@@ -106,11 +106,11 @@ class Home:
         return self.folder / "state.npz"
 
     @property
-    def guard(self) -> Path:
+    def guardrail_lock(self) -> Path:
         """Lock file of the process that checks guardrails."""
         return self.folder / "experiments-guard"
 
-    def known_journal(self, url: str | None = None) -> Journal:
+    def existing_journal(self, url: str | None = None) -> Journal:
         """Open the journal like `journal`, but raise ValueError if the SQLite file does not exist."""
         if url is None and not self.journal_path.exists():
             raise ValueError(
@@ -120,4 +120,4 @@ class Home:
 
     def journal(self, url: str | None = None) -> Journal:
         """Open the journal in the home, or at a database URL; create it if it does not exist."""
-        return Journal.at(self.journal_path) if url is None else Journal(url)
+        return Journal.open_sqlite(self.journal_path) if url is None else Journal(url)

@@ -18,13 +18,13 @@ from typing import Literal, TypeAlias, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from feedrank.api.validation_errors import explained
-from feedrank.engine.journal.file_lock import locked
-from feedrank.models.atomic_files import synced, written_aside
+from feedrank.api.validation_errors import first_error
+from feedrank.engine.journal.file_lock import lock_file
+from feedrank.models.atomic_files import atomic_write, fsync
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-LATEST = 253_402_300_799_999
+MAX_TIMESTAMP_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, the latest that datetime can represent."""
 
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -40,7 +40,7 @@ class KeysError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """One API key as it is stored, without its secret. Times are epoch milliseconds."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -64,11 +64,11 @@ class Key:
             raise ValueError(f"the name is {self.name!r:.60}; expected 1 to 100 printable characters")
         if not self.scopes:
             raise ValueError(f"a key without scopes may do nothing; expected some of {', '.join(SCOPES)}")
-        if not 0 <= self.created <= LATEST:
-            raise ValueError(f"created is {self.created}; expected epoch milliseconds from 0 to {LATEST}")
-        if self.expires is not None and not self.created < self.expires <= LATEST:
+        if not 0 <= self.created <= MAX_TIMESTAMP_MS:
+            raise ValueError(f"created is {self.created}; expected epoch milliseconds from 0 to {MAX_TIMESTAMP_MS}")
+        if self.expires is not None and not self.created < self.expires <= MAX_TIMESTAMP_MS:
             raise ValueError(
-                f"expires is {self.expires}; expected epoch milliseconds after created, {self.created}, to {LATEST}"
+                f"expires is {self.expires}; expected epoch milliseconds after created, {self.created}, to {MAX_TIMESTAMP_MS}"
             )
         if not _DIGEST.fullmatch(self.digest):
             raise ValueError("the digest is not 64 hexadecimal digits")
@@ -79,12 +79,12 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class _KeysFile:
     """The content of keys.json: the keys in the order of their creation."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    keys: tuple[Key, ...]
+    keys: tuple[ApiKey, ...]
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -94,36 +94,38 @@ class _File:
             seen.add(key.id)
 
 
-_FILE = TypeAdapter(_File)
+_KEYS_FILE = TypeAdapter(_KeysFile)
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _LoadedKeys:
     """The keys as last read, by id, and the version of the file that they come from."""
 
-    stamp: tuple[int, ...]
+    file_version: tuple[int, ...]
     """(mtime in ns, size, inode) of the file."""
-    keys: Mapping[str, Key]
+    keys: Mapping[str, ApiKey]
     damaged: bool = False
     """True if the file can't be read now and the keys are from an earlier version."""
 
 
-_ABSENT = ()
-_UNREADABLE = (-1,)
+_NO_FILE = ()
+_UNREADABLE_FILE = (-1,)
 """The version of a file that can't be opened. No real file has it, so each check tries to read again."""
 
 
-class Keys:
+class ApiKeys:
     """The API keys in one file, which several processes can read and change at the same time."""
 
     def __init__(self, path: Path) -> None:
         """Load the keys; without a file there are none. Raises KeysError for a damaged file."""
         self._path = path
-        self._name = os.fspath(path)
+        self._path_text = os.fspath(path)
         self._lock = threading.Lock()
-        self._held = self._read()
+        self._loaded = self._load()
 
-    def create(self, name: str, scopes: Collection[str], created: int, expires: int | None = None) -> tuple[Key, str]:
+    def create(
+        self, name: str, scopes: Collection[str], created: int, expires: int | None = None
+    ) -> tuple[ApiKey, str]:
         """Create a key; return it with its token, which is not stored. Times: epoch milliseconds.
 
         The token has 256 random bits, too many for a brute-force search. So a single SHA-256 is as safe as a slow
@@ -133,14 +135,14 @@ class Keys:
         unknown = [scope for scope in scopes if scope not in SCOPES]
         if unknown:
             raise ValueError(f"there is no scope {unknown[0]!r}; the scopes are {', '.join(SCOPES)}")
-        with self._locked():
-            before = self._read()
+        with self._file_lock():
+            before = self._load()
             key_id = _new_id()
             while key_id in before.keys:
                 key_id = _new_id()
             token = f"frk_{key_id}_{secrets.token_urlsafe(32)}"
             in_order = tuple(scope for scope in SCOPES if scope in scopes)
-            key = Key(key_id, name, in_order, created, expires, _digest(token))
+            key = ApiKey(key_id, name, in_order, created, expires, _digest(token))
             self._write((*before.keys.values(), key), before)
         return key, token
 
@@ -148,18 +150,18 @@ class Keys:
         """Delete a key; return False if there is no key with that id. Raises KeysError and OSError."""
         if not self._path.exists():
             return False  # without creating a folder for the lock
-        with self._locked():
-            before = self._read()
+        with self._file_lock():
+            before = self._load()
             if key_id not in before.keys:
                 return False
             self._write(tuple(key for key in before.keys.values() if key.id != key_id), before)
         return True
 
-    def all(self) -> tuple[Key, ...]:
+    def all(self) -> tuple[ApiKey, ...]:
         """Return all keys in the file, also expired ones, oldest first. Raises KeysError."""
-        return tuple(self._read().keys.values())
+        return tuple(self._load().keys.values())
 
-    def check(self, token: str, at: float) -> Key | None:
+    def authenticate(self, token: str, at: float) -> ApiKey | None:
         """Return the key of a token that is valid at `at` (epoch milliseconds); None for any other text.
 
         The file is read again only if it has changed. If it has become damaged, the earlier keys stay valid.
@@ -172,70 +174,70 @@ class Keys:
             return None
         return key if key.expires is None or at < key.expires else None
 
-    def _current(self) -> _Held:
+    def _current(self) -> _LoadedKeys:
         try:
-            stamp = _stamp(os.stat(self._name))
+            stamp = _file_version(os.stat(self._path_text))
         except FileNotFoundError:
-            stamp = _ABSENT
+            stamp = _NO_FILE
         except OSError:
-            stamp = _UNREADABLE
-        held = self._held  # the attribute is replaced as a whole, so reading it needs no lock
-        return held if held.stamp == stamp else self._renewed(stamp)
+            stamp = _UNREADABLE_FILE
+        held = self._loaded  # the attribute is replaced as a whole, so reading it needs no lock
+        return held if held.file_version == stamp else self._reload(stamp)
 
-    def _renewed(self, stamp: tuple[int, ...]) -> _Held:
+    def _reload(self, file_version: tuple[int, ...]) -> _LoadedKeys:
         with self._lock:
-            if self._held.stamp != stamp:  # no other thread has read the file in the meantime
+            if self._loaded.file_version != file_version:  # no other thread has read the file in the meantime
                 try:
-                    self._held = self._read()
+                    self._loaded = self._load()
                 except KeysError as problem:
-                    if not self._held.damaged:
+                    if not self._loaded.damaged:
                         _log.warning("%s. Until then the earlier keys stay valid", problem)
                     # repairing the file mode, or freeing a file handle, does not change the file version
-                    version = _UNREADABLE if isinstance(problem.__cause__, OSError) else stamp
-                    self._held = _Held(version, self._held.keys, damaged=True)
-            return self._held
+                    version = _UNREADABLE_FILE if isinstance(problem.__cause__, OSError) else file_version
+                    self._loaded = _LoadedKeys(version, self._loaded.keys, damaged=True)
+            return self._loaded
 
-    def _read(self) -> _Held:
+    def _load(self) -> _LoadedKeys:
         try:
             with self._path.open("rb") as file:
-                stamp = _stamp(os.fstat(file.fileno()))
+                stamp = _file_version(os.fstat(file.fileno()))
                 content = file.read()
         except FileNotFoundError:
-            return _Held(_ABSENT, {})
+            return _LoadedKeys(_NO_FILE, {})
         except OSError as problem:
             raise KeysError(
                 f"can't read {self._path}: {problem.strerror}; expected a file that this user may read: "
                 "change its owner or mode"
             ) from problem
         try:
-            stored = _FILE.validate_json(content, strict=True)
+            stored = _KEYS_FILE.validate_json(content, strict=True)
         except ValidationError as problem:
-            where, what = explained(problem)
+            where, what = first_error(problem)
             if problem.errors(include_url=False)[0]["type"] == "json_invalid":
                 where, what = "", f"{len(content):,} bytes that are not JSON"
             raise KeysError(
                 f"{self._path}: {where and where + ': '}{what}; expected the keys as `feedrank keys create` writes "
                 "them: restore a backup of the file, or remove it and create new keys"
             ) from problem
-        return _Held(stamp, {key.id: key for key in stored.keys})
+        return _LoadedKeys(stamp, {key.id: key for key in stored.keys})
 
-    def _write(self, keys: tuple[Key, ...], before: _Held) -> None:
-        with written_aside(self._path, 0o600) as aside:
-            aside.write_bytes(_FILE.dump_json(_File(keys), indent=1) + b"\n")
-            if before.stamp:
+    def _write(self, keys: tuple[ApiKey, ...], previous: _LoadedKeys) -> None:
+        with atomic_write(self._path, 0o600) as aside:
+            aside.write_bytes(_KEYS_FILE.dump_json(_KeysFile(keys), indent=1) + b"\n")
+            if previous.file_version:
                 # file times are coarse and inodes are reused: without this, two changes in a row could leave the
                 # file version unchanged, and a revoked key would stay valid
                 status = aside.stat()
-                os.utime(aside, ns=(status.st_atime_ns, max(status.st_mtime_ns, before.stamp[0] + 1_000)))
-        synced(self._path.parent)  # otherwise a revoked key could come back after a power failure
+                os.utime(aside, ns=(status.st_atime_ns, max(status.st_mtime_ns, previous.file_version[0] + 1_000)))
+        fsync(self._path.parent)  # otherwise a revoked key could come back after a power failure
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _file_lock(self) -> Iterator[None]:
         """Hold an exclusive lock over processes and threads. The lock file stays, so that all lock the same inode."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(f"{self._name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        handle = os.open(f"{self._path_text}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            locked(handle)
+            lock_file(handle)
             yield
         finally:
             os.close(handle)  # releases the lock
@@ -249,5 +251,5 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
+def _file_version(status: os.stat_result) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import sys
 
-BROUGHT_ALONG = ("pandas", "sklearn", "dask", "matplotlib", "graphviz")
+OPTIONAL_DEPENDENCIES = ("pandas", "sklearn", "dask", "matplotlib", "graphviz")
 
 
 def import_lightgbm() -> None:
     """Import LightGBM while its optional dependencies are hidden; later imports of them work again."""
     if "lightgbm" in sys.modules:
         return
-    hidden = [name for name in BROUGHT_ALONG if name not in sys.modules]
+    hidden = [name for name in OPTIONAL_DEPENDENCIES if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # how Python marks a module that can't be imported
     try:

@@ -21,40 +21,40 @@ from flask import Flask
 from threadpoolctl import threadpool_limits
 
 from feedrank.api import logs, traces
-from feedrank.api.admin import upkeep
-from feedrank.api.compose.experiments import Desk
+from feedrank.api.admin import create_admin_services
+from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.refresh import Refresher
-from feedrank.api.compose.serving import live, living_state, warn
-from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.compose.serving import build_snapshot, restore_state, warn
+from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
-from feedrank.api.guardrail_monitor import Guardian
+from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service, new_id
-from feedrank.api.keys import Keys
-from feedrank.api.metrics import Metrics, prepare, worker_died
-from feedrank.engine.experiments.arm_servers import Trials
-from feedrank.engine.experiments.shadows import Shadows
-from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.api.keys import ApiKeys
+from feedrank.api.metrics import Metrics, prepare_multiprocess, worker_died
+from feedrank.engine.experiments.arm_servers import ArmServers
+from feedrank.engine.experiments.shadows import ShadowRunner
+from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles import bundle, registry
-from feedrank.models.bundles.snapshot import Living
+from feedrank.models.bundles.snapshot import RestoredState
 
-DRAIN_S = 30
+DRAIN_TIMEOUT_S = 30
 """Seconds that running requests may still take after the server was asked to stop."""
-WARM_UPS, ROUNDS = 5, 3
+WARM_UP_USERS, WARM_UP_ROUNDS = 5, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class PreloadedState:
     """The bundle and the state that are loaded before workers are forked."""
 
-    opened: bundle.Bundle
-    living: Living
+    current_bundle: bundle.Bundle
+    restored: RestoredState
 
 
-def load(home: Home, config: Config) -> Loaded:
+def preload(home: Home, config: Config) -> PreloadedState:
     """Load the current bundle and the state of the journal.
 
     The journal connection is closed again, because it does not survive a fork.
@@ -62,12 +62,12 @@ def load(home: Home, config: Config) -> Loaded:
     journal = home.journal(config.journal.url)
     try:
         opened = registry.load_current(home.bundles, warn)
-        return Loaded(opened, living_state(home, journal, opened))
+        return PreloadedState(opened, restore_state(home, journal, opened))
     finally:
         journal.close()
 
 
-def one_thread_a_feed() -> None:
+def limit_blas_threads() -> None:
     """Limit BLAS in this process to one thread.
 
     A feed's matrices are small, and spinning BLAS threads take cores from the cross-encoder. Do not call it in a
@@ -76,101 +76,112 @@ def one_thread_a_feed() -> None:
     threadpool_limits(1, user_api="blas")
 
 
-def application(home: Home, config: Config, loaded: Loaded, clock: Callable[[], float]) -> Flask:
+def create_worker_app(home: Home, config: Config, preloaded: PreloadedState, clock: Callable[[], float]) -> Flask:
     """Create the Flask application of one worker: warmed up, with its refresher and guardrail monitor running."""
-    one_thread_a_feed()
-    if registry.current(home.bundles) != loaded.opened.name:  # a restarted worker; the bundle was replaced since
-        loaded = load(home, config)
+    limit_blas_threads()
+    if (
+        registry.current_name(home.bundles) != preloaded.current_bundle.name
+    ):  # a restarted worker; the bundle was replaced since
+        preloaded = preload(home, config)
     journal = home.journal(config.journal.url)
-    costs, texts = Costs(), TextModels(home, loaded.opened)
-    now = live(home, config, loaded.opened, loaded.living, texts)
+    costs, texts = LatencyEstimator(), TextEncoders(home, preloaded.current_bundle)
+    now = build_snapshot(home, config, preloaded.current_bundle, preloaded.restored, texts)
     recommender = Recommender(
-        now, journal, config.cross_encoder.ahead, Trials(Desk(home, journal).roster_until(now.offset))
+        now,
+        journal,
+        config.cross_encoder.prefetch_queue_size,
+        ArmServers(ExperimentService(home, journal).experiment_registry_at(now.offset)),
     )
-    recommender.shadows = Shadows(recommender.look_on, recommender.record, time.perf_counter, new_id)
+    recommender.shadows = ShadowRunner(recommender.read_shadow_inputs, recommender.record, time.perf_counter, new_id)
     recommender.catch_up(clock())
-    warm(recommender, costs, clock)
+    warm_up(recommender, costs, clock)
     metrics = Metrics(clock)
-    recommender.when_ranked(metrics.served)
-    _tell(metrics, loaded.opened)
+    recommender.on_ranked(metrics.add_drift_rows)
+    _set_bundle_metrics(metrics, preloaded.current_bundle)
     refresher = Refresher(
-        home, config, journal, recommender, loaded.opened, texts, lambda: _measure(texts, costs),
-        lambda opened: _tell(metrics, opened), clock,
+        home, config, journal, recommender, preloaded.current_bundle, texts, lambda: _measure_query_encoding(texts, costs),
+        lambda opened: _set_bundle_metrics(metrics, opened), clock,
     )  # fmt: skip
     refresher.start()
-    Guardian(home, recommender).start()
-    keys = Keys(home.keys) if config.serve.keys else None
-    behind = upkeep(home, config, journal, refresher.look_for_items)
-    spans = traces.to(config.serve.traces, config.serve.trace_share)
+    GuardrailMonitor(home, recommender).start()
+    keys = ApiKeys(home.keys) if config.serve.require_api_key else None
+    behind = create_admin_services(home, config, journal, refresher.check_items)
+    spans = traces.create_tracer(config.serve.otlp_endpoint, config.serve.trace_sample_rate)
     app = create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, traces=spans))
-    _leave_alone()
+    _freeze_gc()
     return app
 
 
-def _leave_alone() -> None:
+def _freeze_gc() -> None:
     """Exclude all existing objects from garbage collection: they are permanent, and scanning them delays feeds."""
     gc.collect()
     gc.freeze()
 
 
-def _measure(texts: TextModels, costs: Costs) -> None:
+def _measure_query_encoding(texts: TextEncoders, costs: LatencyEstimator) -> None:
     """Measure how long encoding a query takes, so that requests with a deadline have an estimate."""
     if texts:
-        texts.query("warm up")
+        texts.encode_query("warm up")
         started = time.perf_counter()
-        texts.query("warmed up")
-        costs.note("encode", time.perf_counter() - started)
+        texts.encode_query("warmed up")
+        costs.observe("encode", time.perf_counter() - started)
 
 
-def _tell(metrics: Metrics, opened: bundle.Bundle) -> None:
-    built = bundle.read_made(opened.folder).get("at")
+def _set_bundle_metrics(metrics: Metrics, current_bundle: bundle.Bundle) -> None:
+    built = bundle.read_build_info(current_bundle.folder).get("at")
     built_at = datetime.fromisoformat(built).timestamp() if isinstance(built, str) else None
-    metrics.bundle(opened.name, built_at, bundle.read_sketch(opened.folder), opened.builder.names)
-    metrics.items(len(opened.knowledge.catalogue))
+    metrics.set_bundle(
+        current_bundle.name, built_at, bundle.read_histogram(current_bundle.folder), current_bundle.builder.names
+    )
+    metrics.set_item_count(len(current_bundle.item_model.catalogue))
 
 
-def warm(recommender: Recommender, costs: Costs, clock: Callable[[], float]) -> None:
+def warm_up(recommender: Recommender, costs: LatencyEstimator, clock: Callable[[], float]) -> None:
     """Compute a few feeds that are not logged, so that everything is loaded and stage costs have estimates.
 
     The first round is not measured, because it is much slower than later ones.
     """
-    users = recommender.live.people
-    for round_costs in (None, *[costs] * ROUNDS):
-        for user in (None, *(users.name(row) for row in range(min(WARM_UPS, len(users))))):
-            watch = Watch(time.perf_counter, costs=round_costs)
-            recommender.recommend("warm-up", clock(), Asked(user), watch, keep=False)
+    users = recommender.snapshot.users
+    for round_costs in (None, *[costs] * WARM_UP_ROUNDS):
+        for user in (None, *(users.name(row) for row in range(min(WARM_UP_USERS, len(users))))):
+            watch = LatencyBudget(time.perf_counter, estimator=round_costs)
+            recommender.recommend("warm-up", clock(), RecommendationRequest(user), watch, log=False)
 
 
-def serve(home: Home, config: Config, say: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+def serve(home: Home, config: Config, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
     """Serve until a signal stops it; `echo` prints status lines.
 
     Raises ValueError if it can't listen, BundleError if no bundle can serve.
     """
-    logs.configure("info" if config.serve.log_requests else "warning", config.serve.log_json)
-    if config.serve.traces:
-        traces.check(config.serve.traces)
-    loaded = load(home, config)
-    _leave_alone()  # garbage collection would also write to, and so copy, the memory that forked processes share
-    summary = f"bundle {loaded.opened.name}, {len(loaded.opened.knowledge.catalogue):,} items"
+    logs.configure_logging("info" if config.serve.log_requests else "warning", config.serve.log_json)
+    if config.serve.otlp_endpoint:
+        traces.check_endpoint(config.serve.otlp_endpoint)
+    loaded = preload(home, config)
+    _freeze_gc()  # garbage collection would also write to, and so copy, the memory that forked processes share
+    summary = f"bundle {loaded.current_bundle.name}, {len(loaded.current_bundle.item_model.catalogue):,} items"
     if config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix":
-        _gunicorn(home, config, loaded, lambda url: say(f"{summary}; listening on {url} (Ctrl-C stops)"), clock)
+        _serve_gunicorn(home, config, loaded, lambda url: echo(f"{summary}; listening on {url} (Ctrl-C stops)"), clock)
     else:
-        app = application(home, config, loaded, clock)
-        _waitress(app, config, lambda url: say(f"{summary}; listening on {url} (Ctrl-C stops)"))
-    say("stopped")
+        app = create_worker_app(home, config, loaded, clock)
+        _serve_waitress(app, config, lambda url: echo(f"{summary}; listening on {url} (Ctrl-C stops)"))
+    echo("stopped")
 
 
-def _gunicorn(
-    home: Home, config: Config, loaded: Loaded, listening: Callable[[str], None], clock: Callable[[], float]
+def _serve_gunicorn(
+    home: Home,
+    config: Config,
+    preloaded: PreloadedState,
+    on_listening: Callable[[str], None],
+    clock: Callable[[], float],
 ) -> None:
     from gunicorn.app.base import BaseApplication
 
     settings = config.serve
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    probe = _bound(lambda address: socket.create_server(address, family=family), host, port)
+    probe = _bind(lambda address: socket.create_server(address, family=family), host, port)
     probe.close()  # fail early: gunicorn would retry for seconds and print its own messages
-    prepare(home.metrics)
+    prepare_multiprocess(home.metrics)
 
     class Server(BaseApplication):  # type: ignore[misc]  # the library has no types
         def load_config(self) -> None:
@@ -179,8 +190,8 @@ def _gunicorn(
                 "workers": settings.workers,
                 "worker_class": "gthread",
                 "threads": settings.threads,
-                "graceful_timeout": DRAIN_S,
-                "timeout": 4 * DRAIN_S,
+                "graceful_timeout": DRAIN_TIMEOUT_S,
+                "timeout": 4 * DRAIN_TIMEOUT_S,
                 "keepalive": 75,
                 "loglevel": "warning",
                 "control_socket_disable": True,
@@ -191,11 +202,11 @@ def _gunicorn(
                 self.cfg.set(name, value)
 
         def load(self) -> Flask:
-            return application(home, config, loaded, clock)
+            return create_worker_app(home, config, preloaded, clock)
 
     def _ready(server: Any) -> None:
         addresses = [listener.getsockname() for listener in server.LISTENERS]
-        listening(" and ".join(_url(str(address[0]), int(address[1])) for address in addresses))
+        on_listening(" and ".join(_url(str(address[0]), int(address[1])) for address in addresses))
 
     master = os.getpid()
     try:
@@ -205,32 +216,32 @@ def _gunicorn(
             raise
 
 
-def _waitress(app: Flask, config: Config, listening: Callable[[str], None]) -> None:
+def _serve_waitress(app: Flask, config: Config, on_listening: Callable[[str], None]) -> None:
     from waitress import create_server
 
     settings = config.serve
-    server: Any = _bound(
+    server: Any = _bind(
         lambda address: create_server(
             app, host=address[0], port=address[1], threads=settings.threads, ident="feedrank"
         ),
         settings.host, settings.port,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+        signal.signal(number, _handle_signal)
     has_one_socket = hasattr(server, "effective_port")
     sockets = [(server.effective_host, server.effective_port)] if has_one_socket else server.effective_listen
-    listening(" and ".join(_url(host, port) for host, port in sockets))
+    on_listening(" and ".join(_url(host, port) for host, port in sockets))
     server.run()
 
 
-def _bound(bind: Callable[[tuple[str, int]], Any], host: str, port: int) -> Any:
+def _bind(create: Callable[[tuple[str, int]], Any], host: str, port: int) -> Any:
     try:
-        return bind((host, port))
+        return create((host, port))
     except (OSError, ValueError) as problem:
         raise ValueError(f"can't listen on {host}:{port}: {problem}; choose another --host or --port") from None
 
 
-def _stop(number: int, _: object) -> None:
+def _handle_signal(number: int, _: object) -> None:
     """Stop the server's loop, which then waits for running requests."""
     signal.signal(number, signal.SIG_IGN)  # ignore repeated signals
     raise SystemExit

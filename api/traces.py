@@ -16,24 +16,24 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from feedrank.api.logs import UNREADABLE
-from feedrank.api.metrics import METHODS
+from feedrank.api.logs import REDACTED
+from feedrank.api.metrics import HTTP_METHODS
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
-UNTRACED = ("/healthz", "/readyz", "/health", "/metrics")
+UNTRACED_ROUTES = ("/healthz", "/readyz", "/health", "/metrics")
 """Routes of probes and scrapers, which are not traced."""
-SEND_S = 3.0
+EXPORT_TIMEOUT_S = 3.0
 """Timeout, in seconds, of exporting one batch, with its retries; a server that stops waits for the last batches."""
-SELDOM_S = 60.0
+WARNING_INTERVAL_S = 60.0
 """Minimum seconds between two warnings about an unreachable collector."""
-_WORD = re.compile(r"[A-Za-z0-9._:~-]{1,100}")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:~-]{1,100}")
 """Form of the ids that are recorded, as in the log; clients choose some of them."""
 
 
-def check(url: str) -> None:
+def check_endpoint(url: str) -> None:
     """Check the collector's address and import OpenTelemetry, best before workers are forked.
 
     Raises ValueError for an address that is not http(s), or if OpenTelemetry is not installed.
@@ -50,7 +50,7 @@ def check(url: str) -> None:
         ) from None
 
 
-def to(url: str, share: float = 1.0) -> Traces | None:
+def create_tracer(url: str, sample_rate: float = 1.0) -> RequestTracer | None:
     """Create a tracer that exports to a collector by OTLP over HTTP; None for an empty address.
 
     It respects OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES and OTEL_BSP_*. Raises
@@ -58,20 +58,24 @@ def to(url: str, share: float = 1.0) -> Traces | None:
     """
     if not url:
         return None
-    check(url)
+    check_endpoint(url)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     exporter_log = logging.getLogger(OTLPSpanExporter.__module__)
-    if not any(isinstance(log_filter, _Seldom) for log_filter in exporter_log.filters):
-        exporter_log.addFilter(_Seldom())
+    if not any(isinstance(log_filter, _RateLimitFilter) for log_filter in exporter_log.filters):
+        exporter_log.addFilter(_RateLimitFilter())
     path = "/v1/traces"  # the OTLP path for traces
-    return Traces(OTLPSpanExporter(url.rstrip("/").removesuffix(path) + path, timeout=SEND_S), share)
+    return RequestTracer(
+        OTLPSpanExporter(url.rstrip("/").removesuffix(path) + path, timeout=EXPORT_TIMEOUT_S), sample_rate
+    )
 
 
-class Traces:
+class RequestTracer:
     """The tracer of one process. A thread exports the spans, so create it after the process was forked."""
 
-    def __init__(self, exporter: SpanExporter, share: float = 1.0, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, exporter: SpanExporter, sample_rate: float = 1.0, clock: Callable[[], int] = time.time_ns
+    ) -> None:
         """sample_rate: share of requests without a traceparent that are traced; with one, its sampled flag decides.
 
         clock: unix time in nanoseconds.
@@ -85,41 +89,41 @@ class Traces:
         service = {"service.name": "feedrank", "service.version": _version(), "service.instance.id": str(uuid.uuid4())}
         resource = Resource.create(service).merge(OTELResourceDetector().detect())
         # it exports pending spans at exit; it is not the global provider, so nothing else is traced
-        self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(share)), resource=resource)
+        self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(sample_rate)), resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("feedrank", _version())
-        self._parent = TraceContextTextMapPropagator()
+        self._propagator = TraceContextTextMapPropagator()
         self._clock = clock
 
-    def begin(self, method: str, route: str | None, traceparent: str | None = None) -> Trace | None:
+    def start(self, method: str, route: str | None, traceparent: str | None = None) -> RequestTrace | None:
         """Start the span of a request; None if it is not traced. route: the URL rule that matched, never the path."""
-        if route in UNTRACED:
+        if route in UNTRACED_ROUTES:
             return None
         from opentelemetry.trace import SpanKind
 
-        method = method if method in METHODS else "_OTHER"
+        method = method if method in HTTP_METHODS else "_OTHER"
         attributes = {"http.request.method": method} | ({"http.route": route} if route else {})
         span = self._tracer.start_span(
             f"{method} {route}" if route else method,
-            self._parent.extract({"traceparent": traceparent or ""}),
+            self._propagator.extract({"traceparent": traceparent or ""}),
             SpanKind.SERVER,
             attributes,
             start_time=self._clock(),
         )
-        return Trace(self._tracer, span, self._clock) if span.is_recording() else None
+        return RequestTrace(self._tracer, span, self._clock) if span.is_recording() else None
 
     def close(self) -> None:
         """Export pending spans and stop the thread."""
         self._provider.shutdown()
 
 
-class Trace:
+class RequestTrace:
     """The span of one request and the child spans of its stages."""
 
     def __init__(self, tracer: Tracer, span: Span, clock: Callable[[], int]) -> None:
         self._tracer, self._span, self._clock = tracer, span, clock
 
-    def stages(self, seconds: Mapping[str, float]) -> None:
+    def record_stages(self, seconds: Mapping[str, float]) -> None:
         """Add a child span for each stage of a feed, placed one after the other so that the last ends now.
 
         seconds: stage -> total duration. A stage that ran twice has one span with the sum, so spans may be shifted.
@@ -140,7 +144,7 @@ class Trace:
         request_id: str | None = None,
         rankings: Sequence[str] = (),
         bundle: str | None = None,
-        skipped: Sequence[str] = (),
+        degraded: Sequence[str] = (),
     ) -> None:
         """End the span of an answered request. request_id: the id of its log line."""
         from opentelemetry.trace import StatusCode
@@ -149,25 +153,25 @@ class Trace:
         span.set_attribute("http.response.status_code", status)
         for name, value in (("request_id", request_id), ("bundle", bundle)):
             if value is not None:
-                span.set_attribute(f"feedrank.{name}", _word(value))
-        for name, values in (("rankings", rankings), ("skipped", skipped)):
+                span.set_attribute(f"feedrank.{name}", _safe_id(value))
+        for name, values in (("rankings", rankings), ("skipped", degraded)):
             if values:
-                span.set_attribute(f"feedrank.{name}", [_word(value) for value in values])
+                span.set_attribute(f"feedrank.{name}", [_safe_id(value) for value in values])
         if status >= 500:
             span.set_attribute("error.type", str(status))
             span.set_status(StatusCode.ERROR)
         span.end(self._clock())
 
 
-class _Seldom(logging.Filter):
+class _RateLimitFilter(logging.Filter):
     """Limits the exporter's warnings to one per `WARNING_INTERVAL_S` while the collector is unreachable."""
 
-    _next = 0.0
+    _next_allowed = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.created < self._next:
+        if record.created < self._next_allowed:
             return False
-        self._next = record.created + SELDOM_S
+        self._next_allowed = record.created + WARNING_INTERVAL_S
         return True
 
 
@@ -175,8 +179,8 @@ def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-def _word(value: str) -> str:
-    return value if _WORD.fullmatch(value) else UNREADABLE
+def _safe_id(value: str) -> str:
+    return value if _SAFE_ID.fullmatch(value) else REDACTED
 
 
 def _version() -> str:

@@ -15,7 +15,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("FEEDRANK_DATA", PROJECT.parent / "shared" / "data"))
@@ -66,7 +66,7 @@ def write(path: Path, bars: Sequence[Bar]) -> None:
         "machine": f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}",
         "rows": [{**asdict(bar), "met": bar.met} for bar in bars],
     }
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(body, indent=1) + "\n")
 
 

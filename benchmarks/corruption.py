@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.bars import Bar
-from feedrank.api.readers import Rejects, read
+from feedrank.api.readers import Rejects, read_events
 
 KINDS = 1_000
 GOOD_AFTER = 3
@@ -43,7 +43,7 @@ def corrupted(seed: int = 0) -> list[Bar]:
             path.write_bytes(b"\n".join([*lines, *good[:GOOD_AFTER], kind.bad, *good[GOOD_AFTER:]]) + b"\n")
             heard = _Heard()
             try:
-                events = list(read(path, heard, kind.format))
+                events = list(read_events(path, heard, kind.format))
             except Exception:  # what a user would see as a traceback
                 broken += 1
                 continue

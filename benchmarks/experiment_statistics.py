@@ -20,16 +20,16 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.bars import DATA, Bar, console
-from feedrank.models.experiments.confidence_sequence import sequences, sequences_of
-from feedrank.models.experiments.lift import Span, bootstrapped, lifts, lifts_of
-from feedrank.models.experiments.moments import of_counts
-from feedrank.models.experiments.outcomes import metric_named
+from feedrank.models.experiments.confidence_sequence import confidence_sequences, confidence_sequences_from_moments
+from feedrank.models.experiments.lift import Interval, bootstrap_lifts, lifts, lifts_from_moments
+from feedrank.models.experiments.moments import moments_from_counts
+from feedrank.models.experiments.outcomes import find_metric
 from feedrank.models.experiments.p_value_correction import holm
-from feedrank.models.experiments.sample_ratio import sample_ratio as checked
-from feedrank.models.experiments.simulator import SimulatedExperiment, simulate
+from feedrank.models.experiments.sample_ratio import sample_ratio_test as checked
+from feedrank.models.experiments.simulator import SimulatedExperiment, simulate_experiment
 
 WORLD = SimulatedExperiment()
-RARE = SimulatedExperiment(users=1_500, rate=0.004, spread=1.5)
+RARE = SimulatedExperiment(users=1_500, click_rate=0.004, click_rate_cv=1.5)
 """Few clicks: about a user in four has any."""
 SMALL = SimulatedExperiment(users=800)
 METRICS = ("clicks_per_unit", "ctr", "ctr_per_unit")
@@ -45,9 +45,9 @@ def always_valid(experiments: int = 2_000) -> list[Bar]:
     for name, world, runs in (("", WORLD, experiments), (", rare clicks", RARE, experiments // 2)):
         wrong = np.zeros(3)
         for seed in _progress(runs, f"A/A{name}"):
-            outcomes = simulate(replace(world, seed=seed))
+            outcomes = simulate_experiment(replace(world, seed=seed))
             plain, adjusted = (
-                sequences(outcomes, metric_named("ctr"), planned_units=world.users, cuped=cuped)[0]
+                confidence_sequences(outcomes, find_metric("ctr"), planned_units=world.users, cuped=cuped)[0]
                 for cuped in (False, True)
             )
             wrong += [plain.p[-1] <= 0.05, adjusted.p[-1] <= 0.05, np.nanmin(plain.fixed_p) <= 0.05]
@@ -67,20 +67,20 @@ def coverage(experiments: int = 2_000) -> list[Bar]:
     for world_seed, lift in enumerate((0.0, 0.1)):
         world = replace(SMALL, lifts=(lift,))
         for seed in _progress(experiments, f"coverage, lift {lift:g}"):
-            outcomes = simulate(replace(world, seed=2 * seed + world_seed))
+            outcomes = simulate_experiment(replace(world, seed=2 * seed + world_seed))
             for name in METRICS:
-                metric = metric_named(name)
+                metric = find_metric(name)
                 truth = lift * _values(world, name)
                 once = {
                     "delta": lifts(outcomes, metric)[0],
                     "CUPED": lifts(outcomes, metric, cuped=True)[0],
-                    "bootstrap": bootstrapped(outcomes, metric, seed=seed, resamples=400)[0],
+                    "bootstrap": bootstrap_lifts(outcomes, metric, seed=seed, resamples=400)[0],
                 }
                 for method, one in once.items():
                     held[method, name, "absolute", lift].append(_inside(one.absolute, float(truth[-1])))
                     held[method, name, "relative", lift].append(_inside(one.relative, lift))
-                looks = sequences(outcomes, metric, planned_units=world.users)[0]
-                ripe = looks.ripe
+                looks = confidence_sequences(outcomes, metric, planned_units=world.users)[0]
+                ripe = looks.enough_data
                 inside = (looks.low <= truth) & (truth <= looks.high)
                 within = (looks.relative_low <= lift) & (lift <= looks.relative_high)
                 held["sequential", name, "absolute", lift].append(bool(inside[ripe].all()))
@@ -102,7 +102,7 @@ def sample_ratio() -> list[Bar]:
     """A split that is a little off, and fair ones."""
     generator = np.random.default_rng(0)
     p = np.array([checked(_split(generator, 100_000, 0.49)).p for _ in range(200)])
-    alarms = sum(checked(_split(generator, 100_000, 0.5)).alarm for _ in range(1_000))
+    alarms = sum(checked(_split(generator, 100_000, 0.5)).mismatch for _ in range(1_000))
     return [
         Bar(f"49/51 instead of 50/50 at 100,000 units: median p of 200 draws ({np.mean(p < 0.001):.0%} alarm)",
             float(np.median(p)), "", 0.001, "lower"),
@@ -115,10 +115,10 @@ def cuped(experiments: int = 200) -> list[Bar]:
     saved, moved, truth = [], [], []
     world = replace(WORLD, lifts=(0.1,), steadiness=0.8)
     for seed in _progress(experiments, "CUPED"):
-        outcomes = simulate(replace(world, seed=seed))
-        plain, adjusted = (lifts(outcomes, metric_named("ctr"), cuped=used)[0] for used in (False, True))
+        outcomes = simulate_experiment(replace(world, seed=seed))
+        plain, adjusted = (lifts(outcomes, find_metric("ctr"), cuped=used)[0] for used in (False, True))
         half = (plain.absolute.high - plain.absolute.low) / 2
-        saved.append(100 * adjusted.variance_saved)
+        saved.append(100 * adjusted.variance_reduction)
         moved.append((adjusted.absolute.value - plain.absolute.value) / half)
         truth.append(adjusted.relative.value)
     console.print(f"mean lift with CUPED {np.mean(truth):+.2%}, true +10 %; least variance saved {min(saved):.1f} %")
@@ -179,10 +179,12 @@ def upworthy(path: Path = DATA / "upworthy" / "packages.csv.gz") -> list[Bar]:
 def _read(rows: Sequence[dict[str, str]]) -> _Read:
     arms = [row["eyecatcher_id"] + str(n) for n, row in enumerate(rows)]
     clicks, impressions = (np.array([int(row[name]) for row in rows]) for name in ("clicks", "impressions"))
-    moments = of_counts(arms, clicks, impressions)
-    adjusted = holm([lift.p for lift in lifts_of(moments, "ctr")])
-    looks = sequences_of(moments, "ctr", planned_units=float(impressions.sum()), alpha=0.05 / (len(arms) - 1))
-    sure = any(one.last.low > 0 or one.last.high < 0 for one in looks)
+    moments = moments_from_counts(arms, clicks, impressions)
+    adjusted = holm([lift.p for lift in lifts_from_moments(moments, "ctr")])
+    looks = confidence_sequences_from_moments(
+        moments, "ctr", planned_units=float(impressions.sum()), alpha=0.05 / (len(arms) - 1)
+    )
+    sure = any(one.last_difference.low > 0 or one.last_difference.high < 0 for one in looks)
     flagged = any(row["winner"] == "True" for row in rows)
     return _Read(rows[0]["test_week"], bool((adjusted <= 0.05).any()), sure, flagged)
 
@@ -191,9 +193,9 @@ def _values(world: SimulatedExperiment, name: str) -> Any:
     """(days,) what the first arm's metric is expected to be of all rows until each day, where all begin at once."""
     until = np.arange(1, world.days + 1)
     if name != "clicks_per_unit":
-        return np.full(world.days, world.rate)
-    seen = 1 - (1 + until * world.visits / world.activity) ** -world.activity
-    return world.rate * world.length * world.visits * until / seen
+        return np.full(world.days, world.click_rate)
+    seen = 1 - (1 + until * world.rankings_per_day / world.activity_shape) ** -world.activity_shape
+    return world.click_rate * world.ranking_length * world.rankings_per_day * until / seen
 
 
 def _coverage_table(shares: dict[tuple[str, str, str, float], float]) -> Table:
@@ -204,7 +206,7 @@ def _coverage_table(shares: dict[tuple[str, str, str, float], float]) -> Table:
     return drawn
 
 
-def _inside(span: Span, truth: float) -> bool:
+def _inside(span: Interval, truth: float) -> bool:
     return bool(span.low <= truth <= span.high)
 
 

@@ -18,7 +18,7 @@ from benchmarks import experiment_statistics, off_policy
 from benchmarks.bars import PROJECT, Bar, console, measure
 from benchmarks.interleaving import interleaving
 from benchmarks.request_cost import request_cost
-from feedrank.engine.experiments.assignment import arms_of, first_spans, slot_of, slots_of
+from feedrank.engine.experiments.assignment import arms_of_slots, initial_slot_ranges, slot_of, slots_of
 
 IDS, ARMS = 1_000_000, 10
 
@@ -43,11 +43,11 @@ def experiments() -> list[Bar]:
 def assignment() -> list[Bar]:
     """A million ids among ten arms, and slots made by another language."""
     ids = [f"user-{n}" for n in range(IDS)]
-    spans = first_spans({f"arm {n}": 1.0 for n in range(ARMS)})
+    spans = initial_slot_ranges({f"arm {n}": 1.0 for n in range(ARMS)})
     seconds = []
     for _ in range(5):
         started = time.perf_counter()
-        arms = arms_of(spans, slots_of("a test", ids))
+        arms = arms_of_slots(spans, slots_of("a test", ids))
         seconds.append(time.perf_counter() - started)
     fair = float(chisquare(np.bincount(arms, minlength=ARMS)).pvalue)
     tests = PROJECT / "tests"

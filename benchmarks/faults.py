@@ -36,7 +36,7 @@ def disk_full(port: int, workers: Sequence[int], journal: Path) -> list[Bar]:
             if most == FULL:
                 time.sleep(10)
 
-    return _through(port, 50, 30, "no room for the journal for 10 s", no_room, lambda: Journal.at(journal))
+    return _through(port, 50, 30, "no room for the journal for 10 s", no_room, lambda: Journal.open_sqlite(journal))
 
 
 def database_gone(port: int, server: Any) -> list[Bar]:

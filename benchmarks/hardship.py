@@ -30,14 +30,14 @@ def student_shaped(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from feedrank.models.finetune.distillation import Shape
+    from feedrank.models.finetune.distillation import StudentConfig
     from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 
-    shape, tokenizer = Shape(), AutoTokenizer.from_pretrained(str(find_weights(DEFAULT_EMBEDDER)))
+    shape, tokenizer = StudentConfig(), AutoTokenizer.from_pretrained(str(find_weights(DEFAULT_EMBEDDER)))
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.width, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, intermediate_size=shape.neurons, num_labels=1,
+        vocab_size=len(tokenizer), hidden_size=shape.hidden_size, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, intermediate_size=shape.intermediate_size, num_labels=1,
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))

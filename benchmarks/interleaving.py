@@ -19,9 +19,9 @@ from scipy.stats import norm
 from benchmarks.bars import Bar, console
 from feedrank.engine.experiments.interleaving import team_draft
 from feedrank.models.evaluation.metrics import evaluate, order
-from feedrank.models.evaluation.simulator import Simulated, SimulatorSettings, attraction, simulate
+from feedrank.models.evaluation.simulator import SimulatedLog, SimulatorSettings, attraction, simulate
 from feedrank.models.experiments.simulator import SimulatedExperiment
-from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
 SIGNALS = 6
@@ -52,7 +52,7 @@ class Sizes:
 
 def interleaving() -> list[Bar]:
     """The least ratio over the pairs."""
-    world = SimulatorSettings(rankings=LISTS, length=CANDIDATES, signals=SIGNALS, policy_noise=3.0, seed=11)
+    world = SimulatorSettings(rankings=LISTS, list_length=CANDIDATES, signals=SIGNALS, policy_noise=3.0, seed=11)
     train = simulate(replace(world, rankings=TRAIN, seed=3))
     test = simulate(world)
     best = _trained(train, SIGNALS)
@@ -77,7 +77,7 @@ def interleaving() -> list[Bar]:
     ]  # fmt: skip
 
 
-def _trained(world: Simulated, signals: int) -> LambdaRanker:
+def _trained(world: SimulatedLog, signals: int) -> LambdaRanker:
     """On clicks on the lists of a predecessor; of the signals it sees so many."""
     features = world.features[:, :signals]
     clicked = world.clicks.ravel().astype(np.float32)
@@ -86,16 +86,18 @@ def _trained(world: Simulated, signals: int) -> LambdaRanker:
     cut = int(0.8 * len(kept))
     place = np.tile(np.arange(1, length + 1, dtype=np.int32), count)
 
-    def part(lists: NDArray[np.int64]) -> Groups:
+    def part(lists: NDArray[np.int64]) -> QueryGroups:
         rows = (lists[:, None] * length + np.arange(length)).ravel()
-        return Groups(features[rows], clicked[rows], np.arange(len(lists) + 1, dtype=np.int64) * length, place[rows])
+        return QueryGroups(
+            features[rows], clicked[rows], np.arange(len(lists) + 1, dtype=np.int64) * length, place[rows]
+        )
 
     names = tuple(f"signal_{n}" for n in range(signals))
     settings = LambdaRankSettings(seed=1, threads=1)
     return LambdaRanker.train([part(kept[:cut])], part(kept[cut:]), names, "simulated", settings)
 
 
-def _sizes(world: Simulated, better: LambdaRanker, weaker: LambdaRanker, signals: int) -> Sizes:
+def _sizes(world: SimulatedLog, better: LambdaRanker, weaker: LambdaRanker, signals: int) -> Sizes:
     random = np.random.default_rng(5)
     shape = world.relevance.shape
     scores = [
@@ -120,9 +122,11 @@ def _sizes(world: Simulated, better: LambdaRanker, weaker: LambdaRanker, signals
 
 def _people(lists: int, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(lists,) whose each list is, and how readily that person clicks, 1 on average; lists of one person together."""
-    each = random.poisson(random.gamma(PEOPLE.activity, PEOPLE.visits * PEOPLE.days / PEOPLE.activity, lists))
+    each = random.poisson(
+        random.gamma(PEOPLE.activity_shape, PEOPLE.rankings_per_day * PEOPLE.days / PEOPLE.activity_shape, lists)
+    )
     person = np.repeat(np.arange(lists), each)[:lists]
-    sigma = math.sqrt(math.log1p(PEOPLE.spread**2))
+    sigma = math.sqrt(math.log1p(PEOPLE.click_rate_cv**2))
     return person, np.exp(sigma * random.standard_normal(lists) - sigma**2 / 2)[person]
 
 
@@ -132,7 +136,7 @@ def _spread(values: NDArray[np.float64], person: NDArray[np.int64]) -> float:
 
 
 def _clicks(
-    world: Simulated, lists: NDArray[np.int64], liking: NDArray[np.float64], random: np.random.Generator
+    world: SimulatedLog, lists: NDArray[np.int64], liking: NDArray[np.float64], random: np.random.Generator
 ) -> NDArray[np.bool_]:
     """(R, LENGTH) which of the items of (R, LENGTH) lists are looked at and clicked."""
     relevance = np.take_along_axis(world.relevance, lists, 1)
@@ -187,6 +191,6 @@ def _one_sample(
     return bool(abs(mean) > norm.ppf(1 - ALPHA / 2) * math.sqrt(variance))
 
 
-def _ndcg(scores: NDArray[np.float32], world: Simulated) -> float:
+def _ndcg(scores: NDArray[np.float32], world: SimulatedLog) -> float:
     by = order(scores.ravel(), world.offsets)
     return float(evaluate(["ndcg@10"], world.grades.ravel()[by], world.offsets)["ndcg@10"].mean())

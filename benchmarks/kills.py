@@ -52,7 +52,7 @@ def _bundles(bundles: Path, times: int, chance: random.Random) -> int:
     broken = 0
     for number in range(times):
         _killed(f"promote({str(bundles)!r}, {number})", chance.uniform(0, 0.4))
-        if registry.current(bundles) is not None:
+        if registry.current_name(bundles) is not None:
             try:
                 bundle.load(bundles / bundle.CURRENT)
             except bundle.BundleError:
@@ -96,16 +96,16 @@ def promote(folder: str, number: int) -> None:
     from feedrank.features.builder import FeatureBuilder
     from feedrank.features.state import StateSpec
     from feedrank.models.bundles import bundle, registry
-    from feedrank.models.items.item_model import ItemSettings, fit_items
-    from feedrank.models.items.user_histories import Sequences
+    from feedrank.models.items.item_model import ItemSettings, fit_item_views
+    from feedrank.models.items.user_histories import UserHistories
 
     catalogue = Catalogue.from_items({f"i{n}": {"title": f"thing {n}"} for n in range(40)})
     text = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     nothing = np.zeros(0, np.int64)
-    touches = Sequences(np.zeros(1, np.int64), nothing.astype(np.int32), np.zeros(0), np.zeros(0), nothing)
+    touches = UserHistories(np.zeros(1, np.int64), nothing.astype(np.int32), np.zeros(0), np.zeros(0), nothing)
     terms = TermWeights.fit(catalogue.documents())
-    knowledge = fit_items(catalogue, text, terms, touches, ItemSettings(co_click_rank=2, follows_rank=2))
+    knowledge = fit_item_views(catalogue, text, terms, touches, ItemSettings(cooccurrence_rank=2, transition_rank=2))
     builder = FeatureBuilder(knowledge, StateSpec())
     Path(folder).mkdir(parents=True, exist_ok=True)
     print("ready", flush=True)

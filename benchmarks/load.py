@@ -25,7 +25,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from benchmarks.bars import console
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 
 Arrivals = Literal["poisson", "even"]
 Times = npt.NDArray[np.float64]
@@ -244,7 +244,7 @@ def plot(path: str | Path, outcomes: Mapping[str, Outcome]) -> None:
         "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _QUIET, "axes.labelcolor": _QUIET,
         "axes.grid": True, "axes.axisbelow": True, "grid.color": _FAINT, "xtick.color": _QUIET, "ytick.color": _QUIET,
     }  # fmt: skip
-    with matplotlib.rc_context(style), written_aside(Path(path)) as draft:
+    with matplotlib.rc_context(style), atomic_write(Path(path)) as draft:
         figure = Figure((11, 1 + max(3.4, 2.2 * len(outcomes))), dpi=200, layout="constrained", facecolor="white")
         grid = figure.add_gridspec(len(outcomes), 2, width_ratios=(3, 2))
         curve = figure.add_subplot(grid[:, 1], xscale="log", yscale="log", title="percentiles; dotted: from the send")
@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(problem))
     console.print(outcome.table())
     if asked.json:
-        with written_aside(asked.json) as aside:
+        with atomic_write(asked.json) as aside:
             aside.write_text(json.dumps({"url": asked.url, **outcome.as_dict()}, indent=1) + "\n")
     if asked.plot:
         plot(asked.plot, {f"{path} at {asked.rate:g}/s": outcome})

@@ -25,12 +25,12 @@ from feedrank.models.off_policy.estimate import (
     estimate,
     estimate_slates,
 )
-from feedrank.models.off_policy.intervals import Interval, bootstrap, normal
+from feedrank.models.off_policy.intervals import Interval, bootstrap_interval, normal_interval
 from feedrank.models.off_policy.log import BanditLog, Floats, SlateLog
 from feedrank.models.off_policy.policies import (
     Policy,
     SlatePolicy,
-    frequencies,
+    empirical_policy,
     plackett_luce,
     plackett_luce_conditionals,
 )
@@ -73,10 +73,10 @@ def open_bandit() -> list[Bar]:
     for campaign in ("men", "women"):
         log, own = read(folder / f"random_{campaign}.csv.gz"), read(folder / f"bts_{campaign}.csv.gz")
         items = 1 + int(max(log.action.max(), own.action.max()))
-        policy = frequencies(own.action, own.position, POSITIONS, items)
+        policy = empirical_policy(own.action, own.position, POSITIONS, items)
         truth = float(own.reward.mean())
         for name, found in estimate(log, policy, tuple(OF_THE_PIPELINE), seed=SEED).items():
-            assert found.refused is None, found.refused
+            assert found.refusal is None, found.refusal
             table.add_row(
                 campaign, name, f"{100 * found.value:.3f} [{100 * found.low:.3f}, {100 * found.high:.3f}]",
                 f"{100 * truth:.3f}", f"{abs(found.value / truth - 1):.2f}", f"{OF_THE_PIPELINE[name]:.2f}",
@@ -107,7 +107,7 @@ def coverage() -> list[Bar]:
     refused: Counter[str] = Counter()
 
     def note(name: str, found: Interval | Estimate, truth: float) -> None:
-        if isinstance(found, Estimate) and found.refused is not None:
+        if isinstance(found, Estimate) and found.refusal is not None:
             refused[name] += 1
             return
         held.setdefault(name, []).append(found.low <= truth <= found.high)
@@ -123,11 +123,13 @@ def coverage() -> list[Bar]:
                 note(f"{name}, skewed, {what}", found, world.truth)
             for name, found in estimate(log, policy, ("ips", "snips"), EstimateSettings(clip="mse"), seed=seed).items():
                 note(f"{name}, clipped, {what}", found, world.truth)
-            weights = log.weights(policy.chosen(log))
+            weights = log.importance_weights(policy.logged_probabilities(log))
             snips = estimators.snips(weights, log.reward)
-            note(f"snips, normal, {what}", normal(snips, log.cluster), world.truth)
+            note(f"snips, normal, {what}", normal_interval(snips, log.cluster), world.truth)
             note(
-                f"snips, bootstrap, {what}", bootstrap(snips, log.cluster, seed=seed, resamples=RESAMPLES), world.truth
+                f"snips, bootstrap, {what}",
+                bootstrap_interval(snips, log.cluster, seed=seed, resamples=RESAMPLES),
+                world.truth,
             )
         slates, slate_policy = slate_world.log(generator)
         for name, found in estimate_slates(slates, slate_policy, tuple(SLATE_METHODS), seed=seed).items():
@@ -202,18 +204,18 @@ class SlateWorld:
     @property
     def truth(self) -> float:
         """The candidate's mean of clicks in a slate."""
-        return float(self.candidate.chosen.prod(axis=1) @ self.clicks.sum(axis=1))
+        return float(self.candidate.logged_probabilities.prod(axis=1) @ self.clicks.sum(axis=1))
 
     def log(self, generator: np.random.Generator) -> tuple[SlateLog, SlatePolicy]:
         """A log of slates, and what the candidate would do with each of them."""
-        drawn = generator.choice(len(_EVERY), SLATES, p=self.logging.chosen.prod(axis=1))
+        drawn = generator.choice(len(_EVERY), SLATES, p=self.logging.logged_probabilities.prod(axis=1))
         rewards = (generator.random((SLATES, PLACES)) < self.clicks[drawn]).astype(np.float64)
         told, asked = self.logging, self.candidate
         assert told.marginal is not None
         assert asked.marginal is not None
         assert asked.conditional is not None
-        log = SlateLog(_EVERY[drawn], rewards, told.chosen[drawn], told.marginal[drawn])
-        return log, SlatePolicy(asked.chosen[drawn], asked.marginal[drawn], asked.conditional[drawn])
+        log = SlateLog(_EVERY[drawn], rewards, told.logged_probabilities[drawn], told.marginal[drawn])
+        return log, SlatePolicy(asked.logged_probabilities[drawn], asked.marginal[drawn], asked.conditional[drawn])
 
 
 def _policy(scores: Floats) -> SlatePolicy:

@@ -13,16 +13,16 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.bars import Bar
-from feedrank.engine.events.event_table import columns
-from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.evaluation.metrics import evaluate, order
-from feedrank.models.evaluation.simulator import Simulated, SimulatorSettings, simulate
-from feedrank.models.training.labels import labels
-from feedrank.models.training.query_groups import Groups
+from feedrank.models.evaluation.simulator import SimulatedLog, SimulatorSettings, simulate
+from feedrank.models.training.labels import impression_labels
+from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
 SEEDS = 5
-WORLD = SimulatorSettings(length=20, policy_noise=2.0)
+WORLD = SimulatorSettings(list_length=20, policy_noise=2.0)
 """The policy is a weak predecessor: its scores have a correlation of 0.45 with relevance."""
 
 
@@ -45,27 +45,27 @@ def position_bias() -> list[Bar]:
     ]  # fmt: skip
 
 
-def _trained(world: Simulated, debias: bool, seed: int) -> LambdaRanker:
+def _trained(world: SimulatedLog, debias: bool, seed: int) -> LambdaRanker:
     events = list(world.events())
-    log = columns(events, Ids(f"i{n}" for n in range(world.relevance.size)))
-    clicked = labels(log)
-    features = world.features[log.rankings.rows]  # item n is row n of the world
+    log = events_to_table(events, Vocabulary(f"i{n}" for n in range(world.relevance.size)))
+    clicked = impression_labels(log)
+    features = world.features[log.rankings.items]  # item n is row n of the world
     clicks = np.add.reduceat(clicked, log.rankings.offsets[:-1])
     kept = np.flatnonzero(clicks > 0)
     cut = int(0.8 * len(kept))
     names = tuple([f"signal_{n}" for n in range(features.shape[1] - 1)] + ["policy"])
     settings = LambdaRankSettings(debias=debias, seed=seed)
 
-    def part(groups: np.ndarray) -> Groups:
+    def part(groups: np.ndarray) -> QueryGroups:
         length = world.relevance.shape[1]
         rows = (groups[:, None] * length + np.arange(length)).ravel()
         offsets = np.arange(len(groups) + 1, dtype=np.int64) * length
-        return Groups(features[rows], clicked[rows], offsets, log.rankings.positions[rows])
+        return QueryGroups(features[rows], clicked[rows], offsets, log.rankings.positions[rows])
 
     return LambdaRanker.train([part(kept[:cut])], part(kept[cut:]), names, "simulated", settings)
 
 
-def _ndcg(ranker: LambdaRanker, world: Simulated) -> float:
+def _ndcg(ranker: LambdaRanker, world: SimulatedLog) -> float:
     scores = ranker.score(world.features)
     by = order(scores, world.offsets)
     return float(evaluate(["ndcg@10"], world.grades.ravel()[by], world.offsets)["ndcg@10"].mean())

@@ -79,12 +79,12 @@ def feeds(home: str) -> float:
     from feedrank.api import compose
     from feedrank.api.config import Config
     from feedrank.api.home import Home
-    from feedrank.engine.serving.request import Asked
+    from feedrank.engine.serving.request import RecommendationRequest
 
-    recommender = compose.recommender(Home(Path(home)), Config())
+    recommender = compose.build_recommender(Home(Path(home)), Config())
 
     def ask(user: str) -> None:
-        recommender.recommend(str(uuid.uuid4()), time.time(), Asked(user))
+        recommender.recommend(str(uuid.uuid4()), time.time(), RecommendationRequest(user))
 
     return _median_ms(ask)
 

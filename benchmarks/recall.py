@@ -15,11 +15,11 @@ import numpy as np
 from rich.table import Table
 
 from benchmarks.bars import console
-from feedrank.engine.protocols import VectorIndex, WholeIndex
+from feedrank.engine.protocols import ScannableIndex, VectorIndex
 from feedrank.engine.retrieval.indexes import ExactIndex
-from feedrank.engine.retrieval.pca_index import ScanIndex
+from feedrank.engine.retrieval.pca_index import PcaRefineIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
-from feedrank.engine.types import Request, Rows
+from feedrank.engine.types import ResolvedRequest, Rows
 
 PEOPLE = 200
 WANTED = 100
@@ -31,31 +31,31 @@ def main() -> None:
     parser.add_argument("home", type=Path, help="a folder with a trained bundle")
     place = parser.parse_args().home
     from feedrank.api import server
-    from feedrank.api.config import load
+    from feedrank.api.config import load_config
     from feedrank.api.home import Home
 
-    server.one_thread_a_feed()
+    server.limit_blas_threads()
     home = Home(place)
-    loaded = server.load(home, load(home.config))
-    knowledge, index = loaded.opened.knowledge, loaded.opened.index
-    people = np.random.default_rng(0).permutation(len(loaded.living.people))[:PEOPLE].tolist()
-    touched = {person: loaded.living.state.touched(person) for person in people}
+    loaded = server.preload(home, load_config(home.config))
+    knowledge, index = loaded.current_bundle.item_model, loaded.current_bundle.index
+    people = np.random.default_rng(0).permutation(len(loaded.restored.users))[:PEOPLE].tolist()
+    touched = {person: loaded.restored.state.history(person) for person in people}
     requests = [
-        Request(at=0.0, person=person, history=rows, history_at=times, touched=rows)
+        ResolvedRequest(at=0.0, user=person, history=rows, history_at=times, interacted=rows)
         for person, (rows, times) in touched.items()
         if len(rows)
     ]
-    vectors = knowledge.space.targets
+    vectors = knowledge.space.item_side
     exact = ExactIndex(vectors, index.metric)
 
-    def through(one: VectorIndex | None, whole: WholeIndex) -> Callable[[Request], Rows]:
+    def through(one: VectorIndex | None, whole: ScannableIndex) -> Callable[[ResolvedRequest], Rows]:
         source = EmbeddingRetriever(knowledge.catalogue, knowledge.space, whole, one)
         return lambda request: source.retrieve(request, WANTED).rows
 
     ways = {
         "brute force": through(None, exact),
-        f"Annoy, {index.trees} trees x {index.search_factor}": through(index, exact),
-        "scan": through(None, ScanIndex.of(vectors, index.metric)),
+        f"Annoy, {index.trees} trees x {index.search_k_factor}": through(index, exact),
+        "scan": through(None, PcaRefineIndex.from_vectors(vectors, index.metric)),
     }
     table = Table("", f"recall of the nearest {WANTED}", "p50, ms", title=f"{len(vectors):,} x {vectors.shape[1]}")
     best = [set(ways["brute force"](request).tolist()) for request in requests]

@@ -56,11 +56,11 @@ def _differences(folder: Path) -> float:
     from sentence_transformers import CrossEncoder, MultiVectorEncoder
     from transformers import AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
-    from feedrank.features.bm25 import TermWeights, words
-    from feedrank.models.text.cross_encoder_export import PairSettings, exported
-    from feedrank.models.text.cross_encoder_model import PairModel
+    from feedrank.features.bm25 import TermWeights, tokenize
+    from feedrank.models.text.cross_encoder_export import CrossEncoderSettings, export_cached
+    from feedrank.models.text.cross_encoder_model import CrossEncoderModel
     from feedrank.models.text.embedder import EmbedderSettings, SentenceEmbedder
-    from feedrank.models.text.token_encoder import LateSettings, TokenEncoder
+    from feedrank.models.text.token_encoder import LateInteractionSettings, TokenEncoder
 
     texts = ["the rocket book about the moon", "bread and soup", "a violin, a drum and a guitar!", "whale"]
     query = "what is the moon"
@@ -75,30 +75,30 @@ def _differences(folder: Path) -> float:
         out, mask = states(AutoModel, path, [*texts, query])
         direct = unit_rows((out.last_hidden_state.numpy() * mask).sum(axis=1) / mask.sum(axis=1))
         embedder = SentenceEmbedder(EmbedderSettings(str(path)))
-        apart[name] = _far(embedder.encode(texts) @ embedder.query(query), direct[:-1] @ direct[-1])
+        apart[name] = _far(embedder.encode(texts) @ embedder.encode_query(query), direct[:-1] @ direct[-1])
     question, context = checkpoints.dpr(folder / "dpr")
     embedder = SentenceEmbedder(EmbedderSettings(str(context), query_model=str(question)))
     items = states(DPRContextEncoder, context, texts)[0].pooler_output.numpy()
     asked = states(DPRQuestionEncoder, question, [query])[0].pooler_output.numpy()[0]
-    apart["DPR"] = _far(embedder.encode(texts) @ embedder.query(query), items @ asked)
+    apart["DPR"] = _far(embedder.encode(texts) @ embedder.encode_query(query), items @ asked)
     path = checkpoints.colbert(folder / "c")
-    encoder = TokenEncoder(LateSettings(str(path), precision="float32", item_tokens=0))
-    tokens, model = encoder.items(texts), MultiVectorEncoder(str(path))
+    encoder = TokenEncoder(LateInteractionSettings(str(path), precision="float32", item_tokens=0))
+    tokens, model = encoder.encode_items(texts), MultiVectorEncoder(str(path))
     asking, *documents = (np.asarray(one) for one in (*model.encode_query([query]), *model.encode_document(texts)))
     direct = np.array([(asking @ one.T).max(axis=1).mean() for one in documents])
     rows = np.arange(len(texts), dtype=np.int32)
-    apart["ColBERT"] = _far(tokens.scores(tokens.asking(encoder.query(query)), rows), direct)
+    apart["ColBERT"] = _far(tokens.scores(tokens.encode_query(encoder.encode_query(query)), rows), direct)
     path = checkpoints.cross_encoder(folder / "x")
-    pairs = PairModel(exported(PairSettings(str(path), int8=False), folder / "onnx"))
-    pairs = pairs.with_items(pairs.tokens(texts, 32))
+    pairs = CrossEncoderModel(export_cached(CrossEncoderSettings(str(path), int8=False), folder / "onnx"))
+    pairs = pairs.with_items(pairs.tokenize(texts, 32))
     direct = CrossEncoder(str(path)).predict([(query, text) for text in texts], activation_fn=torch.nn.Identity())
     apart["cross-encoder"] = _far(pairs.score([query] * len(texts), rows), direct)
     terms = TermWeights.fit(texts)
     ours = np.zeros(len(texts))
     for row in range(len(texts)):
         own = slice(int(terms.offsets[row]), int(terms.offsets[row + 1]))
-        ours[row] = terms.weights[own][np.isin(terms.codes[own], terms.query(query))].sum()
-    apart["BM25"] = _far(ours, BM25Okapi([words(text) for text in texts]).get_scores(words(query)))
+        ours[row] = terms.weights[own][np.isin(terms.term_codes[own], terms.encode_query(query))].sum()
+    apart["BM25"] = _far(ours, BM25Okapi([tokenize(text) for text in texts]).get_scores(tokenize(query)))
     console.print({name: f"{value:.1e}" for name, value in apart.items()})
     return max(apart.values())
 
@@ -111,7 +111,7 @@ def _orders() -> float:
     with tempfile.TemporaryDirectory() as folder:
         for metric in ("cosine", "euclidean", "dot"):
             path = Path(folder) / f"{metric}.ann"
-            AnnoyIndex.build(path, vectors, metric=metric, trees=60, search_factor=20, seed=1)
+            AnnoyIndex.build(path, vectors, metric=metric, trees=60, search_k_factor=20, seed=1)
             annoy, exact = AnnoyIndex.load(path), ExactIndex(vectors, metric)
             for vector in random.standard_normal((100, 24)).astype(np.float32):
                 direct = {
@@ -129,15 +129,17 @@ def _wikiqa(models: Path) -> list[Bar]:
     from sentence_transformers import CrossEncoder
 
     from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
-    from feedrank.models.text.token_encoder import LateSettings, TokenEncoder
+    from feedrank.models.text.token_encoder import LateInteractionSettings, TokenEncoder
 
     test = wikiqa.wikiqa("test")
-    encoder = TokenEncoder(LateSettings(DEFAULT_EMBEDDER, item_tokens=0))
-    tokens = encoder.items(test.texts)
+    encoder = TokenEncoder(LateInteractionSettings(DEFAULT_EMBEDDER, item_tokens=0))
+    tokens = encoder.encode_items(test.texts)
     place = {text: row for row, text in enumerate(test.texts)}
 
     def late(query: str, texts: list[str]) -> Any:
-        return tokens.scores(tokens.asking(encoder.query(query)), np.array([place[text] for text in texts], np.int32))
+        return tokens.scores(
+            tokens.encode_query(encoder.encode_query(query)), np.array([place[text] for text in texts], np.int32)
+        )
 
     bars = [
         Bar("WikiQA test, MRR: late interaction, MiniLM as packaged", wikiqa.mean_reciprocal_rank(late, test), "", 0.73,
@@ -153,7 +155,7 @@ def _wikiqa(models: Path) -> list[Bar]:
         model = CrossEncoder(str(models / name), device="cpu", activation_fn=torch.nn.Identity())
         score = lambda query, texts, model=model: model.predict([(query, text) for text in texts])  # noqa: E731
         found[name] = wikiqa.mean_reciprocal_rank(score, test)
-    twenty = 20 * tokens.codes.shape[1] * tokens.codes.itemsize + 8
+    twenty = 20 * tokens.values.shape[1] * tokens.values.itemsize + 8
     return [
         *bars,
         Bar("WikiQA test, MRR: cross-encoder from packaged MiniLM", found["teacher"], "", 0.78, "higher"),
@@ -173,16 +175,16 @@ def _minutes(models: Path, name: str) -> float:
 
 def _faster(models: Path) -> float:
     """Median of paired ratios, by onnxruntime."""
-    from feedrank.models.text.cross_encoder_export import PairSettings, exported
-    from feedrank.models.text.cross_encoder_model import PairModel
+    from feedrank.models.text.cross_encoder_export import CrossEncoderSettings, export_cached
+    from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 
     texts = ["the whale and the rocket in the old green book of the sea " * 3] * 100
     with tempfile.TemporaryDirectory() as folder:
         pair = [
-            PairModel(exported(PairSettings(str(models / name), int8=False), Path(folder)))
+            CrossEncoderModel(export_cached(CrossEncoderSettings(str(models / name), int8=False), Path(folder)))
             for name in ("teacher", "student")
         ]
-        pair = [model.with_items(model.tokens(texts, 32)) for model in pair]
+        pair = [model.with_items(model.tokenize(texts, 32)) for model in pair]
         rows, ratios = np.arange(100, dtype=np.int32), []
         for step in range(8):
             seconds = []
@@ -228,28 +230,28 @@ def added(folder: str) -> None:
     from dataclasses import replace
 
     from feedrank.api import compose, server
-    from feedrank.api.config import load
+    from feedrank.api.config import load_config
     from feedrank.api.home import Home
-    from feedrank.engine.serving.request import Asked
+    from feedrank.engine.serving.request import RecommendationRequest
     from feedrank.engine.types import QueryVectors
-    from feedrank.features.late_interaction import late_scores
+    from feedrank.features.late_interaction import maxsim_scores
 
-    server.one_thread_a_feed()
+    server.limit_blas_threads()
     home = Home(Path(folder))
-    recommender = compose.recommender(home, load(home.config))
+    recommender = compose.build_recommender(home, load_config(home.config))
     pipeline = recommender.pipeline
-    second = pipeline.rescoring
+    second = pipeline.reranker
     assert second is not None
     builder: Any = pipeline.featurizer
     plain = replace(pipeline, rescoring=None)
     people = np.random.default_rng(2).permutation(np.arange(1, 944))[:220].tolist()
     late, student, without = [], [], []
     for person in people:
-        request = recommender.live.request(time.time(), Asked(str(person)), QueryVectors())
+        request = recommender.snapshot.resolve(time.time(), RecommendationRequest(str(person)), QueryVectors())
         found = pipeline.retriever.retrieve(request, 100)
         batch = pipeline.state.read([request], [found.rows])
         for run, seconds in (
-            (lambda batch=batch: late_scores(builder.knowledge.tokens, batch), late),
+            (lambda batch=batch: maxsim_scores(builder.knowledge.tokens, batch), late),
             (lambda request=request: plain.run(request), without),
             (lambda request=request: pipeline.run(request), student),
         ):
@@ -257,20 +259,20 @@ def added(folder: str) -> None:
             run()
             seconds.append(time.perf_counter() - started)
     more = np.array(student[20:]) - np.array(without[20:])
-    print(1000 * np.median(late[20:]), 1000 * np.median(more), second.best)
+    print(1000 * np.median(late[20:]), 1000 * np.median(more), second.top_k)
 
 
 def _ready(home: Path) -> Bar:
     """People who click once in 20 s, at random moments; then each asks for a feed: whose pairs were scored by then?"""
     from feedrank.api import compose
-    from feedrank.api.config import load
+    from feedrank.api.config import load_config
     from feedrank.api.home import Home
     from feedrank.engine.events.events import InteractionEvent
-    from feedrank.engine.serving.request import Asked
+    from feedrank.engine.serving.request import RecommendationRequest
 
     place = Home(home)
-    recommender = compose.recommender(place, load(place.config))
-    assert recommender.ahead is not None
+    recommender = compose.build_recommender(place, load_config(place.config))
+    assert recommender.prefetch_queue is not None
     random = np.random.default_rng(5)
     people = random.permutation(np.arange(1, 944))[:PEOPLE].tolist()
     moments = np.sort(random.uniform(0, CLICKS_S, PEOPLE))
@@ -280,14 +282,14 @@ def _ready(home: Path) -> Bar:
 
     def ask(user: str) -> None:
         nonlocal known, total
-        event = recommender.recommend(f"ready {user} {time.time()}", time.time(), Asked(user, n=100))
+        event = recommender.recommend(f"ready {user} {time.time()}", time.time(), RecommendationRequest(user, n=100))
         from base64 import b64decode
 
         rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)
         known += int(np.count_nonzero(~np.isnan(rows[:, names.index("pair_score")])))
         total += len(rows)
 
-    second = recommender.pipeline.rescoring
+    second = recommender.pipeline.reranker
     assert second is not None
     object.__setattr__(second, "best", 0)  # what is not ready is not scored now: only what is ready counts
     for moment, person in zip(moments.tolist(), people, strict=True):
@@ -302,7 +304,7 @@ def _ready(home: Path) -> Bar:
     time.sleep(5)
     for _, user in waiting:
         ask(user)
-    recommender.ahead.stop()
+    recommender.prefetch_queue.stop()
     return Bar(f"scores ready for the next feed, {PEOPLE} people clicking once in {CLICKS_S} s, feeds 5 s later",
                100 * known / total, "% of candidates", 90, "higher")  # fmt: skip
 

@@ -59,22 +59,22 @@ def replay() -> list[Bar]:
 def kernel() -> float:
     """Median of five runs over two million touches by 100,000 people in 90 days, item popularity by Zipf."""
     from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.features.kernel import TOUCHED, Ops
+    from feedrank.features.kernel import OP_INTERACTION, Operations
     from feedrank.features.state import BehaviouralState
 
     random = np.random.default_rng(0)
     catalogue = Catalogue.from_items({f"i{n}": {"category": f"c{n % 300}"} for n in range(ITEMS)})
     touches = 2_000_000
-    ops = Ops(
-        code=np.full(touches, TOUCHED, np.uint8),
+    ops = Operations(
+        code=np.full(touches, OP_INTERACTION, np.uint8),
         at=1.7e9 + np.sort(random.random(touches)) * 90 * 86_400,
-        person=random.integers(0, 100_000, touches).astype(np.int32),
+        user=random.integers(0, 100_000, touches).astype(np.int32),
         start=np.arange(touches),
         stop=np.arange(1, touches + 1),
         rows=(random.zipf(1.3, touches) % ITEMS).astype(np.int32),
-        bits=np.zeros(touches, np.int64),
+        type_bits=np.zeros(touches, np.int64),
     )
-    BehaviouralState(catalogue).observe(ops.part(0, 1_000))
+    BehaviouralState(catalogue).observe(ops.segment(0, 1_000))
     return touches / _median(lambda: BehaviouralState(catalogue).observe(ops), 5)
 
 
@@ -84,18 +84,20 @@ def rows(home: str) -> float:
     from feedrank.api.config import Config
     from feedrank.api.home import Home
     from feedrank.models.bundles import bundle
-    from feedrank.models.items.user_histories import Sequences
-    from feedrank.models.training.dataset import from_recall, matrices
-    from feedrank.models.training.training import retriever
+    from feedrank.models.items.user_histories import UserHistories
+    from feedrank.models.training.dataset import feature_chunks, from_recall
+    from feedrank.models.training.training import exact_retriever
 
-    made = compose.material(Home(Path(home)), Config())
-    builder = bundle.load(Home(Path(home)).current).builder
-    sequences = Sequences.of(made.log)
-    targets = np.flatnonzero((sequences.from_end < 3) & (sequences.from_start > 0))
-    examples = from_recall(made.log, sequences, targets, retriever(builder.knowledge), 100, builder.spec.depth)
+    made = compose.load_training_inputs(Home(Path(home)), Config())
+    builder = bundle.load(Home(Path(home)).current_bundle).builder
+    sequences = UserHistories.from_log(made.log)
+    targets = np.flatnonzero((sequences.count_after < 3) & (sequences.count_before > 0))
+    examples = from_recall(
+        made.log, sequences, targets, exact_retriever(builder.item_model), 100, builder.spec.history_length
+    )
 
     def run() -> None:
-        for _ in matrices(made.log, builder, examples):
+        for _ in feature_chunks(made.log, builder, examples):
             pass
 
     run()
@@ -105,34 +107,34 @@ def rows(home: str) -> float:
 def memory() -> float:
     """What the process grew by, in MB: the state, and the ids of the people."""
     from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.engine.events.vocabulary import Ids
-    from feedrank.features.kernel import TOUCHED, Ops
+    from feedrank.engine.events.vocabulary import Vocabulary
+    from feedrank.features.kernel import OP_INTERACTION, Operations
     from feedrank.features.state import BehaviouralState
 
     random = np.random.default_rng(0)
     catalogue = Catalogue.from_items({f"i{n}": {"category": f"c{n % 300}"} for n in range(ITEMS)})
 
-    def chunk(at: float) -> Ops:
+    def chunk(at: float) -> Operations:
         """One touch of each person, in an order of its own."""
-        return Ops(
-            code=np.full(PEOPLE, TOUCHED, np.uint8),
+        return Operations(
+            code=np.full(PEOPLE, OP_INTERACTION, np.uint8),
             at=at + np.sort(random.random(PEOPLE)) * 2 * 86_400,
-            person=random.permutation(PEOPLE).astype(np.int32),
+            user=random.permutation(PEOPLE).astype(np.int32),
             start=np.arange(PEOPLE),
             stop=np.arange(1, PEOPLE + 1),
             rows=random.integers(0, ITEMS, PEOPLE).astype(np.int32),
-            bits=np.zeros(PEOPLE, np.int64),
+            type_bits=np.zeros(PEOPLE, np.int64),
         )
 
-    BehaviouralState(catalogue).observe(chunk(0).part(0, 1_000))  # compiled, and the pages of `chunk` are there
+    BehaviouralState(catalogue).observe(chunk(0).segment(0, 1_000))  # compiled, and the pages of `chunk` are there
     before = _resident()
-    people = Ids(f"user-{n}" for n in range(PEOPLE))
+    people = Vocabulary(f"user-{n}" for n in range(PEOPLE))
     state = BehaviouralState(catalogue)
     for step in range(TOUCHES):
         state.observe(chunk(1.7e9 + step * 2 * 86_400))
     grown = _resident() - before
     assert len(people) == PEOPLE
-    assert len(state.touched(PEOPLE - 1)[0]) == TOUCHES
+    assert len(state.history(PEOPLE - 1)[0]) == TOUCHES
     return grown
 
 
@@ -143,26 +145,28 @@ def parquet(folder: str) -> float:
     import resource
 
     from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.engine.events.event_table import in_order
+    from feedrank.engine.events.event_table import sorted_events_to_table
     from feedrank.engine.events.events import ItemEvent
     from feedrank.engine.journal.journal import Journal
     from feedrank.features.bm25 import TermWeights
     from feedrank.features.builder import FeatureBuilder
     from feedrank.features.state import StateSpec
-    from feedrank.models.items.item_model import fit_items
-    from feedrank.models.items.user_histories import Sequences
+    from feedrank.models.items.item_model import fit_item_views
+    from feedrank.models.items.user_histories import UserHistories
     from feedrank.models.training import parquet_dataset
     from feedrank.models.training.dataset import from_rankings
 
-    journal = Journal.at(Path(folder) / "large.db")
+    journal = Journal.open_sqlite(Path(folder) / "large.db")
     catalogue = Catalogue.from_events(one for one in journal.events("item") if isinstance(one, ItemEvent))
-    log = in_order((event for _, event in journal.in_order()), catalogue.ids)
+    log = sorted_events_to_table((event for _, event in journal.read_by_effective_time()), catalogue.ids)
     assert len(log) == EVENTS - len(catalogue)
     text = np.zeros((len(catalogue), 0), np.float32)
-    knowledge = fit_items(catalogue, text, TermWeights.fit(catalogue.documents()), Sequences.of(log))
+    knowledge = fit_item_views(catalogue, text, TermWeights.fit(catalogue.documents()), UserHistories.from_log(log))
     examples = from_rankings(log, 0, len(log.rankings))
-    made = parquet_dataset.write(Path(folder) / "large.parquet", log, FeatureBuilder(knowledge, StateSpec()), examples)
-    assert len(made.labels) == len(log.rankings.rows)
+    made = parquet_dataset.write_query_groups(
+        Path(folder) / "large.parquet", log, FeatureBuilder(knowledge, StateSpec()), examples
+    )
+    assert len(made.labels) == len(log.rankings.items)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
@@ -188,7 +192,7 @@ def fill(folder: str) -> None:
                 else:
                     yield InteractionEvent(f"c{n}", at, f"i{row[0]}", "click", user=user)
 
-    Journal.at(Path(folder) / "large.db").append(events())
+    Journal.open_sqlite(Path(folder) / "large.db").append(events())
 
 
 def skew(home: str) -> float:
@@ -197,26 +201,26 @@ def skew(home: str) -> float:
     from feedrank.api.config import Config
     from feedrank.api.home import Home
     from feedrank.engine.events.events import InteractionEvent, RankingEvent
-    from feedrank.engine.serving.request import Asked
-    from feedrank.models.training.dataset import from_rankings, matrices
+    from feedrank.engine.serving.request import RecommendationRequest
+    from feedrank.models.training.dataset import feature_chunks, from_rankings
 
     place = Home(Path(home))
-    recommender = compose.recommender(place, Config())
+    recommender = compose.build_recommender(place, Config())
     random = np.random.default_rng(0)
     now = time.time()
     for step in range(300):
         user = str(random.integers(1, 944)) if step % 7 else f"new {step}"
-        feed = recommender.recommend(f"live {step}", now + step, Asked(user, n=100))
+        feed = recommender.recommend(f"live {step}", now + step, RecommendationRequest(user, n=100))
         clicked = feed.items[int(random.integers(0, len(feed.items)))]
         late = int(random.integers(0, 3_600)) if step % 5 == 0 else 0
         at = round((now + step - late) * 1000)
         click = InteractionEvent(str(uuid.uuid4()), at, clicked, "click", feed.id, user)
         recommender.record([click], now + step + 0.5)
     builder = recommender.pipeline.featurizer
-    made = compose.material(place, Config())
+    made = compose.load_training_inputs(place, Config())
     stored = [event for event in place.journal().events("ranking") if isinstance(event, RankingEvent)]
     examples = from_rankings(made.log, 0, len(stored))
-    rebuilt = np.concatenate([chunk.matrix for chunk in matrices(made.log, builder, examples)])
+    rebuilt = np.concatenate([chunk.matrix for chunk in feature_chunks(made.log, builder, examples)])
     parts = [np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4") for event in stored]
     served = np.concatenate([part.reshape(-1, len(builder.names)) for part in parts])
     assert served.shape == rebuilt.shape, (served.shape, rebuilt.shape)
@@ -232,17 +236,17 @@ def twice(folder: str, home: str) -> float:
     from feedrank.api import compose
     from feedrank.api.config import Config
     from feedrank.api.home import Home
-    from feedrank.models.bundles.bundle import MADE
+    from feedrank.models.bundles.bundle import BUILD_INFO
     from feedrank.models.training.training import TrainingSettings
 
-    config = replace(Config(), training=TrainingSettings(folds=2, targets=1))
-    made = compose.material(Home(Path(home)), config)
+    config = replace(Config(), training=TrainingSettings(folds=2, targets_per_user=1))
+    made = compose.load_training_inputs(Home(Path(home)), config)
     found = []
     for number in range(2):
         other = Home(Path(folder) / f"again-{number}")
         trained = compose.train(made, config, lambda *_: None)
-        compose.save_trained(other, config, "same", made, trained, {}, 0.0)
-        files = (file for file in (other.bundles / "same").iterdir() if file.name != MADE)
+        compose.save_trained_bundle(other, config, "same", made, trained, {}, 0.0)
+        files = (file for file in (other.bundles / "same").iterdir() if file.name != BUILD_INFO)
         found.append({file.name: file.read_bytes() for file in files})
     assert len(found[0]) > 7
     return float(sum(found[0].get(name) != found[1].get(name) for name in found[0].keys() | found[1].keys()))

@@ -51,46 +51,46 @@ def request_cost() -> list[Bar]:
 def measured(folder: str) -> None:
     """Print milliseconds: a feed's median, and what the two kinds add to it, by medians of paired differences."""
     from feedrank.api import compose, server
-    from feedrank.api.compose.arm_loader import Arms
-    from feedrank.api.compose.experiments import Desk
-    from feedrank.api.config import load
-    from feedrank.api.experiment_config import declared
+    from feedrank.api.compose.arm_loader import ArmLoader
+    from feedrank.api.compose.experiments import ExperimentService
+    from feedrank.api.config import load_config
+    from feedrank.api.experiment_config import parse_experiment
     from feedrank.api.home import Home
-    from feedrank.engine.experiments.arm_servers import Trials
-    from feedrank.engine.experiments.registry import Roster
-    from feedrank.engine.serving.request import Asked
+    from feedrank.engine.experiments.arm_servers import ArmServers
+    from feedrank.engine.experiments.registry import ExperimentRegistry
+    from feedrank.engine.serving.request import RecommendationRequest
     from feedrank.engine.types import QueryVectors
 
-    server.one_thread_a_feed()
+    server.limit_blas_threads()
     home = Home(Path(folder))
-    config, journal = load(home.config), home.journal()
-    desk = Desk(home, journal)
-    recommender = compose.recommender(home, config)
+    config, journal = load_config(home.config), home.journal()
+    desk = ExperimentService(home, journal)
+    recommender = compose.build_recommender(home, config)
     arms: dict[str, Any] = {"usual": {}, "other": {"bundle": "two"}}
-    rosters = {"plain": Roster()}
+    rosters = {"plain": ExperimentRegistry()}
     for kind in ("ab", "interleave"):
-        desk.create(declared({"name": kind, "kind": kind, "arms": arms}, kind), time.time())
+        desk.create(parse_experiment({"name": kind, "kind": kind, "arms": arms}, kind), time.time())
         desk.start(kind, time.time())
-        rosters[kind] = desk.roster
+        rosters[kind] = desk.experiment_registry
         desk.change(kind, "stop", {}, time.time())
-    recommender.trials = Trials(rosters["ab"])
-    Arms(home, config, journal, recommender, time.time).look()
+    recommender.arm_servers = ArmServers(rosters["ab"])
+    ArmLoader(home, config, journal, recommender, time.time).sync()
     seconds: dict[str, list[float]] = {kind: [] for kind in rosters}
     own: list[float] = []
     random = np.random.default_rng(0)
     for step in range(ROUNDS):
         for kind, roster in rosters.items():
-            recommender.trials.roster = roster
+            recommender.arm_servers.registry = roster
             user = str(int(random.integers(1, PEOPLE + 1)))
             started = time.perf_counter()
-            recommender.recommend(f"{kind} {step}", time.time(), Asked(user))
+            recommender.recommend(f"{kind} {step}", time.time(), RecommendationRequest(user))
             seconds[kind].append(time.perf_counter() - started)
         if step % 7 == 0:  # as the thread of a server does, every fifth of a second
             recommender.catch_up(time.time())
-        live = recommender.trials.live_of("two", recommender.live, None)
+        live = recommender.arm_servers.snapshot_for_user("two", recommender.snapshot, None)
         assert live is not None
         started = time.perf_counter()
-        live.pipeline.run(live.request(time.time(), Asked(user), QueryVectors()))
+        live.pipeline.run(live.resolve(time.time(), RecommendationRequest(user), QueryVectors()))
         own.append(time.perf_counter() - started)
     settled = {kind: 1000 * np.array(column[200:]) for kind, column in seconds.items()}
     added = [float(np.median(settled[kind]) - np.median(settled["plain"])) for kind in ("ab", "interleave")]

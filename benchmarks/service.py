@@ -161,7 +161,7 @@ def _mixed(home: Path, name: str, answers: Mapping[str, Any]) -> int:
     ranker = bundle.load(home / "bundles" / name).ranker
     assert ranker is not None
     events = [
-        event for event in Journal.at(home / "journal.db").events("ranking")
+        event for event in Journal.open_sqlite(home / "journal.db").events("ranking")
         if isinstance(event, RankingEvent) and event.id in answers and event.extra["bundle"] == name
     ]  # fmt: skip
     console.print(f"{len(events):,} answers by bundle {name}")

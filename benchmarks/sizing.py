@@ -22,10 +22,10 @@ def sizing(home: Path) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "home"
         shutil.copytree(home, copy, symlinks=True)
-        current = registry.current(copy / "bundles")
+        current = registry.current_name(copy / "bundles")
         if current is None:
             raise SystemExit(f"there is no bundle in {home}; make one with `feedrank train`")
-        megabytes = registry.size_of(copy / "bundles" / current) / 1e6
+        megabytes = registry.bundle_size(copy / "bundles" / current) / 1e6
         with serving(copy, settle=False):
             pass
         started = time.perf_counter()

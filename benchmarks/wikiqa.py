@@ -23,9 +23,9 @@ from feedrank.api.readers import Rejects, mind
 from feedrank.engine.events.events import ItemEvent
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.finetune import samples_file
-from feedrank.models.finetune.distillation import DistillSettings, Shape, distill
-from feedrank.models.finetune.finetuning import Learnt, finetune, settings_for
-from feedrank.models.finetune.samples import PairGroups
+from feedrank.models.finetune.distillation import DistillSettings, StudentConfig, distill
+from feedrank.models.finetune.finetuning import FinetuneResult, finetune, settings_for
+from feedrank.models.finetune.samples import QueryTextGroups
 
 
 def _flags() -> str:
@@ -38,19 +38,19 @@ def _flags() -> str:
 
 HALVED = any(f" {flag} " in _flags() for flag in ("avx512_bf16", "amx_bf16"))
 """Whether the processor has instructions for bfloat16: without them it is many times slower than float32."""
-COLUMNS = samples_file.Columns(query="question", text="sentence", label="label")
+COLUMNS = samples_file.ColumnNames(query="question", text="sentence", label="label")
 MEDICAL = 1_600
 """MedQuAD groups in the first lesson."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\s+-\s+(?=[A-Z])")
 
 
-def wikiqa(split: str) -> PairGroups:
+def wikiqa(split: str) -> QueryTextGroups:
     """The questions of a split that have answers and other sentences."""
-    groups = samples_file.read(DATA / "wikiqa" / f"WikiQA.{split}.tsv.gz", COLUMNS)
-    return groups.only(groups.judged)
+    groups = samples_file.read_samples(DATA / "wikiqa" / f"WikiQA.{split}.tsv.gz", COLUMNS)
+    return groups.select(groups.evaluable)
 
 
-def medquad(count: int, seed: int = 0) -> PairGroups:
+def medquad(count: int, seed: int = 0) -> QueryTextGroups:
     """Questions with the first sentence of their answer, and as negatives sentences of answers to other questions.
 
     Five of another kind on the same subject, two of the same kind on another subject: what is near, and is no answer.
@@ -79,30 +79,34 @@ def medquad(count: int, seed: int = 0) -> PairGroups:
             if len(near) >= 2:
                 negatives = dice.sample(near, min(5, len(near))) + far
                 groups.append((question, {**dict.fromkeys(negatives, 0.0), answer[0]: 1.0}))
-    return PairGroups.of(groups[:count])
+    return QueryTextGroups.from_groups(groups[:count])
 
 
-def films(count: int) -> PairGroups:
+def films(count: int) -> QueryTextGroups:
     """Titles of films with the sentences about each; none is said to answer."""
     with gzip.open(DATA / "ranklens_movies" / "movies.jsonl.gz", "rt", encoding="utf-8") as lines:
         found = [json.loads(line) for line in lines]
-    return PairGroups.of((one["title"], dict.fromkeys(_sentences(one["overview"]), 0.0)) for one in found[:count])
+    return QueryTextGroups.from_groups(
+        (one["title"], dict.fromkeys(_sentences(one["overview"]), 0.0)) for one in found[:count]
+    )
 
 
-def news() -> PairGroups:
+def news() -> QueryTextGroups:
     """Headlines with the sentences of their abstracts, where there is one; none is said to answer."""
-    told = takewhile(lambda event: isinstance(event, ItemEvent), mind.read(DATA / "mind_sample", Rejects()))
+    told = takewhile(lambda event: isinstance(event, ItemEvent), mind.read_events(DATA / "mind_sample", Rejects()))
     items = [event.fields for event in told if isinstance(event, ItemEvent) and "text" in event.fields]
-    return PairGroups.of((str(one["title"]), dict.fromkeys(_sentences(str(one["text"])), 0.0)) for one in items)
+    return QueryTextGroups.from_groups(
+        (str(one["title"]), dict.fromkeys(_sentences(str(one["text"])), 0.0)) for one in items
+    )
 
 
-def together(*parts: PairGroups) -> PairGroups:
+def together(*parts: QueryTextGroups) -> QueryTextGroups:
     """One after the other; groups without a text are left out."""
     groups = ((part.queries[n], part.group(n)) for part in parts for n in range(len(part)))
-    return PairGroups.of(group for group in groups if group[1])
+    return QueryTextGroups.from_groups(group for group in groups if group[1])
 
 
-def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
+def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> FinetuneResult:
     """A cross-encoder from packaged MiniLM: first on both sets, then on WikiQA alone; chosen on its dev questions."""
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     dev = wikiqa("dev")
@@ -115,16 +119,18 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
     return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)
 
 
-def student(folder: Path, progress: Callable[[str, int, int], None]) -> Learnt:
+def student(folder: Path, progress: Callable[[str, int, int], None]) -> FinetuneResult:
     """A student of the teacher in the same folder."""
     groups = together(wikiqa("train"), medquad(600), films(1_500), news())
-    shape = Shape(width=224, heads=7)
-    settings = DistillSettings(shape, epochs=5, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, made_up=1.0)
+    shape = StudentConfig(hidden_size=224, heads=7)
+    settings = DistillSettings(
+        shape, epochs=5, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, synthetic_queries=1.0
+    )
     told = {"data": "WikiQA train, MIND (research use only), MedQuAD (CC BY 4.0), RankLens (CC BY-SA 4.0)"}
     return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
 
 
-def mean_reciprocal_rank(score: Callable[[str, list[str]], Any], groups: PairGroups) -> float:
+def mean_reciprocal_rank(score: Callable[[str, list[str]], Any], groups: QueryTextGroups) -> float:
     """Over the groups; score: a question and its sentences to numbers."""
     found = []
     for place in range(len(groups)):

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from feedrank.engine.types import Batch, Candidates, Matrix, Request, Rows, Scores, Times, Vector
+from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
 
 if TYPE_CHECKING:
-    from feedrank.engine.events.event_table import Log
+    from feedrank.engine.events.event_table import EventTable
     from feedrank.engine.events.events import Event
 
 
@@ -21,10 +21,10 @@ class VectorIndex(Protocol):
         ...
 
 
-class WholeIndex(VectorIndex, Protocol):
+class ScannableIndex(VectorIndex, Protocol):
     """A vector index that scans all vectors, so it can also search a subset of the rows."""
 
-    def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
+    def search_subset(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return the k nearest of the given rows and their scores, best first."""
         ...
 
@@ -32,7 +32,7 @@ class WholeIndex(VectorIndex, Protocol):
 class Retriever(Protocol):
     """Selects candidates from the catalogue."""
 
-    def retrieve(self, request: Request, k: int) -> Candidates:
+    def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         """Return k candidates that pass the request's filters, or all of them if there are fewer."""
         ...
 
@@ -54,7 +54,7 @@ class Featurizer(Protocol):
         """Compute the (N candidates, F features) float32 matrix; NaN where a value is missing."""
         ...
 
-    def set_pairs(self, matrix: Matrix, batch: Batch) -> None:
+    def set_cross_encoder_features(self, matrix: Matrix, batch: Batch) -> None:
         """Overwrite the columns derived from `batch.cross_encoder_scores`; do nothing if there are none."""
         ...
 
@@ -67,7 +67,7 @@ class Ranker(Protocol):
         ...
 
 
-class PairScorer(Protocol):
+class CrossEncoderScorer(Protocol):
     """Scores (text, item) pairs with a cross-encoder."""
 
     def score(self, texts: Sequence[str], rows: Rows) -> Scores:
@@ -75,7 +75,7 @@ class PairScorer(Protocol):
         ...
 
 
-class ScoreCache(Protocol):
+class CrossEncoderScoreCache(Protocol):
     """Caches cross-encoder scores."""
 
     def scores(self, text: str, rows: Rows) -> Scores:
@@ -90,19 +90,19 @@ class ScoreCache(Protocol):
 class State(Protocol):
     """The current behavioural state: user histories and counters."""
 
-    def touched(self, person: int) -> tuple[Rows, Times]:
+    def history(self, user: int) -> tuple[Rows, Times]:
         """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""
         ...
 
-    def advance(self, log: Log) -> None:
+    def advance(self, log: EventTable) -> None:
         """Apply all events of a table, in its order."""
         ...
 
-    def forget(self, person: int) -> None:
+    def erase_user(self, user: int) -> None:
         """Erase all interactions of a user; does nothing for UNKNOWN_ROW and for unknown users."""
         ...
 
-    def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
+    def read(self, requests: Sequence[ResolvedRequest], candidates: Sequence[Rows]) -> Batch:
         """Build the feature input of these requests from the current state, which does not change."""
         ...
 
@@ -114,7 +114,7 @@ class EventLog(Protocol):
         """Write all events or none. Return per event: True if it was new, False if its id already existed."""
         ...
 
-    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
+    def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
         """Append events and, in the same transaction, read what other writers added after offset `since`."""
         ...
 
@@ -126,18 +126,18 @@ class EventLog(Protocol):
         """Return the event with this id, or None."""
         ...
 
-    def forget(self, user: str, note: Event) -> int:
+    def erase_user(self, user: str, tombstone: Event) -> int:
         """Delete all events of one user and write the tombstone instead. Return the number of deleted events."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class AppendResult:
     """The result of `EventLog.append_and_poll`."""
 
-    fresh: list[bool]
+    is_new: list[bool]
     """Per event: whether it was new."""
-    before: list[Event]
+    missed: list[Event]
     """Events of other writers that precede these and that this writer had not read."""
     offset: int
     """Offset of the last event that the writer has now seen."""

@@ -14,7 +14,7 @@ import numpy as np
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.protocols import EventLog, Retriever, VectorIndex
-from feedrank.engine.types import NOBODY, Filters, Matrix, Request, Rows, Scores
+from feedrank.engine.types import UNKNOWN_ROW, Filters, Matrix, ResolvedRequest, Rows, Scores
 
 TOY_ITEMS = 60
 TOY_DIMENSIONS = 8
@@ -22,7 +22,7 @@ TOY_DIMENSIONS = 8
 
 def toy_vectors() -> Matrix:
     """Return (TOY_ITEMS, TOY_DIMENSIONS) unit vectors along a quarter circle: near rows are near in any metric."""
-    return _on_the_arc(np.arange(TOY_ITEMS))
+    return _arc_vectors(np.arange(TOY_ITEMS))
 
 
 def toy_catalogue() -> Catalogue:
@@ -42,22 +42,24 @@ def check_vector_index(build: Callable[[Matrix], VectorIndex]) -> None:
     """
     index = build(toy_vectors())
     for position in (0.0, 0.3, 17.3, 30.8, 58.6, 59.0):
-        vector = _on_the_arc(np.array([position]))[0]
+        vector = _arc_vectors(np.array([position]))[0]
         original = vector.copy()
         nearest = np.argsort(np.abs(np.arange(TOY_ITEMS) - position), kind="stable")
         for k in (1, 2, 10, TOY_ITEMS, 5 * TOY_ITEMS):
             rows, scores = index.search(vector, k)
             context = f"search near row {position} for k={k}"
-            _columns(rows, scores, context)
-            _same(rows.tolist(), nearest[:k].tolist(), f"rows of the {context}")
-            _best_first(scores, context)
+            _check_columns(rows, scores, context)
+            _check_equal(rows.tolist(), nearest[:k].tolist(), f"rows of the {context}")
+            _check_descending(scores, context)
             again, _ = index.search(vector, k)
-            _same(again.tolist(), rows.tolist(), f"rows of the repeated {context}")
-        _same(vector.tolist(), original.tolist(), "the query vector after the search (an index must not change it)")
+            _check_equal(again.tolist(), rows.tolist(), f"rows of the repeated {context}")
+        _check_equal(
+            vector.tolist(), original.tolist(), "the query vector after the search (an index must not change it)"
+        )
 
 
 def check_retriever(
-    build: Callable[[Catalogue], Retriever], best: Callable[[Request], Sequence[int]] | None = None
+    build: Callable[[Catalogue], Retriever], expected_order: Callable[[ResolvedRequest], Sequence[int]] | None = None
 ) -> None:
     """Check that a retriever returns the k best candidates that pass the filters, or all of them, best first.
 
@@ -69,24 +71,26 @@ def check_retriever(
     for filters in _toy_filters(catalogue):
         for history in ([20], [3, 4, 59], [41, 41, 0]):
             rows = np.array(history, np.int32)
-            request = Request(
-                at=1e9, person=0, history=rows, history_at=1e9 - np.arange(1.0, 4)[: len(history)],
-                touched=rows, filters=filters,
+            request = ResolvedRequest(
+                at=1e9, user=0, history=rows, history_at=1e9 - np.arange(1.0, 4)[: len(history)],
+                interacted=rows, filters=filters,
             )  # fmt: skip
-            eligible = _passing(request)
-            order = None if best is None else [row for row in best(request) if row in eligible]
+            eligible = _eligible_rows(request)
+            order = None if expected_order is None else [row for row in expected_order(request) if row in eligible]
             for k in (1, 7, TOY_ITEMS, 1000):
                 candidates = retriever.retrieve(request, k)
                 context = f"candidates of history {history} with {filters} for k={k}"
-                _columns(candidates.rows, candidates.scores, context)
+                _check_columns(candidates.rows, candidates.scores, context)
                 found = candidates.rows.tolist()
-                _same(len(found), min(k, len(eligible)), f"number of the {context}")
-                _same([row for row in found if row not in eligible], [], f"excluded items among the {context}")
-                _best_first(candidates.scores, context)
+                _check_equal(len(found), min(k, len(eligible)), f"number of the {context}")
+                _check_equal([row for row in found if row not in eligible], [], f"excluded items among the {context}")
+                _check_descending(candidates.scores, context)
                 if order is not None:
-                    _same(found, order[:k], context)
-                _true(bool(candidates.source), f"the {context} have no source, expected its name")
-                _same(retriever.retrieve(request, k).rows.tolist(), found, f"repeated retrieval of the {context}")
+                    _check_equal(found, order[:k], context)
+                _check(bool(candidates.source), f"the {context} have no source, expected its name")
+                _check_equal(
+                    retriever.retrieve(request, k).rows.tolist(), found, f"repeated retrieval of the {context}"
+                )
 
 
 def check_event_log(build: Callable[[], EventLog]) -> None:
@@ -96,41 +100,41 @@ def check_event_log(build: Callable[[], EventLog]) -> None:
     """
     log = build()
     first, second, third, fourth = toy_events()
-    _same(list(log.read()), [], "events of a new log (it must be empty)")
-    _same(log.append([]), [], "the result of an empty append")
-    _same(log.append(iter([first, second, first])), [True, True, False], "is_new of two events and a duplicate")
+    _check_equal(list(log.read()), [], "events of a new log (it must be empty)")
+    _check_equal(log.append([]), [], "the result of an empty append")
+    _check_equal(log.append(iter([first, second, first])), [True, True, False], "is_new of two events and a duplicate")
     changed = ItemEvent(first.id, first.timestamp + 1, "another item")
-    _same(log.append([changed, third]), [False, True], "is_new of a known id and a new one")
-    _same([event for _, event in log.read()], [first, second, third], "the events, in the order of writing")
+    _check_equal(log.append([changed, third]), [False, True], "is_new of a known id and a new one")
+    _check_equal([event for _, event in log.read()], [first, second, third], "the events, in the order of writing")
 
     def broken() -> Iterator[Event]:
         yield fourth
-        raise _Broken
+        raise _SourceError
 
     try:
         log.append(broken())
-    except _Broken:
+    except _SourceError:
         pass
     else:
         raise AssertionError("append suppressed the error of its source, expected it to be raised")
-    _same([event for _, event in log.read()], [first, second, third], "the events after a failed append")
-    _same(log.append([fourth]), [True], "is_new of an event from a failed append")
+    _check_equal([event for _, event in log.read()], [first, second, third], "the events after a failed append")
+    _check_equal(log.append([fourth]), [True], "is_new of an event from a failed append")
 
     offsets = [offset for offset, _ in log.read()]
-    _true(all(a < b for a, b in pairwise(offsets)), f"found offsets {offsets}, expected ascending ones")
+    _check(all(a < b for a, b in pairwise(offsets)), f"found offsets {offsets}, expected ascending ones")
     for index, offset in enumerate(offsets):
-        _same(list(log.read(since=offset)), list(log.read())[index + 1 :], f"the events since offset {offset}")
-    _same(list(build().read()), list(log.read()), "the events in the reopened log")
-    _same(log.find(second.id), second, "the event with a known id")
-    _same(log.find("no such id"), None, "the event with an unknown id")
+        _check_equal(list(log.read(since=offset)), list(log.read())[index + 1 :], f"the events since offset {offset}")
+    _check_equal(list(build().read()), list(log.read()), "the events in the reopened log")
+    _check_equal(log.find(second.id), second, "the event with a known id")
+    _check_equal(log.find("no such id"), None, "the event with an unknown id")
     other_event = ItemEvent("by another", first.timestamp, "an item")
     own_event = ItemEvent("by this one", first.timestamp, "an item")
     log.append([other_event])
-    result = log.exchange([own_event, first], offsets[-1])
-    _same(result.fresh, [True, False], "is_new of append_and_poll")
-    _same(result.before, [other_event], "missed events of append_and_poll")
-    _same(result.offset, [offset for offset, _ in log.read()][-1], "the offset after append_and_poll")
-    _same(log.exchange([], result.offset).before, [], "missed events of the next append_and_poll")
+    result = log.append_and_poll([own_event, first], offsets[-1])
+    _check_equal(result.is_new, [True, False], "is_new of append_and_poll")
+    _check_equal(result.missed, [other_event], "missed events of append_and_poll")
+    _check_equal(result.offset, [offset for offset, _ in log.read()][-1], "the offset after append_and_poll")
+    _check_equal(log.append_and_poll([], result.offset).missed, [], "missed events of the next append_and_poll")
 
 
 def toy_events() -> tuple[Event, Event, Event, Event]:
@@ -144,12 +148,12 @@ def toy_events() -> tuple[Event, Event, Event, Event]:
     )
 
 
-class _Broken(Exception):
+class _SourceError(Exception):
     """Raised by the source of events in the middle of an append."""
 
 
-def _on_the_arc(places: np.ndarray[Any, Any]) -> Matrix:
-    angles = np.asarray(places, np.float64) * (np.pi / 2 / TOY_ITEMS)
+def _arc_vectors(positions: np.ndarray[Any, Any]) -> Matrix:
+    angles = np.asarray(positions, np.float64) * (np.pi / 2 / TOY_ITEMS)
     vectors = np.zeros((len(angles), TOY_DIMENSIONS), np.float32)
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
     return vectors
@@ -163,25 +167,25 @@ def _toy_filters(catalogue: Catalogue) -> list[Filters]:
     nearly_all = np.arange(TOY_ITEMS - 2, dtype=np.int32)
     return [
         Filters(),
-        Filters(seen=True),
+        Filters(include_seen=True),
         Filters(categories=odd),
-        Filters(categories=rows(*odd, *third), seen=True),
+        Filters(categories=rows(*odd, *third), include_seen=True),
         Filters(categories=rows()),
-        Filters(allow=rows(58, 20, 3, NOBODY, 7)),
-        Filters(allow=rows(NOBODY)),
+        Filters(allow=rows(58, 20, 3, UNKNOWN_ROW, 7)),
+        Filters(allow=rows(UNKNOWN_ROW)),
         Filters(allow=rows()),
-        Filters(deny=rows(21, NOBODY, 19)),
+        Filters(deny=rows(21, UNKNOWN_ROW, 19)),
         Filters(deny=nearly_all),
-        Filters(seen=True, categories=third, allow=nearly_all, deny=rows(1, 4, 22, NOBODY)),
+        Filters(include_seen=True, categories=third, allow=nearly_all, deny=rows(1, 4, 22, UNKNOWN_ROW)),
     ]
 
 
-def _passing(request: Request) -> set[int]:
+def _eligible_rows(request: ResolvedRequest) -> set[int]:
     """Return the rows that pass the filters, derived from the construction of the toy catalogue."""
     filters = request.filters
     eligible = set(range(TOY_ITEMS)) - set(filters.deny.tolist())
-    if not filters.seen:
-        eligible -= set(request.touched.tolist())
+    if not filters.include_seen:
+        eligible -= set(request.interacted.tolist())
     if filters.allow is not None:
         eligible &= set(filters.allow.tolist())
     if filters.categories is not None:
@@ -192,21 +196,23 @@ def _passing(request: Request) -> set[int]:
     return eligible
 
 
-def _columns(rows: Rows, scores: Scores, where: str) -> None:
-    _same((rows.dtype, rows.ndim), (np.dtype(np.int32), 1), f"type and dimensions of the rows of the {where}")
-    _same((scores.dtype, scores.shape), (np.dtype(np.float32), rows.shape), f"type and shape of scores of the {where}")
+def _check_columns(rows: Rows, scores: Scores, context: str) -> None:
+    _check_equal((rows.dtype, rows.ndim), (np.dtype(np.int32), 1), f"type and dimensions of the rows of the {context}")
+    _check_equal(
+        (scores.dtype, scores.shape), (np.dtype(np.float32), rows.shape), f"type and shape of scores of the {context}"
+    )
 
 
-def _best_first(scores: Scores, where: str) -> None:
-    _true(bool(np.all(np.isfinite(scores))), f"found scores {scores} of the {where}, expected finite numbers")
+def _check_descending(scores: Scores, context: str) -> None:
+    _check(bool(np.all(np.isfinite(scores))), f"found scores {scores} of the {context}, expected finite numbers")
     descending = bool(np.all(scores[:-1] >= scores[1:]))
-    _true(descending, f"found scores {scores} of the {where}, expected the highest first")
+    _check(descending, f"found scores {scores} of the {context}, expected the highest first")
 
 
-def _same(found: object, expected: object, what: str) -> None:
-    _true(found == expected, f"{what}: found {found}, expected {expected}")
+def _check_equal(found: object, expected: object, what: str) -> None:
+    _check(found == expected, f"{what}: found {found}, expected {expected}")
 
 
-def _true(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

@@ -19,11 +19,11 @@ Times = NDArray[np.float64]
 Offsets = NDArray[np.int64]
 """Group g of a flattened column is the slice `[offsets[g], offsets[g + 1])`."""
 
-NOBODY = -1
+UNKNOWN_ROW = -1
 """The row of an unknown user or item."""
 
 
-def no_rows() -> Rows:
+def empty_rows() -> Rows:
     """Return an empty column of rows."""
     return np.empty(0, np.int32)
 
@@ -41,28 +41,28 @@ class QueryVectors(NamedTuple):
 class Filters:
     """Constrains which items may be recommended, by item rows and category codes (`FilterSpec` has the ids)."""
 
-    seen: bool = False
+    include_seen: bool = False
     """True: items that the user has interacted with may be recommended again."""
     categories: NDArray[np.int32] | None = None
     """Only these category codes; None: all."""
     allow: Rows | None = None
     """Only these items; None: all."""
-    deny: Rows = field(default_factory=no_rows)
+    deny: Rows = field(default_factory=empty_rows)
     """None of these items."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ResolvedRequest:
     """A recommendation request resolved from ids to rows. Raises ValueError where history lengths differ."""
 
     at: float
     """Time of the request, unix seconds."""
-    person: int = NOBODY
-    history: Rows = field(default_factory=no_rows)
+    user: int = UNKNOWN_ROW
+    history: Rows = field(default_factory=empty_rows)
     """Item rows of the user's interactions, latest first."""
     history_at: Times = field(default_factory=lambda: np.empty(0))
     """Time of each interaction, unix seconds, aligned with `history`; NaN: unknown."""
-    touched: Rows = field(default_factory=no_rows)
+    interacted: Rows = field(default_factory=empty_rows)
     """All items that the user ever interacted with, in no guaranteed order (for `Filters.include_seen`)."""
     query: str = ""
     query_vector: Vector | None = None
@@ -107,13 +107,13 @@ class Batch:
     """(R, H) item rows of the history, latest first; UNKNOWN_ROW in empty slots."""
     history_at: Times
     """(R, H) unix seconds; NaN in empty slots."""
-    touches: NDArray[np.int64]
+    interaction_count: NDArray[np.int64]
     """(R,) total number of the user's interactions."""
-    shown: Scores
+    impressions: Scores
     """(N,) how many recent rankings showed this item to this user."""
-    age: Scores
+    item_age: Scores
     """(N,) seconds since the item first appeared in the log; NaN where it never did."""
-    since_touch: Scores
+    since_interaction: Scores
     """(N,) seconds since any user's last interaction with the item; NaN where there is none."""
     counters: Matrix
     """(N, C) decayed counters of impressions and interactions, per item, category and overall."""
@@ -121,26 +121,26 @@ class Batch:
     """(R,) query texts; empty tuple: no request has a query."""
     query_vectors: Matrix | None = None
     """(R, text dimensions) query embeddings; a row of NaN where a request has no query."""
-    declared: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    custom_counters: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """(N, D) numerators and denominators of the custom counters in the config; (0, 0): none are configured."""
     query_tokens: tuple[Matrix | None, ...] = ()
     """(R,) token embeddings of each request's query; empty tuple: no request has any."""
-    pair_scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
+    cross_encoder_scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     """(N,) cross-encoder scores of (request text, item); NaN where not computed; (0,): there is no cross-encoder."""
 
     def __post_init__(self) -> None:
         requests, rows = len(self.at), len(self.rows)
         if len(self.offsets) != requests + 1 or self.offsets[-1] != rows:
             raise ValueError(f"{len(self.offsets)} offsets do not span {rows} rows of {requests} requests")
-        if len(self.history) != requests or len(self.counters) != rows or len(self.shown) != rows:
+        if len(self.history) != requests or len(self.counters) != rows or len(self.impressions) != rows:
             raise ValueError("history must have one row per request, impressions and counters one per candidate")
-        if len(self.pair_scores) not in (0, rows):
-            raise ValueError(f"{len(self.pair_scores)} pair scores for {rows} rows")
+        if len(self.cross_encoder_scores) not in (0, rows):
+            raise ValueError(f"{len(self.cross_encoder_scores)} pair scores for {rows} rows")
         if self.queries and len(self.queries) != requests:
             raise ValueError(f"{len(self.queries)} queries for {requests} requests")
 
     @property
-    def groups(self) -> NDArray[np.int32]:
+    def request_index(self) -> NDArray[np.int32]:
         """(N,) index of the request that each candidate row belongs to."""
         return np.repeat(np.arange(len(self.at), dtype=np.int32), np.diff(self.offsets))
 
@@ -149,7 +149,7 @@ class Batch:
 class Ranking:
     """The ranked candidates of one request, best first."""
 
-    found: Candidates
+    candidates: Candidates
     """The candidates in recall order."""
     order: NDArray[np.int64]
     """(N,) indices into `candidates`, best first."""
@@ -157,20 +157,24 @@ class Ranking:
     """(N,) ranker scores in the final order."""
     features: Matrix
     """(N, F) the scored feature rows in the final order; (0, F): nothing was scored."""
-    pairs: Scores = field(default_factory=lambda: np.empty(0, np.float32))
+    cross_encoder_scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     """(N,) cross-encoder scores in recall order; (0,): there is no cross-encoder."""
 
     @property
     def rows(self) -> Rows:
         """(N,) candidate item rows in the final order."""
-        return self.found.rows[self.order]
+        return self.candidates.rows[self.order]
 
-    def at(self, places: NDArray[np.int64]) -> Ranking:
+    def take(self, positions: NDArray[np.int64]) -> Ranking:
         """Select the candidates at these positions of the final order."""
-        features = self.features[places] if len(self.features) else self.features
-        return Ranking(self.found, self.order[places], self.scores[places], features, self.pairs)
+        features = self.features[positions] if len(self.features) else self.features
+        return Ranking(
+            self.candidates, self.order[positions], self.scores[positions], features, self.cross_encoder_scores
+        )
 
 
-def in_found_order(found: Candidates, features: int) -> Ranking:
+def in_recall_order(candidates: Candidates, n_features: int) -> Ranking:
     """Build a ranking that keeps the recall order and has no feature rows. `n_features`: its width."""
-    return Ranking(found, np.arange(len(found.rows)), found.scores, np.empty((0, features), np.float32))
+    return Ranking(
+        candidates, np.arange(len(candidates.rows)), candidates.scores, np.empty((0, n_features), np.float32)
+    )

@@ -14,30 +14,30 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.retrieval.embedding_space import Space
+from feedrank.engine.retrieval.embedding_space import EmbeddingSpace
 from feedrank.engine.types import Batch, Matrix, Scores, Vector
 from feedrank.features import custom_counters
 from feedrank.features.counters import SMOOTHING, rates
-from feedrank.features.item_model import ItemKnowledge
-from feedrank.features.late_interaction import LATEST, late_scores
-from feedrank.features.listwise import behind_best, places, standings
+from feedrank.features.item_model import ItemModel
+from feedrank.features.late_interaction import MAX_HISTORY_ITEMS, maxsim_scores
+from feedrank.features.listwise import gap_to_best, group_percentile, group_zscore
 from feedrank.features.state import StateSpec
-from feedrank.features.user_affinity import TOP, category_scores, distances, table_scores, vector_scores
+from feedrank.features.user_affinity import TOP_K, category_scores, item_item_scores, stat_distances, vector_scores
 
-DECAYS = (0.7, 0.93, 1.0)
+VECTOR_DECAYS = (0.7, 0.93, 1.0)
 """Decays of the user profile vectors: weight of an interaction relative to the next more recent one."""
-TABLE_DECAYS, TABLE_DEPTHS, TABLE_TAGS = (1.0, 0.7, 0.93), (1, 15, 40), ("latest", "0.7", "0.93")
-RECENT = 0.8
+ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, ITEM_ITEM_SUFFIXES = (1.0, 0.7, 0.93), (1, 15, 40), ("latest", "0.7", "0.93")
+RECENT_DECAY = 0.8
 """The decay of families that use a single decay."""
-BM25_LATEST = 10
+BM25_TITLES = 10
 """Number of latest titles that form the BM25 query of a request without a query."""
-STANDING_OF = (
+LISTWISE_FEATURES = (
     "recall_score", "bm25", "text_1", "text_top", "text_top5", "content_0.93", "content_1", "content_top5", "taste_1",
     "taste_0.93", "ctr_1h", "ctr_24h", "shown_1h", "age_h", "category_lift", "popularity_history", "popularity_all",
     "item_clicks_over_expected_all", "late_best", "late_mean", "late_query",
 )  # fmt: skip
 """Columns whose z-score within the request is a listwise feature as well."""
-PAIR = "pair"
+CROSS_ENCODER = "pair"
 """Key of the cross-encoder in `ItemModel.model_digests`."""
 Columns = dict[str, Scores]
 
@@ -61,7 +61,7 @@ class FeatureBuilder:
     """Builds the feature matrix of a batch from its behavioural state and from the item model."""
 
     def __init__(
-        self, knowledge: ItemKnowledge, spec: StateSpec, settings: FeatureSettings | None = None,
+        self, item_model: ItemModel, spec: StateSpec, settings: FeatureSettings | None = None,
         category_shares: Vector | None = None,
     ) -> None:  # fmt: skip
         """Create the builder of an item model.
@@ -69,10 +69,10 @@ class FeatureBuilder:
         category_shares: shares that the ranker was trained with, if items were added since; None: those of the
         catalogue.
         """
-        self.knowledge = knowledge
+        self.item_model = item_model
         self.spec = spec
         self.settings = settings or FeatureSettings()
-        shares = _category_shares(knowledge.catalogue)
+        shares = _category_shares(item_model.catalogue)
         if category_shares is not None:
             shares[: len(category_shares)] = category_shares
         self.category_shares = shares
@@ -87,9 +87,9 @@ class FeatureBuilder:
     def fingerprint(self) -> str:
         """Digest of the ordered feature names and of all settings that change feature values."""
         inputs = [
-            self._names, self.spec.half_lives_h, self.spec.depth, DECAYS, TABLE_DECAYS, TABLE_DEPTHS, RECENT,
-            BM25_LATEST, LATEST, SMOOTHING, TOP, [asdict(counter) for counter in self.spec.counters],
-            sorted(self.knowledge.made_by.items()),
+            self._names, self.spec.half_lives_h, self.spec.history_length, VECTOR_DECAYS, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, RECENT_DECAY,
+            BM25_TITLES, MAX_HISTORY_ITEMS, SMOOTHING, TOP_K, [asdict(counter) for counter in self.spec.counters],
+            sorted(self.item_model.model_digests.items()),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
@@ -115,60 +115,68 @@ class FeatureBuilder:
         out[batch.rows < 0] = np.nan  # an unknown item has no features
         return out
 
-    def set_pairs(self, matrix: Matrix, batch: Batch) -> None:
+    def set_cross_encoder_features(self, matrix: Matrix, batch: Batch) -> None:
         """Overwrite the cross-encoder columns of a matrix with the batch's scores; other columns stay."""
-        for name, column in _pair(self, batch, {}).items():
+        for name, column in _cross_encoder(self, batch, {}).items():
             matrix[:, self._names.index(name)] = np.where(batch.rows >= 0, column, np.nan)
 
 
 def _recall(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute the recall score (dot product) and its percentile within the request."""
-    space = builder.knowledge.space
+    space = builder.item_model.space
     scores = np.full(len(batch.rows), np.nan, np.float32)
     for request in range(len(batch.at)):
         rows = slice(int(batch.offsets[request]), int(batch.offsets[request + 1]))
-        user = space.person(batch.history[request])
+        user = space.user_vector(batch.history[request])
         if user.any():
             # einsum, not BLAS: bits do not depend on the batch size
-            scores[rows] = np.einsum("nd,d->n", space.targets[batch.rows[rows]], user, optimize=False)
+            scores[rows] = np.einsum("nd,d->n", space.item_side[batch.rows[rows]], user, optimize=False)
     scores[batch.rows < 0] = np.nan  # row -1 would read the last item's vector
-    return {"recall_score": scores, "recall_place": places(scores, batch.offsets)}
+    return {"recall_score": scores, "recall_place": group_percentile(scores, batch.offsets)}
 
 
 def _bm25(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute the BM25 score of the query or of the latest titles."""
-    return {"bm25": builder.knowledge.terms.scores(batch, BM25_LATEST)}
+    return {"bm25": builder.item_model.term_weights.scores(batch, BM25_TITLES)}
 
 
-def _vectors(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _similarity(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute cosines between candidates and the user's history, per view, and between candidates and the query."""
     columns: Columns = {}
-    for name, vectors in builder.knowledge.vectors.items():
-        tags = [f"{decay:g}" for decay in DECAYS] + ["latest", "top", "top5"]
-        columns |= _named(f"{name}_", tags, vector_scores(vectors, batch, DECAYS))
-    columns["query_text"] = _query_scores(builder.knowledge.space, batch)
+    for name, vectors in builder.item_model.vectors.items():
+        tags = [f"{decay:g}" for decay in VECTOR_DECAYS] + ["latest", "top", "top5"]
+        columns |= _named_columns(f"{name}_", tags, vector_scores(vectors, batch, VECTOR_DECAYS))
+    columns["query_text"] = _query_cosine(builder.item_model.space, batch)
     return columns
 
 
-def _late(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _late_interaction(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute late-interaction (MaxSim) scores; no columns if the item model has no token vectors."""
-    tokens = builder.knowledge.tokens
-    return {} if tokens is None else _named("late_", ["latest", "best", "mean", "query"], late_scores(tokens, batch))
+    tokens = builder.item_model.token_vectors
+    return (
+        {}
+        if tokens is None
+        else _named_columns("late_", ["latest", "best", "mean", "query"], maxsim_scores(tokens, batch))
+    )
 
 
-def _pair(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _cross_encoder(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute the cross-encoder score and its gap to the best of the request; no columns without a model."""
-    if PAIR not in builder.knowledge.made_by:
+    if CROSS_ENCODER not in builder.item_model.model_digests:
         return {}
-    scores = batch.pair_scores if len(batch.pair_scores) else np.full(len(batch.rows), np.nan, np.float32)
-    return _named("pair_", ["score", "behind"], np.stack([scores, behind_best(scores, batch.offsets)], axis=1))
+    scores = (
+        batch.cross_encoder_scores if len(batch.cross_encoder_scores) else np.full(len(batch.rows), np.nan, np.float32)
+    )
+    return _named_columns("pair_", ["score", "behind"], np.stack([scores, gap_to_best(scores, batch.offsets)], axis=1))
 
 
-def _tables(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _item_item(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute item-item scores: decayed sums of matrix entries over the user's history."""
     columns: Columns = {}
-    for name, matrix in builder.knowledge.tables.items():
-        columns |= _named(f"{name}_table_", TABLE_TAGS, table_scores(matrix, batch, TABLE_DECAYS, TABLE_DEPTHS))
+    for name, matrix in builder.item_model.item_item.items():
+        columns |= _named_columns(
+            f"{name}_table_", ITEM_ITEM_SUFFIXES, item_item_scores(matrix, batch, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS)
+        )
     return columns
 
 
@@ -177,90 +185,90 @@ def _rates(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     return rates(batch, builder.spec)
 
 
-def _ages(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _recency(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute item age, time since the item's last interaction, and the user's recent impressions of the item."""
-    published = np.where(batch.rows >= 0, builder.knowledge.catalogue.published[batch.rows], np.nan)
+    published = np.where(batch.rows >= 0, builder.item_model.catalogue.published[batch.rows], np.nan)
     return {
-        "age_h": batch.age / np.float32(3600),
-        "since_touch_h": batch.since_touch / np.float32(3600),
-        "published_h": ((batch.at[batch.groups] - published) / 3600).astype(np.float32),
-        "shown_before": batch.shown,
+        "age_h": batch.item_age / np.float32(3600),
+        "since_touch_h": batch.since_interaction / np.float32(3600),
+        "published_h": ((batch.at[batch.request_index] - published) / 3600).astype(np.float32),
+        "shown_before": batch.impressions,
     }
 
 
 def _categories(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute the user's affinity to the candidate's categories."""
-    catalogue = builder.knowledge.catalogue
+    catalogue = builder.item_model.catalogue
     affinity = category_scores(
-        catalogue.category_codes, catalogue.category_offsets, builder.category_shares, batch, RECENT
+        catalogue.category_codes, catalogue.category_offsets, builder.category_shares, batch, RECENT_DECAY
     )
-    return _named("category_", ["share", "recent", "lift"], affinity)
+    return _named_columns("category_", ["share", "recent", "lift"], affinity)
 
 
-def _statistics(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _item_stats(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute each item statistic and its distance to the mean over the user's history."""
     columns: Columns = {}
-    for name, values in builder.knowledge.statistics.items():
-        columns |= _named(name, ["", "_distance"], distances(values, batch, RECENT))
+    for name, values in builder.item_model.item_stats.items():
+        columns |= _named_columns(name, ["", "_distance"], stat_distances(values, batch, RECENT_DECAY))
     return columns
 
 
-def _declared(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
+def _custom_counters(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute the features of the counters that the config declares."""
-    return custom_counters.features(batch, builder.spec.counters)
+    return custom_counters.counter_features(batch, builder.spec.counters)
 
 
-def _person(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
+def _user(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
     """Compute features of the user and of the request; all candidates of a request have the same values."""
     since = (batch.at - batch.history_at[:, 0]) / 60 if batch.history_at.shape[1] else np.full(len(batch.at), np.nan)
     span = batch.history_at[:, :1] - batch.history_at[:, 9:10] if batch.history_at.shape[1] > 9 else None
     values = {
-        "touches": np.log1p(batch.touches),
+        "touches": np.log1p(batch.interaction_count),
         "since_latest_m": since,
         "pace_10": np.full(len(batch.at), np.nan) if span is None else np.log1p(np.maximum(span[:, 0], 0)),
         "candidates": np.log(np.maximum(np.diff(batch.offsets), 1)),
     }
-    groups = batch.groups
+    groups = batch.request_index
     return {name: column.astype(np.float32)[groups] for name, column in values.items()}
 
 
-def _standings(_: FeatureBuilder, batch: Batch, columns: Columns) -> Columns:
+def _listwise(_: FeatureBuilder, batch: Batch, columns: Columns) -> Columns:
     """Compute listwise features: z-scores of columns within the request."""
-    names = [name for name in STANDING_OF if name in columns]
+    names = [name for name in LISTWISE_FEATURES if name in columns]
     if not names:
         return {}
-    z_scores = standings(np.stack([columns[name] for name in names], axis=1).astype(np.float32), batch.offsets)
-    return _named("", [f"{name}_standing" for name in names], z_scores)
+    z_scores = group_zscore(np.stack([columns[name] for name in names], axis=1).astype(np.float32), batch.offsets)
+    return _named_columns("", [f"{name}_standing" for name in names], z_scores)
 
 
 FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
     "recall": _recall,
     "bm25": _bm25,
-    "vectors": _vectors,
-    "late": _late,
-    "pair": _pair,
-    "tables": _tables,
+    "vectors": _similarity,
+    "late": _late_interaction,
+    "pair": _cross_encoder,
+    "tables": _item_item,
     "rates": _rates,
-    "ages": _ages,
+    "ages": _recency,
     "categories": _categories,
-    "statistics": _statistics,
-    "declared": _declared,
-    "person": _person,
-    "standings": _standings,
+    "statistics": _item_stats,
+    "declared": _custom_counters,
+    "person": _user,
+    "standings": _listwise,
 }
 
 
-def _named(prefix: str, tags: Iterable[str], found: Matrix) -> Columns:
-    return {f"{prefix}{tag}": found[:, i] for i, tag in enumerate(tags)}
+def _named_columns(prefix: str, suffixes: Iterable[str], values: Matrix) -> Columns:
+    return {f"{prefix}{tag}": values[:, i] for i, tag in enumerate(suffixes)}
 
 
-def _query_scores(space: Space, batch: Batch) -> Scores:
+def _query_cosine(space: EmbeddingSpace, batch: Batch) -> Scores:
     """Compute the (N,) cosine between the request's query vector and the candidate; NaN without a query."""
     if batch.query_vectors is None:
         return np.full(len(batch.rows), np.nan, np.float32)
-    block = space.view("text")
-    targets = space.targets[batch.rows, block.slice] / np.float32(np.sqrt(block.weight))
-    scores: Scores = np.einsum("nd,nd->n", targets, batch.query_vectors[batch.groups], optimize=False)
+    block = space.block("text")
+    targets = space.item_side[batch.rows, block.slice] / np.float32(np.sqrt(block.weight))
+    scores: Scores = np.einsum("nd,nd->n", targets, batch.query_vectors[batch.request_index], optimize=False)
     return scores
 
 
@@ -279,12 +287,12 @@ def _empty_batch(spec: StateSpec) -> Batch:
         at=np.zeros(1),
         rows=np.empty(0, np.int32),
         offsets=np.zeros(2, np.int64),
-        history=np.full((1, spec.depth), -1, np.int32),
-        history_at=np.full((1, spec.depth), np.nan),
-        touches=np.zeros(1, np.int64),
-        shown=empty,
-        age=empty,
-        since_touch=empty,
+        history=np.full((1, spec.history_length), -1, np.int32),
+        history_at=np.full((1, spec.history_length), np.nan),
+        interaction_count=np.zeros(1, np.int64),
+        impressions=empty,
+        item_age=empty,
+        since_interaction=empty,
         counters=np.empty((0, spec.width), np.float32),
-        declared=np.empty((0, custom_counters.width(spec.counters)), np.float32),
+        custom_counters=np.empty((0, custom_counters.n_columns(spec.counters)), np.float32),
     )

@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.types import Rows, Times
 from feedrank.features import history_store
-from feedrank.features.counter_table import _DECLARATION, _PERSON, rehash
-from feedrank.features.history_store import BLOCK, Chains
-from feedrank.features.jit import compiled
+from feedrank.features.counter_table import _COUNTER_SHIFT, _USER_SHIFT, rehash
+from feedrank.features.history_store import BLOCK_BYTES, HistoryStore
+from feedrank.features.jit import jit
 from feedrank.features.state import BehaviouralState
 
 Arrays = dict[str, NDArray[Any]]
-_OF_THE_CATALOGUE = (
+_CATALOGUE_ARRAYS = (
     "counts", "first_at", "last_at", "category_codes", "category_offsets", "keyed.codes", "keyed.bounds",
 )  # fmt: skip
 
 
-def grown(state: BehaviouralState, before: Catalogue, after: Catalogue) -> BehaviouralState:
+def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogue) -> BehaviouralState:
     """Copy the state of catalogue `before` into a new state of catalogue `after`.
 
     New items have rows after the old ones. Counts stay with the categories and field values under which they were
@@ -33,20 +33,22 @@ def grown(state: BehaviouralState, before: Catalogue, after: Catalogue) -> Behav
     fresh = BehaviouralState(after, state.spec)
     new = fresh.arrays()
     new["counts"][:n] = old["counts"][:n]
-    codes = _places(before, after, "category")
+    codes = _code_mapping(before, after, "category")
     new["counts"][len(after) + codes[codes >= 0]] = old["counts"][n:-1][codes >= 0]
     new["counts"][-1] = old["counts"][-1]
     for name in ("first_at", "last_at"):
         new[name][:n] = old[name]
-    parts = old | {name: new[name] for name in _OF_THE_CATALOGUE}
+    parts = old | {name: new[name] for name in _CATALOGUE_ARRAYS}
     if len(after) > n:
-        histories = _rewritten(Chains(*(old[f"chains.{name}"] for name in Chains._fields)), n, len(after))
+        histories = _reencode_histories(
+            HistoryStore(*(old[f"chains.{name}"] for name in HistoryStore._fields)), n, len(after)
+        )
         parts |= {f"chains.{name}": array for name, array in histories._asdict().items()}
     for counter_index, counter in enumerate(state.spec.counters):
-        if counter.of not in ("", "item"):
-            codes = _places(before, after, counter.of)
+        if counter.item_field not in ("", "item"):
+            codes = _code_mapping(before, after, counter.item_field)
             if not np.array_equal(codes, np.arange(len(codes))):
-                parts |= _renamed(parts, counter_index, codes)
+                parts |= _remap_codes(parts, counter_index, codes)
     fresh.restore(parts)
     return fresh
 
@@ -58,26 +60,26 @@ def _check(arrays: Arrays, before: Catalogue, after: Catalogue) -> None:
         and np.array_equal(arrays["category_offsets"], before.category_offsets)
     ):
         raise ValueError(f"found the state of another catalogue, expected the state of these {len(before)} items")
-    (text, bounds), (new_text, new_bounds) = before.ids.arrays(), after.ids.arrays()
+    (text, bounds), (new_text, new_bounds) = before.ids.to_arrays(), after.ids.to_arrays()
     if not (np.array_equal(new_bounds[: len(bounds)], bounds) and np.array_equal(new_text[: len(text)], text)):
         raise ValueError("found an old item in another row; expected the old items first and in unchanged order")
 
 
-def _places(before: Catalogue, after: Catalogue, field: str) -> NDArray[np.int32]:
+def _code_mapping(before: Catalogue, after: Catalogue, field: str) -> NDArray[np.int32]:
     """Map each code of a field in `before` to its code in `after`; -1 if no item has the value any more."""
     if field == "category":
         return after.categories.rows(list(before.categories))
-    codes, bounds = before.codes(field)
+    codes, bounds = before.field_codes(field)
     n = len(before)
     if before.fields == after.fields[:n] and before.tags == after.tags[:n]:
         return np.arange(codes.max(initial=-1) + 1, dtype=np.int32)  # codes are assigned by first appearance
-    new_codes, new_bounds = after.codes(field)
+    new_codes, new_bounds = after.field_codes(field)
     samples = [(before, row) for row in _first_rows(codes, bounds)]
     samples += [(after, row) for row in _first_rows(new_codes, new_bounds)]
     # encode the values of both catalogues together, old ones first, so that old codes are unchanged
     joint, _ = Catalogue.from_items(
         {str(i): {**source.fields[row], "tags": list(source.tags[row])} for i, (source, row) in enumerate(samples)}
-    ).codes(field)
+    ).field_codes(field)
     added = [new_codes[new_bounds[row] : new_bounds[row + 1]] for source, row in samples if source is after]
     flat = np.concatenate([np.empty(0, np.int32), *added])
     mapping = np.full(joint.max(initial=-1) + 1, -1, np.int32)
@@ -92,11 +94,11 @@ def _first_rows(codes: NDArray[np.int32], bounds: NDArray[np.int64]) -> list[int
     return rows
 
 
-def _renamed(parts: Arrays, line: int, codes: NDArray[np.int32]) -> Arrays:
+def _remap_codes(arrays: Arrays, counter_index: int, codes: NDArray[np.int32]) -> Arrays:
     """Replace the codes of one counter; sums keep their order, and sums whose code is -1 are dropped."""
-    used = int(parts["keyed.used"][0])
-    keys, sums = parts["keyed.keys"][:used].copy(), parts["keyed.sums"][:used]
-    selected, code_mask = keys >> _DECLARATION == line, (1 << _PERSON) - 1
+    used = int(arrays["keyed.used"][0])
+    keys, sums = arrays["keyed.keys"][:used].copy(), arrays["keyed.sums"][:used]
+    selected, code_mask = keys >> _COUNTER_SHIFT == counter_index, (1 << _USER_SHIFT) - 1
     new_codes = codes[keys[selected] & code_mask].astype(np.int64)
     keys[selected] = (keys[selected] & ~code_mask) | np.maximum(new_codes, 0)
     keep = np.ones(used, np.bool_)
@@ -110,35 +112,37 @@ def _renamed(parts: Arrays, line: int, codes: NDArray[np.int32]) -> Arrays:
     }  # fmt: skip
 
 
-def _rewritten(found: Chains, items: int, more: int) -> Chains:
+def _reencode_histories(store: HistoryStore, n_items: int, new_n_items: int) -> HistoryStore:
     """Encode all histories again for more items: an entry is (seconds x number of items + row)."""
-    used, n_users = int(found.used[0]), len(found.lengths)
+    used, n_users = int(store.used[0]), len(store.lengths)
     if not used:
-        return found
+        return store
     digits = 1  # upper bound of additional digits per entry
-    while items << (7 * digits) < more:
+    while n_items << (7 * digits) < new_n_items:
         digits += 1
-    room = used + int(found.lengths.sum(dtype=np.int64)) * digits // BLOCK + 2 * n_users + 1
-    new = Chains(
-        heads=np.zeros_like(found.heads),
-        fills=np.zeros_like(found.fills),
-        lengths=np.zeros_like(found.lengths),
-        latest=np.zeros_like(found.latest),
+    room = used + int(store.lengths.sum(dtype=np.int64)) * digits // BLOCK_BYTES + 2 * n_users + 1
+    new = HistoryStore(
+        heads=np.zeros_like(store.heads),
+        fills=np.zeros_like(store.fills),
+        lengths=np.zeros_like(store.lengths),
+        latest=np.zeros_like(store.latest),
         previous=np.zeros(room, np.int32),
-        pool=np.zeros((room, BLOCK), np.uint8),
+        pool=np.zeros((room, BLOCK_BYTES), np.uint8),
         used=np.zeros(1, np.int64),
     )
-    longest = int(found.lengths.max())
-    _rewrite(found, new, items, more, np.empty(longest, np.int32), np.empty(longest))
+    longest = int(store.lengths.max())
+    _reencode(store, new, n_items, new_n_items, np.empty(longest, np.int32), np.empty(longest))
     n_blocks = int(new.used[0])
     return new._replace(previous=new.previous[:n_blocks], pool=new.pool[:n_blocks])
 
 
-@compiled
-def _rewrite(found: Chains, new: Chains, items: int, more: int, rows: Rows, times: Times) -> None:
+@jit
+def _reencode(
+    store: HistoryStore, target: HistoryStore, n_items: int, new_n_items: int, rows: Rows, times: Times
+) -> None:
     """Copy entries one by one, oldest first; rows, times: buffers as long as the longest list."""
-    for user in range(len(found.lengths)):
-        for list_index in range(found.lengths.shape[1]):
-            count = history_store.read(found, user, list_index, items, rows[: found.lengths[user, list_index]], times)
+    for user in range(len(store.lengths)):
+        for list_index in range(store.lengths.shape[1]):
+            count = history_store.read(store, user, list_index, n_items, rows[: store.lengths[user, list_index]], times)
             for entry in range(count - 1, -1, -1):
-                history_store.add(new, user, list_index, rows[entry], times[entry], more)
+                history_store.append(target, user, list_index, rows[entry], times[entry], new_n_items)

@@ -8,14 +8,14 @@ import numpy as np
 
 from feedrank.engine.events.catalogue import STANDARD_FIELDS, Catalogue
 from feedrank.engine.types import Batch, Scores
-from feedrank.features.counter_table import ITEM, NO_CODE, PARTS, Keyed
+from feedrank.features.counter_table import ITEM, NO_CODE, VALUES_PER_HALF_LIFE, CounterTable
 
 IMPRESSION = "impression"
 """The event type of an impression; all other types are interaction types."""
-MOST = 31
+MAX_COUNTERS = 31
 """Maximum number of counters, set by the bits of a counter key."""
-_MOST_TYPES = 62
-_HOUR = 3_600.0
+_MAX_TYPES = 62
+_SECONDS_PER_HOUR = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class CounterSpec:
     """The key: item, user, category, any item field, `user x item`, `user x category` or `user x FIELD`."""
     types: tuple[str, ...] = ("click",)
     """The event types that are counted: interaction types, or `impression`."""
-    per: tuple[str, ...] = ()
+    rate_over: tuple[str, ...] = ()
     """The event types in the denominator of a rate; empty: the feature is log(1 + count)."""
     half_lives_h: tuple[float, ...] = (168.0,)
     """Hours; infinity: no decay."""
@@ -50,38 +50,38 @@ class CounterSpec:
             )
 
     @property
-    def by_person(self) -> bool:
+    def per_user(self) -> bool:
         """Whether the counter has separate counts for each user."""
         return self.entity.split(" x ")[0] == "user"
 
     @property
-    def of(self) -> str:
+    def item_field(self) -> str:
         """The item part of the key: `item`, the name of an item field, or an empty string."""
         last = self.entity.split(" x ")[-1]
         return "" if last == "user" else last
 
 
-def check(counters: tuple[CounterSpec, ...]) -> None:
+def check_counters(counters: tuple[CounterSpec, ...]) -> None:
     """Check that the counters can be used together. Raises ValueError if not."""
     names = [counter.name for counter in counters]
     if duplicates := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two counters are named {', '.join(sorted(duplicates))}; rename one")
-    if len(counters) > MOST:
-        raise ValueError(f"{len(counters)} counters are declared; expected at most {MOST}")
-    if len(types_of(counters)) > _MOST_TYPES:
-        raise ValueError(f"the counters name {len(types_of(counters))} types; expected at most {_MOST_TYPES}")
+    if len(counters) > MAX_COUNTERS:
+        raise ValueError(f"{len(counters)} counters are declared; expected at most {MAX_COUNTERS}")
+    if len(interaction_types(counters)) > _MAX_TYPES:
+        raise ValueError(f"the counters name {len(interaction_types(counters))} types; expected at most {_MAX_TYPES}")
 
 
-def types_of(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
+def interaction_types(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
     """Return the distinct event types of all counters; the type at index t is bit t of a type mask."""
-    return tuple(dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.per)))
+    return tuple(dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.rate_over)))
 
 
-def keyed(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> Keyed:
+def empty_counter_table(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> CounterTable:
     """Create the empty counter table of a catalogue. Raises ValueError for an item field that no item has."""
-    types = types_of(counters)
-    fields = list(dict.fromkeys(counter.of for counter in counters if counter.of not in ("", "item")))
-    codes = [catalogue.codes(name) for name in fields]
+    types = interaction_types(counters)
+    fields = list(dict.fromkeys(counter.item_field for counter in counters if counter.item_field not in ("", "item")))
+    codes = [catalogue.field_codes(name) for name in fields]
     for name, (field_codes, _) in zip(fields, codes, strict=True):
         if not len(field_codes) and len(catalogue) and name not in STANDARD_FIELDS:
             raise ValueError(f"a counter is declared for the item field {name!r}, which no item has")
@@ -89,59 +89,61 @@ def keyed(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> Keyed:
     halves = max((len(counter.half_lives_h) for counter in counters), default=0)
     rates = np.full((len(counters), halves), -1.0)
     for d, counter in enumerate(counters):
-        rates[d, : len(counter.half_lives_h)] = np.log(2) / (np.array(counter.half_lives_h) * _HOUR)
+        rates[d, : len(counter.half_lives_h)] = np.log(2) / (np.array(counter.half_lives_h) * _SECONDS_PER_HOUR)
     source_of = {"": NO_CODE, "item": ITEM} | {name: i for i, name in enumerate(fields)}
     bounds = [offsets + start for (_, offsets), start in zip(codes, starts[:-1], strict=True)]
-    return Keyed(
-        counted=np.array([_bits(counter.types, types) for counter in counters], np.int64),
-        per=np.array([_bits(counter.per, types) for counter in counters], np.int64),
-        by_person=np.array([counter.by_person for counter in counters], np.bool_),
-        source=np.array([source_of[counter.of] for counter in counters], np.int64),
+    return CounterTable(
+        numerator=np.array([_type_bits(counter.types, types) for counter in counters], np.int64),
+        denominator=np.array([_type_bits(counter.rate_over, types) for counter in counters], np.int64),
+        per_user=np.array([counter.per_user for counter in counters], np.bool_),
+        code_source=np.array([source_of[counter.item_field] for counter in counters], np.int64),
         codes=np.concatenate([np.empty(0, np.int32), *(field_codes for field_codes, _ in codes)]).astype(np.int32),
         bounds=np.array(bounds, np.int64).reshape(len(fields), len(catalogue) + 1),
-        rates=rates,
+        decay_rates=rates,
         landmarks=np.full(rates.shape, np.nan),
         totals=np.zeros((*rates.shape, 2)),
-        table=np.zeros(1, np.int32),
+        hash_index=np.zeros(1, np.int32),
         keys=np.zeros(0, np.int64),
         sums=np.zeros((0, halves, 2)),
         used=np.zeros(1, np.int64),
     )  # fmt: skip
 
 
-def width(counters: tuple[CounterSpec, ...]) -> int:
+def n_columns(counters: tuple[CounterSpec, ...]) -> int:
     """Return the number of columns of `Batch.custom_counters`."""
-    return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * PARTS
+    return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * VALUES_PER_HALF_LIFE
 
 
-def features(batch: Batch, counters: tuple[CounterSpec, ...]) -> dict[str, Scores]:
+def counter_features(batch: Batch, counters: tuple[CounterSpec, ...]) -> dict[str, Scores]:
     """Compute log(1 + count), or the smoothed rate of a counter with `rate_over`: feature name -> (N,)."""
     columns: dict[str, Scores] = {}
     halves = max((len(counter.half_lives_h) for counter in counters), default=0)
     for d, counter in enumerate(counters):
         for half, hours in enumerate(counter.half_lives_h):
-            first = (d * halves + half) * PARTS
-            count, over, all_counts, all_over = (batch.declared[:, first + part] for part in range(PARTS))
+            first = (d * halves + half) * VALUES_PER_HALF_LIFE
+            count, over, all_counts, all_over = (
+                batch.custom_counters[:, first + part] for part in range(VALUES_PER_HALF_LIFE)
+            )
             value = np.log1p(count)
-            if counter.per:
+            if counter.rate_over:
                 average = (all_counts + 1) / (all_over + 20)
                 value = (count + counter.smoothing * average) / np.maximum(over + counter.smoothing, 1e-9)
-            columns[f"{counter.name}_{label(hours)}"] = value.astype(np.float32)
+            columns[f"{counter.name}_{half_life_label(hours)}"] = value.astype(np.float32)
     return columns
 
 
-def keys_an_event(counters: tuple[CounterSpec, ...], found: Keyed) -> int:
+def max_keys_per_event(counters: tuple[CounterSpec, ...], table: CounterTable) -> int:
     """Return the maximum number of keys that one event of one item can add."""
-    widest = np.diff(found.bounds, axis=1).max(axis=1, initial=0)
-    return sum(1 if source < 0 else int(widest[source]) for source in found.source.tolist())
+    widest = np.diff(table.bounds, axis=1).max(axis=1, initial=0)
+    return sum(1 if source < 0 else int(widest[source]) for source in table.code_source.tolist())
 
 
-def label(half_life_h: float) -> str:
+def half_life_label(half_life_h: float) -> str:
     """Format a half-life for feature names: 6h, 7d, all."""
     if np.isinf(half_life_h):
         return "all"
     return f"{half_life_h / 24:g}d" if half_life_h >= 48 else f"{half_life_h:g}h"
 
 
-def _bits(chosen: tuple[str, ...], types: tuple[str, ...]) -> int:
-    return sum(1 << types.index(kind) for kind in set(chosen))
+def _type_bits(selected: tuple[str, ...], types: tuple[str, ...]) -> int:
+    return sum(1 << types.index(kind) for kind in set(selected))

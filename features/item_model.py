@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.retrieval.embedding_space import Space
+from feedrank.engine.retrieval.embedding_space import EmbeddingSpace
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.late_interaction import TokenVectors
 
 
-class Table(NamedTuple):
+class ItemItemMatrix(NamedTuple):
     """A sparse (n, n) item-item matrix (CSR): the score of item j after an interaction with item i."""
 
     offsets: Offsets
@@ -26,41 +26,41 @@ class Table(NamedTuple):
     values: Scores
 
 
-class VectorPair(NamedTuple):
+class UserItemVectors(NamedTuple):
     """The vectors of one view, of length 1 or 0: the items as history of a user, and as candidates."""
 
-    sources: Matrix
+    user_side: Matrix
     """(n, d) summed to user profiles."""
-    targets: Matrix
+    item_side: Matrix
     """(n, d) compared with user profiles."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ItemKnowledge:
+class ItemModel:
     """All static inputs of features. It is fitted offline and is the same in training and serving."""
 
     catalogue: Catalogue
-    space: Space
+    space: EmbeddingSpace
     """The embedding space of recall."""
-    vectors: Mapping[str, VectorPair]
+    vectors: Mapping[str, UserItemVectors]
     """View name -> its vectors."""
-    tables: Mapping[str, Table]
+    item_item: Mapping[str, ItemItemMatrix]
     """Matrix name -> item-item matrix."""
-    terms: TermWeights
-    statistics: Mapping[str, NDArray[np.float32]]
+    term_weights: TermWeights
+    item_stats: Mapping[str, NDArray[np.float32]]
     """Name -> (n,) one number per item, NaN if unknown."""
-    tokens: TokenVectors | None = None
+    token_vectors: TokenVectors | None = None
     """Token vectors for late interaction; None: no late interaction."""
-    made_by: Mapping[str, str] = field(default_factory=dict)
+    model_digests: Mapping[str, str] = field(default_factory=dict)
     """Signal -> digest of its model's weights: embedder, late interaction, cross-encoder. Part of the fingerprint."""
 
     def __post_init__(self) -> None:
         n = len(self.catalogue)
-        sizes = {"space": len(self.space.targets), "terms": len(self.terms.offsets) - 1}
-        sizes |= {f"vectors {name}": len(vectors.targets) for name, vectors in self.vectors.items()}
-        sizes |= {f"table {name}": len(matrix.offsets) - 1 for name, matrix in self.tables.items()}
-        sizes |= {f"statistic {name}": len(values) for name, values in self.statistics.items()}
-        sizes |= {} if self.tokens is None else {"token vectors": len(self.tokens)}
+        sizes = {"space": len(self.space.item_side), "terms": len(self.term_weights.offsets) - 1}
+        sizes |= {f"vectors {name}": len(vectors.item_side) for name, vectors in self.vectors.items()}
+        sizes |= {f"table {name}": len(matrix.offsets) - 1 for name, matrix in self.item_item.items()}
+        sizes |= {f"statistic {name}": len(values) for name, values in self.item_stats.items()}
+        sizes |= {} if self.token_vectors is None else {"token vectors": len(self.token_vectors)}
         for name, size in sizes.items():
             if size != n:
                 raise ValueError(f"{name} has {size} rows for {n} items")

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _cache() -> Path:
+def _cache_folder() -> Path:
     """Return the cache folder for the current sources; numba does not detect changes in called functions."""
     here = Path(__file__).parent
     sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.glob("*.py")))).hexdigest()[:12]
@@ -25,15 +25,15 @@ def _cache() -> Path:
     return base / f"kernels-{sources}"
 
 
-numba.config.CACHE_DIR = str(_cache())  # type: ignore[attr-defined]  # numba sets its options by name
+numba.config.CACHE_DIR = str(_cache_folder())  # type: ignore[attr-defined]  # numba sets its options by name
 
 
-def compiled(function: Callable[P, T]) -> Callable[P, T]:
+def jit(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function over arrays; the machine code is cached next to the module or in the user's cache folder."""
     return cast(Callable[P, T], numba.njit(cache=True, nogil=True)(function))
 
 
-def compiled_sums(function: Callable[P, T]) -> Callable[P, T]:
+def jit_fastmath(function: Callable[P, T]) -> Callable[P, T]:
     """Compile as `jit` does, but allow reordering of float sums for SIMD.
 
     The order depends only on the length of the sum, so the same numbers give the same bits in any batch.
@@ -41,7 +41,7 @@ def compiled_sums(function: Callable[P, T]) -> Callable[P, T]:
     return cast(Callable[P, T], numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
 
 
-def grown(array: NDArray[Any], length: int) -> NDArray[Any]:
+def zero_padded(array: NDArray[Any], length: int) -> NDArray[Any]:
     """Return a copy padded with zero rows up to `length`. The padding takes no memory until it is written."""
     larger = np.zeros((length, *array.shape[1:]), array.dtype)
     larger[: len(array)] = array

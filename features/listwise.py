@@ -5,32 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from feedrank.engine.types import Matrix, Offsets, Scores
-from feedrank.features.jit import compiled
+from feedrank.features.jit import jit
 
 
-def standings(columns: Matrix, offsets: Offsets) -> Matrix:
+def group_zscore(columns: Matrix, offsets: Offsets) -> Matrix:
     """Compute (N, C) z-scores within each group: 0 if all values of a group are equal; NaN stays NaN."""
     out = np.full(columns.shape, np.nan, np.float32)
-    _standings(columns, offsets, out)
+    _group_zscore(columns, offsets, out)
     return out
 
 
-def places(column: Matrix, offsets: Offsets) -> Matrix:
+def group_percentile(column: Matrix, offsets: Offsets) -> Matrix:
     """Compute the (N,) share of the group's values that are higher: 0 is the best, below 1; NaN stays NaN."""
     out = np.full(len(column), np.nan, np.float32)
-    _places(column, offsets, out)
+    _group_percentile(column, offsets, out)
     return out
 
 
-def behind_best(column: Scores, offsets: Offsets) -> Scores:
+def gap_to_best(column: Scores, offsets: Offsets) -> Scores:
     """Compute the (N,) difference to the highest value of the group, at most 0; NaN stays NaN."""
     out = np.full(len(column), np.nan, np.float32)
-    _behind_best(column, offsets, out)
+    _gap_to_best(column, offsets, out)
     return out
 
 
-@compiled
-def _behind_best(column: Scores, offsets: Offsets, out: Scores) -> None:
+@jit
+def _gap_to_best(column: Scores, offsets: Offsets, out: Scores) -> None:
     for group in range(len(offsets) - 1):
         best = np.float32(-np.inf)
         for i in range(offsets[group], offsets[group + 1]):
@@ -40,8 +40,8 @@ def _behind_best(column: Scores, offsets: Offsets, out: Scores) -> None:
             out[i] = column[i] - best
 
 
-@compiled
-def _standings(columns: Matrix, offsets: Offsets, out: Matrix) -> None:
+@jit
+def _group_zscore(columns: Matrix, offsets: Offsets, out: Matrix) -> None:
     for group in range(len(offsets) - 1):
         for c in range(columns.shape[1]):
             count, total = 0, 0.0
@@ -66,8 +66,8 @@ def _standings(columns: Matrix, offsets: Offsets, out: Matrix) -> None:
                     out[i, c] = (value - mean) / deviation if deviation > 1e-6 else 0.0
 
 
-@compiled
-def _places(column: Matrix, offsets: Offsets, out: Matrix) -> None:
+@jit
+def _group_percentile(column: Matrix, offsets: Offsets, out: Matrix) -> None:
     for group in range(len(offsets) - 1):
         start, stop = offsets[group], offsets[group + 1]
         order = np.argsort(-column[start:stop], kind="mergesort")

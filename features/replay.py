@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.event_table import Log
+from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.types import Offsets, Rows, Times
 from feedrank.features.custom_counters import IMPRESSION
-from feedrank.features.kernel import PRIOR, READ, SHOWN, TOUCHED, Ops
+from feedrank.features.kernel import OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, Operations
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Moments:
+class PointInTimeQueries:
     """G point-in-time queries: groups of candidate rows, each read just before an event of the log."""
 
-    before: NDArray[np.int64]
+    before_event: NDArray[np.int64]
     """(G,) event position in the log's event order, ascending; the length of the log: after its last event."""
     at: Times
     """(G,) unix seconds."""
-    person: Rows
+    user: Rows
     """(G,) user rows."""
     offsets: Offsets
     """(G + 1,) bounds of each group in `rows`."""
@@ -29,39 +29,41 @@ class Moments:
     """Candidate item rows, group after group."""
 
     def __len__(self) -> int:
-        return len(self.before)
+        return len(self.before_event)
 
 
-def happenings(log: Log, types: tuple[str, ...] = ()) -> Ops:
+def operations_of(log: EventTable, counted_types: tuple[str, ...] = ()) -> Operations:
     """Return the operations of a log, one per event, in order; counted_types: bit t of a type mask is type t."""
     interactions, rankings = log.interactions, log.rankings
     singles = np.arange(len(interactions), dtype=np.int64)
-    interaction_codes = np.where(log.is_history, PRIOR, TOUCHED)
-    bit_of = {kind: 1 << bit for bit, kind in enumerate(types)}
+    interaction_codes = np.where(log.is_history, OP_PRE_LOG, OP_INTERACTION)
+    bit_of = {kind: 1 << bit for bit, kind in enumerate(counted_types)}
     bits = np.array([bit_of.get(kind, 0) for kind in log.types], np.int64)
     impression_bits = np.full(len(rankings), bit_of.get(IMPRESSION, 0), np.int64)
-    return Ops(
-        code=np.concatenate([interaction_codes, np.full(len(rankings), SHOWN)]).astype(np.uint8)[log.order],
+    return Operations(
+        code=np.concatenate([interaction_codes, np.full(len(rankings), OP_IMPRESSION)]).astype(np.uint8)[
+            log.event_order
+        ],
         at=log.at,
-        person=np.concatenate([interactions.person, rankings.person])[log.order],
-        start=np.concatenate([singles, len(singles) + rankings.offsets[:-1]])[log.order],
-        stop=np.concatenate([singles + 1, len(singles) + rankings.offsets[1:]])[log.order],
-        rows=np.concatenate([interactions.item, rankings.rows]),
-        bits=np.concatenate([bits[interactions.type], impression_bits])[log.order],
+        user=np.concatenate([interactions.user, rankings.user])[log.event_order],
+        start=np.concatenate([singles, len(singles) + rankings.offsets[:-1]])[log.event_order],
+        stop=np.concatenate([singles + 1, len(singles) + rankings.offsets[1:]])[log.event_order],
+        rows=np.concatenate([interactions.item, rankings.items]),
+        type_bits=np.concatenate([bits[interactions.type], impression_bits])[log.event_order],
     )
 
 
-def with_reads(ops: Ops, moments: Moments) -> Ops:
+def insert_reads(operations: Operations, queries: PointInTimeQueries) -> Operations:
     """Insert an OP_READ of each query before its event. Raises ValueError if the queries are not in order."""
-    if len(moments) and np.any(np.diff(moments.before) < 0):
+    if len(queries) and np.any(np.diff(queries.before_event) < 0):
         raise ValueError("found point-in-time queries out of order, expected the order of the log")
-    first = len(ops.rows)
-    return Ops(
-        code=np.insert(ops.code, moments.before, np.uint8(READ)),
-        at=np.insert(ops.at, moments.before, moments.at),
-        person=np.insert(ops.person, moments.before, moments.person),
-        start=np.insert(ops.start, moments.before, moments.offsets[:-1] + first),
-        stop=np.insert(ops.stop, moments.before, moments.offsets[1:] + first),
-        rows=np.concatenate([ops.rows, moments.rows]).astype(np.int32),
-        bits=np.insert(ops.bits, moments.before, 0),
+    first = len(operations.rows)
+    return Operations(
+        code=np.insert(operations.code, queries.before_event, np.uint8(OP_READ)),
+        at=np.insert(operations.at, queries.before_event, queries.at),
+        user=np.insert(operations.user, queries.before_event, queries.user),
+        start=np.insert(operations.start, queries.before_event, queries.offsets[:-1] + first),
+        stop=np.insert(operations.stop, queries.before_event, queries.offsets[1:] + first),
+        rows=np.concatenate([operations.rows, queries.rows]).astype(np.int32),
+        type_bits=np.insert(operations.type_bits, queries.before_event, 0),
     )

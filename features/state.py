@@ -10,23 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import Log
-from feedrank.engine.types import NOBODY, Batch, Request, Rows, Scores, Times, no_rows
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table as keyed
 from feedrank.features import custom_counters, history_store
-from feedrank.features.counter_table import Keyed
+from feedrank.features.counter_table import CounterTable
 from feedrank.features.custom_counters import CounterSpec
-from feedrank.features.history_store import TOUCHES, Chains
-from feedrank.features.jit import grown
-from feedrank.features.kernel import KINDS, READ, Ops, Reads, Tables, advance, item_counts
-from feedrank.features.replay import Moments, happenings, with_reads
+from feedrank.features.history_store import INTERACTIONS, HistoryStore
+from feedrank.features.jit import zero_padded
+from feedrank.features.kernel import COUNTER_KINDS, OP_READ, Operations, ReadBuffers, StateArrays, advance, item_counts
+from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
 
-HOUR = 3_600.0
+SECONDS_PER_HOUR = 3_600.0
 ENTITIES = ("item", "category", "all")
 """Entities whose counters a read returns: the candidate, its categories (summed), the whole catalogue."""
-CHUNK = 16_384
+CHUNK_ROWS = 16_384
 """Number of observed rows, roughly, for which arrays are grown at a time."""
-MOST_SPARE = 1 << 20
+MAX_SPARE = 1 << 20
 """Maximum spare users or blocks: arrays double in size, but grow by at most this."""
 
 
@@ -36,7 +36,7 @@ class StateSpec:
 
     half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
     """Half-lives of the counters, hours; infinity: no decay."""
-    depth: int = 50
+    history_length: int = 50
     """Number of a user's latest interactions that a read returns."""
     counters: tuple[CounterSpec, ...] = ()
     """Custom counters, in addition to the built-in ones."""
@@ -44,41 +44,47 @@ class StateSpec:
     def __post_init__(self) -> None:
         if not self.half_lives_h or min(self.half_lives_h) <= 0:
             raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
-        if self.depth < 1:
-            raise ValueError(f"depth is {self.depth}; expected at least 1")
-        custom_counters.check(self.counters)
+        if self.history_length < 1:
+            raise ValueError(f"depth is {self.history_length}; expected at least 1")
+        custom_counters.check_counters(self.counters)
 
     @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> StateSpec:
+    def from_dict(cls, data: Mapping[str, Any]) -> StateSpec:
         """Build the spec from the result of `to_dict`."""
 
         def hours(half_lives: Sequence[str]) -> tuple[float, ...]:
             return tuple(map(float, half_lives))
 
         counters = []
-        for body in plain["counters"]:
+        for body in data["counters"]:
             types, over = tuple(body["types"]), tuple(body["per"])
             lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "per": over}
             counters.append(CounterSpec(**{**body, **lists}))
-        return cls(hours(plain["half_lives_h"]), plain["depth"], tuple(counters))
+        return cls(hours(data["half_lives_h"]), data["depth"], tuple(counters))
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
         counters = [
             {**asdict(counter), "half_lives_h": [str(half) for half in counter.half_lives_h]}
             for counter in self.counters
         ]
-        return {"half_lives_h": [str(half) for half in self.half_lives_h], "depth": self.depth, "counters": counters}
+        return {
+            "half_lives_h": [str(half) for half in self.half_lives_h],
+            "depth": self.history_length,
+            "counters": counters,
+        }
 
-    def column(self, entity: str, kind: str, half_life_h: float) -> int:
+    def counter_column(self, entity: str, kind: str, half_life_h: float) -> int:
         """Return the column of a counter in `Batch.counters`."""
         halves = len(self.half_lives_h)
-        return (ENTITIES.index(entity) * len(KINDS) + KINDS.index(kind)) * halves + self.half_lives_h.index(half_life_h)
+        return (
+            ENTITIES.index(entity) * len(COUNTER_KINDS) + COUNTER_KINDS.index(kind)
+        ) * halves + self.half_lives_h.index(half_life_h)
 
     @property
     def width(self) -> int:
         """Number of columns of `Batch.counters`."""
-        return len(ENTITIES) * len(KINDS) * len(self.half_lives_h)
+        return len(ENTITIES) * len(COUNTER_KINDS) * len(self.half_lives_h)
 
 
 class BehaviouralState:
@@ -88,90 +94,90 @@ class BehaviouralState:
         self.spec = spec or StateSpec()
         entities = len(catalogue) + len(catalogue.categories) + 1
         halves = np.array(self.spec.half_lives_h)
-        self._items = len(catalogue)
-        self._types = custom_counters.types_of(self.spec.counters)
-        counter_table = custom_counters.keyed(self.spec.counters, catalogue)
-        self._keys_an_event = custom_counters.keys_an_event(self.spec.counters, counter_table)
-        self._tables = Tables(
-            rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * HOUR)),
+        self._n_items = len(catalogue)
+        self._counted_types = custom_counters.interaction_types(self.spec.counters)
+        counter_table = custom_counters.empty_counter_table(self.spec.counters, catalogue)
+        self._max_keys_per_event = custom_counters.max_keys_per_event(self.spec.counters, counter_table)
+        self._state = StateArrays(
+            decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
             landmarks=np.full(len(halves), np.nan),
-            counts=np.zeros((entities, len(KINDS), len(halves))),
+            counts=np.zeros((entities, len(COUNTER_KINDS), len(halves))),
             first_at=np.full(len(catalogue), np.nan),
             last_at=np.full(len(catalogue), np.nan),
             now=np.full(1, -np.inf),
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
-            chains=history_store.empty(),
-            keyed=counter_table,
+            histories=history_store.empty_store(),
+            custom_counters=counter_table,
         )
 
-    def observe(self, ops: Ops) -> None:
+    def observe(self, operations: Operations) -> None:
         """Observe operations without reads. Raises ValueError if there is a read."""
-        if np.any(ops.code == READ):
+        if np.any(operations.code == OP_READ):
             raise ValueError("found READ operations, expected none; use `replay` to read")
-        self._run(ops, self._reads(0, 0))
+        self._run(operations, self._read_buffers(0, 0))
 
-    def advance(self, log: Log) -> None:
+    def advance(self, log: EventTable) -> None:
         """Observe all events of a log, in its order."""
-        self.observe(happenings(log, self._types))
+        self.observe(operations_of(log, self._counted_types))
 
-    def replay_log(self, log: Log, moments: Moments) -> Batch:
+    def replay_log(self, log: EventTable, queries: PointInTimeQueries) -> Batch:
         """Observe a log and return the batch of the queries, each with the state just before its event."""
-        return self.replay(with_reads(happenings(log, self._types), moments))
+        return self.replay(insert_reads(operations_of(log, self._counted_types), queries))
 
-    def replay_chunks(self, log: Log, moments: Moments, rows: int) -> Iterator[Batch]:
+    def replay_chunks(self, log: EventTable, queries: PointInTimeQueries, rows_per_batch: int) -> Iterator[Batch]:
         """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory."""
-        ops = with_reads(happenings(log, self._types), moments)
-        rows_read = np.cumsum(np.where(ops.code == READ, ops.stop - ops.start, 0))
+        ops = insert_reads(operations_of(log, self._counted_types), queries)
+        rows_read = np.cumsum(np.where(ops.code == OP_READ, ops.stop - ops.start, 0))
         first, before = 0, 0
         while first < len(ops.code):
-            last = max(int(np.searchsorted(rows_read, before + rows, "right")), first + 1)
-            yield self.replay(ops.part(first, last))
+            last = max(int(np.searchsorted(rows_read, before + rows_per_batch, "right")), first + 1)
+            yield self.replay(ops.segment(first, last))
             first, before = last, int(rows_read[last - 1])
 
-    def replay(self, ops: Ops) -> Batch:
+    def replay(self, operations: Operations) -> Batch:
         """Run operations and return the batch of all their OP_READs, each with the state at its position."""
-        is_read = ops.code == READ
-        sizes = (ops.stop - ops.start)[is_read]
-        reads = self._reads(len(sizes), int(sizes.sum()))
-        self._run(ops, reads)
+        is_read = operations.code == OP_READ
+        sizes = (operations.stop - operations.start)[is_read]
+        reads = self._read_buffers(len(sizes), int(sizes.sum()))
+        self._run(operations, reads)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        indices = np.repeat(ops.start[is_read] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        indices = np.repeat(operations.start[is_read] - offsets[:-1], sizes) + np.arange(offsets[-1])
         return Batch(
-            at=ops.at[is_read],
-            rows=ops.rows[indices],
+            at=operations.at[is_read],
+            rows=operations.rows[indices],
             offsets=offsets,
             history=reads.history,
             history_at=reads.history_at,
-            touches=reads.touches,
-            shown=reads.shown,
-            age=reads.age,
-            since_touch=reads.since_touch,
+            interaction_count=reads.interaction_count,
+            impressions=reads.impressions,
+            item_age=reads.item_age,
+            since_interaction=reads.since_interaction,
             counters=reads.counters,
-            declared=reads.declared,
+            custom_counters=reads.custom_counters,
         )
 
-    def read(self, requests: Sequence[Request], candidates: Sequence[Rows]) -> Batch:
+    def read(self, requests: Sequence[ResolvedRequest], candidates: Sequence[Rows]) -> Batch:
         """Read the batch as of the requests' times. The history comes from the request, not from the state."""
         sizes = [len(rows) for rows in candidates]
         bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        ops = Ops(
-            code=np.full(len(requests), READ, np.uint8),
+        ops = Operations(
+            code=np.full(len(requests), OP_READ, np.uint8),
             at=np.array([request.at for request in requests], np.float64),
-            person=np.array([request.person for request in requests], np.int32),
+            user=np.array([request.user for request in requests], np.int32),
             start=bounds[:-1],
             stop=bounds[1:],
-            rows=np.concatenate([no_rows(), *candidates]).astype(np.int32),
-            bits=np.zeros(len(requests), np.int64),
+            rows=np.concatenate([empty_rows(), *candidates]).astype(np.int32),
+            type_bits=np.zeros(len(requests), np.int64),
         )
         batch = self.replay(ops)
         for r, request in enumerate(requests):
-            length = min(len(request.history), self.spec.depth)
-            batch.history[r] = NOBODY
+            length = min(len(request.history), self.spec.history_length)
+            batch.history[r] = UNKNOWN_ROW
             batch.history_at[r] = np.nan
             batch.history[r, :length] = request.history[:length]
             batch.history_at[r, :length] = request.history_at[:length]
-            batch.touches[r] = len(request.history)
+            batch.interaction_count[r] = len(request.history)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         example = next((vector for vector in vectors if vector is not None), None)
@@ -185,108 +191,119 @@ class BehaviouralState:
             else np.stack([np.full_like(example, np.nan) if vector is None else vector for vector in vectors]),
         )
 
-    def forget(self, person: int) -> None:
+    def erase_user(self, user: int) -> None:
         """Erase a user's history, impressions and own counters. Their events stay in the counters of items."""
-        if 0 <= person < len(self._tables.chains.heads):
-            history_store.clear(self._tables.chains, person)
-        keyed.clear(self._tables.keyed, person)
+        if 0 <= user < len(self._state.histories.heads):
+            history_store.clear(self._state.histories, user)
+        keyed.clear(self._state.custom_counters, user)
 
-    def touched(self, person: int) -> tuple[Rows, Times]:
+    def history(self, user: int) -> tuple[Rows, Times]:
         """Return all interactions of a user, latest first, and their times; empty for an unknown user."""
-        store = self._tables.chains
-        exists = 0 <= person < len(store.lengths)
-        rows = np.empty(int(store.lengths[person, TOUCHES]) if exists else 0, np.int32)
+        store = self._state.histories
+        exists = 0 <= user < len(store.lengths)
+        rows = np.empty(int(store.lengths[user, INTERACTIONS]) if exists else 0, np.int32)
         times = np.empty(len(rows))
         if exists:
-            history_store.read(store, person, TOUCHES, self._items, rows, times)
+            history_store.read(store, user, INTERACTIONS, self._n_items, rows, times)
         return rows, times
 
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
-        out, pre_log = np.empty(self._items), np.empty(self._items)
+        out, pre_log = np.empty(self._n_items), np.empty(self._n_items)
         longest = int(np.argmax(self.spec.half_lives_h))
-        item_counts(self._tables, KINDS.index("touched"), longest, at, out)
-        item_counts(self._tables, KINDS.index("prior"), longest, at, pre_log)
+        item_counts(self._state, COUNTER_KINDS.index("touched"), longest, at, out)
+        item_counts(self._state, COUNTER_KINDS.index("prior"), longest, at, pre_log)
         return (out + pre_log).astype(np.float32)
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         """Memory in use, in bytes, without spare capacity."""
-        histories, counters = self._tables.chains, self._tables.keyed
+        histories, counters = self._state.histories, self._state.custom_counters
         blocks, keys = int(histories.used[0]), int(counters.used[0])
         lengths = {id(histories.previous): blocks, id(histories.pool): blocks}
         lengths |= {id(counters.keys): keys, id(counters.sums): keys}
-        return sum(array[: lengths.get(id(array))].nbytes for _, array in _arrays(self._tables))
+        return sum(array[: lengths.get(id(array))].nbytes for _, array in _named_arrays(self._state))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays of the state by name, for `restore`. They are not copied."""
-        return dict(_arrays(self._tables))
+        return dict(_named_arrays(self._state))
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
-        for name, array in _arrays(self._tables):
+        for name, array in _named_arrays(self._state):
             saved = arrays.get(name)
             if saved is None or saved.dtype != array.dtype or saved.shape[1:] != array.shape[1:]:
                 raise ValueError(f"the saved state has no {name} as expected; it is of another version or another spec")
-            if name in _FIXED and saved.shape != array.shape:
+            if name in _FIXED_SHAPE and saved.shape != array.shape:
                 raise ValueError(f"the saved {name} has the shape {saved.shape}, expected {array.shape}")
-        parts = {name: np.array(arrays[name]) for name, _ in _arrays(self._tables)}
-        self._tables = self._tables._replace(
+        parts = {name: np.array(arrays[name]) for name, _ in _named_arrays(self._state)}
+        self._state = self._state._replace(
             **{name: array for name, array in parts.items() if "." not in name},
-            chains=Chains(*(parts[f"chains.{name}"] for name in Chains._fields)),
-            keyed=Keyed(*(parts[f"keyed.{name}"] for name in Keyed._fields)),
+            chains=HistoryStore(*(parts[f"chains.{name}"] for name in HistoryStore._fields)),
+            keyed=CounterTable(*(parts[f"keyed.{name}"] for name in CounterTable._fields)),
         )
 
-    def _run(self, ops: Ops, reads: Reads) -> None:
-        self._meet(int(ops.person.max(initial=NOBODY)) + 1)
+    def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
+        self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
         done = np.zeros(2, np.int64)
-        rows = np.cumsum(np.where(ops.code == READ, 0, ops.stop - ops.start))
+        rows = np.cumsum(np.where(operations.code == OP_READ, 0, operations.stop - operations.start))
         first, before = 0, 0
-        while first < len(ops.code):
-            last = max(int(np.searchsorted(rows, before + CHUNK, "right")), first + 1)
+        while first < len(operations.code):
+            last = max(int(np.searchsorted(rows, before + CHUNK_ROWS, "right")), first + 1)
             self._reserve(int(rows[last - 1]) - before)
-            advance(self._tables, ops, first, last, reads, done)
+            advance(self._state, operations, first, last, buffers, done)
             first, before = last, int(rows[last - 1])
 
-    def _reads(self, requests: int, rows: int) -> Reads:
-        return Reads(
-            history=np.full((requests, self.spec.depth), NOBODY, np.int32),
-            history_at=np.full((requests, self.spec.depth), np.nan),
-            touches=np.zeros(requests, np.int64),
-            shown=np.zeros(rows, np.float32),
-            age=np.full(rows, np.nan, np.float32),
-            since_touch=np.full(rows, np.nan, np.float32),
-            counters=np.full((rows, self.spec.width), np.nan, np.float32),
-            declared=np.full((rows, custom_counters.width(self.spec.counters)), np.nan, np.float32),
+    def _read_buffers(self, n_requests: int, n_rows: int) -> ReadBuffers:
+        return ReadBuffers(
+            history=np.full((n_requests, self.spec.history_length), UNKNOWN_ROW, np.int32),
+            history_at=np.full((n_requests, self.spec.history_length), np.nan),
+            interaction_count=np.zeros(n_requests, np.int64),
+            impressions=np.zeros(n_rows, np.float32),
+            item_age=np.full(n_rows, np.nan, np.float32),
+            since_interaction=np.full(n_rows, np.nan, np.float32),
+            counters=np.full((n_rows, self.spec.width), np.nan, np.float32),
+            custom_counters=np.full((n_rows, custom_counters.n_columns(self.spec.counters)), np.nan, np.float32),
         )
 
-    def _meet(self, people: int) -> None:
+    def _grow_users(self, n_users: int) -> None:
         """Grow the history store to at least `n_users` users."""
-        store = self._tables.chains
-        if people > len(store.heads):
-            size = max(people, len(store.heads) + min(len(store.heads), MOST_SPARE))
+        store = self._state.histories
+        if n_users > len(store.heads):
+            size = max(n_users, len(store.heads) + min(len(store.heads), MAX_SPARE))
             names = ("heads", "fills", "lengths", "latest")
-            store = store._replace(**{name: grown(getattr(store, name), size) for name in names})
-            self._tables = self._tables._replace(chains=store)
+            store = store._replace(**{name: zero_padded(getattr(store, name), size) for name in names})
+            self._state = self._state._replace(chains=store)
 
-    def _reserve(self, rows: int) -> None:
+    def _reserve(self, n_rows: int) -> None:
         """Reserve the blocks and counter keys that observing `n_rows` rows can need."""
-        store = self._tables.chains
-        needed = int(store.used[0]) + rows
+        store = self._state.histories
+        needed = int(store.used[0]) + n_rows
         if needed > len(store.previous):
-            size = max(needed, len(store.previous) + min(len(store.previous), MOST_SPARE))
-            store = store._replace(previous=grown(store.previous, size), pool=grown(store.pool, size))
-            self._tables = self._tables._replace(chains=store)
-        if self._keys_an_event:
-            self._tables = self._tables._replace(keyed=keyed.roomy(self._tables.keyed, rows * self._keys_an_event))
+            size = max(needed, len(store.previous) + min(len(store.previous), MAX_SPARE))
+            store = store._replace(previous=zero_padded(store.previous, size), pool=zero_padded(store.pool, size))
+            self._state = self._state._replace(chains=store)
+        if self._max_keys_per_event:
+            self._state = self._state._replace(
+                keyed=keyed.reserve(self._state.custom_counters, n_rows * self._max_keys_per_event)
+            )
 
 
-_FIXED = ("rates", "counts", "category_codes", "category_offsets", "first_at", "last_at", "keyed.codes", "keyed.bounds")
+_FIXED_SHAPE = (
+    "rates",
+    "counts",
+    "category_codes",
+    "category_offsets",
+    "first_at",
+    "last_at",
+    "keyed.codes",
+    "keyed.bounds",
+)
 
 
-def _arrays(tables: Tables) -> Iterator[tuple[str, NDArray[Any]]]:
-    for name, value in tables._asdict().items():
-        if isinstance(value, Chains | Keyed):
+def _named_arrays(state: StateArrays) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name, value in state._asdict().items():
+        if isinstance(value, HistoryStore | CounterTable):
             yield from ((f"{name}.{part}", array) for part, array in value._asdict().items())
         else:
             yield name, value

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Batch, Matrix, Offsets, Rows, Scores, Vector
-from feedrank.features.item_model import Table, VectorPair
-from feedrank.features.jit import compiled, compiled_sums
+from feedrank.features.item_model import ItemItemMatrix, UserItemVectors
+from feedrank.features.jit import jit, jit_fastmath
 
-TOP = 5
+TOP_K = 5
 """Number of most similar history items that are averaged."""
 
 
-def vector_scores(pair: VectorPair, batch: Batch, decays: tuple[float, ...]) -> Matrix:
+def vector_scores(vectors: UserItemVectors, batch: Batch, decays: tuple[float, ...]) -> Matrix:
     """Compute (N, len(decays) + 3) cosines between candidates and the user's history.
 
     Columns: one per decay, with the user profile (decayed sum of the history's vectors); then with the latest item; the
@@ -21,17 +21,21 @@ def vector_scores(pair: VectorPair, batch: Batch, decays: tuple[float, ...]) -> 
     without a vector is 0.
     """
     out = np.full((len(batch.rows), len(decays) + 3), np.nan, np.float32)
-    _vector_scores(pair.sources, pair.targets, batch.rows, batch.offsets, batch.history, np.array(decays), out)
+    _vector_scores(
+        vectors.user_side, vectors.item_side, batch.rows, batch.offsets, batch.history, np.array(decays), out
+    )
     return out
 
 
-def table_scores(table: Table, batch: Batch, decays: tuple[float, ...], depths: tuple[int, ...]) -> Matrix:
+def item_item_scores(
+    matrix: ItemItemMatrix, batch: Batch, decays: tuple[float, ...], depths: tuple[int, ...]
+) -> Matrix:
     """Compute (N, len(decays)) sums of matrix[history item, candidate] x decay^age.
 
     Column k uses the latest `depths[k]` items of the history; age counts items. NaN if the history is empty.
     """
     out = np.full((len(batch.rows), len(decays)), np.nan, np.float32)
-    _table_scores(*table, batch.rows, batch.offsets, batch.history, np.array(decays), np.array(depths), out)
+    _item_item_scores(*matrix, batch.rows, batch.offsets, batch.history, np.array(decays), np.array(depths), out)
     return out
 
 
@@ -48,14 +52,14 @@ def category_scores(codes: NDArray[np.int32], bounds: Offsets, shares: Vector, b
     return out
 
 
-def distances(values: Scores, batch: Batch, decay: float) -> Matrix:
+def stat_distances(values: Scores, batch: Batch, decay: float) -> Matrix:
     """Compute (N, 2): a candidate's statistic, and its signed distance to the decayed mean over the user's history."""
     out = np.full((len(batch.rows), 2), np.nan, np.float32)
-    _distances(values, batch.rows, batch.offsets, batch.history, decay, out)
+    _stat_distances(values, batch.rows, batch.offsets, batch.history, decay, out)
     return out
 
 
-@compiled_sums
+@jit_fastmath
 def _dot(a: Vector, b: Vector) -> np.float32:
     total = np.float32(0)
     for d in range(len(a)):
@@ -63,38 +67,40 @@ def _dot(a: Vector, b: Vector) -> np.float32:
     return total
 
 
-@compiled_sums
-def _four_dots(asking: Matrix, asked: int, rows: Matrix, places: Rows, out: Matrix, line: int) -> None:
+@jit_fastmath
+def _four_dots(
+    vectors: Matrix, vector_index: int, candidates: Matrix, candidate_rows: Rows, out: Matrix, out_row: int
+) -> None:
     """Compute the dot products of one vector with four rows; it is read once, and all sums have the same order.
 
     Matrices and indices are passed instead of row views: a view costs more than the sum over it.
     """
-    r0, r1, r2, r3 = places[0], places[1], places[2], places[3]
+    r0, r1, r2, r3 = candidate_rows[0], candidate_rows[1], candidate_rows[2], candidate_rows[3]
     s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for d in range(asking.shape[1]):
-        value = asking[asked, d]
-        s0 += value * rows[r0, d]
-        s1 += value * rows[r1, d]
-        s2 += value * rows[r2, d]
-        s3 += value * rows[r3, d]
-    out[line, 0], out[line, 1], out[line, 2], out[line, 3] = s0, s1, s2, s3
+    for d in range(vectors.shape[1]):
+        value = vectors[vector_index, d]
+        s0 += value * candidates[r0, d]
+        s1 += value * candidates[r1, d]
+        s2 += value * candidates[r2, d]
+        s3 += value * candidates[r3, d]
+    out[out_row, 0], out[out_row, 1], out[out_row, 2], out[out_row, 3] = s0, s1, s2, s3
 
 
-@compiled
+@jit
 def _vector_scores(
-    sources: Matrix, targets: Matrix, rows: Rows, offsets: Offsets, history: Rows,
+    user_side: Matrix, item_side: Matrix, rows: Rows, offsets: Offsets, history: Rows,
     decays: NDArray[np.float64], out: Matrix,
 ) -> None:  # fmt: skip
     n_decays = len(decays)
-    profile = np.empty((n_decays, sources.shape[1]), np.float32)
-    top, value = np.empty((TOP, 4), np.float32), np.empty(4, np.float32)
+    profile = np.empty((n_decays, user_side.shape[1]), np.float32)
+    top, value = np.empty((TOP_K, 4), np.float32), np.empty(4, np.float32)
     four = np.empty(4, np.int32)
     scores = np.empty((n_decays + history.shape[1], 4), np.float32)
     for request in range(len(offsets) - 1):
         length = 0
         profile[:] = 0
         while length < history.shape[1] and history[request, length] >= 0:
-            source = sources[history[request, length]]
+            source = user_side[history[request, length]]
             for k in range(n_decays):
                 weight = np.float32(decays[k] ** length)
                 for d in range(len(source)):
@@ -110,14 +116,14 @@ def _vector_scores(
             for i in range(4):  # repeat the last row if fewer than four are left
                 four[i] = max(rows[min(start + i, stop - 1)], 0)
             for k in range(n_decays):
-                _four_dots(profile, k, targets, four, scores, k)
+                _four_dots(profile, k, item_side, four, scores, k)
             for slot in range(length):
-                _four_dots(sources, history[request, slot], targets, four, scores, n_decays + slot)
+                _four_dots(user_side, history[request, slot], item_side, four, scores, n_decays + slot)
             top[:] = -2
             for slot in range(length):  # insertion into the top list, four candidates at a time, without branches
                 for i in range(4):
                     value[i] = scores[n_decays + slot, i]
-                for rank in range(TOP):
+                for rank in range(TOP_K):
                     for i in range(4):
                         current, new = top[rank, i], value[i]
                         top[rank, i] = current if current > new else new
@@ -129,15 +135,15 @@ def _vector_scores(
                 for k in range(n_decays + 1):  # the row of the latest item follows the decays
                     out[candidate, k] = scores[k, i]
                 out[candidate, n_decays + 1] = top[0, i]
-                count = min(length, TOP)
+                count = min(length, TOP_K)
                 total = np.float32(0)
                 for rank in range(count):
                     total += top[rank, i]
                 out[candidate, n_decays + 2] = total / np.float32(count)
 
 
-@compiled
-def _table_scores(
+@jit
+def _item_item_scores(
     bounds: Offsets, columns: Rows, values: Scores, rows: Rows, offsets: Offsets, history: Rows,
     decays: NDArray[np.float64], depths: NDArray[np.int64], out: Matrix,
 ) -> None:  # fmt: skip
@@ -174,7 +180,7 @@ def _table_scores(
                 candidate_of[rows[candidate]] = -1
 
 
-@compiled
+@jit
 def _category_scores(
     codes: NDArray[np.int32], bounds: Offsets, shares: Vector, rows: Rows, offsets: Offsets, history: Rows,
     decay: float, out: Matrix,
@@ -215,8 +221,8 @@ def _category_scores(
             out[candidate, 2] = lift / size
 
 
-@compiled
-def _distances(values: Scores, rows: Rows, offsets: Offsets, history: Rows, decay: float, out: Matrix) -> None:
+@jit
+def _stat_distances(values: Scores, rows: Rows, offsets: Offsets, history: Rows, decay: float, out: Matrix) -> None:
     for request in range(len(offsets) - 1):
         total, weights, weight = np.float32(0), np.float32(0), np.float32(1)
         for slot in range(history.shape[1]):

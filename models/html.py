@@ -17,11 +17,11 @@ svg { max-width: 100% } figure { margin: 0 } .columns { display: flex; gap: 2rem
 """.strip()
 
 
-def whole(title: str, inside: str, style: str = "") -> str:
+def html_page(title: str, body: str, extra_css: str = "") -> str:
     """Return a whole page around an HTML body. extra_css: CSS after the common style."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    css = f"<style>{_STYLE}\n{style}</style>"
-    return f"<!doctype html><html lang=en><head>{head}{css}</head><body>{inside}</body></html>\n"
+    css = f"<style>{_STYLE}\n{extra_css}</style>"
+    return f"<!doctype html><html lang=en><head>{head}{css}</head><body>{body}</body></html>\n"
 
 
 class Html(str):
@@ -30,12 +30,12 @@ class Html(str):
     __slots__ = ()
 
 
-def table(title: str, heads: Sequence[str], lines: Sequence[Sequence[str]], said: str = "") -> str:
+def html_table(title: str, headers: Sequence[str], lines: Sequence[Sequence[str]], note: str = "") -> str:
     """Return a titled HTML table; cells are escaped unless they are `Html`. note: a paragraph above it."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         escaped = (cell if isinstance(cell, Html) else escape(cell) for cell in cells)
         return "<tr>" + "".join(f"<{tag}>{cell}" for cell in escaped) + "</tr>"
 
-    rows = line("th", heads) + "".join(line("td", cells) for cells in lines)
-    return f"<h2>{escape(title)}</h2>" + (f"<p>{escape(said)}</p>" if said else "") + f"<table>{rows}</table>"
+    rows = line("th", headers) + "".join(line("td", cells) for cells in lines)
+    return f"<h2>{escape(title)}</h2>" + (f"<p>{escape(note)}</p>" if note else "") + f"<table>{rows}</table>"

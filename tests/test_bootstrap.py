@@ -87,17 +87,17 @@ def test_pairs_see_what_two_intervals_cannot():
     assert alone[0].low < alone[1].high
     found = difference(first, second, seed=0)
     assert 0 < found.low < found.mean < found.high
-    assert found.not_better == 0.0
-    assert difference(second, first, seed=0).not_better == 1.0
+    assert found.one_sided_p == 0.0
+    assert difference(second, first, seed=0).one_sided_p == 1.0
 
 
 def test_a_difference_of_nothing_is_not_better():
     values = np.random.default_rng(8).random(40)
     found = difference(values, values, seed=0)
-    assert (found.mean, found.low, found.high, found.not_better) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.mean, found.low, found.high, found.one_sided_p) == (0.0, 0.0, 0.0, 1.0)
     # Gains and losses of the same size: ties of the resampled mean with 0 count as not better, despite rounding.
     found = difference(np.tile([0.1, 0.0], 10), np.tile([0.0, 0.1], 10), seed=0, resamples=4000)
-    assert 0.55 < found.not_better < 0.62  # half of the rest, and the 12.5 % of resamples that draw ten of each
+    assert 0.55 < found.one_sided_p < 0.62  # half of the rest, and the 12.5 % of resamples that draw ten of each
 
 
 def test_nan_in_either_leaves_the_pair_out():
@@ -106,7 +106,7 @@ def test_nan_in_either_leaves_the_pair_out():
     assert (found.groups, found.skipped) == (2, 2)
     np.testing.assert_allclose(found.mean, 0.3)
     empty = difference(np.array([np.nan]), np.array([0.0]), seed=0)
-    assert np.isnan([empty.mean, empty.not_better]).all()
+    assert np.isnan([empty.mean, empty.one_sided_p]).all()
 
 
 def test_errors_say_what_was_expected():

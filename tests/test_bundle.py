@@ -18,9 +18,9 @@ from feedrank.features.builder import FeatureSettings
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle
 from feedrank.models.bundles.bundle import Bundle, BundleError
-from feedrank.models.items.user_histories import Sequences
-from feedrank.models.training.dataset import from_recall, read_states
-from feedrank.models.training.training import Trained, retriever
+from feedrank.models.items.user_histories import UserHistories
+from feedrank.models.training.dataset import from_recall, point_in_time_batch
+from feedrank.models.training.training import TrainedRanker, exact_retriever
 
 FILES = (
     "catalogue.jsonl.gz", "index.ann", "index.json", "knowledge.npz", "ranker-0.txt", "sketch.json", "terms.json",
@@ -28,28 +28,30 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def made(touched_home: Path) -> compose.Material:
+def made(touched_home: Path) -> compose.TrainingInputs:
     home = Home(touched_home)
-    return compose.material(home, config.load(home.config))
+    return compose.load_training_inputs(home, config.load_config(home.config))
 
 
 @pytest.fixture(scope="module")
 def settings(touched_home: Path) -> config.Config:
-    return config.load(Home(touched_home).config)
+    return config.load_config(Home(touched_home).config)
 
 
 @pytest.fixture(scope="module")
-def trained(made: compose.Material, settings: config.Config) -> Trained:
+def trained(made: compose.TrainingInputs, settings: config.Config) -> TrainedRanker:
     return compose.train(made, settings, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def batch(made: compose.Material, trained: Trained) -> Batch:
+def batch(made: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
     """Every person's last touch, as a question."""
-    sequences = Sequences.of(made.log)
-    last = np.flatnonzero(sequences.from_end == 0)
-    examples = from_recall(made.log, sequences, last, retriever(trained.knowledge), 60, trained.builder.spec.depth)
-    return read_states(made.log, made.corpus.catalogue, trained.builder.spec, examples)
+    sequences = UserHistories.from_log(made.log)
+    last = np.flatnonzero(sequences.count_after == 0)
+    examples = from_recall(
+        made.log, sequences, last, exact_retriever(trained.item_model), 60, trained.builder.spec.history_length
+    )
+    return point_in_time_batch(made.log, made.item_inputs.catalogue, trained.builder.spec, examples)
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> Non
     bundle._write_manifest(folder / "manifest.json", manifest)
 
 
-def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: Trained, batch: Batch) -> None:
+def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: TrainedRanker, batch: Batch) -> None:
     found = opened(bundles)
     assert found.name == "toy"
     assert set(found.manifest["files"]) == set(FILES)
@@ -85,23 +87,23 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: Tr
     assert same_bits(found.builder.matrix(batch), matrix)
     assert found.ranker is not None
     assert same_bits(found.ranker.score(matrix), trained.ranker.score(matrix))
-    assert found.knowledge.catalogue.to_items() == trained.knowledge.catalogue.to_items()
-    person = found.knowledge.space.person(batch.history[0])
-    assert same_bits(person, trained.knowledge.space.person(batch.history[0]))
+    assert found.item_model.catalogue.to_items() == trained.item_model.catalogue.to_items()
+    person = found.item_model.space.user_vector(batch.history[0])
+    assert same_bits(person, trained.item_model.space.user_vector(batch.history[0]))
     rows, _ = found.index.search(person, 10)
-    nearest = np.argsort(-trained.knowledge.space.targets @ person, kind="stable")[:10]
+    nearest = np.argsort(-trained.item_model.space.item_side @ person, kind="stable")[:10]
     assert set(rows.tolist()) == set(nearest.tolist())
 
 
 def test_a_bundle_without_a_ranker(
-    bundles: Path, made: compose.Material, settings: config.Config, tmp_path: Path
+    bundles: Path, made: compose.TrainingInputs, settings: config.Config, tmp_path: Path
 ) -> None:
     home = Home(tmp_path)
-    compose.save(home, settings, "bare", compose.index_only(made, settings), None, {})
+    compose.save_bundle(home, settings, "bare", compose.fit_without_ranker(made, settings), None, {})
     found = opened(bundles)
     assert found.name == "bare"
     assert found.ranker is None
-    assert BehaviouralState(found.knowledge.catalogue, found.builder.spec).spec == settings.state
+    assert BehaviouralState(found.item_model.catalogue, found.builder.spec).spec == settings.state
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
@@ -141,8 +143,8 @@ def test_other_features_are_refused(bundles: Path) -> None:
         opened(bundles)
 
 
-def test_a_ranker_of_other_features_is_refused(bundles: Path, trained: Trained) -> None:
-    fewer = bundle.FeatureBuilder(trained.knowledge, trained.builder.spec, FeatureSettings(("recall", "bm25")))
+def test_a_ranker_of_other_features_is_refused(bundles: Path, trained: TrainedRanker) -> None:
+    fewer = bundle.FeatureBuilder(trained.item_model, trained.builder.spec, FeatureSettings(("recall", "bm25")))
     bundle.save(bundles, "mixed", fewer, trained.ranker, {}, {})
     with pytest.raises(BundleError, match=r"mixed.*ranker-0\.txt.*train again"):
         bundle.load(bundles / "mixed")
@@ -153,7 +155,7 @@ def test_no_bundle_at_all_says_how_to_make_one(tmp_path: Path) -> None:
         bundle.load(tmp_path / bundle.CURRENT)
 
 
-def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: Trained) -> None:
+def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: TrainedRanker) -> None:
     before = opened(bundles)
     bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
     assert opened(bundles).name == "toy"
@@ -161,7 +163,7 @@ def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: T
     assert (bundles / bundle.CURRENT).is_symlink()
     assert opened(bundles).name == "second"
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "second", "toy"]
-    rows, _ = before.index.search(before.knowledge.space.targets[0], 5)
+    rows, _ = before.index.search(before.item_model.space.item_side[0], 5)
     assert len(rows) == 5
     bundle.promote(bundles, "toy")
     assert opened(bundles).name == "toy"
@@ -173,7 +175,7 @@ def test_promotion_of_nothing_changes_nothing(bundles: Path) -> None:
     assert opened(bundles).name == "toy"
 
 
-def test_a_failed_save_leaves_nothing(bundles: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_nothing(bundles: Path, trained: TrainedRanker, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: Path) -> list[Path]:
         raise OSError("no space left on device")
 
@@ -184,7 +186,7 @@ def test_a_failed_save_leaves_nothing(bundles: Path, trained: Trained, monkeypat
     assert opened(bundles).name == "toy"
 
 
-def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained: Trained) -> None:
+def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained: TrainedRanker) -> None:
     (bundles / ".second.tmp").mkdir()
     (bundles / ".second.tmp" / "half.npz").write_bytes(b"half")
     (bundles / ".current.tmp").symlink_to("nowhere")
@@ -194,7 +196,7 @@ def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained:
 
 
 @pytest.mark.parametrize("name", ["toy", "current", "", ".", "..", "a/b", "../b", "/b", ".hidden", "a b", "x" * 101])
-def test_names_that_can_not_be_had(bundles: Path, trained: Trained, name: str) -> None:
+def test_names_that_can_not_be_had(bundles: Path, trained: TrainedRanker, name: str) -> None:
     with pytest.raises(BundleError, match=r"choose another name|found the bundle name"):
         bundle.save(bundles, name, trained.builder, None, {}, {})
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "toy"]
@@ -204,11 +206,11 @@ def test_the_same_journal_config_and_seed_give_the_same_bytes(
     touched_home: Path, settings: config.Config, tmp_path: Path
 ) -> None:
     home = Home(touched_home)
-    again = compose.material(home, settings)
+    again = compose.load_training_inputs(home, settings)
     trained = compose.train(again, settings, lambda *_: None)
-    compose.save_trained(Home(tmp_path), settings, "toy", again, trained, {}, 1.5)
+    compose.save_trained_bundle(Home(tmp_path), settings, "toy", again, trained, {}, 1.5)
     first, second = home.bundles / "toy", tmp_path / "bundles" / "toy"
     assert {file.name for file in first.iterdir()} == {*FILES, "manifest.json", "made.json"}
     for file in (*FILES, "manifest.json"):
         assert (second / file).read_bytes() == (first / file).read_bytes(), file
-    assert bundle.read_made(second)["seconds"] == 1.5
+    assert bundle.read_build_info(second)["seconds"] == 1.5

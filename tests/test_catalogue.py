@@ -46,7 +46,7 @@ def test_the_round_trip_is_exact(items: dict[str, dict[str, FieldValue]]) -> Non
 @given(items=st.dictionaries(NAMES, FIELDS, max_size=6), wanted=st.lists(NAMES, max_size=3))
 def test_items_by_category(items: dict[str, dict[str, Any]], wanted: list[str]) -> None:
     catalogue = Catalogue.from_items(items)
-    found = catalogue.in_categories(catalogue.categories.rows(wanted))
+    found = catalogue.rows_in_categories(catalogue.categories.rows(wanted))
     expected = [row for row, fields in enumerate(items.values()) if set(fields.get("category", [])) & set(wanted)]
     assert found.tolist() == expected
 

@@ -81,14 +81,14 @@ def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) 
     assert [one["line"] for one in rejects] == [601, 602, 604]
     assert all(one["reason"] and one["source"] == str(source) for one in rejects)
     assert "0 of 600" in feedrank(home, "data", source, "--format", "jsonl")
-    assert Home(home).journal().counts() == {"item": 60, "interaction": 540}
+    assert Home(home).journal().count_by_kind() == {"item": 60, "interaction": 540}
 
 
 def test_strict_data_stops_at_the_line(tmp_path: Path) -> None:
     source = toyworld.write(tmp_path / "log.jsonl", toyworld.items(), ["{"])
     said = feedrank(tmp_path / "home", "data", source, "--strict", code=1)
     assert f"{source}:61: not JSON" in said
-    assert Home(tmp_path / "home").journal().counts() == {}
+    assert Home(tmp_path / "home").journal().count_by_kind() == {}
 
 
 # --- index and train
@@ -253,7 +253,7 @@ def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[
     message = feedrank(home, "recommend", *arguments, code=1)
     assert message.startswith(f"Error: {arguments[0][2:]}: found ")
     assert len(message.splitlines()) == 1
-    assert Home(home).journal().counts().get("ranking", 0) == 0
+    assert Home(home).journal().count_by_kind().get("ranking", 0) == 0
 
 
 @pytest.mark.parametrize(

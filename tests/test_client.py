@@ -26,11 +26,11 @@ from waitress import create_server, wasyncore
 
 from feedrank.api import compose, config
 from feedrank.api.client import (
-    Ambient,
     ApiError,
     BadAnswer,
     BadRequest,
     Client,
+    Clock,
     Conflict,
     Diversity,
     Feed,
@@ -48,10 +48,10 @@ from feedrank.api.client import (
 )
 from feedrank.api.config import ServeConfig
 from feedrank.api.home import Home
-from feedrank.api.http.app import MOST_BYTES, create_app
-from feedrank.api.http.events import MOST_EVENTS
+from feedrank.api.http.app import MAX_BODY_BYTES, create_app
+from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
-from feedrank.api.keys import Keys
+from feedrank.api.keys import ApiKeys
 from feedrank.engine.serving.recommender import Recommender
 
 NOW = toyworld.END / 1000 + 1_000
@@ -107,8 +107,8 @@ class Patience:
 
     waits: list[float] = field(default_factory=list)
 
-    def ambient(self, draw: float = 0.5) -> Ambient:
-        return Ambient(lambda: NOW, lambda: sum(self.waits), self.waits.append, lambda: draw)
+    def ambient(self, draw: float = 0.5) -> Clock:
+        return Clock(lambda: NOW, lambda: sum(self.waits), self.waits.append, lambda: draw)
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Running:
 @contextmanager
 def running_on(home: Path, **parts: Any) -> Iterator[Running]:
     place = Home(home)
-    recommender = compose.recommender(place, config.load(place.config))
+    recommender = compose.build_recommender(place, config.load_config(place.config))
     gate = Gate(create_app(Service(recommender, lambda: NOW, **parts)).wsgi_app)
     with served(gate) as url:
         yield Running(recommender, gate, url)
@@ -164,18 +164,20 @@ def test_feeds_lists_and_why(running: Running) -> None:
             user="p0", n=5, session="s", surface="home", context={"device": "phone"}, deadline_ms=60_000, explain=True
         )
         assert feed.ids[0] == toyworld.wanted_next(0)
-        assert (len(feed.items), feed.user, feed.bundle, feed.kept, feed.skipped) == (5, "p0", "toy", True, ())
+        assert (len(feed.items), feed.user, feed.bundle, feed.logged, feed.degraded) == (5, "p0", "toy", True, ())
         assert feed.timestamp == round(NOW * 1000)
         logged = running.recommender.find(feed.ranking)
         assert logged is not None
         assert logged.extra["surface"] == "home"  # type: ignore[union-attr]
         told = client.explain(feed.ranking)
-        assert (told.step, told.ids, set(told.without_ranker)) == ("full", feed.ids, set(told.without_ranker))
+        assert (told.fallback, told.ids, set(told.recall_order)) == ("full", feed.ids, set(told.recall_order))
         for one, again in zip(feed.items, told.items, strict=True):
-            assert one.why is not None
-            assert one.why.base is not None
-            assert one.why == again.why
-            assert one.score == pytest.approx(sum(one.why.contributions.values()) + one.why.base, abs=1e-4)
+            assert one.explanation is not None
+            assert one.explanation.base is not None
+            assert one.explanation == again.explanation
+            assert one.score == pytest.approx(
+                sum(one.explanation.contributions.values()) + one.explanation.base, abs=1e-4
+            )
         plain = client.ranking(feed.ranking)
         assert type(plain) is Feed
         assert plain.ids == feed.ids
@@ -189,7 +191,7 @@ def test_feeds_lists_and_why(running: Running) -> None:
 def test_what_is_asked_for_is_what_comes(running: Running) -> None:
     with running.client() as client:
         seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
-        assert seen <= set(client.recommend(user="p0", n=100, filters=Filters(seen=True)).ids)
+        assert seen <= set(client.recommend(user="p0", n=100, filters=Filters(include_seen=True)).ids)
         music = [f"music-{place}" for place in range(toyworld.RING)]
         found = client.recommend(user="p0", n=100, filters=Filters(categories={"music"}, deny=music[:3]))
         assert set(found.ids) == set(music[3:])
@@ -207,7 +209,7 @@ def test_what_is_asked_for_is_what_comes(running: Running) -> None:
 def test_a_click_changes_the_next_feed(running: Running) -> None:
     with running.client() as client:
         feed = client.recommend(user="new", n=60)
-        taken = client.interact(
+        taken = client.record_interaction(
             "ocean-3", ranking=feed.ranking, user="new", position=1 + feed.ids.index("ocean-3"), fields={"page": "home"}
         )
         assert (taken.accepted, taken.duplicate, taken.rejected) == (1, 0, ())
@@ -215,7 +217,7 @@ def test_a_click_changes_the_next_feed(running: Running) -> None:
         assert (logged.type, logged.ranking, logged.fields) == ("click", feed.ranking, {"page": "home"})
         assert logged.timestamp == pytest.approx(1000 * time.time(), abs=600_000)
         assert client.recommend(user="new").ids[0] == "ocean-4"
-        assert client.interact("ocean-3", "rating", value=4.5, id=taken.ids[0]).duplicate == 1
+        assert client.record_interaction("ocean-3", "rating", value=4.5, id=taken.ids[0]).duplicate == 1
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,7 @@ def test_an_id_may_hold_any_characters(still: Running, name: str) -> None:
         "fields": [{"name": "source", "value": "given"}],
     }  # fmt: skip
     with still.client() as client:
-        assert client.record(shown).ids == (name,)
+        assert client.record_events(shown).ids == (name,)
         for found in (client.ranking(name), client.explain(name)):
             assert (found.ranking, found.ids) == (name, (name,))
         with pytest.raises(NotFound) as caught:
@@ -246,15 +248,15 @@ def test_an_id_may_hold_any_characters(still: Running, name: str) -> None:
 
 def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    keys = Keys(home / "keys.json")
+    keys = ApiKeys(home / "keys.json")
     _, reads = keys.create("web", ["read"], 0)
     wrong = reads[:-1] + ("a" if reads[-1] != "a" else "b")
     with running_on(home, keys=keys) as running:
         with running.client(f"{reads}\n") as client:
             assert len(client.recommend().items) == 10
             with pytest.raises(Forbidden, match="expected write; use a key with that scope") as refused:
-                client.interact("ocean-3", user="new")
-            assert refused.value.unsent[0]["item"] == "ocean-3"
+                client.record_interaction("ocean-3", user="new")
+            assert refused.value.unacknowledged[0]["item"] == "ocean-3"
         assert reads not in repr(client) + str(vars(client)) + repr(refused.value)
         for key, found in ((None, "found no key"), (wrong, "unknown or expired")):
             with running.client(key) as client, pytest.raises(Unauthorized, match=found) as caught:
@@ -290,10 +292,10 @@ def test_a_wrong_request_says_where(still: Running) -> None:
             client.recommend(n=0)
         assert (caught.value.field, caught.value.status) == ("n", 400)
         with pytest.raises(BadRequest) as caught:
-            client.record({"event": "interaction", "item": "ocean-3"})
+            client.record_events({"event": "interaction", "item": "ocean-3"})
         assert caught.value.field == "type"
-        taken = client.record([click(), {"event": "nothing"}, click()])
-        assert (taken.accepted, taken.rejected[0].place, taken.rejected[0].field) == (2, 1, "event")
+        taken = client.record_events([click(), {"event": "nothing"}, click()])
+        assert (taken.accepted, taken.rejected[0].index, taken.rejected[0].field) == (2, 1, "event")
         assert [one is None for one in taken.ids] == [False, True, False]
         for wrong, error, said in (
             (lambda: client.recommend(history="space-1"), TypeError, "expected several ids"),
@@ -301,9 +303,9 @@ def test_a_wrong_request_says_where(still: Running) -> None:
             (lambda: client.recommend(context={"age": float("nan")}), ValueError, "can't be written as JSON"),
             (lambda: client.recommend(context={"at": object()}), TypeError, "can't be written as JSON"),
             (lambda: client.similar(""), ValueError, "empty id"),
-            (lambda: client.record("click"), TypeError, r"events\[0\]: found str"),
-            (lambda: client.record({"events": [click()]}), ValueError, "pass the list"),
-            (lambda: client.record([click(), click(value={1})]), TypeError, r"events\[1\]"),
+            (lambda: client.record_events("click"), TypeError, r"events\[0\]: found str"),
+            (lambda: client.record_events({"events": [click()]}), ValueError, "pass the list"),
+            (lambda: client.record_events([click(), click(value={1})]), TypeError, r"events\[1\]"),
         ):
             before = len(still.gate.came)
             with pytest.raises(error, match=said):
@@ -320,7 +322,7 @@ def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
     patience = Patience()
     with running.client(ambient=patience.ambient()) as client:
         running.gate.tricks = ["busy", "busy"]
-        taken = client.record([click() for _ in range(3)])
+        taken = client.record_events([click() for _ in range(3)])
         assert (taken.accepted, taken.duplicate) == (3, 0)
         assert patience.waits == [2.05, 2.1], "what was asked for, and a chance share of the backoff"
         running.gate.tricks = ["busy"]
@@ -344,7 +346,7 @@ def test_events_whose_answer_was_lost_count_once(running: Running, trick: str) -
     patience, hurried = Patience(), Timeouts(read_s=0.8 if trick == "late" else 60)
     with running.client(ambient=patience.ambient(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
-        taken = client.record([click(), click()])
+        taken = client.record_events([click(), click()])
     assert (taken.accepted, taken.duplicate) == (0, 2)
     assert len(running.gate.came) == 2
     assert running.recommender._journal.counts()["interaction"] == 2 + toyworld.PEOPLE * toyworld.STEPS  # type: ignore[attr-defined]
@@ -370,7 +372,7 @@ def test_no_service_and_no_answer() -> None:
         free.bind((HOST, 0))
         url = f"http://{HOST}:{free.getsockname()[1]}"
     with (
-        Client(url, ambient=patience.ambient(), transport=httpx.HTTPTransport()) as client,
+        Client(url, clock=patience.ambient(), transport=httpx.HTTPTransport()) as client,
         pytest.raises(Unreachable, match=r"no response from http://127.0.0.1:\d+ after 4 attempts") as caught,
     ):
         client.recommend()
@@ -385,8 +387,8 @@ def test_no_service_and_no_answer() -> None:
         thread = threading.Thread(target=cut)
         thread.start()
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        with Client(url, ambient=patience.ambient(), transport=httpx.HTTPTransport()) as client:
-            for call in (client.recommend, lambda: client.record(click())):
+        with Client(url, clock=patience.ambient(), transport=httpx.HTTPTransport()) as client:
+            for call in (client.recommend, lambda: client.record_events(click())):
                 with pytest.raises(Unreachable, match="4 attempts") as caught:
                     call()
                 assert caught.value.sent
@@ -408,18 +410,18 @@ def test_waits_grow_and_are_bounded() -> None:
     [("7", 7), (formatdate(NOW + 90, usegmt=True), 90), (formatdate(NOW - 90), 0), ("soon", None), ("-1", None)],
 )
 def test_what_the_service_asks_for_is_read(value: str, seconds: float | None) -> None:
-    assert retries.asked_s(httpx.Response(503, headers={"Retry-After": value}), int(NOW)) == seconds
+    assert retries.retry_after(httpx.Response(503, headers={"Retry-After": value}), int(NOW)) == seconds
 
 
 # --- many events
 
 
 def test_many_events_are_sent_in_parts_and_packed(running: Running) -> None:
-    events = [click(user=f"u{n % 7}") for n in range(MOST_EVENTS + 1)]
+    events = [click(user=f"u{n % 7}") for n in range(MAX_EVENTS + 1)]
     with running.client() as client:
-        taken = client.record(iter(events))
-    assert (taken.accepted, taken.rejected) == (MOST_EVENTS + 1, ())
-    assert len(set(taken.ids)) == MOST_EVENTS + 1
+        taken = client.record_events(iter(events))
+    assert (taken.accepted, taken.rejected) == (MAX_EVENTS + 1, ())
+    assert len(set(taken.ids)) == MAX_EVENTS + 1
     first, second = running.gate.came
     assert first["HTTP_CONTENT_ENCODING"] == "gzip"
     assert "HTTP_CONTENT_ENCODING" not in second
@@ -431,36 +433,36 @@ def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.
     with running.client(retries=Retries(attempts=1)) as client:
         running.gate.tricks = ["", "lost"]
         with pytest.raises(ApiError, match="504 Gateway Timeout") as caught:
-            client.record([click(), {"event": "nothing"}, click(), click(), click()])
-        before, left = caught.value.taken, caught.value.unsent
+            client.record_events([click(), {"event": "nothing"}, click(), click(), click()])
+        before, left = caught.value.partial_result, caught.value.unacknowledged
         assert before is not None
-        assert (before.accepted, before.rejected[0].place, len(left)) == (1, 1, 3)
-        taken = client.record([*left, {"event": "nothing"}])
+        assert (before.accepted, before.rejected[0].index, len(left)) == (1, 1, 3)
+        taken = client.record_events([*left, {"event": "nothing"}])
     assert (taken.accepted, taken.duplicate) == (1, 2)
-    assert [one.place for one in taken.rejected] == [3], "places count over all parts"
+    assert [one.index for one in taken.rejected] == [3], "places count over all parts"
     assert taken.ids == (*(one["id"] for one in left), None)
 
 
 @pytest.mark.parametrize("length", [10, 3_000_000, 8_388_590])
 def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (requests.MOST_BYTES, requests.MOST_EVENTS) == (MOST_BYTES, MOST_EVENTS)
+    assert (requests.MAX_BODY_BYTES, requests.MAX_EVENTS) == (MAX_BODY_BYTES, MAX_EVENTS)
     lines = [b'"' + str(n).encode() * length + b'"' for n in range(5)]
-    lines = [line[: min(length, MOST_BYTES - 13) - 1] + b'"' for line in lines]
+    lines = [line[: min(length, MAX_BODY_BYTES - 13) - 1] + b'"' for line in lines]
     parts = list(requests.batches(lines))
     assert [place for first, last, _ in parts for place in range(first, last)] == list(range(5))
     assert len(parts) == {10: 1, 3_000_000: 3, 8_388_590: 5}[length]
     for first, last, body in parts:
-        assert len(body) <= MOST_BYTES
+        assert len(body) <= MAX_BODY_BYTES
         assert json.loads(body)["events"] == [json.loads(line) for line in lines[first:last]]
-    full = [b"1"] * (MOST_EVENTS // 2)
+    full = [b"1"] * (MAX_EVENTS // 2)
     monkeypatch.setattr(requests, "MOST_BYTES", len(b'{"events":[1]}') + 2 * (len(full) - 1))
     assert [len(body) for _, _, body in requests.batches([*full, b"1"])] == [
-        requests.MOST_BYTES,
+        requests.MAX_BODY_BYTES,
         len(b'{"events":[1]}'),
     ]
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"events\[1\]: found 8,388,608 bytes"):
-        list(requests.batches([b"1", b"1" * MOST_BYTES]))
+        list(requests.batches([b"1", b"1" * MAX_BODY_BYTES]))
 
 
 def test_threads_share_a_client(still: Running) -> None:

@@ -17,9 +17,9 @@ from feedrank.api.config import Config, EmbedderConfig, IndexConfig
 from feedrank.api.home import Home
 from feedrank.engine.events.events import parse
 from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
-from feedrank.engine.retrieval.pca_index import ScanIndex
+from feedrank.engine.retrieval.pca_index import PcaRefineIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.types import Matrix, Rows, Scores, Vector
 from feedrank.models.bundles import bundle
 
@@ -40,18 +40,20 @@ class Backwards:
 def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | None = "p0") -> list[str]:
     """The items of a feed on these settings."""
     return list(
-        compose.recommender(Home(home), settings).recommend(str(uuid.uuid4()), 2e9, Asked(user, query=query, n=n)).items
+        compose.build_recommender(Home(home), settings)
+        .recommend(str(uuid.uuid4()), 2e9, RecommendationRequest(user, query=query, n=n))
+        .items
     )
 
 
 def test_an_index_of_ones_own(home: Path) -> None:
     place = Home(home)
-    settings = replace(config.load(place.config), index=IndexConfig(kind=f"{__name__}:Backwards"))
-    opened = bundle.load(place.current)
-    exact = ExactIndex(opened.knowledge.space.targets, "dot")
-    index = compose.vector_index(opened, settings.index)
+    settings = replace(config.load_config(place.config), index=IndexConfig(kind=f"{__name__}:Backwards"))
+    opened = bundle.load(place.current_bundle)
+    exact = ExactIndex(opened.item_model.space.item_side, "dot")
+    index = compose.build_vector_index(opened, settings.index)
     assert index is not None
-    person = opened.knowledge.space.person(np.array([0], np.int32))
+    person = opened.item_model.space.user_vector(np.array([0], np.int32))
     assert index.search(person, 60)[0].tolist() == exact.search(person, 60)[0].tolist()[::-1]
     assert len(feed(home, settings)) == 3
 
@@ -59,36 +61,36 @@ def test_an_index_of_ones_own(home: Path) -> None:
 @pytest.mark.parametrize("kind", ["annoy", "exact"])
 def test_the_metric_is_that_of_the_bundle(home: Path, kind: str) -> None:
     place = Home(home)
-    asked = config.load(place.config)
+    asked = config.load_config(place.config)
     usual = feed(home, asked, 20)
     changed = replace(asked, index=IndexConfig(kind=kind, metric="euclidean"))
     assert feed(home, changed, 20) == usual
 
 
 def test_a_query_goes_through_the_model_that_the_items_went_through(home: Path) -> None:
-    settings = replace(config.load(Home(home).config), embedder=EmbedderConfig(model="/no/such/model"))
+    settings = replace(config.load_config(Home(home).config), embedder=EmbedderConfig(model="/no/such/model"))
     found = feed(home, settings, query="guitar and violin music", user=None)
     assert {toyworld.genre_of(item) for item in found} == {"music"}
 
 
 def test_recall_order_keeps_the_order_it_is_given() -> None:
-    scores = compose.RecallOrder().score(np.full((4, 2), np.nan, np.float32))
+    scores = compose.IdentityRanker().score(np.full((4, 2), np.nan, np.float32))
     assert np.argsort(-scores, kind="stable").tolist() == [0, 1, 2, 3]
     assert scores.dtype == np.float32
-    assert len(compose.RecallOrder().score(np.empty((0, 2), np.float32))) == 0
+    assert len(compose.IdentityRanker().score(np.empty((0, 2), np.float32))) == 0
 
 
 def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
     place = Home(home)
-    settings = config.load(place.config)
-    recommender = compose.recommender(place, settings)
+    settings = config.load_config(place.config)
+    recommender = compose.build_recommender(place, settings)
     late = {"event": "item", "id": "late", "timestamp": toyworld.END, "item": "new",
             "fields": [{"name": "title", "value": "the rover book"}]}  # fmt: skip
     click = {"event": "interaction", "id": "c", "timestamp": toyworld.END, "item": "new", "type": "click", "user": "p0"}
     assert recommender.record([parse(late), parse(click)], toyworld.END / 1000 + 5) == [True, True]
-    assert "new" not in recommender.recommend("r1", 2e9, Asked("p0", n=100)).items
-    made = compose.material(place, settings)
-    compose.save(place, settings, "next", compose.index_only(made, settings), None, {})
+    assert "new" not in recommender.recommend("r1", 2e9, RecommendationRequest("p0", n=100)).items
+    made = compose.load_training_inputs(place, settings)
+    compose.save_bundle(place, settings, "next", compose.fit_without_ranker(made, settings), None, {})
     assert "new" not in feed(home, settings, 100), "p0 has touched it"
     assert "new" in feed(home, settings, 100, user="p4")
 
@@ -96,7 +98,7 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
 def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> None:
     home = Home(tmp_path / "mistyped")
     with pytest.raises(ValueError, match=r"no journal at .*feedrank import"):
-        compose.material(home, Config())
+        compose.load_training_inputs(home, Config())
     assert not home.folder.exists()
 
 
@@ -104,23 +106,23 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.journal().close()
     with pytest.raises(ValueError, match=r"no items in .*feedrank import"):
-        compose.material(home, Config())
+        compose.load_training_inputs(home, Config())
 
 
 def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feedrank.engine.retrieval.pca_index.FEW", 10)
     place = Home(home)
-    settings, opened = config.load(place.config), bundle.load(place.current)
-    assert isinstance(opened.whole, ScanIndex)
+    settings, opened = config.load_config(place.config), bundle.load(place.current_bundle)
+    assert isinstance(opened.exact_index, PcaRefineIndex)
 
     def chosen(**told: Any) -> tuple[Any, Any]:
         index = IndexConfig(**told)
         found = replace(settings, index=index)
-        made = compose.recommender(place, found).pipeline.retriever
+        made = compose.build_recommender(place, found).pipeline.retriever
         embedding = next(one for one in made._retrievers if isinstance(one, EmbeddingRetriever))
-        return type(embedding._index), type(embedding._whole)
+        return type(embedding._index), type(embedding._exact_index)
 
-    assert chosen() == (NoneType, ScanIndex)
-    assert chosen(whole_up_to=10) == (AnnoyIndex, ScanIndex)
+    assert chosen() == (NoneType, PcaRefineIndex)
+    assert chosen(whole_up_to=10) == (AnnoyIndex, PcaRefineIndex)
     assert chosen(kind="exact") == (NoneType, ExactIndex)
-    assert chosen(kind=f"{__name__}:Backwards") == (Backwards, ScanIndex)
+    assert chosen(kind=f"{__name__}:Backwards") == (Backwards, PcaRefineIndex)

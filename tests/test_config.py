@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from feedrank.api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load
+from feedrank.api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load_config
 from feedrank.features.state import StateSpec
 
 
@@ -48,13 +48,13 @@ def sections(config: Any, prefix: str = "") -> str:
 
 
 def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
-    assert load(None) == Config()
-    assert load(written(tmp_path, "")) == Config()
-    assert load(written(tmp_path, "# nothing\n[serve]\n")) == Config()
+    assert load_config(None) == Config()
+    assert load_config(written(tmp_path, "")) == Config()
+    assert load_config(written(tmp_path, "# nothing\n[serve]\n")) == Config()
 
 
 def test_every_key_can_be_set(tmp_path: Path) -> None:
-    assert load(written(tmp_path, sections(Config()))) == Config()
+    assert load_config(written(tmp_path, sections(Config()))) == Config()
     usual = Config()
     changed = Config(
         embedder=replace(usual.embedder, model="a/model", revision="abc", batch_size=8, document=("title", "plot")),
@@ -67,12 +67,12 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         ranker=replace(usual.ranker, rounds=9, parameters={"num_leaves": 4, "boosting": "dart", "lambda_l2": 0.5}),
         serve=ServeConfig("0.0.0.0", 0, 2),
     )
-    assert load(written(tmp_path, sections(changed))) == changed
+    assert load_config(written(tmp_path, sections(changed))) == changed
 
 
 def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -> None:
-    found = load(written(tmp_path, "[items]\ndamping = 5\n[state]\nhalf_lives_h = [1, 24, inf]"))
-    assert found.items.damping == 5.0
+    found = load_config(written(tmp_path, "[items]\ndamping = 5\n[state]\nhalf_lives_h = [1, 24, inf]"))
+    assert found.items.transition_damping == 5.0
     assert found.state.half_lives_h == (1.0, 24.0, float("inf"))
 
 
@@ -113,7 +113,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
 def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, text: str, said: list[str]) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
-        load(path)
+        load_config(path)
     message = str(caught.value)
     assert message.startswith(str(path))
     assert "\n" not in message
@@ -124,9 +124,9 @@ def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, tex
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't read the config file"):
-        load(tmp_path / "none.toml")
+        load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="can't read the config file"):
-        load(tmp_path)
+        load_config(tmp_path)
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not TOML"):
-        load(tmp_path / "bytes.toml")
+        load_config(tmp_path / "bytes.toml")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedrank.features.listwise import places, standings
+from feedrank.features.listwise import group_percentile, group_zscore
 
 NUMBERS = st.sampled_from([float("nan"), -2.0, 0.0, 0.5, 0.5, 3.25, 1e6])
 GROUPS = st.lists(st.lists(NUMBERS, max_size=6), min_size=1, max_size=4)
@@ -26,7 +26,7 @@ def test_places(groups: list[list[float]]) -> None:
     for group in groups:
         known = [value for value in group if value == value]
         expected += [sum(one > value for one in known) / len(known) if value == value else np.nan for value in group]
-    np.testing.assert_allclose(places(column, offsets), np.array(expected, np.float32), rtol=1e-6)
+    np.testing.assert_allclose(group_percentile(column, offsets), np.array(expected, np.float32), rtol=1e-6)
 
 
 @settings(deadline=None)
@@ -40,7 +40,7 @@ def test_standings(groups: list[list[float]]) -> None:
         flat_ = len(known) == 0 or known.std() <= 1e-6
         expected += [np.nan if np.isnan(v) else 0.0 if flat_ else (v - known.mean()) / known.std() for v in values]
     two = np.stack([column, -column], axis=1)
-    found = standings(two, offsets)
+    found = group_zscore(two, offsets)
     np.testing.assert_allclose(found[:, 0], np.array(expected, np.float32), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[:, 1], -found[:, 0], rtol=1e-6)
 
@@ -48,5 +48,5 @@ def test_standings(groups: list[list[float]]) -> None:
 @pytest.mark.parametrize("base", [0, 1_000, 175_000])
 def test_standings_of_large_numbers_close_together(base: float) -> None:
     column = np.float32(base) + np.array([0, 0.5, 1], np.float32)
-    found = standings(column[:, None], np.array([0, 3]))[:, 0]
+    found = group_zscore(column[:, None], np.array([0, 3]))[:, 0]
     np.testing.assert_allclose(found, [-1.2247449, 0, 1.2247449], rtol=1e-4)

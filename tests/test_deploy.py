@@ -26,11 +26,11 @@ from flask import Flask
 
 from feedrank.api import config
 from feedrank.api.cli import main
-from feedrank.api.cli.retrain import REFUSED
+from feedrank.api.cli.retrain import EXIT_REFUSED
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.api.metrics import Metrics
-from feedrank.api.server import DRAIN_S
+from feedrank.api.server import DRAIN_TIMEOUT_S
 
 DEPLOY = PROJECT / "docs" / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
@@ -241,14 +241,14 @@ def test_compose_runs_the_image_as_it_is() -> None:
         assert SERVICES[name]["image"] == SERVICES["feedrank"]["image"]
         assert f"home:{IMAGES_HOME}" in SERVICES[name]["volumes"]
         assert SERVICES[name]["environment"]["FEEDRANK_CONFIG"] == "/run/secrets/feedrank.toml"
-    assert seconds(SERVICES["feedrank"]["stop_grace_period"]) > DRAIN_S
+    assert seconds(SERVICES["feedrank"]["stop_grace_period"]) > DRAIN_TIMEOUT_S
 
 
 def test_the_settings_of_the_container_are_settings(tmp_path: Path) -> None:
     given = DEPLOY / "feedrank.toml"
-    assert config.load(given).journal.url is None
+    assert config.load_config(given).journal.url is None
     (tmp_path / "other.toml").write_text(re.sub(r"(?m)^# (?=\[journal\]|url = )", "", given.read_text()))
-    url = config.load(tmp_path / "other.toml").journal.url
+    url = config.load_config(tmp_path / "other.toml").journal.url
     assert url is not None
     assert url.startswith("postgresql+psycopg://")
     assert meet("feedrank", url.partition("@")[2].partition("/")[0])
@@ -271,14 +271,14 @@ def test_prometheus_asks_for_what_is_served() -> None:
     host, port = target.split(":")
     assert meet("prometheus", host)
     _, told = accepted(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
-    listens = told["port"] or config.load(DEPLOY / "feedrank.toml").serve.port
+    listens = told["port"] or config.load_config(DEPLOY / "feedrank.toml").serve.port
     assert {listens} == {int(port), int(last("EXPOSE")), int(SERVICES[host]["ports"][0].split(":")[-1])}
 
 
 def test_alerts_are_on_metrics_that_there_are() -> None:
     ((group,),) = [yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]]
     text = "\n".join(rule["expr"] for rule in group["rules"])
-    known = set(re.findall(r"(?m)^# HELP (\S+)", Metrics().text()[0].decode()))
+    known = set(re.findall(r"(?m)^# HELP (\S+)", Metrics().render()[0].decode()))
     for name in set(re.findall(r"\bfeedrank_\w+", text)):
         assert {name, re.sub("_(bucket|count|sum)$", "", name)} & known, f"there is no metric {name}"
     rules = {rule.rule for rule in app().url_map.iter_rules()}
@@ -316,10 +316,10 @@ def test_the_service_stops_in_time_and_a_refusal_is_no_failure() -> None:
     told = unit("feedrank.service")
     command, params = accepted(shlex.split(told["ExecStart"][0]))
     assert (command, params["host"], params["port"]) == ("serve", "127.0.0.1", config.ServeConfig().port)
-    assert seconds(told["TimeoutStopSec"][0]) > DRAIN_S
+    assert seconds(told["TimeoutStopSec"][0]) > DRAIN_TIMEOUT_S
     assert (told["Type"], told["KillSignal"], told["KillMode"]) == (["notify"], ["SIGTERM"], ["mixed"])
     assert "MemoryDenyWriteExecute" not in told, "numba writes machine code and runs it"
-    assert unit("feedrank-retrain.service")["SuccessExitStatus"] == [str(REFUSED)]
+    assert unit("feedrank-retrain.service")["SuccessExitStatus"] == [str(EXIT_REFUSED)]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")

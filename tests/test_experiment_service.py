@@ -16,23 +16,23 @@ from conftest import feedrank
 from flask.testing import FlaskClient
 
 from feedrank.api import compose, config, experiment_config
-from feedrank.api.admin import upkeep
-from feedrank.api.compose.arm_loader import Arms
-from feedrank.api.compose.experiments import Desk
+from feedrank.api.admin import create_admin_services
+from feedrank.api.compose.arm_loader import ArmLoader
+from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.refresh import Refresher
 from feedrank.api.compose.replay import ReplayError, replay
-from feedrank.api.compose.text_signals import TextModels
-from feedrank.api.guardrail_monitor import Guardian
+from feedrank.api.compose.text_signals import TextEncoders
+from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
-from feedrank.engine.experiments.arm_servers import Trials
+from feedrank.engine.experiments.arm_servers import ArmServers
 from feedrank.engine.experiments.registry import ChangeError
-from feedrank.engine.experiments.shadows import Shadows
+from feedrank.engine.experiments.shadows import ShadowRunner
 from feedrank.engine.retrieval.diversity import Diversity
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
@@ -59,27 +59,27 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         self.home = Home(folder)
-        self.config = config.load(self.home.config)
+        self.config = config.load_config(self.home.config)
         self.journal = self.home.journal()
-        self.desk = Desk(self.home, self.journal)
+        self.desk = ExperimentService(self.home, self.journal)
         self.at = NOW
 
     def begin(self, body: dict[str, Any]) -> None:
         """Declare and start an experiment."""
-        self.desk.create(experiment_config.declared(body, "test"), self.at)
+        self.desk.create(experiment_config.parse_experiment(body, "test"), self.at)
         self.desk.start(body["name"], self.at)
 
     def serve(self) -> Recommender:
         """A recommender that has its arms' bundles at hand."""
-        recommender = compose.recommender(self.home, self.config)
-        recommender.trials = Trials(self.desk.roster_until(recommender.live.offset))
-        self.arms = Arms(self.home, self.config, self.journal, recommender, lambda: self.at)
-        self.arms.look()
+        recommender = compose.build_recommender(self.home, self.config)
+        recommender.arm_servers = ArmServers(self.desk.experiment_registry_at(recommender.snapshot.offset))
+        self.arms = ArmLoader(self.home, self.config, self.journal, recommender, lambda: self.at)
+        self.arms.sync()
         return recommender
 
     def client(self, recommender: Recommender) -> FlaskClient:
-        behind = upkeep(self.home, self.config, self.journal, lambda: 0)
-        return create_app(Service(recommender, lambda: self.at, upkeep=behind)).test_client()
+        behind = create_admin_services(self.home, self.config, self.journal, lambda: 0)
+        return create_app(Service(recommender, lambda: self.at, admin=behind)).test_client()
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def name_of(person: int) -> str:
 
 
 def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingEvent:
-    return recommender.recommend(name, at, Asked(user, **asked))
+    return recommender.recommend(name, at, RecommendationRequest(user, **asked))
 
 
 def days(place: Place, recommender: Recommender, click: Callable[[RankingEvent, str], float], people: int = 60) -> None:
@@ -114,7 +114,7 @@ def days(place: Place, recommender: Recommender, click: Callable[[RankingEvent, 
 def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) -> None:
     place.begin(AB)
     recommender = place.serve()
-    assert recommender.trials.seated == ["other"]
+    assert recommender.arm_servers.loaded_bundles == ["other"]
     days(place, recommender, lambda event, _: 0.2 if event.extra["variant"] == "usual" else 0.6, people=140)
     events = [event for event in place.journal.events("ranking") if isinstance(event, RankingEvent)]
     made_by = {(event.extra["variant"], event.extra["bundle"]) for event in events}
@@ -141,7 +141,7 @@ def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) 
     assert "Ship other" in (tmp_path / "r.html").read_text()
     assert "http" not in (tmp_path / "r.html").read_text().replace("http://www.w3.org", "")
     assert "current bundle: other" in feedrank(place.home.folder, "experiment", "readout", "ab", "--promote")
-    assert registry.current(place.home.bundles) == "other"
+    assert registry.current_name(place.home.bundles) == "other"
     assert "stopped" in feedrank(place.home.folder, "experiment", "list")
     recommender.catch_up(place.at + 4 * DAY)
     assert "variant" not in shown(recommender, "after", place.at + 4 * DAY, "n1").extra
@@ -162,7 +162,7 @@ def test_an_arm_that_nothing_has_happened_to_says_how_far_it_has_read(place: Pla
     recommender.catch_up(place.at)  # as the thread of a server does, with nothing new
     found = (shown(recommender, f"w{n}", place.at, f"n{n}") for n in range(50))
     event = next(event for event in found if event.extra["variant"] == "other")
-    assert event.extra["served"]["offset"] >= place.journal.last - 50
+    assert event.extra["served"]["offset"] >= place.journal.last_offset - 50
     assert replay(place.home, place.config, place.journal, event)[1] is None
 
 
@@ -179,7 +179,7 @@ def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:
     assert first.items[0] not in second.items, "what was touched does not come back"
     new = ItemEvent("new", round(place.at * 1000) + 4000, "space-new", {"title": "the orbit book", "category": "space"})
     recommender.record([new], place.at + 4)
-    place.arms.take_items()
+    place.arms.update_items()
     assert "space-new" in shown(recommender, "third", place.at + 5, user, n=100).items
 
 
@@ -196,7 +196,7 @@ def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place, tmp_path
     assert isinstance(event, RankingEvent)
     assert set(event.extra["team"]) <= {"usual", "other", ""}
     assert (event.extra["experiment"], event.extra["variant"]) == ("mix", "interleaved")
-    found = place.desk.found("mix")
+    found = place.desk.report("mix")
     (preference,) = found.preferences
     assert preference.low[-1] > 0
     assert int(preference.rankings[-1]) == 180
@@ -223,19 +223,25 @@ def test_a_shadow_looks_on(place: Place, tmp_path: Path) -> None:
     place.begin({**AB, "name": "shade", "kind": "shadow"})
     recommender = place.serve()
     ticks = iter(range(10_000))
-    recommender.shadows = Shadows(
-        recommender.look_on, recommender.record, lambda: next(ticks) / 1000, lambda: f"report {next(ticks)}", size=1_000
+    recommender.shadows = ShadowRunner(
+        recommender.read_shadow_inputs,
+        recommender.record,
+        lambda: next(ticks) / 1000,
+        lambda: f"report {next(ticks)}",
+        queue_size=1_000,
     )
     for n in range(30):
         event = shown(recommender, f"r{n}", place.at + n, f"n{n}", n=5)
         assert event.extra["bundle"] == "toy"
         assert "variant" not in event.extra
         if n == 10:
-            recommender.recommend("given", place.at + n, Asked(f"n{n}", items=("space-1", "music-2", "ocean-3")))
+            recommender.recommend(
+                "given", place.at + n, RecommendationRequest(f"n{n}", items=("space-1", "music-2", "ocean-3"))
+            )
     assert recommender.shadows.wait(30)
     recommender.shadows.stop(place.at + 40)
-    (one,) = place.desk.found("shade").shadows
-    assert (one.feeds, one.failed, one.dropped) == (31, 0, 0)
+    (one,) = place.desk.report("shade").shadows
+    assert (one.rankings, one.failed, one.dropped) == (31, 0, 0)
     assert 0 < one.overlap <= 1
     assert one.p50_ms <= 2
     said = feedrank(place.home.folder, "experiment", "readout", "shade", "--html", tmp_path / "r.html")
@@ -255,7 +261,7 @@ def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None
         again, difference = replay(place.home, place.config, place.journal, event)
         assert difference is None
         assert again.extra["propensities"] == event.extra["propensities"]
-    mixed = recommender.recommend("mixed", place.at + 50, Asked("n1", diversity=Diversity(weight=0.5)))
+    mixed = recommender.recommend("mixed", place.at + 50, RecommendationRequest("n1", diversity=Diversity(weight=0.5)))
     assert "propensities" not in mixed.extra, "a list that is mixed afterwards is not drawn by these"
 
 
@@ -301,10 +307,10 @@ def test_a_broken_guardrail_stops_its_arm(place: Place, caplog: pytest.LogCaptur
     place.begin({**AB, "guardrails": [{"metric": "ctr", "worst": 0.1}], "stop_on_breach": True})
     recommender = place.serve()
     days(place, recommender, lambda event, _: 0.6 if event.extra["variant"] == "usual" else 0.05, people=140)
-    guardian = Guardian(place.home, recommender)
-    assert guardian.needed
+    guardian = GuardrailMonitor(place.home, recommender)
+    assert guardian.has_guarded_experiments
     with caplog.at_level("WARNING"):
-        guardian.look()  # runs `feedrank experiment watch --once`
+        guardian.check()  # runs `feedrank experiment watch --once`
     assert "ab: stopped the arm other" in caplog.text
     recommender.catch_up(place.at + 4 * DAY)
     left = {shown(recommender, f"z{n}", place.at + 4 * DAY, f"n{n}").extra.get("variant") for n in range(30)}
@@ -319,10 +325,10 @@ def test_units_that_move_count_for_their_first_arm(place: Place) -> None:
     feedrank(place.home.folder, "experiment", "weigh", "ab", "other=9")
     for n in range(60):
         shown(recommender, f"z{n}", place.at + 3 * DAY, name_of(n))
-    found = place.desk.found("ab")
-    assert found.moved > 10
+    found = place.desk.report("ab")
+    assert found.reassigned_units > 10
     assert found.readout is not None
-    assert not found.readout.sample_ratio.alarm, "nobody new came after the weights changed"
+    assert not found.readout.sample_ratio.mismatch, "nobody new came after the weights changed"
     assert [one.arm for one in found.holdout] == ["in the experiment"]
 
 
@@ -332,7 +338,7 @@ def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(place: Place) -> None
     place.begin({**AB, "name": "ab"})
     shutil.copytree(place.home.bundles / "other", place.home.bundles / "aaa")
     assert "removed: aaa" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
-    (place.home.bundles / registry.HISTORY).write_text("")
+    (place.home.bundles / registry.PROMOTIONS_FILE).write_text("")
     assert "removed: nothing" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
     place.desk.change("ab", "stop", {}, NOW)
     assert "removed: other" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
@@ -342,7 +348,7 @@ def test_an_arm_that_is_to_have_nobody_is_left_out(place: Place) -> None:
     place.begin({**AB, "arms": {**AB["arms"], "later": {"weight": 0, "candidates": 30}}})
     recommender = place.serve()
     days(place, recommender, lambda *_: 0.3)
-    readout = place.desk.found("ab").readout
+    readout = place.desk.report("ab").readout
     assert readout is not None
     assert readout.arms == ("usual", "other")
     assert sum(readout.units) == 60
@@ -360,21 +366,27 @@ def test_without_its_library_a_readout_says_what_to_install(place: Place, monkey
 
 
 def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(place: Place) -> None:
-    opened = bundle.load(place.home.current)
-    recommender = compose.recommender(place.home, place.config)
+    opened = bundle.load(place.home.current_bundle)
+    recommender = compose.build_recommender(place.home, place.config)
     refresher = Refresher(
-        place.home, place.config, place.journal, recommender, opened, TextModels(place.home, opened), clock=lambda: NOW
+        place.home,
+        place.config,
+        place.journal,
+        recommender,
+        opened,
+        TextEncoders(place.home, opened),
+        clock=lambda: NOW,
     )
-    assert refresher.look_for_arms() is False
+    assert refresher.check_arms() is False
     place.begin(AB)
     assert "variant" not in shown(recommender, "before", NOW, "n1").extra, "its bundle is not at hand yet"
     recommender.catch_up(NOW)
-    assert refresher.look_for_arms() is True
+    assert refresher.check_arms() is True
     assert "variant" in shown(recommender, "now", NOW, "n1").extra
     place.desk.change("ab", "stop", {}, NOW)
     recommender.catch_up(NOW)
-    assert refresher.look_for_arms() is True
-    assert recommender.trials.seated == []
+    assert refresher.check_arms() is True
+    assert recommender.arm_servers.loaded_bundles == []
 
 
 def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(place: Place) -> None:
@@ -407,11 +419,11 @@ def test_a_test_is_simulated_before_it_begins(place: Place, tmp_path: Path) -> N
     assert "stop" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", -0.6, *told)
     path.write_text('name = "x"\nkind = "shadow"\n[arms.a]\n[arms.b]\n')
     assert "expected an ab test" in feedrank(place.home.folder, "experiment", "simulate", path, code=1)
-    assert place.desk.roster.standings == {}, "nothing is written"
+    assert place.desk.experiment_registry.states == {}, "nothing is written"
 
 
 def test_of_two_who_change_at_once_one_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.desk.create(experiment_config.declared(AB, "test"), NOW)
+    place.desk.create(experiment_config.parse_experiment(AB, "test"), NOW)
     append = place.journal.append
 
     def after_another(events: list[Event]) -> list[bool]:
@@ -422,7 +434,7 @@ def test_of_two_who_change_at_once_one_is_told(place: Place, monkeypatch: pytest
     monkeypatch.setattr(place.journal, "append", after_another)
     with pytest.raises(ChangeError, match="is running; only a created one can start"):
         place.desk.start("ab", NOW)
-    assert place.desk.roster.of("ab").status == "running"
+    assert place.desk.experiment_registry.get("ab").status == "running"
 
 
 def test_over_http(place: Place) -> None:
@@ -452,7 +464,7 @@ def test_who_may_write_events_may_not_change_experiments(place: Place) -> None:
     event = {"event": "experiment", "experiment": "ab", "change": "create", "told": {"arms": {}}}
     for path in ("/v1/events", "/feedback"):
         assert client.post(path, json=event).status_code == 400
-    assert place.desk.roster.standings == {}
+    assert place.desk.experiment_registry.states == {}
 
 
 def test_an_answer_says_what_it_is_part_of(place: Place) -> None:
@@ -478,4 +490,4 @@ def test_a_wrong_declaration_says_what_is_wrong(place: Place, tmp_path: Path) ->
     assert "found no experiment 'x'; there are: none" in feedrank(place.home.folder, "experiment", "start", "x", code=1)
     place.begin(AB)
     with pytest.raises(ChangeError, match="has no winner"):
-        place.desk.promote_winner(place.desk.found("ab"), NOW)
+        place.desk.promote_winner(place.desk.report("ab"), NOW)

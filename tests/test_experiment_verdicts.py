@@ -16,59 +16,61 @@ from rich.console import Console
 
 from feedrank.models.experiments import readout_table
 from feedrank.models.experiments.confidence_sequence import (
-    Sequence,
-    log_ratio,
-    mixture_variance,
-    multiplier,
-    sequences,
-    sequences_of,
+    ConfidenceSequence,
+    boundary_multiplier,
+    confidence_sequences,
+    confidence_sequences_from_moments,
+    log_likelihood_ratio,
+    mixing_variance,
 )
-from feedrank.models.experiments.lift import Span, lifts
-from feedrank.models.experiments.moments import looks
-from feedrank.models.experiments.outcomes import COUNTS, Metric, Outcomes, metric_named
+from feedrank.models.experiments.lift import Interval, lifts
+from feedrank.models.experiments.moments import cumulative_moments
+from feedrank.models.experiments.outcomes import BUILT_IN_COLUMNS, Metric, Outcomes, find_metric
 from feedrank.models.experiments.plan import Guardrail, Plan
-from feedrank.models.experiments.readout import body, read
-from feedrank.models.experiments.readout_page import page
-from feedrank.models.experiments.sample_ratio import sample_ratio
-from feedrank.models.experiments.simulator import SimulatedExperiment, simulate
-from feedrank.models.experiments.verdict import guardrail_reading, judge
+from feedrank.models.experiments.readout import compute_readout, readout_json
+from feedrank.models.experiments.readout_page import readout_page
+from feedrank.models.experiments.sample_ratio import sample_ratio_test
+from feedrank.models.experiments.simulator import SimulatedExperiment, simulate_experiment
+from feedrank.models.experiments.verdict import check_guardrail, decide
 
 WORLD = SimulatedExperiment(users=1_000, lifts=(0.1,))
-CTR = metric_named("ctr")
+CTR = find_metric("ctr")
 
 
 def test_the_boundary_is_where_the_likelihood_ratio_is_one_over_alpha():
     variance = np.array([0.5, 2.0, 1e-6])
     tau2 = 0.3
-    half = multiplier(variance, tau2, 0.05) * np.sqrt(variance)
+    half = boundary_multiplier(variance, tau2, 0.05) * np.sqrt(variance)
     written = np.sqrt(variance * (variance + tau2) / tau2 * np.log((variance + tau2) / (variance * 0.05**2)))
     np.testing.assert_allclose(half, written)
-    np.testing.assert_allclose(np.exp(log_ratio(half, variance, tau2)), 20)
+    np.testing.assert_allclose(np.exp(log_likelihood_ratio(half, variance, tau2)), 20)
 
 
 def test_the_mixture_is_narrowest_when_the_planned_units_are_in():
-    chosen = mixture_variance(1.0, 1.0, 0.05)
-    widths = multiplier(np.ones(1), chosen, 0.05)[0]
-    assert widths < min(multiplier(np.ones(1), chosen * by, 0.05)[0] for by in (0.7, 1.4)) < widths * 1.02
-    assert mixture_variance(4.0, 0.25, 0.05) == pytest.approx(chosen)  # a quarter of the units, four times the variance
+    chosen = mixing_variance(1.0, 1.0, 0.05)
+    widths = boundary_multiplier(np.ones(1), chosen, 0.05)[0]
+    assert widths < min(boundary_multiplier(np.ones(1), chosen * by, 0.05)[0] for by in (0.7, 1.4)) < widths * 1.02
+    assert mixing_variance(4.0, 0.25, 0.05) == pytest.approx(chosen)  # a quarter of the units, four times the variance
 
 
 def test_a_sequence_is_the_formula_at_each_look():
-    outcomes = simulate(replace(WORLD, users=3_000))
-    (found,) = sequences(outcomes, CTR, planned_units=3_000)
-    assert found.ripe.all()
+    outcomes = simulate_experiment(replace(WORLD, users=3_000))
+    (found,) = confidence_sequences(outcomes, CTR, planned_units=3_000)
+    assert found.enough_data.all()
     day = 5
-    (fixed,) = lifts(outcomes.until(day), CTR)
+    (fixed,) = lifts(outcomes.until_day(day), CTR)
     assert found.estimate[day] == pytest.approx(fixed.absolute.value)
     np.testing.assert_allclose(
         [found.fixed_low[day], found.fixed_high[day], found.fixed_p[day]],
         [fixed.absolute.low, fixed.absolute.high, fixed.p],
     )
-    share = looks(outcomes, CTR).count[0].sum() / 3_000
-    first = np.array([lifts(outcomes.until(n), CTR)[0].control for n in (0, day)])
-    tau2 = mixture_variance(found.variance[0] / first[0] ** 2, share, 0.05)
+    share = cumulative_moments(outcomes, CTR).count[0].sum() / 3_000
+    first = np.array([lifts(outcomes.until_day(n), CTR)[0].control for n in (0, day)])
+    tau2 = mixing_variance(found.variance[0] / first[0] ** 2, share, 0.05)
     assert found.tau2 == pytest.approx(tau2)
-    half = multiplier(found.variance[day : day + 1], tau2 * first[1] ** 2, 0.05)[0] * math.sqrt(found.variance[day])
+    half = boundary_multiplier(found.variance[day : day + 1], tau2 * first[1] ** 2, 0.05)[0] * math.sqrt(
+        found.variance[day]
+    )
     np.testing.assert_allclose([found.low[day], found.high[day]], found.estimate[day] + np.array([-half, half]))
     assert (np.diff(found.p) <= 0).all()
     assert (found.high - found.low > found.fixed_high - found.fixed_low).all()
@@ -77,11 +79,13 @@ def test_a_sequence_is_the_formula_at_each_look():
 
 
 def test_looking_every_day_errs_as_seldom_as_was_said():
-    worlds = (SimulatedExperiment(users=400), SimulatedExperiment(users=600, rate=0.006, spread=1.2))
+    worlds = (SimulatedExperiment(users=400), SimulatedExperiment(users=600, click_rate=0.006, click_rate_cv=1.2))
     for world in worlds:
         wrong = peeked = 0
         for seed in range(120):
-            (found,) = sequences(simulate(replace(world, seed=seed)), CTR, planned_units=world.users)
+            (found,) = confidence_sequences(
+                simulate_experiment(replace(world, seed=seed)), CTR, planned_units=world.users
+            )
             wrong += found.p[-1] <= 0.05
             peeked += np.nanmin(found.fixed_p) <= 0.05
         assert wrong / 120 <= 0.05
@@ -92,40 +96,42 @@ def test_a_real_lift_is_found_and_its_intervals_hold_at_every_look():
     held = found = 0
     for seed in range(60):
         world = SimulatedExperiment(users=1_500, lifts=(0.25,), seed=seed)
-        (looked,) = sequences(simulate(world), CTR, planned_units=1_500)
-        held += bool(((looked.relative_low <= 0.25) & (looked.relative_high >= 0.25))[looked.ripe].all())
+        (looked,) = confidence_sequences(simulate_experiment(world), CTR, planned_units=1_500)
+        held += bool(((looked.relative_low <= 0.25) & (looked.relative_high >= 0.25))[looked.enough_data].all())
         found += looked.p[-1] <= 0.05
     assert held >= 56
     assert found >= 54
 
 
 def test_nothing_is_said_of_few_units_or_few_clicks():
-    outcomes = simulate(replace(WORLD, users=60))
-    (found,) = sequences(outcomes, CTR, planned_units=1_000)
-    assert not found.ripe.any()
+    outcomes = simulate_experiment(replace(WORLD, users=60))
+    (found,) = confidence_sequences(outcomes, CTR, planned_units=1_000)
+    assert not found.enough_data.any()
     assert (found.p == 1).all()
     assert np.isnan(found.low).all()
     assert math.isnan(found.tau2)
-    rare = simulate(replace(WORLD, rate=0.0005, spread=0.5))
-    (found,) = sequences(rare, CTR, planned_units=1_000)
+    rare = simulate_experiment(replace(WORLD, rate=0.0005, spread=0.5))
+    (found,) = confidence_sequences(rare, CTR, planned_units=1_000)
     assert (found.units[-1] > 400).all()
-    assert not found.ripe.any()
+    assert not found.enough_data.any()
     with pytest.raises(ValueError, match="planned units"):
-        sequences(outcomes, CTR, planned_units=0)
+        confidence_sequences(outcomes, CTR, planned_units=0)
 
 
-PLAN = Plan(least_days=7, least_units=1_000, planned_units=5_000)
-FAIR = sample_ratio(np.array([1_000, 1_000, 1_000]), arms=["a", "b", "c"])
+PLAN = Plan(min_days=7, min_units=1_000, planned_units=5_000)
+FAIR = sample_ratio_test(np.array([1_000, 1_000, 1_000]), arms=["a", "b", "c"])
 
 
-def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Sequence:
+def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> ConfidenceSequence:
     """One whose last interval is this, for the difference as for the relative lift."""
     one = {"low": low, "high": high, "estimate": (low + high) / 2}
     column = {name: np.array([value]) for name, value in one.items()}
     relative = {"relative": column["estimate"], "relative_low": column["low"], "relative_high": column["high"]}
     other = dict.fromkeys(("variance", "p", "fixed_low", "fixed_high", "fixed_p"), np.ones(1))
     whole = np.ones(1, np.int64)
-    return Sequence(metric, arm, 0.05, 1.0, whole, whole[:, None], np.ones(1, np.bool_), **column, **relative, **other)
+    return ConfidenceSequence(
+        metric, arm, 0.05, 1.0, whole, whole[:, None], np.ones(1, np.bool_), **column, **relative, **other
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,36 +149,36 @@ def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Sequence
     ],
 )
 def test_verdicts(b, c, days, units, word, reason):
-    found = judge(PLAN, FAIR, [sequence("b", *b), sequence("c", *c)], [], days=days, units=units)
-    assert found.word == word
+    found = decide(PLAN, FAIR, [sequence("b", *b), sequence("c", *c)], [], days=days, units=units)
+    assert found.decision == word
     assert re.search(reason.replace("[", r"\[").replace("+", r"\+"), found.sentence), found.sentence
 
 
 def test_a_broken_split_comes_before_all_else():
-    off = sample_ratio(np.array([1_000, 1_300]), arms=["a", "b"])
-    found = judge(PLAN, off, [sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
-    assert found.word == "broken"
+    off = sample_ratio_test(np.array([1_000, 1_300]), arms=["a", "b"])
+    found = decide(PLAN, off, [sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
+    assert found.decision == "broken"
     assert "found a 1,000, b 1,300 units, expected 1,150, 1,150" in found.sentence
 
 
 def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
     rail = Guardrail("mrr", 0.02)
-    broken = guardrail_reading(rail, sequence("b", -0.08, -0.03, "mrr"), higher_is_better=True)
+    broken = check_guardrail(rail, sequence("b", -0.08, -0.03, "mrr"), higher_is_better=True)
     assert broken.breached
-    assert not guardrail_reading(rail, sequence("b", -0.08, -0.01, "mrr"), higher_is_better=True).breached
-    assert guardrail_reading(rail, sequence("b", 0.03, 0.08, "mrr"), higher_is_better=False).breached
-    assert not guardrail_reading(rail, sequence("b", math.nan, math.nan, "mrr"), higher_is_better=True).breached
+    assert not check_guardrail(rail, sequence("b", -0.08, -0.01, "mrr"), higher_is_better=True).breached
+    assert check_guardrail(rail, sequence("b", 0.03, 0.08, "mrr"), higher_is_better=False).breached
+    assert not check_guardrail(rail, sequence("b", math.nan, math.nan, "mrr"), higher_is_better=True).breached
     both = [sequence("b", 0.05, 0.09), sequence("c", 0.01, 0.05)]
-    found = judge(PLAN, FAIR, both, [broken], days=7, units=3_000)
-    assert (found.word, found.arm) == ("ship", "c")
-    found = judge(PLAN, FAIR, both[:1], [broken], days=1, units=300)
-    assert found.word == "stop"
+    found = decide(PLAN, FAIR, both, [broken], days=7, units=3_000)
+    assert (found.decision, found.arm) == ("ship", "c")
+    found = decide(PLAN, FAIR, both[:1], [broken], days=1, units=300)
+    assert found.decision == "stop"
     assert "b violates guardrail mrr: gain -5.5% [-8.0%, -3.0%], allowed -2.0%" in found.sentence
 
 
 def test_where_less_is_better_the_winner_has_less():
     plan = replace(PLAN, primary="wait", declared=(Metric("wait", "dwell_s", higher_is_better=False),))
-    found = judge(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
+    found = decide(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
     assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 
 
@@ -186,23 +192,23 @@ def test_a_plan_says_what_is_wrong_with_it():
     with pytest.raises(ValueError, match="guardrail of ctr is 2"):
         Guardrail("ctr", 2)
     with pytest.raises(ValueError, match="3 weights for 2 arms"):
-        read(simulate(WORLD), Plan(weights=(1, 1, 1)))
+        compute_readout(simulate_experiment(WORLD), Plan(weights=(1, 1, 1)))
 
 
 @pytest.mark.parametrize("lifts_", [(0.3,), (0.3, -0.3)])
 def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
-    outcomes = simulate(SimulatedExperiment(users=3_000, lifts=lifts_))
+    outcomes = simulate_experiment(SimulatedExperiment(users=3_000, lifts=lifts_))
     segments = {"surface": np.array(["home", "<b>search"])[np.arange(3_000) % 2]}
     outcomes = replace(outcomes, segments=segments)
     plan = Plan(guardrails=(Guardrail("rankings_per_unit", 0.05),), planned_units=3_000, cuped=True, resamples=100)
-    found = read(outcomes, plan)
-    assert (found.verdict.word, found.verdict.arm) == ("ship", "b")
-    assert len(found.lifts) == len(found.bootstraps) == 8 * len(lifts_)
-    assert [one.alpha for one in found.sequences] == [0.05 / len(lifts_)] * 2 * len(lifts_)
-    made = body(found)
+    found = compute_readout(outcomes, plan)
+    assert (found.verdict.decision, found.verdict.arm) == ("ship", "b")
+    assert len(found.lifts) == len(found.bootstrap_lifts) == 8 * len(lifts_)
+    assert [one.alpha for one in found.confidence_sequences] == [0.05 / len(lifts_)] * 2 * len(lifts_)
+    made = readout_json(found)
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert made["verdict"]["sentence"] == found.verdict.sentence
-    text = page(made, "A <test>")
+    text = readout_page(made, "A <test>")
     assert "A &lt;test&gt;" in text
     assert "&lt;b&gt;search" in text
     assert "<b>search" not in text
@@ -210,15 +216,18 @@ def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
     assert "http" not in text
     assert "src=" not in text
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(readout_table.summary(found))
+    console.print(readout_table.readout_summary(found))
     assert "rankings_per_unit" in console.export_text()
 
 
 def test_the_bound_of_many_arms_is_wider():
-    moments = looks(simulate(SimulatedExperiment(users=2_000, lifts=(0.1, 0.1))), CTR)
-    one, shared = (sequences_of(moments, "ctr", planned_units=2_000, alpha=alpha)[0].last for alpha in (0.05, 0.025))
+    moments = cumulative_moments(simulate_experiment(SimulatedExperiment(users=2_000, lifts=(0.1, 0.1))), CTR)
+    one, shared = (
+        confidence_sequences_from_moments(moments, "ctr", planned_units=2_000, alpha=alpha)[0].last_difference
+        for alpha in (0.05, 0.025)
+    )
     assert shared.low < one.low < one.high < shared.high
-    assert Span(1.0, 0.0, 3.0).turned() == Span(-1.0, -3.0, 0.0)
+    assert Interval(1.0, 0.0, 3.0).negated() == Interval(-1.0, -3.0, 0.0)
 
 
 @st.composite
@@ -233,7 +242,7 @@ def small(draw) -> Outcomes:
     number = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(1e-6, 1e6), st.sampled_from([1e-12, 1e9]))
 
     def columns(n: int) -> dict[str, np.ndarray]:
-        return {name: np.array(draw(st.lists(number, min_size=n, max_size=n)), np.float64) for name in COUNTS}
+        return {name: np.array(draw(st.lists(number, min_size=n, max_size=n)), np.float64) for name in BUILT_IN_COLUMNS}
 
     before = columns(units) if draw(st.booleans()) else {}
     segments = {"kind": np.array([f"{n % 2}" for n in range(units)], np.str_)} if draw(st.booleans()) else {}
@@ -244,13 +253,13 @@ def small(draw) -> Outcomes:
 @given(small(), st.booleans())
 def test_any_outcomes_can_be_read_without_a_warning(outcomes, cuped):
     plan = Plan(
-        guardrails=(Guardrail("mrr", 0.1),), least_days=1, least_units=0, planned_units=5, cuped=cuped,
-        guard_units=1, guard_active=0, resamples=20,
+        guardrails=(Guardrail("mrr", 0.1),), min_days=1, min_units=0, planned_units=5, cuped=cuped,
+        min_units_for_ci=1, min_converting_units=0, resamples=20,
     )  # fmt: skip
-    found = read(outcomes, plan)
-    text = page(json.loads(json.dumps(body(found), allow_nan=False)))
+    found = compute_readout(outcomes, plan)
+    text = readout_page(json.loads(json.dumps(readout_json(found), allow_nan=False)))
     assert "nan" not in text
-    Console(file=io.StringIO()).print(readout_table.summary(found))
+    Console(file=io.StringIO()).print(readout_table.readout_summary(found))
     for lift in found.lifts:
         for span in (lift.absolute, lift.relative):
             assert not span.low > span.value + 1e-6 * abs(span.value)

@@ -19,23 +19,23 @@ from scipy.stats import chisquare
 from feedrank.engine.events.events import ExperimentEvent, parse, to_dict
 from feedrank.engine.experiments.assignment import (
     SLOTS,
-    arm_at,
-    arms_of,
-    first_spans,
-    moved,
+    arm_of_slot,
+    arms_of_slots,
+    drop_arm,
+    initial_slot_ranges,
+    rebalance,
     slot_of,
     slots_of,
-    without,
 )
-from feedrank.engine.experiments.bucketing import INTERLEAVED, NOT_ENROLLED, enrol
-from feedrank.engine.experiments.exploration import explored
+from feedrank.engine.experiments.bucketing import INTERLEAVED, NO_ASSIGNMENT, assign
+from feedrank.engine.experiments.exploration import sample_slate
 from feedrank.engine.experiments.hashing import hash32, hashes32
-from feedrank.engine.experiments.interleaving import balanced, balanced_credit, team_draft
-from feedrank.engine.experiments.registry import ChangeError, Roster, roster_of
-from feedrank.engine.experiments.shadows import kendall
-from feedrank.engine.experiments.spec import HOLDOUT, Arm, Experiment, Explore, Targeting
+from feedrank.engine.experiments.interleaving import balanced_credit, balanced_interleaving, team_draft
+from feedrank.engine.experiments.registry import ChangeError, ExperimentRegistry, replay_events
+from feedrank.engine.experiments.shadows import kendall_tau
+from feedrank.engine.experiments.spec import HOLDOUT, Arm, ExperimentSpec, ExplorationPolicy, Targeting
 from feedrank.engine.retrieval.diversity import Diversity
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.request import RecommendationRequest
 
 TESTS = Path(__file__).parent
 TWO = {"a": Arm(), "b": Arm(bundle="other")}
@@ -69,10 +69,12 @@ def test_slots_are_those_of_the_golden_file() -> None:
 
 
 def test_units_are_shared_out_by_weight() -> None:
-    spans = first_spans({"a": 1, "b": 2, "c": 1})
-    arms = arms_of(spans, slots_of("salt", [f"user {n}" for n in range(40_000)]))
+    spans = initial_slot_ranges({"a": 1, "b": 2, "c": 1})
+    arms = arms_of_slots(spans, slots_of("salt", [f"user {n}" for n in range(40_000)]))
     assert chisquare(np.bincount(arms), [10_000, 20_000, 10_000]).pvalue > 0.001
-    assert [arm_at(spans, slot_of("salt", f"user {n}")) for n in range(20)] == [["a", "b", "c"][n] for n in arms[:20]]
+    assert [arm_of_slot(spans, slot_of("salt", f"user {n}")) for n in range(20)] == [
+        ["a", "b", "c"][n] for n in arms[:20]
+    ]
 
 
 weights = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
@@ -81,15 +83,15 @@ weights = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
 @given(weights, weights, weights)
 def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[int], three: list[int]) -> None:
     names = ("a", "b", "c")
-    spans = first_spans(dict(zip(names, one, strict=True)))
+    spans = initial_slot_ranges(dict(zip(names, one, strict=True)))
     for wanted in (two, three):
-        after = moved(spans, dict(zip(names, wanted, strict=True)))
+        after = rebalance(spans, dict(zip(names, wanted, strict=True)))
         sizes = [sum(map(len, after[name])) for name in names]
         assert sum(sizes) == SLOTS
         assert np.allclose(np.array(sizes) / SLOTS, np.array(wanted) / sum(wanted), atol=2e-6)
         before = [sum(map(len, spans[name])) for name in names]
         everyone = np.arange(SLOTS)
-        old, new = arms_of(spans, everyone), arms_of(after, everyone)
+        old, new = arms_of_slots(spans, everyone), arms_of_slots(after, everyone)
         assert (old != new).sum() == sum(max(now - then, 0) for now, then in zip(sizes, before, strict=True))
         spans = after
 
@@ -97,57 +99,64 @@ def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[in
 # --- who is in what
 
 
-def changed(*changes: tuple[str, str, dict[str, object]]) -> Roster:
+def changed(*changes: tuple[str, str, dict[str, object]]) -> ExperimentRegistry:
     """The roster after changes of (experiment, change, told)."""
-    return roster_of(
+    return replay_events(
         ExperimentEvent(f"e{place}", 1_000 * place, name, change, told)
         for place, (name, change, told) in enumerate(changes)
     )
 
 
-def running(*experiments: Experiment) -> Roster:
-    changes = [change for one in experiments for change in ((one.name, "create", one.body()), (one.name, "start", {}))]
+def running(*experiments: ExperimentSpec) -> ExperimentRegistry:
+    changes = [
+        change for one in experiments for change in ((one.name, "create", one.to_dict()), (one.name, "start", {}))
+    ]
     roster = changed(*changes)
-    assert all(roster.of(one.name).status == "running" for one in experiments)
+    assert all(roster.get(one.name).status == "running" for one in experiments)
     return roster
 
 
-def variants(roster: Roster, **asked: object) -> list[list[str]]:
+def variants(roster: ExperimentRegistry, **asked: object) -> list[list[str]]:
     """Of many people, the variants they are in."""
     return [
-        [one.variant for one in enrol(roster, Asked(f"u{n}", **asked), f"r{n}", 10**6).exposures]  # type: ignore[arg-type]
+        [one.variant for one in assign(roster, RecommendationRequest(f"u{n}", **asked), f"r{n}", 10**6).exposures]  # type: ignore[arg-type]
         for n in range(400)
     ]
 
 
 def test_a_person_stays_in_an_arm() -> None:
-    roster = running(Experiment("x", TWO))
+    roster = running(ExperimentSpec("x", TWO))
     first, again = variants(roster), variants(roster)
     assert first == again
     assert {tuple(one) for one in first} == {("a",), ("b",)}
-    arms = {one[0]: enrol(roster, Asked(f"u{n}"), "r", 10**6).arm.bundle for n, one in enumerate(first)}
+    arms = {
+        one[0]: assign(roster, RecommendationRequest(f"u{n}"), "r", 10**6).arm.bundle for n, one in enumerate(first)
+    }
     assert arms == {"a": "", "b": "other"}
-    assert enrol(roster, Asked(None), "r", 10**6) is NOT_ENROLLED, "somebody unnamed is no unit"
+    assert assign(roster, RecommendationRequest(None), "r", 10**6) is NO_ASSIGNMENT, "somebody unnamed is no unit"
 
 
 def test_experiments_of_a_layer_have_nobody_in_common() -> None:
-    roster = running(Experiment("x", TWO, share=0.5), Experiment("y", TWO, share=0.5))
+    roster = running(ExperimentSpec("x", TWO, share=0.5), ExperimentSpec("y", TWO, share=0.5))
     counts = Counter(
-        enrol(roster, Asked(f"u{n}"), "r", 10**6).exposures[0].experiment.name for n in range(400)
+        assign(roster, RecommendationRequest(f"u{n}"), "r", 10**6).exposures[0].experiment.name for n in range(400)
     )  # fmt: skip
     assert sum(counts.values()) == 400
     assert min(counts.values()) > 120
-    full = roster.after(ExperimentEvent("c", 0, "z", "create", Experiment("z", TWO, share=0.1).body()))
+    full = roster.apply(ExperimentEvent("c", 0, "z", "create", ExperimentSpec("z", TWO, share=0.1).to_dict()))
     with pytest.raises(ChangeError, match=r"has 0\.0% of its units free.*needs 10\.0%"):
-        full.after(ExperimentEvent("s", 0, "z", "start"))
+        full.apply(ExperimentEvent("s", 0, "z", "start"))
 
 
 def test_what_stops_frees_its_share() -> None:
-    roster = running(Experiment("x", TWO))
-    roster = roster_of([ExperimentEvent("stop", 5, "x", "stop", {"reason": "enough"})], roster)
-    assert roster.of("x").reason == "enough"
-    both = roster_of(
-        [ExperimentEvent("c", 6, "y", "create", Experiment("y", TWO).body()), ExperimentEvent("s", 7, "y", "start")],
+    roster = running(ExperimentSpec("x", TWO))
+    roster = replay_events([ExperimentEvent("stop", 5, "x", "stop", {"reason": "enough"})], roster)
+    assert roster.get("x").stop_reason == "enough"
+    both = replay_events(
+        [
+            ExperimentEvent("c", 6, "y", "create", ExperimentSpec("y", TWO).to_dict()),
+            ExperimentEvent("s", 7, "y", "start"),
+        ],
         roster,
     )
     assert {one[0] for one in variants(both)} == {"a", "b"}
@@ -155,21 +164,23 @@ def test_what_stops_frees_its_share() -> None:
 
 def test_layers_are_independent_and_may_not_change_the_same_thing() -> None:
     mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
-    roster = running(Experiment("ranker", TWO), Experiment("diversity", mixed, layer="list"))
+    roster = running(ExperimentSpec("ranker", TWO), ExperimentSpec("diversity", mixed, layer="list"))
     pairs = Counter(tuple(one) for one in variants(roster))
     assert set(pairs) == {("a", "plain"), ("a", "mixed"), ("b", "plain"), ("b", "mixed")}
     assert min(pairs.values()) > 50
-    own = next(Asked(f"u{n}") for n, one in enumerate(variants(roster)) if one == ["b", "mixed"])
-    arm = enrol(roster, own, "r", 10**6).arm
+    own = next(RecommendationRequest(f"u{n}") for n, one in enumerate(variants(roster)) if one == ["b", "mixed"])
+    arm = assign(roster, own, "r", 10**6).arm
     assert (arm.bundle, arm.diversity) == ("other", Diversity(weight=0.3))
-    more = roster.after(ExperimentEvent("c", 0, "other", "create", Experiment("other", TWO, layer="z").body()))
+    more = roster.apply(ExperimentEvent("c", 0, "other", "create", ExperimentSpec("other", TWO, layer="z").to_dict()))
     with pytest.raises(ChangeError, match="also changes bundle; put 'other' in the same layer"):
-        more.after(ExperimentEvent("s", 0, "other", "start"))
+        more.apply(ExperimentEvent("s", 0, "other", "start"))
 
 
 def test_only_requests_on_which_arms_could_differ_count() -> None:
     mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
-    roster = running(Experiment("x", mixed), Experiment("y", {"few": Arm(), "many": Arm(candidates=300)}, layer="l"))
+    roster = running(
+        ExperimentSpec("x", mixed), ExperimentSpec("y", {"few": Arm(), "many": Arm(candidates=300)}, layer="l")
+    )
     assert {len(one) for one in variants(roster)} == {2}
     assert {len(one) for one in variants(roster, items=("i",))} == {1}, "given items are not recalled"
     assert {len(one) for one in variants(roster, diversity=Diversity(weight=0.5))} == {1}
@@ -177,19 +188,19 @@ def test_only_requests_on_which_arms_could_differ_count() -> None:
 
 def test_targeting_and_times() -> None:
     aimed = Targeting(surfaces=("home",), context={"country": ("ch", "at")}, queries=False)
-    roster = running(Experiment("x", TWO, targeting=aimed, start=500, end=2_000_000))
+    roster = running(ExperimentSpec("x", TWO, targeting=aimed, start=500, end=2_000_000))
     said = {"surface": "home", "context": {"country": "ch"}}
     assert {len(one) for one in variants(roster, **said)} == {1}
     for other in ({"surface": "search"}, {"context": {"country": "de"}}, {"query": "moon"}, {"context": {}}):
         assert {len(one) for one in variants(roster, **{**said, **other})} == {0}
-    person = Asked("u", surface="home", context={"country": "ch"})
-    assert enrol(roster, person, "r", 499) is NOT_ENROLLED
-    assert enrol(roster, person, "r", 2_000_000) is NOT_ENROLLED
+    person = RecommendationRequest("u", surface="home", context={"country": "ch"})
+    assert assign(roster, person, "r", 499) is NO_ASSIGNMENT
+    assert assign(roster, person, "r", 2_000_000) is NO_ASSIGNMENT
 
 
 def test_a_holdout_is_the_same_for_all_of_a_layer() -> None:
     roster = running(
-        Experiment("x", TWO, holdout=0.2, share=0.5), Experiment("y", TWO, holdout=0.2, share=0.5)
+        ExperimentSpec("x", TWO, holdout=0.2, share=0.5), ExperimentSpec("y", TWO, holdout=0.2, share=0.5)
     )  # fmt: skip
     found = variants(roster)
     kept = [one for one in found if HOLDOUT in one]
@@ -198,35 +209,35 @@ def test_a_holdout_is_the_same_for_all_of_a_layer() -> None:
 
 
 def test_sessions_and_requests_are_units_too() -> None:
-    roster = running(Experiment("x", TWO, unit="request"))
-    found = {enrol(roster, Asked("u"), f"r{n}", 10**6).exposures[0].variant for n in range(50)}
+    roster = running(ExperimentSpec("x", TWO, unit="request"))
+    found = {assign(roster, RecommendationRequest("u"), f"r{n}", 10**6).exposures[0].variant for n in range(50)}
     assert found == {"a", "b"}
-    roster = running(Experiment("x", TWO, unit="session"))
-    assert enrol(roster, Asked("u"), "r", 10**6) is NOT_ENROLLED
-    assert {enrol(roster, Asked("u", session="s"), f"r{n}", 10**6).exposures[0].variant for n in range(50)} in (
+    roster = running(ExperimentSpec("x", TWO, unit="session"))
+    assert assign(roster, RecommendationRequest("u"), "r", 10**6) is NO_ASSIGNMENT
+    assert {assign(roster, RecommendationRequest("u", session="s"), f"r{n}", 10**6).exposures[0].variant for n in range(50)} in (
         {"a"}, {"b"},
     )  # fmt: skip
 
 
 def test_a_stopped_arm_has_nobody_and_the_others_keep_theirs() -> None:
     three = {**TWO, "c": Arm(bundle="third")}
-    roster = running(Experiment("x", three))
+    roster = running(ExperimentSpec("x", three))
     before = variants(roster)
-    roster = roster_of([ExperimentEvent("s", 9, "x", "stop-arm", {"arm": "c", "reason": "harm"})], roster)
+    roster = replay_events([ExperimentEvent("s", 9, "x", "stop-arm", {"arm": "c", "reason": "harm"})], roster)
     after = variants(roster)
     assert all(now == ([] if then == ["c"] else then) for then, now in zip(before, after, strict=True))
-    assert roster.of("x").stopped_arms == {"c": "harm"}
+    assert roster.get("x").stopped_arms == {"c": "harm"}
     with pytest.raises(ChangeError, match="expected one of b, c"):
-        roster.after(ExperimentEvent("t", 9, "x", "stop-arm", {"arm": "a"}))
-    assert without(first_spans({"a": 1, "b": 1}), "b")["b"] == ()
+        roster.apply(ExperimentEvent("t", 9, "x", "stop-arm", {"arm": "a"}))
+    assert drop_arm(initial_slot_ranges({"a": 1, "b": 1}), "b")["b"] == ()
 
 
 def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
-    found = enrol(running(Experiment("x", TWO, kind="interleave")), Asked("u"), "r", 10**6)
+    found = assign(running(ExperimentSpec("x", TWO, kind="interleave")), RecommendationRequest("u"), "r", 10**6)
     assert [one.variant for one in found.exposures] == [INTERLEAVED]
-    assert [name for name, _ in found.mixed] == ["a", "b"]
-    found = enrol(running(Experiment("x", TWO, kind="shadow")), Asked("u"), "r", 10**6)
-    assert (found.exposures, found.mixed) == ((), ())
+    assert [name for name, _ in found.interleaved_arms] == ["a", "b"]
+    found = assign(running(ExperimentSpec("x", TWO, kind="shadow")), RecommendationRequest("u"), "r", 10**6)
+    assert (found.exposures, found.interleaved_arms) == ((), ())
     assert [(name, arm) for name, arm, _ in found.shadows] == [("x", "b")]
 
 
@@ -234,49 +245,49 @@ def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
 
 
 def test_a_declaration_survives_the_journal() -> None:
-    own = Experiment(
-        "x", {"a": Arm(0.5), "b": Arm(0.5, "other", 50, 3, Diversity(2, 0.1), Explore("epsilon-greedy"))},
+    own = ExperimentSpec(
+        "x", {"a": Arm(0.5), "b": Arm(0.5, "other", 50, 3, Diversity(2, 0.1), ExplorationPolicy("epsilon-greedy"))},
         targeting=Targeting(("home",), {"country": ("ch",)}, True),
     )  # fmt: skip
-    event = ExperimentEvent("e", 1, "x", "create", own.body(), 2)
+    event = ExperimentEvent("e", 1, "x", "create", own.to_dict(), 2)
     assert parse(json.loads(json.dumps(to_dict(event)))) == event
-    assert roster_of([event]).of("x").experiment == own
+    assert replay_events([event]).get("x").experiment == own
 
 
 def test_bad_changes_are_passed_over() -> None:
-    own = Experiment("x", TWO)
-    events = [ExperimentEvent("c", 1, "x", "create", own.body()), ExperimentEvent("s", 2, "x", "start"),
+    own = ExperimentSpec("x", TWO)
+    events = [ExperimentEvent("c", 1, "x", "create", own.to_dict()), ExperimentEvent("s", 2, "x", "start"),
               ExperimentEvent("w", 3, "x", "weights", {"weights": {"b": 3}})]  # fmt: skip
-    bad = [ExperimentEvent("c2", 4, "x", "create", own.body()), ExperimentEvent("s2", 5, "x", "start"),
+    bad = [ExperimentEvent("c2", 4, "x", "create", own.to_dict()), ExperimentEvent("s2", 5, "x", "start"),
            ExperimentEvent("n", 6, "nobody", "stop"), ExperimentEvent("o", 7, "x", "fly"),
            ExperimentEvent("b", 8, "y", "create", {"arms": {"a": {"color": 1}}}),
            ExperimentEvent("v", 9, "x", "weights", {"weights": {"z": 1}})]  # fmt: skip
-    roster = roster_of([*events, *bad])
-    assert roster.standings == roster_of(events).standings
-    assert set(roster.refused) == {event.id for event in bad}
-    standing = roster.of("x")
-    assert [shares for _, shares in standing.phases] == [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
+    roster = replay_events([*events, *bad])
+    assert roster.states == replay_events(events).states
+    assert set(roster.rejected) == {event.id for event in bad}
+    standing = roster.get("x")
+    assert [shares for _, shares in standing.allocation_history] == [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
     with pytest.raises(ChangeError, match="found no experiment 'y'; there are: x"):
-        roster.of("y")
+        roster.get("y")
 
 
 def test_reports_of_shadows_add_up() -> None:
-    own = Experiment("x", TWO, kind="shadow")
+    own = ExperimentSpec("x", TWO, kind="shadow")
     told = {"arm": "b", "feeds": 2, "tau": 0.5, "ms": [1, 1]}
-    events = [ExperimentEvent("c", 1, "x", "create", own.body())]
+    events = [ExperimentEvent("c", 1, "x", "create", own.to_dict())]
     events += [ExperimentEvent(f"r{n}", 2 + n, "x", "shadow", told) for n in range(3)]
     odd = ExperimentEvent("odd", 9, "x", "shadow", {**told, "ms": [1]})
-    roster = roster_of([*events, odd])
-    assert roster.of("x").shadows == {"b": {"feeds": 6, "tau": 1.5, "ms": [3, 3]}}
-    assert "other statistics" in roster.refused["odd"]
+    roster = replay_events([*events, odd])
+    assert roster.get("x").shadow_totals == {"b": {"feeds": 6, "tau": 1.5, "ms": [3, 3]}}
+    assert "other statistics" in roster.rejected["odd"]
 
 
 def test_bundles_are_pinned_where_they_are_what_differs() -> None:
-    roster = changed(("x", "create", Experiment("x", TWO).body()), ("x", "start", {"incumbent": "now"}))
-    assert [arm.bundle for arm in roster.of("x").experiment.arms.values()] == ["now", "other"]
+    roster = changed(("x", "create", ExperimentSpec("x", TWO).to_dict()), ("x", "start", {"incumbent": "now"}))
+    assert [arm.bundle for arm in roster.get("x").experiment.arms.values()] == ["now", "other"]
     assert roster.bundles == ["now", "other"]
-    mixed = Experiment("y", {"a": Arm(), "b": Arm(candidates=50)})
-    roster = changed(("y", "create", mixed.body()), ("y", "start", {"incumbent": "now"}))
+    mixed = ExperimentSpec("y", {"a": Arm(), "b": Arm(candidates=50)})
+    roster = changed(("y", "create", mixed.to_dict()), ("y", "start", {"incumbent": "now"}))
     assert roster.bundles == [], "whatever serves makes both arms"
 
 
@@ -288,14 +299,14 @@ def test_bundles_are_pinned_where_they_are_what_differs() -> None:
         ({"arms": {"a": Arm(0), "b": Arm(0)}}, "found arms with a total weight of 0"),
         ({"arms": {"a": Arm(), HOLDOUT: Arm()}}, "it is reserved for holdouts"),
         ({"arms": {**TWO, "c": Arm()}, "kind": "interleave", "interleaving": "balanced"}, "found 3 arms, expected 2"),
-        ({"arms": {"a": Arm(), "b": Arm(explore=Explore())}, "kind": "shadow"}, "expected the kind ab"),
+        ({"arms": {"a": Arm(), "b": Arm(explore=ExplorationPolicy())}, "kind": "shadow"}, "expected the kind ab"),
         ({"share": 0}, "share is 0; expected more than 0"),
         ({"start": 5, "end": 5}, "end is 5; expected a time after start"),
     ],
 )
 def test_what_can_not_be_is_refused(wrong: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        replace(Experiment("x", TWO), **wrong)  # type: ignore[arg-type]
+        replace(ExperimentSpec("x", TWO), **wrong)  # type: ignore[arg-type]
 
 
 # --- mixed lists
@@ -323,7 +334,7 @@ def test_a_team_draft_alternates_and_shows_each_item_once() -> None:
 
 def test_balanced_interleaving_is_that_of_the_paper() -> None:
     # Joachims 2003: of A = a b c and B = b e a, the list is a b e c ... or b a e c ..., by who begins
-    found = {balanced([list("abc"), list("bea")], 4, seed).items for seed in range(20)}
+    found = {balanced_interleaving([list("abc"), list("bea")], 4, seed).items for seed in range(20)}
     assert found == {("a", "b", "e", "c"), ("b", "a", "e", "c")}
     places = [[0, 1, -1, 2], [2, 0, 1, -1]]  # of the shown list a b e c in A and in B
     assert balanced_credit(places, [False, True, False, False]) == [0.0, 1.0]
@@ -339,9 +350,9 @@ def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
     scores = np.array([1.0, 0.5, 0.0, -3.0], np.float32)
     drawn: Counter[tuple[int, ...]] = Counter()
     shares: dict[tuple[int, ...], float] = {}
-    chosen = Explore(temperature=0.7, depth=10)
+    chosen = ExplorationPolicy(temperature=0.7, depth=10)
     for seed in range(6_000):
-        places, propensities = explored(scores, 2, chosen, seed)
+        places, propensities = sample_slate(scores, 2, chosen, seed)
         drawn[tuple(places.tolist())] += 1
         shares[tuple(places.tolist())] = float(np.prod(propensities))
     weights = np.exp(scores / 0.7).astype(np.float64)
@@ -356,24 +367,28 @@ def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
 
 def test_plackett_luce_holds_at_the_ends() -> None:
     scores = np.array([2.0, 1.0, 0.0], np.float32)
-    places, shares = explored(scores, 3, Explore(temperature=1e-3), 1)
+    places, shares = sample_slate(scores, 3, ExplorationPolicy(temperature=1e-3), 1)
     assert (places.tolist(), shares.tolist()) == ([0, 1, 2], [1, 1, 1])
-    places, shares = explored(np.arange(5, 0, -1).astype(np.float32), 5, Explore(temperature=1e6, depth=2), 3)
+    places, shares = sample_slate(
+        np.arange(5, 0, -1).astype(np.float32), 5, ExplorationPolicy(temperature=1e6, depth=2), 3
+    )
     assert set(places[:2].tolist()) == {0, 1}
     assert places[2:].tolist() == [2, 3, 4]
     assert shares[2:].tolist() == [1, 1, 1]
-    _, shares = explored(np.linspace(500, -500, 100).astype(np.float32), 100, Explore(temperature=0.5, depth=100), 5)
+    _, shares = sample_slate(
+        np.linspace(500, -500, 100).astype(np.float32), 100, ExplorationPolicy(temperature=0.5, depth=100), 5
+    )
     assert (shares > 0).all()
     assert (shares <= 1).all()
-    assert explored(np.empty(0, np.float32), 5, Explore(), 0)[0].tolist() == []
+    assert sample_slate(np.empty(0, np.float32), 5, ExplorationPolicy(), 0)[0].tolist() == []
 
 
 def test_epsilon_greedy_leaves_the_head_alone() -> None:
     scores = np.arange(10, 0, -1).astype(np.float32)
-    chosen = Explore("epsilon-greedy", epsilon=0.5, tail=2, depth=8)
+    chosen = ExplorationPolicy("epsilon-greedy", epsilon=0.5, tail=2, depth=8)
     tails: Counter[int] = Counter()
     for seed in range(4_000):
-        places, shares = explored(scores, 4, chosen, seed)
+        places, shares = sample_slate(scores, 4, chosen, seed)
         assert places[:2].tolist() == [0, 1]
         assert shares[:2].tolist() == [1, 1]
         assert shares[2] == pytest.approx(0.5 / 6 + 0.5 * (places[2] == 2))
@@ -383,7 +398,7 @@ def test_epsilon_greedy_leaves_the_head_alone() -> None:
 
 
 def test_rank_correlation() -> None:
-    assert kendall(np.array([3.0, 2.0, 1.0])) == 1
-    assert kendall(np.array([1.0, 2.0, 3.0])) == -1
-    assert kendall(np.array([2.0, 3.0, 1.0])) == pytest.approx(1 / 3)
-    assert kendall(np.array([1.0])) == 0
+    assert kendall_tau(np.array([3.0, 2.0, 1.0])) == 1
+    assert kendall_tau(np.array([1.0, 2.0, 3.0])) == -1
+    assert kendall_tau(np.array([2.0, 3.0, 1.0])) == pytest.approx(1 / 3)
+    assert kendall_tau(np.array([1.0])) == 0

@@ -9,52 +9,52 @@ from numpy.typing import NDArray
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.models.items.collaborative_views import (
-    co_click,
-    factorise,
-    follows,
-    linear_items,
-    linear_next,
-    symmetric_factors,
+    ease,
+    eigen_factors,
+    item_cosine,
+    slist,
+    svd_factors,
+    transition_matrix,
 )
-from feedrank.models.items.content_views import centred, expected_factors, taste
-from feedrank.models.items.user_histories import Sequences
+from feedrank.models.items.content_views import cca_view, center, predicted_cf_factors
+from feedrank.models.items.user_histories import UserHistories
 
 PEOPLE, ITEMS = 40, 12
 
 
 @pytest.fixture(scope="module")
-def sequences() -> Sequences:
+def sequences() -> UserHistories:
     """People who touch 0 to 14 items at random, some twice."""
     dice = np.random.default_rng(3)
     sizes = dice.integers(0, 15, PEOPLE)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     total = int(offsets[-1])
-    return Sequences(
+    return UserHistories(
         offsets=offsets,
         items=dice.integers(0, ITEMS, total).astype(np.int32),
         at=np.arange(total, dtype=np.float64),
         values=np.full(total, np.nan),
-        touch=np.arange(total),
+        interaction=np.arange(total),
     )
 
 
-def people_by_items(sequences: Sequences) -> NDArray[np.float64]:
+def people_by_items(sequences: UserHistories) -> NDArray[np.float64]:
     touched = np.zeros((PEOPLE, ITEMS))
-    touched[sequences.person, sequences.items] = 1
+    touched[sequences.user, sequences.items] = 1
     return touched
 
 
-def test_co_click_is_the_cosine_of_the_items_people(sequences: Sequences) -> None:
+def test_co_click_is_the_cosine_of_the_items_people(sequences: UserHistories) -> None:
     columns = people_by_items(sequences)
     lengths = np.linalg.norm(columns, axis=0)
     expected = columns.T @ columns / np.outer(lengths, lengths)
     np.fill_diagonal(expected, 0)
-    found = co_click(sequences.person, sequences.items, ITEMS, PEOPLE).toarray()
+    found = item_cosine(sequences.user, sequences.items, ITEMS, PEOPLE).toarray()
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_follows_counts_what_came_soon_after(sequences: Sequences, flat: bool) -> None:
+def test_follows_counts_what_came_soon_after(sequences: UserHistories, flat: bool) -> None:
     counts = np.zeros((ITEMS, ITEMS))
     for person in range(PEOPLE):
         items = sequences.items[sequences.offsets[person] : sequences.offsets[person + 1]]
@@ -63,12 +63,12 @@ def test_follows_counts_what_came_soon_after(sequences: Sequences, flat: bool) -
                 if i + step < len(items):
                     counts[items[i], items[i + step]] += 1 if flat else 1 / step
     expected = counts / np.sqrt(np.outer(counts.sum(axis=1) + 7, counts.sum(axis=0) + 7))
-    np.testing.assert_allclose(follows(sequences, ITEMS, 4, 7.0, flat).toarray(), expected, atol=1e-6)
+    np.testing.assert_allclose(transition_matrix(sequences, ITEMS, 4, 7.0, flat).toarray(), expected, atol=1e-6)
 
 
-def test_linear_items_solves_the_ridge_regression_of_each_item_on_the_others(sequences: Sequences) -> None:
+def test_linear_items_solves_the_ridge_regression_of_each_item_on_the_others(sequences: UserHistories) -> None:
     columns = people_by_items(sequences)
-    found = linear_items(sequences, ITEMS, most=ITEMS, ridge=5.0).toarray()
+    found = ease(sequences, ITEMS, max_items=ITEMS, ridge=5.0).toarray()
     assert not np.diag(found).any()
     for item in range(ITEMS):
         others = np.arange(ITEMS) != item
@@ -77,10 +77,10 @@ def test_linear_items_solves_the_ridge_regression_of_each_item_on_the_others(seq
         np.testing.assert_allclose(found[others, item], expected, atol=1e-4)
 
 
-def test_only_the_most_touched_items_get_linear_weights(sequences: Sequences) -> None:
+def test_only_the_most_touched_items_get_linear_weights(sequences: UserHistories) -> None:
     counts = np.bincount(sequences.items, minlength=ITEMS)
     most = np.sort(np.argsort(-counts, kind="stable")[:5])
-    for matrix in (linear_items(sequences, ITEMS, most=5), linear_next(sequences, ITEMS, most=5)):
+    for matrix in (ease(sequences, ITEMS, max_items=5), slist(sequences, ITEMS, max_items=5)):
         rows, columns = matrix.nonzero()
         assert set(rows) | set(columns) <= set(most.tolist())
 
@@ -88,31 +88,31 @@ def test_only_the_most_touched_items_get_linear_weights(sequences: Sequences) ->
 def test_linear_next_finds_the_walk() -> None:
     walk = np.tile(np.arange(ITEMS, dtype=np.int32), 30)
     length = len(walk)
-    whole = Sequences(
+    whole = UserHistories(
         np.array([0, length]), walk, np.arange(length, dtype=float), np.full(length, np.nan), np.arange(length)
     )
-    found = linear_next(whole, ITEMS, most=ITEMS, ridge=1.0).toarray()
+    found = slist(whole, ITEMS, max_items=ITEMS, ridge=1.0).toarray()
     assert (found.argmax(axis=1) == (np.arange(ITEMS) + 1) % ITEMS).all()
 
 
-def test_factors_of_full_rank_give_the_matrix_back(sequences: Sequences) -> None:
-    onward = follows(sequences, ITEMS, 4, 7.0)
-    sources, targets = factorise(onward, ITEMS - 1, seed=1)
+def test_factors_of_full_rank_give_the_matrix_back(sequences: UserHistories) -> None:
+    onward = transition_matrix(sequences, ITEMS, 4, 7.0)
+    sources, targets = svd_factors(onward, ITEMS - 1, seed=1)
     assert np.abs(sources @ targets.T - onward.toarray()).max() < 0.05
-    again = factorise(onward, ITEMS - 1, seed=1)
+    again = svd_factors(onward, ITEMS - 1, seed=1)
     assert all(np.array_equal(one, other) for one, other in zip((sources, targets), again, strict=True))
-    together = co_click(sequences.person, sequences.items, ITEMS, PEOPLE)
+    together = item_cosine(sequences.user, sequences.items, ITEMS, PEOPLE)
     values = np.maximum(np.linalg.eigvalsh(together.toarray())[::-1][:3], 0)
-    found = (symmetric_factors(together, 3, seed=1) ** 2).sum(axis=0)
+    found = (eigen_factors(together, 3, seed=1) ** 2).sum(axis=0)
     np.testing.assert_allclose(np.sort(found)[::-1], values, rtol=1e-4)
 
 
 def test_nothing_touched_gives_empty_views() -> None:
-    nothing = Sequences(np.zeros(1, np.int64), *(np.empty(0, kind) for kind in (np.int32, float, float, np.int64)))
-    assert not follows(nothing, ITEMS, 4, 7.0).nnz
-    assert not factorise(follows(nothing, ITEMS, 4, 7.0), 3, 1)[0].any()
-    assert not linear_items(nothing, ITEMS, 5).nnz
-    assert not linear_next(nothing, ITEMS, 5).nnz
+    nothing = UserHistories(np.zeros(1, np.int64), *(np.empty(0, kind) for kind in (np.int32, float, float, np.int64)))
+    assert not transition_matrix(nothing, ITEMS, 4, 7.0).nnz
+    assert not svd_factors(transition_matrix(nothing, ITEMS, 4, 7.0), 3, 1)[0].any()
+    assert not ease(nothing, ITEMS, 5).nnz
+    assert not slist(nothing, ITEMS, 5).nnz
 
 
 def test_content_views_place_an_untouched_item_by_its_text() -> None:
@@ -125,15 +125,15 @@ def test_content_views_place_an_untouched_item_by_its_text() -> None:
         dice.permutation(np.flatnonzero((kinds == person % 2) & (np.arange(ITEMS) < 10))) for person in range(PEOPLE)
     ]
     total = sum(map(len, touched))
-    sequences = Sequences(
+    sequences = UserHistories(
         np.concatenate([[0], np.cumsum([len(items) for items in touched])]), np.concatenate(touched).astype(np.int32),
         np.arange(total, dtype=float), np.full(total, np.nan), np.arange(total),
     )  # fmt: skip
-    factors = symmetric_factors(co_click(sequences.person, sequences.items, ITEMS, PEOPLE), 2, seed=1)
-    vectors = centred(text)
+    factors = eigen_factors(item_cosine(sequences.user, sequences.items, ITEMS, PEOPLE), 2, seed=1)
+    vectors = center(text)
     for sources, targets in (
-        taste(vectors, catalogue, sequences),
-        (expected_factors(vectors, catalogue, factors, sequences),) * 2,
+        cca_view(vectors, catalogue, sequences),
+        (predicted_cf_factors(vectors, catalogue, factors, sequences),) * 2,
     ):
         for untouched in (10, 11):
             scores = sources[:10] @ targets[untouched]

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.models.finetune import model_folder
-from feedrank.models.finetune.distillation import DistillSettings, Shape, distill
-from feedrank.models.finetune.finetuning import FinetuneSettings, Learnt, finetune, settings_for
-from feedrank.models.finetune.samples import PairGroups
+from feedrank.models.finetune.distillation import DistillSettings, StudentConfig, distill
+from feedrank.models.finetune.finetuning import FinetuneResult, FinetuneSettings, finetune, settings_for
+from feedrank.models.finetune.samples import QueryTextGroups
 
 RARE = [f"rare{place}" for place in range(8)]
 NOISE = [f"noise{place}" for place in range(12)]
@@ -58,7 +58,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def groups() -> PairGroups:
+def groups() -> QueryTextGroups:
     """128 queries of three words, with six texts of four words each."""
     dice = random.Random(1)
 
@@ -71,20 +71,20 @@ def groups() -> PairGroups:
         others = dice.sample([one for one in RARE if one != rare], 5)
         return {text(rare, 3): 1.0} | {text(other, 3): 0.0 for other in others}
 
-    return PairGroups.of((text(rare, 2), labelled(rare)) for _ in range(16) for rare in RARE)
+    return QueryTextGroups.from_groups((text(rare, 2), labelled(rare)) for _ in range(16) for rare in RARE)
 
 
 @pytest.fixture(scope="module")
-def teacher(base: Path, groups: PairGroups, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+def teacher(base: Path, groups: QueryTextGroups, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     """A cross-encoder that has learnt to look for the rare word."""
     out = tmp_path_factory.mktemp("teacher") / "model"
     return finetune("cross-encoder", groups, out, settings_for("cross-encoder", **CROSS), (str(base),))
 
 
-def held_out(groups: PairGroups, settings: FinetuneSettings | DistillSettings) -> PairGroups:
+def held_out(groups: QueryTextGroups, settings: FinetuneSettings | DistillSettings) -> QueryTextGroups:
     """The groups that a run with these settings validates on."""
     validation = groups.split(settings.validation_share, settings.seed)[1]
-    return validation.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    return validation.subsample(settings.validation_groups, settings.validation_texts, settings.seed)
 
 
 def weights(folder: Path) -> dict[str, bytes]:
@@ -99,7 +99,7 @@ def unfinished(out: Path) -> list[Path]:
 
 @pytest.mark.parametrize("kind", ["bi-encoder", "dpr", "colbert"])
 def test_a_model_learns_is_loaded_and_says_what_it_is(
-    kind: str, base: Path, groups: PairGroups, tmp_path: Path
+    kind: str, base: Path, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     from feedrank.models.finetune import model_types, text_training
 
@@ -108,10 +108,10 @@ def test_a_model_learns_is_loaded_and_says_what_it_is(
     about = {"file": "pairs.jsonl", "sha256": "0"}
     learnt = finetune(kind, groups, tmp_path / "model", settings, (str(base),), trained_on=about)
     assert learnt.finished
-    assert learnt.after["mrr"] > max(learnt.before["mrr"], CHANCE) + 0.1
+    assert learnt.metrics_after["mrr"] > max(learnt.metrics_before["mrr"], CHANCE) + 0.1
     validation = held_out(groups, settings)
-    scores = model_types.KINDS[kind].score(model_types.KINDS[kind].load(learnt.folder), validation)
-    assert text_training.mean_reciprocal_rank(scores, validation) == learnt.after["mrr"]
+    scores = model_types.MODEL_TYPES[kind].score(model_types.MODEL_TYPES[kind].load(learnt.folder), validation)
+    assert text_training.mean_reciprocal_rank(scores, validation) == learnt.metrics_after["mrr"]
     card = json.loads((tmp_path / "model" / "feedrank.json").read_text())
     assert card == {"format": 1, **learnt.card}
     assert card["licence"] == card["base"][0]["licence"] == "apache-2.0"
@@ -123,7 +123,7 @@ def test_a_model_learns_is_loaded_and_says_what_it_is(
         finetune(kind, groups, tmp_path / "model", settings, (str(base),))
 
 
-def test_the_towers_of_a_dpr_come_apart(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+def test_the_towers_of_a_dpr_come_apart(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     settings = settings_for("dpr", **SETTINGS | {"epochs": 1})
@@ -135,21 +135,23 @@ def test_the_towers_of_a_dpr_come_apart(base: Path, groups: PairGroups, tmp_path
         finetune("colbert", groups, tmp_path / "other", settings, (str(base), str(base)))
 
 
-def test_a_cross_encoder_learns_and_gives_logits(teacher: Learnt, groups: PairGroups) -> None:
+def test_a_cross_encoder_learns_and_gives_logits(teacher: FinetuneResult, groups: QueryTextGroups) -> None:
     from sentence_transformers import CrossEncoder
 
-    assert teacher.after["mrr"] > max(teacher.before["mrr"], CHANCE) + 0.15
+    assert teacher.metrics_after["mrr"] > max(teacher.metrics_before["mrr"], CHANCE) + 0.15
     scores = CrossEncoder(str(teacher.folder)).predict([(groups.queries[0], text) for text in groups.group(0)])
     assert scores.min() < 0 or scores.max() > 1  # no activation stands in between
 
 
 @pytest.mark.parametrize("loss", ["lambda", "listmle", "bce"])
-def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: PairGroups, tmp_path: Path) -> None:
+def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("cross-encoder", **CROSS | {"loss": loss, "epochs": 1, "head_learning_rate": 1e-2})
-    assert finetune("cross-encoder", groups, tmp_path / "model", settings, (str(base),)).after["mrr"] > 0
+    assert finetune("cross-encoder", groups, tmp_path / "model", settings, (str(base),)).metrics_after["mrr"] > 0
 
 
-def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
+    base: Path, groups: QueryTextGroups, tmp_path: Path
+) -> None:
     told = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
     knowing = finetune("bi-encoder", groups, tmp_path / "bi", told, (str(base),)).folder
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 2, "head_start": 6})
@@ -166,7 +168,7 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(base: Path, group
         "cross-encoder", groups, out, settings, (str(knowing),), progress=lambda *one: said.append(one[0])
     )
     assert not any(one.startswith("bi-encoder distillation") for one in said)  # it was over before the interruption
-    assert learnt.after["mrr"] > max(CHANCE, learnt.before["mrr"]) + 0.15
+    assert learnt.metrics_after["mrr"] > max(CHANCE, learnt.metrics_before["mrr"]) + 0.15
     assert learnt.card["steps"] > 50
     other = finetune("cross-encoder", groups, tmp_path / "other", settings, (str(knowing),))
     assert weights(other.folder) == weights(out)
@@ -174,7 +176,7 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(base: Path, group
 
 
 def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
-    base: Path, groups: PairGroups, tmp_path: Path
+    base: Path, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 3})
     arguments = ("cross-encoder", groups)
@@ -202,7 +204,7 @@ def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
     assert weights(out) != {}
 
 
-def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("bi-encoder", **SETTINGS, minutes=1e-6)
     first = finetune("bi-encoder", groups, tmp_path / "model", settings, (str(base),))
     assert not first.finished
@@ -211,13 +213,13 @@ def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: PairG
         finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder"), (str(base),))
     second = finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder", **SETTINGS), (str(base),))
     assert second.finished
-    assert second.before == first.before
+    assert second.metrics_before == first.metrics_before
     assert second.card["steps"] > 20
     assert second.card["fingerprint"] == first.card["fingerprint"]
     assert not unfinished(tmp_path / "model")
 
 
-def test_the_same_seed_gives_the_same_weights(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     made = []
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         settings = settings_for("colbert", **SETTINGS | {"epochs": 1, "seed": seed})
@@ -226,31 +228,33 @@ def test_the_same_seed_gives_the_same_weights(base: Path, groups: PairGroups, tm
     assert made[0] == made[1] != made[2]
 
 
-def test_a_student_learns_from_its_teacher(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
+def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path) -> None:
     from feedrank.models.finetune import model_types, text_training
 
-    settings = DistillSettings(Shape(2, 16, 2, 32), epochs=5, learning_rate=6e-3, max_tokens=32, further=4)
+    settings = DistillSettings(
+        StudentConfig(2, 16, 2, 32), epochs=5, learning_rate=6e-3, max_tokens=32, extra_negatives=4
+    )
     learnt = distill(str(teacher.folder), groups, tmp_path / "small", settings)
-    assert learnt.after["agreement"] > max(0.5, learnt.before["agreement"] + 0.1)
-    assert learnt.after["mrr"] > CHANCE + 0.1
+    assert learnt.metrics_after["agreement"] > max(0.5, learnt.metrics_before["agreement"] + 0.1)
+    assert learnt.metrics_after["mrr"] > CHANCE + 0.1
     assert learnt.card["kind"] == "student"
-    assert learnt.card["base"][0]["digest"] == model_folder.origin(teacher.folder, "", None)["digest"]
+    assert learnt.card["base"][0]["digest"] == model_folder.provenance(teacher.folder, "", None)["digest"]
     assert learnt.card["licence"] == "apache-2.0"
-    assert learnt.card["teacher"] == teacher.after
+    assert learnt.card["teacher"] == teacher.metrics_after
     validation = held_out(groups, settings)
-    made = model_types.KINDS["cross-encoder"]
+    made = model_types.MODEL_TYPES["cross-encoder"]
     large, small = (made.score(made.load(one), validation) for one in (teacher.folder, learnt.folder))
-    assert text_training.mean_reciprocal_rank(small, validation) == learnt.after["mrr"]
+    assert text_training.mean_reciprocal_rank(small, validation) == learnt.metrics_after["mrr"]
     # its scores are on the teacher's scale
     assert abs(float(small.mean() - large.mean())) < float(large.std())
     with pytest.raises(ValueError, match="layers is 3; expected at most the teacher's 2"):
-        distill(str(teacher.folder), groups, tmp_path / "other", DistillSettings(Shape(3, 16, 2, 32)))
+        distill(str(teacher.folder), groups, tmp_path / "other", DistillSettings(StudentConfig(3, 16, 2, 32)))
 
 
 def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_again(
-    teacher: Learnt, groups: PairGroups, tmp_path: Path
+    teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
-    shape = Shape(2, 16, 2, 32)
+    shape = StudentConfig(2, 16, 2, 32)
     settings = DistillSettings(shape, epochs=3, learning_rate=4e-3, max_tokens=32)
     whole = distill(str(teacher.folder), groups, tmp_path / "whole", settings)
     out, said = tmp_path / "broken", list[str]()
@@ -265,17 +269,17 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
     assert "teacher inference" not in said
     assert weights(out) == weights(whole.folder)
     assert not unfinished(out)
-    plain = DistillSettings(shape, epochs=3, learning_rate=4e-3, max_tokens=32, states=0.0)
+    plain = DistillSettings(shape, epochs=3, learning_rate=4e-3, max_tokens=32, hidden_state_weight=0.0)
     other = distill(str(teacher.folder), groups, tmp_path / "plain", plain)
     assert weights(other.folder) != weights(whole.folder)
 
 
-def test_only_a_cross_encoder_can_teach(base: Path, groups: PairGroups, tmp_path: Path) -> None:
+def test_only_a_cross_encoder_can_teach(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="feedrank finetune cross-encoder"):
         distill(str(base), groups, tmp_path / "small")
 
 
-def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: Learnt) -> None:
+def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: FinetuneResult) -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -288,7 +292,7 @@ def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: Learnt) -> 
     words = torch.randint(5, 20, (8, 10), generator=torch.Generator().manual_seed(1))
     inputs = {"input_ids": words, "attention_mask": torch.ones_like(words)}
     directions = student_init.principal_directions(large, [inputs], HIDDEN, seed=1)
-    small = student_init.make(large, Shape(2, HIDDEN, 2, 64), directions, 64)
+    small = student_init.build_student(large, StudentConfig(2, HIDDEN, 2, 64), directions, 64)
     with torch.inference_mode():
         assert torch.allclose(small(**inputs).logits, large(**inputs).logits, atol=1e-4)
 
@@ -310,17 +314,17 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     said = run("bi-encoder", "--pairs", file, *columns, "--base", base, "--epochs", 1, "--out", out)
     assert f'[embedder]\nmodel = "{out}"' in said
     assert "mrr" in said
-    assert model_folder.read(out)["trained_on"]["file"] == "pairs.csv"
+    assert model_folder.read_card(out)["trained_on"]["file"] == "pairs.csv"
     assert "expected query; name the column" in run("bi-encoder", "--pairs", file, "--base", base, code=1)
     out = tmp_path / "from-journal"
     said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60)
     assert f'[late_interaction]\nmodel = "{out}"' in said
-    window = model_folder.read(out)["trained_on"]["journal"]
+    window = model_folder.read_card(out)["trained_on"]["journal"]
     assert window["rankings"] == 800
     half = datetime.fromtimestamp((window["first"] + window["last"]) / 2, UTC).isoformat()
     out = tmp_path / "from-half"
     run("colbert", "--base", base, "--epochs", 1, "--out", out, "--most", 60, "--until", half)
-    older = model_folder.read(out)["trained_on"]["journal"]
+    older = model_folder.read_card(out)["trained_on"]["journal"]
     assert 0 < older["rankings"] < 800
     assert older["last"] < datetime.fromisoformat(half).timestamp()
     assert "give one of them" in run("colbert", "--pairs", file, "--until", half, code=1)
@@ -328,7 +332,7 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     assert "found no interactions in this time window" in run("colbert", "--until", "1", code=1)
 
 
-def test_the_command_makes_a_student(teacher: Learnt, groups: PairGroups, tmp_path: Path) -> None:
+def test_the_command_makes_a_student(teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path) -> None:
     from feedrank.api.cli.finetune import distill as command
 
     file, out = tmp_path / "pairs.jsonl", tmp_path / "small"
@@ -344,14 +348,14 @@ def test_the_command_makes_a_student(teacher: Learnt, groups: PairGroups, tmp_pa
     assert result.exit_code == 0, result.output
     assert "mrr of the teacher" in result.stdout
     assert f'[cross_encoder]\nmodel = "{out}"' in result.stdout
-    assert model_folder.read(out)["settings"]["shape"] == {"layers": 1, "width": 16, "heads": 2, "neurons": 32}
+    assert model_folder.read_card(out)["settings"]["shape"] == {"layers": 1, "width": 16, "heads": 2, "neurons": 32}
     again = CliRunner().invoke(command, given, obj=(Home(tmp_path), Config()))
     assert again.exit_code == 1
     assert "choose another with --out or remove it" in again.stderr
 
 
 def test_missing_libraries_and_settings_are_named(
-    base: Path, groups: PairGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, groups: QueryTextGroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match="loss is 'hinge'; expected softmax, lambda, listmle, bce"):
         FinetuneSettings(loss="hinge")

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from test_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import HISTORY, columns
+from feedrank.engine.events.event_table import HISTORY_TYPE, events_to_table
 from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, RankingEvent
-from feedrank.engine.events.vocabulary import Ids
-from feedrank.engine.types import NOBODY, Request
+from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.types import UNKNOWN_ROW, ResolvedRequest
 from feedrank.features import history_store
-from feedrank.features.catalogue_growth import _rewritten, grown
-from feedrank.features.history_store import Chains
+from feedrank.features.catalogue_growth import _reencode_histories, extend_catalogue
+from feedrank.features.history_store import HistoryStore
 from feedrank.features.state import BehaviouralState
 
 PEOPLE = 6
@@ -41,7 +41,7 @@ def happened(random: np.random.Generator, names: Sequence[str], length: int, now
         if random.random() < 0.4:
             events.append(RankingEvent(name, at, tuple(shown[: random.integers(1, 5)]), user, received=int(1000 * now)))
         else:
-            kind = str(random.choice([HISTORY, "click", "rating"]))
+            kind = str(random.choice([HISTORY_TYPE, "click", "rating"]))
             events.append(InteractionEvent(name, at, shown[0], kind, user=user, received=int(1000 * now)))
     return events
 
@@ -64,12 +64,12 @@ def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> No
     for (name, one), other in zip(used(a).items(), used(b).values(), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
-    requests = [Request(at, person) for person in range(NOBODY, PEOPLE + 1)]
-    rows = [np.arange(NOBODY, items, dtype=np.int32)] * len(requests)
+    requests = [ResolvedRequest(at, person) for person in range(UNKNOWN_ROW, PEOPLE + 1)]
+    rows = [np.arange(UNKNOWN_ROW, items, dtype=np.int32)] * len(requests)
     same(a.read(requests, rows), b.read(requests, rows))
     assert np.array_equal(a.popularity(at), b.popularity(at))
     for person in range(PEOPLE):
-        for one, other in zip(a.touched(person), b.touched(person), strict=True):
+        for one, other in zip(a.history(person), b.history(person), strict=True):
             assert np.array_equal(one, other)
 
 
@@ -81,44 +81,51 @@ def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> No
 def test_a_grown_state_goes_on_as_one_that_was_large_from_the_start(
     seed: int, first: int, second: int, larger: Catalogue
 ) -> None:
-    random, people, others = np.random.default_rng(seed), Ids(), Ids()
+    random, people, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
     before = happened(random, list(CATALOGUE.ids), first, START)
     now = max([START, *(event.received / 1000 for event in before if event.received)])
     after = happened(random, list(larger.ids)[: ITEMS + 20], second, now)
     small, large = BehaviouralState(CATALOGUE, FULL), BehaviouralState(larger, FULL)
-    small.advance(columns(before, CATALOGUE.ids, people))
-    large.advance(columns(before, larger.ids, others))
-    made = grown(small, CATALOGUE, larger)
+    small.advance(events_to_table(before, CATALOGUE.ids, people))
+    large.advance(events_to_table(before, larger.ids, others))
+    made = extend_catalogue(small, CATALOGUE, larger)
     alike(made, large, len(larger), now)
-    made.advance(columns(after, larger.ids, people))
-    large.advance(columns(after, larger.ids, others))
+    made.advance(events_to_table(after, larger.ids, people))
+    large.advance(events_to_table(after, larger.ids, others))
     alike(made, large, len(larger), now + HOUR)
 
 
 def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
     state = BehaviouralState(catalogue, FULL)
-    state.advance(columns(happened(np.random.default_rng(seed), list(CATALOGUE.ids), 150, START), catalogue.ids))
+    state.advance(
+        events_to_table(happened(np.random.default_rng(seed), list(CATALOGUE.ids), 150, START), catalogue.ids)
+    )
     return state
 
 
 def test_growing_step_by_step_is_growing_at_once() -> None:
     between = Catalogue.from_items({**CATALOGUE.to_items(), "ny-ø": NEW["ny-ø"]})
-    by_steps = grown(grown(lived(CATALOGUE), CATALOGUE, between), between, LARGER)
-    alike(by_steps, grown(lived(CATALOGUE), CATALOGUE, LARGER), len(LARGER), START)
+    by_steps = extend_catalogue(extend_catalogue(lived(CATALOGUE), CATALOGUE, between), between, LARGER)
+    alike(by_steps, extend_catalogue(lived(CATALOGUE), CATALOGUE, LARGER), len(LARGER), START)
 
 
 def test_growing_by_nothing_is_a_copy() -> None:
     state = lived(CATALOGUE)
-    copy = grown(state, CATALOGUE, CATALOGUE)
+    copy = extend_catalogue(state, CATALOGUE, CATALOGUE)
     alike(copy, state, ITEMS, START)
     empty = Catalogue.from_items({})
-    alike(grown(BehaviouralState(empty, SPEC), empty, LARGER), BehaviouralState(LARGER, SPEC), len(LARGER), START)
+    alike(
+        extend_catalogue(BehaviouralState(empty, SPEC), empty, LARGER),
+        BehaviouralState(LARGER, SPEC),
+        len(LARGER),
+        START,
+    )
 
 
 def test_what_a_grown_state_sees_the_old_one_does_not() -> None:
     state, untouched = lived(CATALOGUE), lived(CATALOGUE)
-    made = grown(state, CATALOGUE, LARGER)
-    log = columns(happened(np.random.default_rng(1), list(LARGER.ids), 50, START), LARGER.ids)
+    made = extend_catalogue(state, CATALOGUE, LARGER)
+    log = events_to_table(happened(np.random.default_rng(1), list(LARGER.ids), 50, START), LARGER.ids)
     made.advance(log)
     alike(state, untouched, ITEMS, START)
 
@@ -128,27 +135,27 @@ def test_counts_stay_with_the_name_they_were_counted_under() -> None:
     items = CATALOGUE.to_items()
     changed = Catalogue.from_items({**items, "i0": {"category": ["z"], "size": ["m"]}, **NEW})
     state = lived(CATALOGUE)
-    made = grown(state, CATALOGUE, changed)
-    assert changed.codes("size")[0].tolist() != LARGER.codes("size")[0].tolist()
+    made = extend_catalogue(state, CATALOGUE, changed)
+    assert changed.field_codes("size")[0].tolist() != LARGER.field_codes("size")[0].tolist()
     assert list(changed.categories)[:3] != list(CATALOGUE.categories)
     before = {counter.name: line for line, counter in enumerate(FULL.counters)}
-    requests = [Request(START, person) for person in range(PEOPLE)]
+    requests = [ResolvedRequest(START, person) for person in range(PEOPLE)]
     old, new = (one.read(requests, [np.array([3, 4], np.int32)] * PEOPLE) for one in (state, made))
     for name in ("size", "my_size", "rate", "clicks"):  # items 3 and 4 are what they were
         part = slice(12 * before[name], 12 * before[name] + 12)
-        assert np.array_equal(old.declared[:, part], new.declared[:, part]), name
-        assert old.declared[:, part].any()
+        assert np.array_equal(old.custom_counters[:, part], new.custom_counters[:, part]), name
+        assert old.custom_counters[:, part].any()
     assert np.array_equal(old.counters, new.counters)
 
 
 def test_counts_of_a_name_that_is_gone_are_let_go() -> None:
     items = CATALOGUE.to_items()
     changed = Catalogue.from_items({**items, "i3": {"size": "m"}, "i1": {"size": "m"}})  # nothing is of size l now
-    made = grown(lived(CATALOGUE), CATALOGUE, changed)
+    made = extend_catalogue(lived(CATALOGUE), CATALOGUE, changed)
     state = lived(CATALOGUE)
     assert 0 < int(made.arrays()["keyed.used"][0]) < int(state.arrays()["keyed.used"][0])
-    old, new = (one.read([Request(START, 1)], [np.array([4], np.int32)]) for one in (state, made))
-    assert np.array_equal(old.declared, new.declared)
+    old, new = (one.read([ResolvedRequest(START, 1)], [np.array([4], np.int32)]) for one in (state, made))
+    assert np.array_equal(old.custom_counters, new.custom_counters)
 
 
 def test_items_in_other_rows_are_refused() -> None:
@@ -156,9 +163,9 @@ def test_items_in_other_rows_are_refused() -> None:
     moved = Catalogue.from_items({**NEW, **CATALOGUE.to_items()})
     for other in (moved, Catalogue.from_items({"i0": {"size": "m"}})):
         with pytest.raises(ValueError, match="an old item in another row"):
-            grown(state, CATALOGUE, other)
+            extend_catalogue(state, CATALOGUE, other)
     with pytest.raises(ValueError, match="the state of another catalogue, expected the state of these 8"):
-        grown(state, LARGER, LARGER)
+        extend_catalogue(state, LARGER, LARGER)
 
 
 @pytest.mark.parametrize("more", [ITEMS + 1, 128 * ITEMS, 10**6])
@@ -167,11 +174,11 @@ def test_rewritten_chains_take_no_more_room_than_was_made(more: int) -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
     first = int(START) * 1000
     events = [InteractionEvent(f"e{n}", first + 1000 * n, f"i{n % ITEMS}", "click", user="ann") for n in range(300)]
-    state.advance(columns(events, CATALOGUE.ids))
-    found = Chains(*(state.arrays()[f"chains.{name}"] for name in Chains._fields))
-    there = _rewritten(found, ITEMS, more)
+    state.advance(events_to_table(events, CATALOGUE.ids))
+    found = HistoryStore(*(state.arrays()[f"chains.{name}"] for name in HistoryStore._fields))
+    there = _reencode_histories(found, ITEMS, more)
     assert len(there.pool) == len(there.previous) == int(there.used[0])
     rows, times = np.empty(300, np.int32), np.empty(300)
-    assert history_store.read(there, 0, history_store.TOUCHES, more, rows, times) == 300
+    assert history_store.read(there, 0, history_store.INTERACTIONS, more, rows, times) == 300
     assert rows.tolist() == [n % ITEMS for n in range(300)][::-1]
     assert times.tolist() == [START + n for n in range(300)][::-1]

@@ -19,14 +19,14 @@ from flask.testing import FlaskClient
 from feedrank.api import compose, config
 from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
-from feedrank.api.http.events import MOST_EVENTS
+from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
-from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.event_table import events_to_table
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.types import Matrix
-from feedrank.features.replay import Moments, happenings, with_reads
+from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle
 
@@ -79,7 +79,7 @@ def click(item: str, user: str, **more: Any) -> dict[str, Any]:
 @pytest.fixture
 def server(home: Path) -> Iterator[Server]:
     place = Home(home)
-    recommender = compose.recommender(place, config.load(place.config))
+    recommender = compose.build_recommender(place, config.load_config(place.config))
     clock = Clock()
     app = create_app(Service(recommender, clock))
     journal = place.journal()
@@ -91,7 +91,7 @@ def server(home: Path) -> Iterator[Server]:
 def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """One server for all tests that only look at an answer."""
     place = Home(touched_home)
-    recommender = compose.recommender(place, config.load(place.config))
+    recommender = compose.build_recommender(place, config.load_config(place.config))
     recommender._journal = Home(tmp_path_factory.mktemp("still")).journal()  # so that the shared home stays as it is
     clock = Clock()
     app = create_app(Service(recommender, clock))
@@ -337,9 +337,9 @@ def test_many_events_and_the_same_again(server: Server) -> None:
     ],
 )
 def test_a_bad_event_is_rejected_and_the_others_are_taken(server: Server, bad: dict[str, Any], field: str) -> None:
-    before = server.journal.counts()
+    before = server.journal.count_by_kind()
     assert problem(server.client.post("/v1/events", json=bad), 400)["field"] == field
-    assert server.journal.counts() == before
+    assert server.journal.count_by_kind() == before
     answer = server.events({"events": [click("space-9", "p0", id="good"), bad, click("space-9", "p0", id="good")]})
     assert (answer["accepted"], answer["duplicate"], answer["ids"]) == (1, 1, ["good", None, "good"])
     (rejected,) = answer["rejected"]
@@ -349,7 +349,7 @@ def test_a_bad_event_is_rejected_and_the_others_are_taken(server: Server, bad: d
 
 
 def test_events_that_are_no_list_of_objects_are_problems(server: Server) -> None:
-    for body in ({"events": {}}, {"events": "e"}, {"events": [{}] * (MOST_EVENTS + 1)}, {}):
+    for body in ({"events": {}}, {"events": "e"}, {"events": [{}] * (MAX_EVENTS + 1)}, {}):
         assert problem(server.client.post("/v1/events", json=body), 400)["field"].startswith("event")
 
 
@@ -373,7 +373,9 @@ def test_a_stranger_is_known_after_a_click(server: Server) -> None:
 def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
     server.events({"events": [click("ocean-3", "new"), click("space-9", "p0")]})
     place = Home(home)
-    again = create_app(Service(compose.recommender(place, config.load(place.config)), server.clock)).test_client()
+    again = create_app(
+        Service(compose.build_recommender(place, config.load_config(place.config)), server.clock)
+    ).test_client()
     for body in ({"user": "new"}, {"user": "p0"}):
         items = again.post("/v1/recommend", json=body | {"n": 20}).json["items"]
         assert [one["id"] for one in items] == server.items(**body, n=20)
@@ -419,19 +421,19 @@ def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, hom
         for one in feed["items"][: int(dice.integers(3))]:
             answering = {"ranking": feed["ranking"]} if dice.integers(2) else {}
             server.events(click(one["id"], user or "p5", **answering))
-    opened = bundle.load(Home(home).current)
-    catalogue = opened.knowledge.catalogue
-    log = columns(server.journal.events(), catalogue.ids)
+    opened = bundle.load(Home(home).current_bundle)
+    catalogue = opened.item_model.catalogue
+    log = events_to_table(server.journal.events(), catalogue.ids)
     happened = [event for event in server.journal.events("ranking") if isinstance(event, RankingEvent)]
     assert [event.id for event in happened] == served
-    moments = Moments(
-        before=log.places()[len(log.interactions) :],
+    moments = PointInTimeQueries(
+        before_event=log.event_positions()[len(log.interactions) :],
         at=log.rankings.at,
-        person=log.rankings.person,
+        user=log.rankings.user,
         offsets=log.rankings.offsets,
-        rows=log.rankings.rows,
+        rows=log.rankings.items,
     )
-    batch = BehaviouralState(catalogue, opened.builder.spec).replay(with_reads(happenings(log), moments))
+    batch = BehaviouralState(catalogue, opened.builder.spec).replay(insert_reads(operations_of(log), moments))
     replayed = opened.builder.matrix(batch)
     live = np.concatenate([stored_rows(event) for event in happened])
     assert live.shape == replayed.shape
@@ -475,11 +477,11 @@ def test_many_threads_at_once(server: Server) -> None:
             statuses.append(client.post("/v1/events", json=one).status_code)
         return statuses
 
-    before = server.journal.counts()
+    before = server.journal.count_by_kind()
     act: Callable[[int], list[int]] = worker
     with ThreadPoolExecutor(8) as pool:
         statuses = [status for found in pool.map(act, range(8)) for status in found]
     assert sorted(set(statuses)) == [200, 202]
-    after = server.journal.counts()
+    after = server.journal.count_by_kind()
     assert after["ranking"] == before.get("ranking", 0) + 80
     assert after["interaction"] == before["interaction"] + 80

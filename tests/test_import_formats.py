@@ -17,7 +17,7 @@ import zstandard
 from conftest import PROJECT, feedrank
 
 from feedrank.api.home import Home
-from feedrank.api.readers import Rejects, guess, read
+from feedrank.api.readers import Rejects, guess_format, read_events
 from feedrank.api.readers.rejects import RejectedLine
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 
@@ -39,7 +39,7 @@ METARANK: list[dict[str, Any]] = [
 
 def load(path: Path, format: str | None = None) -> tuple[list[Event], Rejects]:
     rejects = Rejects()
-    return list(read(path, rejects, format)), rejects
+    return list(read_events(path, rejects, format)), rejects
 
 
 def lines(bodies: list[Any]) -> str:
@@ -101,7 +101,7 @@ def test_what_is_broken_between_values_is_named_by_its_line(tmp_path: Path) -> N
             super().reject(source, line_number, reason, line)
             found.append((line_number, reason))
 
-    events = list(read(path, Heard()))
+    events = list(read_events(path, Heard()))
     assert [event.id for event in events] == [f"good {n}" for n in range(4)]
     text = path.read_text().splitlines()
     assert [text[number - 1] for number, _ in found] == [
@@ -118,7 +118,7 @@ def test_an_unfinished_value_does_not_hold_up_a_strict_import(tmp_path: Path) ->
     path = tmp_path / "a.jsonl"
     path.write_text('{"event": \n' + lines(METARANK))
     with pytest.raises(RejectedLine, match=r"a\.jsonl:1: not JSON"):
-        list(read(path, Rejects(strict=True)))
+        list(read_events(path, Rejects(strict=True)))
 
 
 UBI_QUERY = {
@@ -138,7 +138,7 @@ def test_ubi_queries_and_events(tmp_path: Path, wrapped: bool) -> None:
     from_zero = {**UBI_EVENT, "event_attributes": {"object": {"object_id": "a"}, "position": {"ordinal": 0}}}
     bodies = [UBI_QUERY, UBI_EVENT, scroll, {**UBI_QUERY, "query_id": "q2", "query_response_hit_ids": []}, from_zero]
     path.write_text(lines([{"_index": "ubi", "_source": body} for body in bodies] if wrapped else bodies))
-    assert guess(path) == "ubi"
+    assert guess_format(path) == "ubi"
     events, rejects = load(path)
     assert rejects.rejected == 2
     assert events[0] == RankingEvent(
@@ -157,7 +157,7 @@ def test_ubi_queries_and_events(tmp_path: Path, wrapped: bool) -> None:
 def test_bulk_files_of_ubi(tmp_path: Path) -> None:
     path = tmp_path / "bulk.ndjson"
     path.write_text(lines([{"index": {"_index": "ubi_events"}}, UBI_EVENT, {"create": {}}, UBI_QUERY]))
-    assert guess(path) == "jsonl"  # nothing in the first line says what it is
+    assert guess_format(path) == "jsonl"  # nothing in the first line says what it is
     events, rejects = load(path, "ubi")
     assert rejects.rejected == 0
     assert [type(event) for event in events] == [InteractionEvent, RankingEvent]
@@ -169,7 +169,7 @@ def test_gorse(tmp_path: Path) -> None:
         "feedback_type,user_id,item_id,value,time_stamp\nstar,u1,i1,4.5,2023-01-01T00:00:00Z\n"
         "read,u1,i2,,2023-01-01T00:00:01Z\n,u1,i1,1,2023-01-01T00:00:00Z\n"
     )
-    assert guess(feedback) == "gorse"
+    assert guess_format(feedback) == "gorse"
     events, rejects = load(feedback)
     assert rejects.rejected == 1
     star, seen = events
@@ -182,7 +182,7 @@ def test_gorse(tmp_path: Path) -> None:
         json.dumps([{"ItemId": "i1", "Timestamp": "2020-01-01T00:00:00Z", "Categories": ["a", "b"],
                      "Labels": {"tags": ["x"]}, "Comment": "A title", "IsHidden": False}])
     )  # fmt: skip
-    assert guess(items) == "gorse"
+    assert guess_format(items) == "gorse"
     (item,), _ = load(items)
     assert isinstance(item, ItemEvent)
     assert item.fields == {"title": "A title", "category": ["a", "b"], "tags": ["x"]}
@@ -193,7 +193,7 @@ def test_gorse(tmp_path: Path) -> None:
 def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
     folder = sample_data("open_bandit_sample")
     path = folder / "bts_men.csv.gz"
-    assert guess(path) == "open-bandit"
+    assert guess_format(path) == "open-bandit"
     events, rejects = load(path)
     assert rejects.rejected == 0
     rankings = [event for event in events if isinstance(event, RankingEvent)]
@@ -228,19 +228,19 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), "import", str(source)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waited = time.monotonic() + 60
-    while not home.imports.exists() or not json.loads(home.imports.read_text()):
+    while not home.import_progress.exists() or not json.loads(home.import_progress.read_text()):
         assert time.monotonic() < waited
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = next(iter(json.loads(home.imports.read_text()).values()))["done"]
+    done = next(iter(json.loads(home.import_progress.read_text()).values()))["done"]
     assert 20_000 <= done < 90_000
     said = feedrank(home.folder, "import", source)
     assert f"{done:,}" in said
     assert [event.id for event in home.journal().events()] == [f"c{n}" for n in range(90_000)]
     rejected = [json.loads(line)["line"] for line in home.rejects.read_text().splitlines()]
     assert sorted(set(rejected)) == [2, 30_003, 60_004]
-    assert json.loads(home.imports.read_text()) == {}
+    assert json.loads(home.import_progress.read_text()) == {}
     assert "0 of 90,000" in feedrank(home.folder, "import", source)
 
 
@@ -248,10 +248,10 @@ def test_a_file_that_has_changed_starts_anew(tmp_path: Path) -> None:
     source, home = tmp_path / "log.jsonl", Home(tmp_path / "home")
     source.write_text(lines(METARANK))
     home.folder.mkdir()
-    home.imports.write_text(
+    home.import_progress.write_text(
         json.dumps({str(source): {"format": "jsonl", "size": 1, "modified": 2, "done": 3, "rejected": 0}})
     )
     assert "4 of 4" in feedrank(home.folder, "import", source)
     for damaged in ("no json", "[]"):
-        home.imports.write_text(damaged)
+        home.import_progress.write_text(damaged)
         assert "0 of 4" in feedrank(home.folder, "import", source)

@@ -56,7 +56,7 @@ def test_exact_within_some_rows(metric: Metric) -> None:
     index = ExactIndex(VECTORS, metric)
     for size in (0, 1, 40, 2_900):
         rows = np.sort(np.random.default_rng(size).choice(3_000, size, replace=False)).astype(np.int32)
-        found, scores = index.search_within(rows, QUERIES[0], 50)
+        found, scores = index.search_subset(rows, QUERIES[0], 50)
         truth = FORMULA[metric](VECTORS[rows], QUERIES[0])
         assert found.tolist() == rows[np.argsort(-truth, kind="stable")][:50].tolist()
         np.testing.assert_allclose(scores, np.sort(truth)[::-1][:50], atol=1e-4)
@@ -88,9 +88,9 @@ def test_annoy_gives_as_many_as_asked_for_or_all(metric: Metric, forests: dict[s
 
 
 def test_annoy_loaded_gives_the_same(metric: Metric, forests: dict[str, AnnoyIndex], tmp_path: Path) -> None:
-    built = AnnoyIndex.build(tmp_path / "a.ann", VECTORS, metric, trees=10, search_factor=2, seed=5)
+    built = AnnoyIndex.build(tmp_path / "a.ann", VECTORS, metric, trees=10, search_k_factor=2, seed=5)
     loaded = AnnoyIndex.load(tmp_path / "a.ann")
-    assert (loaded.metric, loaded.search_factor) == (metric, 2)
+    assert (loaded.metric, loaded.search_k_factor) == (metric, 2)
     for query in QUERIES:
         for found, expected in zip(loaded.search(query, 50), built.search(query, 50), strict=True):
             assert np.array_equal(found, expected)

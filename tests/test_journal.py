@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
-from feedrank.engine.events.events import FORGOTTEN, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.events.events import TOMBSTONE, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.journal import journal as journal_module
 from feedrank.engine.journal.journal import Journal, JournalError
 from feedrank.engine.testing import check_event_log, toy_events
@@ -47,35 +47,35 @@ def journal(url: str) -> Iterator[Journal]:
 
 def test_feeds_leave_the_file_to_whoever_folds_the_log_into_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    journal, words = Journal.at(path), "word " * 2_000
+    journal, words = Journal.open_sqlite(path), "word " * 2_000
 
     def write(first: int) -> None:
         """Some 10 MB, in more than a thousand pages."""
         for n in range(first, first + 1_000):
-            journal.exchange([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
+            journal.append_and_poll([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
 
     write(0)
     assert path.stat().st_size > 1_000_000, "as SQLite does by itself"
-    journal.fold()
+    journal.checkpoint()
     size = path.stat().st_size
     write(1_000)
     assert path.stat().st_size == size
-    journal._line.close()  # type: ignore[union-attr]
+    journal._connection.close()  # type: ignore[union-attr]
     write(2_000)
     assert path.stat().st_size == size, "a new connection knows too"
-    journal.fold()
+    journal.checkpoint()
     assert path.stat().st_size > 25_000_000
     assert sum(1 for _ in journal.events("ranking")) == 3_000
     journal.close()
 
 
 def test_what_is_sent_in_waits_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
-    journal = Journal.at(tmp_path / "journal.db")
-    line = journal._line
+    journal = Journal.open_sqlite(tmp_path / "journal.db")
+    line = journal._connection
     assert line is not None
 
     def waits(*events: Event) -> int:
-        journal.exchange(list(events), 0)
+        journal.append_and_poll(list(events), 0)
         return int(line._connection().execute("PRAGMA synchronous").fetchone()[0])
 
     full, normal = 2, 1  # as SQLite numbers them
@@ -139,7 +139,7 @@ def test_kinds(journal: Journal) -> None:
     assert ids(journal, "item") == ["i1", "i2"]
     assert ids(journal, "interaction") == ["c1", "c2"]
     assert ids(journal, "ranking") == ["r1"]
-    assert journal.counts() == {"item": 2, "ranking": 1, "interaction": 2, "user": 1}
+    assert journal.count_by_kind() == {"item": 2, "ranking": 1, "interaction": 2, "user": 1}
     offsets = [offset for offset, _ in journal.read()]
     assert [event.id for _, event in journal.read(since=offsets[1], kind="item")] == ["i2"]
 
@@ -180,10 +180,10 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_text("no database at all" * 100)
     with pytest.raises(JournalError, match=r"can't open the journal at sqlite:.*not a database"):
-        Journal.at(path)
+        Journal.open_sqlite(path)
     (tmp_path / "folder").mkdir()
     with pytest.raises(JournalError, match="can't open the journal"):
-        Journal.at(tmp_path / "folder")
+        Journal.open_sqlite(tmp_path / "folder")
 
 
 def writer(url: str, prefix: str, events: int, step: int) -> subprocess.Popen[str]:
@@ -249,9 +249,9 @@ def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.Monkey
     monkeypatch.setattr(journal_module, "CHUNK", 2)
     late = InteractionEvent("late", 3, "a", "click", received=9)
     journal.append([item("b", 5), item("c", 9), late, item("a", 5), item("d", 9), item("first", -7)])
-    assert [event.id for _, event in journal.in_order()] == ["first", "b", "a", "c", "late", "d"]
+    assert [event.id for _, event in journal.read_by_effective_time()] == ["first", "b", "a", "c", "late", "d"]
     places = {event.id: offset for offset, event in journal.read()}
-    assert all(places[event.id] == offset for offset, event in journal.in_order())
+    assert all(places[event.id] == offset for offset, event in journal.read_by_effective_time())
 
 
 def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
@@ -269,20 +269,20 @@ def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
         InteractionEvent("nameless answer", 3, "b", "click", "r ann"),
     ]
     journal.append([*kept[:2], *secret, *kept[2:]])
-    before = journal.last
-    note = UserEvent("note", 4, "ann", {FORGOTTEN: True})
-    assert journal.forget("ann", note) == 4
-    assert journal.forget("ann", replace(note, id="again")) == 0
-    assert journal.forget("nobody", replace(note, id="nobody", user="nobody")) == 0
+    before = journal.last_offset
+    note = UserEvent("note", 4, "ann", {TOMBSTONE: True})
+    assert journal.erase_user("ann", note) == 4
+    assert journal.erase_user("ann", replace(note, id="again")) == 0
+    assert journal.erase_user("nobody", replace(note, id="nobody", user="nobody")) == 0
     assert list(journal.events()) == [*kept, note], "the note is all that is left"
     if url.startswith("sqlite"):
         files = Path(url.removeprefix("sqlite:///")).parent.glob("journal.db*")
         assert not any(b"Xanadu-marker" in file.read_bytes() for file in files)
     journal.append([item("later")])
-    assert journal.last > before
-    assert journal.retain(5) == 3
+    assert journal.last_offset > before
+    assert journal.purge_before(5) == 3
     assert ids(journal) == ["i", "u bob", "later"], "the note goes with what is as old, and nothing that only looks so"
-    assert journal.forget("bob", replace(note, id="bob", user="bob")) == 1
+    assert journal.erase_user("bob", replace(note, id="bob", user="bob")) == 1
 
 
 def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
@@ -292,14 +292,14 @@ def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
             InteractionEvent("c1", 7, "a", "click"), InteractionEvent("c2", 8, "a", "click"),
         ]
     )  # fmt: skip
-    assert journal.retain(8) == 2
+    assert journal.purge_before(8) == 2
     assert ids(journal) == ["i", "u", "r2", "c2"]
 
 
 def test_offsets_are_never_given_twice(journal: Journal) -> None:
     journal.append([item("a"), InteractionEvent("b", 0, "x", "click", user="ann")])
-    last = journal.last
-    journal.forget("ann", UserEvent("note", 0, "ann", {FORGOTTEN: True}))
+    last = journal.last_offset
+    journal.erase_user("ann", UserEvent("note", 0, "ann", {TOMBSTONE: True}))
     journal.append([item("c")])
     assert [event.id for _, event in journal.read(since=last)] == ["note", "c"]
 

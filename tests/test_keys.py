@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from feedrank.api.cli.keys import keys as command
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.api.keys import SCOPES, Key, Keys, KeysError
+from feedrank.api.keys import SCOPES, ApiKey, ApiKeys, KeysError
 
 NOW = 1_700_000_000_000
 DAY = 86_400_000
@@ -38,13 +38,13 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_token_is_its_key_here_and_in_another_process(path: Path) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["write", "read", "read"], NOW)
     assert (key.name, key.scopes, key.created, key.expires) == ("web", ("read", "write"), NOW, None)
     assert len(token) == len("frk_") + 8 + 1 + 43
     assert token.startswith(f"frk_{key.id}_")
-    assert keys.check(token, NOW) == Keys(path).check(token, NOW) == key
-    assert keys.all() == Keys(path).all() == (key,)
+    assert keys.authenticate(token, NOW) == ApiKeys(path).authenticate(token, NOW) == key
+    assert keys.all() == ApiKeys(path).all() == (key,)
 
 
 @given(
@@ -61,16 +61,16 @@ def test_keys_come_back_as_they_were_made(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[tuple[str, set[str], int | None]]
 ) -> None:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
-    keys = Keys(path)
+    keys = ApiKeys(path)
     made = [keys.create(name, scopes, NOW, None if lives is None else NOW + lives) for name, scopes, lives in wanted]
-    assert Keys(path).all() == tuple(key for key, _ in made)
+    assert ApiKeys(path).all() == tuple(key for key, _ in made)
     assert [set(key.scopes) for key, _ in made] == [scopes for _, scopes, _ in wanted]
     for key, token in made:
-        assert keys.check(token, NOW) == key
+        assert keys.authenticate(token, NOW) == key
 
 
 def test_neither_a_token_nor_its_secret_is_in_any_file_or_text(path: Path) -> None:
-    key, token = Keys(path).create("web", ["read"], NOW)
+    key, token = ApiKeys(path).create("web", ["read"], NOW)
     secret = token.removeprefix(f"frk_{key.id}_")
     for file in path.parent.iterdir():
         assert secret not in file.read_text()
@@ -79,63 +79,63 @@ def test_neither_a_token_nor_its_secret_is_in_any_file_or_text(path: Path) -> No
 
 
 def test_a_token_is_over_at_its_end(path: Path) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["read"], NOW, NOW + DAY)
-    assert keys.check(token, NOW + DAY - 1) == key
-    assert keys.check(token, NOW + DAY) is None
+    assert keys.authenticate(token, NOW + DAY - 1) == key
+    assert keys.authenticate(token, NOW + DAY) is None
     assert keys.all() == (key,)
 
 
 def test_a_revoked_token_stops_at_the_next_check_everywhere(path: Path) -> None:
-    keys, elsewhere = Keys(path), Keys(path)
+    keys, elsewhere = ApiKeys(path), ApiKeys(path)
     kept, gone = keys.create("kept", ["read"], NOW), keys.create("gone", ["read"], NOW)
-    assert elsewhere.check(gone[1], NOW) == gone[0]
+    assert elsewhere.authenticate(gone[1], NOW) == gone[0]
     assert keys.revoke(gone[0].id)
     for one in (keys, elsewhere):
-        assert one.check(gone[1], NOW) is None
-        assert one.check(kept[1], NOW) == kept[0]
+        assert one.authenticate(gone[1], NOW) is None
+        assert one.authenticate(kept[1], NOW) == kept[0]
     assert not keys.revoke(gone[0].id)
     assert keys.all() == (kept[0],)
 
 
 def test_revoking_what_is_not_there_makes_no_folder(path: Path) -> None:
-    assert not Keys(path).revoke("abcdefgh")
+    assert not ApiKeys(path).revoke("abcdefgh")
     assert not path.parent.exists()
 
 
 def test_no_token_is_valid_once_the_file_is_gone(path: Path) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     _, token = keys.create("web", ["read"], NOW)
-    assert keys.check(token, NOW)
+    assert keys.authenticate(token, NOW)
     path.unlink()
-    assert keys.check(token, NOW) is None
+    assert keys.authenticate(token, NOW) is None
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[Keys, str, str]:
+def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[ApiKeys, str, str]:
     """Keys, and the tokens of two of them."""
-    keys = Keys(tmp_path_factory.mktemp("known") / "keys.json")
+    keys = ApiKeys(tmp_path_factory.mktemp("known") / "keys.json")
     return keys, keys.create("one", ["admin"], NOW)[1], keys.create("two", ["read"], NOW)[1]
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_other_text_is_no_token(known: tuple[Keys, str, str], text: str) -> None:
+def test_any_other_text_is_no_token(known: tuple[ApiKeys, str, str], text: str) -> None:
     keys, token, _ = known
     for wrong in (text, f"frk_{text}", token[:13] + text, f"{token}{text or '='}", f"{text or ' '}{token}"):
-        assert keys.check(wrong, NOW) is None
+        assert keys.authenticate(wrong, NOW) is None
 
 
 @given(st.integers(0, 55), st.characters(exclude_categories=()))
-def test_a_token_with_one_character_changed_is_none(known: tuple[Keys, str, str], place: int, other: str) -> None:
+def test_a_token_with_one_character_changed_is_none(known: tuple[ApiKeys, str, str], place: int, other: str) -> None:
     keys, token, _ = known
     changed = token[:place] + other + token[place + 1 :]
-    assert (keys.check(changed, NOW) is not None) == (changed == token)
+    assert (keys.authenticate(changed, NOW) is not None) == (changed == token)
 
 
-def test_the_secret_of_one_key_does_not_open_another(known: tuple[Keys, str, str]) -> None:
+def test_the_secret_of_one_key_does_not_open_another(known: tuple[ApiKeys, str, str]) -> None:
     keys, one, two = known
-    assert keys.check(one[:13] + two[13:], NOW) is None
-    assert keys.check(f"{one}\n", NOW) is None
+    assert keys.authenticate(one[:13] + two[13:], NOW) is None
+    assert keys.authenticate(f"{one}\n", NOW) is None
 
 
 # --- scopes and the other fields
@@ -151,7 +151,7 @@ def test_the_secret_of_one_key_does_not_open_another(known: tuple[Keys, str, str
     ],
 )
 def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
-    key, _ = Keys(path).create("web", scopes, NOW)
+    key, _ = ApiKeys(path).create("web", scopes, NOW)
     assert {scope for scope in SCOPES if key.allows(scope)} == allowed
 
 
@@ -174,7 +174,7 @@ def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
 def test_what_no_key_can_be_is_refused(
     path: Path, name: str, scopes: list[str], created: int, expires: int | None, said: str
 ) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     with pytest.raises(ValueError, match=said):
         keys.create(name, scopes, created, expires)
     assert keys.all() == ()
@@ -185,7 +185,7 @@ def test_what_no_key_can_be_is_refused(
 
 
 def test_only_the_owner_may_read_the_file(path: Path) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, _ = keys.create("web", ["read"], NOW)
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
     assert keys.revoke(key.id)
@@ -221,11 +221,11 @@ DAMAGED = {
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_said_and_never_overwritten(path: Path, text: str) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     for attempt in (
-        lambda: Keys(path),
+        lambda: ApiKeys(path),
         keys.all,
         lambda: keys.create("web", ["read"], NOW),
         lambda: keys.revoke("abcd1234"),
@@ -243,74 +243,74 @@ def test_a_damaged_file_is_said_and_never_overwritten(path: Path, text: str) -> 
 def test_a_good_file_written_by_hand_is_read(path: Path) -> None:
     path.parent.mkdir()
     path.write_text(json.dumps({"keys": [entry()]}))
-    assert Keys(path).all() == (Key("abcd1234", "web", ("read",), NOW, None, "0" * 64),)
+    assert ApiKeys(path).all() == (ApiKey("abcd1234", "web", ("read",), NOW, None, "0" * 64),)
 
 
 def test_a_file_damaged_meanwhile_leaves_the_keys_and_warns_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["read"], NOW)
     good = path.read_bytes()
-    assert keys.check(token, NOW) == key
+    assert keys.authenticate(token, NOW) == key
     for number in range(3):
         path.write_bytes(good[: 20 + number])
-        assert [keys.check(token, NOW), keys.check(token, NOW)] == [key, key]
+        assert [keys.authenticate(token, NOW), keys.authenticate(token, NOW)] == [key, key]
     assert [(one.levelno, str(path) in one.getMessage()) for one in caplog.records] == [(logging.WARNING, True)]
     path.write_text('{"keys": []}')
-    assert keys.check(token, NOW) is None
+    assert keys.authenticate(token, NOW) is None
     path.write_bytes(good)
-    assert keys.check(token, NOW) == key
+    assert keys.authenticate(token, NOW) == key
     path.write_text("{")
-    assert keys.check(token, NOW) == key
+    assert keys.authenticate(token, NOW) == key
     assert len(caplog.records) == 2
 
 
 def test_a_file_that_can_not_be_opened_for_a_while(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["read"], NOW)
     other, later = keys.create("app", ["read"], NOW)
-    assert keys.check(token, NOW) == key
+    assert keys.authenticate(token, NOW) == key
     assert keys.revoke(other.id)
     aside = path.rename(path.with_name("aside.json"))
     path.mkdir()  # no user can read it as a file, not even root
-    assert [keys.check(token, NOW), keys.check(later, NOW)] == [key, other]
+    assert [keys.authenticate(token, NOW), keys.authenticate(later, NOW)] == [key, other]
     assert len(caplog.records) == 1
     with pytest.raises(KeysError, match=r"can't read .*keys\.json"):
         keys.all()
     path.rmdir()
     aside.rename(path)
-    assert [keys.check(token, NOW), keys.check(later, NOW)] == [key, None]
+    assert [keys.authenticate(token, NOW), keys.authenticate(later, NOW)] == [key, None]
 
 
 def test_a_process_without_a_free_file_handle_tries_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["read"], NOW)
-    assert keys.check(token, NOW) == key
-    assert Keys(path).revoke(key.id)
+    assert keys.authenticate(token, NOW) == key
+    assert ApiKeys(path).revoke(key.id)
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
-        assert keys.check(token, NOW) == key
-    assert keys.check(token, NOW) is None
+        assert keys.authenticate(token, NOW) == key
+    assert keys.authenticate(token, NOW) is None
 
 
 def test_a_file_that_did_not_change_is_not_read_again(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["read"], NOW)
-    assert keys.check(token, NOW) == key
+    assert keys.authenticate(token, NOW) == key
     before = path.stat()
     path.write_bytes(b"x" * before.st_size)  # the same inode
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert keys.check(token, NOW) == key
+    assert keys.authenticate(token, NOW) == key
     assert not caplog.records
-    assert min(timeit.repeat(lambda: keys.check(token, NOW), number=20, repeat=200)) / 20 < 20e-6
+    assert min(timeit.repeat(lambda: keys.authenticate(token, NOW), number=20, repeat=200)) / 20 < 20e-6
 
 
 def test_changes_within_one_tick_of_the_clock_are_seen(path: Path) -> None:
     """Even where a disk's clock stands still, or is set back, the file's time goes on."""
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, _ = keys.create("web", ["read"], NOW)
     os.utime(path, ns=(0, 2**62))
     stamps = [path.stat().st_mtime_ns]
@@ -354,14 +354,14 @@ def test_processes_that_create_at_once_lose_no_key(path: Path) -> None:
         process.stdin.flush()
     tokens = [token for process in started for token in process.communicate(timeout=60)[0].split()]
     assert [process.returncode for process in started] == [0, 0]
-    keys = Keys(path)
+    keys = ApiKeys(path)
     assert {key.name for key in keys.all()} == {f"{name}-{number}" for name in ("one", "two") for number in range(20)}
     assert len(tokens) == len({key.id for key in keys.all()}) == 40
-    assert all(keys.check(token, NOW) for token in tokens)
+    assert all(keys.authenticate(token, NOW) for token in tokens)
 
 
 def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
-    keys = Keys(path)
+    keys = ApiKeys(path)
     key, token = keys.create("web", ["read"], NOW)
     failures: list[object] = []
     stop = threading.Event()
@@ -369,7 +369,7 @@ def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
     def check() -> None:
         while not stop.is_set():
             try:
-                found = keys.check(token, NOW)
+                found = keys.authenticate(token, NOW)
             except Exception as problem:
                 found = problem  # type: ignore[assignment]
             if found != key:
@@ -378,7 +378,7 @@ def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
     def change() -> None:
         for _ in range(5):
             other, another = keys.create("app", ["read"], NOW)
-            if keys.check(another, NOW) != other or not keys.revoke(other.id) or keys.check(another, NOW):
+            if keys.authenticate(another, NOW) != other or not keys.revoke(other.id) or keys.authenticate(another, NOW):
                 failures.append(other)
 
     checking = [threading.Thread(target=check) for _ in range(3)]
@@ -406,8 +406,8 @@ def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path:
     made = run(path.parent, "create", "web", "--scope", "read", "--scope", "write", "--days", "30")
     assert made.exit_code == 0
     token = made.stdout.removesuffix("\n")
-    (key,) = Keys(path).all()
-    assert Keys(path).check(token, key.created) == key
+    (key,) = ApiKeys(path).all()
+    assert ApiKeys(path).authenticate(token, key.created) == key
     assert (key.name, key.scopes) == ("web", ("read", "write"))
     assert key.expires == key.created + 30 * DAY
     assert "not shown again" in made.stderr
@@ -416,16 +416,16 @@ def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path:
 
 def test_a_key_may_read_for_ever_where_nothing_else_is_said(path: Path) -> None:
     assert run(path.parent, "create", "web").exit_code == 0
-    (key,) = Keys(path).all()
+    (key,) = ApiKeys(path).all()
     assert (key.scopes, key.expires) == (("read",), None)
 
 
 def test_list_shows_keys_and_no_secrets(path: Path) -> None:
     assert "no keys" in run(path.parent, "list").stdout
     token = run(path.parent, "create", "[b]web[/b]", "--scope", "admin").stdout.strip()
-    Keys(path).create("old", ["read", "write"], NOW, NOW + DAY)
+    ApiKeys(path).create("old", ["read", "write"], NOW, NOW + DAY)
     said = run(path.parent, "list").stdout
-    for key in Keys(path).all():
+    for key in ApiKeys(path).all():
         assert key.id in said
         assert key.name in said
         assert key.digest[:12] not in said
@@ -436,11 +436,11 @@ def test_list_shows_keys_and_no_secrets(path: Path) -> None:
 
 def test_revoke_removes_a_key_and_refuses_an_unknown_one(path: Path) -> None:
     token = run(path.parent, "create", "web").stdout.strip()
-    (key,) = Keys(path).all()
-    serving = Keys(path)
-    assert serving.check(token, key.created) == key
+    (key,) = ApiKeys(path).all()
+    serving = ApiKeys(path)
+    assert serving.authenticate(token, key.created) == key
     assert key.id in run(path.parent, "revoke", key.id).stdout
-    assert serving.check(token, key.created) is None
+    assert serving.authenticate(token, key.created) is None
     again = run(path.parent, "revoke", key.id)
     assert again.exit_code == 1
     assert f"there is no key '{key.id}'" in again.stderr

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedrank.engine.events.event_table import HISTORY, Log, columns
+from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
-from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.training.dataset import from_rankings
-from feedrank.models.training.labels import LabelSettings, examined, labels
+from feedrank.models.training.labels import LabelSettings, examined_mask, impression_labels
 
-ITEMS = Ids("abcdef")
+ITEMS = Vocabulary("abcdef")
 SETTINGS = LabelSettings(
     weights={"click": 1.0, "buy": 5.0, "hide": -2.0, "rating": 0.5},
-    by_value=("rating",),
-    full_dwell_s={"click": 10.0},
-    grades=(0.0, 0.6, 3.0),
+    value_weighted=("rating",),
+    dwell_saturation_s={"click": 10.0},
+    grade_thresholds=(0.0, 0.6, 3.0),
 )
 
 
@@ -36,7 +36,7 @@ def worlds(draw: st.DrawFn) -> list[Event]:
         events.append(RankingEvent(f"r{n}", n * 1000, tuple(items), "u", labels=marks, extra=positions))
     for n in range(draw(st.integers(0, 12))):
         ranking = draw(st.sampled_from([None, "r0", "r1", "r5", "r9"]))
-        kind = draw(st.sampled_from(["click", "buy", "hide", "rating", "view", HISTORY]))
+        kind = draw(st.sampled_from(["click", "buy", "hide", "rating", "view", HISTORY_TYPE]))
         value, dwell = draw(st.sampled_from([None, 2.0, -1.0])), draw(st.sampled_from([None, 0.0, 4e3, 9e9]))
         item = draw(st.sampled_from("abcdfx"))
         events.append(
@@ -45,53 +45,55 @@ def worlds(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def slow(log: Log) -> list[float]:
+def slow(log: EventTable) -> list[float]:
     """The labels by SETTINGS, item after item."""
     found = []
     for r in range(len(log.rankings)):
         for place in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
-            logged, row = log.rankings.labels[place], log.rankings.rows[place]
+            logged, row = log.rankings.labels[place], log.rankings.items[place]
             worth: dict[str, float] = {}
             for i in range(len(log.interactions)):
                 of = log.interactions
                 kind = log.types.name(int(of.type[i]))
-                if of.ranking[i] != r or of.item[i] != row or row < 0 or kind == HISTORY:
+                if of.ranking[i] != r or of.item[i] != row or row < 0 or kind == HISTORY_TYPE:
                     continue
                 one = SETTINGS.weights.get(kind, 1.0)
                 if kind == "rating" and not math.isnan(of.value[i]):
                     one *= of.value[i]
-                if kind == "click" and not math.isnan(of.dwell[i]):
-                    one *= min(of.dwell[i] / 10, 1)
+                if kind == "click" and not math.isnan(of.dwell_s[i]):
+                    one *= min(of.dwell_s[i] / 10, 1)
                 if kind not in worth or abs(one) >= abs(worth[kind]):
                     worth[kind] = one
             total = sum(worth.values())
-            found.append(float(logged) if not math.isnan(logged) else sum(total > grade for grade in SETTINGS.grades))
+            found.append(
+                float(logged) if not math.isnan(logged) else sum(total > grade for grade in SETTINGS.grade_thresholds)
+            )
     return found
 
 
 @settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_labels_are_what_their_words_say(events: list[Event]) -> None:
-    log = columns(events, ITEMS)
-    assert labels(log, SETTINGS).tolist() == slow(log)
+    log = events_to_table(events, ITEMS)
+    assert impression_labels(log, SETTINGS).tolist() == slow(log)
 
 
 def test_by_default_any_answer_is_a_one() -> None:
-    log = columns(
+    log = events_to_table(
         [
             RankingEvent("r", 0, tuple("abcd"), "u"),
             InteractionEvent("1", 1, "a", "click", "r"), InteractionEvent("2", 2, "a", "click", "r"),
             InteractionEvent("3", 3, "c", "anything", "r", dwell_ms=1.0, value=-7.0),
-            InteractionEvent("4", 4, "d", HISTORY, "r"),
+            InteractionEvent("4", 4, "d", HISTORY_TYPE, "r"),
         ],
         ITEMS,
     )  # fmt: skip
-    assert labels(log).tolist() == [1, 0, 1, 0]
+    assert impression_labels(log).tolist() == [1, 0, 1, 0]
 
 
 def test_a_cut_after_the_last_answer_where_positions_are_known() -> None:
     shown = tuple("abcdef")
-    log = columns(
+    log = events_to_table(
         [
             RankingEvent("known", 0, shown, "u", extra={"positions": [1, 2, 3, 4, 5, 6]}),
             RankingEvent("turned", 1, shown, "v", extra={"positions": [6, 5, 4, 3, 2, 1]}),
@@ -103,16 +105,16 @@ def test_a_cut_after_the_last_answer_where_positions_are_known() -> None:
         ITEMS,
     )
     whole = [True] * 6
-    assert examined(log, None).tolist() == whole * 5
-    assert examined(log, 1).reshape(5, 6).tolist() == [
+    assert examined_mask(log, None).tolist() == whole * 5
+    assert examined_mask(log, 1).reshape(5, 6).tolist() == [
         [True, True, True, False, False, False], whole, whole, whole, [True, True, False, False, False, False],
     ]  # fmt: skip
-    training = from_rankings(log, 0, 5, LabelSettings(examined_past=1), cut=True)
-    assert np.diff(training.moments.offsets).tolist() == [3, 6, 6, 6, 2]
+    training = from_rankings(log, 0, 5, LabelSettings(examination_window=1), drop_unexamined=True)
+    assert np.diff(training.queries.offsets).tolist() == [3, 6, 6, 6, 2]
     assert training.positions is not None
     assert training.positions[:9].tolist() == [1, 2, 3, 6, 5, 4, 3, 2, 1]
     assert training.labels[:4].tolist() == [0, 1, 0, 0]
-    assert np.diff(from_rankings(log, 0, 5, LabelSettings(examined_past=1)).moments.offsets).tolist() == [6] * 5
+    assert np.diff(from_rankings(log, 0, 5, LabelSettings(examination_window=1)).queries.offsets).tolist() == [6] * 5
 
 
 @pytest.mark.parametrize(

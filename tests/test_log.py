@@ -8,13 +8,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedrank.engine.events.event_table import HISTORY, JOIN_SECONDS, columns
+from feedrank.engine.events.event_table import HISTORY_TYPE, JOIN_WINDOW_S, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
-from feedrank.engine.events.vocabulary import Ids
-from feedrank.engine.types import NOBODY
-from feedrank.models.training.labels import labels
+from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.types import UNKNOWN_ROW
+from feedrank.models.training.labels import impression_labels
 
-ITEMS = Ids("abc")
+ITEMS = Vocabulary("abc")
 MINUTES = 60_000
 
 
@@ -29,7 +29,7 @@ def click(minute: float, item: str = "a", user: str | None = "ann", answers: str
 
 
 def answered(*events: Event) -> list[int]:
-    return columns(events, ITEMS).interactions.ranking.tolist()
+    return events_to_table(events, ITEMS).interactions.ranking.tolist()
 
 
 def test_a_click_answers_the_ranking_it_names() -> None:
@@ -43,7 +43,7 @@ def test_or_else_the_last_that_showed_the_item_to_the_person_in_time() -> None:
     assert answered(ranking("r0", 0), ranking("r1", 1, "bc"), click(2, "a"), click(3, "b")) == [0, 1]
     assert answered(ranking("r0", 0), ranking("r1", 1, "abc", "bob"), click(2, "a")) == [0]
     assert answered(ranking("r0", 0), click(30), click(30.001)) == [0, -1]
-    assert JOIN_SECONDS == 1800
+    assert JOIN_WINDOW_S == 1800
     assert answered(ranking("r0", 0, user=None), click(1, user=None), click(1)) == [-1, -1]
     assert answered(click(0), ranking("r0", 1), click(2, "d")) == [-1, -1]
     assert answered(ranking("r0", 0, "d"), click(1, "d")) == [0]
@@ -56,7 +56,7 @@ def test_the_order_of_writing_breaks_ties_of_time() -> None:
 
 
 def test_labels_are_logged_or_else_clicks() -> None:
-    log = columns(
+    log = events_to_table(
         [
             ranking("r0", 0, "abd"),
             ranking("r1", 1, "abc", labels=(0.0, math.nan, 2.0)),
@@ -67,10 +67,10 @@ def test_labels_are_logged_or_else_clicks() -> None:
         ],
         ITEMS,
     )
-    assert log.rankings.rows.tolist() == [0, 1, NOBODY, 0, 1, 2]
+    assert log.rankings.items.tolist() == [0, 1, UNKNOWN_ROW, 0, 1, 2]
     assert log.interactions.ranking.tolist() == [1, 1, 0, 0]
-    assert labels(log).tolist() == [0, 1, 0, 0, 1, 2]
-    assert labels(columns([], ITEMS)).tolist() == []
+    assert impression_labels(log).tolist() == [0, 1, 0, 0, 1, 2]
+    assert impression_labels(events_to_table([], ITEMS)).tolist() == []
 
 
 def test_columns() -> None:
@@ -79,20 +79,20 @@ def test_columns() -> None:
         InteractionEvent("1", 5_000, "b", "rating", None, "bob", value=4.5),
         ranking("r", 0.05, "cd"),
         UserEvent("u", 0, "ann"),
-        InteractionEvent("2", 1_000, "d", HISTORY),
+        InteractionEvent("2", 1_000, "d", HISTORY_TYPE),
     ]
-    people = Ids(["zoe"])
-    log = columns(events, ITEMS, people)
-    assert log.people is people
+    people = Vocabulary(["zoe"])
+    log = events_to_table(events, ITEMS, people)
+    assert log.users is people
     assert sorted(people) == ["ann", "bob", "zoe"]
     assert len(log) == 3
     assert log.at.tolist() == [1, 3, 5]
-    assert log.interactions.item.tolist() == [NOBODY, 1]
-    assert [people.name(row) if row >= 0 else None for row in log.interactions.person] == [None, "bob"]
+    assert log.interactions.item.tolist() == [UNKNOWN_ROW, 1]
+    assert [people.name(row) if row >= 0 else None for row in log.interactions.user] == [None, "bob"]
     assert log.is_history.tolist() == [True, False]
     assert str(log.interactions.value.tolist()) == "[nan, 4.5]"
-    assert [people.name(row) for row in log.rankings.person] == ["ann"]
-    assert log.order.tolist() == [0, 2, 1]
+    assert [people.name(row) for row in log.rankings.user] == ["ann"]
+    assert log.event_order.tolist() == [0, 2, 1]
     assert np.isnan(log.rankings.labels).all()
 
 
@@ -104,12 +104,12 @@ def test_the_order_is_of_time_and_ties_are_stable(times: list[tuple[bool, int]])
         else InteractionEvent(str(place), time, "a", "click", value=place)
         for place, (shown, time) in enumerate(times)
     ]
-    log = columns(iter(events), ITEMS)
+    log = events_to_table(iter(events), ITEMS)
     happened = sorted(events, key=lambda event: event.timestamp)
     touched = [event for event in happened if isinstance(event, InteractionEvent)]
     shown = [event for event in happened if isinstance(event, RankingEvent)]
-    assert [[*touched, *shown][place] for place in log.order] == happened
+    assert [[*touched, *shown][place] for place in log.event_order] == happened
     assert log.interactions.value.tolist() == [event.value for event in touched]
     assert log.at.tolist() == [event.timestamp / 1000 for event in happened]
-    places = log.places()
+    places = log.event_positions()
     assert [happened[place] for place in places] == [*touched, *shown]

@@ -35,7 +35,7 @@ def _put_back() -> Iterator[None]:
     """Leave the root logger as it was."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
-    quiet = {name: logging.getLogger(name).level for name in logs.QUIET}
+    quiet = {name: logging.getLogger(name).level for name in logs.QUIET_LOGGERS}
     yield
     root.handlers[:] = before
     root.setLevel(level)
@@ -58,8 +58,8 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def test_a_request_is_one_line_of_json(stderr: Callable[[], str]) -> None:
-    logs.configure("info", as_json=True)
-    logs.request_line(**LINE)
+    logs.configure_logging("info", as_json=True)
+    logs.log_request(**LINE)
     (line,) = lines(stderr())
     assert line.pop("time").endswith("Z")
     assert line == {
@@ -79,9 +79,9 @@ def test_a_request_is_one_line_of_json(stderr: Callable[[], str]) -> None:
 
 
 def test_a_request_is_one_line_of_text(stderr: Callable[[], str]) -> None:
-    logs.configure("info", as_json=False)
-    logs.request_line(**LINE)
-    logs.request_line(request_id="5", route=None, method="GET", status=404, seconds=0.001)
+    logs.configure_logging("info", as_json=False)
+    logs.log_request(**LINE)
+    logs.log_request(request_id="5", route=None, method="GET", status=404, seconds=0.001)
     first, second = (line.partition("Z ")[2] for line in stderr().splitlines())
     said = "feedrank.request: POST /v1/recommend 200 12.35 ms id=4f1c rankings=r1,r2 bundle=toy key=pk_7 skipped=pairs"
     assert first == f"INFO    {said}"
@@ -89,28 +89,28 @@ def test_a_request_is_one_line_of_text(stderr: Callable[[], str]) -> None:
 
 
 def test_the_time_is_utc_to_the_millisecond(stderr: Callable[[], str]) -> None:
-    logs.configure()
+    logs.configure_logging()
     log.handle(logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 30, "levelname": "W", "created": 1.25}))
     assert lines(stderr())[0]["time"] == "1970-01-01T00:00:01.250Z"
 
 
 def test_a_level_leaves_out_what_is_below(stderr: Callable[[], str]) -> None:
-    logs.configure("WARNING")
+    logs.configure_logging("WARNING")
     log.info("not this")
     log.warning("%d of %s", 3, "these")
-    logs.request_line(**LINE)
-    logs.request_line(**{**LINE, "status": 503})
+    logs.log_request(**LINE)
+    logs.log_request(**{**LINE, "status": 503})
     assert [(line["level"], line["message"]) for line in lines(stderr())] == [
         ("warning", "3 of these"),
         ("error", "POST /v1/recommend 503"),
     ]
     with pytest.raises(ValueError, match="found the log level 'loud', expected one of debug, info"):
-        logs.configure("loud")
+        logs.configure_logging("loud")
 
 
 def test_to_configure_again_does_not_double_lines(stderr: Callable[[], str]) -> None:
-    logs.configure("info", as_json=False)
-    logs.configure("info", as_json=True)
+    logs.configure_logging("info", as_json=False)
+    logs.configure_logging("info", as_json=True)
     log.info("once")
     assert [line["message"] for line in lines(stderr())] == ["once"]
 
@@ -119,10 +119,10 @@ def test_to_configure_again_does_not_double_lines(stderr: Callable[[], str]) -> 
 
 
 def test_a_request_body_can_not_get_into_a_request_line(stderr: Callable[[], str]) -> None:
-    logs.configure()
+    logs.configure_logging()
     with pytest.raises(TypeError, match="unexpected keyword argument"):
-        logs.request_line(**LINE, **BODY)
-    names = set(inspect.signature(logs.request_line).parameters)
+        logs.log_request(**LINE, **BODY)
+    names = set(inspect.signature(logs.log_request).parameters)
     assert names == LINE.keys()
     assert stderr() == ""
 
@@ -164,8 +164,8 @@ def as_wrong_format() -> None:
 
 def as_request_values() -> None:
     for name in ("request_id", "route", "method", "bundle", "key"):
-        logs.request_line(**{**LINE, name: SECRET})
-    logs.request_line(**{**LINE, "rankings": [SECRET], "skipped": [SECRET]})
+        logs.log_request(**{**LINE, name: SECRET})
+    logs.log_request(**{**LINE, "rankings": [SECRET], "skipped": [SECRET]})
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
@@ -184,7 +184,7 @@ def as_request_values() -> None:
     ],
 )
 def test_nothing_of_a_person_gets_in(door: Callable[[], None], as_json: bool, stderr: Callable[[], str]) -> None:
-    logs.configure("debug", as_json)
+    logs.configure_logging("debug", as_json)
     # pytest's own handlers keep the record whole, and complain where its format is wrong
     logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]
     door()
@@ -197,7 +197,7 @@ def test_nothing_of_a_person_gets_in(door: Callable[[], None], as_json: bool, st
 
 
 def test_other_handlers_get_the_record_whole(stderr: Callable[[], str], caplog: pytest.LogCaptureFixture) -> None:
-    logs.configure()
+    logs.configure_logging()
     as_argument()
     as_exception_message()
     assert SECRET in caplog.text
@@ -206,7 +206,7 @@ def test_other_handlers_get_the_record_whole(stderr: Callable[[], str], caplog: 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
 def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable[[], str]) -> None:
-    logs.configure("info", as_json)
+    logs.configure_logging("info", as_json)
     try:
         try:
             raise sqlite3.OperationalError("database is locked")
@@ -221,7 +221,7 @@ def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable
 
 
 def test_the_system_s_own_errors_are_told(stderr: Callable[[], str], tmp_path: Path) -> None:
-    logs.configure()
+    logs.configure_logging()
     try:
         (tmp_path / "absent").read_text()
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def test_the_system_s_own_errors_are_told(stderr: Callable[[], str], tmp_path: P
 
 
 def test_raw_paths_and_statements_are_not_logged(stderr: Callable[[], str]) -> None:
-    logs.configure("debug")
+    logs.configure_logging("debug")
     logging.getLogger("werkzeug").info("GET /v1/users/ann")
     logging.getLogger("sqlalchemy.engine").info("INSERT ... ann")
     assert stderr() == ""

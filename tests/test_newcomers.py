@@ -13,25 +13,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.event_table import events_to_table
 from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
-from feedrank.engine.retrieval.embedding_space import Space, unit_rows
+from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
 from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
-from feedrank.engine.types import NOBODY, Matrix, Request
-from feedrank.features.bm25 import Bm25Retriever, TermWeights, words
+from feedrank.engine.types import UNKNOWN_ROW, Matrix, ResolvedRequest
+from feedrank.features.bm25 import Bm25Retriever, TermWeights, tokenize
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.catalogue_growth import grown
-from feedrank.features.item_model import ItemKnowledge, VectorPair
-from feedrank.features.late_interaction import TokenVectors, quantised
+from feedrank.features.catalogue_growth import extend_catalogue
+from feedrank.features.item_model import ItemModel, UserItemVectors
+from feedrank.features.late_interaction import TokenVectors, quantize
 from feedrank.features.state import BehaviouralState, StateSpec
-from feedrank.models.items.cold_start import OF_TEXT, Newcomers, changed, merged, replaced
-from feedrank.models.items.item_model import ItemSettings, fit_items
-from feedrank.models.items.user_histories import Sequences
+from feedrank.models.items.cold_start import (
+    CONTENT_VIEWS,
+    ColdStartExtender,
+    merge_catalogue,
+    merge_item_fields,
+    update_fields,
+)
+from feedrank.models.items.item_model import ItemSettings, fit_item_views
+from feedrank.models.items.user_histories import UserHistories
 
 N, WIDTH, PEOPLE, START = 160, 12, 20, 1_700_000_000_000
 DAY = 86_400_000
-SPEC = StateSpec(half_lives_h=(1.0, 24.0, math.inf), depth=20)
+SPEC = StateSpec(half_lives_h=(1.0, 24.0, math.inf), history_length=20)
 Items = dict[str, dict[str, FieldValue]]
 WORDS = ("red", "green", "blue", "shoe", "hat", "coat")
 
@@ -50,14 +56,14 @@ def items_of(random: np.random.Generator, count: int, prefix: str = "i") -> Item
 
 def tokens_of(random: np.random.Generator, count: int) -> TokenVectors:
     offsets = np.concatenate([[0], np.cumsum(random.integers(0, 5, count))]).astype(np.int64)
-    return TokenVectors(quantised(unit_rows(random.normal(size=(offsets[-1], 6)).astype(np.float32))), offsets)
+    return TokenVectors(quantize(unit_rows(random.normal(size=(offsets[-1], 6)).astype(np.float32))), offsets)
 
 
 def text_of(random: np.random.Generator, count: int) -> Matrix:
     return unit_rows((random.normal(size=(count, WIDTH)) + 0.7).astype(np.float32))
 
 
-World = tuple[ItemKnowledge, BehaviouralState, Matrix]
+World = tuple[ItemModel, BehaviouralState, Matrix]
 
 
 def fitted(width: int = WIDTH) -> World:
@@ -74,10 +80,10 @@ def fitted(width: int = WIDTH) -> World:
         else:
             item, value = f"i{random.integers(0, N - 20)}", float(random.integers(1, 6))
             events.append(InteractionEvent(f"e{n}", at, item, "rating", None, user, value=value))
-    log, state = columns(events, catalogue.ids), BehaviouralState(catalogue, SPEC)
+    log, state = events_to_table(events, catalogue.ids), BehaviouralState(catalogue, SPEC)
     state.advance(log)
-    chosen = ItemSettings(co_click_rank=6, follows_rank=6, linear_items=20, neighbours=15)
-    made = fit_items(catalogue, text, TermWeights.fit(catalogue.documents()), Sequences.of(log), chosen)
+    chosen = ItemSettings(cooccurrence_rank=6, transition_rank=6, ease_items=20, neighbours=15)
+    made = fit_item_views(catalogue, text, TermWeights.fit(catalogue.documents()), UserHistories.from_log(log), chosen)
     return replace(made, tokens=tokens_of(random, N), made_by={"text": "x"}), state, text
 
 
@@ -99,24 +105,29 @@ def documents(items: Items) -> list[str]:
     return Catalogue.from_items(items).documents()
 
 
-def extended(knowledge: ItemKnowledge, by: Newcomers | None = None) -> ItemKnowledge:
-    return (by or Newcomers(knowledge)).extend(knowledge, NEW, VECTORS, documents(NEW), TOKENS)
+def extended(knowledge: ItemModel, by: ColdStartExtender | None = None) -> ItemModel:
+    return (by or ColdStartExtender(knowledge)).extend(knowledge, NEW, VECTORS, documents(NEW), TOKENS)
 
 
-def parts(knowledge: ItemKnowledge, rows: Sequence[int]) -> Iterator[tuple[str, Any]]:
+def parts(knowledge: ItemModel, rows: Sequence[int]) -> Iterator[tuple[str, Any]]:
     """Everything that is known of these items, row by row."""
-    catalogue, space, terms, tokens = knowledge.catalogue, knowledge.space, knowledge.terms, knowledge.tokens
+    catalogue, space, terms, tokens = (
+        knowledge.catalogue,
+        knowledge.space,
+        knowledge.term_weights,
+        knowledge.token_vectors,
+    )
     chosen = np.array(rows, np.int64)
     flat: dict[str, tuple[np.ndarray, ...]] = {
         "categories": (catalogue.category_offsets, catalogue.category_codes),
-        "terms": (terms.offsets, terms.codes, terms.weights, terms.counts),
+        "terms": (terms.offsets, terms.term_codes, terms.weights, terms.term_counts),
     }
-    flat |= {f"table {name}": tuple(table) for name, table in knowledge.tables.items()}
-    flat |= {} if tokens is None else {"tokens": (tokens.offsets, tokens.codes)}
-    arrays = {"published": catalogue.published, "targets": space.targets, "sources": space.sources}
+    flat |= {f"table {name}": tuple(table) for name, table in knowledge.item_item.items()}
+    flat |= {} if tokens is None else {"tokens": (tokens.offsets, tokens.values)}
+    arrays = {"published": catalogue.published, "targets": space.item_side, "sources": space.user_side}
     for name, pair in knowledge.vectors.items():
-        arrays |= {f"{name} sources": pair.sources, f"{name} targets": pair.targets}
-    arrays |= dict(knowledge.statistics)
+        arrays |= {f"{name} sources": pair.user_side, f"{name} targets": pair.item_side}
+    arrays |= dict(knowledge.item_stats)
     yield "ids", catalogue.ids.names(chosen)
     for name in ("titles", "texts", "tags", "fields"):
         yield name, [getattr(catalogue, name)[row] for row in rows]
@@ -127,7 +138,7 @@ def parts(knowledge: ItemKnowledge, rows: Sequence[int]) -> Iterator[tuple[str, 
             yield f"{name} {place}", [array[bounds[row] : bounds[row + 1]].tobytes() for row in rows]
 
 
-def same(a: ItemKnowledge, b: ItemKnowledge, rows: Sequence[int]) -> None:
+def same(a: ItemModel, b: ItemModel, rows: Sequence[int]) -> None:
     for (name, one), (_, other) in zip(parts(a, rows), parts(b, rows), strict=True):
         if isinstance(one, np.ndarray):
             assert (one.dtype, one.shape) == (other.dtype, other.shape), name
@@ -136,27 +147,29 @@ def same(a: ItemKnowledge, b: ItemKnowledge, rows: Sequence[int]) -> None:
             assert one == other, name
 
 
-def cosines(a: ItemKnowledge, b: ItemKnowledge, rows: slice) -> dict[str, float]:
+def cosines(a: ItemModel, b: ItemModel, rows: slice) -> dict[str, float]:
     """The least cosine of the items' vectors in each view of text."""
     return {
         f"{name} {side}": float(np.einsum("nd,nd->n", a.vectors[name][side][rows], b.vectors[name][side][rows]).min())
-        for name in OF_TEXT
+        for name in CONTENT_VIEWS
         for side in (0, 1)
     }
 
 
-def first(knowledge: ItemKnowledge, m: int) -> ItemKnowledge:
+def first(knowledge: ItemModel, m: int) -> ItemModel:
     """The same knowledge of the first m items alone, without tables."""
-    space, terms, end = knowledge.space, knowledge.terms, int(knowledge.terms.offsets[m])
-    return ItemKnowledge(
+    space, terms, end = knowledge.space, knowledge.term_weights, int(knowledge.term_weights.offsets[m])
+    return ItemModel(
         catalogue=Catalogue.from_items(dict(list(knowledge.catalogue.to_items().items())[:m])),
-        space=Space(space.views, space.targets[:m], space.sources[:m], space.decay, space.depth),
-        vectors={name: VectorPair(pair.sources[:m], pair.targets[:m]) for name, pair in knowledge.vectors.items()},
-        tables={},
-        terms=TermWeights(
-            terms.terms, terms.codes[:end], terms.weights[:end], terms.counts[:end], terms.offsets[: m + 1]
+        space=EmbeddingSpace(space.blocks, space.item_side[:m], space.user_side[:m], space.decay, space.history_length),
+        vectors={
+            name: UserItemVectors(pair.user_side[:m], pair.item_side[:m]) for name, pair in knowledge.vectors.items()
+        },
+        item_item={},
+        term_weights=TermWeights(
+            terms.terms, terms.term_codes[:end], terms.weights[:end], terms.term_counts[:end], terms.offsets[: m + 1]
         ),
-        statistics={name: column[:m] for name, column in knowledge.statistics.items()},
+        item_stats={name: column[:m] for name, column in knowledge.item_stats.items()},
     )
 
 
@@ -170,18 +183,18 @@ def test_old_rows_stay_to_the_bit_and_new_ones_come_after_them(world: World) -> 
     same(made, knowledge, range(N))
     assert str(before) == str(list(parts(knowledge, range(N))))  # nothing was written into the old one
     assert list(made.catalogue.ids)[N:] == list(NEW)
-    assert made.made_by == knowledge.made_by
-    assert made.vectors["text"].targets is made.vectors["text"].sources
+    assert made.model_digests == knowledge.model_digests
+    assert made.vectors["text"].item_side is made.vectors["text"].user_side
     for name, pair in made.vectors.items():
-        if name not in OF_TEXT:
-            assert not pair.sources[N:].any()
-            assert not pair.targets[N:].any()
-    assert all(np.all(np.diff(table.offsets[N:]) == 0) for table in made.tables.values())
-    assert made.tokens is not None
-    assert made.tokens.codes[int(made.tokens.offsets[N]) :].tobytes() == TOKENS.codes.tobytes()
-    statistics = {name: column[N:].tolist() for name, column in made.statistics.items()}
+        if name not in CONTENT_VIEWS:
+            assert not pair.user_side[N:].any()
+            assert not pair.item_side[N:].any()
+    assert all(np.all(np.diff(table.offsets[N:]) == 0) for table in made.item_item.values())
+    assert made.token_vectors is not None
+    assert made.token_vectors.values[int(made.token_vectors.offsets[N]) :].tobytes() == TOKENS.values.tobytes()
+    statistics = {name: column[N:].tolist() for name, column in made.item_stats.items()}
     assert statistics["touch_count"] == [0, 0, 0]
-    assert statistics["mean_value"] == pytest.approx([float(knowledge.statistics["mean_value"][N - 1])] * 3, abs=1e-5)
+    assert statistics["mean_value"] == pytest.approx([float(knowledge.item_stats["mean_value"][N - 1])] * 3, abs=1e-5)
     assert str(statistics["published"]) == str([float(np.float32(START / DAY)), math.nan, math.nan])
 
 
@@ -192,14 +205,14 @@ def test_features_of_old_items_stay_to_the_bit(world: World) -> None:
     assert (new.fingerprint, new.names) == (old.fingerprint, old.names)
     random = np.random.default_rng(3)
     requests, candidates = [], []
-    for person in range(NOBODY, PEOPLE):
-        history, times = state.touched(person)
+    for person in range(UNKNOWN_ROW, PEOPLE):
+        history, times = state.history(person)
         query = "red shoe" if person % 2 else ""
         vector = text_of(random, 1)[0] if query else None
-        requests.append(Request(START / 1000 + 10**6, person, history, times, history, query, vector))
-        candidates.append(random.integers(NOBODY, N, 30).astype(np.int32))
+        requests.append(ResolvedRequest(START / 1000 + 10**6, person, history, times, history, query, vector))
+        candidates.append(random.integers(UNKNOWN_ROW, N, 30).astype(np.int32))
     batch = state.read(requests, candidates)
-    larger = grown(state, knowledge.catalogue, made.catalogue).read(requests, candidates)
+    larger = extend_catalogue(state, knowledge.catalogue, made.catalogue).read(requests, candidates)
     # how usual a category is, is counted over the catalogue: the shares of the bundle go on where it grows
     new.category_shares = np.concatenate([old.category_shares, new.category_shares[len(old.category_shares) :]])
     expected = old.matrix(batch)
@@ -210,21 +223,23 @@ def test_features_of_old_items_stay_to_the_bit(world: World) -> None:
         ]  # fmt: skip
         assert differ == []
     # and newcomers have features like any other
-    whole = new.matrix(grown(state, knowledge.catalogue, made.catalogue).read(requests[1:2], [np.arange(N, N + 3)]))
+    whole = new.matrix(
+        extend_catalogue(state, knowledge.catalogue, made.catalogue).read(requests[1:2], [np.arange(N, N + 3)])
+    )
     assert np.isfinite(whole[:, [new.names.index(name) for name in ("recall_score", "bm25", "content_1")]]).all()
 
 
 def test_extending_by_nothing(world: World) -> None:
     knowledge, _, _ = world
-    assert Newcomers(knowledge).extend(knowledge, {}, np.zeros((0, WIDTH), np.float32), []) is knowledge
+    assert ColdStartExtender(knowledge).extend(knowledge, {}, np.zeros((0, WIDTH), np.float32), []) is knowledge
 
 
 def test_one_by_one_is_all_at_once(world: World) -> None:
     knowledge, _, _ = world
-    newcomers, made = Newcomers(knowledge), knowledge
+    newcomers, made = ColdStartExtender(knowledge), knowledge
     for place, (item, fields) in enumerate(NEW.items()):
         bounds = TOKENS.offsets[place : place + 2]
-        tokens = TokenVectors(TOKENS.codes[bounds[0] : bounds[1]], bounds - bounds[0])
+        tokens = TokenVectors(TOKENS.values[bounds[0] : bounds[1]], bounds - bounds[0])
         made = newcomers.extend(made, {item: fields}, VECTORS[place : place + 1], documents({item: fields}), tokens)
     same(made, extended(knowledge), range(N + len(NEW)))
     assert list(made.catalogue.categories) == list(extended(knowledge).catalogue.categories)
@@ -233,7 +248,7 @@ def test_one_by_one_is_all_at_once(world: World) -> None:
 def test_an_older_generation_does_not_change_under_those_who_read_it(world: World) -> None:
     """Two generations made of the same one, and one made after many: all keep what they had."""
     knowledge, _, _ = world
-    newcomers = Newcomers(knowledge)
+    newcomers = ColdStartExtender(knowledge)
     ours = extended(knowledge, newcomers)
     before = str(list(parts(ours, range(N + 3))))
     theirs = newcomers.extend(knowledge, {"other": {"title": "hat hat"}}, VECTORS[:1], ["hat hat"])
@@ -253,48 +268,48 @@ def test_held_out_items_get_the_vectors_that_training_gave_them(world: World) ->
     m, items = N - 20, knowledge.catalogue.to_items()
     base = first(knowledge, m)
     rest = {item: items[item] for item in list(items)[m:]}
-    made = Newcomers(base).extend(base, rest, text[m:], documents(rest))
+    made = ColdStartExtender(base).extend(base, rest, text[m:], documents(rest))
     assert min(cosines(made, knowledge, slice(m, N)).values()) > 0.998
-    assert np.allclose(made.space.targets[m:, :WIDTH], knowledge.space.targets[m:, :WIDTH], atol=1e-6)
-    assert np.allclose(np.linalg.norm(made.vectors["content"].targets[m:], axis=1), 1)
+    assert np.allclose(made.space.item_side[m:, :WIDTH], knowledge.space.item_side[m:, :WIDTH], atol=1e-6)
+    assert np.allclose(np.linalg.norm(made.vectors["content"].item_side[m:], axis=1), 1)
 
 
 def test_a_twin_of_an_untouched_item_is_known_as_it_is(world: World) -> None:
     knowledge, _, text = world
     twin = {"twin": knowledge.catalogue.to_items()[f"i{N - 1}"]}
-    made = Newcomers(knowledge).extend(knowledge, twin, text[-1:], documents(twin))
-    for pair in (made.vectors[name] for name in OF_TEXT):
-        assert np.allclose(pair.targets[N], pair.targets[N - 1], atol=1e-3)
-    terms = made.terms
+    made = ColdStartExtender(knowledge).extend(knowledge, twin, text[-1:], documents(twin))
+    for pair in (made.vectors[name] for name in CONTENT_VIEWS):
+        assert np.allclose(pair.item_side[N], pair.item_side[N - 1], atol=1e-3)
+    terms = made.term_weights
     own, others = (slice(int(terms.offsets[row]), int(terms.offsets[row + 1])) for row in (N, N - 1))
-    assert terms.codes[own].tolist() == terms.codes[others].tolist()
+    assert terms.term_codes[own].tolist() == terms.term_codes[others].tolist()
     assert np.allclose(terms.weights[own], terms.weights[others], rtol=1e-6)
 
 
 def test_an_item_without_a_text_has_no_text_vectors(world: World) -> None:
     knowledge, _, _ = world
     fields: Items = {"bare": {"category": "c1"}, "empty": {}}
-    made = Newcomers(knowledge).extend(knowledge, fields, np.zeros((2, 0), np.float32), ["", ""])
-    assert not made.space.targets[N:].any()
-    assert not made.vectors["text"].targets[N:].any()
-    assert not made.vectors["content"].targets[N + 1].any()
-    like = knowledge.vectors["content"].targets  # the one old item without a text is of no category
+    made = ColdStartExtender(knowledge).extend(knowledge, fields, np.zeros((2, 0), np.float32), ["", ""])
+    assert not made.space.item_side[N:].any()
+    assert not made.vectors["text"].item_side[N:].any()
+    assert not made.vectors["content"].item_side[N + 1].any()
+    like = knowledge.vectors["content"].item_side  # the one old item without a text is of no category
     assert not like[3].any()
-    assert np.linalg.norm(made.vectors["content"].targets[N]) == pytest.approx(1)
+    assert np.linalg.norm(made.vectors["content"].item_side[N]) == pytest.approx(1)
 
 
 def test_where_no_item_has_a_text_categories_speak() -> None:
     knowledge, _, _ = fitted(width=0)
-    made = Newcomers(knowledge).extend(knowledge, NEW, np.zeros((3, 0), np.float32), documents(NEW))
-    assert made.vectors["text"].targets.shape == (N + 3, 0)
+    made = ColdStartExtender(knowledge).extend(knowledge, NEW, np.zeros((3, 0), np.float32), documents(NEW))
+    assert made.vectors["text"].item_side.shape == (N + 3, 0)
     twin = next(row for row in range(N) if knowledge.catalogue.category_names(row) == ["c2"])
-    assert np.allclose(made.vectors["content"].targets[N], knowledge.vectors["content"].targets[twin], atol=1e-2)
+    assert np.allclose(made.vectors["content"].item_side[N], knowledge.vectors["content"].item_side[twin], atol=1e-2)
 
 
 def test_the_terms_of_a_newcomer_computed_by_hand(world: World) -> None:
     knowledge, _, _ = world
-    made = extended(knowledge).terms
-    said = [words(document) for document in knowledge.catalogue.documents()]
+    made = extended(knowledge).term_weights
+    said = [tokenize(document) for document in knowledge.catalogue.documents()]
     n, mean = len(said), sum(map(len, said)) / len(said)
     document = documents(NEW)[0]
     assert document == "red red unheard-of shoe. c2 新しい"
@@ -305,26 +320,26 @@ def test_the_terms_of_a_newcomer_computed_by_hand(world: World) -> None:
         if idf > 0:  # the floor of those that half the items have is rank-bm25's
             expected[term] = idf * count * 2.5 / (count + 1.5 * (0.25 + 0.75 * 7 / mean))
     part = slice(int(made.offsets[N]), int(made.offsets[N + 1]))
-    found = dict(zip(made.terms.names(made.codes[part]), made.weights[part].tolist(), strict=True))
+    found = dict(zip(made.terms.names(made.term_codes[part]), made.weights[part].tolist(), strict=True))
     assert list(found) == ["red", "shoe", "c2"]
     assert len(expected) > 1
     assert {term: found[term] for term in expected} == pytest.approx(expected, rel=1e-6)
-    assert made.counts[part].tolist() == [2, 1, 1]
+    assert made.term_counts[part].tolist() == [2, 1, 1]
     assert made.offsets[N + 1] == made.offsets[N + 2]  # of an item without words
-    asked = Request(0.0, query="red")
+    asked = ResolvedRequest(0.0, query="red")
     assert N in Bm25Retriever(extended(knowledge).catalogue, made).retrieve(asked, N + 3).rows
 
 
 def test_a_newcomer_is_found_by_text(world: World) -> None:
     knowledge, _, _ = world
     made = extended(knowledge)
-    exact = ExactIndex(made.space.targets, "dot")
+    exact = ExactIndex(made.space.item_side, "dot")
     retriever = EmbeddingRetriever(made.catalogue, made.space, exact)
     for place in range(len(NEW)):
-        found = retriever.retrieve(Request(0.0, query="x", query_vector=VECTORS[place]), 5)
+        found = retriever.retrieve(ResolvedRequest(0.0, query="x", query_vector=VECTORS[place]), 5)
         assert (found.rows[0], found.scores[0]) == (N + place, pytest.approx(1, abs=1e-4))
     # and it leads to what is like it
-    person = Request(0.0, history=np.array([N], np.int32), history_at=np.zeros(1))
+    person = ResolvedRequest(0.0, history=np.array([N], np.int32), history_at=np.zeros(1))
     assert len(retriever.retrieve(person, 5).rows) == 5
 
 
@@ -335,7 +350,7 @@ def test_new_categories_come_after_the_old_ones(world: World) -> None:
     assert "新しい" not in knowledge.catalogue.categories
     assert made.ids.row("新-ø") == N
     assert made.category_names(N) == ["c2", "新しい"]
-    assert made.in_categories(made.categories.rows(["c9", "新しい"])).tolist() == [N, N + 2]
+    assert made.rows_in_categories(made.categories.rows(["c9", "新しい"])).tolist() == [N, N + 2]
     assert made.to_items()["n2"] == {"title": "coat", "category": ["c9"], "tags": ["t"], "price": 7.0}
 
 
@@ -353,7 +368,7 @@ def test_what_does_not_go_together_is_refused(
     world: World, text: Matrix, documents: list[str], tokens: TokenVectors | None, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        Newcomers(world[0]).extend(world[0], NEW, text, documents, tokens)
+        ColdStartExtender(world[0]).extend(world[0], NEW, text, documents, tokens)
 
 
 # --- known items that change
@@ -362,37 +377,39 @@ def test_what_does_not_go_together_is_refused(
 def test_a_known_item_whose_text_changes(world: World) -> None:
     knowledge, _, text = world
     items: Items = {"i7": {"title": "green hat", "category": ["c1", "c7"]}, "new": {"title": "coat"}, "i2": {}}
-    told = merged(knowledge.catalogue, items)
+    told = merge_item_fields(knowledge.catalogue, items)
     assert told["i7"]["price"] == 7.0
     vectors = np.concatenate([VECTORS[:2], text[2:3]])
-    made = Newcomers(knowledge).extend(knowledge, items, vectors, documents(told), TOKENS)
+    made = ColdStartExtender(knowledge).extend(knowledge, items, vectors, documents(told), TOKENS)
     same(made, knowledge, [row for row in range(N) if row not in (2, 7)])
-    catalogue, terms, tokens = made.catalogue, made.terms, made.tokens
+    catalogue, terms, tokens = made.catalogue, made.term_weights, made.token_vectors
     assert (catalogue.titles[7], catalogue.category_names(7)) == ("green hat", ["c1", "c7"])
     assert (catalogue.titles[2], catalogue.ids.row("new")) == (knowledge.catalogue.titles[2], N)
-    assert terms.terms.names(terms.codes[terms.offsets[7] : terms.offsets[8]]) == ["green", "hat", "c1"]
+    assert terms.terms.names(terms.term_codes[terms.offsets[7] : terms.offsets[8]]) == ["green", "hat", "c1"]
     assert tokens is not None
-    assert tokens.codes[tokens.offsets[7] : tokens.offsets[8]].tobytes() == TOKENS.codes[: TOKENS.offsets[1]].tobytes()
-    view = made.space.view("text")
-    assert np.allclose(made.space.targets[7, view.slice], VECTORS[0] * np.sqrt(view.weight))
-    assert np.array_equal(made.space.targets[7, view.stop :], knowledge.space.targets[7, view.stop :])
+    assert (
+        tokens.values[tokens.offsets[7] : tokens.offsets[8]].tobytes() == TOKENS.values[: TOKENS.offsets[1]].tobytes()
+    )
+    view = made.space.block("text")
+    assert np.allclose(made.space.item_side[7, view.slice], VECTORS[0] * np.sqrt(view.weight))
+    assert np.array_equal(made.space.item_side[7, view.stop :], knowledge.space.item_side[7, view.stop :])
     for name in ("co_click", "follows"):
-        assert np.array_equal(made.vectors[name].sources[:N], knowledge.vectors[name].sources)
-    assert np.allclose(made.vectors["content"].targets[2], knowledge.vectors["content"].targets[2], atol=1e-3)
+        assert np.array_equal(made.vectors[name].user_side[:N], knowledge.vectors[name].user_side)
+    assert np.allclose(made.vectors["content"].item_side[2], knowledge.vectors["content"].item_side[2], atol=1e-3)
     for name in ("touch_count", "mean_value"):
-        assert np.array_equal(made.statistics[name][:N], knowledge.statistics[name])
+        assert np.array_equal(made.item_stats[name][:N], knowledge.item_stats[name])
 
 
 def test_a_known_item_whose_text_stays(world: World) -> None:
     knowledge, _, _ = world
-    made = changed(knowledge, {"i5": {"price": 3.5, "published": float(START)}})
+    made = update_fields(knowledge, {"i5": {"price": 3.5, "published": float(START)}})
     same(made, knowledge, [row for row in range(N) if row != 5])
     assert made.catalogue.fields[5] == {"price": 3.5}
-    assert made.statistics["published"][5] == np.float32(START / DAY)
+    assert made.item_stats["published"][5] == np.float32(START / DAY)
     assert made.vectors is knowledge.vectors
     assert made.catalogue.documents()[5] == knowledge.catalogue.documents()[5]
     with pytest.raises(ValueError, match=f"{N} rows for {N + 1} items"):
-        changed(knowledge, {"new": {}})
+        update_fields(knowledge, {"new": {}})
 
 
 FIELDS = st.fixed_dictionaries(
@@ -418,7 +435,7 @@ def test_a_catalogue_told_on_is_one_folded_from_all_events(
     old = Catalogue.from_events(events[: len(before)])
     told = old
     for item, fields in after:
-        told = replaced(told, {item: fields})
+        told = merge_catalogue(told, {item: fields})
     whole = Catalogue.from_events(events)
     assert told.to_items() == whole.to_items()
     assert list(told.ids) == list(whole.ids)

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from feedrank.models.off_policy import estimators
 from feedrank.models.off_policy.clipping import clip
 from feedrank.models.off_policy.estimate import METHODS, EstimateSettings, estimate
-from feedrank.models.off_policy.intervals import bootstrap, normal, skewed
+from feedrank.models.off_policy.intervals import bootstrap_interval, normal_interval, skewness_corrected_interval
 from feedrank.models.off_policy.log import BanditLog
-from feedrank.models.off_policy.policies import Policy, frequencies, uniform
-from feedrank.models.off_policy.ratio_estimate import Ratios, mean
-from feedrank.models.off_policy.reward_model import RewardModel, folds, predict, rates
-from feedrank.models.off_policy.support import SupportLimits, diagnose, effective, missing
+from feedrank.models.off_policy.policies import Policy, empirical_policy, uniform_policy
+from feedrank.models.off_policy.ratio_estimate import RatioEstimate, mean_estimate
+from feedrank.models.off_policy.reward_model import RewardModelSettings, assign_folds, predict_rewards, smoothed_rates
+from feedrank.models.off_policy.support import SupportLimits, diagnose, effective_sample_size, find_unsupported_mass
 
 LOGGING = np.array([0.5, 0.25, 0.25])
 CANDIDATE = np.array([0.25, 0.5, 0.25])
@@ -33,7 +33,15 @@ WEIGHTS = np.array([0.5, 2.0, 2.0, 0.5])  # 0.25 / 0.5, 0.5 / 0.25, ...
 Q = np.tile([0.4, 0.2, 0.6], (4, 1))
 EXPECTED = np.full(4, 0.35)  # 0.25 x 0.4 + 0.5 x 0.2 + 0.25 x 0.6
 PREDICTED = np.array([0.4, 0.2, 0.2, 0.4])
-ANYTHING = SupportLimits(ess=0, rewards=0, unsupported=1, deviations=np.inf, row=1, cluster=1, lost=1)
+ANYTHING = SupportLimits(
+    min_ess=0,
+    min_rewarded_ess=0,
+    max_unsupported_mass=1,
+    max_mean_deviation=np.inf,
+    max_row_share=1,
+    max_cluster_share=1,
+    max_lost_weight=1,
+)
 
 
 def simulated(seed: int, rows: int = 3000, users: int | None = None) -> tuple[BanditLog, Policy, float]:
@@ -56,7 +64,7 @@ def simulated(seed: int, rows: int = 3000, users: int | None = None) -> tuple[Ba
 
 
 def test_the_formulas_by_hand():
-    np.testing.assert_allclose(HAND.weights(CANDIDATE[HAND.action]), WEIGHTS)
+    np.testing.assert_allclose(HAND.importance_weights(CANDIDATE[HAND.action]), WEIGHTS)
     # w r = 0.5, 0, 2, 0
     assert estimators.ips(WEIGHTS, HAND.reward).value == pytest.approx(2.5 / 4)
     assert estimators.snips(WEIGHTS, HAND.reward).value == pytest.approx(2.5 / 5)
@@ -79,10 +87,10 @@ def test_the_errors_by_hand():
     snips = estimators.snips(WEIGHTS, HAND.reward)
     # w (r - 0.5) / mean(w) = (0.25, -1, 1, -0.25) / 1.25
     np.testing.assert_allclose(snips.influence, [0.2, -0.8, 0.8, -0.2])
-    assert normal(snips).error == pytest.approx(np.sqrt((0.04 + 0.64 + 0.64 + 0.04) * 4 / 3) / 4)
+    assert normal_interval(snips).standard_error == pytest.approx(np.sqrt((0.04 + 0.64 + 0.64 + 0.04) * 4 / 3) / 4)
     # sums of two clusters: -0.6 and 0.6
-    clustered = normal(snips, np.array(["a", "a", "b", "b"]))
-    assert clustered.error == pytest.approx(np.sqrt((0.36 + 0.36) * 2) / 4)
+    clustered = normal_interval(snips, np.array(["a", "a", "b", "b"]))
+    assert clustered.standard_error == pytest.approx(np.sqrt((0.36 + 0.36) * 2) / 4)
     assert clustered.clusters == 2
     # t with one degree of freedom is 12.706 at 97.5 %
     assert clustered.high == pytest.approx(0.5 + 12.706 * 0.3, abs=1e-3)
@@ -92,15 +100,18 @@ def test_the_errors_by_hand():
 def test_intervals_agree_where_nothing_is_skewed(clustered):
     values = np.random.default_rng(0).normal(3, 1, 2000)
     cluster = np.arange(2000) // 5 if clustered else None
-    plain = normal(mean(values), cluster)
-    for other in (skewed(mean(values), cluster), bootstrap(mean(values), cluster, seed=1)):
-        np.testing.assert_allclose([other.low, other.high], [plain.low, plain.high], atol=0.2 * plain.error)
+    plain = normal_interval(mean_estimate(values), cluster)
+    for other in (
+        skewness_corrected_interval(mean_estimate(values), cluster),
+        bootstrap_interval(mean_estimate(values), cluster, seed=1),
+    ):
+        np.testing.assert_allclose([other.low, other.high], [plain.low, plain.high], atol=0.2 * plain.standard_error)
 
 
 def test_the_skewed_interval_reaches_up_where_clicks_are_few():
     clicks = np.zeros(2000)
     clicks[:20] = 1
-    plain, moved = normal(mean(clicks)), skewed(mean(clicks))
+    plain, moved = normal_interval(mean_estimate(clicks)), skewness_corrected_interval(mean_estimate(clicks))
     assert moved.low > plain.low
     assert moved.high > plain.high
     np.testing.assert_allclose([moved.low, moved.high], [0.0065, 0.0155], atol=0.0005)  # Wilson's: 0.0065, 0.0154
@@ -108,16 +119,16 @@ def test_the_skewed_interval_reaches_up_where_clicks_are_few():
 
 def test_few_values_or_many_clusters_are_resampled_alike(monkeypatch):
     log, policy, _ = simulated(0)
-    snips = estimators.snips(log.weights(policy.chosen(log)), log.reward)
-    few = bootstrap(snips, seed=0)
-    shaken = Ratios(snips.above + np.arange(3000)[:, None] * 1e-12, snips.below)
-    many = bootstrap(shaken, seed=0)
+    snips = estimators.snips(log.importance_weights(policy.logged_probabilities(log)), log.reward)
+    few = bootstrap_interval(snips, seed=0)
+    shaken = RatioEstimate(snips.numerator + np.arange(3000)[:, None] * 1e-12, snips.denominator)
+    many = bootstrap_interval(shaken, seed=0)
     monkeypatch.setattr("feedrank.models.off_policy.intervals.MOST_DRAWN", 1000)
-    bundled = bootstrap(shaken, seed=0)
+    bundled = bootstrap_interval(shaken, seed=0)
     for other in (many, bundled):
-        np.testing.assert_allclose([other.low, other.high], [few.low, few.high], atol=0.2 * few.error)
-    assert bootstrap(snips, seed=0) == few
-    assert bootstrap(snips, seed=1) != few
+        np.testing.assert_allclose([other.low, other.high], [few.low, few.high], atol=0.2 * few.standard_error)
+    assert bootstrap_interval(snips, seed=0) == few
+    assert bootstrap_interval(snips, seed=1) != few
 
 
 @given(st.integers(0, 10**6))
@@ -125,7 +136,7 @@ def test_a_candidate_that_is_the_logging_policy_earns_the_plain_mean(seed):
     generator = np.random.default_rng(seed)
     reward, propensity = generator.random(30), generator.uniform(0.1, 1, 30)
     log = BanditLog(np.arange(30, dtype=np.int32), np.zeros(30, np.int32), reward, propensity)
-    weights = log.weights(propensity)
+    weights = log.importance_weights(propensity)
     for estimator in (estimators.ips, estimators.snips):
         assert estimator(weights, reward).value == pytest.approx(reward.mean())
 
@@ -140,7 +151,7 @@ def test_snips_does_not_care_for_the_scale_of_weights(scale):
 def test_a_perfect_model_leaves_dr_no_error():
     found = estimators.dr(WEIGHTS, PREDICTED, EXPECTED, PREDICTED)
     assert found.value == pytest.approx(0.35)
-    assert normal(found).error == pytest.approx(0)
+    assert normal_interval(found).standard_error == pytest.approx(0)
 
 
 def test_dr_is_unbiased_with_a_wrong_model_and_dm_is_not():
@@ -150,7 +161,7 @@ def test_dr_is_unbiased_with_a_wrong_model_and_dm_is_not():
     chance = LOGGING[item] * np.where(reward == 1, click[item], 1 - click[item])
     weights, expected = (CANDIDATE / LOGGING)[item], np.full(6, CANDIDATE @ wrong)
     dr = estimators.dr(weights, reward, expected, wrong[item])
-    assert chance @ dr.above[:, 0] == pytest.approx(CANDIDATE @ click)
+    assert chance @ dr.numerator[:, 0] == pytest.approx(CANDIDATE @ click)
     assert chance @ expected != pytest.approx(CANDIDATE @ click, abs=0.05)
 
 
@@ -160,10 +171,10 @@ def test_intervals_cover_the_truth_about_95_times_in_100(users):
     for seed in range(repeats):
         log, policy, truth = simulated(seed, 2000, users)
         answers = estimate(log, policy, tuple(METHODS), seed=seed)
-        snips = estimators.snips(log.weights(policy.chosen(log)), log.reward)
+        snips = estimators.snips(log.importance_weights(policy.logged_probabilities(log)), log.reward)
         others = {
-            "normal": normal(snips, log.cluster),
-            "bootstrap": bootstrap(snips, log.cluster, seed=seed, resamples=300),
+            "normal": normal_interval(snips, log.cluster),
+            "bootstrap": bootstrap_interval(snips, log.cluster, seed=seed, resamples=300),
         }
         for name, found in (answers | others).items():
             covered[name] = covered.get(name, 0) + (found.low <= truth <= found.high)
@@ -176,7 +187,7 @@ def test_rows_of_a_user_taken_for_independent_are_too_sure():
     alone = replace(log, cluster=None)
     settings = EstimateSettings(limits=ANYTHING)
     clustered, rows = (estimate(of, policy, ("snips",), settings, seed=0)["snips"] for of in (log, alone))
-    assert clustered.error > 1.2 * rows.error
+    assert clustered.standard_error > 1.2 * rows.standard_error
     assert (clustered.clusters, rows.clusters) == (50, 2000)
 
 
@@ -191,20 +202,20 @@ def test_a_wrong_model_widens_the_interval_of_dm_to_that_of_dr():
 def test_rates_are_learnt_from_other_folds():
     action, position = np.array([0, 0, 1, 1], np.int32), np.zeros(4, np.int32)
     fold = np.array([0, 1, 0, 1])
-    found = rates(action, position, np.array([1.0, 0.0, 1.0, 0.0]), fold, 2, 2, strength=1.0)
+    found = smoothed_rates(action, position, np.array([1.0, 0.0, 1.0, 0.0]), fold, 2, 2, smoothing=1.0)
     # fold 0 is told of fold 1, where nobody clicked; fold 1 of fold 0, where all did
     np.testing.assert_allclose(found[:, 0], [[0, 0], [1, 1]])
-    found = rates(action, position, np.array([1.0, 0.0, 0.0, 0.0]), fold, 2, 2, strength=1.0)
+    found = smoothed_rates(action, position, np.array([1.0, 0.0, 0.0, 0.0]), fold, 2, 2, smoothing=1.0)
     # of fold 0: rate of all 1/2, of item 0 (1 + 1/2) / 2, of item 1 (0 + 1/2) / 2, of the place 1/2
     np.testing.assert_allclose(found[1, 0], [(1 + 0.75) / 2, (0 + 0.25) / 2])
 
 
 def test_no_row_is_predicted_by_itself_or_by_its_user():
     log, _, _ = simulated(2, 500, 60)
-    fold = folds(log.cluster, 500, 5, seed=3)
+    fold = assign_folds(log.cluster, 500, 5, seed=3)
     assert all(len(set(fold[log.cluster == user])) == 1 for user in np.unique(log.cluster))
     flipped = replace(log, reward=np.where(log.cluster == log.cluster[0], 1 - log.reward, log.reward))
-    before, after = (predict(of, 10, seed=3) for of in (log, flipped))
+    before, after = (predict_rewards(of, 10, seed=3) for of in (log, flipped))
     same = fold == fold[0]
     np.testing.assert_array_equal(before[same], after[same])
     assert np.abs(before[~same] - after[~same]).max() > 0
@@ -219,7 +230,7 @@ def test_models_learn_what_the_context_tells(kind):
     truth = 1 / (1 + np.exp(-log_odds))
     reward = (generator.random(3000) < truth[np.arange(3000), action]).astype(float)
     log = BanditLog(action, np.zeros(3000, np.int32), reward, np.full(3000, 0.25), context=context)
-    found = predict(log, 4, RewardModel(kind, folds=3), seed=0)
+    found = predict_rewards(log, 4, RewardModelSettings(kind, folds=3), seed=0)
     assert found.shape == (3000, 4)
     assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.85
     assert abs(found.mean() - truth.mean()) < 0.02
@@ -230,7 +241,7 @@ def test_clipping_by_hand():
     kept, record = clip(weights, reward, 2.0)
     np.testing.assert_array_equal(kept, [1, 1, 1, 2])
     assert (record.threshold, record.clipped, record.reason) == (2.0, 1, "given")
-    assert record.lost == pytest.approx(8 / 13)
+    assert record.lost_weight == pytest.approx(8 / 13)
     assert record.bias == pytest.approx(3 / 4 - 11 / 4)
 
 
@@ -245,9 +256,11 @@ def test_the_threshold_is_chosen_on_record(rule):
     assert record.reason.startswith(f"{rule}: ")
     unclipped = (np.inf, 0, 0, 0)
     for residual, most_lost in ((reward - 0.1, 0.1), (np.where(heavy, 0.9, reward - 0.1), 1.0)):
-        kept, record = clip(weights, residual, rule, most_lost=most_lost)  # too much would be lost; the heavy earn more
+        kept, record = clip(
+            weights, residual, rule, max_lost_weight=most_lost
+        )  # too much would be lost; the heavy earn more
         if rule == "mse" or most_lost < 1:
-            assert (record.threshold, record.clipped, record.lost, record.bias) == unclipped
+            assert (record.threshold, record.clipped, record.lost_weight, record.bias) == unclipped
             np.testing.assert_array_equal(kept, weights)
 
 
@@ -262,34 +275,36 @@ def test_a_clipped_estimate_reaches_back_to_where_it_came_from():
 
 
 def test_support_by_hand():
-    assert effective(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
+    assert effective_sample_size(np.array([1.0, 1.0, 2.0])) == pytest.approx(16 / 6)
     found = diagnose(np.array([1.0, 1.0, 2.0]), np.array([0.0, 1.0, 2.0]), np.array([7, 8, 8]))
-    assert found.largest == pytest.approx((0.5, 0.25, 0.25))
-    assert found.cluster == pytest.approx(0.75)
-    assert found.rewards == pytest.approx(9 / 5)
-    assert found.overlap.startswith("good overlap: 3 rows, effective sample size 3")
+    assert found.largest_shares == pytest.approx((0.5, 0.25, 0.25))
+    assert found.largest_cluster_share == pytest.approx(0.75)
+    assert found.rewarded_ess == pytest.approx(9 / 5)
+    assert found.overlap_summary.startswith("good overlap: 3 rows, effective sample size 3")
 
 
 def test_what_the_log_never_showed_is_found_by_position():
     log = BanditLog(np.array([0, 1, 0], np.int32), np.array([0, 0, 1], np.int32), np.zeros(3), np.full(3, 0.5))
-    by_position, mass = missing(log, uniform(2, 4))
+    by_position, mass = find_unsupported_mass(log, uniform_policy(2, 4))
     np.testing.assert_allclose(by_position, [0.5, 0.75])
     assert mass == pytest.approx((2 * 0.5 + 0.75) / 3)
-    _, mass = missing(log, uniform(2, 4), shown=np.full((2, 4), 0.25))
+    _, mass = find_unsupported_mass(log, uniform_policy(2, 4), logging_probabilities=np.full((2, 4), 0.25))
     assert mass == 0
 
 
 def refusal(log: BanditLog, policy: Policy, **limits: float) -> str | None:
     settings = EstimateSettings(limits=replace(ANYTHING, **limits))
     answer = estimate(log, policy, ("snips",), settings, seed=0)["snips"]
-    assert np.isnan([answer.value, answer.low, answer.high, answer.error]).all() == (answer.refused is not None)
-    return answer.refused
+    assert np.isnan([answer.value, answer.low, answer.high, answer.standard_error]).all() == (
+        answer.refusal is not None
+    )
+    return answer.refusal
 
 
 def test_thin_support_is_refused():
     log, policy, _ = simulated(7)
     assert refusal(log, policy) is None
-    assert estimate(log, policy, seed=0)["snips"].refused is None
+    assert estimate(log, policy, seed=0)["snips"].refusal is None
     few = BanditLog(log.action[:60], log.position[:60], log.reward[:60], log.propensity[:60])
     assert "log more rows, or choose a candidate closer" in refusal(few, policy, ess=100)
     assert "number of rewarded rows is 0.0" in refusal(replace(log, reward=np.zeros(3000)), policy, rewards=10)
@@ -303,7 +318,7 @@ def test_thin_support_is_refused():
     user = replace(log, cluster=np.maximum(np.arange(3000), 1000))
     assert "one cluster has 33 %" in refusal(user, policy, cluster=0.1)
     settings = EstimateSettings(clip=0.5)
-    assert "clipping removed" in estimate(log, policy, ("snips",), settings, seed=0)["snips"].refused
+    assert "clipping removed" in estimate(log, policy, ("snips",), settings, seed=0)["snips"].refusal
 
 
 def test_a_candidate_that_shows_nothing_of_the_log_is_refused():
@@ -311,17 +326,17 @@ def test_a_candidate_that_shows_nothing_of_the_log_is_refused():
     policy = Policy(np.array([[0.0, 0.5, 0.5]]))
     for clipping in (None, "mse"):
         found = estimate(log, policy, tuple(METHODS), EstimateSettings(clip=clipping), seed=0, predictions=Q)
-        assert all("rows is 0.0" in answer.refused for answer in found.values())
+        assert all("rows is 0.0" in answer.refusal for answer in found.values())
 
 
 def test_policies():
     action, position = np.array([0, 0, 1, 2], np.int32), np.array([0, 0, 0, 1], np.int32)
-    counted = frequencies(action, position, 2, 3)
+    counted = empirical_policy(action, position, 2, 3)
     np.testing.assert_allclose(counted.probabilities, [[2 / 3, 1 / 3, 0], [0, 0, 1]])
     log = BanditLog(action, position, np.zeros(4), np.ones(4))
-    np.testing.assert_allclose(counted.chosen(log), [2 / 3, 2 / 3, 1 / 3, 1])
+    np.testing.assert_allclose(counted.logged_probabilities(log), [2 / 3, 2 / 3, 1 / 3, 1])
     by_row = Policy(np.tile([0.2, 0.3, 0.5], (4, 1)), by_position=False)
-    np.testing.assert_allclose(by_row.chosen(log), [0.2, 0.2, 0.3, 0.5])
+    np.testing.assert_allclose(by_row.logged_probabilities(log), [0.2, 0.2, 0.3, 0.5])
 
 
 def test_errors_say_what_was_expected():
@@ -338,21 +353,21 @@ def test_errors_say_what_was_expected():
     with pytest.raises(ValueError, match=r"a row sums to 0\.9"):
         Policy(np.array([[0.4, 0.5]]))
     with pytest.raises(ValueError, match="policy has items 0 to 0"):
-        estimate(HAND, uniform(1, 1), seed=0)
+        estimate(HAND, uniform_policy(1, 1), seed=0)
     with pytest.raises(ValueError, match=r"positions \[1\] have no row"):
-        frequencies(HAND.action, HAND.position, 2, 2)
+        empirical_policy(HAND.action, HAND.position, 2, 2)
     with pytest.raises(ValueError, match="expected ips, snips, dm, dr, sndr"):
-        estimate(HAND, uniform(1, 3), ("slope",), seed=0)
+        estimate(HAND, uniform_policy(1, 3), ("slope",), seed=0)
     with pytest.raises(ValueError, match="no interval is called"):
         EstimateSettings(interval="t")
     with pytest.raises(ValueError, match="no clipping rule"):
         clip(WEIGHTS, HAND.reward, "best")
     with pytest.raises(ValueError, match="4 clusters for 5 folds"):
-        predict(HAND, 3, seed=0)
+        predict_rewards(HAND, 3, seed=0)
     with pytest.raises(ValueError, match="all weights are 0"):
         estimators.snips(np.zeros(4), HAND.reward)
     with pytest.raises(ValueError, match="rewards other than 0 and 1"):
-        predict(replace(HAND, reward=np.full(4, 0.5)), 3, RewardModel("logistic", folds=2), seed=0)
+        predict_rewards(replace(HAND, reward=np.full(4, 0.5)), 3, RewardModelSettings("logistic", folds=2), seed=0)
 
 
 @pytest.mark.data
@@ -368,10 +383,10 @@ def test_the_random_log_tells_the_click_rate_of_thompson_sampling(sample_data, c
         return BanditLog(item.astype(np.int32), position.astype(np.int32) - 1, click, propensity)
 
     log, own = read("random"), read("bts")
-    policy = frequencies(own.action, own.position, 3, int(max(log.action.max(), own.action.max())) + 1)
+    policy = empirical_policy(own.action, own.position, 3, int(max(log.action.max(), own.action.max())) + 1)
     for kind in ("skewed", "normal", "bootstrap"):
         found = estimate(log, policy, ("snips", "dr"), EstimateSettings(interval=kind), seed=0)
         for answer in found.values():
-            assert answer.refused is None
+            assert answer.refusal is None
             assert answer.low <= own.reward.mean() <= answer.high
             assert answer.ess > 2000

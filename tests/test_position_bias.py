@@ -9,31 +9,31 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from feedrank.engine.events.event_table import columns
-from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.evaluation.metrics import evaluate, order
-from feedrank.models.evaluation.simulator import Simulated, SimulatorSettings, attraction, simulate
-from feedrank.models.training.labels import labels
+from feedrank.models.evaluation.simulator import SimulatedLog, SimulatorSettings, attraction, simulate
+from feedrank.models.training.labels import impression_labels
 from feedrank.models.training.position_bias import PositionBias
-from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
-WORLD = SimulatorSettings(rankings=2_500, length=12, policy_noise=3.0, signals=3)
+WORLD = SimulatorSettings(rankings=2_500, list_length=12, policy_noise=3.0, signals=3)
 SETTINGS = LambdaRankSettings(rounds=60, patience=20, threads=1)
 NAMES = ("signal_0", "signal_1", "signal_2", "policy")
 
 
-def groups(world: Simulated, first: int, last: int, positions: bool = True) -> Groups:
+def groups(world: SimulatedLog, first: int, last: int, positions: bool = True) -> QueryGroups:
     length = world.relevance.shape[1]
     kept = np.flatnonzero(world.clicks.any(axis=1))
     kept = kept[int(first * len(kept) / 10) : int(last * len(kept) / 10)]
     rows = (kept[:, None] * length + np.arange(length)).ravel()
     places = np.tile(np.arange(1, length + 1, dtype=np.int32), len(kept)) if positions else None
     clicks = world.clicks.ravel()[rows].astype(np.float32)
-    return Groups(world.features[rows], clicks, np.arange(len(kept) + 1, dtype=np.int64) * length, places)
+    return QueryGroups(world.features[rows], clicks, np.arange(len(kept) + 1, dtype=np.int64) * length, places)
 
 
-def ndcg(ranker: LambdaRanker, world: Simulated) -> float:
+def ndcg(ranker: LambdaRanker, world: SimulatedLog) -> float:
     by = order(ranker.score(world.features), world.offsets)
     return float(evaluate(["ndcg@10"], world.grades.ravel()[by], world.offsets)["ndcg@10"].mean())
 
@@ -45,7 +45,7 @@ def debiased() -> LambdaRanker:
 
 
 def test_examination_by_position() -> None:
-    world = simulate(SimulatorSettings(rankings=40_000, length=5, eta=1.0))
+    world = simulate(SimulatorSettings(rankings=40_000, list_length=5, eta=1.0))
     np.testing.assert_allclose(world.examined.mean(axis=0), 1 / np.arange(1, 6), atol=0.01)
     expected = world.attraction.mean(axis=0) / np.arange(1, 6)
     np.testing.assert_allclose(world.clicks.mean(axis=0), expected, atol=0.01)
@@ -67,9 +67,9 @@ def test_the_same_seed_is_the_same_world() -> None:
 
 
 def test_its_events_are_its_arrays() -> None:
-    world = simulate(SimulatorSettings(rankings=200, length=6))
-    log = columns(world.events(), Ids(f"i{n}" for n in range(1_200)))
-    assert np.array_equal(labels(log).reshape(200, 6) > 0, world.clicks)
+    world = simulate(SimulatorSettings(rankings=200, list_length=6))
+    log = events_to_table(world.events(), Vocabulary(f"i{n}" for n in range(1_200)))
+    assert np.array_equal(impression_labels(log).reshape(200, 6) > 0, world.clicks)
     assert log.rankings.positions.reshape(200, 6).tolist() == [[1, 2, 3, 4, 5, 6]] * 200
 
 
@@ -109,22 +109,22 @@ def test_the_curve_is_kept_beside_the_trees(debiased: LambdaRanker, tmp_path: Pa
     assert again.position_bias is not None
     assert debiased.position_bias is not None
     np.testing.assert_allclose(again.position_bias.biases, debiased.position_bias.biases, atol=1e-6)
-    features = simulate(SimulatorSettings(rankings=20, length=12, signals=3)).features
+    features = simulate(SimulatorSettings(rankings=20, list_length=12, signals=3)).features
     assert np.array_equal(again.score(features), debiased.score(features))
 
 
 def test_clicks_weigh_what_they_would_without_bias() -> None:
     curve = PositionBias(np.array([1, 2, 3]), np.log([1.0, 0.5, 0.01]))
-    found = curve.weights(np.array([1, 1, 2, 0, 1], np.float32), np.array([1, 2, 2, 1, 3], np.int32))
+    found = curve.inverse_propensity_gains(np.array([1, 1, 2, 0, 1], np.float32), np.array([1, 2, 2, 1, 3], np.int32))
     np.testing.assert_allclose(found, [1, 2, 6, 0, 20], rtol=1e-6)
 
 
 def test_more_trees_on_top_of_a_ranker(debiased: LambdaRanker) -> None:
-    world = simulate(SimulatorSettings(rankings=1_000, length=12, signals=3, seed=4))
+    world = simulate(SimulatorSettings(rankings=1_000, list_length=12, signals=3, seed=4))
     settings = LambdaRankSettings(rounds=10, threads=1, refit=False)
     for positions in (True, False):
         parts = groups(world, 0, 8, positions), groups(world, 8, 10, positions)
-        more = LambdaRanker.train(parts[:1], parts[1], NAMES, "x", settings, start=debiased)
+        more = LambdaRanker.train(parts[:1], parts[1], NAMES, "x", settings, init_model=debiased)
         assert debiased.trees < more.trees <= debiased.trees + 10
         with pytest.raises(ValueError, match="trained on other features"):
-            LambdaRanker.train(parts[:1], parts[1], NAMES, "another", settings, start=debiased)
+            LambdaRanker.train(parts[:1], parts[1], NAMES, "another", settings, init_model=debiased)

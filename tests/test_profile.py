@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import columns
+from feedrank.engine.events.event_table import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.retrieval.embedding_space import unit_rows
-from feedrank.engine.types import NOBODY, Batch, Matrix, Request
+from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, ResolvedRequest
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FAMILIES, FeatureBuilder, FeatureSettings
-from feedrank.features.item_model import ItemKnowledge, Table, VectorPair
+from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
 from feedrank.features.state import BehaviouralState, StateSpec
-from feedrank.features.user_affinity import TOP, category_scores, distances, table_scores, vector_scores
-from feedrank.models.items.item_model import ItemSettings, fit_items
-from feedrank.models.items.user_histories import Sequences
+from feedrank.features.user_affinity import TOP_K, category_scores, item_item_scores, stat_distances, vector_scores
+from feedrank.models.items.item_model import ItemSettings, fit_item_views
+from feedrank.models.items.user_histories import UserHistories
 
 ITEMS = 12
 RANDOM = np.random.default_rng(8)
@@ -31,7 +31,7 @@ DENSE = RANDOM.normal(size=(ITEMS, ITEMS)).astype(np.float32) * (RANDOM.random((
 CATEGORIES = [[], [0], [0, 1], [2], [1, 2], [0, 1, 2], [3], [], [0], [1], [2, 3], [0]]
 
 HISTORIES = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=8), min_size=1, max_size=4)
-CANDIDATES = st.lists(st.integers(NOBODY, ITEMS - 1), max_size=5)
+CANDIDATES = st.lists(st.integers(UNKNOWN_ROW, ITEMS - 1), max_size=5)
 
 
 def batch_of(histories: list[list[int]], candidates: list[list[int]], depth: int = 8) -> Batch:
@@ -40,9 +40,9 @@ def batch_of(histories: list[list[int]], candidates: list[list[int]], depth: int
     return Batch(
         at=np.zeros(requests), rows=np.array([row for rows in candidates for row in rows], np.int32),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        history=np.array([[*history, *[NOBODY] * depth][:depth] for history in histories], np.int32),
-        history_at=np.full((requests, depth), np.nan), touches=np.zeros(requests, np.int64),
-        shown=np.zeros(n, np.float32), age=np.zeros(n, np.float32), since_touch=np.zeros(n, np.float32),
+        history=np.array([[*history, *[UNKNOWN_ROW] * depth][:depth] for history in histories], np.int32),
+        history_at=np.full((requests, depth), np.nan), interaction_count=np.zeros(requests, np.int64),
+        impressions=np.zeros(n, np.float32), item_age=np.zeros(n, np.float32), since_interaction=np.zeros(n, np.float32),
         counters=np.zeros((n, 1), np.float32),
     )  # fmt: skip
 
@@ -55,8 +55,8 @@ def batches(draw: st.DrawFn) -> Batch:
 
 def pairs(batch: Batch) -> list[tuple[int, list[int]]]:
     """(candidate, its person's history, latest first) of each line."""
-    histories = [[row for row in rows if row != NOBODY] for rows in batch.history.tolist()]
-    return [(int(row), histories[group]) for row, group in zip(batch.rows, batch.groups, strict=True)]
+    histories = [[row for row in rows if row != UNKNOWN_ROW] for rows in batch.history.tolist()]
+    return [(int(row), histories[group]) for row, group in zip(batch.rows, batch.request_index, strict=True)]
 
 
 def close(found: Matrix, expected: list[list[float]]) -> None:
@@ -69,7 +69,7 @@ def close(found: Matrix, expected: list[list[float]]) -> None:
 def test_vector_scores(batch: Batch) -> None:
     decays, expected = (0.7, 1.0), []
     for row, history in pairs(batch):
-        if not history or row == NOBODY:
+        if not history or row == UNKNOWN_ROW:
             expected.append([np.nan] * 5)
             continue
         line = []
@@ -78,16 +78,16 @@ def test_vector_scores(batch: Batch) -> None:
             length = np.linalg.norm(profile)
             line.append(profile @ TARGETS[row] / length if length > 0 else np.nan)
         each = [float(SOURCES[touched] @ TARGETS[row]) for touched in history]
-        best = sorted(each, reverse=True)[:TOP]
+        best = sorted(each, reverse=True)[:TOP_K]
         expected.append([*line, each[0], best[0], sum(best) / len(best)])
-    close(vector_scores(VectorPair(SOURCES, TARGETS), batch, decays), expected)
+    close(vector_scores(UserItemVectors(SOURCES, TARGETS), batch, decays), expected)
 
 
 @settings(deadline=None, max_examples=60)
 @given(batch=batches())
 def test_table_scores(batch: Batch) -> None:
     filled = DENSE != 0
-    table = Table(
+    table = ItemItemMatrix(
         np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int64),
         np.nonzero(filled)[1].astype(np.int32),
         DENSE[filled],
@@ -96,13 +96,13 @@ def test_table_scores(batch: Batch) -> None:
     expected = [
         [
             sum(decay**age * float(DENSE[touched, row]) for age, touched in enumerate(history[:depth]))
-            if history and row != NOBODY
+            if history and row != UNKNOWN_ROW
             else np.nan
             for decay, depth in zip(decays, depths, strict=True)
         ]
         for row, history in pairs(batch)
     ]
-    close(table_scores(table, batch, decays, depths), expected)
+    close(item_item_scores(table, batch, decays, depths), expected)
 
 
 @settings(deadline=None, max_examples=60)
@@ -113,7 +113,7 @@ def test_category_scores(batch: Batch) -> None:
     shares = np.array([0.4, 0.3, 0.3, 0.0], np.float32)
     decay, expected = 0.8, []
     for row, history in pairs(batch):
-        if not history or row == NOBODY or not CATEGORIES[row]:
+        if not history or row == UNKNOWN_ROW or not CATEGORIES[row]:
             expected.append([np.nan] * 3)
             continue
         plain, recent = np.zeros(4), np.zeros(4)
@@ -139,24 +139,24 @@ def test_distances(batch: Batch) -> None:
     values = np.array([np.nan, 1, 2, 3, np.nan, 5, 6, 7, 8, 9, 10, 11], np.float32)
     decay, expected = 0.8, []
     for row, history in pairs(batch):
-        own = values[row] if row != NOBODY else np.nan
+        own = values[row] if row != UNKNOWN_ROW else np.nan
         known = [
             (decay**age, values[touched]) for age, touched in enumerate(history) if values[touched] == values[touched]
         ]
         mean = sum(w * v for w, v in known) / sum(w for w, _ in known) if known else np.nan
         expected.append([own, own - mean])
-    close(distances(values, batch, decay), expected)
+    close(stat_distances(values, batch, decay), expected)
 
 
 # --- the builder ---------------------------------------------------------------------------------------------------
 
-SPEC = StateSpec(half_lives_h=(1.0, 24.0, 168.0, float("inf")), depth=20)
+SPEC = StateSpec(half_lives_h=(1.0, 24.0, 168.0, float("inf")), history_length=20)
 PEOPLE = 15
 START = 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[ItemKnowledge, BehaviouralState]:
+def world() -> tuple[ItemModel, BehaviouralState]:
     """What fit_items learns from random sequences, and a state that lived through them."""
     random = np.random.default_rng(5)
     names = ["red", "green", "blue", "shoe", "hat", "coat"]
@@ -178,33 +178,33 @@ def world() -> tuple[ItemKnowledge, BehaviouralState]:
         else:
             item = f"i{random.integers(0, 38)}"  # the last two are never touched
             events.append(InteractionEvent(f"c{n}", at, item, "rating", None, user, value=float(random.integers(1, 6))))
-    log = columns(events, catalogue.ids)
+    log = events_to_table(events, catalogue.ids)
     text = unit_rows(random.normal(size=(40, 16)).astype(np.float32))
     terms = TermWeights.fit(catalogue.documents())
-    settings_ = ItemSettings(co_click_rank=6, follows_rank=6, linear_items=20, neighbours=15)
+    settings_ = ItemSettings(cooccurrence_rank=6, transition_rank=6, ease_items=20, neighbours=15)
     state = BehaviouralState(catalogue, SPEC)
     state.advance(log)
-    return fit_items(catalogue, text, terms, Sequences.of(log), settings_), state
+    return fit_item_views(catalogue, text, terms, UserHistories.from_log(log), settings_), state
 
 
-def requests_of(world: tuple[ItemKnowledge, BehaviouralState]) -> tuple[list[Request], list[np.ndarray]]:
+def requests_of(world: tuple[ItemModel, BehaviouralState]) -> tuple[list[ResolvedRequest], list[np.ndarray]]:
     """People with and without a history, with and without a query; candidates from none to all, some unknown."""
     _, state = world
     random = np.random.default_rng(6)
     requests, candidates = [], []
     for n, size in enumerate([10, 1, 40, 0, 7, 33, 2, 100, 3, 17, 5, 64, 31]):
-        person = int(random.integers(NOBODY, PEOPLE))
-        history, times = state.touched(person)
+        person = int(random.integers(UNKNOWN_ROW, PEOPLE))
+        history, times = state.history(person)
         query = ("", "red shoe", "unheard-of")[n % 3]
         vector = unit_rows(random.normal(size=(1, 16)).astype(np.float32))[0] if query else None
         at = START / 1000 + 40_000 + n
-        requests.append(Request(at, person, history, times, history, query, vector))
-        candidates.append(random.integers(NOBODY if n % 2 else 0, 40, size).astype(np.int32))
+        requests.append(ResolvedRequest(at, person, history, times, history, query, vector))
+        candidates.append(random.integers(UNKNOWN_ROW if n % 2 else 0, 40, size).astype(np.int32))
     return requests, candidates
 
 
 @pytest.mark.parametrize("with_queries", [False, True])
-def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemKnowledge, BehaviouralState], with_queries: bool) -> None:
+def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, BehaviouralState], with_queries: bool) -> None:
     knowledge, state = world
     builder = FeatureBuilder(knowledge, SPEC)
     requests, candidates = requests_of(world)
@@ -220,41 +220,41 @@ def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemKnowledge, Behavio
         if not np.array_equal(together[:, place], stacked[:, place], equal_nan=True)
     ]  # fmt: skip
     assert differ == []
-    assert np.isnan(together[np.concatenate(candidates) == NOBODY]).all()
+    assert np.isnan(together[np.concatenate(candidates) == UNKNOWN_ROW]).all()
     assert not np.isinf(together).any()
     # every column but those of a query says something to somebody
     silent = {name for place, name in enumerate(builder.names) if np.isnan(together[:, place]).all()}
     assert silent == (set() if with_queries else {"query_text"})
 
 
-def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemModel, BehaviouralState]) -> None:
     knowledge, state = world
     builder = FeatureBuilder(knowledge, SPEC)
-    history, times = state.touched(1)
-    asked = Request(START / 1000 + 40_000, 1, history, times, history)
+    history, times = state.history(1)
+    asked = ResolvedRequest(START / 1000 + 40_000, 1, history, times, history)
     known = np.arange(20, dtype=np.int32)
     alone = builder.matrix(state.read([asked], [known]))
-    among = builder.matrix(state.read([asked], [np.insert(known, 7, NOBODY)]))
+    among = builder.matrix(state.read([asked], [np.insert(known, 7, UNKNOWN_ROW)]))
     differ = np.any((np.delete(among, 7, axis=0) != alone) & ~np.isnan(alone), axis=0)
     assert [builder.names[place] for place in np.flatnonzero(differ)] == ["candidates"]
 
 
-def test_no_two_features_share_a_name(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+def test_no_two_features_share_a_name(world: tuple[ItemModel, BehaviouralState]) -> None:
     knowledge, _ = world
     builder = FeatureBuilder(knowledge, SPEC)
     assert len(set(builder.names)) == len(builder.names)
     # a view and a table of the same name keep their own columns
-    assert {"follows", "co_click"} <= knowledge.vectors.keys() & knowledge.tables.keys()
+    assert {"follows", "co_click"} <= knowledge.vectors.keys() & knowledge.item_item.keys()
     for name in knowledge.vectors:
         assert {f"{name}_{tag}" for tag in ("0.7", "0.93", "1", "latest", "top", "top5")} <= set(builder.names)
-    for name in knowledge.tables:
+    for name in knowledge.item_item:
         assert {f"{name}_table_{tag}" for tag in ("latest", "0.7", "0.93")} <= set(builder.names)
     crossing = replace(knowledge, statistics={"bm25": np.zeros(40, np.float32)})
     with pytest.raises(ValueError, match="two features are named bm25"):
         FeatureBuilder(crossing, SPEC)
 
 
-def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemModel, BehaviouralState]) -> None:
     knowledge, _ = world
     builders = [
         FeatureBuilder(knowledge, SPEC),
@@ -270,6 +270,6 @@ def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemKnowle
         FeatureSettings(("horoscope",))
 
 
-def test_knowledge_of_another_size_is_refused(world: tuple[ItemKnowledge, BehaviouralState]) -> None:
+def test_knowledge_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
     with pytest.raises(ValueError, match="statistic mean_value has 3 rows for 40 items"):
         replace(world[0], statistics={"mean_value": np.zeros(3, np.float32)})

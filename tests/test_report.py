@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from feedrank.models.evaluation.bootstrap import interval
-from feedrank.models.evaluation.report import Row, as_json, plot, read_json, table, write_json
+from feedrank.models.evaluation.report import Row, plot, read_json, table, to_json, write_json
 
 NAN = float("nan")
 ROWS = [
@@ -114,13 +114,13 @@ def test_a_file_that_is_no_report_is_named(tmp_path, text):
 
 def test_a_row_comes_from_an_interval():
     found = interval(np.array([0.0, 1.0, np.nan, 1.0]), seed=0)
-    row = Row.of("films", "random", "auc", found)
+    row = Row.from_interval("films", "random", "auc", found)
     assert (row.value, row.low, row.high, row.groups) == (found.mean, found.low, found.high, 3)
-    assert as_json([row])["costs"] == {}
+    assert to_json([row])["costs"] == {}
 
 
 def test_the_same_value_twice_is_refused():
-    for make in (table, as_json):
+    for make in (table, to_json):
         with pytest.raises(ValueError, match="ndcg@10 of lambdarank on films comes twice"):
             make([ROWS[0], ROWS[0]])
 

@@ -16,8 +16,8 @@ from feedrank.api import compose, config
 from feedrank.api.home import Home
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.bundle import BundleError
-from feedrank.models.retraining.drift import Sketch, sample
-from feedrank.models.retraining.gate import GateSettings, judge
+from feedrank.models.retraining.drift import FeatureHistogram, sample_rows
+from feedrank.models.retraining.gate import GateSettings, decide
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def own(trained_home: Path, tmp_path: Path) -> Path:
 
 
 def current(home: Path) -> str | None:
-    return registry.current(home / "bundles")
+    return registry.current_name(home / "bundles")
 
 
 # --- the gate
@@ -52,7 +52,7 @@ def test_the_gate() -> None:
     def passes(gain: float, **given: object) -> bool:
         noise = np.random.default_rng(1).normal(0, 0.01, 400)
         settings = GateSettings(**given)  # type: ignore[arg-type]
-        return judge(GROUPS + gain + noise, GROUPS, {}, settings).promote
+        return decide(GROUPS + gain + noise, GROUPS, {}, settings).promote
 
     assert passes(0.0)
     assert passes(0.05)
@@ -61,17 +61,17 @@ def test_the_gate() -> None:
     assert not passes(0.0, rule="better")
     assert passes(0.05, rule="better")
     assert not passes(0.05, rule="better", margin=0.1)
-    assert judge(GROUPS, None, {}, GateSettings()).promote
+    assert decide(GROUPS, None, {}, GateSettings()).promote
 
 
 def test_a_segment_must_not_fall() -> None:
     few = np.arange(400) < 60
     candidate = np.where(few, GROUPS - 0.1, GROUPS + 0.1)
-    verdict = judge(candidate, GROUPS, {"new": few, "heavy": ~few}, GateSettings())
+    verdict = decide(candidate, GROUPS, {"new": few, "heavy": ~few}, GateSettings())
     assert not verdict.promote
     assert any("'new' degrades" in reason for reason in verdict.reasons)
-    assert judge(candidate, GROUPS, {"new": few}, GateSettings(segments=("heavy",))).promote
-    assert judge(candidate, GROUPS, {"new": np.arange(400) < 20}, GateSettings()).promote, "too few groups to say"
+    assert decide(candidate, GROUPS, {"new": few}, GateSettings(segments=("heavy",))).promote
+    assert decide(candidate, GROUPS, {"new": np.arange(400) < 20}, GateSettings()).promote, "too few groups to say"
 
 
 # --- drift
@@ -79,31 +79,31 @@ def test_a_segment_must_not_fall() -> None:
 
 def test_population_stability_index_by_hand() -> None:
     old = np.repeat(np.arange(10, dtype=np.float32), 10)[:, None]
-    sketch = Sketch.of(old, ["x"])
+    sketch = FeatureHistogram.from_matrix(old, ["x"])
     assert sum(sketch.shares["x"]) == pytest.approx(1)
-    assert sketch.drift(old, ["x"])["x"] == pytest.approx(0)
-    halves = Sketch({"x": [0.5]}, {"x": [0.5, 0.5, 0.0]})
+    assert sketch.psi(old, ["x"])["x"] == pytest.approx(0)
+    halves = FeatureHistogram({"x": [0.5]}, {"x": [0.5, 0.5, 0.0]})
     new = np.array([0.0] * 8 + [1.0] * 2, np.float32)[:, None]
     expected = (0.8 - 0.5) * np.log(0.8 / 0.5) + (0.2 - 0.5) * np.log(0.2 / 0.5)
-    assert halves.drift(new, ["x"])["x"] == pytest.approx(expected)
-    missing = halves.drift(np.full((10, 1), np.nan, np.float32), ["x"])["x"]
+    assert halves.psi(new, ["x"])["x"] == pytest.approx(expected)
+    missing = halves.psi(np.full((10, 1), np.nan, np.float32), ["x"])["x"]
     assert missing > 5
-    assert halves.drift(new, ["y"]) == {}
+    assert halves.psi(new, ["y"]) == {}
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32) | st.just(float("nan")), min_size=1, max_size=60))
 def test_a_sketch_comes_back_and_drifts_from_nothing(values: list[float]) -> None:
     matrix = np.array(values, np.float32)[:, None]
-    sketch = Sketch.of(matrix, ["x"])
-    assert sketch.drift(matrix, ["x"])["x"] == pytest.approx(0, abs=1e-9)
+    sketch = FeatureHistogram.from_matrix(matrix, ["x"])
+    assert sketch.psi(matrix, ["x"])["x"] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_sample_is_of_all_parts() -> None:
     parts = [np.full((30_000, 1), 1, np.float32), np.full((10_000, 1), 2, np.float32)]
-    drawn = sample(parts, 0)
+    drawn = sample_rows(parts, 0)
     assert len(drawn) == 20_000
     assert 0.2 < (drawn == 2).mean() < 0.3
-    assert len(sample(parts[1:], 0)) == 10_000
+    assert len(sample_rows(parts[1:], 0)) == 10_000
 
 
 # --- the command
@@ -184,7 +184,7 @@ def test_a_log_without_rankings_is_judged_by_what_comes_next(home: Path) -> None
 def test_back_to_the_bundle_before(own: Path) -> None:
     feedrank(own, "index", "--name", "second")
     feedrank(own, "index", "--name", "third")
-    assert registry.before(own / "bundles") == ["second", "first"]
+    assert registry.previous(own / "bundles") == ["second", "first"]
     assert "current bundle: second" in feedrank(own, "bundles", "rollback")
     assert current(own) == "second"
     shown = json.loads(feedrank(own, "bundles", "list", "--json"))
@@ -202,7 +202,7 @@ def test_what_is_pruned(own: Path) -> None:
     feedrank(own, "bundles", "promote", "first")
     assert "second, third" in feedrank(own, "bundles", "prune", "--keep", "0", "--dry-run")
     assert "second, third" in feedrank(own, "bundles", "prune", "--keep", "0")
-    assert {entry.name for entry in registry.entries(own / "bundles")} == {"first", "fourth"}
+    assert {entry.name for entry in registry.list_bundles(own / "bundles")} == {"first", "fourth"}
     assert "nothing" in feedrank(own, "bundles", "prune")
 
 
@@ -227,7 +227,7 @@ def test_the_last_good_bundle_goes_on_where_the_current_is_damaged(
     feedrank(own, "index", "--name", "second")
     (own / "bundles" / "second" / "index.ann").write_bytes(b"damaged")
     home = Home(own)
-    recommender = compose.recommender(home, config.load(home.config))
+    recommender = compose.build_recommender(home, config.load_config(home.config))
     assert recommender.pipeline.bundle == "first"
     said = capsys.readouterr().err
     assert "index.ann is damaged" in said
@@ -239,6 +239,6 @@ def test_the_last_good_bundle_goes_on_where_the_current_is_damaged(
 
 def test_a_history_that_was_cut_short_is_read(own: Path) -> None:
     feedrank(own, "index", "--name", "second")
-    with (own / "bundles" / registry.HISTORY).open("a") as file:
+    with (own / "bundles" / registry.PROMOTIONS_FILE).open("a") as file:
         file.write('{"na')
-    assert registry.before(own / "bundles") == ["first"]
+    assert registry.previous(own / "bundles") == ["first"]

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from feedrank.engine.retrieval.indexes import ExactIndex, Metric
-from feedrank.engine.retrieval.pca_index import DIMENSIONS, FEW, KEPT, ScanIndex, whole_index
+from feedrank.engine.retrieval.pca_index import (
+    BRUTE_FORCE_UP_TO,
+    PCA_DIMENSIONS,
+    REFINE_FACTOR,
+    PcaRefineIndex,
+    build_scannable_index,
+)
 from feedrank.engine.testing import check_vector_index
 from feedrank.engine.types import Matrix
 
@@ -28,40 +34,40 @@ pytestmark = pytest.mark.parametrize("metric", METRICS)
 
 
 def test_the_shipped_checks(metric: Metric) -> None:
-    check_vector_index(lambda vectors: ScanIndex.of(vectors, metric))
+    check_vector_index(lambda vectors: PcaRefineIndex.from_vectors(vectors, metric))
 
 
 def test_few_dimensions_are_all_there_are(metric: Metric) -> None:
-    narrow = np.ascontiguousarray(VECTORS[:, :DIMENSIONS])
-    scan, exact = ScanIndex.of(narrow, metric), ExactIndex(narrow, metric)
+    narrow = np.ascontiguousarray(VECTORS[:, :PCA_DIMENSIONS])
+    scan, exact = PcaRefineIndex.from_vectors(narrow, metric), ExactIndex(narrow, metric)
     for query in QUERIES:
         for k in (1, 100, 5_000):
-            rows, scores = scan.search(query[:DIMENSIONS], k)
-            best, wanted = exact.search(query[:DIMENSIONS], k)
+            rows, scores = scan.search(query[:PCA_DIMENSIONS], k)
+            best, wanted = exact.search(query[:PCA_DIMENSIONS], k)
             assert rows.tolist() == best.tolist()
             np.testing.assert_allclose(scores, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.2, 0.01])
 def test_nearly_all_is_found_in_any_part(metric: Metric, share: float) -> None:
-    scan, exact = ScanIndex.of(VECTORS, metric), ExactIndex(VECTORS, metric)
+    scan, exact = PcaRefineIndex.from_vectors(VECTORS, metric), ExactIndex(VECTORS, metric)
     part = np.flatnonzero(RANDOM.random(len(VECTORS)) < share).astype(np.int32)
     found = []
     for query in QUERIES:
-        rows, scores = scan.search_within(part, query, 100)
-        best, _ = exact.search_within(part, query, 100)
+        rows, scores = scan.search_subset(part, query, 100)
+        best, _ = exact.search_subset(part, query, 100)
         assert len(rows) == len(set(rows.tolist())) == 100
         assert set(rows.tolist()) <= set(part.tolist())
         assert np.all(np.diff(scores) <= 0)
         found.append(np.isin(best, rows).mean())
-    assert np.mean(found) > (0.97 if len(part) > KEPT * 100 else 0.9999)
+    assert np.mean(found) > (0.97 if len(part) > REFINE_FACTOR * 100 else 0.9999)
 
 
 def test_items_that_came_later_are_found(metric: Metric) -> None:
-    first = whole_index(VECTORS[:10_000], metric)
-    assert isinstance(first, ScanIndex)
-    later = whole_index(VECTORS, metric, first)
-    assert isinstance(later, ScanIndex)
+    first = build_scannable_index(VECTORS[:10_000], metric)
+    assert isinstance(first, PcaRefineIndex)
+    later = build_scannable_index(VECTORS, metric, first)
+    assert isinstance(later, PcaRefineIndex)
     assert later.axes is first.axes
     exact = ExactIndex(VECTORS, metric)
     for row in (9_999, 10_000, 11_999):
@@ -69,9 +75,9 @@ def test_items_that_came_later_are_found(metric: Metric) -> None:
         best, wanted = exact.search(VECTORS[row], 10)
         assert rows.tolist() == best.tolist()
         np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-6)
-    assert isinstance(whole_index(VECTORS[:FEW], metric, first), ExactIndex)
+    assert isinstance(build_scannable_index(VECTORS[:BRUTE_FORCE_UP_TO], metric, first), ExactIndex)
 
 
 def test_nothing_is_made_again_for_the_same_vectors(metric: Metric) -> None:
-    scan = ScanIndex.of(VECTORS, metric)
-    assert (scan.over(VECTORS) is scan) == (metric != "cosine")  # which scales them first
+    scan = PcaRefineIndex.from_vectors(VECTORS, metric)
+    assert (scan.with_vectors(VECTORS) is scan) == (metric != "cosine")  # which scales them first

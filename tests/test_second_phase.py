@@ -19,15 +19,15 @@ from benchmarks import checkpoints
 from feedrank.api import compose, config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import InteractionEvent
-from feedrank.engine.serving.background import Ahead
-from feedrank.engine.serving.deadline import Costs, Watch
-from feedrank.engine.serving.request import Asked
-from feedrank.engine.serving.reranking import STEP, Rescoring, request_text
-from feedrank.engine.types import Batch, Request, Rows, Scores
-from feedrank.models.text.score_cache import PairScores
-from feedrank.models.training.query_groups import Groups
+from feedrank.engine.serving.background import LatestFirstQueue
+from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.reranking import CHUNK_SIZE, CrossEncoderReranker, request_text
+from feedrank.engine.types import Batch, ResolvedRequest, Rows, Scores
+from feedrank.models.text.score_cache import SqliteScoreCache
+from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRankSettings
-from feedrank.models.training.reranker_training import SecondPhase
+from feedrank.models.training.reranker_training import RerankerTraining
 
 NAMES = ("signal", "pair_score", "pair_behind")
 
@@ -51,11 +51,11 @@ class Plain:
     def matrix(self, batch: Batch) -> Any:
         out = np.full((len(batch.rows), 3), np.nan, np.float32)
         out[:, 0] = batch.rows
-        self.set_pairs(out, batch)
+        self.set_cross_encoder_features(out, batch)
         return out
 
-    def set_pairs(self, matrix: Any, batch: Batch) -> None:
-        matrix[:, 1] = batch.pair_scores
+    def set_cross_encoder_features(self, matrix: Any, batch: Batch) -> None:
+        matrix[:, 1] = batch.cross_encoder_scores
 
 
 class Signal:
@@ -69,18 +69,18 @@ def batch_of(rows: list[int]) -> Batch:
     n = len(rows)
     return Batch(
         at=np.zeros(1), rows=np.array(rows, np.int32), offsets=np.array([0, n]), history=np.array([[1]], np.int32),
-        history_at=np.zeros((1, 1)), touches=np.ones(1, np.int64), shown=np.zeros(n, np.float32),
-        age=np.zeros(n, np.float32), since_touch=np.zeros(n, np.float32), counters=np.zeros((n, 1), np.float32),
+        history_at=np.zeros((1, 1)), interaction_count=np.ones(1, np.int64), impressions=np.zeros(n, np.float32),
+        item_age=np.zeros(n, np.float32), since_interaction=np.zeros(n, np.float32), counters=np.zeros((n, 1), np.float32),
     )  # fmt: skip
 
 
 def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: Path) -> None:
     """The machine is busy: pairs take four times what they usually do."""
     titles = [f"title {n}" for n in range(100)]
-    request = Request(at=0.0, history=np.array([1], np.int32), history_at=np.zeros(1))
-    now, costs = [0.0], Costs()
+    request = ResolvedRequest(at=0.0, history=np.array([1], np.int32), history_at=np.zeros(1))
+    now, costs = [0.0], LatencyEstimator()
     for _ in range(60):
-        costs.note("pairs", 0.001)
+        costs.observe("pairs", 0.001)
 
     class Slow(Counting):
         def score(self, texts: Any, rows: Any) -> Scores:
@@ -89,8 +89,10 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
 
     def scored(seconds: float, name: str) -> tuple[int, list[str]]:
         now[0] = 0.0
-        second = Rescoring(Signal(), Slow(), PairScores(tmp_path / name, "m", titles, 100), titles, best=30)
-        watch = Watch(lambda: now[0], seconds, costs)
+        second = CrossEncoderReranker(
+            Signal(), Slow(), SqliteScoreCache(tmp_path / name, "m", titles, 100), titles, top_k=30
+        )
+        watch = LatencyBudget(lambda: now[0], seconds, costs)
         _, pairs = second.matrix(request, batch_of(list(range(100))), Plain(), watch)
         return int(np.count_nonzero(~np.isnan(pairs))), watch.skipped
 
@@ -98,15 +100,15 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     count, skipped = scored(0.04, "b")
     assert 0 < count < 30
     assert skipped == ["pairs"]
-    assert now[0] <= 0.04 + 0.004 * STEP
+    assert now[0] <= 0.04 + 0.004 * CHUNK_SIZE
     assert scored(60.0, "c") == (30, [])
 
 
 def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: Path) -> None:
     titles = [f"title {n}" for n in range(10)]
-    scorer, cache = Counting(), PairScores(tmp_path / "scores.db", "m", titles, 100)
-    second = Rescoring(Signal(), scorer, cache, titles, best=3)
-    request = Request(at=0.0, history=np.array([4, 7], np.int32), history_at=np.zeros(2))
+    scorer, cache = Counting(), SqliteScoreCache(tmp_path / "scores.db", "m", titles, 100)
+    second = CrossEncoderReranker(Signal(), scorer, cache, titles, top_k=3)
+    request = ResolvedRequest(at=0.0, history=np.array([4, 7], np.int32), history_at=np.zeros(2))
     text = "title 4; title 7"
     cache.add(text, np.array([9, 2], np.int32), np.array([0.5, 0.25], np.float32))
     found, scores = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
@@ -116,11 +118,11 @@ def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: 
     again, _ = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
     np.testing.assert_array_equal(again, found)
     assert len(scorer.asked) == 2, "what was scored is known now"
-    assert second.prepare(request, np.array([1, 2, 3], np.int32)) == 2
+    assert second.precompute(request, np.array([1, 2, 3], np.int32)) == 2
     assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), Plain())[1]).any()
-    nobody = Request(at=0.0)
+    nobody = ResolvedRequest(at=0.0)
     assert np.isnan(second.matrix(nobody, batch_of([1, 2]), Plain())[1]).all(), "without words nothing is asked"
-    assert second.prepare(nobody, np.array([1], np.int32)) == 0
+    assert second.precompute(nobody, np.array([1], np.int32)) == 0
 
 
 def test_what_a_request_says() -> None:
@@ -135,19 +137,19 @@ def test_what_a_request_says() -> None:
 
 def test_the_cache_is_kept_bounded_and_by_content(tmp_path: Path) -> None:
     path, rows = tmp_path / "cache" / "scores.db", np.array([0, 1, -1], np.int32)
-    cache = PairScores(path, "m", ["x", "y"], most=50)
+    cache = SqliteScoreCache(path, "m", ["x", "y"], max_texts=50)
     for n in range(400):
         cache.add(f"text {n}", rows, np.array([n, np.nan, 1.0], np.float32))
     cache.close()
-    again = PairScores(path, "m", ["y", "x"], most=50)  # another order of items: found by content
+    again = SqliteScoreCache(path, "m", ["y", "x"], max_texts=50)  # another order of items: found by content
     np.testing.assert_array_equal(again.scores("text 399", rows), np.array([np.nan, 399, np.nan], np.float32))
     assert np.isnan(again.scores("text 0", rows)).all(), "the oldest are gone"
-    assert again._file is not None
-    (count,) = again._file.execute("SELECT count(*) FROM scores").fetchone()
+    assert again._connection is not None
+    (count,) = again._connection.execute("SELECT count(*) FROM scores").fetchone()
     assert 50 <= count < 50 * 1.1 + 130  # it is counted once in a while
-    assert np.isnan(PairScores(path, "other model", ["y", "x"], 50).scores("text 399", rows)).all()
+    assert np.isnan(SqliteScoreCache(path, "other model", ["y", "x"], 50).scores("text 399", rows)).all()
     assert (again.hits, again.misses) == (1, 5)
-    unkept = PairScores(tmp_path / "none.db", "m", ["x"], most=0)
+    unkept = SqliteScoreCache(tmp_path / "none.db", "m", ["x"], max_texts=0)
     unkept.add("t", rows[:1], np.ones(1, np.float32))
     assert unkept.scores("t", rows[:1]) == 1
     assert not (tmp_path / "none.db").exists()
@@ -165,20 +167,20 @@ def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
             raise ValueError(user)
         done.append(user)
 
-    ahead = Ahead(work, size=3)
-    ahead.ask("first", "first")
+    ahead = LatestFirstQueue(work, max_waiting=3)
+    ahead.submit("first", "first")
     while ahead.waiting:
         time.sleep(0.001)
     for user in ("a", "b", "bad", "a", "c", "d"):
-        ahead.ask(user, user)
+        ahead.submit(user, user)
     gate.set()
     assert ahead.wait(10)
     assert done == ["first", "d", "c", "a"]
-    assert (ahead.done, ahead.dropped, ahead.failed) == (4, 2, 0)
-    ahead.ask("bad", "bad")
+    assert (ahead.completed, ahead.dropped, ahead.failed) == (4, 2, 0)
+    ahead.submit("bad", "bad")
     assert ahead.wait(10)
     assert ahead.failed == 1
-    ahead.ask("after", "after")
+    ahead.submit("after", "after")
     assert ahead.wait(10)
     assert done[-1] == "after"
     ahead.stop()
@@ -188,7 +190,7 @@ def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
 
 
 def test_training_leaves_the_gaps_that_serving_has() -> None:
-    def part(seed: int) -> Groups:
+    def part(seed: int) -> QueryGroups:
         signal = np.random.default_rng(seed).random((200, 20)).astype(np.float32)
         matrix = np.full((4_000, 3), np.nan, np.float32)
         matrix[:, 0] = signal.ravel()
@@ -197,11 +199,11 @@ def test_training_leaves_the_gaps_that_serving_has() -> None:
         served = np.zeros(4_000, np.bool_)
         served[:20] = True
         matrix[:10, 1] = 77.0
-        return Groups(matrix, labels, np.arange(0, 4_001, 20), None, rows, ("text",) * 200, served)
+        return QueryGroups(matrix, labels, np.arange(0, 4_001, 20), None, rows, ("text",) * 200, served)
 
     scorer = Counting()
     settings = LambdaRankSettings(rounds=20, parameters={"min_data_in_leaf": 5, "num_threads": 1})
-    phase = SecondPhase(scorer, best=6, ready_share=0.25)
+    phase = RerankerTraining(scorer, top_k=6, precomputed_share=0.25)
     first, train, validation = phase.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
     assert set(first.importance()) == set(NAMES)
     assert first.importance()["pair_score"] == first.importance()["pair_behind"] == 0, "the first phase has no scores"
@@ -214,7 +216,7 @@ def test_training_leaves_the_gaps_that_serving_has() -> None:
         assert np.isnan(scores[0, 10:]).all()
         behind = made.features()[:, 2].reshape(200, 20)
         assert (np.nanmax(behind, axis=1) == 0).all()
-    live = phase.live(part(4), first)
+    live = phase.score_top_k(part(4), first)
     assert ((~np.isnan(live.features()[20:, 1])).reshape(199, 20).sum(axis=1) == 6).all()
 
 
@@ -228,12 +230,14 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
         file.write(f'[cross_encoder]\nmodel = "{cross}"\nbest = 4\nthreads = 1\n')
     feedrank(home, "train", "--name", "two")
     place = Home(home)
-    recommender = compose.recommender(place, config.load(place.config))
-    assert recommender.ahead is not None
+    recommender = compose.build_recommender(place, config.load_config(place.config))
+    assert recommender.prefetch_queue is not None
     column = recommender.pipeline.featurizer.names.index("pair_score")
 
     def scored(user: str) -> int:
-        event = recommender.recommend(f"r {user} {time.time()}", toyworld.END / 1000 + 100, Asked(user, n=100))
+        event = recommender.recommend(
+            f"r {user} {time.time()}", toyworld.END / 1000 + 100, RecommendationRequest(user, n=100)
+        )
         from base64 import b64decode
 
         rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)
@@ -242,12 +246,12 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     assert scored("p3") == 4
     click = InteractionEvent("c", toyworld.END, toyworld.item("music", 3), "click", user="p3")
     recommender.record([click], toyworld.END / 1000 + 50)
-    assert recommender.ahead.wait(30)
-    assert recommender.ahead.done == 1
+    assert recommender.prefetch_queue.wait(30)
+    assert recommender.prefetch_queue.completed == 1
     assert scored("p3") > 40, "all that the next feed chooses from"
     recommender.record([replace(click, id="d", user=None)], toyworld.END / 1000 + 60)
-    assert recommender.ahead.done == 1, "a click of nobody has nobody's feed to make"
-    recommender.ahead.stop()
+    assert recommender.prefetch_queue.completed == 1, "a click of nobody has nobody's feed to make"
+    recommender.prefetch_queue.stop()
 
 
 def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import pytest
 
 from feedrank.api import compose, config
 from feedrank.api.home import Home
-from feedrank.engine.events.event_table import in_order
+from feedrank.engine.events.event_table import sorted_events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
-from feedrank.engine.events.logged_features import stored_features
-from feedrank.engine.events.vocabulary import Ids
-from feedrank.engine.serving.request import Asked
-from feedrank.models.training.dataset import from_rankings, groups
+from feedrank.engine.events.logged_features import encode_features
+from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.models.training.dataset import build_query_groups, from_rankings
 
 NOW = 1_800_000_000.0
-ITEMS = Ids(["a", "b", "c"])
+ITEMS = Vocabulary(["a", "b", "c"])
 
 
 def ranking(number: int, features: Any) -> RankingEvent:
@@ -29,19 +29,19 @@ def ranking(number: int, features: Any) -> RankingEvent:
 
 def test_rows_are_found_by_fingerprint_and_place() -> None:
     made = [np.arange(8, dtype=np.float32).reshape(2, 4) + 100 * number for number in range(4)]
-    features: list[Any] = [stored_features("f", matrix) for matrix in made]
+    features: list[Any] = [encode_features("f", matrix) for matrix in made]
     damaged = [
         None,
         {**features[0], "data": "*"},
         {**features[0], "rows": 3},
         {**features[0], "data": "AAA="},
         {"rows": 2},
-        stored_features("other", made[0]),
-        stored_features("f", made[0][:, :3]),
+        encode_features("other", made[0]),
+        encode_features("f", made[0][:, :3]),
     ]
     events = [ranking(2 * n, one) for n, one in enumerate([features[0], *damaged, features[1]])]
-    log = in_order(events, ITEMS, served=True)
-    served = log.rankings.served
+    log = sorted_events_to_table(events, ITEMS, with_logged_features=True)
+    served = log.rankings.logged_features
     assert served is not None
     shown = np.array([1, 0, *range(2, 16), 17], np.int64)
     out = np.full((len(shown), 4), -1, np.float32)
@@ -53,30 +53,32 @@ def test_rows_are_found_by_fingerprint_and_place() -> None:
 
 
 def test_a_log_without_stored_rows_has_none() -> None:
-    log = in_order([ranking(2, None)], ITEMS, served=True)
-    assert log.rankings.served is not None
-    assert not log.rankings.served.fill(np.zeros((1, 4), np.float32), np.zeros(1, np.int64), log.rankings.offsets, "f")
-    assert in_order([ranking(2, None)], ITEMS).rankings.served is None
+    log = sorted_events_to_table([ranking(2, None)], ITEMS, with_logged_features=True)
+    assert log.rankings.logged_features is not None
+    assert not log.rankings.logged_features.fill(
+        np.zeros((1, 4), np.float32), np.zeros(1, np.int64), log.rankings.offsets, "f"
+    )
+    assert sorted_events_to_table([ranking(2, None)], ITEMS).rankings.logged_features is None
 
 
 @pytest.mark.parametrize("memory_mb", [100, 0])
 def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
     place = Home(home)
-    settings = config.load(place.config)
-    recommender = compose.recommender(place, settings)
+    settings = config.load_config(place.config)
+    recommender = compose.build_recommender(place, settings)
     for step in range(20):
-        feed = recommender.recommend(f"feed {step}", NOW + step, Asked(f"p{step % 7}", n=5))
+        feed = recommender.recommend(f"feed {step}", NOW + step, RecommendationRequest(f"p{step % 7}", n=5))
         click = InteractionEvent(f"click {step}", 0, feed.items[step % 5], "click", feed.id, feed.user)
         recommender.record([replace(click, timestamp=feed.timestamp + 10)], NOW + step + 0.5)
-    made = compose.material(place, settings)
+    made = compose.load_training_inputs(place, settings)
     builder = recommender.pipeline.featurizer
     examples = from_rankings(made.log, 0, len(made.log.rankings))
-    with replace(settings.training, memory_mb=memory_mb).store() as store:
-        learnt = store.groups(made.log, builder, examples).features()  # type: ignore[arg-type]
+    with replace(settings.training, memory_mb=memory_mb).matrix_store() as store:
+        learnt = store.build_query_groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     events = [one for one in place.journal().events("ranking") if isinstance(one, RankingEvent)]
-    expected = [stored_features(builder.fingerprint, rows)["data"] for rows in np.split(learnt, len(events))]
+    expected = [encode_features(builder.fingerprint, rows)["data"] for rows in np.split(learnt, len(events))]
     assert expected == [one.extra["features"]["data"] for one in events]
-    remade = groups(made.log, builder, examples).features()  # type: ignore[arg-type]
+    remade = build_query_groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     differs = ~((learnt == remade) | (np.isnan(learnt) & np.isnan(remade)))
     changed = {name for name, column in zip(builder.names, differs.T, strict=True) if column.any()}
     # a feed of five was chosen among more: what is relative to the others can't be made again from five

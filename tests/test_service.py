@@ -20,19 +20,19 @@ from flask.testing import FlaskClient
 
 from feedrank.api import compose, config
 from feedrank.api.compose.refresh import Refresher
-from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import ServeConfig
 from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
-from feedrank.api.keys import Keys
+from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal, JournalError
-from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.request import Asked
-from feedrank.engine.types import Batch, Candidates, Matrix, QueryVectors, Request
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.types import Batch, Candidates, Matrix, QueryVectors, ResolvedRequest
 from feedrank.models.bundles import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
@@ -52,13 +52,13 @@ class Running:
 @pytest.fixture
 def running(home: Path) -> Running:
     place = Home(home)
-    return Running(place, compose.recommender(place, config.load(place.config)))
+    return Running(place, compose.build_recommender(place, config.load_config(place.config)))
 
 
 def refresher_of(running: Running) -> Refresher:
     """What keeps it up to date, not started."""
-    home, opened = running.home, bundle.load(running.home.current)
-    settings, texts = config.load(home.config), TextModels(home, opened)
+    home, opened = running.home, bundle.load(running.home.current_bundle)
+    settings, texts = config.load_config(home.config), TextEncoders(home, opened)
     return Refresher(home, settings, home.journal(), running.recommender, opened, texts, clock=lambda: NOW)
 
 
@@ -180,51 +180,53 @@ class Slow:
 
 def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> None:
     recommender, clock = running.recommender, [0.0]
-    live = recommender.live
+    live = recommender.snapshot
     live.pipeline = replace(live.pipeline, featurizer=Slow(live.pipeline.featurizer, clock, 0.02))
-    costs = Costs()
+    costs = LatencyEstimator()
     for _ in range(30):
-        recommender.recommend("warm", NOW, Asked("p0"), Watch(lambda: clock[0], costs=costs), keep=False)
-    hurried = Watch(lambda: clock[0], 0.01, costs)
-    event = recommender.recommend("hurried", NOW, Asked("p0"), hurried)
-    assert hurried.left > 0
+        recommender.recommend(
+            "warm", NOW, RecommendationRequest("p0"), LatencyBudget(lambda: clock[0], estimator=costs), log=False
+        )
+    hurried = LatencyBudget(lambda: clock[0], 0.01, costs)
+    event = recommender.recommend("hurried", NOW, RecommendationRequest("p0"), hurried)
+    assert hurried.remaining > 0
     assert event.extra["served"]["skipped"] == ["rank"]
     assert "features" not in event.extra
     assert list(event.items) == event.extra["served"]["recall"]["items"]
-    calm = Watch(lambda: clock[0], 0.1, costs)
-    assert "skipped" not in recommender.recommend("calm", NOW, Asked("p0"), calm).extra["served"]
+    calm = LatencyBudget(lambda: clock[0], 0.1, costs)
+    assert "skipped" not in recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).extra["served"]
 
 
 def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
-    now, costs = [0.0], Costs()
+    now, costs = [0.0], LatencyEstimator()
     for _ in range(100):
-        watch = Watch(lambda: now[0], costs=costs)
+        watch = LatencyBudget(lambda: now[0], estimator=costs)
         now[0] += 0.030
-        watch.mark("pairs", 30)
+        watch.record("pairs", 30)
         now[0] += 0.001
-        watch.mark("rank")
-    assert costs.of("pairs") == pytest.approx(0.001, rel=0.05)
-    watch = Watch(lambda: now[0], 0.0115, costs)
-    assert watch.fits("pairs", 30, "rank") == 10
-    assert watch.allows("rank")
-    before = costs.of("pairs")
-    assert watch.fits("pairs", 0, "rank") == 0
-    assert costs.of("pairs") == before, "nothing was left out where nothing was wanted"
-    assert not watch.allows("pairs", units=20)
-    assert Watch(lambda: now[0], costs=costs).fits("pairs", 30) == 30
+        watch.record("rank")
+    assert costs.estimate("pairs") == pytest.approx(0.001, rel=0.05)
+    watch = LatencyBudget(lambda: now[0], 0.0115, costs)
+    assert watch.units_in_budget("pairs", 30, "rank") == 10
+    assert watch.has_time_for("rank")
+    before = costs.estimate("pairs")
+    assert watch.units_in_budget("pairs", 0, "rank") == 0
+    assert costs.estimate("pairs") == before, "nothing was left out where nothing was wanted"
+    assert not watch.has_time_for("pairs", units=20)
+    assert LatencyBudget(lambda: now[0], estimator=costs).units_in_budget("pairs", 30) == 30
 
 
 @pytest.mark.parametrize(("truly", "made"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
 def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, made: tuple[float, float]) -> None:
-    now, costs = [0.0], Costs()
-    costs.note("features", 0.5)  # as the first ever, with all caches cold
+    now, costs = [0.0], LatencyEstimator()
+    costs.observe("features", 0.5)  # as the first ever, with all caches cold
     begun = []
     for _ in range(20_000):
-        watch = Watch(lambda: now[0], 0.010, costs)
-        begun.append(watch.allows("features"))
+        watch = LatencyBudget(lambda: now[0], 0.010, costs)
+        begun.append(watch.has_time_for("features"))
         if begun[-1]:
             now[0] += truly
-            watch.mark("features")
+            watch.record("features")
     assert made[0] <= np.mean(begun[10_000:]) <= made[1]
 
 
@@ -236,7 +238,7 @@ class Broken:
 
     name = "broken"
 
-    def retrieve(self, request: Request, k: int) -> Candidates:
+    def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         raise OSError("the index is gone")
 
     def popularity(self, at: float) -> Any:
@@ -244,14 +246,14 @@ class Broken:
 
 
 def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> None:
-    client, live = running.client(), running.recommender.live
+    client, live = running.client(), running.recommender.snapshot
     good = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     whole = live.pipeline
     live.pipeline = replace(whole, retriever=Broken())
     popular = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert popular["source"] == "popular"
     assert popular["skipped"] == ["full", "no_neural"]
-    found = whole.popular.retrieve(live.request(NOW, Asked("p0"), QueryVectors()), 100)  # type: ignore[union-attr]
+    found = whole.popular.retrieve(live.resolve(NOW, RecommendationRequest("p0"), QueryVectors()), 100)  # type: ignore[union-attr]
     scores = dict(zip(live.catalogue.ids.names(found.rows), found.scores.tolist(), strict=True))
     assert [one["score"] for one in popular["items"]] == [scores[one["id"]] for one in popular["items"]]
     assert len({toyworld.genre_of(one["id"]) for one in popular["items"]}) > 1, "categories take turns"
@@ -286,7 +288,7 @@ def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monke
 
 
 def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Running) -> None:
-    other = compose.recommender(running.home, config.load(running.home.config))
+    other = compose.build_recommender(running.home, config.load_config(running.home.config))
     first, second = running.client(), create_app(Service(other, lambda: NOW)).test_client()
 
     def items(client: FlaskClient) -> list[str]:
@@ -300,24 +302,24 @@ def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Run
     assert items(first) == items(second)
     running.recommender.catch_up(NOW)
     other.catch_up(NOW)
-    assert other.live.offset == running.recommender.live.offset == running.home.journal().last
+    assert other.snapshot.offset == running.recommender.snapshot.offset == running.home.journal().last_offset
     both = (running.recommender, other)
-    states = [one.live.state.arrays() for one in both]  # type: ignore[attr-defined]  # the state that serves has it
+    states = [one.snapshot.state.arrays() for one in both]  # type: ignore[attr-defined]  # the state that serves has it
     for name in ("counts", "first_at", "last_at"):
         np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
 def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
-    one, other = Journal.at(tmp_path / "j.db"), Journal.at(tmp_path / "j.db")
+    one, other = Journal.open_sqlite(tmp_path / "j.db"), Journal.open_sqlite(tmp_path / "j.db")
     events = [InteractionEvent(f"e{n}", n, "i", "click") for n in range(5)]
-    first = one.exchange(events[:2], 0)
-    assert (first.fresh, first.before, first.offset) == ([True, True], [], 2)
-    second = other.exchange([events[2], events[0]], 0)
-    assert second.fresh == [True, False]
-    assert second.before == events[:2]
-    third = one.exchange([events[3]], first.offset)
-    assert (third.before, third.offset) == ([events[2]], other.last)
-    assert one.exchange([], third.offset).before == []
+    first = one.append_and_poll(events[:2], 0)
+    assert (first.is_new, first.missed, first.offset) == ([True, True], [], 2)
+    second = other.append_and_poll([events[2], events[0]], 0)
+    assert second.is_new == [True, False]
+    assert second.missed == events[:2]
+    third = one.append_and_poll([events[3]], first.offset)
+    assert (third.missed, third.offset) == ([events[2]], other.last_offset)
+    assert one.append_and_poll([], third.offset).missed == []
 
 
 # --- change while it runs
@@ -327,23 +329,23 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, capl
     home = running.home
     refresher = refresher_of(running)
     client = running.client()
-    assert not refresher.look()
+    assert not refresher.check_bundle()
     shutil.copytree(home.bundles / "toy", home.bundles / "bad")
     (home.bundles / "bad" / "ranker-0.txt").write_text("nothing")
     (home.bundles / "current").unlink()
     (home.bundles / "current").symlink_to("bad", target_is_directory=True)
-    assert not refresher.look()
+    assert not refresher.check_bundle()
     assert "ranker-0.txt is damaged" in caplog.text
     assert ask(client, "/v1/recommend", {"user": "p0"})["bundle"] == "toy"
     feedrank(home.folder, "index", "--name", "plain")
     registry.promote(home.bundles, "plain")
     ask(client, "/v1/events", {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}, 202)
-    assert refresher.look()
+    assert refresher.check_bundle()
     feed = ask(client, "/v1/recommend", {"user": "new", "n": 1})
     assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("plain", "ocean"), "nothing was forgotten"
     served = ask(client, "/v1/recommend", {"user": "p0", "n": 2})["ranking"]
     registry.promote(home.bundles, "toy")
-    assert refresher.look()
+    assert refresher.check_bundle()
     assert ask(client, "/v1/recommend", {"user": "new"})["bundle"] == "toy"
     for one in client.get(f"/v1/rankings/{served}/explain").json["items"]:
         assert one["why"]["features"]
@@ -362,11 +364,11 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
     def feed(**body: Any) -> list[str]:
         return [one["id"] for one in ask(client, "/v1/recommend", {"n": 200, **body})["items"]]
 
-    assert refresher.look_for_items() == 0, "the bundle knows all that is in the journal"
+    assert refresher.check_items() == 0, "the bundle knows all that is in the journal"
     before = ask(client, "/v1/recommend", {"user": "p0", "n": 100})
     ask(client, "/v1/events", item("nö/1", title="guitar and violin music", category="music"), 202)
     assert "nö/1" not in feed(user="p9")
-    assert refresher.look_for_items() == 1
+    assert refresher.check_items() == 1
     assert "nö/1" in feed(user="p9")
     assert feed(query="guitar and violin music")[:3].count("nö/1") == 1
     after = ask(client, "/v1/recommend", {"user": "p0", "n": 100})
@@ -377,26 +379,26 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
     assert "nö/1" not in feed(user="p9"), "it is seen now"
     ask(client, "/v1/events", item("space-9", removed=True), 202)
     ask(client, "/v1/events", item("opera/2", title="opera", category="opera"), 202)
-    assert refresher.look_for_items() == 2
+    assert refresher.check_items() == 2
     found = feed(user="p0")
     assert "space-9" not in found
     assert "opera/2" in found
     assert feed(user="p0", filters={"categories": ["opera"]}) == ["opera/2"]
     assert "space-9" in [one["id"] for one in before["items"]]
-    assert refresher.look_for_items() == 0
+    assert refresher.check_items() == 0
     lost = item("lost/3", title="lost and found", category="opera")
     ask(client, "/v1/events", lost, 202)
     with monkeypatch.context() as patch:
-        patch.setattr(TextModels, "items", lambda *_: (_ for _ in ()).throw(OSError("no weights")))
+        patch.setattr(TextEncoders, "items", lambda *_: (_ for _ in ()).throw(OSError("no weights")))
         with pytest.raises(OSError, match="no weights"):
-            refresher.look_for_items()
+            refresher.check_items()
     assert "lost/3" not in feed(user="p0")
-    assert refresher.look_for_items() == 1, "what could not be taken in is looked at again"
+    assert refresher.check_items() == 1, "what could not be taken in is looked at again"
     found = feed(user="p0")
     assert "lost/3" in found
-    other = compose.recommender(running.home, config.load(running.home.config))
+    other = compose.build_recommender(running.home, config.load_config(running.home.config))
     again = Running(running.home, other)
-    assert refresher_of(again).look_for_items() == 4, "a new start finds them in the journal"
+    assert refresher_of(again).check_items() == 4, "a new start finds them in the journal"
     answer = ask(again.client(), "/v1/recommend", {"user": "p0", "n": 200})
     assert {one["id"] for one in answer["items"]} == set(found)
 
@@ -405,7 +407,7 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
 
 
 def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
-    keys = Keys(tmp_path / "keys.json")
+    keys = ApiKeys(tmp_path / "keys.json")
     client = running.client(keys=keys)
     _, reads = keys.create("web", ["read"], 0)
     _, writes = keys.create("log", ["write"], 0)
@@ -438,7 +440,7 @@ def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert client.get("/metrics").status_code == 401
     with pytest.raises(ValueError, match="without keys anybody"):
-        ServeConfig(host="0.0.0.0", keys=False)
+        ServeConfig(host="0.0.0.0", require_api_key=False)
 
 
 def test_a_key_can_ask_only_so_often(running: Running) -> None:
@@ -504,7 +506,7 @@ def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None
 def test_what_happens_is_counted(running: Running) -> None:
     client = running.client(metrics=Metrics(lambda: NOW))
     ranked: list[tuple[int, ...]] = []
-    running.recommender.when_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))
+    running.recommender.on_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))
     ask(client, "/v1/recommend", {"user": "p0"})
     candidates, width = 60 - toyworld.STEPS, len(running.recommender.pipeline.featurizer.names)
     assert ranked == [(candidates, width, candidates)], "drift is measured on all candidates, as the ranker learnt from"

@@ -18,9 +18,9 @@ from conftest import PROJECT
 from prometheus_client.parser import text_string_to_metric_families
 
 from feedrank.api import metrics
-from feedrank.api.drift_monitor import DriftWatch
+from feedrank.api.drift_monitor import DriftMonitor
 from feedrank.api.metrics import Metrics
-from feedrank.models.retraining.drift import LARGE, MODERATE, Sketch
+from feedrank.models.retraining.drift import PSI_LARGE, PSI_MODERATE, FeatureHistogram
 
 NOW = 1_800_000_000.0
 DASHBOARD = PROJECT / "docs" / "grafana" / "feedrank.json"
@@ -44,7 +44,7 @@ def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 def value(made: Metrics, name: str, **labels: str) -> float:
     """What is exposed under a name and labels."""
-    return samples(made.text()[0])[f"feedrank_{name}", frozenset(labels.items())]
+    return samples(made.render()[0])[f"feedrank_{name}", frozenset(labels.items())]
 
 
 def normal(rows: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -58,20 +58,20 @@ def normal(rows: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
 def test_requests_stages_and_parts_are_counted() -> None:
     made = Metrics()
     for _ in range(3):
-        made.request("/v1/recommend", "POST", 200, 0.004)
-    made.stages({"recall": 0.002, "rank": 0.001, "a new one": 0.5})
-    made.candidates("annoy", 100)
+        made.observe_request("/v1/recommend", "POST", 200, 0.004)
+    made.observe_stages({"recall": 0.002, "rank": 0.001, "a new one": 0.5})
+    made.observe_candidates("annoy", 100)
     for step in ("full", "popular"):
-        made.fallback(step)
-    made.skipped(["pairs", "full", "no_neural"])
-    made.pair_scores("cache", 70)
-    made.pair_scores("none", 30)
-    made.events("interaction", "accepted", 5)
-    made.events("nonsense", "rejected")
-    made.journal_failed()
-    made.state_lag(0.25)
-    made.exposed("ab", "usual")
-    made.items(12)
+        made.count_fallback(step)
+    made.count_degraded(["pairs", "full", "no_neural"])
+    made.count_cross_encoder_scores("cache", 70)
+    made.count_cross_encoder_scores("none", 30)
+    made.count_events("interaction", "accepted", 5)
+    made.count_events("nonsense", "rejected")
+    made.count_journal_failure()
+    made.set_state_lag(0.25)
+    made.count_exposure("ab", "usual")
+    made.set_item_count(12)
     assert value(made, "requests_total", route="/v1/recommend", method="POST", status="200") == 3
     assert value(made, "request_seconds_sum", route="/v1/recommend") == pytest.approx(0.012)
     assert value(made, "request_seconds_bucket", route="/v1/recommend", le="0.003") == 0
@@ -80,8 +80,8 @@ def test_requests_stages_and_parts_are_counted() -> None:
     assert value(made, "stage_seconds_sum", stage="other") == 0.5
     assert value(made, "candidates_sum", source="annoy") == 100
     assert value(made, "exposures_total", experiment="ab", variant="usual") == 1
-    assert [value(made, "fallbacks_total", step=step) for step in metrics.STEPS] == [0, 1, 0]
-    assert [value(made, "skipped_total", what=part) for part in metrics.PARTS] == [0, 0, 0, 0, 1, 0]
+    assert [value(made, "fallbacks_total", step=step) for step in metrics.FALLBACK_LEVELS] == [0, 1, 0]
+    assert [value(made, "skipped_total", what=part) for part in metrics.DEGRADABLE_PARTS] == [0, 0, 0, 0, 1, 0]
     assert value(made, "pair_scores_total", **{"from": "cache"}) == 70
     assert value(made, "pair_scores_total", **{"from": "live"}) == 0
     assert value(made, "events_total", kind="interaction", outcome="accepted") == 5
@@ -94,29 +94,29 @@ def test_requests_stages_and_parts_are_counted() -> None:
 def test_what_the_queue_counted_is_added_once() -> None:
     made = Metrics()
     for done, dropped, failed in ((2, 0, 1), (5, 1, 1), (5, 1, 1)):
-        made.ahead(done, dropped, failed)
-    assert [value(made, "ahead_total", outcome=outcome) for outcome in metrics.AHEAD] == [5, 1, 1]
+        made.update_prefetch(done, dropped, failed)
+    assert [value(made, "ahead_total", outcome=outcome) for outcome in metrics.PREFETCH_OUTCOMES] == [5, 1, 1]
 
 
 def test_two_in_one_process_do_not_meet() -> None:
     one, other = Metrics(), Metrics()
-    one.journal_failed()
+    one.count_journal_failure()
     assert (value(one, "journal_failures_total"), value(other, "journal_failures_total")) == (1, 0)
 
 
 def test_labels_are_bounded_whatever_a_client_sends() -> None:
     made = Metrics()
     for number in range(1_000):
-        made.request(f"/users/{number}", f"VERB{number}", 404, 0.001)
-    made.request(None, "GET", 404, 0.001)
-    seen = [dict(labels) for name, labels in samples(made.text()[0]) if name == "feedrank_requests_total"]
+        made.observe_request(f"/users/{number}", f"VERB{number}", 404, 0.001)
+    made.observe_request(None, "GET", 404, 0.001)
+    seen = [dict(labels) for name, labels in samples(made.render()[0]) if name == "feedrank_requests_total"]
     assert {one["method"] for one in seen} == {"GET", metrics.OTHER}
-    assert len({one["route"] for one in seen}) == metrics.MOST_ROUTES + 2
+    assert len({one["route"] for one in seen}) == metrics.MAX_ROUTES + 2
     assert value(made, "requests_total", route=metrics.UNMATCHED, method="GET", status="404") == 1
 
 
 def test_the_exposition_is_prometheus_text() -> None:
-    text, content_type = Metrics().text()
+    text, content_type = Metrics().render()
     assert content_type.startswith("text/plain; version=")
     assert b"# TYPE feedrank_requests_total counter" in text
 
@@ -127,77 +127,77 @@ def test_the_exposition_is_prometheus_text() -> None:
 def test_a_bundle_grows_old_until_the_next() -> None:
     clock = Clock()
     made = Metrics(clock)
-    made.bundle("first", NOW - 60, None, NAMES)
+    made.set_bundle("first", NOW - 60, None, NAMES)
     clock.now += 5
     assert value(made, "bundle_age_seconds") == 65
     assert value(made, "bundle_info", bundle="first") == 1
-    made.bundle("second", NOW, None, NAMES)
+    made.set_bundle("second", NOW, None, NAMES)
     assert value(made, "bundle_age_seconds") == 5
     assert [value(made, "bundle_info", bundle=name) for name in ("first", "second")] == [0, 1]
 
 
 def test_drift_tells_what_moved() -> None:
-    watch = DriftWatch(Sketch.of(normal(20_000), NAMES), NAMES)
+    watch = DriftMonitor(FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
     for seed in range(600):
         rows = normal(10, seed=seed + 1)
         rows[:, 1] += 1
         # the scores move after the first KEPT
         watch.add(rows, rows[:, 0] + (2 if seed >= 500 else 0))
-    drift = watch.read(NOW)
+    drift = watch.report(NOW)
     assert drift is not None
-    assert drift.features["a"] < MODERATE
-    assert drift.features["b"] > LARGE
-    assert drift.score is not None
-    assert drift.score > MODERATE
-    assert drift.mean == pytest.approx(2 * 1_000 / DriftWatch.KEPT, abs=0.05)
+    assert drift.feature_psi["a"] < PSI_MODERATE
+    assert drift.feature_psi["b"] > PSI_LARGE
+    assert drift.score_psi is not None
+    assert drift.score_psi > PSI_MODERATE
+    assert drift.mean_score == pytest.approx(2 * 1_000 / DriftMonitor.WINDOW_ROWS, abs=0.05)
 
 
 def test_drift_waits_for_rows_and_rests_between_readings() -> None:
-    watch = DriftWatch(Sketch.of(normal(20_000), NAMES), NAMES)
-    watch.add(normal(DriftWatch.LEAST - 1)[:100], np.zeros(100, np.float32))
-    assert watch.read(NOW) is None
+    watch = DriftMonitor(FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
+    watch.add(normal(DriftMonitor.MIN_ROWS - 1)[:100], np.zeros(100, np.float32))
+    assert watch.report(NOW) is None
     for seed in range(10):
         watch.add(normal(100, seed=seed), np.zeros(100, np.float32))
-    first = watch.read(NOW)
+    first = watch.report(NOW)
     assert first is not None
-    assert first.score is None
+    assert first.score_psi is None
     watch.add(normal(100, 5.0), np.ones(100, np.float32))
-    assert watch.read(NOW + DriftWatch.REST_S - 1) is first
-    assert watch.read(NOW + DriftWatch.REST_S) is not first
+    assert watch.report(NOW + DriftMonitor.MIN_INTERVAL_S - 1) is first
+    assert watch.report(NOW + DriftMonitor.MIN_INTERVAL_S) is not first
 
 
 def test_a_long_feed_is_thinned_and_foreign_rows_are_passed_over() -> None:
-    watch = DriftWatch(None, NAMES)
+    watch = DriftMonitor(None, NAMES)
     watch.add(np.empty((0, 2), np.float32), np.ones(600, np.float32))
     watch.add(np.zeros((600, 3), np.float32), np.ones(600, np.float32))
-    assert watch.read(NOW) is None
+    assert watch.report(NOW) is None
     for _ in range(5):
         watch.add(np.zeros((1_000, 2), np.float32), np.arange(1_000, dtype=np.float32))
-    drift = watch.read(NOW)
+    drift = watch.report(NOW)
     assert drift is not None
     assert drift == ({}, None, pytest.approx(495))
 
 
 def test_scores_that_are_not_numbers_do_no_harm() -> None:
-    watch = DriftWatch(None, NAMES)
+    watch = DriftMonitor(None, NAMES)
     for _ in range(5):
         watch.add(np.zeros((100, 2), np.float32), np.full(100, np.nan, np.float32))
-    drift = watch.read(NOW)
+    drift = watch.report(NOW)
     assert drift is not None
-    assert math.isnan(drift.mean)
+    assert math.isnan(drift.mean_score)
 
 
 def test_drift_is_exposed_and_begins_anew_with_a_bundle() -> None:
     clock = Clock()
     made = Metrics(clock)
-    made.served(normal(10), np.zeros(10, np.float32))
-    made.bundle("first", NOW, Sketch.of(normal(20_000), NAMES), NAMES)
+    made.add_drift_rows(normal(10), np.zeros(10, np.float32))
+    made.set_bundle("first", NOW, FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
     assert math.isnan(value(made, "score_mean"))
     for seed in range(10):
-        made.served(normal(100, 3.0, seed), np.full(100, 0.5, np.float32))
-    assert value(made, "feature_psi", feature="a") > LARGE
+        made.add_drift_rows(normal(100, 3.0, seed), np.full(100, 0.5, np.float32))
+    assert value(made, "feature_psi", feature="a") > PSI_LARGE
     assert value(made, "score_mean") == 0.5
-    made.bundle("second", NOW, Sketch.of(normal(20_000), NAMES), NAMES)
+    made.set_bundle("second", NOW, FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
     assert math.isnan(value(made, "feature_psi", feature="a"))
     assert math.isnan(value(made, "score_mean"))
 
@@ -244,7 +244,7 @@ print("=====", *sorted(file.name for file in folder.iterdir()), sep="\\n")
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A Python process that has not imported anything yet."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    environment = {name: one for name, one in os.environ.items() if name != metrics.FOLDER}
+    environment = {name: one for name, one in os.environ.items() if name != metrics.MULTIPROC_DIR_VARIABLE}
     return subprocess.run(
         command, capture_output=True, text=True, cwd=PROJECT, env=environment, timeout=120, check=False
     )
@@ -277,13 +277,13 @@ def test_to_prepare_too_late_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
     done = run("import pathlib, prometheus_client\nfrom api import metrics\nmetrics.prepare(pathlib.Path('x'))")
     assert done.returncode == 1
     assert "call it first" in done.stderr
-    monkeypatch.setenv(metrics.FOLDER, str(tmp_path))
+    monkeypatch.setenv(metrics.MULTIPROC_DIR_VARIABLE, str(tmp_path))
     with pytest.raises(RuntimeError, match=r"call prepare_multiprocess\(\) first"):
         Metrics()
 
 
 def test_without_a_folder_a_death_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(metrics.FOLDER, raising=False)
+    monkeypatch.delenv(metrics.MULTIPROC_DIR_VARIABLE, raising=False)
     metrics.worker_died(1)
 
 
@@ -318,11 +318,11 @@ def test_the_dashboard_shows_every_metric_and_no_other() -> None:
 
 def test_the_dashboard_names_labels_that_there_are() -> None:
     made = Metrics()
-    made.request("/", "GET", 200, 0.1)
-    made.candidates("annoy", 1)
-    made.exposed("ab", "usual")
-    made.bundle("toy", NOW, None, NAMES)
-    there = {name for _, labels in samples(made.text()[0]) for name, _ in labels} | {"feature", "job", "instance"}
+    made.observe_request("/", "GET", 200, 0.1)
+    made.observe_candidates("annoy", 1)
+    made.count_exposure("ab", "usual")
+    made.set_bundle("toy", NOW, None, NAMES)
+    there = {name for _, labels in samples(made.render()[0]) for name, _ in labels} | {"feature", "job", "instance"}
     for text in expressions():
         grouped = re.findall(r"(?:by|ignoring) \(([^)]*)\)", text)
         assert {label.strip() for one in grouped for label in one.split(",")} <= there, text

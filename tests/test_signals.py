@@ -16,15 +16,15 @@ from benchmarks import checkpoints
 from feedrank.api import compose, config
 from feedrank.api.home import Home
 from feedrank.engine.retrieval.embedding_space import unit_rows
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.types import QueryVectors
 from feedrank.features.bm25 import Bm25Retriever, TermWeights
-from feedrank.features.late_interaction import LATEST, TokenVectors, late_scores, quantised
-from feedrank.models.text.cross_encoder_export import PairSettings, exported
-from feedrank.models.text.cross_encoder_model import PairModel
+from feedrank.features.late_interaction import MAX_HISTORY_ITEMS, TokenVectors, maxsim_scores, quantize
+from feedrank.models.text.cross_encoder_export import CrossEncoderSettings, export_cached
+from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 from feedrank.models.text.embedder import EmbedderSettings, SentenceEmbedder
 from feedrank.models.text.model_weights import WeightsNotFoundError
-from feedrank.models.text.token_encoder import LateSettings, TokenEncoder, is_colbert
+from feedrank.models.text.token_encoder import LateInteractionSettings, TokenEncoder, is_colbert
 
 TEXTS = ["the rocket book about the moon", "bread and soup", "a violin, a drum and a guitar!", "whale"]
 QUERIES = ["what is the moon", "who made the bread"]
@@ -64,7 +64,7 @@ def test_a_plain_checkpoint_is_pooled(made: dict[str, Any], kind: str, pooling: 
     states, mask = hidden(made[kind], TEXTS)
     expected = states[:, 0] if pooling == "cls" else (states * mask).sum(axis=1) / mask.sum(axis=1)
     np.testing.assert_allclose(embedder.encode(TEXTS), unit_rows(expected), atol=CLOSE)
-    np.testing.assert_allclose(embedder.query(TEXTS[0]), unit_rows(expected)[0], atol=CLOSE)
+    np.testing.assert_allclose(embedder.encode_query(TEXTS[0]), unit_rows(expected)[0], atol=CLOSE)
 
 
 def test_a_dpr_pair_has_a_tower_for_each_side(made: dict[str, Any], tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_dpr_pair_has_a_tower_for_each_side(made: dict[str, Any], tmp_path: Pa
     np.testing.assert_allclose(embedder.encode(TEXTS), items, atol=CLOSE)
     np.testing.assert_allclose(embedder.encode(TEXTS), items, atol=CLOSE)  # now by the cache
     asked = pooled(DPRQuestionEncoder, made["question"], QUERIES)
-    found = np.stack([embedder.query(query) for query in QUERIES])
+    found = np.stack([embedder.encode_query(query) for query in QUERIES])
     np.testing.assert_allclose(found @ embedder.encode(TEXTS).T, asked @ items.T, atol=CLOSE)
     assert np.linalg.norm(items, axis=1).std() > 0, "lengths carry meaning and are kept"
 
@@ -94,7 +94,7 @@ def test_prompts_and_lengths(made: dict[str, Any], tmp_path: Path) -> None:
     states, mask = hidden(made["bert"], ["a book whale", "what is whale"])
     expected = (states * mask).sum(axis=1) / mask.sum(axis=1)
     np.testing.assert_allclose(prompted.encode(["whale"])[0], expected[0], atol=CLOSE)
-    np.testing.assert_allclose(prompted.query("whale"), expected[1], atol=CLOSE)
+    np.testing.assert_allclose(prompted.encode_query("whale"), expected[1], atol=CLOSE)
     assert not np.allclose(plain.encode(["whale"]), prompted.encode(["whale"])), "each has a cache of its own"
     assert plain.digest != prompted.digest
 
@@ -114,9 +114,9 @@ def test_a_static_model_and_a_router(tmp_path: Path) -> None:
     SentenceTransformer(modules=[router], device="cpu").save_pretrained(str(tmp_path / "router"))
     split = SentenceEmbedder(EmbedderSettings(str(tmp_path / "router")))
     model = SentenceTransformer(str(tmp_path / "router"))
-    np.testing.assert_allclose(split.query(TEXTS[0]), unit_rows(model.encode_query([TEXTS[0]]))[0], atol=CLOSE)
+    np.testing.assert_allclose(split.encode_query(TEXTS[0]), unit_rows(model.encode_query([TEXTS[0]]))[0], atol=CLOSE)
     np.testing.assert_allclose(split.encode(TEXTS), unit_rows(model.encode_document(TEXTS)), atol=CLOSE)
-    assert not np.allclose(split.query(TEXTS[0]), split.encode(TEXTS)[0])
+    assert not np.allclose(split.encode_query(TEXTS[0]), split.encode(TEXTS)[0])
 
 
 # --- late interaction
@@ -131,20 +131,20 @@ def test_stanfords_colbert_scores_as_the_library_does(made: dict[str, Any], tmp_
 
     assert is_colbert(made["colbert"])
     assert not is_colbert(made["bert"])
-    settings = LateSettings(str(made["colbert"]), precision="float32", item_tokens=0)
+    settings = LateInteractionSettings(str(made["colbert"]), precision="float32", item_tokens=0)
     encoder = TokenEncoder(settings, tmp_path)
-    tokens = encoder.items(TEXTS)
+    tokens = encoder.encode_items(TEXTS)
     model = MultiVectorEncoder(str(made["colbert"]))
     documents = [np.asarray(one) for one in model.encode_document(TEXTS)]
     rows = np.arange(len(TEXTS), dtype=np.int32)
     for query in QUERIES:
         asking = np.asarray(model.encode_query([query])[0])
-        found = tokens.scores(tokens.asking(encoder.query(query)), rows)
+        found = tokens.scores(tokens.encode_query(encoder.encode_query(query)), rows)
         np.testing.assert_allclose(found, [maxsim(asking, one) for one in documents], atol=CLOSE)
         direct = model.similarity(model.encode_query([query]), model.encode_document(TEXTS)).numpy()[0]
         assert np.argsort(-found).tolist() == np.argsort(-direct).tolist()
-    again = TokenEncoder(settings, tmp_path).items(TEXTS)
-    np.testing.assert_array_equal(again.codes, tokens.codes)
+    again = TokenEncoder(settings, tmp_path).encode_items(TEXTS)
+    np.testing.assert_array_equal(again.values, tokens.values)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -169,12 +169,12 @@ def test_pylates_colbert_scores_as_pylate_has_it(named: bool, tmp_path: Path) ->
         kept = ~np.isin(padded, tokenizer.convert_tokens_to_ids(list(skipped)))
         return unit_rows(states[kept] @ dense.T)
 
-    encoder = TokenEncoder(LateSettings(str(folder), precision="float32", item_tokens=0))
-    tokens = encoder.items(TEXTS)
+    encoder = TokenEncoder(LateInteractionSettings(str(folder), precision="float32", item_tokens=0))
+    tokens = encoder.encode_items(TEXTS)
     documents = [vectors(text, "[D] ", 0, ".,!?") for text in TEXTS]
     for query in QUERIES:
         asking = vectors(query, "[Q] ", 12, "")
-        found = tokens.scores(tokens.asking(encoder.query(query)), np.arange(len(TEXTS), dtype=np.int32))
+        found = tokens.scores(tokens.encode_query(encoder.encode_query(query)), np.arange(len(TEXTS), dtype=np.int32))
         np.testing.assert_allclose(found, [maxsim(asking, one) for one in documents], atol=CLOSE)
 
 
@@ -183,33 +183,37 @@ def test_the_librarys_own_format_is_known(tmp_path: Path) -> None:
 
     folder = checkpoints.multi_vector(tmp_path)
     assert is_colbert(folder)
-    tokens = TokenEncoder(LateSettings(str(folder), precision="float32", item_tokens=0)).items(TEXTS)
+    tokens = TokenEncoder(LateInteractionSettings(str(folder), precision="float32", item_tokens=0)).encode_items(TEXTS)
     direct = MultiVectorEncoder(str(folder)).encode_document(TEXTS)
     for place, one in enumerate(direct):
-        own = tokens.codes[tokens.offsets[place] : tokens.offsets[place + 1]]
+        own = tokens.values[tokens.offsets[place] : tokens.offsets[place + 1]]
         np.testing.assert_allclose(own, np.asarray(one), atol=CLOSE)
 
 
 def test_another_models_token_vectors(made: dict[str, Any]) -> None:
     states, mask = hidden(made["bert"], TEXTS)
-    tokens = TokenEncoder(LateSettings(str(made["bert"]), precision="float32", item_tokens=3)).items(TEXTS)
+    tokens = TokenEncoder(LateInteractionSettings(str(made["bert"]), precision="float32", item_tokens=3)).encode_items(
+        TEXTS
+    )
     for place, text in enumerate(TEXTS):
         inner = unit_rows(states[place][mask[place, :, 0] > 0][1:-1])[:3]
-        own = tokens.codes[tokens.offsets[place] : tokens.offsets[place + 1]]
+        own = tokens.values[tokens.offsets[place] : tokens.offsets[place + 1]]
         np.testing.assert_allclose(own, inner, atol=CLOSE, err_msg=text)
 
 
 def test_storage_is_compact_and_still_orders(made: dict[str, Any]) -> None:
     texts = [f"the {a} and the {b}" for a in checkpoints.WORDS[4:24] for b in checkpoints.WORDS[4:24]]
-    exact = TokenEncoder(LateSettings(str(made["bert"]), dimensions=0, precision="float32")).items(texts)
-    small = TokenEncoder(LateSettings(str(made["bert"]), dimensions=16, pool_factor=2)).items(texts)
-    assert small.codes.dtype == np.int8
-    assert small.codes.shape[1] == 16
-    assert small.bytes < exact.bytes / 10
-    whole = TokenEncoder(LateSettings(str(made["bert"]), dimensions=0)).items(texts)
+    exact = TokenEncoder(LateInteractionSettings(str(made["bert"]), dimensions=0, precision="float32")).encode_items(
+        texts
+    )
+    small = TokenEncoder(LateInteractionSettings(str(made["bert"]), dimensions=16, pool_factor=2)).encode_items(texts)
+    assert small.values.dtype == np.int8
+    assert small.values.shape[1] == 16
+    assert small.nbytes < exact.nbytes / 10
+    whole = TokenEncoder(LateInteractionSettings(str(made["bert"]), dimensions=0)).encode_items(texts)
     rows = np.arange(len(texts), dtype=np.int32)
-    query = TokenEncoder(LateSettings(str(made["bert"]))).query("the moon and the soup")
-    a, b = exact.scores(exact.asking(query), rows), whole.scores(whole.asking(query), rows)
+    query = TokenEncoder(LateInteractionSettings(str(made["bert"]))).encode_query("the moon and the soup")
+    a, b = exact.scores(exact.encode_query(query), rows), whole.scores(whole.encode_query(query), rows)
     np.testing.assert_allclose(a, b, atol=0.02)
 
 
@@ -218,18 +222,18 @@ def test_what_asks_is_the_query_and_the_latest_items() -> None:
 
     random = np.random.default_rng(0)
     vectors = unit_rows(random.standard_normal((9, 4)).astype(np.float32))
-    tokens = TokenVectors(quantised(vectors), np.array([0, 2, 2, 5, 9]))
-    plain = tokens.codes.astype(np.float32) / 127
+    tokens = TokenVectors(quantize(vectors), np.array([0, 2, 2, 5, 9]))
+    plain = tokens.values.astype(np.float32) / 127
     parts = [plain[a:b] for a, b in ((0, 2), (2, 2), (2, 5), (5, 9))]
-    often = LATEST - 2
-    history = np.array([[2, 1, *[0] * often, 3], [-1] * (LATEST + 1)], np.int32)  # the last is too old
+    often = MAX_HISTORY_ITEMS - 2
+    history = np.array([[2, 1, *[0] * often, 3], [-1] * (MAX_HISTORY_ITEMS + 1)], np.int32)  # the last is too old
     batch = Batch(
         at=np.zeros(2), rows=np.array([3, 1, -1, 0], np.int32), offsets=np.array([0, 3, 4]), history=history,
-        history_at=np.zeros(history.shape), touches=np.zeros(2, np.int64), shown=np.zeros(4, np.float32),
-        age=np.zeros(4, np.float32), since_touch=np.zeros(4, np.float32), counters=np.zeros((4, 1), np.float32),
+        history_at=np.zeros(history.shape), interaction_count=np.zeros(2, np.int64), impressions=np.zeros(4, np.float32),
+        item_age=np.zeros(4, np.float32), since_interaction=np.zeros(4, np.float32), counters=np.zeros((4, 1), np.float32),
         query_tokens=(None, vectors[:2]),
     )  # fmt: skip
-    found = late_scores(tokens, batch)
+    found = maxsim_scores(tokens, batch)
     asked = [maxsim(parts[2], parts[3]), *[maxsim(parts[0], parts[3])] * often]  # item 1 has no tokens
     np.testing.assert_allclose(found[0], [asked[0], max(asked), np.mean(asked), np.nan], atol=1e-6)
     assert np.isnan(found[1:3]).all()
@@ -246,9 +250,9 @@ def test_a_cross_encoder_scores_as_the_library_does(
     import torch
     from sentence_transformers import CrossEncoder
 
-    folder = exported(PairSettings(str(made[kind]), int8=int8), tmp_path)
-    model = PairModel(folder, threads=1)
-    model.with_items(model.tokens([*TEXTS, ""], 32))
+    folder = export_cached(CrossEncoderSettings(str(made[kind]), int8=int8), tmp_path)
+    model = CrossEncoderModel(folder, threads=1)
+    model.with_items(model.tokenize([*TEXTS, ""], 32))
     pairs = [(query, text) for query in QUERIES for text in TEXTS]
     direct = CrossEncoder(str(made[kind])).predict(pairs, activation_fn=torch.nn.Identity())
     rows = np.array([*range(4), *range(4)], np.int32)
@@ -259,7 +263,7 @@ def test_a_cross_encoder_scores_as_the_library_does(
     else:
         np.testing.assert_allclose(found, direct, atol=CLOSE)
     assert np.isnan(model.score(["", "moon", "moon"], np.array([0, 4, -1], np.int32))).all()
-    assert exported(PairSettings(str(made[kind]), int8=int8), tmp_path) == folder, "made once"
+    assert export_cached(CrossEncoderSettings(str(made[kind]), int8=int8), tmp_path) == folder, "made once"
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "xlm-roberta", "distilbert"])
@@ -267,7 +271,7 @@ def test_a_last_layer_for_the_first_token_alone_leaves_scores_as_they_were(kind:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    from feedrank.models.text.cls_only import heard_alone
+    from feedrank.models.text.cls_only import cls_only_last_layer
 
     torch.manual_seed(3)
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
@@ -279,16 +283,16 @@ def test_a_last_layer_for_the_first_token_alone_leaves_scores_as_they_were(kind:
     given["attention_mask"][2:, 7:] = 0
     with torch.inference_mode():
         before = model(**given).logits
-        after = heard_alone(model)(**given).logits
+        after = cls_only_last_layer(model)(**given).logits
     assert before.std() > 0.01
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
 def test_what_is_no_cross_encoder_is_refused(made: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has 2 outputs, expected one.*feedrank finetune cross-encoder"):
-        exported(PairSettings(str(made["bert"])), tmp_path)
+        export_cached(CrossEncoderSettings(str(made["bert"])), tmp_path)
     with pytest.raises(WeightsNotFoundError, match="no model folder at"):
-        exported(PairSettings("/no/such/model"), tmp_path)
+        export_cached(CrossEncoderSettings("/no/such/model"), tmp_path)
 
 
 # --- end to end
@@ -333,8 +337,8 @@ def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp
     shutil.rmtree(home / "cache")
     again = json.loads(feedrank(home, "recommend", "--json", "--user", "p1"))["items"]
     assert [one["id"] for one in again] == [one["id"] for one in found]
-    recommender = compose.recommender(Home(home), config.load(home / "feedrank.toml"))
-    ranking = recommender.pipeline.run(recommender.live.request(2e9, Asked("p1"), QueryVectors()))
+    recommender = compose.build_recommender(Home(home), config.load_config(home / "feedrank.toml"))
+    ranking = recommender.pipeline.run(recommender.snapshot.resolve(2e9, RecommendationRequest("p1"), QueryVectors()))
     names = recommender.pipeline.featurizer.names
     scored = ~np.isnan(ranking.features[:, names.index("pair_score")])
     assert 5 <= scored.sum() <= 10, "the best of the first order, and what the feed before had scored"
@@ -345,12 +349,12 @@ def test_bm25_recall_finds_what_has_the_words() -> None:
         return Bm25Retriever(catalogue, TermWeights.fit(catalogue.documents()))
 
     from feedrank.engine.testing import toy_catalogue
-    from feedrank.engine.types import Filters, Request
+    from feedrank.engine.types import Filters, ResolvedRequest
 
     retriever = build(toy_catalogue())
-    asked = Request(at=0.0, query="title 17", filters=Filters(deny=np.array([3], np.int32)))
+    asked = ResolvedRequest(at=0.0, query="title 17", filters=Filters(deny=np.array([3], np.int32)))
     found = retriever.retrieve(asked, 5)
     assert found.rows[0] == 17
     assert 3 not in found.rows
-    assert len(retriever.retrieve(Request(at=0.0, query="nothing known"), 5).rows) == 0
-    assert len(retriever.retrieve(Request(at=0.0), 5).rows) == 0
+    assert len(retriever.retrieve(ResolvedRequest(at=0.0, query="nothing known"), 5).rows) == 0
+    assert len(retriever.retrieve(ResolvedRequest(at=0.0), 5).rows) == 0

@@ -19,7 +19,7 @@ from feedrank.models.off_policy.policies import (
     plackett_luce_conditionals,
     plackett_luce_marginals,
 )
-from feedrank.models.off_policy.reward_model import RewardModel, predict_slates
+from feedrank.models.off_policy.reward_model import RewardModelSettings, predict_slate_rewards
 from feedrank.models.off_policy.support import SupportLimits
 
 HAND = SlateLog(
@@ -30,7 +30,15 @@ HAND = SlateLog(
 )
 CHOSEN = np.array([[0.25, 1.0], [0.5, 0.25]])
 MARGINAL = np.array([[0.25, 0.2], [0.5, 0.25]])
-ANYTHING = SupportLimits(ess=0, rewards=0, unsupported=1, deviations=np.inf, row=1, cluster=1, lost=1)
+ANYTHING = SupportLimits(
+    min_ess=0,
+    min_rewarded_ess=0,
+    max_unsupported_mass=1,
+    max_mean_deviation=np.inf,
+    max_row_share=1,
+    max_cluster_share=1,
+    max_lost_weight=1,
+)
 
 EVERY = np.array(list(permutations(range(4), 3)), np.int32)
 """All 24 slates of three of four items."""
@@ -65,21 +73,21 @@ def drawn(seed: int, rows: int) -> tuple[SlateLog, SlatePolicy, float]:
     rewards = (generator.random((rows, 3)) < click[at]).astype(float)
     log, policy = world()
     whole = replace(log, actions=EVERY[at], rewards=rewards, conditional=log.conditional[at], marginal=log.marginal[at])
-    candidate = SlatePolicy(policy.chosen[at], policy.marginal[at], policy.conditional[at])
-    return whole, candidate, float(policy.chosen.prod(axis=1) @ click.sum(axis=1))
+    candidate = SlatePolicy(policy.logged_probabilities[at], policy.marginal[at], policy.conditional[at])
+    return whole, candidate, float(policy.logged_probabilities.prod(axis=1) @ click.sum(axis=1))
 
 
 def test_the_formulas_by_hand():
-    steps = HAND.steps(CHOSEN)
+    steps = HAND.conditional_weights(CHOSEN)
     np.testing.assert_allclose(steps, [[0.5, 2.0], [2.0, 0.5]])
-    along = slates.cumulative(steps)
+    along = slates.cumulative_weights(steps)
     np.testing.assert_allclose(along, [[0.5, 1.0], [2.0, 1.0]])
     rewards = HAND.rewards
     assert slates.slate_ips(along[:, -1], rewards).value == pytest.approx((1 * 2 + 1 * 1) / 2)
     assert slates.slate_snips(along[:, -1], rewards).value == pytest.approx((1 * 2 + 1 * 1) / (1 + 1))
     assert slates.rips(along, rewards).value == pytest.approx(((0.5 * 1 + 1 * 1) + (2 * 0 + 1 * 1)) / 2)
     assert slates.snrips(along, rewards).value == pytest.approx(0.5 / 2.5 + 2 / 2)
-    weights = HAND.marginals(MARGINAL)
+    weights = HAND.marginal_weights(MARGINAL)
     np.testing.assert_allclose(weights, [[0.5, 0.5], [2.0, 0.5]])
     assert slates.iips(weights, rewards).value == pytest.approx(((0.5 + 0.5) + (0 + 0.5)) / 2)
     assert slates.sniips(weights, rewards).value == pytest.approx(0.5 / 2.5 + 1 / 1)
@@ -89,8 +97,10 @@ def test_cascade_dr_by_hand():
     expected, predicted = np.array([[0.7, 0.6], [0.7, 0.3]]), np.array([[0.8, 0.5], [0.6, 0.2]])
     # first slate: 0.5 (1 - 0.8) + 0.7 = 0.8, then 1 (1 - 0.5) + 0.5 x 0.6 = 0.8
     # second: 2 (0 - 0.6) + 0.7 = -0.5, then 1 (1 - 0.2) + 2 x 0.3 = 1.4
-    found = slates.cascade_dr(slates.cumulative(HAND.steps(CHOSEN)), HAND.rewards, expected, predicted)
-    np.testing.assert_allclose(found.above[:, 0], [1.6, 0.9])
+    found = slates.cascade_dr(
+        slates.cumulative_weights(HAND.conditional_weights(CHOSEN)), HAND.rewards, expected, predicted
+    )
+    np.testing.assert_allclose(found.numerator[:, 0], [1.6, 0.9])
     assert found.value == pytest.approx(1.25)
 
 
@@ -125,8 +135,11 @@ def test_each_is_unbiased_for_the_viewer_it_believes_in(depends):
     click, chance = CLICKS[depends].copy(), log.conditional.prod(axis=1)
     if depends == "and those above":
         click[:, 0] = 0.1
-    truth = policy.chosen.prod(axis=1) @ click.sum(axis=1)
-    along, weights = slates.cumulative(log.steps(policy.chosen)), log.marginals(policy.marginal)
+    truth = policy.logged_probabilities.prod(axis=1) @ click.sum(axis=1)
+    along, weights = (
+        slates.cumulative_weights(log.conditional_weights(policy.logged_probabilities)),
+        log.marginal_weights(policy.marginal),
+    )
     wrong = np.random.default_rng(0).random((*EVERY.shape, 4))  # a model of the position and what is above it
     _, prefix = np.unique(EVERY[:, :2], axis=0, return_inverse=True)
     wrong[:, 0], wrong[:, 1], wrong[:, 2] = wrong[0, 0], wrong[EVERY[:, 0], 1], wrong[prefix, 2]
@@ -137,7 +150,9 @@ def test_each_is_unbiased_for_the_viewer_it_believes_in(depends):
         "rips": slates.rips(along, click),
         "cascade_dr": slates.cascade_dr(along, click, (policy.conditional * wrong).sum(axis=2), predicted),
     }
-    exact = {name for name, ratios in found.items() if chance @ ratios.above[:, 0] == pytest.approx(truth, abs=1e-9)}
+    exact = {
+        name for name, ratios in found.items() if chance @ ratios.numerator[:, 0] == pytest.approx(truth, abs=1e-9)
+    }
     assert exact == set(UNBIASED[depends])
 
 
@@ -165,7 +180,7 @@ def test_intervals_cover_the_truth_and_a_model_makes_them_narrower():
         log, policy, truth = drawn(seed, 1000)
         for name, answer in estimate_slates(log, policy, tuple(SLATE_METHODS), seed=seed).items():
             covered[name] = covered.get(name, 0) + (answer.low <= truth <= answer.high)
-            errors[name] = errors.get(name, 0.0) + answer.error / repeats
+            errors[name] = errors.get(name, 0.0) + answer.standard_error / repeats
     for name in ("ips", "snips", "rips", "snrips", "cascade-dr"):  # what is above matters, so not iips
         assert 0.88 <= covered[name] / repeats <= 1, f"{name} covers {covered[name]} of {repeats}"
     assert errors["cascade-dr"] < errors["rips"] < errors["ips"]
@@ -178,7 +193,7 @@ def test_empty_positions_change_nothing():
         pad(log.actions, -1).astype(np.int32), pad(log.rewards, 0.0), pad(log.conditional, 0.0), pad(log.marginal, 0.0)
     )
     conditional = np.concatenate((policy.conditional, np.zeros((400, 1, 4))), axis=1)
-    candidate = SlatePolicy(pad(policy.chosen, 0.0), pad(policy.marginal, 0.0), conditional)
+    candidate = SlatePolicy(pad(policy.logged_probabilities, 0.0), pad(policy.marginal, 0.0), conditional)
     names = [name for name in SLATE_METHODS if not name.startswith("sn")]
     found, padded = (estimate_slates(*given, names, seed=0) for given in ((log, policy), (longer, candidate)))
     for name in names:
@@ -188,18 +203,18 @@ def test_empty_positions_change_nothing():
 def test_the_slate_model_counts_what_is_to_come():
     log, policy, _ = drawn(2, 3000)
     always = replace(log, rewards=np.ones(log.rewards.shape))
-    q = predict_slates(always, policy, always.rewards, RewardModel(strength=0.01), seed=0)
+    q = predict_slate_rewards(always, policy, always.rewards, RewardModelSettings(smoothing=0.01), seed=0)
     np.testing.assert_allclose(q.mean(axis=(0, 2)), [3, 2, 1], atol=0.01)
 
 
 def test_support_is_refused_by_method():
     log, _, _ = drawn(3, 2000)
-    sharp = SlatePolicy.ranking_by(np.tile(4 * CANDIDATE, (2000, 1)), log, 1.0)
+    sharp = SlatePolicy.from_scores(np.tile(4 * CANDIDATE, (2000, 1)), log, 1.0)
     found = estimate_slates(log, sharp, ("ips", "rips"), EstimateSettings(limits=replace(ANYTHING, ess=300)), seed=0)
-    assert "effective sample size" in found["ips"].refused
-    assert found["rips"].refused.startswith("at position 2: the effective sample size of 2,000 rows is 18")
+    assert "effective sample size" in found["ips"].refusal
+    assert found["rips"].refusal.startswith("at position 2: the effective sample size of 2,000 rows is 18")
     one = estimate_slates(log, sharp, ("ips",), EstimateSettings(limits=ANYTHING), seed=0)
-    assert one["ips"].refused is None
+    assert one["ips"].refusal is None
 
 
 @pytest.mark.parametrize("rule", ["mse", 1.5])
@@ -214,7 +229,7 @@ def test_slates_are_clipped_on_record(rule):
     for name in ("ips", "snrips"):
         record = clipped[name].clipping
         assert record.reason.startswith(str(rule) if rule == "mse" else "given")
-        assert clipped[name].weights.largest[0] <= plain[name].weights.largest[0]
+        assert clipped[name].support.largest_shares[0] <= plain[name].support.largest_shares[0]
     assert clipped["ips"].clipping.bias == pytest.approx(clipped["ips"].value - plain["ips"].value)
     assert clipped["cascade-dr"] == plain["cascade-dr"]
 

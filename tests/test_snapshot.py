@@ -13,21 +13,21 @@ from test_state import CATALOGUE, FULL, START, random_events
 
 from feedrank.api.home import Home
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.events import Event, InteractionEvent, forgotten
+from feedrank.engine.events.events import Event, InteractionEvent, erased_user
 from feedrank.engine.journal.journal import Journal
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import snapshot
-from feedrank.models.bundles.snapshot import Living
+from feedrank.models.bundles.snapshot import RestoredState
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    return Journal.at(tmp_path / "journal.db")
+    return Journal.open_sqlite(tmp_path / "journal.db")
 
 
-def same(a: Living, b: Living) -> None:
-    assert list(a.people) == list(b.people)
-    assert (a.offset, a.latest) == (b.offset, b.latest)
+def same(a: RestoredState, b: RestoredState) -> None:
+    assert list(a.users) == list(b.users)
+    assert (a.offset, a.high_watermark_ms) == (b.offset, b.high_watermark_ms)
     for (name, one), other in zip(a.state.arrays().items(), b.state.arrays().values(), strict=True):
         used = {"chains.previous", "chains.pool", "keyed.keys", "keyed.sums", "keyed.table"}
         length = min(len(one), len(other)) if name.startswith("chains") or name in used else len(one)
@@ -35,7 +35,7 @@ def same(a: Living, b: Living) -> None:
             assert np.array_equal(one[:length], other[:length], equal_nan=one.dtype.kind == "f"), name
 
 
-def restored(path: Path, journal: Journal) -> Living:
+def restored(path: Path, journal: Journal) -> RestoredState:
     return snapshot.restore(path, journal, CATALOGUE, FULL)
 
 
@@ -45,11 +45,11 @@ def test_a_snapshot_and_the_rest_are_the_whole(journal: Journal, tmp_path: Path)
     for first in range(0, 240, 60):
         journal.append(events[first : first + 60])
         living = restored(path, journal)
-        assert living.read == 60
+        assert living.events_read == 60
         same(living, restored(tmp_path / "none", journal))
         snapshot.save(path, living, CATALOGUE)
     same(restored(path, journal), restored(tmp_path / "none", journal))
-    assert restored(path, journal).read == 0
+    assert restored(path, journal).events_read == 0
 
 
 def test_older_events_that_were_imported_later_stand_in_their_order(journal: Journal, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_older_events_that_were_imported_later_stand_in_their_order(journal: Jou
     older = InteractionEvent("older", int(START * 1000) - 5_000, "i1", "click", user="u1")
     journal.append([older])
     living = restored(path, journal)
-    assert living.read == 101
+    assert living.events_read == 101
     same(living, restored(tmp_path / "none", journal))
 
 
@@ -71,8 +71,8 @@ def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) 
     now = events[-1].timestamp + 10
     journal.append([InteractionEvent("late", int(START * 1000), "i1", "click", user="u1", received=now)])
     living = restored(path, journal)
-    assert living.read == 1
-    rows, times = living.state.touched(living.people.row("u1"))
+    assert living.events_read == 1
+    rows, times = living.state.history(living.users.row("u1"))
     assert (rows[0], times[0]) == (1, START)
     same(living, restored(tmp_path / "none", journal))
 
@@ -91,7 +91,7 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path:
     else:
         path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"x" * 500, "empty": b""}[harm])
     living = snapshot.restore(path, journal, catalogue, spec)
-    assert living.read == 100
+    assert living.events_read == 100
     assert isinstance(living.state, BehaviouralState)
 
 
@@ -99,10 +99,10 @@ def test_only_what_a_journal_has_counts_or_had_at_an_offset(journal: Journal, tm
     path, events = tmp_path / "state.npz", random_events(3, 100)
     journal.append(events)
     snapshot.save(path, restored(path, journal), CATALOGUE)
-    backup = Journal.at(tmp_path / "backup.db")
+    backup = Journal.open_sqlite(tmp_path / "backup.db")
     backup.append(events[:60])
-    for found in (restored(path, backup), snapshot.restore(path, journal, CATALOGUE, FULL, until=60)):
-        assert (found.read, found.offset) == (60, 60)
+    for found in (restored(path, backup), snapshot.restore(path, journal, CATALOGUE, FULL, last_offset=60)):
+        assert (found.events_read, found.offset) == (60, 60)
         same(found, restored(tmp_path / "none", backup))
 
 
@@ -112,7 +112,7 @@ def test_a_killed_writer_leaves_the_old_snapshot(journal: Journal, tmp_path: Pat
     snapshot.save(path, restored(path, journal), CATALOGUE)
     before = path.read_bytes()
     broken = restored(path, journal)
-    broken.people = None  # type: ignore[assignment]
+    broken.users = None  # type: ignore[assignment]
     with pytest.raises(AttributeError):
         snapshot.save(path, broken, CATALOGUE)
     assert path.read_bytes() == before
@@ -133,7 +133,7 @@ def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
     assert len(events_of(home, "p0")) == toyworld.STEPS
     assert f"{toyworld.STEPS} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
     assert not Home(home).snapshot.exists()
-    assert [forgotten(one) for one in events_of(home, "p0")] == ["p0"], "this alone says that there was something"
+    assert [erased_user(one) for one in events_of(home, "p0")] == ["p0"], "this alone says that there was something"
     assert "has no events of 'p0'" in feedrank(home, "forget", "p0", "--yes")
     feedrank(home, "recommend", "--user", "p0")
 
@@ -144,6 +144,6 @@ def test_nothing_is_deleted_without_a_yes(home: Path) -> None:
 
 
 def test_what_is_old_is_let_go(home: Path) -> None:
-    before = Home(home).journal().counts()
+    before = Home(home).journal().count_by_kind()
     assert f"{before['interaction']:,} events from before" in feedrank(home, "retain", "--days", "1", "--yes")
-    assert Home(home).journal().counts() == {"item": before["item"]}
+    assert Home(home).journal().count_by_kind() == {"item": before["item"]}

@@ -11,16 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import HISTORY, Log, columns
+from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
-from feedrank.engine.events.vocabulary import Ids
-from feedrank.engine.types import NOBODY, Batch, Request, Rows
+from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows
 from feedrank.features import custom_counters, history_store
 from feedrank.features.custom_counters import CounterSpec
-from feedrank.features.history_store import BLOCK
-from feedrank.features.jit import grown
-from feedrank.features.kernel import KINDS, PRIOR, READ, SHOWN, SHOWN_DEPTH, TOUCHED, Ops
-from feedrank.features.replay import Moments, happenings, with_reads
+from feedrank.features.history_store import BLOCK_BYTES
+from feedrank.features.jit import zero_padded
+from feedrank.features.kernel import (
+    COUNTER_KINDS,
+    MAX_RECENT_IMPRESSIONS,
+    OP_IMPRESSION,
+    OP_INTERACTION,
+    OP_PRE_LOG,
+    OP_READ,
+    Operations,
+)
+from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
 from feedrank.features.state import ENTITIES, BehaviouralState, StateSpec
 
 ITEMS = 5
@@ -29,7 +37,7 @@ SIZES: list[list[str]] = [["s"], ["m", "l"], [], ["l"], ["s", "m"]]
 CATALOGUE = Catalogue.from_items(
     {f"i{row}": {"category": CATEGORIES[row], "size": SIZES[row]} for row in range(len(CATEGORIES))}
 )
-SPEC = StateSpec(half_lives_h=(0.5, 24.0, math.inf), depth=12)
+SPEC = StateSpec(half_lives_h=(0.5, 24.0, math.inf), history_length=12)
 COUNTERS = (
     CounterSpec("clicks", "item", ("click",), (), (2.0, math.inf)),
     CounterSpec("rate", "user x category", ("click", "rating"), ("impression",), (24.0,), 3.0),
@@ -46,17 +54,17 @@ Op = tuple[int, float, int, list[int]]
 """Code, unix seconds, person, item rows."""
 
 
-def ops_of(listed: list[Op]) -> Ops:
+def ops_of(listed: list[Op]) -> Operations:
     sizes = [len(rows) for *_, rows in listed]
     bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return Ops(
+    return Operations(
         code=np.array([code for code, *_ in listed], np.uint8),
         at=np.array([at for _, at, *_ in listed], np.float64),
-        person=np.array([person for _, _, person, _ in listed], np.int32),
+        user=np.array([person for _, _, person, _ in listed], np.int32),
         start=bounds[:-1],
         stop=bounds[1:],
         rows=np.array([row for *_, rows in listed for row in rows], np.int32),
-        bits=np.zeros(len(listed), np.int64),
+        type_bits=np.zeros(len(listed), np.int64),
     )
 
 
@@ -64,46 +72,58 @@ def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]
     """Every READ from the whole list of what came before it, by the words of the kernel's docstring."""
     reads = []
     for place, (code, at, person, rows) in enumerate(listed):
-        if code != READ:
+        if code != OP_READ:
             continue
         past = [
             (code, when, who, row, 1 / len(items))
             for code, when, who, items in listed[:place]
-            if code != READ
+            if code != OP_READ
             for row in items
-            if row != NOBODY
+            if row != UNKNOWN_ROW
         ]
-        chain = [(row, when) for code, when, who, row, _ in past if code != SHOWN and who == person != NOBODY][::-1]
-        shown = [row for code, _, who, row, _ in past if code == SHOWN and who == person != NOBODY]
+        chain = [
+            (row, when) for code, when, who, row, _ in past if code != OP_IMPRESSION and who == person != UNKNOWN_ROW
+        ][::-1]
+        shown = [row for code, _, who, row, _ in past if code == OP_IMPRESSION and who == person != UNKNOWN_ROW]
         read: dict[str, list[float]] = {
-            "history": [row for row, _ in chain[: spec.depth]],
-            "history_at": [when for _, when in chain[: spec.depth]],
+            "history": [row for row, _ in chain[: spec.history_length]],
+            "history_at": [when for _, when in chain[: spec.history_length]],
             "touches": [len(chain)],
-            "shown": [float(shown[-SHOWN_DEPTH:].count(row)) for row in rows],
+            "shown": [float(shown[-MAX_RECENT_IMPRESSIONS:].count(row)) for row in rows],
             "age": [],
             "since_touch": [],
             "counters": [],
         }
         for row in rows:
-            first = min((when for code, when, _, of, _ in past if of == row and code != PRIOR), default=math.nan)
-            last = max((when for code, when, _, of, _ in past if of == row and code == TOUCHED), default=math.nan)
-            read["age"].append(at - first if row != NOBODY else math.nan)
-            read["since_touch"].append(at - last if row != NOBODY else math.nan)
+            first = min((when for code, when, _, of, _ in past if of == row and code != OP_PRE_LOG), default=math.nan)
+            last = max(
+                (when for code, when, _, of, _ in past if of == row and code == OP_INTERACTION), default=math.nan
+            )
+            read["age"].append(at - first if row != UNKNOWN_ROW else math.nan)
+            read["since_touch"].append(at - last if row != UNKNOWN_ROW else math.nan)
             read["counters"] += slow_counters(past, row, at, spec)
         reads.append(read)
     return reads
 
 
 def slow_counters(past: list[tuple[int, float, int, int, float]], row: int, at: float, spec: StateSpec) -> list[float]:
-    if row == NOBODY:
+    if row == UNKNOWN_ROW:
         return [math.nan] * spec.width
     counters = []
     for entity in ENTITIES:
-        for kind in KINDS:
+        for kind in COUNTER_KINDS:
             for half in spec.half_lives_h:
                 total = 0.0
                 for code, when, _, of, share in past:
-                    if code != {"shown": SHOWN, "share": SHOWN, "touched": TOUCHED, "prior": PRIOR}[kind]:
+                    if (
+                        code
+                        != {
+                            "shown": OP_IMPRESSION,
+                            "share": OP_IMPRESSION,
+                            "touched": OP_INTERACTION,
+                            "prior": OP_PRE_LOG,
+                        }[kind]
+                    ):
                         continue
                     times = {"item": of == row, "category": len(set(CATEGORIES[row]) & set(CATEGORIES[of])), "all": 1}
                     worth = times[entity] * (share if kind == "share" else 1.0)
@@ -118,12 +138,12 @@ def operations(draw: st.DrawFn) -> list[Op]:
     now, listed = START, []
     for _ in range(draw(st.integers(1, 25))):
         now += draw(st.sampled_from([0.0, 1.0, 600.0, 5 * HOUR, 100 * HOUR]))
-        code = draw(st.sampled_from([SHOWN, TOUCHED, TOUCHED, PRIOR, READ]))
-        late = draw(st.sampled_from([0.0, 0.0, 0.0, 60.0, 3 * HOUR])) if code != READ else 0.0
-        size = draw(st.integers(0, 4)) if code in (SHOWN, READ) else 1
-        rows = draw(st.lists(st.integers(NOBODY, ITEMS - 1), min_size=size, max_size=size))
-        listed.append((code, now - late, draw(st.integers(NOBODY, 2)), rows))
-    listed.append((READ, now, draw(st.integers(NOBODY, 3)), [*range(ITEMS), NOBODY]))
+        code = draw(st.sampled_from([OP_IMPRESSION, OP_INTERACTION, OP_INTERACTION, OP_PRE_LOG, OP_READ]))
+        late = draw(st.sampled_from([0.0, 0.0, 0.0, 60.0, 3 * HOUR])) if code != OP_READ else 0.0
+        size = draw(st.integers(0, 4)) if code in (OP_IMPRESSION, OP_READ) else 1
+        rows = draw(st.lists(st.integers(UNKNOWN_ROW, ITEMS - 1), min_size=size, max_size=size))
+        listed.append((code, now - late, draw(st.integers(UNKNOWN_ROW, 2)), rows))
+    listed.append((OP_READ, now, draw(st.integers(UNKNOWN_ROW, 3)), [*range(ITEMS), UNKNOWN_ROW]))
     return listed
 
 
@@ -138,12 +158,12 @@ def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
         found = len(read["history"])
         assert batch.history[r, :found].tolist() == read["history"]
         assert batch.history_at[r, :found].tolist() == read["history_at"]
-        assert np.all(batch.history[r, found:] == NOBODY)
+        assert np.all(batch.history[r, found:] == UNKNOWN_ROW)
         assert np.all(np.isnan(batch.history_at[r, found:]))
-        assert batch.touches[r] == read["touches"][0]
-        assert batch.shown[lines].tolist() == read["shown"]
-        np.testing.assert_allclose(batch.age[lines], read["age"], rtol=1e-6)
-        np.testing.assert_allclose(batch.since_touch[lines], read["since_touch"], rtol=1e-6)
+        assert batch.interaction_count[r] == read["touches"][0]
+        assert batch.impressions[lines].tolist() == read["shown"]
+        np.testing.assert_allclose(batch.item_age[lines], read["age"], rtol=1e-6)
+        np.testing.assert_allclose(batch.since_interaction[lines], read["since_touch"], rtol=1e-6)
         np.testing.assert_allclose(batch.counters[lines].ravel(), read["counters"], rtol=1e-5, atol=1e-6)
 
 
@@ -151,16 +171,16 @@ def test_a_hand_computed_case() -> None:
     batch = BehaviouralState(CATALOGUE, SPEC).replay(
         ops_of(
             [
-                (SHOWN, START, 0, [0, 1, 2, 3]),
-                (TOUCHED, START + HOUR / 2, 0, [1]),
-                (READ, START + HOUR, 0, [1, 2]),
-                (TOUCHED, START + HOUR, 0, [1]),  # after the read: it must not be seen
+                (OP_IMPRESSION, START, 0, [0, 1, 2, 3]),
+                (OP_INTERACTION, START + HOUR / 2, 0, [1]),
+                (OP_READ, START + HOUR, 0, [1, 2]),
+                (OP_INTERACTION, START + HOUR, 0, [1]),  # after the read: it must not be seen
             ]
         )
     )
 
     def counter(entity: str, kind: str, half: float) -> list[float]:
-        return batch.counters[:, SPEC.column(entity, kind, half)].tolist()
+        return batch.counters[:, SPEC.counter_column(entity, kind, half)].tolist()
 
     assert counter("item", "shown", 0.5) == [0.25, 0.25]
     assert counter("item", "share", 0.5) == [0.0625, 0.0625]
@@ -170,38 +190,44 @@ def test_a_hand_computed_case() -> None:
     assert counter("all", "shown", math.inf) == [4, 4]
     assert counter("all", "share", math.inf) == [1, 1]
     assert counter("all", "prior", math.inf) == [0, 0]
-    assert batch.shown.tolist() == [1, 1]
-    assert batch.age.tolist() == [3600, 3600]
-    assert str(batch.since_touch.tolist()) == "[1800.0, nan]"
-    assert (batch.history[0, 0], batch.touches[0]) == (1, 1)
+    assert batch.impressions.tolist() == [1, 1]
+    assert batch.item_age.tolist() == [3600, 3600]
+    assert str(batch.since_interaction.tolist()) == "[1800.0, nan]"
+    assert (batch.history[0, 0], batch.interaction_count[0]) == (1, 1)
 
 
-@pytest.mark.parametrize("length", [BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 3])
+@pytest.mark.parametrize(
+    "length", [BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES, 5 * BLOCK_BYTES + 3]
+)
 def test_a_history_across_blocks(length: int) -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
     rows = [n % ITEMS for n in range(length)]
     for n, row in enumerate(rows):  # two people take blocks in turn
-        state.observe(ops_of([(TOUCHED, START + n, 0, [row]), (PRIOR, START + n, 1, [ITEMS - 1 - row])]))
-    touched, times = state.touched(0)
+        state.observe(ops_of([(OP_INTERACTION, START + n, 0, [row]), (OP_PRE_LOG, START + n, 1, [ITEMS - 1 - row])]))
+    touched, times = state.history(0)
     assert touched.tolist() == rows[::-1]
     assert times.tolist() == [START + n for n in range(length)][::-1]
-    assert state.touched(1)[0].tolist() == [ITEMS - 1 - row for row in rows[::-1]]
-    assert len(state.touched(2)[0]) == len(state.touched(NOBODY)[0]) == len(state.touched(10**6)[0]) == 0
+    assert state.history(1)[0].tolist() == [ITEMS - 1 - row for row in rows[::-1]]
+    assert len(state.history(2)[0]) == len(state.history(UNKNOWN_ROW)[0]) == len(state.history(10**6)[0]) == 0
 
 
 def test_shown_counts_look_back_so_far() -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
-    state.observe(ops_of([(SHOWN, START, 0, [0, 1, 0])]))
-    state.observe(ops_of([(SHOWN, START, 0, [2])] * (SHOWN_DEPTH - 2)))
-    batch = state.read([Request(at=START, person=0)], [np.arange(3, dtype=np.int32)])
-    assert batch.shown.tolist() == [1, 1, SHOWN_DEPTH - 2]
+    state.observe(ops_of([(OP_IMPRESSION, START, 0, [0, 1, 0])]))
+    state.observe(ops_of([(OP_IMPRESSION, START, 0, [2])] * (MAX_RECENT_IMPRESSIONS - 2)))
+    batch = state.read([ResolvedRequest(at=START, user=0)], [np.arange(3, dtype=np.int32)])
+    assert batch.impressions.tolist() == [1, 1, MAX_RECENT_IMPRESSIONS - 2]
 
 
 def test_popularity_of_what_nobody_touched_is_zero() -> None:
     for halves in ((1.0, math.inf), (1.0, 24.0)):
         state = BehaviouralState(CATALOGUE, StateSpec(half_lives_h=halves))
         assert state.popularity(START).tolist() == [0] * ITEMS
-        state.observe(ops_of([(TOUCHED, START, 0, [3]), (PRIOR, START, NOBODY, [3]), (PRIOR, START, 0, [1])]))
+        state.observe(
+            ops_of(
+                [(OP_INTERACTION, START, 0, [3]), (OP_PRE_LOG, START, UNKNOWN_ROW, [3]), (OP_PRE_LOG, START, 0, [1])]
+            )
+        )
         assert state.popularity(START).tolist() == [0, 1, 0, 2, 0]
     assert state.popularity(START + 24 * HOUR).tolist() == [0, 0.5, 0, 1, 0]
 
@@ -210,7 +236,7 @@ def test_a_spec_that_keeps_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one, all above 0"):
         StateSpec(half_lives_h=(0.0,))
     with pytest.raises(ValueError, match="depth is 0; expected at least 1"):
-        StateSpec(depth=0)
+        StateSpec(history_length=0)
 
 
 # --- replay and the live feed --------------------------------------------------------------------------------------
@@ -239,19 +265,19 @@ def random_events(seed: int, length: int = 150) -> list[Event]:
         if random.random() < 0.4:
             events.append(RankingEvent(f"r{n}", now, tuple(names[: random.integers(1, 5)]), user))
         else:
-            kind = HISTORY if n < 20 else ("click", "rating")[int(random.integers(0, 2))]
+            kind = HISTORY_TYPE if n < 20 else ("click", "rating")[int(random.integers(0, 2))]
             events.append(InteractionEvent(f"c{n}", now, names[0], kind, user=user))
     return events
 
 
-def moments_before_each(log: Log, candidates: list[Rows]) -> Moments:
+def moments_before_each(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
     """A group before each happening, for the person it happened to, and one at the end for nobody."""
-    happened = happenings(log)
+    happened = operations_of(log)
     sizes = [len(rows) for rows in candidates]
-    return Moments(
-        before=np.arange(len(log) + 1),
+    return PointInTimeQueries(
+        before_event=np.arange(len(log) + 1),
         at=np.append(log.at, log.at[-1] + 5),
-        person=np.append(happened.person, np.int32(NOBODY)).astype(np.int32),
+        user=np.append(happened.user, np.int32(UNKNOWN_ROW)).astype(np.int32),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         rows=np.concatenate(candidates).astype(np.int32),
     )
@@ -266,39 +292,39 @@ def one(batch: Batch, r: int) -> Batch:
         offsets=np.array([0, lines.stop - lines.start]),
         history=batch.history[r : r + 1],
         history_at=batch.history_at[r : r + 1],
-        touches=batch.touches[r : r + 1],
-        shown=batch.shown[lines],
-        age=batch.age[lines],
-        since_touch=batch.since_touch[lines],
+        interaction_count=batch.interaction_count[r : r + 1],
+        impressions=batch.impressions[lines],
+        item_age=batch.item_age[lines],
+        since_interaction=batch.since_interaction[lines],
         counters=batch.counters[lines],
-        declared=batch.declared[lines],
+        custom_counters=batch.custom_counters[lines],
     )
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
     events = random_events(seed)
-    log = columns(events, CATALOGUE.ids)
+    log = events_to_table(events, CATALOGUE.ids)
     random = np.random.default_rng(seed)
     candidates = [
-        random.integers(NOBODY, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
+        random.integers(UNKNOWN_ROW, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
     ]  # fmt: skip
     moments = moments_before_each(log, candidates)
     replayed = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
 
     live = BehaviouralState(CATALOGUE, FULL)
-    people = log.people
+    people = log.users
     for r, rows in enumerate(candidates):
-        person = int(moments.person[r])
-        history, times = live.touched(person)
-        request = Request(float(moments.at[r]), person, history, times, history)
+        person = int(moments.user[r])
+        history, times = live.history(person)
+        request = ResolvedRequest(float(moments.at[r]), person, history, times, history)
         same(live.read([request], [rows]), one(replayed, r))
         if r < len(events):
-            live.advance(columns([events[r]], CATALOGUE.ids, people))
+            live.advance(events_to_table([events[r]], CATALOGUE.ids, people))
     assert np.array_equal(live.popularity(START * 2), _replayed(log).popularity(START * 2))
 
 
-def _replayed(log: Log) -> BehaviouralState:
+def _replayed(log: EventTable) -> BehaviouralState:
     state = BehaviouralState(CATALOGUE, FULL)
     state.advance(log)
     return state
@@ -306,18 +332,18 @@ def _replayed(log: Log) -> BehaviouralState:
 
 @pytest.mark.parametrize("step", [1, 7, 60])
 def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
-    log = columns(random_events(9, 200), CATALOGUE.ids)
-    ops = happenings(log, custom_counters.types_of(COUNTERS))
+    log = events_to_table(random_events(9, 200), CATALOGUE.ids)
+    ops = operations_of(log, custom_counters.interaction_types(COUNTERS))
     at_once, in_chunks = _replayed(log), BehaviouralState(CATALOGUE, FULL)
     for first in range(0, len(log), step):
         part = slice(first, first + step)
         cut = {name: getattr(ops, name)[part] for name in ("code", "at", "person", "start", "stop", "bits")}
         in_chunks.observe(ops._replace(**cut))
-    requests = [Request(at=float(log.at[-1]), person=person) for person in range(len(log.people))]
+    requests = [ResolvedRequest(at=float(log.at[-1]), user=person) for person in range(len(log.users))]
     rows = [np.arange(ITEMS, dtype=np.int32)] * len(requests)
     same(at_once.read(requests, rows), in_chunks.read(requests, rows))
-    for person in range(len(log.people)):
-        for a, b in zip(at_once.touched(person), in_chunks.touched(person), strict=True):
+    for person in range(len(log.users)):
+        for a, b in zip(at_once.history(person), in_chunks.history(person), strict=True):
             assert np.array_equal(a, b)
 
 
@@ -328,94 +354,93 @@ def test_people_and_the_pool_grow() -> None:
     for n in range(400):
         person = int(random.integers(0, n + 1))
         row = int(random.integers(0, ITEMS))
-        state.observe(ops_of([(TOUCHED, START + n, person, [row])]))
+        state.observe(ops_of([(OP_INTERACTION, START + n, person, [row])]))
         touches.setdefault(person, []).append(row)
     for person in range(400):
-        assert state.touched(person)[0].tolist() == touches.get(person, [])[::-1]
-    batch = state.read([Request(at=START + 400, person=10_000)], [np.zeros(1, np.int32)])
-    assert batch.shown.tolist() == [0]
+        assert state.history(person)[0].tolist() == touches.get(person, [])[::-1]
+    batch = state.read([ResolvedRequest(at=START + 400, user=10_000)], [np.zeros(1, np.int32)])
+    assert batch.impressions.tolist() == [0]
 
 
 def test_moments_must_come_in_order() -> None:
-    log = columns(random_events(1, 5), CATALOGUE.ids)
+    log = events_to_table(random_events(1, 5), CATALOGUE.ids)
     nothing = np.zeros(0, np.int32)
-    backwards = Moments(np.array([3, 1]), np.zeros(2), np.zeros(2, np.int32), np.zeros(3, np.int64), nothing)
+    backwards = PointInTimeQueries(np.array([3, 1]), np.zeros(2), np.zeros(2, np.int32), np.zeros(3, np.int64), nothing)
     with pytest.raises(ValueError, match="found point-in-time queries out of order"):
-        with_reads(happenings(log), backwards)
-    none = Moments(np.zeros(0, np.int64), np.zeros(0), nothing, np.zeros(1, np.int64), nothing)
-    assert np.array_equal(with_reads(happenings(log), none).code, happenings(log).code)
+        insert_reads(operations_of(log), backwards)
+    none = PointInTimeQueries(np.zeros(0, np.int64), np.zeros(0), nothing, np.zeros(1, np.int64), nothing)
+    assert np.array_equal(insert_reads(operations_of(log), none).code, operations_of(log).code)
 
 
 def test_a_request_brings_its_own_history_and_query() -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
-    state.observe(ops_of([(TOUCHED, START, 0, [0])]))
+    state.observe(ops_of([(OP_INTERACTION, START, 0, [0])]))
     own = np.arange(20, dtype=np.int32) % ITEMS
     requests = [
-        Request(START, 0, own, np.arange(20.0), own, query="shoes", query_vector=np.ones(3, np.float32)),
-        Request(START, 0),
+        ResolvedRequest(START, 0, own, np.arange(20.0), own, query="shoes", query_vector=np.ones(3, np.float32)),
+        ResolvedRequest(START, 0),
     ]
     batch = state.read(requests, [np.zeros(1, np.int32), np.zeros(0, np.int32)])
-    assert batch.history[0].tolist() == own[: SPEC.depth].tolist()
-    assert batch.touches.tolist() == [20, 0]
-    assert batch.history[1].tolist() == [NOBODY] * SPEC.depth
+    assert batch.history[0].tolist() == own[: SPEC.history_length].tolist()
+    assert batch.interaction_count.tolist() == [20, 0]
+    assert batch.history[1].tolist() == [UNKNOWN_ROW] * SPEC.history_length
     assert batch.queries == ("shoes", "")
     assert batch.query_vectors is not None
     assert str(batch.query_vectors.tolist()) == "[[1.0, 1.0, 1.0], [nan, nan, nan]]"
 
 
-def slow_parts(log: Log, moment: int, moments: Moments, row: int) -> list[float]:
+def slow_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: int) -> list[float]:
     """The parts of every declared counter for one candidate of a moment, from all that happened before it."""
-    person, at = int(moments.person[moment]), float(moments.at[moment])
+    person, at = int(moments.user[moment]), float(moments.at[moment])
     happened: list[tuple[str, float, int, int]] = []
-    for place in log.order[: moments.before[moment]].tolist():
+    for place in log.event_order[: moments.before_event[moment]].tolist():
         if place < len(log.interactions):
             of = log.interactions
             kind = log.types.name(int(of.type[place]))
-            happened.append((kind, float(of.at[place]), int(of.person[place]), int(of.item[place])))
+            happened.append((kind, float(of.at[place]), int(of.user[place]), int(of.item[place])))
         else:
             r = place - len(log.interactions)
-            shown = log.rankings.rows[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
+            shown = log.rankings.items[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
             happened += [
-                (custom_counters.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.person[r]), one)
-                for one in shown
+                (custom_counters.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.user[r]), one) for one in shown
             ]
-    happened = [event for event in happened if event[3] != NOBODY]
+    happened = [event for event in happened if event[3] != UNKNOWN_ROW]
     parts: list[float] = []
     for counter in COUNTERS:
         codes = {"item": [[n] for n in range(ITEMS)], "category": CATEGORIES, "size": SIZES, "": [[0]] * ITEMS}[
-            counter.of
+            counter.item_field
         ]
         for half in (*counter.half_lives_h, *[None] * (3 - len(counter.half_lives_h))):
             sums = [0.0] * 4
             for kind, when, who, of_row in happened if half else ():
                 worth = 2 ** (-(at - when) / (half * HOUR))
                 shared = len(set(codes[of_row]) & set(codes[row]))  # type: ignore[call-overload]
-                for part, types in enumerate((counter.types, counter.per)):
-                    if kind in types and not (counter.by_person and who == NOBODY):
+                for part, types in enumerate((counter.types, counter.rate_over)):
+                    if kind in types and not (counter.per_user and who == UNKNOWN_ROW):
                         sums[2 + part] += worth
-                        sums[part] += worth * shared * (not counter.by_person or who == person)
+                        sums[part] += worth * shared * (not counter.per_user or who == person)
             parts += sums
     return parts
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_declared_counters_are_what_their_words_say(seed: int) -> None:
-    log = columns(random_events(seed), CATALOGUE.ids)
+    log = events_to_table(random_events(seed), CATALOGUE.ids)
     moments = moments_before_each(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
     batch = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
     for moment in (3, 50, 149, 150):
         expected = [slow_parts(log, moment, moments, row) for row in range(ITEMS)]
-        found = batch.declared[moment * ITEMS : (moment + 1) * ITEMS]
+        found = batch.custom_counters[moment * ITEMS : (moment + 1) * ITEMS]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    columns_ = custom_counters.features(batch, COUNTERS)
+    columns_ = custom_counters.counter_features(batch, COUNTERS)
     assert list(columns_) == [
         "clicks_2h", "clicks_all", "rate_24h", "mine_0.5h", "mine_1h", "mine_all", "active_7d", "size_7d", "my_size_7d",
     ]  # fmt: skip
-    count, per, total, total_per = batch.declared[:, 12:16].T
+    count, per, total, total_per = batch.custom_counters[:, 12:16].T
     np.testing.assert_allclose(
         columns_["rate_24h"], (count + 3 * (total + 1) / (total_per + 20)) / (per + 3), rtol=1e-5
     )
-    np.testing.assert_allclose(columns_["mine_all"], np.log1p(batch.declared[:, 32]), rtol=1e-6)
+    np.testing.assert_allclose(columns_["mine_all"], np.log1p(batch.custom_counters[:, 32]), rtol=1e-6)
 
 
 def test_sums_survive_a_landmark_that_moves() -> None:
@@ -424,10 +449,10 @@ def test_sums_survive_a_landmark_that_moves() -> None:
     touches = [START, START + 205 * HOUR, START + 206 * HOUR]  # past two hundred half-lives
     for n, at in enumerate(touches):
         event = InteractionEvent(f"c{n}", int(at * 1000), "i0", "click", user="ann")
-        state.advance(columns([event], CATALOGUE.ids, Ids(["ann"])))
-    batch = state.read([Request(at=touches[-1] + HOUR, person=0)], [np.zeros(1, np.int32)])
-    assert batch.counters[0, spec.column("item", "touched", 1.0)] == pytest.approx(0.75)
-    assert batch.declared[0, 0] == pytest.approx(0.75)
+        state.advance(events_to_table([event], CATALOGUE.ids, Vocabulary(["ann"])))
+    batch = state.read([ResolvedRequest(at=touches[-1] + HOUR, user=0)], [np.zeros(1, np.int32)])
+    assert batch.counters[0, spec.counter_column("item", "touched", 1.0)] == pytest.approx(0.75)
+    assert batch.custom_counters[0, 0] == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
@@ -464,24 +489,24 @@ def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
 )
 def test_a_chain_gives_back_what_was_put_in(entries: list[tuple[int, int]], depth: int) -> None:
     items = 100_000
-    chain = history_store.empty()
+    chain = history_store.empty_store()
     chain = chain._replace(
-        **{name: grown(getattr(chain, name), 1) for name in ("heads", "fills", "lengths", "latest")},
-        previous=grown(chain.previous, len(entries)),
-        pool=grown(chain.pool, len(entries)),
+        **{name: zero_padded(getattr(chain, name), 1) for name in ("heads", "fills", "lengths", "latest")},
+        previous=zero_padded(chain.previous, len(entries)),
+        pool=zero_padded(chain.pool, len(entries)),
     )
     for row, at in entries:
-        history_store.add(chain, 0, history_store.TOUCHES, row, at + 0.75, items)
+        history_store.append(chain, 0, history_store.INTERACTIONS, row, at + 0.75, items)
     rows, times = np.full(depth, -1, np.int32), np.full(depth, np.nan)
-    count = history_store.read(chain, 0, history_store.TOUCHES, items, rows, times)
+    count = history_store.read(chain, 0, history_store.INTERACTIONS, items, rows, times)
     assert count == min(depth, len(entries))
     assert list(zip(rows[:count].tolist(), times[:count].tolist(), strict=True)) == entries[::-1][:depth]
     assert history_store.read(chain, 0, history_store.IMPRESSIONS, items, rows, times) == 0
 
 
 def test_a_restored_state_goes_on_as_the_one_it_was_taken_from() -> None:
-    log = columns(random_events(5, 200), CATALOGUE.ids)
-    first, rest = BehaviouralState(CATALOGUE, FULL), columns(random_events(6, 50), CATALOGUE.ids, log.people)
+    log = events_to_table(random_events(5, 200), CATALOGUE.ids)
+    first, rest = BehaviouralState(CATALOGUE, FULL), events_to_table(random_events(6, 50), CATALOGUE.ids, log.users)
     first.advance(log)
     second = BehaviouralState(CATALOGUE, FULL)
     second.restore({name: array.copy() for name, array in first.arrays().items()})

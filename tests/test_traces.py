@@ -36,7 +36,7 @@ from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.api.metrics import STAGES
-from feedrank.api.traces import Traces
+from feedrank.api.traces import RequestTracer
 
 NOW = toyworld.END / 1000 + 1_000
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -61,7 +61,7 @@ class Kept:
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        self.traces = Traces(self.exporter, self.share, Clock())
+        self.traces = RequestTracer(self.exporter, self.share, Clock())
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         """All that was sent; there is no more to come."""
@@ -89,10 +89,10 @@ def is_in(child: ReadableSpan, parent: ReadableSpan) -> bool:
 
 
 def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> None:
-    trace = kept.traces.begin("POST", "/v1/recommend")
+    trace = kept.traces.start("POST", "/v1/recommend")
     assert trace is not None
     began = Clock.now + 1_000_000
-    trace.stages({"recall": 0.000_2, "features": 0.000_5, "rank": 0.000_3})
+    trace.record_stages({"recall": 0.000_2, "features": 0.000_5, "rank": 0.000_3})
     trace.end(200, "4f1c", ["r1", "r 2"], "toy", ["pairs"])
     recall, features, rank, whole = kept.spans()
     assert (whole.start_time, whole.end_time) == (began, began + 2_000_000)
@@ -128,7 +128,7 @@ def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> N
 )
 def test_who_calls_may_decide(traceparent: str | None, share: float, spans: int, parent: str | None) -> None:
     kept = Kept(share=share)
-    trace = kept.traces.begin("GET", "/v1/rankings/<path:ranking_id>", traceparent)
+    trace = kept.traces.start("GET", "/v1/rankings/<path:ranking_id>", traceparent)
     assert (trace is not None) == bool(spans)
     if trace is not None:
         trace.end(200)
@@ -141,7 +141,7 @@ def test_who_calls_may_decide(traceparent: str | None, share: float, spans: int,
 
 def test_errors_are_marked_and_odd_methods_are_one(kept: Kept) -> None:
     for method, route, status in (("POST", "/v1/events", 503), ("BREW", None, 404)):
-        trace = kept.traces.begin(method, route)
+        trace = kept.traces.start(method, route)
         assert trace is not None
         trace.end(status)
     failed, unmatched = kept.spans()
@@ -152,7 +152,7 @@ def test_errors_are_marked_and_odd_methods_are_one(kept: Kept) -> None:
 
 
 def test_probes_are_not_traced(kept: Kept) -> None:
-    assert all(kept.traces.begin("GET", route) is None for route in traces.UNTRACED)
+    assert all(kept.traces.start("GET", route) is None for route in traces.UNTRACED_ROUTES)
     assert kept.spans() == ()
 
 
@@ -161,8 +161,8 @@ def test_probes_are_not_traced(kept: Kept) -> None:
 
 def test_requests_are_traced_and_nothing_of_a_person_is_in_it(home: Path) -> None:
     kept, place = Kept(), Home(home)
-    kept.traces = Traces(kept.exporter)  # with the clock that the stages are measured beside
-    recommender = compose.recommender(place, config.load(place.config))
+    kept.traces = RequestTracer(kept.exporter)  # with the clock that the stages are measured beside
+    recommender = compose.build_recommender(place, config.load_config(place.config))
     client = create_app(Service(recommender, lambda: NOW, traces=kept.traces)).test_client()
     person, query, item, vendor, baggage, agent = SECRETS
     headers = {
@@ -254,11 +254,11 @@ def collecting() -> Iterator[Collector]:
 @pytest.mark.parametrize("ending", ["", "/", "/v1/traces"])
 def test_a_collector_receives_what_was_traced(ending: str) -> None:
     with collecting() as collector:
-        made = traces.to(collector.url + ending)
+        made = traces.create_tracer(collector.url + ending)
         assert made is not None
-        trace = made.begin("POST", "/v1/rank", f"00-{TRACE}-{PARENT}-01")
+        trace = made.start("POST", "/v1/rank", f"00-{TRACE}-{PARENT}-01")
         assert trace is not None
-        trace.stages({"recall": 0.001})
+        trace.record_stages({"recall": 0.001})
         trace.end(200, rankings=["r1"])
         made.close()
     assert set(collector.heads) == {("/v1/traces", "application/x-protobuf")}
@@ -279,11 +279,11 @@ def test_a_collector_that_is_gone_costs_no_answer_and_few_words(
     logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").filters.clear()  # what spoke before
     with socket.socket() as held:  # bound and not listening: nobody else takes the port, and nobody answers
         held.bind(("127.0.0.1", 0))
-        made = traces.to(f"http://127.0.0.1:{held.getsockname()[1]}")
+        made = traces.create_tracer(f"http://127.0.0.1:{held.getsockname()[1]}")
         assert made is not None
         started = time.perf_counter()
         for _ in range(600):
-            trace = made.begin("POST", "/v1/recommend")
+            trace = made.start("POST", "/v1/recommend")
             assert trace is not None
             trace.end(200)
         assert time.perf_counter() - started < 2
@@ -332,7 +332,7 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
 
 
 def test_nothing_is_imported_where_there_are_no_traces() -> None:
-    assert traces.to("") is None
+    assert traces.create_tracer("") is None
     told = (
         "import sys, feedrank.api.cli, feedrank.api.server, api.http.app, api.traces as t; assert t.to('') is None; "
         "print([one for one in sys.modules if one.startswith('opentelemetry')])"
@@ -344,7 +344,7 @@ def test_nothing_is_imported_where_there_are_no_traces() -> None:
 @pytest.mark.parametrize("url", ["127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://", "http://c:4318/?key=1"])
 def test_an_address_that_is_none_is_refused_before_anything_is_loaded(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected the address of an OTLP collector"):
-        traces.to(url)
+        traces.create_tracer(url)
     (tmp_path / "feedrank.toml").write_text(f'[serve]\ntraces = "{url}"\n')
     assert "expected the address of an OTLP collector" in feedrank(tmp_path, "serve", "--no-keys", code=1)
 
@@ -352,4 +352,4 @@ def test_an_address_that_is_none_is_refused_before_anything_is_loaded(url: str, 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ValueError, match=r"needs OpenTelemetry.*pip install 'feedrank\[traces\]'"):
-        traces.check("http://127.0.0.1:4318")
+        traces.check_endpoint("http://127.0.0.1:4318")

@@ -14,66 +14,66 @@ import toyworld
 from sklearn.datasets import load_svmlight_file
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import Log, columns
+from feedrank.engine.events.event_table import EventTable, events_to_table
 from feedrank.engine.events.events import ItemEvent, parse
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
-from feedrank.models.evaluation.evaluation import last_item, rankings, temporal
+from feedrank.models.evaluation.evaluation import leave_last_out, logged_rankings, time_split
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.items.item_model import ItemSettings
-from feedrank.models.items.user_histories import Sequences
+from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training import parquet_dataset, training
-from feedrank.models.training.dataset import from_rankings, groups
-from feedrank.models.training.query_groups import Groups
+from feedrank.models.training.dataset import build_query_groups, from_rankings
+from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 from feedrank.models.training.training import (
-    Corpus,
-    Settings,
+    ItemInputs,
+    ModelSettings,
     TrainingSettings,
     train_from_rankings,
     train_from_recall,
 )
 
-SMALL = Settings(
-    items=ItemSettings(co_click_rank=4, follows_rank=16),
-    training=TrainingSettings(folds=3, targets=4, least_history=2, candidates=20),
+SMALL = ModelSettings(
+    items=ItemSettings(cooccurrence_rank=4, transition_rank=16),
+    training=TrainingSettings(folds=3, targets_per_user=4, min_history=2, candidates=20),
     ranker=LambdaRankSettings(rounds=30, parameters={"min_data_in_leaf": 5}),
 )
 
 
-def world(events: list[dict[str, Any]]) -> tuple[Corpus, Log]:
+def world(events: list[dict[str, Any]]) -> tuple[ItemInputs, EventTable]:
     parsed = [parse(event) for event in events]
     catalogue = Catalogue.from_events(event for event in parsed if isinstance(event, ItemEvent))
     documents = catalogue.documents()
     # no neural part: the views of behaviour and BM25 are enough here
-    corpus = Corpus(catalogue, np.zeros((len(catalogue), 0), np.float32), TermWeights.fit(documents))
-    return corpus, columns(parsed, catalogue.ids)
+    corpus = ItemInputs(catalogue, np.zeros((len(catalogue), 0), np.float32), TermWeights.fit(documents))
+    return corpus, events_to_table(parsed, catalogue.ids)
 
 
 @pytest.fixture(scope="module")
-def walks() -> tuple[Corpus, Log]:
+def walks() -> tuple[ItemInputs, EventTable]:
     return world(toyworld.items() + toyworld.touches())
 
 
 @pytest.fixture(scope="module")
-def lists() -> tuple[Corpus, Log]:
+def lists() -> tuple[ItemInputs, EventTable]:
     return world(toyworld.items() + toyworld.touches() + toyworld.rankings(200))
 
 
 def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
-    walks: tuple[Corpus, Log], monkeypatch: pytest.MonkeyPatch
+    walks: tuple[ItemInputs, EventTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus, log = walks
     fitted: list[set[int]] = []
     asked: list[set[int]] = []
-    fit, ask = training.fit_items, training.from_recall
+    fit, ask = training.fit_item_views, training.from_recall
 
     def fit_items(*arguments: Any) -> Any:
         fitted.append(set(arguments[3].touch.tolist()))
         return fit(*arguments)
 
-    def from_recall(log: Log, sequences: Sequences, targets: Any, *rest: Any) -> Any:
-        asked.append(set(sequences.touch[targets].tolist()))
+    def from_recall(log: EventTable, sequences: UserHistories, targets: Any, *rest: Any) -> Any:
+        asked.append(set(sequences.interaction[targets].tolist()))
         return ask(log, sequences, targets, *rest)
 
     monkeypatch.setattr(training, "fit_items", fit_items)
@@ -90,10 +90,12 @@ def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
     assert fitted[-1] == allowed
 
 
-def test_rankings_are_learnt_from_in_blocks_of_time(lists: tuple[Corpus, Log], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rankings_are_learnt_from_in_blocks_of_time(
+    lists: tuple[ItemInputs, EventTable], monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus, log = lists
     latest: list[float] = []
-    fit = training.fit_items
+    fit = training.fit_item_views
 
     def fit_items(*arguments: Any) -> Any:
         latest.append(float(arguments[3].at.max(initial=-np.inf)))
@@ -107,7 +109,7 @@ def test_rankings_are_learnt_from_in_blocks_of_time(lists: tuple[Corpus, Log], m
     assert all(known < start for known, start in zip(latest[1:], starts[1:], strict=True))
 
 
-def test_the_same_seed_gives_the_same_ranker(walks: tuple[Corpus, Log], tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_ranker(walks: tuple[ItemInputs, EventTable], tmp_path: Path) -> None:
     corpus, log = walks
     usable = np.ones(len(log.interactions), np.bool_)
     texts = []
@@ -117,8 +119,8 @@ def test_the_same_seed_gives_the_same_ranker(walks: tuple[Corpus, Log], tmp_path
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("protocol", [last_item, temporal])
-def test_the_walk_is_learnt(walks: tuple[Corpus, Log], protocol: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("protocol", [leave_last_out, time_split])
+def test_the_walk_is_learnt(walks: tuple[ItemInputs, EventTable], protocol: Callable[..., Any]) -> None:
     corpus, log = walks
     compared = protocol(corpus, log, "toy", SMALL)
     found = {(row.method, row.metric): row.value for row in compared.rows}
@@ -128,20 +130,20 @@ def test_the_walk_is_learnt(walks: tuple[Corpus, Log], protocol: Callable[..., A
     assert found["lambdarank", "recall@100"] == found["recall", "recall@100"]
 
 
-def test_the_test_slice_of_the_rankings_is_their_last_fifth(lists: tuple[Corpus, Log]) -> None:
-    compared = rankings(*lists, "toy", SMALL)
+def test_the_test_slice_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInputs, EventTable]) -> None:
+    compared = logged_rankings(*lists, "toy", SMALL)
     found = {(row.method, row.metric): row for row in compared.rows}
     assert found["lambdarank", "auc"].groups == 40
     assert found["lambdarank", "auc"].value > 0.8
 
 
-def test_nothing_to_learn_from_is_said(walks: tuple[Corpus, Log]) -> None:
+def test_nothing_to_learn_from_is_said(walks: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = walks
     with pytest.raises(ValueError, match="no clicked item among them"):
         train_from_recall(corpus, log, np.zeros(len(log.interactions), np.bool_), SMALL)
 
 
-def test_a_refused_parameter_is_said(walks: tuple[Corpus, Log]) -> None:
+def test_a_refused_parameter_is_said(walks: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = walks
     settings = replace(SMALL, ranker=LambdaRankSettings(rounds=5, parameters={"num_leaves": -3}))
     with pytest.raises(ValueError, match="LightGBM refused"):
@@ -151,12 +153,12 @@ def test_a_refused_parameter_is_said(walks: tuple[Corpus, Log]) -> None:
 def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callable[[str], Path]) -> None:
     folder = sample_data("lightgbm_lambdarank")
 
-    def load(part: str) -> Groups:
+    def load(part: str) -> QueryGroups:
         with gzip.open(folder / f"rank.{part}.gz") as rows:
             matrix, labels = load_svmlight_file(rows, n_features=301)
         with gzip.open(folder / f"rank.{part}.query.gz", "rt") as sizes:
             offsets = np.concatenate([[0], np.cumsum([int(size) for size in sizes])]).astype(np.int64)
-        return Groups(matrix.toarray().astype(np.float32), labels.astype(np.float32), offsets)
+        return QueryGroups(matrix.toarray().astype(np.float32), labels.astype(np.float32), offsets)
 
     train, test = load("train"), load("test")
     names = tuple(f"f{column}" for column in range(301))
@@ -164,7 +166,7 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
     held = np.arange(len(train.offsets) - 1) % 5 == 0
     rows = np.repeat(held, np.diff(train.offsets))
     slices = [
-        Groups(
+        QueryGroups(
             train.matrix[rows == kept], train.labels[rows == kept],
             np.concatenate([[0], np.cumsum(np.diff(train.offsets)[held == kept])]).astype(np.int64),
         )
@@ -182,16 +184,18 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
     np.testing.assert_allclose(contributions.sum(axis=1), scores[:20], atol=1e-4)
 
 
-def test_matrices_on_disk_are_those_in_memory(lists: tuple[Corpus, Log], tmp_path: Path) -> None:
+def test_matrices_on_disk_are_those_in_memory(lists: tuple[ItemInputs, EventTable], tmp_path: Path) -> None:
     corpus, log = lists
     examples = from_rankings(log, 20, 150)
-    knowledge = training.fit_items(corpus.catalogue, corpus.text, corpus.terms, Sequences.of(log), SMALL.items)
+    knowledge = training.fit_item_views(
+        corpus.catalogue, corpus.text, corpus.term_weights, UserHistories.from_log(log), SMALL.items
+    )
     builder = FeatureBuilder(knowledge, SMALL.state)
-    whole = groups(log, builder, examples)
-    written = parquet_dataset.write(tmp_path / "groups.parquet", log, builder, examples, rows=100)
-    again = parquet_dataset.read(tmp_path / "groups.parquet")
+    whole = build_query_groups(log, builder, examples)
+    written = parquet_dataset.write_query_groups(tmp_path / "groups.parquet", log, builder, examples, chunk_rows=100)
+    again = parquet_dataset.read_query_groups(tmp_path / "groups.parquet")
     for made in (written, again):
-        assert isinstance(made.matrix, parquet_dataset.ShardedMatrix)
+        assert isinstance(made.matrix, parquet_dataset.ParquetMatrix)
         assert made.matrix.shape == np.asarray(whole.matrix).shape
         assert np.array_equal(made.features(), whole.features(), equal_nan=True)
         assert np.array_equal(made.labels, whole.labels)
@@ -204,7 +208,7 @@ def test_matrices_on_disk_are_those_in_memory(lists: tuple[Corpus, Log], tmp_pat
     assert (again.positions == -1).all()
 
 
-def test_a_ranker_trained_from_disk_is_the_same_ranker(lists: tuple[Corpus, Log]) -> None:
+def test_a_ranker_trained_from_disk_is_the_same_ranker(lists: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = lists
     rankers = [
         train_from_rankings(

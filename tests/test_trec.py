@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
 
 from feedrank.models.evaluation.metrics import evaluate, order
-from feedrank.models.evaluation.trec import Qrels, Run, falling, judge, read_qrels, read_run, write_qrels, write_run
+from feedrank.models.evaluation.trec import (
+    Qrels,
+    Run,
+    label_run,
+    read_qrels,
+    read_run,
+    strictly_decreasing,
+    write_qrels,
+    write_run,
+)
 
 MEASURES = {
     "ndcg@10": nDCG @ 10,
@@ -58,7 +67,7 @@ def test_our_metrics_equal_those_of_ir_measures_from_the_files(tmp_path, seed, e
     run_path, qrels_path = tmp_path / f"run{ending}", tmp_path / f"qrels{ending}"
     write_run(run_path, run)
     write_qrels(qrels_path, qrels)
-    judged = judge(run, qrels)
+    judged = label_run(run, qrels)
     ours = evaluate(MEASURES, judged.labels, judged.offsets, relevant=judged.ideal)
     place = {query.replace(" ", "%20"): g for g, query in enumerate(qrels.queries)}
     theirs = ir_measures.iter_calc(
@@ -78,7 +87,7 @@ def test_our_metrics_equal_those_of_ir_measures_from_the_files(tmp_path, seed, e
 def test_a_query_the_run_lacks_counts_as_0_and_one_not_judged_is_left_out(tmp_path):
     run = Run(("a", "z"), ("x", "x"), np.ones(2), np.array([0, 1, 2]))
     qrels = Qrels(("a", "b"), ("x", "y"), np.array([1, 1]), np.array([0, 1, 2]))
-    judged = judge(run, qrels)
+    judged = label_run(run, qrels)
     ours = evaluate(["ndcg@10", "map"], judged.labels, judged.offsets, relevant=judged.ideal)
     write_run(tmp_path / "run", run)
     write_qrels(tmp_path / "qrels", qrels)
@@ -108,7 +117,7 @@ def test_any_run_and_qrels_come_back_as_they_were(tmp_path_factory, world, packe
     write_run(path, Run(tuple(world), documents, scores, offsets))
     run = read_run(path)
     assert (run.queries, run.documents) == (tuple(world), documents)
-    np.testing.assert_array_equal(run.scores, falling(scores, offsets))
+    np.testing.assert_array_equal(run.scores, strictly_decreasing(scores, offsets))
     np.testing.assert_array_equal(run.offsets, offsets)
 
     labels = np.arange(len(documents)) % 5 - 1
@@ -136,14 +145,16 @@ def test_falling_scores_are_the_nearest_below(groups):
     flat = np.array([score for group in groups for score in group], np.float64)
     flat = flat[order(flat, offsets)]
     expected = [one_by_one(flat[a:b]) for a, b in pairwise(offsets.tolist())]
-    np.testing.assert_array_equal(falling(flat, offsets), np.concatenate([np.empty(0, np.float32), *expected]))
+    np.testing.assert_array_equal(
+        strictly_decreasing(flat, offsets), np.concatenate([np.empty(0, np.float32), *expected])
+    )
 
 
 @given(st.lists(st.floats(allow_nan=True), max_size=30))
 def test_falling_scores_fall_whatever_they_were(scores):
     column = np.sort(np.array(scores, np.float64))
     offsets = np.array([0, len(column)])
-    lowered = falling(column[order(column, offsets)], offsets)
+    lowered = strictly_decreasing(column[order(column, offsets)], offsets)
     assert np.isfinite(lowered).all()
     assert np.all(lowered[1:] < lowered[:-1])
     assert np.all((lowered == 0) | (np.abs(lowered) >= np.finfo(np.float32).tiny))  # none that a tool may flush to 0
@@ -151,9 +162,11 @@ def test_falling_scores_fall_whatever_they_were(scores):
 
 def test_scores_that_differ_already_are_kept():
     scores = np.array([3.5, 0.1, -7.25, 9.0, 0.0, -1e-30], np.float32)
-    np.testing.assert_array_equal(falling(scores, np.array([0, 3, 3, 6])), scores)
-    assert falling(np.zeros(3), np.array([0, 3])).tolist() == pytest.approx([0, -1.1754944e-38, -1.1754945e-38])
-    assert falling(np.empty(0), np.array([0, 0])).tolist() == []
+    np.testing.assert_array_equal(strictly_decreasing(scores, np.array([0, 3, 3, 6])), scores)
+    assert strictly_decreasing(np.zeros(3), np.array([0, 3])).tolist() == pytest.approx(
+        [0, -1.1754944e-38, -1.1754945e-38]
+    )
+    assert strictly_decreasing(np.empty(0), np.array([0, 0])).tolist() == []
 
 
 def test_lines_look_like_trec(tmp_path):

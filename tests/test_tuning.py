@@ -21,9 +21,9 @@ def test_a_search_is_kept_goes_on_and_is_used(home: Path, monkeypatch: pytest.Mo
     assert "optimistic" in said
     found = tomllib.loads((home / "tuned.toml").read_text())["ranker"]["parameters"]
     # the first is named in the config, the second is decided by groups that come from recall
-    assert found.keys() == tuning.SPACE.keys() - {"min_data_in_leaf", "lambdarank_truncation_level"}
+    assert found.keys() == tuning.SEARCH_SPACE.keys() - {"min_data_in_leaf", "lambdarank_truncation_level"}
     for name, value in found.items():
-        least, most, _ = tuning.SPACE[name]
+        least, most, _ = tuning.SEARCH_SPACE[name]
         assert least <= value <= most
     feedrank(home, "train", "--tuned", "--name", "tuned")
     used = bundle.read_manifest(home / "bundles" / "tuned")["config"]["ranker"]["parameters"]
@@ -33,5 +33,5 @@ def test_a_search_is_kept_goes_on_and_is_used(home: Path, monkeypatch: pytest.Mo
 
 
 def test_what_is_written_is_a_config() -> None:
-    tuned = tuning.Tuned({"num_leaves": 8, "learning_rate": 0.1}, 0.5, 0.4, 3)
+    tuned = tuning.TuningResult({"num_leaves": 8, "learning_rate": 0.1}, 0.5, 0.4, 3)
     assert tomllib.loads(tuning.as_toml(tuned)) == {"ranker": {"parameters": {"num_leaves": 8, "learning_rate": 0.1}}}

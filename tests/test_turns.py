@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from feedrank.engine.journal import file_lock
-from feedrank.engine.journal.file_lock import Turns
+from feedrank.engine.journal.file_lock import FileLock
 
 HOLD = """
 import fcntl, sys, time
@@ -23,11 +23,11 @@ time.sleep(60)
 
 
 def test_threads_take_turns(tmp_path: Path) -> None:
-    mine, inside, most = Turns(tmp_path / "turns"), [0], [0]
+    mine, inside, most = FileLock(tmp_path / "turns"), [0], [0]
 
     def work() -> None:
         for _ in range(50):
-            with mine.turn():
+            with mine.acquire():
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
                 time.sleep(0.0001)
@@ -48,13 +48,13 @@ def test_a_process_waits_for_another_but_not_for_ever(tmp_path: Path, monkeypatc
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
             monkeypatch.setattr(file_lock, "TRIES", 20)
-            with Turns(path).turn():
+            with FileLock(path).acquire():
                 pass  # begun without
             monkeypatch.setattr(file_lock, "TRIES", 100_000)
             began = threading.Event()
 
             def work() -> None:
-                with Turns(path).turn():
+                with FileLock(path).acquire():
                     began.set()
 
             waiting = threading.Thread(target=work)

@@ -15,9 +15,9 @@ from conftest import feedrank
 from flask.testing import FlaskClient
 
 from feedrank.api import compose, config
-from feedrank.api.admin import upkeep
+from feedrank.api.admin import create_admin_services
 from feedrank.api.compose.refresh import Refresher
-from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
@@ -25,7 +25,7 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import ItemEvent, RankingEvent
 from feedrank.engine.retrieval.diversity import Diversity
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.request import Asked, FilterIds
+from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.models.bundles import bundle, registry
 
 NOW = toyworld.END / 1000 + 1_000
@@ -36,15 +36,15 @@ class Place:
 
     def __init__(self, home: Path) -> None:
         self.home = Home(home)
-        settings = config.load(self.home.config)
-        self.recommender: Recommender = compose.recommender(self.home, settings)
-        opened, self.now = bundle.load(self.home.current), NOW
+        settings = config.load_config(self.home.config)
+        self.recommender: Recommender = compose.build_recommender(self.home, settings)
+        opened, self.now = bundle.load(self.home.current_bundle), NOW
         journal = self.home.journal()
         self.refresher = Refresher(
-            self.home, settings, journal, self.recommender, opened, TextModels(self.home, opened), clock=self.clock
+            self.home, settings, journal, self.recommender, opened, TextEncoders(self.home, opened), clock=self.clock
         )
-        behind = upkeep(self.home, settings, journal, self.refresher.look_for_items)
-        self.client: FlaskClient = create_app(Service(self.recommender, self.clock, upkeep=behind)).test_client()
+        behind = create_admin_services(self.home, settings, journal, self.refresher.check_items)
+        self.client: FlaskClient = create_app(Service(self.recommender, self.clock, admin=behind)).test_client()
 
     def clock(self) -> float:
         self.now += 1
@@ -72,15 +72,20 @@ def place(home: Path) -> Place:
 
 
 def test_a_ranking_says_all_that_it_was_asked() -> None:
-    asked = Asked(
-        "u", "s", "words", ("a", "b"), None, 7, FilterIds(True, ("c",), ("x",), ("y",)), Diversity(2, 0.5), "home",
+    asked = RecommendationRequest(
+        "u", "s", "words", ("a", "b"), None, 7, FilterSpec(True, ("c",), ("x",), ("y",)), Diversity(2, 0.5), "home",
         {"device": "phone", "list": ["a"], "n": 3.0},
     )  # fmt: skip
-    for one in (asked, Asked(), Asked(items=("a", "b"), n=2), Asked(history=())):
-        extra = {"served": {"asked": one.narrowed()}} | ({"surface": one.surface} if one.surface else {})
-        fields = {**one.context, "source": "given", **one.said()}
+    for one in (
+        asked,
+        RecommendationRequest(),
+        RecommendationRequest(items=("a", "b"), n=2),
+        RecommendationRequest(history=()),
+    ):
+        extra = {"served": {"asked": one.non_default_options()}} | ({"surface": one.surface} if one.surface else {})
+        fields = {**one.context, "source": "given", **one.logged_fields()}
         event = RankingEvent("r", 1, ("a",), one.user, one.session, fields, extra=json.loads(json.dumps(extra)))
-        assert Asked.of(event) == one
+        assert RecommendationRequest.from_event(event) == one
 
 
 QUESTIONS = [
@@ -108,7 +113,7 @@ def test_a_ranking_is_made_again_whatever_came_after_it(place: Place, asked: dic
 def test_a_given_list_with_newcomers_is_made_again(place: Place) -> None:
     place.call("POST", "/v1/events", {"event": "item", "item": "new", "fields": [
         {"name": "title", "value": "rocket orbit comet"}, {"name": "category", "value": "space"}]}, 202)  # fmt: skip
-    place.refresher.look_for_items()
+    place.refresher.check_items()
     served = place.call("POST", "/v1/rank", {"user": "p0", "items": ["ocean-1", "new", "unknown", "space-9"]})
     place.click("p0", "new")
     again = place.call("POST", f"/v1/rankings/{served['ranking']}/replay")
@@ -188,7 +193,7 @@ def test_an_item_is_shown_and_taken_out(place: Place) -> None:
     assert found["features"].keys() == set(place.recommender.pipeline.featurizer.names)
     assert found["features"]["since_touch_h"] is not None
     place.call("DELETE", f"/v1/state/item/{wanted}")
-    place.refresher.look_for_items()
+    place.refresher.check_items()
     assert place.call("GET", f"/v1/state/item/{wanted}")["hidden"]
     assert wanted not in place.feed(user="p0", n=60)
     for method in ("GET", "DELETE"):
@@ -208,12 +213,12 @@ def test_a_list_may_describe_items_that_are_not_known(place: Place) -> None:
     assert told["offer"] > told["bare"]
     assert place.recommender.catalogue.titles[place.recommender.catalogue.ids.row("ocean-1")] != "x"
     assert "offer" not in place.feed(user="p0", n=60), "nothing but a list has named it"
-    count = place.home.journal().counts()["item"]
+    count = place.home.journal().count_by_kind()["item"]
     second = place.call("POST", "/v1/rank", asked)
     assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
-    assert place.home.journal().counts()["item"] == count, "it is known now"
+    assert place.home.journal().count_by_kind()["item"] == count, "it is known now"
     place.call("POST", "/v1/events", {"event": "item", "item": "offer", "fields": [{"name": "on", "value": True}]}, 202)
-    place.refresher.look_for_items()
+    place.refresher.check_items()
     assert "offer" in place.feed(user="p0", n=60), "an event of its own has"
     assert not place.call("GET", "/v1/state/item/offer")["hidden"]
     folded = Catalogue.from_events(one for one in place.home.journal().events("item") if isinstance(one, ItemEvent))
@@ -224,7 +229,7 @@ def test_a_list_in_a_hurry_does_not_wait_for_descriptions(place: Place) -> None:
     asked = {"items": ["kitchen-1", {"id": "late", "fields": {"title": "whale reef"}}], "deadline_ms": 1000}
     hurried = place.call("POST", "/v1/rank", asked)
     assert hurried["skipped"] == ["items"]
-    place.refresher.look_for_items()
+    place.refresher.check_items()
     again = place.call("POST", f"/v1/rankings/{hurried['ranking']}/replay")
     assert again["identical"], "the item was in the journal then, and not yet known"
     assert place.call("POST", "/v1/rank", asked)["skipped"] == []
@@ -244,14 +249,14 @@ def test_bundles_are_listed_promoted_and_rolled_back(place: Place) -> None:
         ("toy", True, True), ("second", False, True)
     ]  # fmt: skip
     assert place.call("POST", "/v1/bundles/second/promote") == {"current": "second"}
-    assert place.refresher.look()
+    assert place.refresher.check_bundle()
     assert place.call("GET", "/v1/bundles")["serving"] == "second"
     assert place.call("POST", "/v1/bundles/rollback") == {"current": "toy"}
     place.call("POST", "/v1/bundles/none/promote", status=404)
     model = next((place.home.bundles / "second").glob("ranker*"))
     model.write_text(model.read_text()[:-20])
     assert "second" in place.call("POST", "/v1/bundles/second/promote", status=409)["detail"]
-    assert registry.current(place.home.bundles) == "toy"
+    assert registry.current_name(place.home.bundles) == "toy"
 
 
 def test_training_goes_through_the_gate(shown_home: Path, tmp_path: Path) -> None:
@@ -260,9 +265,9 @@ def test_training_goes_through_the_gate(shown_home: Path, tmp_path: Path) -> Non
     feedrank(home, "train", "--name", "toy")
     place = Place(home)
     done = place.call("POST", "/train/xgboost")
-    names = [one.name for one in registry.entries(place.home.bundles)]
+    names = [one.name for one in registry.list_bundles(place.home.bundles)]
     assert done["bundle"] in names
-    assert done["promoted"] == (registry.current(place.home.bundles) == done["bundle"])
+    assert done["promoted"] == (registry.current_name(place.home.bundles) == done["bundle"])
     assert done["reasons"]
     assert sum(one["weight"] for one in done["features"]) > 0
     assert [one["id"] for one in done["iterations"]] == list(range(len(done["iterations"])))
@@ -277,7 +282,7 @@ def test_a_training_that_fails_says_why(place: Place) -> None:
 
 
 def test_a_service_without_upkeep_says_so(home: Path) -> None:
-    recommender = compose.recommender(Home(home), config.load(Home(home).config))
+    recommender = compose.build_recommender(Home(home), config.load_config(Home(home).config))
     client = create_app(Service(recommender, lambda: NOW)).test_client()
     assert client.get("/v1/bundles").status_code == 501
     assert client.post("/train/x").status_code == 501
@@ -293,7 +298,7 @@ def test_a_ranking_that_is_asked_for_again_comes_as_it_is_logged(place: Place) -
     second = place.call("POST", "/v1/recommend", {**asked, "explain": True})
     assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
     assert second["items"][0]["why"]["contributions"]
-    assert place.home.journal().counts()["ranking"] == 1
+    assert place.home.journal().count_by_kind()["ranking"] == 1
     place.call("POST", "/v1/events", {"event": "user", "id": "taken", "user": "u"}, 202)
     place.call("POST", "/v1/recommend", {"ranking": "taken"}, 409)
 

@@ -27,10 +27,10 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     """List all bundles, oldest first."""
     home, _ = obj
     with command_errors():
-        entries = registry.entries(home.bundles)
+        entries = registry.list_bundles(home.bundles)
     if as_json:
         lines = [{"name": entry.name, "current": entry.current, "bytes": entry.bytes, "problem": entry.problem,
-                  "made": dict(entry.made), **_short(entry.manifest)} for entry in entries]  # fmt: skip
+                  "made": dict(entry.build_info), **_summary(entry.manifest)} for entry in entries]  # fmt: skip
         click.echo(json.dumps(lines, indent=1))
         return
     if not entries:
@@ -38,9 +38,9 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
         return
     table = Table("", "bundle", "created", "ranker", "items", "data up to", "size")
     for entry in entries:
-        summary = _short(entry.manifest)
+        summary = _summary(entry.manifest)
         table.add_row(
-            "*" if entry.current else "", entry.name, str(entry.made.get("at", ""))[:19], summary["ranker"],
+            "*" if entry.current else "", entry.name, str(entry.build_info.get("at", ""))[:19], summary["ranker"],
             f"{summary['items']:,}", summary["until"] or "", f"{entry.bytes / 1e6:.1f} MB",
         )  # fmt: skip
     console.print(table)
@@ -62,10 +62,10 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
         click.echo(json.dumps(opened.manifest, indent=1))
         return
     table = Table(show_header=False, title=opened.name)
-    for key, value in registry.differences(opened.manifest, {}).items():
+    for key, value in registry.manifest_differences(opened.manifest, {}).items():
         if not key.startswith(("features.names", "space.views")):
-            table.add_row(key, _cell(value[0]))
-    for key, value in bundle.read_made(opened.folder).items():
+            table.add_row(key, _format_cell(value[0]))
+    for key, value in bundle.read_build_info(opened.folder).items():
         table.add_row(f"made.{key}", str(value))
     console.print(table)
     click.echo(
@@ -78,20 +78,20 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
 @click.argument("other", default=bundle.CURRENT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def diff(obj: tuple[Home, Config], one: str, other: str, as_json: bool) -> None:
+def diff(obj: tuple[Home, Config], first: str, second: str, as_json: bool) -> None:
     """Compare two bundles; by default with the current one."""
     home, _ = obj
     with command_errors():
         first_manifest, second_manifest = (
-            bundle.read_manifest((home.bundles / name).resolve()) for name in (one, other)
+            bundle.read_manifest((home.bundles / name).resolve()) for name in (first, second)
         )
-    differences = registry.differences(first_manifest, second_manifest)
+    differences = registry.manifest_differences(first_manifest, second_manifest)
     if as_json:
         click.echo(json.dumps({key: list(values) for key, values in differences.items()}, indent=1))
         return
     table = Table("", first_manifest["name"], second_manifest["name"])
     for key, values in differences.items():
-        table.add_row(key, *(_cell(value) for value in values))
+        table.add_row(key, *(_format_cell(value) for value in values))
     console.print(table)
 
 
@@ -124,17 +124,19 @@ def rollback(obj: tuple[Home, Config]) -> None:
 @click.pass_obj
 def prune(obj: tuple[Home, Config], keep: int, dry_run: bool) -> None:
     """Remove old bundles. The current one, the previous one and those of running experiments are always kept."""
-    from feedrank.api.compose.experiments import Desk
+    from feedrank.api.compose.experiments import ExperimentService
 
     home, config = obj
     with command_errors():
         has_journal = config.journal.url is not None or home.journal_path.exists()
-        in_use = Desk(home, home.journal(config.journal.url)).roster.bundles if has_journal else ()
+        in_use = (
+            ExperimentService(home, home.journal(config.journal.url)).experiment_registry.bundles if has_journal else ()
+        )
         removed = registry.prune(home.bundles, keep, dry_run, in_use)
     click.echo(f"{'would remove' if dry_run else 'removed'}: {', '.join(removed) or 'nothing'}")
 
 
-def _short(manifest: Any) -> dict[str, Any]:
+def _summary(manifest: Any) -> dict[str, Any]:
     last = manifest.get("window", {}).get("last")
     until = None if last is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(last))
     trees = manifest.get("trees")
@@ -142,6 +144,6 @@ def _short(manifest: Any) -> dict[str, Any]:
     return {"ranker": ranker, "items": manifest.get("items", 0), "until": until, "metrics": manifest.get("metrics")}
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 60 else text[:57] + "..."

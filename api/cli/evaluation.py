@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, steps, texts
+from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 
@@ -52,13 +52,15 @@ def evaluate(
     rows: list[report.Row] = []
     costs: dict[str, Any] = {}
     with command_errors():
-        with steps() as show:
-            inputs = compose.material(home, config, texts(show))
-        for protocol in protocols or evaluation.protocols_for(inputs.log, config.settings):
+        with progress_bars() as show:
+            inputs = compose.load_training_inputs(home, config, embedding_progress(show))
+        for protocol in protocols or evaluation.protocols_for(inputs.log, config.training_settings):
             started = time.perf_counter()
             name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
-            with steps() as show:
-                compared = evaluation.PROTOCOLS[protocol](inputs.corpus, inputs.log, name, config.settings, show)
+            with progress_bars() as show:
+                compared = evaluation.PROTOCOLS[protocol](
+                    inputs.item_inputs, inputs.log, name, config.training_settings, show
+                )
             rows += compared.rows
             costs[f"{name}: seconds"] = round(time.perf_counter() - started, 1)
             costs[f"{name}: groups"] = compared.trained.counts
@@ -72,24 +74,24 @@ def evaluate(
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
             if trec_folder:
-                for method, run in evaluation.runs(inputs.corpus, compared).items():
+                for method, run in evaluation.trec_runs(inputs.item_inputs, compared).items():
                     trec.write_run(trec_folder / f"{protocol}.{method}.run", run, method)
-                trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.targets)
+                trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.qrels)
             del compared  # free the memory before the next training
             if ablate and protocol != "temporal":
-                costs[f"{name}: ablation"] = _ablated(inputs, protocol, config)
+                costs[f"{name}: ablation"] = _ablation(inputs, protocol, config)
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")
 
 
-def _ablated(made: Any, protocol: str, config: Config) -> dict[str, Any]:
+def _ablation(inputs: Any, protocol: str, config: Config) -> dict[str, Any]:
     """Run an ablation, print the gain of each signal group, and return JSON-ready rows."""
     from feedrank.models.evaluation import ablation
 
     metric = "auc" if protocol == "rankings" else "ndcg@10"
-    with steps() as show:
-        result = ablation.ablate(made.corpus, made.log, protocol, config.settings, metric, show)
+    with progress_bars() as show:
+        result = ablation.ablate(inputs.corpus, inputs.log, protocol, config.training_settings, metric, show)
     table = Table("without", "features", result.metric, "gain", "95 % interval",
                   title=f"{result.metric} with all signals {result.value:.4f}; {result.groups:,} groups")  # fmt: skip
     for row in result.rows:

@@ -11,9 +11,9 @@ import numpy as np
 from rich.table import Table
 
 from feedrank.api import experiment_config
-from feedrank.api.cli.experiments import desk_of
 from feedrank.api.cli.experiments import experiment as experiment
-from feedrank.api.cli.progress import command_errors, console, steps
+from feedrank.api.cli.experiments import experiment_service
+from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 
@@ -43,27 +43,31 @@ from feedrank.api.home import Home
 )
 @click.pass_obj
 def power(
-    obj: tuple[Home, Config], name: str | None, rate: float | None, lift: float, chance: float, alpha: float,
+    obj: tuple[Home, Config], name: str | None, rate: float | None, lift: float, target_power: float, alpha: float,
     arms: int, per_day: float | None,
 ) -> None:  # fmt: skip
     """Compute the units, impressions and days needed to detect a lift, from --rate or the data of NAME's first arm."""
-    from feedrank.models.experiments.power import Need, need, need_of
+    from feedrank.models.experiments.power import (
+        SampleSizeReport,
+        required_sample_size,
+        required_sample_size_from_outcomes,
+    )
 
     units_per_day = math.nan if per_day is None else per_day
-    required: Need | None
+    required: SampleSizeReport | None
     with command_errors():
         if (name is None) == (rate is None):
             raise ValueError("found " + ("neither" if name is None else "both") + " NAME and --rate; give one")
         if rate is not None:
-            required = need(
-                rate, rate * (1 - rate), lift=lift, alpha=alpha, power=chance, weights=(1.0,) * arms,
+            required = required_sample_size(
+                rate, rate * (1 - rate), mde=lift, alpha=alpha, power=target_power, weights=(1.0,) * arms,
                 impressions_per_unit=1.0, units_per_day=units_per_day,
             )  # fmt: skip
         else:
             assert name is not None
-            outcomes, plan = desk_of(obj).outcomes(name)
-            required = need_of(
-                outcomes, plan.metric(plan.primary), lift=lift, alpha=alpha, power=chance, weights=plan.weights,
+            outcomes, plan = experiment_service(obj).outcomes(name)
+            required = required_sample_size_from_outcomes(
+                outcomes, plan.metric(plan.primary), mde=lift, alpha=alpha, power=target_power, weights=plan.weights,
                 units_per_day=units_per_day,
             )  # fmt: skip
         if required is None:
@@ -71,10 +75,10 @@ def power(
                 f"the first arm of {name!r} has too few units yet, or their values do not vary; "
                 "collect more data or give --rate"
             )
-    table = Table("", "units per arm", "impressions", "days", title=f"to detect {lift:+.1%} of {required.value:.4g}")
-    for design, size in (("one look at the end", required.fixed), ("a look at any time", required.sequential)):
+    table = Table("", "units per arm", "impressions", "days", title=f"to detect {lift:+.1%} of {required.baseline:.4g}")
+    for design, size in (("one look at the end", required.fixed_horizon), ("a look at any time", required.sequential)):
         units = ", ".join(f"{count:,}" for count in size.units)
-        table.add_row(design, units, _count(size.impressions), _count(size.days))
+        table.add_row(design, units, _format_count(size.impressions), _format_count(size.days))
     console.print(table)
 
 
@@ -108,15 +112,15 @@ def simulate(
 
     Nothing is written to the journal.
     """
-    from feedrank.api.compose.experiments import plan_of
-    from feedrank.models.experiments.confidence_sequence import sequences
-    from feedrank.models.experiments.sample_ratio import sample_ratio
+    from feedrank.api.compose.experiments import build_plan
+    from feedrank.models.experiments.confidence_sequence import confidence_sequences
+    from feedrank.models.experiments.sample_ratio import sample_ratio_test
     from feedrank.models.experiments.simulator import SimulatedExperiment
-    from feedrank.models.experiments.simulator import simulate as simulated
-    from feedrank.models.experiments.verdict import judge
+    from feedrank.models.experiments.simulator import simulate_experiment as simulated
+    from feedrank.models.experiments.verdict import decide
 
     with command_errors():
-        spec = experiment_config.load(path)
+        spec = experiment_config.load_experiment(path)
         if spec.kind != "ab" or len(spec.arms) < 2:
             raise ValueError(
                 f"found a {spec.kind} experiment of {len(spec.arms)} arms, expected an ab test of 2 or more"
@@ -124,26 +128,32 @@ def simulate(
         true_lifts = lifts or (0.0,) * (len(spec.arms) - 1)
         weights = tuple(arm.weight for arm in spec.arms.values())
         world = SimulatedExperiment(
-            users=users, days=days, lifts=true_lifts, weights=weights, rate=rate, visits=visits, arriving=days
+            users=users,
+            days=days,
+            lifts=true_lifts,
+            weights=weights,
+            click_rate=rate,
+            rankings_per_day=visits,
+            arrival_days=days,
         )
-        plan = replace(plan_of(spec, tuple((np.array(weights) / sum(weights)).tolist())), guardrails=())
+        plan = replace(build_plan(spec, tuple((np.array(weights) / sum(weights)).tolist())), guardrails=())
         metric, alpha = plan.metric(plan.primary), plan.alpha / (len(spec.arms) - 1)
         ends: dict[str, list[int]] = {}
-        with steps() as show:
+        with progress_bars() as show:
             for run in range(runs):
                 show("experiments simulated", run, runs)
                 outcomes = simulated(replace(world, seed=seed + run))
-                looks = sequences(outcomes, metric, planned_units=plan.planned_units, alpha=alpha)
+                looks = confidence_sequences(outcomes, metric, planned_units=plan.planned_units, alpha=alpha)
                 word, day = "no verdict", days
                 for look, last in enumerate(looks[0].day.tolist()):
-                    observed = outcomes.until(last)
+                    observed = outcomes.until_day(last)
                     units = np.bincount(outcomes.arm_of[np.unique(observed.unit)], minlength=len(spec.arms))
-                    verdict = judge(
-                        plan, sample_ratio(units, plan.weights, outcomes.arms),
-                        [sequence.at(look) for sequence in looks], (), days=last + 1, units=int(units.sum()),
+                    verdict = decide(
+                        plan, sample_ratio_test(units, plan.weights, outcomes.arms),
+                        [sequence.up_to_look(look) for sequence in looks], (), days=last + 1, units=int(units.sum()),
                     )  # fmt: skip
-                    if verdict.word != "go on":
-                        word, day = verdict.word + (f" {verdict.arm}" if verdict.arm else ""), last + 1
+                    if verdict.decision != "go on":
+                        word, day = verdict.decision + (f" {verdict.arm}" if verdict.arm else ""), last + 1
                         break
                 ends.setdefault(word, []).append(day)
     table = Table(
@@ -154,5 +164,5 @@ def simulate(
     console.print(table)
 
 
-def _count(value: float) -> str:
+def _format_count(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:,.0f}"

@@ -15,11 +15,11 @@ from feedrank.api import experiment_config
 from feedrank.api.cli.progress import command_errors, console
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.engine.experiments.registry import Standing
-from feedrank.models.atomic_files import written_aside
+from feedrank.engine.experiments.registry import ExperimentState
+from feedrank.models.atomic_files import atomic_write
 
 if TYPE_CHECKING:
-    from feedrank.api.compose.experiments import Desk
+    from feedrank.api.compose.experiments import ExperimentService
 
 
 @click.group()
@@ -33,8 +33,8 @@ def experiment() -> None:
 def create(obj: tuple[Home, Config], path: Path) -> None:
     """Create an experiment from the TOML file PATH. No unit is assigned before it is started."""
     with command_errors():
-        spec = experiment_config.load(path)
-        desk_of(obj).create(spec, time.time())
+        spec = experiment_config.load_experiment(path)
+        experiment_service(obj).create(spec, time.time())
     arms = ", ".join(spec.arms)
     click.echo(f"{spec.name}: {spec.kind} of {arms}; start it with `feedrank experiment start {spec.name}`")
 
@@ -45,8 +45,8 @@ def create(obj: tuple[Home, Config], path: Path) -> None:
 def start(obj: tuple[Home, Config], name: str) -> None:
     """Start the experiment NAME. Arms without a bundle use the current one."""
     with command_errors():
-        state = desk_of(obj).start(name, time.time())
-    arms = (f"{name} {_made_by(arm)}".strip() for name, arm in state.experiment.arms.items())
+        state = experiment_service(obj).start(name, time.time())
+    arms = (f"{name} {_bundle_suffix(arm)}".strip() for name, arm in state.experiment.arms.items())
     click.echo(f"{name} is running: {', '.join(arms)}; servers apply it within a second")
 
 
@@ -59,7 +59,7 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
     """Stop the experiment NAME; all users get the current bundle."""
     payload = {"reason": reason} | ({"arm": arm} if arm else {})
     with command_errors():
-        desk_of(obj).change(name, "stop-arm" if arm else "stop", payload, time.time())
+        experiment_service(obj).change(name, "stop-arm" if arm else "stop", payload, time.time())
     click.echo(f"{name}: arm {arm} is stopped" if arm else f"{name} is stopped")
 
 
@@ -67,10 +67,10 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
 @click.argument("name")
 @click.argument("weights", nargs=-1, required=True, metavar="ARM=WEIGHT...")
 @click.pass_obj
-def weigh(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None:
+def set_weights(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None:
     """Change the arm weights of NAME and reassign as few units as possible. A moved unit counts for its first arm."""
     with command_errors():
-        desk_of(obj).change(name, "weights", {"weights": _weights(weights)}, time.time())
+        experiment_service(obj).change(name, "weights", {"weights": _parse_weights(weights)}, time.time())
     click.echo(f"{name}: {', '.join(weights)}")
 
 
@@ -79,12 +79,12 @@ def weigh(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None
 @click.pass_obj
 def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     """List all experiments, in the order of creation."""
-    from feedrank.api.compose.experiments import told
+    from feedrank.api.compose.experiments import state_json
 
     with command_errors():
-        states = desk_of(obj).roster.standings
+        states = experiment_service(obj).experiment_registry.states
     if as_json:
-        click.echo(json.dumps([told(state) for state in states.values()], indent=1))
+        click.echo(json.dumps([state_json(state) for state in states.values()], indent=1))
         return
     if not states:
         click.echo("there are no experiments; create one with `feedrank experiment create`")
@@ -93,7 +93,7 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     for name, state in states.items():
         spec = state.experiment
         arms = ", ".join(f"{arm} (stopped)" if arm in state.stopped_arms else arm for arm in spec.arms)
-        table.add_row(name, spec.kind, state.status, _moment(state), f"{spec.layer} {spec.share:.0%}", arms)
+        table.add_row(name, spec.kind, state.status, _start_time(state), f"{spec.layer} {spec.share:.0%}", arms)
     console.print(table)
 
 
@@ -112,25 +112,25 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
 @click.option("--promote", is_flag=True, help="Promote the winner's bundle and stop the experiment.")
 @click.pass_obj
 def readout(
-    obj: tuple[Home, Config], name: str, json_path: Path | None, html_path: Path | None, cuped: bool | None, act: bool,
+    obj: tuple[Home, Config], name: str, json_path: Path | None, html_path: Path | None, cuped: bool | None, enforce_guardrails: bool,
     promote: bool,
 ) -> None:  # fmt: skip
     """Print the report of NAME. Its confidence sequences are valid at every look, so read it as often as you like."""
-    from feedrank.api.compose.experiments import body
-    from feedrank.api.compose.report_rendering import page, shown
+    from feedrank.api.compose.experiments import report_json
+    from feedrank.api.compose.report_rendering import render_html, render_terminal
 
     with command_errors():
-        service = desk_of(obj)
-        report = service.found(name, cuped)
-        console.print(shown(report))
+        service = experiment_service(obj)
+        report = service.report(name, cuped)
+        console.print(render_terminal(report))
         if json_path:
-            with written_aside(json_path) as temporary:
-                temporary.write_text(json.dumps(body(report), indent=1) + "\n", encoding="utf-8")
+            with atomic_write(json_path) as temporary:
+                temporary.write_text(json.dumps(report_json(report), indent=1) + "\n", encoding="utf-8")
         if html_path:
-            with written_aside(html_path) as temporary:
-                temporary.write_text(page(report), encoding="utf-8")
-        if act:
-            stopped = service.stop_what_breaks(report, time.time())
+            with atomic_write(html_path) as temporary:
+                temporary.write_text(render_html(report), encoding="utf-8")
+        if enforce_guardrails:
+            stopped = service.stop_breaching_arms(report, time.time())
             click.echo(f"stopped: {', '.join(stopped) or 'nothing'}")
         if promote:
             click.echo(f"current bundle: {service.promote_winner(report, time.time())}")
@@ -143,12 +143,12 @@ def readout(
 def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
     """Stop arms that violate a guardrail, in all running experiments that allow it, until interrupted."""
     with command_errors():
-        service = desk_of(obj)
+        service = experiment_service(obj)
         while True:
-            for state in service.roster.running:
+            for state in service.experiment_registry.running:
                 spec = state.experiment
                 if spec.stop_on_breach and spec.guardrails:
-                    stopped = service.stop_what_breaks(service.found(spec.name), time.time())
+                    stopped = service.stop_breaching_arms(service.report(spec.name), time.time())
                     for arm in stopped:
                         click.echo(f"{spec.name}: stopped the arm {arm}")
             if once:
@@ -156,15 +156,15 @@ def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
             time.sleep(every)
 
 
-def desk_of(obj: tuple[Home, Config]) -> Desk:
+def experiment_service(obj: tuple[Home, Config]) -> ExperimentService:
     """Return the experiment service of a command's home."""
-    from feedrank.api.compose.experiments import Desk
+    from feedrank.api.compose.experiments import ExperimentService
 
     home, config = obj
-    return Desk(home, home.known_journal(config.journal.url))
+    return ExperimentService(home, home.existing_journal(config.journal.url))
 
 
-def _weights(pairs: tuple[str, ...]) -> dict[str, float]:
+def _parse_weights(pairs: tuple[str, ...]) -> dict[str, float]:
     weights = {}
     for pair in pairs:
         arm, _, weight = pair.partition("=")
@@ -175,9 +175,9 @@ def _weights(pairs: tuple[str, ...]) -> dict[str, float]:
     return weights
 
 
-def _made_by(arm: Any) -> str:
+def _bundle_suffix(arm: Any) -> str:
     return f"by {arm.bundle}" if arm.bundle else ""
 
 
-def _moment(one: Standing) -> str:
-    return "" if one.started is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(one.started / 1000))
+def _start_time(state: ExperimentState) -> str:
+    return "" if state.started_ms is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(state.started_ms / 1000))

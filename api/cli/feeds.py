@@ -29,17 +29,17 @@ def recommend(
 ) -> None:
     """Print one feed. It is written to the journal like any other ranking."""
     from feedrank.api import compose
-    from feedrank.api.http.answers import feed
+    from feedrank.api.http.answers import feed_json
     from feedrank.api.http.bodies import RecommendBody
 
     home, config = obj
     with command_errors():
         item_ids = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
         body = RecommendBody(user=user, query=query, history=item_ids, n=count)
-        recommender = compose.recommender(home, config)
-        event = recommender.recommend(str(uuid.uuid4()), time.time(), body.asked())
+        recommender = compose.build_recommender(home, config)
+        event = recommender.recommend(str(uuid.uuid4()), time.time(), body.to_request())
     if as_json:
-        click.echo(json.dumps(feed(event), indent=1))
+        click.echo(json.dumps(feed_json(event), indent=1))
         return
     if not event.items:
         click.echo("the feed is empty: this user has already interacted with every item")
@@ -72,6 +72,6 @@ def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers:
             host=host or config.serve.host,
             port=config.serve.port if port is None else port,
             workers=config.serve.workers if workers is None else workers,
-            keys=config.serve.keys and not no_keys,
+            keys=config.serve.require_api_key and not no_keys,
         )
         server.serve(home, replace(config, serve=serve_settings), click.echo)

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import Show, command_errors, console, stamp, steps, texts
+from feedrank.api.cli.progress import (
+    ShowProgress,
+    command_errors,
+    console,
+    embedding_progress,
+    progress_bars,
+    timestamped_name,
+)
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import parse_timestamp
-from feedrank.models.finetune.finetuning import KINDS, LOSSES
+from feedrank.models.finetune.finetuning import LOSSES, MODEL_TYPE_NAMES
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
-    from feedrank.models.finetune.finetuning import Learnt
-    from feedrank.models.finetune.samples import PairGroups
+    from feedrank.models.finetune.finetuning import FinetuneResult
+    from feedrank.models.finetune.samples import QueryTextGroups
 
-CONFIG_KEYS = {
+CONFIG_SECTIONS = {
     "bi-encoder": "embedder",
     "dpr": "embedder",
     "colbert": "late_interaction",
@@ -40,7 +47,7 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-_SOURCE = _options(
+_DATA_OPTIONS = _options(
     click.option("--pairs", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
                  help="JSONL, CSV or TSV file of queries and texts, plain, .gz or .zst; by default the journal."),
     click.option("--query-column", default="query", show_default=True, help="Query column in --pairs."),
@@ -56,7 +63,7 @@ _SOURCE = _options(
                  help="Use only journal events before this time: epoch milliseconds, or ISO-8601 with a zone. Train and"
                       " evaluate rankers on later events."),
 )  # fmt: skip
-_PACE = _options(
+_TRAINER_OPTIONS = _options(
     click.option("--out", type=click.Path(path_type=Path), default=None,
                  help="Folder of the model; by default HOME/models/NAME, where NAME is the model type and the time."
                       " Set it to be able to resume an interrupted run."),
@@ -80,12 +87,12 @@ _PACE = _options(
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(KINDS))
-@_SOURCE
+@click.argument("kind", type=click.Choice(MODEL_TYPE_NAMES))
+@_DATA_OPTIONS
 @click.option("--base", multiple=True, help="Name or folder of the base model; by default the embedder. For dpr, give"
               " it twice to start from two towers: queries, documents.")  # fmt: skip
 @click.option("--revision", default=None, help="Revision of the base model on the hub.")
-@_PACE
+@_TRAINER_OPTIONS
 @click.option(
     "--negatives",
     type=click.IntRange(min=0),
@@ -98,9 +105,9 @@ _PACE = _options(
               help="Loss of a cross-encoder.")  # fmt: skip
 @click.pass_obj
 def finetune(
-    obj: tuple[Home, Config], /, kind: str, path: Path | None, query_column: str, text_column: str, label_column: str,
-    mine: int | None, most: int, until: str | None, base: tuple[str, ...], revision: str | None, out: Path | None,
-    **given: Any,
+    obj: tuple[Home, Config], /, model_type: str, path: Path | None, query_column: str, text_column: str, label_column: str,
+    hard_negatives: int | None, max_groups: int, until: str | None, base: tuple[str, ...], revision: str | None, out: Path | None,
+    **overrides: Any,
 ) -> None:  # fmt: skip
     """Fine-tune a text model: bi-encoder, dpr (two towers), colbert or cross-encoder.
 
@@ -112,24 +119,26 @@ def finetune(
 
     home, config = obj
     with command_errors():
-        settings = finetuning.settings_for(kind, **given)
+        settings = finetuning.settings_for(model_type, **overrides)
         finetuning.check_libraries()
-        out = out or home.folder / "models" / stamp(kind)
-        model_folder.check_free(out)
-        with steps() as show:
+        out = out or home.folder / "models" / timestamped_name(model_type)
+        model_folder.check_output_folder(out)
+        with progress_bars() as show:
             columns = {"query": query_column, "text": text_column, "label": label_column}
-            groups, trained_on = _groups(home, config, path, columns, mine, most, until, settings.seed, show)
+            groups, trained_on = _load_groups(
+                home, config, path, columns, hard_negatives, max_groups, until, settings.seed, show
+            )
             result = finetuning.finetune(
-                kind, groups, out, settings, base or (_usual_base(config),),
+                model_type, groups, out, settings, base or (_default_base(config),),
                 revision if base else config.embedder.revision, trained_on, show,
             )  # fmt: skip
-    _print(kind, result)
+    _print_result(model_type, result)
 
 
 @click.command()
 @click.argument("teacher")
-@_SOURCE
-@_PACE
+@_DATA_OPTIONS
+@_TRAINER_OPTIONS
 @click.option("--layers", type=click.IntRange(min=1), default=None, help="Number of the student's layers.")
 @click.option("--width", type=click.IntRange(min=1), default=None, help="Size of the student's hidden state.")
 @click.option("--heads", type=click.IntRange(min=1), default=None, help="Attention heads per layer.")
@@ -141,8 +150,8 @@ def finetune(
 @click.pass_obj
 def distill(
     obj: tuple[Home, Config], /, teacher: str, path: Path | None, query_column: str, text_column: str,
-    label_column: str, mine: int | None, most: int, until: str | None, out: Path | None, layers: int | None,
-    width: int | None, heads: int | None, neurons: int | None, **given: Any,
+    label_column: str, hard_negatives: int | None, max_groups: int, until: str | None, out: Path | None, layers: int | None,
+    hidden_size: int | None, heads: int | None, intermediate_size: int | None, **overrides: Any,
 ) -> None:  # fmt: skip
     """Distill the cross-encoder TEACHER (folder or name) into a small cross-encoder.
 
@@ -153,26 +162,30 @@ def distill(
     from feedrank.models.finetune import distillation, finetuning, model_folder
 
     home, config = obj
-    shape = {"layers": layers, "width": width, "heads": heads, "neurons": neurons}
+    shape = {"layers": layers, "width": hidden_size, "heads": heads, "neurons": intermediate_size}
     with command_errors():
         finetuning.check_libraries()
         settings = distillation.DistillSettings(
-            shape=distillation.Shape(**{key: value for key, value in shape.items() if value is not None}),
-            **{key: value for key, value in given.items() if value is not None},
+            student_config=distillation.StudentConfig(
+                **{key: value for key, value in shape.items() if value is not None}
+            ),
+            **{key: value for key, value in overrides.items() if value is not None},
         )
-        out = out or home.folder / "models" / stamp("student")
-        model_folder.check_free(out)
-        with steps() as show:
+        out = out or home.folder / "models" / timestamped_name("student")
+        model_folder.check_output_folder(out)
+        with progress_bars() as show:
             columns = {"query": query_column, "text": text_column, "label": label_column}
-            groups, trained_on = _groups(home, config, path, columns, mine, most, until, settings.seed, show)
+            groups, trained_on = _load_groups(
+                home, config, path, columns, hard_negatives, max_groups, until, settings.seed, show
+            )
             result = distillation.distill(teacher, groups, out, settings, trained_on, show)
-    _print("student", result)
+    _print_result("student", result)
 
 
-def _groups(
-    home: Home, config: Config, path: Path | None, columns: Mapping[str, str], mine: int | None, most: int,
-    until: str | None, seed: int, show: Show,
-) -> tuple[PairGroups, dict[str, Any]]:  # fmt: skip
+def _load_groups(
+    home: Home, config: Config, path: Path | None, columns: Mapping[str, str], hard_negatives: int | None, max_groups: int,
+    until: str | None, seed: int, progress: ShowProgress,
+) -> tuple[QueryTextGroups, dict[str, Any]]:  # fmt: skip
     """Load training groups from a file or the journal, with a description of the data for the model card."""
     from feedrank.models.finetune.samples import with_hard_negatives
 
@@ -180,45 +193,45 @@ def _groups(
         raise ValueError("found both --until and --pairs; --until applies to the journal only, so give one of them")
     if path is not None:
         from feedrank.models.atomic_files import digest
-        from feedrank.models.finetune.samples_file import Columns, read
+        from feedrank.models.finetune.samples_file import ColumnNames, read_samples
 
-        show("reading the samples file", 0, 0)
-        groups = read(path, Columns(**columns))
+        progress("reading the samples file", 0, 0)
+        groups = read_samples(path, ColumnNames(**columns))
         trained_on: dict[str, Any] = {"file": path.name, "sha256": digest(path)}
     else:
         from feedrank.api import compose
         from feedrank.models.finetune.log_samples import from_log
 
         until_s = None if until is None else parse_timestamp(until, "--until") / 1000
-        inputs = compose.material(home, config, texts(show), until=until_s)
-        documents = inputs.corpus.catalogue.documents(config.embedder.document)
-        groups = from_log(inputs.corpus, inputs.log, documents, config.settings, most, show)
+        inputs = compose.load_training_inputs(home, config, embedding_progress(progress), until=until_s)
+        documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
+        groups = from_log(inputs.item_inputs, inputs.log, documents, config.training_settings, max_groups, progress)
         trained_on = {"journal": dict(inputs.window)}
-    if mine is None:
-        mine = 0 if groups.judged.any() else 8
-    if mine:
-        show("BM25 hard negatives", 0, 0)
-        groups = with_hard_negatives(groups, mine, seed)
+    if hard_negatives is None:
+        hard_negatives = 0 if groups.evaluable.any() else 8
+    if hard_negatives:
+        progress("BM25 hard negatives", 0, 0)
+        groups = with_hard_negatives(groups, hard_negatives, seed)
     return groups, trained_on
 
 
-def _print(kind: str, learnt: Learnt) -> None:
-    groups = learnt.card["groups"]
+def _print_result(model_type: str, result: FinetuneResult) -> None:
+    groups = result.card["groups"]
     title = f"{groups['validation']:,} validation groups, {groups['training']:,} training groups"
     table = Table("metric", "before", "after", title=title)
-    for metric, after in learnt.after.items():
-        table.add_row(metric, f"{learnt.before[metric]:.4f}", f"{after:.4f}")
-    for metric, value in learnt.card.get("teacher", {}).items():
+    for metric, after in result.metrics_after.items():
+        table.add_row(metric, f"{result.metrics_before[metric]:.4f}", f"{after:.4f}")
+    for metric, value in result.card.get("teacher", {}).items():
         table.add_row(f"{metric} of the teacher", "", f"{value:.4f}")
     console.print(table)
-    if learnt.after["mrr"] < learnt.before["mrr"]:
+    if result.metrics_after["mrr"] < result.metrics_before["mrr"]:
         click.echo("the validation MRR is lower than before training: use more data or a lower --learning-rate")
-    if not learnt.finished:
+    if not result.finished:
         click.echo("the time limit was reached: run the same command with the same --out to resume")
-    folder = learnt.folder.resolve()
-    click.echo(f'written to {folder}; use it with\n\n[{CONFIG_KEYS[kind]}]\nmodel = "{folder}"')
+    folder = result.folder.resolve()
+    click.echo(f'written to {folder}; use it with\n\n[{CONFIG_SECTIONS[model_type]}]\nmodel = "{folder}"')
 
 
-def _usual_base(config: Config) -> str:
+def _default_base(config: Config) -> str:
     """Return the configured embedder, or the default embedder if there is none."""
     return DEFAULT_EMBEDDER if config.embedder.model == "none" else config.embedder.model

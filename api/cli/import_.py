@@ -11,10 +11,10 @@ from typing import Any
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, steps
+from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
@@ -28,7 +28,7 @@ CHUNK = 20_000
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
 @click.option("--again", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
-def import_events(obj: tuple[Home, Config], source: str, kind: str | None, strict: bool, again: bool) -> None:
+def import_events(obj: tuple[Home, Config], source: str, file_format: str | None, strict: bool, restart: bool) -> None:
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
@@ -36,7 +36,7 @@ def import_events(obj: tuple[Home, Config], source: str, kind: str | None, stric
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
     written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped.
     """
-    from feedrank.api.readers import Rejects, guess, read
+    from feedrank.api.readers import Rejects, guess_format, read_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k
 
     home, config = obj
@@ -45,25 +45,25 @@ def import_events(obj: tuple[Home, Config], source: str, kind: str | None, stric
             path = fetch_movielens_100k(home.downloads, click.echo)
         else:
             path = Path(source)
-        kind = kind or guess(path)
+        file_format = file_format or guess_format(path)
         journal = home.journal(config.journal.url)
-        progress = _Progress(home.imports, path, kind)
-        skipped = 0 if again else progress.done
+        progress = _ImportProgress(home.import_progress, path, file_format)
+        skipped = 0 if restart else progress.done
         with (
-            Rejects(home.rejects, strict=strict, passed=progress.rejected if skipped else 0) as rejects,
-            steps() as show,
+            Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
+            progress_bars() as show,
         ):
-            events = iter(read(path, rejects, kind))
-            total = len(list(islice(_counted(events, show), skipped))) if skipped else 0
+            events = iter(read_events(path, rejects, file_format))
+            total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new = 0
             while chunk := list(islice(events, CHUNK)):
                 new += sum(journal.append(chunk))
                 total += len(chunk)
-                progress.note(total, rejects.rejected)
+                progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
-        table = Table(title=f"{source} ({kind}) -> {config.journal.url or home.journal_path}", show_header=False)
-        for name, count in sorted(journal.counts().items()):
+        table = Table(title=f"{source} ({file_format}) -> {config.journal.url or home.journal_path}", show_header=False)
+        for name, count in sorted(journal.count_by_kind().items()):
             table.add_row(f"{name} events in the journal", f"{count:,}")
         if skipped:
             table.add_row("events written by an earlier import", f"{skipped:,}")
@@ -74,31 +74,31 @@ def import_events(obj: tuple[Home, Config], source: str, kind: str | None, stric
         console.print(table)
         if rejects.rejected:
             click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
-        if kind == "gorse":
+        if file_format == "gorse":
             click.echo(
                 "gorse stores no impressions: its feedback updates counters and co-clicks, but gives no rankings to"
                 " train on. `feedrank train` builds its groups from recall candidates"
             )
 
 
-class _Progress:
+class _ImportProgress:
     """Persist the progress of imports per source in a small file; a source that has changed starts from 0."""
 
-    def __init__(self, path: Path, source: Path, kind: str) -> None:
+    def __init__(self, path: Path, source: Path, file_format: str) -> None:
         self._path = path
         self._key = str(source.resolve())
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
         stat = source.stat()
-        self._about = {"format": kind, "size": stat.st_size, "modified": stat.st_mtime_ns}
+        self._source_stat = {"format": file_format, "size": stat.st_size, "modified": stat.st_mtime_ns}
         stored = self._read().get(self._key, {})
-        unchanged = {name: stored.get(name) for name in self._about} == self._about and not source.is_dir()
+        unchanged = {name: stored.get(name) for name in self._source_stat} == self._source_stat and not source.is_dir()
         self.done = int(stored["done"]) if unchanged else 0
         self.rejected = int(stored["rejected"]) if unchanged else 0
 
-    def note(self, done: int, rejected: int) -> None:
+    def save(self, done: int, rejected: int) -> None:
         """Save the number of events written and lines rejected so far."""
-        self._write(self._read() | {self._key: {**self._about, "done": done, "rejected": rejected}})
+        self._write(self._read() | {self._key: {**self._source_stat, "done": done, "rejected": rejected}})
 
     def finish(self) -> None:
         """Remove the entry after a complete import; importing the same file again then reads all of it."""
@@ -112,12 +112,12 @@ class _Progress:
         return entries if isinstance(entries, dict) else {}
 
     def _write(self, body: dict[str, Any]) -> None:
-        with written_aside(self._path) as temporary:
+        with atomic_write(self._path) as temporary:
             temporary.write_text(json.dumps(body, indent=1) + "\n")
 
 
-def _counted(events: Iterator[Any], show: Any) -> Iterator[Any]:
+def _count_skipped(events: Iterator[Any], progress: Any) -> Iterator[Any]:
     for number, event in enumerate(events, 1):
         if number % CHUNK == 0:
-            show(f"events already imported: {number:,}", 0, 0)
+            progress(f"events already imported: {number:,}", 0, 0)
         yield event

@@ -7,10 +7,10 @@ import uuid
 
 import click
 
-from feedrank.api.cli.progress import command_errors, steps
+from feedrank.api.cli.progress import command_errors, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.engine.events.events import FORGOTTEN, UserEvent
+from feedrank.engine.events.events import TOMBSTONE, UserEvent
 
 DAY_MS = 86_400_000
 
@@ -31,8 +31,8 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
     with command_errors():
         now = round(time.time() * 1000)
-        tombstone = UserEvent(f"forget-{uuid.uuid4()}", now, user, {FORGOTTEN: True}, now)
-        deleted = home.journal(config.journal.url).forget(user, tombstone)
+        tombstone = UserEvent(f"forget-{uuid.uuid4()}", now, user, {TOMBSTONE: True}, now)
+        deleted = home.journal(config.journal.url).erase_user(user, tombstone)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{deleted:,} events of {user!r} deleted" if deleted else f"the journal has no events of {user!r}")
 
@@ -46,15 +46,15 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
-def retain(obj: tuple[Home, Config], days: float, yes: bool) -> None:
+def purge(obj: tuple[Home, Config], older_than_days: float, yes: bool) -> None:
     """Delete rankings and interactions older than DAYS; item and user events stay."""
     home, config = obj
-    since = round(time.time() * 1000 - days * DAY_MS)
+    since = round(time.time() * 1000 - older_than_days * DAY_MS)
     day = time.strftime("%Y-%m-%d", time.gmtime(since / 1000))
     if not yes:
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)
     with command_errors():
-        deleted = home.journal(config.journal.url).retain(since)
+        deleted = home.journal(config.journal.url).purge_before(since)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{deleted:,} events from before {day} deleted")
 
@@ -69,7 +69,7 @@ def snapshot(obj: tuple[Home, Config]) -> None:
     from feedrank.api import compose
 
     home, config = obj
-    with command_errors(), steps() as show:
+    with command_errors(), progress_bars() as show:
         show("reading the journal", 0, 0)
-        state = compose.take_snapshot(home, config)
-    click.echo(f"{home.snapshot}: {len(state.people):,} users, up to journal offset {state.offset:,}")
+        state = compose.save_state_snapshot(home, config)
+    click.echo(f"{home.snapshot}: {len(state.users):,} users, up to journal offset {state.offset:,}")

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from feedrank.api.cli.progress import command_errors, console
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.api.keys import SCOPES, Keys
+from feedrank.api.keys import SCOPES, ApiKeys
 
 DAY_MS = 86_400_000
 
@@ -36,7 +36,7 @@ def create(obj: tuple[Home, Config], name: str, scopes: tuple[str, ...], days: i
     path = home.keys
     now = round(time.time() * 1000)
     with command_errors():
-        key, token = Keys(path).create(name, scopes, now, None if days is None else now + days * DAY_MS)
+        key, token = ApiKeys(path).create(name, scopes, now, None if days is None else now + days * DAY_MS)
     click.echo(token)
     click.echo(
         f"key {key.id} has the scopes {', '.join(key.scopes)}; the token is not shown again, so store it now", err=True
@@ -51,14 +51,16 @@ def list_(obj: tuple[Home, Config]) -> None:
     path = home.keys
     now = time.time() * 1000
     with command_errors():
-        all_keys = Keys(path).all()
+        all_keys = ApiKeys(path).all()
     if not all_keys:
         click.echo(f"there are no keys in {path}; create one with `feedrank keys create`")
         return
     table = Table(Column("id", no_wrap=True), "name", "scopes", "created", "expires")
     for key in all_keys:
-        expires = "never" if key.expires is None else _day(key.expires) + (", expired" if key.expires <= now else "")
-        table.add_row(key.id, key.name, ", ".join(key.scopes), _day(key.created), expires)
+        expires = (
+            "never" if key.expires is None else _format_time(key.expires) + (", expired" if key.expires <= now else "")
+        )
+        table.add_row(key.id, key.name, ", ".join(key.scopes), _format_time(key.created), expires)
     console.print(table)
 
 
@@ -70,10 +72,10 @@ def revoke(obj: tuple[Home, Config], key_id: str) -> None:
     home, _ = obj
     path = home.keys
     with command_errors():
-        if not Keys(path).revoke(key_id):
+        if not ApiKeys(path).revoke(key_id):
             raise ValueError(f"there is no key {key_id!r} in {path}; `feedrank keys list` shows all keys")
     click.echo(f"key {key_id} is revoked")
 
 
-def _day(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(ms / 1000))

@@ -12,14 +12,14 @@ from feedrank.api.cli.experiment_planning import experiment
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
-from feedrank.api.cli.journal import forget, retain, snapshot
+from feedrank.api.cli.journal import forget, purge, snapshot
 from feedrank.api.cli.keys import keys
 from feedrank.api.cli.off_policy import ope
 from feedrank.api.cli.progress import command_errors
 from feedrank.api.cli.retrain import retrain
 from feedrank.api.cli.training import index, train
 from feedrank.api.cli.tune import tune
-from feedrank.api.config import load as load_config
+from feedrank.api.config import load_config as load_config
 from feedrank.api.home import Home
 
 
@@ -52,7 +52,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles,
-    experiment, ope, keys, snapshot, retain, forget,
+    experiment, ope, keys, snapshot, purge, forget,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

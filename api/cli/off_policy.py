@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, steps
+from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import parse_timestamp
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 
 if TYPE_CHECKING:
-    from feedrank.api.compose.off_policy import Answer
+    from feedrank.api.compose.off_policy import OffPolicyResult
 
 
 @click.command()
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def ope(
     obj: tuple[Home, Config], bundle_name: str | None, policy: str | None, variant: str | None, surface: str | None,
-    since: str | None, reward: str, temperature: float, depth: int, clipped: str | None,
+    since: str | None, reward: str, temperature: float, depth: int, clip: str | None,
     methods: tuple[str, ...], json_path: Path | None,
 ) -> None:  # fmt: skip
     """Estimate a candidate's reward from a log with propensities (off-policy evaluation).
@@ -53,45 +53,45 @@ def ope(
     from feedrank.api.compose import off_policy
     from feedrank.models.bundles import bundle
     from feedrank.models.off_policy.estimate import EstimateSettings
-    from feedrank.models.off_policy.logged_rankings import Chosen
+    from feedrank.models.off_policy.logged_rankings import RankingFilter
 
     home, config = obj
     with command_errors():
         if (bundle_name is None) == (policy is None):
             raise ValueError("found " + ("neither" if policy is None else "both") + " --bundle and --policy; give one")
-        settings = EstimateSettings(clip=_rule(clipped))
+        settings = EstimateSettings(clip=_parse_clip(clip))
         since_s = -float("inf") if since is None else parse_timestamp(since, "--since") / 1000
-        journal = home.known_journal(config.journal.url)
+        journal = home.existing_journal(config.journal.url)
         if policy is not None:
-            answer = off_policy.of_variant(
-                journal, Chosen(variant, surface, since_s, reward), policy, methods, settings, seed=7
+            answer = off_policy.evaluate_variant(
+                journal, RankingFilter(variant, surface, since_s, reward), policy, methods, settings, seed=7
             )
         else:
             assert bundle_name is not None
             if since is None:
                 window = bundle.read_manifest(home.bundles / bundle_name).get("window", {})
                 since_s = float(window.get("last") or since_s)
-            selection = Chosen(variant, surface, since_s, reward)
-            with steps() as show:
-                answer = off_policy.of_bundle(
+            selection = RankingFilter(variant, surface, since_s, reward)
+            with progress_bars() as show:
+                answer = off_policy.evaluate_bundle(
                     home, config, journal, selection, bundle_name, (temperature, depth), methods, settings, 7, show
                 )  # fmt: skip
-        _show(answer)
+        _print_answer(answer)
         if json_path:
-            with written_aside(json_path) as temporary:
-                temporary.write_text(json.dumps(_body(answer), indent=1) + "\n", encoding="utf-8")
+            with atomic_write(json_path) as temporary:
+                temporary.write_text(json.dumps(_answer_json(answer), indent=1) + "\n", encoding="utf-8")
 
 
-def _show(answer: Answer) -> None:
-    click.echo(f"{len(answer.logged):,} rankings with a mean reward of {answer.shown:.5f}")
-    if answer.on_policy is not None:
-        click.echo(f"the mean reward in the candidate's own log is {answer.on_policy:.5f}")
+def _print_answer(answer: OffPolicyResult) -> None:
+    click.echo(f"{len(answer.logged):,} rankings with a mean reward of {answer.logged_value:.5f}")
+    if answer.on_policy_value is not None:
+        click.echo(f"the mean reward in the candidate's own log is {answer.on_policy_value:.5f}")
     table = Table("method", "estimate", "95 % interval", "effective rows", "largest weight")
     notes: list[str] = []
     for name, estimate in answer.estimates.items():
-        share = f"{estimate.weights.largest[0]:.1%}"
-        if estimate.refused:
-            notes.append(f"{name} is refused: {estimate.refused}")
+        share = f"{estimate.support.largest_shares[0]:.1%}"
+        if estimate.refusal:
+            notes.append(f"{name} is refused: {estimate.refusal}")
             table.add_row(name, "–", "–", f"{estimate.ess:,.0f}", share)
             continue
         if (record := estimate.clipping) is not None:
@@ -99,21 +99,21 @@ def _show(answer: Answer) -> None:
         interval = f"[{estimate.low:.5f}, {estimate.high:.5f}]"
         table.add_row(name, f"{estimate.value:.5f}", interval, f"{estimate.ess:,.0f}", share)
     console.print(table)
-    for line in dict.fromkeys([*notes, *(estimate.weights.overlap for estimate in answer.estimates.values())]):
+    for line in dict.fromkeys([*notes, *(estimate.support.overlap_summary for estimate in answer.estimates.values())]):
         click.echo(line)
 
 
-def _rule(clipped: str | None) -> Any:
-    if clipped is None or clipped in ("mse", "slope"):
-        return clipped
+def _parse_clip(clip: str | None) -> Any:
+    if clip is None or clip in ("mse", "slope"):
+        return clip
     try:
-        return float(clipped)
+        return float(clip)
     except ValueError:
-        raise ValueError(f"found --clip {clipped!r}, expected mse, slope or a number") from None
+        raise ValueError(f"found --clip {clip!r}, expected mse, slope or a number") from None
 
 
-def _body(answer: Answer) -> dict[str, Any]:
-    from feedrank.models.jsonable import plain
+def _answer_json(answer: OffPolicyResult) -> dict[str, Any]:
+    from feedrank.models.jsonable import to_jsonable
 
-    summary = {"rankings": len(answer.logged), "earned": answer.shown, "on_policy": answer.on_policy}
-    return {**plain(summary), "estimates": plain(answer.estimates)}
+    summary = {"rankings": len(answer.logged), "earned": answer.logged_value, "on_policy": answer.on_policy_value}
+    return {**to_jsonable(summary), "estimates": to_jsonable(answer.estimates)}

@@ -14,17 +14,17 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from feedrank.api.validation_errors import explained
+from feedrank.api.validation_errors import first_error
 from feedrank.models.training.position_bias import PositionBias
 
-Show = Callable[[str, int, int], None]
+ShowProgress = Callable[[str, int, int], None]
 """Called with (label, steps done, total steps or 0 if unknown)."""
 
 console = Console(markup=False, emoji=False, highlight=False)  # print titles verbatim, with their brackets
 
 
 @contextmanager
-def steps() -> Iterator[Show]:
+def progress_bars() -> Iterator[ShowProgress]:
     """Show progress bars, one per task; they stay visible when the task is done."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -43,9 +43,9 @@ def steps() -> Iterator[Show]:
             progress.update(task, completed=1, total=1)
 
 
-def texts(show: Show) -> Callable[[int, int], None]:
+def embedding_progress(progress: ShowProgress) -> Callable[[int, int], None]:
     """Return a progress callback for an embedder."""
-    return lambda done, total: show("texts embedded", done, total)
+    return lambda done, total: progress("texts embedded", done, total)
 
 
 @contextmanager
@@ -54,19 +54,21 @@ def command_errors() -> Iterator[None]:
     try:
         yield
     except ValidationError as problem:
-        raise click.ClickException("{}: {}".format(*explained(problem))) from problem
+        raise click.ClickException("{}: {}".format(*first_error(problem))) from problem
     except (ValueError, RuntimeError, OSError, ImportError, SQLAlchemyError) as problem:
         raise click.ClickException(str(problem).partition("\n[SQL")[0]) from problem
 
 
-def stamp(kind: str) -> str:
+def timestamped_name(prefix: str) -> str:
     """Build a unique name from a prefix, the UTC time and a random suffix."""
-    return time.strftime(f"{kind}-%Y%m%d-%H%M%S", time.gmtime()) + f"-{uuid.uuid4().hex[:4]}"
+    return time.strftime(f"{prefix}-%Y%m%d-%H%M%S", time.gmtime()) + f"-{uuid.uuid4().hex[:4]}"
 
 
-def bias_table(bias: PositionBias, most: int = 20) -> Table:
+def position_bias_table(bias: PositionBias, max_rows: int = 20) -> Table:
     """Build a table of the position-bias curve: examination propensity per position, relative to the first."""
     table = Table("position", "relative to the first", "", title="learned position bias")
-    for position, propensity in zip(bias.positions[:most].tolist(), bias.propensities[:most].tolist(), strict=True):
+    for position, propensity in zip(
+        bias.positions[:max_rows].tolist(), bias.propensities[:max_rows].tolist(), strict=True
+    ):
         table.add_row(str(position), f"{propensity:.3f}", "█" * round(min(propensity, 1) * 30))
     return table

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from feedrank.api.cli.progress import command_errors, console, stamp, steps, texts
+from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars, timestamped_name
 
-REFUSED = 3
+EXIT_REFUSED = 3
 """Exit code if the gate refuses the candidate; 0: promoted, 1: failed."""
 DAY_S = 86_400
 
@@ -54,38 +54,40 @@ def retrain(
 
     home, config = context.obj
     started = time.perf_counter()
-    name = name or stamp("retrained")
+    name = name or timestamped_name("retrained")
     overrides = {"rule": rule, "margin": margin, "metric": metric, "segments": segments or None}
-    with command_errors(), steps() as show:
-        compose.check_name(home, name)
-        config = compose.with_tuned(home, config) if tuned else config
+    with command_errors(), progress_bars() as show:
+        compose.check_bundle_name(home, name)
+        config = compose.with_tuned_parameters(home, config) if tuned else config
         gate = replace(config.retrain.gate, **{key: value for key, value in overrides.items() if value is not None})
         run_config = replace(config, retrain=replace(config.retrain, gate=gate))
-        inputs = compose.material(home, run_config, texts(show), None if days is None else time.time() - days * DAY_S)
+        inputs = compose.load_training_inputs(
+            home, run_config, embedding_progress(show), None if days is None else time.time() - days * DAY_S
+        )
         incumbent, result = compose.retrain(home, inputs, run_config, show, warm_start)
         trained = result.trained
-        if refit and result.verdict.promote:
+        if refit and result.decision.promote:
             trained = compose.train(inputs, run_config, show)
         names = {"candidate": name} | ({"incumbent": incumbent.name} if incumbent else {})
         seconds = round(time.perf_counter() - started, 1)
         run_info = {"window": dict(inputs.window), "refit": refit, "warm_start": warm_start, "seconds": seconds}
-        report = retrain_report.body(result, names, run_info)
+        report = retrain_report.build_report(result, names, run_info)
         metrics = {row.metric: row.value for row in result.rows if (row.dataset, row.method) == ("all", "candidate")}
         show("writing the bundle", 0, 0)
-        compose.save_trained(
-            home, run_config, name, inputs, trained, {"metrics": metrics}, seconds, result.verdict.promote
+        compose.save_trained_bundle(
+            home, run_config, name, inputs, trained, {"metrics": metrics}, seconds, result.decision.promote
         )
-        paths = retrain_report.write(home.reports / name, report)
-    _say(result.verdict, result.cautions, paths)
-    if not result.verdict.promote:
+        paths = retrain_report.write_report(home.reports / name, report)
+    _print_decision(result.decision, result.warnings, paths)
+    if not result.decision.promote:
         click.echo(f"refused; the current bundle stays. `feedrank bundles promote {name}` overrides the gate")
-        context.exit(REFUSED)
+        context.exit(EXIT_REFUSED)
     click.echo(f"promoted; current bundle: {home.current.resolve()}")
 
 
-def _say(verdict: Any, cautions: tuple[str, ...], paths: tuple[Path, Path]) -> None:
-    for line in verdict.reasons:
+def _print_decision(decision: Any, warnings: tuple[str, ...], paths: tuple[Path, Path]) -> None:
+    for line in decision.reasons:
         console.print(line)
-    for line in cautions:
+    for line in warnings:
         console.print(f"warning: {line}")
     console.print(f"report: {paths[1]}")

@@ -7,7 +7,14 @@ import time
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import bias_table, command_errors, console, stamp, steps, texts
+from feedrank.api.cli.progress import (
+    command_errors,
+    console,
+    embedding_progress,
+    position_bias_table,
+    progress_bars,
+    timestamped_name,
+)
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 
@@ -24,13 +31,13 @@ def index(obj: tuple[Home, Config], name: str | None) -> None:
     from feedrank.api import compose
 
     home, config = obj
-    name = name or stamp("index")
-    with command_errors(), steps() as show:
-        compose.check_name(home, name)
-        inputs = compose.material(home, config, texts(show))
+    name = name or timestamped_name("index")
+    with command_errors(), progress_bars() as show:
+        compose.check_bundle_name(home, name)
+        inputs = compose.load_training_inputs(home, config, embedding_progress(show))
         show("collaborative views and index", 0, 0)
-        compose.save(home, config, name, compose.index_only(inputs, config), None, {})
-    click.echo(f"current bundle: {home.current.resolve()} (recall order; `feedrank train` adds the ranker)")
+        compose.save_bundle(home, config, name, compose.fit_without_ranker(inputs, config), None, {})
+    click.echo(f"current bundle: {home.current_bundle.resolve()} (recall order; `feedrank train` adds the ranker)")
 
 
 @click.command()
@@ -48,21 +55,21 @@ def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
 
     home, config = obj
     started = time.perf_counter()
-    name = name or stamp("lambdarank")
-    with command_errors(), steps() as show:
-        compose.check_name(home, name)
-        config = compose.with_tuned(home, config) if tuned else config
-        inputs = compose.material(home, config, texts(show))
+    name = name or timestamped_name("lambdarank")
+    with command_errors(), progress_bars() as show:
+        compose.check_bundle_name(home, name)
+        config = compose.with_tuned_parameters(home, config) if tuned else config
+        inputs = compose.load_training_inputs(home, config, embedding_progress(show))
         trained = compose.train(inputs, config, show)
         show("writing the bundle", 0, 0)
         seconds = round(time.perf_counter() - started, 1)
-        compose.save_trained(home, config, name, inputs, trained, {}, seconds)
+        compose.save_trained_bundle(home, config, name, inputs, trained, {}, seconds)
     top_features = sorted(trained.ranker.importance().items(), key=lambda item: -item[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; most important features")
     for feature, share in top_features:
         table.add_row(feature, f"{share:.1%}")
     console.print(table)
     if trained.ranker.position_bias is not None:
-        console.print(bias_table(trained.ranker.position_bias))
+        console.print(position_bias_table(trained.ranker.position_bias))
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
-    click.echo(f"groups: {groups}\ncurrent bundle: {home.current.resolve()}")
+    click.echo(f"groups: {groups}\ncurrent bundle: {home.current_bundle.resolve()}")

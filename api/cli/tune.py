@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, steps, texts
+from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 
@@ -24,26 +24,26 @@ def tune(obj: tuple[Home, Config], minutes: float, trials: int | None) -> None:
     measures on independent test data whether they help.
     """
     from feedrank.api import compose
-    from feedrank.models.atomic_files import written_aside
+    from feedrank.models.atomic_files import atomic_write
     from feedrank.models.training import tuning
 
     home, config = obj
     with command_errors():
-        with steps() as show, config.training.store() as store:
-            inputs = compose.material(home, config, texts(show))
-            prepared = compose.prepare(inputs, config, store, show)
+        with progress_bars() as show, config.training.matrix_store() as store:
+            inputs = compose.load_training_inputs(home, config, embedding_progress(show))
+            prepared = compose.prepare_training_data(inputs, config, store, show)
 
             def report_trial(done: int, best: float) -> None:
                 show(f"trials: {done}, best so far {best:.4f}", 0, 0)
 
-            tuned = tuning.tune(prepared, home.tuning, minutes, trials, report_trial)
-        with written_aside(home.tuned) as temporary:
+            tuned = tuning.tune(prepared, home.tuning_trials, minutes, trials, report_trial)
+        with atomic_write(home.tuned_config) as temporary:
             temporary.write_text(tuning.as_toml(tuned))
     table = Table("parameter", "best", title=f"{tuned.trials} trials")
     for name, value in tuned.parameters.items():
         table.add_row(name, f"{value:.4g}")
     console.print(table)
     click.echo(
-        f"validation: {tuned.value:.4f}, with the previous parameters {tuned.usual:.4f} (the search used this"
-        f" slice, so the value is optimistic)\nwritten to {home.tuned}; use it with `feedrank retrain --tuned`"
+        f"validation: {tuned.best_value:.4f}, with the previous parameters {tuned.baseline_value:.4f} (the search used this"
+        f" slice, so the value is optimistic)\nwritten to {home.tuned_config}; use it with `feedrank retrain --tuned`"
     )

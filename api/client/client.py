@@ -10,11 +10,11 @@ from typing import Any, Literal
 import httpx
 
 from feedrank.api.client import requests, responses
-from feedrank.api.client.connection import TIMEOUTS, Connection, Timeouts
+from feedrank.api.client.connection import DEFAULT_TIMEOUTS, Connection, Timeouts
 from feedrank.api.client.errors import ClientError
-from feedrank.api.client.requests import Diversity, Filters, segment
-from feedrank.api.client.responses import Explanation, Feed, Ready, Similar, Taken
-from feedrank.api.client.retries import ONCE, REAL, USUAL, Ambient, Retries
+from feedrank.api.client.requests import Diversity, Filters, path_segment
+from feedrank.api.client.responses import EventsResult, Feed, RankingExplanation, ServiceStatus, SimilarItems
+from feedrank.api.client.retries import DEFAULT_RETRIES, NO_RETRIES, SYSTEM_CLOCK, Clock, Retries
 
 
 class Client:
@@ -29,9 +29,9 @@ class Client:
         url: str,
         key: str | None = None,
         *,
-        timeouts: Timeouts = TIMEOUTS,
-        retries: Retries = USUAL,
-        ambient: Ambient = REAL,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        retries: Retries = DEFAULT_RETRIES,
+        clock: Clock = SYSTEM_CLOCK,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Set the service's URL and an API key, if it needs one.
@@ -39,8 +39,8 @@ class Client:
         transport: an httpx transport, for custom TLS or proxies. clock: time and randomness, replaced in tests. Raises
         ValueError for an invalid URL or key.
         """
-        self._connection = Connection(url, key, timeouts, retries, ambient, transport)
-        self._ambient = ambient
+        self._connection = Connection(url, key, timeouts, retries, clock, transport)
+        self._clock = clock
 
     def __repr__(self) -> str:
         return f"Client({self._connection.url!r})"
@@ -77,11 +77,11 @@ class Client:
         service for this request; retries have their own limit in `Retries`. ranking: id of the ranking, generated if
         None; a request with the id of a logged ranking returns that ranking.
         """
-        body = requests.question(
+        body = requests.encode_request(
             user=user, n=n, query=query, history=history, session=session, surface=surface, context=context,
-            filters=filters, diversity=diversity, deadline_ms=deadline_ms, explain=explain, ranking=_id(ranking),
+            filters=filters, diversity=diversity, deadline_ms=deadline_ms, explain=explain, ranking=_ranking_id(ranking),
         )  # fmt: skip
-        return self._ranking("/v1/recommend", body, deadline_ms)
+        return self._request_feed("/v1/recommend", body, deadline_ms)
 
     def rank(
         self,
@@ -104,19 +104,21 @@ class Client:
         items: at most 1,000, without duplicates. An item is an id, or {"id", "fields"} for an item that may be new to
         the service.
         """
-        body = requests.question(
-            items=requests.described(items), user=user, n=n, query=query, history=history, session=session,
+        body = requests.encode_request(
+            items=requests.item_list(items), user=user, n=n, query=query, history=history, session=session,
             surface=surface, context=context, diversity=diversity, deadline_ms=deadline_ms, explain=explain,
-            ranking=_id(ranking),
+            ranking=_ranking_id(ranking),
         )  # fmt: skip
-        return self._ranking("/v1/rank", body, deadline_ms)
+        return self._request_feed("/v1/rank", body, deadline_ms)
 
-    def similar(self, item: str, n: int | None = None) -> Similar:
+    def similar(self, item: str, n: int | None = None) -> SimilarItems:
         """Return the `n` items (default 10) nearest to an item. Not logged."""
         params = None if n is None else {"n": n}
-        return self._connection.call(responses.similar, "GET", f"/v1/items/{segment(item)}/similar", params=params)
+        return self._connection.call(
+            responses.parse_similar, "GET", f"/v1/items/{path_segment(item)}/similar", params=params
+        )
 
-    def record(self, events: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Taken:
+    def record_events(self, events: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> EventsResult:
         """Send one event, or many events in batches. Accepted events are stored durably.
 
         Events without an `id` or a `timestamp` get them here, so that an event that is sent twice counts once. Of many
@@ -124,15 +126,15 @@ class Client:
         before the first batch is sent, so pass very long logs in parts. If a batch fails, the error holds the
         remaining events in `unacknowledged`; send them again later.
         """
-        now = self._ambient.clock()
+        now = self._clock.now()
         if isinstance(events, Mapping):
-            event = requests.stamped(events, 0, now)
-            return self._send([event], [(0, 1, requests.encoded("the event", event))])
-        complete = [requests.stamped(event, index, now) for index, event in enumerate(events)]
-        lines = [requests.encoded(f"events[{index}]", event) for index, event in enumerate(complete)]
-        return self._send(complete, list(requests.batches(lines)))
+            event = requests.with_id_and_timestamp(events, 0, now)
+            return self._send_events([event], [(0, 1, requests.encode_json("the event", event))])
+        complete = [requests.with_id_and_timestamp(event, index, now) for index, event in enumerate(events)]
+        lines = [requests.encode_json(f"events[{index}]", event) for index, event in enumerate(complete)]
+        return self._send_events(complete, list(requests.batches(lines)))
 
-    def interact(
+    def record_interaction(
         self,
         item: str,
         type: str = "click",
@@ -146,25 +148,25 @@ class Client:
         fields: Mapping[str, Any] | None = None,
         id: str | None = None,
         timestamp: int | str | None = None,
-    ) -> Taken:
+    ) -> EventsResult:
         """Record an interaction of a user with an item: a click, rating, purchase, ...
 
         ranking: id of the ranking that showed the item. Without it, the service takes the user's last ranking within
         30 minutes that showed the item. position: from 1. timestamp: epoch milliseconds or ISO-8601 with a time zone.
         """
-        event = requests.interaction(
+        event = requests.interaction_event(
             item, type, fields, ranking=ranking, user=user, session=session, value=value, dwell_ms=dwell_ms,
             position=position, id=id, timestamp=timestamp,
         )  # fmt: skip
-        return self.record(event)
+        return self.record_events(event)
 
     def ranking(self, id: str) -> Feed:
         """Return a logged ranking as it was answered."""
-        return self._connection.call(responses.feed, "GET", f"/v1/rankings/{segment(id)}")
+        return self._connection.call(responses.parse_feed, "GET", f"/v1/rankings/{path_segment(id)}")
 
-    def explain(self, id: str) -> Explanation:
+    def explain(self, id: str) -> RankingExplanation:
         """Explain the order of a logged ranking with features and TreeSHAP contributions; slow."""
-        return self._connection.call(responses.explanation, "GET", f"/v1/rankings/{segment(id)}/explain")
+        return self._connection.call(responses.parse_explanation, "GET", f"/v1/rankings/{path_segment(id)}/explain")
 
     def replay(self, id: str, wait_s: float = 300.0) -> dict[str, Any]:
         """Replay a logged ranking with the state of that time, and compare; slow for a long journal.
@@ -172,12 +174,12 @@ class Client:
         wait_s: seconds to wait for the result. Raises Conflict if another replay is running, or if the ranking can't
         be replayed.
         """
-        path = f"/v1/rankings/{segment(id)}/replay"
-        return self._connection.call(dict, "POST", path, twice=False, deadline_s=wait_s)
+        path = f"/v1/rankings/{path_segment(id)}/replay"
+        return self._connection.call(dict, "POST", path, idempotent=False, deadline_s=wait_s)
 
     def state(self, kind: Literal["user", "item"], id: str) -> dict[str, Any]:
         """Return the stored state of a user or an item."""
-        return self._connection.call(dict, "GET", f"/v1/state/{segment(kind)}/{segment(id)}")
+        return self._connection.call(dict, "GET", f"/v1/state/{path_segment(kind)}/{path_segment(id)}")
 
     def forget(self, kind: Literal["user", "item"], id: str) -> dict[str, Any]:
         """Delete all logged events of a user permanently, or hide an item from all rankings.
@@ -185,7 +187,7 @@ class Client:
         In the result, `deleted_events` is their number. It is 0 if an earlier attempt, whose response was lost,
         deleted them.
         """
-        return self._connection.call(dict, "DELETE", f"/v1/state/{segment(kind)}/{segment(id)}")
+        return self._connection.call(dict, "DELETE", f"/v1/state/{path_segment(kind)}/{path_segment(id)}")
 
     def bundles(self) -> dict[str, Any]:
         """List the bundles."""
@@ -193,30 +195,30 @@ class Client:
 
     def promote(self, name: str) -> dict[str, Any]:
         """Make a bundle the one that serves."""
-        return self._connection.call(dict, "POST", f"/v1/bundles/{segment(name)}/promote", twice=False)
+        return self._connection.call(dict, "POST", f"/v1/bundles/{path_segment(name)}/promote", idempotent=False)
 
     def rollback(self) -> dict[str, Any]:
         """Go back to the bundle that served before the current one."""
-        return self._connection.call(dict, "POST", "/v1/bundles/rollback", twice=False)
+        return self._connection.call(dict, "POST", "/v1/bundles/rollback", idempotent=False)
 
-    def ready(self) -> Ready:
+    def ready(self) -> ServiceStatus:
         """Return whether the service is ready, and its bundle. Sent once, without retries."""
-        return self._connection.call(responses.ready, "GET", "/readyz", retries=ONCE)
+        return self._connection.call(responses.parse_status, "GET", "/readyz", retries=NO_RETRIES)
 
-    def _ranking(self, path: str, body: bytes, deadline_ms: float | None) -> Feed:
+    def _request_feed(self, path: str, body: bytes, deadline_ms: float | None) -> Feed:
         deadline_s = 0.0 if deadline_ms is None else deadline_ms / 1000
-        return self._connection.call(responses.feed, "POST", path, body, deadline_s=deadline_s)
+        return self._connection.call(responses.parse_feed, "POST", path, body, deadline_s=deadline_s)
 
-    def _send(self, told: list[dict[str, Any]], parts: list[tuple[int, int, bytes]]) -> Taken:
-        result = responses.NOTHING_TAKEN
-        for first, _, body in parts:
+    def _send_events(self, events: list[dict[str, Any]], batches: list[tuple[int, int, bytes]]) -> EventsResult:
+        result = responses.NO_EVENTS
+        for first, _, body in batches:
             try:
-                result += self._connection.call(responses.taken, "POST", "/v1/events", body)
+                result += self._connection.call(responses.parse_events_result, "POST", "/v1/events", body)
             except ClientError as error:
-                error.unsent, error.taken = tuple(told[first:]), result
+                error.unacknowledged, error.partial_result = tuple(events[first:]), result
                 raise
         return result
 
 
-def _id(given: str | None) -> str:
+def _ranking_id(given: str | None) -> str:
     return str(uuid.uuid4()) if given is None else given

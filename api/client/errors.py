@@ -5,16 +5,16 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from feedrank.api.client.responses import Taken
+from feedrank.api.client.responses import EventsResult
 
 
 class ClientError(Exception):
     """Base class of all client errors."""
 
-    unsent: tuple[dict[str, Any], ...] = ()
+    unacknowledged: tuple[dict[str, Any], ...] = ()
     """Set by `record_events`: the events that were not acknowledged, with the ids and timestamps that they were given.
     Sent again, each counts once, even if it had arrived."""
-    taken: Taken | None = None
+    partial_result: EventsResult | None = None
     """Set by `record_events`: the result of the events before those."""
 
 
@@ -103,13 +103,13 @@ _ADVICE = {
 }
 
 
-def of_problem(said: str, status: int, body: dict[str, Any], retry_after_s: float | None) -> ApiError:
+def error_from_problem(request_line: str, status: int, body: dict[str, Any], retry_after_s: float | None) -> ApiError:
     """Build the error of a problem document; `request_line` is the method and path, for the message."""
     title, detail, field = (body.get(name) for name in ("title", "detail", "field"))
-    title, detail = str(title or phrase(status)), str(detail or "no detail was given")
+    title, detail = str(title or status_phrase(status)), str(detail or "no detail was given")
     advice = f"; {_ADVICE[status]}" if status in _ADVICE else ""
     return _CLASSES.get(status, ApiError)(
-        f"{said}: {status} {title}: {detail}{advice}",
+        f"{request_line}: {status} {title}: {detail}{advice}",
         status,
         title,
         detail,
@@ -118,7 +118,7 @@ def of_problem(said: str, status: int, body: dict[str, Any], retry_after_s: floa
     )
 
 
-def phrase(status: int) -> str:
+def status_phrase(status: int) -> str:
     """Return the reason phrase of an HTTP status code."""
     try:
         return HTTPStatus(status).phrase

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class ItemExplanation:
     """Explains the score of one item: its features and their contributions."""
 
     recall_score: float | None
@@ -28,7 +28,7 @@ class ScoredItem:
     id: str
     score: float | None
     """Higher is better; None: the item has no score."""
-    why: Why | None = None
+    explanation: ItemExplanation | None = None
     """None unless the request asked for it."""
 
 
@@ -46,9 +46,9 @@ class Feed:
     source: str
     """Source of the candidates: embedding, bm25, popular, given, ..."""
     items: tuple[ScoredItem, ...]
-    skipped: tuple[str, ...]
+    degraded: tuple[str, ...]
     """Parts of the pipeline that were skipped or cut short, to meet the deadline or after a failure."""
-    kept: bool
+    logged: bool
     """False: the service could not log the ranking, so it will not be used in training."""
     experiments: Mapping[str, str]
     """Experiment that the ranking is part of -> its variant."""
@@ -60,19 +60,19 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation(Feed):
+class RankingExplanation(Feed):
     """A ranking with an explanation of its order."""
 
-    step: str
+    fallback: str
     """Fallback level that served it: full (no fallback), no_neural, popular or last_good."""
     candidates: int | None
     """Number of candidates that recall found."""
-    without_ranker: tuple[str, ...]
+    recall_order: tuple[str, ...]
     """The ids that would have been shown in recall order, without the ranker."""
 
 
 @dataclass(frozen=True, slots=True)
-class Similar:
+class SimilarItems:
     """The nearest items of an item, best first."""
 
     item: str
@@ -80,31 +80,31 @@ class Similar:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class RejectedEvent:
     """An event that the service rejected."""
 
-    place: int
+    index: int
     """Index of the event in the request, from 0."""
     field: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class EventsResult:
     """The result of sending events."""
 
     accepted: int
     duplicate: int
     """Number of events that the service already had, for example from an attempt whose response was lost."""
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedEvent, ...]
     ids: tuple[str | None, ...]
     """Event ids in the order of the events; None for a rejected event."""
 
-    def __add__(self, later: Taken) -> Taken:
+    def __add__(self, later: EventsResult) -> EventsResult:
         """Combine the results of two consecutive batches; the later indexes are shifted."""
         offset = len(self.ids)
-        shifted = tuple(Rejected(offset + event.place, event.field, event.detail) for event in later.rejected)
-        return Taken(
+        shifted = tuple(RejectedEvent(offset + event.index, event.field, event.detail) for event in later.rejected)
+        return EventsResult(
             self.accepted + later.accepted,
             self.duplicate + later.duplicate,
             self.rejected + shifted,
@@ -112,69 +112,69 @@ class Taken:
         )
 
 
-NOTHING_TAKEN = Taken(0, 0, (), ())
+NO_EVENTS = EventsResult(0, 0, (), ())
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ServiceStatus:
     """The readiness of the service and the bundle that it serves."""
 
     status: str
     bundle: str
     items: int
     """Number of items in the catalogue."""
-    ahead: Mapping[str, int] | None
+    prefetch: Mapping[str, int] | None
     """Counts of precomputed feeds: waiting, done, dropped, failed; None: the service precomputes none."""
 
 
-def feed(body: Mapping[str, Any]) -> Feed:
+def parse_feed(body: Mapping[str, Any]) -> Feed:
     """Parse a feed. Like all parsers here it raises KeyError, TypeError or AttributeError for an unexpected shape."""
-    return Feed(**_feed(body))
+    return Feed(**_feed_fields(body))
 
 
-def explanation(body: Mapping[str, Any]) -> Explanation:
+def parse_explanation(body: Mapping[str, Any]) -> RankingExplanation:
     """Parse the response of /v1/rankings/{id}/explain."""
-    return Explanation(
-        **_feed(body),
-        step=body["step"],
+    return RankingExplanation(
+        **_feed_fields(body),
+        fallback=body["step"],
         candidates=body["candidates"],
-        without_ranker=tuple(body["without_ranker"]),
+        recall_order=tuple(body["without_ranker"]),
     )
 
 
-def similar(body: Mapping[str, Any]) -> Similar:
+def parse_similar(body: Mapping[str, Any]) -> SimilarItems:
     """Parse the response of /v1/items/{id}/similar."""
-    return Similar(body["item"], tuple(_item(entry) for entry in body["items"]))
+    return SimilarItems(body["item"], tuple(_parse_item(entry) for entry in body["items"]))
 
 
-def taken(body: Mapping[str, Any]) -> Taken:
+def parse_events_result(body: Mapping[str, Any]) -> EventsResult:
     """Parse the response of /v1/events."""
-    rejected = tuple(Rejected(entry["place"], entry["field"], entry["detail"]) for entry in body["rejected"])
-    return Taken(body["accepted"], body["duplicate"], rejected, tuple(body["ids"]))
+    rejected = tuple(RejectedEvent(entry["place"], entry["field"], entry["detail"]) for entry in body["rejected"])
+    return EventsResult(body["accepted"], body["duplicate"], rejected, tuple(body["ids"]))
 
 
-def ready(body: Mapping[str, Any]) -> Ready:
+def parse_status(body: Mapping[str, Any]) -> ServiceStatus:
     """Parse the response of /readyz."""
-    return Ready(body["status"], body["bundle"], body["items"], body.get("ahead"))
+    return ServiceStatus(body["status"], body["bundle"], body["items"], body.get("ahead"))
 
 
-def _feed(body: Mapping[str, Any]) -> dict[str, Any]:
+def _feed_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ranking": body["ranking"],
         "timestamp": body["timestamp"],
         "user": body["user"],
         "bundle": body["bundle"],
         "source": body["source"],
-        "items": tuple(_item(entry) for entry in body["items"]),
+        "items": tuple(_parse_item(entry) for entry in body["items"]),
         "skipped": tuple(body["skipped"]),
         "kept": body["kept"],
         "experiments": dict(body.get("experiments", {})),
     }
 
 
-def _item(body: Mapping[str, Any]) -> ScoredItem:
+def _parse_item(body: Mapping[str, Any]) -> ScoredItem:
     why = body.get("why")
     if why is None:
         return ScoredItem(body["id"], body["score"])
-    explained = Why(why["recall_score"], why["features"], why["contributions"], why["base"])
+    explained = ItemExplanation(why["recall_score"], why["features"], why["contributions"], why["base"])
     return ScoredItem(body["id"], body["score"], explained)

@@ -15,27 +15,27 @@ import httpx
 Outcome: TypeAlias = httpx.Response | httpx.TransportError
 """The outcome of one attempt."""
 
-NOT_DONE = (429, 503)
+NOT_PROCESSED_STATUSES = (429, 503)
 """Status codes with which the service says that it did nothing."""
-GATEWAY = (502, 504)
+GATEWAY_STATUSES = (502, 504)
 """Status codes of a gateway that got no response from the service."""
-UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NOT_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Errors before the request was sent."""
-HOPELESS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
+PERMANENT_ERRORS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 """Errors that a retry can't fix."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ambient:
+class Clock:
     """Sources of time and randomness; tests replace them."""
 
-    clock: Callable[[], float] = time.time
+    now: Callable[[], float] = time.time
     """Unix seconds."""
-    timer: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = time.monotonic
     """Monotonic seconds."""
     sleep: Callable[[float], None] = time.sleep
     """Sleeps for a number of seconds."""
-    draw: Callable[[], float] = random.random
+    jitter: Callable[[], float] = random.random
     """Uniform in [0, 1), for the jitter of the backoff."""
 
 
@@ -63,43 +63,43 @@ class Retries:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected seconds, 0 or more")
 
-    def run(self, once: Callable[[], httpx.Response], twice: bool, ambient: Ambient) -> tuple[Outcome, int]:
+    def run(self, send: Callable[[], httpx.Response], idempotent: bool, clock: Clock) -> tuple[Outcome, int]:
         """Send with retries; return the last outcome and the number of attempts.
 
         idempotent: the request may arrive twice without harm.
         """
-        started, attempts = ambient.timer(), 1
+        started, attempts = clock.monotonic(), 1
         while True:
-            outcome = _outcome(once)
-            if attempts >= self.attempts or not may_repeat(outcome, twice):
+            outcome = _send_once(send)
+            if attempts >= self.attempts or not is_retryable(outcome, idempotent):
                 return outcome, attempts
-            wait_s = self.wait_s(attempts, ambient.draw(), asked_s(outcome, ambient.clock()))
-            if ambient.timer() - started + wait_s > self.total_s:
+            wait_s = self.wait_s(attempts, clock.jitter(), retry_after(outcome, clock.now()))
+            if clock.monotonic() - started + wait_s > self.total_s:
                 return outcome, attempts
-            ambient.sleep(wait_s)
+            clock.sleep(wait_s)
             attempts += 1
 
-    def wait_s(self, made: int, draw: float, asked: float | None) -> float:
+    def wait_s(self, attempts: int, jitter: float, retry_after_s: float | None) -> float:
         """Return the seconds to wait after that many attempts: `Retry-After` plus exponential backoff with full jitter.
 
         jitter: in [0, 1). Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
         """
-        return (asked or 0.0) + draw * min(self.cap_s, self.base_s * 2.0 ** min(made - 1, 60))
+        return (retry_after_s or 0.0) + jitter * min(self.cap_s, self.base_s * 2.0 ** min(attempts - 1, 60))
 
 
-USUAL = Retries()
-ONCE = Retries(attempts=1)
-REAL = Ambient()
+DEFAULT_RETRIES = Retries()
+NO_RETRIES = Retries(attempts=1)
+SYSTEM_CLOCK = Clock()
 
 
-def may_repeat(outcome: Outcome, twice: bool) -> bool:
+def is_retryable(outcome: Outcome, idempotent: bool) -> bool:
     """Return whether a request with this outcome may be sent again."""
     if isinstance(outcome, httpx.Response):
-        return outcome.status_code in NOT_DONE or (twice and outcome.status_code in GATEWAY)
-    return isinstance(outcome, UNSENT) or (twice and not isinstance(outcome, HOPELESS))
+        return outcome.status_code in NOT_PROCESSED_STATUSES or (idempotent and outcome.status_code in GATEWAY_STATUSES)
+    return isinstance(outcome, NOT_SENT_ERRORS) or (idempotent and not isinstance(outcome, PERMANENT_ERRORS))
 
 
-def asked_s(outcome: Outcome, now: float) -> float | None:
+def retry_after(outcome: Outcome, now: float) -> float | None:
     """Return the seconds that `Retry-After` asks for, given as seconds or as a date; None if missing or invalid.
 
     now: unix seconds.
@@ -115,8 +115,8 @@ def asked_s(outcome: Outcome, now: float) -> float | None:
         return None
 
 
-def _outcome(once: Callable[[], httpx.Response]) -> Outcome:
+def _send_once(send: Callable[[], httpx.Response]) -> Outcome:
     try:
-        return once()
+        return send()
     except httpx.TransportError as error:
         return error

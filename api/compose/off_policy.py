@@ -8,127 +8,138 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.api.compose.serving import live
-from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.compose.serving import build_snapshot
+from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import Event, RankingEvent
-from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.serving.pipeline import GIVEN
-from feedrank.engine.serving.request import Asked
-from feedrank.engine.serving.serving_snapshot import Live
+from feedrank.engine.serving.pipeline import EXPLICIT
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import QueryVectors
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle
-from feedrank.models.bundles.snapshot import Living
+from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.off_policy.estimate import Estimate, EstimateSettings, estimate, estimate_slates
 from feedrank.models.off_policy.log import Floats
-from feedrank.models.off_policy.logged_rankings import Chosen, Logged, logged
-from feedrank.models.off_policy.policies import SlatePolicy, frequencies
+from feedrank.models.off_policy.logged_rankings import LoggedRankings, RankingFilter, read_logged_rankings
+from feedrank.models.off_policy.policies import SlatePolicy, empirical_policy
 from feedrank.models.training.training import Progress
 
-SINGLE, SLATES = ("ips", "snips", "dm", "dr"), ("snips", "snrips", "rips", "cascade-dr")
+SINGLE_ITEM_METHODS, SLATE_METHODS = ("ips", "snips", "dm", "dr"), ("snips", "snrips", "rips", "cascade-dr")
 """Default estimators for logs of single items and for logs of slates."""
-MOST_CELLS = 400_000_000
+MAX_SCORE_CELLS = 400_000_000
 """Maximum number of (slate, position, candidate) cells in memory."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Answer:
+class OffPolicyResult:
     """The off-policy estimates for a candidate policy."""
 
-    logged: Logged
-    shown: float
+    logged: LoggedRankings
+    logged_value: float
     """Mean reward per ranking of the logging policy."""
     estimates: dict[str, Estimate]
-    on_policy: float | None = None
+    on_policy_value: float | None = None
     """Mean reward per ranking in the candidate's own log, if there is one."""
 
 
-def of_variant(
-    journal: Journal, chosen: Chosen, variant: str, methods: Sequence[str], settings: EstimateSettings, seed: int
-) -> Answer:
+def evaluate_variant(
+    journal: Journal,
+    selection: RankingFilter,
+    variant: str,
+    methods: Sequence[str],
+    settings: EstimateSettings,
+    seed: int,
+) -> OffPolicyResult:
     """Evaluate another variant on this variant's log; its policy is the item frequencies at each position.
 
     The variant's clicks are used only for `on_policy`. Raises ValueError for slates of several items.
     """
-    log = logged((event for _, event in journal.in_order()), chosen)
-    other_log = logged(
-        (event for _, event in journal.in_order()), Chosen(variant, chosen.surface, chosen.since, chosen.reward), False
+    log = read_logged_rankings((event for _, event in journal.read_by_effective_time()), selection)
+    other_log = read_logged_rankings(
+        (event for _, event in journal.read_by_effective_time()),
+        RankingFilter(variant, selection.surface, selection.since, selection.reward_type),
+        False,
     )
-    if not (log.single and other_log.single):
+    if not (log.is_single_item and other_log.is_single_item):
         raise ValueError("found lists of several items, expected rankings of one item to count a variant's policy")
     names = log.items
     rows = np.array([names.add(item) for item in other_log.items.names(other_log.rows)], np.int32)
     n_positions = int(max(log.position.max(), other_log.position.max())) + 1
-    policy = frequencies(rows, other_log.position, n_positions, len(names))
-    estimates = estimate(log.bandit(), policy, methods or SINGLE, settings, seed=seed)
-    return Answer(log, float(log.reward.mean()), estimates, float(other_log.reward.mean()))
+    policy = empirical_policy(rows, other_log.position, n_positions, len(names))
+    estimates = estimate(log.to_bandit_log(), policy, methods or SINGLE_ITEM_METHODS, settings, seed=seed)
+    return OffPolicyResult(log, float(log.reward.mean()), estimates, float(other_log.reward.mean()))
 
 
-def of_bundle(
-    home: Home, config: Config, journal: Journal, chosen: Chosen, name: str, drawn: tuple[float, int],
+def evaluate_bundle(
+    home: Home, config: Config, journal: Journal, selection: RankingFilter, name: str, sampling: tuple[float, int],
     methods: Sequence[str], settings: EstimateSettings, seed: int, progress: Progress,
-) -> Answer:  # fmt: skip
+) -> OffPolicyResult:  # fmt: skip
     """Evaluate a bundle: rank every logged request again, from the state at that time.
 
     drawn: temperature and depth of Plackett-Luce sampling by score; at temperature 0 the top items are shown. Raises
     ValueError if the scores do not fit in memory.
     """
     opened = bundle.load(home.bundles / name)
-    log = logged((event for _, event in journal.in_order()), chosen)
+    log = read_logged_rankings((event for _, event in journal.read_by_effective_time()), selection)
     progress("requests ranked again", 0, len(log))
-    catalogue = opened.knowledge.catalogue
+    catalogue = opened.item_model.catalogue
     state = BehaviouralState(catalogue, opened.builder.spec)
-    snapshot = live(home, config, opened, Living(state, Ids()), TextModels(home, opened))
-    rankings = _again(snapshot, journal, log, progress)
+    snapshot = build_snapshot(home, config, opened, RestoredState(state, Vocabulary()), TextEncoders(home, opened))
+    rankings = _rank_logged_requests(snapshot, journal, log, progress)
     width = max(len(candidate_scores) for _, candidate_scores in rankings)
     cells = len(log) * int(np.diff(log.offsets).max()) * width
-    if cells > MOST_CELLS:
+    if cells > MAX_SCORE_CELLS:
         raise ValueError(
             f"{len(log):,} rankings of up to {width:,} candidates need {cells * 8 / 1e9:.0f} GB; choose a later --since"
         )
     scores = np.full((len(log), width), -np.inf)
     for index, (_, candidate_scores) in enumerate(rankings):
         scores[index, : len(candidate_scores)] = candidate_scores
-    temperature, depth = drawn
+    temperature, depth = sampling
     if temperature > 0:
         scores[:, depth:] = -np.inf
-    slates = log.slates(np.concatenate([positions for positions, _ in rankings]))
-    policy = SlatePolicy.ranking_by(scores, slates, temperature)
-    names = methods or SLATES
+    slates = log.to_slate_log(np.concatenate([positions for positions, _ in rankings]))
+    policy = SlatePolicy.from_scores(scores, slates, temperature)
+    names = methods or SLATE_METHODS
     logged_value = float(log.reward.sum() / len(log))
-    return Answer(log, logged_value, estimate_slates(slates, policy, names, settings, seed=seed))
+    return OffPolicyResult(log, logged_value, estimate_slates(slates, policy, names, settings, seed=seed))
 
 
-def _again(made: Live, journal: Journal, own: Logged, progress: Progress) -> list[tuple[NDArray[np.int32], Floats]]:
+def _rank_logged_requests(
+    snapshot: ServingSnapshot, journal: Journal, log: LoggedRankings, progress: Progress
+) -> list[tuple[NDArray[np.int32], Floats]]:
     """Rank every logged request with the candidate, replaying the journal in order.
 
     Returns, per ranking, the positions of the shown items in the candidate's order, and the candidate's scores in that
     order. Items that the candidate did not find come last, with a score of -inf.
     """
-    ranking_ids = {event.id for event in own.events}
+    ranking_ids = {event.id for event in log.events}
     unread: list[Event] = []
     rankings: list[tuple[NDArray[np.int32], Floats]] = []
-    for _, event in journal.in_order():
+    for _, event in journal.read_by_effective_time():
         if isinstance(event, RankingEvent) and event.id in ranking_ids:
-            made.observe(unread)
+            snapshot.observe(unread)
             unread = []
-            rankings.append(_one(made, event))
+            rankings.append(_rank_logged_request(snapshot, event))
             if len(rankings) % 100 == 0:
-                progress("requests ranked again", len(rankings), len(own))
+                progress("requests ranked again", len(rankings), len(log))
         unread.append(event)
     return rankings
 
 
-def _one(made: Live, event: RankingEvent) -> tuple[NDArray[np.int32], Floats]:
-    parsed = Asked.of(event)
-    vectors = made.encode(parsed.query) if parsed.query and made.encode is not None else QueryVectors()
-    request = made.request(event.timestamp / 1000, parsed, vectors)
-    items = parsed.items if event.fields.get("source") == GIVEN else None
-    ranking = made.pipeline.run(request, given=None if items is None else made.catalogue.ids.rows(items))
-    names = made.catalogue.ids.names(ranking.rows) if items is None else [items[n] for n in ranking.order.tolist()]
+def _rank_logged_request(snapshot: ServingSnapshot, event: RankingEvent) -> tuple[NDArray[np.int32], Floats]:
+    parsed = RecommendationRequest.from_event(event)
+    vectors = (
+        snapshot.encode_query(parsed.query) if parsed.query and snapshot.encode_query is not None else QueryVectors()
+    )
+    request = snapshot.resolve(event.timestamp / 1000, parsed, vectors)
+    items = parsed.items if event.fields.get("source") == EXPLICIT else None
+    ranking = snapshot.pipeline.run(request, explicit=None if items is None else snapshot.catalogue.ids.rows(items))
+    names = snapshot.catalogue.ids.names(ranking.rows) if items is None else [items[n] for n in ranking.order.tolist()]
     position = {name: index for index, name in enumerate(names)}
     missing = [item for item in event.items if item not in position]
     position |= {item: len(names) + index for index, item in enumerate(missing)}

@@ -10,10 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from feedrank.api.compose.arm_loader import Arms
-from feedrank.api.compose.cold_start_updater import NewItems
-from feedrank.api.compose.serving import live, living_state
-from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.compose.arm_loader import ArmLoader
+from feedrank.api.compose.cold_start_updater import ColdStartUpdater
+from feedrank.api.compose.serving import build_snapshot, restore_state
+from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import ItemEvent
@@ -23,7 +23,7 @@ from feedrank.models.bundles import bundle, registry
 
 POLL_S = 0.2
 """Interval, in seconds, at which the current bundle is checked and events of other processes are read."""
-FOLD_S = 10.0
+CHECKPOINT_S = 10.0
 """Interval, in seconds, between WAL checkpoints of the journal."""
 _log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ class Refresher:
 
     def __init__(
         self, home: Home, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
-        texts: TextModels, loaded: Callable[[], None] = lambda: None,
-        changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
+        encoders: TextEncoders, on_models_loaded: Callable[[], None] = lambda: None,
+        on_bundle_changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """Create the refresher; `start` starts its thread.
 
@@ -42,19 +42,19 @@ class Refresher:
         changed: called with each bundle that takes over.
         """
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
-        self._loaded, self._changed, self._clock = loaded, changed, clock
-        self._items = NewItems(config, opened, texts)
-        self._read = bundle.read_for(opened)
+        self._on_models_loaded, self._on_bundle_changed, self._clock = on_models_loaded, on_bundle_changed, clock
+        self._updater = ColdStartUpdater(config, opened, encoders)
+        self._items_offset = bundle.journal_offset_of(opened)
         """Journal offset of the last item event that was read."""
-        self._arms = Arms(home, config, journal, recommender, clock)
-        self._refused = ""
-        self._one = threading.Lock()
+        self._arm_loader = ArmLoader(home, config, journal, recommender, clock)
+        self._failed_bundle = ""
+        self._update_lock = threading.Lock()
         """Held while a snapshot is built: by the thread, or by a request that needs its items at once."""
-        self._folded = -FOLD_S
+        self._last_checkpoint = -CHECKPOINT_S
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
-        recommender.when_items_change(self._wake.set)
+        recommender.on_items_changed(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="feedrank-refresh", daemon=True)
 
     def start(self) -> None:
@@ -67,89 +67,91 @@ class Refresher:
         self._wake.set()
         self._thread.join()
 
-    def look(self) -> bool:
+    def check_bundle(self) -> bool:
         """Switch to the current bundle if it is another one; returns whether it switched.
 
         A bundle that can't be loaded is logged once and not tried again.
         """
-        name = registry.current(self._home.bundles)
-        if name is None or name in (self._recommender.pipeline.bundle, self._refused):
+        name = registry.current_name(self._home.bundles)
+        if name is None or name in (self._recommender.pipeline.bundle, self._failed_bundle):
             return False
-        with self._one:
-            return self._change(name)
+        with self._update_lock:
+            return self._swap_bundle(name)
 
-    def look_for_arms(self) -> bool:
+    def check_arms(self) -> bool:
         """Load the bundles of running experiments and remove the others; returns whether anything changed."""
-        with self._one:
-            return self._arms.look()
+        with self._update_lock:
+            return self._arm_loader.sync()
 
-    def look_for_items(self) -> int:
+    def check_items(self) -> int:
         """Add the items of unread item events; returns how many are new or changed."""
-        with self._one:
-            self._arms.take_items()
-            return self._take_items()
+        with self._update_lock:
+            self._arm_loader.update_items()
+            return self._update_items()
 
-    def _change(self, name: str) -> bool:
+    def _swap_bundle(self, name: str) -> bool:
         started = time.perf_counter()
         try:
             opened = bundle.load(self._home.bundles / name)
-            encoders = TextModels(self._home, opened)
-            snapshot = live(self._home, self._config, opened, living_state(self._home, self._journal, opened), encoders)
-            updater = NewItems(self._config, opened, encoders)
+            encoders = TextEncoders(self._home, opened)
+            snapshot = build_snapshot(
+                self._home, self._config, opened, restore_state(self._home, self._journal, opened), encoders
+            )
+            updater = ColdStartUpdater(self._config, opened, encoders)
         except Exception as problem:  # a broken bundle must not affect the one that serves
-            self._refused = name
+            self._failed_bundle = name
             _log.error(
                 "can't load the bundle %s: %s; %s keeps serving", name, str(problem), self._recommender.pipeline.bundle,
                 exc_info=None if isinstance(problem, bundle.BundleError) else problem,
             )  # fmt: skip
             return False
-        self._refused = ""
-        self._prepare(updater)
-        self._recommender.renew(lambda _: snapshot, self._clock())
-        self._items, self._read = updater, bundle.read_for(opened)
-        self._changed(opened)
-        self._take_items()
+        self._failed_bundle = ""
+        self._warm_up(updater)
+        self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
+        self._updater, self._items_offset = updater, bundle.journal_offset_of(opened)
+        self._on_bundle_changed(opened)
+        self._update_items()
         _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)
         return True
 
-    def _take_items(self) -> int:
-        new = list(self._journal.read(self._read, "item"))
+    def _update_items(self) -> int:
+        new = list(self._journal.read(self._items_offset, "item"))
         if not new:
             return 0
         events = [event for _, event in new if isinstance(event, ItemEvent)]
-        renew = self._recommender.renew
-        count = self._items.take(events, new[-1][0], lambda make: renew(make, self._clock()))
-        self._read = new[-1][0]  # only on success, so that failed items are retried
+        renew = self._recommender.swap_snapshot
+        count = self._updater.apply(events, new[-1][0], lambda make: renew(make, self._clock()))
+        self._items_offset = new[-1][0]  # only on success, so that failed items are retried
         return count
 
-    def _prepare(self, items: NewItems) -> None:
+    def _warm_up(self, updater: ColdStartUpdater) -> None:
         try:
-            items.prepare()
+            updater.warm_up()
         except Exception:  # the bundle serves anyway; its items are added once the models can be loaded
             _log.exception("the text models could not be loaded; queries use BM25 only")
 
     def _run(self) -> None:
-        self._prepare(self._items)
-        self._loaded()
+        self._warm_up(self._updater)
+        self._on_models_loaded()
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()
-            self._fold()
+            self._checkpoint()
             try:
                 self._recommender.catch_up(self._clock())
-                self.look()
-                self.look_for_arms()
+                self.check_bundle()
+                self.check_arms()
                 if woken and not self._stopped:
-                    self.look_for_items()
+                    self.check_items()
             except Exception:  # the thread must survive for the next round
                 _log.exception("the refresh of the served bundle and items failed")
 
-    def _fold(self) -> None:
+    def _checkpoint(self) -> None:
         """Checkpoint the journal if it is due, even if other steps fail: no other thread does it."""
-        if time.perf_counter() - self._folded < FOLD_S:
+        if time.perf_counter() - self._last_checkpoint < CHECKPOINT_S:
             return
-        self._folded = time.perf_counter()
+        self._last_checkpoint = time.perf_counter()
         try:
-            self._journal.fold()
+            self._journal.checkpoint()
         except Exception:  # such as a full disk; it is retried
             _log.exception("the WAL checkpoint of the journal failed")

@@ -6,18 +6,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from feedrank.api.compose.cold_start_updater import NewItems
-from feedrank.api.compose.serving import live
-from feedrank.api.compose.text_signals import TextModels
+from feedrank.api.compose.cold_start_updater import ColdStartUpdater
+from feedrank.api.compose.serving import build_snapshot
+from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import Event, ItemEvent, RankingEvent
-from feedrank.engine.experiments.spec import arm_of
+from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.protocols import Exchange
+from feedrank.engine.protocols import AppendResult
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.replay_check import Difference, Hindsight, difference, recorded_pairs, with_pairs
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.serving.replay_check import (
+    RankingDifference,
+    ReplayBudget,
+    first_difference,
+    recorded_scores,
+    with_recorded_scores,
+)
+from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles import bundle, snapshot
 
 
@@ -27,7 +33,7 @@ class ReplayError(ValueError):
 
 def replay(
     home: Home, config: Config, journal: Journal, served: RankingEvent
-) -> tuple[RankingEvent, Difference | None]:
+) -> tuple[RankingEvent, RankingDifference | None]:
     """Replay a served ranking with the same bundle and state; returns it with the first difference, if any.
 
     The state is rebuilt from the journal up to the logged offset, which is slow for a long journal. Cross-encoder
@@ -41,11 +47,15 @@ def replay(
     if "team" in served.extra:
         raise ReplayError(f"the ranking {served.id!r} combines the lists of several arms, which are not logged")
     try:
-        arm = arm_of(logged.get("arm", {}))
-        name, offset, request = str(served.extra["bundle"]), int(logged["offset"]), Asked.of(served)
+        arm = arm_from_dict(logged.get("arm", {}))
+        name, offset, request = (
+            str(served.extra["bundle"]),
+            int(logged["offset"]),
+            RecommendationRequest.from_event(served),
+        )
         items = int(logged.get("items", offset))
-        budget = Hindsight([str(stage) for stage in logged.get("skipped", ())])
-        scores = recorded_pairs(served)
+        budget = ReplayBudget([str(stage) for stage in logged.get("skipped", ())])
+        scores = recorded_scores(served)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise ReplayError(f"the logged request of the ranking {served.id!r} can't be read: {problem}") from None
     if Path(name).name != name:
@@ -54,34 +64,34 @@ def replay(
         opened = bundle.load(home.bundles / name)
     except bundle.BundleError as problem:
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
-    encoders = TextModels(home, opened)
-    restored = snapshot.restore(home.snapshot, journal, opened.knowledge.catalogue, opened.builder.spec, offset)
-    recommender = Recommender(live(home, config, opened, restored, encoders), _Closed())
+    encoders = TextEncoders(home, opened)
+    restored = snapshot.restore(home.snapshot, journal, opened.item_model.catalogue, opened.builder.spec, offset)
+    recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), _ReadOnlyJournal())
     at = served.timestamp / 1000
-    updater = NewItems(config, opened, encoders)
-    updater.take(_items(journal, opened, items), items, lambda make: recommender.renew(make, at))
-    current = recommender.live
-    recommender.renew(lambda _: replace(current, pipeline=with_pairs(current.pipeline, scores)), at)
-    replayed = recommender.recommend(served.id, at, request, budget, keep=False, arm=arm)
-    return replayed, difference(served, replayed, opened.builder.names)
+    updater = ColdStartUpdater(config, opened, encoders)
+    updater.apply(_item_events(journal, opened, items), items, lambda make: recommender.swap_snapshot(make, at))
+    current = recommender.snapshot
+    recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
+    replayed = recommender.recommend(served.id, at, request, budget, log=False, arm=arm)
+    return replayed, first_difference(served, replayed, opened.builder.names)
 
 
-def _items(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[ItemEvent]:
+def _item_events(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[ItemEvent]:
     """Yield the item events after those of a bundle, up to a journal offset."""
-    for offset, event in journal.read(bundle.read_for(opened), "item"):
+    for offset, event in journal.read(bundle.journal_offset_of(opened), "item"):
         if offset > until:
             return
         if isinstance(event, ItemEvent):
             yield event
 
 
-class _Closed:
+class _ReadOnlyJournal:
     """A journal that refuses writes: a replayed ranking is not logged."""
 
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError
 
-    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
+    def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
         raise NotImplementedError
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:
@@ -90,5 +100,5 @@ class _Closed:
     def find(self, event_id: str) -> Event | None:
         return None
 
-    def forget(self, user: str, note: Event) -> int:
+    def erase_user(self, user: str, tombstone: Event) -> int:
         raise NotImplementedError

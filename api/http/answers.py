@@ -16,7 +16,7 @@ class ScoredItem(BaseModel):
     score: float | None
 
 
-class Why(BaseModel):
+class ItemExplanation(BaseModel):
     """Explains the score of one item of a ranking."""
 
     recall_score: float | None = Field(description="Score from recall.")
@@ -28,7 +28,7 @@ class Why(BaseModel):
 class ExplainedItem(ScoredItem):
     """A scored item, with an explanation if the request asked for one."""
 
-    why: Why | None = None
+    explanation: ItemExplanation | None = None
 
 
 class Feed(BaseModel):
@@ -40,32 +40,32 @@ class Feed(BaseModel):
     bundle: str = Field(description="The bundle that made the ranking.")
     source: str = Field(description="Source of the candidates: embedding, bm25, popular, given, ...")
     items: list[ExplainedItem]
-    skipped: list[str] = Field(description="Stages shortened or skipped to meet the deadline, or that failed.")
+    degraded: list[str] = Field(description="Stages shortened or skipped to meet the deadline, or that failed.")
     experiments: dict[str, str] = Field(description="Experiment -> variant, for each experiment the request is in.")
-    kept: bool = Field(description="False if the journal could not be written; training will not see this ranking.")
+    logged: bool = Field(description="False if the journal could not be written; training will not see this ranking.")
 
 
-class Similar(BaseModel):
+class SimilarItems(BaseModel):
     """The items nearest to one item."""
 
     item: str
     items: list[ScoredItem]
 
 
-class Rejected(BaseModel):
+class RejectedEvent(BaseModel):
     """An event that was rejected."""
 
-    place: int = Field(description="Index in the list of events, from 0.")
+    index: int = Field(description="Index in the list of events, from 0.")
     field: str
     detail: str
 
 
-class Taken(BaseModel):
+class EventsResult(BaseModel):
     """Result of recording events."""
 
     accepted: int
     duplicate: int
-    rejected: list[Rejected]
+    rejected: list[RejectedEvent]
     ids: list[str | None] = Field(description="Event ids in the order sent; null for a rejected event.")
 
 
@@ -79,12 +79,12 @@ class Problem(BaseModel):
     field: str | None = None
 
 
-def feed(event: RankingEvent, why: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def feed_json(event: RankingEvent, explanations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """Convert a ranking event to a response body, without the fields that only the log needs."""
     items: list[dict[str, Any]] = [
         {"id": item, "score": score} for item, score in zip(event.items, event.extra["scores"], strict=True)
     ]
-    for item, explanation in zip(items, why or (), strict=False):
+    for item, explanation in zip(items, explanations or (), strict=False):
         item["why"] = explanation
     return {
         "ranking": event.id,
@@ -94,12 +94,12 @@ def feed(event: RankingEvent, why: list[dict[str, Any]] | None = None) -> dict[s
         "source": event.fields["source"],
         "items": items,
         "skipped": event.extra.get("served", {}).get("skipped", []),
-        "experiments": experiments_of(event),
+        "experiments": experiment_variants(event),
         "kept": event.extra.get("served", {}).get("kept", True),
     }
 
 
-def experiments_of(event: RankingEvent) -> dict[str, str]:
+def experiment_variants(event: RankingEvent) -> dict[str, str]:
     """Return experiment -> variant; empty if a client sent the event and the field has another shape."""
     assignments = event.extra.get("served", {}).get("experiments", ())
     if not isinstance(assignments, list):

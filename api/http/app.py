@@ -22,13 +22,13 @@ from feedrank.api.http import (
     recommendations,
 )
 from feedrank.api.http.answers import Problem
-from feedrank.api.http.blueprint import PROBLEMS
-from feedrank.api.http.service import NAME, Service
+from feedrank.api.http.blueprint import PROBLEM_RESPONSES
+from feedrank.api.http.service import EXTENSION_KEY, Service
 
-MOST_BYTES = 8 * 1024 * 1024
+MAX_BODY_BYTES = 8 * 1024 * 1024
 
 
-class AnyText(PathConverter):
+class AnyTextConverter(PathConverter):
     """Matches any text in a path, with leading or trailing slashes and line breaks."""
 
     part_isolating = False
@@ -40,19 +40,19 @@ def create_app(service: Service) -> OpenAPI:
     app = OpenAPI(
         "feedrank",
         info=Info(title="feedrank", version=_version(), description="Recommendation feeds, rankings and their log."),
-        responses=PROBLEMS,
+        responses=PROBLEM_RESPONSES,
         validation_error_status=400,
         validation_error_model=Problem,
-        validation_error_callback=problems.of_validation,
+        validation_error_callback=problems.validation_problem,
         security_schemes={"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
         doc_prefix="/docs",
         static_folder=None,
     )
-    app.url_map.converters["path"] = AnyText
+    app.url_map.converters["path"] = AnyTextConverter
     app.url_map.merge_slashes = False  # ids may contain any characters, slashes too
-    app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # the only page
-    app.extensions[NAME] = service
+    app.extensions[EXTENSION_KEY] = service
     app.json.sort_keys = False  # type: ignore[attr-defined]  # only the default provider has this attribute
     observability.init_app(app)
     middleware.init_app(app)

@@ -9,9 +9,9 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-PROBLEMS: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
-    status: {"description": description, "content": _PROBLEM}
+_PROBLEM_CONTENT = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+PROBLEM_RESPONSES: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] = {
+    status: {"description": description, "content": _PROBLEM_CONTENT}
     for status, description in {
         "400": "The request is invalid; `field` names the field.",
         "401": "The API key is missing, unknown or expired.",
@@ -28,7 +28,9 @@ PROBLEMS: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any] | None] 
 }
 
 
-def group(name: str, heading: str, keys: bool = True) -> APIBlueprint:
+def make_blueprint(name: str, tag: str, requires_key: bool = True) -> APIBlueprint:
     """Create a blueprint with an OpenAPI tag. keys: document that its routes need an API key."""
-    security: list[dict[str, list[str]]] | None = [{"key": []}] if keys else None
-    return APIBlueprint(name, __name__, abp_tags=[Tag(name=heading)], abp_security=security, abp_responses=PROBLEMS)
+    security: list[dict[str, list[str]]] | None = [{"key": []}] if requires_key else None
+    return APIBlueprint(
+        name, __name__, abp_tags=[Tag(name=tag)], abp_security=security, abp_responses=PROBLEM_RESPONSES
+    )

@@ -8,52 +8,54 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from feedrank.engine.retrieval.diversity import Diversity
-from feedrank.engine.serving.request import Asked, FilterIds
+from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 ContextValue = Text | float | bool | Annotated[list[Text], Field(max_length=100)]
 Context = Annotated[dict[Id, ContextValue], Field(max_length=50)]
-LONGEST_LIST = 1_000
-LONGEST_FILTER = 100_000
-LONGEST_DEADLINE_MS = 60_000
+MAX_LIST_LENGTH = 1_000
+MAX_FILTER_LENGTH = 100_000
+MAX_DEADLINE_MS = 60_000
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A strict request body: values are not converted, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class FiltersBody(Body):
+class FiltersBody(RequestBody):
     """Filters on the candidate items."""
 
-    seen: bool = Field(default=False, description="Include items that the user has interacted with before.")
-    categories: list[Id] | None = Field(default=None, max_length=LONGEST_LIST, description="Only these categories.")
-    allow: list[Id] | None = Field(default=None, max_length=LONGEST_FILTER, description="Only these items.")
-    deny: list[Id] = Field(default_factory=list, max_length=LONGEST_FILTER, description="None of these items.")
+    include_seen: bool = Field(default=False, description="Include items that the user has interacted with before.")
+    categories: list[Id] | None = Field(default=None, max_length=MAX_LIST_LENGTH, description="Only these categories.")
+    allow: list[Id] | None = Field(default=None, max_length=MAX_FILTER_LENGTH, description="Only these items.")
+    deny: list[Id] = Field(default_factory=list, max_length=MAX_FILTER_LENGTH, description="None of these items.")
 
-    def ids(self) -> FilterIds:
+    def to_spec(self) -> FilterSpec:
         """Convert the filters to the engine's type."""
-        return FilterIds(
-            seen=self.seen,
+        return FilterSpec(
+            include_seen=self.include_seen,
             categories=None if self.categories is None else tuple(self.categories),
             allow=None if self.allow is None else tuple(self.allow),
             deny=tuple(self.deny),
         )
 
 
-class DiversityBody(Body):
+class DiversityBody(RequestBody):
     """Diversity of the ranking."""
 
-    per_category: int = Field(default=0, ge=0, le=LONGEST_LIST, description="Maximum items per category; 0: no limit.")
+    per_category: int = Field(
+        default=0, ge=0, le=MAX_LIST_LENGTH, description="Maximum items per category; 0: no limit."
+    )
     weight: float = Field(
         default=0.0, ge=0, le=1, strict=False,
         description="Weight of diversity in maximal marginal relevance (MMR); 0 keeps the ranker's order.",
     )  # fmt: skip
 
 
-class QuestionBody(Body):
+class RankingOptions(RequestBody):
     """Options that /v1/recommend and /v1/rank share."""
 
     ranking: Id | None = Field(
@@ -65,41 +67,41 @@ class QuestionBody(Body):
     session: Id | None = Field(default=None, description="Session id.")
     query: Text = Field(default="", description="Search query.")
     history: list[Id] | None = Field(
-        default=None, max_length=LONGEST_LIST,
+        default=None, max_length=MAX_LIST_LENGTH,
         description="Item ids, latest first; replaces the stored history of the user.",
     )  # fmt: skip
     surface: Id | None = Field(default=None, description="Where the items are displayed, such as home or search.")
     context: Context = Field(default_factory=dict, description="Other fields of the request; they are logged.")
     diversity: DiversityBody = Field(default_factory=DiversityBody)
     deadline_ms: float | None = Field(
-        default=None, gt=0, le=LONGEST_DEADLINE_MS, strict=False,
+        default=None, gt=0, le=MAX_DEADLINE_MS, strict=False,
         description="Latency budget in ms. Slow stages are shortened or skipped to meet it; `skipped` lists them.",
     )  # fmt: skip
     explain: bool = Field(default=False, description="Add an explanation to each item; slow.")
 
     @field_validator("context")
     @classmethod
-    def _own_names(cls, context: dict[str, Any]) -> dict[str, Any]:
+    def _check_reserved_names(cls, context: dict[str, Any]) -> dict[str, Any]:
         if reserved := {"source", "query", "history"} & context.keys():
             raise ValueError(f"found {', '.join(sorted(reserved))}, expected other names: the log reserves these")
         return context
 
 
-class RecommendBody(QuestionBody):
+class RecommendBody(RankingOptions):
     """A request for the best items of the catalogue."""
 
-    n: int = Field(default=10, ge=1, le=LONGEST_LIST, description="Number of items to return.")
+    n: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH, description="Number of items to return.")
     filters: FiltersBody = Field(default_factory=FiltersBody)
 
-    def asked(self) -> Asked:
+    def to_request(self) -> RecommendationRequest:
         """Convert the body to the engine's request type."""
-        return _asked(self, n=self.n, filters=self.filters.ids())
+        return _build_request(self, n=self.n, filters=self.filters.to_spec())
 
 
 ItemValue = ContextValue | Annotated[list[float], Field(max_length=100)]
 
 
-class DescribedItem(Body):
+class ItemWithFields(RequestBody):
     """An item with its fields; it may be missing from the catalogue."""
 
     id: Id
@@ -110,40 +112,42 @@ class DescribedItem(Body):
     )
 
 
-class RankBody(QuestionBody):
+class RankBody(RankingOptions):
     """A request to rank the given items."""
 
-    items: list[Id | DescribedItem] = Field(
-        min_length=1, max_length=LONGEST_LIST, description="Unique item ids, or items with their fields."
+    items: list[Id | ItemWithFields] = Field(
+        min_length=1, max_length=MAX_LIST_LENGTH, description="Unique item ids, or items with their fields."
     )
-    n: int | None = Field(default=None, ge=1, le=LONGEST_LIST, description="Number of items to return; all if absent.")
+    n: int | None = Field(
+        default=None, ge=1, le=MAX_LIST_LENGTH, description="Number of items to return; all if absent."
+    )
 
     @model_validator(mode="after")
-    def _each_once(self) -> RankBody:
-        ids = self.ids
+    def _check_unique(self) -> RankBody:
+        ids = self.item_ids
         if len(set(ids)) < len(ids):
             duplicate = next(item for index, item in enumerate(ids) if item in ids[:index])
             raise ValueError(f"found the item {duplicate!r} twice, expected each item once")
         return self
 
-    def asked(self) -> Asked:
+    def to_request(self) -> RecommendationRequest:
         """Convert the body to the engine's request type."""
-        return _asked(self, items=tuple(self.ids), n=self.n or len(self.items))
+        return _build_request(self, items=tuple(self.item_ids), n=self.n or len(self.items))
 
     @property
-    def ids(self) -> list[str]:
+    def item_ids(self) -> list[str]:
         """Item ids, in request order."""
         return [item if isinstance(item, str) else item.id for item in self.items]
 
     @property
-    def described(self) -> dict[str, Mapping[str, Any]]:
+    def item_fields(self) -> dict[str, Mapping[str, Any]]:
         """Item id -> fields, for the items that have fields."""
-        return {item.id: item.fields for item in self.items if isinstance(item, DescribedItem) and item.fields}
+        return {item.id: item.fields for item in self.items if isinstance(item, ItemWithFields) and item.fields}
 
 
-def _asked(body: QuestionBody, **more: Any) -> Asked:
+def _build_request(body: RankingOptions, **more: Any) -> RecommendationRequest:
     context: Mapping[str, Any] = body.context
-    return Asked(
+    return RecommendationRequest(
         user=body.user,
         session=body.session,
         query=body.query,

@@ -8,11 +8,11 @@ from typing import Any
 from flask import request
 
 from feedrank.api.http import answers
-from feedrank.api.http.blueprint import group
-from feedrank.api.http.middleware import takes
-from feedrank.api.http.service import Service, new_id, service
+from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.service import Service, current_service, new_id
 from feedrank.engine.events.events import (
-    FORGOTTEN,
+    TOMBSTONE,
     Event,
     EventError,
     ExperimentEvent,
@@ -20,14 +20,14 @@ from feedrank.engine.events.events import (
     ItemEvent,
     RankingEvent,
     UserEvent,
-    forgotten,
+    erased_user,
     parse,
 )
 
-MOST_EVENTS = 10_000
-KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
-routes = group("events", "Events")
-EVENT = {
+MAX_EVENTS = 10_000
+EVENT_KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
+routes = make_blueprint("events", "Events")
+EVENT_SCHEMA = {
     "type": "object",
     "required": ["event"],
     "properties": {
@@ -39,16 +39,16 @@ EVENT = {
         },
     },
 }  # fmt: skip
-_BODY = {
+_EVENTS_SCHEMA = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
                 "schema": {
                     "anyOf": [
-                        EVENT,
+                        EVENT_SCHEMA,
                         {"type": "object", "required": ["events"],
-                         "properties": {"events": {"type": "array", "items": EVENT, "maxItems": MOST_EVENTS}}},
+                         "properties": {"events": {"type": "array", "items": EVENT_SCHEMA, "maxItems": MAX_EVENTS}}},
                     ]
                 }
             }
@@ -57,40 +57,40 @@ _BODY = {
 }  # fmt: skip
 
 
-@routes.post("/v1/events", responses={202: answers.Taken}, openapi_extensions=_BODY)
-@takes("json", "write")
+@routes.post("/v1/events", responses={202: answers.EventsResult}, openapi_extensions=_EVENTS_SCHEMA)
+@route_policy("json", "write")
 def events() -> tuple[dict[str, Any], int]:
     """Record one event, or {"events": [...]}; the body may be gzip. Accepted events are on disk."""
     body = request.get_json()
     event_list = body.get("events")
     if event_list is None:
-        result = take(service(), [body])
+        result = record_events(current_service(), [body])
         if result["rejected"]:
             raise EventError(result["rejected"][0]["field"], result["rejected"][0]["detail"])
         return result, 202
     if not isinstance(event_list, list):
         raise EventError("events", f"found {type(event_list).__name__}, expected a list of events")
-    if len(event_list) > MOST_EVENTS:
-        raise EventError("events", f"found {len(event_list):,} events, expected at most {MOST_EVENTS:,}")
-    return take(service(), event_list), 202
+    if len(event_list) > MAX_EVENTS:
+        raise EventError("events", f"found {len(event_list):,} events, expected at most {MAX_EVENTS:,}")
+    return record_events(current_service(), event_list), 202
 
 
-def take(here: Service, several: Sequence[Any]) -> dict[str, Any]:
+def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
     """Record decoded events in the journal; the result lists accepted, duplicate and rejected ones."""
-    now = here.clock()
+    now = service.clock()
     parsed: list[Event] = []
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
-    for index, body in enumerate(several):
+    for index, body in enumerate(bodies):
         # an event without an id or a timestamp gets them here
         stamped = {"id": new_id(), "timestamp": round(now * 1000), **body} if isinstance(body, Mapping) else body
         try:
             event = parse(stamped)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
-            if forgotten(event):
+            if erased_user(event):
                 raise EventError(
-                    f"fields.{FORGOTTEN}", "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
+                    f"fields.{TOMBSTONE}", "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
                 )
         except EventError as error:
             rejected.append({"place": index, "field": error.field, "detail": str(error).partition(": ")[2]})
@@ -98,10 +98,10 @@ def take(here: Service, several: Sequence[Any]) -> dict[str, Any]:
             continue
         parsed.append(event)
         ids.append(event.id)
-    is_new = here.recommender.record(parsed, now) if parsed else []
-    if here.metrics is not None:
+    is_new = service.recommender.record(parsed, now) if parsed else []
+    if service.metrics is not None:
         for event, new in zip(parsed, is_new, strict=True):
-            here.metrics.events(KINDS[type(event)], "accepted" if new else "duplicate")
+            service.metrics.count_events(EVENT_KINDS[type(event)], "accepted" if new else "duplicate")
         if rejected:
-            here.metrics.events("other", "rejected", len(rejected))
+            service.metrics.count_events("other", "rejected", len(rejected))
     return {"accepted": sum(is_new), "duplicate": len(is_new) - sum(is_new), "rejected": rejected, "ids": ids}

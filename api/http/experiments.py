@@ -9,15 +9,15 @@ from werkzeug import exceptions
 from werkzeug.exceptions import BadRequest, Conflict, NotFound
 
 from feedrank.api import experiment_config
-from feedrank.api.compose.experiments import body as readout_body
-from feedrank.api.compose.experiments import told
-from feedrank.api.http.blueprint import group
-from feedrank.api.http.bodies import Body, Id
-from feedrank.api.http.middleware import takes
-from feedrank.api.http.service import one_at_a_time, service, upkeep
-from feedrank.engine.experiments.registry import ChangeError, Roster, Standing
+from feedrank.api.compose.experiments import report_json as readout_body
+from feedrank.api.compose.experiments import state_json
+from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.bodies import Id, RequestBody
+from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.service import admin_services, current_service, exclusive
+from feedrank.engine.experiments.registry import ChangeError, ExperimentRegistry, ExperimentState
 
-routes = group("experiments", "Experiments")
+routes = make_blueprint("experiments", "Experiments")
 
 
 class ExperimentPath(BaseModel):
@@ -26,7 +26,7 @@ class ExperimentPath(BaseModel):
     name: str = Field(min_length=1, max_length=100)
 
 
-class DeclaredExperiment(BaseModel):
+class CreateExperimentRequest(BaseModel):
     """An experiment spec, with the same keys as the TOML file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -34,20 +34,20 @@ class DeclaredExperiment(BaseModel):
     arms: dict[Id, dict[str, Any]] = Field(min_length=1, max_length=50, description="The first arm is the control.")
 
 
-class Ended(Body):
+class StopRequest(RequestBody):
     """A request to stop an experiment or one of its arms."""
 
     reason: str = Field(default="", max_length=2_000)
     arm: Id | None = Field(default=None, description="Stop only this arm; the experiment continues.")
 
 
-class Weighed(Body):
+class WeightsRequest(RequestBody):
     """A request to change the weights of arms."""
 
     weights: dict[Id, float] = Field(min_length=1, max_length=50, description="Arm -> weight.")
 
 
-class Stands(BaseModel):
+class ExperimentSummary(BaseModel):
     """The state of an experiment."""
 
     name: str
@@ -57,108 +57,110 @@ class Stands(BaseModel):
     stopped: int | None = Field(description="Epoch milliseconds.")
     reason: str
     stopped_arms: dict[str, str] = Field(description="Stopped arm -> reason.")
-    declared: dict[str, Any] = Field(description="The experiment spec, with all defaults.")
+    spec: dict[str, Any] = Field(description="The experiment spec, with all defaults.")
 
 
-class Experiments(BaseModel):
+class ExperimentList(BaseModel):
     """All experiments, in creation order."""
 
-    experiments: list[Stands]
+    experiments: list[ExperimentSummary]
 
 
-class Says(Stands):
+class ExperimentReport(ExperimentSummary):
     """The state and results of an experiment; its confidence sequences are valid at every look."""
 
-    moved_units: int = Field(description="Units seen in more than one arm; they count for their first arm.")
+    reassigned_units: int = Field(description="Units seen in more than one arm; they count for their first arm.")
     readout: dict[str, Any] | None = Field(description="A/B test: verdict, lifts, guardrails, ...")
     preferences: list[dict[str, Any]] = Field(description="Interleaving: preference per day.")
     shadows: list[dict[str, Any]] = Field(description="Shadow arms: agreement with the shown rankings.")
     holdout: list[dict[str, Any]] = Field(description="Lift of all units in the experiment over the holdout.")
 
 
-@routes.get("/v1/experiments", responses={200: Experiments})
-@takes("none")
+@routes.get("/v1/experiments", responses={200: ExperimentList})
+@route_policy("none")
 def experiments() -> dict[str, Any]:
     """List all experiments."""
-    return {"experiments": [told(state) for state in _roster().standings.values()]}
+    return {"experiments": [state_json(state) for state in _registry().states.values()]}
 
 
-@routes.post("/v1/experiments", responses={200: Stands})
-@takes("json", "admin")
-def create(body: DeclaredExperiment) -> dict[str, Any]:
+@routes.post("/v1/experiments", responses={200: ExperimentSummary})
+@route_policy("json", "admin")
+def create(body: CreateExperimentRequest) -> dict[str, Any]:
     """Create an experiment. It assigns no units before it is started."""
     try:
-        spec = experiment_config.declared(body.model_dump(exclude_unset=True), "body")
+        spec = experiment_config.parse_experiment(body.model_dump(exclude_unset=True), "body")
     except ValueError as problem:
         raise BadRequest(str(problem)) from None
-    return _changed(lambda: upkeep().experiments.create(spec, service().clock()))
+    return _apply(lambda: admin_services().experiments.create(spec, current_service().clock()))
 
 
-@routes.get("/v1/experiments/<string:name>", responses={200: Stands})
-@takes("none")
+@routes.get("/v1/experiments/<string:name>", responses={200: ExperimentSummary})
+@route_policy("none")
 def experiment(path: ExperimentPath) -> dict[str, Any]:
     """Return the state of an experiment."""
-    return told(_standing(path.name))
+    return state_json(_state_of(path.name))
 
 
-@routes.get("/v1/experiments/<string:name>/readout", responses={200: Says})
-@takes("none", "admin")
+@routes.get("/v1/experiments/<string:name>/readout", responses={200: ExperimentReport})
+@route_policy("none", "admin")
 def readout(path: ExperimentPath) -> dict[str, Any]:
     """Return the results of an experiment so far. Slow for a long journal: a process runs one at a time."""
-    _standing(path.name)
-    admin = upkeep()
-    with one_at_a_time(admin):
+    _state_of(path.name)
+    admin = admin_services()
+    with exclusive(admin):
         try:
-            return readout_body(admin.experiments.found(path.name))
+            return readout_body(admin.experiments.report(path.name))
         except ChangeError as problem:
             raise Conflict(str(problem)) from None
         except ImportError as problem:  # the message names the missing extra
             raise exceptions.NotImplemented(str(problem)) from None
 
 
-@routes.post("/v1/experiments/<string:name>/start", responses={200: Stands})
-@takes("none", "admin")
+@routes.post("/v1/experiments/<string:name>/start", responses={200: ExperimentSummary})
+@route_policy("none", "admin")
 def start(path: ExperimentPath) -> dict[str, Any]:
     """Start the experiment: it assigns units from now on."""
-    _standing(path.name)
-    return _changed(lambda: upkeep().experiments.start(path.name, service().clock()))
+    _state_of(path.name)
+    return _apply(lambda: admin_services().experiments.start(path.name, current_service().clock()))
 
 
-@routes.post("/v1/experiments/<string:name>/stop", responses={200: Stands})
-@takes("json", "admin")
-def stop(path: ExperimentPath, body: Ended) -> dict[str, Any]:
+@routes.post("/v1/experiments/<string:name>/stop", responses={200: ExperimentSummary})
+@route_policy("json", "admin")
+def stop(path: ExperimentPath, body: StopRequest) -> dict[str, Any]:
     """Stop the experiment, or one of its arms."""
-    _standing(path.name)
+    _state_of(path.name)
     payload = {"reason": body.reason} | ({"arm": body.arm} if body.arm else {})
     change_type = "stop-arm" if body.arm else "stop"
-    return _changed(lambda: upkeep().experiments.change(path.name, change_type, payload, service().clock()))
+    return _apply(
+        lambda: admin_services().experiments.change(path.name, change_type, payload, current_service().clock())
+    )
 
 
-@routes.post("/v1/experiments/<string:name>/weights", responses={200: Stands})
-@takes("json", "admin")
-def weigh(path: ExperimentPath, body: Weighed) -> dict[str, Any]:
+@routes.post("/v1/experiments/<string:name>/weights", responses={200: ExperimentSummary})
+@route_policy("json", "admin")
+def set_weights(path: ExperimentPath, body: WeightsRequest) -> dict[str, Any]:
     """Change the weights of the arms; as few units as possible are reassigned."""
-    _standing(path.name)
+    _state_of(path.name)
     payload = {"weights": dict(body.weights)}
-    return _changed(lambda: upkeep().experiments.change(path.name, "weights", payload, service().clock()))
+    return _apply(lambda: admin_services().experiments.change(path.name, "weights", payload, current_service().clock()))
 
 
-def _roster() -> Roster:
+def _registry() -> ExperimentRegistry:
     """The experiment registry, after reading what other processes wrote."""
-    svc = service()
+    svc = current_service()
     svc.recommender.catch_up(svc.clock())
-    return svc.recommender.trials.roster
+    return svc.recommender.arm_servers.registry
 
 
-def _standing(name: str) -> Standing:
+def _state_of(name: str) -> ExperimentState:
     try:
-        return _roster().of(name)
+        return _registry().get(name)
     except ChangeError as problem:
         raise NotFound(str(problem)) from None
 
 
-def _changed(change: Any) -> dict[str, Any]:
+def _apply(change: Any) -> dict[str, Any]:
     try:
-        return told(change())
+        return state_json(change())
     except ChangeError as problem:
         raise Conflict(str(problem)) from None

@@ -6,52 +6,52 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from feedrank.api.http.blueprint import group
-from feedrank.api.http.middleware import takes
-from feedrank.api.http.service import service
+from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.service import current_service
 
-routes = group("health", "Health", keys=False)
+routes = make_blueprint("health", "Health", requires_key=False)
 
 
-class Healthy(BaseModel):
+class HealthStatus(BaseModel):
     """Liveness of the process."""
 
     status: str
 
 
-class Ahead(BaseModel):
+class PrefetchQueue(BaseModel):
     """Counts of the prefetch queue, which precomputes cross-encoder scores before a request."""
 
     waiting: int
-    done: int
+    completed: int
     dropped: int
     failed: int
 
 
-class Ready(BaseModel):
+class ServiceStatus(BaseModel):
     """Readiness, with the bundle that serves and the number of items."""
 
     status: str
     bundle: str
     items: int
-    ahead: Ahead | None = None
+    prefetch: PrefetchQueue | None = None
 
 
-@routes.get("/healthz", responses={200: Healthy})
-@takes("none", "open")
+@routes.get("/healthz", responses={200: HealthStatus})
+@route_policy("none", "open")
 def healthz() -> dict[str, str]:
     """Return 200 while the process responds."""
     return {"status": "ok"}
 
 
-@routes.get("/readyz", responses={200: Ready})
-@takes("none", "open")
+@routes.get("/readyz", responses={200: ServiceStatus})
+@route_policy("none", "open")
 def readyz() -> dict[str, Any]:
     """Return 200 once a bundle and the state are loaded."""
-    recommender = service().recommender
+    recommender = current_service().recommender
     body = {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
-    if (queue := recommender.ahead) is not None:
+    if (queue := recommender.prefetch_queue) is not None:
         body["ahead"] = {
-            "waiting": queue.waiting, "done": queue.done, "dropped": queue.dropped, "failed": queue.failed
+            "waiting": queue.waiting, "done": queue.completed, "dropped": queue.dropped, "failed": queue.failed
         }  # fmt: skip
     return body

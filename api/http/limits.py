@@ -13,11 +13,11 @@ from limits.storage import Storage
 
 from feedrank.api.http.problems import problem
 
-KEPT = 10_000
+PRUNE_THRESHOLD = 10_000
 """Number of counters above which expired ones are removed."""
 
 
-class Counts(Storage):
+class MemoryCounters(Storage):
     """Stores rate-limit counters in memory.
 
     The library's own memory storage starts a thread for nearly every request to remove expired counters.
@@ -38,7 +38,7 @@ class Counts(Storage):
             ends, count = self._counts.get(key, (0.0, 0))
             if ends <= now:
                 ends, count = now + expiry, 0
-                if len(self._counts) >= KEPT:
+                if len(self._counts) >= PRUNE_THRESHOLD:
                     self._counts = {name: entry for name, entry in self._counts.items() if entry[0] > now}
             self._counts[key] = (ends, count + amount)
             return count + amount
@@ -68,16 +68,16 @@ class Counts(Storage):
             self._counts.pop(key, None)
 
 
-def init_app(app: Flask, limit: str, caller: Callable[[], str], is_open: Callable[[], bool]) -> None:
+def init_app(app: Flask, limit: str, caller_id: Callable[[], str], is_open: Callable[[], bool]) -> None:
     """Limit the requests per caller over all routes except open ones. limit: such as "100/second"."""
     Limiter(
-        caller, app=app, application_limits=[limit], application_limits_exempt_when=is_open, storage_uri="counts://",
-        on_breach=_refused,
+        caller_id, app=app, application_limits=[limit], application_limits_exempt_when=is_open, storage_uri="counts://",
+        on_breach=_too_many_requests,
     )  # fmt: skip
 
 
-def _refused(breached: RequestLimit) -> Response:
-    wait = max(1, math.ceil(breached.reset_at - time.time()))
-    response = problem(429, "Too many requests", f"found more than {breached.limit}; wait {wait} s")
+def _too_many_requests(exceeded: RequestLimit) -> Response:
+    wait = max(1, math.ceil(exceeded.reset_at - time.time()))
+    response = problem(429, "Too many requests", f"found more than {exceeded.limit}; wait {wait} s")
     response.headers["Retry-After"] = str(wait)
     return response

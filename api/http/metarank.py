@@ -12,22 +12,22 @@ from flask import request
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import BadRequest
 
-from feedrank.api.http.blueprint import group
-from feedrank.api.http.bodies import LONGEST_LIST
-from feedrank.api.http.events import EVENT, MOST_EVENTS, take
-from feedrank.api.http.explanations import of_event
-from feedrank.api.http.health import Healthy
-from feedrank.api.http.middleware import takes
-from feedrank.api.http.observability import tell
-from feedrank.api.http.service import new_id, one_at_a_time, service, upkeep
+from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.bodies import MAX_LIST_LENGTH
+from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, record_events
+from feedrank.api.http.explanations import explain_ranking
+from feedrank.api.http.health import HealthStatus
+from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.observability import record_feed
+from feedrank.api.http.service import admin_services, current_service, exclusive, new_id
 from feedrank.engine.events.events import EventError, RankingEvent, parse
-from feedrank.engine.serving.request import Asked
-from feedrank.models.bundles.registry import size_of
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.models.bundles.registry import bundle_size
 
-routes = group("metarank", "Metarank's routes")
+routes = make_blueprint("metarank", "Metarank's routes")
 
 
-class Accepted(BaseModel):
+class FeedbackResponse(BaseModel):
     """Response of /feedback."""
 
     accepted: int
@@ -44,14 +44,14 @@ class ItemScore(BaseModel):
     features: list[dict[str, Any]] = Field(default_factory=list)
 
 
-class Ordered(BaseModel):
+class RankResponse(BaseModel):
     """Response of /rank and /recommend: items, best first; `took` is in ms."""
 
     took: int
     items: list[ItemScore]
 
 
-class Trained(BaseModel):
+class TrainResponse(BaseModel):
     """Response of /train."""
 
     features: list[dict[str, Any]]
@@ -62,13 +62,13 @@ class Trained(BaseModel):
     reasons: list[str]
 
 
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-_EVENTS = _body({"anyOf": [EVENT, {"type": "array", "items": EVENT, "maxItems": MOST_EVENTS}]})
-_ITEM = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string", "minLength": 1}}}
-_LIST = _body(
+_FEEDBACK_BODY = _json_body({"anyOf": [EVENT_SCHEMA, {"type": "array", "items": EVENT_SCHEMA, "maxItems": MAX_EVENTS}]})
+_ITEM_SCHEMA = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string", "minLength": 1}}}
+_RANK_BODY = _json_body(
     {
         "type": "object",
         "required": ["items"],
@@ -77,7 +77,7 @@ _LIST = _body(
             "timestamp": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
             "user": {"type": "string", "minLength": 1},
             "session": {"type": "string", "minLength": 1},
-            "items": {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": LONGEST_LIST},
+            "items": {"type": "array", "items": _ITEM_SCHEMA, "minItems": 1, "maxItems": MAX_LIST_LENGTH},
         },
     }
 )
@@ -86,9 +86,9 @@ _LIST = _body(
 class RecommendRequest(BaseModel):
     """Request body of /recommend."""
 
-    count: int = Field(default=10, ge=1, le=LONGEST_LIST)
+    count: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH)
     user: str | None = Field(default=None, max_length=256)
-    items: list[str] = Field(default_factory=list, max_length=LONGEST_LIST)
+    items: list[str] = Field(default_factory=list, max_length=MAX_LIST_LENGTH)
 
 
 class ModelPath(BaseModel):
@@ -97,25 +97,25 @@ class ModelPath(BaseModel):
     model: str = Field(max_length=256)
 
 
-@routes.post("/feedback", responses={200: Accepted}, openapi_extensions=_EVENTS)
-@takes("lenient", "write")
+@routes.post("/feedback", responses={200: FeedbackResponse}, openapi_extensions=_FEEDBACK_BODY)
+@route_policy("lenient", "write")
 def feedback() -> dict[str, Any]:
     """Record one event or a list of events."""
     started = time.perf_counter()
     body = request.get_json(force=True)
-    result = take(service(), body if isinstance(body, list) else [body])
+    result = record_events(current_service(), body if isinstance(body, list) else [body])
     if result["rejected"]:
         first = result["rejected"][0]
         raise EventError(f"[{first['place']}].{first['field']}", first["detail"])
-    return {"accepted": result["accepted"], "status": "ok", "tookMillis": _since(started), "updated": 0}
+    return {"accepted": result["accepted"], "status": "ok", "tookMillis": _elapsed_ms(started), "updated": 0}
 
 
-@routes.post("/rank/<path:model>", responses={200: Ordered}, openapi_extensions=_LIST)
-@takes("lenient")
+@routes.post("/rank/<path:model>", responses={200: RankResponse}, openapi_extensions=_RANK_BODY)
+@route_policy("lenient")
 def rank(path: ModelPath) -> dict[str, Any]:
     """Rank the items of a ranking event. Nothing is logged: the client sends the shown ranking to /feedback."""
     started = time.perf_counter()
-    svc = service()
+    svc = current_service()
     now = svc.clock()
     body = request.get_json(force=True)
     if not isinstance(body, dict):
@@ -123,56 +123,56 @@ def rank(path: ModelPath) -> dict[str, Any]:
     stamped = {"id": new_id(), "timestamp": round(now * 1000), **body, "event": "ranking"}
     event = parse(stamped)
     assert isinstance(event, RankingEvent)
-    if len(event.items) > LONGEST_LIST:
-        raise EventError("items", f"found {len(event.items):,} items, expected at most {LONGEST_LIST:,}")
+    if len(event.items) > MAX_LIST_LENGTH:
+        raise EventError("items", f"found {len(event.items):,} items, expected at most {MAX_LIST_LENGTH:,}")
     query = event.fields.get("query", "")
-    ranking_request = Asked(
+    ranking_request = RecommendationRequest(
         user=event.user, session=event.session, query=query if isinstance(query, str) else "", items=event.items,
         n=len(event.items),
     )  # fmt: skip
-    budget = svc.watch()
-    ranking = svc.recommender.recommend(event.id, now, ranking_request, budget, keep=False)
-    tell(svc, ranking, budget)
+    budget = svc.latency_budget()
+    ranking = svc.recommender.recommend(event.id, now, ranking_request, budget, log=False)
+    record_feed(svc, ranking, budget)
     items = [
         {"item": item, "score": score, "features": []}
         for item, score in zip(ranking.items, ranking.extra["scores"], strict=True)
     ]
     if request.args.get("explain", "false").lower() in ("true", "1", ""):
-        for item, explanation in zip(items, of_event(ranking, svc.recommender.live), strict=True):
+        for item, explanation in zip(items, explain_ranking(ranking, svc.recommender.snapshot), strict=True):
             item["features"] = [{"name": name, "value": value} for name, value in explanation["features"].items()]
-    return {"took": _since(started), "items": items}
+    return {"took": _elapsed_ms(started), "items": items}
 
 
 @routes.post(
     "/recommend/<path:model>",
-    responses={200: Ordered},
-    openapi_extensions=_body(RecommendRequest.model_json_schema()),
+    responses={200: RankResponse},
+    openapi_extensions=_json_body(RecommendRequest.model_json_schema()),
 )
-@takes("lenient")
+@route_policy("lenient")
 def recommend(path: ModelPath) -> dict[str, Any]:
     """Recommend items for a user, or items similar to the given ones."""
     started = time.perf_counter()
-    svc = service()
+    svc = current_service()
     body = RecommendRequest.model_validate(request.get_json(force=True))
     history = tuple(body.items) or None
-    ranking_request = Asked(user=body.user, history=history, n=body.count)
-    budget = svc.watch()
-    ranking = svc.recommender.recommend(new_id(), svc.clock(), ranking_request, budget, keep=False)
-    tell(svc, ranking, budget)
+    ranking_request = RecommendationRequest(user=body.user, history=history, n=body.count)
+    budget = svc.latency_budget()
+    ranking = svc.recommender.recommend(new_id(), svc.clock(), ranking_request, budget, log=False)
+    record_feed(svc, ranking, budget)
     items = [{"item": item, "score": score} for item, score in zip(ranking.items, ranking.extra["scores"], strict=True)]
-    return {"took": _since(started), "items": items}
+    return {"took": _elapsed_ms(started), "items": items}
 
 
-@routes.post("/train/<path:model>", responses={200: Trained})
-@takes("none", "admin")
+@routes.post("/train/<path:model>", responses={200: TrainResponse})
+@route_policy("none", "admin")
 def train(path: ModelPath) -> dict[str, Any]:
     """Train a candidate bundle on the journal, and promote it if it passes the gate. Responds when training ends.
 
     `promoted` and `reasons` hold the gate's decision. `testMetric` is the validation metric after each tree, `millis`
     the mean time per tree; `trainMetric` is not measured.
     """
-    admin = upkeep()
-    with one_at_a_time(admin):
+    admin = admin_services()
+    with exclusive(admin):
         report = admin.retrain()
     curve = report["learning_curve"]
     ms_per_tree = round(1000 * report["seconds"] / max(len(curve), 1))
@@ -182,19 +182,19 @@ def train(path: ModelPath) -> dict[str, Any]:
             {"id": index, "millis": ms_per_tree, "testMetric": metric, "trainMetric": None}
             for index, metric in enumerate(curve)
         ],
-        "sizeBytes": size_of(admin.bundles / report["bundles"]["candidate"]),
+        "sizeBytes": bundle_size(admin.bundles / report["bundles"]["candidate"]),
         "bundle": report["bundles"]["candidate"],
         "promoted": report["promote"],
         "reasons": report["reasons"],
     }
 
 
-@routes.get("/health", responses={200: Healthy})
-@takes("none", "open")
+@routes.get("/health", responses={200: HealthStatus})
+@route_policy("none", "open")
 def health() -> dict[str, str]:
     """Return 200 while the process responds."""
     return {"status": "ok"}
 
 
-def _since(started: float) -> int:
+def _elapsed_ms(started: float) -> int:
     return round(1000 * (time.perf_counter() - started))

@@ -12,22 +12,22 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge, Unauthorized, UnsupportedMediaType
 
 from feedrank.api.http import limits
-from feedrank.api.http.service import NAME, service
-from feedrank.api.keys import Key, Scope
+from feedrank.api.http.service import EXTENSION_KEY, current_service
+from feedrank.api.keys import ApiKey, Scope
 
 View = TypeVar("View", bound=Callable[..., Any])
-ENDS = 16 + zlib.MAX_WBITS
+GZIP_WBITS = 16 + zlib.MAX_WBITS
 """zlib `wbits` for a gzip stream with header and checksum."""
 
 
-def takes(kind: str, scope: Scope | Literal["open"] = "read") -> Callable[[View], View]:
+def route_policy(body: str, scope: Scope | Literal["open"] = "read") -> Callable[[View], View]:
     """Decorate a route with its policy: the body it accepts and the scope that it requires.
 
     kind: `json`, `lenient` (JSON under any content type) or `none`. scope: `open` needs no key.
     """
 
     def mark(view: View) -> View:
-        view.feedrank = (kind, scope)  # type: ignore[attr-defined]  # functions accept attributes
+        view.feedrank = (body, scope)  # type: ignore[attr-defined]  # functions accept attributes
         return view
 
     return mark
@@ -35,22 +35,22 @@ def takes(kind: str, scope: Scope | Literal["open"] = "read") -> Callable[[View]
 
 def init_app(app: Flask) -> None:
     """Register the middleware: authentication, rate limit, JSON parsing and security headers."""
-    app.before_request(_key)
-    config = app.extensions[NAME].config
+    app.before_request(_authenticate)
+    config = app.extensions[EXTENSION_KEY].config
     if config.rate_limit:
-        limits.init_app(app, config.rate_limit, _caller, lambda: mark_of(request.endpoint)[1] == "open")
-    app.before_request(_body_is_json)
-    app.after_request(_headers)
+        limits.init_app(app, config.rate_limit, _rate_limit_key, lambda: policy_of(request.endpoint)[1] == "open")
+    app.before_request(_parse_body)
+    app.after_request(_add_security_headers)
 
 
-def _key() -> None:
+def _authenticate() -> None:
     """Check the API key in `Authorization: Bearer TOKEN`, if the route needs one."""
-    svc = service()
-    _, scope = mark_of(request.endpoint)
+    svc = current_service()
+    _, scope = policy_of(request.endpoint)
     if svc.keys is None or scope == "open":
         return
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
-    key = svc.keys.check(token.strip(), 1000 * svc.clock()) if kind.lower() == "bearer" else None
+    key = svc.keys.authenticate(token.strip(), 1000 * svc.clock()) if kind.lower() == "bearer" else None
     if key is None:
         problem = "no key" if not token else "a key that is unknown or expired"
         raise Unauthorized(
@@ -58,35 +58,35 @@ def _key() -> None:
             www_authenticate=WWWAuthenticate("bearer"),
         )
     g.key_id, g.api_key = key.id, key
-    demand(scope)
+    require_scope(scope)
 
 
-def demand(scope: Scope) -> None:
+def require_scope(scope: Scope) -> None:
     """Raise Forbidden (HTTP 403) if the caller's key lacks a scope."""
-    key: Key | None = g.get("api_key")
+    key: ApiKey | None = g.get("api_key")
     if key is not None and not key.allows(scope):
         raise Forbidden(f"the key {key.id} has the scopes {', '.join(key.scopes)}, expected {scope}")
 
 
-def _caller() -> str:
+def _rate_limit_key() -> str:
     """Return the key id, or else the address, that the rate limit counts by."""
     return str(g.get("key_id") or request.remote_addr or "")
 
 
-def mark_of(endpoint: str | None) -> tuple[str, Scope | Literal["open"]]:
+def policy_of(endpoint: str | None) -> tuple[str, Scope | Literal["open"]]:
     """Return the (body, scope) policy of a route; routes of libraries have no body and are open."""
     view = current_app.view_functions.get(endpoint or "")
     policy: tuple[str, Scope | Literal["open"]] = getattr(view, "feedrank", ("none", "open"))
     return policy
 
 
-def _body_is_json() -> None:
-    kind, _ = mark_of(request.endpoint)
+def _parse_body() -> None:
+    kind, _ = policy_of(request.endpoint)
     if kind == "none":
         return
     if kind == "json" and not request.is_json:
         raise UnsupportedMediaType(f"found content type {request.mimetype!r}, expected application/json")
-    _unpack()
+    _decompress_body()
     try:
         # with force=True Flask caches the result, so later readers get the same object
         body = request.get_json(force=True)
@@ -99,7 +99,7 @@ def _body_is_json() -> None:
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected an object")
 
 
-def _unpack() -> None:
+def _decompress_body() -> None:
     """Replace a gzip body by its decompressed content, up to the usual size limit."""
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding == "identity":
@@ -107,7 +107,7 @@ def _unpack() -> None:
     if encoding != "gzip":
         raise UnsupportedMediaType(f"found content encoding {encoding!r}, expected gzip or none")
     limit = current_app.config["MAX_CONTENT_LENGTH"]
-    reader = zlib.decompressobj(ENDS)
+    reader = zlib.decompressobj(GZIP_WBITS)
     try:
         raw = reader.decompress(request.get_data(cache=False), limit + 1)
     except zlib.error as error:
@@ -121,7 +121,7 @@ def _unpack() -> None:
     request.stream = io.BytesIO(raw)
 
 
-HEADERS = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -129,8 +129,8 @@ HEADERS = {
 }
 
 
-def _headers(response: Response) -> Response:
-    for name, value in HEADERS.items():
+def _add_security_headers(response: Response) -> Response:
+    for name, value in SECURITY_HEADERS.items():
         response.headers[name] = value
     response.headers.setdefault("Cache-Control", "no-store")
     return response

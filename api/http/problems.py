@@ -9,26 +9,26 @@ from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from feedrank.api.http.service import TrainingError
-from feedrank.api.validation_errors import explained
+from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.events import EventError
 from feedrank.engine.journal.journal import JournalError
 
 
-def problem(status: int, title: str, detail: str, **more: Any) -> Response:
+def problem(status: int, title: str, detail: str, **extra: Any) -> Response:
     """Build an application/problem+json response."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, **extra}
     return Response(json.dumps(body), status, mimetype="application/problem+json")
 
 
-def of_validation(error: ValidationError) -> Response:
+def validation_problem(error: ValidationError) -> Response:
     """Convert a pydantic validation error to a problem response."""
-    field, detail = explained(error)
+    field, detail = first_error(error)
     return problem(400, "Bad request", f"{field}: {detail}", field=field)
 
 
 def init_app(app: Flask) -> None:
     """Register handlers that convert exceptions to problem documents."""
-    app.register_error_handler(ValidationError, of_validation)
+    app.register_error_handler(ValidationError, validation_problem)
 
     @app.errorhandler(EventError)
     def _bad_event(error: EventError) -> Response:
@@ -53,6 +53,6 @@ def init_app(app: Flask) -> None:
         return response
 
     @app.errorhandler(Exception)
-    def _unforeseen(error: Exception) -> Response:
+    def _unexpected(error: Exception) -> Response:
         app.logger.exception("a request failed", exc_info=error)
         return problem(500, "Internal error", "the request failed; see the server's log")

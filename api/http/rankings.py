@@ -9,14 +9,14 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from feedrank.api.compose.replay import ReplayError
 from feedrank.api.http import answers
-from feedrank.api.http.blueprint import group
-from feedrank.api.http.explanations import of_event, recall_of
-from feedrank.api.http.middleware import takes
-from feedrank.api.http.service import one_at_a_time, service, upkeep
+from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.explanations import explain_ranking, logged_recall
+from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.service import admin_services, current_service, exclusive
 from feedrank.engine.events.events import RankingEvent
-from feedrank.engine.events.logged_features import served_here
+from feedrank.engine.events.logged_features import is_own_ranking
 
-routes = group("rankings", "Rankings")
+routes = make_blueprint("rankings", "Rankings")
 
 
 class RankingPath(BaseModel):
@@ -25,63 +25,63 @@ class RankingPath(BaseModel):
     ranking_id: str = Field(min_length=1, max_length=256)
 
 
-class Explained(answers.Feed):
+class RankingExplanation(answers.Feed):
     """A logged ranking, with an explanation of each item."""
 
-    step: str = Field(description="Fallback level: full, no_neural, popular or last_good.")
+    fallback: str = Field(description="Fallback level: full, no_neural, popular or last_good.")
     candidates: int | None = Field(description="Number of candidates from recall.")
-    without_ranker: list[str] = Field(description="Item ids in recall order, without the ranker.")
+    recall_order: list[str] = Field(description="Item ids in recall order, without the ranker.")
 
 
-class Difference(BaseModel):
+class RankingDifference(BaseModel):
     """The first position at which two rankings differ."""
 
-    place: int = Field(description="Position, from 1.")
+    position: int = Field(description="Position, from 1.")
     served: answers.ScoredItem | None = Field(description="Item as served; null after the end of the list.")
-    again: answers.ScoredItem | None = Field(description="Item as replayed.")
+    replayed: answers.ScoredItem | None = Field(description="Item as replayed.")
     features: list[str] = Field(description="Names of the features that differ, if the item is the same.")
 
 
-class Replayed(BaseModel):
+class ReplayResult(BaseModel):
     """Result of replaying a ranking."""
 
     ranking: str
     bundle: str
     identical: bool
     items: list[answers.ScoredItem] = Field(description="Items of the replayed ranking.")
-    difference: Difference | None
+    difference: RankingDifference | None
 
 
 @routes.get("/v1/rankings/<path:ranking_id>", responses={200: answers.Feed})
-@takes("none")
+@route_policy("none")
 def ranking(path: RankingPath) -> dict[str, Any]:
     """Return a ranking as it was served."""
-    return answers.feed(_find(path.ranking_id))
+    return answers.feed_json(_find_own_ranking(path.ranking_id))
 
 
-@routes.get("/v1/rankings/<path:ranking_id>/explain", responses={200: Explained})
-@takes("none")
+@routes.get("/v1/rankings/<path:ranking_id>/explain", responses={200: RankingExplanation})
+@route_policy("none")
 def explain(path: RankingPath) -> dict[str, Any]:
     """Explain each item of a ranking: recall score, features, and their TreeSHAP contributions."""
-    event = _find(path.ranking_id)
-    served, recall = event.extra.get("served", {}), recall_of(event)
+    event = _find_own_ranking(path.ranking_id)
+    served, recall = event.extra.get("served", {}), logged_recall(event)
     return {
-        **answers.feed(event, of_event(event, service().recommender.live)),
+        **answers.feed_json(event, explain_ranking(event, current_service().recommender.snapshot)),
         "step": served.get("step", "full"),
         "candidates": recall.get("found"),
         "without_ranker": recall.get("items", []),
     }
 
 
-@routes.post("/v1/rankings/<path:ranking_id>/replay", responses={200: Replayed})
-@takes("none", "admin")
+@routes.post("/v1/rankings/<path:ranking_id>/replay", responses={200: ReplayResult})
+@route_policy("none", "admin")
 def replay(path: RankingPath) -> dict[str, Any]:
     """Replay a ranking with its bundle and its state at that time, and return the first difference.
 
     Slow for a long journal: a process runs one replay at a time.
     """
-    event, admin = _find(path.ranking_id), upkeep()
-    with one_at_a_time(admin):
+    event, admin = _find_own_ranking(path.ranking_id), admin_services()
+    with exclusive(admin):
         try:
             replayed, difference = admin.replay(event)
         except ReplayError as problem:
@@ -93,18 +93,18 @@ def replay(path: RankingPath) -> dict[str, Any]:
         "identical": difference is None,
         "items": items,
         "difference": None if difference is None else {
-            "place": difference.place, "served": _entry(difference.served), "again": _entry(difference.again),
+            "place": difference.position, "served": _scored_item(difference.served), "again": _scored_item(difference.replayed),
             "features": list(difference.features),
         },
     }  # fmt: skip
 
 
-def _entry(one: tuple[str, float | None] | None) -> dict[str, Any] | None:
-    return None if one is None else {"id": one[0], "score": one[1]}
+def _scored_item(entry: tuple[str, float | None] | None) -> dict[str, Any] | None:
+    return None if entry is None else {"id": entry[0], "score": entry[1]}
 
 
-def _find(ranking_id: str) -> RankingEvent:
-    event = service().recommender.find(ranking_id)
-    if event is None or not served_here(event):
+def _find_own_ranking(ranking_id: str) -> RankingEvent:
+    event = current_service().recommender.find(ranking_id)
+    if event is None or not is_own_ranking(event):
         raise NotFound(f"found no ranking {ranking_id!r} that this service served")
     return event

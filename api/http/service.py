@@ -14,43 +14,43 @@ from typing import Any
 from flask import current_app, g
 from werkzeug import exceptions
 
-from feedrank.api.compose.experiments import Desk
+from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.config import ServeConfig
-from feedrank.api.keys import Keys
+from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics
-from feedrank.api.traces import Traces
+from feedrank.api.traces import RequestTracer
 from feedrank.engine.events.events import RankingEvent
-from feedrank.engine.serving.deadline import Costs, Watch
+from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.replay_check import Difference
+from feedrank.engine.serving.replay_check import RankingDifference
 
 
 class TrainingError(RuntimeError):
     """Raised when training fails; the message is the output of the training process."""
 
 
-ANSWER = "answer"
+RESPONSE_STAGE = "answer"
 """Stage after the ranking: serialize the response, record metrics and log."""
-NAME = "feedrank"
+EXTENSION_KEY = "feedrank"
 """Key of the service in `app.extensions`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Upkeep:
+class AdminServices:
     """Functions behind the admin routes."""
 
     bundles: Path
     snapshot: Path
-    replay: Callable[[RankingEvent], tuple[RankingEvent, Difference | None]]
-    take_in: Callable[[], int]
+    replay: Callable[[RankingEvent], tuple[RankingEvent, RankingDifference | None]]
+    update_items: Callable[[], int]
     """Add the items of new item events to the catalogue now; returns how many."""
     retrain: Callable[[], Mapping[str, Any]]
     """Train a candidate bundle and promote it if it passes the gate; returns the report.
 
     Takes minutes. Raises TrainingError.
     """
-    experiments: Desk
-    busy: threading.Lock = field(default_factory=threading.Lock)
+    experiments: ExperimentService
+    slow_task_lock: threading.Lock = field(default_factory=threading.Lock)
     """Held while a slow task (replay, training, readout) runs."""
 
 
@@ -61,53 +61,55 @@ class Service:
     recommender: Recommender
     clock: Callable[[], float] = time.time
     """Unix seconds; the only wall clock that requests read."""
-    keys: Keys | None = None
+    keys: ApiKeys | None = None
     """API keys; None: no key is required."""
     config: ServeConfig = field(default_factory=ServeConfig)
-    costs: Costs = field(default_factory=Costs)
+    latencies: LatencyEstimator = field(default_factory=LatencyEstimator)
     metrics: Metrics | None = None
     """Prometheus metrics; None: no metrics."""
-    upkeep: Upkeep | None = None
+    admin: AdminServices | None = None
     """Admin functions; None: admin routes respond 501."""
-    traces: Traces | None = None
+    traces: RequestTracer | None = None
     """OpenTelemetry traces; None: no traces."""
 
-    def watch(self, deadline_ms: float | None = None) -> Watch:
+    def latency_budget(self, deadline_ms: float | None = None) -> LatencyBudget:
         """Create the latency budget of the current request.
 
         Time already spent and the estimated time to send the response are subtracted from the deadline.
         """
         limit = deadline_ms or self.config.deadline_ms
         if not limit:
-            return Watch(time.perf_counter, costs=self.costs)
+            return LatencyBudget(time.perf_counter, estimator=self.latencies)
         now = time.perf_counter()
         spent = now - g.get("started", now)
-        return Watch(time.perf_counter, limit / 1000 - spent - self.costs.of(ANSWER), self.costs)
+        return LatencyBudget(
+            time.perf_counter, limit / 1000 - spent - self.latencies.estimate(RESPONSE_STAGE), self.latencies
+        )
 
 
-def service() -> Service:
+def current_service() -> Service:
     """Return the service of the current application."""
-    current: Service = current_app.extensions[NAME]
+    current: Service = current_app.extensions[EXTENSION_KEY]
     return current
 
 
-def upkeep() -> Upkeep:
+def admin_services() -> AdminServices:
     """Return the admin functions of the service. Raises HTTP 501 if it has none."""
-    admin = service().upkeep
+    admin = current_service().admin
     if admin is None:
         raise exceptions.NotImplemented("this service has no admin functions; start one with `feedrank serve`")
     return admin
 
 
 @contextmanager
-def one_at_a_time(behind: Upkeep) -> Iterator[None]:
+def exclusive(admin: AdminServices) -> Iterator[None]:
     """Hold the lock for slow tasks. Raises HTTP 409 if another one runs in this process."""
-    if not behind.busy.acquire(blocking=False):
+    if not admin.slow_task_lock.acquire(blocking=False):
         raise exceptions.Conflict("another replay, readout or training is running in this process; try again later")
     try:
         yield
     finally:
-        behind.busy.release()
+        admin.slow_task_lock.release()
 
 
 def new_id() -> str:

@@ -7,33 +7,33 @@ from pathlib import Path
 from typing import TypeAlias
 
 from feedrank.api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
-from feedrank.api.readers.folders import PACKED, Folder
+from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
 from feedrank.api.readers.rejects import RejectedLine, Rejects
 from feedrank.engine.events.events import Event
 
-__all__ = ["FORMATS", "Reader", "RejectedLine", "Rejects", "guess", "read"]
+__all__ = ["FORMATS", "Reader", "RejectedLine", "Rejects", "guess_format", "read_events"]
 
 Reader: TypeAlias = Callable[[Path, Rejects], Iterator[Event]]
 
 FORMATS: dict[str, Reader] = {
-    "jsonl": jsonl.read,
+    "jsonl": jsonl.read_events,
     "csv": tables.read_csv,
     "parquet": tables.read_parquet,
-    "movielens": movielens.read,
-    "mind": mind.read,
-    "ubi": ubi.read,
-    "gorse": gorse.read,
-    "open-bandit": open_bandit.read,
+    "movielens": movielens.read_events,
+    "mind": mind.read_events,
+    "ubi": ubi.read_events,
+    "gorse": gorse.read_events,
+    "open-bandit": open_bandit.read_events,
 }
 
-_SUFFIXES = {
+_FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-_FOLDERS = ("movielens", "mind")
-_ARCHIVES = (".zip", ".whl")
+_FOLDER_FORMATS = ("movielens", "mind")
+_ARCHIVE_SUFFIXES = (".zip", ".whl")
 
 
-def guess(path: Path) -> str:
+def guess_format(path: Path) -> str:
     """Guess the format of a file from its suffix and content, or of a folder or zip from its files.
 
     Raises ValueError if no format is recognised and FileNotFoundError if the path does not exist.
@@ -41,20 +41,20 @@ def guess(path: Path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a file or folder of events")
-    if path.is_dir() or path.suffix.lower() in _ARCHIVES:
+    if path.is_dir() or path.suffix.lower() in _ARCHIVE_SUFFIXES:
         with Folder(path) as folder:
-            if mind.recognise(folder):
+            if mind.is_mind(folder):
                 return "mind"
-            if movielens.recognise(folder):
+            if movielens.is_movielens(folder):
                 return "movielens"
             content = ", ".join(folder.names[:5]) + (", ..." if len(folder.names) > 5 else "") or "nothing"
     else:
         name = path.name.lower()
-        for compression_suffix in PACKED[1:]:
+        for compression_suffix in COMPRESSION_SUFFIXES[1:]:
             name = name.removesuffix(compression_suffix)
         suffix = Path(name).suffix
-        if suffix in _SUFFIXES:
-            return _told_by_content(path, _SUFFIXES[suffix])
+        if suffix in _FORMAT_BY_SUFFIX:
+            return _refine_by_content(path, _FORMAT_BY_SUFFIX[suffix])
         content = f"the ending {suffix!r}"
     raise ValueError(
         f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}. Recognised are files"
@@ -63,34 +63,37 @@ def guess(path: Path) -> str:
     )
 
 
-def _told_by_content(path: Path, format: str) -> str:
+def _refine_by_content(path: Path, format: str) -> str:
     """Return the format whose columns or keys the first record has; `format` if it has those of none."""
     ignored = Rejects()
     if format == "csv":
-        header = next((text for _, text in lines.read(path, ignored) if text.strip()), "")
+        header = next((text for _, text in lines.read_lines(path, ignored) if text.strip()), "")
         columns = [name.strip().strip('"') for name in header.split(",")]
-        if open_bandit.is_log(columns) or open_bandit.is_context(columns):
+        if open_bandit.is_log(columns) or open_bandit.is_item_context(columns):
             return "open-bandit"
-        return "gorse" if gorse.is_record(columns) else format
+        return "gorse" if gorse.is_gorse(columns) else format
     if format == "jsonl":
-        first = next((value for _, _, value in values.read(lines.read(path, ignored), str(path), ignored)), None)
+        first = next(
+            (value for _, _, value in values.read_json_values(lines.read_lines(path, ignored), str(path), ignored)),
+            None,
+        )
         if isinstance(first, dict) and "event" not in first:
-            return "ubi" if ubi.is_record(first) else "gorse" if gorse.is_record(first) else format
+            return "ubi" if ubi.is_ubi(first) else "gorse" if gorse.is_gorse(first) else format
     return format
 
 
-def read(path: Path, rejects: Rejects, format: str | None = None) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, format: str | None = None) -> Iterator[Event]:
     """Read the events of a file, folder or zip; the format is guessed if it is None.
 
     Lines that can't be read go to `rejects`. Raises ValueError or FileNotFoundError: at once for an unknown format or
     path, and at the first event if the file as a whole is not of that format.
     """
     path = Path(path)
-    name = guess(path) if format is None else format
+    name = guess_format(path) if format is None else format
     if name not in FORMATS:
         raise ValueError(f"found the format {name!r}, expected one of {', '.join(FORMATS)}")
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a file or folder of events")
-    if path.is_dir() and name not in _FOLDERS:
+    if path.is_dir() and name not in _FOLDER_FORMATS:
         raise ValueError(f"{path} is a folder, expected a {name} file; import its files one by one")
     return FORMATS[name](path, rejects)

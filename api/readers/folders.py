@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
-PACKED = ("", ".gz", ".zst")
+COMPRESSION_SUFFIXES = ("", ".gz", ".zst")
 """Suffixes that a file may have; its first bytes decide how it is decompressed."""
 
 # zipfile raises these for archives that are damaged, encrypted, or compressed by an unknown method.
-_UNZIPPABLE = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError)
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError)
 
 
 class Folder:
@@ -29,7 +29,7 @@ class Folder:
             return
         try:
             self._zip = zipfile.ZipFile(path)
-        except _UNZIPPABLE as problem:
+        except _ZIP_ERRORS as problem:
             raise ValueError(f"{path} is neither a folder nor a zip archive that can be read: {problem}") from None
         # Of several files with one base name the shallowest counts: deeper ones are examples or copies.
         for member in sorted(self._zip.namelist(), key=lambda name: (name.count("/"), name)):
@@ -38,7 +38,7 @@ class Folder:
 
     def find(self, name: str) -> str | None:
         """Return the name of a file here, possibly with a compression suffix; None if it is missing."""
-        return next((name + ending for ending in PACKED if name + ending in self.names), None)
+        return next((name + ending for ending in COMPRESSION_SUFFIXES if name + ending in self.names), None)
 
     def source(self, name: str) -> str:
         """Return the path of a file for messages."""
@@ -50,7 +50,7 @@ class Folder:
             return (self.path / name).open("rb")
         try:
             return cast(BinaryIO, self._zip.open(self._members[name]))
-        except _UNZIPPABLE as problem:
+        except _ZIP_ERRORS as problem:
             raise ValueError(f"{self.source(name)} can't be unzipped: {problem}; unzip it yourself") from None
 
     def __enter__(self) -> Folder:

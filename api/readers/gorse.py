@@ -13,25 +13,25 @@ from typing import Any
 
 from feedrank.api.readers import lines, records, values
 from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import made_id
+from feedrank.api.readers.rows import with_content_id
 from feedrank.engine.events.checks import as_float
 from feedrank.engine.events.events import Event, EventError, parse
 
-_NAMES = {
+_CANONICAL_NAMES = {
     "feedbacktype": "type", "userid": "user", "itemid": "item", "timestamp": "timestamp", "value": "value",
     "categories": "categories", "labels": "labels", "comment": "comment", "ishidden": "hidden",
 }  # fmt: skip
 
 
-def is_record(names: Any) -> bool:
+def is_gorse(names: Any) -> bool:
     """Return whether column names, or the keys of a JSON value, are gorse's."""
-    normalised = {_plain(name) for name in names}
+    normalised = {_normalised_name(name) for name in names}
     return ("feedbacktype" in normalised and {"userid", "itemid"} <= normalised) or (
         "itemid" in normalised and bool(normalised & {"categories", "labels", "ishidden", "comment"})
     )
 
 
-def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     """Read feedback, items or users from a CSV with a header or from JSON; the columns tell which.
 
     Rows that can't be read go to `rejects`.
@@ -49,10 +49,10 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 def _rows(path: Path, source: str, rejects: Rejects) -> Iterator[tuple[int, str, Any]]:
     if ".csv" not in path.name.lower():
-        yield from values.read(lines.read(path, rejects), source, rejects)
+        yield from values.read_json_values(lines.read_lines(path, rejects), source, rejects)
         return
     header: list[str] = []
-    for number, text, cells in records.split_csv(lines.read(path, rejects), source, rejects):
+    for number, text, cells in records.split_csv(lines.read_lines(path, rejects), source, rejects):
         if not header:
             header = cells
             continue
@@ -62,10 +62,14 @@ def _rows(path: Path, source: str, rejects: Rejects) -> Iterator[tuple[int, str,
 def _event(row: Any) -> Event:
     if not isinstance(row, Mapping):
         raise EventError("event", f"found {type(row).__name__}, expected an object")
-    cells = {_NAMES.get(_plain(name), name): value for name, value in row.items() if value not in ("", None)}
-    if any(_plain(name) == "feedbacktype" for name in row):
+    cells = {
+        _CANONICAL_NAMES.get(_normalised_name(name), name): value
+        for name, value in row.items()
+        if value not in ("", None)
+    }
+    if any(_normalised_name(name) == "feedbacktype" for name in row):
         value = cells.get("value")
-        return made_id(
+        return with_content_id(
             parse(
                 {
                     "event": "interaction", "id": "set below", "timestamp": cells.get("timestamp"),
@@ -75,13 +79,13 @@ def _event(row: Any) -> Event:
             )
         )  # fmt: skip
     kind = "item" if "item" in cells else "user"
-    categories = _decoded(cells.get("categories"))
+    categories = _decode_cell(cells.get("categories"))
     fields: dict[str, Any] = {"title": cells.get("comment")} if kind == "item" else {"comment": cells.get("comment")}
     fields["category"] = [str(category) for category in categories] if isinstance(categories, list) else categories
-    labels = _decoded(cells.get("labels"))
+    labels = _decode_cell(cells.get("labels"))
     named = labels.items() if isinstance(labels, Mapping) else [("tags", labels)]
-    fields |= {name: _field(value) for name, value in named}
-    return made_id(
+    fields |= {name: _field_value(value) for name, value in named}
+    return with_content_id(
         parse(
             {
                 "event": kind, "id": "set below", "timestamp": cells.get("timestamp", 0), kind: cells.get(kind),
@@ -91,11 +95,11 @@ def _event(row: Any) -> Event:
     )  # fmt: skip
 
 
-def _plain(name: str) -> str:
+def _normalised_name(name: str) -> str:
     return str(name).strip().lower().replace("_", "")
 
 
-def _decoded(value: Any) -> Any:
+def _decode_cell(value: Any) -> Any:
     """Decode a CSV cell that holds JSON, or names separated by '|'."""
     if not isinstance(value, str):
         return value
@@ -105,7 +109,7 @@ def _decoded(value: Any) -> Any:
         return value.split("|")
 
 
-def _field(value: Any) -> Any:
+def _field_value(value: Any) -> Any:
     if isinstance(value, list):
         return [str(entry) for entry in value]
     return value if isinstance(value, str | int | float | bool) else None

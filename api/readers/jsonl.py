@@ -12,14 +12,14 @@ from feedrank.engine.events.checks import is_finite
 from feedrank.engine.events.events import Event, EventError, parse
 
 
-def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     """Read the events of a JSON or JSONL file (plain, gzip or zstd) in file order; blank lines are skipped.
 
     All four event types of Metarank are read unchanged. The `relevancy` of a ranking's items becomes the ranking's
     scores if all items have one. Other fields of an item within a ranking, and the tenant, are dropped.
     """
     source = str(path)
-    for number, text, value in values.read(lines.read(path, rejects), source, rejects):
+    for number, text, value in values.read_json_values(lines.read_lines(path, rejects), source, rejects):
         try:
             event = parse(_with_scores(value))
         except EventError as problem:

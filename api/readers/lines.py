@@ -7,22 +7,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.streams import Damage, unpacked
+from feedrank.api.readers.streams import DamagedStreamError, decompressed
 
-LONGEST_LINE = 1 << 24
+MAX_LINE_BYTES = 1 << 24
 """In bytes; a longer line is rejected without being held in memory."""
-CUT = 8192
+REPORTED_BYTES = 8192
 """Bytes of a line that is too long that are kept for the report."""
 _BOM = b"\xef\xbb\xbf"
 
 
-def read(path: Path, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def read_lines(path: Path, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text without its line end) for each line of a file; see `decode_lines`."""
     with path.open("rb") as stream:
-        yield from decode(stream, str(path), rejects, encoding)
+        yield from decode_lines(stream, str(path), rejects, encoding)
 
 
-def decode(stream: BinaryIO, source: str, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def decode_lines(stream: BinaryIO, source: str, rejects: Rejects, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, text without its line end) for each line of a seekable, possibly compressed stream.
 
     Blank lines are included. Rejected under `source` are bytes that are invalid in the encoding, NUL bytes, lines of
@@ -31,29 +31,29 @@ def decode(stream: BinaryIO, source: str, rejects: Rejects, encoding: str = "utf
     """
     number, rest, too_long = 0, b"", False
     try:
-        for chunk in unpacked(stream):
+        for chunk in decompressed(stream):
             *whole, rest = (rest + chunk).split(b"\n")
             for raw in whole:
                 number += 1
-                if too_long or len(raw) > LONGEST_LINE:
-                    rejects.reject(source, number, f"longer than {LONGEST_LINE:,} bytes", raw)
+                if too_long or len(raw) > MAX_LINE_BYTES:
+                    rejects.reject(source, number, f"longer than {MAX_LINE_BYTES:,} bytes", raw)
                     too_long = False
-                elif (text := _text(raw, source, number, rejects, encoding)) is not None:
+                elif (text := _decode_line(raw, source, number, rejects, encoding)) is not None:
                     yield number, text
-            if len(rest) > LONGEST_LINE:
-                too_long, rest = True, rest[:CUT]
+            if len(rest) > MAX_LINE_BYTES:
+                too_long, rest = True, rest[:REPORTED_BYTES]
             elif too_long:
-                rest = rest[:CUT]
-    except Damage as problem:
+                rest = rest[:REPORTED_BYTES]
+    except DamagedStreamError as problem:
         rejects.reject(source, number + 1, str(problem), rest)
         return
     if too_long:
-        rejects.reject(source, number + 1, f"longer than {LONGEST_LINE:,} bytes", rest)
-    elif rest and (text := _text(rest, source, number + 1, rejects, encoding)) is not None:
+        rejects.reject(source, number + 1, f"longer than {MAX_LINE_BYTES:,} bytes", rest)
+    elif rest and (text := _decode_line(rest, source, number + 1, rejects, encoding)) is not None:
         yield number + 1, text
 
 
-def _text(raw: bytes, source: str, number: int, rejects: Rejects, encoding: str) -> str | None:
+def _decode_line(raw: bytes, source: str, number: int, rejects: Rejects, encoding: str) -> str | None:
     raw = raw.removesuffix(b"\r")
     if number == 1:
         raw = raw.removeprefix(_BOM)

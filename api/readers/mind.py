@@ -19,7 +19,7 @@ from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, I
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP])M", re.ASCII)
 
 
-def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     """Read the news as item events at time 0, then the rankings in time order (stable), each with its clicks.
 
     A user's first ranking is preceded by its history column, as interactions of type "history", oldest first, at the
@@ -28,28 +28,28 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
     with both files, compressed or not. Raises ValueError if one is missing.
     """
     with Folder(path) as folder:
-        news, behaviours = _needed(folder, "news.tsv"), _needed(folder, "behaviors.tsv")
-        yield from _news(folder, news, rejects)
-        yield from _behaviours(folder, behaviours, rejects)
+        news, behaviours = _required_file(folder, "news.tsv"), _required_file(folder, "behaviors.tsv")
+        yield from _news_items(folder, news, rejects)
+        yield from _rankings(folder, behaviours, rejects)
 
 
-def recognise(folder: Folder) -> bool:
+def is_mind(folder: Folder) -> bool:
     """Return whether the folder holds MIND's impression log."""
     return folder.find("behaviors.tsv") is not None
 
 
-def _needed(folder: Folder, name: str) -> str:
+def _required_file(folder: Folder, name: str) -> str:
     found = folder.find(name)
     if found is None:
         raise ValueError(f"{folder.path} has no {name} (.gz, .zst); expected news.tsv and behaviors.tsv in one folder")
     return found
 
 
-def _news(folder: Folder, name: str, rejects: Rejects) -> Iterator[ItemEvent]:
+def _news_items(folder: Folder, name: str, rejects: Rejects) -> Iterator[ItemEvent]:
     source = folder.source(name)
     seen: set[str] = set()
     with folder.open(name) as stream:
-        for number, text in lines.decode(stream, source, rejects):
+        for number, text in lines.decode_lines(stream, source, rejects):
             if not text.strip():
                 continue
             cells = [cell.strip() for cell in text.split("\t")]
@@ -72,10 +72,10 @@ def _news(folder: Folder, name: str, rejects: Rejects) -> Iterator[ItemEvent]:
             yield ItemEvent(f"item:{item}", 0, item, {name: part for name, part in parts.items() if part})
 
 
-class _List(NamedTuple):
+class _LoggedRanking(NamedTuple):
     """One ranking; its impressions stay text, which is smaller, because the whole log is held in memory for sorting."""
 
-    at: int
+    timestamp_ms: int
     """Epoch milliseconds."""
     id: str
     user: str
@@ -83,17 +83,17 @@ class _List(NamedTuple):
     """Tokens of items and labels, such as "N1-0 N2-1"."""
 
 
-def _behaviours(folder: Folder, name: str, rejects: Rejects) -> Iterator[Event]:
+def _rankings(folder: Folder, name: str, rejects: Rejects) -> Iterator[Event]:
     source = folder.source(name)
-    rankings: list[_List] = []
+    rankings: list[_LoggedRanking] = []
     seen: set[str] = set()
     first_history: dict[str, tuple[int, str]] = {}
     with folder.open(name) as stream:
-        for number, text in lines.decode(stream, source, rejects):
+        for number, text in lines.decode_lines(stream, source, rejects):
             if not text.strip():
                 continue
             try:
-                ranking, history = _list(text)
+                ranking, history = _parse_ranking(text)
                 if ranking.id in seen:
                     raise ValueError(f"impression {ranking.id!r} is in this file twice")
             except ValueError as problem:
@@ -102,27 +102,29 @@ def _behaviours(folder: Folder, name: str, rejects: Rejects) -> Iterator[Event]:
             seen.add(ranking.id)
             rejects.accept()
             rankings.append(ranking)
-            if ranking.user not in first_history or ranking.at < first_history[ranking.user][0]:
-                first_history[ranking.user] = ranking.at, history
-    rankings.sort(key=lambda ranking: ranking.at)
+            if ranking.user not in first_history or ranking.timestamp_ms < first_history[ranking.user][0]:
+                first_history[ranking.user] = ranking.timestamp_ms, history
+    rankings.sort(key=lambda ranking: ranking.timestamp_ms)
     for ranking in rankings:
         # Popped, so that the history precedes the user's first ranking only.
         for number, item in enumerate(first_history.pop(ranking.user, (0, ""))[1].split(), 1):
-            yield InteractionEvent(f"history:{ranking.user}:{number}", ranking.at, item, "history", user=ranking.user)
-        yield from _events(ranking)
+            yield InteractionEvent(
+                f"history:{ranking.user}:{number}", ranking.timestamp_ms, item, "history", user=ranking.user
+            )
+        yield from _ranking_events(ranking)
 
 
-def _events(shown: _List) -> Iterator[Event]:
-    items, labels = _impressions(shown.impressions)
-    ranking_id = f"ranking:{shown.id}"
-    yield RankingEvent(ranking_id, shown.at, items, user=shown.user, labels=labels)
+def _ranking_events(ranking: _LoggedRanking) -> Iterator[Event]:
+    items, labels = _parse_impressions(ranking.impressions)
+    ranking_id = f"ranking:{ranking.id}"
+    yield RankingEvent(ranking_id, ranking.timestamp_ms, items, user=ranking.user, labels=labels)
     for item, label in zip(items, labels or (), strict=False):
         if label:
-            click = f"click:{shown.id}:{item}"
-            yield InteractionEvent(click, shown.at, item, "click", ranking=ranking_id, user=shown.user)
+            click = f"click:{ranking.id}:{item}"
+            yield InteractionEvent(click, ranking.timestamp_ms, item, "click", ranking=ranking_id, user=ranking.user)
 
 
-def _list(text: str) -> tuple[_List, str]:
+def _parse_ranking(text: str) -> tuple[_LoggedRanking, str]:
     """Parse the ranking of a line; return it with its history column. Raises ValueError."""
     cells = text.split("\t")
     if len(cells) != 5:
@@ -130,11 +132,11 @@ def _list(text: str) -> tuple[_List, str]:
     impression, user, time, history, impressions = (cell.strip() for cell in cells)
     if not impression or not user:
         raise ValueError(f"found no {'user' if impression else 'impression id'}, expected one")
-    _impressions(impressions)
-    return _List(_epoch_ms(time), impression, user, impressions), history
+    _parse_impressions(impressions)
+    return _LoggedRanking(_epoch_ms(time), impression, user, impressions), history
 
 
-def _impressions(text: str) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+def _parse_impressions(text: str) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
     """Parse items and labels in order: either all items have a label ("N1-0 N2-1") or none has ("N1 N2").
 
     Raises ValueError.

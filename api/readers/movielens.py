@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from feedrank.api.readers import lines, records
-from feedrank.api.readers.folders import PACKED, Folder
+from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent
 
@@ -28,7 +28,7 @@ _Film = tuple[str, list[str]]
 """A title with its year, and the names of its genres."""
 
 
-def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     """Read the films as item events at time 0, then the ratings ordered by (timestamp, item, user), ids as numbers.
 
     `path` is a folder or a zip with u.data and u.item, with ratings.csv and movies.csv (compressed or not), or with
@@ -36,18 +36,18 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
     as value; their ids end with the event's timestamp in milliseconds. Raises ValueError if a file is missing.
     """
     with Folder(path) as folder:
-        form = _form(folder)
-        yield from _films(folder, form, rejects)
-        yield from _ratings(folder, form, rejects)
+        form = _detect_layout(folder)
+        yield from _film_items(folder, form, rejects)
+        yield from _rating_events(folder, form, rejects)
 
 
-def recognise(folder: Folder) -> bool:
+def is_movielens(folder: Folder) -> bool:
     """Return whether the folder holds ratings in one of the three layouts."""
-    return any(folder.find(name) for name in ("u.data", "ratings.csv")) or bool(_atomic(folder))
+    return any(folder.find(name) for name in ("u.data", "ratings.csv")) or bool(_atomic_files(folder))
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class _Layout:
     """Files and cell layout of films and ratings; columns are named, or given by position if there is no header."""
 
     ratings: str
@@ -65,51 +65,53 @@ class _Form:
     film_encoding: str = "utf-8"
 
 
-def _form(folder: Folder) -> _Form:
+def _detect_layout(folder: Folder) -> _Layout:
     if ratings := folder.find("u.data"):
-        films = _needed(folder, ratings, "u.item")
-        return _Form(ratings, films, None, None, _film_100k, ("\t", "|"), (4, 5 + len(GENRES)), "latin-1")
+        films = _required_file(folder, ratings, "u.item")
+        return _Layout(ratings, films, None, None, _film_100k, ("\t", "|"), (4, 5 + len(GENRES)), "latin-1")
     if ratings := folder.find("ratings.csv"):
-        films = _needed(folder, ratings, "movies.csv")
+        films = _required_file(folder, ratings, "movies.csv")
         columns = ("userId", "movieId", "rating", "timestamp")
-        return _Form(ratings, films, columns, ("movieId", "title", "genres"), _film_later, (",", ","))
-    if stems := _atomic(folder):
+        return _Layout(ratings, films, columns, ("movieId", "title", "genres"), _film_later, (",", ","))
+    if stems := _atomic_files(folder):
         stem = next(iter(stems))
         if len(stems) > 1:
             raise ValueError(f"{folder.path} has {', '.join(stems.values())}, expected one; put it in its own folder")
         columns = ("user_id", "item_id", "rating", "timestamp")
         film_columns = ("item_id", "movie_title", "release_year", "class")
-        return _Form(stems[stem], _needed(folder, stems[stem], f"{stem}.item"), columns, film_columns, _film_atomic)
+        return _Layout(
+            stems[stem], _required_file(folder, stems[stem], f"{stem}.item"), columns, film_columns, _film_atomic
+        )
     raise ValueError(
         f"{folder.path} has no MovieLens ratings; expected u.data and u.item, ratings.csv and movies.csv, or"
         " ml-100k.inter and ml-100k.item"
     )
 
 
-def _atomic(folder: Folder) -> dict[str, str]:
+def _atomic_files(folder: Folder) -> dict[str, str]:
     """Return stem -> file name of each .inter file."""
-    suffixes = [(name, ".inter" + compression) for name in folder.names for compression in PACKED]
+    suffixes = [(name, ".inter" + compression) for name in folder.names for compression in COMPRESSION_SUFFIXES]
     return {name.removesuffix(suffix): name for name, suffix in suffixes if name.endswith(suffix)}
 
 
-def _needed(folder: Folder, ratings: str, films: str) -> str:
+def _required_file(folder: Folder, ratings: str, films: str) -> str:
     found = folder.find(films)
     if found is None:
         raise ValueError(f"{folder.path} has {ratings} but no {films}, which holds the films; put it next to {ratings}")
     return found
 
 
-def _films(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[ItemEvent]:
+def _film_items(folder: Folder, layout: _Layout, rejects: Rejects) -> Iterator[ItemEvent]:
     seen: set[str] = set()
-    options = (form.film_columns, form.delimiters[1], form.widths[1], form.film_encoding)
-    for number, text, (item, *cells) in _table(folder, form.films, rejects, *options):
+    options = (layout.film_columns, layout.delimiters[1], layout.widths[1], layout.film_encoding)
+    for number, text, (item, *cells) in _table(folder, layout.films, rejects, *options):
         try:
             name = str(_id(item, "item"))
             if name in seen:
                 raise ValueError(f"item {name!r} is in this file twice")
-            title, genres = form.film(cells)
+            title, genres = layout.film(cells)
         except ValueError as problem:
-            rejects.reject(folder.source(form.films), number, str(problem), text)
+            rejects.reject(folder.source(layout.films), number, str(problem), text)
             continue
         seen.add(name)
         rejects.accept()
@@ -119,11 +121,11 @@ def _films(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[ItemEvent]
         yield ItemEvent(f"item:{name}", 0, name, fields)
 
 
-def _ratings(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[InteractionEvent]:
+def _rating_events(folder: Folder, layout: _Layout, rejects: Rejects) -> Iterator[InteractionEvent]:
     # Numeric columns, because the largest release has 32 million ratings to sort.
     times, items, users, values = array("q"), array("q"), array("q"), array("d")
     for number, text, cells in _table(
-        folder, form.ratings, rejects, form.rating_columns, form.delimiters[0], form.widths[0]
+        folder, layout.ratings, rejects, layout.rating_columns, layout.delimiters[0], layout.widths[0]
     ):
         try:
             user, item = _id(cells[0], "user"), _id(cells[1], "item")
@@ -131,7 +133,7 @@ def _ratings(folder: Folder, form: _Form, rejects: Rejects) -> Iterator[Interact
             if not 0 <= seconds < 1e12:
                 raise ValueError(f"timestamp: found {cells[3]!r}, expected seconds since 1970")
         except ValueError as problem:
-            rejects.reject(folder.source(form.ratings), number, str(problem), text)
+            rejects.reject(folder.source(layout.ratings), number, str(problem), text)
             continue
         rejects.accept()
         times.append(round(seconds * 1000))
@@ -158,11 +160,11 @@ def _table(
     source = folder.source(name)
     indexes: list[int] | None = None
     with folder.open(name) as stream:
-        numbered = lines.decode(stream, source, rejects, encoding)
+        numbered = lines.decode_lines(stream, source, rejects, encoding)
         if delimiter == ",":
             table = records.split_csv(numbered, source, rejects)
         else:
-            table = records.split(numbered, source, rejects, delimiter=delimiter, width=width)
+            table = records.split_delimited(numbered, source, rejects, delimiter=delimiter, width=width)
         for number, text, cells in table:
             if columns is None:
                 yield number, text, cells

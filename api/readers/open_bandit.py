@@ -15,21 +15,21 @@ from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.checks import as_float
 from feedrank.engine.events.events import Event, EventError, parse, parse_timestamp
 
-_LOG = ("timestamp", "item_id", "position", "click", "propensity_score")
+_LOG_COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score")
 _POLICIES = ("random", "bts")
 
 
 def is_log(columns: Iterable[str]) -> bool:
     """Return whether a header is that of the bandit log."""
-    return set(_LOG) <= set(columns)
+    return set(_LOG_COLUMNS) <= set(columns)
 
 
-def is_context(columns: Iterable[str]) -> bool:
+def is_item_context(columns: Iterable[str]) -> bool:
     """Return whether a header is that of the item features."""
     return {"item_id", "item_feature_0"} <= set(columns)
 
 
-def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     """Read the events of a log (`.../bts/men/men.csv`, `bts_men.csv`) or of an item context; the header tells which.
 
     Policy and campaign come from the path: the campaign becomes the surface, the policy the variant. A click is an
@@ -38,20 +38,24 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
     that importing a file twice counts it once. Raises ValueError for another header.
     """
     source = str(path)
-    policy, campaign = _told_by(path)
+    policy, campaign = _policy_and_campaign(path)
     header: list[str] = []
-    for number, text, cells in records.split_csv(lines.read(path, rejects), source, rejects):
+    for number, text, cells in records.split_csv(lines.read_lines(path, rejects), source, rejects):
         if not header:
             header = cells
-            if not (is_log(header) or is_context(header)):
+            if not (is_log(header) or is_item_context(header)):
                 raise ValueError(
                     f"{source}: found the columns {', '.join(header[:8])}, expected those of the Open Bandit Dataset: "
-                    f"{', '.join(_LOG)}, or item_id, item_feature_0 and so on"
+                    f"{', '.join(_LOG_COLUMNS)}, or item_id, item_feature_0 and so on"
                 )
             continue
         row = dict(zip(header, cells, strict=True))
         try:
-            bodies = _item(row, campaign) if is_context(header) else _shown(row, policy, campaign, number)
+            bodies = (
+                _item_event(row, campaign)
+                if is_item_context(header)
+                else _ranking_and_click(row, policy, campaign, number)
+            )
             events = [parse(body) for body in bodies]
         except (EventError, ValueError) as problem:
             rejects.reject(source, number, str(problem), text)
@@ -60,17 +64,17 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
             yield from events
 
 
-def _told_by(path: Path) -> tuple[str, str]:
+def _policy_and_campaign(path: Path) -> tuple[str, str]:
     """Return policy and campaign, from the names of the file and of its folders."""
     words = [word for part in reversed(path.parts) for word in part.lower().split(".")[0].split("_")]
     policy = next((word for word in words if word in _POLICIES), "")
     return policy, next((word for word in words if word in ("men", "women", "all")), "all")
 
 
-def _shown(row: Mapping[str, str], policy: str, campaign: str, number: int) -> Iterator[dict[str, Any]]:
+def _ranking_and_click(row: Mapping[str, str], policy: str, campaign: str, number: int) -> Iterator[dict[str, Any]]:
     at = parse_timestamp(row["timestamp"])
-    item = f"{campaign}-{_whole(row, 'item_id')}"
-    position, click = _whole(row, "position"), _whole(row, "click")
+    item = f"{campaign}-{_integer(row, 'item_id')}"
+    position, click = _integer(row, "position"), _integer(row, "click")
     name = f"obd:{policy}:{campaign}:{number}"
     features = {key: row[key] for key in row if key.startswith("user_feature_") and row[key]}
     if click not in (0, 1):
@@ -88,8 +92,8 @@ def _shown(row: Mapping[str, str], policy: str, campaign: str, number: int) -> I
         }  # fmt: skip
 
 
-def _item(row: Mapping[str, str], campaign: str) -> Iterator[dict[str, Any]]:
-    item = f"{campaign}-{_whole(row, 'item_id')}"
+def _item_event(row: Mapping[str, str], campaign: str) -> Iterator[dict[str, Any]]:
+    item = f"{campaign}-{_integer(row, 'item_id')}"
     fields: list[dict[str, Any]] = []
     for key, value in row.items():
         if key.startswith("item_feature_") and value:
@@ -98,7 +102,7 @@ def _item(row: Mapping[str, str], campaign: str) -> Iterator[dict[str, Any]]:
     yield {"event": "item", "id": f"obd:{item}", "timestamp": 0, "item": item, "fields": fields}
 
 
-def _whole(row: Mapping[str, str], name: str) -> int:
+def _integer(row: Mapping[str, str], name: str) -> int:
     number = as_float(row[name])
     if number is None or not number.is_integer():
         raise EventError(name, f"found {row[name]!r}, expected a whole number")

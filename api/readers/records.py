@@ -20,7 +20,7 @@ class Record(NamedTuple):
     cells: list[str]
 
 
-def split(
+def split_delimited(
     numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects, *, delimiter: str, width: int = 0
 ) -> Iterator[Record]:
     """Split lines without quoted cells into records; lines with another number of cells than `width` are rejected.
@@ -44,11 +44,11 @@ def split_csv(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects
     An unclosed quote would swallow all later lines. So only the line that opens it is rejected, and reading continues
     with the next line.
     """
-    feed = _Feed(iter(numbered))
+    feed = _CsvLines(iter(numbered))
     reader = csv.reader(feed, strict=True)
     width = 0
     while True:
-        feed.taken.clear()
+        feed.consumed.clear()
         error = ""
         cells: list[str] = []
         try:
@@ -63,33 +63,33 @@ def split_csv(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects
             width = width or len(cells)
             if len(cells) != width:
                 error = f"columns: found {len(cells)}, expected {width} as in the header"
-        first, text = feed.taken[0]
+        first, text = feed.consumed[0]
         if error:
-            if len(feed.taken) > 1:
+            if len(feed.consumed) > 1:
                 error += "; a quote opened on this line is not closed on it"
             rejects.reject(source, first, error, text)
-            feed.waiting.extendleft(reversed(feed.taken[1:]))
+            feed.pending.extendleft(reversed(feed.consumed[1:]))
             continue
-        if len(feed.taken) > 1:
-            text = "\n".join(line for _, line in feed.taken)
-            if feed.taken[-1][0] - first >= len(feed.taken):
+        if len(feed.consumed) > 1:
+            text = "\n".join(line for _, line in feed.consumed)
+            if feed.consumed[-1][0] - first >= len(feed.consumed):
                 rejects.reject(source, first, "a line inside this record could not be read", text)
                 continue
         yield Record(first, text, cells)
 
 
-class _Feed:
+class _CsvLines:
     """Feeds lines to the csv module and remembers those that the current record consumed."""
 
     def __init__(self, numbered: Iterator[tuple[int, str]]) -> None:
         self._numbered = numbered
-        self.waiting: deque[tuple[int, str]] = deque()
-        self.taken: list[tuple[int, str]] = []
+        self.pending: deque[tuple[int, str]] = deque()
+        self.consumed: list[tuple[int, str]] = []
 
-    def __iter__(self) -> _Feed:
+    def __iter__(self) -> _CsvLines:
         return self
 
     def __next__(self) -> str:
-        line = self.waiting.popleft() if self.waiting else next(self._numbered)
-        self.taken.append(line)
+        line = self.pending.popleft() if self.pending else next(self._numbered)
+        self.consumed.append(line)
         return line[1] + "\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-LONGEST_TEXT = 2000
+MAX_TEXT_CHARS = 2000
 """Characters of a rejected line that are written to the file."""
-MOST_REASONS = 100
+MAX_REASONS = 100
 """Maximum number of reasons in a summary; later ones are counted together."""
 
-_FOUND = re.compile(r"found .*?, (?=expected|which)", re.DOTALL)
+_FOUND_VALUE = re.compile(r"found .*?, (?=expected|which)", re.DOTALL)
 _LITERAL = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)|\d[\d.,]*(?<=\d)""", re.DOTALL)
 
 
@@ -35,9 +35,9 @@ class Rejects:
     file. With `strict`, the first reject raises RejectedLine and nothing is written.
     """
 
-    def __init__(self, path: Path | None = None, *, strict: bool = False, passed: int = 0) -> None:
+    def __init__(self, path: Path | None = None, *, strict: bool = False, already_written: int = 0) -> None:
         """already_written: number of first rejects that an earlier, interrupted import has written to the file."""
-        self._passed = passed
+        self._already_written = already_written
         self.path = path
         self.strict = strict
         self.accepted = 0
@@ -46,7 +46,7 @@ class Rejects:
         self._file: TextIO | None = None
 
     @property
-    def read(self) -> int:
+    def total(self) -> int:
         """Number of records read, accepted or rejected; headers and blank lines are not records."""
         return self.accepted + self.rejected
 
@@ -57,18 +57,18 @@ class Rejects:
     def reject(self, source: str, line_number: int, reason: str, line: str | bytes = "") -> None:
         """Count a rejected record and write it to the file; `line_number` is from 1. Raises RejectedLine if strict."""
         self.rejected += 1
-        group = _group(reason)
-        if group not in self._reasons and len(self._reasons) >= MOST_REASONS:
+        group = _reason_group(reason)
+        if group not in self._reasons and len(self._reasons) >= MAX_REASONS:
             group = "other reasons"
         self._reasons[group] += 1
         if self.strict:
             raise RejectedLine(source, line_number, reason)
-        if self.path is not None and self.rejected > self._passed:
+        if self.path is not None and self.rejected > self._already_written:
             self._write({"source": source, "line": line_number, "reason": reason, "text": _text(line)})
 
     def summary(self) -> dict[str, Any]:
         """Return {read, rejected, reasons: {reason: count, most frequent first}}; values in reasons become '…'."""
-        return {"read": self.read, "rejected": self.rejected, "reasons": dict(self._reasons.most_common())}
+        return {"read": self.total, "rejected": self.rejected, "reasons": dict(self._reasons.most_common())}
 
     def close(self) -> None:
         """Close the file, if it is open; a later reject opens it again."""
@@ -94,9 +94,9 @@ class Rejects:
 
 def _text(line: str | bytes) -> str:
     # A character has at most four bytes: truncating before decoding keeps huge lines cheap.
-    text = line[: 4 * LONGEST_TEXT].decode("utf-8", "backslashreplace") if isinstance(line, bytes) else line
-    return text[:LONGEST_TEXT]
+    text = line[: 4 * MAX_TEXT_CHARS].decode("utf-8", "backslashreplace") if isinstance(line, bytes) else line
+    return text[:MAX_TEXT_CHARS]
 
 
-def _group(reason: str) -> str:
-    return _LITERAL.sub("…", _FOUND.sub("found …, ", reason))
+def _reason_group(reason: str) -> str:
+    return _LITERAL.sub("…", _FOUND_VALUE.sub("found …, ", reason))

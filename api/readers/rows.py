@@ -20,7 +20,7 @@ from feedrank.engine.events.events import (
     to_dict,
 )
 
-COLUMNS = {
+EVENT_COLUMNS = {
     "item": ("item",),
     "user": ("user",),
     "ranking": ("items", "labels", "user", "session", *RANKING_EXTRA),
@@ -29,11 +29,11 @@ COLUMNS = {
 }
 """Event type -> columns that are parts of the event, besides event, id and timestamp; others become its fields."""
 
-_IDS = ("id", "item", "user", "ranking", "session", *TEXT_EXTRA)
-_NUMBERS = ("value", "dwell_ms", "position", "seed")
+_ID_COLUMNS = ("id", "item", "user", "ranking", "session", *TEXT_EXTRA)
+_NUMBER_COLUMNS = ("value", "dwell_ms", "position", "seed")
 
 
-class Rows:
+class RowParser:
     """Parses the rows of one table; its columns determine their event type.
 
     A column `event` names the type of each row. Without it, a table with `items` but no `item` holds rankings, a table
@@ -56,23 +56,23 @@ class Rows:
                     " `id` for a table of items, or `item` and `user` for a table of interactions; rename the columns"
                 )
 
-    def event(self, row: Mapping[str, Any]) -> Event:
+    def parse(self, row: Mapping[str, Any]) -> Event:
         """Parse a row (column -> value) into an event; None, NaN and '' are missing values. Raises EventError.
 
         A missing id is a hash of the content, so the same row is the same event in every file and import.
         """
-        cells = {name: value for name, value in row.items() if not _missing(value)}
+        cells = {name: value for name, value in row.items() if not _is_missing(value)}
         kind = cells.pop("event", self._kind)
-        event_columns = COLUMNS.get(kind, ()) if isinstance(kind, str) else ()
+        event_columns = EVENT_COLUMNS.get(kind, ()) if isinstance(kind, str) else ()
         body: dict[str, Any] = {"event": kind}
         if kind == "item" and self._item == "id" and "id" in cells:
-            body["item"] = _whole(cells.pop("id"))
+            body["item"] = _integral(cells.pop("id"))
         has_id = "id" in cells
-        body["id"] = _whole(cells.pop("id", "set below"))
+        body["id"] = _integral(cells.pop("id", "set below"))
         body["timestamp"] = cells.pop("timestamp", 0 if kind in ("item", "user") else None)
-        body |= {name: _part(name, cells.pop(name)) for name in event_columns if name in cells}
+        body |= {name: _event_part(name, cells.pop(name)) for name in event_columns if name in cells}
         if kind == "ranking":
-            body["items"] = _shown(body.get("items"), body.pop("labels", None))
+            body["items"] = _ranking_items(body.get("items"), body.pop("labels", None))
         elif kind == "interaction":
             body.setdefault("type", "click")
         body["fields"] = [{"name": name, "value": value} for name, value in cells.items()]
@@ -80,22 +80,22 @@ class Rows:
         if isinstance(event, ItemEvent) and (published := event.fields.get("published", "")) != "":
             # as a number in every case, because the id is a hash of the content
             event = replace(event, fields={**event.fields, "published": float(parse_timestamp(published))})
-        return event if has_id else made_id(event)
+        return event if has_id else with_content_id(event)
 
 
-def _missing(value: object) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _whole(value: Any) -> Any:
+def _integral(value: Any) -> Any:
     # Tools that mark missing numbers as NaN turn a column of integer ids into floats.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _part(name: str, value: Any) -> Any:
-    if name in _IDS:
-        return _whole(value)
-    if name in _NUMBERS:
+def _event_part(name: str, value: Any) -> Any:
+    if name in _ID_COLUMNS:
+        return _integral(value)
+    if name in _NUMBER_COLUMNS:
         return _number(name, value)
     return value
 
@@ -112,23 +112,23 @@ def _number(name: str, value: Any) -> Any:
         raise EventError(name, f"found {value!r}, expected a number") from None
 
 
-def _shown(items: Any, labels: Any) -> Any:
+def _ranking_items(items: Any, labels: Any) -> Any:
     """Build the `items` of a ranking body from a column of ids and a column of labels of the same length."""
     if not isinstance(items, list):
         return items
-    entries = [dict(item) if isinstance(item, Mapping) else {"id": _whole(item)} for item in items]
+    entries = [dict(item) if isinstance(item, Mapping) else {"id": _integral(item)} for item in items]
     if labels is None:
         return entries
     if not isinstance(labels, list) or len(labels) != len(items):
         actual = f"{len(labels)} labels" if isinstance(labels, list) else repr(labels)
         raise EventError("labels", f"found {actual}, expected {len(items)}, one per item")
     for entry, label in zip(entries, labels, strict=True):
-        if not _missing(label):
+        if not _is_missing(label):
             entry["label"] = _number("labels", label)
     return entries
 
 
-def made_id(event: Event) -> Event:
+def with_content_id(event: Event) -> Event:
     """Give an event an id that is a hash of its content, so equal content is one event in every file and import."""
     body = to_dict(event)
     del body["id"]

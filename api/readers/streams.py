@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import BinaryIO, Protocol
 
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 """Bytes read from the file at a time."""
 
 _GZIP = b"\x1f\x8b"
@@ -16,7 +16,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 
 
-class Damage(Exception):
+class DamagedStreamError(Exception):
     """Raised where a stream is damaged; the bytes yielded before are correct."""
 
 
@@ -28,7 +28,7 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def unpacked(stream: BinaryIO) -> Iterator[bytes]:
+def decompressed(stream: BinaryIO) -> Iterator[bytes]:
     """Yield the bytes of a seekable stream, decompressed if its first bytes are those of gzip or zstd.
 
     Raises DamagedStreamError after the last correct bytes.
@@ -36,12 +36,12 @@ def unpacked(stream: BinaryIO) -> Iterator[bytes]:
     head = next(_chunks(stream), b"")[:4]
     stream.seek(0)
     if head[:2] == _GZIP:
-        yield from _unpack(stream, partial(zlib.decompressobj, wbits=31), (zlib.error,), "gzip")
+        yield from _decompress(stream, partial(zlib.decompressobj, wbits=31), (zlib.error,), "gzip")
     elif head == _ZSTD or head[1:] == _ZSTD_SKIPPABLE:
         import zstandard
 
         decompressor = zstandard.ZstdDecompressor()
-        yield from _unpack(stream, decompressor.decompressobj, (zstandard.ZstdError,), "zstd")
+        yield from _decompress(stream, decompressor.decompressobj, (zstandard.ZstdError,), "zstd")
     else:
         yield from _chunks(stream)
 
@@ -53,7 +53,7 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
     """Yield the stored bytes of a stream; it may be a member of a zip archive, which raises its own errors."""
     yielded = 0
     try:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(CHUNK_BYTES):
             yielded += len(chunk)
             yield chunk
     except _ZIP_ERRORS as problem:
@@ -63,14 +63,18 @@ def _chunks(stream: BinaryIO) -> Iterator[bytes]:
                 yield byte
         except _ZIP_ERRORS:
             pass
-        raise Damage(f"the zip archive is damaged here: {problem}") from None
+        raise DamagedStreamError(f"the zip archive is damaged here: {problem}") from None
 
 
-def _unpack(
-    stream: BinaryIO, make: Callable[[], _Decoder], errors: tuple[type[Exception], ...], name: str
+def _decompress(
+    stream: BinaryIO, new_decoder: Callable[[], _Decoder], errors: tuple[type[Exception], ...], name: str
 ) -> Iterator[bytes]:
     """Decompress member after member (a gzip or zstd file may have several)."""
-    decoder, start, fed = make(), 0, 0  # start: offset of the current member; fed: bytes of it given to the decoder.
+    decoder, start, fed = (
+        new_decoder(),
+        0,
+        0,
+    )  # start: offset of the current member; fed: bytes of it given to the decoder.
     for piece in _chunks(stream):
         chunk = piece
         while chunk:
@@ -83,30 +87,30 @@ def _unpack(
             try:
                 data = decoder.decompress(chunk)
             except errors as problem:
-                yield from _replay(stream, make(), errors, start, fed)
-                raise Damage(f"the {name} stream is damaged here: {problem}") from None
+                yield from _decode_until_damage(stream, new_decoder(), errors, start, fed)
+                raise DamagedStreamError(f"the {name} stream is damaged here: {problem}") from None
             if data:
                 yield data
             left = decoder.unused_data if decoder.eof else b""
             fed += len(chunk) - len(left)
             if decoder.eof:
-                decoder, start, fed = make(), start + fed, 0
+                decoder, start, fed = new_decoder(), start + fed, 0
             chunk = left
     if fed:
-        raise Damage(f"the {name} stream ends before its end mark: the file was cut short")
+        raise DamagedStreamError(f"the {name} stream ends before its end mark: the file was cut short")
 
 
-def _replay(
+def _decode_until_damage(
     stream: BinaryIO, decoder: _Decoder, errors: tuple[type[Exception], ...], start: int, fed: int
 ) -> Iterator[bytes]:
     """Yield what a failed chunk held before the damage, fed byte by byte, because a failing decoder returns nothing."""
     stream.seek(start)
     while fed:
-        part = stream.read(min(CHUNK, fed))
+        part = stream.read(min(CHUNK_BYTES, fed))
         decoder.decompress(part)
         fed -= len(part)
     try:
-        for byte in stream.read(CHUNK):
+        for byte in stream.read(CHUNK_BYTES):
             if data := decoder.decompress(bytes([byte])):
                 yield data
     except errors:

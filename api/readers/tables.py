@@ -8,13 +8,13 @@ from typing import Any
 
 from feedrank.api.readers import lines, records
 from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import Rows
+from feedrank.api.readers.rows import RowParser
 from feedrank.engine.events.events import Event, EventError
 
-CSV_LISTS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
+CSV_LIST_COLUMNS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
 """Columns whose CSV cells are lists, separated by '|'."""
-_CSV_NUMBERS = ("positions", "scores", "propensities")
-_BATCH = 8192
+_CSV_NUMBER_COLUMNS = ("positions", "scores", "propensities")
+_BATCH_ROWS = 8192
 
 
 def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
@@ -24,16 +24,16 @@ def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
     ValueError if the header fits no event type.
     """
     source = str(path)
-    rows: Rows | None = None
+    rows: RowParser | None = None
     header: list[str] = []
-    for number, text, cells in records.split_csv(lines.read(path, rejects), source, rejects):
+    for number, text, cells in records.split_csv(lines.read_lines(path, rejects), source, rejects):
         if rows is None:
             header = [name.strip() for name in cells]
-            rows = Rows(_distinct([name for name in header if name], source), source)
+            rows = RowParser(_check_distinct([name for name in header if name], source), source)
             continue
         try:
             columns = zip(header, cells, strict=True)
-            event = rows.event({name: _cell(name, cell) for name, cell in columns if name})
+            event = rows.parse({name: _parse_cell(name, cell) for name, cell in columns if name})
         except EventError as problem:
             rejects.reject(source, number, str(problem), text)
         else:
@@ -58,17 +58,17 @@ def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
         rejects.reject(source, 1, f"not a Parquet file that can be read: {_first_line(problem)}")
         return
     with file:
-        rows = Rows(_distinct(list(file.schema_arrow.names), source), source)
+        rows = RowParser(_check_distinct(list(file.schema_arrow.names), source), source)
         start = 1
         for group in range(file.num_row_groups):
             number = start
             try:
-                for batch in file.iter_batches(_BATCH, row_groups=[group]):
-                    for row in _dicts(_plain(batch)):
+                for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    for row in _row_dicts(_normalise_times(batch)):
                         try:
                             if isinstance(row, ValueError):
                                 raise EventError("row", f"has a value that can't be read: {row}")
-                            event = rows.event(row)
+                            event = rows.parse(row)
                         except EventError as problem:
                             rejects.reject(source, number, str(problem), repr(row))
                         else:
@@ -80,7 +80,7 @@ def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
             start += file.metadata.row_group(group).num_rows
 
 
-def _dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
+def _row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
     """Yield each row as column -> value, or the error if it can't be read (such as text that is not UTF-8)."""
     try:
         yield from batch.to_pylist()
@@ -92,7 +92,7 @@ def _dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
                 yield problem
 
 
-def _plain(batch: Any) -> Any:
+def _normalise_times(batch: Any) -> Any:
     """Convert timestamps to epoch milliseconds, or to ISO-8601 text if they lack a zone or a time of day."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -110,13 +110,13 @@ def _plain(batch: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def _cell(name: str, cell: str) -> Any:
-    if name not in CSV_LISTS or cell == "":
+def _parse_cell(name: str, cell: str) -> Any:
+    if name not in CSV_LIST_COLUMNS or cell == "":
         return cell
     parts = [part.strip() for part in cell.split("|")]
     if name in ("category", "tags"):
         return [part for part in parts if part]
-    if name not in _CSV_NUMBERS:
+    if name not in _CSV_NUMBER_COLUMNS:
         return parts  # Empty parts stay: a missing label keeps its position, and an item without an id is rejected.
     try:
         return [float(part) for part in parts]
@@ -124,7 +124,7 @@ def _cell(name: str, cell: str) -> Any:
         raise EventError(name, f"found {cell!r}, expected numbers separated by '|'") from None
 
 
-def _distinct(names: list[str], source: str) -> list[str]:
+def _check_distinct(names: list[str], source: str) -> list[str]:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"{source}: found the column {', '.join(repeated)} more than once; rename all but one")

@@ -8,19 +8,19 @@ from typing import Any
 
 from feedrank.api.readers import lines, values
 from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import made_id
+from feedrank.api.readers.rows import with_content_id
 from feedrank.engine.events.events import Event, EventError, parse
 
-_HITS = ("query_response_hit_ids", "query_response_object_ids")
+_HIT_FIELDS = ("query_response_hit_ids", "query_response_object_ids")
 
 
-def is_record(body: Any) -> bool:
+def is_ubi(body: Any) -> bool:
     """Return whether a JSON value looks like a UBI query or event, wrapped by OpenSearch or not."""
-    unwrapped = _unwrapped(body)
-    return isinstance(unwrapped, Mapping) and not {"action_name", "user_query", *_HITS}.isdisjoint(unwrapped)
+    unwrapped = _unwrap(body)
+    return isinstance(unwrapped, Mapping) and not {"action_name", "user_query", *_HIT_FIELDS}.isdisjoint(unwrapped)
 
 
-def read(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     """Read UBI queries, UBI events, or both from JSON or JSONL files, search hits or bulk files.
 
     A query becomes a ranking with the query's id, its text as the field `query`, and the hits as items. The order of
@@ -29,8 +29,8 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
     without hits and events without an object (such as a scroll) are rejected.
     """
     source = str(path)
-    for number, text, value in values.read(lines.read(path, rejects), source, rejects):
-        body = _unwrapped(value)
+    for number, text, value in values.read_json_values(lines.read_lines(path, rejects), source, rejects):
+        body = _unwrap(value)
         if isinstance(body, Mapping) and set(body) <= {"index", "create"} and len(body) == 1:
             continue  # the action line of a bulk file
         try:
@@ -42,7 +42,7 @@ def read(path: Path, rejects: Rejects) -> Iterator[Event]:
             yield event
 
 
-def _unwrapped(body: Any) -> Any:
+def _unwrap(body: Any) -> Any:
     return body["_source"] if isinstance(body, Mapping) and isinstance(body.get("_source"), Mapping) else body
 
 
@@ -53,9 +53,11 @@ def _event(body: Any) -> Event:
 
 
 def _ranking(body: Mapping[str, Any]) -> Event:
-    hits = next((body[name] for name in _HITS if body.get(name)), None)
+    hits = next((body[name] for name in _HIT_FIELDS if body.get(name)), None)
     if not isinstance(hits, list):
-        raise EventError(_HITS[0], "found nothing, expected the ids of the hits: a query without hits shows no items")
+        raise EventError(
+            _HIT_FIELDS[0], "found nothing, expected the ids of the hits: a query without hits shows no items"
+        )
     unique = list(dict.fromkeys(str(hit) for hit in hits))
     fields = {"query": body.get("user_query"), "application": body.get("application")}
     return parse(
@@ -91,4 +93,4 @@ def _interaction(body: Mapping[str, Any]) -> Event:
         # some clients count from 0, which is not a valid position
         "position": ordinal if isinstance(ordinal, int) and ordinal >= 1 else None,
     }
-    return made_id(parse(interaction))
+    return with_content_id(parse(interaction))

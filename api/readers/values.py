@@ -8,14 +8,16 @@ from typing import Any
 
 from feedrank.api.readers.rejects import Rejects
 
-MOST_LINES = 10_000
+MAX_LINES_PER_VALUE = 10_000
 """Maximum number of lines of one value."""
 
 _DECODER = json.JSONDecoder()
-_BETWEEN = " \t\r\n,"
+_SEPARATORS = " \t\r\n,"
 
 
-def read(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects) -> Iterator[tuple[int, str, Any]]:
+def read_json_values(
+    numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects
+) -> Iterator[tuple[int, str, Any]]:
     """Yield (first line number, text, value) for each value; invalid JSON is rejected, and reading continues after it.
 
     A value that is incomplete at the end of its line continues on the next lines, until a line starts a new value: a
@@ -31,34 +33,34 @@ def read(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects) -> 
             in_array = text.startswith("[")
             text = text[1:] if in_array else text
         if pending:
-            if line.startswith("{") and (text == "{" or _values(text, in_array) is not None):
-                _give_up(pending, source, rejects)
+            if line.startswith("{") and (text == "{" or _parse_values(text, in_array) is not None):
+                _reject_unfinished(pending, source, rejects)
             else:
                 pending.append((number, line))
                 joined = "\n".join(part for _, part in pending)
-                if text[-1] in "}]," and (values := _values(joined, in_array)) is not None:
+                if text[-1] in "}]," and (values := _parse_values(joined, in_array)) is not None:
                     yield from ((pending[0][0], joined, value) for value in values)
                     pending.clear()
-                elif len(pending) > MOST_LINES:
-                    _give_up(pending, source, rejects)
+                elif len(pending) > MAX_LINES_PER_VALUE:
+                    _reject_unfinished(pending, source, rejects)
                 continue
-        values = _values(text, in_array)
+        values = _parse_values(text, in_array)
         if values is not None:
             yield from ((number, text, value) for value in values)
-        elif text.startswith("{") and not _broken(text):
+        elif text.startswith("{") and not _is_broken(text):
             pending.append((number, text))
         else:
             rejects.reject(source, number, _reason(text), line)
     if pending:
-        _give_up(pending, source, rejects)
+        _reject_unfinished(pending, source, rejects)
 
 
-def _values(text: str, in_array: bool) -> list[Any] | None:
+def _parse_values(text: str, in_array: bool) -> list[Any] | None:
     """Parse a text that consists of JSON values only; None if it does not."""
     values: list[Any] = []
     at, end = 0, len(text)
     while True:
-        while at < end and (text[at] in _BETWEEN or (in_array and text[at] == "]")):
+        while at < end and (text[at] in _SEPARATORS or (in_array and text[at] == "]")):
             at += 1
         if at == end:
             return values
@@ -69,7 +71,7 @@ def _values(text: str, in_array: bool) -> list[Any] | None:
         values.append(value)
 
 
-def _broken(text: str) -> bool:
+def _is_broken(text: str) -> bool:
     """Return whether the error lies before the end of the text, so that further lines can't complete it."""
     try:
         _DECODER.decode(text)
@@ -80,11 +82,11 @@ def _broken(text: str) -> bool:
     return False
 
 
-def _give_up(held: list[tuple[int, str]], source: str, rejects: Rejects) -> None:
+def _reject_unfinished(pending: list[tuple[int, str]], source: str, rejects: Rejects) -> None:
     """Reject an incomplete value, under the number of its first line, and clear its lines."""
-    joined = "\n".join(line for _, line in held)
-    rejects.reject(source, held[0][0], _reason(joined), joined)
-    held.clear()
+    joined = "\n".join(line for _, line in pending)
+    rejects.reject(source, pending[0][0], _reason(joined), joined)
+    pending.clear()
 
 
 def _reason(text: str) -> str:

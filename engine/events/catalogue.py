@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.events import FieldValue, ItemEvent, parse_timestamp
-from feedrank.engine.events.vocabulary import Ids
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Offsets, Rows, Times
 
 STANDARD_FIELDS = ("title", "text", "category", "tags", "published")
@@ -22,7 +22,7 @@ REMOVED, RANK_ONLY = "removed", "rank_only"
 only from the request of a caller who had a list ranked."""
 
 
-def told_on(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
+def merge_fields(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
     """Merge the fields of an item event into the item's fields; a new value replaces one of the same name.
 
     A ranking request that describes an item never hides an item that was known before. An item event without
@@ -34,7 +34,7 @@ def told_on(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) 
     return after
 
 
-def hidden(fields: Mapping[str, FieldValue]) -> bool:
+def is_hidden(fields: Mapping[str, FieldValue]) -> bool:
     """Check whether an item with these fields is hidden from recommendations."""
     return fields.get(REMOVED) is True or fields.get(RANK_ONLY) is True
 
@@ -43,13 +43,13 @@ def hidden(fields: Mapping[str, FieldValue]) -> bool:
 class Catalogue:
     """Columns of n items. Immutable; built by `from_items` or `from_events`."""
 
-    ids: Ids
+    ids: Vocabulary
     titles: tuple[str, ...]
     texts: tuple[str, ...]
     tags: tuple[tuple[str, ...], ...]
     published: Times
     """(n,) unix seconds, NaN if unknown."""
-    categories: Ids
+    categories: Vocabulary
     """Category names; a category code is a row of this vocabulary."""
     category_codes: NDArray[np.int32]
     """Category codes of all items, flattened; distinct for each item, in the item's own order."""
@@ -72,18 +72,18 @@ class Catalogue:
     @classmethod
     def from_items(cls, items: Mapping[str, Mapping[str, FieldValue]]) -> Catalogue:
         """Build a catalogue from item id -> fields. Standard fields become columns; others are kept unchanged."""
-        categories = Ids()
+        categories = Vocabulary()
         codes: list[int] = []
         bounds = [0]
         for fields in items.values():
-            codes += dict.fromkeys(categories.add(name) for name in _strings(fields.get("category")))
+            codes += dict.fromkeys(categories.add(name) for name in _string_values(fields.get("category")))
             bounds.append(len(codes))
         return cls(
-            ids=Ids(items),
+            ids=Vocabulary(items),
             titles=tuple(str(fields.get("title", "")) for fields in items.values()),
             texts=tuple(str(fields.get("text", "")) for fields in items.values()),
-            tags=tuple(tuple(_strings(fields.get("tags"))) for fields in items.values()),
-            published=np.array([_moment(fields.get("published")) for fields in items.values()], np.float64),
+            tags=tuple(tuple(_string_values(fields.get("tags"))) for fields in items.values()),
+            published=np.array([_unix_seconds(fields.get("published")) for fields in items.values()], np.float64),
             categories=categories,
             category_codes=np.array(codes, np.int32),
             category_offsets=np.array(bounds, np.int64),
@@ -102,7 +102,7 @@ class Catalogue:
         arrived = list(events)
         items: dict[str, dict[str, FieldValue]] = {event.item: {} for event in arrived}
         for event in sorted(arrived, key=lambda event: event.timestamp):
-            items[event.item] = told_on(items[event.item], event.fields)
+            items[event.item] = merge_fields(items[event.item], event.fields)
         return cls.from_items(items)
 
     def to_items(self) -> dict[str, dict[str, FieldValue]]:
@@ -128,15 +128,15 @@ class Catalogue:
         codes = self.category_codes[self.category_offsets[row] : self.category_offsets[row + 1]]
         return self.categories.names(codes)
 
-    def codes(self, field: str) -> tuple[NDArray[np.int32], Offsets]:
+    def field_codes(self, field: str) -> tuple[NDArray[np.int32], Offsets]:
         """Return codes of the values of any field, flattened and distinct for each item, and their (n + 1,) offsets."""
         if field == "category":
             return self.category_codes, self.category_offsets
-        values = Ids()
+        values = Vocabulary()
         codes: list[int] = []
         bounds = [0]
         for row in range(len(self)):
-            strings = self.tags[row] if field == "tags" else _strings(self.fields[row].get(field))
+            strings = self.tags[row] if field == "tags" else _string_values(self.fields[row].get(field))
             codes += dict.fromkeys(values.add(value) for value in strings)
             bounds.append(len(codes))
         return np.array(codes, np.int32), np.array(bounds, np.int64)
@@ -146,7 +146,7 @@ class Catalogue:
 
         Parts are `title`, `text`, `category` (names joined by spaces), `tags`, or the name of any other field.
         """
-        return [". ".join(filter(None, (self._part(row, part) for part in parts))) for row in range(len(self))]
+        return [". ".join(filter(None, (self._document_part(row, part) for part in parts))) for row in range(len(self))]
 
     @cached_property
     def category_members(self) -> tuple[NDArray[np.int32], Offsets]:
@@ -165,15 +165,15 @@ class Catalogue:
     @cached_property
     def hidden_rows(self) -> Rows:
         """Rows of the items that are hidden from recommendations (`is_hidden`)."""
-        return np.array([row for row, fields in enumerate(self.fields) if hidden(fields)], np.int32)
+        return np.array([row for row, fields in enumerate(self.fields) if is_hidden(fields)], np.int32)
 
-    def in_categories(self, codes: NDArray[np.int32]) -> Rows:
+    def rows_in_categories(self, codes: NDArray[np.int32]) -> Rows:
         """Return the rows (distinct, ascending) of the items in any of these categories."""
         members, bounds = self.category_members
         parts = [members[bounds[code] : bounds[code + 1]] for code in codes.tolist()]
         return np.unique(np.concatenate(parts)).astype(np.int32) if parts else np.empty(0, np.int32)
 
-    def _part(self, row: int, part: str) -> str:
+    def _document_part(self, row: int, part: str) -> str:
         if part == "title":
             return self.titles[row]
         if part == "text":
@@ -186,11 +186,11 @@ class Catalogue:
         return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _strings(value: FieldValue | None) -> list[str]:
+def _string_values(value: FieldValue | None) -> list[str]:
     """Return the non-empty strings of a field that holds one value or a list."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [text for entry in values if (text := str(entry))]
 
 
-def _moment(value: FieldValue | None) -> float:
+def _unix_seconds(value: FieldValue | None) -> float:
     return float("nan") if value is None or value == "" else parse_timestamp(value) / 1000

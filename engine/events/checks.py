@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 FieldValue: TypeAlias = str | float | bool | list[str] | list[float]
 
-MOST_EXACT = 2**53
+MAX_EXACT_INT = 2**53
 """Integers up to this are exact as floats."""
 
 
@@ -24,7 +24,7 @@ class EventError(ValueError):
         self.field = field_name
 
 
-def text(body: Mapping[str, Any], name: str, place: str | None = None, *, empty: bool = False) -> str:
+def required_str(body: Mapping[str, Any], name: str, path: str | None = None, *, allow_empty: bool = False) -> str:
     """Return a required string; an integer is converted to its digits. Raises EventError.
 
     path: path for the message, if it is not `name`. allow_empty: accept an empty string.
@@ -32,40 +32,42 @@ def text(body: Mapping[str, Any], name: str, place: str | None = None, *, empty:
     value = body.get(name)
     if isinstance(value, int) and is_finite(value):
         return str(value)
-    if not isinstance(value, str) or not (value or empty):
-        expected = "a string" if empty else "a non-empty string"
-        raise EventError(place or name, f"found {shown(value)}, expected {expected}")
-    return _characters(value, place or name)
+    if not isinstance(value, str) or not (value or allow_empty):
+        expected = "a string" if allow_empty else "a non-empty string"
+        raise EventError(path or name, f"found {short_repr(value)}, expected {expected}")
+    return _check_encodable(value, path or name)
 
 
-def optional_text(body: Mapping[str, Any], name: str, *, empty: bool = False) -> str | None:
+def optional_str(body: Mapping[str, Any], name: str, *, allow_empty: bool = False) -> str | None:
     """Return an optional string, as `required_str`; None if it is absent or null."""
-    return None if body.get(name) is None else text(body, name, empty=empty)
+    return None if body.get(name) is None else required_str(body, name, allow_empty=allow_empty)
 
 
-def optional_number(body: Mapping[str, Any], name: str, place: str | None = None) -> float | None:
+def optional_float(body: Mapping[str, Any], name: str, path: str | None = None) -> float | None:
     """Return an optional finite number; None if it is absent or null. Raises EventError."""
     value = body.get(name)
     if value is None:
         return None
     if not is_finite(value):
-        raise EventError(place or name, f"found {shown(value)}, expected a finite number")
+        raise EventError(path or name, f"found {short_repr(value)}, expected a finite number")
     return float(value)
 
 
-def optional_whole(body: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
+def optional_int(body: Mapping[str, Any], name: str, minimum: int, maximum: int) -> int | None:
     """Return an optional integer in [minimum, maximum]; None if it is absent or null. 2.0 is accepted as 2."""
     value = body.get(name)
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise EventError(name, f"found {shown(value)}, expected an integer from {least} to {most}")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise EventError(name, f"found {short_repr(value)}, expected an integer from {minimum} to {maximum}")
     return value
 
 
-def optional_column(body: Mapping[str, Any], name: str, length: int, share: bool = False) -> list[float] | None:
+def optional_float_list(
+    body: Mapping[str, Any], name: str, length: int, is_probability: bool = False
+) -> list[float] | None:
     """Return an optional list of `length` finite numbers; None if it is absent or null.
 
     is_probability: each must be in (0, 1]. Raises EventError.
@@ -74,23 +76,23 @@ def optional_column(body: Mapping[str, Any], name: str, length: int, share: bool
     if column is None:
         return None
     if not isinstance(column, list) or len(column) != length:
-        found = f"{len(column)} entries" if isinstance(column, list) else shown(column)
+        found = f"{len(column)} entries" if isinstance(column, list) else short_repr(column)
         raise EventError(name, f"found {found}, expected a list of {length} numbers, one per item")
     for index, value in enumerate(column):
-        if not is_finite(value) or (share and not 0 < value <= 1):
-            expected = "a number above 0 and at most 1" if share else "a finite number"
-            raise EventError(f"{name}[{index}]", f"found {shown(value)}, expected {expected}")
+        if not is_finite(value) or (is_probability and not 0 < value <= 1):
+            expected = "a number above 0 and at most 1" if is_probability else "a finite number"
+            raise EventError(f"{name}[{index}]", f"found {short_repr(value)}, expected {expected}")
     return column
 
 
-def optional_texts(body: Mapping[str, Any], name: str, length: int) -> list[str] | None:
+def optional_str_list(body: Mapping[str, Any], name: str, length: int) -> list[str] | None:
     """Return an optional list of `length` strings, which may be empty; None if it is absent or null."""
     column = body.get(name)
     if column is None:
         return None
     if not isinstance(column, list) or len(column) != length or not all(isinstance(value, str) for value in column):
-        raise EventError(name, f"found {shown(column)}, expected a list of {length} strings, one per item")
-    return [_characters(value, f"{name}[{index}]") for index, value in enumerate(column)]
+        raise EventError(name, f"found {short_repr(column)}, expected a list of {length} strings, one per item")
+    return [_check_encodable(value, f"{name}[{index}]") for index, value in enumerate(column)]
 
 
 def optional_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
@@ -99,28 +101,28 @@ def optional_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | N
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise EventError(name, f"found {shown(value)}, expected an object")
+        raise EventError(name, f"found {short_repr(value)}, expected an object")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError) as problem:
         expected = "values that JSON in UTF-8 can hold; use null for a missing number"
-        raise EventError(name, f"found {shown(value)}, expected {expected} ({shown(str(problem))})") from None
+        raise EventError(name, f"found {short_repr(value)}, expected {expected} ({short_repr(str(problem))})") from None
     return value
 
 
-def fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
+def parse_fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
     """Parse `fields`, a list of {name, value}, to a dict; empty if it is absent or null. Raises EventError."""
     listed = body.get("fields")
     if listed is None:
         return {}
     if not isinstance(listed, list):
-        raise EventError("fields", f"found {shown(listed)}, expected a list of {{name, value}}")
+        raise EventError("fields", f"found {short_repr(listed)}, expected a list of {{name, value}}")
     parsed: dict[str, FieldValue] = {}
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
-            raise EventError(f"fields[{index}]", f"found {shown(entry)}, expected an object with name and value")
-        name = text(entry, "name", f"fields[{index}].name")
-        parsed[name] = _value(entry.get("value"), f"fields[{index}].value")
+            raise EventError(f"fields[{index}]", f"found {short_repr(entry)}, expected an object with name and value")
+        name = required_str(entry, "name", f"fields[{index}].name")
+        parsed[name] = _field_value(entry.get("value"), f"fields[{index}].value")
     return parsed
 
 
@@ -142,13 +144,13 @@ def is_finite(value: object) -> bool:
     return number is not None and math.isfinite(number)
 
 
-def within(name: str, value: float, least: float, most: float) -> None:
+def check_range(name: str, value: float, minimum: float, maximum: float) -> None:
     """Check that a setting is within its bounds. Raises ValueError."""
-    if not least <= value <= most:
-        raise ValueError(f"{name} is {value}; expected {least:,} to {most:,}")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name} is {value}; expected {minimum:,} to {maximum:,}")
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """Format a value for an error message: at most 60 characters, 'nothing' for None."""
     try:
         text = "nothing" if value is None else repr(value)
@@ -157,26 +159,26 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _value(value: object, place: str) -> FieldValue:
+def _field_value(value: object, path: str) -> FieldValue:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _characters(value, place)
+        return _check_encodable(value, path)
     if isinstance(value, int | float) and is_finite(value):
         return float(value)
     if isinstance(value, list):
         if all(isinstance(entry, str) for entry in value):
-            return [_characters(entry, place) for entry in value]
+            return [_check_encodable(entry, path) for entry in value]
         if all(is_finite(entry) for entry in value):
             return [float(entry) for entry in value]
     expected = "a string, finite number, boolean, list of strings or list of finite numbers"
-    raise EventError(place, f"found {shown(value)}, expected {expected}")
+    raise EventError(path, f"found {short_repr(value)}, expected {expected}")
 
 
-def _characters(value: str, place: str) -> str:
+def _check_encodable(value: str, path: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
         half = "which holds half of a surrogate pair (\\ud800 to \\udfff); send whole characters"
-        raise EventError(place, f"found {shown(value)}, {half}") from None
+        raise EventError(path, f"found {short_repr(value)}, {half}") from None
     return value

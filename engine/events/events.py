@@ -99,29 +99,29 @@ class ExperimentEvent:
     """Name of the experiment."""
     change: str
     """create, start, weights, stop-arm, stop or shadow."""
-    told: Mapping[str, Any] = field(default_factory=dict)
+    payload: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the change; for `create`, the experiment spec."""
     received: int | None = None
 
 
 Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent | ExperimentEvent
 
-ITEM_EXTRA = ("positions", "scores", "propensities")
+PER_ITEM_EXTRA = ("positions", "scores", "propensities")
 """Keys of a ranking's `extra` that hold a list of finite numbers, one per item; propensities are in (0, 1]."""
 TEXT_EXTRA = ("surface", "bundle", "experiment", "variant")
-RANKING_EXTRA = (*ITEM_EXTRA, *TEXT_EXTRA, "team", "seed", "features", "served")
+RANKING_EXTRA = (*PER_ITEM_EXTRA, *TEXT_EXTRA, "team", "seed", "features", "served")
 
 
-FORGOTTEN = "forgotten"
+TOMBSTONE = "forgotten"
 """Field of a user event that, where true, makes it a tombstone: everything before it is erased for this user."""
 
 
-def forgotten(event: Event) -> str | None:
+def erased_user(event: Event) -> str | None:
     """Return the user that a tombstone event erases; None for any other event."""
-    return event.user if isinstance(event, UserEvent) and event.fields.get(FORGOTTEN) is True else None
+    return event.user if isinstance(event, UserEvent) and event.fields.get(TOMBSTONE) is True else None
 
 
-def known_from(event: Event) -> int:
+def effective_time(event: Event) -> int:
     """Return when the event took effect, in epoch milliseconds: its ingestion time, or its timestamp if imported.
 
     Logs are sorted by it.
@@ -135,18 +135,22 @@ def parse_timestamp(value: object, name: str = "timestamp") -> int:
     name: field name for the message. Raises EventError.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601 with a time zone")
+        raise EventError(
+            name, f"found {checks.short_repr(value)}, expected epoch milliseconds or ISO-8601 with a time zone"
+        )
     number = checks.as_float(value)
     if number is None and isinstance(value, str):
         try:
             parsed = datetime.fromisoformat(value)
         except ValueError:
-            raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds or ISO-8601") from None
+            raise EventError(
+                name, f"found {checks.short_repr(value)}, expected epoch milliseconds or ISO-8601"
+            ) from None
         if parsed.tzinfo is None:
-            raise EventError(name, f"{checks.shown(value)} has no zone; add a time zone such as 'Z' or '+01:00'")
+            raise EventError(name, f"{checks.short_repr(value)} has no zone; add a time zone such as 'Z' or '+01:00'")
         number = parsed.timestamp() * 1000
     if number is None or not math.isfinite(number) or abs(number) >= 1e15:
-        raise EventError(name, f"found {checks.shown(value)}, expected epoch milliseconds below 1e15")
+        raise EventError(name, f"found {checks.short_repr(value)}, expected epoch milliseconds below 1e15")
     return round(number)
 
 
@@ -157,7 +161,7 @@ def parse(body: object) -> Event:
     kind = body.get("event")
     parser = _PARSERS.get(kind) if isinstance(kind, str) else None
     if parser is None:
-        raise EventError("event", f"found {checks.shown(kind)}, expected one of {', '.join(_PARSERS)}")
+        raise EventError("event", f"found {checks.short_repr(kind)}, expected one of {', '.join(_PARSERS)}")
     return parser(body)
 
 
@@ -176,7 +180,7 @@ def to_dict(event: Event) -> dict[str, Any]:
     elif isinstance(event, ItemEvent):
         body["item"] = event.item
     elif isinstance(event, ExperimentEvent):
-        body |= {"experiment": event.experiment, "change": event.change, "told": event.told or None}
+        body |= {"experiment": event.experiment, "change": event.change, "told": event.payload or None}
     else:
         body["user"] = event.user
     body["received"] = event.received
@@ -186,52 +190,63 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def _item(body: Mapping[str, Any]) -> ItemEvent:
-    fields = checks.fields(body)
+    fields = checks.parse_fields(body)
     if (published := fields.get("published", "")) != "":
         parse_timestamp(published, "fields.published")
-    return ItemEvent(checks.text(body, "id"), _timestamp(body), checks.text(body, "item"), fields, _received(body))
+    return ItemEvent(
+        checks.required_str(body, "id"), _timestamp(body), checks.required_str(body, "item"), fields, _received(body)
+    )
 
 
 def _user(body: Mapping[str, Any]) -> UserEvent:
     return UserEvent(
-        checks.text(body, "id"), _timestamp(body), checks.text(body, "user"), checks.fields(body), _received(body)
+        checks.required_str(body, "id"),
+        _timestamp(body),
+        checks.required_str(body, "user"),
+        checks.parse_fields(body),
+        _received(body),
     )
 
 
 def _ranking(body: Mapping[str, Any]) -> RankingEvent:
     listed = body.get("items")
     if not isinstance(listed, list) or not listed:
-        raise EventError("items", f"found {checks.shown(listed)}, expected a list of {{id, label?}} with at least one")
+        raise EventError(
+            "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?}} with at least one"
+        )
     items: list[str] = []
     labels: list[float] = []
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
-            raise EventError(f"items[{index}]", f"found {checks.shown(entry)}, expected an object with an id")
-        items.append(checks.text(entry, "id", f"items[{index}].id"))
-        label = checks.optional_number(entry, "label", f"items[{index}].label")
+            raise EventError(f"items[{index}]", f"found {checks.short_repr(entry)}, expected an object with an id")
+        items.append(checks.required_str(entry, "id", f"items[{index}].id"))
+        label = checks.optional_float(entry, "label", f"items[{index}].label")
         labels.append(math.nan if label is None else label)
     if len(set(items)) != len(items):
         duplicate = Counter(items).most_common(1)[0][0]
-        raise EventError("items", f"found {checks.shown(duplicate)} more than once, expected each item once")
+        raise EventError("items", f"found {checks.short_repr(duplicate)} more than once, expected each item once")
     return RankingEvent(
-        checks.text(body, "id"),
+        checks.required_str(body, "id"),
         _timestamp(body),
         tuple(items),
-        checks.optional_text(body, "user"),
-        checks.optional_text(body, "session"),
-        checks.fields(body),
+        checks.optional_str(body, "user"),
+        checks.optional_str(body, "session"),
+        checks.parse_fields(body),
         None if all(math.isnan(label) for label in labels) else tuple(labels),
         _extra(body, len(items)),
         _received(body),
     )
 
 
-def _extra(body: Mapping[str, Any], items: int) -> dict[str, Any]:
+def _extra(body: Mapping[str, Any], n_items: int) -> dict[str, Any]:
     extra: dict[str, Any] = {
-        **{name: checks.optional_column(body, name, items, share=name == "propensities") for name in ITEM_EXTRA},
-        **{name: checks.optional_text(body, name, empty=True) for name in TEXT_EXTRA},
-        "team": checks.optional_texts(body, "team", items),
-        "seed": checks.optional_whole(body, "seed", -(2**63), 2**64 - 1),
+        **{
+            name: checks.optional_float_list(body, name, n_items, is_probability=name == "propensities")
+            for name in PER_ITEM_EXTRA
+        },
+        **{name: checks.optional_str(body, name, allow_empty=True) for name in TEXT_EXTRA},
+        "team": checks.optional_str_list(body, "team", n_items),
+        "seed": checks.optional_int(body, "seed", -(2**63), 2**64 - 1),
         "features": checks.optional_object(body, "features"),
         "served": checks.optional_object(body, "served"),
     }
@@ -240,27 +255,27 @@ def _extra(body: Mapping[str, Any], items: int) -> dict[str, Any]:
 
 def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
     return InteractionEvent(
-        checks.text(body, "id"),
+        checks.required_str(body, "id"),
         _timestamp(body),
-        checks.text(body, "item"),
-        checks.text(body, "type"),
-        checks.optional_text(body, "ranking"),
-        checks.optional_text(body, "user"),
-        checks.optional_text(body, "session"),
-        checks.fields(body),
-        checks.optional_number(body, "value"),
-        checks.optional_number(body, "dwell_ms"),
-        checks.optional_whole(body, "position", 1, checks.MOST_EXACT),
+        checks.required_str(body, "item"),
+        checks.required_str(body, "type"),
+        checks.optional_str(body, "ranking"),
+        checks.optional_str(body, "user"),
+        checks.optional_str(body, "session"),
+        checks.parse_fields(body),
+        checks.optional_float(body, "value"),
+        checks.optional_float(body, "dwell_ms"),
+        checks.optional_int(body, "position", 1, checks.MAX_EXACT_INT),
         _received(body),
     )
 
 
 def _experiment(body: Mapping[str, Any]) -> ExperimentEvent:
     return ExperimentEvent(
-        checks.text(body, "id"),
+        checks.required_str(body, "id"),
         _timestamp(body),
-        checks.text(body, "experiment"),
-        checks.text(body, "change"),
+        checks.required_str(body, "experiment"),
+        checks.required_str(body, "change"),
         checks.optional_object(body, "told") or {},
         _received(body),
     )

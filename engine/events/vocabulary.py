@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.types import NOBODY, Rows
+from feedrank.engine.types import UNKNOWN_ROW, Rows
 
 _UTF8 = ("utf-8", "surrogatepass")
 
 
-class Ids:
+class Vocabulary:
     """A growing two-way map of string ids (or other names) and rows, which are given in order of insertion.
 
     All names are stored in one byte array and looked up through an open-addressing hash table. A name takes its bytes
@@ -37,12 +37,12 @@ class Ids:
         return (self.name(row) for row in range(len(self)))
 
     def __contains__(self, name: str) -> bool:
-        return self._find(name.encode(*_UTF8))[0] >= 0
+        return self._lookup(name.encode(*_UTF8))[0] >= 0
 
     def add(self, name: str) -> int:
         """Return the row of `name`; add the name if it is new."""
         key = name.encode(*_UTF8)
-        row, slot = self._find(key)
+        row, slot = self._lookup(key)
         if row >= 0:
             return row
         row = len(self)
@@ -50,16 +50,16 @@ class Ids:
         self._bounds.append(len(self._text))
         self._table[slot] = row + 1
         if 3 * len(self) > 2 * self._mask:
-            self._widen()
+            self._grow()
         return row
 
     def row(self, name: str | None) -> int:
         """Return the row of `name`; UNKNOWN_ROW if it has none."""
-        return NOBODY if name is None else self._find(name.encode(*_UTF8))[0]
+        return UNKNOWN_ROW if name is None else self._lookup(name.encode(*_UTF8))[0]
 
     def rows(self, names: Sequence[str]) -> Rows:
         """Return the rows (len(names),) of names; UNKNOWN_ROW for unknown ones."""
-        return np.fromiter((self._find(name.encode(*_UTF8))[0] for name in names), np.int32, len(names))
+        return np.fromiter((self._lookup(name.encode(*_UTF8))[0] for name in names), np.int32, len(names))
 
     def name(self, row: int) -> str:
         """Return the name at `row`. Raises IndexError."""
@@ -71,22 +71,22 @@ class Ids:
         """Return the names at `rows`. Raises IndexError."""
         return [self.name(row) for row in rows.tolist()]
 
-    def arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def to_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return the bytes of all names and their (len + 1,) offsets, as `from_arrays` takes them."""
         return np.frombuffer(bytes(self._text), np.uint8), np.array(self._bounds, np.int64)
 
     @classmethod
-    def of(cls, text: NDArray[np.uint8], bounds: NDArray[np.int64]) -> Ids:
+    def from_arrays(cls, text: NDArray[np.uint8], bounds: NDArray[np.int64]) -> Vocabulary:
         """Restore a vocabulary from the result of `to_arrays`."""
         ids = cls()
         ids._text = bytearray(text.tobytes())
         ids._bounds = array("q", bounds.astype(np.int64).tobytes())
         while 3 * len(ids) > 2 * ids._mask:
             ids._mask = 2 * ids._mask + 1
-        ids._fill()
+        ids._rehash()
         return ids
 
-    def _find(self, key: bytes) -> tuple[int, int]:
+    def _lookup(self, key: bytes) -> tuple[int, int]:
         """Return the row of a key, or UNKNOWN_ROW, and its slot in the hash table."""
         table, bounds, mask = self._table, self._bounds, self._mask
         slot = hash(key) & mask
@@ -94,13 +94,13 @@ class Ids:
             if self._text[bounds[row - 1] : bounds[row]] == key:
                 return row - 1, slot
             slot = (slot + 1) & mask
-        return NOBODY, slot
+        return UNKNOWN_ROW, slot
 
-    def _widen(self) -> None:
+    def _grow(self) -> None:
         self._mask = 2 * self._mask + 1
-        self._fill()
+        self._rehash()
 
-    def _fill(self) -> None:
+    def _rehash(self) -> None:
         self._table = table = array("i", bytes(4 * (self._mask + 1)))
         for row in range(len(self)):
             slot = hash(bytes(self._text[self._bounds[row] : self._bounds[row + 1]])) & self._mask

@@ -7,86 +7,86 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from feedrank.engine.events.events import Event, ExperimentEvent, ItemEvent
-from feedrank.engine.experiments.bucketing import NOT_ENROLLED, Enrolled, enrol
-from feedrank.engine.experiments.registry import Roster, roster_of
-from feedrank.engine.experiments.spec import Arm, Explore
+from feedrank.engine.experiments.bucketing import NO_ASSIGNMENT, Assignment, assign
+from feedrank.engine.experiments.registry import ExperimentRegistry, replay_events
+from feedrank.engine.experiments.spec import Arm, ExplorationPolicy
 from feedrank.engine.serving.pipeline import Pipeline
-from feedrank.engine.serving.request import Asked
-from feedrank.engine.serving.serving_snapshot import Live
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 
-MOST_LATE = 500
+MAX_LAG_EVENTS = 500
 """Maximum number of pending events of other users before a snapshot must apply them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class ArmRequest:
     """A request as one arm serves it."""
 
     name: str
     """Name of the arm; empty if rankings are not interleaved."""
-    live: Live
+    snapshot: ServingSnapshot
     pipeline: Pipeline
-    asked: Asked
-    explore: Explore | None = None
-    told: tuple[tuple[str, Any], ...] = ()
+    request: RecommendationRequest
+    explore: ExplorationPolicy | None = None
+    overrides: tuple[tuple[str, Any], ...] = ()
     """Settings that the arm overrides besides the bundle and the request; logged for replay."""
 
 
-class Trials:
+class ArmServers:
     """Assigns requests to arms and holds the arms' snapshots. Not thread-safe: callers hold the recommender's lock."""
 
-    def __init__(self, roster: Roster | None = None) -> None:
-        self.roster = roster or Roster()
-        self._seats: dict[str, Live] = {}
-        self._late: dict[str, list[Event]] = {}
+    def __init__(self, registry: ExperimentRegistry | None = None) -> None:
+        self.registry = registry or ExperimentRegistry()
+        self._snapshots: dict[str, ServingSnapshot] = {}
+        self._pending_events: dict[str, list[Event]] = {}
         """Bundle -> events that its snapshot has not applied yet."""
-        self._concerned: dict[str, set[str]] = {}
+        self._users_pending: dict[str, set[str]] = {}
         """Bundle -> users of these events."""
         self._offset = 0
         """Journal offset of the last observed event."""
 
     @property
-    def seated(self) -> list[str]:
+    def loaded_bundles(self) -> list[str]:
         """Bundles that have a snapshot here, besides the current one."""
-        return list(self._seats)
+        return list(self._snapshots)
 
     def observe(self, events: Sequence[Event], offset: int) -> None:
         """Queue journal events up to an offset; experiment events apply at once, snapshots apply the others lazily."""
         self._offset = offset
         if any(isinstance(event, ExperimentEvent) for event in events):
-            self.roster = roster_of(events, self.roster)
-        if self._seats:
+            self.registry = replay_events(events, self.registry)
+        if self._snapshots:
             users = {
                 event.user for event in events if not isinstance(event, ItemEvent | ExperimentEvent) and event.user
             }
-            for bundle, pending in self._late.items():
+            for bundle, pending in self._pending_events.items():
                 pending += events
-                self._concerned[bundle] |= users
+                self._users_pending[bundle] |= users
 
     def catch_up(self) -> None:
         """Apply all pending events to every snapshot."""
-        for bundle in self._seats:
-            self._learn(bundle)
+        for bundle in self._snapshots:
+            self._apply_pending(bundle)
 
-    def seat(self, live: Live) -> None:
+    def add_snapshot(self, snapshot: ServingSnapshot) -> None:
         """Add the snapshot of another bundle; its state must include all events observed so far."""
-        name = live.pipeline.bundle
-        self._late[name], self._concerned[name] = [], set()
-        self._seats = {**self._seats, name: live}  # a new dict: requests read it without the lock
+        name = snapshot.pipeline.bundle
+        self._pending_events[name], self._users_pending[name] = [], set()
+        self._snapshots = {**self._snapshots, name: snapshot}  # a new dict: requests read it without the lock
 
-    def unseat(self, bundle: str) -> None:
+    def remove_snapshot(self, bundle: str) -> None:
         """Remove the snapshot of a bundle that no experiment needs any more."""
-        self._seats = {name: snapshot for name, snapshot in self._seats.items() if name != bundle}
-        self._late.pop(bundle, None)
-        self._concerned.pop(bundle, None)
+        self._snapshots = {name: snapshot for name, snapshot in self._snapshots.items() if name != bundle}
+        self._pending_events.pop(bundle, None)
+        self._users_pending.pop(bundle, None)
 
-    def reseat(self, bundle: str, make: Callable[[Live], Live]) -> None:
+    def replace_snapshot(self, bundle: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:
         """Replace the snapshot of a bundle, for example by one with new items. make: old snapshot -> new snapshot."""
-        if bundle in self._seats:
-            self._learn(bundle)
-            self.seat(make(self._seats[bundle]))
+        if bundle in self._snapshots:
+            self._apply_pending(bundle)
+            self.add_snapshot(make(self._snapshots[bundle]))
 
-    def live_of(self, bundle: str, main: Live, user: str | None) -> Live | None:
+    def snapshot_for_user(self, bundle: str, main: ServingSnapshot, user: str | None) -> ServingSnapshot | None:
         """Return a bundle's snapshot for a user's request; `main` if the bundle is empty or current; None if missing.
 
         Its state includes all observed events of this user. It may lack up to `MAX_LAG_EVENTS` events of other users;
@@ -94,54 +94,60 @@ class Trials:
         """
         if bundle in ("", main.pipeline.bundle):
             return main
-        snapshot = self._seats.get(bundle)
-        if snapshot is not None and (user in self._concerned[bundle] or len(self._late[bundle]) > MOST_LATE):
-            self._learn(bundle)
+        snapshot = self._snapshots.get(bundle)
+        if snapshot is not None and (
+            user in self._users_pending[bundle] or len(self._pending_events[bundle]) > MAX_LAG_EVENTS
+        ):
+            self._apply_pending(bundle)
         return snapshot
 
-    def _learn(self, bundle: str) -> None:
-        snapshot, pending = self._seats[bundle], self._late[bundle]
+    def _apply_pending(self, bundle: str) -> None:
+        snapshot, pending = self._snapshots[bundle], self._pending_events[bundle]
         if pending:
-            self._late[bundle], self._concerned[bundle] = [], set()
+            self._pending_events[bundle], self._users_pending[bundle] = [], set()
             snapshot.observe(pending)
             snapshot.offset = self._offset
 
-    def enrol(self, main: Live, asked: Asked, ranking_id: str, at: int) -> Enrolled:
+    def assign(self, main: ServingSnapshot, request: RecommendationRequest, ranking_id: str, at_ms: int) -> Assignment:
         """Assign a request to the running experiments. at_ms: epoch milliseconds."""
-        if not self.roster.running:
-            return NOT_ENROLLED
-        return enrol(self.roster, asked, ranking_id, at, {"", main.pipeline.bundle, *self._seats})
+        if not self.registry.running:
+            return NO_ASSIGNMENT
+        return assign(self.registry, request, ranking_id, at_ms, {"", main.pipeline.bundle, *self._snapshots})
 
-    def peek(self, bundle: str, main: Live) -> Live:
+    def snapshot_of(self, bundle: str, main: ServingSnapshot) -> ServingSnapshot:
         """Return the snapshot of a bundle, or `main` if it has none; pending events are not applied.
 
         For uses that do not depend on the state.
         """
-        return self._seats.get(bundle, main)
+        return self._snapshots.get(bundle, main)
 
-    def servings(self, main: Live, enrolled: Enrolled, asked: Asked) -> list[Serving] | None:
+    def arm_requests(
+        self, main: ServingSnapshot, assignment: Assignment, request: RecommendationRequest
+    ) -> list[ArmRequest] | None:
         """Return the request as its arm, or each interleaved arm, serves it; None if a snapshot is missing."""
-        arms = enrolled.mixed or (("", enrolled.arm),)
-        snapshots = [self.live_of(arm.bundle, main, asked.user) for _, arm in arms]
+        arms = assignment.interleaved_arms or (("", assignment.arm),)
+        snapshots = [self.snapshot_for_user(arm.bundle, main, request.user) for _, arm in arms]
         loaded = [snapshot for snapshot in snapshots if snapshot is not None]
         if len(loaded) < len(arms):
             return None
-        return [serving(name, arm, snapshot, asked) for (name, arm), snapshot in zip(arms, loaded, strict=True)]
+        return [
+            build_arm_request(name, arm, snapshot, request) for (name, arm), snapshot in zip(arms, loaded, strict=True)
+        ]
 
 
-def serving(name: str, arm: Arm, live: Live, asked: Asked) -> Serving:
+def build_arm_request(name: str, arm: Arm, snapshot: ServingSnapshot, request: RecommendationRequest) -> ArmRequest:
     """Apply an arm's settings to a request and to the pipeline of its snapshot."""
-    pipeline = live.pipeline
+    pipeline = snapshot.pipeline
     overrides: dict[str, Any] = {}
     if arm.candidates:
         pipeline = replace(pipeline, candidates=arm.candidates)
         overrides["candidates"] = arm.candidates
-    if arm.rescored >= 0 and pipeline.rescoring is not None:
-        pipeline = replace(pipeline, rescoring=replace(pipeline.rescoring, best=arm.rescored))
-        overrides["rescored"] = arm.rescored
-    if arm.diversity is not None and not asked.diversity:
-        asked = replace(asked, diversity=arm.diversity)
-    explore = None if asked.diversity else arm.explore
+    if arm.rerank_top_k >= 0 and pipeline.reranker is not None:
+        pipeline = replace(pipeline, rescoring=replace(pipeline.reranker, best=arm.rerank_top_k))
+        overrides["rescored"] = arm.rerank_top_k
+    if arm.diversity is not None and not request.diversity:
+        request = replace(request, diversity=arm.diversity)
+    explore = None if request.diversity else arm.explore
     if explore is not None:
         overrides["explore"] = asdict(explore)
-    return Serving(name, live, pipeline, asked, explore, tuple(overrides.items()))
+    return ArmRequest(name, snapshot, pipeline, request, explore, tuple(overrides.items()))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from feedrank.engine.experiments.assignment import SLOTS, arm_at, slot_of
-from feedrank.engine.experiments.registry import Roster, Standing
-from feedrank.engine.experiments.spec import HOLDOUT, Arm, Experiment, Targeting, aspects
-from feedrank.engine.serving.request import Asked
+from feedrank.engine.experiments.assignment import SLOTS, arm_of_slot, slot_of
+from feedrank.engine.experiments.registry import ExperimentRegistry, ExperimentState
+from feedrank.engine.experiments.spec import HOLDOUT, Arm, ExperimentSpec, Targeting, varied_settings
+from feedrank.engine.serving.request import RecommendationRequest
 
-_USUAL = Arm()
+_DEFAULT_ARM = Arm()
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """The variant of one experiment that a request is exposed to."""
 
-    experiment: Experiment
+    experiment: ExperimentSpec
     variant: str
     """Name of the arm; `interleaved` for interleaving; HOLDOUT for a unit in the holdout."""
 
@@ -27,13 +27,13 @@ INTERLEAVED = "interleaved"
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolled:
+class Assignment:
     """The combined assignment of a request over all running experiments."""
 
     exposures: tuple[Exposure, ...] = ()
-    arm: Arm = _USUAL
+    arm: Arm = _DEFAULT_ARM
     """Combined arm settings of all ab experiments."""
-    mixed: tuple[tuple[str, Arm], ...] = ()
+    interleaved_arms: tuple[tuple[str, Arm], ...] = ()
     """(name, arm) of the arms whose rankings are interleaved; empty: no interleaving."""
     interleaving: str = ""
     """Interleaving method; empty: none."""
@@ -43,15 +43,15 @@ class Enrolled:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Arms that make a ranking for the request."""
-        return tuple(arm for _, arm in self.mixed) or (self.arm,)
+        return tuple(arm for _, arm in self.interleaved_arms) or (self.arm,)
 
 
-NOT_ENROLLED = Enrolled()
+NO_ASSIGNMENT = Assignment()
 
 
-def enrol(
-    roster: Roster, asked: Asked, ranking_id: str, at: int, ready: Collection[str] | None = None
-) -> Enrolled:  # fmt: skip
+def assign(
+    registry: ExperimentRegistry, request: RecommendationRequest, ranking_id: str, at_ms: int, loaded_bundles: Collection[str] | None = None
+) -> Assignment:  # fmt: skip
     """Assign a request to the running experiments.
 
     at_ms: epoch milliseconds. loaded_bundles: bundles that can serve; None: all.
@@ -59,76 +59,78 @@ def enrol(
     An experiment gets no units while the bundle of any of its arms is not loaded; otherwise the split would be skewed.
     Experiments whose arms can't differ on the request are skipped, as it would only dilute their effect.
     """
-    assignment = NOT_ENROLLED
-    for experiment_state in roster.running:
-        if experiment_state.in_force(at) and _can_serve(experiment_state, ready):
-            assignment = _with(assignment, experiment_state, asked, ranking_id)
+    assignment = NO_ASSIGNMENT
+    for experiment_state in registry.running:
+        if experiment_state.is_active(at_ms) and _all_arms_loaded(experiment_state, loaded_bundles):
+            assignment = _add_experiment(assignment, experiment_state, request, ranking_id)
     return assignment
 
 
-def _with(enrolled: Enrolled, standing: Standing, asked: Asked, ranking_id: str) -> Enrolled:
-    spec = standing.experiment
-    unit = {"user": asked.user, "session": asked.session, "request": ranking_id}[spec.unit]
-    if unit is None or not _aimed_at(spec.targeting, asked) or not _could_differ(standing, asked):
-        return enrolled
+def _add_experiment(
+    assignment: Assignment, state: ExperimentState, request: RecommendationRequest, ranking_id: str
+) -> Assignment:
+    spec = state.experiment
+    unit = {"user": request.user, "session": request.session, "request": ranking_id}[spec.unit]
+    if unit is None or not _matches_targeting(spec.targeting, request) or not _arms_can_differ(state, request):
+        return assignment
     if spec.holdout and slot_of(f"holdout:{spec.layer}", unit) < round(spec.holdout * SLOTS):
-        return replace(enrolled, exposures=(*enrolled.exposures, Exposure(spec, HOLDOUT)))
+        return replace(assignment, exposures=(*assignment.exposures, Exposure(spec, HOLDOUT)))
     slot = slot_of(f"layer:{spec.layer}", unit)
-    if not any(slot in slot_range for slot_range in standing.layer):
-        return enrolled
+    if not any(slot in slot_range for slot_range in state.layer_ranges):
+        return assignment
     if spec.kind == "shadow":
-        shadows = tuple((spec.name, name, spec.arms[name]) for name in _alive(standing) if name != spec.first)
-        return replace(enrolled, shadows=(*enrolled.shadows, *shadows))
+        shadows = tuple((spec.name, name, spec.arms[name]) for name in _active_arms(state) if name != spec.control)
+        return replace(assignment, shadows=(*assignment.shadows, *shadows))
     if spec.kind == "interleave":
         return replace(
-            enrolled, exposures=(*enrolled.exposures, Exposure(spec, INTERLEAVED)),
-            mixed=tuple((name, spec.arms[name]) for name in _alive(standing)), interleaving=spec.interleaving,
+            assignment, exposures=(*assignment.exposures, Exposure(spec, INTERLEAVED)),
+            mixed=tuple((name, spec.arms[name]) for name in _active_arms(state)), interleaving=spec.interleaving,
         )  # fmt: skip
-    name = arm_at(standing.spans, slot_of(spec.salted, unit))
+    name = arm_of_slot(state.slot_ranges, slot_of(spec.hash_salt, unit))
     if name is None:  # the slot of a stopped arm
-        return enrolled
+        return assignment
     arm = spec.arms[name]
-    overrides = {setting: getattr(arm, setting) for setting in aspects(spec)}
+    overrides = {setting: getattr(arm, setting) for setting in varied_settings(spec)}
     return replace(
-        enrolled, exposures=(*enrolled.exposures, Exposure(spec, name)), arm=replace(enrolled.arm, **overrides)
+        assignment, exposures=(*assignment.exposures, Exposure(spec, name)), arm=replace(assignment.arm, **overrides)
     )
 
 
-def _can_serve(standing: Standing, ready: Collection[str] | None) -> bool:
-    spec = standing.experiment
-    if ready is None or spec.kind == "shadow":
+def _all_arms_loaded(state: ExperimentState, loaded_bundles: Collection[str] | None) -> bool:
+    spec = state.experiment
+    if loaded_bundles is None or spec.kind == "shadow":
         return True
-    return all(spec.arms[name].bundle in ready for name in _alive(standing))
+    return all(spec.arms[name].bundle in loaded_bundles for name in _active_arms(state))
 
 
-def _alive(standing: Standing) -> Iterable[str]:
-    return (name for name in standing.experiment.arms if name not in standing.stopped_arms)
+def _active_arms(state: ExperimentState) -> Iterable[str]:
+    return (name for name in state.experiment.arms if name not in state.stopped_arms)
 
 
-def _aimed_at(targeting: Targeting, asked: Asked) -> bool:
-    if targeting.surfaces and asked.surface not in targeting.surfaces:
+def _matches_targeting(targeting: Targeting, request: RecommendationRequest) -> bool:
+    if targeting.surfaces and request.surface not in targeting.surfaces:
         return False
-    if targeting.queries is not None and bool(asked.query) is not targeting.queries:
+    if targeting.queries is not None and bool(request.query) is not targeting.queries:
         return False
     for name, values in targeting.context.items():
-        value = asked.context.get(name)
+        value = request.context.get(name)
         requested = value if isinstance(value, list) else [value]
         if not any(str(entry) in values for entry in requested if entry is not None):
             return False
     return True
 
 
-def _could_differ(standing: Standing, asked: Asked) -> bool:
+def _arms_can_differ(state: ExperimentState, request: RecommendationRequest) -> bool:
     """Check whether at least two active arms could show different rankings."""
-    arms = [standing.experiment.arms[name] for name in _alive(standing)]
-    if any(arm.explore for arm in arms) and not asked.diversity:
+    arms = [state.experiment.arms[name] for name in _active_arms(state)]
+    if any(arm.explore for arm in arms) and not request.diversity:
         return True
     variants = {
         (
             arm.bundle,
-            0 if asked.items is not None else arm.candidates,
-            arm.rescored,
-            None if asked.diversity else arm.diversity,
+            0 if request.items is not None else arm.candidates,
+            arm.rerank_top_k,
+            None if request.diversity else arm.diversity,
         )
         for arm in arms
     }

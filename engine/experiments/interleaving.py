@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NOBODYS = -1
+SHARED = -1
 """Team of an item that is credited to no ranker, as all rankers would show it next."""
 
 
@@ -42,7 +42,7 @@ def team_draft(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved
         if not picks:
             break
         if len(picks) == 1:
-            items[picks.pop()] = NOBODYS
+            items[picks.pop()] = SHARED
             continue
         for team in random.permutation(len(lists)).tolist():
             ranking = lists[team]
@@ -53,7 +53,7 @@ def team_draft(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved
     return Interleaved(tuple(items), tuple(items.values()))
 
 
-def balanced(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
+def balanced_interleaving(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
     """Interleave two rankings so that each prefix holds the top items of both in equal number; the first is random.
 
     Joachims, Evaluating Retrieval Performance Using Clickthrough Data, 2003. Clicks are credited by `balanced_credit`.
@@ -71,7 +71,7 @@ def balanced(lists: Sequence[Sequence[str]], n: int, seed: int) -> Interleaved:
     return Interleaved(tuple(items), tuple(items.values()))
 
 
-def balanced_credit(places: Sequence[Sequence[int]], clicked: Sequence[bool]) -> list[float]:
+def balanced_credit(ranks: Sequence[Sequence[int]], clicked: Sequence[bool]) -> list[float]:
     """Return the credit of each of two rankers: clicks on its top k items.
 
     k is the smaller rank of the lowest clicked item in the two rankings. ranks: for each ranker, the rank of every
@@ -81,6 +81,6 @@ def balanced_credit(places: Sequence[Sequence[int]], clicked: Sequence[bool]) ->
     if not clicks:
         return [0.0, 0.0]
     lowest = clicks[-1]
-    depths = [own_ranks[lowest] for own_ranks in places if own_ranks[lowest] >= 0]
+    depths = [own_ranks[lowest] for own_ranks in ranks if own_ranks[lowest] >= 0]
     cut = min(depths) if depths else -1
-    return [float(sum(0 <= own_ranks[index] <= cut for index in clicks)) for own_ranks in places]
+    return [float(sum(0 <= own_ranks[index] <= cut for index in clicks)) for own_ranks in ranks]

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from feedrank.engine.events.checks import within
+from feedrank.engine.events.checks import check_range
 from feedrank.engine.retrieval.diversity import Diversity
 
 Kind = Literal["ab", "interleave", "shadow"]
 Unit = Literal["user", "session", "request"]
-LONGEST_NAME = 100
+MAX_NAME_LENGTH = 100
 HOLDOUT = "holdout"
 """Variant of units in the holdout."""
-_BARRED = frozenset("/ \t\r\n")
+_FORBIDDEN_CHARACTERS = frozenset("/ \t\r\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Explore:
+class ExplorationPolicy:
     """Settings of exploration: randomized rankings with logged propensities, for off-policy evaluation."""
 
     kind: Literal["plackett-luce", "epsilon-greedy"] = "plackett-luce"
@@ -38,8 +38,8 @@ class Explore:
             raise ValueError(f"temperature is {self.temperature}; expected a finite number above 0")
         if not 0 < self.epsilon <= 1:
             raise ValueError(f"epsilon is {self.epsilon}; expected more than 0 and at most 1")
-        _at_least("depth", self.depth, 2)
-        _at_least("tail", self.tail, 1)
+        _check_at_least("depth", self.depth, 2)
+        _check_at_least("tail", self.tail, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +52,20 @@ class Arm:
     """Bundle name; empty: the current bundle when the experiment starts, which is then recorded."""
     candidates: int = 0
     """Number of candidates from recall; 0: as configured."""
-    rescored: int = -1
+    rerank_top_k: int = -1
     """Number of best candidates that the cross-encoder reranks in a request; 0: none, -1: as configured."""
     diversity: Diversity | None = None
     """Default diversity of requests that set none; None: as configured."""
-    explore: Explore | None = None
+    explore: ExplorationPolicy | None = None
     """None: no exploration."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight is {self.weight}; expected a finite number, 0 or more")
         if self.candidates:
-            within("candidates", self.candidates, 1, 1_000)
-        within("rescored", self.rescored, -1, 1_000)
-        if self.bundle and (_BARRED & set(self.bundle) or self.bundle.startswith(".")):
+            check_range("candidates", self.candidates, 1, 1_000)
+        check_range("rescored", self.rerank_top_k, -1, 1_000)
+        if self.bundle and (_FORBIDDEN_CHARACTERS & set(self.bundle) or self.bundle.startswith(".")):
             raise ValueError(f"bundle is {self.bundle!r}; expected a bundle name, as shown by `feedrank bundles list`")
 
 
@@ -85,29 +85,29 @@ class Guardrail:
     """A metric that an arm must not degrade."""
 
     metric: str
-    worst: float = 0.02
+    max_relative_loss: float = 0.02
     """Maximum accepted relative loss against control: 0.02 is 2 %."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.worst < 1:
-            raise ValueError(f"worst is {self.worst}; expected at least 0 and less than 1")
+        if not 0 <= self.max_relative_loss < 1:
+            raise ValueError(f"worst is {self.max_relative_loss}; expected at least 0 and less than 1")
 
 
 @dataclass(frozen=True, slots=True)
-class DeclaredMetric:
+class CustomMetric:
     """A custom metric: the count or the summed value of one interaction type."""
 
     type: str
     """Interaction type, such as purchase. Only interactions joined to a ranking count."""
     value: Literal["count", "sum"] = "count"
     """count: number of interactions; sum: sum of their values."""
-    per: Literal["unit", "ranking", "impression", "click"] = "ranking"
+    denominator: Literal["unit", "ranking", "impression", "click"] = "ranking"
     """Denominator of the metric."""
     higher_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Experiment:
+class ExperimentSpec:
     """The spec of an experiment; validated on construction (ValueError)."""
 
     name: str
@@ -137,19 +137,19 @@ class Experiment:
     guardrails: tuple[Guardrail, ...] = ()
     stop_on_breach: bool = False
     """Stop an arm automatically when it violates a guardrail."""
-    metrics: Mapping[str, DeclaredMetric] = field(default_factory=dict)
-    minimum_days: int = 7
+    metrics: Mapping[str, CustomMetric] = field(default_factory=dict)
+    min_days: int = 7
     """Minimum runtime in days before a verdict."""
-    minimum_units: int = 1_000
+    min_units: int = 1_000
     """Minimum number of units in each arm before a verdict."""
     planned_units: int = 20_000
     """Total number of units at which the confidence sequence is tuned to be narrowest."""
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
-        _name("layer", self.layer)
+        _check_name("name", self.name)
+        _check_name("layer", self.layer)
         for arm in self.arms:
-            _name("arms", arm)
+            _check_name("arms", arm)
             if arm == HOLDOUT:
                 raise ValueError(f"found an arm {HOLDOUT!r}, expected another name: it is reserved for holdouts")
         minimum = 1 if any(arm.explore for arm in self.arms.values()) and self.kind == "ab" else 2
@@ -167,74 +167,74 @@ class Experiment:
             raise ValueError(f"holdout is {self.holdout}; expected at least 0 and less than 1")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError(f"end is {self.end}; expected a time after start, {self.start}")
-        _at_least("minimum_days", self.minimum_days, 0)
-        _at_least("minimum_units", self.minimum_units, 1)
-        _at_least("planned_units", self.planned_units, 2)
+        _check_at_least("minimum_days", self.min_days, 0)
+        _check_at_least("minimum_units", self.min_units, 1)
+        _check_at_least("planned_units", self.planned_units, 2)
 
     @property
-    def first(self) -> str:
+    def control(self) -> str:
         """Name of the control arm, the first one."""
         return next(iter(self.arms))
 
     @property
-    def salted(self) -> str:
+    def hash_salt(self) -> str:
         """Salt with which units are hashed to slots."""
         return self.salt or self.name
 
-    def body(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Convert to a JSON-ready dict; `from_dict` is the inverse."""
         body: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return body
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> Experiment:
+    def from_dict(cls, body: Mapping[str, Any]) -> ExperimentSpec:
         """Build the spec from the result of `to_dict`. Raises ValueError for anything else."""
         try:
             fields = dict(body)
-            fields["arms"] = {str(name): arm_of(arm) for name, arm in fields["arms"].items()}
+            fields["arms"] = {str(name): arm_from_dict(arm) for name, arm in fields["arms"].items()}
             targeting = dict(fields.get("targeting", {}))
             targeting["surfaces"] = tuple(targeting.get("surfaces", ()))
             targeting["context"] = {name: tuple(values) for name, values in targeting.get("context", {}).items()}
             fields["targeting"] = Targeting(**targeting)
             fields["guardrails"] = tuple(Guardrail(**guardrail) for guardrail in fields.get("guardrails", ()))
             metrics = fields.get("metrics", {})
-            fields["metrics"] = {name: DeclaredMetric(**metric) for name, metric in metrics.items()}
+            fields["metrics"] = {name: CustomMetric(**metric) for name, metric in metrics.items()}
             return cls(**fields)
         except (AttributeError, KeyError, TypeError) as problem:
             raise ValueError(f"can't read the experiment spec: {problem}") from None
 
 
-ASPECTS = ("bundle", "candidates", "rescored", "diversity", "explore")
+ARM_SETTINGS = ("bundle", "candidates", "rescored", "diversity", "explore")
 """Settings in which arms may differ."""
 
 
-def aspects(experiment: Experiment) -> set[str]:
+def varied_settings(experiment: ExperimentSpec) -> set[str]:
     """Return the settings in which an experiment's arms differ.
 
     Experiments that can share a unit must not vary the same setting.
     """
     if experiment.kind == "interleave":
-        return set(ASPECTS)
+        return set(ARM_SETTINGS)
     if experiment.kind == "shadow":
         return set()
     arms = list(experiment.arms.values())
     baseline = arms[0] if len(arms) > 1 else Arm()
-    return {name for name in ASPECTS if any(getattr(arm, name) != getattr(baseline, name) for arm in arms)}
+    return {name for name in ARM_SETTINGS if any(getattr(arm, name) != getattr(baseline, name) for arm in arms)}
 
 
-def arm_of(body: Mapping[str, Any]) -> Arm:
+def arm_from_dict(body: Mapping[str, Any]) -> Arm:
     """Build an arm from a JSON-ready dict; missing keys take their defaults. Raises TypeError or ValueError."""
     fields = dict(body)
     fields["diversity"] = Diversity(**fields["diversity"]) if fields.get("diversity") else None
-    fields["explore"] = Explore(**fields["explore"]) if fields.get("explore") else None
+    fields["explore"] = ExplorationPolicy(**fields["explore"]) if fields.get("explore") else None
     return Arm(**fields)
 
 
-def _name(what: str, name: str) -> None:
-    if not name or len(name) > LONGEST_NAME or _BARRED & set(name):
-        raise ValueError(f"{what}: found {name!r}, expected 1 to {LONGEST_NAME} characters without white space or /")
+def _check_name(what: str, name: str) -> None:
+    if not name or len(name) > MAX_NAME_LENGTH or _FORBIDDEN_CHARACTERS & set(name):
+        raise ValueError(f"{what}: found {name!r}, expected 1 to {MAX_NAME_LENGTH} characters without white space or /")
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} is {value}; expected at least {least}")
+def _check_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise ValueError(f"{name} is {value}; expected at least {minimum}")

@@ -14,13 +14,13 @@ try:
 except ImportError:  # without fcntl (Windows), only SQLite's own lock applies
     fcntl = None  # type: ignore[assignment]
 
-PAUSE_S = 0.0002
+RETRY_INTERVAL_S = 0.0002
 """Seconds between two attempts."""
-TRIES = 500
+MAX_ATTEMPTS = 500
 """Attempts before proceeding without the lock: its holder may be suspended, and the database has its own lock."""
 
 
-class Turns:
+class FileLock:
     """An advisory lock that is retried every 0.2 ms; SQLite's busy handler sleeps 1 to 100 ms.
 
     It only shortens waits. Correctness relies on the database's own lock.
@@ -29,25 +29,25 @@ class Turns:
     def __init__(self, path: Path) -> None:
         """path: a separate lock file next to the database file; created if it is missing."""
         self._path = path
-        self._mine = threading.Lock()
-        self._file: tuple[int, int] | None = None
+        self._thread_lock = threading.Lock()
+        self._pid_and_descriptor: tuple[int, int] | None = None
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def acquire(self) -> Iterator[None]:
         """Hold the lock; after `MAX_ATTEMPTS` attempts proceed without it."""
         if fcntl is None:
             yield
             return
-        with self._mine:
-            descriptor = self._opened()
+        with self._thread_lock:
+            descriptor = self._descriptor()
             held = False
-            for _ in range(TRIES):
+            for _ in range(MAX_ATTEMPTS):
                 if descriptor is None:
                     break
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:
-                    time.sleep(PAUSE_S)
+                    time.sleep(RETRY_INTERVAL_S)
                     continue
                 held = True
                 break
@@ -59,25 +59,28 @@ class Turns:
 
     def close(self) -> None:
         """Close the lock file; the next `acquire` reopens it."""
-        with self._mine:
-            if self._file is not None and self._file[0] == os.getpid():
-                os.close(self._file[1])
-            self._file = None
+        with self._thread_lock:
+            if self._pid_and_descriptor is not None and self._pid_and_descriptor[0] == os.getpid():
+                os.close(self._pid_and_descriptor[1])
+            self._pid_and_descriptor = None
 
-    def _opened(self) -> int | None:
+    def _descriptor(self) -> int | None:
         """Return a file descriptor of this process; one inherited by fork would share the parent's lock.
 
         None if the file can't be opened: the database then reports the cause with a better message.
         """
-        if self._file is None or self._file[0] != os.getpid():
+        if self._pid_and_descriptor is None or self._pid_and_descriptor[0] != os.getpid():
             try:
-                self._file = (os.getpid(), os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self._pid_and_descriptor = (
+                    os.getpid(),
+                    os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600),
+                )
             except OSError:
                 return None
-        return self._file[1]
+        return self._pid_and_descriptor[1]
 
 
-def locked(handle: int, wait: bool = True) -> bool:
+def lock_file(descriptor: int, blocking: bool = True) -> bool:
     """Lock an open file exclusively until it is closed; return whether it is locked.
 
     blocking: wait for other holders; False: return False at once if another holder has it. Always True on platforms
@@ -85,7 +88,7 @@ def locked(handle: int, wait: bool = True) -> bool:
     """
     if fcntl is not None:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
     return True

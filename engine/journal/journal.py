@@ -19,13 +19,23 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from feedrank.engine.events.events import Event, known_from, parse, to_dict
-from feedrank.engine.journal.file_lock import Turns
-from feedrank.engine.journal.sqlite_connection import Line
-from feedrank.engine.journal.tables import EVENTS, INSERT, METADATA, NOTE, SINCE, TURN, begin, plain, set_up_sqlite
-from feedrank.engine.protocols import Exchange
+from feedrank.engine.events.events import Event, effective_time, parse, to_dict
+from feedrank.engine.journal.file_lock import FileLock
+from feedrank.engine.journal.sqlite_connection import SqliteConnection
+from feedrank.engine.journal.tables import (
+    ADVISORY_LOCK,
+    EVENTS,
+    INSERT,
+    IS_TOMBSTONE,
+    METADATA,
+    SELECT_AFTER,
+    begin_transaction,
+    compile_sqlite,
+    configure_sqlite,
+)
+from feedrank.engine.protocols import AppendResult
 
-CHUNK = 5_000
+CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
 
 
@@ -53,16 +63,18 @@ class Journal:
         self._dialect = self._engine.dialect.name
         if self._dialect not in INSERT:
             raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
-        self._turns: Turns | None = None
-        self._line: Line | None = None
+        self._file_lock: FileLock | None = None
+        self._connection: SqliteConnection | None = None
         if self._dialect == "sqlite":
             if (path := self._engine.url.database) and path != ":memory:":
-                self._turns = Turns(Path(f"{path}-turns"))
-                self._line = Line(self._engine, f"{plain(SINCE)} LIMIT :limit", plain(INSERT["sqlite"]))
-            sa_event.listen(self._engine, "connect", set_up_sqlite)
-            sa_event.listen(self._engine, "begin", begin)
+                self._file_lock = FileLock(Path(f"{path}-turns"))
+                self._connection = SqliteConnection(
+                    self._engine, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
+                )
+            sa_event.listen(self._engine, "connect", configure_sqlite)
+            sa_event.listen(self._engine, "begin", begin_transaction)
         try:
-            with self._writing() as connection:
+            with self._write_transaction() as connection:
                 METADATA.create_all(connection)
                 columns = {column["name"] for column in inspect(connection).get_columns("events")}
         except DBAPIError as problem:
@@ -74,7 +86,7 @@ class Journal:
             )
 
     @classmethod
-    def at(cls, path: Path) -> Journal:
+    def open_sqlite(cls, path: Path) -> Journal:
         """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{path}")
@@ -86,38 +98,38 @@ class Journal:
         """
         is_new: list[bool] = []
         source = iter(events)
-        with self._refusals(), self._writing() as connection:
-            while chunk := list(islice(source, CHUNK)):
-                rows = _rows(chunk)
+        with self._write_errors(), self._write_transaction() as connection:
+            while chunk := list(islice(source, CHUNK_SIZE)):
+                rows = _rows_by_id(chunk)
                 written = connection.execute(INSERT[self._dialect], list(rows.values()))
-                is_new += _fresh(chunk, {row[0]: row[1] for row in written})
+                is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
 
-    def exchange(self, events: Sequence[Event], since: int) -> Exchange:
+    def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
         """Append events and, in the same transaction, read what others wrote between offset `since` and them.
 
         Raises JournalError, with nothing written, if the database refuses.
         """
-        rows = _rows(events)
-        with self._refusals():
-            if self._line is None:
-                with self._writing() as connection:
-                    result = connection.execute(SINCE, {"since": since})
+        rows = _rows_by_id(events)
+        with self._write_errors():
+            if self._connection is None:
+                with self._write_transaction() as connection:
+                    result = connection.execute(SELECT_AFTER, {"since": since})
                     missed = [(int(offset), str(body)) for offset, body in result]
                     written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
                     new = {row[0]: row[1] for row in written}
             else:
-                with self._turns.turn() if self._turns else nullcontext():
-                    missed, new = self._line.exchange(list(rows.values()), since)
+                with self._file_lock.acquire() if self._file_lock else nullcontext():
+                    missed, new = self._connection.append_and_poll(list(rows.values()), since)
         offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        return Exchange(_fresh(events, new), [parse(json.loads(body)) for _, body in missed], offset)
+        return AppendResult(_is_new_flags(events, new), [parse(json.loads(body)) for _, body in missed], offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
-        while rows := self._after(since, kind):
+        while rows := self._read_chunk(since, kind):
             for offset, body in rows:
                 yield offset, parse(json.loads(body))
-            if len(rows) < CHUNK:
+            if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
 
@@ -125,31 +137,31 @@ class Journal:
         """Yield all events in the order of writing; of one kind only if it is given."""
         return (event for _, event in self.read(kind=kind))
 
-    def in_order(self, since: int | None = None) -> Iterator[tuple[int, Event]]:
+    def read_by_effective_time(self, since_ms: int | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) sorted by `effective_time`, then by offset.
 
         since_ms: start at this effective time, in epoch milliseconds.
         """
         key = (EVENTS.c.known, EVENTS.c.offset)
-        query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK)
-        last = (-(2**62) if since is None else since, -1)
-        while rows := self._rows(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
+        query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
+        last = (-(2**62) if since_ms is None else since_ms, -1)
+        while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
             for _, position, body in rows:
                 yield position, parse(json.loads(body))
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, or None."""
-        rows = self._rows(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
+        rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
         return parse(json.loads(rows[0][0])) if rows else None
 
-    def counts(self) -> dict[str, int]:
+    def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
         query = select(EVENTS.c.kind, func.count()).group_by(EVENTS.c.kind)
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def forget(self, user: str, note: Event) -> int:
+    def erase_user(self, user: str, tombstone: Event) -> int:
         """Delete all events of a user and write a tombstone instead; return the number of deleted events.
 
         Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
@@ -158,71 +170,71 @@ class Journal:
         """
         user_rankings = select(EVENTS.c.id).where(EVENTS.c.person == user, EVENTS.c.kind == "ranking")
         try:
-            with self._writing() as connection:
+            with self._write_transaction() as connection:
                 rankings = set(connection.scalars(user_rankings))
                 anonymous = select(EVENTS.c.id, EVENTS.c.body).where(
                     EVENTS.c.kind == "interaction", EVENTS.c.person.is_(None)
                 )
                 joined = [
                     event_id
-                    for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK))
+                    for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK_SIZE))
                     if rankings and json.loads(body).get("ranking") in rankings
                 ]
-                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~NOTE)).rowcount
+                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~IS_TOMBSTONE)).rowcount
                 for first in range(0, len(joined), 500):
                     in_chunk = EVENTS.c.id.in_(joined[first : first + 500])
                     deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
                 if deleted:
                     connection.execute(delete(EVENTS).where(EVENTS.c.person == user))
-                    connection.execute(INSERT[self._dialect], [_row(note)])
+                    connection.execute(INSERT[self._dialect], [_to_row(tombstone)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
-            self._fold("TRUNCATE")
+            self._wal_checkpoint("TRUNCATE")
         else:
-            self._give_back()
+            self._vacuum()
         return int(deleted)
 
-    def retain(self, since: int) -> int:
+    def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
 
         cutoff_ms: epoch milliseconds. Item and user events stay, as the catalogue is built from them. Tombstones
         before the cutoff are deleted too. Raises JournalError, with nothing deleted, if the database refuses.
         """
-        old = (EVENTS.c.timestamp < since, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
+        old = (EVENTS.c.timestamp < cutoff_ms, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
         try:
-            with self._writing() as connection:
+            with self._write_transaction() as connection:
                 deleted = connection.execute(delete(EVENTS).where(*old)).rowcount
-                connection.execute(delete(EVENTS).where(EVENTS.c.timestamp < since, NOTE))
+                connection.execute(delete(EVENTS).where(EVENTS.c.timestamp < cutoff_ms, IS_TOMBSTONE))
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        self._give_back()
+        self._vacuum()
         return int(deleted)
 
     @property
-    def last(self) -> int:
+    def last_offset(self) -> int:
         """Offset of the latest event; 0 if the journal is empty."""
         with self._engine.connect() as connection:
             return int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0)
 
-    def fold(self) -> None:
+    def checkpoint(self) -> None:
         """Run a WAL checkpoint in SQLite without blocking writers; a no-op for other databases.
 
         The first call turns off automatic checkpoints, so that no request has to wait for one. From then on the caller
         must call this every few seconds. Raises JournalError.
         """
-        if self._line is not None:
-            self._line.fold_no_more()
-            with self._refusals():
-                self._fold("PASSIVE")
+        if self._connection is not None:
+            self._connection.disable_checkpoint()
+            with self._write_errors():
+                self._wal_checkpoint("PASSIVE")
 
     def close(self) -> None:
         """Close all connections and the lock file."""
-        if self._line:
-            self._line.close()
+        if self._connection:
+            self._connection.close()
         self._engine.dispose()
-        if self._turns:
-            self._turns.close()
+        if self._file_lock:
+            self._file_lock.close()
 
     @property
     def engine(self) -> Engine:
@@ -230,27 +242,27 @@ class Journal:
         return self._engine
 
     @contextmanager
-    def _writing(self) -> Iterator[Connection]:
+    def _write_transaction(self) -> Iterator[Connection]:
         """Open a transaction that excludes all other writers."""
-        lock = self._turns.turn() if self._turns else nullcontext()
+        lock = self._file_lock.acquire() if self._file_lock else nullcontext()
         with lock, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
-                connection.execute(TURN)
+                connection.execute(ADVISORY_LOCK)
             yield connection
 
-    def _after(self, since: int, kind: str | None) -> Sequence[Any]:
+    def _read_chunk(self, since: int, kind: str | None) -> Sequence[Any]:
         """Return (offset, body) of up to CHUNK_SIZE events after offset `since`."""
-        if kind is None and self._line is not None:
+        if kind is None and self._connection is not None:
             try:
-                return self._line.news(since, CHUNK)
+                return self._connection.poll(since, CHUNK_SIZE)
             except (sqlite3.Error, DBAPIError) as problem:
                 raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem}") from None
-        query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK)
+        query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK_SIZE)
         query = query if kind is None else query.where(EVENTS.c.kind == kind)
-        return self._rows(query.where(EVENTS.c.offset > since))
+        return self._fetch_all(query.where(EVENTS.c.offset > since))
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         """Convert database errors to a JournalError that says that nothing was written."""
         try:
             yield
@@ -258,51 +270,51 @@ class Journal:
             cause = problem.orig if isinstance(problem, DBAPIError) else problem
             raise JournalError(f"the journal refused to write: {cause}; nothing was written") from None
 
-    def _rows(self, query: Select[Any]) -> Sequence[Any]:
+    def _fetch_all(self, query: Select[Any]) -> Sequence[Any]:
         try:
             with self._engine.connect() as connection:
                 return connection.execute(query).all()
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
-    def _give_back(self) -> None:
+    def _vacuum(self) -> None:
         """Return the space of deleted events to the file system."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql("VACUUM")
         if self._dialect == "sqlite":
-            self._fold("TRUNCATE")
+            self._wal_checkpoint("TRUNCATE")
 
-    def _fold(self, how: str) -> None:
+    def _wal_checkpoint(self, mode: str) -> None:
         """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({how})")
+            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
 
 
-def _row(one: Event) -> dict[str, Any]:
-    body = to_dict(one)
+def _to_row(event: Event) -> dict[str, Any]:
+    body = to_dict(event)
     try:
         parse(body)  # an event that can't be parsed again would block every reader at its offset
         encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as problem:
-        raise JournalError(f"event {one.id!r} could not be read back: {problem}; nothing was written") from None
+        raise JournalError(f"event {event.id!r} could not be read back: {problem}; nothing was written") from None
     return {
-        "id": one.id, "kind": body["event"], "timestamp": one.timestamp, "known": known_from(one),
+        "id": event.id, "kind": body["event"], "timestamp": event.timestamp, "known": effective_time(event),
         "person": body.get("user"), "body": encoded,
     }  # fmt: skip
 
 
-def _rows(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
+def _rows_by_id(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
     """Map each event id to the row of its first event."""
     rows: dict[str, dict[str, Any]] = {}
     for event in events:
         if event.id not in rows:
-            rows[event.id] = _row(event)
+            rows[event.id] = _to_row(event)
     return rows
 
 
-def _fresh(events: Sequence[Event], new: Mapping[str, int]) -> list[bool]:
+def _is_new_flags(events: Sequence[Event], inserted: Mapping[str, int]) -> list[bool]:
     """Return for each event whether it was written: True for the first event of each inserted id."""
-    remaining = set(new)
+    remaining = set(inserted)
     flags = []
     for event in events:
         flags.append(event.id in remaining)

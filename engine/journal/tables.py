@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ClauseElement
 
-from feedrank.engine.events.events import FORGOTTEN
+from feedrank.engine.events.events import TOMBSTONE
 
 METADATA = MetaData()
 EVENTS = Table(
@@ -41,23 +41,23 @@ EVENTS = Table(
 )
 
 
-WRITTEN = (EVENTS.c.id, EVENTS.c.offset)
+INSERTED = (EVENTS.c.id, EVENTS.c.offset)
 INSERT = {
-    "sqlite": sqlite.insert(EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(*WRITTEN),
-    "postgresql": postgresql.insert(EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(*WRITTEN),
+    "sqlite": sqlite.insert(EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(*INSERTED),
+    "postgresql": postgresql.insert(EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(*INSERTED),
 }
-SINCE = (
+SELECT_AFTER = (
     select(EVENTS.c.offset, EVENTS.c.body)
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
-NOTE = and_(EVENTS.c.kind == "user", EVENTS.c.body.contains(f'{{"name":"{FORGOTTEN}","value":true}}'))
+IS_TOMBSTONE = and_(EVENTS.c.kind == "user", EVENTS.c.body.contains(f'{{"name":"{TOMBSTONE}","value":true}}'))
 """Matches tombstones by their JSON text. Inside a string value the quotes would be escaped, so it can't match."""
-TURN = text("SELECT pg_advisory_xact_lock(7203421)")
+ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(7203421)")
 """Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
 
 
-def set_up_sqlite(connection: Any, _record: object) -> None:
+def configure_sqlite(connection: Any, _record: object) -> None:
     """Set the pragmas of a new SQLite connection; an SQLAlchemy `connect` listener."""
     connection.isolation_level = None  # only `begin_transaction` starts transactions
     cursor = connection.cursor()
@@ -66,7 +66,7 @@ def set_up_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def begin(connection: Connection) -> None:
+def begin_transaction(connection: Connection) -> None:
     """Start a transaction, at once as a writing one if it will write; an SQLAlchemy `begin` listener."""
     # upgrading a deferred transaction from read to write fails while another process writes
     options = connection.get_execution_options()
@@ -76,10 +76,10 @@ def begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-COLUMNS = ("id", "kind", "timestamp", "known", "person", "body")
+INSERT_COLUMNS = ("id", "kind", "timestamp", "known", "person", "body")
 """Columns of an inserted row."""
 
 
-def plain(statement: ClauseElement) -> str:
+def compile_sqlite(statement: ClauseElement) -> str:
     """Compile a statement to SQL with named parameters, for the sqlite3 driver; inserts take `INSERT_COLUMNS`."""
-    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named"), column_keys=COLUMNS))
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named"), column_keys=INSERT_COLUMNS))

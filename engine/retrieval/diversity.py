@@ -28,8 +28,8 @@ class Diversity:
         return self.per_category > 0 or self.weight > 0
 
 
-def diversified(
-    rows: Rows, scores: Scores, n: int, asked: Diversity, catalogue: Catalogue, vectors: Matrix
+def diversify(
+    rows: Rows, scores: Scores, n: int, diversity: Diversity, catalogue: Catalogue, vectors: Matrix
 ) -> NDArray[np.int64]:
     """Select n of the ranked candidates; return their indices, in the order to show.
 
@@ -38,20 +38,20 @@ def diversified(
     """
     categories = catalogue.first_categories(rows)
     similarity = np.zeros(len(rows), np.float32)
-    unit = unit_rows(np.where(rows[:, None] >= 0, vectors[rows], 0)) if asked.weight > 0 else None
-    relevance = _between(scores) * np.float32(1 - asked.weight)
+    unit = unit_rows(np.where(rows[:, None] >= 0, vectors[rows], 0)) if diversity.weight > 0 else None
+    relevance = _min_max_scaled(scores) * np.float32(1 - diversity.weight)
     available = np.ones(len(rows), np.bool_)
     counts: dict[int, int] = {}
     selected: list[int] = []
     while len(selected) < n and available.any():
-        mmr = np.where(available, relevance - np.float32(asked.weight) * similarity, -np.inf)
+        mmr = np.where(available, relevance - np.float32(diversity.weight) * similarity, -np.inf)
         best = int(np.argmax(mmr))  # argmax takes the first of ties, so without a weight the order is unchanged
         selected.append(best)
         available[best] = False
         category = int(categories[best])
-        if asked.per_category and category >= 0:
+        if diversity.per_category and category >= 0:
             counts[category] = counts.get(category, 0) + 1
-            if counts[category] >= asked.per_category:
+            if counts[category] >= diversity.per_category:
                 available &= categories != category
         if unit is not None:
             to_best = unit @ unit[best]
@@ -59,7 +59,7 @@ def diversified(
     return np.array(selected, np.int64)
 
 
-def _between(scores: Scores) -> Scores:
+def _min_max_scaled(scores: Scores) -> Scores:
     """Scale scores to 0 (lowest) to 1 (highest); by rank if all are equal. Non-finite scores become 0."""
     finite = np.isfinite(scores)
     lowest = float(scores[finite].min()) if finite.any() else 0.0

@@ -16,7 +16,7 @@ from annoy import AnnoyIndex as Annoy
 
 from feedrank.engine.protocols import VectorIndex
 from feedrank.engine.retrieval.embedding_space import unit_rows
-from feedrank.engine.types import Matrix, Rows, Scores, Vector, no_rows
+from feedrank.engine.types import Matrix, Rows, Scores, Vector, empty_rows
 
 Metric = Literal["cosine", "euclidean", "dot"]
 _ANNOY_METRICS: dict[str, Literal["angular", "euclidean", "dot"]] = {
@@ -31,19 +31,19 @@ class ExactIndex:
 
     def __init__(self, vectors: Matrix, metric: Metric = "cosine") -> None:
         """vectors: (n, d). Raises ValueError for an unknown metric, NaN or infinity."""
-        _check(vectors, metric)
+        _check_vectors(vectors, metric)
         self.metric = metric
         self.vectors = unit_rows(vectors) if metric == "cosine" else np.asarray(vectors, np.float32)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return the k best rows (k,), best first, ties by row, and their scores."""
-        return _best(np.arange(len(self.vectors), dtype=np.int32), self._scores(self.vectors, vector), k)
+        return _top_k(np.arange(len(self.vectors), dtype=np.int32), self._scores(self.vectors, vector), k)
 
-    def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
+    def search_subset(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return the k best of the given rows, best first, ties in the given order, and their scores."""
         if len(rows) * 4 > len(self.vectors):  # scoring all rows is cheaper than copying most of them
-            return _best(rows, self._scores(self.vectors, vector)[rows], k)
-        return _best(rows, self._scores(self.vectors[rows], vector), k)
+            return _top_k(rows, self._scores(self.vectors, vector)[rows], k)
+        return _top_k(rows, self._scores(self.vectors[rows], vector), k)
 
     def _scores(self, vectors: Matrix, vector: Vector) -> Scores:
         if self.metric == "euclidean":
@@ -55,10 +55,10 @@ class ExactIndex:
 class AnnoyIndex:
     """Finds approximate nearest neighbours with Annoy: one memory-mapped file that processes share."""
 
-    def __init__(self, path: Path, dimensions: int, metric: Metric, search_factor: int) -> None:
+    def __init__(self, path: Path, dimensions: int, metric: Metric, search_k_factor: int) -> None:
         """Open an index file; `load` also reads its settings. search_k_factor: see `build`."""
         self.metric = metric
-        self.search_factor = search_factor
+        self.search_k_factor = search_k_factor
         self._index = Annoy(dimensions, _ANNOY_METRICS[metric])
         self._index.load(str(path))
         self.trees = self._index.get_n_trees()
@@ -70,9 +70,9 @@ class AnnoyIndex:
         vectors: Matrix,
         metric: Metric = "cosine",
         trees: int = 50,
-        search_factor: int = 4,
+        search_k_factor: int = 4,
         seed: int = 0,
-        say: Callable[[str], None] = lambda _: None,
+        report_progress: Callable[[str], None] = lambda _: None,
     ) -> AnnoyIndex:
         """Build the index of (n, d) vectors, write it to `path` atomically, and open it.
 
@@ -80,23 +80,23 @@ class AnnoyIndex:
         file. search_k_factor: Annoy's search_k (nodes inspected in a search) is trees x k x this. The same seed gives
         the same bytes. Raises ValueError for an unknown metric, NaN or infinity.
         """
-        _check(vectors, metric)
+        _check_vectors(vectors, metric)
         index = Annoy(vectors.shape[1], _ANNOY_METRICS[metric])
         index.set_seed(seed or 1)  # Annoy treats 0 as "no seed"
         for row, vector in enumerate(vectors):
             index.add_item(row, vector)
-        say(f"building {trees} trees over {len(vectors):,} vectors")
+        report_progress(f"building {trees} trees over {len(vectors):,} vectors")
         index.build(trees, n_jobs=1)  # one job, so that the same seed gives the same bytes
         temporary = path.with_name(path.name + ".tmp")
         index.save(str(temporary))
         index.unload()
         settings = {
             "dimensions": vectors.shape[1], "items": len(vectors), "metric": metric, "trees": trees,
-            "search_factor": search_factor, "seed": seed,
+            "search_factor": search_k_factor, "seed": seed,
         }  # fmt: skip
         path.with_suffix(".json").write_text(json.dumps(settings, indent=1) + "\n")
         os.replace(temporary, path)
-        return cls(path, vectors.shape[1], metric, search_factor)
+        return cls(path, vectors.shape[1], metric, search_k_factor)
 
     @classmethod
     def load(cls, path: Path) -> AnnoyIndex:
@@ -111,7 +111,7 @@ class AnnoyIndex:
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best rows, best first, and their scores."""
-        nodes = self.trees * k * self.search_factor
+        nodes = self.trees * k * self.search_k_factor
         rows, distances = self._index.get_nns_by_vector(vector, k, nodes, include_distances=True)
         scores = np.asarray(distances, np.float32)
         if self.metric == "cosine":
@@ -124,31 +124,31 @@ class AnnoyIndex:
 class SegmentedIndex:
     """Combines an index with a brute-force search over items added after it was built."""
 
-    def __init__(self, index: VectorIndex, later: Matrix, first: int, metric: Metric) -> None:
+    def __init__(self, index: VectorIndex, new_vectors: Matrix, first_row: int, metric: Metric) -> None:
         """new_vectors: (m, d) vectors of rows first_row to first_row + m - 1."""
-        self._index, self._first = index, first
-        self._later = ExactIndex(later, metric)
+        self._index, self._first_row = index, first_row
+        self._new_items = ExactIndex(new_vectors, metric)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best rows of both parts, best first, and their scores."""
         rows, scores = self._index.search(vector, k)
-        new_rows, new_scores = self._later.search(vector, k)
-        rows = np.concatenate([rows, new_rows + np.int32(self._first)])
+        new_rows, new_scores = self._new_items.search(vector, k)
+        rows = np.concatenate([rows, new_rows + np.int32(self._first_row)])
         scores = np.concatenate([scores, new_scores])
         best = np.argsort(-scores, kind="stable")[:k]
         return rows[best], scores[best]
 
 
-def _check(vectors: Matrix, metric: str) -> None:
+def _check_vectors(vectors: Matrix, metric: str) -> None:
     if metric not in _ANNOY_METRICS:
         raise ValueError(f"found the metric {metric!r}, expected one of {', '.join(_ANNOY_METRICS)}")
     if not np.isfinite(vectors).all():
         raise ValueError("found vectors with NaN or infinity, expected a finite vector for every item")
 
 
-def _best(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
+def _top_k(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
     if not len(rows) or k <= 0:
-        return no_rows(), np.empty(0, np.float32)
+        return empty_rows(), np.empty(0, np.float32)
     top = np.arange(len(scores))
     if k < len(scores):
         # keep all rows that tie with the k-th score, so that ties do not depend on the partition

@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedrank.engine.protocols import WholeIndex
+from feedrank.engine.protocols import ScannableIndex
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.retrieval.indexes import ExactIndex, Metric
 from feedrank.engine.types import Matrix, Rows, Scores, Vector
 
-FEW = 5_000
+BRUTE_FORCE_UP_TO = 5_000
 """Up to this many items, brute force is used instead."""
-DIMENSIONS = 64
+PCA_DIMENSIONS = 64
 """Dimensions of the pre-filter."""
-KEPT, LEAST = 10, 1_000
+REFINE_FACTOR, MIN_REFINED = 10, 1_000
 """For k results, max(REFINE_FACTOR x k, MIN_REFINED) rows get exact scores."""
-SAMPLE = 20_000
+MAX_PCA_SAMPLE = 20_000
 """Maximum number of vectors from which the axes are computed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ScanIndex:
+class PcaRefineIndex:
     """A filter-and-refine index: nearly exact, and reads about an eighth of the data that brute force reads.
 
     The filter scores vectors projected to the principal axes of their (uncentred) second moment, which keeps inner
@@ -34,66 +34,72 @@ class ScanIndex:
     """Exact index of the refine step."""
     axes: Matrix
     """(d, PCA_DIMENSIONS or fewer) orthonormal columns."""
-    short: Matrix
+    projected: Matrix
     """(n, PCA_DIMENSIONS or fewer) the vectors projected to the axes."""
-    squares: Scores
+    squared_norms: Scores
     """(n,) squared norms of the vectors; (0,) if the metric does not need them."""
 
     @classmethod
-    def of(cls, vectors: Matrix, metric: Metric = "dot") -> ScanIndex:
+    def from_vectors(cls, vectors: Matrix, metric: Metric = "dot") -> PcaRefineIndex:
         """Build the index of (n, d) vectors. Raises ValueError for an unknown metric, NaN or infinity."""
-        sample = vectors[:: max(1, len(vectors) // SAMPLE)].astype(np.float32)
+        sample = vectors[:: max(1, len(vectors) // MAX_PCA_SAMPLE)].astype(np.float32)
         if metric == "cosine":
             sample = unit_rows(sample)
-        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :DIMENSIONS]
-        return cls._along(np.ascontiguousarray(axes, np.float32), vectors, metric)
+        axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :PCA_DIMENSIONS]
+        return cls._from_axes(np.ascontiguousarray(axes, np.float32), vectors, metric)
 
     @classmethod
-    def _along(cls, axes: Matrix, vectors: Matrix, metric: Metric) -> ScanIndex:
+    def _from_axes(cls, axes: Matrix, vectors: Matrix, metric: Metric) -> PcaRefineIndex:
         exact = ExactIndex(vectors, metric)
         squares = np.einsum("nd,nd->n", vectors, vectors) if metric == "euclidean" else np.empty(0)
         return cls(exact, axes, exact.vectors @ axes, np.asarray(squares, np.float32))
 
-    def over(self, vectors: Matrix) -> ScanIndex:
+    def with_vectors(self, vectors: Matrix) -> PcaRefineIndex:
         """Build an index of other vectors with the same axes, such as these vectors and those of new items."""
-        return self if vectors is self.exact.vectors else self._along(self.axes, vectors, self.exact.metric)
+        return self if vectors is self.exact.vectors else self._from_axes(self.axes, vectors, self.exact.metric)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best rows, best first, ties by row, and their scores."""
-        return self.exact.search_within(self._kept(self._glance(self.short, self.squares, vector), k), vector, k)
+        return self.exact.search_subset(
+            self._refined_rows(self._coarse_scores(self.projected, self.squared_norms, vector), k), vector, k
+        )
 
-    def search_within(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
+    def search_subset(self, rows: Rows, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best of the given rows, best first, ties in the given order, and their scores."""
-        if len(rows) <= _most(k):
-            return self.exact.search_within(rows, vector, k)
-        if len(rows) * 4 > len(self.short):  # scoring all rows is cheaper than copying most of them
-            coarse = self._glance(self.short, self.squares, vector)[rows]
+        if len(rows) <= _n_refined(k):
+            return self.exact.search_subset(rows, vector, k)
+        if len(rows) * 4 > len(self.projected):  # scoring all rows is cheaper than copying most of them
+            coarse = self._coarse_scores(self.projected, self.squared_norms, vector)[rows]
         else:
-            squares = self.squares[rows] if len(self.squares) else self.squares
-            coarse = self._glance(self.short[rows], squares, vector)
-        return self.exact.search_within(rows[self._kept(coarse, k)], vector, k)
+            squares = self.squared_norms[rows] if len(self.squared_norms) else self.squared_norms
+            coarse = self._coarse_scores(self.projected[rows], squares, vector)
+        return self.exact.search_subset(rows[self._refined_rows(coarse, k)], vector, k)
 
-    def _glance(self, short: Matrix, squares: Scores, vector: Vector) -> Scores:
+    def _coarse_scores(self, projected: Matrix, squared_norms: Scores, vector: Vector) -> Scores:
         """Return approximate scores (len(projected),), up to a monotone transform."""
-        products = short @ (vector @ self.axes)
-        return np.asarray(2 * products - squares if len(squares) else products, np.float32)
+        products = projected @ (vector @ self.axes)
+        return np.asarray(2 * products - squared_norms if len(squared_norms) else products, np.float32)
 
-    def _kept(self, seen: Scores, k: int) -> Rows:
-        most = _most(k)
-        if len(seen) <= most:
-            return np.arange(len(seen), dtype=np.int32)
-        return np.sort(np.argpartition(-seen, most)[:most]).astype(np.int32)
-
-
-def _most(k: int) -> int:
-    return max(KEPT * k, LEAST)
+    def _refined_rows(self, coarse_scores: Scores, k: int) -> Rows:
+        most = _n_refined(k)
+        if len(coarse_scores) <= most:
+            return np.arange(len(coarse_scores), dtype=np.int32)
+        return np.sort(np.argpartition(-coarse_scores, most)[:most]).astype(np.int32)
 
 
-def whole_index(vectors: Matrix, metric: Metric, before: WholeIndex | None = None) -> WholeIndex:
+def _n_refined(k: int) -> int:
+    return max(REFINE_FACTOR * k, MIN_REFINED)
+
+
+def build_scannable_index(vectors: Matrix, metric: Metric, previous: ScannableIndex | None = None) -> ScannableIndex:
     """Build an index that scans all (n, d) vectors; by brute force up to `BRUTE_FORCE_UP_TO` of them.
 
     previous: an index of mostly the same vectors, whose axes are reused. Raises ValueError for NaN or infinity.
     """
-    if len(vectors) <= FEW:
+    if len(vectors) <= BRUTE_FORCE_UP_TO:
         return ExactIndex(vectors, metric)
-    return before.over(vectors) if isinstance(before, ScanIndex) else ScanIndex.of(vectors, metric)
+    return (
+        previous.with_vectors(vectors)
+        if isinstance(previous, PcaRefineIndex)
+        else PcaRefineIndex.from_vectors(vectors, metric)
+    )

@@ -8,26 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.protocols import Retriever, VectorIndex, WholeIndex
-from feedrank.engine.retrieval.embedding_space import Space
-from feedrank.engine.types import NOBODY, Candidates, Filters, Request, Rows, Scores, Vector, no_rows
+from feedrank.engine.protocols import Retriever, ScannableIndex, VectorIndex
+from feedrank.engine.retrieval.embedding_space import EmbeddingSpace
+from feedrank.engine.types import UNKNOWN_ROW, Candidates, Filters, ResolvedRequest, Rows, Scores, Vector, empty_rows
 
 MAX_CANDIDATES = 1_000
 """Largest number of candidates of a request."""
 
 
-def eligible(catalogue: Catalogue, request: Request) -> NDArray[np.bool_] | None:
+def eligibility_mask(catalogue: Catalogue, request: ResolvedRequest) -> NDArray[np.bool_] | None:
     """Return the mask (n,) of items that pass the request's filters; None if all items pass."""
     filters = request.filters
-    banned = np.concatenate([filters.deny, catalogue.hidden_rows, no_rows() if filters.seen else request.touched])
-    banned = banned[banned != NOBODY]
+    banned = np.concatenate(
+        [filters.deny, catalogue.hidden_rows, empty_rows() if filters.include_seen else request.interacted]
+    )
+    banned = banned[banned != UNKNOWN_ROW]
     if filters.allow is None and filters.categories is None:
         if not len(banned):
             return None
         mask = np.ones(len(catalogue), np.bool_)
     else:
         mask = np.zeros(len(catalogue), np.bool_)
-        mask[_allowed(catalogue, filters)] = True
+        mask[_allowed_rows(catalogue, filters)] = True
     mask[banned] = False
     return mask
 
@@ -40,10 +42,10 @@ class EmbeddingRetriever:
     def __init__(
         self,
         catalogue: Catalogue,
-        space: Space,
-        whole: WholeIndex,
+        space: EmbeddingSpace,
+        exact_index: ScannableIndex,
         index: VectorIndex | None = None,
-        query_share: float = 0.7,
+        query_weight: float = 0.7,
     ) -> None:
         """Store the indexes of the item vectors.
 
@@ -51,31 +53,31 @@ class EmbeddingRetriever:
         """
         self._catalogue = catalogue
         self._space = space
-        self._whole = whole
+        self._exact_index = exact_index
         self._index = index
-        self._query_share = query_share
+        self._query_weight = query_weight
 
-    def vector(self, request: Request) -> Vector:
+    def request_vector(self, request: ResolvedRequest) -> Vector:
         """Return the vector (d,) of a request; zeros if it has neither a known history nor a query."""
-        user_vector = self._space.person(request.history)
+        user_vector = self._space.user_vector(request.history)
         if request.query_vector is None:
             return user_vector
-        query_vector = self._space.query(request.query_vector)
+        query_vector = self._space.query_vector(request.query_vector)
         if not user_vector.any():
             return query_vector
-        return query_vector * np.float32(self._query_share) + user_vector * np.float32(1 - self._query_share)
+        return query_vector * np.float32(self._query_weight) + user_vector * np.float32(1 - self._query_weight)
 
-    def retrieve(self, request: Request, k: int) -> Candidates:
+    def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         """Return the k nearest items that pass the filters, or all of them; none if the request vector is zero."""
-        vector = self.vector(request)
+        vector = self.request_vector(request)
         if not vector.any():
-            return Candidates(no_rows(), np.empty(0, np.float32), self.name)
-        rows, scores = self._search(vector, eligible(self._catalogue, request), k)
+            return Candidates(empty_rows(), np.empty(0, np.float32), self.name)
+        rows, scores = self._search(vector, eligibility_mask(self._catalogue, request), k)
         return Candidates(rows, scores, self.name)
 
     def _search(self, vector: Vector, mask: NDArray[np.bool_] | None, k: int) -> tuple[Rows, Scores]:
         if mask is None:
-            return (self._index or self._whole).search(vector, k)
+            return (self._index or self._exact_index).search(vector, k)
         if self._index is not None:
             passing = int(np.count_nonzero(mask))
             wanted = min(k, passing)
@@ -88,7 +90,7 @@ class EmbeddingRetriever:
                 if np.count_nonzero(passed) >= wanted:
                     return rows[passed][:k], scores[passed][:k]
                 depth *= 2
-        return self._whole.search_within(np.flatnonzero(mask).astype(np.int32), vector, k)
+        return self._exact_index.search_subset(np.flatnonzero(mask).astype(np.int32), vector, k)
 
 
 class PopularRetriever:
@@ -101,22 +103,22 @@ class PopularRetriever:
         self._catalogue = catalogue
         self._popularity = popularity
 
-    def retrieve(self, request: Request, k: int) -> Candidates:
+    def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         """Return the k most popular items that pass the filters, ties by row."""
         scores = self._popularity(request.at)
-        mask = eligible(self._catalogue, request)
+        mask = eligibility_mask(self._catalogue, request)
         rows = np.arange(len(scores), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
         best = rows[np.argsort(-scores[rows], kind="stable")[:k]]
         return Candidates(best, scores[best].astype(np.float32), self.name)
 
 
-class FirstOf:
+class FallbackRetriever:
     """Tries retrievers in order, and uses the first one that returns candidates."""
 
     def __init__(self, retrievers: Sequence[Retriever]) -> None:
         self._retrievers = tuple(retrievers)
 
-    def retrieve(self, request: Request, k: int) -> Candidates:
+    def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         """Return the candidates of the first retriever that has any, else an empty list from the last one.
 
         Raises ValueError if k is not 1 to `MAX_CANDIDATES`.
@@ -130,11 +132,11 @@ class FirstOf:
         return self._retrievers[-1].retrieve(request, k)
 
 
-def _allowed(catalogue: Catalogue, filters: Filters) -> Rows:
+def _allowed_rows(catalogue: Catalogue, filters: Filters) -> Rows:
     if filters.categories is None:
         if filters.allow is None:
-            return no_rows()
-        allowed: Rows = filters.allow[filters.allow != NOBODY]
+            return empty_rows()
+        allowed: Rows = filters.allow[filters.allow != UNKNOWN_ROW]
         return allowed
-    members = catalogue.in_categories(filters.categories)
+    members = catalogue.rows_in_categories(filters.categories)
     return members if filters.allow is None else np.intersect1d(members, filters.allow).astype(np.int32)

@@ -8,45 +8,45 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-What = TypeVar("What")
+Task = TypeVar("What")
 _log = logging.getLogger(__name__)
 
 
-class Ahead(Generic[What]):
+class LatestFirstQueue(Generic[Task]):
     """A bounded last-in, first-out work queue with one worker thread; per key, only the latest task waits."""
 
-    def __init__(self, work: Callable[[What], object], size: int, name: str = "feedrank-ahead") -> None:
+    def __init__(self, work: Callable[[Task], object], max_waiting: int, thread_name: str = "feedrank-ahead") -> None:
         """work: processes one task; its exceptions are counted and logged. max_waiting: bound of the queue."""
         self._work = work
-        self._size = size
-        self._waiting: OrderedDict[str, What] = OrderedDict()
-        self._change = threading.Condition()
+        self._max_waiting = max_waiting
+        self._waiting: OrderedDict[str, Task] = OrderedDict()
+        self._condition = threading.Condition()
         self._stopped = self._busy = False
-        self.done = self.dropped = self.failed = 0
+        self.completed = self.dropped = self.failed = 0
         """Number of tasks that were processed, dropped because the queue was full, and failed."""
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
         self._thread.start()
 
-    def ask(self, name: str, what: What) -> None:
+    def submit(self, key: str, task: Task) -> None:
         """Put a task at the front; it replaces a waiting one with the same key. A full queue drops its oldest task."""
-        with self._change:
-            self._waiting[name] = what
-            self._waiting.move_to_end(name)
-            if len(self._waiting) > self._size:
+        with self._condition:
+            self._waiting[key] = task
+            self._waiting.move_to_end(key)
+            if len(self._waiting) > self._max_waiting:
                 self._waiting.popitem(last=False)
                 self.dropped += 1
-            self._change.notify_all()
+            self._condition.notify_all()
 
     def wait(self, seconds: float) -> bool:
         """Block until the queue is empty and idle, or until the timeout; return True if it is idle."""
-        with self._change:
-            return self._change.wait_for(lambda: not self._waiting and not self._busy, seconds)
+        with self._condition:
+            return self._condition.wait_for(lambda: not self._waiting and not self._busy, seconds)
 
     def stop(self) -> None:
         """Finish the running task, discard the waiting ones, and end the thread."""
-        with self._change:
+        with self._condition:
             self._stopped = True
-            self._change.notify_all()
+            self._condition.notify_all()
         self._thread.join()
 
     @property
@@ -56,10 +56,10 @@ class Ahead(Generic[What]):
 
     def _run(self) -> None:
         while True:
-            with self._change:
+            with self._condition:
                 self._busy = False
-                self._change.notify_all()
-                self._change.wait_for(lambda: self._waiting or self._stopped)
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._waiting or self._stopped)
                 if self._stopped:
                     return
                 _, task = self._waiting.popitem()
@@ -70,4 +70,4 @@ class Ahead(Generic[What]):
                 self.failed += 1
                 _log.exception("a background task failed; continuing with the next one")
             else:
-                self.done += 1
+                self.completed += 1

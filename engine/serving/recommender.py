@@ -16,37 +16,37 @@ import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import (
-    FORGOTTEN,
+    TOMBSTONE,
     Event,
     InteractionEvent,
     ItemEvent,
     RankingEvent,
     UserEvent,
-    known_from,
+    effective_time,
 )
-from feedrank.engine.events.logged_features import served_here
-from feedrank.engine.experiments.arm_ranking import as_one, list_of
-from feedrank.engine.experiments.arm_servers import Trials, serving
-from feedrank.engine.experiments.bucketing import NOT_ENROLLED, Enrolled
-from feedrank.engine.experiments.shadows import Shadows, Sight
+from feedrank.engine.events.logged_features import is_own_ranking
+from feedrank.engine.experiments.arm_ranking import combine_arms, rank_for_arm
+from feedrank.engine.experiments.arm_servers import ArmServers, build_arm_request
+from feedrank.engine.experiments.bucketing import NO_ASSIGNMENT, Assignment
+from feedrank.engine.experiments.shadows import ShadowInputs, ShadowRunner
 from feedrank.engine.experiments.spec import Arm
 from feedrank.engine.journal.journal import JournalError
 from feedrank.engine.protocols import EventLog
-from feedrank.engine.serving.background import Ahead
-from feedrank.engine.serving.deadline import Watch, no_watch
-from feedrank.engine.serving.fallback import Ladder
-from feedrank.engine.serving.impression import ranking_event
+from feedrank.engine.serving.background import LatestFirstQueue
+from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
+from feedrank.engine.serving.fallback import FallbackChain
+from feedrank.engine.serving.impression import build_ranking_event
 from feedrank.engine.serving.pipeline import Pipeline
-from feedrank.engine.serving.request import Asked
-from feedrank.engine.serving.serving_snapshot import Live, embed_query
+from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot, embed_query
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
 
-REST_S = 1.0
+JOURNAL_RETRY_S = 1.0
 """Seconds after a journal error before a request uses the journal again."""
 _log = logging.getLogger(__name__)
 
 
-class IdTaken(ValueError):
+class DuplicateRankingIdError(ValueError):
     """Raised if the id of a new ranking already belongs to another event."""
 
 
@@ -54,52 +54,52 @@ class Recommender:
     """Answers requests from the serving snapshot; thread-safe, and safe next to other processes on the same journal."""
 
     def __init__(
-        self, live: Live, journal: EventLog, ahead: int = 0,
-        trials: Trials | None = None,
+        self, snapshot: ServingSnapshot, journal: EventLog, prefetch_queue_size: int = 0,
+        arm_servers: ArmServers | None = None,
     ) -> None:  # fmt: skip
         """prefetch_queue_size: users who may wait for precomputed cross-encoder scores; 0: none are precomputed."""
-        self._live = live
+        self._snapshot = snapshot
         self._journal = journal
-        self._items_changed: Callable[[], None] = lambda: None
-        self._ranked: Callable[[Matrix, Scores], None] = _nobody
-        self._ahead_size = ahead
-        self.ahead = self._new_ahead()
-        self.trials = trials or Trials()
+        self._items_changed_callback: Callable[[], None] = lambda: None
+        self._ranked_callback: Callable[[Matrix, Scores], None] = _ignore
+        self._prefetch_queue_size = prefetch_queue_size
+        self.prefetch_queue = self._new_prefetch_queue()
+        self.arm_servers = arm_servers or ArmServers()
         """The experiments and their arms' snapshots; changed only under the lock."""
-        self.shadows: Shadows | None = None
+        self.shadows: ShadowRunner | None = None
         """Runs shadow arms; None: shadow experiments are not run."""
-        self._ladder = Ladder()
+        self._fallback_chain = FallbackChain()
         self._lock = threading.RLock()
-        self._rests_until = -np.inf
-        self.lag = 0.0
+        self._journal_retry_at = -np.inf
+        self.lag_s = 0.0
         """Seconds: age of the newest event of other processes when their events were last read here."""
 
-    def when_items_change(self, call: Callable[[], None]) -> None:
+    def on_items_changed(self, callback: Callable[[], None]) -> None:
         """Register the callback for new item events, from this or another process; it must return quickly."""
-        self._items_changed = call
+        self._items_changed_callback = callback
 
-    def when_ranked(self, call: Callable[[Matrix, Scores], None]) -> None:
+    def on_ranked(self, callback: Callable[[Matrix, Scores], None]) -> None:
         """Register the callback for the feature rows and scores of all ranked candidates; it must return quickly."""
-        self._ranked = call
+        self._ranked_callback = callback
 
     @property
-    def live(self) -> Live:
+    def snapshot(self) -> ServingSnapshot:
         """The current serving snapshot."""
-        return self._live
+        return self._snapshot
 
     @property
     def pipeline(self) -> Pipeline:
         """The current pipeline."""
-        return self._live.pipeline
+        return self._snapshot.pipeline
 
     @property
     def catalogue(self) -> Catalogue:
         """The current catalogue."""
-        return self._live.catalogue
+        return self._snapshot.catalogue
 
     def recommend(
-        self, ranking_id: str, at: float, asked: Asked | None = None,
-        watch: Watch | None = None, keep: bool = True, arm: Arm | None = None,
+        self, ranking_id: str, at: float, request: RecommendationRequest | None = None,
+        budget: LatencyBudget | None = None, log: bool = True, arm: Arm | None = None,
     ) -> RankingEvent:  # fmt: skip
         """Recommend items for a user, or rank the given ones, and return the ranking event.
 
@@ -108,51 +108,51 @@ class Recommender:
         is returned with `kept: false` in `served`, and the state does not change. arm: use this arm and ignore all
         experiments. Raises DuplicateRankingIdError if another event has the id, RuntimeError if all fallbacks fail.
         """
-        asked, watch = asked or Asked(), watch or no_watch()
+        request, budget = request or RecommendationRequest(), budget or unlimited_budget()
         while True:
-            snapshot, arm_servers = self._live, self.trials
-            assignment = NOT_ENROLLED  # a ranking that is not logged is in no experiment
+            snapshot, arm_servers = self._snapshot, self.arm_servers
+            assignment = NO_ASSIGNMENT  # a ranking that is not logged is in no experiment
             if arm is not None:
-                assignment = Enrolled(arm=arm)
-            elif keep:
-                assignment = arm_servers.enrol(snapshot, asked, ranking_id, round(at * 1000))
+                assignment = Assignment(arm=arm)
+            elif log:
+                assignment = arm_servers.assign(snapshot, request, ranking_id, round(at * 1000))
             vectors = {  # slow, so it runs before the lock is taken
-                used.bundle: embed_query(arm_servers.peek(used.bundle, snapshot), asked, watch)
+                used.bundle: embed_query(arm_servers.snapshot_of(used.bundle, snapshot), request, budget)
                 for used in assignment.arms
             }
             with self._lock:
-                if snapshot is not self._live:
+                if snapshot is not self._snapshot:
                     continue
                 self._catch_up(at)
-                watch.mark("catch_up")
-                timestamp = self._moment(at)
+                budget.record("catch_up")
+                timestamp = self._next_timestamp(at)
                 at = timestamp / 1000  # the logged time, so that a replay reads the state at exactly the same time
-                arm_requests = arm_servers.servings(snapshot, assignment, asked)
+                arm_requests = arm_servers.arm_requests(snapshot, assignment, request)
                 if arm_requests is None:
                     continue
                 lists = []
                 for arm_request, used in zip(arm_requests, assignment.arms, strict=True):
-                    resolved = arm_request.live.request(at, arm_request.asked, vectors[used.bundle])
-                    notify = self._look_at(arm_request.live)
-                    lists.append(list_of(arm_request, self._ladder, resolved, ranking_id, watch, notify))
+                    resolved = arm_request.snapshot.resolve(at, arm_request.request, vectors[used.bundle])
+                    notify = self._ranked_callback_for(arm_request.snapshot)
+                    lists.append(rank_for_arm(arm_request, self._fallback_chain, resolved, ranking_id, budget, notify))
                 arm_names = [arm_request.name for arm_request in arm_requests]
-                ranked = as_one(lists, arm_names, assignment, asked, ranking_id)
+                ranked = combine_arms(lists, arm_names, assignment, request, ranking_id)
                 main = arm_requests[0]
-                event = ranking_event(ranking_id, timestamp, main.asked, main.live, ranked, watch.skipped)
-                if keep and event.items:
-                    event = self._keep(event, at)
-                    watch.mark("journal")
-            if keep and assignment.shadows and self.shadows is not None:
-                self.shadows.ask(event, asked, assignment.shadows)
+                event = build_ranking_event(ranking_id, timestamp, main.request, main.snapshot, ranked, budget.skipped)
+                if log and event.items:
+                    event = self._log_ranking(event, at)
+                    budget.record("journal")
+            if log and assignment.shadows and self.shadows is not None:
+                self.shadows.submit(event, request, assignment.shadows)
             return event
 
     def similar(self, at: float, item: str, n: int) -> Candidates | None:
         """Return the n items that recall finds for a history of only this item; None for an unknown item."""
-        snapshot = self._live
+        snapshot = self._snapshot
         row = snapshot.catalogue.ids.row(item)
         if row < 0:
             return None
-        resolved = snapshot.request(at, Asked(history=(item,)), QueryVectors())
+        resolved = snapshot.resolve(at, RecommendationRequest(history=(item,)), QueryVectors())
         return snapshot.pipeline.retriever.retrieve(resolved, n)
 
     def find(self, event_id: str) -> Event | None:
@@ -165,26 +165,26 @@ class Recommender:
         Returns per event whether it was new. The events' `received` is replaced. Raises JournalError.
         """
         with self._lock:
-            received = self._moment(at)
-            is_new = self._write([replace(event, received=received) for event in events])
-        if self.ahead is not None:
+            received = self._next_timestamp(at)
+            is_new = self._append([replace(event, received=received) for event in events])
+        if self.prefetch_queue is not None:
             new_events = (event for event, new in zip(events, is_new, strict=True) if new)
             users = (event.user for event in new_events if isinstance(event, InteractionEvent) and event.user)
             for user in dict.fromkeys(users):
-                self.ahead.ask(user, user)
+                self.prefetch_queue.submit(user, user)
         return is_new
 
-    def forget(self, user: str, note_id: str, at: float) -> int:
+    def erase_user(self, user: str, tombstone_id: str, at: float) -> int:
         """Erase a user from the journal and the state; return the number of deleted events.
 
         Only a tombstone event with this id stays; it makes other processes erase the user too. Raises JournalError.
         """
         with self._lock:
-            timestamp = self._moment(at)
-        tombstone = UserEvent(note_id, timestamp, user, {FORGOTTEN: True}, timestamp)
-        n_deleted = self._journal.forget(user, tombstone)  # slow for a long journal, so it runs without the lock
+            timestamp = self._next_timestamp(at)
+        tombstone = UserEvent(tombstone_id, timestamp, user, {TOMBSTONE: True}, timestamp)
+        n_deleted = self._journal.erase_user(user, tombstone)  # slow for a long journal, so it runs without the lock
         with self._lock:
-            self._rests_until = -np.inf
+            self._journal_retry_at = -np.inf
             self._catch_up(at)
         return n_deleted
 
@@ -192,124 +192,124 @@ class Recommender:
         """Apply what other processes wrote, without a request."""
         with self._lock:
             self._catch_up(at)
-            self.trials.catch_up()
+            self.arm_servers.catch_up()
 
-    def renew(self, make: Callable[[Live], Live], at: float) -> None:
+    def swap_snapshot(self, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.
 
         The new snapshot first applies the events that it has not seen, so no event is lost.
         """
         with self._lock:
             self._catch_up(at)
-            snapshot = make(self._live)
+            snapshot = build(self._snapshot)
             snapshot.catch_up(self._journal.read(snapshot.offset))
-            snapshot.latest = max(snapshot.latest, self._live.latest)
-            self._live = snapshot
-            if self.ahead is None:
-                self.ahead = self._new_ahead()
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            self._snapshot = snapshot
+            if self.prefetch_queue is None:
+                self.prefetch_queue = self._new_prefetch_queue()
 
-    def seat(self, live: Live, at: float) -> None:
+    def add_arm_snapshot(self, snapshot: ServingSnapshot, at: float) -> None:
         """Add the snapshot of another bundle that experiment arms may use."""
         with self._lock:
             self._catch_up(at)
-            current_offset = self._live.offset  # later events are applied to both snapshots together
-            live.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(live.offset)))
-            live.latest = max(live.latest, self._live.latest)
-            self.trials.seat(live)
+            current_offset = self._snapshot.offset  # later events are applied to both snapshots together
+            snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            self.arm_servers.add_snapshot(snapshot)
 
-    def reseat(self, bundle: str, make: Callable[[Live], Live], at: float) -> None:
+    def replace_arm_snapshot(self, bundle: str, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the snapshot of an arm's bundle; otherwise like `swap_snapshot`."""
         with self._lock:
             self._catch_up(at)
-            self.trials.reseat(bundle, make)
+            self.arm_servers.replace_snapshot(bundle, build)
 
-    def unseat(self, bundle: str) -> None:
+    def remove_arm_snapshot(self, bundle: str) -> None:
         """Remove the snapshot of a bundle that no experiment uses any more."""
         with self._lock:
-            self.trials.unseat(bundle)
+            self.arm_servers.remove_snapshot(bundle)
 
-    def look_on(self, one: Arm, event: RankingEvent, asked: Asked) -> Sight | None:
+    def read_shadow_inputs(self, arm: Arm, event: RankingEvent, request: RecommendationRequest) -> ShadowInputs | None:
         """Read what a shadow arm needs to rank an answered request; None if the arm's bundle is not loaded."""
         at = event.timestamp / 1000
-        vectors = embed_query(self.trials.peek(one.bundle, self._live), asked, no_watch())
+        vectors = embed_query(self.arm_servers.snapshot_of(arm.bundle, self._snapshot), request, unlimited_budget())
         with self._lock:
-            snapshot = self.trials.live_of(one.bundle, self._live, asked.user)
+            snapshot = self.arm_servers.snapshot_for_user(arm.bundle, self._snapshot, request.user)
             if snapshot is None:
                 return None
-            return Sight.read(serving("", one, snapshot, asked), vectors, at, event.items)
+            return ShadowInputs.read(build_arm_request("", arm, snapshot, request), vectors, at, event.items)
 
-    def prepare(self, user: str) -> int:
+    def precompute_scores(self, user: str) -> int:
         """Precompute the cross-encoder scores of a user's next candidates; return how many pairs were scored."""
         with self._lock:
-            snapshot = self._live
-            if snapshot.pipeline.rescoring is None:
+            snapshot = self._snapshot
+            if snapshot.pipeline.reranker is None:
                 return 0
-            resolved = snapshot.request(snapshot.latest / 1000, Asked(user), QueryVectors())
-            candidates = snapshot.pipeline.retriever.retrieve(resolved, snapshot.pipeline.candidates)
-        return snapshot.pipeline.rescoring.prepare(resolved, candidates.rows)
+            resolved = snapshot.resolve(snapshot.high_watermark_ms / 1000, RecommendationRequest(user), QueryVectors())
+            candidates = snapshot.pipeline.retriever.retrieve(resolved, snapshot.pipeline.n_candidates)
+        return snapshot.pipeline.reranker.precompute(resolved, candidates.rows)
 
-    def _look_at(self, live: Live) -> Callable[[Matrix, Scores], None]:
+    def _ranked_callback_for(self, snapshot: ServingSnapshot) -> Callable[[Matrix, Scores], None]:
         """Return the `on_ranked` callback for the main snapshot; a no-op for other bundles (other features)."""
-        return self._ranked if live is self._live else _nobody
+        return self._ranked_callback if snapshot is self._snapshot else _ignore
 
-    def _keep(self, event: RankingEvent, at: float) -> RankingEvent:
+    def _log_ranking(self, event: RankingEvent, at: float) -> RankingEvent:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
-        if at >= self._rests_until:
+        if at >= self._journal_retry_at:
             try:
-                is_new = self._write([event])
-                return event if is_new[0] else self._answered(event.id)
+                is_new = self._append([event])
+                return event if is_new[0] else self._logged_ranking(event.id)
             except JournalError:
                 _log.exception("the ranking could not be written to the journal; it is returned without being logged")
-                self._rests_until = at + REST_S
+                self._journal_retry_at = at + JOURNAL_RETRY_S
         return replace(event, extra={**event.extra, "served": {**event.extra["served"], "kept": False}})
 
-    def _answered(self, ranking_id: str) -> RankingEvent:
+    def _logged_ranking(self, ranking_id: str) -> RankingEvent:
         """Return the ranking that was logged with this id."""
         logged = self._journal.find(ranking_id)
-        if logged is None or not served_here(logged):
-            raise IdTaken(f"another event has the id {ranking_id!r}; choose another ranking id")
+        if logged is None or not is_own_ranking(logged):
+            raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
         return logged
 
-    def _write(self, events: Sequence[Event]) -> list[bool]:
+    def _append(self, events: Sequence[Event]) -> list[bool]:
         """Append events to the journal and apply the new ones and those of other writers to the state."""
-        snapshot = self._live
-        result = self._journal.exchange(events, snapshot.offset)
-        new_events = [event for event, is_new in zip(events, result.fresh, strict=True) if is_new]
-        snapshot.observe([*result.before, *new_events])
+        snapshot = self._snapshot
+        result = self._journal.append_and_poll(events, snapshot.offset)
+        new_events = [event for event, is_new in zip(events, result.is_new, strict=True) if is_new]
+        snapshot.observe([*result.missed, *new_events])
         snapshot.offset = result.offset
-        self._note([*result.before, *new_events])
-        return result.fresh
+        self._notify([*result.missed, *new_events])
+        return result.is_new
 
     def _catch_up(self, at: float) -> None:
-        if at < self._rests_until:
+        if at < self._journal_retry_at:
             return
         try:
-            missed = self._live.catch_up(self._journal.read(self._live.offset))
+            missed = self._snapshot.catch_up(self._journal.read(self._snapshot.offset))
         except JournalError:
             _log.exception("the journal could not be read; rankings use the state as of the last read")
-            self._rests_until = at + REST_S
+            self._journal_retry_at = at + JOURNAL_RETRY_S
             return
         if missed:
-            self.lag = max(0.0, at - max(map(known_from, missed)) / 1000)
-            self._note(missed)
+            self.lag_s = max(0.0, at - max(map(effective_time, missed)) / 1000)
+            self._notify(missed)
 
-    def _note(self, events: Sequence[Event]) -> None:
+    def _notify(self, events: Sequence[Event]) -> None:
         """Pass new events to the experiments, and report new item events."""
-        self.trials.observe(events, self._live.offset)
+        self.arm_servers.observe(events, self._snapshot.offset)
         if any(isinstance(event, ItemEvent) for event in events):
-            self._items_changed()
+            self._items_changed_callback()
 
-    def _moment(self, at: float) -> int:
+    def _next_timestamp(self, at: float) -> int:
         """Return `at` in epoch milliseconds, never less than before: replays order events by these timestamps."""
-        snapshot = self._live
-        snapshot.latest = max(snapshot.latest, round(at * 1000))
-        return snapshot.latest
+        snapshot = self._snapshot
+        snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, round(at * 1000))
+        return snapshot.high_watermark_ms
 
-    def _new_ahead(self) -> Ahead[str] | None:
-        if not self._ahead_size or self._live.pipeline.rescoring is None:
+    def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
+        if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:
             return None
-        return Ahead(self.prepare, self._ahead_size)
+        return LatestFirstQueue(self.precompute_scores, self._prefetch_queue_size)
 
 
-def _nobody(features: Matrix, scores: Scores) -> None:
+def _ignore(features: Matrix, scores: Scores) -> None:
     """Do nothing (no-op callback)."""

@@ -9,48 +9,48 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from feedrank.engine.events.events import RankingEvent
-from feedrank.engine.serving.deadline import Watch
+from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.types import Rows, Scores
 
-_STAGES = {"encode": "encode", "rank": "features"}
+_GATING_STAGES = {"encode": "encode", "rank": "features"}
 """Skipped part -> the stage whose time check led to the skip."""
 
 
-class Hindsight(Watch):
+class ReplayBudget(LatencyBudget):
     """A latency budget that measures no time and skips what the logged ranking skipped."""
 
     def __init__(self, skipped: Sequence[str]) -> None:
         super().__init__(lambda: 0.0)
-        self._barred = {_STAGES[part] for part in skipped if part in _STAGES}
+        self._skipped_stages = {_GATING_STAGES[part] for part in skipped if part in _GATING_STAGES}
 
-    def knows(self, stage: str) -> bool:
+    def may_start(self, stage: str) -> bool:
         """Return True if the logged ranking started this stage."""
-        return stage not in self._barred
+        return stage not in self._skipped_stages
 
-    def allows(self, *stages: str, units: int = 1) -> bool:
+    def has_time_for(self, *stages: str, units: int = 1) -> bool:
         """Return True if the logged ranking had time for the first of these stages."""
-        return stages[0] not in self._barred
+        return stages[0] not in self._skipped_stages
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class RecordedScores:
+class RecordedScoreCache:
     """A read-only cache of the cross-encoder scores of one logged ranking."""
 
-    known: Scores
+    recorded: Scores
     """(candidates,) in recall order."""
 
     def scores(self, text: str, rows: Rows) -> Scores:
         """Return the recorded scores; all NaN where recall now returns another number of candidates."""
-        if len(rows) != len(self.known):
+        if len(rows) != len(self.recorded):
             return np.full(len(rows), np.nan, np.float32)
-        return self.known.copy()
+        return self.recorded.copy()
 
     def add(self, text: str, rows: Rows, scores: Scores) -> None:
         """Do nothing: the record does not change."""
 
 
-def recorded_pairs(event: RankingEvent) -> Scores:
+def recorded_scores(event: RankingEvent) -> Scores:
     """Decode the cross-encoder scores of a logged ranking, in recall order; empty if there was no cross-encoder.
 
     Raises ValueError where the stored value is damaged.
@@ -59,46 +59,52 @@ def recorded_pairs(event: RankingEvent) -> Scores:
     return np.frombuffer(data, "<f4").astype(np.float32)
 
 
-def with_pairs(pipeline: Pipeline, known: Scores) -> Pipeline:
+def with_recorded_scores(pipeline: Pipeline, scores: Scores) -> Pipeline:
     """Return a copy of the pipeline whose reranker uses only these recorded cross-encoder scores."""
-    if pipeline.rescoring is None:
+    if pipeline.reranker is None:
         return pipeline
-    return replace(pipeline, rescoring=replace(pipeline.rescoring, cache=RecordedScores(known), best=0))
+    return replace(pipeline, rescoring=replace(pipeline.reranker, cache=RecordedScoreCache(scores), best=0))
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RankingDifference:
     """The first position at which a logged and a replayed ranking differ."""
 
-    place: int
+    position: int
     """From 1."""
     served: tuple[str, float | None] | None
     """Item and score as logged; None: that list is shorter."""
-    again: tuple[str, float | None] | None
+    replayed: tuple[str, float | None] | None
     """Item and score as replayed; None: that list is shorter."""
     features: tuple[str, ...]
     """Names of the features that differ there, if the item is the same."""
 
 
-def difference(served: RankingEvent, again: RankingEvent, names: Sequence[str]) -> Difference | None:
+def first_difference(
+    served: RankingEvent, replayed: RankingEvent, feature_names: Sequence[str]
+) -> RankingDifference | None:
     """Find the first position at which item or score of the replayed ranking differ; None if they are identical."""
-    old, new = _entries(served), _entries(again)
+    old, new = _scored_items(served), _scored_items(replayed)
     for index in range(max(len(old), len(new))):
         before, after = (entries[index] if index < len(entries) else None for entries in (old, new))
         if before != after:
             same_item = before is not None and after is not None and before[0] == after[0]
-            features = _differing(served, again, index, names) if same_item else ()
-            return Difference(index + 1, before, after, features)
+            features = _differing_features(served, replayed, index, feature_names) if same_item else ()
+            return RankingDifference(index + 1, before, after, features)
     return None
 
 
-def _entries(event: RankingEvent) -> list[tuple[str, float | None]]:
+def _scored_items(event: RankingEvent) -> list[tuple[str, float | None]]:
     return list(zip(event.items, event.extra["scores"], strict=True))
 
 
-def _differing(served: RankingEvent, again: RankingEvent, place: int, names: Sequence[str]) -> tuple[str, ...]:
-    stored = [event.extra.get("features", {}) for event in (served, again)]
+def _differing_features(
+    served: RankingEvent, replayed: RankingEvent, index: int, feature_names: Sequence[str]
+) -> tuple[str, ...]:
+    stored = [event.extra.get("features", {}) for event in (served, replayed)]
     if not all(stored) or stored[0]["fingerprint"] != stored[1]["fingerprint"]:
         return ()
-    before, after = (np.frombuffer(b64decode(rows["data"]), "<u4").reshape(-1, len(names))[place] for rows in stored)
-    return tuple(names[column] for column in np.flatnonzero(before != after).tolist())
+    before, after = (
+        np.frombuffer(b64decode(rows["data"]), "<u4").reshape(-1, len(feature_names))[index] for rows in stored
+    )
+    return tuple(feature_names[column] for column in np.flatnonzero(before != after).tolist())

@@ -11,10 +11,10 @@ from feedrank.engine.retrieval.diversity import Diversity
 
 
 @dataclass(frozen=True, slots=True)
-class FilterIds:
+class FilterSpec:
     """Constrains which items may be recommended, by item ids and category names (`Filters` has the rows)."""
 
-    seen: bool = False
+    include_seen: bool = False
     """True: items that the user has interacted with may be recommended again."""
     categories: tuple[str, ...] | None = None
     """Only these categories; None: all."""
@@ -25,7 +25,7 @@ class FilterIds:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RecommendationRequest:
     """A request for recommendations, or for ranking the given items."""
 
     user: str | None = None
@@ -36,7 +36,7 @@ class Asked:
     items: tuple[str, ...] | None = None
     """Rank exactly these items; None: recommend from the whole catalogue."""
     n: int = 10
-    filters: FilterIds = FilterIds()
+    filters: FilterSpec = FilterSpec()
     diversity: Diversity = field(default_factory=Diversity)
     surface: str | None = None
     """Where the ranking is shown, such as home or search."""
@@ -44,7 +44,7 @@ class Asked:
     """Further properties of the request; they are logged."""
 
     @classmethod
-    def of(cls, event: RankingEvent) -> Asked:
+    def from_event(cls, event: RankingEvent) -> RecommendationRequest:
         """Rebuild the request from a logged ranking event.
 
         Raises AttributeError, TypeError or ValueError where its stored options have another shape.
@@ -53,28 +53,28 @@ class Asked:
         query, history = fields.pop("query", ""), fields.pop("history", None)
         fields.pop("source", None)
         options = dict(event.extra.get("served", {}).get("asked", {}))
-        filters = {name: _tuple(value) for name, value in options.pop("filters", {}).items()}
+        filters = {name: _as_tuple(value) for name, value in options.pop("filters", {}).items()}
         return cls(
             user=event.user,
             session=event.session,
             query=str(query),
-            history=_tuple(history),
-            items=_tuple(options.pop("items", None)),
-            filters=FilterIds(**filters),
+            history=_as_tuple(history),
+            items=_as_tuple(options.pop("items", None)),
+            filters=FilterSpec(**filters),
             diversity=Diversity(**options.pop("diversity", {})),
             surface=event.extra.get("surface"),
             context=fields,
             **options,
         )
 
-    def said(self) -> dict[str, FieldValue]:
+    def logged_fields(self) -> dict[str, FieldValue]:
         """Return the query and the history that came with the request, as fields of the ranking event."""
         fields: dict[str, FieldValue] = {"query": self.query} if self.query else {}
         return fields if self.history is None else {**fields, "history": list(self.history)}
 
-    def narrowed(self) -> dict[str, Any]:
+    def non_default_options(self) -> dict[str, Any]:
         """Return the options that differ from the defaults and that a replay needs, JSON-ready."""
-        defaults = Asked()
+        defaults = RecommendationRequest()
         options: dict[str, Any] = {}
         if self.items is not None:
             options["items"] = list(self.items)
@@ -85,6 +85,6 @@ class Asked:
         return options if self.n == defaults.n else {**options, "n": self.n}
 
 
-def _tuple(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     """Turn a list that was read from JSON back into a tuple; other values stay as they are."""
     return tuple(value) if isinstance(value, list) else value

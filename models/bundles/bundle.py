@@ -14,25 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from feedrank.engine.protocols import WholeIndex
+from feedrank.engine.protocols import ScannableIndex
 from feedrank.engine.retrieval.indexes import AnnoyIndex
-from feedrank.engine.retrieval.pca_index import whole_index
+from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.features.builder import FeatureBuilder, FeatureSettings
-from feedrank.features.item_model import ItemKnowledge
+from feedrank.features.item_model import ItemModel
 from feedrank.features.state import StateSpec
-from feedrank.models.atomic_files import digest, synced
+from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
-from feedrank.models.retraining.drift import Sketch
+from feedrank.models.retraining.drift import FeatureHistogram
 from feedrank.models.text import cross_encoder_model
-from feedrank.models.text.cross_encoder_model import PairModel, TokenIds
+from feedrank.models.text.cross_encoder_model import CrossEncoderModel, TokenIds
 from feedrank.models.training.ranker import LambdaRanker
 
 FORMAT = 2
 MANIFEST = "manifest.json"
-PAIR_ITEMS = "pair-items.npz"
+CROSS_ENCODER_ITEMS = "pair-items.npz"
 INDEX = "index.ann"
-SKETCH = "sketch.json"
-MADE = "made.json"
+FEATURE_HISTOGRAM = "sketch.json"
+BUILD_INFO = "made.json"
 """Build time and duration: what may differ between two bundles of the same log, config and seed."""
 CURRENT = "current"
 """Name of the symbolic link, next to the bundles, to the bundle that serves."""
@@ -50,11 +50,11 @@ class Bundle:
     manifest: Mapping[str, Any]
     builder: FeatureBuilder
     index: AnnoyIndex
-    whole: WholeIndex
+    exact_index: ScannableIndex
     """Exact index over the same vectors."""
     ranker: LambdaRanker | None
     """None: the recall order is the final order."""
-    first: LambdaRanker | None = None
+    first_stage: LambdaRanker | None = None
     """First-stage ranker without cross-encoder scores; None without a cross-encoder."""
 
     @property
@@ -63,12 +63,12 @@ class Bundle:
         return self.folder.name
 
     @property
-    def knowledge(self) -> ItemKnowledge:
+    def item_model(self) -> ItemModel:
         """Return the fitted item model."""
-        return self.builder.knowledge
+        return self.builder.item_model
 
 
-def place(bundles: Path, name: str) -> Path:
+def new_bundle_path(bundles: Path, name: str) -> Path:
     """Return the folder for a new bundle; raises BundleError if the name is invalid or taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == CURRENT:
         raise BundleError(
@@ -87,11 +87,11 @@ def save(
     builder: FeatureBuilder,
     ranker: LambdaRanker | None,
     index: Mapping[str, Any],
-    about: Mapping[str, Any],
-    made: Mapping[str, Any] | None = None,
-    sketch: Sketch | None = None,
-    first: LambdaRanker | None = None,
-    pairs: PairModel | None = None,
+    metadata: Mapping[str, Any],
+    build_info: Mapping[str, Any] | None = None,
+    histogram: FeatureHistogram | None = None,
+    first_stage: LambdaRanker | None = None,
+    cross_encoder: CrossEncoderModel | None = None,
 ) -> Path:
     """Write a bundle to a temporary folder, rename it into `bundles` and return its folder.
 
@@ -101,51 +101,51 @@ def save(
 
     Raises BundleError if the name is invalid or taken; an existing bundle is never overwritten.
     """
-    folder = place(bundles, name)
+    folder = new_bundle_path(bundles, name)
     temporary = bundles / f".{name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        knowledge = builder.knowledge
-        AnnoyIndex.build(temporary / INDEX, knowledge.space.targets, **index)
-        item_model_io.write(temporary, knowledge)
+        knowledge = builder.item_model
+        AnnoyIndex.build(temporary / INDEX, knowledge.space.item_side, **index)
+        item_model_io.write_item_model(temporary, knowledge)
         if ranker is not None:
             ranker.save(temporary)
-        if sketch is not None:
-            sketch.save(temporary / SKETCH)
-        if first is not None:
-            first.save(temporary, "first")
-        if pairs is not None:
+        if histogram is not None:
+            histogram.save(temporary / FEATURE_HISTOGRAM)
+        if first_stage is not None:
+            first_stage.save(temporary, "first")
+        if cross_encoder is not None:
             for part in cross_encoder_model.FILES:
-                shutil.copyfile(pairs.folder / part, temporary / part)
-            np.savez(temporary / PAIR_ITEMS, ids=pairs.items.ids, offsets=pairs.items.offsets)
+                shutil.copyfile(cross_encoder.folder / part, temporary / part)
+            np.savez(temporary / CROSS_ENCODER_ITEMS, ids=cross_encoder.items.ids, offsets=cross_encoder.items.offsets)
         manifest = {
             "format": FORMAT,
             "name": name,
-            **about,
+            **metadata,
             "items": len(knowledge.catalogue),
             "index": dict(index),
             "space": {
-                "views": [[view.name, view.start, view.stop, view.weight] for view in knowledge.space.views],
+                "views": [[view.name, view.start, view.stop, view.weight] for view in knowledge.space.blocks],
                 "decay": knowledge.space.decay,
-                "depth": knowledge.space.depth,
+                "depth": knowledge.space.history_length,
             },
-            "state": builder.spec.plain(),
+            "state": builder.spec.to_dict(),
             "features": {
                 "families": builder.settings.families, "fingerprint": builder.fingerprint, "names": builder.names
             },
             "ranker": ranker is not None,
-            "two_phases": first is not None,
-            "made_by": dict(knowledge.made_by),
+            "two_phases": first_stage is not None,
+            "made_by": dict(knowledge.model_digests),
             "files": {file.name: digest(file) for file in sorted(temporary.iterdir())},
         }  # fmt: skip
         _write_manifest(temporary / MANIFEST, manifest)
-        (temporary / MADE).write_text(json.dumps(dict(made or {}), indent=1) + "\n")
+        (temporary / BUILD_INFO).write_text(json.dumps(dict(build_info or {}), indent=1) + "\n")
         for file in temporary.iterdir():
-            synced(file)
-        synced(temporary)
+            fsync(file)
+        fsync(temporary)
         os.replace(temporary, folder)
-        synced(bundles)
+        fsync(bundles)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -155,16 +155,16 @@ def load(folder: Path) -> Bundle:
     """Load a bundle; raises BundleError that names the file if one is missing, damaged or foreign."""
     folder = folder.resolve()
     manifest = read_manifest(folder)
-    for file in sorted({file.name for file in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, MADE}):
+    for file in sorted({file.name for file in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, BUILD_INFO}):
         raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are immutable, remove it")
     for file, expected in manifest["files"].items():
         if not (folder / file).is_file():
             raise BundleError(f"{folder / file} is missing; build the bundle again, or roll back to another one")
         if digest(folder / file) != expected:
             raise BundleError(f"{folder / file} is damaged: its sha256 differs from {MANIFEST}; build the bundle again")
-    knowledge = item_model_io.read(folder, manifest)
+    knowledge = item_model_io.read_item_model(folder, manifest)
     state = manifest["state"]
-    spec = StateSpec.of(state)
+    spec = StateSpec.from_dict(state)
     features = manifest["features"]
     builder = FeatureBuilder(knowledge, spec, FeatureSettings(tuple(features["families"])))
     if builder.fingerprint != features["fingerprint"]:
@@ -180,16 +180,18 @@ def load(folder: Path) -> Bundle:
     except (ValueError, FileNotFoundError) as problem:
         raise BundleError(f"{folder}: {problem}") from None
     index = AnnoyIndex.load(folder / INDEX)
-    return Bundle(folder, manifest, builder, index, whole_index(knowledge.space.targets, index.metric), ranker, first)
+    return Bundle(
+        folder, manifest, builder, index, build_scannable_index(knowledge.space.item_side, index.metric), ranker, first
+    )
 
 
-def pair_model_of(opened: Bundle, threads: int = 0) -> PairModel | None:
+def load_cross_encoder(bundle: Bundle, threads: int = 0) -> CrossEncoderModel | None:
     """Load the cross-encoder of a bundle with the tokens of its items; None if the bundle has none."""
-    if cross_encoder_model.MODEL not in opened.manifest["files"]:
+    if cross_encoder_model.MODEL_FILE not in bundle.manifest["files"]:
         return None
-    with np.load(opened.folder / PAIR_ITEMS, allow_pickle=False) as file:
+    with np.load(bundle.folder / CROSS_ENCODER_ITEMS, allow_pickle=False) as file:
         items = TokenIds(file["ids"], file["offsets"])
-    return PairModel(opened.folder, threads).with_items(items)
+    return CrossEncoderModel(bundle.folder, threads).with_items(items)
 
 
 def promote(bundles: Path, name: str) -> None:
@@ -200,7 +202,7 @@ def promote(bundles: Path, name: str) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name, target_is_directory=True)
     os.replace(temporary, bundles / CURRENT)
-    synced(bundles)
+    fsync(bundles)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -208,28 +210,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return _read_manifest(folder / MANIFEST)
 
 
-def read_for(opened: Bundle) -> int:
+def journal_offset_of(bundle: Bundle) -> int:
     """Return the journal offset up to which the bundle contains items; 0 if the manifest has none."""
-    return int(opened.manifest.get("window", {}).get("offset", 0))
+    return int(bundle.manifest.get("window", {}).get("offset", 0))
 
 
-def read_made(folder: Path) -> dict[str, Any]:
+def read_build_info(folder: Path) -> dict[str, Any]:
     """Read a bundle's build time and other build info; empty if missing or unreadable."""
     try:
-        build_info = json.loads((folder / MADE).read_text())
+        build_info = json.loads((folder / BUILD_INFO).read_text())
     except (OSError, ValueError):
         return {}
     return build_info if isinstance(build_info, dict) else {}
 
 
-def read_sketch(folder: Path) -> Sketch | None:
+def read_histogram(folder: Path) -> FeatureHistogram | None:
     """Read the training-feature histogram of a bundle; None if it has none."""
-    path = folder / SKETCH
-    return Sketch.load(path) if path.exists() else None
+    path = folder / FEATURE_HISTOGRAM
+    return FeatureHistogram.load(path) if path.exists() else None
 
 
 def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps({**manifest, "sha256": _sealed(manifest)}, indent=1) + "\n")
+    path.write_text(json.dumps({**manifest, "sha256": _manifest_digest(manifest)}, indent=1) + "\n")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -242,10 +244,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     format_found = manifest.get("format") if isinstance(manifest, dict) else manifest
     if format_found != FORMAT:
         raise BundleError(f"{path} is of format {format_found!r}; this version reads format {FORMAT}")
-    if manifest.pop("sha256", None) != _sealed(manifest):
+    if manifest.pop("sha256", None) != _manifest_digest(manifest):
         raise BundleError(f"{path} is damaged: its sha256 differs from the stated one; build the bundle again")
     return dict(manifest)
 
 
-def _sealed(manifest: Mapping[str, Any]) -> str:
+def _manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -12,32 +12,32 @@ from typing import Any
 from feedrank.models.bundles import bundle
 from feedrank.models.bundles.bundle import CURRENT, Bundle, BundleError
 
-HISTORY = "promotions.jsonl"
+PROMOTIONS_FILE = "promotions.jsonl"
 """Promotion log: one JSON line per promotion, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BundleEntry:
     """A bundle as listed, from its manifest."""
 
     name: str
     manifest: Mapping[str, Any]
-    made: Mapping[str, Any]
+    build_info: Mapping[str, Any]
     bytes: int
     current: bool
     problem: str = ""
     """Why the bundle can't be used; empty: no known problem."""
 
 
-def current(bundles: Path) -> str | None:
+def current_name(bundles: Path) -> str | None:
     """Return the name of the bundle that serves; None if none was promoted."""
     link = bundles / CURRENT
     return link.readlink().name if link.is_symlink() else None
 
 
-def entries(bundles: Path) -> list[Entry]:
+def list_bundles(bundles: Path) -> list[BundleEntry]:
     """List all bundles, oldest first; only manifests are read."""
-    listed: list[Entry] = []
+    listed: list[BundleEntry] = []
     for folder in bundles.iterdir() if bundles.is_dir() else ():
         if folder.is_symlink() or not folder.is_dir() or folder.name.startswith("."):
             continue
@@ -47,14 +47,16 @@ def entries(bundles: Path) -> list[Entry]:
             manifest = bundle.read_manifest(folder)
         except BundleError as error:
             problem = str(error)
-        build_info = bundle.read_made(folder)
+        build_info = bundle.read_build_info(folder)
         listed.append(
-            Entry(folder.name, manifest, build_info, size_of(folder), folder.name == current(bundles), problem)
+            BundleEntry(
+                folder.name, manifest, build_info, bundle_size(folder), folder.name == current_name(bundles), problem
+            )
         )
-    return sorted(listed, key=lambda entry: (entry.made.get("at", ""), entry.name))
+    return sorted(listed, key=lambda entry: (entry.build_info.get("at", ""), entry.name))
 
 
-def size_of(folder: Path) -> int:
+def bundle_size(folder: Path) -> int:
     """Return the size of a bundle in bytes."""
     return sum(file.stat().st_size for file in folder.iterdir())
 
@@ -63,18 +65,18 @@ def promote(bundles: Path, name: str) -> None:
     """Check every file of a bundle, make it current atomically and record the promotion; raises BundleError."""
     bundle.load(bundles / name)
     bundle.promote(bundles, name)
-    note(bundles, name)
+    record_promotion(bundles, name)
 
 
-def note(bundles: Path, name: str) -> None:
+def record_promotion(bundles: Path, name: str) -> None:
     """Append a promotion to the promotion log."""
-    with (bundles / HISTORY).open("a") as file:
+    with (bundles / PROMOTIONS_FILE).open("a") as file:
         file.write(json.dumps({"name": name}) + "\n")
 
 
-def history(bundles: Path) -> list[str]:
+def promoted_names(bundles: Path) -> list[str]:
     """Return the promoted names, oldest first; a line truncated by a crash is skipped."""
-    path = bundles / HISTORY
+    path = bundles / PROMOTIONS_FILE
     names = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
@@ -84,16 +86,16 @@ def history(bundles: Path) -> list[str]:
     return names
 
 
-def before(bundles: Path) -> list[str]:
+def previous(bundles: Path) -> list[str]:
     """List earlier current bundles that still exist, latest first, without duplicates."""
-    serving = current(bundles)
-    names = dict.fromkeys(reversed(history(bundles)))
+    serving = current_name(bundles)
+    names = dict.fromkeys(reversed(promoted_names(bundles)))
     return [name for name in names if name != serving and (bundles / name).is_dir()]
 
 
 def rollback(bundles: Path) -> str:
     """Promote the previous bundle and return its name; raises BundleError if there is none."""
-    for name in before(bundles):
+    for name in previous(bundles):
         promote(bundles, name)
         return name
     raise BundleError(f"found no previous bundle in {bundles}; there is nothing to roll back to")
@@ -107,7 +109,7 @@ def load_current(bundles: Path, warn: Callable[[str], None]) -> Bundle:
     try:
         return bundle.load(bundles / CURRENT)
     except BundleError as problem:
-        for name in before(bundles):
+        for name in previous(bundles):
             try:
                 opened = bundle.load(bundles / name)
             except BundleError:
@@ -117,25 +119,27 @@ def load_current(bundles: Path, warn: Callable[[str], None]) -> Bundle:
         raise
 
 
-def prune(bundles: Path, keep: int, dry: bool = False, also: Collection[str] = ()) -> list[str]:
+def prune(bundles: Path, keep: int, dry_run: bool = False, keep_also: Collection[str] = ()) -> list[str]:
     """Remove all bundles but the current, the previous, the `keep` newest and `keep_also`; return removed names."""
-    names = [entry.name for entry in entries(bundles)]
-    kept = {current(bundles), *also, *before(bundles)[:1], *(names[-keep:] if keep else ())}
+    names = [entry.name for entry in list_bundles(bundles)]
+    kept = {current_name(bundles), *keep_also, *previous(bundles)[:1], *(names[-keep:] if keep else ())}
     removed = [name for name in names if name not in kept]
-    for name in () if dry else removed:
+    for name in () if dry_run else removed:
         hidden = bundles / f".{name}.gone"
         (bundles / name).rename(hidden)  # hide it first, so that no reader opens a partial bundle
         shutil.rmtree(hidden)
     return removed
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def manifest_differences(
+    left: Mapping[str, Any], right: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Return dotted key -> both values where two manifests differ; files are compared by digest."""
     changes: dict[str, tuple[Any, Any]] = {}
-    for key in dict.fromkeys([*one, *other]):
-        a, b = one.get(key), other.get(key)
+    for key in dict.fromkeys([*left, *right]):
+        a, b = left.get(key), right.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            changes |= differences(a, b, f"{prefix}{key}.")
+            changes |= manifest_differences(a, b, f"{prefix}{key}.")
         elif a != b:
             changes[f"{prefix}{key}"] = (a, b)
     return changes

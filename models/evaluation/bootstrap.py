@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from feedrank.models.evaluation.metrics import Values
 
-_CELLS = 1 << 20
+_MAX_CELLS = 1 << 20
 """Maximum number of draws in memory at a time (8 MB)."""
 
 
@@ -30,7 +30,7 @@ class Interval:
 class Difference(Interval):
     """The mean of paired differences with its bootstrap interval."""
 
-    not_better: float
+    one_sided_p: float
     """Share of resamples with a mean difference <= 0, a one-sided p-value: near 0, the first is better."""
 
 
@@ -41,8 +41,8 @@ def interval(values: Values, *, seed: int, resamples: int = 2000, level: float =
     or less than one resample. Source: Efron & Tibshirani 1993, chapter 13.
     """
     valid = values[~np.isnan(values)]
-    means = _means(valid, seed, resamples)
-    mean, low, high = _bounds(valid, means, level)
+    means = _resampled_means(valid, seed, resamples)
+    mean, low, high = _percentile_bounds(valid, means, level)
     return Interval(mean, low, high, len(valid), len(values) - len(valid))
 
 
@@ -59,37 +59,37 @@ def difference(first: Values, second: Values, *, seed: int, resamples: int = 200
         )
     differences = first - second
     valid = differences[~np.isnan(differences)]
-    means = _means(valid, seed, resamples)
-    mean, low, high = _bounds(valid, means, level)
+    means = _resampled_means(valid, seed, resamples)
+    mean, low, high = _percentile_bounds(valid, means, level)
     # A sum that is zero in exact arithmetic must not count as better because of rounding.
     rounding = 1e-12 * float(np.abs(valid).max(initial=0.0))
     not_better = float(np.mean(means <= rounding)) if len(valid) else float("nan")
     return Difference(mean, low, high, len(valid), len(differences) - len(valid), not_better)
 
 
-def _bounds(kept: Values, means: Values, level: float) -> tuple[float, float, float]:
+def _percentile_bounds(values: Values, means: Values, level: float) -> tuple[float, float, float]:
     if not 0 < level < 1:
         raise ValueError(f"the level is {level}; expected a share between 0 and 1, such as 0.95")
-    if not len(kept):
+    if not len(values):
         return float("nan"), float("nan"), float("nan")
-    mean = float(kept.mean())
+    mean = float(values.mean())
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return mean, min(low, mean), max(high, mean)  # rounding could order them wrongly if all values are equal
 
 
-def _means(kept: Values, seed: int, resamples: int) -> Values:
+def _resampled_means(values: Values, seed: int, resamples: int) -> Values:
     """Return (resamples,) means of bootstrap samples of the values."""
     if resamples < 1:
         raise ValueError(f"{resamples} resamples; expected at least 1, and at least 1,000 for a stable interval")
-    n = len(kept)
+    n = len(values)
     if not n:
         return np.empty(0)
     generator = np.random.default_rng(seed)
-    distinct, counts = np.unique(kept, return_counts=True)
+    distinct, counts = np.unique(values, return_counts=True)
     # Hits and ranks take few distinct values. Their draw counts are multinomial, so a million groups cost no more than
     # a hundred. If values hardly repeat, drawing rows is cheaper.
     few = 8 * len(distinct) <= n
-    step = max(1, _CELLS // (len(distinct) if few else n))
+    step = max(1, _MAX_CELLS // (len(distinct) if few else n))
     means = np.empty(resamples)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
@@ -97,5 +97,5 @@ def _means(kept: Values, seed: int, resamples: int) -> Values:
             drawn: NDArray[np.int64] = generator.multinomial(n, counts / n, size)
             means[start : start + size] = drawn @ distinct / n
         else:
-            means[start : start + size] = kept[generator.integers(n, size=(size, n))].mean(axis=1)
+            means[start : start + size] = values[generator.integers(n, size=(size, n))].mean(axis=1)
     return means

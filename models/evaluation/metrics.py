@@ -35,7 +35,7 @@ class Ideal:
     """(G + 1,) bounds of each group's labels."""
 
     def __post_init__(self) -> None:
-        _check(len(self.labels), self.offsets)
+        _check_offsets(len(self.labels), self.offsets)
 
 
 Relevant = NDArray[np.integer[Any]] | Ideal | None
@@ -44,7 +44,7 @@ Relevant = NDArray[np.integer[Any]] | Ideal | None
 
 def order(scores: Column, offsets: Offsets) -> NDArray[np.int64]:
     """Return the (N,) permutation that sorts each group by score, best first; ties keep their order, NaN is last."""
-    groups = _check(len(scores), offsets)
+    groups = _check_offsets(len(scores), offsets)
     descending = -scores.astype(np.float64)
     # NaN sorts after every number anyway; the separate NaN key also puts it after -inf.
     return np.lexsort((descending, np.isnan(descending), groups))
@@ -58,17 +58,17 @@ def ndcg(
     Source: Järvelin & Kekäläinen 2002; gains as in trec_eval or Burges et al. 2005.
     """
     groups, ranks = _ranks(labels, offsets)
-    best, best_groups = _best(labels, offsets, relevant)
+    best, best_groups = _ideal_ranking(labels, offsets, relevant)
     bounds = np.searchsorted(best_groups, np.arange(len(offsets)))
     best_ranks = np.arange(len(best)) - bounds[best_groups]
-    found = _sum(_discounted(labels, ranks, k, gain), groups, offsets)
-    return _ratio(found, _sum(_discounted(best, best_ranks, k, gain), best_groups, offsets))
+    found = _group_sums(_discounted_gains(labels, ranks, k, gain), groups, offsets)
+    return _ratio(found, _group_sums(_discounted_gains(best, best_ranks, k, gain), best_groups, offsets))
 
 
 def reciprocal_rank(labels: Column, offsets: Offsets, k: int | None = None) -> Values:
     """Return 1 / rank of the first relevant row, 0 if the first k have none. Source: Voorhees 1999."""
     groups, ranks = _ranks(labels, offsets)
-    hits = np.flatnonzero((labels > 0) & _within(ranks, k))
+    hits = np.flatnonzero((labels > 0) & _within_cutoff(ranks, k))
     values = np.zeros(len(offsets) - 1)
     first_groups, first = np.unique(groups[hits], return_index=True)
     values[first_groups] = 1.0 / (ranks[hits[first]] + 1.0)
@@ -83,8 +83,8 @@ def hit_rate(labels: Column, offsets: Offsets, k: int | None = None) -> Values:
 def recall(labels: Column, offsets: Offsets, k: int | None = None, *, relevant: Relevant = None) -> Values:
     """Return the share of relevant items that are among the first k rows."""
     groups, ranks = _ranks(labels, offsets)
-    found = _sum((labels > 0) & _within(ranks, k), groups, offsets)
-    return _ratio(found, _counts(labels, offsets, relevant))
+    found = _group_sums((labels > 0) & _within_cutoff(ranks, k), groups, offsets)
+    return _ratio(found, _relevant_counts(labels, offsets, relevant))
 
 
 def average_precision(labels: Column, offsets: Offsets, k: int | None = None, *, relevant: Relevant = None) -> Values:
@@ -93,10 +93,10 @@ def average_precision(labels: Column, offsets: Offsets, k: int | None = None, *,
     Source: Buckley & Voorhees 2000; divided by the number of all relevant items, as in trec_eval.
     """
     groups, ranks = _ranks(labels, offsets)
-    hits = (labels > 0) & _within(ranks, k)
+    hits = (labels > 0) & _within_cutoff(ranks, k)
     running = np.concatenate(([0], np.cumsum(hits)))
     precision = (running[1:] - running[offsets[groups]]) / (ranks + 1.0)
-    return _ratio(_sum(precision * hits, groups, offsets), _counts(labels, offsets, relevant))
+    return _ratio(_group_sums(precision * hits, groups, offsets), _relevant_counts(labels, offsets, relevant))
 
 
 def auc(labels: Column, scores: Column, offsets: Offsets) -> Values:
@@ -105,7 +105,7 @@ def auc(labels: Column, scores: Column, offsets: Offsets) -> Values:
     It is NaN for groups without both kinds of rows. Rows may be in any order; unlisted items are ignored. A NaN score
     counts as -inf. Source: Mann & Whitney 1947; Hanley & McNeil 1982.
     """
-    groups = _check(len(labels), offsets)
+    groups = _check_offsets(len(labels), offsets)
     if len(scores) != len(labels):
         raise ValueError(f"found {len(scores)} scores for {len(labels)} labels: auc needs one score a row")
     values = np.where(np.isnan(scores), -np.inf, scores)
@@ -117,8 +117,8 @@ def auc(labels: Column, scores: Column, offsets: Offsets) -> Values:
     first = np.flatnonzero(new)
     last = np.append(first, len(values))[1:] - 1
     middle = ((first + last) / 2.0)[np.cumsum(new) - 1] - offsets[groups] + 1.0
-    positives = _sum(relevant, groups, offsets)
-    wins = _sum(middle * relevant, groups, offsets) - positives * (positives + 1.0) / 2.0
+    positives = _group_sums(relevant, groups, offsets)
+    wins = _group_sums(middle * relevant, groups, offsets) - positives * (positives + 1.0) / 2.0
     return _ratio(wins, positives * (np.diff(offsets) - positives), empty=np.nan)
 
 
@@ -129,7 +129,7 @@ def mean(values: Values) -> tuple[float, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class _MetricInputs:
     """The inputs of all measures."""
 
     labels: Column
@@ -139,14 +139,14 @@ class _Judged:
     gain: Gain
 
 
-def _auc(x: _Judged, k: int | None) -> Values:
+def _auc(x: _MetricInputs, k: int | None) -> Values:
     if x.scores is None:
         raise ValueError("found no scores, but auc needs them to see ties: pass scores=, aligned with the labels")
     return auc(x.labels, x.scores, x.offsets)
 
 
 _Cutoff = Literal["required", "optional", "none"]
-_MEASURES: dict[str, tuple[_Cutoff, Callable[[_Judged, int | None], Values]]] = {
+_MEASURES: dict[str, tuple[_Cutoff, Callable[[_MetricInputs, int | None], Values]]] = {
     "ndcg": ("optional", lambda x, k: ndcg(x.labels, x.offsets, k, relevant=x.relevant, gain=x.gain)),
     "hr": ("required", lambda x, k: hit_rate(x.labels, x.offsets, k)),
     "recall": ("required", lambda x, k: recall(x.labels, x.offsets, k, relevant=x.relevant)),
@@ -166,7 +166,7 @@ class Measure:
 
     def __post_init__(self) -> None:
         if self.name not in _MEASURES:
-            raise ValueError(f"found no measure {str(self)!r}; there are {_known()}")
+            raise ValueError(f"found no measure {str(self)!r}; there are {_measure_names()}")
         cutoff = _MEASURES[self.name][0]
         if self.k is None and cutoff == "required":
             raise ValueError(f"{self.name} needs a cut-off, such as {self.name}@10")
@@ -183,7 +183,7 @@ class Measure:
         """Parse a case-insensitive name such as `ndcg@10` or `mrr`; ValueError lists the available measures."""
         name, at, k = text.strip().lower().partition("@")
         if at and not (k.isascii() and k.isdigit()):
-            raise ValueError(f"found no measure {text!r}: {k!r} is no cut-off; there are {_known()}")
+            raise ValueError(f"found no measure {text!r}: {k!r} is no cut-off; there are {_measure_names()}")
         return cls(name, int(k) if at else None)
 
 
@@ -197,17 +197,17 @@ def evaluate(
     gain: Gain = "linear",
 ) -> dict[str, Values]:
     """Compute measure name -> (G,) values for (N,) labels in final order; only auc needs `scores` (N,)."""
-    judged = _Judged(labels, offsets, relevant, scores, gain)
+    judged = _MetricInputs(labels, offsets, relevant, scores, gain)
     parsed = [Measure.parse(measure) if isinstance(measure, str) else measure for measure in measures]
     return {str(measure): _MEASURES[measure.name][1](judged, measure.k) for measure in parsed}
 
 
-def _known() -> str:
+def _measure_names() -> str:
     suffix = {"required": "@k", "optional": "[@k]", "none": ""}
     return ", ".join(name + suffix[cutoff] for name, (cutoff, _) in _MEASURES.items())
 
 
-def _check(rows: int, offsets: Offsets) -> NDArray[np.int64]:
+def _check_offsets(rows: int, offsets: Offsets) -> NDArray[np.int64]:
     """Return (N,) the group of each row; ValueError if the offsets don't span the rows."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != rows or np.any(np.diff(offsets) < 0):
         ends = f"from {offsets[0]} to {offsets[-1]}" if len(offsets) else "without bounds"
@@ -217,45 +217,47 @@ def _check(rows: int, offsets: Offsets) -> NDArray[np.int64]:
 
 def _ranks(labels: Column, offsets: Offsets) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the group of each row and its rank in the group, from 0."""
-    groups = _check(len(labels), offsets)
+    groups = _check_offsets(len(labels), offsets)
     return groups, np.arange(len(labels)) - offsets[groups]
 
 
-def _within(ranks: NDArray[np.int64], k: int | None) -> NDArray[np.bool_]:
+def _within_cutoff(ranks: NDArray[np.int64], k: int | None) -> NDArray[np.bool_]:
     if k is not None and k < 1:
         raise ValueError(f"the cut-off is {k}; it must be 1 or more, or None for all")
     return np.ones(len(ranks), bool) if k is None else ranks < k
 
 
-def _sum(column: Column, groups: NDArray[np.int64], offsets: Offsets) -> Values:
+def _group_sums(column: Column, groups: NDArray[np.int64], offsets: Offsets) -> Values:
     # np.add.reduceat would give an empty group the first value of its neighbour.
     sums: Values = np.bincount(groups, weights=column, minlength=len(offsets) - 1).astype(np.float64)
     return sums
 
 
-def _ratio(above: Values, below: Values, empty: float = 0.0) -> Values:
-    out: Values = np.full(len(above), empty)
-    np.divide(above, below, out=out, where=below > 0)
+def _ratio(numerator: Values, denominator: Values, empty: float = 0.0) -> Values:
+    out: Values = np.full(len(numerator), empty)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out
 
 
-def _discounted(labels: Column, ranks: NDArray[np.int64], k: int | None, gain: Gain) -> Values:
+def _discounted_gains(labels: Column, ranks: NDArray[np.int64], k: int | None, gain: Gain) -> Values:
     if gain not in ("linear", "exponential"):
         raise ValueError(f"the gain is {gain!r}; expected 'linear' or 'exponential'")
-    counted = (labels > 0) & _within(ranks, k)
+    counted = (labels > 0) & _within_cutoff(ranks, k)
     level = np.where(counted, labels, 0).astype(np.float64)
     gains = level if gain == "linear" else np.exp2(level) - 1.0
     discounted: Values = gains / np.log2(ranks + 2.0)
     return discounted
 
 
-def _counts(labels: Column, offsets: Offsets, relevant: Relevant) -> Values:
+def _relevant_counts(labels: Column, offsets: Offsets, relevant: Relevant) -> Values:
     """Return (G,) the number of all relevant items; ValueError if it is smaller than the number of listed ones."""
-    listed = _sum(labels > 0, _check(len(labels), offsets), offsets)
+    listed = _group_sums(labels > 0, _check_offsets(len(labels), offsets), offsets)
     if relevant is None:
         return listed
     if isinstance(relevant, Ideal):
-        total = _sum(relevant.labels > 0, _check(len(relevant.labels), relevant.offsets), relevant.offsets)
+        total = _group_sums(
+            relevant.labels > 0, _check_offsets(len(relevant.labels), relevant.offsets), relevant.offsets
+        )
     else:
         total = relevant.astype(np.float64)
     if total.shape != listed.shape:
@@ -269,14 +271,14 @@ def _counts(labels: Column, offsets: Offsets, relevant: Relevant) -> Values:
     return total
 
 
-def _best(labels: Column, offsets: Offsets, relevant: Relevant) -> tuple[Column, NDArray[np.int64]]:
+def _ideal_ranking(labels: Column, offsets: Offsets, relevant: Relevant) -> tuple[Column, NDArray[np.int64]]:
     """Return all relevant labels, best first in each group, and their groups."""
-    total = _counts(labels, offsets, relevant)
+    total = _relevant_counts(labels, offsets, relevant)
     column, bounds = (relevant.labels, relevant.offsets) if isinstance(relevant, Ideal) else (labels, offsets)
-    groups = _check(len(column), bounds)
+    groups = _check_offsets(len(column), bounds)
     positive = column > 0  # sorting only the few relevant rows is much cheaper
     column, groups = column[positive].astype(np.float64), groups[positive]
-    missing = (total - _sum(column > 0, groups, offsets)).astype(np.int64)
+    missing = (total - _group_sums(column > 0, groups, offsets)).astype(np.int64)
     column = np.concatenate((column, np.ones(missing.sum())))
     groups = np.concatenate((groups, np.repeat(np.arange(len(missing)), missing)))
     descending = np.lexsort((-column, groups))

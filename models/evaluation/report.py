@@ -15,16 +15,16 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 from feedrank.models.evaluation.bootstrap import Interval
-from feedrank.models.jsonable import plain
+from feedrank.models.jsonable import to_jsonable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _NAMES = {"ndcg": "nDCG", "hr": "HR", "recall": "Recall", "mrr": "MRR", "map": "MAP", "auc": "AUC"}
 _FONTS = ("Inter", "Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
-_MODEL, _OTHER, _INK, _QUIET = "#0072B2", "#C5CBD3", "#1F2933", "#6B7683"
+_HIGHLIGHT, _OTHER, _INK, _QUIET = "#0072B2", "#C5CBD3", "#1F2933", "#6B7683"
 """Blue of Okabe & Ito 2008 and greys: they differ in lightness, so also in print and for colour-blind readers."""
 
 
@@ -44,22 +44,22 @@ class Row:
     """Number of groups in the mean."""
 
     @classmethod
-    def of(cls, dataset: str, method: str, metric: str, interval: Interval) -> Row:
+    def from_interval(cls, dataset: str, method: str, metric: str, interval: Interval) -> Row:
         """Build a row from a bootstrap interval."""
         return cls(dataset, method, metric, interval.mean, interval.low, interval.high, interval.groups)
 
 
-def table(rows: Sequence[Row], model: str | None = None) -> Table:
+def table(rows: Sequence[Row], highlight: str | None = None) -> Table:
     """Build a terminal table: methods down, metrics across, cells like "0.123 [0.110, 0.135]", best value bold.
 
     The order is that of the rows. highlight: the method to emphasise. Raises ValueError for duplicate rows.
     """
-    cells = _cells(rows)
+    cells = _rows_by_key(rows)
     datasets, metrics = _unique(row.dataset for row in rows), _unique(row.metric for row in rows)
     many_datasets = len(datasets) > 1
     output = Table(
         min_width=None if rows else len("nothing was measured"),
-        title=None if many_datasets or not rows else Text(f"{datasets[0]}, {_groups(rows)}"),
+        title=None if many_datasets or not rows else Text(f"{datasets[0]}, {_group_count_text(rows)}"),
         caption=Text("mean [95 % interval]; bold: best" if rows else "nothing was measured"),
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -77,29 +77,32 @@ def table(rows: Sequence[Row], model: str | None = None) -> Table:
         output.add_column(Text(metric), justify="right")
     for dataset in datasets:
         subset = [row for row in rows if row.dataset == dataset]
-        best = {metric: max((_rank(row) for row in subset if row.metric == metric), default=None) for metric in metrics}
+        best = {
+            metric: max((_sort_value(row) for row in subset if row.metric == metric), default=None)
+            for metric in metrics
+        }
         methods = _unique(row.method for row in subset)
-        groups = _groups(subset)
+        groups = _group_count_text(subset)
         first_cells = [f"{dataset}, {groups}"] if len(methods) == 1 else [dataset, groups] + [""] * (len(methods) - 2)
         for method, first_cell in zip(methods, first_cells, strict=True):
-            name = Text(method, style="bold cyan" if method == model else "")
+            name = Text(method, style="bold cyan" if method == highlight else "")
             metric_rows = [cells.get((dataset, method, metric)) for metric in metrics]
-            texts = [_cell(row, row is not None and _rank(row) == best[row.metric]) for row in metric_rows]
+            texts = [_cell(row, row is not None and _sort_value(row) == best[row.metric]) for row in metric_rows]
             leading = [Text(first_cell, style="dim" if first_cell == groups else "")] if many_datasets else []
             output.add_row(*leading, name, *texts, end_section=method == methods[-1])
     return output
 
 
-def as_json(rows: Sequence[Row], costs: Mapping[str, object] | None = None) -> dict[str, Any]:
+def to_json(rows: Sequence[Row], costs: Mapping[str, object] | None = None) -> dict[str, Any]:
     """Return {"rows": [...], "costs": {...}} of JSON types; NaN becomes None."""
-    _cells(rows)
-    return {"rows": [plain(row) for row in rows], "costs": plain(dict(costs or {}))}
+    _rows_by_key(rows)
+    return {"rows": [to_jsonable(row) for row in rows], "costs": to_jsonable(dict(costs or {}))}
 
 
 def write_json(path: str | Path, rows: Sequence[Row], costs: Mapping[str, object] | None = None) -> None:
     """Write the report as JSON, atomically."""
-    text = json.dumps(as_json(rows, costs), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_aside(Path(path)) as draft:
+    text = json.dumps(to_json(rows, costs), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_write(Path(path)) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
@@ -107,7 +110,7 @@ def read_json(path: str | Path) -> tuple[list[Row], dict[str, Any]]:
     """Read the rows and costs that `write_json` wrote; ValueError if the file is no such report."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        rows = [Row(**{name: _number(value) for name, value in row.items()}) for row in content["rows"]]
+        rows = [Row(**{name: _nan_if_none(value) for name, value in row.items()}) for row in content["rows"]]
         return rows, dict(content["costs"])
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(
@@ -116,7 +119,7 @@ def read_json(path: str | Path) -> tuple[list[Row], dict[str, Any]]:
         ) from problem
 
 
-def plot(path: str | Path, rows: Sequence[Row], model: str | None = None) -> None:
+def plot(path: str | Path, rows: Sequence[Row], highlight: str | None = None) -> None:
     """Plot a PNG with one panel per metric and one bar per method, best on top, whiskers for the 95 % interval.
 
     highlight: the method to emphasise, by default that of the first row. Raises ValueError if the rows are not of
@@ -130,14 +133,14 @@ def plot(path: str | Path, rows: Sequence[Row], model: str | None = None) -> Non
     except ImportError as problem:
         raise ImportError("plotting a report needs matplotlib: pip install 'feedrank[plot]'") from problem
 
-    _cells(rows)
+    _rows_by_key(rows)
     datasets, metrics = _unique(row.dataset for row in rows), _unique(row.metric for row in rows)
     if len(datasets) != 1:
         raise ValueError(f"found rows of {len(datasets)} data sets {datasets}; a plot shows one: plot each separately")
     methods = _unique(row.method for row in rows)
-    model = rows[0].method if model is None else model
-    if model not in methods:
-        raise ValueError(f"found no method {model!r} to highlight; there are {', '.join(methods)}")
+    highlight = rows[0].method if highlight is None else highlight
+    if highlight not in methods:
+        raise ValueError(f"found no method {highlight!r} to highlight; there are {', '.join(methods)}")
 
     n_columns = len(metrics) if len(metrics) <= 3 else 2 if len(metrics) == 4 else 3
     n_lines = math.ceil(len(metrics) / n_columns)
@@ -151,32 +154,32 @@ def plot(path: str | Path, rows: Sequence[Row], model: str | None = None) -> Non
         layout = ConstrainedLayoutEngine(rect=body, w_pad=0.16, h_pad=0.12)
         figure = Figure((width, height), dpi=200, layout=layout, facecolor="white")
         figure.text(0.16 / width, 1 - 0.20 / height, datasets[0], size=15, weight="bold", va="top")
-        note = f"{_groups(rows)}  ·  mean, with its 95 % interval  ·  higher is better"
+        note = f"{_group_count_text(rows)}  ·  mean, with its 95 % interval  ·  higher is better"
         figure.text(0.16 / width, 1 - 0.56 / height, note, size=9, color=_QUIET, va="top")
         panels = figure.subplots(n_lines, n_columns, squeeze=False).ravel()
         for axes in panels[len(metrics) :]:
             axes.set_axis_off()
         for axes, metric in zip(panels, metrics, strict=False):
-            _panel(axes, metric, [row for row in rows if row.metric == metric], model, len(methods))
-        with written_aside(Path(path)) as draft:
+            _panel(axes, metric, [row for row in rows if row.metric == metric], highlight, len(methods))
+        with atomic_write(Path(path)) as draft:
             # Without the matplotlib version in the metadata, equal rows give equal bytes.
             figure.savefig(draft, format="png", metadata={"Software": None})
 
 
-def _panel(axes: Axes, metric: str, rows: Sequence[Row], model: str, slots: int) -> None:
+def _panel(axes: Axes, metric: str, rows: Sequence[Row], highlight: str, slots: int) -> None:
     """Draw one metric's bars, sorted by value, best on top."""
-    rows = sorted(rows, key=_rank, reverse=True)  # stable: ties keep the row order
+    rows = sorted(rows, key=_sort_value, reverse=True)  # stable: ties keep the row order
     finite = [row for row in rows if not math.isnan(row.value)]
     x_max = max((max(row.value, row.high) for row in finite), default=0.0) or 1.0
     name, _, k = metric.partition("@")
     axes.set_title(_NAMES.get(name, name) + (f"@{k}" if k else ""), loc="left", size=11, weight="bold", pad=6)
     for index, row in enumerate(rows):
-        is_highlighted = row.method == model
+        is_highlighted = row.method == highlight
         weight = "bold" if is_highlighted else "normal"
         if math.isnan(row.value):
             axes.text(0.025 * x_max, index, "n/a", size=9, color=_QUIET, va="center_baseline")
             continue
-        axes.barh(index, row.value, height=0.62, color=_MODEL if is_highlighted else _OTHER, linewidth=0)
+        axes.barh(index, row.value, height=0.62, color=_HIGHLIGHT if is_highlighted else _OTHER, linewidth=0)
         # A white line under the dark one keeps the whisker legible over the bar.
         axes.plot([row.low, row.high], [index, index], color="white", linewidth=3.0, solid_capstyle="butt", zorder=3)
         axes.plot([row.low, row.high], [index, index], color=_INK, linewidth=1.2, solid_capstyle="butt", zorder=4)
@@ -190,7 +193,7 @@ def _panel(axes: Axes, metric: str, rows: Sequence[Row], model: str, slots: int)
         )
     axes.set_yticks(range(len(rows)), [row.method for row in rows], size=9.5)
     for label, row in zip(axes.get_yticklabels(), rows, strict=True):
-        label.set(color=_INK, weight="bold" if row.method == model else "normal")
+        label.set(color=_INK, weight="bold" if row.method == highlight else "normal")
     axes.set(xlim=(0, 1.2 * x_max), ylim=(slots - 0.5, -0.5), xticks=[])
     axes.tick_params(length=0, pad=5)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -224,22 +227,22 @@ def _cell(row: Row | None, best: bool) -> Text | _Cell:
     return _Cell(value, Text(f"[{row.low:.3f}, {row.high:.3f}]", style="dim"))
 
 
-def _rank(row: Row) -> float:
+def _sort_value(row: Row) -> float:
     return -math.inf if math.isnan(row.value) else row.value
 
 
-def _groups(rows: Sequence[Row]) -> str:
+def _group_count_text(rows: Sequence[Row]) -> str:
     counts = sorted({row.groups for row in rows})
     if len(counts) > 1:
         return f"{counts[0]:,}–{counts[-1]:,} groups"
     return f"{counts[0]:,} group{'' if counts[0] == 1 else 's'}"
 
 
-def _number(value: Any) -> Any:
+def _nan_if_none(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _cells(rows: Sequence[Row]) -> dict[tuple[str, str, str], Row]:
+def _rows_by_key(rows: Sequence[Row]) -> dict[tuple[str, str, str], Row]:
     cells: dict[tuple[str, str, str], Row] = {}
     for row in rows:
         key = row.dataset, row.method, row.metric

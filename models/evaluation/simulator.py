@@ -26,7 +26,7 @@ class SimulatorSettings:
     """Settings of the simulation."""
 
     rankings: int = 5_000
-    length: int = 10
+    list_length: int = 10
     """Items per ranking."""
     signals: int = 4
     """Number of noisy observations of relevance, the ranker's features."""
@@ -40,19 +40,19 @@ class SimulatorSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.rankings, self.length, self.signals) < 1:
+        if min(self.rankings, self.list_length, self.signals) < 1:
             raise ValueError("rankings, length and signals must be at least 1")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Simulated:
+class SimulatedLog:
     """R simulated rankings of L items, in shown order."""
 
     relevance: NDArray[np.float64]
     """(R, L) true relevance, standard normal."""
     signals: NDArray[np.float64]
     """(R, L, signals) the ranker's features."""
-    policy: NDArray[np.float64]
+    policy_scores: NDArray[np.float64]
     """(R, L) scores of the logging policy, which determined the order."""
     examined: NDArray[np.bool_]
     """(R, L) True for examined items."""
@@ -72,7 +72,7 @@ class Simulated:
     @property
     def features(self) -> Matrix:
         """Return (R x L, signals + 1) the signals, then the logging policy's score."""
-        columns = np.concatenate([self.signals, self.policy[..., None]], axis=2)
+        columns = np.concatenate([self.signals, self.policy_scores[..., None]], axis=2)
         return columns.reshape(-1, columns.shape[2]).astype(np.float32)
 
     @property
@@ -101,11 +101,11 @@ def attraction(relevance: NDArray[np.float64]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(2.5 - 1.5 * relevance))
 
 
-def simulate(settings: SimulatorSettings | None = None) -> Simulated:
+def simulate(settings: SimulatorSettings | None = None) -> SimulatedLog:
     """Simulate rankings, examinations and clicks; equal seeds give equal results."""
     settings = settings or SimulatorSettings()
     random = np.random.default_rng(settings.seed)
-    shape = (settings.rankings, settings.length)
+    shape = (settings.rankings, settings.list_length)
     relevance = random.standard_normal(shape)
     policy = relevance + settings.policy_noise * random.standard_normal(shape)
     order = np.argsort(-policy, axis=1, kind="stable")
@@ -116,5 +116,5 @@ def simulate(settings: SimulatorSettings | None = None) -> Simulated:
     if settings.examination == "cascade":
         examined: NDArray[np.bool_] = np.cumsum(attracted, axis=1) - attracted == 0
     else:
-        examined = random.random(shape) < 1 / np.arange(1, settings.length + 1) ** settings.eta
-    return Simulated(relevance, signals, policy, examined, attracted & examined)
+        examined = random.random(shape) < 1 / np.arange(1, settings.list_length + 1) ** settings.eta
+    return SimulatedLog(relevance, signals, policy, examined, attracted & examined)

@@ -23,16 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Offsets, Scores
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 from feedrank.models.evaluation.metrics import Column, Ideal
 
 _Number = TypeVar("_Number", int, float)
 _UNSAFE = re.compile(r"[\s%\x00-\x1f\x7f]")
-_SPAN = 1 << 34
+_GROUP_STRIDE = 1 << 34
 """Larger than the range of float32 ordinals plus the rows of a group."""
-_TINY = 0x007FFFFF
+_MAX_SUBNORMAL_BITS = 0x007FFFFF
 """The bits of the largest subnormal float32."""
-_HUGE = np.float32(1e38)
+_MAX_SCORE = np.float32(1e38)
 """Scores are clipped to this, which leaves room for smaller ones below it."""
 
 
@@ -50,7 +50,7 @@ class Run:
     """(Q + 1,) bounds of each query's rows."""
 
     def __post_init__(self) -> None:
-        _check(self.queries, self.documents, len(self.scores), "scores", self.offsets)
+        _check_columns(self.queries, self.documents, len(self.scores), "scores", self.offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class Qrels:
     """(Q + 1,) bounds of each query's rows."""
 
     def __post_init__(self) -> None:
-        _check(self.queries, self.documents, len(self.labels), "labels", self.offsets)
+        _check_columns(self.queries, self.documents, len(self.labels), "labels", self.offsets)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabeledRun:
     """A run with the labels of its rows, in the shape that `feedrank.models.evaluation.metrics.evaluate` reads."""
 
     queries: Sequence[str]
@@ -86,7 +86,7 @@ class Judged:
     """All judged labels of each query, listed or not."""
 
 
-def falling(scores: NDArray[np.floating[Any]], offsets: Offsets) -> Scores:
+def strictly_decreasing(scores: NDArray[np.floating[Any]], offsets: Offsets) -> Scores:
     """Return (N,) float32 scores that strictly decrease within each group, as close below the given ones as possible.
 
     scores: (N,) must not rise within a group; ValueError names the row otherwise. They are clipped to +-1e38; NaN
@@ -101,31 +101,31 @@ def falling(scores: NDArray[np.floating[Any]], offsets: Offsets) -> Scores:
             f"scores rise from {scores[row]} to {scores[row + 1]} at row {row + 1}; a run is in final order, "
             "best first: sort the rows with models.metrics.order, or give minus the rank as the score"
         )
-    clipped = np.clip(finite_or_inf, -_HUGE, _HUGE).astype(np.float32)
+    clipped = np.clip(finite_or_inf, -_MAX_SCORE, _MAX_SCORE).astype(np.float32)
     # Float32 values sort like integer ordinals, so "at least one step below the previous score" is a running minimum.
     # Each group is offset one stride below the previous one, so that one pass handles all groups.
     bits = clipped.view(np.int32).astype(np.int64)
-    size = np.maximum((bits & 0x7FFFFFFF) - _TINY, 0)
+    size = np.maximum((bits & 0x7FFFFFFF) - _MAX_SUBNORMAL_BITS, 0)
     groups = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    base = np.arange(len(bits)) - groups * _SPAN
+    base = np.arange(len(bits)) - groups * _GROUP_STRIDE
     ordinal = np.minimum.accumulate(np.where(bits < 0, -size, size) + base) - base
     size = np.abs(ordinal)
-    size += np.where(size > 0, _TINY, 0)
+    size += np.where(size > 0, _MAX_SUBNORMAL_BITS, 0)
     lowered: Scores = np.where(ordinal < 0, -1, 1).astype(np.float32) * size.astype(np.int32).view(np.float32)
     return lowered
 
 
 def write_run(path: str | Path, run: Run, tag: str = "feedrank") -> None:
     """Write `query Q0 document rank score tag` lines in order; with gzip if the name ends in .gz."""
-    scores = falling(run.scores, run.offsets).tolist()
-    documents = [_encode(name) for name in run.documents]
-    tag = _encode(tag)
+    scores = strictly_decreasing(run.scores, run.offsets).tolist()
+    documents = [_percent_encode(name) for name in run.documents]
+    tag = _percent_encode(tag)
     lines = (
         f"{query} Q0 {documents[row]} {row - start + 1} {scores[row]:.9g} {tag}\n"
         for query, start, end in _spans(run.queries, run.offsets)
         for row in range(start, end)
     )
-    _write(Path(path), lines)
+    _write_lines(Path(path), lines)
 
 
 def write_qrels(path: str | Path, qrels: Qrels) -> None:
@@ -136,18 +136,20 @@ def write_qrels(path: str | Path, qrels: Qrels) -> None:
         raise ValueError(
             f"found label {qrels.labels[row]} at row {row}; qrels need whole numbers: round or scale first"
         )
-    levels, documents = qrels.labels.astype(np.int64).tolist(), [_encode(name) for name in qrels.documents]
+    levels, documents = qrels.labels.astype(np.int64).tolist(), [_percent_encode(name) for name in qrels.documents]
     lines = (
         f"{query} 0 {documents[row]} {levels[row]}\n"
         for query, start, end in _spans(qrels.queries, qrels.offsets)
         for row in range(start, end)
     )
-    _write(Path(path), lines)
+    _write_lines(Path(path), lines)
 
 
 def read_run(path: str | Path) -> Run:
     """Read a run as trec_eval does: sort by float32 score, ties by document id descending; ignore rank and tag."""
-    queries, documents, scores, offsets = _read(Path(path), ("query", "Q0", "document", "rank", "score", "tag"), _score)
+    queries, documents, scores, offsets = _read_columns(
+        Path(path), ("query", "Q0", "document", "rank", "score", "tag"), _parse_score
+    )
     column = np.array(scores, np.float64).clip(-3e38, 3e38).astype(np.float32)
     keys = list(zip(column.tolist(), documents, strict=True))
     ranking = [
@@ -160,11 +162,11 @@ def read_run(path: str | Path) -> Run:
 
 def read_qrels(path: str | Path) -> Qrels:
     """Read qrels, in the file's order within each query."""
-    queries, documents, labels, offsets = _read(Path(path), ("query", "0", "document", "label"), _label)
+    queries, documents, labels, offsets = _read_columns(Path(path), ("query", "0", "document", "label"), _parse_label)
     return Qrels(queries, tuple(map(unquote, documents)), np.array(labels, np.int64), offsets)
 
 
-def judge(run: Run, qrels: Qrels) -> Judged:
+def label_run(run: Run, qrels: Qrels) -> LabeledRun:
     """Label each row of a run; the groups are the queries of the qrels, without rows if the run lacks a query.
 
     Queries of the run without judgements are left out, as in trec_eval.
@@ -180,7 +182,7 @@ def judge(run: Run, qrels: Qrels) -> Judged:
         rows += listed
         labels += [label_of.get(run.documents[row], 0) for row in listed]
         bounds.append(len(rows))
-    return Judged(
+    return LabeledRun(
         queries=qrels.queries,
         labels=np.array(labels, qrels.labels.dtype),
         scores=run.scores[np.array(rows, np.int64)].astype(np.float32),
@@ -189,29 +191,31 @@ def judge(run: Run, qrels: Qrels) -> Judged:
     )
 
 
-def _check(queries: Sequence[str], documents: Sequence[str], rows: int, name: str, offsets: Offsets) -> None:
+def _check_columns(queries: Sequence[str], documents: Sequence[str], rows: int, name: str, offsets: Offsets) -> None:
     if len(offsets) != len(queries) + 1 or offsets[0] != 0 or offsets[-1] != rows or np.any(np.diff(offsets) < 0):
         raise ValueError(f"found {len(offsets)} offsets; they do not span {rows} {name} of {len(queries)} queries")
     if len(documents) != rows:
         raise ValueError(f"found {len(documents)} documents but {rows} {name}; expected one for each")
     if len(set(queries)) != len(queries):
-        raise ValueError(f"query {_twice(queries)!r} comes twice; give each query one block of rows")
+        raise ValueError(f"query {_most_repeated(queries)!r} comes twice; give each query one block of rows")
     for query, start, end in _spans(queries, offsets, encode=False):
         if len(set(documents[start:end])) != end - start:
-            raise ValueError(f"query {query!r} has document {_twice(documents[start:end])!r} twice; keep one of them")
+            raise ValueError(
+                f"query {query!r} has document {_most_repeated(documents[start:end])!r} twice; keep one of them"
+            )
 
 
-def _twice(names: Sequence[str]) -> str:
+def _most_repeated(names: Sequence[str]) -> str:
     return Counter(names).most_common(1)[0][0]
 
 
 def _spans(queries: Sequence[str], offsets: Offsets, encode: bool = True) -> Iterator[tuple[str, int, int]]:
     bounds = offsets.tolist()
     for query, start, end in zip(queries, bounds[:-1], bounds[1:], strict=True):
-        yield (_encode(query) if encode else query), start, end
+        yield (_percent_encode(query) if encode else query), start, end
 
 
-def _score(text: str) -> float:
+def _parse_score(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -221,28 +225,28 @@ def _score(text: str) -> float:
     return value
 
 
-def _label(text: str) -> int:
+def _parse_label(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ValueError(f"the label is {text!r}; expected a whole number") from None
 
 
-def _encode(name: str) -> str:
+def _percent_encode(name: str) -> str:
     if not name:
         raise ValueError("an id is empty, which a white-space separated file can't hold; give it a name")
     return _UNSAFE.sub(lambda match: quote(match[0], safe=""), name)
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    with written_aside(path) as draft, draft.open("wb") as raw:
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with atomic_write(path) as draft, draft.open("wb") as raw:
         # No name or timestamp in the gzip header, so that equal runs give equal bytes.
         packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
             text.writelines(lines)
 
 
-def _read(
+def _read_columns(
     path: Path, columns: tuple[str, ...], parse: Callable[[str], _Number]
 ) -> tuple[tuple[str, ...], list[str], list[_Number], Offsets]:
     """Return query ids, encoded document ids, values of the score or label column, and offsets, grouped by query."""

@@ -16,18 +16,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.models.experiments.lift import NOTHING, Span, welch
-from feedrank.models.experiments.moments import Counts, Floats, Moments, Pair, looks, pair
+from feedrank.models.experiments.lift import UNKNOWN_INTERVAL, Interval, welch_interval
+from feedrank.models.experiments.moments import (
+    ArmComparison,
+    Counts,
+    Floats,
+    Moments,
+    compare_to_control,
+    cumulative_moments,
+)
 from feedrank.models.experiments.outcomes import Metric, Outcomes
 
-LEAST_UNITS = 50
+MIN_UNITS = 50
 """Units that each arm needs before an interval is given."""
-LEAST_ACTIVE = 25
+MIN_CONVERTING_UNITS = 25
 """Units with a numerator that is not 0, such as a click, that each arm needs."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Sequence:
+class ConfidenceSequence:
     """Holds the confidence sequence of one metric of one arm over the control, at L looks. NaN: too few units yet."""
 
     metric: str
@@ -41,7 +48,7 @@ class Sequence:
     """(L,)"""
     units: Counts
     """(L, 2) of the control and of this arm."""
-    ripe: NDArray[np.bool_]
+    enough_data: NDArray[np.bool_]
     """(L,) True if each arm has the minimum of units."""
     estimate: Floats
     """(L,) this arm's value less the control's."""
@@ -66,67 +73,67 @@ class Sequence:
     fixed_p: Floats
     """(L,)"""
 
-    def at(self, look: int) -> Sequence:
+    def up_to_look(self, look: int) -> ConfidenceSequence:
         """Return the sequence as it was at a look; looks count from 0."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         cut = {name: value[: look + 1] for name, value in values.items() if isinstance(value, np.ndarray)}
-        return Sequence(**{**values, **cut})
+        return ConfidenceSequence(**{**values, **cut})
 
     @property
-    def last(self) -> Span:
+    def last_difference(self) -> Interval:
         """The difference at the last look."""
         columns = self.estimate, self.low, self.high
-        return NOTHING if not len(self.day) else Span(*(float(column[-1]) for column in columns))
+        return UNKNOWN_INTERVAL if not len(self.day) else Interval(*(float(column[-1]) for column in columns))
 
     @property
-    def last_relative(self) -> Span:
+    def last_relative(self) -> Interval:
         """The relative lift at the last look."""
         columns = self.relative, self.relative_low, self.relative_high
-        return NOTHING if not len(self.day) else Span(*(float(column[-1]) for column in columns))
+        return UNKNOWN_INTERVAL if not len(self.day) else Interval(*(float(column[-1]) for column in columns))
 
 
-def sequences(
+def confidence_sequences(
     outcomes: Outcomes,
     metric: Metric,
     *,
     planned_units: float,
     alpha: float = 0.05,
     cuped: bool = False,
-    least_units: int = LEAST_UNITS,
-    least_active: int = LEAST_ACTIVE,
-) -> tuple[Sequence, ...]:
+    min_units: int = MIN_UNITS,
+    min_converting_units: int = MIN_CONVERTING_UNITS,
+) -> tuple[ConfidenceSequence, ...]:
     """Compute the confidence sequence of each arm over the control, with a look at the end of each day.
 
     planned_units: of all arms together. Raises ValueError for an alpha outside (0, 1) or planned_units of 0 or less.
     """
-    moments = looks(outcomes, metric, cuped=cuped)
-    return sequences_of(
-        moments, metric.name, planned_units=planned_units, alpha=alpha, least_units=least_units,
-        least_active=least_active,
+    moments = cumulative_moments(outcomes, metric, cuped=cuped)
+    return confidence_sequences_from_moments(
+        moments, metric.name, planned_units=planned_units, alpha=alpha, min_units=min_units,
+        min_converting_units=min_converting_units,
     )  # fmt: skip
 
 
-def sequences_of(
+def confidence_sequences_from_moments(
     moments: Moments,
     metric: str,
     *,
     planned_units: float,
     alpha: float = 0.05,
-    least_units: int = LEAST_UNITS,
-    least_active: int = LEAST_ACTIVE,
-) -> tuple[Sequence, ...]:
+    min_units: int = MIN_UNITS,
+    min_converting_units: int = MIN_CONVERTING_UNITS,
+) -> tuple[ConfidenceSequence, ...]:
     """Compute `confidence_sequences` from moments."""
     if not 0 < alpha < 1 or planned_units <= 0:
         raise ValueError(f"found alpha {alpha} and {planned_units} planned units; expected 0 < alpha < 1 and units > 0")
     planned_share = moments.count.sum(axis=1) / planned_units
-    minimums = least_units, least_active
+    minimums = min_units, min_converting_units
     return tuple(
-        _sequence(pair(moments, arm), moments, metric, arm, planned_share, alpha, minimums)
+        _confidence_sequence(compare_to_control(moments, arm), moments, metric, arm, planned_share, alpha, minimums)
         for arm in range(1, len(moments.arms))
     )
 
 
-def mixture_variance(variance: float, share: float, alpha: float) -> float:
+def mixing_variance(variance: float, share: float, alpha: float) -> float:
     """Compute the tau2 that makes the interval narrowest when all planned units are in.
 
     variance: V of the estimate at a look. share: of the planned units at that look. Source: Waudby-Smith et al. 2024,
@@ -136,62 +143,74 @@ def mixture_variance(variance: float, share: float, alpha: float) -> float:
     return variance * share * (rate + math.log(rate + 1))
 
 
-def multiplier(variance: Floats, tau2: float, alpha: float) -> Floats:
+def boundary_multiplier(variance: Floats, tau2: float, alpha: float) -> Floats:
     """Standard errors from estimate to boundary: sqrt((V + tau2)/tau2 log((V + tau2)/(V alpha^2)))."""
     standard_errors: Floats = np.sqrt((variance + tau2) / tau2 * np.log((variance + tau2) / (variance * alpha**2)))
     return standard_errors
 
 
-def log_ratio(estimate: Floats, variance: Floats, tau2: float) -> Floats:
+def log_likelihood_ratio(estimate: Floats, variance: Floats, tau2: float) -> Floats:
     """The logarithm of the mixture likelihood ratio Lambda of an effect against no effect."""
     ratio: Floats = 0.5 * np.log(variance / (variance + tau2)) + estimate**2 * tau2 / (2 * variance * (variance + tau2))
     return ratio
 
 
-def fieller(beside: Pair, multiplier: Floats) -> tuple[Floats, Floats]:
+def fieller_interval(comparison: ArmComparison, standard_errors: Floats) -> tuple[Floats, Floats]:
     """Compute (L,) low and high of value / control - 1.
 
     The interval holds all ratios r with |value - r control| within that many standard errors. It excludes 0 exactly
     when the interval of the difference does. NaN if the control's value may be 0. Source: Fieller, Some Problems in
     Interval Estimation, 1954.
     """
-    control, treatment = beside.value.T
-    k = multiplier**2
-    a, b, c = control**2 - k * beside.variance[:, 0], control * treatment, treatment**2 - k * beside.variance[:, 1]
+    control, treatment = comparison.value.T
+    k = standard_errors**2
+    a, b, c = (
+        control**2 - k * comparison.variance[:, 0],
+        control * treatment,
+        treatment**2 - k * comparison.variance[:, 1],
+    )
     discriminant = b**2 - a * c
     is_known = np.isfinite(discriminant) & (a > 0) & (control > 0) & (discriminant >= 0)
     root, a = np.sqrt(np.where(is_known, discriminant, 0.0)), np.where(is_known, a, 1.0)
     return np.where(is_known, (b - root) / a - 1, np.nan), np.where(is_known, (b + root) / a - 1, np.nan)
 
 
-def _sequence(
-    beside: Pair, moments: Moments, metric: str, arm: int, share: Floats, alpha: float, guard: tuple[int, int]
-) -> Sequence:
-    estimate, variance = beside.difference, beside.spread
-    enough_data = (beside.units.min(axis=1) >= max(guard[0], 2)) & (beside.active.min(axis=1) >= guard[1])
+def _confidence_sequence(
+    comparison: ArmComparison,
+    moments: Moments,
+    metric: str,
+    arm: int,
+    share: Floats,
+    alpha: float,
+    minimums: tuple[int, int],
+) -> ConfidenceSequence:
+    estimate, variance = comparison.difference, comparison.difference_variance
+    enough_data = (comparison.units.min(axis=1) >= max(minimums[0], 2)) & (
+        comparison.converting.min(axis=1) >= minimums[1]
+    )
     enough_data &= np.isfinite(estimate) & np.isfinite(variance)
     enough_data &= np.where(enough_data, variance, 0.0) > 0
-    control, treatment = beside.value.T
+    control, treatment = comparison.value.T
     scale = np.where(enough_data, control, 1.0)
     scale = scale if (scale > 0).all() else np.ones(len(scale))
     scaled_variance = np.where(enough_data, variance, 1.0) / scale**2
     tau2 = math.nan
     if enough_data.any():
         first_look = int(np.argmax(enough_data))
-        tau2 = mixture_variance(float(scaled_variance[first_look]), float(share[first_look]), alpha)
+        tau2 = mixing_variance(float(scaled_variance[first_look]), float(share[first_look]), alpha)
     mixture = tau2 if enough_data.any() else 1.0
-    z = np.where(enough_data, multiplier(scaled_variance, mixture, alpha), np.nan)
+    z = np.where(enough_data, boundary_multiplier(scaled_variance, mixture, alpha), np.nan)
     half = z * np.sqrt(np.where(enough_data, variance, 1.0))
     log_p = np.where(
-        enough_data, -log_ratio(np.where(enough_data, estimate, 0.0) / scale, scaled_variance, mixture), 0.0
+        enough_data, -log_likelihood_ratio(np.where(enough_data, estimate, 0.0) / scale, scaled_variance, mixture), 0.0
     )
     p = np.exp(np.minimum(np.minimum.accumulate(log_p), 0.0)) if len(log_p) else log_p
-    relative_low, relative_high = fieller(beside, z)
+    relative_low, relative_high = fieller_interval(comparison, z)
     is_defined = np.isfinite(control) & np.isfinite(treatment) & (control > 0)
     relative = np.divide(treatment, control, out=np.full(len(control), np.nan), where=is_defined) - 1
-    fixed_half, fixed_p = welch(estimate, beside.variance, beside.units, alpha)
-    return Sequence(
-        metric, moments.arms[arm], alpha, tau2, moments.day, beside.units, enough_data, estimate, variance,
+    fixed_half, fixed_p = welch_interval(estimate, comparison.variance, comparison.units, alpha)
+    return ConfidenceSequence(
+        metric, moments.arms[arm], alpha, tau2, moments.day, comparison.units, enough_data, estimate, variance,
         estimate - half, estimate + half, relative, relative_low, relative_high, p,
         estimate - fixed_half, estimate + fixed_half, fixed_p,
     )  # fmt: skip

@@ -10,31 +10,31 @@ from feedrank.models.experiments.moments import Moments
 if TYPE_CHECKING:
     from tea_tasting.aggr import Aggregates
 
-_NAMES = ("numerator", "denominator", "numerator_before", "denominator_before")
+_VARIABLES = ("numerator", "denominator", "numerator_before", "denominator_before")
 
 
-class Compared(NamedTuple):
+class DeltaTest(NamedTuple):
     """Holds two means, their difference with a confidence interval, and the p-value."""
 
     control: float
     value: float
     difference: tuple[float, float, float]
     """Estimate, low, high."""
-    ratio: tuple[float, float, float]
+    relative: tuple[float, float, float]
     """value / control - 1 with low and high, which come from an interval of the logarithm."""
     p: float
 
 
-def compare(moments: Moments, look: int, arm: int, *, alpha: float) -> Compared:
+def delta_method_test(moments: Moments, look: int, arm: int, *, alpha: float) -> DeltaTest:
     """Compare an arm with the control by a two-sided test, with Welch's degrees of freedom and the covariate, if any.
 
     Both arms need two units and values above 0. Raises ImportError that names the extra if tea_tasting is missing.
     Source: Deng et al., Applying the Delta Method in Metric Analytics, KDD 2018.
     """
     tt = _tea_tasting()
-    metric = tt.RatioOfMeans(*_NAMES[: moments.mean.shape[2]], confidence_level=1 - alpha)
+    metric = tt.RatioOfMeans(*_VARIABLES[: moments.mean.shape[2]], confidence_level=1 - alpha)
     result = metric.analyze_aggregates(_aggregates(moments, look, 0), _aggregates(moments, look, arm))
-    return Compared(
+    return DeltaTest(
         float(result.control),
         float(result.treatment),
         (float(result.effect_size), float(result.effect_size_ci_lower), float(result.effect_size_ci_upper)),
@@ -43,7 +43,7 @@ def compare(moments: Moments, look: int, arm: int, *, alpha: float) -> Compared:
     )
 
 
-def units_for(difference: float, variance: float, *, ratio: float, alpha: float, power: float) -> int:
+def fixed_horizon_units(difference: float, variance: float, *, ratio: float, alpha: float, power: float) -> int:
     """Compute the total number of units of two arms that a fixed-horizon test needs to detect a difference.
 
     ratio: size of the second arm over the first. variance: of one unit. Uses the normal distribution, because with
@@ -78,7 +78,7 @@ def _aggregates_class() -> type[Aggregates]:
 
 def _aggregates(moments: Moments, look: int, arm: int) -> Aggregates:
     mean, covariance = moments.mean[look, arm], moments.covariance[look, arm]
-    names = _NAMES[: len(mean)]
+    names = _VARIABLES[: len(mean)]
     return _aggregates_class()(
         int(moments.count[look, arm]),
         dict(zip(names, mean.tolist(), strict=True)),

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from feedrank.engine.types import Rows
 
-Kind = Literal["mean", "ratio", "unit-ratio"]
-COUNTS = ("rankings", "impressions", "clicks", "clicked_rankings", "reciprocal", "dwell_s")
+MetricKind = Literal["mean", "ratio", "unit-ratio"]
+BUILT_IN_COLUMNS = ("rankings", "impressions", "clicks", "clicked_rankings", "reciprocal", "dwell_s")
 """Columns that every log provides: rankings, impressions, clicks on them, rankings with a click, the sum over rankings
 of 1/position of the first click, and the dwell time on clicked items in seconds."""
 
@@ -30,14 +30,14 @@ class Metric:
     higher_is_better: bool = True
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> MetricKind:
         """The kind of estimator that the metric needs."""
         if self.denominator is None:
             return "mean"
         return "unit-ratio" if self.per_unit else "ratio"
 
 
-METRICS = (
+BUILT_IN_METRICS = (
     Metric("ctr", "clicks", "impressions"),
     Metric("ctr_per_unit", "clicks", "impressions", per_unit=True),
     Metric("clicks_per_ranking", "clicks", "rankings"),
@@ -67,7 +67,7 @@ class Outcomes:
     """(M,) from 0, the day of the start."""
     columns: Mapping[str, NDArray[np.float64]]
     """Name -> (M,): `BUILT_IN_COLUMNS` and the custom metrics."""
-    before: Mapping[str, NDArray[np.float64]]
+    pre_period: Mapping[str, NDArray[np.float64]]
     """Name -> (U,): the same columns, summed over the pre-period, before the experiment; may be empty."""
     segments: Mapping[str, NDArray[np.str_]]
     """Name of a property of units, such as `surface` -> (U,) values; may be empty."""
@@ -89,15 +89,15 @@ class Outcomes:
         """(A,) the number of units of each arm."""
         return np.bincount(self.arm_of, minlength=len(self.arms))
 
-    def until(self, day: int) -> Outcomes:
+    def until_day(self, day: int) -> Outcomes:
         """Return the outcomes as they were at the end of a day; units that came later have no rows."""
         return self._with_rows(self.day <= day)
 
-    def only(self, units: NDArray[np.bool_]) -> Outcomes:
+    def select_units(self, units: NDArray[np.bool_]) -> Outcomes:
         """Return the rows of these units; units: (U,). Unit indexes do not change."""
         return self._with_rows(units[self.unit])
 
-    def per_unit(self, name: str) -> NDArray[np.float64]:
+    def unit_totals(self, name: str) -> NDArray[np.float64]:
         """(U,) sums of a column over the days; NaN for units without rows."""
         seen = np.bincount(self.unit, minlength=len(self.arm_of)) > 0
         total = np.bincount(self.unit, self.columns[name], minlength=len(self.arm_of))
@@ -106,13 +106,13 @@ class Outcomes:
     def _with_rows(self, kept: NDArray[np.bool_]) -> Outcomes:
         return Outcomes(
             self.arms, self.arm_of, self.unit[kept], self.day[kept],
-            {name: column[kept] for name, column in self.columns.items()}, self.before, self.segments,
+            {name: column[kept] for name, column in self.columns.items()}, self.pre_period, self.segments,
         )  # fmt: skip
 
 
-def metric_named(name: str, declared: Sequence[Metric] = ()) -> Metric:
+def find_metric(name: str, custom: Sequence[Metric] = ()) -> Metric:
     """Find a metric by its name. Raises ValueError that lists the names there are."""
-    metrics = {metric.name: metric for metric in (*METRICS, *declared)}
+    metrics = {metric.name: metric for metric in (*BUILT_IN_METRICS, *custom)}
     if name not in metrics:
         raise ValueError(f"found the metric {name!r}, expected one of {', '.join(metrics)}, or one that is declared")
     return metrics[name]

@@ -9,10 +9,10 @@ import numpy as np
 
 from feedrank.models.experiments.moments import Floats
 
-Method = Literal["benjamini-hochberg", "holm"]
+CorrectionMethod = Literal["benjamini-hochberg", "holm"]
 
 
-def corrected(p: Sequence[float] | Floats, method: Method) -> Floats:
+def adjust_p_values(p: Sequence[float] | Floats, method: CorrectionMethod) -> Floats:
     """Adjust N p-values, so that each may be compared with alpha."""
     return benjamini_hochberg(p) if method == "benjamini-hochberg" else holm(p)
 
@@ -21,7 +21,7 @@ def benjamini_hochberg(p: Sequence[float] | Floats) -> Floats:
     """Adjust N p-values to control the false discovery rate. Source: Benjamini & Hochberg 1995."""
     from scipy import stats  # takes 40 MB, which a server without readouts need not load
 
-    values, is_known, adjusted = _split(p)
+    values, is_known, adjusted = _split_nan(p)
     if is_known.any():
         adjusted[is_known] = stats.false_discovery_control(values[is_known], method="bh")
     return adjusted
@@ -29,7 +29,7 @@ def benjamini_hochberg(p: Sequence[float] | Floats) -> Floats:
 
 def holm(p: Sequence[float] | Floats) -> Floats:
     """Adjust N p-values to control the family-wise error rate under any dependence. Source: Holm 1979."""
-    values, is_known, result = _split(p)
+    values, is_known, result = _split_nan(p)
     n = int(is_known.sum())
     order = np.argsort(values[is_known], kind="stable")
     stepped = np.maximum.accumulate(values[is_known][order] * np.arange(n, 0, -1)) if n else np.empty(0)
@@ -39,6 +39,6 @@ def holm(p: Sequence[float] | Floats) -> Floats:
     return result
 
 
-def _split(p: Sequence[float] | Floats) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.bool_]], Floats]:
+def _split_nan(p: Sequence[float] | Floats) -> tuple[Floats, np.ndarray[tuple[int, ...], np.dtype[np.bool_]], Floats]:
     values = np.asarray(p, np.float64)
     return values, ~np.isnan(values), np.full(len(values), np.nan)

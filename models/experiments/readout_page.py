@@ -6,27 +6,33 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from feedrank.models.experiments.lift_plot import day_plot, sequence_plot
-from feedrank.models.html import Html, table, whole
+from feedrank.models.experiments.lift_plot import confidence_sequence_plot, daily_lift_plot
+from feedrank.models.html import Html, html_page, html_table
 
-_WORDS = """
+_CSS = """
 figcaption { font-size: .85rem }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem } .verdict { padding: .6rem 1rem; border-left: .4rem solid; margin: 1rem 0 }
 .ship { border-color: #00664b; background: #e8f5f0 } .keep, .go-on { border-color: #52606d; background: #f3f5f7 }
 .stop, .broken { border-color: #a33a00; background: #fbeee6 }
 .up { color: #00664b } .down { color: #a33a00 }
 """.strip()
-_SAID = {"ship": "Ship {arm}", "keep": "Keep {first}", "go on": "Continue", "stop": "Stop", "broken": "Invalid"}
-Body = Mapping[str, Any]
+_VERDICT_TITLES = {
+    "ship": "Ship {arm}",
+    "keep": "Keep {first}",
+    "go on": "Continue",
+    "stop": "Stop",
+    "broken": "Invalid",
+}
+ReadoutJson = Mapping[str, Any]
 
 
-def page(body: Body, title: str = "Experiment", more: str = "") -> str:
+def readout_page(body: ReadoutJson, title: str = "Experiment", extra_html: str = "") -> str:
     """Render the page of a readout from `readout.readout_json`; it loads no external files.
 
     extra_html: is put at the end.
     """
     verdict = body["verdict"]
-    decision = _SAID[verdict["word"]].format(arm=verdict["arm"], first=body["arms"][0])
+    decision = _VERDICT_TITLES[verdict["word"]].format(arm=verdict["arm"], first=body["arms"][0])
     css_class = verdict["word"].replace(" ", "-")
     counts = ", ".join(f"{name} {n:,}" for name, n in zip(body["arms"], body["units"], strict=True))
     parts = [
@@ -34,48 +40,48 @@ def page(body: Body, title: str = "Experiment", more: str = "") -> str:
         f'<p class="verdict {css_class}"><b>{escape(decision)}</b>: {escape(verdict["reason"])}.</p>',
         f'<p class="quiet">Units: {escape(counts)}. Days: {body["days"]}.</p>',
         _metrics(body),
-        _sequences(body),
+        _confidence_sequences(body),
         _guardrails(body),
         _novelty(body),
         _segments(body),
-        _size(body),
-        _ratio(body["sample_ratio"]),
-        more,
+        _sample_size(body),
+        _sample_ratio(body["sample_ratio"]),
+        extra_html,
     ]
-    return framed(title, "".join(parts))
+    return render_page(title, "".join(parts))
 
 
-def framed(title: str, inside: str) -> str:
+def render_page(title: str, body_html: str) -> str:
     """Render a whole page around HTML, with the style of readouts."""
-    return whole(title, inside, _WORDS)
+    return html_page(title, body_html, _CSS)
 
 
-def _metrics(body: Body) -> str:
+def _metrics(body: ReadoutJson) -> str:
     several = len(body["arms"]) > 2
     better = {metric["name"]: metric["higher_is_better"] for metric in body["metrics"]}
     rows = []
     for lift in body["lifts"]:
         names = [lift["metric"], lift["arm"]] if several else [lift["metric"]]
-        saved = [_share(lift["variance_saved"])] if body["plan"]["cuped"] else []
+        saved = [_format_percent(lift["variance_saved"])] if body["plan"]["cuped"] else []
         rows.append(
-            [*names, _number(lift["control"]), _number(lift["value"]), _span(lift["relative"], better[lift["metric"]]),
-             _p(lift["p"]), *saved, lift["said"]]
+            [*names, _format_number(lift["control"]), _format_number(lift["value"]), _format_interval(lift["relative"], better[lift["metric"]]),
+             _format_p_value(lift["p"]), *saved, lift["said"]]
         )  # fmt: skip
     header = ["metric", *(["arm"] if several else []), body["arms"][0], "treatment" if several else body["arms"][1]]
     header += ["relative lift", "p", *(["variance reduction"] if body["plan"]["cuped"] else []), ""]
     level = f"{1 - body['plan']['alpha']:.0%}"
     caption = f"{level} confidence intervals at a fixed horizon: valid for one look at a time that was set beforehand."
     if several:
-        holm = ", ".join(f"{arm} {_p(p)}" for arm, p in zip(body["arms"][1:], body["holm_p"], strict=True))
+        holm = ", ".join(f"{arm} {_format_p_value(p)}" for arm, p in zip(body["arms"][1:], body["holm_p"], strict=True))
         caption += f" p of {body['plan']['primary']}, corrected over arms (Holm): {holm}."
-    return table("Metrics", header, rows, caption)
+    return html_table("Metrics", header, rows, caption)
 
 
-def _sequences(body: Body) -> str:
+def _confidence_sequences(body: ReadoutJson) -> str:
     figures = [
-        sequence_plot(
+        confidence_sequence_plot(
             f"{sequence['arm']}: {sequence['metric']}", sequence["day"], sequence["relative"],
-            sequence["relative_low"], sequence["relative_high"], _fixed(sequence),
+            sequence["relative_low"], sequence["relative_high"], _fixed_horizon_bounds(sequence),
         )
         for sequence in body["sequences"]
         if sequence["metric"] == body["plan"]["primary"] and any(low is not None for low in sequence["relative_low"])
@@ -85,10 +91,17 @@ def _sequences(body: Body) -> str:
     return f'<h2>Primary metric by day</h2><div class="columns">{"".join(figures)}</div>'
 
 
-def _fixed(one: Body) -> tuple[list[float | None], list[float | None]]:
+def _fixed_horizon_bounds(sequence: ReadoutJson) -> tuple[list[float | None], list[float | None]]:
     """The t-test's bounds over the control's value of the day; None before the first interval."""
     bounds: tuple[list[float | None], list[float | None]] = ([], [])
-    rows = zip(one["relative"], one["estimate"], one["fixed_low"], one["fixed_high"], one["relative_low"], strict=True)
+    rows = zip(
+        sequence["relative"],
+        sequence["estimate"],
+        sequence["fixed_low"],
+        sequence["fixed_high"],
+        sequence["relative_low"],
+        strict=True,
+    )
     for relative, estimate, low, high, relative_low in rows:
         is_known = relative_low is not None and relative and estimate and low is not None
         control = estimate / relative if is_known else 1.0
@@ -97,70 +110,72 @@ def _fixed(one: Body) -> tuple[list[float | None], list[float | None]]:
     return bounds
 
 
-def _guardrails(body: Body) -> str:
+def _guardrails(body: ReadoutJson) -> str:
     rows = [
         [
             guardrail["metric"],
             guardrail["arm"],
             f"{-guardrail['worst']:.1%}",
-            _span(guardrail["gain"]),
+            _format_interval(guardrail["gain"]),
             "violated" if guardrail["breached"] else "ok",
         ]
         for guardrail in body["guardrails"]
     ]
     caption = "Relative gains with always-valid intervals; violated: the whole interval is below the allowed loss."
-    return table("Guardrails", ["metric", "arm", "allowed", "gain", ""], rows, caption) if rows else ""
+    return html_table("Guardrails", ["metric", "arm", "allowed", "gain", ""], rows, caption) if rows else ""
 
 
-def _novelty(body: Body) -> str:
+def _novelty(body: ReadoutJson) -> str:
     figures, rows = [], []
     for effect in body["novelty"]:
-        rows.append([effect["arm"], _span(effect["slope"]), _p(effect["p"]), effect["trend"]])
+        rows.append([effect["arm"], _format_interval(effect["slope"]), _format_p_value(effect["p"]), effect["trend"]])
         if sum(value is not None for value in effect["relative"]) > 1:
             title = f"{effect['arm']}: {effect['metric']}"
-            figures.append(day_plot(title, effect["day"], effect["relative"], effect["low"], effect["high"]))
-    slopes = table("Novelty effect", ["arm", "slope per day", "p", ""], rows)
+            figures.append(daily_lift_plot(title, effect["day"], effect["relative"], effect["low"], effect["high"]))
+    slopes = html_table("Novelty effect", ["arm", "slope per day", "p", ""], rows)
     return f'{slopes}<div class="columns">{"".join(figures)}</div>'
 
 
-def _segments(body: Body) -> str:
+def _segments(body: ReadoutJson) -> str:
     rows = [
         [row["segment"], row["value"], row["lift"]["arm"], f"{sum(row['lift']['units']):,}",
-         _span(row["lift"]["relative"]), _p(row["lift"]["p"]), _p(row["corrected_p"]), row["lift"]["said"]]
+         _format_interval(row["lift"]["relative"]), _format_p_value(row["lift"]["p"]), _format_p_value(row["corrected_p"]), row["lift"]["said"]]
         for row in body["segments"]
     ]  # fmt: skip
     caption = f"Adjusted p: corrected for {len(rows)} comparisons ({body['plan']['correction']})."
     header = ["segment", "value", "arm", "units", f"relative lift of {body['plan']['primary']}", "p", "adjusted p", ""]
-    return table("Segments", header, rows, caption) if rows else ""
+    return html_table("Segments", header, rows, caption) if rows else ""
 
 
-def _size(body: Body) -> str:
+def _sample_size(body: ReadoutJson) -> str:
     need = body["need"]
     if need is None:
         return ""
     rows = [
-        [name, f"{sum(size['units']):,}", _whole(size["impressions"]), _whole(size["days"])]
+        [name, f"{sum(size['units']):,}", _format_count(size["impressions"]), _format_count(size["days"])]
         for name, size in (("fixed horizon: one look at the end", need["fixed"]),
                            ("sequential: a look at any time", need["sequential"]))
     ]  # fmt: skip
     caption = f"To detect a relative lift of {need['lift']:.1%} with a power of {need['power']:.0%}."
-    return table("Required sample size", ["", "units", "impressions", "days"], rows, caption)
+    return html_table("Required sample size", ["", "units", "impressions", "days"], rows, caption)
 
 
-def _ratio(ratio: Body) -> str:
+def _sample_ratio(test: ReadoutJson) -> str:
     rows = [
         [name, f"{n:,}", f"{expected:,.0f}"]
-        for name, n, expected in zip(ratio["arms"], ratio["units"], ratio["expected"], strict=True)
+        for name, n, expected in zip(test["arms"], test["units"], test["expected"], strict=True)
     ]
-    caption = f"Chi-square p = {_p(ratio['p'])}: {'sample ratio mismatch' if ratio['alarm'] else 'no mismatch'}."
-    caption = caption if ratio["p"] is not None else "There are too few units to test."
-    return table("Sample ratio", ["arm", "units", "expected"], rows, caption)
+    caption = (
+        f"Chi-square p = {_format_p_value(test['p'])}: {'sample ratio mismatch' if test['alarm'] else 'no mismatch'}."
+    )
+    caption = caption if test["p"] is not None else "There are too few units to test."
+    return html_table("Sample ratio", ["arm", "units", "expected"], rows, caption)
 
 
-def _span(span: Body, higher_is_better: bool = True) -> str:
-    if span["value"] is None:
+def _format_interval(interval: ReadoutJson, higher_is_better: bool = True) -> str:
+    if interval["value"] is None:
         return "–"
-    value, low, high = span["value"], span["low"], span["high"]
+    value, low, high = interval["value"], interval["low"], interval["high"]
     if low is None or high is None:
         return f"{value:+.1%}"
     css_class = "" if low <= 0 <= high else "up" if (low > 0) == higher_is_better else "down"
@@ -169,17 +184,17 @@ def _span(span: Body, higher_is_better: bool = True) -> str:
     return Html(f'{text} <span class="quiet">[{low:+.{digits}%}, {high:+.{digits}%}]</span>')
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _whole(value: float | None) -> str:
+def _format_count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-def _share(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
 
 
-def _p(value: float | None) -> str:
+def _format_p_value(value: float | None) -> str:
     return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

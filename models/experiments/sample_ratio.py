@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-ALARM = 0.001
+SRM_P_THRESHOLD = 0.001
 """A p-value below this is a sample ratio mismatch."""
-LEAST_EXPECTED = 5
+MIN_EXPECTED_UNITS = 5
 """Expected units per arm that the chi-square distribution needs; with fewer no mismatch is reported."""
 
 
 @dataclass(frozen=True, slots=True)
-class SampleRatio:
+class SampleRatioTest:
     """Holds the units of each arm, the number that its weight leads to expect, and the test of both."""
 
     arms: tuple[str, ...]
@@ -28,12 +28,14 @@ class SampleRatio:
     p: float
 
     @property
-    def alarm(self) -> bool:
+    def mismatch(self) -> bool:
         """True if there is a sample ratio mismatch."""
-        return self.p < ALARM
+        return self.p < SRM_P_THRESHOLD
 
 
-def sample_ratio(units: NDArray[np.int64], weights: Sequence[float] = (), arms: Sequence[str] = ()) -> SampleRatio:
+def sample_ratio_test(
+    units: NDArray[np.int64], weights: Sequence[float] = (), arms: Sequence[str] = ()
+) -> SampleRatioTest:
     """Test (A,) units against the arms' weights by chi-square; without weights, against equal shares.
 
     Raises ValueError unless there are two or more arms with a weight above 0 each.
@@ -46,9 +48,9 @@ def sample_ratio(units: NDArray[np.int64], weights: Sequence[float] = (), arms: 
         )
     names = tuple(arms) if len(arms) else tuple(str(n) for n in range(len(units)))
     expected = units.sum() * share / share.sum()
-    if expected.min() < LEAST_EXPECTED:
+    if expected.min() < MIN_EXPECTED_UNITS:
         statistic = p = math.nan
     else:
         statistic = float(((units - expected) ** 2 / expected).sum())
         p = float(special.chdtrc(len(units) - 1, statistic))
-    return SampleRatio(names, tuple(units.tolist()), tuple(expected.tolist()), statistic, p)
+    return SampleRatioTest(names, tuple(units.tolist()), tuple(expected.tolist()), statistic, p)

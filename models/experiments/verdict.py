@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from feedrank.models.experiments.confidence_sequence import Sequence as ConfidenceSequence
-from feedrank.models.experiments.lift import Span
+from feedrank.models.experiments.confidence_sequence import ConfidenceSequence as ConfidenceSequence
+from feedrank.models.experiments.lift import Interval
 from feedrank.models.experiments.plan import Guardrail, Plan
-from feedrank.models.experiments.sample_ratio import SampleRatio
+from feedrank.models.experiments.sample_ratio import SampleRatioTest
 
-Word = Literal["ship", "keep", "go on", "stop", "broken"]
+Decision = Literal["ship", "keep", "go on", "stop", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
-class GuardrailReading:
+class GuardrailResult:
     """Holds the result of a guardrail for one arm."""
 
     metric: str
     arm: str
-    worst: float
-    gain: Span
+    max_relative_loss: float
+    gain: Interval
     """The relative change, signed so that higher is better; NaN bounds: there are too few units yet."""
     breached: bool
     """True if the whole confidence sequence lies below -max_relative_loss."""
@@ -37,7 +37,7 @@ class Verdict:
     the split of units has a sample ratio mismatch. go on: none of these yet.
     """
 
-    word: Word
+    decision: Decision
     arm: str | None
     """The arm to ship; None for other decisions."""
     reason: str
@@ -45,15 +45,15 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The decision with its reason."""
-        decision = {"ship": f"ship {self.arm}", "keep": "keep control"}.get(self.word, self.word)
+        decision = {"ship": f"ship {self.arm}", "keep": "keep control"}.get(self.decision, self.decision)
         return f"{decision}: {self.reason}"
 
 
-def judge(
+def decide(
     plan: Plan,
-    ratio: SampleRatio,
+    sample_ratio: SampleRatioTest,
     primary: Sequence[ConfidenceSequence],
-    guardrails: Sequence[GuardrailReading],
+    guardrails: Sequence[GuardrailResult],
     *,
     days: int,
     units: int,
@@ -64,24 +64,27 @@ def judge(
     units: of all arms together. Harm is reported before the minimum run is over, since the sequence holds at every
     look. Of several winners the one with the highest lift is named.
     """
-    if ratio.alarm:
-        counts = ", ".join(f"{name} {n:,}" for name, n in zip(ratio.arms, ratio.units, strict=True))
-        expected = ", ".join(f"{n:,.0f}" for n in ratio.expected)
-        reason = f"sample ratio mismatch: found {counts} units, expected {expected} (p = {ratio.p:.2g}); find the cause"
+    if sample_ratio.mismatch:
+        counts = ", ".join(f"{name} {n:,}" for name, n in zip(sample_ratio.arms, sample_ratio.units, strict=True))
+        expected = ", ".join(f"{n:,.0f}" for n in sample_ratio.expected)
+        reason = f"sample ratio mismatch: found {counts} units, expected {expected} (p = {sample_ratio.p:.2g}); find the cause"
         return Verdict("broken", None, reason)
-    control = ratio.arms[0]
+    control = sample_ratio.arms[0]
     higher_is_better = plan.metric(plan.primary).higher_is_better
-    gains = {sequence.arm: sequence.last if higher_is_better else sequence.last.turned() for sequence in primary}
-    lifts = {sequence.arm: _said(sequence, control) for sequence in primary}
+    gains = {
+        sequence.arm: sequence.last_difference if higher_is_better else sequence.last_difference.negated()
+        for sequence in primary
+    }
+    lifts = {sequence.arm: _lift_sentence(sequence, control) for sequence in primary}
     breaches = {result.arm: result for result in guardrails if result.breached}
     harmless = [arm for arm, gain in gains.items() if arm not in breaches and not gain.high < 0]
     if not harmless:
-        return Verdict("stop", None, "; ".join(_harm(arm, breaches.get(arm), lifts[arm]) for arm in gains))
+        return Verdict("stop", None, "; ".join(_harm_reason(arm, breaches.get(arm), lifts[arm]) for arm in gains))
     winners = [arm for arm in harmless if gains[arm].low > 0]
-    best = max(winners or harmless, key=lambda arm: _known(gains[arm].value))
-    status = f"{lifts[best]} after {_many(days, 'day')} and {_many(units, 'unit')}"
-    if days < plan.least_days or units < plan.least_units:
-        minimum = f"{_many(plan.least_days, 'day')} and {_many(plan.least_units, 'unit')}"
+    best = max(winners or harmless, key=lambda arm: _nan_last(gains[arm].value))
+    status = f"{lifts[best]} after {_count_noun(days, 'day')} and {_count_noun(units, 'unit')}"
+    if days < plan.min_days or units < plan.min_units:
+        minimum = f"{_count_noun(plan.min_days, 'day')} and {_count_noun(plan.min_units, 'unit')}"
         return Verdict("go on", None, f"{status}; the plan needs at least {minimum}")
     if winners:
         others = f", and the best of {len(winners)} such arms" if len(winners) > 1 else ""
@@ -92,36 +95,42 @@ def judge(
     return Verdict("go on", None, f"{status} of {plan.planned_units:,} planned: nothing is significant yet")
 
 
-def guardrail_reading(guardrail: Guardrail, looks: ConfidenceSequence, *, higher_is_better: bool) -> GuardrailReading:
+def check_guardrail(guardrail: Guardrail, sequence: ConfidenceSequence, *, higher_is_better: bool) -> GuardrailResult:
     """Check a guardrail: it is violated if the whole interval of the last look is below the allowed loss."""
-    gain = looks.last_relative if higher_is_better else looks.last_relative.turned()
-    return GuardrailReading(guardrail.metric, looks.arm, guardrail.worst, gain, bool(gain.high < -guardrail.worst))
+    gain = sequence.last_relative if higher_is_better else sequence.last_relative.negated()
+    return GuardrailResult(
+        guardrail.metric,
+        sequence.arm,
+        guardrail.max_relative_loss,
+        gain,
+        bool(gain.high < -guardrail.max_relative_loss),
+    )
 
 
-def _harm(arm: str, breach: GuardrailReading | None, said: str) -> str:
+def _harm_reason(arm: str, breach: GuardrailResult | None, lift_sentence: str) -> str:
     if breach is None:
-        return f"{said}: significantly worse"
-    return f"{arm} violates guardrail {breach.metric}: gain {_percent(breach.gain)}, allowed {-breach.worst:.1%}"
+        return f"{lift_sentence}: significantly worse"
+    return f"{arm} violates guardrail {breach.metric}: gain {_format_interval(breach.gain)}, allowed {-breach.max_relative_loss:.1%}"
 
 
-def _said(looks: ConfidenceSequence, first: str) -> str:
+def _lift_sentence(sequence: ConfidenceSequence, control: str) -> str:
     """Describe the change at the last look, with its sign as measured."""
-    relative, difference = looks.last_relative, looks.last
-    change = f"{looks.arm} changes {looks.metric} by"
+    relative, difference = sequence.last_relative, sequence.last_difference
+    change = f"{sequence.arm} changes {sequence.metric} by"
     if math.isnan(difference.low):
-        return f"{looks.arm} and {first} have too few units to compare {looks.metric}"
+        return f"{sequence.arm} and {control} have too few units to compare {sequence.metric}"
     if math.isnan(relative.low):
-        return f"{change} {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] against {first}"
-    return f"{change} {_percent(relative)} against {first}"
+        return f"{change} {difference.value:+.4g} [{difference.low:+.4g}, {difference.high:+.4g}] against {control}"
+    return f"{change} {_format_interval(relative)} against {control}"
 
 
-def _percent(span: Span) -> str:
-    return f"{span.value:+.1%} [{span.low:+.1%}, {span.high:+.1%}]"
+def _format_interval(interval: Interval) -> str:
+    return f"{interval.value:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
 
 
-def _many(n: int, what: str) -> str:
-    return f"{n:,} {what}" + ("" if n == 1 else "s")
+def _count_noun(n: int, noun: str) -> str:
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
-def _known(value: float) -> float:
+def _nan_last(value: float) -> float:
     return -math.inf if math.isnan(value) else value

@@ -20,64 +20,74 @@ from torch import nn
 
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix, Scores
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 from feedrank.models.finetune import model_types, training_samples
-from feedrank.models.finetune.distillation_loss import ScoreLoss, Weights, with_scores
+from feedrank.models.finetune.distillation_loss import LossWeights, ScoreDistillationLoss, with_target_scores
 from feedrank.models.finetune.finetuning import FinetuneSettings
-from feedrank.models.finetune.samples import PairGroups
-from feedrank.models.finetune.text_training import Course, Measure, Passed, train
+from feedrank.models.finetune.samples import QueryTextGroups
+from feedrank.models.finetune.text_training import MetricFunction, TrainingResult, TrainingRun, train
 from feedrank.models.training.training import Progress
 
-WEIGHTS = "head-start.safetensors"
-DONE = "head-start.json"
-QUICKER = 2.0
+WEIGHTS_FILE = "head-start.safetensors"
+RESULT_FILE = "head-start.json"
+LEARNING_RATE_FACTOR = 2.0
 """Learning rate relative to that of the main training."""
 
 
-def applies(folder: Path, settings: FinetuneSettings) -> bool:
+def is_applicable(folder: Path, settings: FinetuneSettings) -> bool:
     """Return True if this stage is enabled and the base is a bi-encoder without a classification head."""
-    return settings.head_start > 0 and (folder / "modules.json").is_file() and not model_types.has_head(folder)
+    return (
+        settings.bi_encoder_distillation_epochs > 0
+        and (folder / "modules.json").is_file()
+        and not model_types.has_classification_head(folder)
+    )
 
 
-def give(
-    model: Any, base: Path, groups: PairGroups, measure: Measure, settings: FinetuneSettings, work: Path,
+def distill_bi_encoder(
+    model: Any, bi_encoder: Path, groups: QueryTextGroups, metrics_of: MetricFunction, settings: FinetuneSettings, work_folder: Path,
     progress: Progress,
-) -> Passed:  # fmt: skip
+) -> TrainingResult:  # fmt: skip
     """Distill into the model in place; if an earlier session finished this, load its weights."""
-    result_path, weights_path = work / DONE, work / WEIGHTS
+    result_path, weights_path = work_folder / RESULT_FILE, work_folder / WEIGHTS_FILE
     if result_path.exists():
         load_model(model, str(weights_path))
-        return Passed(**json.loads(result_path.read_text(encoding="utf-8")))
+        return TrainingResult(**json.loads(result_path.read_text(encoding="utf-8")))
     progress("scores of the bi-encoder", 0, 0)
-    columns = training_samples.lists(groups, settings.negatives, settings.head_start, settings.seed + 1)
-    groups = training_samples.drawn(columns)
-    scores = opinions(base, groups, settings.max_tokens)
-    run = Course(
-        model, CrossEncoderTrainer, CrossEncoderTrainingArguments, with_scores(columns, groups, scores.tolist()),
-        ScoreLoss(model, Weights(squares=1.0, answers=1.0)), measure,
-        model_types.head_apart(model, settings.head_learning_rate),
+    columns = training_samples.listwise_samples(
+        groups, settings.negatives, settings.bi_encoder_distillation_epochs, settings.seed + 1
+    )
+    groups = training_samples.groups_from_columns(columns)
+    scores = bi_encoder_scores(bi_encoder, groups, settings.max_tokens)
+    run = TrainingRun(
+        model, CrossEncoderTrainer, CrossEncoderTrainingArguments, with_target_scores(columns, groups, scores.tolist()),
+        ScoreDistillationLoss(model, LossWeights(mse=1.0, contrastive=1.0)), metrics_of,
+        model_types.head_learning_rate_argument(model, settings.head_learning_rate),
     )  # fmt: skip
-    trainer_settings = replace(settings, epochs=settings.head_start, learning_rate=QUICKER * settings.learning_rate)
+    trainer_settings = replace(
+        settings,
+        epochs=settings.bi_encoder_distillation_epochs,
+        learning_rate=LEARNING_RATE_FACTOR * settings.learning_rate,
+    )
     with _without_dropout(model):  # dropout would bias the scores towards 0
-        result = train(run, trainer_settings, work / "head-start", "bi-encoder distillation", progress)
+        result = train(run, trainer_settings, work_folder / "head-start", "bi-encoder distillation", progress)
     if result.finished:
-        with written_aside(weights_path) as temporary:
+        with atomic_write(weights_path) as temporary:
             save_model(model, str(temporary))
-        with written_aside(result_path) as temporary:
+        with atomic_write(result_path) as temporary:
             temporary.write_text(json.dumps(asdict(result)), encoding="utf-8")
     return result
 
 
-def opinions(folder: Path, groups: PairGroups, most: int) -> Scores:
+def bi_encoder_scores(folder: Path, groups: QueryTextGroups, max_tokens: int) -> Scores:
     """Score query-text pairs by a bi-encoder's cosine plus MaxSim.
 
     Returns (N,) float32; both terms are standardised, and so is their sum.
     """
-    model = model_types.shortened(SentenceTransformer(str(folder)), most)
-    queries, query_tokens = _vectors(model.encode_query, dict.fromkeys(groups.queries))
-    texts, text_tokens = _vectors(model.encode_document, dict.fromkeys(groups.texts))
+    model = model_types.limit_tokens(SentenceTransformer(str(folder)), max_tokens)
+    queries, query_tokens = _encode(model.encode_query, dict.fromkeys(groups.queries))
+    texts, text_tokens = _encode(model.encode_document, dict.fromkeys(groups.texts))
     similarities = np.empty((len(groups.texts), 2))
-    for row, (owner, text) in enumerate(zip(groups.owner.tolist(), groups.texts, strict=True)):
+    for row, (owner, text) in enumerate(zip(groups.group_index.tolist(), groups.texts, strict=True)):
         query = groups.queries[owner]
         similarities[row, 0] = queries[query] @ texts[text]
         products = query_tokens[query] @ text_tokens[text].T
@@ -103,7 +113,7 @@ def _standardised(values: Any) -> Any:
     return (values - values.mean(axis=0)) / np.where(std > 0, std, 1.0)
 
 
-def _vectors(encode: Any, texts: dict[str, None]) -> tuple[dict[str, Matrix], dict[str, Matrix]]:
+def _encode(encode: Any, texts: dict[str, None]) -> tuple[dict[str, Matrix], dict[str, Matrix]]:
     """Encode texts: text -> vector, and text -> token vectors without the first and last token; all of length 1."""
     outputs = encode(list(texts), batch_size=64, show_progress_bar=False, output_value=None)
     vectors = unit_rows(np.stack([output["sentence_embedding"].float().cpu().numpy() for output in outputs]))

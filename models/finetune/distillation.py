@@ -13,55 +13,55 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.models.finetune import model_folder, training_samples
-from feedrank.models.finetune.distillation_loss import Weights, with_scores
-from feedrank.models.finetune.finetuning import Learnt, check_least, check_libraries, check_pace
-from feedrank.models.finetune.samples import PairGroups, with_hard_negatives
-from feedrank.models.finetune.synthetic_queries import with_made_up_queries
+from feedrank.models.finetune.distillation_loss import LossWeights, with_target_scores
+from feedrank.models.finetune.finetuning import FinetuneResult, check_libraries, check_minimums, check_trainer_settings
+from feedrank.models.finetune.samples import QueryTextGroups, with_hard_negatives
+from feedrank.models.finetune.synthetic_queries import with_synthetic_queries
 from feedrank.models.text.model_weights import find_weights
 from feedrank.models.training.training import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class StudentConfig:
     """The size of a student model."""
 
     layers: int = 3
-    width: int = 192
+    hidden_size: int = 192
     heads: int = 6
-    neurons: int = 384
+    intermediate_size: int = 384
     """Size of a layer's feed-forward part."""
 
     def __post_init__(self) -> None:
         for name in ("layers", "width", "heads", "neurons"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.width % self.heads:
-            raise ValueError(f"width is {self.width}, heads are {self.heads}; expected a multiple of the heads")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"width is {self.hidden_size}, heads are {self.heads}; expected a multiple of the heads")
 
 
 @dataclass(frozen=True, slots=True)
 class DistillSettings:
     """Hyper-parameters of distillation."""
 
-    shape: Shape = field(default_factory=Shape)
+    student_config: StudentConfig = field(default_factory=StudentConfig)
     epochs: int = 8
     batch_size: int = 8
     """Queries per step."""
     learning_rate: float = 5e-4
-    warmup_share: float = 0.05
+    warmup_ratio: float = 0.05
     weight_decay: float = 0.01
-    texts: int = 24
+    max_group_texts: int = 24
     """Maximum number of texts per training group, before extra negatives are added."""
-    candidates: int = 12
+    negatives: int = 12
     """Negatives per query and step."""
-    further: int = 8
+    extra_negatives: int = 8
     """Extra texts from other queries per training query: half BM25 hard negatives, half random."""
-    made_up: float = 0.5
+    synthetic_queries: float = 0.5
     """Ratio of synthetic queries, built from the texts' words, to training groups. The teacher scores them too."""
-    loss: Weights = field(default_factory=lambda: Weights(squares=1.0, divergence=1.0, answers=0.3))
+    loss_weights: LossWeights = field(default_factory=lambda: LossWeights(mse=1.0, kl=1.0, contrastive=0.3))
     """Weights of the loss terms. The default includes a small weight on the labels, because the teacher may be wrong.
     The softmaxes of the KL term use scores on the teacher's own scale."""
-    states: float = 1.0
+    hidden_state_weight: float = 1.0
     """Initial weight of the hidden-state loss; it decays to a tenth at the end. The teacher's hidden states are on disk
     until training ends: about 1 KB per token with the default student. 0: they are neither stored nor used."""
     max_tokens: int = 64
@@ -82,19 +82,19 @@ class DistillSettings:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        check_pace(self)
-        check_least(self, texts=2, candidates=1, further=0, made_up=0, states=0)
+        check_trainer_settings(self)
+        check_minimums(self, texts=2, candidates=1, further=0, made_up=0, states=0)
 
 
 def distill(
     teacher: str,
-    groups: PairGroups,
+    groups: QueryTextGroups,
     out: Path,
     settings: DistillSettings | None = None,
     trained_on: Mapping[str, Any] | None = None,
     progress: Progress = lambda *_: None,
-    validation: PairGroups | None = None,
-) -> Learnt:
+    validation: QueryTextGroups | None = None,
+) -> FinetuneResult:
     """Train a student of a cross-encoder (folder or model name) and write it to the folder `out`.
 
     The labels are used to validate the student's ranking, and have a small weight in the loss. validation: groups to
@@ -105,24 +105,24 @@ def distill(
     settings = settings or DistillSettings()
     check_libraries()
     folder = find_weights(teacher)
-    base = model_folder.origin(folder, teacher, None)
+    base = model_folder.provenance(folder, teacher, None)
     used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
-    fingerprint = model_folder.fingerprint(
+    fingerprint = model_folder.run_fingerprint(
         {"kind": "student", "teacher": base["digest"], "settings": used_settings, "groups": groups.digest}
         | ({} if validation is None else {"validation": validation.digest})
     )
-    work = model_folder.unfinished(out, fingerprint)
+    work = model_folder.work_folder(out, fingerprint)
     train, held_out = (
-        groups.split(settings.validation_share, settings.seed, unanswered=True)
+        groups.split(settings.validation_share, settings.seed, keep_without_positives=True)
         if validation is None
         else (groups, validation)
     )
-    validation = held_out.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
-    train = train.thinned(len(train), settings.texts, settings.seed)
-    if settings.made_up:
-        train = with_made_up_queries(train, settings.made_up, settings.seed)
-    if settings.further:
-        train = with_hard_negatives(train, settings.further, settings.seed)
+    validation = held_out.subsample(settings.validation_groups, settings.validation_texts, settings.seed)
+    train = train.subsample(len(train), settings.max_group_texts, settings.seed)
+    if settings.synthetic_queries:
+        train = with_synthetic_queries(train, settings.synthetic_queries, settings.seed)
+    if settings.extra_negatives:
+        train = with_hard_negatives(train, settings.extra_negatives, settings.seed)
     progress("loading the teacher", 0, 0)
     from feedrank.models.finetune import (  # these import torch
         distillation_run,
@@ -131,29 +131,29 @@ def distill(
         text_training,
     )
 
-    text_training.quiet()
-    text_training.seeded(settings.seed)
+    text_training.silence_libraries()
+    text_training.seed_everything(settings.seed)
     teacher_model = distillation_run.load_teacher(folder, settings)
-    outputs = teacher_outputs.read(
+    outputs = teacher_outputs.load_or_compute(
         teacher_model,
         train,
-        settings.shape,
+        settings.student_config,
         work / "teacher",
-        settings.states > 0,
+        settings.hidden_state_weight > 0,
         settings.bfloat16,
         settings.seed,
         progress,
     )
     progress("teacher scores of the validation groups", 0, 0)
-    teacher_scores = model_types.score_pairs(teacher_model, validation)
+    teacher_scores = model_types.cross_encoder_scores(teacher_model, validation)
     mean, std = float(outputs.scores.mean()), float(outputs.scores.std()) or 1.0
-    columns = training_samples.lists(train, settings.candidates, settings.epochs, settings.seed)
-    columns = with_scores(columns, train, ((outputs.scores - mean) / std).tolist())
-    text_training.seeded(settings.seed)
-    student_model = distillation_run.begin(teacher_model, outputs.directions, settings, mean, std)
-    run = distillation_run.course(student_model, outputs, train, columns, validation, teacher_scores, settings, std)
+    columns = training_samples.listwise_samples(train, settings.negatives, settings.epochs, settings.seed)
+    columns = with_target_scores(columns, train, ((outputs.scores - mean) / std).tolist())
+    text_training.seed_everything(settings.seed)
+    student_model = distillation_run.init_student(teacher_model, outputs.directions, settings, mean, std)
+    run = distillation_run.build_run(student_model, outputs, train, columns, validation, teacher_scores, settings, std)
     result = text_training.train(run, settings, work, "student", progress)
-    distillation_run.unscale(student_model, mean, std)
+    distillation_run.restore_scale(student_model, mean, std)
     card = {
         "kind": "student",
         "base": [base],
@@ -162,9 +162,9 @@ def distill(
         "groups": {"training": len(train), "validation": len(validation)},
         "settings": used_settings,
         "seed": settings.seed,
-        "teacher": distillation_run.measured(teacher_scores, validation),
+        "teacher": distillation_run.ranking_metrics(teacher_scores, validation),
         "fingerprint": fingerprint,
-        **result.card,
+        **result.card_fields,
     }
     progress("writing the model", 0, 0)
     model_folder.publish(
@@ -172,4 +172,4 @@ def distill(
     )
     if result.finished:
         shutil.rmtree(work, ignore_errors=True)
-    return Learnt(out, card)
+    return FinetuneResult(out, card)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.models.finetune import model_folder
-from feedrank.models.finetune.samples import PairGroups
+from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 from feedrank.models.training.training import Progress
 
-KINDS = ("bi-encoder", "dpr", "colbert", "cross-encoder")
+MODEL_TYPE_NAMES = ("bi-encoder", "dpr", "colbert", "cross-encoder")
 LOSSES = ("softmax", "lambda", "listmle", "bce")
 
 
@@ -35,11 +35,11 @@ class FinetuneSettings:
     learning_rate: float = 2e-5
     head_learning_rate: float = 1e-3
     """Learning rate of a cross-encoder's new classification head; 0: the same as the rest."""
-    head_start: int = 1
+    bi_encoder_distillation_epochs: int = 1
     """Initial epochs that distill the scores of a bi-encoder base into the cross-encoder; 0: none."""
-    freeze_words: bool = False
+    freeze_word_embeddings: bool = False
     """Freeze a cross-encoder's word embeddings."""
-    warmup_share: float = 0.1
+    warmup_ratio: float = 0.1
     """Share of the steps in which the learning rate rises, before it decays to 0."""
     weight_decay: float = 0.01
     negatives: int = 4
@@ -65,15 +65,15 @@ class FinetuneSettings:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        check_pace(self)
-        check_least(self, negatives=0, head_learning_rate=0, head_start=0)
+        check_trainer_settings(self)
+        check_minimums(self, negatives=0, head_learning_rate=0, head_start=0)
         if self.loss not in LOSSES:
             raise ValueError(f"loss is {self.loss!r}; expected {', '.join(LOSSES)}")
 
 
-def check_pace(settings: Any) -> None:
+def check_trainer_settings(settings: Any) -> None:
     """Check the settings that all training runs share. Raises ValueError for a value out of range."""
-    check_least(
+    check_minimums(
         settings, epochs=1, batch_size=1, max_tokens=0, patience=1, evaluations=1, validation_groups=1,
         validation_texts=2, minutes=0, weight_decay=0,
     )  # fmt: skip
@@ -84,14 +84,14 @@ def check_pace(settings: Any) -> None:
             raise ValueError(f"{name} is {getattr(settings, name)}; expected 0 to less than 1")
 
 
-def check_least(settings: Any, **least: float) -> None:
+def check_minimums(settings: Any, **minimums: float) -> None:
     """Check lower bounds (setting name -> minimum). Raises ValueError for a setting below its minimum."""
-    for name, value in least.items():
+    for name, value in minimums.items():
         if getattr(settings, name) < value:
             raise ValueError(f"{name} is {getattr(settings, name)}; expected at least {value}")
 
 
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
     "bi-encoder": {},
     "dpr": {},
     "colbert": {"learning_rate": 1e-5},
@@ -108,19 +108,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class FinetuneResult:
     """A trained model, with its model card and validation metrics."""
 
     folder: Path
     card: Mapping[str, Any]
 
     @property
-    def before(self) -> dict[str, float]:
+    def metrics_before(self) -> dict[str, float]:
         """Validation metrics before training."""
         return dict(self.card["validation"]["before"])
 
     @property
-    def after(self) -> dict[str, float]:
+    def metrics_after(self) -> dict[str, float]:
         """Validation metrics of the saved model."""
         return dict(self.card["validation"]["after"])
 
@@ -130,24 +130,27 @@ class Learnt:
         return bool(self.card["finished"])
 
 
-def settings_for(kind: str, **given: Any) -> FinetuneSettings:
+def settings_for(model_type: str, **overrides: Any) -> FinetuneSettings:
     """Build the settings of a model type; overrides that are None are ignored."""
     return FinetuneSettings(
-        **{**DEFAULTS[_known(kind)], **{key: value for key, value in given.items() if value is not None}}
+        **{
+            **DEFAULT_SETTINGS[_check_model_type(model_type)],
+            **{key: value for key, value in overrides.items() if value is not None},
+        }
     )
 
 
 def finetune(
-    kind: str,
-    groups: PairGroups,
+    model_type: str,
+    groups: QueryTextGroups,
     out: Path,
     settings: FinetuneSettings | None = None,
     base: Sequence[str] = (DEFAULT_EMBEDDER,),
     revision: str | None = None,
     trained_on: Mapping[str, Any] | None = None,
     progress: Progress = lambda *_: None,
-    validation: PairGroups | None = None,
-) -> Learnt:
+    validation: QueryTextGroups | None = None,
+) -> FinetuneResult:
     """Fine-tune a model on labelled groups and write it to the folder `out`, with a model card in feedrank.json.
 
     base: name or folder of the base model; `dpr` takes two, for queries and for documents. trained_on: description of
@@ -156,43 +159,45 @@ def finetune(
     same groups, base and settings. Raises ValueError if `out` holds something else or a library is missing.
     """
     started = time.perf_counter()
-    settings = settings or settings_for(kind)
-    if not 1 <= len(base) <= (2 if _known(kind) == "dpr" else 1):
-        raise ValueError(f"found {len(base)} base models, expected 1{' or 2' if kind == 'dpr' else ''} for {kind}")
+    settings = settings or settings_for(model_type)
+    if not 1 <= len(base) <= (2 if _check_model_type(model_type) == "dpr" else 1):
+        raise ValueError(
+            f"found {len(base)} base models, expected 1{' or 2' if model_type == 'dpr' else ''} for {model_type}"
+        )
     check_libraries()
     folders = [find_weights(name, revision) for name in base]
-    bases = [model_folder.origin(folder, name, revision) for folder, name in zip(folders, base, strict=True)]
+    bases = [model_folder.provenance(folder, name, revision) for folder, name in zip(folders, base, strict=True)]
     used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
     run_inputs = {
-        "kind": kind,
+        "kind": model_type,
         "bases": [info["digest"] for info in bases],
         "settings": used_settings,
         "groups": groups.digest,
     }
     run_inputs |= {} if validation is None else {"validation": validation.digest}
-    fingerprint = model_folder.fingerprint(run_inputs)
-    work = model_folder.unfinished(out, fingerprint)
+    fingerprint = model_folder.run_fingerprint(run_inputs)
+    work = model_folder.work_folder(out, fingerprint)
     train, held_out = (
         groups.split(settings.validation_share, settings.seed) if validation is None else (groups, validation)
     )
-    validation = held_out.thinned(settings.validation_groups, settings.validation_texts, settings.seed)
+    validation = held_out.subsample(settings.validation_groups, settings.validation_texts, settings.seed)
     progress("loading the model", 0, 0)
     from feedrank.models.finetune import (  # these import torch, which takes seconds
         bi_encoder_distillation as head_start,
     )
     from feedrank.models.finetune import model_types, text_training
 
-    text_training.quiet()
-    text_training.seeded(settings.seed)
-    spec = model_types.KINDS[kind]
-    model = spec.make(folders, settings)
-    metrics_of = model_types.measure(spec, validation)
+    text_training.silence_libraries()
+    text_training.seed_everything(settings.seed)
+    spec = model_types.MODEL_TYPES[model_type]
+    model = spec.build(folders, settings)
+    metrics_of = model_types.mrr_function(spec, validation)
     run_settings = settings
-    distilled: text_training.Passed | None = None
-    if kind == "cross-encoder" and model_types.has_head(folders[0]):
+    distilled: text_training.TrainingResult | None = None
+    if model_type == "cross-encoder" and model_types.has_classification_head(folders[0]):
         run_settings = replace(settings, head_learning_rate=0.0)
-    elif kind == "cross-encoder" and head_start.applies(folders[0], settings):
-        distilled = head_start.give(model, folders[0], train, metrics_of, settings, work, progress)
+    elif model_type == "cross-encoder" and head_start.is_applicable(folders[0], settings):
+        distilled = head_start.distill_bi_encoder(model, folders[0], train, metrics_of, settings, work, progress)
         run_settings = replace(settings, head_learning_rate=settings.head_learning_rate / 3)
     if distilled is None or distilled.finished:
         if settings.minutes:
@@ -200,13 +205,13 @@ def finetune(
                 run_settings, minutes=max(settings.minutes - (time.perf_counter() - started) / 60, 1e-3)
             )
         result = text_training.train(
-            spec.teach(model, train, run_settings, metrics_of), run_settings, work, kind, progress
+            spec.training_run(model, train, run_settings, metrics_of), run_settings, work, model_type, progress
         )
-        result = result if distilled is None else distilled.then(result)
+        result = result if distilled is None else distilled.continued_by(result)
     else:
         result = distilled
     card = {
-        "kind": kind,
+        "kind": model_type,
         "base": bases,
         "licence": bases[0]["licence"] if len({info["licence"] for info in bases}) == 1 else "unknown",
         "trained_on": dict(trained_on or {}),
@@ -214,13 +219,13 @@ def finetune(
         "settings": used_settings,
         "seed": settings.seed,
         "fingerprint": fingerprint,
-        **result.card,
+        **result.card_fields,
     }
     progress("writing the model", 0, 0)
     model_folder.publish(out, lambda temporary: model.save_pretrained(str(temporary), create_model_card=False), card)
     if result.finished:
         shutil.rmtree(work, ignore_errors=True)
-    return Learnt(out, card)
+    return FinetuneResult(out, card)
 
 
 def check_libraries() -> None:
@@ -232,7 +237,7 @@ def check_libraries() -> None:
         )
 
 
-def _known(kind: str) -> str:
-    if kind not in KINDS:
-        raise ValueError(f"found the model type {kind!r}, expected {', '.join(KINDS)}")
-    return kind
+def _check_model_type(model_type: str) -> str:
+    if model_type not in MODEL_TYPE_NAMES:
+        raise ValueError(f"found the model type {model_type!r}, expected {', '.join(MODEL_TYPE_NAMES)}")
+    return model_type

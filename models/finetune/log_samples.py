@@ -7,39 +7,39 @@ from itertools import count
 
 import numpy as np
 
-from feedrank.engine.events.event_table import Log
-from feedrank.models.finetune.samples import PairGroups, from_examples
-from feedrank.models.items.item_model import fit_items
-from feedrank.models.items.user_histories import Sequences
-from feedrank.models.training.dataset import Examples, from_rankings, from_recall, read_states
-from feedrank.models.training.training import Corpus, Progress, Settings, learns_from_rankings, retriever
+from feedrank.engine.events.event_table import EventTable
+from feedrank.models.finetune.samples import QueryTextGroups, from_batch
+from feedrank.models.items.item_model import fit_item_views
+from feedrank.models.items.user_histories import UserHistories
+from feedrank.models.training.dataset import LabeledGroups, from_rankings, from_recall, point_in_time_batch
+from feedrank.models.training.training import ItemInputs, ModelSettings, Progress, exact_retriever, has_enough_rankings
 
-LATEST = 20_000
+DEFAULT_MAX_GROUPS = 20_000
 """Default maximum number of groups taken from a log."""
 
 
 def from_log(
-    corpus: Corpus,
-    log: Log,
+    item_inputs: ItemInputs,
+    log: EventTable,
     documents: Sequence[str],
-    settings: Settings | None = None,
-    most: int = LATEST,
+    settings: ModelSettings | None = None,
+    max_groups: int = DEFAULT_MAX_GROUPS,
     progress: Progress = lambda *_: None,
-) -> PairGroups:
+) -> QueryTextGroups:
     """Build samples from the log's clicked rankings, or from recall if the log has too few of them.
 
     The latest `max_groups` groups are used. Recall candidates of an interaction are computed without that user's
     latest interactions. Groups whose positive was not recalled are dropped, so the negatives are items that would
     have been shown. documents: (n,) item texts. Raises ValueError if no group has a request text and a click.
     """
-    settings = settings or Settings()
-    if learns_from_rankings(log, settings):
-        labeled_groups = from_rankings(log, 0, len(log.rankings), settings.labels, cut=True)
-        labeled_groups = _latest(labeled_groups.only(labeled_groups.found), most)
+    settings = settings or ModelSettings()
+    if has_enough_rankings(log, settings):
+        labeled_groups = from_rankings(log, 0, len(log.rankings), settings.labels, drop_unexamined=True)
+        labeled_groups = _latest_groups(labeled_groups.select(labeled_groups.has_positive), max_groups)
     else:
-        labeled_groups = _recalled(corpus, log, settings, most, progress)
-    batch = read_states(log, corpus.catalogue, settings.state, labeled_groups)
-    groups = from_examples(batch, labeled_groups.labels, corpus.catalogue.titles, documents)
+        labeled_groups = _groups_from_recall(item_inputs, log, settings, max_groups, progress)
+    batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, labeled_groups)
+    groups = from_batch(batch, labeled_groups.labels, item_inputs.catalogue.titles, documents)
     if not len(groups):
         raise ValueError(
             "found no group in the journal with a request text and a click; expected requests with a query, or users "
@@ -48,18 +48,22 @@ def from_log(
     return groups
 
 
-def _recalled(corpus: Corpus, log: Log, settings: Settings, most: int, progress: Progress) -> Examples:
+def _groups_from_recall(
+    item_inputs: ItemInputs, log: EventTable, settings: ModelSettings, max_groups: int, progress: Progress
+) -> LabeledGroups:
     training = settings.training
-    sequences = Sequences.of(log)
-    latest = sequences.from_end < training.targets
-    targets = np.flatnonzero(latest & (sequences.from_start >= training.least_history))
-    targets = np.sort(targets[np.argsort(sequences.at[targets], kind="stable")[-most:]])
+    sequences = UserHistories.from_log(log)
+    latest = sequences.count_after < training.targets_per_user
+    targets = np.flatnonzero(latest & (sequences.count_before >= training.min_history))
+    targets = np.sort(targets[np.argsort(sequences.at[targets], kind="stable")[-max_groups:]])
     if not len(targets):
         raise ValueError(
-            f"found no user with more than {training.least_history} interactions in the journal; load more events, "
+            f"found no user with more than {training.min_history} interactions in the journal; load more events, "
             "lower training.least_history, or give a file with --pairs"
         )
-    knowledge = fit_items(corpus.catalogue, corpus.text, corpus.terms, sequences.keep(~latest), settings.items)
+    knowledge = fit_item_views(
+        item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, sequences.select(~latest), settings.items
+    )
     counter = count(1)
 
     def step() -> None:
@@ -67,10 +71,10 @@ def _recalled(corpus: Corpus, log: Log, settings: Settings, most: int, progress:
             progress("groups from recall", done, len(targets))
 
     recalled = from_recall(
-        log, sequences, targets, retriever(knowledge), training.candidates, settings.state.depth, step
+        log, sequences, targets, exact_retriever(knowledge), training.candidates, settings.state.history_length, step
     )  # fmt: skip
-    return recalled.only(recalled.found)
+    return recalled.select(recalled.has_positive)
 
 
-def _latest(examples: Examples, most: int) -> Examples:
-    return examples.only(np.arange(len(examples)) >= len(examples) - most)
+def _latest_groups(examples: LabeledGroups, max_groups: int) -> LabeledGroups:
+    return examples.select(np.arange(len(examples)) >= len(examples) - max_groups)

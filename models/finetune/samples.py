@@ -14,12 +14,12 @@ from feedrank.engine.types import Batch, Offsets
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.request_text import request_texts
 
-QUERIES = 256
+QUERY_CHUNK = 256
 """Queries per chunk that are scored against all texts at once."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class PairGroups:
+class QueryTextGroups:
     """Hold G queries with N candidate texts in all, flattened, and one label per text."""
 
     queries: tuple[str, ...]
@@ -41,7 +41,7 @@ class PairGroups:
             )
 
     @classmethod
-    def of(cls, groups: Iterable[tuple[str, Mapping[str, float]]]) -> PairGroups:
+    def from_groups(cls, groups: Iterable[tuple[str, Mapping[str, float]]]) -> QueryTextGroups:
         """Build from one (query, {text: label}) per group."""
         queries: list[str] = []
         texts: list[str] = []
@@ -58,38 +58,40 @@ class PairGroups:
         return len(self.queries)
 
     @property
-    def owner(self) -> NDArray[np.int64]:
+    def group_index(self) -> NDArray[np.int64]:
         """(N,) group index of each text."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     @property
-    def positives(self) -> NDArray[np.int64]:
+    def positive_counts(self) -> NDArray[np.int64]:
         """(G,) number of positives per group."""
-        return np.bincount(self.owner[self.labels > 0], minlength=len(self)).astype(np.int64)
+        return np.bincount(self.group_index[self.labels > 0], minlength=len(self)).astype(np.int64)
 
     @property
-    def judged(self) -> NDArray[np.bool_]:
+    def evaluable(self) -> NDArray[np.bool_]:
         """(G,) True for groups with both a positive and a negative: only these can evaluate a ranking."""
-        return (self.positives > 0) & (self.positives < np.diff(self.offsets))
+        return (self.positive_counts > 0) & (self.positive_counts < np.diff(self.offsets))
 
-    def group(self, place: int) -> dict[str, float]:
+    def group(self, index: int) -> dict[str, float]:
         """Return one group as text -> label."""
-        part = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+        part = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return dict(zip(self.texts[part], self.labels[part].tolist(), strict=True))
 
-    def only(self, groups: NDArray[np.bool_]) -> PairGroups:
+    def select(self, mask: NDArray[np.bool_]) -> QueryTextGroups:
         """Select the groups where the (G,) mask is True."""
-        selected = np.flatnonzero(groups).tolist()
-        return PairGroups.of((self.queries[index], self.group(index)) for index in selected)
+        selected = np.flatnonzero(mask).tolist()
+        return QueryTextGroups.from_groups((self.queries[index], self.group(index)) for index in selected)
 
-    def split(self, share: float, seed: int, unanswered: bool = False) -> tuple[PairGroups, PairGroups]:
+    def split(
+        self, validation_share: float, seed: int, keep_without_positives: bool = False
+    ) -> tuple[QueryTextGroups, QueryTextGroups]:
         """Split by query into training and validation groups; a query is never on both sides.
 
         Validation keeps only `evaluable` groups. keep_without_positives: training keeps groups without positives, which
         a teacher can still score. Raises ValueError if one side would be empty.
         """
         distinct = list(dict.fromkeys(self.queries))
-        count = min(max(1, round(share * len(distinct))), len(distinct) - 1)
+        count = min(max(1, round(validation_share * len(distinct))), len(distinct) - 1)
         if count < 1:
             raise ValueError(
                 f"found {len(distinct)} different queries, expected at least 2 to split off validation; add more"
@@ -98,8 +100,8 @@ class PairGroups:
             distinct[index] for index in np.random.default_rng(seed).permutation(len(distinct))[:count]
         }
         held_out = np.array([query in validation_queries for query in self.queries], np.bool_)
-        train = self.only(~held_out & ((self.positives > 0) | unanswered))
-        validation = self.only(held_out & self.judged)
+        train = self.select(~held_out & ((self.positive_counts > 0) | keep_without_positives))
+        validation = self.select(held_out & self.evaluable)
         if not len(train) or not len(validation):
             raise ValueError(
                 f"found {len(train)} groups to train on and {len(validation)} to validate on, expected some of both: "
@@ -107,19 +109,19 @@ class PairGroups:
             )
         return train, validation
 
-    def thinned(self, groups: int, texts: int, seed: int) -> PairGroups:
+    def subsample(self, max_groups: int, max_texts: int, seed: int) -> QueryTextGroups:
         """Sample at most `max_groups` groups, each with all positives and negatives up to `max_texts` texts."""
         dice = np.random.default_rng(seed)
-        kept = np.sort(dice.permutation(len(self))[:groups]).tolist()
+        kept = np.sort(dice.permutation(len(self))[:max_groups]).tolist()
         sampled: list[tuple[str, dict[str, float]]] = []
         for index in kept:
             labelled = self.group(index)
             negatives = [text for text, label in labelled.items() if label <= 0]
-            max_negatives = max(1, texts - len(labelled) + len(negatives))
+            max_negatives = max(1, max_texts - len(labelled) + len(negatives))
             dropped = {negatives[n] for n in dice.permutation(len(negatives))[max_negatives:].tolist()}
             remaining = {text: label for text, label in labelled.items() if text not in dropped}
             sampled.append((self.queries[index], remaining))
-        return PairGroups.of(sampled)
+        return QueryTextGroups.from_groups(sampled)
 
     @property
     def digest(self) -> str:
@@ -133,9 +135,9 @@ class PairGroups:
         return content.hexdigest()
 
 
-def from_examples(
+def from_batch(
     batch: Batch, labels: NDArray[np.float32], titles: Sequence[str], documents: Sequence[str]
-) -> PairGroups:
+) -> QueryTextGroups:
     """Build groups from a batch: the request text as the query, the candidates' documents as texts.
 
     labels: (N,) aligned with `batch.rows`. Groups without a request text or a positive are dropped, and so are
@@ -150,10 +152,12 @@ def from_examples(
                 labelled[documents[row]] = max(labelled.get(documents[row], 0.0), label)
         if query and any(label > 0 for label in labelled.values()):
             groups.append((query, labelled))
-    return PairGroups.of(groups)
+    return QueryTextGroups.from_groups(groups)
 
 
-def with_hard_negatives(groups: PairGroups, per_query: int, seed: int, depth: int = 30) -> PairGroups:
+def with_hard_negatives(
+    groups: QueryTextGroups, negatives_per_query: int, seed: int, bm25_depth: int = 30
+) -> QueryTextGroups:
     """Add `negatives_per_query` negatives to each group: half hard negatives by BM25, half random.
 
     Hard negatives are sampled from the top `bm25_depth` texts of all groups by BM25. A text that is a positive of the
@@ -166,32 +170,34 @@ def with_hard_negatives(groups: PairGroups, per_query: int, seed: int, depth: in
         if label > 0:
             positives.setdefault(query, set()).add(text)
     texts = list(dict.fromkeys(groups.texts))
-    top_rows = _best(TermWeights.fit(texts), groups.queries, depth)
+    top_rows = _bm25_top_texts(TermWeights.fit(texts), groups.queries, bm25_depth)
     dice = np.random.default_rng(seed)
     extended: list[tuple[str, dict[str, float]]] = []
     for index, query in enumerate(groups.queries):
         labelled = groups.group(index)
         taken = positives.get(query, set()) | labelled.keys()
         hard = [texts[row] for row in top_rows[index].tolist() if texts[row] not in taken]
-        added = [hard[n] for n in dice.permutation(len(hard))[: per_query - per_query // 2].tolist()]
+        added = [
+            hard[n] for n in dice.permutation(len(hard))[: negatives_per_query - negatives_per_query // 2].tolist()
+        ]
         taken = taken.union(added)
-        for row in dice.integers(0, len(texts), 20 * per_query).tolist():
-            if len(added) >= per_query:
+        for row in dice.integers(0, len(texts), 20 * negatives_per_query).tolist():
+            if len(added) >= negatives_per_query:
                 break
             if texts[row] not in taken:
                 added.append(texts[row])
                 taken.add(texts[row])
         extended.append((query, labelled | dict.fromkeys(added, 0.0)))
-    return PairGroups.of(extended)
+    return QueryTextGroups.from_groups(extended)
 
 
-def _best(terms: TermWeights, queries: Sequence[str], depth: int) -> list[NDArray[np.int64]]:
+def _bm25_top_texts(terms: TermWeights, queries: Sequence[str], depth: int) -> list[NDArray[np.int64]]:
     """Return the rows of the top `depth` texts by BM25 per query, best first, without texts that share no word."""
     n = len(terms.offsets) - 1
-    weights = sparse.csr_matrix((terms.weights, terms.codes, terms.offsets), shape=(n, max(1, len(terms.terms))))
+    weights = sparse.csr_matrix((terms.weights, terms.term_codes, terms.offsets), shape=(n, max(1, len(terms.terms))))
     top_rows: list[NDArray[np.int64]] = []
-    for start in range(0, len(queries), QUERIES):
-        codes = [terms.query(query) for query in queries[start : start + QUERIES]]
+    for start in range(0, len(queries), QUERY_CHUNK):
+        codes = [terms.encode_query(query) for query in queries[start : start + QUERY_CHUNK]]
         bounds = np.concatenate([[0], np.cumsum([len(query_codes) for query_codes in codes])])
         flat = np.concatenate([np.empty(0, np.int32), *codes]).astype(np.int32)
         query_terms = sparse.csr_matrix(

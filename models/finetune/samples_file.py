@@ -15,16 +15,16 @@ from typing import IO, Any
 
 import zstandard
 
-from feedrank.models.finetune.samples import PairGroups
+from feedrank.models.finetune.samples import QueryTextGroups
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_LONGEST_CELL = 1 << 24
+_GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_MAX_CELL_CHARS = 1 << 24
 """In characters."""
-KINDS = (".jsonl", ".ndjson", ".csv", ".tsv")
+FILE_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnNames:
     """Name the columns of a samples file."""
 
     query: str = "query"
@@ -38,47 +38,47 @@ class Columns:
     negative: str = "negative"
 
 
-def read(path: Path, columns: Columns | None = None) -> PairGroups:
+def read_samples(path: Path, columns: ColumnNames | None = None) -> QueryTextGroups:
     """Read the groups of a file, in the order of their first rows; a duplicate text in a group keeps its highest label.
 
     CSV and TSV need a header; TSV has no quoting.
     Raises ValueError with file, line number, what was found and what was expected.
     """
-    columns = columns or Columns()
+    columns = columns or ColumnNames()
     suffix = next((part for part in reversed(path.suffixes) if part.lower() not in (".gz", ".zst")), "").lower()
-    if suffix not in KINDS:
+    if suffix not in FILE_SUFFIXES:
         raise ValueError(
-            f"{path}: found the file type {suffix or 'none'!r}, expected {', '.join(KINDS)}, plain, .gz or .zst"
+            f"{path}: found the file type {suffix or 'none'!r}, expected {', '.join(FILE_SUFFIXES)}, plain, .gz or .zst"
         )
     groups: dict[str, tuple[str, dict[str, float]]] = {}
     for number, row in _rows(path, suffix):
         try:
-            query = _text(row, columns.query)
+            query = _parse_text(row, columns.query)
             key = query if row.get(columns.group) in (None, "") else f"group {row[columns.group]}"
             group_query, labelled = groups.setdefault(key, (query, {}))
             if group_query != query:
                 raise ValueError(
                     f"found the query {query!r} in the group of {group_query!r}; expected one query per group"
                 )
-            for text, label in _labelled(row, columns):
+            for text, label in _labels_of_row(row, columns):
                 labelled[text] = max(label, labelled.get(text, 0.0))
         except ValueError as problem:
             raise ValueError(f"{path}, line {number}: {problem}") from None
     if not groups:
         raise ValueError(f"{path}: found no row, expected at least one with {columns.query} and {columns.text}")
-    return PairGroups.of(groups.values())
+    return QueryTextGroups.from_groups(groups.values())
 
 
-def _labelled(row: Mapping[str, Any], columns: Columns) -> Iterator[tuple[str, float]]:
+def _labels_of_row(row: Mapping[str, Any], columns: ColumnNames) -> Iterator[tuple[str, float]]:
     if columns.text not in row and columns.positive in row:
-        yield _text(row, columns.positive), 1.0
+        yield _parse_text(row, columns.positive), 1.0
         if row.get(columns.negative) not in (None, ""):
-            yield _text(row, columns.negative), 0.0
+            yield _parse_text(row, columns.negative), 0.0
         return
-    yield _text(row, columns.text), _label(row, columns.label)
+    yield _parse_text(row, columns.text), _parse_label(row, columns.label)
 
 
-def _text(row: Mapping[str, Any], name: str) -> str:
+def _parse_text(row: Mapping[str, Any], name: str) -> str:
     if name not in row:
         raise ValueError(
             f"found the columns {', '.join(row)}, expected {name}; name the column with the matching option"
@@ -89,7 +89,7 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     return value.strip()
 
 
-def _label(row: Mapping[str, Any], name: str) -> float:
+def _parse_label(row: Mapping[str, Any], name: str) -> float:
     value = row.get(name, 1)
     try:
         label = float(value)
@@ -104,8 +104,10 @@ def _rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, column -> value) of each row."""
     number = 0
     try:
-        with _opened(path) as lines:
-            for number, row in _json(lines) if suffix in (".jsonl", ".ndjson") else _table(lines, suffix == ".tsv"):
+        with _open_text(path) as lines:
+            for number, row in (
+                _json_rows(lines) if suffix in (".jsonl", ".ndjson") else _table_rows(lines, suffix == ".tsv")
+            ):
                 if isinstance(row, str):
                     raise ValueError(f"{path}, line {number}: {row}")
                 yield number, row
@@ -113,12 +115,12 @@ def _rows(path: Path, suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
         raise ValueError(f"{path}, after line {number}: damaged, or not UTF-8 text: {problem}") from None
 
 
-def _opened(path: Path) -> IO[str]:
+def _open_text(path: Path) -> IO[str]:
     with path.open("rb") as file:
         head = file.read(4)
-    if head[:2] == _GZIP:
+    if head[:2] == _GZIP_MAGIC:
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    if head == _ZSTD:
+    if head == _ZSTD_MAGIC:
         return TextIOWrapper(
             zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True),
             encoding="utf-8-sig", newline="",
@@ -126,7 +128,7 @@ def _opened(path: Path) -> IO[str]:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _json(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _json_rows(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -138,10 +140,10 @@ def _json(lines: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
             yield number, row if isinstance(row, dict) else f"found {row!r:.60}, expected a JSON object"
 
 
-def _table(lines: IO[str], tabs: bool) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    previous_limit = csv.field_size_limit(_LONGEST_CELL)
+def _table_rows(lines: IO[str], is_tsv: bool) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    previous_limit = csv.field_size_limit(_MAX_CELL_CHARS)
     try:
-        options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {"strict": True}
+        options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {"strict": True}
         reader = csv.reader(lines, **options)
         header: list[str] = []
         for cells in reader:

@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feedrank.engine.types import Matrix, Scores
-from feedrank.models.atomic_files import written_aside
-from feedrank.models.finetune.distillation import Shape
-from feedrank.models.finetune.samples import PairGroups
-from feedrank.models.finetune.student_init import INPUTS, from_teacher, picked, principal_directions
+from feedrank.models.atomic_files import atomic_write
+from feedrank.models.finetune.distillation import StudentConfig
+from feedrank.models.finetune.samples import QueryTextGroups
+from feedrank.models.finetune.student_init import MODEL_INPUTS, principal_directions, select_layers, state_projection
 from feedrank.models.training.training import Progress
 
-BATCH = 64
-PAIRS = 1_024
+BATCH_SIZE = 64
+PCA_SAMPLE_PAIRS = 1_024
 """Query-text pairs whose hidden states are the sample for PCA."""
-SAMPLE = 20_000
+STD_SAMPLE_TOKENS = 20_000
 """Tokens whose hidden states are the sample for their standard deviation."""
 
 NO_STATES = np.empty((0, 0), np.float16)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Reading:
+class TeacherOutputs:
     """Hold the teacher's outputs on N query-text pairs with T tokens in all."""
 
     directions: Tensor
@@ -43,39 +43,47 @@ class Reading:
     states: NDArray[np.float16]
     """(T, layers * student hidden size) projected states of the selected layers, memory-mapped; (0, 0): none."""
 
-    def of(self, places: Sequence[int]) -> Tensor:
+    def states_of(self, indices: Sequence[int]) -> Tensor:
         """Return the (tokens, layers * student hidden size) states of these pairs, concatenated."""
-        parts = [self.states[self.starts[row] : self.starts[row] + self.lengths[row]] for row in places]
+        parts = [self.states[self.starts[row] : self.starts[row] + self.lengths[row]] for row in indices]
         return torch.from_numpy(np.concatenate(parts)).float()
 
-    def spread(self, seed: int) -> Matrix:
+    def state_std(self, seed: int) -> Matrix:
         """Return the (layers * student hidden size,) standard deviation of each dimension over sampled tokens."""
-        rows = np.sort(np.random.default_rng(seed).integers(0, len(self.states), SAMPLE))
+        rows = np.sort(np.random.default_rng(seed).integers(0, len(self.states), STD_SAMPLE_TOKENS))
         std = self.states[rows].astype(np.float32).std(axis=0)
         return np.asarray(np.maximum(std, 1e-3), np.float32)
 
 
-def read(
-    teacher: Any, groups: PairGroups, shape: Shape, folder: Path, keep_states: bool, bfloat16: bool, seed: int,
+def load_or_compute(
+    teacher: Any, groups: QueryTextGroups, student_config: StudentConfig, folder: Path, keep_states: bool, bfloat16: bool, seed: int,
     progress: Progress,
-) -> Reading:  # fmt: skip
+) -> TeacherOutputs:  # fmt: skip
     """Run a teacher (a CrossEncoder) on all pairs, or load what an earlier session wrote to `folder`."""
     states_path, outputs_path = folder / "states.f16", folder / "reading.npz"
-    layers = picked(teacher[0].model.config.num_hidden_layers, shape.layers) if keep_states else []
+    layers = select_layers(teacher[0].model.config.num_hidden_layers, student_config.layers) if keep_states else []
     if not outputs_path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(teacher, groups, shape.width, layers, states_path, outputs_path, bfloat16, seed, progress)
+        _compute(
+            teacher, groups, student_config.hidden_size, layers, states_path, outputs_path, bfloat16, seed, progress
+        )
     with np.load(outputs_path, allow_pickle=False) as stored:
         directions, scores, starts, lengths = (stored[name] for name in ("directions", "scores", "starts", "lengths"))
-    states = np.memmap(states_path, np.float16, "r").reshape(-1, len(layers) * shape.width) if layers else NO_STATES
-    return Reading(torch.from_numpy(directions), scores, starts, lengths, states)
+    states = (
+        np.memmap(states_path, np.float16, "r").reshape(-1, len(layers) * student_config.hidden_size)
+        if layers
+        else NO_STATES
+    )
+    return TeacherOutputs(torch.from_numpy(directions), scores, starts, lengths, states)
 
 
-def _write(
-    teacher: Any, groups: PairGroups, width: int, layers: Sequence[int], states: Path, rest: Path, bfloat16: bool,
+def _compute(
+    teacher: Any, groups: QueryTextGroups, hidden_size: int, layers: Sequence[int], states_path: Path, outputs_path: Path, bfloat16: bool,
     seed: int, progress: Progress,
 ) -> None:  # fmt: skip
-    pairs = [(groups.queries[group], text) for group, text in zip(groups.owner.tolist(), groups.texts, strict=True)]
+    pairs = [
+        (groups.queries[group], text) for group, text in zip(groups.group_index.tolist(), groups.texts, strict=True)
+    ]
     by_length = sorted(range(len(pairs)), key=lambda row: len(pairs[row][0]) + len(pairs[row][1]))
     scores = np.empty(len(pairs), np.float32)
     starts, lengths = np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.int64)
@@ -83,16 +91,16 @@ def _write(
 
     def inputs_of(rows: Sequence[int]) -> dict[str, Tensor]:
         features = teacher.preprocess([pairs[row] for row in rows])
-        return {name: features[name].to(model.device) for name in INPUTS if name in features}
+        return {name: features[name].to(model.device) for name in MODEL_INPUTS if name in features}
 
-    sample = np.random.default_rng(seed).permutation(len(pairs))[:PAIRS].tolist()
-    batches = [inputs_of(sample[first : first + BATCH]) for first in range(0, len(sample), BATCH)]
-    directions = principal_directions(model, batches, width, seed)
-    projection = from_teacher(directions).to(model.device)
+    sample = np.random.default_rng(seed).permutation(len(pairs))[:PCA_SAMPLE_PAIRS].tolist()
+    batches = [inputs_of(sample[first : first + BATCH_SIZE]) for first in range(0, len(sample), BATCH_SIZE)]
+    directions = principal_directions(model, batches, hidden_size, seed)
+    projection = state_projection(directions).to(model.device)
     written = 0
-    with states.open("wb") as file, torch.inference_mode():
-        for first in range(0, len(pairs), BATCH):
-            rows = by_length[first : first + BATCH]
+    with states_path.open("wb") as file, torch.inference_mode():
+        for first in range(0, len(pairs), BATCH_SIZE):
+            rows = by_length[first : first + BATCH_SIZE]
             inputs = inputs_of(rows)
             with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
                 output = model(**inputs, output_hidden_states=bool(layers))
@@ -105,5 +113,5 @@ def _write(
                 projected = [output.hidden_states[layer + 1][mask].float() @ projection for layer in layers]
                 file.write(torch.cat(projected, dim=1).half().cpu().numpy().tobytes())
             progress("teacher inference", first + len(rows), len(pairs))
-    with written_aside(rest) as temporary:
+    with atomic_write(outputs_path) as temporary:
         np.savez(temporary, directions=directions.numpy(), scores=scores, starts=starts, lengths=lengths)

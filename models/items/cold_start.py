@@ -18,37 +18,37 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
-from feedrank.engine.events.catalogue import Catalogue, told_on
+from feedrank.engine.events.catalogue import Catalogue, merge_fields
 from feedrank.engine.events.events import FieldValue
-from feedrank.engine.retrieval.embedding_space import Space, unit_rows
-from feedrank.engine.types import NOBODY, Matrix, Offsets, Rows, Scores, Vector
-from feedrank.features.bm25 import TermWeights, words
-from feedrank.features.item_model import ItemKnowledge, VectorPair
+from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
+from feedrank.engine.types import UNKNOWN_ROW, Matrix, Offsets, Rows, Scores, Vector
+from feedrank.features.bm25 import TermWeights, tokenize
+from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors
 
-OF_TEXT = ("text", "content", "taste")
+CONTENT_VIEWS = ("text", "content", "taste")
 """Views that depend on text and categories only; in all other views a cold-start item is 0."""
-SAMPLE = 16
+ROWS_PER_INPUT = 16
 """Items per input dimension to fit the maps from; the relation is exact, so more do not help."""
-PASSES, ENOUGH = 50, 1e-4
+MAX_ITERATIONS, TOLERANCE = 50, 1e-4
 """Maximum iterations of a map's fit, and the mean change in vector length at which it stops."""
 Array = NDArray[Any]
-Pairs = Mapping[str, VectorPair]
-Items = Mapping[str, Mapping[str, FieldValue]]
+VectorsByView = Mapping[str, UserItemVectors]
+ItemFields = Mapping[str, Mapping[str, FieldValue]]
 
 
-class Newcomers:
+class ColdStartExtender:
     """Extends the trained item model of a bundle with cold-start items; build it once per bundle."""
 
-    def __init__(self, knowledge: ItemKnowledge, k1: float = 1.5, b: float = 0.75) -> None:
+    def __init__(self, trained: ItemModel, k1: float = 1.5, b: float = 0.75) -> None:
         """Take the trained item model; k1 and b are the BM25 parameters that it was fitted with."""
-        self._knowledge, self._k1, self._b = knowledge, k1, b
-        self._room = _Room()
+        self._trained, self._k1, self._b = trained, k1, b
+        self._arrays = _GrowableArrays()
 
     def extend(
-        self, knowledge: ItemKnowledge, items: Items, text: Matrix, documents: Sequence[str],
+        self, item_model: ItemModel, items: ItemFields, text: Matrix, documents: Sequence[str],
         tokens: TokenVectors | None = None,
-    ) -> ItemKnowledge:  # fmt: skip
+    ) -> ItemModel:  # fmt: skip
         """Return the item model with k more items; new items come after the existing ones, in their order.
 
         item_model: the bundle's, or an earlier result. For an existing item the fields are merged, all that depends on
@@ -56,167 +56,176 @@ class Newcomers:
         for zeros. tokens: of the documents, in the item model's dtype. Raises ValueError if sizes or dtypes differ.
         """
         if not items:
-            return knowledge
-        view, k = knowledge.space.view("text"), len(items)
+            return item_model
+        view, k = item_model.space.block("text"), len(items)
         width = view.stop - view.start
         text = text if text.shape[1] else np.zeros((len(text), width), np.float32)
         sizes = {"text vectors": len(text), "documents": len(documents), "token vectors": len(tokens or documents)}
         if set(sizes.values()) != {k} or text.shape[1] != width:
             raise ValueError(f"found {sizes} and {text.shape[1]} dimensions, expected {k} of each and {width}")
-        catalogue = replaced(knowledge.catalogue, items)
-        rows, pad = catalogue.ids.rows(list(items)), (0, len(catalogue) - len(knowledge.catalogue))
+        catalogue = merge_catalogue(item_model.catalogue, items)
+        rows, pad = catalogue.ids.rows(list(items)), (0, len(catalogue) - len(item_model.catalogue))
         return replace(
-            knowledge,
+            item_model,
             catalogue=catalogue,
-            space=self._space(knowledge.space, rows, text),
-            vectors=self._vectors(knowledge.vectors, rows, text, catalogue),
-            tables={name: t._replace(offsets=np.pad(t.offsets, pad, "edge")) for name, t in knowledge.tables.items()},
-            terms=self._terms(knowledge.terms, rows, documents),
-            statistics=_statistics(knowledge.statistics, rows, catalogue, touch_count=0, mean_value=self._mean_value),
-            tokens=None if knowledge.tokens is None else self._tokens(knowledge.tokens, rows, tokens),
+            space=self._extend_space(item_model.space, rows, text),
+            vectors=self._extend_vectors(item_model.vectors, rows, text, catalogue),
+            tables={
+                name: t._replace(offsets=np.pad(t.offsets, pad, "edge")) for name, t in item_model.item_item.items()
+            },
+            terms=self._extend_terms(item_model.term_weights, rows, documents),
+            statistics=_extend_statistics(
+                item_model.item_stats, rows, catalogue, touch_count=0, mean_value=self._default_value
+            ),
+            tokens=None
+            if item_model.token_vectors is None
+            else self._extend_tokens(item_model.token_vectors, rows, tokens),
         )
 
-    def _space(self, space: Space, rows: Rows, text: Matrix) -> Space:
+    def _extend_space(self, space: EmbeddingSpace, rows: Rows, text: Matrix) -> EmbeddingSpace:
         """Set the text block only: a cold-start item is 0 in the behavioural blocks."""
-        view, exists, sides = space.view("text"), rows < len(space.targets), list[Array]()
-        for old in (space.targets, space.sources):
+        view, exists, sides = space.block("text"), rows < len(space.item_side), list[Array]()
+        for old in (space.item_side, space.user_side):
             values = np.zeros((len(rows), space.dimensions), np.float32)
             values[exists] = old[rows[exists]]
             values[:, view.slice] = text * np.float32(np.sqrt(view.weight))
-            sides.append(self._room.placed(f"space {len(sides)}", old, rows, values))
+            sides.append(self._arrays.put_rows(f"space {len(sides)}", old, rows, values))
         return replace(space, targets=sides[0], sources=sides[1])
 
-    def _vectors(self, old: Pairs, rows: Rows, text: Matrix, catalogue: Catalogue) -> Pairs:
-        text, flags = text[:, : len(self._mean)], _flags(catalogue, rows)
+    def _extend_vectors(self, old: VectorsByView, rows: Rows, text: Matrix, catalogue: Catalogue) -> VectorsByView:
+        text, flags = text[:, : len(self._text_mean)], _category_flags(catalogue, rows)
         # row by row: an item gets the same bits whichever other items are added with it
-        inputs = [self._inputs(text[i : i + 1], flags[i : i + 1])[0] for i in range(len(rows))]
+        inputs = [self._content_features(text[i : i + 1], flags[i : i + 1])[0] for i in range(len(rows))]
         vectors = {}
         for name, pair in old.items():
             sides = []
-            for side, array in list(pair._asdict().items())[: 1 if pair.targets is pair.sources else 2]:
-                target_rows = rows if name in OF_TEXT else rows[rows >= len(array)]
+            for side, array in list(pair._asdict().items())[: 1 if pair.item_side is pair.user_side else 2]:
+                target_rows = rows if name in CONTENT_VIEWS else rows[rows >= len(array)]
                 values = np.zeros((len(target_rows), array.shape[1]), np.float32)
-                for index, features in enumerate(inputs if name in OF_TEXT else ()):
-                    vector = features @ self._maps[name, side]  # usually of length 1; almost 0 is set to 0
+                for index, features in enumerate(inputs if name in CONTENT_VIEWS else ()):
+                    vector = features @ self._content_maps[name, side]  # usually of length 1; almost 0 is set to 0
                     values[index] = unit_rows(vector[None])[0] if np.linalg.norm(vector) > 1e-3 else 0
                 if name == "text":
                     values[~np.any(text != 0, axis=1)] = 0
-                sides.append(self._room.placed(f"vectors {name} {side}", array, target_rows, values))
-            vectors[name] = VectorPair(sides[0], sides[-1])
+                sides.append(self._arrays.put_rows(f"vectors {name} {side}", array, target_rows, values))
+            vectors[name] = UserItemVectors(sides[0], sides[-1])
         return vectors
 
-    def _terms(self, old: TermWeights, rows: Rows, documents: Sequence[str]) -> TermWeights:
+    def _extend_terms(self, old: TermWeights, rows: Rows, documents: Sequence[str]) -> TermWeights:
         """Compute BM25 weights with the fitted idf and mean length; words that no existing item has are ignored."""
-        idf, mean = self._fitted_terms
-        word_lists = [words(document) for document in documents]
-        term_counts = [Counter(c for c in old.terms.rows(entry).tolist() if c != NOBODY) for entry in word_lists]
+        idf, mean = self._idf_and_mean_length
+        word_lists = [tokenize(document) for document in documents]
+        term_counts = [Counter(c for c in old.terms.rows(entry).tolist() if c != UNKNOWN_ROW) for entry in word_lists]
         sizes = np.array([len(entry) for entry in term_counts])
         lengths = np.repeat([len(entry) for entry in word_lists], sizes)
         codes: Array = np.array([code for entry in term_counts for code in entry], np.int32)
         counts = np.array([count for entry in term_counts for count in entry.values()], np.float64)
-        weights = idf[codes] * self._share(counts, lengths / mean)
+        weights = idf[codes] * self._bm25_saturation(counts, lengths / mean)
         bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         columns = {"codes": codes, "weights": weights, "counts": counts}
         flat = {
-            name: self._room.flat(f"terms {name}", getattr(old, name), old.offsets, rows, values, bounds)
+            name: self._arrays.put_ragged(f"terms {name}", getattr(old, name), old.offsets, rows, values, bounds)
             for name, values in columns.items()
         }
-        return TermWeights(old.terms, offsets=_bounds(old.offsets, rows, bounds), **flat)
+        return TermWeights(old.terms, offsets=_spliced_offsets(old.offsets, rows, bounds), **flat)
 
-    def _share(self, counts: Array, lengths: Array) -> NDArray[np.float64]:
+    def _bm25_saturation(self, counts: Array, lengths: Array) -> NDArray[np.float64]:
         """Return BM25's saturated term frequency; lengths are relative to the mean document length."""
         return np.asarray(counts * (self._k1 + 1) / (counts + self._k1 * (1 - self._b + self._b * lengths)))
 
-    def _tokens(self, old: TokenVectors, rows: Rows, tokens: TokenVectors | None) -> TokenVectors:
-        tokens = tokens or TokenVectors(old.codes[:0], np.zeros(len(rows) + 1, np.int64))
-        if tokens.codes.dtype != old.codes.dtype:
-            raise ValueError(f"found token vectors in {tokens.codes.dtype}, expected {old.codes.dtype}")
-        codes = self._room.flat("tokens", old.codes, old.offsets, rows, tokens.codes, tokens.offsets)
-        return TokenVectors(codes, _bounds(old.offsets, rows, tokens.offsets), old.projection)
+    def _extend_tokens(self, old: TokenVectors, rows: Rows, tokens: TokenVectors | None) -> TokenVectors:
+        tokens = tokens or TokenVectors(old.values[:0], np.zeros(len(rows) + 1, np.int64))
+        if tokens.values.dtype != old.values.dtype:
+            raise ValueError(f"found token vectors in {tokens.values.dtype}, expected {old.values.dtype}")
+        codes = self._arrays.put_ragged("tokens", old.values, old.offsets, rows, tokens.values, tokens.offsets)
+        return TokenVectors(codes, _spliced_offsets(old.offsets, rows, tokens.offsets), old.projection)
 
     @cached_property
-    def _mean(self) -> Vector:
+    def _text_mean(self) -> Vector:
         """Return (d,) the mean text vector of existing items with text; (0,) if text has no weight in the space."""
-        text = _text(self._knowledge.space)
+        text = _text_vectors(self._trained.space)
         has_text = np.any(text != 0, axis=1)
         return np.asarray(text[has_text].mean(axis=0) if has_text.any() else np.zeros(text.shape[1]), np.float32)
 
-    def _inputs(self, text: Matrix, flags: Matrix) -> Matrix:
+    def _content_features(self, text: Matrix, flags: Matrix) -> Matrix:
         """Return (n, d + old categories + 1): text centered as in `feedrank.models.items.item_model.content_views`, categories, and 1."""
         centered = np.zeros_like(text)
         has_text = np.any(text != 0, axis=1)
-        centered[has_text] = unit_rows(text[has_text] - self._mean)
-        return np.concatenate([centered, flags[:, : len(self._knowledge.catalogue.categories)], flags[:, -1:]], axis=1)
+        centered[has_text] = unit_rows(text[has_text] - self._text_mean)
+        return np.concatenate([centered, flags[:, : len(self._trained.catalogue.categories)], flags[:, -1:]], axis=1)
 
     @cached_property
-    def _maps(self) -> dict[tuple[str, str], Matrix]:
+    def _content_maps(self) -> dict[tuple[str, str], Matrix]:
         """Return (view, side) -> (inputs, width) linear map from content features to vectors, up to their length."""
-        trained = self._knowledge
-        n, sample_size = len(trained.catalogue), SAMPLE * (len(self._mean) + len(trained.catalogue.categories) + 1)
+        trained = self._trained
+        n, sample_size = (
+            len(trained.catalogue),
+            ROWS_PER_INPUT * (len(self._text_mean) + len(trained.catalogue.categories) + 1),
+        )
         rows = np.sort(np.random.default_rng(7).permutation(n)[:sample_size]).astype(np.int32)
-        inputs = self._inputs(_text(trained.space)[rows], _flags(trained.catalogue, rows))
+        inputs = self._content_features(_text_vectors(trained.space)[rows], _category_flags(trained.catalogue, rows))
         gram = inputs.T.astype(np.float64) @ inputs
         ridge = 1e-6 * max(float(np.trace(gram)) / len(gram), 1.0)  # small: the relation has no noise
         gram[np.diag_indices_from(gram)] += ridge
         cholesky = cho_factor(gram)
         return {
-            (name, side): _learnt(inputs, cholesky, vectors[rows])
+            (name, side): _fit_map(inputs, cholesky, vectors[rows])
             for name, pair in trained.vectors.items()
             for side, vectors in pair._asdict().items()
-            if name in OF_TEXT and (side == "sources" or vectors is not pair.sources)
+            if name in CONTENT_VIEWS and (side == "sources" or vectors is not pair.user_side)
         }
 
     @cached_property
-    def _fitted_terms(self) -> tuple[NDArray[np.float64], float]:
+    def _idf_and_mean_length(self) -> tuple[NDArray[np.float64], float]:
         """Recover (terms,) idf from the BM25 weights, and the mean document length in words."""
-        terms = self._knowledge.terms
+        terms = self._trained.term_weights
         idf, n = np.zeros(len(terms.terms)), len(terms.offsets) - 1
-        if not len(terms.codes):
+        if not len(terms.term_codes):
             return idf, 1.0
-        sizes, counts = np.diff(terms.offsets), terms.counts.astype(np.float64)
+        sizes, counts = np.diff(terms.offsets), terms.term_counts.astype(np.float64)
         lengths = np.bincount(np.repeat(np.arange(n), sizes), counts, n)
         mean = float(lengths.sum() / n)
-        idf[terms.codes] = terms.weights / self._share(counts, np.repeat(lengths / mean, sizes))
+        idf[terms.term_codes] = terms.weights / self._bm25_saturation(counts, np.repeat(lengths / mean, sizes))
         return idf, mean
 
     @cached_property
-    def _mean_value(self) -> float:
+    def _default_value(self) -> float:
         """Return the value of items without values, the overall mean; exact if every interaction has a value."""
-        statistics = self._knowledge.statistics
-        if not len(self._knowledge.catalogue) or not {"touch_count", "mean_value"} <= statistics.keys():
+        statistics = self._trained.item_stats
+        if not len(self._trained.catalogue) or not {"touch_count", "mean_value"} <= statistics.keys():
             return float("nan")
         weights = np.expm1(statistics["touch_count"].astype(np.float64)) + 5  # the damping of `item_model`
         return float(np.average(statistics["mean_value"].astype(np.float64), weights=weights))
 
 
-def changed(knowledge: ItemKnowledge, items: Items) -> ItemKnowledge:
+def update_fields(item_model: ItemModel, items: ItemFields) -> ItemModel:
     """Update fields of existing items that do not change their documents; no text features are computed again."""
-    catalogue = replaced(knowledge.catalogue, items)
-    statistics = _statistics(knowledge.statistics, catalogue.ids.rows(list(items)), catalogue)
-    return replace(knowledge, catalogue=catalogue, statistics=statistics)
+    catalogue = merge_catalogue(item_model.catalogue, items)
+    statistics = _extend_statistics(item_model.item_stats, catalogue.ids.rows(list(items)), catalogue)
+    return replace(item_model, catalogue=catalogue, statistics=statistics)
 
 
-def merged(catalogue: Catalogue, items: Items) -> dict[str, dict[str, FieldValue]]:
+def merge_item_fields(catalogue: Catalogue, items: ItemFields) -> dict[str, dict[str, FieldValue]]:
     """Return all fields of these items: those of the catalogue, overwritten by the new ones."""
     merged_fields: dict[str, dict[str, FieldValue]] = {}
     for item, fields in items.items():
         merged_fields[item] = {}
-        if (row := catalogue.ids.row(item)) != NOBODY:
+        if (row := catalogue.ids.row(item)) != UNKNOWN_ROW:
             merged_fields[item] |= {"title": catalogue.titles[row], "text": catalogue.texts[row]}
             merged_fields[item] |= {"category": catalogue.category_names(row), "tags": list(catalogue.tags[row])}
             if not np.isnan(catalogue.published[row]):
                 merged_fields[item]["published"] = float(round(catalogue.published[row] * 1000))
             merged_fields[item] |= catalogue.fields[row]
-        merged_fields[item] = told_on(merged_fields[item], fields)
+        merged_fields[item] = merge_fields(merged_fields[item], fields)
     return merged_fields
 
 
-def replaced(catalogue: Catalogue, items: Items) -> Catalogue:
+def merge_catalogue(catalogue: Catalogue, items: ItemFields) -> Catalogue:
     """Return the catalogue with these items: fields of existing items are merged in place, new items are appended.
 
     No row or category code changes; new categories get codes after the existing ones.
     """
-    incoming = Catalogue.from_items(merged(catalogue, items))
+    incoming = Catalogue.from_items(merge_item_fields(catalogue, items))
     ids, categories = deepcopy(catalogue.ids), deepcopy(catalogue.categories)
     rows = np.array([ids.add(item) for item in items], np.int32)
     codes = np.array([categories.add(name) for name in incoming.categories], np.int32)[incoming.category_codes]
@@ -230,74 +239,81 @@ def replaced(catalogue: Catalogue, items: Items) -> Catalogue:
             column[row] = value
         columns[name] = tuple(column)
     offsets, bounds = catalogue.category_offsets, incoming.category_offsets
-    columns["category_codes"] = _spliced(catalogue.category_codes, offsets, rows, codes, bounds)
-    columns["category_offsets"] = _bounds(offsets, rows, bounds)
+    columns["category_codes"] = _splice_ragged(catalogue.category_codes, offsets, rows, codes, bounds)
+    columns["category_offsets"] = _spliced_offsets(offsets, rows, bounds)
     return Catalogue(ids=ids, published=published, categories=categories, **columns)
 
 
-class _Room(dict[str, tuple[Array, Array]]):
+class _GrowableArrays(dict[str, tuple[Array, Array]]):
     """Arrays by name with spare capacity: appending to the latest array copies nothing and changes no older one."""
 
-    def after(self, name: str, old: Array, new: Array, afresh: bool = False) -> Array:
+    def append(self, name: str, old: Array, new: Array, force_copy: bool = False) -> Array:
         """Append new rows; force_copy: into a new copy, so that the caller may write to any row."""
         latest, buffer = self.get(name, (None, old))
         total = len(old) + len(new)
-        if afresh or latest is not old or total > len(buffer):
+        if force_copy or latest is not old or total > len(buffer):
             buffer = np.zeros((total + total // 8 + 1_024, *old.shape[1:]), old.dtype)
             buffer[: len(old)] = old
         buffer[len(old) : total] = new
         self[name] = buffer[:total], buffer
         return self[name][0]
 
-    def placed(self, name: str, old: Array, rows: Rows, made: Array) -> Array:
+    def put_rows(self, name: str, old: Array, rows: Rows, values: Array) -> Array:
         """Put values into these rows, existing or new."""
         exists = rows < len(old)
-        extended = self.after(name, old, made[~exists], bool(exists.any()))
-        extended[rows[exists]] = made[exists]
+        extended = self.append(name, old, values[~exists], bool(exists.any()))
+        extended[rows[exists]] = values[exists]
         return extended
 
-    def flat(self, name: str, old: Array, offsets: Offsets, rows: Rows, made: Array, bounds: Offsets) -> Array:
+    def put_ragged(
+        self, name: str, old: Array, offsets: Offsets, rows: Rows, values: Array, value_offsets: Offsets
+    ) -> Array:
         """Put ragged rows, given as flattened values with offsets, into these rows."""
         if rows.min() < len(offsets) - 1:
-            return _spliced(old, offsets, rows, made, bounds)
-        return self.after(name, old, made)
+            return _splice_ragged(old, offsets, rows, values, value_offsets)
+        return self.append(name, old, values)
 
 
-def _spliced(old: Array, offsets: Offsets, rows: Rows, made: Array, bounds: Offsets) -> Array:
+def _splice_ragged(old: Array, offsets: Offsets, rows: Rows, values: Array, value_offsets: Offsets) -> Array:
     """Replace ragged rows in a flattened array; rows past the end are appended."""
     old_rows, copied_until, pieces = len(offsets) - 1, 0, []
     for index in np.argsort(rows).tolist():
-        pieces += [old[copied_until : offsets[min(rows[index], old_rows)]], made[bounds[index] : bounds[index + 1]]]
+        pieces += [
+            old[copied_until : offsets[min(rows[index], old_rows)]],
+            values[value_offsets[index] : value_offsets[index + 1]],
+        ]
         copied_until = int(offsets[min(rows[index] + 1, old_rows)])
     return np.concatenate([*pieces, old[copied_until:]]).astype(old.dtype)
 
 
-def _bounds(offsets: Offsets, rows: Rows, bounds: Offsets) -> Offsets:
+def _spliced_offsets(offsets: Offsets, rows: Rows, value_offsets: Offsets) -> Offsets:
     """Return the offsets of the result of `_splice_ragged`."""
     sizes = np.pad(np.diff(offsets), (0, max(int(rows.max(initial=0)) + 2 - len(offsets), 0)))
-    sizes[rows] = np.diff(bounds)
+    sizes[rows] = np.diff(value_offsets)
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def _statistics(old: Mapping[str, Scores], rows: Rows, catalogue: Catalogue, **usual: float) -> dict[str, Scores]:
+def _extend_statistics(
+    old: Mapping[str, Scores], rows: Rows, catalogue: Catalogue, **defaults: float
+) -> dict[str, Scores]:
     """Extend the item statistics to new items; defaults: the values of an item without interactions."""
     statistics = {}
     for name, column in old.items():
-        new_values = np.full(len(catalogue) - len(column), usual.get(name, np.nan), np.float32)
+        new_values = np.full(len(catalogue) - len(column), defaults.get(name, np.nan), np.float32)
         statistics[name] = np.concatenate([column, new_values])
         if name == "published":
             statistics[name][rows] = catalogue.published[rows] / 86_400
     return statistics
 
 
-def _text(space: Space) -> Matrix:
+def _text_vectors(space: EmbeddingSpace) -> Matrix:
     """Recover (n, d) item text vectors from the embedding space; (n, 0) if text has no weight."""
-    view = space.view("text")
+    view = space.block("text")
     width = view.stop - view.start if view.weight > 0 else 0
-    return space.targets[:, view.start : view.start + width] / np.float32(np.sqrt(view.weight) or 1)
+    return space.item_side[:, view.start : view.start + width] / np.float32(np.sqrt(view.weight) or 1)
 
 
-def _flags(catalogue: Catalogue, rows: Rows) -> Matrix:
+def _category_flags(catalogue: Catalogue, rows: Rows) -> Matrix:
     """Return (len(rows), categories + 1) category flags and a last column of 1."""
     shape = (len(catalogue), len(catalogue.categories) + 1)
     ones = np.ones(len(catalogue.category_codes), np.float32)
@@ -306,14 +322,14 @@ def _flags(catalogue: Catalogue, rows: Rows) -> Matrix:
     return np.asarray(flags, np.float32)
 
 
-def _learnt(inputs: Matrix, factor: Any, vectors: Matrix) -> Matrix:
+def _fit_map(inputs: Matrix, factor: Any, vectors: Matrix) -> Matrix:
     """Fit the linear map whose results point along these unit vectors; lengths are estimated by alternation."""
     weights = np.zeros((inputs.shape[1], vectors.shape[1]), np.float32)
     lengths = np.ones(len(vectors), np.float32)
-    for _ in range(PASSES if vectors.any() else 0):
+    for _ in range(MAX_ITERATIONS if vectors.any() else 0):
         weights = cho_solve(factor, (inputs.T @ (vectors * lengths[:, None])).astype(np.float64)).astype(np.float32)
         previous, lengths = lengths, np.einsum("nd,nd->n", inputs @ weights, vectors)
         lengths /= max(float(lengths.mean()), 1e-9)
-        if float(np.abs(lengths - previous).mean()) < ENOUGH:
+        if float(np.abs(lengths - previous).mean()) < TOLERANCE:
             break
     return weights

@@ -8,18 +8,18 @@ from scipy import sparse
 from scipy.sparse.linalg import eigsh, svds
 
 from feedrank.engine.types import Matrix, Rows
-from feedrank.models.items.user_histories import Sequences
+from feedrank.models.items.user_histories import UserHistories
 
-TOUCHES = 500_000
+INTERACTIONS_PER_CHUNK = 500_000
 """Interactions that are processed at a time."""
 
 
-def co_click(people: Rows, items: Rows, n_items: int, n_people: int) -> sparse.csr_matrix:
+def item_cosine(users: Rows, items: Rows, n_items: int, n_users: int) -> sparse.csr_matrix:
     """Return the (n, n) cosine similarity of the items' user sets, zero on the diagonal.
 
     Source: Sarwar et al., Item-based collaborative filtering recommendation algorithms, 2001.
     """
-    user_item = sparse.csr_matrix((np.ones(len(items)), (people, items)), shape=(n_people, n_items))
+    user_item = sparse.csr_matrix((np.ones(len(items)), (users, items)), shape=(n_users, n_items))
     user_item.data[:] = 1.0  # repeated interactions count once
     counts = np.asarray(user_item.sum(axis=0)).ravel()
     scaled = user_item @ sparse.diags(1 / np.sqrt(np.maximum(counts, 1)))
@@ -29,58 +29,60 @@ def co_click(people: Rows, items: Rows, n_items: int, n_people: int) -> sparse.c
     return matrix.astype(np.float32)
 
 
-def follows(sequences: Sequences, n_items: int, window: int, damping: float, flat: bool = False) -> sparse.csr_matrix:
+def transition_matrix(
+    histories: UserHistories, n_items: int, window: int, damping: float, uniform: bool = False
+) -> sparse.csr_matrix:
     """Return (n, n) transition weights: how often item j follows item i, over the square root of both damped margins.
 
     Item j counts 1/d as the d-th interaction after i, up to `window`; with `uniform` it counts 1. Damping is added to
     both margins, so that rare transitions stay small.
     """
-    counts = _pairs(sequences, n_items, window, flat)
+    counts = _transition_counts(histories, n_items, window, uniform)
     out_scale = 1 / np.sqrt(np.asarray(counts.sum(axis=1)).ravel() + damping)
     in_scale = 1 / np.sqrt(np.asarray(counts.sum(axis=0)).ravel() + damping)
     return (sparse.diags(out_scale) @ counts @ sparse.diags(in_scale)).tocsr().astype(np.float32)
 
 
-def symmetric_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
+def eigen_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
     """Return (n, rank) factors F with matrix ~ F F': leading eigenvectors times the roots of their eigenvalues."""
     rank = min(rank, matrix.shape[0] - 1)
     if rank < 1 or matrix.nnz == 0:
         return np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
-    values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start(matrix.shape[0], seed))
-    return _steady(vectors * np.sqrt(np.maximum(values, 0)))
+    values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start_vector(matrix.shape[0], seed))
+    return _fix_signs(vectors * np.sqrt(np.maximum(values, 0)))
 
 
-def factorise(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:
+def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:
     """Return (S, T), each (n, rank), with matrix ~ S T': the truncated SVD, singular values split evenly."""
     rank = min(rank, matrix.shape[0] - 1)
     if rank < 1 or matrix.nnz == 0:
         zeros = np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
         return zeros, zeros
-    left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start(matrix.shape[0], seed))
-    stacked = _steady(np.concatenate([left, right.T]) * np.sqrt(values))
+    left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start_vector(matrix.shape[0], seed))
+    stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(values))
     return stacked[: len(left)], stacked[len(left) :]
 
 
-def linear_items(sequences: Sequences, n_items: int, most: int, ridge: float = 300.0) -> sparse.csr_matrix:
+def ease(histories: UserHistories, n_items: int, max_items: int, ridge: float = 300.0) -> sparse.csr_matrix:
     """Return (n, n) EASE item weights in closed form for the `max_items` most popular items, zero elsewhere.
 
     The diagonal is zero. Source: Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019.
     """
-    top_items, top_index = _most_touched(sequences, n_items, most)
-    is_top = top_index[sequences.items] >= 0
-    entries = (sequences.person[is_top], top_index[sequences.items[is_top]])
-    user_item = sparse.csr_matrix((np.ones(is_top.sum()), entries), shape=(len(sequences), len(top_items)))
+    top_items, top_index = _most_popular(histories, n_items, max_items)
+    is_top = top_index[histories.items] >= 0
+    entries = (histories.user[is_top], top_index[histories.items[is_top]])
+    user_item = sparse.csr_matrix((np.ones(is_top.sum()), entries), shape=(len(histories), len(top_items)))
     user_item.data[:] = 1.0
     gram = (user_item.T @ user_item).toarray()
     gram[np.diag_indices_from(gram)] += ridge
     inverse = np.linalg.inv(gram)
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0)
-    return _spread(weights, top_items, n_items)
+    return _to_full_matrix(weights, top_items, n_items)
 
 
-def linear_next(
-    sequences: Sequences, n_items: int, most: int, ridge: float = 300.0, past: int = 20, future: int = 10
+def slist(
+    histories: UserHistories, n_items: int, max_items: int, ridge: float = 300.0, past: int = 20, future: int = 10
 ) -> sparse.csr_matrix:
     """Return (n, n) SLIST weights: a closed-form ridge regression of the next items on the past items.
 
@@ -88,44 +90,46 @@ def linear_next(
     interactions weigh 0.8^age, and the next `future` interactions count 1, 1/2, 1/3 ... (after Choi et al.,
     Session-aware Linear Item-Item Models, 2021). Columns are damped by a small power of how often the item comes next.
     """
-    top_items, top_index = _most_touched(sequences, n_items, most)
-    top_histories = sequences.keep(top_index[sequences.items] >= 0)
+    top_items, top_index = _most_popular(histories, n_items, max_items)
+    top_histories = histories.select(top_index[histories.items] >= 0)
     if not len(top_histories.items):
         return sparse.csr_matrix((n_items, n_items), dtype=np.float32)
     decays, nearness = [0.8 ** (step - 1) for step in range(1, past + 1)], [1 / (step + 1) for step in range(future)]
     gram, cross = np.zeros((len(top_items), len(top_items))), np.zeros((len(top_items), len(top_items)))
     next_counts = np.zeros(len(top_items))
-    for chunk in top_histories.chunks(TOUCHES):  # thirty numbers per interaction: a long log would not fit
-        items, user = top_index[chunk.items], chunk.person
-        before = _shifted(items, user, decays, range(1, past + 1), len(top_items))
-        after = _shifted(items, user, nearness, range(0, -future, -1), len(top_items))
+    for chunk in top_histories.chunks(
+        INTERACTIONS_PER_CHUNK
+    ):  # thirty numbers per interaction: a long log would not fit
+        items, user = top_index[chunk.items], chunk.user
+        before = _shifted_items(items, user, decays, range(1, past + 1), len(top_items))
+        after = _shifted_items(items, user, nearness, range(0, -future, -1), len(top_items))
         gram += (before.T @ before).toarray()
         cross += (before.T @ after).toarray()
         next_counts += np.asarray(after.sum(axis=0)).ravel()
     gram[np.diag_indices_from(gram)] += ridge
     weights = np.linalg.solve(gram, cross).astype(np.float64)
     weights *= (next_counts + 20) ** -0.2
-    return _spread(weights, top_items, n_items)
+    return _to_full_matrix(weights, top_items, n_items)
 
 
-def _pairs(sequences: Sequences, n_items: int, window: int, flat: bool) -> sparse.csr_matrix:
-    items, user = sequences.items, sequences.person
+def _transition_counts(histories: UserHistories, n_items: int, window: int, uniform: bool) -> sparse.csr_matrix:
+    items, user = histories.items, histories.user
     total = sparse.csr_matrix((n_items, n_items))
     for step in range(1, min(window, len(items) - 1) + 1):
         same = user[:-step] == user[step:]
-        ones = np.full(int(same.sum()), 1.0 if flat else 1.0 / step)
+        ones = np.full(int(same.sum()), 1.0 if uniform else 1.0 / step)
         total = total + sparse.csr_matrix((ones, (items[:-step][same], items[step:][same])), shape=total.shape)
     return total
 
 
-def _shifted(
-    items: NDArray[np.int64], person: Rows, weights: list[float], steps: range, width: int
+def _shifted_items(
+    items: NDArray[np.int64], users: Rows, weights: list[float], steps: range, width: int
 ) -> sparse.csr_matrix:
     """Return (moments, width) the weighted items `step` interactions before each moment (after it, if negative)."""
     rows, columns, values = [], [], []
     for step, weight in zip(steps, weights, strict=True):
         moments = np.arange(max(step, 0), len(items) + min(step, 0))
-        moments = moments[person[moments] == person[moments - step]]
+        moments = moments[users[moments] == users[moments - step]]
         rows.append(moments)
         columns.append(items[moments - step])
         values.append(np.full(len(moments), weight))
@@ -133,26 +137,28 @@ def _shifted(
     return sparse.csr_matrix((np.concatenate(values), entries), shape=(len(items), width))
 
 
-def _most_touched(sequences: Sequences, n_items: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _most_popular(
+    histories: UserHistories, n_items: int, max_items: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows of the most popular items, and (n,) each item's index among them, -1 for the others."""
-    counts = np.bincount(sequences.items, minlength=n_items)
-    top_items = np.sort(np.argsort(-counts, kind="stable")[: min(most, int(np.count_nonzero(counts)))])
+    counts = np.bincount(histories.items, minlength=n_items)
+    top_items = np.sort(np.argsort(-counts, kind="stable")[: min(max_items, int(np.count_nonzero(counts)))])
     top_index = np.full(n_items, -1, np.int64)
     top_index[top_items] = np.arange(len(top_items))
     return top_items, top_index
 
 
-def _spread(weights: NDArray[np.float64], chosen: NDArray[np.int64], n_items: int) -> sparse.csr_matrix:
+def _to_full_matrix(weights: NDArray[np.float64], item_rows: NDArray[np.int64], n_items: int) -> sparse.csr_matrix:
     small = sparse.coo_matrix(weights)
-    entries = (chosen[small.row], chosen[small.col])
+    entries = (item_rows[small.row], item_rows[small.col])
     return sparse.csr_matrix((small.data.astype(np.float32), entries), shape=(n_items, n_items))
 
 
-def _start(size: int, seed: int) -> NDArray[np.float64]:
+def _start_vector(size: int, seed: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).uniform(0.5, 1.5, size)
 
 
-def _steady(columns: NDArray[np.float64]) -> Matrix:
+def _fix_signs(columns: NDArray[np.float64]) -> Matrix:
     """Fix the sign of each column (largest entry positive), so that the same input gives the same factors.
 
     The result is row-major: the solvers return column-major arrays, in which reading a row is several times slower.

@@ -9,18 +9,18 @@ from scipy import sparse
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix
-from feedrank.features.item_model import VectorPair
-from feedrank.models.items.user_histories import Sequences
+from feedrank.features.item_model import UserItemVectors
+from feedrank.models.items.user_histories import UserHistories
 
 CATEGORY_WEIGHT = 0.3
 """Value of a category dimension next to the unit text vector."""
-COMPONENTS = 96
+PCA_COMPONENTS = 96
 """Number of principal components of the text vectors that the features and the CCA view use."""
-PEOPLE = 50_000
+USERS_PER_CHUNK = 50_000
 """Users whose interactions are summed at a time."""
 
 
-def centred(text: Matrix) -> Matrix:
+def center(text: Matrix) -> Matrix:
     """Subtract the mean item vector and scale to unit length; items without text stay 0."""
     known = np.any(text != 0, axis=1)
     vectors = np.zeros_like(text)
@@ -29,60 +29,60 @@ def centred(text: Matrix) -> Matrix:
     return vectors
 
 
-def principal(vectors: Matrix, sequences: Sequences) -> Matrix:
+def pca(vectors: Matrix, histories: UserHistories) -> Matrix:
     """Project (n, d) centred vectors onto the first `PCA_COMPONENTS` principal components of the interacted items.
 
     The dropped components have the least variance. The projection cuts the time of every feature to a quarter.
     """
-    known = vectors[np.unique(sequences.items)].astype(np.float64)
-    if vectors.shape[1] <= COMPONENTS or not len(known):
+    known = vectors[np.unique(histories.items)].astype(np.float64)
+    if vectors.shape[1] <= PCA_COMPONENTS or not len(known):
         return vectors
     _, directions = np.linalg.eigh(np.cov(known, rowvar=False))
-    return np.asarray(vectors @ directions[:, ::-1][:, :COMPONENTS], np.float32)
+    return np.asarray(vectors @ directions[:, ::-1][:, :PCA_COMPONENTS], np.float32)
 
 
-def expected_factors(
-    vectors: Matrix, catalogue: Catalogue, factors: Matrix, sequences: Sequences, ridge: float = 30.0
+def predicted_cf_factors(
+    vectors: Matrix, catalogue: Catalogue, factors: Matrix, histories: UserHistories, ridge: float = 30.0
 ) -> Matrix:
     """Predict (n, rank) unit collaborative factors from an item's text and categories, for cold-start items too.
 
     This is a ridge regression with the square root of an item's interaction count as its weight. vectors: (n, d) from
     `center`; factors: (n, rank) from `eigen_factors`.
     """
-    counts = np.bincount(sequences.items, minlength=len(catalogue)).astype(np.float64)
-    inputs = _inputs(vectors, catalogue)
+    counts = np.bincount(histories.items, minlength=len(catalogue)).astype(np.float64)
+    inputs = _content_features(vectors, catalogue)
     known = np.flatnonzero(counts > 0)
     weighted = inputs[known] * np.sqrt(counts[known])[:, None]
     gram = weighted.T @ inputs[known] + ridge * np.eye(inputs.shape[1])
     return unit_rows((inputs @ np.linalg.solve(gram, weighted.T @ factors[known])).astype(np.float32))
 
 
-def taste(vectors: Matrix, catalogue: Catalogue, sequences: Sequences) -> VectorPair:
+def cca_view(vectors: Matrix, catalogue: Catalogue, histories: UserHistories) -> UserItemVectors:
     """Fit item vectors by regularised canonical correlation analysis (CCA) between an item and its users' histories.
 
     The two sets of variates are an item's content and the mean content of the other interactions of its users
     (Hotelling, Relations between two sets of variates, 1936). A user weighs 1 / sqrt(interactions). The dot product of
     the two sides scores how well an item fits a history. vectors: (n, d) from `pca`.
     """
-    inputs = _inputs(vectors, catalogue)
-    has_several = np.diff(sequences.offsets) > 1
-    multi_item = sequences.keep(np.repeat(has_several, np.diff(sequences.offsets)))
+    inputs = _content_features(vectors, catalogue)
+    has_several = np.diff(histories.offsets) > 1
+    multi_item = histories.select(np.repeat(has_several, np.diff(histories.offsets)))
     if not len(multi_item.items):
         zeros = np.zeros((len(catalogue), inputs.shape[1]), np.float32)
-        return VectorPair(zeros, zeros)
+        return UserItemVectors(zeros, zeros)
     counts = np.bincount(multi_item.items, minlength=len(catalogue))
     inputs -= counts @ inputs / counts.sum()
-    item_cov, rest_cov, cross_cov = _moments(inputs, multi_item)
+    item_cov, rest_cov, cross_cov = _second_moments(inputs, multi_item)
     identity = np.eye(len(cross_cov)) * np.trace(item_cov) / len(cross_cov)
     projection = np.linalg.solve(item_cov + 0.3 * identity, cross_cov)
     projection = np.linalg.solve(
         rest_cov + np.eye(len(cross_cov)) * np.trace(rest_cov) / len(cross_cov), projection.T
     ).T
-    return VectorPair(unit_rows(inputs.astype(np.float32)), unit_rows((inputs @ projection).astype(np.float32)))
+    return UserItemVectors(unit_rows(inputs.astype(np.float32)), unit_rows((inputs @ projection).astype(np.float32)))
 
 
-def _moments(
-    inputs: NDArray[np.float64], sequences: Sequences
+def _second_moments(
+    inputs: NDArray[np.float64], histories: UserHistories
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return second moments of item x, of the rest of the user's history r = (S - x) / (m - 1 + 5), and of x with r.
 
@@ -90,21 +90,21 @@ def _moments(
     so no array is as long as the log: with w = 1 / sqrt(m) and c = m + 4, and sums over a user's interactions,
     sum(x r') = (S S' - sum(x x')) / c and sum(r r') = ((m - 2) S S' + sum(x x')) / c^2.
     """
-    sizes = np.diff(sequences.offsets).astype(np.float64)
+    sizes = np.diff(histories.offsets).astype(np.float64)
     weight, damped_sizes = 1 / np.sqrt(np.maximum(sizes, 1)), sizes + 4
-    user_of = sequences.person
+    user_of = histories.user
 
     def sum_outer(user_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum x x' over all interactions, weighted per user."""
-        item_weights = np.bincount(sequences.items, user_weights[user_of], len(inputs))
+        item_weights = np.bincount(histories.items, user_weights[user_of], len(inputs))
         return np.asarray((inputs * item_weights[:, None]).T @ inputs)
 
     item_moments, rest_moments = sum_outer(weight), sum_outer(weight / damped_sizes**2)
     cross_moments = -sum_outer(weight / damped_sizes)
-    for first in range(0, len(sizes), PEOPLE):
-        chunk = slice(first, min(first + PEOPLE, len(sizes)))
-        bounds = sequences.offsets[chunk.start : chunk.stop + 1]
-        items = sequences.items[bounds[0] : bounds[-1]]
+    for first in range(0, len(sizes), USERS_PER_CHUNK):
+        chunk = slice(first, min(first + USERS_PER_CHUNK, len(sizes)))
+        bounds = histories.offsets[chunk.start : chunk.stop + 1]
+        items = histories.items[bounds[0] : bounds[-1]]
         shape = (chunk.stop - chunk.start, len(inputs))
         totals = sparse.csr_matrix((np.ones(len(items)), items, bounds - bounds[0]), shape=shape) @ inputs
         rest_moments += (totals * (weight * (sizes - 2) / damped_sizes**2)[chunk, None]).T @ totals
@@ -112,7 +112,7 @@ def _moments(
     return item_moments, rest_moments, cross_moments
 
 
-def _inputs(vectors: Matrix, catalogue: Catalogue) -> NDArray[np.float64]:
+def _content_features(vectors: Matrix, catalogue: Catalogue) -> NDArray[np.float64]:
     """Return (n, d + categories) text vectors next to category flags."""
     n, codes = len(catalogue), catalogue.category_codes
     values = np.full(len(codes), CATEGORY_WEIGHT)

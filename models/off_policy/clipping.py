@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from feedrank.models.off_policy.intervals import mean_error
+from feedrank.models.off_policy.intervals import mean_standard_error
 from feedrank.models.off_policy.log import Clusters, Floats
 
-Rule = Literal["mse", "slope"]
+ClippingRule = Literal["mse", "slope"]
 _QUANTILES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 """Quantiles of the weights that are tried as thresholds."""
 
@@ -24,7 +24,7 @@ class Clipping:
     """Weights above it were set to it; inf: none was clipped."""
     clipped: int
     """The number of clipped weights."""
-    lost: float
+    lost_weight: float
     """The share of the total weight that clipping removed."""
     bias: float
     """The bias estimated from the log: clipped value less unclipped value."""
@@ -35,10 +35,10 @@ class Clipping:
 def clip(
     weights: Floats,
     residual: Floats,
-    rule: Rule | float,
+    rule: ClippingRule | float,
     cluster: Clusters | None = None,
     *,
-    most_lost: float = 1.0,
+    max_lost_weight: float = 1.0,
 ) -> tuple[Floats, Clipping]:
     """Clip the weights; returns the clipped weights, (N,) or (N, M), and the record.
 
@@ -59,11 +59,13 @@ def clip(
         thresholds = np.append(thresholds[(thresholds > 0) & (thresholds < weights.max())], np.inf)[::-1]
         candidates = [np.minimum(weights, threshold) for threshold in thresholds]
         candidates = [
-            clipped for clipped in candidates if np.all(clipped.sum(axis=0) >= (1 - most_lost) * weights.sum(axis=0))
+            clipped
+            for clipped in candidates
+            if np.all(clipped.sum(axis=0) >= (1 - max_lost_weight) * weights.sum(axis=0))
         ]
-        contributions = [_by_row(clipped * residual) for clipped in candidates]
+        contributions = [_sum_positions(clipped * residual) for clipped in candidates]
         values = np.array([float(contribution.mean()) for contribution in contributions])
-        errors = np.array([mean_error(contribution, cluster) for contribution in contributions])
+        errors = np.array([mean_standard_error(contribution, cluster) for contribution in contributions])
         best, why = _RULES[rule](values, errors)
         threshold = float(thresholds[best])
         lowest = thresholds[len(candidates) - 1]
@@ -75,11 +77,11 @@ def clip(
     clipped_weights = np.minimum(weights, threshold)
     total = float(weights.sum())
     lost = 1 - float(clipped_weights.sum()) / total if total > 0 else 0.0
-    bias = float(_by_row((clipped_weights - weights) * residual).mean())
+    bias = float(_sum_positions((clipped_weights - weights) * residual).mean())
     return clipped_weights, Clipping(threshold, int(np.sum(weights > threshold)), max(lost, 0.0), bias, reason)
 
 
-def _by_row(values: Floats) -> Floats:
+def _sum_positions(values: Floats) -> Floats:
     return values if values.ndim == 1 else values.sum(axis=1)
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from scipy.special import stdtrit
 
-from feedrank.models.off_policy.log import Clusters, Codes, Floats, groups
-from feedrank.models.off_policy.ratio_estimate import Ratios
+from feedrank.models.off_policy.log import Clusters, Codes, Floats, cluster_codes
+from feedrank.models.off_policy.ratio_estimate import RatioEstimate
 
-Kind = Literal["skewed", "normal", "bootstrap"]
-_CELLS = 1 << 21
+IntervalKind = Literal["skewed", "normal", "bootstrap"]
+_MAX_DRAWS_IN_MEMORY = 1 << 21
 """Bootstrap draws held in memory at a time: 16 MB."""
-MOST_DRAWN = 20_000
+MAX_BOOTSTRAP_CLUSTERS = 20_000
 """Above this number of clusters the bootstrap draws bundles of clusters."""
 
 
@@ -25,38 +25,40 @@ class Interval:
 
     low: float
     high: float
-    error: float
+    standard_error: float
     """The standard error."""
     clusters: int
     """The number of independent units: clusters, or rows if there are no clusters."""
 
 
-def normal(ratios: Ratios, cluster: Clusters | None = None, *, level: float = 0.95) -> Interval:
+def normal_interval(ratios: RatioEstimate, cluster: Clusters | None = None, *, level: float = 0.95) -> Interval:
     """Compute value +- t x standard error, with the number of clusters less one as degrees of freedom.
 
     The error is that of the influence values, summed in each cluster (Liang & Zeger 1986). For a ratio this is the
     delta method. cluster: (N,).
     """
-    value, error, _, units = _moments(ratios, cluster)
-    half = error * _t(level, units)
+    value, error, _, units = _influence_moments(ratios, cluster)
+    half = error * _t_quantile(level, units)
     return Interval(value - half, value + half, error, units)
 
 
-def skewed(ratios: Ratios, cluster: Clusters | None = None, *, level: float = 0.95) -> Interval:
+def skewness_corrected_interval(
+    ratios: RatioEstimate, cluster: Clusters | None = None, *, level: float = 0.95
+) -> Interval:
     """Compute the interval of `normal_interval`, with both bounds corrected for the skewness of the influence values.
 
     With few clicks and large weights an estimate that is too low also has too low a standard error, so the normal
     interval lies below the true value more often than above it. Source: Hall 1992, On the removal of skewness by
     transformation.
     """
-    value, error, skewness, units = _moments(ratios, cluster)
-    x = _t(level, units)
+    value, error, skewness, units = _influence_moments(ratios, cluster)
+    x = _t_quantile(level, units)
     a = skewness / np.sqrt(units)
-    return Interval(value - error * _hall(x, a), value - error * _hall(-x, a), error, units)
+    return Interval(value - error * _hall_transform(x, a), value - error * _hall_transform(-x, a), error, units)
 
 
-def bootstrap(
-    ratios: Ratios, cluster: Clusters | None = None, *, seed: int, level: float = 0.95, resamples: int = 2000
+def bootstrap_interval(
+    ratios: RatioEstimate, cluster: Clusters | None = None, *, seed: int, level: float = 0.95, resamples: int = 2000
 ) -> Interval:
     """Compute the percentile interval of a bootstrap over clusters.
 
@@ -66,21 +68,21 @@ def bootstrap(
     """
     if resamples < 1:
         raise ValueError(f"{resamples} resamples; expected 1 or more; a stable interval takes 1,000 or more")
-    tail = _tail(level)
+    tail = _upper_tail(level)
     generator = np.random.default_rng(seed)
-    codes, units = groups(cluster, len(ratios.above))
-    columns = np.concatenate((ratios.above, ratios.below), axis=1)
-    terms = ratios.above.shape[1]
-    sums = columns if cluster is None else _sums(columns, codes, units)
+    codes, units = cluster_codes(cluster, len(ratios.numerator))
+    columns = np.concatenate((ratios.numerator, ratios.denominator), axis=1)
+    terms = ratios.numerator.shape[1]
+    sums = columns if cluster is None else _cluster_sums(columns, codes, units)
     distinct, counts = np.unique(sums, axis=0, return_counts=True)
     # The counts of draws of few distinct values are multinomial, so a million rows cost no more than a thousand.
     has_few_values = 8 * len(distinct) <= units
     if has_few_values:
         sums = distinct
-    elif units > MOST_DRAWN:
-        sums = _sums(sums, generator.permutation(units) % MOST_DRAWN, MOST_DRAWN)
+    elif units > MAX_BOOTSTRAP_CLUSTERS:
+        sums = _cluster_sums(sums, generator.permutation(units) % MAX_BOOTSTRAP_CLUSTERS, MAX_BOOTSTRAP_CLUSTERS)
     n_units = len(sums)
-    step = max(1, _CELLS // n_units)
+    step = max(1, _MAX_DRAWS_IN_MEMORY // n_units)
     values = np.empty(resamples)
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
@@ -97,53 +99,53 @@ def bootstrap(
     return Interval(low, high, float(np.nanstd(values)), units)
 
 
-INTERVALS: dict[Kind, Callable[[Ratios, Clusters | None, float, int], Interval]] = {
-    "skewed": lambda ratios, cluster, level, seed: skewed(ratios, cluster, level=level),
-    "normal": lambda ratios, cluster, level, seed: normal(ratios, cluster, level=level),
-    "bootstrap": lambda ratios, cluster, level, seed: bootstrap(ratios, cluster, level=level, seed=seed),
+INTERVALS: dict[IntervalKind, Callable[[RatioEstimate, Clusters | None, float, int], Interval]] = {
+    "skewed": lambda ratios, cluster, level, seed: skewness_corrected_interval(ratios, cluster, level=level),
+    "normal": lambda ratios, cluster, level, seed: normal_interval(ratios, cluster, level=level),
+    "bootstrap": lambda ratios, cluster, level, seed: bootstrap_interval(ratios, cluster, level=level, seed=seed),
 }
 """Kind -> function of (estimate, clusters, level, seed) that returns the interval."""
 
 
-def mean_error(values: Floats, cluster: Clusters | None = None) -> float:
+def mean_standard_error(values: Floats, cluster: Clusters | None = None) -> float:
     """Compute the standard error of the mean of (N,) values, clustered."""
     centered = values - values.mean()
-    codes, units = groups(cluster, len(values))
-    return _error(_sums(centered[:, None], codes, units)[:, 0], len(values))
+    codes, units = cluster_codes(cluster, len(values))
+    return _standard_error(_cluster_sums(centered[:, None], codes, units)[:, 0], len(values))
 
 
-def _moments(ratios: Ratios, cluster: Clusters | None) -> tuple[float, float, float, int]:
+def _influence_moments(ratios: RatioEstimate, cluster: Clusters | None) -> tuple[float, float, float, int]:
     """The value, its standard error, the skewness of the cluster sums, and the number of clusters."""
     influence = ratios.influence
-    codes, units = groups(cluster, len(influence))
-    sums = influence if cluster is None else _sums(influence[:, None], codes, units)[:, 0]
+    codes, units = cluster_codes(cluster, len(influence))
+    sums = influence if cluster is None else _cluster_sums(influence[:, None], codes, units)[:, 0]
     deviation = float(np.sqrt(np.mean(sums**2)))
     skewness = float(np.mean(sums**3)) / deviation**3 if deviation > 0 else 0.0
-    return ratios.value, _error(sums, len(influence)), skewness, units
+    return ratios.value, _standard_error(sums, len(influence)), skewness, units
 
 
-def _error(sums: Floats, rows: int) -> float:
+def _standard_error(sums: Floats, rows: int) -> float:
     units = len(sums)
     return float(np.sqrt(np.sum(sums**2) * units / max(units - 1, 1)) / rows)
 
 
-def _hall(x: float, a: float) -> float:
+def _hall_transform(x: float, a: float) -> float:
     """Solve t + a t^2 / 3 + a^2 t^3 / 27 + a / 6 = x for t, where a is skewness / sqrt(n)."""
     if abs(a) < 1e-6:
         return x
     return float(3 / a * (np.cbrt(1 + a * (x - a / 6)) - 1))
 
 
-def _sums(columns: Floats, codes: Codes, units: int) -> Floats:
+def _cluster_sums(columns: Floats, codes: Codes, units: int) -> Floats:
     """(units, M) sums of (N, M) columns."""
     return np.stack([np.bincount(codes, weights=column, minlength=units) for column in columns.T], axis=1)
 
 
-def _t(level: float, units: int) -> float:
-    return float(stdtrit(max(units - 1, 1), _tail(level)))
+def _t_quantile(level: float, units: int) -> float:
+    return float(stdtrit(max(units - 1, 1), _upper_tail(level)))
 
 
-def _tail(level: float) -> float:
+def _upper_tail(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"the level is {level}; expected a share between 0 and 1, such as 0.95")
     return (1 + level) / 2

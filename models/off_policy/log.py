@@ -31,22 +31,22 @@ class BanditLog:
     """(N,) such as the user; rows of one cluster may depend on each other. None: each row is its own cluster."""
 
     def __post_init__(self) -> None:
-        _shapes(self, (len(self.action),), ("action", "position", "reward", "propensity"))
-        _codes("action", self.action, 0)
-        _codes("position", self.position, 0)
-        _finite("reward", self.reward)
-        _probabilities("propensity", self.propensity)
+        _check_shapes(self, (len(self.action),), ("action", "position", "reward", "propensity"))
+        _check_codes("action", self.action, 0)
+        _check_codes("position", self.position, 0)
+        _check_finite("reward", self.reward)
+        _check_propensities("propensity", self.propensity)
 
     def __len__(self) -> int:
         return len(self.action)
 
-    def weights(self, chosen: Floats) -> Floats:
+    def importance_weights(self, candidate_probabilities: Floats) -> Floats:
         """(N,) importance weights: the candidate's probability of the shown item over its propensity.
 
         candidate_probabilities: (N,) of the shown items. Raises ValueError if they don't fit.
         """
-        _chosen(chosen, self.propensity)
-        weights: Floats = chosen / self.propensity
+        _check_candidate_probabilities(candidate_probabilities, self.propensity)
+        weights: Floats = candidate_probabilities / self.propensity
         return weights
 
 
@@ -76,38 +76,38 @@ class SlateLog:
     def __post_init__(self) -> None:
         if self.actions.ndim != 2:
             raise ValueError(f"actions have shape {self.actions.shape}; expected (slates, positions)")
-        _shapes(self, self.actions.shape, ("actions", "rewards", "conditional", "marginal"))
-        _codes("actions", self.actions, -1)
-        shown = self.shown
+        _check_shapes(self, self.actions.shape, ("actions", "rewards", "conditional", "marginal"))
+        _check_codes("actions", self.actions, -1)
+        shown = self.has_item
         if np.any(shown[:, 1:] & ~shown[:, :-1]):
             raise ValueError("a slate has an item after an empty position; -1 may only stand after the last item")
         ordered = np.sort(np.where(shown, self.actions, -1 - np.arange(self.actions.shape[1])), axis=1)
         if np.any(ordered[:, 1:] == ordered[:, :-1]):
             raise ValueError("a slate shows an item twice; expected every item once at most")
-        _finite("rewards", self.rewards)
+        _check_finite("rewards", self.rewards)
         if np.any(self.rewards[~shown]):
             raise ValueError("an empty position has a reward; expected 0 where actions are -1")
-        _probabilities("conditional", self.conditional[shown])
+        _check_propensities("conditional", self.conditional[shown])
         if self.marginal is not None:
-            _probabilities("marginal", self.marginal[shown])
+            _check_propensities("marginal", self.marginal[shown])
 
     def __len__(self) -> int:
         return len(self.actions)
 
     @property
-    def shown(self) -> NDArray[np.bool_]:
+    def has_item(self) -> NDArray[np.bool_]:
         """(R, K) True where there is an item."""
         shown: NDArray[np.bool_] = self.actions >= 0
         return shown
 
-    def steps(self, chosen: Floats) -> Floats:
+    def conditional_weights(self, candidate_probabilities: Floats) -> Floats:
         """(R, K) importance weights of each item given the items above it; 1 where there is no item.
 
         candidate_probabilities: (R, K) the candidate's conditional probabilities of the shown items.
         """
-        return self._ratio(chosen, self.conditional)
+        return self._ratio(candidate_probabilities, self.conditional)
 
-    def marginals(self, chosen: Floats) -> Floats:
+    def marginal_weights(self, candidate_probabilities: Floats) -> Floats:
         """(R, K) importance weights of each item at its position, whatever is above it; 1 where there is no item.
 
         candidate_probabilities: (R, K) the candidate's marginal probabilities of the shown items. Raises ValueError if
@@ -115,19 +115,21 @@ class SlateLog:
         """
         if self.marginal is None:
             raise ValueError("the log has no marginal propensities; give them, or use rips or cascade-dr")
-        return self._ratio(chosen, self.marginal)
+        return self._ratio(candidate_probabilities, self.marginal)
 
-    def _ratio(self, chosen: Floats, propensity: Floats) -> Floats:
-        shown = self.shown
-        if chosen.shape != shown.shape:
-            raise ValueError(f"the candidate's probabilities have shape {chosen.shape}; expected {shown.shape}")
-        _chosen(chosen[shown], propensity[shown])
+    def _ratio(self, candidate_probabilities: Floats, propensity: Floats) -> Floats:
+        shown = self.has_item
+        if candidate_probabilities.shape != shown.shape:
+            raise ValueError(
+                f"the candidate's probabilities have shape {candidate_probabilities.shape}; expected {shown.shape}"
+            )
+        _check_candidate_probabilities(candidate_probabilities[shown], propensity[shown])
         ratio = np.ones(shown.shape)
-        np.divide(chosen, propensity, out=ratio, where=shown)
+        np.divide(candidate_probabilities, propensity, out=ratio, where=shown)
         return ratio
 
 
-def groups(cluster: Clusters | None, rows: int) -> tuple[Codes, int]:
+def cluster_codes(cluster: Clusters | None, rows: int) -> tuple[Codes, int]:
     """Number the clusters: (N,) the code of each row's cluster, from 0, and the number of clusters."""
     if cluster is None:
         return np.arange(rows), rows
@@ -135,7 +137,7 @@ def groups(cluster: Clusters | None, rows: int) -> tuple[Codes, int]:
     return codes.astype(np.int64), len(labels)
 
 
-def _shapes(log: BanditLog | SlateLog, shape: tuple[int, ...], columns: tuple[str, ...]) -> None:
+def _check_shapes(log: BanditLog | SlateLog, shape: tuple[int, ...], columns: tuple[str, ...]) -> None:
     if not shape[0]:
         raise ValueError("the log is empty; expected at least one row")
     for field in fields(log):
@@ -147,33 +149,33 @@ def _shapes(log: BanditLog | SlateLog, shape: tuple[int, ...], columns: tuple[st
             raise ValueError(f"{field.name} has shape {column.shape}; expected {expected}, as the actions have")
 
 
-def _codes(name: str, column: NDArray[np.int32], least: int) -> None:
+def _check_codes(name: str, column: NDArray[np.int32], least: int) -> None:
     if column.dtype.kind not in "iu":
         raise ValueError(f"{name} has dtype {column.dtype}; expected integers from {least}")
     if int(column.min()) < least:
         raise ValueError(f"{name} has a minimum of {column.min()}; expected {least} or more")
 
 
-def _finite(name: str, column: Floats) -> None:
+def _check_finite(name: str, column: Floats) -> None:
     if not np.isfinite(column).all():
         raise ValueError(
             f"{name} has {np.sum(~np.isfinite(column))} values that are NaN or infinite; fill or drop these rows"
         )
 
 
-def _probabilities(name: str, column: Floats) -> None:
+def _check_propensities(name: str, column: Floats) -> None:
     if bad := int(np.sum(~((column > 0) & (column <= 1)))):
         raise ValueError(
             f"{name}: {bad} of {column.size} are not in (0, 1]; log the probability by which the item was drawn"
         )
 
 
-def _chosen(chosen: Floats, propensity: Floats) -> None:
-    if chosen.shape != propensity.shape:
+def _check_candidate_probabilities(candidate_probabilities: Floats, propensity: Floats) -> None:
+    if candidate_probabilities.shape != propensity.shape:
         raise ValueError(
-            f"the candidate's probabilities have shape {chosen.shape}; expected {propensity.shape}, one per row"
+            f"the candidate's probabilities have shape {candidate_probabilities.shape}; expected {propensity.shape}, one per row"
         )
-    if not np.all((chosen >= 0) & (chosen <= 1 + 1e-9)):
+    if not np.all((candidate_probabilities >= 0) & (candidate_probabilities <= 1 + 1e-9)):
         raise ValueError(
             "some of the candidate's probabilities of the shown items are outside [0, 1]; check the policy"
         )

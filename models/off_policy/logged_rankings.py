@@ -8,25 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.event_table import in_order
+from feedrank.engine.events.event_table import sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
-from feedrank.engine.events.vocabulary import Ids
-from feedrank.models.experiments.click_join import CLICK, clicked
+from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.models.experiments.click_join import CLICK, clicked_impressions
 from feedrank.models.off_policy.log import BanditLog, Floats, SlateLog
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class RankingFilter:
     """Filters the rankings that are read."""
 
     variant: str | None = None
     surface: str | None = None
     since: float = -np.inf
     """Unix seconds of the earliest ranking."""
-    reward: str = CLICK
+    reward_type: str = CLICK
     """The type of the interactions that give a reward."""
 
-    def takes(self, event: RankingEvent) -> bool:
+    def matches(self, event: RankingEvent) -> bool:
         """True if this ranking passes the filter."""
         extra = event.extra
         return (
@@ -37,11 +37,11 @@ class Chosen:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Logged:
+class LoggedRankings:
     """Holds R rankings and their S impressions, flattened, in order of time."""
 
     events: tuple[RankingEvent, ...]
-    items: Ids
+    items: Vocabulary
     offsets: NDArray[np.int64]
     """(R + 1,)"""
     rows: NDArray[np.int32]
@@ -59,15 +59,15 @@ class Logged:
         return len(self.events)
 
     @property
-    def single(self) -> bool:
+    def is_single_item(self) -> bool:
         """True if every ranking has exactly one item."""
         return bool(np.all(np.diff(self.offsets) == 1))
 
-    def bandit(self) -> BanditLog:
+    def to_bandit_log(self) -> BanditLog:
         """Convert rankings of one item to a `BanditLog`."""
         return BanditLog(self.rows, self.position, self.reward, self.propensity, cluster=self.user)
 
-    def slates(self, codes: NDArray[np.int32]) -> SlateLog:
+    def to_slate_log(self, codes: NDArray[np.int32]) -> SlateLog:
         """Convert to a `SlateLog`. codes: (S,) the item codes to use, each once per ranking."""
         sizes = np.diff(self.offsets)
         shape = len(self), int(sizes.max())
@@ -77,14 +77,16 @@ class Logged:
         return SlateLog(actions, rewards, propensities, cluster=self.user)
 
 
-def logged(events: Iterable[Event], chosen: Chosen, propensities: bool = True) -> Logged:
+def read_logged_rankings(
+    events: Iterable[Event], ranking_filter: RankingFilter, require_propensities: bool = True
+) -> LoggedRankings:
     """Read the rankings that pass the filter, from the events of a journal in order.
 
     require_propensities: skip rankings without propensities. Raises ValueError if no ranking is left.
     """
     kept: list[RankingEvent] = []
     is_kept: list[bool] = []
-    items, matching = Ids(), 0
+    items, matching = Vocabulary(), 0
 
     def pass_through() -> Iterator[Event]:
         nonlocal matching
@@ -92,14 +94,14 @@ def logged(events: Iterable[Event], chosen: Chosen, propensities: bool = True) -
             if isinstance(event, RankingEvent):
                 for item in event.items:
                     items.add(item)
-                matches = chosen.takes(event)
+                matches = ranking_filter.matches(event)
                 matching += matches
-                is_kept.append(matches and (not propensities or "propensities" in event.extra))
+                is_kept.append(matches and (not require_propensities or "propensities" in event.extra))
                 kept.extend([event] if is_kept[-1] else [])
             if isinstance(event, RankingEvent | InteractionEvent):
                 yield event
 
-    log = in_order(pass_through(), items)
+    log = sorted_events_to_table(pass_through(), items)
     if not kept:
         raise ValueError(
             f"found {matching:,} matching rankings, none of them with propensities; run an experiment with an arm that"
@@ -114,8 +116,8 @@ def logged(events: Iterable[Event], chosen: Chosen, propensities: bool = True) -
     logged_propensities = [event.extra.get("propensities") or [np.nan] * len(event.items) for event in kept]
     has_users = any(event.user is not None for event in kept)
     users = np.array([event.user if event.user is not None else f"ranking {event.id}" for event in kept])
-    return Logged(
-        tuple(kept), items, offsets, rankings.rows[in_kept], np.where(position < 0, index, position).astype(np.int32),
-        clicked(log, chosen.reward)[in_kept].astype(np.float64), np.concatenate(logged_propensities).astype(np.float64),
+    return LoggedRankings(
+        tuple(kept), items, offsets, rankings.items[in_kept], np.where(position < 0, index, position).astype(np.int32),
+        clicked_impressions(log, ranking_filter.reward_type)[in_kept].astype(np.float64), np.concatenate(logged_propensities).astype(np.float64),
         users if has_users else None,
     )  # fmt: skip

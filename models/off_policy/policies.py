@@ -29,14 +29,14 @@ class Policy:
             raise ValueError(f"a row sums to {worst:.6g}; expected probabilities >= 0 that sum to 1 in each row")
 
     @property
-    def items(self) -> int:
+    def n_items(self) -> int:
         """A: the number of items."""
         return int(self.probabilities.shape[1])
 
-    def rows(self, log: BanditLog) -> Floats:
+    def row_probabilities(self, log: BanditLog) -> Floats:
         """(N, A) the distribution over items for each row of a log. Raises ValueError if policy and log don't fit."""
-        if int(log.action.max()) >= self.items:
-            raise ValueError(f"the log shows item {log.action.max()}, but the policy has items 0 to {self.items - 1}")
+        if int(log.action.max()) >= self.n_items:
+            raise ValueError(f"the log shows item {log.action.max()}, but the policy has items 0 to {self.n_items - 1}")
         if not self.by_position:
             if len(self.probabilities) != len(log):
                 raise ValueError(
@@ -49,16 +49,16 @@ class Policy:
             )
         return self.probabilities[log.position]
 
-    def chosen(self, log: BanditLog) -> Floats:
+    def logged_probabilities(self, log: BanditLog) -> Floats:
         """(N,) the probability of the item that the log shows."""
-        return np.take_along_axis(self.rows(log), log.action[:, None].astype(np.int64), axis=1)[:, 0]
+        return np.take_along_axis(self.row_probabilities(log), log.action[:, None].astype(np.int64), axis=1)[:, 0]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SlatePolicy:
     """Holds a candidate's probabilities for the R slates of a log."""
 
-    chosen: Floats
+    logged_probabilities: Floats
     """(R, K) of the logged item at k, given the logged items above it."""
     marginal: Floats | None = None
     """(R, K) of the logged item at k, whatever is above it; only independent IPS needs it."""
@@ -66,20 +66,20 @@ class SlatePolicy:
     """(R, K, A) of every item at k, given the logged items above it; only cascade-DR needs it."""
 
     @classmethod
-    def ranking_by(cls, scores: Floats, log: SlateLog, temperature: float) -> SlatePolicy:
+    def from_scores(cls, scores: Floats, log: SlateLog, temperature: float) -> SlatePolicy:
         """Build the policy that draws items by scores (R, A), as `plackett_luce` does; without marginals."""
         conditional = plackett_luce_conditionals(scores, log.actions, temperature)
-        action = np.where(log.shown, log.actions, 0)[:, :, None].astype(np.int64)
-        chosen = np.where(log.shown, np.take_along_axis(conditional, action, axis=2)[:, :, 0], 1.0)
+        action = np.where(log.has_item, log.actions, 0)[:, :, None].astype(np.int64)
+        chosen = np.where(log.has_item, np.take_along_axis(conditional, action, axis=2)[:, :, 0], 1.0)
         return cls(chosen, None, conditional)
 
 
-def uniform(positions: int, items: int) -> Policy:
+def uniform_policy(positions: int, items: int) -> Policy:
     """Build the policy that shows each item with equal probability at each position."""
     return Policy(np.full((positions, items), 1 / items))
 
 
-def frequencies(action: NDArray[np.int32], position: NDArray[np.int32], positions: int, items: int) -> Policy:
+def empirical_policy(action: NDArray[np.int32], position: NDArray[np.int32], positions: int, items: int) -> Policy:
     """Build the policy of item frequencies per position, counted from the policy's own log; rewards are not used.
 
     action, position: (N,) rows of that policy's log. If the policy depends on the context, the result is its average
@@ -102,7 +102,7 @@ def plackett_luce(scores: Floats, slates: NDArray[np.int32], temperature: float)
     share the probability. Raises ValueError for NaN scores, a negative temperature, or a slate longer than the items
     with a score. Source: Plackett 1975; Luce 1959.
     """
-    remaining = _checked(scores, temperature)
+    remaining = _checked_scores(scores, temperature)
     out = np.ones(slates.shape)
     rows = np.arange(len(slates))
     for k in range(slates.shape[1]):
@@ -118,7 +118,7 @@ def plackett_luce_conditionals(scores: Floats, slates: NDArray[np.int32], temper
 
     See `plackett_luce`. The probabilities at empty positions are 0. A million numbers take 8 MB.
     """
-    remaining = _checked(scores, temperature)
+    remaining = _checked_scores(scores, temperature)
     out = np.zeros((*slates.shape, scores.shape[1]))
     rows = np.arange(len(slates))
     for k in range(slates.shape[1]):
@@ -140,7 +140,7 @@ def plackett_luce_marginals(
     if not temperature > 0:
         raise ValueError(f"the temperature is {temperature}; expected above 0, as at 0 the ranking is deterministic")
     generator = np.random.default_rng(seed)
-    scaled = _below_best(_checked(scores, temperature), temperature)
+    scaled = _gap_to_best(_checked_scores(scores, temperature), temperature)
     hits = np.zeros(slates.shape)
     positions = slates.shape[1]
     for _ in range(draws):
@@ -149,7 +149,7 @@ def plackett_luce_marginals(
     return np.where(slates >= 0, hits / draws, 1.0)
 
 
-def _checked(scores: Floats, temperature: float) -> Floats:
+def _checked_scores(scores: Floats, temperature: float) -> Floats:
     """Check scores and temperature, and return a copy of the scores."""
     if not temperature >= 0:
         raise ValueError(f"the temperature is {temperature}; expected 0 or more")
@@ -158,19 +158,19 @@ def _checked(scores: Floats, temperature: float) -> Floats:
     return scores.astype(np.float64)
 
 
-def _log_softmax(left: Floats, temperature: float) -> Floats:
-    shifted = _below_best(left, temperature)
+def _log_softmax(scores: Floats, temperature: float) -> Floats:
+    shifted = _gap_to_best(scores, temperature)
     log: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return log
 
 
-def _below_best(left: Floats, temperature: float) -> Floats:
+def _gap_to_best(scores: Floats, temperature: float) -> Floats:
     """(R, A) score less the best score of the row, over the temperature; at temperature 0 it is 0 or -inf."""
-    best = left.max(axis=1, keepdims=True)
+    best = scores.max(axis=1, keepdims=True)
     if not np.isfinite(best).all():
         raise ValueError("a slate is longer than there are items with a score above -inf")
     if not temperature:
-        return np.where(left == best, 0.0, -np.inf)
+        return np.where(scores == best, 0.0, -np.inf)
     with np.errstate(over="ignore"):  # an overflow to -inf means probability 0
-        gap: Floats = (left - best) / temperature
+        gap: Floats = (scores - best) / temperature
     return gap

@@ -10,38 +10,40 @@ from feedrank.models.off_policy.log import Floats
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Ratios:
+class RatioEstimate:
     """Holds an estimate: the sum over M of mean(numerator) / mean(denominator); a plain mean has denominators of 1.
 
     Raises ValueError if the shapes differ, or if a denominator has a mean of 0.
     """
 
-    above: Floats
+    numerator: Floats
     """(N, M)"""
-    below: Floats
+    denominator: Floats
     """(N, M)"""
 
     def __post_init__(self) -> None:
-        if self.above.ndim != 2 or self.above.shape != self.below.shape:
+        if self.numerator.ndim != 2 or self.numerator.shape != self.denominator.shape:
             raise ValueError(
-                f"the numerator has shape {self.above.shape}, the denominator {self.below.shape}; expected (N, M) twice"
+                f"the numerator has shape {self.numerator.shape}, the denominator {self.denominator.shape}; expected (N, M) twice"
             )
-        if not np.all(self.below.mean(axis=0) > 0):
+        if not np.all(self.denominator.mean(axis=0) > 0):
             raise ValueError("all weights are 0: the candidate never shows what the log shows; use another log")
 
     @property
     def value(self) -> float:
         """The estimate."""
-        return float((self.above.mean(axis=0) / self.below.mean(axis=0)).sum())
+        return float((self.numerator.mean(axis=0) / self.denominator.mean(axis=0)).sum())
 
     @property
     def influence(self) -> Floats:
         """(N,) influence values: the first-order effect of each row on the value; their sum is 0. Hampel 1974."""
-        scale = self.below.mean(axis=0)
-        influence: Floats = ((self.above - self.below * (self.above.mean(axis=0) / scale)) / scale).sum(axis=1)
+        scale = self.denominator.mean(axis=0)
+        influence: Floats = ((self.numerator - self.denominator * (self.numerator.mean(axis=0) / scale)) / scale).sum(
+            axis=1
+        )
         return influence
 
 
-def mean(values: Floats) -> Ratios:
+def mean_estimate(values: Floats) -> RatioEstimate:
     """Build the estimate that is the mean of (N,) values."""
-    return Ratios(values[:, None], np.ones((len(values), 1)))
+    return RatioEstimate(values[:, None], np.ones((len(values), 1)))

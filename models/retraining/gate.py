@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feedrank.models.evaluation.bootstrap import Difference, difference
 from feedrank.models.evaluation.metrics import Values
 
-LEAST_GROUPS = 30
+MIN_SEGMENT_GROUPS = 30
 """Minimum number of groups for a segment to be checked."""
 
 
@@ -34,7 +34,7 @@ class GateSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateDecision:
     """The decision of the gate, with its reasons."""
 
     promote: bool
@@ -44,15 +44,15 @@ class Verdict:
     segments: Mapping[str, Difference]
 
 
-def judge(
+def decide(
     candidate: Values, incumbent: Values | None, segments: Mapping[str, NDArray[np.bool_]], settings: GateSettings
-) -> Verdict:
+) -> GateDecision:
     """Decide on promotion from the paired bootstrap of the candidate's gain over the incumbent.
 
     candidate, incumbent: (G,) the metric on the same groups. segments: name -> (G,) mask of its groups.
     """
     if incumbent is None:
-        return Verdict(True, ("there is no incumbent to compare with",), None, {})
+        return GateDecision(True, ("there is no incumbent to compare with",), None, {})
     gain = difference(candidate, incumbent, seed=settings.seed)
     by_segment = {
         name: difference(candidate[chosen], incumbent[chosen], seed=settings.seed) for name, chosen in segments.items()
@@ -63,7 +63,7 @@ def judge(
     reasons = [f"{summary}: {'above' if passed else 'not above'} {threshold:+g}, which {settings.rule!r} requires"]
     for name in settings.segments:
         change = by_segment.get(name)
-        if change is not None and change.groups >= LEAST_GROUPS and change.high < -settings.margin:
+        if change is not None and change.groups >= MIN_SEGMENT_GROUPS and change.high < -settings.margin:
             passed = False
             reasons.append(f"segment {name!r} degrades: {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]")
-    return Verdict(passed, tuple(reasons), gain, by_segment)
+    return GateDecision(passed, tuple(reasons), gain, by_segment)

@@ -9,74 +9,74 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from feedrank.models.atomic_files import written_aside
-from feedrank.models.html import Html, table, whole
-from feedrank.models.jsonable import plain
-from feedrank.models.retraining.drift import LARGE, MODERATE
-from feedrank.models.retraining.retraining import Outcome
+from feedrank.models.atomic_files import atomic_write
+from feedrank.models.html import Html, html_page, html_table
+from feedrank.models.jsonable import to_jsonable
+from feedrank.models.retraining.drift import PSI_LARGE, PSI_MODERATE
+from feedrank.models.retraining.retraining import RetrainResult
 
-MOST_FEATURES = 20
+MAX_FEATURES = 20
 
 
-def body(outcome: Outcome, names: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
+def build_report(result: RetrainResult, bundle_names: Mapping[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:
     """Build the JSON-ready report.
 
     bundle_names: `candidate` and `incumbent` -> bundle name. extra: more entries, JSON-ready.
     """
-    ranker, decision = outcome.trained.ranker, outcome.verdict
+    ranker, decision = result.trained.ranker, result.decision
     bias = ranker.position_bias
-    report: dict[str, Any] = plain(
+    report: dict[str, Any] = to_jsonable(
         {
             "promote": decision.promote,
             "reasons": list(decision.reasons),
-            "cautions": list(outcome.cautions),
-            "bundles": dict(names),
+            "cautions": list(result.warnings),
+            "bundles": dict(bundle_names),
             "gain": None if decision.gain is None else asdict(decision.gain),
             "segments": {name: asdict(gain) for name, gain in decision.segments.items()},
-            "rows": [asdict(row) for row in outcome.rows],
-            "groups": outcome.trained.counts,
-            "test_from": outcome.test_from,
+            "rows": [asdict(row) for row in result.rows],
+            "groups": result.trained.counts,
+            "test_from": result.test_start,
             "trees": ranker.trees,
             "importance": ranker.importance(),
             "learning_curve": list(ranker.learning_curve),
             "position_bias": None if bias is None else dict(
                 zip(map(str, bias.positions.tolist()), bias.biases.tolist(), strict=True)
             ),
-            "drift": dict(outcome.drift),
-            **about,
+            "drift": dict(result.drift),
+            **extra,
         }
     )  # fmt: skip
     return report
 
 
-def write(folder: Path, made: Mapping[str, Any]) -> tuple[Path, Path]:
+def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write a report from `build_report` to report.json and report.html in the folder; return both paths."""
     paths = folder / "report.json", folder / "report.html"
-    for path, text in zip(paths, (json.dumps(made, indent=1) + "\n", page(made)), strict=True):
-        with written_aside(path) as temporary:
+    for path, text in zip(paths, (json.dumps(report, indent=1) + "\n", render_page(report)), strict=True):
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return paths
 
 
-def page(made: Mapping[str, Any]) -> str:
+def render_page(report: Mapping[str, Any]) -> str:
     """Render the report as a self-contained HTML page."""
-    outcome = "promoted" if made["promote"] else "refused"
-    bundles = made["bundles"]
+    outcome = "promoted" if report["promote"] else "refused"
+    bundles = report["bundles"]
     parts = [
         f'<h1>{escape(bundles["candidate"])}: <span class="{outcome}">{outcome}</span></h1>',
-        f'<p class="quiet">against {escape(bundles.get("incumbent") or "nothing")}; {_groups(made["groups"])}</p>',
-        _list(made["reasons"]),
-        _list(f"Caution: {caution}" for caution in made["cautions"]),
-        _metrics(made["rows"]),
-        _segments(made["segments"]),
+        f'<p class="quiet">against {escape(bundles.get("incumbent") or "nothing")}; {_group_counts(report["groups"])}</p>',
+        _sentences(report["reasons"]),
+        _sentences(f"Caution: {caution}" for caution in report["cautions"]),
+        _metrics(report["rows"]),
+        _segments(report["segments"]),
         '<div class="columns">',
-        _curve("Learning curve", "round", "validation", list(enumerate(made["learning_curve"], 1))),
-        _curve("Position bias", "position", "added to the score", _bias(made["position_bias"])),
+        _curve("Learning curve", "round", "validation", list(enumerate(report["learning_curve"], 1))),
+        _curve("Position bias", "position", "added to the score", _bias(report["position_bias"])),
         "</div>",
-        _importance(made["importance"]),
-        _drift(made["drift"]),
+        _importance(report["importance"]),
+        _drift(report["drift"]),
     ]
-    return whole(f"Retraining: {bundles['candidate']}", "".join(parts))
+    return html_page(f"Retraining: {bundles['candidate']}", "".join(parts))
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -85,42 +85,44 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for segment, method in dict.fromkeys((row["dataset"], row["method"]) for row in rows):
         metric_rows = [cells[segment, method, metric] for metric in metrics]
-        lines.append([f"{segment}, {method}", f"{metric_rows[0]['groups']:,}", *map(_interval, metric_rows)])
-    return table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
+        lines.append([f"{segment}, {method}", f"{metric_rows[0]['groups']:,}", *map(_value_text, metric_rows)])
+    return html_table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
 
 
 def _segments(segments: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [[name, f"{gain['groups']:,}", _signed(gain)] for name, gain in segments.items()]
-    return table("Gain over the incumbent", ["segment", "groups", "gain"], lines) if lines else ""
+    lines = [[name, f"{gain['groups']:,}", _gain_text(gain)] for name, gain in segments.items()]
+    return html_table("Gain over the incumbent", ["segment", "groups", "gain"], lines) if lines else ""
 
 
 def _importance(importance: Mapping[str, float]) -> str:
-    best = sorted((pair for pair in importance.items() if pair[1] > 0), key=lambda pair: -pair[1])[:MOST_FEATURES]
+    best = sorted((pair for pair in importance.items() if pair[1] > 0), key=lambda pair: -pair[1])[:MAX_FEATURES]
     widest = max((share for _, share in best), default=0) or 1
     lines = [
         [name, f"{share:.1%}", Html(f'<span class="bar" style="width:{160 * share / widest:.0f}px"></span>')]
         for name, share in best
     ]
-    return table("Features, by share of gain", ["feature", "share", ""], lines)
+    return html_table("Features, by share of gain", ["feature", "share", ""], lines)
 
 
 def _drift(drift: Mapping[str, float | None]) -> str:
     if not drift:
         return '<h2>Drift</h2><p class="quiet">The incumbent has no feature histogram to compare with.</p>'
     finite = {name: value for name, value in drift.items() if value is not None}
-    worst = sorted(finite.items(), key=lambda pair: -pair[1])[:MOST_FEATURES]
-    strong = sum(value >= LARGE for value in finite.values())
-    moderate = sum(MODERATE <= value < LARGE for value in finite.values())
-    summary = f"{strong} features have drifted strongly (PSI >= {LARGE}), {moderate} moderately (PSI >= {MODERATE})."
+    worst = sorted(finite.items(), key=lambda pair: -pair[1])[:MAX_FEATURES]
+    strong = sum(value >= PSI_LARGE for value in finite.values())
+    moderate = sum(PSI_MODERATE <= value < PSI_LARGE for value in finite.values())
+    summary = (
+        f"{strong} features have drifted strongly (PSI >= {PSI_LARGE}), {moderate} moderately (PSI >= {PSI_MODERATE})."
+    )
     lines = [[name, f"{value:.3f}"] for name, value in worst]
-    return table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, summary)
+    return html_table("Drift against the incumbent's training rows", ["feature", "PSI"], lines, summary)
 
 
 def _bias(bias: Mapping[str, float] | None) -> list[tuple[int, float]]:
     return [(int(position), value) for position, value in (bias or {}).items()]
 
 
-def _curve(title: str, across: str, up: str, points: Sequence[tuple[int, float]]) -> str:
+def _curve(title: str, x_label: str, y_label: str, points: Sequence[tuple[int, float]]) -> str:
     """Draw a line plot as SVG; empty for fewer than two points."""
     points = [(x, y) for x, y in points if y is not None]
     if len(points) < 2:
@@ -134,30 +136,30 @@ def _curve(title: str, across: str, up: str, points: Sequence[tuple[int, float]]
     labels = (
         f'<text x="{left - 6}" y="15" text-anchor="end">{high:.3g}</text>'
         f'<text x="{left - 6}" y="{height + 10}" text-anchor="end">{low:.3g}</text>'
-        f'<text x="{left}" y="{height + 28}">{across} {xs[0]}</text>'
+        f'<text x="{left}" y="{height + 28}">{x_label} {xs[0]}</text>'
         f'<text x="{left + width}" y="{height + 28}" text-anchor="end">{xs[-1]}</text>'
     )
-    aria_label = f"{escape(title)}: {escape(up)} by {escape(across)}"
+    aria_label = f"{escape(title)}: {escape(y_label)} by {escape(x_label)}"
     polyline = f'<polyline fill="none" stroke="#0072b2" stroke-width="2" points="{line}"/>{labels}'
     size = f'width="{left + width + 10}" height="{height + 36}" font-size="12"'
     picture = f'<svg {size} role="img" aria-label="{aria_label}">{polyline}</svg>'
-    caption = f'<figcaption class="quiet">{escape(up)}</figcaption>'
+    caption = f'<figcaption class="quiet">{escape(y_label)}</figcaption>'
     return f"<figure><h2>{escape(title)}</h2>{picture}{caption}</figure>"
 
 
-def _list(lines: Any) -> str:
+def _sentences(lines: Any) -> str:
     return "".join(f"<p>{escape(line)}.</p>" for line in lines)
 
 
-def _groups(groups: Mapping[str, int]) -> str:
+def _group_counts(groups: Mapping[str, int]) -> str:
     return escape(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in groups.items()))
 
 
-def _interval(row: Mapping[str, Any]) -> str:
+def _value_text(row: Mapping[str, Any]) -> str:
     if row["value"] is None:
         return "–"
     return Html(f'{row["value"]:.4f} <span class="quiet">[{row["low"]:.4f}, {row["high"]:.4f}]</span>')
 
 
-def _signed(gain: Mapping[str, Any]) -> str:
+def _gain_text(gain: Mapping[str, Any]) -> str:
     return "–" if gain["mean"] is None else f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"

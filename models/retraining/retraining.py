@@ -14,36 +14,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import Log
+from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.types import Scores
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.replay import Moments
+from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
 from feedrank.models.evaluation.metrics import Values, evaluate, order
 from feedrank.models.evaluation.report import Row
-from feedrank.models.items.user_histories import Sequences
-from feedrank.models.retraining.drift import Sketch
-from feedrank.models.retraining.gate import GateSettings, Verdict, judge
-from feedrank.models.training.dataset import Examples, from_rankings, from_recall, groups, read_states
-from feedrank.models.training.query_groups import scored
+from feedrank.models.items.user_histories import UserHistories
+from feedrank.models.retraining.drift import FeatureHistogram
+from feedrank.models.retraining.gate import GateDecision, GateSettings, decide
+from feedrank.models.training.dataset import (
+    LabeledGroups,
+    build_query_groups,
+    from_rankings,
+    from_recall,
+    point_in_time_batch,
+)
+from feedrank.models.training.query_groups import score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker
-from feedrank.models.training.reranker_training import SecondPhase
+from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training import (
-    Corpus,
+    ItemInputs,
+    ModelSettings,
     Progress,
-    Settings,
-    Trained,
-    cut_at,
-    learns_from_rankings,
-    retriever,
+    TrainedRanker,
+    exact_retriever,
+    has_enough_rankings,
+    time_quantile,
     train_from_rankings,
     train_from_recall,
 )
 
 METRICS = ("ndcg@10", "mrr", "map", "hr@10")
-NEW, HEAVY = 5, 50
+NEW_USER_BELOW, HEAVY_USER_FROM = 5, 50
 """A user with fewer interactions than the first is new; one with at least the second is heavy."""
-ENOUGH = 200
+MIN_TEST_GROUPS = 200
 """Minimum number of groups after the incumbent's last training event to test on those only."""
 
 
@@ -67,37 +73,37 @@ class Incumbent:
     name: str
     builder: FeatureBuilder
     ranker: LambdaRanker | None
-    sketch: Sketch | None
-    until: float
+    histogram: FeatureHistogram | None
+    trained_until: float
     """Unix seconds of the last training event; NaN: unknown."""
-    first: LambdaRanker | None = None
+    first_stage: LambdaRanker | None = None
     """First-stage ranker; None without a cross-encoder."""
-    pairs: SecondPhase | None = None
+    reranker: RerankerTraining | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Outcome:
+class RetrainResult:
     """A candidate, its metrics and the decision of the gate."""
 
-    trained: Trained
-    verdict: Verdict
+    trained: TrainedRanker
+    decision: GateDecision
     rows: tuple[Row, ...]
     drift: Mapping[str, float]
     """Feature -> PSI against the incumbent's training rows; empty if unknown."""
-    test_from: float
+    test_start: float
     """Start of the test slice, unix seconds."""
-    cautions: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def retrain(
-    corpus: Corpus,
-    log: Log,
+    item_inputs: ItemInputs,
+    log: EventTable,
     incumbent: Incumbent | None,
-    settings: Settings,
-    retraining: RetrainSettings,
+    settings: ModelSettings,
+    retrain_settings: RetrainSettings,
     progress: Progress = lambda *_: None,
     warm_start: bool = False,
-) -> Outcome:
+) -> RetrainResult:
     """Train a candidate and decide on its promotion; no file is written.
 
     warm_start: keep the incumbent's trees and add to them; its features must be the same. Raises ValueError if there is
@@ -108,135 +114,143 @@ def retrain(
         if incumbent is None or incumbent.ranker is None:
             raise ValueError("found no incumbent ranker to start from; retrain without warm start")
         init_model = incumbent.ranker
-    on_rankings = learns_from_rankings(log, settings)
-    train_and_rank = _by_rankings if on_rankings else _by_recall
+    on_rankings = has_enough_rankings(log, settings)
+    train_and_rank = _on_rankings if on_rankings else _on_recall
     trained, test_groups, test_start, ranked = train_and_rank(
-        corpus, log, incumbent, settings, retraining, progress, init_model
+        item_inputs, log, incumbent, settings, retrain_settings, progress, init_model
     )
-    batch = read_states(log, corpus.catalogue, settings.state, test_groups)
-    new, heavy = batch.touches < NEW, batch.touches >= HEAVY
+    batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, test_groups)
+    new, heavy = batch.interaction_count < NEW_USER_BELOW, batch.interaction_count >= HEAVY_USER_FROM
     segments = {"new": new, "usual": ~(new | heavy), "heavy": heavy}
-    gate = retraining.gate
+    gate = retrain_settings.gate
     metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
-    values = {name: _measured(metrics, labels, offsets) for name, (labels, offsets) in ranked.items()}
+    values = {name: _evaluate(metrics, labels, offsets) for name, (labels, offsets) in ranked.items()}
     seed = settings.training.seed
     rows = [
-        Row.of(segment, name, metric, interval(metric_values[metric][chosen], seed=seed))
+        Row.from_interval(segment, name, metric, interval(metric_values[metric][chosen], seed=seed))
         for segment, chosen in {"all": np.ones(len(test_groups), np.bool_), **segments}.items()
         for name, metric_values in values.items()
         for metric in metrics
     ]
     incumbent_values = values["incumbent"][gate.metric] if "incumbent" in values else None
-    decision = judge(values["candidate"][gate.metric], incumbent_values, segments, gate)
+    decision = decide(values["candidate"][gate.metric], incumbent_values, segments, gate)
     drift = {}
-    if incumbent is not None and incumbent.sketch is not None:
-        drift = incumbent.sketch.drift(trained.sample, trained.builder.names)
-    return Outcome(trained, decision, tuple(rows), drift, test_start, tuple(_cautions(incumbent, test_start)))
+    if incumbent is not None and incumbent.histogram is not None:
+        drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, tuple(_warnings(incumbent, test_start)))
 
 
-def seen_by(log: Log, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[Log, NDArray[np.int32]]:
+def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:
     """Map a log to another catalogue's item rows; return it and (n,) the new rows, `UNKNOWN_ROW` if missing there."""
-    rows = builder.knowledge.catalogue.ids.rows(list(catalogue.ids))
+    rows = builder.item_model.catalogue.ids.rows(list(catalogue.ids))
     rows = np.append(rows, np.int32(-1))  # UNKNOWN_ROW (-1) maps to itself
     interactions = replace(log.interactions, item=rows[log.interactions.item])
-    rankings = replace(log.rankings, rows=rows[log.rankings.rows])
+    rankings = replace(log.rankings, rows=rows[log.rankings.items])
     return replace(log, interactions=interactions, rankings=rankings), rows[:-1]
 
 
-Answers = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
+RankedLabels = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
 """Bundle role -> labels in ranked order, best first, and the group offsets."""
 
 
-def _by_rankings(
-    corpus: Corpus, log: Log, incumbent: Incumbent | None, settings: Settings, retraining: RetrainSettings,
-    progress: Progress, start: LambdaRanker | None,
-) -> tuple[Trained, Examples, float, Answers]:  # fmt: skip
+def _on_rankings(
+    item_inputs: ItemInputs, log: EventTable, incumbent: Incumbent | None, settings: ModelSettings, retrain_settings: RetrainSettings,
+    progress: Progress, init_model: LambdaRanker | None,
+) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:  # fmt: skip
     total = len(log.rankings)
-    test_start = round(total * (1 - retraining.test_share))
-    validation_start = round(total * (1 - retraining.test_share - retraining.validation_share))
-    first_unseen = 0 if incumbent is None else int(np.searchsorted(log.rankings.at, incumbent.until, side="right"))
-    if test_start < first_unseen <= total - ENOUGH:  # a later test that the incumbent has not seen
+    test_start = round(total * (1 - retrain_settings.test_share))
+    validation_start = round(total * (1 - retrain_settings.test_share - retrain_settings.validation_share))
+    first_unseen = (
+        0 if incumbent is None else int(np.searchsorted(log.rankings.at, incumbent.trained_until, side="right"))
+    )
+    if test_start < first_unseen <= total - MIN_TEST_GROUPS:  # a later test that the incumbent has not seen
         validation_start, test_start = validation_start + first_unseen - test_start, first_unseen
     if not 0 < validation_start < test_start < total:
         raise ValueError(f"found {total} rankings, too few for a time split; use a longer window")
-    trained = train_from_rankings(corpus, log, validation_start, test_start, settings, progress, start)
+    trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress, init_model)
     test = from_rankings(log, test_start, total, settings.labels)
-    test = test.only(test.found)
-    queries = test.moments
+    test = test.select(test.has_positive)
+    queries = test.queries
 
     def sorted_labels(scores: Scores) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         return test.labels[order(scores, queries.offsets)], queries.offsets
 
-    ranked = {"candidate": sorted_labels(trained.score(groups(log, trained.builder, test)))}
+    ranked = {"candidate": sorted_labels(trained.score(build_query_groups(log, trained.builder, test)))}
     if incumbent is not None:
-        incumbent_log, rows = seen_by(log, corpus.catalogue, incumbent.builder)
-        incumbent_queries = Moments(queries.before, queries.at, queries.person, queries.offsets, rows[queries.rows])
-        incumbent_groups = Examples(incumbent_queries, test.labels, test.relevant)
+        incumbent_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
+        incumbent_queries = PointInTimeQueries(
+            queries.before_event, queries.at, queries.user, queries.offsets, rows[queries.rows]
+        )
+        incumbent_groups = LabeledGroups(incumbent_queries, test.labels, test.relevant)
         ranked["incumbent"] = sorted_labels(_incumbent_scores(incumbent, incumbent_log, incumbent_groups))
     return trained, test, float(log.rankings.at[test_start]), ranked
 
 
-def _by_recall(
-    corpus: Corpus, log: Log, incumbent: Incumbent | None, settings: Settings, retraining: RetrainSettings,
-    progress: Progress, start: LambdaRanker | None,
-) -> tuple[Trained, Examples, float, Answers]:  # fmt: skip
+def _on_recall(
+    item_inputs: ItemInputs, log: EventTable, incumbent: Incumbent | None, settings: ModelSettings, retrain_settings: RetrainSettings,
+    progress: Progress, init_model: LambdaRanker | None,
+) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:  # fmt: skip
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
-    histories = Sequences.of(log)
-    cut = cut_at(log, 1 - retraining.test_share)
-    if incumbent is not None and cut <= incumbent.until and len(_first_after(histories, incumbent.until + 1)) >= ENOUGH:
-        cut = incumbent.until + 1  # so that the incumbent has not seen the test slice
-    trained = train_from_recall(corpus, log, log.interactions.at < cut, settings, progress, start)
-    targets = _first_after(histories, cut)
+    histories = UserHistories.from_log(log)
+    cut = time_quantile(log, 1 - retrain_settings.test_share)
+    if (
+        incumbent is not None
+        and cut <= incumbent.trained_until
+        and len(_first_interaction_after(histories, incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
+    ):
+        cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
+    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress, init_model)
+    targets = _first_interaction_after(histories, cut)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
-    depth, k = settings.state.depth, settings.training.candidates
-    test = from_recall(log, histories, targets, retriever(trained.knowledge), k, depth)
-    candidate = groups(log, trained.builder, test)
+    depth, k = settings.state.history_length, settings.training.candidates
+    test = from_recall(log, histories, targets, exact_retriever(trained.item_model), k, depth)
+    candidate = build_query_groups(log, trained.builder, test)
     ranked = {"candidate": (test.labels[order(trained.score(candidate), candidate.offsets)], candidate.offsets)}
     if incumbent is not None:
-        their_log, rows = seen_by(log, corpus.catalogue, incumbent.builder)
+        their_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
         items = rows[histories.items]
         their_histories = replace(histories, items=items)
         their_groups = from_recall(
-            their_log, their_histories, targets, retriever(incumbent.builder.knowledge), k, depth
+            their_log, their_histories, targets, exact_retriever(incumbent.builder.item_model), k, depth
         )
         scores = _incumbent_scores(incumbent, their_log, their_groups)
-        offsets = their_groups.moments.offsets
+        offsets = their_groups.queries.offsets
         ranked["incumbent"] = (their_groups.labels[order(scores, offsets)], offsets)
     return trained, test, cut, ranked
 
 
-def _incumbent_scores(incumbent: Incumbent, log: Log, examples: Examples) -> Scores:
+def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: LabeledGroups) -> Scores:
     """Return the incumbent's ranker or recall scores; items that it does not know get -inf, it can't recommend them."""
     if incumbent.ranker is None:
-        batch = read_states(log, incumbent.builder.knowledge.catalogue, incumbent.builder.spec, examples)
+        batch = point_in_time_batch(log, incumbent.builder.item_model.catalogue, incumbent.builder.spec, labeled_groups)
         scores = np.nan_to_num(incumbent.builder.columns(batch)["recall_score"], nan=-np.inf)
     else:
-        query_groups = groups(log, incumbent.builder, examples)
-        if incumbent.pairs is not None and incumbent.first is not None:
-            query_groups = incumbent.pairs.live(query_groups, incumbent.first)
-        scores = scored(query_groups, incumbent.ranker.score)
-    return np.where(examples.moments.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
+        query_groups = build_query_groups(log, incumbent.builder, labeled_groups)
+        if incumbent.reranker is not None and incumbent.first_stage is not None:
+            query_groups = incumbent.reranker.score_top_k(query_groups, incumbent.first_stage)
+        scores = score_in_chunks(query_groups, incumbent.ranker.score)
+    return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
 
 
-def _first_after(sequences: Sequences, cut: float) -> NDArray[np.int64]:
-    counts_before = np.concatenate([[0], np.cumsum(sequences.at < cut)])
-    first = sequences.offsets[:-1] + (counts_before[sequences.offsets[1:]] - counts_before[sequences.offsets[:-1]])
-    targets: NDArray[np.int64] = first[(first > sequences.offsets[:-1]) & (first < sequences.offsets[1:])]
+def _first_interaction_after(histories: UserHistories, cut: float) -> NDArray[np.int64]:
+    counts_before = np.concatenate([[0], np.cumsum(histories.at < cut)])
+    first = histories.offsets[:-1] + (counts_before[histories.offsets[1:]] - counts_before[histories.offsets[:-1]])
+    targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
     return targets
 
 
-def _measured(metrics: tuple[str, ...], labels: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, Values]:
+def _evaluate(metrics: tuple[str, ...], labels: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, Values]:
     relevant = np.ones(len(offsets) - 1, np.int64)
     relevant_counts = np.add.reduceat(np.append(labels > 0, False), offsets[:-1]) * (np.diff(offsets) > 0)
     return evaluate(list(metrics), labels, offsets, relevant=np.maximum(relevant, relevant_counts))
 
 
-def _cautions(incumbent: Incumbent | None, test_from: float) -> list[str]:
+def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:
     if incumbent is None:
         return []
-    if np.isnan(incumbent.until):
+    if np.isnan(incumbent.trained_until):
         return ["the end of the incumbent's training data is unknown; it may have been trained on the test slice"]
-    if incumbent.until >= test_from:
+    if incumbent.trained_until >= test_start:
         return ["the incumbent was trained on part of the test slice; its metrics are biased upwards"]
     return []

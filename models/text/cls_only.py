@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-KINDS = ("bert", "electra", "roberta", "xlm-roberta")
+SUPPORTED_MODEL_TYPES = ("bert", "electra", "roberta", "xlm-roberta")
 """Model types with this layer structure, and with a classifier that reads the first token."""
 
 
-def heard_alone(classifier: Any) -> Any:
+def cls_only_last_layer(classifier: Any) -> Any:
     """Change a transformers sequence classifier in place, so that its last layer computes the first token only.
 
     Scores do not change. A model of few layers saves much of its work. Models of other types are returned unchanged.
     """
-    if classifier.config.model_type in KINDS:
+    if classifier.config.model_type in SUPPORTED_MODEL_TYPES:
         layers = getattr(classifier, classifier.base_model_prefix).encoder.layer
-        layers[-1] = FirstToken(layers[-1])
+        layers[-1] = ClsOnlyLayer(layers[-1])
     return classifier
 
 
-class FirstToken(nn.Module):
+class ClsOnlyLayer(nn.Module):
     """A transformer layer that attends to all tokens and outputs only the first."""
 
     def __init__(self, layer: Any) -> None:

@@ -11,35 +11,35 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from feedrank.models.atomic_files import written_aside
-from feedrank.models.text.cross_encoder_model import FILES, MODEL, TEMPLATE, TOKENIZER, PairTemplate
-from feedrank.models.text.model_weights import find_weights, settings_of, weights_digest
+from feedrank.models.atomic_files import atomic_write
+from feedrank.models.text.cross_encoder_model import FILES, MODEL_FILE, TEMPLATE_FILE, TOKENIZER_FILE, InputTemplate
+from feedrank.models.text.model_weights import find_weights, read_model_json, weights_digest
 
-LAYOUT = "first-token"
+GRAPH_VERSION = "first-token"
 """Version of the exported graph, part of the cache key: a new graph needs a new export."""
 
 
 @dataclass(frozen=True, slots=True)
-class PairSettings:
+class CrossEncoderSettings:
     """[cross_encoder] Which cross-encoder scores (request text, item) pairs, and for which candidates."""
 
     model: str = ""
     """A CrossEncoder checkpoint with one output, by name or folder; empty: no cross-encoder."""
     revision: str | None = None
     """Revision of the model on the hub."""
-    text_tokens: int = 24
+    query_tokens: int = 24
     """Maximum tokens of a request's text."""
     item_tokens: int = 32
     """Maximum tokens of an item's text."""
     int8: bool = True
     """Quantize weights to int8: about twice as fast on a CPU, with slightly different scores."""
-    best: int = 30
+    top_k: int = 30
     """Top candidates of the first-stage ranker that a live request scores if they are not cached."""
-    ready_share: float = 0.5
+    precomputed_share: float = 0.5
     """Share of requests whose candidates are all precomputed; training masks scores to match it. 0 to 1."""
-    cache: int = 20_000
+    cache_size: int = 20_000
     """Maximum request texts in the score cache on disk; 0: no disk cache."""
-    ahead: int = 1_000
+    prefetch_queue_size: int = 1_000
     """Maximum users in the prefetch queue, which scores their next candidates; 0: no prefetching."""
     threads: int = 0
     """Threads of the model; 0: all cores."""
@@ -49,11 +49,11 @@ class PairSettings:
         for name, least in minimum.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
-        if not 0 <= self.ready_share <= 1:
-            raise ValueError(f"ready_share is {self.ready_share}; expected 0 to 1")
+        if not 0 <= self.precomputed_share <= 1:
+            raise ValueError(f"ready_share is {self.precomputed_share}; expected 0 to 1")
 
 
-def exported(settings: PairSettings, cache: Path) -> Path:
+def export_cached(settings: CrossEncoderSettings, cache: Path) -> Path:
     """Return the folder of the exported model in `cache`; export it first if it is not there.
 
     Raises WeightsNotFoundError if there are no weights. Raises ValueError if the checkpoint is not a classifier with
@@ -62,7 +62,7 @@ def exported(settings: PairSettings, cache: Path) -> Path:
     folder = find_weights(settings.model, settings.revision)
     digest = weights_digest(folder)
     precision = "int8" if settings.int8 else "float32"
-    target = cache / f"{digest}-{settings.text_tokens}-{settings.item_tokens}-{precision}-{LAYOUT}"
+    target = cache / f"{digest}-{settings.query_tokens}-{settings.item_tokens}-{precision}-{GRAPH_VERSION}"
     if not all((target / name).is_file() for name in FILES):
         metadata = (
             ("model", settings.model), ("revision", settings.revision or ""), ("licence", licence(folder)),
@@ -72,7 +72,9 @@ def exported(settings: PairSettings, cache: Path) -> Path:
     return target
 
 
-def export(folder: Path, to: Path, settings: PairSettings, about: Sequence[tuple[str, str]] = ()) -> None:
+def export(
+    folder: Path, target: Path, settings: CrossEncoderSettings, metadata: Sequence[tuple[str, str]] = ()
+) -> None:
     """Write the three files of an exported checkpoint; the template last, so that an interrupted export is repeated.
 
     metadata: model, revision, licence and digest. Raises ValueError as `export_cached` does.
@@ -97,18 +99,18 @@ def export(folder: Path, to: Path, settings: PairSettings, about: Sequence[tuple
         )
     accepted = tokenizer("a", "b").keys()
     inputs = tuple(name for name in ("input_ids", "attention_mask", "token_type_ids") if name in accepted)
-    to.mkdir(parents=True, exist_ok=True)
-    with written_aside(to / MODEL) as temporary:
-        _write(model, inputs, temporary, settings.int8)
-    with written_aside(to / TOKENIZER) as temporary:
+    target.mkdir(parents=True, exist_ok=True)
+    with atomic_write(target / MODEL_FILE) as temporary:
+        _write_onnx(model, inputs, temporary, settings.int8)
+    with atomic_write(target / TOKENIZER_FILE) as temporary:
         tokenizer.backend_tokenizer.save(str(temporary))
-    with written_aside(to / TEMPLATE) as temporary:
-        template(tokenizer, inputs, settings, about).save(temporary)
+    with atomic_write(target / TEMPLATE_FILE) as temporary:
+        input_template(tokenizer, inputs, settings, metadata).save(temporary)
 
 
-def template(
-    tokenizer: Any, inputs: tuple[str, ...], settings: PairSettings, about: Sequence[tuple[str, str]] = ()
-) -> PairTemplate:
+def input_template(
+    tokenizer: Any, inputs: tuple[str, ...], settings: CrossEncoderSettings, metadata: Sequence[tuple[str, str]] = ()
+) -> InputTemplate:
     """Derive the input template of a tokenizer from one encoded pair of texts."""
     joined = tokenizer("a", "b", return_token_type_ids=True)
     parts = joined.sequence_ids(0)
@@ -119,22 +121,22 @@ def template(
     def type_at(index: int) -> int:
         return int(token_types[index]) if 0 <= index < len(token_types) else 0
 
-    return PairTemplate(
-        before=tuple(ids[:first]),
-        between=tuple(ids[last + 1 : second]),
-        after=tuple(ids[end + 1 :]),
-        types=(type_at(0), type_at(first), type_at(last + 1), type_at(second), type_at(len(ids) - 1)),
-        pad=int(tokenizer.pad_token_id or 0),
-        text_tokens=settings.text_tokens,
+    return InputTemplate(
+        prefix=tuple(ids[:first]),
+        separator=tuple(ids[last + 1 : second]),
+        suffix=tuple(ids[end + 1 :]),
+        token_types=(type_at(0), type_at(first), type_at(last + 1), type_at(second), type_at(len(ids) - 1)),
+        pad_id=int(tokenizer.pad_token_id or 0),
+        query_tokens=settings.query_tokens,
         item_tokens=settings.item_tokens,
         inputs=inputs,
-        about=tuple(about),
+        metadata=tuple(metadata),
     )
 
 
 def licence(folder: Path) -> str:
     """Read the licence of a model from its feedrank.json (models trained here) or its model card; else "unknown"."""
-    value = settings_of(folder, "feedrank.json").get("licence")
+    value = read_model_json(folder, "feedrank.json").get("licence")
     if value:
         return str(value)
     try:
@@ -144,10 +146,10 @@ def licence(folder: Path) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("license:")), "unknown")
 
 
-def _write(model: Any, inputs: tuple[str, ...], path: Path, int8: bool) -> None:
+def _write_onnx(model: Any, inputs: tuple[str, ...], path: Path, int8: bool) -> None:
     import torch
 
-    from feedrank.models.text.cls_only import heard_alone
+    from feedrank.models.text.cls_only import cls_only_last_layer
 
     class Logits(torch.nn.Module):
         def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -155,7 +157,7 @@ def _write(model: Any, inputs: tuple[str, ...], path: Path, int8: bool) -> None:
             return logits
 
     wrapped = Logits()
-    wrapped.model = heard_alone(model)  # registers the weights with the wrapper
+    wrapped.model = cls_only_last_layer(model)  # registers the weights with the wrapper
     ids = torch.full((3, 7), 5)
     examples = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     rows, width = torch.export.Dim("rows", min=1, max=4_096), torch.export.Dim("width", min=2, max=512)

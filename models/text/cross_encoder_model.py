@@ -17,29 +17,29 @@ from numpy.typing import NDArray
 
 from feedrank.engine.types import Offsets, Rows, Scores
 
-MODEL, TOKENIZER, TEMPLATE = "pair-model.onnx", "pair-tokenizer.json", "pair.json"
-FILES = (MODEL, TOKENIZER, TEMPLATE)
-BATCH = 64
+MODEL_FILE, TOKENIZER_FILE, TEMPLATE_FILE = "pair-model.onnx", "pair-tokenizer.json", "pair.json"
+FILES = (MODEL_FILE, TOKENIZER_FILE, TEMPLATE_FILE)
+BATCH_SIZE = 64
 """Pairs of similar length per forward pass."""
 
 
 @dataclass(frozen=True, slots=True)
-class PairTemplate:
+class InputTemplate:
     """How token ids of two texts form one model input, and to how many tokens each text is cut."""
 
-    before: tuple[int, ...]
+    prefix: tuple[int, ...]
     """Special token ids before the request text; the next two stand between the texts and at the end."""
-    between: tuple[int, ...]
-    after: tuple[int, ...]
-    types: tuple[int, int, int, int, int]
+    separator: tuple[int, ...]
+    suffix: tuple[int, ...]
+    token_types: tuple[int, int, int, int, int]
     """Token types of prefix, request text, separator, item and suffix."""
-    pad: int
+    pad_id: int
     """The padding token id."""
-    text_tokens: int = 24
+    query_tokens: int = 24
     item_tokens: int = 32
     inputs: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
     """Names of the model's inputs."""
-    about: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
     """Source of the model: model, revision, licence, digest."""
 
     def save(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class PairTemplate:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> PairTemplate:
+    def load(cls, path: Path) -> InputTemplate:
         """Read a template that `save` wrote."""
         body = json.loads(path.read_text())
         lists = {name: tuple(value) for name, value in body.items() if isinstance(value, list)}
@@ -66,20 +66,20 @@ class TokenIds:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def of(self, places: NDArray[Any]) -> NDArray[np.int32]:
+    def select(self, indices: NDArray[Any]) -> NDArray[np.int32]:
         """Return the ids of the texts at these indices, one text after the other."""
-        sizes = np.diff(self.offsets)[places]
+        sizes = np.diff(self.offsets)[indices]
         first = np.cumsum(sizes) - sizes
-        selected: NDArray[np.int32] = self.ids[np.repeat(self.offsets[places] - first, sizes) + np.arange(sizes.sum())]
+        selected: NDArray[np.int32] = self.ids[np.repeat(self.offsets[indices] - first, sizes) + np.arange(sizes.sum())]
         return selected
 
-    def followed_by(self, others: TokenIds) -> TokenIds:
+    def concat(self, other: TokenIds) -> TokenIds:
         """Concatenate these texts and others."""
-        offsets = np.concatenate([self.offsets, others.offsets[1:] + self.offsets[-1]]).astype(np.int64)
-        return TokenIds(np.concatenate([self.ids, others.ids]), offsets)
+        offsets = np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]).astype(np.int64)
+        return TokenIds(np.concatenate([self.ids, other.ids]), offsets)
 
 
-class PairModel:
+class CrossEncoderModel:
     """Scores (request text, item) pairs: an `feedrank.engine.protocols.CrossEncoderScorer` once it has the items."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
@@ -96,8 +96,8 @@ class PairModel:
         from tokenizers import Tokenizer
 
         self.folder = folder
-        self.template = PairTemplate.load(folder / TEMPLATE)
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self.template = InputTemplate.load(folder / TEMPLATE_FILE)
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         options = onnxruntime.SessionOptions()
@@ -106,11 +106,11 @@ class PairModel:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # the fused skip + layer norm takes six times as long as the layer norm alone
         self._session = onnxruntime.InferenceSession(
-            str(folder / MODEL), options, disabled_optimizers=["SkipLayerNormFusion"]
+            str(folder / MODEL_FILE), options, disabled_optimizers=["SkipLayerNormFusion"]
         )
         self.items = TokenIds(np.empty(0, np.int32), np.zeros(1, np.int64))
 
-    def with_items(self, items: TokenIds) -> PairModel:
+    def with_items(self, items: TokenIds) -> CrossEncoderModel:
         """Set the token ids of all items, by row, and return the model itself."""
         self.items = items
         return self
@@ -118,12 +118,12 @@ class PairModel:
     @property
     def digest(self) -> str:
         """Digest of the weights and precision; empty if unknown."""
-        return dict(self.template.about).get("digest", "")
+        return dict(self.template.metadata).get("digest", "")
 
-    def tokens(self, texts: Sequence[str], most: int) -> TokenIds:
+    def tokenize(self, texts: Sequence[str], max_tokens: int) -> TokenIds:
         """Tokenize texts to at most `max_tokens` ids each."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        ids = [encoding.ids[:most] for encoding in encodings]
+        ids = [encoding.ids[:max_tokens] for encoding in encodings]
         offsets = np.concatenate([[0], np.cumsum([len(text_ids) for text_ids in ids])]).astype(np.int64)
         flat = [np.array(text_ids, np.int32) for text_ids in ids]
         return TokenIds(np.concatenate([np.empty(0, np.int32), *flat]), offsets)
@@ -132,37 +132,41 @@ class PairModel:
         """Compute (N,) logits of (texts[i], item rows[i]); NaN if either has no tokens or the item is unknown."""
         distinct = list(dict.fromkeys(texts))
         index_of = {text: i for i, text in enumerate(distinct)}
-        queries = self.tokens(distinct, self.template.text_tokens)
+        queries = self.tokenize(distinct, self.template.query_tokens)
         query_index = np.array([index_of[text] for text in texts], np.int64)
-        return self.pairs(queries, query_index, self.items, rows)
+        return self.score_tokens(queries, query_index, self.items, rows)
 
-    def pairs(
-        self, asked: TokenIds, which: NDArray[np.int64], items: TokenIds, rows: NDArray[np.int32] | NDArray[np.int64]
+    def score_tokens(
+        self,
+        queries: TokenIds,
+        query_index: NDArray[np.int64],
+        items: TokenIds,
+        rows: NDArray[np.int32] | NDArray[np.int64],
     ) -> Scores:
         """Compute (N,) logits of queries[query_index[i]] and items[rows[i]]; NaN if either has no tokens."""
         out = np.full(len(rows), np.nan, np.float32)
-        lengths = np.diff(asked.offsets)[which] + np.where(rows >= 0, np.diff(items.offsets)[rows], 0)
-        scorable = (rows >= 0) & (np.diff(asked.offsets)[which] > 0)
+        lengths = np.diff(queries.offsets)[query_index] + np.where(rows >= 0, np.diff(items.offsets)[rows], 0)
+        scorable = (rows >= 0) & (np.diff(queries.offsets)[query_index] > 0)
         scorable &= np.where(rows >= 0, np.diff(items.offsets)[rows] > 0, False)
         order = np.flatnonzero(scorable)
         order = order[np.argsort(lengths[order], kind="stable")]  # similar lengths in a batch need little padding
-        for first in range(0, len(order), BATCH):
-            batch = order[first : first + BATCH]
-            out[batch] = self._run(asked, which[batch], items, rows[batch])
+        for first in range(0, len(order), BATCH_SIZE):
+            batch = order[first : first + BATCH_SIZE]
+            out[batch] = self._run_batch(queries, query_index[batch], items, rows[batch])
         return out
 
-    def _run(self, asked: TokenIds, which: NDArray[Any], items: TokenIds, rows: NDArray[Any]) -> Scores:
+    def _run_batch(self, queries: TokenIds, query_index: NDArray[Any], items: TokenIds, rows: NDArray[Any]) -> Scores:
         template, n = self.template, len(rows)
-        left, right = np.diff(asked.offsets)[which], np.diff(items.offsets)[rows]
-        fixed = (template.before, template.between, template.after)
+        left, right = np.diff(queries.offsets)[query_index], np.diff(items.offsets)[rows]
+        fixed = (template.prefix, template.separator, template.suffix)
         sizes = np.broadcast_arrays(len(fixed[0]), left, len(fixed[1]), right, len(fixed[2]))
         ends = np.cumsum(sizes, axis=0)[:, :, None]
         parts = (np.arange(ends[-1].max()) >= ends).sum(axis=0)  # index of the part that a token is in; 5: padding
-        ids = np.full(parts.shape, template.pad, np.int64)
+        ids = np.full(parts.shape, template.pad_id, np.int64)
         before, between, after = (np.tile(np.array(tokens, np.int64), n) for tokens in fixed)
-        for part, part_ids in enumerate((before, asked.of(which), between, items.of(rows), after)):
+        for part, part_ids in enumerate((before, queries.select(query_index), between, items.select(rows), after)):
             ids[parts == part] = part_ids
-        types = np.array((*template.types, 0), np.int64)[parts]
+        types = np.array((*template.token_types, 0), np.int64)[parts]
         mask = (parts < len(sizes)).astype(np.int64)
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         (logits,) = self._session.run(None, {name: feed[name] for name in template.inputs})

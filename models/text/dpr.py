@@ -14,7 +14,7 @@ from feedrank.engine.types import Matrix
 from feedrank.models.text.model_weights import architecture
 
 ENCODERS = ("DPRQuestionEncoder", "DPRContextEncoder")
-LONGEST = 256
+MAX_TOKENS = 256
 """Maximum number of tokens of a text."""
 
 
@@ -35,7 +35,7 @@ class DprTower:
         """Encode texts to (len(texts), d) vectors."""
         import torch
 
-        max_length = min(LONGEST, self._model.config.max_position_embeddings)
+        max_length = min(MAX_TOKENS, self._model.config.max_position_embeddings)
         tokens = self._tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
         with torch.inference_mode():
             pooled = self._model(**tokens.to(self._device)).pooler_output

@@ -18,8 +18,8 @@ import numpy as np
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix, Vector
 from feedrank.models.text.dpr import DprTower, is_dpr
-from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights, settings_of, weights_digest
-from feedrank.models.text.vector_cache import Progress, VectorCache, encoded_by_content
+from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights, read_model_json, weights_digest
+from feedrank.models.text.vector_cache import Progress, VectorCache, encode_cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,79 +58,79 @@ class SentenceEmbedder:
         """Find the weights. cache: a folder. device: None uses a GPU if there is one. Raises WeightsNotFoundError."""
         self.settings = settings
         folder = find_weights(settings.model, settings.revision)
-        self._items = _Side(folder, settings, "document", settings.item_prompt, device)
-        self._queries = self._items.other("query", settings.query_prompt)
+        self._item_tower = _Tower(folder, settings, "document", settings.item_prompt, device)
+        self._query_tower = self._item_tower.with_role("query", settings.query_prompt)
         if settings.query_model is not None:
             query_folder = find_weights(settings.query_model)
-            self._queries = _Side(query_folder, settings, "query", settings.query_prompt, device)
-        self._cache = VectorCache(cache / self._items.digest) if cache else None
-        self.query = lru_cache(maxsize=4_096)(self._query)
+            self._query_tower = _Tower(query_folder, settings, "query", settings.query_prompt, device)
+        self._cache = VectorCache(cache / self._item_tower.digest) if cache else None
+        self.encode_query = lru_cache(maxsize=4_096)(self._encode_query)
 
     @property
     def digest(self) -> str:
         """Digest of weights and settings: equal if texts and queries get the same vectors."""
-        return f"{self._items.digest}/{self._queries.digest}"
+        return f"{self._item_tower.digest}/{self._query_tower.digest}"
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> Matrix:
         """Encode item texts to (len(texts), d) vectors; only texts that are not cached go through the model."""
-        vectors = encoded_by_content(texts, self._embed, self._cache, self.settings.batch_size, progress)
+        vectors = encode_cached(texts, self._embed_items, self._cache, self.settings.batch_size, progress)
         return np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
-    def _embed(self, texts: list[str]) -> Sequence[Matrix]:
-        return [vector[None] for vector in self._items.embed(texts)]
+    def _embed_items(self, texts: list[str]) -> Sequence[Matrix]:
+        return [vector[None] for vector in self._item_tower.embed(texts)]
 
-    def _query(self, text: str) -> Vector:
+    def _encode_query(self, text: str) -> Vector:
         """Encode a query to a (d,) vector."""
-        vector: Vector = self._queries.embed([text])[0]
+        vector: Vector = self._query_tower.embed([text])[0]
         return vector
 
 
-class _Side:
+class _Tower:
     """One tower with its role and prompt; query and item tower share one model unless there are two."""
 
     def __init__(
         self, folder: Path, settings: EmbedderSettings, role: str, prompt: str | None, device: str | None,
-        loaded: _Loaded | None = None,
+        lazy_model: _LazyModel | None = None,
     ) -> None:  # fmt: skip
         self._folder, self._settings, self._role, self._prompt, self._device = folder, settings, role, prompt, device
-        self._loaded = loaded or _Loaded(folder, settings.pooling, device)
-        self._unit = normalised(folder) if settings.normalise is None else settings.normalise
+        self._lazy_model = lazy_model or _LazyModel(folder, settings.pooling, device)
+        self._normalise = normalises_vectors(folder) if settings.normalise is None else settings.normalise
 
-    def other(self, role: str, prompt: str | None) -> _Side:
+    def with_role(self, role: str, prompt: str | None) -> _Tower:
         """Return a tower with the same model and another role and prompt."""
-        return _Side(self._folder, self._settings, role, prompt, self._device, self._loaded)
+        return _Tower(self._folder, self._settings, role, prompt, self._device, self._lazy_model)
 
     @property
     def digest(self) -> str:
         """Digest of weights and settings: equal if the same texts get the same vectors."""
-        settings = (self._settings.pooling, self._prompt, self._unit)
+        settings = (self._settings.pooling, self._prompt, self._normalise)
         default = (None, None, True)
         suffix = "" if settings == default else f"-{'-'.join(map(str, settings))}".replace("/", "_").replace(" ", "_")
-        return f"{self._loaded.digest}{suffix}"
+        return f"{self._lazy_model.digest}{suffix}"
 
     def embed(self, texts: list[str]) -> Matrix:
         """Encode texts to (len(texts), d) vectors."""
-        model = self._loaded.model()
+        model = self._lazy_model.get()
         if isinstance(model, DprTower):
             vectors = model.encode([f"{self._prompt or ''}{text}" for text in texts])
         else:
             encode = model.encode_query if self._role == "query" else model.encode_document
             vectors = encode(texts, batch_size=len(texts), show_progress_bar=False, prompt=self._prompt)
         matrix = np.asarray(vectors, np.float32)
-        return unit_rows(matrix) if self._unit else matrix
+        return unit_rows(matrix) if self._normalise else matrix
 
 
-class _Loaded:
+class _LazyModel:
     """A model that is loaded at its first use; thread-safe."""
 
     def __init__(self, folder: Path, pooling: str | None, device: str | None) -> None:
         self.digest = weights_digest(folder)
         self._folder, self._pooling, self._device = folder, pooling, device
         self._model: Any = None
-        self._loading = threading.Lock()
+        self._lock = threading.Lock()
 
-    def model(self) -> Any:
-        with self._loading:
+    def get(self) -> Any:
+        with self._lock:
             if self._model is None:
                 self._model = self._load()
             return self._model
@@ -152,6 +152,6 @@ class _Loaded:
         return SentenceTransformer(modules=[tokens, pooling], device=self._device)
 
 
-def normalised(folder: Path) -> bool:
+def normalises_vectors(folder: Path) -> bool:
     """Return whether vectors are scaled to length 1 by default: not if the model is trained for dot products."""
-    return not is_dpr(folder) and settings_of(folder).get("similarity_fn_name") not in ("dot", "dot_product")
+    return not is_dpr(folder) and read_model_json(folder).get("similarity_fn_name") not in ("dot", "dot_product")

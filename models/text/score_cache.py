@@ -18,29 +18,29 @@ from numpy.typing import NDArray
 
 from feedrank.engine.types import Rows, Scores
 
-SPARE = 1.1
+OVERFLOW_FACTOR = 1.1
 """Factor by which the number of texts may exceed its bound before the oldest are evicted."""
-Kept = tuple[NDArray[np.uint64], Scores]
+CachedScores = tuple[NDArray[np.uint64], Scores]
 """Sorted item keys and their scores."""
 
 
-class PairScores:
+class SqliteScoreCache:
     """An `feedrank.engine.protocols.CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
 
-    def __init__(self, path: Path, model: str, documents: Sequence[str], most: int) -> None:
+    def __init__(self, path: Path, model_digest: str, documents: Sequence[str], max_texts: int) -> None:
         """Open or create the SQLite file at `path`.
 
         documents: (n,) item texts. max_texts: bound on the cached request texts; 0: memory only.
         """
-        self._model, self._most = model, most
-        self._keys = np.array([_key(text) for text in documents], np.uint64)
-        self._held: OrderedDict[int, Kept] = OrderedDict()
+        self._model_digest, self._max_texts = model_digest, max_texts
+        self._item_keys = np.array([_key(text) for text in documents], np.uint64)
+        self._memory: OrderedDict[int, CachedScores] = OrderedDict()
         self._lock = threading.Lock()
-        self._file: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
         self.hits = self.misses = 0
-        if most:
+        if max_texts:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             for statement in (
                 "PRAGMA journal_mode=WAL",
                 "PRAGMA synchronous=OFF",  # a crash loses only scores that can be computed again
@@ -48,15 +48,15 @@ class PairScores:
                 "scores BLOB) WITHOUT ROWID",
                 "CREATE INDEX IF NOT EXISTS by_use ON scores (used)",
             ):
-                self._file.execute(statement)
+                self._connection.execute(statement)
 
     def scores(self, text: str, rows: Rows) -> Scores:
         """Return the (len(rows),) cached scores of a text; NaN if there is none."""
         with self._lock:
-            keys, scores = self._known(text)
+            keys, scores = self._load(text)
         out = np.full(len(rows), np.nan, np.float32)
         if len(keys) and len(rows):
-            wanted = np.where(rows >= 0, self._keys[rows], 0)
+            wanted = np.where(rows >= 0, self._item_keys[rows], 0)
             index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             cached = (keys[index] == wanted) & (rows >= 0)
             out[cached] = scores[index[cached]]
@@ -71,60 +71,60 @@ class PairScores:
         if not valid.any():
             return
         with self._lock:
-            keys, cached = self._known(text)
-            all_keys = np.concatenate([self._keys[rows[valid]], keys])
+            keys, cached = self._load(text)
+            all_keys = np.concatenate([self._item_keys[rows[valid]], keys])
             all_scores = np.concatenate([scores[valid], cached]).astype(np.float32)
             distinct, first = np.unique(all_keys, return_index=True)
-            self._keep(self._text(text), (distinct, all_scores[first]))
+            self._store(self._text_key(text), (distinct, all_scores[first]))
 
-    def followed_by(self, documents: Sequence[str]) -> PairScores:
+    def with_more_items(self, documents: Sequence[str]) -> SqliteScoreCache:
         """Return a cache with more items after the current ones; it shares file and memory with this one."""
         extended = copy(self)
-        extended._keys = np.concatenate([self._keys, np.array([_key(text) for text in documents], np.uint64)])
+        extended._item_keys = np.concatenate([self._item_keys, np.array([_key(text) for text in documents], np.uint64)])
         return extended
 
     def close(self) -> None:
         """Close the SQLite file."""
-        if self._file is not None:
-            self._file.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    def _text(self, text: str) -> int:
-        return _key(f"{self._model}\0{text}") >> 1  # SQLite integers are signed
+    def _text_key(self, text: str) -> int:
+        return _key(f"{self._model_digest}\0{text}") >> 1  # SQLite integers are signed
 
-    def _known(self, text: str) -> Kept:
-        key = self._text(text)
-        in_memory = self._held.get(key)
+    def _load(self, text: str) -> CachedScores:
+        key = self._text_key(text)
+        in_memory = self._memory.get(key)
         if in_memory is not None:
-            self._held.move_to_end(key)
+            self._memory.move_to_end(key)
             return in_memory
         row = None
-        if self._file is not None:
-            row = self._file.execute("SELECT items, scores FROM scores WHERE text = ?", (key,)).fetchone()
+        if self._connection is not None:
+            row = self._connection.execute("SELECT items, scores FROM scores WHERE text = ?", (key,)).fetchone()
         if row is None:
             return np.empty(0, np.uint64), np.empty(0, np.float32)
         entry = np.frombuffer(row[0], np.uint64), np.frombuffer(row[1], np.float32)
-        self._hold(key, entry)
+        self._remember(key, entry)
         return entry
 
-    def _keep(self, key: int, kept: Kept) -> None:
-        self._hold(key, kept)
-        if self._file is None:
+    def _store(self, key: int, entry: CachedScores) -> None:
+        self._remember(key, entry)
+        if self._connection is None:
             return
-        self._file.execute(
+        self._connection.execute(
             "INSERT INTO scores VALUES (?1, (SELECT coalesce(max(used), 0) + 1 FROM scores), ?2, ?3) "
             "ON CONFLICT (text) DO UPDATE SET used = excluded.used, items = excluded.items, scores = excluded.scores",
-            (key, kept[0].tobytes(), kept[1].tobytes()),
+            (key, entry[0].tobytes(), entry[1].tobytes()),
         )
-        (count,) = self._file.execute("SELECT count(*) FROM scores").fetchone() if key % 64 == 0 else (0,)
-        if count > self._most * SPARE:
+        (count,) = self._connection.execute("SELECT count(*) FROM scores").fetchone() if key % 64 == 0 else (0,)
+        if count > self._max_texts * OVERFLOW_FACTOR:
             oldest = "SELECT text FROM scores ORDER BY used LIMIT ?"
-            self._file.execute(f"DELETE FROM scores WHERE text IN ({oldest})", (count - self._most,))
+            self._connection.execute(f"DELETE FROM scores WHERE text IN ({oldest})", (count - self._max_texts,))
 
-    def _hold(self, key: int, kept: Kept) -> None:
-        self._held[key] = kept
-        self._held.move_to_end(key)
-        while len(self._held) > max(self._most // 10, 100):
-            self._held.popitem(last=False)
+    def _remember(self, key: int, entry: CachedScores) -> None:
+        self._memory[key] = entry
+        self._memory.move_to_end(key)
+        while len(self._memory) > max(self._max_texts // 10, 100):
+            self._memory.popitem(last=False)
 
 
 def _key(text: str) -> int:

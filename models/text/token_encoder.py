@@ -18,16 +18,16 @@ import numpy as np
 
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix
-from feedrank.features.late_interaction import STEPS, Projection, TokenVectors, quantised
-from feedrank.models.text.model_weights import architecture, find_weights, settings_of, weights_digest
-from feedrank.models.text.vector_cache import Progress, VectorCache, Vectors, encoded_by_content
+from feedrank.features.late_interaction import SCALE, Projection, TokenVectors, quantize
+from feedrank.models.text.model_weights import architecture, find_weights, read_model_json, weights_digest
+from feedrank.models.text.vector_cache import Progress, VectorCache, Vectors, encode_cached
 
-SAMPLE = 200_000
+PROJECTION_SAMPLE = 200_000
 """Number of token vectors on which the projection is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
-class LateSettings:
+class LateInteractionSettings:
     """[late_interaction] Which model encodes the items' token vectors, and how they are compressed."""
 
     model: str = ""
@@ -56,7 +56,7 @@ class LateSettings:
 class TokenEncoder:
     """Encodes texts to token vectors of length 1, cached by content."""
 
-    def __init__(self, settings: LateSettings, cache: Path | None = None, device: str | None = None) -> None:
+    def __init__(self, settings: LateInteractionSettings, cache: Path | None = None, device: str | None = None) -> None:
         """Find the weights. cache: a folder. device: None uses a GPU if there is one. Raises WeightsNotFoundError."""
         self._settings = settings
         self._folder = find_weights(settings.model, settings.revision)
@@ -64,21 +64,21 @@ class TokenEncoder:
         self.digest = weights_digest(self._folder)
         cache_key = f"{self.digest}-{settings.precision}-{settings.item_tokens}-{settings.pool_factor}"
         self._cache = VectorCache(cache / f"tokens-{cache_key}") if cache else None
-        self._colbert = is_colbert(self._folder)
+        self._is_colbert = is_colbert(self._folder)
         self._model: Any = None
-        self._loading = threading.Lock()
-        self.query = lru_cache(maxsize=1_024)(self._query)
+        self._lock = threading.Lock()
+        self.encode_query = lru_cache(maxsize=1_024)(self._encode_query)
 
-    def items(
+    def encode_items(
         self, texts: Sequence[str], progress: Progress | None = None, projection: Projection | None = None
     ) -> TokenVectors:
         """Encode item texts to compressed token vectors. projection: that of existing items; None: fit one."""
 
         def embed(batch: list[str]) -> Sequence[Vectors]:
-            vectors = self._encode(batch, query=False)
-            return [quantised(matrix) for matrix in vectors] if self._settings.precision == "int8" else vectors
+            vectors = self._encode(batch, is_query=False)
+            return [quantize(matrix) for matrix in vectors] if self._settings.precision == "int8" else vectors
 
-        encoded = encoded_by_content(texts, embed, self._cache, self._settings.batch_size, progress)
+        encoded = encode_cached(texts, embed, self._cache, self._settings.batch_size, progress)
         offsets = np.concatenate([[0], np.cumsum([len(matrix) for matrix in encoded])]).astype(np.int64)
         width = encoded[0].shape[1] if encoded else 1
         dimensions = self._settings.dimensions
@@ -87,46 +87,46 @@ class TokenEncoder:
             dtype = np.float32 if exact else np.int8
             return TokenVectors(np.concatenate([np.empty((0, width), dtype), *encoded]), offsets)
         if projection is None:
-            step = max(1, int(offsets[-1]) // SAMPLE)
-            projection = Projection.fit(_plain(np.concatenate(encoded)[::step]), dimensions)
+            step = max(1, int(offsets[-1]) // PROJECTION_SAMPLE)
+            projection = Projection.fit(_dequantize(np.concatenate(encoded)[::step]), dimensions)
         codes = np.empty((int(offsets[-1]), dimensions), np.float32 if exact else np.int8)
         for i, matrix in enumerate(encoded):
-            projected = projection.of(_plain(matrix))
-            codes[offsets[i] : offsets[i + 1]] = projected if exact else quantised(projected)
+            projected = projection.project(_dequantize(matrix))
+            codes[offsets[i] : offsets[i + 1]] = projected if exact else quantize(projected)
         return TokenVectors(codes, offsets, projection)
 
-    def _query(self, text: str) -> Matrix:
+    def _encode_query(self, text: str) -> Matrix:
         """Encode a query to (tokens, width) vectors."""
-        return self._encode([text], query=True)[0]
+        return self._encode([text], is_query=True)[0]
 
     def load(self) -> None:
         """Load the model, if it is not loaded yet."""
-        with self._loading:
+        with self._lock:
             if self._model is None:
                 from transformers.utils import logging
 
                 logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # untyped
-                if self._colbert:
+                if self._is_colbert:
                     from sentence_transformers import MultiVectorEncoder as Model
                 else:
                     from sentence_transformers import SentenceTransformer as Model  # type: ignore[assignment]
                 self._model = Model(str(self._folder), device=self._device)
 
-    def _encode(self, texts: list[str], query: bool) -> list[Matrix]:
+    def _encode(self, texts: list[str], is_query: bool) -> list[Matrix]:
         self.load()
-        if self._colbert:
-            encode: Callable[..., Any] = self._model.encode_query if query else self._model.encode_document
+        if self._is_colbert:
+            encode: Callable[..., Any] = self._model.encode_query if is_query else self._model.encode_document
             vectors = encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
         else:
-            encode = self._model.encode_query if query else self._model.encode_document
+            encode = self._model.encode_query if is_query else self._model.encode_document
             tensors = encode(texts, batch_size=len(texts), show_progress_bar=False, output_value="token_embeddings")
             vectors = [unit_rows(tensor[1:-1].float().cpu().numpy()) for tensor in tensors]
-        if query:
+        if is_query:
             return [np.asarray(matrix, np.float32) for matrix in vectors]
         max_tokens = self._settings.item_tokens or None
-        return self._pooled([np.asarray(matrix[:max_tokens], np.float32) for matrix in vectors])
+        return self._pool_tokens([np.asarray(matrix[:max_tokens], np.float32) for matrix in vectors])
 
-    def _pooled(self, vectors: list[Matrix]) -> list[Matrix]:
+    def _pool_tokens(self, vectors: list[Matrix]) -> list[Matrix]:
         if self._settings.pool_factor == 1:
             return vectors
         import torch
@@ -140,11 +140,11 @@ class TokenEncoder:
 
 def is_colbert(folder: Path) -> bool:
     """Return whether a model folder holds a late-interaction checkpoint, in any of the three formats."""
-    settings = settings_of(folder)
+    settings = read_model_json(folder)
     named = settings.get("model_type") in ("ColBERT", "MultiVectorEncoder")
     # older PyLate versions write no model type
     return named or "query_prefix" in settings or architecture(folder) == "HF_ColBERT"
 
 
-def _plain(vectors: Vectors) -> Matrix:
-    return np.asarray(vectors, np.float32) / np.float32(STEPS if vectors.dtype == np.int8 else 1)
+def _dequantize(vectors: Vectors) -> Matrix:
+    return np.asarray(vectors, np.float32) / np.float32(SCALE if vectors.dtype == np.int8 else 1)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 
-CHUNK = 4_096
+TEXTS_PER_SHARD = 4_096
 """Texts per shard, and the most that an interrupted run loses."""
 Progress = Callable[[int, int], None]
 """Callback with (texts done, texts in total)."""
@@ -49,11 +49,11 @@ class VectorCache:
         keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
         name = hashlib.blake2b(b"".join(vectors) + os.urandom(8), digest_size=12).hexdigest()
         bounds = np.concatenate([[0], np.cumsum([len(matrix) for matrix in vectors.values()])])
-        with written_aside(self._folder / f"{name}.npz") as temporary:
+        with atomic_write(self._folder / f"{name}.npz") as temporary:
             np.savez(temporary, keys=keys, vectors=np.concatenate(list(vectors.values())), bounds=bounds)
 
 
-def encoded_by_content(
+def encode_cached(
     texts: Sequence[str],
     embed: Callable[[list[str]], Sequence[Vectors]],
     cache: VectorCache | None,
@@ -69,10 +69,10 @@ def encoded_by_content(
     missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in cached}
     # similar lengths in a batch need little padding
     queue = sorted(missing.items(), key=lambda pair: len(pair[1]))
-    for start in range(0, len(queue), CHUNK):
+    for start in range(0, len(queue), TEXTS_PER_SHARD):
         fresh: dict[bytes, Vectors] = {}
-        for first in range(start, min(start + CHUNK, len(queue)), batch_size):
-            batch = queue[first : min(first + batch_size, start + CHUNK)]
+        for first in range(start, min(start + TEXTS_PER_SHARD, len(queue)), batch_size):
+            batch = queue[first : min(first + batch_size, start + TEXTS_PER_SHARD)]
             vectors = embed([text for _, text in batch])
             fresh.update(zip([key for key, _ in batch], vectors, strict=True))
             if progress:

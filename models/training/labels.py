@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.event_table import HISTORY, Log
+from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable
 
-HIGHEST = 30
+MAX_LABEL = 30
 """The maximum label: LightGBM has gains for labels 0 to 30."""
 
 
@@ -20,30 +20,34 @@ class LabelSettings:
 
     weights: Mapping[str, float] = field(default_factory=dict)
     """Interaction type -> weight; negative for negative feedback."""
-    other: float = 1.0
+    default_weight: float = 1.0
     """Weight of types that are not in `weights`."""
-    by_value: tuple[str, ...] = ()
+    value_weighted: tuple[str, ...] = ()
     """Types whose weight is multiplied by the interaction's value, such as a rating."""
-    full_dwell_s: Mapping[str, float] = field(default_factory=dict)
+    dwell_saturation_s: Mapping[str, float] = field(default_factory=dict)
     """Type -> dwell time in seconds for the full weight; less gives its share, unknown dwell gives the full weight."""
-    grades: tuple[float, ...] = (0.0,)
+    grade_thresholds: tuple[float, ...] = (0.0,)
     """Thresholds; the label is how many of them the summed weight exceeds: (0.0, 2.0) gives labels 0, 1 and 2."""
-    examined_past: int | None = None
+    examination_window: int | None = None
     """Impressions more than this many positions below the last interacted one are left out of training, as the user may
     not have examined them. None: all stay. It needs logged positions."""
 
     def __post_init__(self) -> None:
-        if not self.grades or list(self.grades) != sorted(set(self.grades)) or self.grades[0] < 0:
-            raise ValueError(f"grades is {self.grades}; expected rising numbers, the first at least 0")
-        if len(self.grades) > HIGHEST:
-            raise ValueError(f"found {len(self.grades)} grades; LightGBM knows {HIGHEST}, give fewer")
-        if any(seconds <= 0 for seconds in self.full_dwell_s.values()):
-            raise ValueError(f"full_dwell_s is {dict(self.full_dwell_s)}; expected seconds above 0")
-        if self.examined_past is not None and self.examined_past < 0:
-            raise ValueError(f"examined_past is {self.examined_past}; expected at least 0")
+        if (
+            not self.grade_thresholds
+            or list(self.grade_thresholds) != sorted(set(self.grade_thresholds))
+            or self.grade_thresholds[0] < 0
+        ):
+            raise ValueError(f"grades is {self.grade_thresholds}; expected rising numbers, the first at least 0")
+        if len(self.grade_thresholds) > MAX_LABEL:
+            raise ValueError(f"found {len(self.grade_thresholds)} grades; LightGBM knows {MAX_LABEL}, give fewer")
+        if any(seconds <= 0 for seconds in self.dwell_saturation_s.values()):
+            raise ValueError(f"full_dwell_s is {dict(self.dwell_saturation_s)}; expected seconds above 0")
+        if self.examination_window is not None and self.examination_window < 0:
+            raise ValueError(f"examined_past is {self.examination_window}; expected at least 0")
 
 
-def labels(log: Log, settings: LabelSettings | None = None) -> NDArray[np.float32]:
+def impression_labels(log: EventTable, settings: LabelSettings | None = None) -> NDArray[np.float32]:
     """Return (impressions,) one label per impression: as logged, or else from its interactions, 0 without any.
 
     Interactions count for the ranking they are joined to. Per item, take the largest absolute weight within each
@@ -51,48 +55,50 @@ def labels(log: Log, settings: LabelSettings | None = None) -> NDArray[np.float3
     """
     settings = settings or LabelSettings()
     rankings = log.rankings
-    weight_sums = np.zeros(len(rankings.rows))
-    impressions, interactions = _answered(log)
+    weight_sums = np.zeros(len(rankings.items))
+    impressions, interactions = _joined_interactions(log)
     if len(impressions):
-        weights = _worth(log, settings)[interactions]
+        weights = _interaction_weights(log, settings)[interactions]
         types = log.interactions.type[interactions].astype(np.int64)
         # of each (impression, type) keep the largest weight: the last in order of |weight|
         order = np.lexsort((np.abs(weights), types, impressions))
         last = np.append((np.diff(impressions[order]) != 0) | (np.diff(types[order]) != 0), True)
         best = order[last]
         np.add.at(weight_sums, impressions[best], weights[best])
-    grade_labels = np.searchsorted(np.array(settings.grades), weight_sums, side="left")
-    logged = np.clip(np.round(rankings.labels), 0, HIGHEST)
+    grade_labels = np.searchsorted(np.array(settings.grade_thresholds), weight_sums, side="left")
+    logged = np.clip(np.round(rankings.labels), 0, MAX_LABEL)
     return np.where(np.isnan(rankings.labels), grade_labels, logged).astype(np.float32)
 
 
-def examined(log: Log, past: int | None) -> NDArray[np.bool_]:
+def examined_mask(log: EventTable, window: int | None) -> NDArray[np.bool_]:
     """Return (impressions,) False for items more than `window` positions below the last interacted item.
 
     All True for rankings without interactions or without logged positions: there examination can't be inferred.
     """
     rankings = log.rankings
-    if past is None:
-        return np.ones(len(rankings.rows), np.bool_)
+    if window is None:
+        return np.ones(len(rankings.items), np.bool_)
     ranking_of = np.repeat(np.arange(len(rankings)), np.diff(rankings.offsets))
     last = np.full(len(rankings), -1)
-    interacted, _ = _answered(log)
+    interacted, _ = _joined_interactions(log)
     positive = np.flatnonzero(np.nan_to_num(rankings.labels) > 0)
     for impressions in (interacted, positive):
         np.maximum.at(last, ranking_of[impressions], rankings.positions[impressions])
     last_position = last[ranking_of]
-    return (last_position < 1) | (rankings.positions < 1) | (rankings.positions <= last_position + past)
+    return (last_position < 1) | (rankings.positions < 1) | (rankings.positions <= last_position + window)
 
 
-def _answered(log: Log) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _joined_interactions(log: EventTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the flat indices of impressions with an interaction, and the index of each such interaction."""
     rankings, events = log.rankings, log.interactions
-    candidates = np.flatnonzero((events.ranking >= 0) & (events.item >= 0) & (events.type != log.types.row(HISTORY)))
-    if not len(candidates) or not len(rankings.rows):
+    candidates = np.flatnonzero(
+        (events.ranking >= 0) & (events.item >= 0) & (events.type != log.types.row(HISTORY_TYPE))
+    )
+    if not len(candidates) or not len(rankings.items):
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    width = np.int64(max(rankings.rows.max(), events.item.max()) + 2)
+    width = np.int64(max(rankings.items.max(), events.item.max()) + 2)
     ranking_of = np.repeat(np.arange(len(rankings), dtype=np.int64), np.diff(rankings.offsets))
-    keys = ranking_of * width + rankings.rows + 1  # unknown items get key 0
+    keys = ranking_of * width + rankings.items + 1  # unknown items get key 0
     order = np.argsort(keys, kind="stable")
     wanted_keys = events.ranking[candidates] * width + events.item[candidates] + 1
     at = np.searchsorted(keys[order], wanted_keys)
@@ -101,13 +107,17 @@ def _answered(log: Log) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return matches[is_match].astype(np.int64), candidates[is_match]
 
 
-def _worth(log: Log, settings: LabelSettings) -> NDArray[np.float64]:
+def _interaction_weights(log: EventTable, settings: LabelSettings) -> NDArray[np.float64]:
     """Return (interactions,) the weight of each interaction."""
     interactions = log.interactions
     names = list(log.types)
-    weights = np.array([settings.weights.get(name, settings.other) for name in names], np.float64)[interactions.type]
-    is_value_weighted = np.array([name in settings.by_value for name in names], np.bool_)[interactions.type]
+    weights = np.array([settings.weights.get(name, settings.default_weight) for name in names], np.float64)[
+        interactions.type
+    ]
+    is_value_weighted = np.array([name in settings.value_weighted for name in names], np.bool_)[interactions.type]
     weights = np.where(is_value_weighted & ~np.isnan(interactions.value), weights * interactions.value, weights)
-    saturation_s = np.array([settings.full_dwell_s.get(name, np.nan) for name in names], np.float64)[interactions.type]
-    dwell_share = np.clip(interactions.dwell / saturation_s, 0, 1)
+    saturation_s = np.array([settings.dwell_saturation_s.get(name, np.nan) for name in names], np.float64)[
+        interactions.type
+    ]
+    dwell_share = np.clip(interactions.dwell_s / saturation_s, 0, 1)
     return np.where(np.isnan(dwell_share), weights, weights * dwell_share)

@@ -13,9 +13,9 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.models.atomic_files import written_aside
+from feedrank.models.atomic_files import atomic_write
 
-_LINE = re.compile(r"\[Debug\]\s+(\d+)\s+(-?[\d.]+(?:e[+-]?\d+)?|-?inf|nan)\s*$")
+_BIAS_LINE = re.compile(r"\[Debug\]\s+(\d+)\s+(-?[\d.]+(?:e[+-]?\d+)?|-?inf|nan)\s*$")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,7 +32,9 @@ class PositionBias:
         """Return e^bias: the odds of an interaction at each position, relative to the first position."""
         return np.exp(self.biases)
 
-    def weights(self, labels: NDArray[np.float32], positions: NDArray[np.int32]) -> NDArray[np.float64]:
+    def inverse_propensity_gains(
+        self, labels: NDArray[np.float32], positions: NDArray[np.int32]
+    ) -> NDArray[np.float64]:
         """Return (N,) inverse-propensity-weighted gains: 2^label - 1 over the propensity of the row's position.
 
         So weighted, clicks equal unbiased clicks in expectation (Joachims et al., Unbiased Learning-to-Rank with
@@ -45,7 +47,7 @@ class PositionBias:
     def save(self, path: Path) -> None:
         """Write the curve as JSON."""
         body = {"positions": self.positions.tolist(), "biases": np.round(self.biases, 6).tolist()}
-        with written_aside(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(body) + "\n")
 
     @classmethod
@@ -60,16 +62,16 @@ class PositionBias:
         return cls(curves[0].positions, np.mean([curve.biases for curve in curves], axis=0)) if curves else None
 
 
-class Listener:
+class PositionBiasLogger:
     """Parses position biases from LightGBM's debug log and keeps the last ones; LightGBM has no API for them."""
 
     def __init__(self) -> None:
-        self._said: dict[int, float] = {}
+        self._biases: dict[int, float] = {}
 
     def info(self, message: str) -> None:
         """Parse one log message; LightGBM calls this."""
-        if match := _LINE.search(message):
-            self._said[int(match[1])] = float(match[2])
+        if match := _BIAS_LINE.search(message):
+            self._biases[int(match[1])] = float(match[2])
 
     def warning(self, message: str) -> None:
         """Ignore a warning; LightGBM calls this."""
@@ -77,17 +79,17 @@ class Listener:
     @property
     def curve(self) -> PositionBias | None:
         """Return the biases after the last round; None if none were learnt."""
-        if not self._said:
+        if not self._biases:
             return None
-        positions = np.array(sorted(self._said), np.int64)
-        biases = np.array([self._said[position] for position in positions.tolist()])
+        positions = np.array(sorted(self._biases), np.int64)
+        biases = np.array([self._biases[position] for position in positions.tolist()])
         return PositionBias(positions, biases - biases[0])
 
 
 @contextmanager
-def listening() -> Iterator[Listener]:
+def capture_position_biases() -> Iterator[PositionBiasLogger]:
     """Capture the position biases that LightGBM logs within the block; train with `verbosity` 2 there."""
-    listener = Listener()
+    listener = PositionBiasLogger()
     previous = lgb.basic._LOGGER, lgb.basic._INFO_METHOD_NAME, lgb.basic._WARNING_METHOD_NAME
     lgb.register_logger(listener)
     try:

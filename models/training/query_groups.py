@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores
 from feedrank.models.evaluation.metrics import order
 
-AT_ONCE = 65_536
+CHUNK_ROWS = 65_536
 Scorer: TypeAlias = Callable[[Matrix], Scores]
 """A function from (N, F) feature rows to (N,) scores."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Groups:
+class QueryGroups:
     """N feature rows with labels in G query groups."""
 
     matrix: Matrix | lgb.Sequence
@@ -28,11 +28,11 @@ class Groups:
     offsets: Offsets
     positions: NDArray[np.int32] | None = None
     """(N,) logged positions from 1; -1: unknown; None: the rows are not impressions."""
-    rows: Rows | None = None
+    item_rows: Rows | None = None
     """(N,) item rows, for the cross-encoder; None without one."""
-    texts: tuple[str, ...] = ()
+    query_texts: tuple[str, ...] = ()
     """(G,) request texts, for the cross-encoder; empty without one."""
-    served: NDArray[np.bool_] | None = None
+    logged: NDArray[np.bool_] | None = None
     """(N,) True for rows that are logged features; None: no row is."""
 
     def __post_init__(self) -> None:
@@ -51,10 +51,10 @@ class Groups:
         return np.asarray(self.matrix[:], np.float32)
 
 
-def scored(groups: Groups, scorer: Scorer) -> Scores:
+def score_in_chunks(groups: QueryGroups, scorer: Scorer) -> Scores:
     """Return (N,) scores of all rows, in chunks, so that a matrix on disk is never read as a whole."""
-    starts = range(0, len(groups.labels), AT_ONCE)
-    parts = [scorer(np.asarray(groups.matrix[start : start + AT_ONCE], np.float32)) for start in starts]
+    starts = range(0, len(groups.labels), CHUNK_ROWS)
+    parts = [scorer(np.asarray(groups.matrix[start : start + CHUNK_ROWS], np.float32)) for start in starts]
     return np.concatenate([np.empty(0, np.float32), *parts])
 
 

@@ -11,9 +11,9 @@ import lightgbm as lgb
 import numpy as np
 
 from feedrank.engine.types import Matrix, Scores
-from feedrank.models.atomic_files import written_aside
-from feedrank.models.training.position_bias import PositionBias, listening
-from feedrank.models.training.query_groups import Groups, ranks
+from feedrank.models.atomic_files import atomic_write
+from feedrank.models.training.position_bias import PositionBias, capture_position_biases
+from feedrank.models.training.query_groups import QueryGroups, ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class LambdaRankSettings:
     """Early stopping: rounds without a better validation metric."""
     refit: bool = True
     """After early stopping, train that many rounds again on training and validation data, which is the latest."""
-    seeds: int = 1
+    ensemble_size: int = 1
     """Number of boosters, trained with different seeds and averaged."""
     seed: int = 7
     threads: int = 0
@@ -36,8 +36,8 @@ class LambdaRankSettings:
     """LightGBM parameters that override `DEFAULT_PARAMETERS`."""
 
 
-POSITION_BIAS = "position-bias.json"
-DEFAULTS: dict[str, Any] = {
+POSITION_BIAS_FILE = "position-bias.json"
+DEFAULT_PARAMETERS: dict[str, Any] = {
     "objective": "lambdarank",
     "metric": "ndcg",
     "eval_at": [10],
@@ -83,13 +83,13 @@ class LambdaRanker:
     @classmethod
     def train(
         cls,
-        train: Sequence[Groups],
-        validation: Groups,
+        train: Sequence[QueryGroups],
+        validation: QueryGroups,
         names: tuple[str, ...],
         fingerprint: str,
         settings: LambdaRankSettings | None = None,
         progress: Callable[[int, float], None] | None = None,
-        start: LambdaRanker | None = None,
+        init_model: LambdaRanker | None = None,
     ) -> LambdaRanker:
         """Train with early stopping on `validation`, which must be neither training nor test data.
 
@@ -102,7 +102,7 @@ class LambdaRanker:
         Raises ValueError if a slice has no positive label, if `init_model` has other features, or if LightGBM fails.
         """
         settings = settings or LambdaRankSettings()
-        if start is not None and (start.names != names or start.fingerprint != fingerprint):
+        if init_model is not None and (init_model.names != names or init_model.fingerprint != fingerprint):
             raise ValueError(
                 "the initial ranker was trained on other features or other feature settings; train without it"
             )
@@ -122,11 +122,11 @@ class LambdaRanker:
             if progress:
                 progress(done, value)
 
-        for seed_offset in range(settings.seeds):
-            parameters = DEFAULTS | {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
+        for seed_offset in range(settings.ensemble_size):
+            parameters = DEFAULT_PARAMETERS | {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
             parameters |= dict(settings.parameters)
             try:
-                booster, curve = _fit(parameters, train, validation, names, settings, on_round, start)
+                booster, curve = _fit(parameters, train, validation, names, settings, on_round, init_model)
             except lgb.basic.LightGBMError as problem:
                 raise ValueError(f"LightGBM refused to train with {parameters}: {problem}") from None
             boosters.append(booster)
@@ -167,11 +167,11 @@ class LambdaRanker:
         paths = []
         for number, booster in enumerate(self._boosters):
             path = folder / f"{name}-{number}.txt"
-            with written_aside(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(booster.model_to_string(num_iteration=-1))
             paths.append(path)
         if self.position_bias is not None and name == "ranker":
-            paths.append(folder / POSITION_BIAS)
+            paths.append(folder / POSITION_BIAS_FILE)
             self.position_bias.save(paths[-1])
         return paths
 
@@ -189,24 +189,24 @@ class LambdaRanker:
             boosters.append(booster)
         if not boosters:
             raise FileNotFoundError(f"found no {name}-*.txt in {folder}; train a ranker with `feedrank train`")
-        bias = folder / POSITION_BIAS
+        bias = folder / POSITION_BIAS_FILE
         return cls(boosters, names, fingerprint, PositionBias.load(bias) if bias.exists() else None)
 
 
 def _fit(
     parameters: dict[str, Any],
-    train: Sequence[Groups],
-    validation: Groups,
+    train: Sequence[QueryGroups],
+    validation: QueryGroups,
     names: tuple[str, ...],
     settings: LambdaRankSettings,
     progress: Callable[[int, float], None],
-    start: LambdaRanker | None,
+    init_model: LambdaRanker | None,
 ) -> tuple[lgb.Booster, PositionBias | None]:
     def on_round(env: lgb.callback.CallbackEnv) -> None:
         if env.evaluation_result_list:
             progress(env.iteration + 1 - trees_before, float(env.evaluation_result_list[0][2]))
 
-    init_booster = start._boosters[0] if start else None
+    init_booster = init_model._boosters[0] if init_model else None
     trees_before = init_booster.num_trees() if init_booster else 0
     debias = settings.debias and all(
         part.positions is not None and (part.positions > 0).all() for part in (*train, validation) if len(part)
@@ -214,7 +214,7 @@ def _fit(
     if debias:
         parameters = parameters | {"verbosity": 2}  # LightGBM logs its position biases at this level only
         return _fit_debiased(parameters, train, validation, names, settings, progress, init_booster)
-    data = _dataset(train, names, False, before=init_booster)
+    data = _dataset(train, names, False, init_booster=init_booster)
     held_out = _dataset([validation], names, False, data, init_booster)
     stop = lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False)
     booster = lgb.train(
@@ -223,7 +223,7 @@ def _fit(
     if settings.refit:
         rounds = booster.best_iteration - trees_before
         del booster, data, held_out
-        data = _dataset([*train, validation], names, False, before=init_booster)
+        data = _dataset([*train, validation], names, False, init_booster=init_booster)
         return lgb.train(parameters, data, rounds, init_model=init_booster), None
     # keep the best rounds only, so that the saved model is the measured one
     return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration)), None
@@ -231,27 +231,27 @@ def _fit(
 
 def _fit_debiased(
     parameters: dict[str, Any],
-    train: Sequence[Groups],
-    validation: Groups,
+    train: Sequence[QueryGroups],
+    validation: QueryGroups,
     names: tuple[str, ...],
     settings: LambdaRankSettings,
     progress: Callable[[int, float], None],
-    before: lgb.Booster | None,
+    init_booster: lgb.Booster | None,
 ) -> tuple[lgb.Booster, PositionBias | None]:
     """Train all rounds, then keep the number of rounds with the best inverse-propensity-weighted validation metric.
 
     Unweighted clicks would stop training too early: a debiased model fits biased clicks worse.
     """
-    with listening() as listener:
-        data = _dataset(train, names, True, before=before)
-        booster = lgb.train(parameters, data, settings.rounds, init_model=before)
+    with capture_position_biases() as listener:
+        data = _dataset(train, names, True, init_booster=init_booster)
+        booster = lgb.train(parameters, data, settings.rounds, init_model=init_booster)
         curve = listener.curve
         assert curve is not None, "LightGBM logged no position biases"
-        first = before.num_trees() if before else 0
+        first = init_booster.num_trees() if init_booster else 0
         matrix = validation.features()
-        scores = np.array(before.predict(matrix)) if before else np.zeros(len(matrix))
+        scores = np.array(init_booster.predict(matrix)) if init_booster else np.zeros(len(matrix))
         assert validation.positions is not None
-        weights = curve.weights(validation.labels, validation.positions)
+        weights = curve.inverse_propensity_gains(validation.labels, validation.positions)
         best, rounds = -1.0, 1
         for done in range(1, booster.num_trees() - first + 1):
             scores += np.asarray(booster.predict(matrix, start_iteration=first + done - 1, num_iteration=1))
@@ -263,23 +263,23 @@ def _fit_debiased(
                 best, rounds = value, done
         if settings.refit:
             del booster
-            data = _dataset([*train, validation], names, True, before=before)
-            return lgb.train(parameters, data, rounds, init_model=before), listener.curve
+            data = _dataset([*train, validation], names, True, init_booster=init_booster)
+            return lgb.train(parameters, data, rounds, init_model=init_booster), listener.curve
         return lgb.Booster(model_str=booster.model_to_string(num_iteration=first + rounds)), curve
 
 
 def _dataset(
-    parts: Sequence[Groups], names: tuple[str, ...], positions: bool, reference: lgb.Dataset | None = None,
-    before: lgb.Booster | None = None,
+    parts: Sequence[QueryGroups], names: tuple[str, ...], positions: bool, reference: lgb.Dataset | None = None,
+    init_booster: lgb.Booster | None = None,
 ) -> lgb.Dataset:  # fmt: skip
     """Concatenate the parts into a LightGBM dataset; matrices are copied only if `init_booster` must score them."""
     parts = [part for part in parts if len(part)]
     position = np.concatenate([part.positions for part in parts if part.positions is not None]) if positions else None
     matrices: Any = [part.matrix for part in parts]
-    if before is not None or not all(isinstance(matrix, type(matrices[0])) for matrix in matrices):
+    if init_booster is not None or not all(isinstance(matrix, type(matrices[0])) for matrix in matrices):
         matrices = [part.features() for part in parts]
     return lgb.Dataset(
-        matrices if before is None else np.concatenate(matrices),
+        matrices if init_booster is None else np.concatenate(matrices),
         np.concatenate([part.labels for part in parts]),
         group=np.concatenate([np.diff(part.offsets) for part in parts]),
         feature_name=list(names),

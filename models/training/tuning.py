@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from feedrank.models.training.ranker import DEFAULTS, LambdaRanker
-from feedrank.models.training.training import Prepared
+from feedrank.models.training.ranker import DEFAULT_PARAMETERS, LambdaRanker
+from feedrank.models.training.training import TrainingData
 
-SPACE: dict[str, tuple[float, float, bool]] = {
+SEARCH_SPACE: dict[str, tuple[float, float, bool]] = {
     "num_leaves": (4, 64, True),
     "min_data_in_leaf": (10, 400, True),
     "learning_rate": (0.02, 0.3, True),
@@ -25,70 +25,70 @@ SPACE: dict[str, tuple[float, float, bool]] = {
     "lambdarank_truncation_level": (10, 100, True),
 }
 """LightGBM parameter -> minimum, maximum, True for a logarithmic scale."""
-WHOLE = ("num_leaves", "min_data_in_leaf", "lambdarank_truncation_level")
+INTEGER_PARAMETERS = ("num_leaves", "min_data_in_leaf", "lambdarank_truncation_level")
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TuningResult:
     """The result of a search: the best parameters so far."""
 
     parameters: dict[str, float]
-    value: float
+    best_value: float
     """Validation metric of the best trial; optimistic, since the trial was selected by it."""
-    usual: float
+    baseline_value: float
     """Validation metric of the initial parameters."""
     trials: int
     """Number of finished trials over all sessions."""
 
 
 def tune(
-    prepared: Prepared,
+    data: TrainingData,
     storage: Path,
     minutes: float,
     trials: int | None = None,
     progress: Callable[[int, float], None] = lambda *_: None,
-) -> Tuned:
+) -> TuningResult:
     """Search until the minutes or the trials are used up; the first trial has the current parameters.
 
     Parameters that the settings fix are not searched. storage: an SQLite file of trials, created if missing. progress:
     called after each trial with (finished trials, best value). Raises ValueError if Optuna is not installed.
     """
     optuna = _optuna()
-    baseline = DEFAULTS | dict(prepared.ranker.parameters)
-    searched = [name for name in SPACE if name not in prepared.ranker.parameters]
+    baseline = DEFAULT_PARAMETERS | dict(data.ranker.parameters)
+    searched = [name for name in SEARCH_SPACE if name not in data.ranker.parameters]
     storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=f"sqlite:///{storage}",
-        study_name=_name(prepared),
-        sampler=optuna.samplers.TPESampler(seed=prepared.ranker.seed),
+        study_name=_study_name(data),
+        sampler=optuna.samplers.TPESampler(seed=data.ranker.seed),
         direction="maximize",
         load_if_exists=True,
     )
 
     def objective(trial: Any) -> float:
-        parameters = baseline | {name: _suggested(trial, name) for name in searched}
-        settings = replace(prepared.ranker, parameters=parameters, refit=False, seeds=1)
-        names, fingerprint = prepared.builder.names, prepared.builder.fingerprint
-        ranker = LambdaRanker.train(prepared.train, prepared.validation, names, fingerprint, settings)
+        parameters = baseline | {name: _suggest(trial, name) for name in searched}
+        settings = replace(data.ranker, parameters=parameters, refit=False, seeds=1)
+        names, fingerprint = data.builder.names, data.builder.fingerprint
+        ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, settings)
         return max(ranker.learning_curve)
 
     def on_trial(study: Any, _: Any) -> None:
-        progress(len(_finished(study)), study.best_value)
+        progress(len(_finished_trials(study)), study.best_value)
 
-    initial = {name: _clipped(name, baseline[name]) for name in searched}
+    initial = {name: _clip(name, baseline[name]) for name in searched}
     study.enqueue_trial(initial, skip_if_exists=True)
     study.optimize(objective, n_trials=trials, timeout=minutes * 60, callbacks=[on_trial])
-    finished = _finished(study)
+    finished = _finished_trials(study)
     baseline_value = next((trial.value for trial in finished if trial.params == initial), float("nan"))
-    return Tuned(dict(study.best_params), float(study.best_value), baseline_value, len(finished))
+    return TuningResult(dict(study.best_params), float(study.best_value), baseline_value, len(finished))
 
 
-def as_toml(tuned: Tuned) -> str:
+def as_toml(result: TuningResult) -> str:
     """Return a TOML config with these parameters."""
-    lines = [f"{name} = {value:.6g}" for name, value in tuned.parameters.items()]
+    lines = [f"{name} = {value:.6g}" for name, value in result.parameters.items()]
     return "\n".join(
         [
-            f"# validation {tuned.value:.4f}, with the initial parameters {tuned.usual:.4f}; {tuned.trials} trials",
+            f"# validation {result.best_value:.4f}, with the initial parameters {result.baseline_value:.4f}; {result.trials} trials",
             "[ranker.parameters]",
             *lines,
             "",
@@ -105,25 +105,25 @@ def _optuna() -> Any:
     return optuna
 
 
-def _name(prepared: Prepared) -> str:
+def _study_name(data: TrainingData) -> str:
     """Name the study by groups and settings; only trials of the same ones are comparable."""
-    rows = sum(len(part.labels) for part in prepared.train)
-    settings_digest = hashlib.sha256(repr(prepared.ranker).encode()).hexdigest()[:8]
-    return f"{prepared.builder.fingerprint}-{rows}-{len(prepared.validation.labels)}-{settings_digest}"
+    rows = sum(len(part.labels) for part in data.train)
+    settings_digest = hashlib.sha256(repr(data.ranker).encode()).hexdigest()[:8]
+    return f"{data.builder.fingerprint}-{rows}-{len(data.validation.labels)}-{settings_digest}"
 
 
-def _suggested(trial: Any, name: str) -> float:
-    low, high, log = SPACE[name]
-    if name in WHOLE:
+def _suggest(trial: Any, name: str) -> float:
+    low, high, log = SEARCH_SPACE[name]
+    if name in INTEGER_PARAMETERS:
         return int(trial.suggest_int(name, int(low), int(high), log=log))
     return float(trial.suggest_float(name, low, high, log=log))
 
 
-def _clipped(name: str, value: float) -> float:
-    low, high, _ = SPACE[name]
+def _clip(name: str, value: float) -> float:
+    low, high, _ = SEARCH_SPACE[name]
     clipped = min(max(value, low), high)
-    return int(clipped) if name in WHOLE else float(clipped)
+    return int(clipped) if name in INTEGER_PARAMETERS else float(clipped)
 
 
-def _finished(study: Any) -> list[Any]:
+def _finished_trials(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.value is not None]
