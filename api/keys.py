@@ -68,7 +68,8 @@ class ApiKey:
             raise ValueError(f"created is {self.created}; expected epoch milliseconds from 0 to {MAX_TIMESTAMP_MS}")
         if self.expires is not None and not self.created < self.expires <= MAX_TIMESTAMP_MS:
             raise ValueError(
-                f"expires is {self.expires}; expected epoch milliseconds after created, {self.created}, to {MAX_TIMESTAMP_MS}"
+                f"expires is {self.expires}; expected epoch milliseconds after created,"
+                f" {self.created}, to {MAX_TIMESTAMP_MS}"
             )
         if not _DIGEST.fullmatch(self.digest):
             raise ValueError("the digest is not 64 hexadecimal digits")

@@ -78,7 +78,8 @@ class Metrics:
         """
         if not (shared := _is_multiprocess()) and MULTIPROC_DIR_VARIABLE in os.environ:
             raise RuntimeError(
-                f"prometheus_client was imported before {MULTIPROC_DIR_VARIABLE} was set; call prepare_multiprocess() first"
+                f"prometheus_client was imported before {MULTIPROC_DIR_VARIABLE} was set; call"
+                " prepare_multiprocess() first"
             )
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

@@ -99,9 +99,16 @@ def create_worker_app(home: Home, config: Config, preloaded: PreloadedState, clo
     recommender.on_ranked(metrics.add_drift_rows)
     _set_bundle_metrics(metrics, preloaded.current_bundle)
     refresher = Refresher(
-        home, config, journal, recommender, preloaded.current_bundle, texts, lambda: _measure_query_encoding(texts, costs),
-        lambda opened: _set_bundle_metrics(metrics, opened), clock,
-    )  # fmt: skip
+        home,
+        config,
+        journal,
+        recommender,
+        preloaded.current_bundle,
+        texts,
+        lambda: _measure_query_encoding(texts, costs),
+        lambda opened: _set_bundle_metrics(metrics, opened),
+        clock,
+    )
     refresher.start()
     GuardrailMonitor(home, recommender).start()
     keys = ApiKeys(home.keys) if config.serve.require_api_key else None

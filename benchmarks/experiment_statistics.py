@@ -1,6 +1,6 @@
 """The statistics of experiments: do they err as seldom as they say, on simulated users who come back and on real tests?
 
-The simulated worlds are those of `feedrank.models.experiments.simulator`. The real ones are the Upworthy Research Archive, each
+The simulated worlds are those of `models.experiments.simulator`. The real ones are the Upworthy Research Archive, each
 test as counts alone (Matias et al., Scientific Data 2021).
 """
 
@@ -113,7 +113,7 @@ def sample_ratio() -> list[Bar]:
 def cuped(experiments: int = 200) -> list[Bar]:
     """What two weeks before take off the variance of the click rate, where four users in five keep their taste."""
     saved, moved, truth = [], [], []
-    world = replace(WORLD, lifts=(0.1,), steadiness=0.8)
+    world = replace(WORLD, lifts=(0.1,), stable_rate_share=0.8)
     for seed in _progress(experiments, "CUPED"):
         outcomes = simulate_experiment(replace(world, seed=seed))
         plain, adjusted = (lifts(outcomes, find_metric("ctr"), cuped=used)[0] for used in (False, True))

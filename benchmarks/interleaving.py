@@ -2,7 +2,7 @@
 
 The rankers are LambdaRank models trained on simulated clicks, which see different signals of relevance. People look at
 a list from the top, place k with probability 1/k, and click by relevance and by a liking for clicking of their own;
-they come back, and both tests are clustered by person. How people differ is as in `feedrank.models.experiments.simulator`.
+they come back, and both tests are clustered by person. How users differ is as in `models.experiments.simulator`.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ def added(folder: str) -> None:
     second = pipeline.reranker
     assert second is not None
     builder: Any = pipeline.featurizer
-    plain = replace(pipeline, rescoring=None)
+    plain = replace(pipeline, reranker=None)
     people = np.random.default_rng(2).permutation(np.arange(1, 944))[:220].tolist()
     late, student, without = [], [], []
     for person in people:
@@ -319,9 +319,12 @@ def _small(home: Path) -> list[Bar]:
     for _ in range(3):
         started = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"], cwd=PROJECT,
-            stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"},
-        )  # fmt: skip
+            [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--port", "0", "--no-keys"],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": "200"},
+        )
         try:
             assert server.stdout is not None
             port = int(server.stdout.readline().split("127.0.0.1:")[1].split()[0])

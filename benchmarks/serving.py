@@ -29,10 +29,24 @@ def serving(home: Path, *arguments: str, settle: bool = True) -> Iterator[tuple[
     settle: wait until every process has loaded what it loads behind its first answers.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0", *arguments],
-        cwd=PROJECT, env=os.environ | ONE_THREAD | {"COLUMNS": "200"}, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "feedrank.api.cli",
+            "--home",
+            str(home),
+            "serve",
+            "--no-keys",
+            "--port",
+            "0",
+            *arguments,
+        ],
+        cwd=PROJECT,
+        env=os.environ | ONE_THREAD | {"COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline().split("127.0.0.1:")[1].split()[0])

@@ -125,9 +125,18 @@ def _score_catalogue(
 
 @jit
 def _score_batch(
-    term_codes: NDArray[np.int32], weights: NDArray[np.float32], term_counts: NDArray[np.float32], offsets: Offsets, n_terms: int,
-    rows: Rows, bounds: Offsets, history: Rows, queries: NDArray[np.int32], query_bounds: Offsets, out: Scores,
-) -> None:  # fmt: skip
+    term_codes: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    term_counts: NDArray[np.float32],
+    offsets: Offsets,
+    n_terms: int,
+    rows: Rows,
+    bounds: Offsets,
+    history: Rows,
+    queries: NDArray[np.int32],
+    query_bounds: Offsets,
+    out: Scores,
+) -> None:
     query_weights = np.zeros(n_terms, np.float32)
     for request in range(len(bounds) - 1):
         start, stop = query_bounds[request], query_bounds[request + 1]

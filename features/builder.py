@@ -87,10 +87,20 @@ class FeatureBuilder:
     def fingerprint(self) -> str:
         """Digest of the ordered feature names and of all settings that change feature values."""
         inputs = [
-            self._names, self.spec.half_lives_h, self.spec.history_length, VECTOR_DECAYS, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, RECENT_DECAY,
-            BM25_TITLES, MAX_HISTORY_ITEMS, SMOOTHING, TOP_K, [asdict(counter) for counter in self.spec.counters],
+            self._names,
+            self.spec.half_lives_h,
+            self.spec.history_length,
+            VECTOR_DECAYS,
+            ITEM_ITEM_DECAYS,
+            ITEM_ITEM_DEPTHS,
+            RECENT_DECAY,
+            BM25_TITLES,
+            MAX_HISTORY_ITEMS,
+            SMOOTHING,
+            TOP_K,
+            [asdict(counter) for counter in self.spec.counters],
             sorted(self.item_model.model_digests.items()),
-        ]  # fmt: skip
+        ]
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
     def columns(self, batch: Batch) -> Columns:

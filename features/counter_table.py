@@ -182,5 +182,5 @@ def reserve(table: CounterTable, n_keys: int) -> CounterTable:
     if 2 * needed > len(table.hash_index):
         hash_index = np.zeros(1 << (2 * needed - 1).bit_length(), np.int32)
         rehash(table.keys, int(table.used[0]), hash_index)
-        table = table._replace(table=hash_index)
+        table = table._replace(hash_index=hash_index)
     return table

@@ -79,7 +79,7 @@ class Operations(NamedTuple):
 
 
 class ReadBuffers(NamedTuple):
-    """Output buffers of OP_READ: R reads with N candidate rows; the columns are those of `feedrank.engine.types.Batch`."""
+    """Output buffers of OP_READ: R reads with N candidate rows; the columns are those of `engine.types.Batch`."""
 
     history: Rows
     history_at: Times

@@ -162,9 +162,15 @@ def _maxsim(values: TokenValues, offsets: Offsets, row: int, query: TokenValues,
 
 @jit
 def _score_queries(
-    values: TokenValues, offsets: Offsets, query: TokenValues, query_bounds: Offsets, rows: Rows, bounds: Offsets, self_similarity: float,
+    values: TokenValues,
+    offsets: Offsets,
+    query: TokenValues,
+    query_bounds: Offsets,
+    rows: Rows,
+    bounds: Offsets,
+    self_similarity: float,
     out: Scores,
-) -> None:  # fmt: skip
+) -> None:
     for request in range(len(bounds) - 1):
         first, stop = query_bounds[request], query_bounds[request + 1]
         for candidate in range(bounds[request], bounds[request + 1]):

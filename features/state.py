@@ -239,8 +239,8 @@ class BehaviouralState:
         parts = {name: np.array(arrays[name]) for name, _ in _named_arrays(self._state)}
         self._state = self._state._replace(
             **{name: array for name, array in parts.items() if "." not in name},
-            chains=HistoryStore(*(parts[f"chains.{name}"] for name in HistoryStore._fields)),
-            keyed=CounterTable(*(parts[f"keyed.{name}"] for name in CounterTable._fields)),
+            histories=HistoryStore(*(parts[f"chains.{name}"] for name in HistoryStore._fields)),
+            custom_counters=CounterTable(*(parts[f"keyed.{name}"] for name in CounterTable._fields)),
         )
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
@@ -273,7 +273,7 @@ class BehaviouralState:
             size = max(n_users, len(store.heads) + min(len(store.heads), MAX_SPARE))
             names = ("heads", "fills", "lengths", "latest")
             store = store._replace(**{name: zero_padded(getattr(store, name), size) for name in names})
-            self._state = self._state._replace(chains=store)
+            self._state = self._state._replace(histories=store)
 
     def _reserve(self, n_rows: int) -> None:
         """Reserve the blocks and counter keys that observing `n_rows` rows can need."""
@@ -282,10 +282,10 @@ class BehaviouralState:
         if needed > len(store.previous):
             size = max(needed, len(store.previous) + min(len(store.previous), MAX_SPARE))
             store = store._replace(previous=zero_padded(store.previous, size), pool=zero_padded(store.pool, size))
-            self._state = self._state._replace(chains=store)
+            self._state = self._state._replace(histories=store)
         if self._max_keys_per_event:
             self._state = self._state._replace(
-                keyed=keyed.reserve(self._state.custom_counters, n_rows * self._max_keys_per_event)
+                custom_counters=keyed.reserve(self._state.custom_counters, n_rows * self._max_keys_per_event)
             )
 
 

@@ -23,11 +23,18 @@ def batch(rows: list[int], history: list[int], query: str | None, depth: int = 6
     n = len(rows)
     padded = [*history, *[UNKNOWN_ROW] * depth][:depth]
     return Batch(
-        at=np.zeros(1), rows=np.array(rows, np.int32), offsets=np.array([0, n]), history=np.array([padded], np.int32),
-        history_at=np.zeros((1, depth)), interaction_count=np.zeros(1, np.int64), impressions=np.zeros(n, np.float32),
-        item_age=np.zeros(n, np.float32), since_interaction=np.zeros(n, np.float32), counters=np.zeros((n, 1), np.float32),
+        at=np.zeros(1),
+        rows=np.array(rows, np.int32),
+        offsets=np.array([0, n]),
+        history=np.array([padded], np.int32),
+        history_at=np.zeros((1, depth)),
+        interaction_count=np.zeros(1, np.int64),
+        impressions=np.zeros(n, np.float32),
+        item_age=np.zeros(n, np.float32),
+        since_interaction=np.zeros(n, np.float32),
+        counters=np.zeros((n, 1), np.float32),
         queries=() if query is None else (query,),
-    )  # fmt: skip
+    )
 
 
 @settings(deadline=None, max_examples=60)

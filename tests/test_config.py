@@ -58,7 +58,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
     usual = Config()
     changed = Config(
         embedder=replace(usual.embedder, model="a/model", revision="abc", batch_size=8, document=("title", "plot")),
-        items=replace(usual.items, text_weight=0.25, window=3, depth=7),
+        items=replace(usual.items, text_weight=0.25, transition_window=3, history_length=7),
         index=IndexConfig("my.module:Index", "cosine", 5, 2),
         recall=RecallConfig(50, 0.5),
         state=StateSpec((2.0, float("inf")), 9),

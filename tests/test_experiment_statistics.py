@@ -86,7 +86,7 @@ def test_an_arm_whose_units_are_all_alike_is_compared_with_one_whose_are_not():
 
 
 def test_units_and_not_rows_are_what_varies():
-    outcomes = simulate_experiment(replace(WORLD, spread=1.5, visits=2.0, lifts=(0.0,)))
+    outcomes = simulate_experiment(replace(WORLD, click_rate_cv=1.5, rankings_per_day=2.0, lifts=(0.0,)))
     (lift,) = lifts(outcomes, CTR)
     n = [outcomes.columns["impressions"][outcomes.arm_of[outcomes.unit] == arm].sum() for arm in (0, 1)]
     naive = math.sqrt(lift.control * (1 - lift.control) * (1 / n[0] + 1 / n[1]))
@@ -125,7 +125,7 @@ def test_counts_are_units_that_click_or_do_not():
 
 
 def test_earlier_behaviour_saves_what_its_correlation_says():
-    outcomes = simulate_experiment(replace(WORLD, users=4_000, steadiness=0.8))
+    outcomes = simulate_experiment(replace(WORLD, users=4_000, stable_rate_share=0.8))
     metric = find_metric("clicks_per_unit")
     plain, adjusted = (lifts(outcomes, metric, cuped=used)[0] for used in (False, True))
     clicks, before = outcomes.unit_totals("clicks"), outcomes.pre_period["clicks"]
@@ -150,9 +150,9 @@ def test_our_covariate_is_the_librarys(name):
 
 
 def test_a_covariate_that_is_not_there_changes_nothing():
-    outcomes = simulate_experiment(replace(WORLD, before_days=0))
+    outcomes = simulate_experiment(replace(WORLD, pre_period_days=0))
     assert lifts(outcomes, CTR, cuped=True)[0].absolute == lifts(outcomes, CTR)[0].absolute
-    silent = replace(outcomes, before={name: np.zeros(1_000) for name in BUILT_IN_COLUMNS})
+    silent = replace(outcomes, pre_period={name: np.zeros(1_000) for name in BUILT_IN_COLUMNS})
     assert lifts(silent, CTR, cuped=True)[0].absolute == lifts(outcomes, CTR)[0].absolute
 
 
@@ -288,7 +288,9 @@ def test_a_slope_is_seldom_seen_where_there_is_none_and_seen_where_an_effect_fad
         for seed in range(150)
     ]
     assert 0.02 <= np.mean([one.p < 0.05 for one in steady]) <= 0.09
-    (gone,) = novelty_effects(simulate_experiment(replace(WORLD, users=8_000, lifts=(0.6,), fade=1.0, seed=1)), CTR)
+    (gone,) = novelty_effects(
+        simulate_experiment(replace(WORLD, users=8_000, lifts=(0.6,), lift_decay=1.0, seed=1)), CTR
+    )
     assert gone.trend == "fading"
     assert gone.slope.low < -0.6 / 13 < gone.slope.high < 0
     (short,) = novelty_effects(simulate_experiment(replace(WORLD, days=2)), CTR)
@@ -296,7 +298,7 @@ def test_a_slope_is_seldom_seen_where_there_is_none_and_seen_where_an_effect_fad
 
 
 def test_the_simulator_makes_what_it_says():
-    world = replace(WORLD, users=20_000, lifts=(0.2,), weights=(3, 1), arriving=3)
+    world = replace(WORLD, users=20_000, lifts=(0.2,), weights=(3, 1), arrival_days=3)
     outcomes = simulate_experiment(world)
     columns = outcomes.columns
     assert set(columns) == set(outcomes.pre_period) == set(BUILT_IN_COLUMNS)

@@ -110,7 +110,7 @@ def test_nothing_is_said_of_few_units_or_few_clicks():
     assert (found.p == 1).all()
     assert np.isnan(found.low).all()
     assert math.isnan(found.tau2)
-    rare = simulate_experiment(replace(WORLD, rate=0.0005, spread=0.5))
+    rare = simulate_experiment(replace(WORLD, click_rate=0.0005, click_rate_cv=0.5))
     (found,) = confidence_sequences(rare, CTR, planned_units=1_000)
     assert (found.units[-1] > 400).all()
     assert not found.enough_data.any()
@@ -177,7 +177,7 @@ def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
 
 
 def test_where_less_is_better_the_winner_has_less():
-    plan = replace(PLAN, primary="wait", declared=(Metric("wait", "dwell_s", higher_is_better=False),))
+    plan = replace(PLAN, primary="wait", custom_metrics=(Metric("wait", "dwell_s", higher_is_better=False),))
     found = decide(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
     assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 

@@ -214,9 +214,12 @@ def test_sessions_and_requests_are_units_too() -> None:
     assert found == {"a", "b"}
     roster = running(ExperimentSpec("x", TWO, unit="session"))
     assert assign(roster, RecommendationRequest("u"), "r", 10**6) is NO_ASSIGNMENT
-    assert {assign(roster, RecommendationRequest("u", session="s"), f"r{n}", 10**6).exposures[0].variant for n in range(50)} in (
-        {"a"}, {"b"},
-    )  # fmt: skip
+    assert {
+        assign(roster, RecommendationRequest("u", session="s"), f"r{n}", 10**6).exposures[0].variant for n in range(50)
+    } in (
+        {"a"},
+        {"b"},
+    )
 
 
 def test_a_stopped_arm_has_nobody_and_the_others_keep_theirs() -> None:

@@ -84,7 +84,7 @@ def fitted(width: int = WIDTH) -> World:
     state.advance(log)
     chosen = ItemSettings(cooccurrence_rank=6, transition_rank=6, ease_items=20, neighbours=15)
     made = fit_item_views(catalogue, text, TermWeights.fit(catalogue.documents()), UserHistories.from_log(log), chosen)
-    return replace(made, tokens=tokens_of(random, N), made_by={"text": "x"}), state, text
+    return replace(made, token_vectors=tokens_of(random, N), model_digests={"text": "x"}), state, text
 
 
 @pytest.fixture(scope="module")

@@ -38,13 +38,17 @@ def batch_of(histories: list[list[int]], candidates: list[list[int]], depth: int
     sizes = [len(rows) for rows in candidates]
     n, requests = sum(sizes), len(histories)
     return Batch(
-        at=np.zeros(requests), rows=np.array([row for rows in candidates for row in rows], np.int32),
+        at=np.zeros(requests),
+        rows=np.array([row for rows in candidates for row in rows], np.int32),
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         history=np.array([[*history, *[UNKNOWN_ROW] * depth][:depth] for history in histories], np.int32),
-        history_at=np.full((requests, depth), np.nan), interaction_count=np.zeros(requests, np.int64),
-        impressions=np.zeros(n, np.float32), item_age=np.zeros(n, np.float32), since_interaction=np.zeros(n, np.float32),
+        history_at=np.full((requests, depth), np.nan),
+        interaction_count=np.zeros(requests, np.int64),
+        impressions=np.zeros(n, np.float32),
+        item_age=np.zeros(n, np.float32),
+        since_interaction=np.zeros(n, np.float32),
         counters=np.zeros((n, 1), np.float32),
-    )  # fmt: skip
+    )
 
 
 @st.composite
@@ -249,7 +253,7 @@ def test_no_two_features_share_a_name(world: tuple[ItemModel, BehaviouralState])
         assert {f"{name}_{tag}" for tag in ("0.7", "0.93", "1", "latest", "top", "top5")} <= set(builder.names)
     for name in knowledge.item_item:
         assert {f"{name}_table_{tag}" for tag in ("latest", "0.7", "0.93")} <= set(builder.names)
-    crossing = replace(knowledge, statistics={"bm25": np.zeros(40, np.float32)})
+    crossing = replace(knowledge, item_stats={"bm25": np.zeros(40, np.float32)})
     with pytest.raises(ValueError, match="two features are named bm25"):
         FeatureBuilder(crossing, SPEC)
 
@@ -258,7 +262,7 @@ def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemModel,
     knowledge, _ = world
     builders = [
         FeatureBuilder(knowledge, SPEC),
-        FeatureBuilder(knowledge, replace(SPEC, depth=21)),
+        FeatureBuilder(knowledge, replace(SPEC, history_length=21)),
         FeatureBuilder(knowledge, replace(SPEC, half_lives_h=(1.0, 24.0, 168.0))),
         FeatureBuilder(knowledge, SPEC, FeatureSettings(tuple(FAMILIES)[:-1])),
         FeatureBuilder(knowledge, SPEC, FeatureSettings(("bm25", "recall"))),
@@ -272,4 +276,4 @@ def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemModel,
 
 def test_knowledge_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
     with pytest.raises(ValueError, match="statistic mean_value has 3 rows for 40 items"):
-        replace(world[0], statistics={"mean_value": np.zeros(3, np.float32)})
+        replace(world[0], item_stats={"mean_value": np.zeros(3, np.float32)})

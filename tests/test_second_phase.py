@@ -68,10 +68,17 @@ class Signal:
 def batch_of(rows: list[int]) -> Batch:
     n = len(rows)
     return Batch(
-        at=np.zeros(1), rows=np.array(rows, np.int32), offsets=np.array([0, n]), history=np.array([[1]], np.int32),
-        history_at=np.zeros((1, 1)), interaction_count=np.ones(1, np.int64), impressions=np.zeros(n, np.float32),
-        item_age=np.zeros(n, np.float32), since_interaction=np.zeros(n, np.float32), counters=np.zeros((n, 1), np.float32),
-    )  # fmt: skip
+        at=np.zeros(1),
+        rows=np.array(rows, np.int32),
+        offsets=np.array([0, n]),
+        history=np.array([[1]], np.int32),
+        history_at=np.zeros((1, 1)),
+        interaction_count=np.ones(1, np.int64),
+        impressions=np.zeros(n, np.float32),
+        item_age=np.zeros(n, np.float32),
+        since_interaction=np.zeros(n, np.float32),
+        counters=np.zeros((n, 1), np.float32),
+    )
 
 
 def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: Path) -> None:

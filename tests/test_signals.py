@@ -228,11 +228,18 @@ def test_what_asks_is_the_query_and_the_latest_items() -> None:
     often = MAX_HISTORY_ITEMS - 2
     history = np.array([[2, 1, *[0] * often, 3], [-1] * (MAX_HISTORY_ITEMS + 1)], np.int32)  # the last is too old
     batch = Batch(
-        at=np.zeros(2), rows=np.array([3, 1, -1, 0], np.int32), offsets=np.array([0, 3, 4]), history=history,
-        history_at=np.zeros(history.shape), interaction_count=np.zeros(2, np.int64), impressions=np.zeros(4, np.float32),
-        item_age=np.zeros(4, np.float32), since_interaction=np.zeros(4, np.float32), counters=np.zeros((4, 1), np.float32),
+        at=np.zeros(2),
+        rows=np.array([3, 1, -1, 0], np.int32),
+        offsets=np.array([0, 3, 4]),
+        history=history,
+        history_at=np.zeros(history.shape),
+        interaction_count=np.zeros(2, np.int64),
+        impressions=np.zeros(4, np.float32),
+        item_age=np.zeros(4, np.float32),
+        since_interaction=np.zeros(4, np.float32),
+        counters=np.zeros((4, 1), np.float32),
         query_tokens=(None, vectors[:2]),
-    )  # fmt: skip
+    )
     found = maxsim_scores(tokens, batch)
     asked = [maxsim(parts[2], parts[3]), *[maxsim(parts[0], parts[3])] * often]  # item 1 has no tokens
     np.testing.assert_allclose(found[0], [asked[0], max(asked), np.mean(asked), np.nan], atol=1e-6)

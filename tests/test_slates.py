@@ -210,7 +210,9 @@ def test_the_slate_model_counts_what_is_to_come():
 def test_support_is_refused_by_method():
     log, _, _ = drawn(3, 2000)
     sharp = SlatePolicy.from_scores(np.tile(4 * CANDIDATE, (2000, 1)), log, 1.0)
-    found = estimate_slates(log, sharp, ("ips", "rips"), EstimateSettings(limits=replace(ANYTHING, ess=300)), seed=0)
+    found = estimate_slates(
+        log, sharp, ("ips", "rips"), EstimateSettings(limits=replace(ANYTHING, min_ess=300)), seed=0
+    )
     assert "effective sample size" in found["ips"].refusal
     assert found["rips"].refusal.startswith("at position 2: the effective sample size of 2,000 rows is 18")
     one = estimate_slates(log, sharp, ("ips",), EstimateSettings(limits=ANYTHING), seed=0)

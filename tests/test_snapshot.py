@@ -87,7 +87,7 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path:
     if harm == "other items":
         catalogue = Catalogue.from_items({**CATALOGUE.to_items(), "new": {}})
     elif harm == "other settings":
-        spec = replace(FULL, depth=7)
+        spec = replace(FULL, history_length=7)
     else:
         path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"x" * 500, "empty": b""}[harm])
     living = snapshot.restore(path, journal, catalogue, spec)

@@ -112,9 +112,14 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
 @click.option("--promote", is_flag=True, help="Promote the winner's bundle and stop the experiment.")
 @click.pass_obj
 def readout(
-    obj: tuple[Home, Config], name: str, json_path: Path | None, html_path: Path | None, cuped: bool | None, enforce_guardrails: bool,
+    obj: tuple[Home, Config],
+    name: str,
+    json_path: Path | None,
+    html_path: Path | None,
+    cuped: bool | None,
+    enforce_guardrails: bool,
     promote: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Print the report of NAME. Its confidence sequences are valid at every look, so read it as often as you like."""
     from feedrank.api.compose.experiments import report_json
     from feedrank.api.compose.report_rendering import render_html, render_terminal

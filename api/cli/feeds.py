@@ -72,6 +72,6 @@ def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers:
             host=host or config.serve.host,
             port=config.serve.port if port is None else port,
             workers=config.serve.workers if workers is None else workers,
-            keys=config.serve.require_api_key and not no_keys,
+            require_api_key=config.serve.require_api_key and not no_keys,
         )
         server.serve(home, replace(config, serve=serve_settings), click.echo)

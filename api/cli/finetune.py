@@ -105,10 +105,21 @@ _TRAINER_OPTIONS = _options(
               help="Loss of a cross-encoder.")  # fmt: skip
 @click.pass_obj
 def finetune(
-    obj: tuple[Home, Config], /, model_type: str, path: Path | None, query_column: str, text_column: str, label_column: str,
-    hard_negatives: int | None, max_groups: int, until: str | None, base: tuple[str, ...], revision: str | None, out: Path | None,
+    obj: tuple[Home, Config],
+    /,
+    model_type: str,
+    path: Path | None,
+    query_column: str,
+    text_column: str,
+    label_column: str,
+    hard_negatives: int | None,
+    max_groups: int,
+    until: str | None,
+    base: tuple[str, ...],
+    revision: str | None,
+    out: Path | None,
     **overrides: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Fine-tune a text model: bi-encoder, dpr (two towers), colbert or cross-encoder.
 
     Without --pairs it trains on the click log. The query is the request's query or the user's latest titles; the texts
@@ -149,10 +160,23 @@ def finetune(
               help="Ratio of synthetic queries, built from the texts' words, to real ones.")  # fmt: skip
 @click.pass_obj
 def distill(
-    obj: tuple[Home, Config], /, teacher: str, path: Path | None, query_column: str, text_column: str,
-    label_column: str, hard_negatives: int | None, max_groups: int, until: str | None, out: Path | None, layers: int | None,
-    hidden_size: int | None, heads: int | None, intermediate_size: int | None, **overrides: Any,
-) -> None:  # fmt: skip
+    obj: tuple[Home, Config],
+    /,
+    teacher: str,
+    path: Path | None,
+    query_column: str,
+    text_column: str,
+    label_column: str,
+    hard_negatives: int | None,
+    max_groups: int,
+    until: str | None,
+    out: Path | None,
+    layers: int | None,
+    hidden_size: int | None,
+    heads: int | None,
+    intermediate_size: int | None,
+    **overrides: Any,
+) -> None:
     """Distill the cross-encoder TEACHER (folder or name) into a small cross-encoder.
 
     The student is initialised as a projection of the teacher. It learns from the teacher's scores and hidden states,
@@ -183,9 +207,16 @@ def distill(
 
 
 def _load_groups(
-    home: Home, config: Config, path: Path | None, columns: Mapping[str, str], hard_negatives: int | None, max_groups: int,
-    until: str | None, seed: int, progress: ShowProgress,
-) -> tuple[QueryTextGroups, dict[str, Any]]:  # fmt: skip
+    home: Home,
+    config: Config,
+    path: Path | None,
+    columns: Mapping[str, str],
+    hard_negatives: int | None,
+    max_groups: int,
+    until: str | None,
+    seed: int,
+    progress: ShowProgress,
+) -> tuple[QueryTextGroups, dict[str, Any]]:
     """Load training groups from a file or the journal, with a description of the data for the model card."""
     from feedrank.models.finetune.samples import with_hard_negatives
 

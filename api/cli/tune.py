@@ -44,6 +44,7 @@ def tune(obj: tuple[Home, Config], minutes: float, trials: int | None) -> None:
         table.add_row(name, f"{value:.4g}")
     console.print(table)
     click.echo(
-        f"validation: {tuned.best_value:.4f}, with the previous parameters {tuned.baseline_value:.4f} (the search used this"
+        f"validation: {tuned.best_value:.4f}, with the previous parameters {tuned.baseline_value:.4f}"
+        " (the search used this"
         f" slice, so the value is optimistic)\nwritten to {home.tuned_config}; use it with `feedrank retrain --tuned`"
     )

@@ -78,9 +78,19 @@ class Client:
         None; a request with the id of a logged ranking returns that ranking.
         """
         body = requests.encode_request(
-            user=user, n=n, query=query, history=history, session=session, surface=surface, context=context,
-            filters=filters, diversity=diversity, deadline_ms=deadline_ms, explain=explain, ranking=_ranking_id(ranking),
-        )  # fmt: skip
+            user=user,
+            n=n,
+            query=query,
+            history=history,
+            session=session,
+            surface=surface,
+            context=context,
+            filters=filters,
+            diversity=diversity,
+            deadline_ms=deadline_ms,
+            explain=explain,
+            ranking=_ranking_id(ranking),
+        )
         return self._request_feed("/v1/recommend", body, deadline_ms)
 
     def rank(

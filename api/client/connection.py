@@ -114,7 +114,8 @@ class Connection:
             cause = f"{type(error).__name__}: {error}"
             raise BadAnswer(
                 self._redact_key(
-                    f"{request_line}: found JSON of another shape ({cause}), expected a feedrank response; {_PROXY_HINT}"
+                    f"{request_line}: found JSON of another shape ({cause}), expected a feedrank"
+                    f" response; {_PROXY_HINT}"
                 )
             ) from None
 
@@ -133,7 +134,10 @@ class Connection:
         if problem is None or "title" not in problem:
             detail = f"found {_describe_body(response)}, expected a problem document; {_PROXY_HINT}"
             if response.has_redirect_location:
-                detail = f"found a redirect to {response.headers['Location']!r}, which the client does not follow; {_PROXY_HINT}"
+                detail = (
+                    f"found a redirect to {response.headers['Location']!r}, which the client does not"
+                    f" follow; {_PROXY_HINT}"
+                )
             problem = {"title": status_phrase(status), "detail": detail}
         problem = {
             name: self._redact_key(value) if isinstance(value, str) else value for name, value in problem.items()

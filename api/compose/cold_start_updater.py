@@ -73,7 +73,7 @@ class ColdStartUpdater:
         initial = self._initial.builder
         builder = FeatureBuilder(knowledge, initial.spec, initial.settings, initial.category_shares)
         index = build_scannable_index(knowledge.space.item_side, self._opened.index.metric, self._opened.exact_index)
-        opened = replace(self._opened, builder=builder, whole=index)
+        opened = replace(self._opened, builder=builder, exact_index=index)
         swap(lambda old: replace(self._next_snapshot(old, opened), items_offset=offset))
         self._opened = opened
         return len(new_or_changed)
@@ -86,7 +86,7 @@ class ColdStartUpdater:
         reranker = None if old.pipeline.reranker is None else self._extend_reranker(old.pipeline.reranker, opened)
         extended = build_pipeline(opened, self._config, state, build_ranker(opened), reranker)
         return replace(
-            old, catalogue=catalogue, state=state, pipeline=extended, vectors=opened.item_model.space.item_side
+            old, catalogue=catalogue, state=state, pipeline=extended, item_vectors=opened.item_model.space.item_side
         )
 
     def _extend_reranker(self, reranker: CrossEncoderReranker, opened: Bundle) -> CrossEncoderReranker:

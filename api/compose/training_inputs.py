@@ -165,9 +165,15 @@ def save_bundle(
 
 
 def save_trained_bundle(
-    home: Home, config: Config, name: str, inputs: TrainingInputs, trained: TrainedRanker, manifest_fields: Mapping[str, Any], seconds: float,
+    home: Home,
+    config: Config,
+    name: str,
+    inputs: TrainingInputs,
+    trained: TrainedRanker,
+    manifest_fields: Mapping[str, Any],
+    seconds: float,
     promote: bool = True,
-) -> None:  # fmt: skip
+) -> None:
     """Write a trained ranker as a bundle."""
     manifest_fields = {
         "groups": trained.counts,
@@ -177,9 +183,18 @@ def save_trained_bundle(
     }
     scorer = trained.reranker.scorer if trained.reranker else None
     save_bundle(
-        home, config, name, trained.builder, trained.ranker, manifest_fields, trained.drift_sample, {"seconds": seconds}, promote,
-        trained.first_stage, scorer if isinstance(scorer, CrossEncoderModel) else None,
-    )  # fmt: skip
+        home,
+        config,
+        name,
+        trained.builder,
+        trained.ranker,
+        manifest_fields,
+        trained.drift_sample,
+        {"seconds": seconds},
+        promote,
+        trained.first_stage,
+        scorer if isinstance(scorer, CrossEncoderModel) else None,
+    )
 
 
 def retrain(

@@ -92,11 +92,15 @@ def replay(path: RankingPath) -> dict[str, Any]:
         "bundle": event.extra["bundle"],
         "identical": difference is None,
         "items": items,
-        "difference": None if difference is None else {
-            "place": difference.position, "served": _scored_item(difference.served), "again": _scored_item(difference.replayed),
+        "difference": None
+        if difference is None
+        else {
+            "place": difference.position,
+            "served": _scored_item(difference.served),
+            "again": _scored_item(difference.replayed),
             "features": list(difference.features),
         },
-    }  # fmt: skip
+    }
 
 
 def _scored_item(entry: tuple[str, float | None] | None) -> dict[str, Any] | None:

@@ -27,9 +27,13 @@ _INTERLEAVERS: dict[str, Callable[[Sequence[Sequence[str]], int, int], Interleav
 
 
 def rank_for_arm(
-    arm_request: ArmRequest, fallback_chain: FallbackChain, resolved: ResolvedRequest, ranking_id: str, budget: LatencyBudget,
+    arm_request: ArmRequest,
+    fallback_chain: FallbackChain,
+    resolved: ResolvedRequest,
+    ranking_id: str,
+    budget: LatencyBudget,
     on_ranked: Callable[[Matrix, Scores], None],
-) -> RankedList:  # fmt: skip
+) -> RankedList:
     """Make the ranking of one arm for a request. on_ranked: called with the features and scores of all candidates."""
     snapshot, options = arm_request.snapshot, arm_request.request
     given = None if options.items is None else snapshot.catalogue.ids.rows(options.items)
@@ -48,7 +52,7 @@ def rank_for_arm(
     else:
         indices = np.arange(min(options.n, len(ranking.order)))
     return replace(
-        RankedList.from_ranking(level, ranking.take(indices), snapshot, arm_request.pipeline, options), more=extra
+        RankedList.from_ranking(level, ranking.take(indices), snapshot, arm_request.pipeline, options), extra=extra
     )
 
 
@@ -71,12 +75,12 @@ def combine_arms(
         served: dict[str, Any] = {"interleaving": assignment.interleaving}
         if assignment.interleaving == "balanced":  # `balanced_credit` needs the ranks in both rankings
             served["places"] = [_ranks_in(ranked.items, merged.items) for ranked in lists]
-        shown = replace(shown, more={**shown.extra, "seed": seed, "served": served})
+        shown = replace(shown, extra={**shown.extra, "seed": seed, "served": served})
     if not assignment.exposures:
         return shown
     variants = [[exposure.experiment.name, exposure.variant] for exposure in assignment.exposures]
     extra = {**shown.extra, "experiment": variants[0][0], "variant": variants[0][1]}
-    return replace(shown, more={**extra, "served": {**shown.extra.get("served", {}), "experiments": variants}})
+    return replace(shown, extra={**extra, "served": {**shown.extra.get("served", {}), "experiments": variants}})
 
 
 def _ranks_in(ranked_items: Sequence[str], items: Sequence[str]) -> list[int]:

@@ -140,10 +140,10 @@ def build_arm_request(name: str, arm: Arm, snapshot: ServingSnapshot, request: R
     pipeline = snapshot.pipeline
     overrides: dict[str, Any] = {}
     if arm.candidates:
-        pipeline = replace(pipeline, candidates=arm.candidates)
+        pipeline = replace(pipeline, n_candidates=arm.candidates)
         overrides["candidates"] = arm.candidates
     if arm.rerank_top_k >= 0 and pipeline.reranker is not None:
-        pipeline = replace(pipeline, rescoring=replace(pipeline.reranker, best=arm.rerank_top_k))
+        pipeline = replace(pipeline, reranker=replace(pipeline.reranker, top_k=arm.rerank_top_k))
         overrides["rescored"] = arm.rerank_top_k
     if arm.diversity is not None and not request.diversity:
         request = replace(request, diversity=arm.diversity)

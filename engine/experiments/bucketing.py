@@ -50,8 +50,12 @@ NO_ASSIGNMENT = Assignment()
 
 
 def assign(
-    registry: ExperimentRegistry, request: RecommendationRequest, ranking_id: str, at_ms: int, loaded_bundles: Collection[str] | None = None
-) -> Assignment:  # fmt: skip
+    registry: ExperimentRegistry,
+    request: RecommendationRequest,
+    ranking_id: str,
+    at_ms: int,
+    loaded_bundles: Collection[str] | None = None,
+) -> Assignment:
     """Assign a request to the running experiments.
 
     at_ms: epoch milliseconds. loaded_bundles: bundles that can serve; None: all.
@@ -83,9 +87,11 @@ def _add_experiment(
         return replace(assignment, shadows=(*assignment.shadows, *shadows))
     if spec.kind == "interleave":
         return replace(
-            assignment, exposures=(*assignment.exposures, Exposure(spec, INTERLEAVED)),
-            mixed=tuple((name, spec.arms[name]) for name in _active_arms(state)), interleaving=spec.interleaving,
-        )  # fmt: skip
+            assignment,
+            exposures=(*assignment.exposures, Exposure(spec, INTERLEAVED)),
+            interleaved_arms=tuple((name, spec.arms[name]) for name in _active_arms(state)),
+            interleaving=spec.interleaving,
+        )
     name = arm_of_slot(state.slot_ranges, slot_of(spec.hash_salt, unit))
     if name is None:  # the slot of a stopped arm
         return assignment

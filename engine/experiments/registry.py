@@ -106,7 +106,9 @@ class ExperimentRegistry:
                 if standing.status == "stopped":
                     raise ChangeError(f"the experiment {event.experiment!r} is stopped already")
                 reason = str(event.payload.get("reason", ""))
-                return self._with_state(replace(standing, status="stopped", stopped=event.timestamp, reason=reason))
+                return self._with_state(
+                    replace(standing, status="stopped", stopped_ms=event.timestamp, stop_reason=reason)
+                )
             case "shadow":
                 return self._with_state(_add_shadow_report(standing, event.payload))
         raise ChangeError(f"found the change {event.change!r}, expected one of {', '.join(CHANGES)}")
@@ -133,8 +135,8 @@ class ExperimentRegistry:
         # arms that all use the current bundle follow promotions: it is not pinned
         pin = "bundle" in varied_settings(pinned) or spec.kind != "ab"
         return replace(
-            state, experiment=pinned if pin else spec, status="running", spans=slot_ranges, layer=layer,
-            started=event.timestamp, phases=((event.timestamp, _slot_shares(slot_ranges)),),
+            state, experiment=pinned if pin else spec, status="running", slot_ranges=slot_ranges, layer_ranges=layer,
+            started_ms=event.timestamp, allocation_history=((event.timestamp, _slot_shares(slot_ranges)),),
         )  # fmt: skip
 
     def _check_overlap(self, experiment: ExperimentSpec) -> None:
@@ -144,11 +146,12 @@ class ExperimentRegistry:
             if shared and other.experiment.layer != experiment.layer:
                 raise ChangeError(
                     f"{other.experiment.name!r}, which runs in the layer {other.experiment.layer!r}, also changes"
-                    f" {', '.join(sorted(shared))}; put {experiment.name!r} in the same layer, so that they share no unit"
+                    f" {', '.join(sorted(shared))}; put {experiment.name!r} in the same layer, so"
+                    " that they share no unit"
                 )
 
     def _with_state(self, state: ExperimentState) -> ExperimentRegistry:
-        return replace(self, standings={**self.states, state.experiment.name: state})
+        return replace(self, states={**self.states, state.experiment.name: state})
 
 
 def replay_events(events: Iterable[Event], initial: ExperimentRegistry | None = None) -> ExperimentRegistry:
@@ -164,7 +167,7 @@ def replay_events(events: Iterable[Event], initial: ExperimentRegistry | None = 
                 registry = registry.apply(event)
             except ChangeError as problem:
                 _log.warning("rejected the experiment event %s: %s", event.id, problem)
-                registry = replace(registry, refused={**registry.rejected, event.id: str(problem)})
+                registry = replace(registry, rejected={**registry.rejected, event.id: str(problem)})
     return registry
 
 
@@ -184,7 +187,7 @@ def _set_weights(state: ExperimentState, event: ExperimentEvent) -> ExperimentSt
         return replace(state, experiment=changed)
     slot_ranges = rebalance(state.slot_ranges, active)
     phases = (*state.allocation_history, (event.timestamp, _slot_shares(slot_ranges)))
-    return replace(state, experiment=changed, spans=slot_ranges, phases=phases)
+    return replace(state, experiment=changed, slot_ranges=slot_ranges, allocation_history=phases)
 
 
 def _stop_arm(state: ExperimentState, event: ExperimentEvent) -> ExperimentState:
@@ -197,7 +200,7 @@ def _stop_arm(state: ExperimentState, event: ExperimentEvent) -> ExperimentState
     stopped = {**state.stopped_arms, arm: str(event.payload.get("reason", ""))}
     slot_ranges = drop_arm(state.slot_ranges, arm)
     phases = (*state.allocation_history, (event.timestamp, _slot_shares(slot_ranges)))
-    return replace(state, spans=slot_ranges, stopped_arms=stopped, phases=phases)
+    return replace(state, slot_ranges=slot_ranges, stopped_arms=stopped, allocation_history=phases)
 
 
 def _add_shadow_report(state: ExperimentState, report: Mapping[str, Any]) -> ExperimentState:
@@ -208,7 +211,7 @@ def _add_shadow_report(state: ExperimentState, report: Mapping[str, Any]) -> Exp
         sums = numbers if total is None else {name: _add_numbers(total[name], value) for name, value in numbers.items()}
     except (KeyError, TypeError, ValueError):
         raise ChangeError(f"found other statistics in a report of the shadow {arm!r} than before") from None
-    return replace(state, shadows={**state.shadow_totals, arm: sums})
+    return replace(state, shadow_totals={**state.shadow_totals, arm: sums})
 
 
 def _add_numbers(first: Any, second: Any) -> Any:

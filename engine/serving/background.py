@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-Task = TypeVar("What")
+Task = TypeVar("Task")
 _log = logging.getLogger(__name__)
 
 

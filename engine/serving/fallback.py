@@ -67,7 +67,7 @@ class FallbackChain:
     ) -> Iterator[tuple[str, Callable[[], Ranking]]]:
         """Yield (level, function that builds its ranking)."""
         yield FULL, lambda: pipeline.run(request, budget, explicit)
-        without_reranker = replace(pipeline, rescoring=None)
+        without_reranker = replace(pipeline, reranker=None)
         without_embeddings = replace(request, query_vector=None, query_tokens=None)
         yield NO_NEURAL, lambda: without_reranker.run(without_embeddings, budget, explicit)
         n_features = len(pipeline.featurizer.names)

@@ -65,9 +65,18 @@ class RankedList:
             items = [request.items[index] for index in ranking.order.tolist()]
             recall_items = list(request.items[: request.n])
         return cls(
-            items, ranking.scores, candidates.scores[ranking.order], ranking.features, pipeline.featurizer.fingerprint,
-            recall_items, len(candidates.rows), candidates.source, ranking.cross_encoder_scores, pipeline.bundle, fallback,
-        )  # fmt: skip
+            items,
+            ranking.scores,
+            candidates.scores[ranking.order],
+            ranking.features,
+            pipeline.featurizer.fingerprint,
+            recall_items,
+            len(candidates.rows),
+            candidates.source,
+            ranking.cross_encoder_scores,
+            pipeline.bundle,
+            fallback,
+        )
 
 
 def merge_interleaved(

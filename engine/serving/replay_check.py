@@ -63,7 +63,7 @@ def with_recorded_scores(pipeline: Pipeline, scores: Scores) -> Pipeline:
     """Return a copy of the pipeline whose reranker uses only these recorded cross-encoder scores."""
     if pipeline.reranker is None:
         return pipeline
-    return replace(pipeline, rescoring=replace(pipeline.reranker, cache=RecordedScoreCache(scores), best=0))
+    return replace(pipeline, reranker=replace(pipeline.reranker, cache=RecordedScoreCache(scores), top_k=0))
 
 
 @dataclass(frozen=True, slots=True)

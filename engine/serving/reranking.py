@@ -42,7 +42,7 @@ class CrossEncoderReranker:
         budget = budget or unlimited_budget()
         text = request_text(request.query, request.history, self.titles)
         scores = self.cache.scores(text, batch.rows)
-        matrix = featurizer.matrix(replace(batch, pair_scores=scores))
+        matrix = featurizer.matrix(replace(batch, cross_encoder_scores=scores))
         budget.record("features", len(batch.rows))
         budget.count("pairs_cache", int(np.count_nonzero(~np.isnan(scores))))
         if not text or not self.top_k or not np.isnan(scores).any():
@@ -52,7 +52,7 @@ class CrossEncoderReranker:
         scored = self._score_in_budget(text, batch.rows, scores, top[np.isnan(scores[top])], budget)
         if len(scored):
             self.cache.add(text, batch.rows[scored], scores[scored])
-            featurizer.set_cross_encoder_features(matrix, replace(batch, pair_scores=scores))
+            featurizer.set_cross_encoder_features(matrix, replace(batch, cross_encoder_scores=scores))
             budget.count("pairs_live", len(scored))
         budget.count("pairs_none", int(np.count_nonzero(np.isnan(scores))))
         return matrix, scores

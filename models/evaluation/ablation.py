@@ -127,9 +127,14 @@ def signal_columns(names: tuple[str, ...]) -> dict[str, list[int]]:
 
 
 def _compare(
-    data: TrainingData, query_groups: QueryGroups, test: LabeledGroups, metric: str, costs: Mapping[str, float], seed: int,
+    data: TrainingData,
+    query_groups: QueryGroups,
+    test: LabeledGroups,
+    metric: str,
+    costs: Mapping[str, float],
+    seed: int,
     progress: Progress,
-) -> Ablation:  # fmt: skip
+) -> Ablation:
     names = data.builder.names
     signals = signal_columns(names)
     full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric)

@@ -180,9 +180,15 @@ def trec_runs(item_inputs: ItemInputs, comparison: Comparison) -> dict[str, Run]
 
 
 def _compare_recall(
-    protocol: str, dataset: str, item_inputs: ItemInputs, log: EventTable, histories: UserHistories, targets: NDArray[np.int64],
-    trained: TrainedRanker, settings: ModelSettings,
-) -> Comparison:  # fmt: skip
+    protocol: str,
+    dataset: str,
+    item_inputs: ItemInputs,
+    log: EventTable,
+    histories: UserHistories,
+    targets: NDArray[np.int64],
+    trained: TrainedRanker,
+    settings: ModelSettings,
+) -> Comparison:
     def candidates_of(source: Retriever) -> LabeledGroups:
         return from_recall(log, histories, targets, source, settings.training.candidates, settings.state.history_length)
 

@@ -14,9 +14,14 @@ OptionalFloats = Sequence[float | None]
 
 
 def confidence_sequence_plot(
-    title: str, day: Sequence[int], value: OptionalFloats, low: OptionalFloats, high: OptionalFloats, fixed_horizon: tuple[OptionalFloats, OptionalFloats] | None,
+    title: str,
+    day: Sequence[int],
+    value: OptionalFloats,
+    low: OptionalFloats,
+    high: OptionalFloats,
+    fixed_horizon: tuple[OptionalFloats, OptionalFloats] | None,
     caption: str = "relative lift by day, cumulative",
-) -> str:  # fmt: skip
+) -> str:
     """Draw a confidence sequence as a band, the estimate as a line, and the t-test's interval of each look dashed.
 
     fixed_horizon: low and high of the t-test; None: leave it out.
@@ -112,7 +117,8 @@ class _PlotArea:
                 x, y = self.x(n), _MARGIN_TOP + _PLOT_HEIGHT + 17
                 parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle" fill="{_INK}">{day + 1}</text>')
         parts.append(
-            f'<text x="{_MARGIN_LEFT + _PLOT_WIDTH}" y="{_MARGIN_TOP + _PLOT_HEIGHT + 33}" text-anchor="end" fill="{_INK}">{escape(x_label)}</text>'
+            f'<text x="{_MARGIN_LEFT + _PLOT_WIDTH}" y="{_MARGIN_TOP + _PLOT_HEIGHT + 33}" text-anchor="end" '
+            f'fill="{_INK}">{escape(x_label)}</text>'
         )
         return "".join(parts)
 
@@ -120,7 +126,8 @@ class _PlotArea:
 def _figure(
     title: str, caption: str, frame: _PlotArea, parts: Sequence[str], legend_entries: Sequence[tuple[str, str, str]]
 ) -> str:
-    size = f'viewBox="0 0 {_MARGIN_LEFT + _PLOT_WIDTH + 8} {_MARGIN_TOP + _PLOT_HEIGHT + 40}" width="{_MARGIN_LEFT + _PLOT_WIDTH + 8}" font-size="12"'
+    width, height = _MARGIN_LEFT + _PLOT_WIDTH + 8, _MARGIN_TOP + _PLOT_HEIGHT + 40
+    size = f'viewBox="0 0 {width} {height}" width="{width}" font-size="12"'
     legend = "".join(
         f'<svg width="26" height="10" aria-hidden="true"><line x1="2" x2="22" y1="6" y2="6" stroke="{colour}" '
         f'stroke-width="{8 if colour == "#b3d4e8" else 2}" stroke-dasharray="{dash}"/></svg>{escape(name)} &nbsp; '

@@ -119,7 +119,10 @@ def summary_sentence(preference: Preference) -> str:
     counts = f"{wins:,} wins, {losses:,} losses, {ties:,} ties in {int(preference.rankings[-1]):,} rankings"
     low, high = float(preference.low[-1]), float(preference.high[-1])
     if math.isnan(low):
-        return f"{preference.arm} against {preference.control}: {counts}; there are too few units with clicks for an interval"
+        return (
+            f"{preference.arm} against {preference.control}: {counts}; there are too few units with"
+            " clicks for an interval"
+        )
     interval = f"preference {preference.preference[-1]:+.3f} [{low:+.3f}, {high:+.3f}]"
     if low > 0:
         relation = "is preferred to"

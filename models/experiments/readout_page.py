@@ -64,9 +64,16 @@ def _metrics(body: ReadoutJson) -> str:
         names = [lift["metric"], lift["arm"]] if several else [lift["metric"]]
         saved = [_format_percent(lift["variance_saved"])] if body["plan"]["cuped"] else []
         rows.append(
-            [*names, _format_number(lift["control"]), _format_number(lift["value"]), _format_interval(lift["relative"], better[lift["metric"]]),
-             _format_p_value(lift["p"]), *saved, lift["said"]]
-        )  # fmt: skip
+            [
+                *names,
+                _format_number(lift["control"]),
+                _format_number(lift["value"]),
+                _format_interval(lift["relative"], better[lift["metric"]]),
+                _format_p_value(lift["p"]),
+                *saved,
+                lift["said"],
+            ]
+        )
     header = ["metric", *(["arm"] if several else []), body["arms"][0], "treatment" if several else body["arms"][1]]
     header += ["relative lift", "p", *(["variance reduction"] if body["plan"]["cuped"] else []), ""]
     level = f"{1 - body['plan']['alpha']:.0%}"
@@ -139,7 +146,8 @@ def _novelty(body: ReadoutJson) -> str:
 def _segments(body: ReadoutJson) -> str:
     rows = [
         [row["segment"], row["value"], row["lift"]["arm"], f"{sum(row['lift']['units']):,}",
-         _format_interval(row["lift"]["relative"]), _format_p_value(row["lift"]["p"]), _format_p_value(row["corrected_p"]), row["lift"]["said"]]
+         _format_interval(row["lift"]["relative"]), _format_p_value(row["lift"]["p"]),
+         _format_p_value(row["corrected_p"]), row["lift"]["said"]]
         for row in body["segments"]
     ]  # fmt: skip
     caption = f"Adjusted p: corrected for {len(rows)} comparisons ({body['plan']['correction']})."

@@ -39,9 +39,13 @@ def metrics_table(readout: Readout) -> Group:
         grid.add_column(Text(head), justify="right", no_wrap=True)
     for lift in readout.lifts:
         grid.add_row(
-            Text(lift.metric), *([Text(lift.arm)] if several else []), _format_number(lift.control), _format_number(lift.value),
-            _format_interval(lift.relative), format_p_value(lift.p),
-        )  # fmt: skip
+            Text(lift.metric),
+            *([Text(lift.arm)] if several else []),
+            _format_number(lift.control),
+            _format_number(lift.value),
+            _format_interval(lift.relative),
+            format_p_value(lift.p),
+        )
     notes = [f"{lift.metric}{f' of {lift.arm}' if several else ''}: {lift.note}" for lift in readout.lifts if lift.note]
     return Group(grid, *(Text(line, style="dim") for line in notes))
 

@@ -44,7 +44,8 @@ class ShadowReport:
         return (
             f"{self.arm}: {self.overlap:.1%} of the shown items overlap, the top item is the same in"
             f" {self.same_top_item:.1%} of {self.rankings:,} feeds; Kendall's tau {self.kendall_tau:+.2f};"
-            f" scores of the shown items {self.arm_score[0]:.3g} (standard deviation {self.arm_score[1]:.3g}), served scores"
+            f" scores of the shown items {self.arm_score[0]:.3g} (standard deviation"
+            f" {self.arm_score[1]:.3g}), served scores"
             f" {self.served_score[0]:.3g} ({self.served_score[1]:.3g});"
             f" latency p50 <= {self.p50_ms:g} ms, p95 <= {self.p95_ms:g} ms;"
             f" {self.dropped:,} feeds dropped, {self.failed:,} failed"

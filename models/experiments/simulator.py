@@ -55,7 +55,8 @@ class SimulatedExperiment:
             self.click_rate_distribution == "beta" and self.click_rate_cv**2 >= (1 - self.click_rate) / self.click_rate
         ):
             raise ValueError(
-                f"a click_rate of {self.click_rate} can't have a click_rate_cv of {self.click_rate_cv}: lower one of them"
+                f"a click_rate of {self.click_rate} can't have a click_rate_cv of"
+                f" {self.click_rate_cv}: lower one of them"
             )
 
     @property

@@ -67,7 +67,10 @@ def decide(
     if sample_ratio.mismatch:
         counts = ", ".join(f"{name} {n:,}" for name, n in zip(sample_ratio.arms, sample_ratio.units, strict=True))
         expected = ", ".join(f"{n:,.0f}" for n in sample_ratio.expected)
-        reason = f"sample ratio mismatch: found {counts} units, expected {expected} (p = {sample_ratio.p:.2g}); find the cause"
+        reason = (
+            f"sample ratio mismatch: found {counts} units, expected {expected} (p ="
+            f" {sample_ratio.p:.2g}); find the cause"
+        )
         return Verdict("broken", None, reason)
     control = sample_ratio.arms[0]
     higher_is_better = plan.metric(plan.primary).higher_is_better
@@ -110,7 +113,10 @@ def check_guardrail(guardrail: Guardrail, sequence: ConfidenceSequence, *, highe
 def _harm_reason(arm: str, breach: GuardrailResult | None, lift_sentence: str) -> str:
     if breach is None:
         return f"{lift_sentence}: significantly worse"
-    return f"{arm} violates guardrail {breach.metric}: gain {_format_interval(breach.gain)}, allowed {-breach.max_relative_loss:.1%}"
+    return (
+        f"{arm} violates guardrail {breach.metric}: gain {_format_interval(breach.gain)}, allowed"
+        f" {-breach.max_relative_loss:.1%}"
+    )
 
 
 def _lift_sentence(sequence: ConfidenceSequence, control: str) -> str:

@@ -44,9 +44,14 @@ def is_applicable(folder: Path, settings: FinetuneSettings) -> bool:
 
 
 def distill_bi_encoder(
-    model: Any, bi_encoder: Path, groups: QueryTextGroups, metrics_of: MetricFunction, settings: FinetuneSettings, work_folder: Path,
+    model: Any,
+    bi_encoder: Path,
+    groups: QueryTextGroups,
+    metrics_of: MetricFunction,
+    settings: FinetuneSettings,
+    work_folder: Path,
     progress: Progress,
-) -> TrainingResult:  # fmt: skip
+) -> TrainingResult:
     """Distill into the model in place; if an earlier session finished this, load its weights."""
     result_path, weights_path = work_folder / RESULT_FILE, work_folder / WEIGHTS_FILE
     if result_path.exists():

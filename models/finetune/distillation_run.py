@@ -39,9 +39,14 @@ class HiddenStateDistillationLoss(ScoreDistillationLoss):
     """
 
     def __init__(
-        self, model: Any, weights: LossWeights, outputs: TeacherOutputs, pair_index: Mapping[tuple[str, str], int], hidden_state_weight: float,
+        self,
+        model: Any,
+        weights: LossWeights,
+        outputs: TeacherOutputs,
+        pair_index: Mapping[tuple[str, str], int],
+        hidden_state_weight: float,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(model, weights)
         self._outputs = outputs
         self._pair_index = pair_index
@@ -113,9 +118,15 @@ def restore_scale(model: Any, mean: float, std: float) -> None:
 
 
 def build_run(
-    model: Any, outputs: TeacherOutputs, train: QueryTextGroups, columns: DatasetColumns, validation: QueryTextGroups, teacher_scores: Scores,
-    settings: DistillSettings, inverse_temperature: float,
-) -> TrainingRun:  # fmt: skip
+    model: Any,
+    outputs: TeacherOutputs,
+    train: QueryTextGroups,
+    columns: DatasetColumns,
+    validation: QueryTextGroups,
+    teacher_scores: Scores,
+    settings: DistillSettings,
+    inverse_temperature: float,
+) -> TrainingRun:
     """Build the distillation run for the trainer.
 
     outputs: teacher outputs on the training groups. teacher_scores: its scores on the validation groups.
@@ -130,7 +141,9 @@ def build_run(
     pair_index = {
         (train.queries[group], text): n for n, (group, text) in enumerate(zip(owner, train.texts, strict=True))
     }
-    weights = replace(settings.loss_weights, sharpness=settings.loss_weights.inverse_temperature * inverse_temperature)
+    weights = replace(
+        settings.loss_weights, inverse_temperature=settings.loss_weights.inverse_temperature * inverse_temperature
+    )
     loss = HiddenStateDistillationLoss(model, weights, outputs, pair_index, settings.hidden_state_weight, settings.seed)
     return TrainingRun(
         model,

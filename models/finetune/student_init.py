@@ -40,7 +40,8 @@ def check_student_config(teacher: Any, student_config: StudentConfig) -> None:
             raise ValueError(f"{name} is {getattr(student_config, name)}; expected at most the teacher's {value}")
     if student_config.hidden_size // student_config.heads > head_size:
         raise ValueError(
-            f"found {student_config.heads} heads of size {student_config.hidden_size // student_config.heads}, expected at most the teacher's "
+            f"found {student_config.heads} heads of size"
+            f" {student_config.hidden_size // student_config.heads}, expected at most the teacher's "
             f"{head_size}; use {-(-student_config.hidden_size // head_size)} heads or more"
         )
 
@@ -95,11 +96,19 @@ def build_student(teacher: Any, student_config: StudentConfig, directions: Tenso
     old = teacher.config
     max_tokens = min(max_tokens or old.max_position_embeddings, old.max_position_embeddings)
     config = BertConfig(
-        vocab_size=old.vocab_size, hidden_size=student_config.hidden_size, num_hidden_layers=student_config.layers,
-        num_attention_heads=student_config.heads, intermediate_size=student_config.intermediate_size, max_position_embeddings=max_tokens,
-        type_vocab_size=old.type_vocab_size, hidden_act=old.hidden_act, layer_norm_eps=old.layer_norm_eps,
-        pad_token_id=old.pad_token_id, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        vocab_size=old.vocab_size,
+        hidden_size=student_config.hidden_size,
+        num_hidden_layers=student_config.layers,
+        num_attention_heads=student_config.heads,
+        intermediate_size=student_config.intermediate_size,
+        max_position_embeddings=max_tokens,
+        type_vocab_size=old.type_vocab_size,
+        hidden_act=old.hidden_act,
+        layer_norm_eps=old.layer_norm_eps,
+        pad_token_id=old.pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     config.num_labels = 1
     student = BertForSequenceClassification(config)
     with torch.no_grad():

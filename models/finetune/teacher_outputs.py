@@ -56,9 +56,15 @@ class TeacherOutputs:
 
 
 def load_or_compute(
-    teacher: Any, groups: QueryTextGroups, student_config: StudentConfig, folder: Path, keep_states: bool, bfloat16: bool, seed: int,
+    teacher: Any,
+    groups: QueryTextGroups,
+    student_config: StudentConfig,
+    folder: Path,
+    keep_states: bool,
+    bfloat16: bool,
+    seed: int,
     progress: Progress,
-) -> TeacherOutputs:  # fmt: skip
+) -> TeacherOutputs:
     """Run a teacher (a CrossEncoder) on all pairs, or load what an earlier session wrote to `folder`."""
     states_path, outputs_path = folder / "states.f16", folder / "reading.npz"
     layers = select_layers(teacher[0].model.config.num_hidden_layers, student_config.layers) if keep_states else []
@@ -78,9 +84,16 @@ def load_or_compute(
 
 
 def _compute(
-    teacher: Any, groups: QueryTextGroups, hidden_size: int, layers: Sequence[int], states_path: Path, outputs_path: Path, bfloat16: bool,
-    seed: int, progress: Progress,
-) -> None:  # fmt: skip
+    teacher: Any,
+    groups: QueryTextGroups,
+    hidden_size: int,
+    layers: Sequence[int],
+    states_path: Path,
+    outputs_path: Path,
+    bfloat16: bool,
+    seed: int,
+    progress: Progress,
+) -> None:
     pairs = [
         (groups.queries[group], text) for group, text in zip(groups.group_index.tolist(), groups.texts, strict=True)
     ]

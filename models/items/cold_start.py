@@ -70,14 +70,14 @@ class ColdStartExtender:
             catalogue=catalogue,
             space=self._extend_space(item_model.space, rows, text),
             vectors=self._extend_vectors(item_model.vectors, rows, text, catalogue),
-            tables={
+            item_item={
                 name: t._replace(offsets=np.pad(t.offsets, pad, "edge")) for name, t in item_model.item_item.items()
             },
-            terms=self._extend_terms(item_model.term_weights, rows, documents),
-            statistics=_extend_statistics(
+            term_weights=self._extend_terms(item_model.term_weights, rows, documents),
+            item_stats=_extend_statistics(
                 item_model.item_stats, rows, catalogue, touch_count=0, mean_value=self._default_value
             ),
-            tokens=None
+            token_vectors=None
             if item_model.token_vectors is None
             else self._extend_tokens(item_model.token_vectors, rows, tokens),
         )
@@ -90,7 +90,7 @@ class ColdStartExtender:
             values[exists] = old[rows[exists]]
             values[:, view.slice] = text * np.float32(np.sqrt(view.weight))
             sides.append(self._arrays.put_rows(f"space {len(sides)}", old, rows, values))
-        return replace(space, targets=sides[0], sources=sides[1])
+        return replace(space, item_side=sides[0], user_side=sides[1])
 
     def _extend_vectors(self, old: VectorsByView, rows: Rows, text: Matrix, catalogue: Catalogue) -> VectorsByView:
         text, flags = text[:, : len(self._text_mean)], _category_flags(catalogue, rows)
@@ -148,7 +148,7 @@ class ColdStartExtender:
         return np.asarray(text[has_text].mean(axis=0) if has_text.any() else np.zeros(text.shape[1]), np.float32)
 
     def _content_features(self, text: Matrix, flags: Matrix) -> Matrix:
-        """Return (n, d + old categories + 1): text centered as in `feedrank.models.items.item_model.content_views`, categories, and 1."""
+        """Return (n, d + old categories + 1): text centered as in `item_model.content_views`, categories, and 1."""
         centered = np.zeros_like(text)
         has_text = np.any(text != 0, axis=1)
         centered[has_text] = unit_rows(text[has_text] - self._text_mean)
@@ -202,7 +202,7 @@ def update_fields(item_model: ItemModel, items: ItemFields) -> ItemModel:
     """Update fields of existing items that do not change their documents; no text features are computed again."""
     catalogue = merge_catalogue(item_model.catalogue, items)
     statistics = _extend_statistics(item_model.item_stats, catalogue.ids.rows(list(items)), catalogue)
-    return replace(item_model, catalogue=catalogue, statistics=statistics)
+    return replace(item_model, catalogue=catalogue, item_stats=statistics)
 
 
 def merge_item_fields(catalogue: Catalogue, items: ItemFields) -> dict[str, dict[str, FieldValue]]:

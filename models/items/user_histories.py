@@ -36,7 +36,7 @@ class UserHistories:
             items=interactions.item[order],
             at=interactions.at[order],
             values=interactions.value[order],
-            touch=order,
+            interaction=order,
         )
 
     def __len__(self) -> int:

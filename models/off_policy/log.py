@@ -173,7 +173,8 @@ def _check_propensities(name: str, column: Floats) -> None:
 def _check_candidate_probabilities(candidate_probabilities: Floats, propensity: Floats) -> None:
     if candidate_probabilities.shape != propensity.shape:
         raise ValueError(
-            f"the candidate's probabilities have shape {candidate_probabilities.shape}; expected {propensity.shape}, one per row"
+            f"the candidate's probabilities have shape {candidate_probabilities.shape}; expected"
+            f" {propensity.shape}, one per row"
         )
     if not np.all((candidate_probabilities >= 0) & (candidate_probabilities <= 1 + 1e-9)):
         raise ValueError(

@@ -117,7 +117,12 @@ def read_logged_rankings(
     has_users = any(event.user is not None for event in kept)
     users = np.array([event.user if event.user is not None else f"ranking {event.id}" for event in kept])
     return LoggedRankings(
-        tuple(kept), items, offsets, rankings.items[in_kept], np.where(position < 0, index, position).astype(np.int32),
-        clicked_impressions(log, ranking_filter.reward_type)[in_kept].astype(np.float64), np.concatenate(logged_propensities).astype(np.float64),
+        tuple(kept),
+        items,
+        offsets,
+        rankings.items[in_kept],
+        np.where(position < 0, index, position).astype(np.int32),
+        clicked_impressions(log, ranking_filter.reward_type)[in_kept].astype(np.float64),
+        np.concatenate(logged_propensities).astype(np.float64),
         users if has_users else None,
-    )  # fmt: skip
+    )

@@ -24,7 +24,8 @@ class RatioEstimate:
     def __post_init__(self) -> None:
         if self.numerator.ndim != 2 or self.numerator.shape != self.denominator.shape:
             raise ValueError(
-                f"the numerator has shape {self.numerator.shape}, the denominator {self.denominator.shape}; expected (N, M) twice"
+                f"the numerator has shape {self.numerator.shape}, the denominator"
+                f" {self.denominator.shape}; expected (N, M) twice"
             )
         if not np.all(self.denominator.mean(axis=0) > 0):
             raise ValueError("all weights are 0: the candidate never shows what the log shows; use another log")

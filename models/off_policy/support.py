@@ -65,7 +65,10 @@ class SupportDiagnostics:
         share = self.ess / self.rows
         quality = next(word for bound, word in _OVERLAP_WORDS if share >= bound)
         summary = f"{quality} overlap: {self.rows:,} rows, effective sample size {self.ess:,.0f} ({100 * share:.1f} %)"
-        summary += f", mean weight {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, largest weight {_percent(self.largest_shares[0])}"
+        summary += (
+            f", mean weight {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, largest weight"
+            f" {_percent(self.largest_shares[0])}"
+        )
         if self.unsupported_by_position:
             summary += f", {_percent(self.unsupported_mass)} of the candidate's mass on items never shown"
         return summary
@@ -74,28 +77,47 @@ class SupportDiagnostics:
         """Say why an estimate should be refused, and what to do; None: all limits are met."""
         deviation = abs(self.mean_weight - 1)
         checks = [
-            (self.ess < limits.min_ess,
-             f"the effective sample size of {self.rows:,} rows is {self.ess:.1f}, expected {limits.min_ess:g} or more: log "
-             "more rows, or choose a candidate closer to the logging policy"),
-            (self.rewarded_ess < limits.min_rewarded_ess,
-             f"the effective number of rewarded rows is {self.rewarded_ess:.1f}, expected {limits.min_rewarded_ess:g} or more: log "
-             "more rows, or choose a more frequent reward"),
-            (self.unsupported_mass > limits.max_unsupported_mass,
-             f"{_percent(self.unsupported_mass)} of the candidate's mass is on items that the log never showed, "
-             f"expected at most {_percent(limits.max_unsupported_mass)}: let the logging policy explore these items"),
-            (deviation > limits.max_mean_deviation * self.mean_weight_error + 1e-9,
-             f"the mean weight is {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, expected 1: the propensities are not those "
-             "by which items were drawn, or the log can't show all that the candidate shows"),
-            (self.largest_shares[0] > limits.max_row_share,
-             f"one row has {_percent(self.largest_shares[0])} of the weight, expected at most {_percent(limits.max_row_share)}: clip "
-             "the weights, or log more rows"),
-            (self.largest_cluster_share > limits.max_cluster_share,
-             f"one cluster has {_percent(self.largest_cluster_share)} of the weight, expected at most "
-             f"{_percent(limits.max_cluster_share)}: clip the weights, or log more clusters"),
-            (self.lost_weight > limits.max_lost_weight,
-             f"clipping removed {_percent(self.lost_weight)} of the weight, expected at most {_percent(limits.max_lost_weight)}: set a "
-             "higher threshold, or log with more exploration"),
-        ]  # fmt: skip
+            (
+                self.ess < limits.min_ess,
+                f"the effective sample size of {self.rows:,} rows is {self.ess:.1f}, expected"
+                f" {limits.min_ess:g} or more: log "
+                "more rows, or choose a candidate closer to the logging policy",
+            ),
+            (
+                self.rewarded_ess < limits.min_rewarded_ess,
+                f"the effective number of rewarded rows is {self.rewarded_ess:.1f}, expected"
+                f" {limits.min_rewarded_ess:g} or more: log "
+                "more rows, or choose a more frequent reward",
+            ),
+            (
+                self.unsupported_mass > limits.max_unsupported_mass,
+                f"{_percent(self.unsupported_mass)} of the candidate's mass is on items that the log never showed, "
+                f"expected at most {_percent(limits.max_unsupported_mass)}: let the logging policy explore these items",
+            ),
+            (
+                deviation > limits.max_mean_deviation * self.mean_weight_error + 1e-9,
+                f"the mean weight is {self.mean_weight:.3f} +- {self.mean_weight_error:.3f}, expected"
+                " 1: the propensities are not those "
+                "by which items were drawn, or the log can't show all that the candidate shows",
+            ),
+            (
+                self.largest_shares[0] > limits.max_row_share,
+                f"one row has {_percent(self.largest_shares[0])} of the weight, expected at most"
+                f" {_percent(limits.max_row_share)}: clip "
+                "the weights, or log more rows",
+            ),
+            (
+                self.largest_cluster_share > limits.max_cluster_share,
+                f"one cluster has {_percent(self.largest_cluster_share)} of the weight, expected at most "
+                f"{_percent(limits.max_cluster_share)}: clip the weights, or log more clusters",
+            ),
+            (
+                self.lost_weight > limits.max_lost_weight,
+                f"clipping removed {_percent(self.lost_weight)} of the weight, expected at most"
+                f" {_percent(limits.max_lost_weight)}: set a "
+                "higher threshold, or log with more exploration",
+            ),
+        ]
         return "; ".join(reason for is_exceeded, reason in checks if is_exceeded) or None
 
 

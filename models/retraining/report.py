@@ -62,9 +62,10 @@ def render_page(report: Mapping[str, Any]) -> str:
     """Render the report as a self-contained HTML page."""
     outcome = "promoted" if report["promote"] else "refused"
     bundles = report["bundles"]
+    incumbent = escape(bundles.get("incumbent") or "nothing")
     parts = [
         f'<h1>{escape(bundles["candidate"])}: <span class="{outcome}">{outcome}</span></h1>',
-        f'<p class="quiet">against {escape(bundles.get("incumbent") or "nothing")}; {_group_counts(report["groups"])}</p>',
+        f'<p class="quiet">against {incumbent}; {_group_counts(report["groups"])}</p>',
         _sentences(report["reasons"]),
         _sentences(f"Caution: {caution}" for caution in report["cautions"]),
         _metrics(report["rows"]),

@@ -145,7 +145,7 @@ def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) 
     rows = builder.item_model.catalogue.ids.rows(list(catalogue.ids))
     rows = np.append(rows, np.int32(-1))  # UNKNOWN_ROW (-1) maps to itself
     interactions = replace(log.interactions, item=rows[log.interactions.item])
-    rankings = replace(log.rankings, rows=rows[log.rankings.items])
+    rankings = replace(log.rankings, items=rows[log.rankings.items])
     return replace(log, interactions=interactions, rankings=rankings), rows[:-1]
 
 
@@ -154,9 +154,14 @@ RankedLabels = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
 
 
 def _on_rankings(
-    item_inputs: ItemInputs, log: EventTable, incumbent: Incumbent | None, settings: ModelSettings, retrain_settings: RetrainSettings,
-    progress: Progress, init_model: LambdaRanker | None,
-) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:  # fmt: skip
+    item_inputs: ItemInputs,
+    log: EventTable,
+    incumbent: Incumbent | None,
+    settings: ModelSettings,
+    retrain_settings: RetrainSettings,
+    progress: Progress,
+    init_model: LambdaRanker | None,
+) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     total = len(log.rankings)
     test_start = round(total * (1 - retrain_settings.test_share))
     validation_start = round(total * (1 - retrain_settings.test_share - retrain_settings.validation_share))
@@ -187,9 +192,14 @@ def _on_rankings(
 
 
 def _on_recall(
-    item_inputs: ItemInputs, log: EventTable, incumbent: Incumbent | None, settings: ModelSettings, retrain_settings: RetrainSettings,
-    progress: Progress, init_model: LambdaRanker | None,
-) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:  # fmt: skip
+    item_inputs: ItemInputs,
+    log: EventTable,
+    incumbent: Incumbent | None,
+    settings: ModelSettings,
+    retrain_settings: RetrainSettings,
+    progress: Progress,
+    init_model: LambdaRanker | None,
+) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
     histories = UserHistories.from_log(log)
     cut = time_quantile(log, 1 - retrain_settings.test_share)

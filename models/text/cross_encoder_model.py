@@ -83,7 +83,7 @@ class CrossEncoderModel:
     """Scores (request text, item) pairs: an `feedrank.engine.protocols.CrossEncoderScorer` once it has the items."""
 
     def __init__(self, folder: Path, threads: int = 0) -> None:
-        """Load a model from the folder that `feedrank.models.text.cross_encoder_export.export` wrote. threads: 0 uses all cores.
+        """Load a model from the folder that `cross_encoder_export.export` wrote. threads: 0 uses all cores.
 
         Raises ValueError if onnxruntime is not installed.
         """

@@ -25,7 +25,7 @@ CachedScores = tuple[NDArray[np.uint64], Scores]
 
 
 class SqliteScoreCache:
-    """An `feedrank.engine.protocols.CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
+    """A `CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
 
     def __init__(self, path: Path, model_digest: str, documents: Sequence[str], max_texts: int) -> None:
         """Open or create the SQLite file at `path`.

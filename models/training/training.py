@@ -167,7 +167,7 @@ class TrainingData:
         first_stage, train, validation = self.reranker.train(
             self.train, self.validation, names, fingerprint, self.ranker, on_scored
         )  # fmt: skip
-        return first_stage, replace(self, train=train, validation=validation, pairs=None)
+        return first_stage, replace(self, train=train, validation=validation, reranker=None)
 
 
 def train_from_rankings(
@@ -310,7 +310,7 @@ def prepare_from_recall(
 def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
     """Fit the item model on these interactions and add the token vectors and model digests of the inputs."""
     item_model = fit_item_views(item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, histories, settings)
-    return replace(item_model, tokens=item_inputs.token_vectors, made_by=item_inputs.model_digests)
+    return replace(item_model, token_vectors=item_inputs.token_vectors, model_digests=item_inputs.model_digests)
 
 
 def time_quantile(log: EventTable, share: float) -> float:

@@ -67,7 +67,7 @@ def tune(
 
     def objective(trial: Any) -> float:
         parameters = baseline | {name: _suggest(trial, name) for name in searched}
-        settings = replace(data.ranker, parameters=parameters, refit=False, seeds=1)
+        settings = replace(data.ranker, parameters=parameters, refit=False, ensemble_size=1)
         names, fingerprint = data.builder.names, data.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, settings)
         return max(ranker.learning_curve)
@@ -88,7 +88,8 @@ def as_toml(result: TuningResult) -> str:
     lines = [f"{name} = {value:.6g}" for name, value in result.parameters.items()]
     return "\n".join(
         [
-            f"# validation {result.best_value:.4f}, with the initial parameters {result.baseline_value:.4f}; {result.trials} trials",
+            f"# validation {result.best_value:.4f}, with the initial parameters"
+            f" {result.baseline_value:.4f}; {result.trials} trials",
             "[ranker.parameters]",
             *lines,
             "",
