@@ -24,7 +24,7 @@ def create_admin_services(
     return AdminServices(
         home.bundles,
         home.snapshot,
-        lambda event: replay(home, config, journal, event),
+        lambda record: replay(home, config, journal, record),
         register_new_items,
         lambda: run_retrain(home),
         ExperimentService(home, journal),

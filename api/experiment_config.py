@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from feedrank.api.validation_errors import first_error
-from feedrank.engine.events.events import parse_timestamp
+from feedrank.engine.events.codec import parse_timestamp
 from feedrank.engine.experiments.spec import ExperimentSpec
 
 

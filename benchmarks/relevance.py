@@ -285,7 +285,7 @@ def _ready(home: Path) -> Bar:
         event = recommender.recommend(f"ready {user} {time.time()}", time.time(), RecommendationRequest(user, n=100))
         from base64 import b64decode
 
-        rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)
+        rows = np.frombuffer(b64decode(event.features["data"]), "<f4").reshape(len(event.items), -1)
         known += int(np.count_nonzero(~np.isnan(rows[:, names.index("pair_score")])))
         total += len(rows)
 

@@ -221,7 +221,7 @@ def skew(home: str) -> float:
     stored = [event for event in place.journal().events("ranking") if isinstance(event, RankingEvent)]
     examples = from_rankings(made.log, 0, len(stored))
     rebuilt = np.concatenate([chunk.matrix for chunk in feature_chunks(made.log, builder, examples)])
-    parts = [np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4") for event in stored]
+    parts = [np.frombuffer(b64decode(event.features["data"]), "<f4") for event in stored]
     served = np.concatenate([part.reshape(-1, len(builder.names)) for part in parts])
     assert served.shape == rebuilt.shape, (served.shape, rebuilt.shape)
     differs = (served.view(np.uint32) != rebuilt.view(np.uint32)) & ~(np.isnan(served) & np.isnan(rebuilt))

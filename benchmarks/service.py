@@ -162,12 +162,12 @@ def _mixed(home: Path, name: str, answers: Mapping[str, Any]) -> int:
     assert ranker is not None
     events = [
         event for event in Journal.open_sqlite(home / "journal.db").events("ranking")
-        if isinstance(event, RankingEvent) and event.id in answers and event.extra["bundle"] == name
+        if isinstance(event, RankingEvent) and event.id in answers and event.bundle == name
     ]  # fmt: skip
     console.print(f"{len(events):,} answers by bundle {name}")
     if not events:
         raise RuntimeError(f"found no answer by bundle {name}, expected some of both")
-    rows = [np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4") for event in events]
+    rows = [np.frombuffer(b64decode(event.features["data"]), "<f4") for event in events]
     scores = ranker.score(np.concatenate(rows).reshape(-1, len(ranker.names)))
     stops = np.cumsum([len(event.items) for event in events])
     wrong = 0

@@ -142,7 +142,7 @@ def toy_events() -> tuple[Event, Event, Event, Event]:
     fields: dict[str, Any] = {"title": "Crème brûlée 🍮", "category": ["a", "b"], "price": 2.5, "new": True}
     return (
         ItemEvent("item event", 4_000, "item", fields),
-        RankingEvent("ranking event", 3_000, ("item", "other"), "ann", "s", {"q": "x"}, (1.0, 0.0), {"seed": 2**60}),
+        RankingEvent("ranking event", 3_000, ("item", "other"), "ann", "s", {"q": "x"}, (1.0, 0.0), seed=2**60),
         InteractionEvent("interaction event", 3_000, "item", "click", "ranking event", "ann", None, {}, 4.5, 10.0, 1),
         UserEvent("user event", 1_000, "ann", {"vector": [0.5, -1.0]}),
     )

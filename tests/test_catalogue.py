@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.events import FieldValue, ItemEvent
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.events import ItemEvent
 
 NAMES = st.text("abcd", min_size=1, max_size=2)
 FIELDS = st.fixed_dictionaries(

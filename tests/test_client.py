@@ -168,7 +168,7 @@ def test_feeds_lists_and_why(running: Running) -> None:
         assert feed.timestamp == round(NOW * 1000)
         logged = running.recommender.find(feed.ranking)
         assert logged is not None
-        assert logged.extra["surface"] == "home"  # type: ignore[union-attr]
+        assert logged.surface == "home"  # type: ignore[union-attr]
         told = client.explain(feed.ranking)
         assert (told.fallback, told.ids, set(told.recall_order)) == ("full", feed.ids, set(told.recall_order))
         for one, again in zip(feed.items, told.items, strict=True):

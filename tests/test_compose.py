@@ -15,7 +15,7 @@ import toyworld
 from feedrank.api import compose, config
 from feedrank.api.config import Config, EmbedderConfig, IndexConfig
 from feedrank.api.home import Home
-from feedrank.engine.events.events import parse
+from feedrank.engine.events.codec import parse
 from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
 from feedrank.engine.retrieval.pca_index import PcaRefineIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever

@@ -10,16 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedrank.engine.events.events import (
-    EventError,
-    InteractionEvent,
-    ItemEvent,
-    RankingEvent,
-    UserEvent,
-    parse,
-    parse_timestamp,
-    to_dict,
-)
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.codec import parse, parse_timestamp, to_dict
+from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent
 
 GOOD: dict[str, dict[str, Any]] = {
     "item": {"event": "item", "id": "i", "timestamp": 5, "item": "a"},

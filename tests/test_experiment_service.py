@@ -115,14 +115,14 @@ def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) 
     place.begin(AB)
     recommender = place.serve()
     assert recommender.arm_servers.loaded_bundles == ["other"]
-    days(place, recommender, lambda event, _: 0.2 if event.extra["variant"] == "usual" else 0.6, people=140)
+    days(place, recommender, lambda event, _: 0.2 if event.variant == "usual" else 0.6, people=140)
     events = [event for event in place.journal.events("ranking") if isinstance(event, RankingEvent)]
-    made_by = {(event.extra["variant"], event.extra["bundle"]) for event in events}
+    made_by = {(event.variant, event.bundle) for event in events}
     assert made_by == {("usual", "toy"), ("other", "other")}
-    for event in [one for one in events if one.extra["variant"] == "other"][-3:]:
+    for event in [one for one in events if one.variant == "other"][-3:]:
         assert replay(place.home, place.config, place.journal, event)[1] is None, "by its own bundle, as of its offset"
-    arm_of = {event.user: event.extra["variant"] for event in events}
-    assert all(event.extra["variant"] == arm_of[event.user] for event in events), "a person stays in an arm"
+    arm_of = {event.user: event.variant for event in events}
+    assert all(event.variant == arm_of[event.user] for event in events), "a person stays in an arm"
     said = feedrank(
         place.home.folder, "experiment", "readout", "ab", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html"
     )
@@ -144,7 +144,7 @@ def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) 
     assert registry.current_name(place.home.bundles) == "other"
     assert "stopped" in feedrank(place.home.folder, "experiment", "list")
     recommender.catch_up(place.at + 4 * DAY)
-    assert "variant" not in shown(recommender, "after", place.at + 4 * DAY, "n1").extra
+    assert shown(recommender, "after", place.at + 4 * DAY, "n1").variant is None
 
 
 def test_every_process_puts_a_person_in_the_same_arm(place: Place) -> None:
@@ -153,7 +153,7 @@ def test_every_process_puts_a_person_in_the_same_arm(place: Place) -> None:
     for person in range(20):
         first = shown(one, f"one {person}", place.at, f"n{person}")
         second = shown(two, f"two {person}", place.at, f"n{person}")
-        assert first.extra["variant"] == second.extra["variant"]
+        assert first.variant == second.variant
 
 
 def test_an_arm_that_nothing_has_happened_to_says_how_far_it_has_read(place: Place) -> None:
@@ -161,8 +161,8 @@ def test_an_arm_that_nothing_has_happened_to_says_how_far_it_has_read(place: Pla
     recommender = place.serve()
     recommender.catch_up(place.at)  # as the thread of a server does, with nothing new
     found = (shown(recommender, f"w{n}", place.at, f"n{n}") for n in range(50))
-    event = next(event for event in found if event.extra["variant"] == "other")
-    assert event.extra["served"]["offset"] >= place.journal.last_offset - 50
+    event = next(event for event in found if event.variant == "other")
+    assert event.offset >= place.journal.last_offset - 50
     assert replay(place.home, place.config, place.journal, event)[1] is None
 
 
@@ -170,12 +170,12 @@ def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:
     place.begin(AB)
     recommender = place.serve()
     found = ((f"n{n}", shown(recommender, f"w{n}", place.at, f"n{n}")) for n in range(50))
-    user = next(user for user, event in found if event.extra["variant"] == "other")
+    user = next(user for user, event in found if event.variant == "other")
     first = shown(recommender, "first", place.at + 1, user, n=60)
     click = InteractionEvent("click", round(place.at * 1000) + 2000, first.items[0], "click", "first", user)
     recommender.record([click], place.at + 2)
     second = shown(recommender, "second", place.at + 3, user, n=60)
-    assert second.extra["bundle"] == "other"
+    assert second.bundle == "other"
     assert first.items[0] not in second.items, "what was touched does not come back"
     new = ItemEvent("new", round(place.at * 1000) + 4000, "space-new", {"title": "the orbit book", "category": "space"})
     recommender.record([new], place.at + 4)
@@ -189,13 +189,13 @@ def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place, tmp_path
     recommender = place.serve()
 
     def click(event: RankingEvent, item: str) -> float:
-        return 0.7 if event.extra["team"][event.items.index(item)] == "other" else 0.1
+        return 0.7 if event.team[event.items.index(item)] == "other" else 0.1
 
     days(place, recommender, click)
     event = place.journal.find("r0-0")
     assert isinstance(event, RankingEvent)
-    assert set(event.extra["team"]) <= {"usual", "other", ""}
-    assert (event.extra["experiment"], event.extra["variant"]) == ("mix", "interleaved")
+    assert set(event.team) <= {"usual", "other", ""}
+    assert (event.experiment, event.variant) == ("mix", "interleaved")
     found = place.desk.report("mix")
     (preference,) = found.preferences
     assert preference.low[-1] > 0
@@ -213,7 +213,7 @@ def test_balanced_interleaving_keeps_places(place: Place) -> None:
     place.begin({**AB, "name": "mix", "kind": "interleave", "interleaving": "balanced", "planned_units": 60})
     recommender = place.serve()
     event = shown(recommender, "r", place.at, "n1", n=6)
-    places = event.extra["served"]["places"]
+    places = event.ranks
     assert [len(one) for one in places] == [6, 6]
     assert all(min(one[place] for one in places if one[place] >= 0) <= place for place in range(6))
     assert shown(recommender, "r", place.at, "n1", n=6) == event, "the same id gives what was shown"
@@ -232,8 +232,8 @@ def test_a_shadow_looks_on(place: Place, tmp_path: Path) -> None:
     )
     for n in range(30):
         event = shown(recommender, f"r{n}", place.at + n, f"n{n}", n=5)
-        assert event.extra["bundle"] == "toy"
-        assert "variant" not in event.extra
+        assert event.bundle == "toy"
+        assert event.variant is None
         if n == 10:
             recommender.recommend(
                 "given", place.at + n, RecommendationRequest(f"n{n}", items=("space-1", "music-2", "ocean-3"))
@@ -254,15 +254,15 @@ def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None
     place.begin({**AB, "name": "explore", "arms": arms})
     recommender = place.serve()
     events = [shown(recommender, f"r{n}", place.at + n, toyworld.user(n % 7), n=5) for n in range(20)]
-    assert any(event.extra["scores"] != sorted(event.extra["scores"], reverse=True) for event in events)
+    assert any(event.scores != sorted(event.scores, reverse=True) for event in events)
     for event in events[::5]:
-        assert all(0 < share <= 1 for share in event.extra["propensities"])
-        assert event.extra["served"]["recall"]["found"] <= 20
+        assert all(0 < share <= 1 for share in event.propensities)
+        assert event.recall.candidates <= 20
         again, difference = replay(place.home, place.config, place.journal, event)
         assert difference is None
-        assert again.extra["propensities"] == event.extra["propensities"]
+        assert again.propensities == event.propensities
     mixed = recommender.recommend("mixed", place.at + 50, RecommendationRequest("n1", diversity=Diversity(weight=0.5)))
-    assert "propensities" not in mixed.extra, "a list that is mixed afterwards is not drawn by these"
+    assert mixed.propensities is None, "a list that is mixed afterwards is not drawn by these"
 
 
 def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_path: Path) -> None:
@@ -306,14 +306,14 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_p
 def test_a_broken_guardrail_stops_its_arm(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.begin({**AB, "guardrails": [{"metric": "ctr", "worst": 0.1}], "stop_on_breach": True})
     recommender = place.serve()
-    days(place, recommender, lambda event, _: 0.6 if event.extra["variant"] == "usual" else 0.05, people=140)
+    days(place, recommender, lambda event, _: 0.6 if event.variant == "usual" else 0.05, people=140)
     guardian = GuardrailMonitor(place.home, recommender)
     assert guardian.has_guarded_experiments
     with caplog.at_level("WARNING"):
         guardian.check()  # runs `feedrank experiment watch --once`
     assert "ab: stopped the arm other" in caplog.text
     recommender.catch_up(place.at + 4 * DAY)
-    left = {shown(recommender, f"z{n}", place.at + 4 * DAY, f"n{n}").extra.get("variant") for n in range(30)}
+    left = {shown(recommender, f"z{n}", place.at + 4 * DAY, f"n{n}").variant for n in range(30)}
     assert left == {None}, "with one arm left there is nothing to compare"
     assert "violates guardrail ctr" in feedrank(place.home.folder, "experiment", "readout", "ab")
 
@@ -379,10 +379,10 @@ def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(place: Place) -
     )
     assert refresher.check_arms() is False
     place.begin(AB)
-    assert "variant" not in shown(recommender, "before", NOW, "n1").extra, "its bundle is not at hand yet"
+    assert shown(recommender, "before", NOW, "n1").variant is None, "its bundle is not at hand yet"
     recommender.catch_up(NOW)
     assert refresher.check_arms() is True
-    assert "variant" in shown(recommender, "now", NOW, "n1").extra
+    assert shown(recommender, "now", NOW, "n1").variant is not None
     place.desk.change("ab", "stop", {}, NOW)
     recommender.catch_up(NOW)
     assert refresher.check_arms() is True
@@ -395,8 +395,8 @@ def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(place: Pl
     ranker.write_text("no ranker")
     recommender = place.serve()
     event = shown(recommender, "r", NOW, "n1")
-    assert event.extra["bundle"] == "toy"
-    assert "variant" not in event.extra
+    assert event.bundle == "toy"
+    assert event.variant is None
 
 
 def test_the_size_of_a_test_is_told_beforehand(place: Place, tmp_path: Path) -> None:

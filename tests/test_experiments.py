@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from feedrank.engine.events.events import ExperimentEvent, parse, to_dict
+from feedrank.engine.events.codec import parse, to_dict
+from feedrank.engine.events.events import ExperimentEvent
 from feedrank.engine.experiments.assignment import (
     SLOTS,
     arm_of_slot,

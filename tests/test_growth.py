@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from test_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.event_table import HISTORY_TYPE, events_to_table
-from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, RankingEvent
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, ResolvedRequest
 from feedrank.features import history_store

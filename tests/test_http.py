@@ -293,7 +293,7 @@ def test_ids_hold_any_characters(server: Server, text: str) -> None:
     assert "ocean-3" not in server.items(user=text, n=100)
     stored = server.journal.find(feed["ranking"])
     assert isinstance(stored, RankingEvent)
-    assert (stored.user, stored.extra["surface"]) == (text, text)
+    assert (stored.user, stored.surface) == (text, text)
 
 
 # --- events
@@ -386,7 +386,7 @@ def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
 
 def stored_rows(event: RankingEvent) -> Matrix:
     """The feature rows in a ranking event."""
-    stored = event.extra["features"]
+    stored = event.features
     return np.frombuffer(b64decode(stored["data"]), "<f4").reshape(stored["rows"], -1)
 
 
@@ -395,11 +395,11 @@ def test_the_feed_is_in_the_journal_before_it_is_answered(server: Server) -> Non
     event = server.journal.find(feed["ranking"])
     assert isinstance(event, RankingEvent)
     assert list(event.items) == [one["id"] for one in feed["items"]]
-    assert event.extra["scores"] == [one["score"] for one in feed["items"]]
-    assert (event.extra["bundle"], event.extra["surface"]) == (feed["bundle"], "home")
+    assert event.scores == [one["score"] for one in feed["items"]]
+    assert (event.bundle, event.surface) == (feed["bundle"], "home")
     assert (event.user, event.timestamp) == ("p0", feed["timestamp"])
     builder = server.recommender.pipeline.featurizer
-    assert event.extra["features"]["fingerprint"] == builder.fingerprint
+    assert event.features["fingerprint"] == builder.fingerprint
     assert stored_rows(event).shape == (7, len(builder.names))
     assert "features" not in feed
 

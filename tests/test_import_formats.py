@@ -202,8 +202,8 @@ def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
     assert len(rankings) + len(clicks) == len(events)
     assert 0 < len(clicks) < 300
     first = rankings[0]
-    assert (first.items, first.user, first.extra["surface"], first.extra["variant"]) == (("men-2",), None, "men", "bts")
-    assert (first.extra["positions"], first.extra["propensities"]) == ([2], [0.045525])
+    assert (first.items, first.user, first.surface, first.variant) == (("men-2",), None, "men", "bts")
+    assert (first.positions, first.propensities) == ([2], [0.045525])
     assert {click.ranking for click in clicks} <= {ranking.id for ranking in rankings}
     items, _ = load(folder / "men_item_context.csv.gz")
     assert len(items) == 34

@@ -26,16 +26,15 @@ from readers_broken import GOOD, broken_jsonl, good_line
 
 from feedrank.api.readers import FORMATS, RejectedLine, Rejects, guess_format, lines, movielens_download, read_events
 from feedrank.api.readers.movielens import GENRES
+from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import (
-    PER_ITEM_EXTRA,
-    TEXT_EXTRA,
+    PER_ITEM_FIELDS,
+    TEXT_FIELDS,
     Event,
     InteractionEvent,
     ItemEvent,
     RankingEvent,
     UserEvent,
-    parse,
-    to_dict,
 )
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -222,8 +221,8 @@ def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
         {},
         optional={
-            **dict.fromkeys(PER_ITEM_EXTRA, column),
-            **dict.fromkeys(TEXT_EXTRA, st.text(max_size=4)),
+            **dict.fromkeys(PER_ITEM_FIELDS, column),
+            **dict.fromkeys(TEXT_FIELDS, st.text(max_size=4)),
             "propensities": shares,
             "seed": st.integers(-(2**63), 2**64 - 1),
             "features": st.dictionaries(NAMES, st.none() | NUMBERS | st.text(max_size=4) | st.lists(NUMBERS)),

@@ -247,7 +247,7 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
         )
         from base64 import b64decode
 
-        rows = np.frombuffer(b64decode(event.extra["features"]["data"]), "<f4").reshape(len(event.items), -1)
+        rows = np.frombuffer(b64decode(event.features["data"]), "<f4").reshape(len(event.items), -1)
         return int((~np.isnan(rows[:, column])).sum())
 
     assert scored("p3") == 4

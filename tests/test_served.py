@@ -77,7 +77,7 @@ def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
         learnt = store.build_query_groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     events = [one for one in place.journal().events("ranking") if isinstance(one, RankingEvent)]
     expected = [encode_features(builder.fingerprint, rows)["data"] for rows in np.split(learnt, len(events))]
-    assert expected == [one.extra["features"]["data"] for one in events]
+    assert expected == [one.features["data"] for one in events]
     remade = build_query_groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     differs = ~((learnt == remade) | (np.isnan(learnt) & np.isnan(remade)))
     changed = {name for name, column in zip(builder.names, differs.T, strict=True) if column.any()}

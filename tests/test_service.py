@@ -106,7 +106,7 @@ def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
     logged = running.recommender.find(answer["ranking"])
     assert isinstance(logged, RankingEvent)
     assert list(logged.items) == names
-    assert logged.extra["served"]["recall"]["items"] == given
+    assert logged.recall.items == given
     assert len(ask(client, "/v1/rank", {"items": given, "n": 2})["items"]) == 2
     mixed = ask(client, "/v1/rank", {"items": given, "diversity": {"weight": 0.5}})
     assert len(mixed["items"]) == 5, "of an item that is not known nothing is alike"
@@ -157,7 +157,7 @@ def test_a_feed_can_be_mixed(running: Running) -> None:
     assert len({toyworld.genre_of(one["id"]) for one in varied["items"]}) > 1
     logged = running.recommender.find(varied["ranking"])
     assert isinstance(logged, RankingEvent)
-    assert logged.extra["served"]["asked"] == {"diversity": {"weight": 0.9}, "n": 12}
+    assert logged.served["asked"] == {"diversity": {"weight": 0.9}, "n": 12}
 
 
 # --- hurry
@@ -190,11 +190,11 @@ def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> Non
     hurried = LatencyBudget(lambda: clock[0], 0.01, costs)
     event = recommender.recommend("hurried", NOW, RecommendationRequest("p0"), hurried)
     assert hurried.remaining > 0
-    assert event.extra["served"]["skipped"] == ["rank"]
-    assert "features" not in event.extra
-    assert list(event.items) == event.extra["served"]["recall"]["items"]
+    assert event.degraded == ["rank"]
+    assert event.features is None
+    assert list(event.items) == event.recall.items
     calm = LatencyBudget(lambda: clock[0], 0.1, costs)
-    assert "skipped" not in recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).extra["served"]
+    assert "skipped" not in recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).served
 
 
 def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:

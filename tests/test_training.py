@@ -14,8 +14,9 @@ import toyworld
 from sklearn.datasets import load_svmlight_file
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.codec import parse
 from feedrank.engine.events.event_table import EventTable, events_to_table
-from feedrank.engine.events.events import ItemEvent, parse
+from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.models.evaluation.evaluation import leave_last_out, logged_rankings, time_split

@@ -124,7 +124,7 @@ def test_where_a_ranking_differs_is_said(place: Place) -> None:
     served = place.call("POST", "/v1/recommend", {"user": "p0", "n": 5})
     event = place.recommender.find(served["ranking"])
     assert isinstance(event, RankingEvent)
-    scores = [*event.extra["scores"][:2], 99.0, *event.extra["scores"][3:]]
+    scores = [*event.scores[:2], 99.0, *event.scores[3:]]
     place.home.journal().append([replace(event, id="altered", extra={**event.extra, "scores": scores})])
     again = place.call("POST", "/v1/rankings/altered/replay")
     assert not again["identical"]

@@ -46,7 +46,7 @@ def recommend(
         return
     catalogue = recommender.catalogue
     table = Table("", "item", "title", "categories", "score", title=f"feed of {user or 'an unknown user'}")
-    for position, (item, score) in enumerate(zip(event.items, event.extra["scores"], strict=True), 1):
+    for position, (item, score) in enumerate(zip(event.items, event.scores, strict=True), 1):
         row = catalogue.ids.row(item)
         table.add_row(
             str(position), item, catalogue.titles[row], ", ".join(catalogue.category_names(row)), f"{score:.3f}"

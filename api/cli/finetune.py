@@ -19,7 +19,7 @@ from feedrank.api.cli.progress import (
 )
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.engine.events.events import parse_timestamp
+from feedrank.engine.events.codec import parse_timestamp
 from feedrank.models.finetune.finetuning import LOSSES, MODEL_TYPE_NAMES
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.engine.events.events import parse_timestamp
+from feedrank.engine.events.codec import parse_timestamp
 from feedrank.models.atomic_files import atomic_write
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from feedrank.api.compose.serving import build_pipeline, build_ranker
 from feedrank.api.compose.text_signals import TextEncoders, document_fields, item_documents
 from feedrank.api.config import Config
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
-from feedrank.engine.events.events import FieldValue, ItemEvent
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot

@@ -16,7 +16,7 @@ from feedrank.engine.events.events import Event, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.pipeline import EXPLICIT
-from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import QueryVectors
 from feedrank.features.state import BehaviouralState
@@ -132,12 +132,13 @@ def _rank_logged_requests(
 
 
 def _rank_logged_request(snapshot: ServingSnapshot, event: RankingEvent) -> tuple[NDArray[np.int32], Floats]:
-    parsed = RecommendationRequest.from_event(event)
+    record = RankingRecord.from_event(event)
+    parsed = record.request
     vectors = (
         snapshot.encode_query(parsed.query) if parsed.query and snapshot.encode_query is not None else QueryVectors()
     )
     request = snapshot.resolve(event.timestamp / 1000, parsed, vectors)
-    items = parsed.items if event.fields.get("source") == EXPLICIT else None
+    items = parsed.items if record.source == EXPLICIT else None
     ranking = snapshot.pipeline.run(request, explicit=None if items is None else snapshot.catalogue.ids.rows(items))
     names = snapshot.catalogue.ids.names(ranking.rows) if items is None else [items[n] for n in ranking.order.tolist()]
     position = {name: index for index, name in enumerate(names)}

@@ -11,19 +11,19 @@ from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
 from feedrank.api.home import Home
-from feedrank.engine.events.events import Event, ItemEvent, RankingEvent
+from feedrank.engine.events.events import Event, ItemEvent
 from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.protocols import AppendResult
+from feedrank.engine.serving.fallback import FULL
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.replay_check import (
     RankingDifference,
     ReplayBudget,
     first_difference,
-    recorded_scores,
     with_recorded_scores,
 )
-from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles import bundle, snapshot
 
 
@@ -32,32 +32,28 @@ class ReplayError(ValueError):
 
 
 def replay(
-    home: Home, config: Config, journal: Journal, served: RankingEvent
-) -> tuple[RankingEvent, RankingDifference | None]:
+    home: Home, config: Config, journal: Journal, served: RankingRecord
+) -> tuple[RankingRecord, RankingDifference | None]:
     """Replay a served ranking with the same bundle and state; returns it with the first difference, if any.
 
     The state is rebuilt from the journal up to the logged offset, which is slow for a long journal. Cross-encoder
     scores are the recorded ones. Raises ReplayError.
     """
-    logged = served.extra.get("served", {})
-    if "offset" not in logged:
+    if served.malformed:
+        parts = ", ".join(served.malformed)
+        raise ReplayError(f"the logged request of the ranking {served.id!r} can't be read: {parts} has another shape")
+    if served.offset is None:
         raise ReplayError(f"the ranking {served.id!r} has no journal offset, expected one in `served`")
-    if "step" in logged:
-        raise ReplayError(f"the ranking {served.id!r} is a fallback ({logged['step']}), which can't be replayed")
-    if "team" in served.extra:
+    if served.fallback != FULL:
+        raise ReplayError(f"the ranking {served.id!r} is a fallback ({served.fallback}), which can't be replayed")
+    if served.team is not None:
         raise ReplayError(f"the ranking {served.id!r} combines the lists of several arms, which are not logged")
     try:
-        arm = arm_from_dict(logged.get("arm", {}))
-        name, offset, request = (
-            str(served.extra["bundle"]),
-            int(logged["offset"]),
-            RecommendationRequest.from_event(served),
-        )
-        items = int(logged.get("items", offset))
-        budget = ReplayBudget([str(stage) for stage in logged.get("skipped", ())])
-        scores = recorded_scores(served)
+        arm, scores = arm_from_dict(served.arm_overrides), served.decoded_cross_encoder_scores()
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         raise ReplayError(f"the logged request of the ranking {served.id!r} can't be read: {problem}") from None
+    name, offset, budget = served.bundle, served.offset, ReplayBudget(served.degraded)
+    items = offset if served.items_offset is None else served.items_offset
     if Path(name).name != name:
         raise ReplayError(f"the ranking {served.id!r} names the bundle {name!r}, expected a bundle of this home")
     try:
@@ -72,7 +68,7 @@ def replay(
     updater.apply(_item_events(journal, opened, items), items, lambda make: recommender.swap_snapshot(make, at))
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
-    replayed = recommender.recommend(served.id, at, request, budget, log=False, arm=arm)
+    replayed = recommender.recommend(served.id, at, served.request, budget, log=False, arm=arm)
     return replayed, first_difference(served, replayed, opened.builder.names)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.serving.ranking_record import RankingRecord
 
 
 class ScoredItem(BaseModel):
@@ -79,29 +79,21 @@ class Problem(BaseModel):
     field: str | None = None
 
 
-def feed_json(event: RankingEvent, explanations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Convert a ranking event to a response body, without the fields that only the log needs."""
+def feed_json(record: RankingRecord, explanations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Convert a ranking to a response body, without the parts that only the log needs."""
     items: list[dict[str, Any]] = [
-        {"id": item, "score": score} for item, score in zip(event.items, event.extra["scores"], strict=True)
+        {"id": item, "score": score} for item, score in zip(record.items, record.scores, strict=True)
     ]
     for item, explanation in zip(items, explanations or (), strict=False):
-        item["why"] = explanation
+        item["explanation"] = explanation
     return {
-        "ranking": event.id,
-        "timestamp": event.timestamp,
-        "user": event.user,
-        "bundle": event.extra["bundle"],
-        "source": event.fields["source"],
+        "ranking": record.id,
+        "timestamp": record.timestamp,
+        "user": record.request.user,
+        "bundle": record.bundle,
+        "source": record.recall.source,
         "items": items,
-        "skipped": event.extra.get("served", {}).get("skipped", []),
-        "experiments": experiment_variants(event),
-        "kept": event.extra.get("served", {}).get("kept", True),
+        "degraded": list(record.degraded),
+        "experiments": dict(record.experiments),
+        "logged": record.logged,
     }
-
-
-def experiment_variants(event: RankingEvent) -> dict[str, str]:
-    """Return experiment -> variant; empty if a client sent the event and the field has another shape."""
-    assignments = event.extra.get("served", {}).get("experiments", ())
-    if not isinstance(assignments, list):
-        return {}
-    return {str(pair[0]): str(pair[1]) for pair in assignments if isinstance(pair, list) and len(pair) == 2}

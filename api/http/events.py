@@ -11,17 +11,17 @@ from feedrank.api.http import answers
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import Service, current_service, new_id
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import (
     TOMBSTONE,
     Event,
-    EventError,
     ExperimentEvent,
     InteractionEvent,
     ItemEvent,
     RankingEvent,
     UserEvent,
     erased_user,
-    parse,
 )
 
 MAX_EVENTS = 10_000

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import Matrix
 
 
-def explain_ranking(event: RankingEvent, snapshot: ServingSnapshot) -> list[dict[str, Any]]:
+def explain_ranking(record: RankingRecord, snapshot: ServingSnapshot) -> list[dict[str, Any]]:
     """Explain each item of a ranking: recall score, features and TreeSHAP contributions.
 
     With the base, the contributions sum to the score. Features are empty if no rows were logged or their fingerprint
     is another one; contributions are empty if another bundle serves now.
     """
-    recalled = logged_recall(event).get("scores") or [None] * len(event.items)
-    rows = logged_feature_rows(event, snapshot)
+    recalled = record.recall.scores or (None,) * len(record.items)
+    rows = logged_feature_rows(record, snapshot)
     if rows is None:
         return [_explanation(score, {}, {}, None) for score in recalled]
     names = snapshot.pipeline.featurizer.names
     # another bundle's ranker may read the same features, but its contributions do not make this score
-    same = event.extra.get("bundle") == snapshot.pipeline.bundle and "team" not in event.extra
+    same = record.bundle == snapshot.pipeline.bundle and record.team is None
     explain = getattr(snapshot.pipeline.ranker, "contributions", None) if same else None
     parts = None if explain is None else explain(rows)
     explanations = []
@@ -39,26 +37,12 @@ def explain_ranking(event: RankingEvent, snapshot: ServingSnapshot) -> list[dict
     return explanations
 
 
-def logged_recall(event: RankingEvent) -> Mapping[str, Any]:
-    """Return the logged recall of a ranking; empty if a client sent the event and the field has another shape."""
-    recall = event.extra.get("served", {}).get("recall")
-    is_valid = isinstance(recall, Mapping) and all(
-        isinstance(recall.get(name), list) and len(recall[name]) == len(event.items) for name in ("items", "scores")
-    )
-    return recall if is_valid and isinstance(recall, Mapping) else {}
-
-
-def logged_feature_rows(event: RankingEvent, snapshot: ServingSnapshot) -> Matrix | None:
+def logged_feature_rows(record: RankingRecord, snapshot: ServingSnapshot) -> Matrix | None:
     """(items, F) logged feature rows of a ranking; None if the fingerprint is not that of the serving features."""
-    stored = event.extra.get("features") or {}
-    builder = snapshot.pipeline.featurizer
-    if stored.get("fingerprint") != builder.fingerprint or stored.get("rows") != len(event.items):
+    featurizer = snapshot.pipeline.featurizer
+    if record.features is None or record.features.fingerprint != featurizer.fingerprint:
         return None
-    try:
-        values = np.frombuffer(b64decode(stored["data"], validate=True), "<f4")
-        return np.asarray(values.reshape(len(event.items), len(builder.names)), np.float32)
-    except (KeyError, TypeError, ValueError):  # a client sent the event in another shape
-        return None
+    return record.features.decode(len(featurizer.names))
 
 
 def _explanation(

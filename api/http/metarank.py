@@ -20,7 +20,9 @@ from feedrank.api.http.health import HealthStatus
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.observability import record_feed
 from feedrank.api.http.service import admin_services, current_service, exclusive, new_id
-from feedrank.engine.events.events import EventError, RankingEvent, parse
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.codec import parse
+from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles.registry import bundle_size
 
@@ -133,9 +135,9 @@ def rank(path: ModelPath) -> dict[str, Any]:
     budget = svc.latency_budget()
     ranking = svc.recommender.recommend(event.id, now, ranking_request, budget, log=False)
     record_feed(svc, ranking, budget)
-    items = [
+    items: list[dict[str, Any]] = [
         {"item": item, "score": score, "features": []}
-        for item, score in zip(ranking.items, ranking.extra["scores"], strict=True)
+        for item, score in zip(ranking.items, ranking.scores, strict=True)
     ]
     if request.args.get("explain", "false").lower() in ("true", "1", ""):
         for item, explanation in zip(items, explain_ranking(ranking, svc.recommender.snapshot), strict=True):
@@ -159,7 +161,7 @@ def recommend(path: ModelPath) -> dict[str, Any]:
     budget = svc.latency_budget()
     ranking = svc.recommender.recommend(new_id(), svc.clock(), ranking_request, budget, log=False)
     record_feed(svc, ranking, budget)
-    items = [{"item": item, "score": score} for item, score in zip(ranking.items, ranking.extra["scores"], strict=True)]
+    items = [{"item": item, "score": score} for item, score in zip(ranking.items, ranking.scores, strict=True)]
     return {"took": _elapsed_ms(started), "items": items}
 
 

@@ -13,8 +13,9 @@ from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import RESPONSE_STAGE, Service, current_service
 from feedrank.api.metrics import ScoreOrigin
-from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.deadline import LatencyBudget
+from feedrank.engine.serving.fallback import FULL
+from feedrank.engine.serving.ranking_record import RankingRecord
 
 routes = make_blueprint("sight", "Health")
 
@@ -36,27 +37,27 @@ def metrics() -> Response:
     return Response(text, 200, content_type=content_type)
 
 
-def record_feed(service: Service, event: RankingEvent, budget: LatencyBudget) -> None:
+def record_feed(service: Service, record: RankingRecord, budget: LatencyBudget) -> None:
     """Record a ranking in the metrics, the trace and the request's log line."""
     g.ranked_at = time.perf_counter()
-    g.rankings = [event.id]
-    g.bundle = event.extra["bundle"]
+    g.rankings = [record.id]
+    g.bundle = record.bundle
     g.degraded = budget.skipped
     if (trace := g.get("trace")) is not None:
         trace.stages(budget.stage_seconds)
-    metrics, recommender, served = service.metrics, service.recommender, event.extra.get("served", {})
+    metrics, recommender = service.metrics, service.recommender
     if metrics is None:
         return
     metrics.observe_stages(budget.stage_seconds)
     metrics.count_degraded(budget.skipped)
     for origin in get_args(ScoreOrigin):
         metrics.count_cross_encoder_scores(origin, budget.counts.get(f"pairs_{origin}", 0))
-    metrics.observe_candidates(str(event.fields["source"]), served["recall"]["found"])
-    if "step" in served:
-        metrics.count_fallback(served["step"])
-    for experiment, variant in served.get("experiments", ()):
+    metrics.observe_candidates(record.source, record.recall.candidates or 0)
+    if record.fallback != FULL:
+        metrics.count_fallback(record.fallback)
+    for experiment, variant in record.experiments:
         metrics.count_exposure(experiment, variant)
-    if served.get("kept") is False:
+    if not record.logged:
         metrics.count_journal_failure()
     if (queue := recommender.prefetch_queue) is not None:
         metrics.update_prefetch(queue.completed, queue.dropped, queue.failed)

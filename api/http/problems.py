@@ -10,7 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from feedrank.api.http.service import TrainingError
 from feedrank.api.validation_errors import first_error
-from feedrank.engine.events.events import EventError
+from feedrank.engine.events.checks import EventError
 from feedrank.engine.journal.journal import JournalError
 
 

@@ -10,11 +10,10 @@ from werkzeug.exceptions import Conflict, NotFound
 from feedrank.api.compose.replay import ReplayError
 from feedrank.api.http import answers
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.explanations import explain_ranking, logged_recall
+from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import admin_services, current_service, exclusive
-from feedrank.engine.events.events import RankingEvent
-from feedrank.engine.events.logged_features import is_own_ranking
+from feedrank.engine.serving.ranking_record import RankingRecord
 
 routes = make_blueprint("rankings", "Rankings")
 
@@ -63,13 +62,12 @@ def ranking(path: RankingPath) -> dict[str, Any]:
 @route_policy("none")
 def explain(path: RankingPath) -> dict[str, Any]:
     """Explain each item of a ranking: recall score, features, and their TreeSHAP contributions."""
-    event = _find_own_ranking(path.ranking_id)
-    served, recall = event.extra.get("served", {}), logged_recall(event)
+    record = _find_own_ranking(path.ranking_id)
     return {
-        **answers.feed_json(event, explain_ranking(event, current_service().recommender.snapshot)),
-        "step": served.get("step", "full"),
-        "candidates": recall.get("found"),
-        "without_ranker": recall.get("items", []),
+        **answers.feed_json(record, explain_ranking(record, current_service().recommender.snapshot)),
+        "fallback": record.fallback,
+        "candidates": record.recall.candidates,
+        "recall_order": list(record.recall.items),
     }
 
 
@@ -80,24 +78,24 @@ def replay(path: RankingPath) -> dict[str, Any]:
 
     Slow for a long journal: a process runs one replay at a time.
     """
-    event, admin = _find_own_ranking(path.ranking_id), admin_services()
+    record, admin = _find_own_ranking(path.ranking_id), admin_services()
     with exclusive(admin):
         try:
-            replayed, difference = admin.replay(event)
+            replayed, difference = admin.replay(record)
         except ReplayError as problem:
             raise Conflict(str(problem)) from None
-    items = [{"id": item, "score": score} for item, score in zip(replayed.items, replayed.extra["scores"], strict=True)]
+    items = [{"id": item, "score": score} for item, score in zip(replayed.items, replayed.scores, strict=True)]
     return {
-        "ranking": event.id,
-        "bundle": event.extra["bundle"],
+        "ranking": record.id,
+        "bundle": record.bundle,
         "identical": difference is None,
         "items": items,
         "difference": None
         if difference is None
         else {
-            "place": difference.position,
+            "position": difference.position,
             "served": _scored_item(difference.served),
-            "again": _scored_item(difference.replayed),
+            "replayed": _scored_item(difference.replayed),
             "features": list(difference.features),
         },
     }
@@ -107,8 +105,8 @@ def _scored_item(entry: tuple[str, float | None] | None) -> dict[str, Any] | Non
     return None if entry is None else {"id": entry[0], "score": entry[1]}
 
 
-def _find_own_ranking(ranking_id: str) -> RankingEvent:
-    event = current_service().recommender.find(ranking_id)
-    if event is None or not is_own_ranking(event):
+def _find_own_ranking(ranking_id: str) -> RankingRecord:
+    record = RankingRecord.find_own(current_service().recommender.find(ranking_id))
+    if record is None:
         raise NotFound(f"found no ranking {ranking_id!r} that this service served")
-    return event
+    return record

@@ -18,7 +18,8 @@ from feedrank.api.http.middleware import require_scope, route_policy
 from feedrank.api.http.observability import record_feed
 from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import RANK_ONLY
-from feedrank.engine.events.events import Event, parse
+from feedrank.engine.events.codec import parse
+from feedrank.engine.events.events import Event
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.recommender import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
@@ -104,8 +105,8 @@ def _item_event(item: str, fields: Mapping[str, Any], timestamp_ms: int) -> Even
 def _rank_and_log(body: RankingOptions, request: RecommendationRequest, budget: LatencyBudget) -> dict[str, Any]:
     svc = current_service()
     try:
-        event = svc.recommender.recommend(body.ranking or new_id(), svc.clock(), request, budget)
+        record = svc.recommender.recommend(body.ranking or new_id(), svc.clock(), request, budget)
     except DuplicateRankingIdError as problem:
         raise Conflict(str(problem)) from None
-    record_feed(svc, event, budget)
-    return answers.feed_json(event, explain_ranking(event, svc.recommender.snapshot) if body.explain else None)
+    record_feed(svc, record, budget)
+    return answers.feed_json(record, explain_ranking(record, svc.recommender.snapshot) if body.explain else None)

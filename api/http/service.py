@@ -19,8 +19,8 @@ from feedrank.api.config import ServeConfig
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics
 from feedrank.api.traces import RequestTracer
-from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.replay_check import RankingDifference
 
@@ -41,7 +41,7 @@ class AdminServices:
 
     bundles: Path
     snapshot: Path
-    replay: Callable[[RankingEvent], tuple[RankingEvent, RankingDifference | None]]
+    replay: Callable[[RankingRecord], tuple[RankingRecord, RankingDifference | None]]
     update_items: Callable[[], int]
     """Add the items of new item events to the catalogue now; returns how many."""
     retrain: Callable[[], Mapping[str, Any]]

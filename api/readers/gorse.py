@@ -14,8 +14,9 @@ from typing import Any
 from feedrank.api.readers import lines, records, values
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import with_content_id
-from feedrank.engine.events.checks import as_float
-from feedrank.engine.events.events import Event, EventError, parse
+from feedrank.engine.events.checks import EventError, as_float
+from feedrank.engine.events.codec import parse
+from feedrank.engine.events.events import Event
 
 _CANONICAL_NAMES = {
     "feedbacktype": "type", "userid": "user", "itemid": "item", "timestamp": "timestamp", "value": "value",

@@ -8,8 +8,9 @@ from typing import Any
 
 from feedrank.api.readers import lines, values
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.checks import is_finite
-from feedrank.engine.events.events import Event, EventError, parse
+from feedrank.engine.events.checks import EventError, is_finite
+from feedrank.engine.events.codec import parse
+from feedrank.engine.events.events import Event
 
 
 def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:

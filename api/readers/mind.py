@@ -14,7 +14,8 @@ from typing import NamedTuple
 from feedrank.api.readers import lines
 from feedrank.api.readers.folders import Folder
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent, RankingEvent
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP])M", re.ASCII)
 

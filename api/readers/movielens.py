@@ -16,7 +16,8 @@ import numpy as np
 from feedrank.api.readers import lines, records
 from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.events import Event, FieldValue, InteractionEvent, ItemEvent
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent
 
 GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",

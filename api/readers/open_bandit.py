@@ -12,8 +12,9 @@ from typing import Any
 
 from feedrank.api.readers import lines, records
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.checks import as_float
-from feedrank.engine.events.events import Event, EventError, parse, parse_timestamp
+from feedrank.engine.events.checks import EventError, as_float
+from feedrank.engine.events.codec import parse, parse_timestamp
+from feedrank.engine.events.events import Event
 
 _LOG_COLUMNS = ("timestamp", "item_id", "position", "click", "propensity_score")
 _POLICIES = ("random", "bts")

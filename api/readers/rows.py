@@ -9,27 +9,20 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
-from feedrank.engine.events.events import (
-    RANKING_EXTRA,
-    TEXT_EXTRA,
-    Event,
-    EventError,
-    ItemEvent,
-    parse,
-    parse_timestamp,
-    to_dict,
-)
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.codec import parse, parse_timestamp, to_dict
+from feedrank.engine.events.events import RANKING_FIELDS, TEXT_FIELDS, Event, ItemEvent
 
 EVENT_COLUMNS = {
     "item": ("item",),
     "user": ("user",),
-    "ranking": ("items", "labels", "user", "session", *RANKING_EXTRA),
+    "ranking": ("items", "labels", "user", "session", *RANKING_FIELDS),
     "experiment": ("experiment", "change", "told"),
     "interaction": ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position"),
 }
 """Event type -> columns that are parts of the event, besides event, id and timestamp; others become its fields."""
 
-_ID_COLUMNS = ("id", "item", "user", "ranking", "session", *TEXT_EXTRA)
+_ID_COLUMNS = ("id", "item", "user", "ranking", "session", *TEXT_FIELDS)
 _NUMBER_COLUMNS = ("value", "dwell_ms", "position", "seed")
 
 

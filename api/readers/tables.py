@@ -9,7 +9,8 @@ from typing import Any
 from feedrank.api.readers import lines, records
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import RowParser
-from feedrank.engine.events.events import Event, EventError
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.events import Event
 
 CSV_LIST_COLUMNS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
 """Columns whose CSV cells are lists, separated by '|'."""

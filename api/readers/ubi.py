@@ -9,7 +9,9 @@ from typing import Any
 from feedrank.api.readers import lines, values
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import with_content_id
-from feedrank.engine.events.events import Event, EventError, parse
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.codec import parse
+from feedrank.engine.events.events import Event
 
 _HIT_FIELDS = ("query_response_hit_ids", "query_response_object_ids")
 

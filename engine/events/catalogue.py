@@ -9,7 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.events import FieldValue, ItemEvent, parse_timestamp
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.codec import parse_timestamp
+from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Offsets, Rows, Times
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
-from feedrank.engine.events.logged_features import LoggedFeatures, LoggedFeaturesBuilder
+from feedrank.engine.events.logged_features import LoggedFeatures, LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
 
@@ -153,11 +153,11 @@ class _EventTableBuilder:
         columns["user"].append(user)
         columns["items"].extend(self._item_ids.row(item) for item in event.items)
         columns["labels"].extend(event.labels or (math.nan,) * len(event.items))
-        positions = event.extra.get("positions")
+        positions = event.positions
         columns["positions"].extend((-1,) * len(event.items) if positions is None else map(round, positions))
         columns["stops"].append(len(columns["items"]))
         if self._logged_features is not None:
-            self._logged_features.add(event.extra.get("features"), len(event.items))
+            self._logged_features.add(LoggedRows.from_json(event.features, len(event.items)))
         self._is_ranking.append(1)
         if user != UNKNOWN_ROW:
             self._drop_expired(event.timestamp)

@@ -1,27 +1,20 @@
-"""Defines the event types, with the field names of Metarank's open format, and converts them to and from dicts.
+"""Defines the event types, with the field names of Metarank's open format.
 
 Four types come from that format. The fifth, `ExperimentEvent`, is our own and records a change of an experiment.
 
 `received` is the time at which the live service accepted an event (its ingestion time). An event affects rankings from
 then on, whatever its own timestamp says. Imported events have none and take effect at their timestamps.
 
-`parse` validates events from requests and from imports alike. Its errors name the field, what was found and what was
-expected. Whatever it accepts can be written as JSON in UTF-8 and read as columns of floats. Our optional additions to
-the format are marked + in the docstrings.
+Our optional additions to the format are marked + in the docstrings.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, TypeAlias
 
-from feedrank.engine.events import checks
-from feedrank.engine.events.checks import EventError as EventError
-from feedrank.engine.events.checks import FieldValue as FieldValue
+from feedrank.engine.events.checks import FieldValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +53,29 @@ class RankingEvent:
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     labels: tuple[float, ...] | None = None
     """One label per item if the log has labels; NaN where an item has none."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """+positions, +scores, +propensities, +surface, +bundle, +experiment, +variant, +team (for an interleaved list, the
-    arm credited for each item; empty: none), +seed, +features (logged features), +served (how the ranking was made)."""
     received: int | None = None
+    positions: tuple[float, ...] | None = None
+    """+ the position at which each item was shown, from 1; None: the order of `items`."""
+    scores: tuple[float, ...] | None = None
+    """+ the score of each item."""
+    propensities: tuple[float, ...] | None = None
+    """+ the probability with which each item was shown at its position, in (0, 1]."""
+    surface: str | None = None
+    """+ where the ranking was shown."""
+    bundle: str | None = None
+    """+ the model that made it."""
+    experiment: str | None = None
+    """+ the experiment it was part of."""
+    variant: str | None = None
+    """+ the arm of that experiment."""
+    team: tuple[str, ...] | None = None
+    """+ of an interleaved list, the arm credited for each item; empty: none."""
+    seed: int | None = None
+    """+ the seed of what was random in it."""
+    features: Mapping[str, Any] | None = None
+    """+ logged features; only `LoggedRows` reads them."""
+    served: Mapping[str, Any] | None = None
+    """+ how this service made the ranking; only `RankingRecord` reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +118,14 @@ class ExperimentEvent:
 
 Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent | ExperimentEvent
 
-PER_ITEM_EXTRA = ("positions", "scores", "propensities")
-"""Keys of a ranking's `extra` that hold a list of finite numbers, one per item; propensities are in (0, 1]."""
-TEXT_EXTRA = ("surface", "bundle", "experiment", "variant")
-RANKING_EXTRA = (*PER_ITEM_EXTRA, *TEXT_EXTRA, "team", "seed", "features", "served")
+PER_ITEM_FIELDS = ("positions", "scores", "propensities")
+"""Optional fields of a ranking that hold a list of finite numbers, one per item; propensities are in (0, 1]."""
+TEXT_FIELDS = ("surface", "bundle", "experiment", "variant")
+RANKING_FIELDS = (*PER_ITEM_FIELDS, *TEXT_FIELDS, "team", "seed", "features", "served")
+"""Optional fields of a ranking beyond Metarank's format."""
 
 
-TOMBSTONE = "forgotten"
+TOMBSTONE = "erased"
 """Field of a user event that, where true, makes it a tombstone: everything before it is erased for this user."""
 
 
@@ -127,178 +140,3 @@ def effective_time(event: Event) -> int:
     Logs are sorted by it.
     """
     return event.timestamp if event.received is None else event.received
-
-
-def parse_timestamp(value: object, name: str = "timestamp") -> int:
-    """Convert a number, a numeric string or an ISO-8601 string with a time zone to epoch milliseconds.
-
-    name: field name for the message. Raises EventError.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise EventError(
-            name, f"found {checks.short_repr(value)}, expected epoch milliseconds or ISO-8601 with a time zone"
-        )
-    number = checks.as_float(value)
-    if number is None and isinstance(value, str):
-        try:
-            parsed = datetime.fromisoformat(value)
-        except ValueError:
-            raise EventError(
-                name, f"found {checks.short_repr(value)}, expected epoch milliseconds or ISO-8601"
-            ) from None
-        if parsed.tzinfo is None:
-            raise EventError(name, f"{checks.short_repr(value)} has no zone; add a time zone such as 'Z' or '+01:00'")
-        number = parsed.timestamp() * 1000
-    if number is None or not math.isfinite(number) or abs(number) >= 1e15:
-        raise EventError(name, f"found {checks.short_repr(value)}, expected epoch milliseconds below 1e15")
-    return round(number)
-
-
-def parse(body: object) -> Event:
-    """Parse an event from a decoded JSON object. Raises EventError."""
-    if not isinstance(body, Mapping):
-        raise EventError("event", f"found {type(body).__name__}, expected an object")
-    kind = body.get("event")
-    parser = _PARSERS.get(kind) if isinstance(kind, str) else None
-    if parser is None:
-        raise EventError("event", f"found {checks.short_repr(kind)}, expected one of {', '.join(_PARSERS)}")
-    return parser(body)
-
-
-def to_dict(event: Event) -> dict[str, Any]:
-    """Convert an event to a JSON-ready dict; `parse` is the inverse."""
-    body: dict[str, Any] = {"event": _KINDS[type(event)], "id": event.id, "timestamp": event.timestamp}
-    if isinstance(event, RankingEvent):
-        labels: tuple[float, ...] = event.labels or (math.nan,) * len(event.items)
-        body["items"] = [
-            {"id": item} if math.isnan(label) else {"id": item, "label": label}
-            for item, label in zip(event.items, labels, strict=True)
-        ]
-        body |= {"user": event.user, "session": event.session, **event.extra}
-    elif isinstance(event, InteractionEvent):
-        body |= {name: getattr(event, name) for name in _INTERACTION_FIELDS}
-    elif isinstance(event, ItemEvent):
-        body["item"] = event.item
-    elif isinstance(event, ExperimentEvent):
-        body |= {"experiment": event.experiment, "change": event.change, "told": event.payload or None}
-    else:
-        body["user"] = event.user
-    body["received"] = event.received
-    if not isinstance(event, ExperimentEvent) and event.fields:
-        body["fields"] = [{"name": name, "value": value} for name, value in event.fields.items()]
-    return {name: value for name, value in body.items() if value is not None}
-
-
-def _item(body: Mapping[str, Any]) -> ItemEvent:
-    fields = checks.parse_fields(body)
-    if (published := fields.get("published", "")) != "":
-        parse_timestamp(published, "fields.published")
-    return ItemEvent(
-        checks.required_str(body, "id"), _timestamp(body), checks.required_str(body, "item"), fields, _received(body)
-    )
-
-
-def _user(body: Mapping[str, Any]) -> UserEvent:
-    return UserEvent(
-        checks.required_str(body, "id"),
-        _timestamp(body),
-        checks.required_str(body, "user"),
-        checks.parse_fields(body),
-        _received(body),
-    )
-
-
-def _ranking(body: Mapping[str, Any]) -> RankingEvent:
-    listed = body.get("items")
-    if not isinstance(listed, list) or not listed:
-        raise EventError(
-            "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?}} with at least one"
-        )
-    items: list[str] = []
-    labels: list[float] = []
-    for index, entry in enumerate(listed):
-        if not isinstance(entry, Mapping):
-            raise EventError(f"items[{index}]", f"found {checks.short_repr(entry)}, expected an object with an id")
-        items.append(checks.required_str(entry, "id", f"items[{index}].id"))
-        label = checks.optional_float(entry, "label", f"items[{index}].label")
-        labels.append(math.nan if label is None else label)
-    if len(set(items)) != len(items):
-        duplicate = Counter(items).most_common(1)[0][0]
-        raise EventError("items", f"found {checks.short_repr(duplicate)} more than once, expected each item once")
-    return RankingEvent(
-        checks.required_str(body, "id"),
-        _timestamp(body),
-        tuple(items),
-        checks.optional_str(body, "user"),
-        checks.optional_str(body, "session"),
-        checks.parse_fields(body),
-        None if all(math.isnan(label) for label in labels) else tuple(labels),
-        _extra(body, len(items)),
-        _received(body),
-    )
-
-
-def _extra(body: Mapping[str, Any], n_items: int) -> dict[str, Any]:
-    extra: dict[str, Any] = {
-        **{
-            name: checks.optional_float_list(body, name, n_items, is_probability=name == "propensities")
-            for name in PER_ITEM_EXTRA
-        },
-        **{name: checks.optional_str(body, name, allow_empty=True) for name in TEXT_EXTRA},
-        "team": checks.optional_str_list(body, "team", n_items),
-        "seed": checks.optional_int(body, "seed", -(2**63), 2**64 - 1),
-        "features": checks.optional_object(body, "features"),
-        "served": checks.optional_object(body, "served"),
-    }
-    return {name: value for name, value in extra.items() if value is not None}
-
-
-def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
-    return InteractionEvent(
-        checks.required_str(body, "id"),
-        _timestamp(body),
-        checks.required_str(body, "item"),
-        checks.required_str(body, "type"),
-        checks.optional_str(body, "ranking"),
-        checks.optional_str(body, "user"),
-        checks.optional_str(body, "session"),
-        checks.parse_fields(body),
-        checks.optional_float(body, "value"),
-        checks.optional_float(body, "dwell_ms"),
-        checks.optional_int(body, "position", 1, checks.MAX_EXACT_INT),
-        _received(body),
-    )
-
-
-def _experiment(body: Mapping[str, Any]) -> ExperimentEvent:
-    return ExperimentEvent(
-        checks.required_str(body, "id"),
-        _timestamp(body),
-        checks.required_str(body, "experiment"),
-        checks.required_str(body, "change"),
-        checks.optional_object(body, "told") or {},
-        _received(body),
-    )
-
-
-_PARSERS: dict[str, Callable[[Mapping[str, Any]], Event]] = {
-    "item": _item,
-    "user": _user,
-    "ranking": _ranking,
-    "interaction": _interaction,
-    "experiment": _experiment,
-}
-_KINDS = {
-    ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction",
-    ExperimentEvent: "experiment",
-}  # fmt: skip
-_INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position")
-
-
-def _timestamp(body: Mapping[str, Any]) -> int:
-    return parse_timestamp(body.get("timestamp"))
-
-
-def _received(body: Mapping[str, Any]) -> int | None:
-    received = body.get("received")
-    return None if received is None else parse_timestamp(received, "received")

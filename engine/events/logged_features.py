@@ -8,32 +8,61 @@ from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import IO, Any, TypeGuard
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.events import Event, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, Offsets, Scores
 
 
-def encode_features(fingerprint: str, matrix: Matrix) -> dict[str, object]:
-    """Encode (n, F) feature rows for a ranking event: little-endian float32, row by row, in base64."""
-    data = b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii")
-    return {"fingerprint": fingerprint, "rows": len(matrix), "data": data}
+@dataclass(frozen=True, slots=True)
+class LoggedRows:
+    """The feature rows of one ranking as its event holds them: little-endian float32, row by row, in base64."""
+
+    fingerprint: str
+    """Digest of the feature list."""
+    rows: int
+    """Number of rows, one per item shown."""
+    data: str
+
+    @classmethod
+    def encode(cls, fingerprint: str, matrix: Matrix) -> LoggedRows:
+        """Encode (n, F) feature rows."""
+        return cls(fingerprint, len(matrix), b64encode(np.ascontiguousarray(matrix, "<f4").tobytes()).decode("ascii"))
+
+    @classmethod
+    def from_json(cls, features: Mapping[str, Any] | None, n_items: int) -> LoggedRows | None:
+        """Read the object `features` of a ranking with `n_items` items; None if it is absent or of another shape."""
+        if features is None or features.get("rows") != n_items:
+            return None
+        fingerprint, data = features.get("fingerprint"), features.get("data")
+        return cls(fingerprint, n_items, data) if isinstance(fingerprint, str) and isinstance(data, str) else None
+
+    def to_json(self) -> dict[str, object]:
+        """Return the object `features` of a ranking event."""
+        return {"fingerprint": self.fingerprint, "rows": self.rows, "data": self.data}
+
+    def to_bytes(self) -> bytes | None:
+        """Decode the bytes of the rows; None if they are damaged."""
+        try:
+            data = b64decode(self.data, validate=True)
+        except (Base64Error, ValueError):
+            return None
+        return data if len(data) % 4 == 0 else None
+
+    def decode(self, n_features: int) -> Matrix | None:
+        """Decode the (rows, n_features) matrix; None if the data is damaged or has another number of features."""
+        data = self.to_bytes()
+        if data is None or len(data) != 4 * self.rows * n_features:
+            return None
+        return np.frombuffer(data, "<f4").reshape(self.rows, n_features).astype(np.float32)
 
 
 def encode_scores(scores: Scores) -> str:
     """Encode scores for a ranking event: little-endian float32 in base64."""
     return b64encode(np.ascontiguousarray(scores, "<f4").tobytes()).decode("ascii")
-
-
-def is_own_ranking(event: Event) -> TypeGuard[RankingEvent]:
-    """Return True for a ranking that this service logged itself: it has a bundle, scores and a source."""
-    if not isinstance(event, RankingEvent):
-        return False
-    return {"bundle", "scores"} <= event.extra.keys() and "source" in event.fields
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -78,20 +107,17 @@ class LoggedFeaturesBuilder:
         self._value_offsets = array("q", [0])
         self._file: IO[bytes] | None = None
 
-    def add(self, features: Mapping[str, Any] | None, n_items: int) -> None:
-        """Add the logged features of a ranking with `n_items` items; incomplete or invalid rows count as none."""
-        code, data = UNKNOWN_ROW, b""
-        if features is not None and features.get("rows") == n_items:
-            try:
-                data = b64decode(features.get("data", ""), validate=True)
-                code = self._fingerprints.add(str(features["fingerprint"])) if len(data) % 4 == 0 else UNKNOWN_ROW
-            except (Base64Error, KeyError, TypeError, ValueError):
-                code = UNKNOWN_ROW
-        if code != UNKNOWN_ROW:
-            self._file = self._file or TemporaryFile(prefix="feedrank-served-")  # noqa: SIM115  # held while it grows
-            self._file.write(data)
-        self._codes.append(code)
-        self._value_offsets.append(self._value_offsets[-1] + (len(data) // 4 if code != UNKNOWN_ROW else 0))
+    def add(self, logged: LoggedRows | None) -> None:
+        """Add the logged features of a ranking; None and damaged rows count as none."""
+        data = None if logged is None else logged.to_bytes()
+        if logged is None or data is None:
+            self._codes.append(UNKNOWN_ROW)
+            self._value_offsets.append(self._value_offsets[-1])
+            return
+        self._file = self._file or TemporaryFile(prefix="feedrank-logged-features-")  # noqa: SIM115  # held while it grows
+        self._file.write(data)
+        self._codes.append(self._fingerprints.add(logged.fingerprint))
+        self._value_offsets.append(self._value_offsets[-1] + len(data) // 4)
 
     def build(self) -> LoggedFeatures:
         """Return the features added so far."""

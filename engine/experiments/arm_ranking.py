@@ -1,24 +1,25 @@
-"""Makes the ranking of each arm, and combines them into the one that is shown and logged."""
+"""Makes the rankings of a request's arms, and combines them into the one that is shown and logged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feedrank.engine.experiments.arm_servers import ArmRequest
+from feedrank.engine.events.logged_features import LoggedRows
+from feedrank.engine.experiments.arm_servers import ArmRequest, ArmServers
 from feedrank.engine.experiments.bucketing import Assignment
 from feedrank.engine.experiments.exploration import sample_slate
 from feedrank.engine.experiments.hashing import hash32
 from feedrank.engine.experiments.interleaving import Interleaved, balanced_interleaving, team_draft
-from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.fallback import FULL, FallbackChain
-from feedrank.engine.serving.impression import RankedList, merge_interleaved
+from feedrank.engine.serving.ranking_record import RankingJob, RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.types import Matrix, ResolvedRequest, Scores
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot, embed_query
+from feedrank.engine.serving.slate import OnRanked, rank_candidates, select_items
+from feedrank.engine.types import QueryVectors
 
 _INTERLEAVERS: dict[str, Callable[[Sequence[Sequence[str]], int, int], Interleaved]] = {
     "team-draft": team_draft,
@@ -26,63 +27,123 @@ _INTERLEAVERS: dict[str, Callable[[Sequence[Sequence[str]], int, int], Interleav
 }
 
 
+@dataclass(frozen=True, slots=True)
+class AssignedRequest:
+    """A request that is assigned to arms, from its query's embedding to the ranking that combines theirs."""
+
+    ranking_id: str
+    request: RecommendationRequest
+    main: ServingSnapshot
+    """The snapshot that serves arms without a bundle of their own."""
+    servers: ArmServers
+    assignment: Assignment
+
+    def embed_queries(self, budget: LatencyBudget) -> dict[str, QueryVectors]:
+        """Encode the query for each arm's bundle. Slow: call it without the lock."""
+        return {
+            arm.bundle: embed_query(self.servers.snapshot_of(arm.bundle, self.main), self.request, budget)
+            for arm in self.assignment.arms
+        }
+
+    def rank(
+        self, timestamp: int, vectors: dict[str, QueryVectors], chain: FallbackChain, budget: LatencyBudget,
+        on_ranked: OnRanked,
+    ) -> RankingRecord | None:  # fmt: skip
+        """Rank with each arm and combine the rankings; None if an arm's snapshot is no longer loaded.
+
+        timestamp: epoch milliseconds. on_ranked: called with the candidates of arms that use the main snapshot.
+        """
+        arm_requests = self.servers.arm_requests(self.main, self.assignment, self.request)
+        if arm_requests is None:
+            return None
+        records = []
+        for arm_request, arm in zip(arm_requests, self.assignment.arms, strict=True):
+            snapshot, request = arm_request.snapshot, arm_request.request
+            resolved = snapshot.resolve(timestamp / 1000, request, vectors[arm.bundle])
+            job = RankingJob(self.ranking_id, timestamp, request, resolved, snapshot, arm_request.pipeline)
+            notify = on_ranked if snapshot is self.main else _ignore  # other bundles have other features
+            records.append(rank_for_arm(arm_request, job, chain, budget, notify))
+        return combine_arms(records, [arm_request.name for arm_request in arm_requests], self.assignment)
+
+
 def rank_for_arm(
-    arm_request: ArmRequest,
-    fallback_chain: FallbackChain,
-    resolved: ResolvedRequest,
-    ranking_id: str,
-    budget: LatencyBudget,
-    on_ranked: Callable[[Matrix, Scores], None],
-) -> RankedList:
-    """Make the ranking of one arm for a request. on_ranked: called with the features and scores of all candidates."""
-    snapshot, options = arm_request.snapshot, arm_request.request
-    given = None if options.items is None else snapshot.catalogue.ids.rows(options.items)
-    level, ranking = fallback_chain.run(snapshot, resolved, budget, given, arm_request.pipeline)
-    on_ranked(ranking.features, ranking.scores)
-    extra: dict[str, Any] = {"served": {"arm": dict(arm_request.overrides)}} if arm_request.overrides else {}
-    if options.diversity:
-        indices = diversify(
-            ranking.rows, ranking.scores, options.n, options.diversity, snapshot.catalogue, snapshot.item_vectors
-        )
-        budget.record("diversity")
-    elif arm_request.explore is not None and level == FULL and np.isfinite(ranking.scores).all():
-        seed = hash32(ranking_id)
-        indices, propensities = sample_slate(ranking.scores, options.n, arm_request.explore, seed)
-        extra |= {"propensities": propensities.tolist(), "seed": seed}
+    arm_request: ArmRequest, job: RankingJob, chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked
+) -> RankingRecord:
+    """Make the ranking of one arm. on_ranked: called with the features and scores of all candidates."""
+    level, ranking = rank_candidates(job, chain, budget, on_ranked)
+    propensities, seed = None, None
+    may_explore = arm_request.explore is not None and level == FULL and np.isfinite(ranking.scores).all()
+    if arm_request.explore is not None and may_explore and not job.request.diversity:
+        seed = hash32(job.id)
+        indices, probabilities = sample_slate(ranking.scores, job.request.n, arm_request.explore, seed)
+        propensities = tuple(probabilities.tolist())
     else:
-        indices = np.arange(min(options.n, len(ranking.order)))
+        indices = select_items(job, ranking, budget)
     return replace(
-        RankedList.from_ranking(level, ranking.take(indices), snapshot, arm_request.pipeline, options), extra=extra
+        RankingRecord.from_ranking(job, level, ranking.take(indices)),
+        arm_overrides=dict(arm_request.overrides),
+        propensities=propensities,
+        seed=seed,
     )
 
 
-def combine_arms(
-    lists: Sequence[RankedList],
-    arm_names: Sequence[str],
-    assignment: Assignment,
-    request: RecommendationRequest,
-    ranking_id: str,
-) -> RankedList:
+def combine_arms(records: Sequence[RankingRecord], arm_names: Sequence[str], assignment: Assignment) -> RankingRecord:
     """Combine the arms' rankings into the one to show, interleaved if there are several, with its experiments.
 
-    arm_names: names of the arms, in the order of `lists`.
+    arm_names: names of the arms, in the order of `records`.
     """
-    shown = lists[0]
+    shown = records[0]
     if assignment.interleaved_arms:
-        seed = hash32(ranking_id)
-        merged = _INTERLEAVERS[assignment.interleaving]([ranked.items for ranked in lists], request.n, seed)
-        shown = merge_interleaved(lists, merged.teams, merged.items, arm_names)
-        served: dict[str, Any] = {"interleaving": assignment.interleaving}
-        if assignment.interleaving == "balanced":  # `balanced_credit` needs the ranks in both rankings
-            served["places"] = [_ranks_in(ranked.items, merged.items) for ranked in lists]
-        shown = replace(shown, extra={**shown.extra, "seed": seed, "served": served})
-    if not assignment.exposures:
-        return shown
-    variants = [[exposure.experiment.name, exposure.variant] for exposure in assignment.exposures]
-    extra = {**shown.extra, "experiment": variants[0][0], "variant": variants[0][1]}
-    return replace(shown, extra={**extra, "served": {**shown.extra.get("served", {}), "experiments": variants}})
+        shown = interleave(records, arm_names, assignment.interleaving)
+    variants = tuple((exposure.experiment.name, exposure.variant) for exposure in assignment.exposures)
+    return replace(shown, experiments=variants)
 
 
-def _ranks_in(ranked_items: Sequence[str], items: Sequence[str]) -> list[int]:
-    ranks = {name: rank for rank, name in enumerate(ranked_items)}
-    return [ranks.get(item, -1) for item in items]
+def interleave(records: Sequence[RankingRecord], arm_names: Sequence[str], method: str) -> RankingRecord:
+    """Interleave the arms' rankings; each item keeps the scores and features of its team's ranking.
+
+    An item that is credited to no arm takes those of the first arm that has it.
+    """
+    first = records[0]
+    seed = hash32(first.id)
+    merged = _INTERLEAVERS[method]([record.items for record in records], first.request.n, seed)
+    ranks = [{item: rank for rank, item in enumerate(record.items)} for record in records]
+    sources = [
+        team if team >= 0 else next(index for index, rank_of in enumerate(ranks) if item in rank_of)
+        for team, item in zip(merged.teams, merged.items, strict=True)
+    ]
+    picks = [(index, ranks[index][item]) for index, item in zip(sources, merged.items, strict=True)]
+    recall_scores = tuple(records[index].recall.scores[rank] for index, rank in picks)
+    return replace(
+        first,
+        items=tuple(merged.items),
+        scores=tuple(records[index].scores[rank] for index, rank in picks),
+        recall=replace(first.recall, scores=recall_scores),
+        fallback=next((record.fallback for record in records if record.fallback != FULL), FULL),
+        features=_gather_features(records, picks),
+        cross_encoder_scores="",
+        arm_overrides={},
+        propensities=None,
+        interleaving=method,
+        team=tuple(arm_names[team] if team >= 0 else "" for team in merged.teams),
+        # `balanced_credit` needs the ranks in both rankings
+        ranks=tuple(tuple(rank_of.get(item, -1) for item in merged.items) for rank_of in ranks)
+        if method == "balanced"
+        else (),
+        seed=seed,
+    )
+
+
+def _gather_features(records: Sequence[RankingRecord], picks: Sequence[tuple[int, int]]) -> LoggedRows | None:
+    """Take one feature row per (arm index, rank); None unless all arms have rows of the same features."""
+    logged = [record.features for record in records]
+    fingerprints = {rows.fingerprint if rows else None for rows in logged}
+    if len(fingerprints) > 1 or None in fingerprints or not picks:
+        return None
+    matrices = [rows.decode(len(rows.to_bytes() or b"") // (4 * rows.rows)) for rows in logged if rows]
+    rows = [matrices[index][rank] for index, rank in picks]  # type: ignore[index]  # they were encoded just now
+    return LoggedRows.encode(str(fingerprints.pop()), np.stack(rows))
+
+
+def _ignore(features: object, scores: object) -> None:
+    """Do nothing (no-op callback)."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from feedrank.engine.events.events import Event, ExperimentEvent, ItemEvent
-from feedrank.engine.experiments.bucketing import NO_ASSIGNMENT, Assignment, assign
+from feedrank.engine.experiments.bucketing import Assignment, assign
 from feedrank.engine.experiments.registry import ExperimentRegistry, replay_events
 from feedrank.engine.experiments.spec import Arm, ExplorationPolicy
 from feedrank.engine.serving.pipeline import Pipeline
@@ -37,7 +37,10 @@ class ArmServers:
 
     def __init__(self, registry: ExperimentRegistry | None = None) -> None:
         self.registry = registry or ExperimentRegistry()
-        self._snapshots: dict[str, ServingSnapshot] = {}
+        self.active = bool(self.registry.running)
+        """Whether an experiment runs; requests skip all code of experiments while none does."""
+        self.snapshots: dict[str, ServingSnapshot] = {}
+        """Bundle -> snapshot, of the bundles besides the current one."""
         self._pending_events: dict[str, list[Event]] = {}
         """Bundle -> events that its snapshot has not applied yet."""
         self._users_pending: dict[str, set[str]] = {}
@@ -48,14 +51,15 @@ class ArmServers:
     @property
     def loaded_bundles(self) -> list[str]:
         """Bundles that have a snapshot here, besides the current one."""
-        return list(self._snapshots)
+        return list(self.snapshots)
 
     def observe(self, events: Sequence[Event], offset: int) -> None:
         """Queue journal events up to an offset; experiment events apply at once, snapshots apply the others lazily."""
         self._offset = offset
         if any(isinstance(event, ExperimentEvent) for event in events):
             self.registry = replay_events(events, self.registry)
-        if self._snapshots:
+            self.active = bool(self.registry.running)
+        if self.snapshots:
             users = {
                 event.user for event in events if not isinstance(event, ItemEvent | ExperimentEvent) and event.user
             }
@@ -65,26 +69,26 @@ class ArmServers:
 
     def catch_up(self) -> None:
         """Apply all pending events to every snapshot."""
-        for bundle in self._snapshots:
+        for bundle in self.snapshots:
             self._apply_pending(bundle)
 
     def add_snapshot(self, snapshot: ServingSnapshot) -> None:
         """Add the snapshot of another bundle; its state must include all events observed so far."""
         name = snapshot.pipeline.bundle
         self._pending_events[name], self._users_pending[name] = [], set()
-        self._snapshots = {**self._snapshots, name: snapshot}  # a new dict: requests read it without the lock
+        self.snapshots = {**self.snapshots, name: snapshot}  # a new dict: requests read it without the lock
 
     def remove_snapshot(self, bundle: str) -> None:
         """Remove the snapshot of a bundle that no experiment needs any more."""
-        self._snapshots = {name: snapshot for name, snapshot in self._snapshots.items() if name != bundle}
+        self.snapshots = {name: snapshot for name, snapshot in self.snapshots.items() if name != bundle}
         self._pending_events.pop(bundle, None)
         self._users_pending.pop(bundle, None)
 
     def replace_snapshot(self, bundle: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:
         """Replace the snapshot of a bundle, for example by one with new items. make: old snapshot -> new snapshot."""
-        if bundle in self._snapshots:
+        if bundle in self.snapshots:
             self._apply_pending(bundle)
-            self.add_snapshot(make(self._snapshots[bundle]))
+            self.add_snapshot(make(self.snapshots[bundle]))
 
     def snapshot_for_user(self, bundle: str, main: ServingSnapshot, user: str | None) -> ServingSnapshot | None:
         """Return a bundle's snapshot for a user's request; `main` if the bundle is empty or current; None if missing.
@@ -94,7 +98,7 @@ class ArmServers:
         """
         if bundle in ("", main.pipeline.bundle):
             return main
-        snapshot = self._snapshots.get(bundle)
+        snapshot = self.snapshots.get(bundle)
         if snapshot is not None and (
             user in self._users_pending[bundle] or len(self._pending_events[bundle]) > MAX_LAG_EVENTS
         ):
@@ -102,7 +106,7 @@ class ArmServers:
         return snapshot
 
     def _apply_pending(self, bundle: str) -> None:
-        snapshot, pending = self._snapshots[bundle], self._pending_events[bundle]
+        snapshot, pending = self.snapshots[bundle], self._pending_events[bundle]
         if pending:
             self._pending_events[bundle], self._users_pending[bundle] = [], set()
             snapshot.observe(pending)
@@ -110,16 +114,14 @@ class ArmServers:
 
     def assign(self, main: ServingSnapshot, request: RecommendationRequest, ranking_id: str, at_ms: int) -> Assignment:
         """Assign a request to the running experiments. at_ms: epoch milliseconds."""
-        if not self.registry.running:
-            return NO_ASSIGNMENT
-        return assign(self.registry, request, ranking_id, at_ms, {"", main.pipeline.bundle, *self._snapshots})
+        return assign(self.registry, request, ranking_id, at_ms, {"", main.pipeline.bundle, *self.snapshots})
 
     def snapshot_of(self, bundle: str, main: ServingSnapshot) -> ServingSnapshot:
         """Return the snapshot of a bundle, or `main` if it has none; pending events are not applied.
 
         For uses that do not depend on the state.
         """
-        return self._snapshots.get(bundle, main)
+        return self.snapshots.get(bundle, main)
 
     def arm_requests(
         self, main: ServingSnapshot, assignment: Assignment, request: RecommendationRequest
@@ -144,7 +146,7 @@ def build_arm_request(name: str, arm: Arm, snapshot: ServingSnapshot, request: R
         overrides["candidates"] = arm.candidates
     if arm.rerank_top_k >= 0 and pipeline.reranker is not None:
         pipeline = replace(pipeline, reranker=replace(pipeline.reranker, top_k=arm.rerank_top_k))
-        overrides["rescored"] = arm.rerank_top_k
+        overrides["rerank_top_k"] = arm.rerank_top_k
     if arm.diversity is not None and not request.diversity:
         request = replace(request, diversity=arm.diversity)
     explore = None if request.diversity else arm.explore

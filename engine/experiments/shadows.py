@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from feedrank.engine.events.events import Event, ExperimentEvent, RankingEvent
+from feedrank.engine.events.events import Event, ExperimentEvent
 from feedrank.engine.experiments.arm_servers import ArmRequest
 from feedrank.engine.experiments.spec import Arm
 from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.pipeline import explicit_candidates
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.types import Batch, Candidates, QueryVectors, ResolvedRequest
 
@@ -75,18 +76,18 @@ class ShadowStats:
     failed: int = 0
     """Number of rankings on which the arm failed."""
 
-    def add(self, event: RankingEvent, arm_items: Sequence[str], scores: dict[str, float], seconds: float) -> None:
+    def add(self, record: RankingRecord, arm_items: Sequence[str], scores: dict[str, float], seconds: float) -> None:
         """Add one ranking.
 
         arm_items: ids that the arm would show, in order. scores: item id -> the arm's score, of the items shown.
         """
         self.rankings += 1
-        self.overlap += len(set(arm_items) & set(event.items)) / len(event.items)
-        self.same_top_item += bool(arm_items) and arm_items[0] == event.items[0]
-        shown = np.array([scores[item] for item in event.items if item in scores])
+        self.overlap += len(set(arm_items) & set(record.items)) / len(record.items)
+        self.same_top_item += bool(arm_items) and arm_items[0] == record.items[0]
+        shown = np.array([scores[item] for item in record.items if item in scores])
         self.kendall_tau += kendall_tau(shown)
         _add_moments(self.arm_scores, shown)
-        _add_moments(self.served_scores, np.array([score for score in event.extra["scores"] if score is not None]))
+        _add_moments(self.served_scores, np.array([score for score in record.scores if score is not None]))
         self.latency_counts[int(np.searchsorted(LATENCY_EDGES_MS, 1000 * seconds))] += 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class ShadowRunner:
     """Runs shadow arms in one thread, latest request first; requests beyond the queue size are dropped and counted."""
 
     def __init__(
-        self, read_inputs: Callable[[Arm, RankingEvent, RecommendationRequest], ShadowInputs | None],
+        self, read_inputs: Callable[[Arm, RankingRecord, RecommendationRequest], ShadowInputs | None],
         write_events: Callable[[Sequence[Event], float], object], clock: Callable[[], float], new_id: Callable[[], str],
         queue_size: int = 100,
     ) -> None:  # fmt: skip
@@ -111,14 +112,14 @@ class ShadowRunner:
         self._stats: dict[tuple[str, str], ShadowStats] = {}
         self._reported_at: float | None = None
         self._dropped = 0
-        self._queue: LatestFirstQueue[tuple[RankingEvent, RecommendationRequest, tuple[Shadow, ...]]] = (
+        self._queue: LatestFirstQueue[tuple[RankingRecord, RecommendationRequest, tuple[Shadow, ...]]] = (
             LatestFirstQueue(self._process, queue_size, "feedrank-shadows")
         )
 
-    def submit(self, event: RankingEvent, request: RecommendationRequest, shadows: tuple[Shadow, ...]) -> None:
+    def submit(self, record: RankingRecord, request: RecommendationRequest, shadows: tuple[Shadow, ...]) -> None:
         """Queue a served ranking for these shadow arms."""
-        if event.items:
-            self._queue.submit(event.id, (event, request, shadows))
+        if record.items:
+            self._queue.submit(record.id, (record, request, shadows))
 
     def wait(self, seconds: float) -> bool:
         """Wait until the queue is empty, at most so many seconds; return whether it is empty."""
@@ -150,23 +151,25 @@ class ShadowRunner:
         self._stats.clear()
         self._dropped = total_dropped
 
-    def _process(self, task: tuple[RankingEvent, RecommendationRequest, tuple[Shadow, ...]]) -> None:
-        event, request, shadows = task
-        at = event.timestamp / 1000
+    def _process(self, task: tuple[RankingRecord, RecommendationRequest, tuple[Shadow, ...]]) -> None:
+        record, request, shadows = task
+        at = record.timestamp / 1000
         self._reported_at = at if self._reported_at is None else self._reported_at
         for experiment, name, arm in shadows:
             stats = self._stats.setdefault((experiment, name), ShadowStats())
             try:
-                self._score_ranking(arm, event, request, stats)
+                self._score_ranking(arm, record, request, stats)
             except Exception:
                 stats.failed += 1
                 raise
         if at - self._reported_at >= REPORT_INTERVAL_S:
             self.report(at)
 
-    def _score_ranking(self, arm: Arm, event: RankingEvent, request: RecommendationRequest, stats: ShadowStats) -> None:
+    def _score_ranking(
+        self, arm: Arm, record: RankingRecord, request: RecommendationRequest, stats: ShadowStats
+    ) -> None:
         started = self._clock()
-        inputs = self._read_inputs(arm, event, request)
+        inputs = self._read_inputs(arm, record, request)
         if inputs is None:
             return
         pipeline, ids = inputs.arm_request.pipeline, inputs.arm_request.snapshot.catalogue.ids
@@ -174,11 +177,11 @@ class ShadowRunner:
         seconds = self._clock() - started
         shown = pipeline.rank(inputs.resolved, inputs.shown_batch, inputs.shown_candidates)
         if request.items is None:
-            arm_items = ids.names(ranking.rows[: len(event.items)])
+            arm_items = ids.names(ranking.rows[: len(record.items)])
         else:
-            arm_items = [request.items[index] for index in ranking.order[: len(event.items)].tolist()]
+            arm_items = [request.items[index] for index in ranking.order[: len(record.items)].tolist()]
         scores = dict(zip(ids.names(shown.rows), shown.scores.tolist(), strict=True))
-        stats.add(event, arm_items, scores, seconds)
+        stats.add(record, arm_items, scores, seconds)
 
 
 def kendall_tau(scores: Any) -> float:

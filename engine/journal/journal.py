@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -19,8 +19,10 @@ from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from feedrank.engine.events.events import Event, effective_time, parse, to_dict
+from feedrank.engine.events.events import Event
+from feedrank.engine.journal.errors import JournalError as JournalError
 from feedrank.engine.journal.file_lock import FileLock
+from feedrank.engine.journal.rows import decode, encode, is_new_flags, rows_by_id
 from feedrank.engine.journal.sqlite_connection import SqliteConnection
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
@@ -32,15 +34,12 @@ from feedrank.engine.journal.tables import (
     begin_transaction,
     compile_sqlite,
     configure_sqlite,
+    migrate,
 )
 from feedrank.engine.protocols import AppendResult
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
-
-
-class JournalError(RuntimeError):
-    """Raised if the journal can't be opened, read or written."""
 
 
 class Journal:
@@ -67,7 +66,7 @@ class Journal:
         self._connection: SqliteConnection | None = None
         if self._dialect == "sqlite":
             if (path := self._engine.url.database) and path != ":memory:":
-                self._file_lock = FileLock(Path(f"{path}-turns"))
+                self._file_lock = FileLock(Path(f"{path}-lock"))
                 self._connection = SqliteConnection(
                     self._engine, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
                 )
@@ -75,6 +74,7 @@ class Journal:
             sa_event.listen(self._engine, "begin", begin_transaction)
         try:
             with self._write_transaction() as connection:
+                migrate(connection)
                 METADATA.create_all(connection)
                 columns = {column["name"] for column in inspect(connection).get_columns("events")}
         except DBAPIError as problem:
@@ -100,9 +100,9 @@ class Journal:
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = _rows_by_id(chunk)
+                rows = rows_by_id(chunk)
                 written = connection.execute(INSERT[self._dialect], list(rows.values()))
-                is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
+                is_new += is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
 
     def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
@@ -110,7 +110,7 @@ class Journal:
 
         Raises JournalError, with nothing written, if the database refuses.
         """
-        rows = _rows_by_id(events)
+        rows = rows_by_id(events)
         with self._write_errors():
             if self._connection is None:
                 with self._write_transaction() as connection:
@@ -122,13 +122,13 @@ class Journal:
                 with self._file_lock.acquire() if self._file_lock else nullcontext():
                     missed, new = self._connection.append_and_poll(list(rows.values()), since)
         offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        return AppendResult(_is_new_flags(events, new), [parse(json.loads(body)) for _, body in missed], offset)
+        return AppendResult(is_new_flags(events, new), [decode(body) for _, body in missed], offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
             for offset, body in rows:
-                yield offset, parse(json.loads(body))
+                yield offset, decode(body)
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -142,18 +142,18 @@ class Journal:
 
         since_ms: start at this effective time, in epoch milliseconds.
         """
-        key = (EVENTS.c.known, EVENTS.c.offset)
+        key = (EVENTS.c.effective_time, EVENTS.c.offset)
         query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
         last = (-(2**62) if since_ms is None else since_ms, -1)
         while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
             for _, position, body in rows:
-                yield position, parse(json.loads(body))
+                yield position, decode(body)
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, or None."""
         rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
-        return parse(json.loads(rows[0][0])) if rows else None
+        return decode(rows[0][0]) if rows else None
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -168,25 +168,25 @@ class Journal:
         SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
         journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
         """
-        user_rankings = select(EVENTS.c.id).where(EVENTS.c.person == user, EVENTS.c.kind == "ranking")
+        user_rankings = select(EVENTS.c.id).where(EVENTS.c.user_id == user, EVENTS.c.kind == "ranking")
         try:
             with self._write_transaction() as connection:
                 rankings = set(connection.scalars(user_rankings))
                 anonymous = select(EVENTS.c.id, EVENTS.c.body).where(
-                    EVENTS.c.kind == "interaction", EVENTS.c.person.is_(None)
+                    EVENTS.c.kind == "interaction", EVENTS.c.user_id.is_(None)
                 )
                 joined = [
                     event_id
                     for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK_SIZE))
                     if rankings and json.loads(body).get("ranking") in rankings
                 ]
-                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.person == user, ~IS_TOMBSTONE)).rowcount
+                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user, ~IS_TOMBSTONE)).rowcount
                 for first in range(0, len(joined), 500):
                     in_chunk = EVENTS.c.id.in_(joined[first : first + 500])
                     deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
                 if deleted:
-                    connection.execute(delete(EVENTS).where(EVENTS.c.person == user))
-                    connection.execute(INSERT[self._dialect], [_to_row(tombstone)])
+                    connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
+                    connection.execute(INSERT[self._dialect], [encode(tombstone)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
@@ -288,35 +288,3 @@ class Journal:
         """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
-
-
-def _to_row(event: Event) -> dict[str, Any]:
-    body = to_dict(event)
-    try:
-        parse(body)  # an event that can't be parsed again would block every reader at its offset
-        encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except ValueError as problem:
-        raise JournalError(f"event {event.id!r} could not be read back: {problem}; nothing was written") from None
-    return {
-        "id": event.id, "kind": body["event"], "timestamp": event.timestamp, "known": effective_time(event),
-        "person": body.get("user"), "body": encoded,
-    }  # fmt: skip
-
-
-def _rows_by_id(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
-    """Map each event id to the row of its first event."""
-    rows: dict[str, dict[str, Any]] = {}
-    for event in events:
-        if event.id not in rows:
-            rows[event.id] = _to_row(event)
-    return rows
-
-
-def _is_new_flags(events: Sequence[Event], inserted: Mapping[str, int]) -> list[bool]:
-    """Return for each event whether it was written: True for the first event of each inserted id."""
-    remaining = set(inserted)
-    flags = []
-    for event in events:
-        flags.append(event.id in remaining)
-        remaining.discard(event.id)
-    return flags

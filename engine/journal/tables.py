@@ -15,6 +15,8 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    inspect,
+    or_,
     select,
     text,
 )
@@ -23,6 +25,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ClauseElement
 
 from feedrank.engine.events.events import TOMBSTONE
+from feedrank.engine.journal import legacy
 
 METADATA = MetaData()
 EVENTS = Table(
@@ -32,13 +35,13 @@ EVENTS = Table(
     Column("id", String, nullable=False, unique=True),
     Column("kind", String, nullable=False),
     Column("timestamp", BigInteger, nullable=False),
-    Column("known", BigInteger, nullable=False),
-    Column("person", String),
+    Column("effective_time", BigInteger, nullable=False),
+    Column("user_id", String),
     Column("body", Text, nullable=False),
     Index("events_by_kind", "kind"),
-    Index("events_in_order", "known", "offset"),
     sqlite_autoincrement=True,  # offsets of deleted events are never reused
 )
+BY_EFFECTIVE_TIME = Index("events_by_effective_time", EVENTS.c.effective_time, EVENTS.c.offset)
 
 
 INSERTED = (EVENTS.c.id, EVENTS.c.offset)
@@ -51,10 +54,27 @@ SELECT_AFTER = (
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
-IS_TOMBSTONE = and_(EVENTS.c.kind == "user", EVENTS.c.body.contains(f'{{"name":"{TOMBSTONE}","value":true}}'))
+IS_TOMBSTONE = and_(
+    EVENTS.c.kind == "user",
+    or_(*(EVENTS.c.body.contains(f'{{"name":"{name}","value":true}}') for name in (TOMBSTONE, legacy.TOMBSTONE))),
+)
 """Matches tombstones by their JSON text. Inside a string value the quotes would be escaped, so it can't match."""
 ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(7203421)")
 """Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
+
+
+def migrate(connection: Connection) -> None:
+    """Give the table of a journal of version 0.1 today's column names; does nothing for any other journal."""
+    inspector = inspect(connection)
+    if not inspector.has_table(EVENTS.name):
+        return
+    old = {column["name"] for column in inspector.get_columns(EVENTS.name)} & legacy.COLUMNS.keys()
+    if not old:
+        return
+    for name in sorted(old):
+        connection.execute(text(f"ALTER TABLE events RENAME COLUMN {name} TO {legacy.COLUMNS[name]}"))
+    connection.execute(text(f"DROP INDEX IF EXISTS {legacy.INDEX}"))
+    BY_EFFECTIVE_TIME.create(connection)
 
 
 def configure_sqlite(connection: Any, _record: object) -> None:
@@ -76,7 +96,7 @@ def begin_transaction(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-INSERT_COLUMNS = ("id", "kind", "timestamp", "known", "person", "body")
+INSERT_COLUMNS = ("id", "kind", "timestamp", "effective_time", "user_id", "body")
 """Columns of an inserted row."""
 
 

@@ -11,7 +11,7 @@ from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.types import Batch, Candidates, Ranking, ResolvedRequest, Rows, in_recall_order
 
-EXPLICIT = "given"
+EXPLICIT = "explicit"
 """The `source` of candidates that the caller lists explicitly."""
 
 

@@ -18,16 +18,15 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import (
     TOMBSTONE,
     Event,
+    ExperimentEvent,
     InteractionEvent,
     ItemEvent,
-    RankingEvent,
     UserEvent,
     effective_time,
 )
-from feedrank.engine.events.logged_features import is_own_ranking
-from feedrank.engine.experiments.arm_ranking import combine_arms, rank_for_arm
+from feedrank.engine.experiments.arm_ranking import AssignedRequest
 from feedrank.engine.experiments.arm_servers import ArmServers, build_arm_request
-from feedrank.engine.experiments.bucketing import NO_ASSIGNMENT, Assignment
+from feedrank.engine.experiments.bucketing import Assignment
 from feedrank.engine.experiments.shadows import ShadowInputs, ShadowRunner
 from feedrank.engine.experiments.spec import Arm
 from feedrank.engine.journal.journal import JournalError
@@ -35,10 +34,11 @@ from feedrank.engine.protocols import EventLog
 from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.fallback import FallbackChain
-from feedrank.engine.serving.impression import build_ranking_event
 from feedrank.engine.serving.pipeline import Pipeline
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot, embed_query
+from feedrank.engine.serving.slate import PlainRequest
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
 
 JOURNAL_RETRY_S = 1.0
@@ -100,51 +100,40 @@ class Recommender:
     def recommend(
         self, ranking_id: str, at: float, request: RecommendationRequest | None = None,
         budget: LatencyBudget | None = None, log: bool = True, arm: Arm | None = None,
-    ) -> RankingEvent:  # fmt: skip
-        """Recommend items for a user, or rank the given ones, and return the ranking event.
+    ) -> RankingRecord:  # fmt: skip
+        """Recommend items for a user, or rank the given ones, and return the record of the ranking.
 
         at: unix seconds. The ranking is written to the journal before it is returned, unless `log` is false. If the
         journal already has a ranking with this id, that one is returned. If the journal can't be written, the ranking
-        is returned with `kept: false` in `served`, and the state does not change. arm: use this arm and ignore all
-        experiments. Raises DuplicateRankingIdError if another event has the id, RuntimeError if all fallbacks fail.
+        is returned with `logged` false, and the state does not change. arm: use this arm and ignore all experiments.
+        Raises DuplicateRankingIdError if another event has the id, RuntimeError if all fallbacks fail.
         """
         request, budget = request or RecommendationRequest(), budget or unlimited_budget()
         while True:
-            snapshot, arm_servers = self._snapshot, self.arm_servers
-            assignment = NO_ASSIGNMENT  # a ranking that is not logged is in no experiment
+            snapshot, servers = self._snapshot, self.arm_servers
+            job: PlainRequest | AssignedRequest = PlainRequest(ranking_id, request, snapshot)
             if arm is not None:
-                assignment = Assignment(arm=arm)
-            elif log:
-                assignment = arm_servers.assign(snapshot, request, ranking_id, round(at * 1000))
-            vectors = {  # slow, so it runs before the lock is taken
-                used.bundle: embed_query(arm_servers.snapshot_of(used.bundle, snapshot), request, budget)
-                for used in assignment.arms
-            }
+                job = AssignedRequest(ranking_id, request, snapshot, servers, Assignment(arm=arm))
+            elif log and servers.active:  # a ranking that is not logged is in no experiment
+                assignment = servers.assign(snapshot, request, ranking_id, round(at * 1000))
+                job = AssignedRequest(ranking_id, request, snapshot, servers, assignment)
+            vectors = job.embed_queries(budget)  # slow, so it runs before the lock is taken
             with self._lock:
                 if snapshot is not self._snapshot:
                     continue
                 self._catch_up(at)
                 budget.record("catch_up")
-                timestamp = self._next_timestamp(at)
-                at = timestamp / 1000  # the logged time, so that a replay reads the state at exactly the same time
-                arm_requests = arm_servers.arm_requests(snapshot, assignment, request)
-                if arm_requests is None:
+                timestamp = self._next_timestamp(at)  # also the logged time: a replay reads the state as of it
+                ranked = job.rank(timestamp, vectors, self._fallback_chain, budget, self._ranked_callback)
+                if ranked is None:
                     continue
-                lists = []
-                for arm_request, used in zip(arm_requests, assignment.arms, strict=True):
-                    resolved = arm_request.snapshot.resolve(at, arm_request.request, vectors[used.bundle])
-                    notify = self._ranked_callback_for(arm_request.snapshot)
-                    lists.append(rank_for_arm(arm_request, self._fallback_chain, resolved, ranking_id, budget, notify))
-                arm_names = [arm_request.name for arm_request in arm_requests]
-                ranked = combine_arms(lists, arm_names, assignment, request, ranking_id)
-                main = arm_requests[0]
-                event = build_ranking_event(ranking_id, timestamp, main.request, main.snapshot, ranked, budget.skipped)
-                if log and event.items:
-                    event = self._log_ranking(event, at)
+                record = replace(ranked, degraded=tuple(budget.skipped))
+                if log and record.items:
+                    record = self._log_ranking(record, at)
                     budget.record("journal")
-            if log and assignment.shadows and self.shadows is not None:
-                self.shadows.submit(event, request, assignment.shadows)
-            return event
+            if log and isinstance(job, AssignedRequest) and job.assignment.shadows and self.shadows is not None:
+                self.shadows.submit(record, request, job.assignment.shadows)
+            return record
 
     def similar(self, at: float, item: str, n: int) -> Candidates | None:
         """Return the n items that recall finds for a history of only this item; None for an unknown item."""
@@ -228,15 +217,17 @@ class Recommender:
         with self._lock:
             self.arm_servers.remove_snapshot(bundle)
 
-    def read_shadow_inputs(self, arm: Arm, event: RankingEvent, request: RecommendationRequest) -> ShadowInputs | None:
+    def read_shadow_inputs(
+        self, arm: Arm, record: RankingRecord, request: RecommendationRequest
+    ) -> ShadowInputs | None:
         """Read what a shadow arm needs to rank an answered request; None if the arm's bundle is not loaded."""
-        at = event.timestamp / 1000
+        at = record.timestamp / 1000
         vectors = embed_query(self.arm_servers.snapshot_of(arm.bundle, self._snapshot), request, unlimited_budget())
         with self._lock:
             snapshot = self.arm_servers.snapshot_for_user(arm.bundle, self._snapshot, request.user)
             if snapshot is None:
                 return None
-            return ShadowInputs.read(build_arm_request("", arm, snapshot, request), vectors, at, event.items)
+            return ShadowInputs.read(build_arm_request("", arm, snapshot, request), vectors, at, record.items)
 
     def precompute_scores(self, user: str) -> int:
         """Precompute the cross-encoder scores of a user's next candidates; return how many pairs were scored."""
@@ -248,25 +239,21 @@ class Recommender:
             candidates = snapshot.pipeline.retriever.retrieve(resolved, snapshot.pipeline.n_candidates)
         return snapshot.pipeline.reranker.precompute(resolved, candidates.rows)
 
-    def _ranked_callback_for(self, snapshot: ServingSnapshot) -> Callable[[Matrix, Scores], None]:
-        """Return the `on_ranked` callback for the main snapshot; a no-op for other bundles (other features)."""
-        return self._ranked_callback if snapshot is self._snapshot else _ignore
-
-    def _log_ranking(self, event: RankingEvent, at: float) -> RankingEvent:
+    def _log_ranking(self, record: RankingRecord, at: float) -> RankingRecord:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
         if at >= self._journal_retry_at:
             try:
-                is_new = self._append([event])
-                return event if is_new[0] else self._logged_ranking(event.id)
+                is_new = self._append([record.to_event()])
+                return record if is_new[0] else self._logged_ranking(record.id)
             except JournalError:
                 _log.exception("the ranking could not be written to the journal; it is returned without being logged")
                 self._journal_retry_at = at + JOURNAL_RETRY_S
-        return replace(event, extra={**event.extra, "served": {**event.extra["served"], "kept": False}})
+        return replace(record, logged=False)
 
-    def _logged_ranking(self, ranking_id: str) -> RankingEvent:
+    def _logged_ranking(self, ranking_id: str) -> RankingRecord:
         """Return the ranking that was logged with this id."""
-        logged = self._journal.find(ranking_id)
-        if logged is None or not is_own_ranking(logged):
+        logged = RankingRecord.find_own(self._journal.find(ranking_id))
+        if logged is None:
             raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
         return logged
 
@@ -295,7 +282,8 @@ class Recommender:
 
     def _notify(self, events: Sequence[Event]) -> None:
         """Pass new events to the experiments, and report new item events."""
-        self.arm_servers.observe(events, self._snapshot.offset)
+        if self.arm_servers.snapshots or any(isinstance(event, ExperimentEvent) for event in events):
+            self.arm_servers.observe(events, self._snapshot.offset)
         if any(isinstance(event, ItemEvent) for event in events):
             self._items_changed_callback()
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.pipeline import Pipeline
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.types import Rows, Scores
 
-_GATING_STAGES = {"encode": "encode", "rank": "features"}
+_GATING_STAGES = {"encode_query": "encode_query", "rank": "features"}
 """Skipped part -> the stage whose time check led to the skip."""
 
 
@@ -50,15 +49,6 @@ class RecordedScoreCache:
         """Do nothing: the record does not change."""
 
 
-def recorded_scores(event: RankingEvent) -> Scores:
-    """Decode the cross-encoder scores of a logged ranking, in recall order; empty if there was no cross-encoder.
-
-    Raises ValueError where the stored value is damaged.
-    """
-    data = b64decode(event.extra.get("served", {}).get("pairs", ""), validate=True)
-    return np.frombuffer(data, "<f4").astype(np.float32)
-
-
 def with_recorded_scores(pipeline: Pipeline, scores: Scores) -> Pipeline:
     """Return a copy of the pipeline whose reranker uses only these recorded cross-encoder scores."""
     if pipeline.reranker is None:
@@ -81,7 +71,7 @@ class RankingDifference:
 
 
 def first_difference(
-    served: RankingEvent, replayed: RankingEvent, feature_names: Sequence[str]
+    served: RankingRecord, replayed: RankingRecord, feature_names: Sequence[str]
 ) -> RankingDifference | None:
     """Find the first position at which item or score of the replayed ranking differ; None if they are identical."""
     old, new = _scored_items(served), _scored_items(replayed)
@@ -94,17 +84,18 @@ def first_difference(
     return None
 
 
-def _scored_items(event: RankingEvent) -> list[tuple[str, float | None]]:
-    return list(zip(event.items, event.extra["scores"], strict=True))
+def _scored_items(record: RankingRecord) -> list[tuple[str, float | None]]:
+    return list(zip(record.items, record.scores, strict=True))
 
 
 def _differing_features(
-    served: RankingEvent, replayed: RankingEvent, index: int, feature_names: Sequence[str]
+    served: RankingRecord, replayed: RankingRecord, index: int, feature_names: Sequence[str]
 ) -> tuple[str, ...]:
-    stored = [event.extra.get("features", {}) for event in (served, replayed)]
-    if not all(stored) or stored[0]["fingerprint"] != stored[1]["fingerprint"]:
+    old, new = served.features, replayed.features
+    if old is None or new is None or old.fingerprint != new.fingerprint:
         return ()
-    before, after = (
-        np.frombuffer(b64decode(rows["data"]), "<u4").reshape(-1, len(feature_names))[index] for rows in stored
-    )
-    return tuple(feature_names[column] for column in np.flatnonzero(before != after).tolist())
+    before, after = old.decode(len(feature_names)), new.decode(len(feature_names))
+    if before is None or after is None:
+        return ()
+    differs = before[index].view(np.uint32) != after[index].view(np.uint32)  # NaN equals NaN by its bits
+    return tuple(feature_names[column] for column in np.flatnonzero(differs).tolist())

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from feedrank.engine.events.events import FieldValue, RankingEvent
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.retrieval.diversity import Diversity
 
 
@@ -44,27 +45,26 @@ class RecommendationRequest:
     """Further properties of the request; they are logged."""
 
     @classmethod
-    def from_event(cls, event: RankingEvent) -> RecommendationRequest:
-        """Rebuild the request from a logged ranking event.
+    def from_log(cls, event: RankingEvent, options: Mapping[str, Any]) -> RecommendationRequest:
+        """Rebuild the request of a logged ranking event and its `non_default_options`.
 
-        Raises AttributeError, TypeError or ValueError where its stored options have another shape.
+        Raises AttributeError, TypeError or ValueError where the options have another shape.
         """
-        fields = dict(event.fields)
+        fields, more = dict(event.fields), dict(options)
         query, history = fields.pop("query", ""), fields.pop("history", None)
         fields.pop("source", None)
-        options = dict(event.extra.get("served", {}).get("asked", {}))
-        filters = {name: _as_tuple(value) for name, value in options.pop("filters", {}).items()}
+        filters = {name: _as_tuple(value) for name, value in more.pop("filters", {}).items()}
         return cls(
             user=event.user,
             session=event.session,
             query=str(query),
             history=_as_tuple(history),
-            items=_as_tuple(options.pop("items", None)),
+            items=_as_tuple(more.pop("items", None)),
             filters=FilterSpec(**filters),
-            diversity=Diversity(**options.pop("diversity", {})),
-            surface=event.extra.get("surface"),
+            diversity=Diversity(**more.pop("diversity", {})),
+            surface=event.surface,
             context=fields,
-            **options,
+            **more,
         )
 
     def logged_fields(self) -> dict[str, FieldValue]:

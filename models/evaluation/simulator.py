@@ -89,8 +89,8 @@ class SimulatedLog:
         for r in range(count):
             at = (r + 1) * HOUR_MS
             items = tuple(f"i{r * length + index}" for index in range(length))
-            positions = list(range(1, length + 1))
-            yield RankingEvent(f"ranking {r}", at, items, f"u{r}", extra={"positions": positions})
+            positions = tuple(range(1, length + 1))
+            yield RankingEvent(f"ranking {r}", at, items, f"u{r}", positions=positions)
             for index in np.flatnonzero(self.clicks[r]).tolist():
                 click = f"click {r} {index}"
                 yield InteractionEvent(click, at + 1_000 * (index + 1), items[index], "click", f"ranking {r}", f"u{r}")

@@ -15,6 +15,7 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.experiments.bucketing import INTERLEAVED
 from feedrank.engine.experiments.interleaving import balanced_credit
 from feedrank.engine.experiments.spec import HOLDOUT, CustomMetric, ExperimentSpec
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.types import UNKNOWN_ROW
 from feedrank.models.experiments.click_join import CLICK, match_impressions
 from feedrank.models.experiments.outcomes import BUILT_IN_COLUMNS, BUILT_IN_METRICS, Metric, Outcomes
@@ -94,8 +95,8 @@ class _RankingCollector:
         self._unit: list[int] = []
         self._variant: list[int] = []
         self._surface: dict[int, str] = {}
-        self._teams: list[list[str] | None] = []
-        self._arm_ranks: list[list[list[int]] | None] = []
+        self._teams: list[tuple[str, ...] | None] = []
+        self._arm_ranks: list[tuple[tuple[int, ...], ...]] = []
 
     def pass_through(self, events: Iterable[Event]) -> Iterator[Event]:
         """Yield the ranking and interaction events unchanged, and record each ranking."""
@@ -108,25 +109,16 @@ class _RankingCollector:
     def _record_ranking(self, event: RankingEvent) -> None:
         for item in event.items:
             self.items.add(item)
-        variant, unit = self._variant_of(event), UNKNOWN_ROW
+        record, unit = RankingRecord.from_event(event), UNKNOWN_ROW
+        variant = record.variant_of(self._experiment.name) if event.timestamp / 1000 >= self._started else None
         name = {"user": event.user, "session": event.session, "request": event.id}[self._experiment.unit]
         if name is not None and variant is not None:
             unit = self._units.add(name)
-            self._surface.setdefault(unit, str(event.extra.get("surface", "")))
+            self._surface.setdefault(unit, event.surface or "")
         self._unit.append(unit)
         self._variant.append(UNKNOWN_ROW if variant is None else self._variants.add(variant))
-        self._teams.append(event.extra.get("team") if variant == INTERLEAVED else None)
-        arm_positions = event.extra.get("served", {}).get("places") if variant == INTERLEAVED else None
-        self._arm_ranks.append(arm_positions)
-
-    def _variant_of(self, event: RankingEvent) -> str | None:
-        if event.timestamp / 1000 < self._started:
-            return None
-        name = self._experiment.name
-        for assignment in event.extra.get("served", {}).get("experiments", ()):
-            if isinstance(assignment, list) and len(assignment) == 2 and assignment[0] == name:
-                return str(assignment[1])
-        return str(event.extra.get("variant", "")) or None if event.extra.get("experiment") == name else None
+        self._teams.append(event.team if variant == INTERLEAVED else None)
+        self._arm_ranks.append(record.ranks if variant == INTERLEAVED else ())
 
     def to_outcomes(self, log: EventTable) -> CollectedOutcomes:
         rankings = log.rankings
@@ -199,11 +191,10 @@ class _RankingCollector:
         is_credited = clicked & (team >= 0)
         credit = np.zeros((len(offsets) - 1, arms))
         np.add.at(credit, (ranking[is_credited], team[is_credited]), 1.0)
-        for index, arm_positions in enumerate(self._arm_ranks):
-            if arm_positions is not None:
+        for index, ranks in enumerate(self._arm_ranks):
+            if len(ranks) == arms:
                 clicks = clicked[offsets[index] : offsets[index + 1]].tolist()
-                if len(arm_positions) == arms and all(len(positions) == len(clicks) for positions in arm_positions):
-                    credit[index] = balanced_credit(arm_positions, clicks)
+                credit[index] = balanced_credit(ranks, clicks)
         return credit
 
 

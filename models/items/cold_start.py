@@ -19,7 +19,7 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
-from feedrank.engine.events.events import FieldValue
+from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, Offsets, Rows, Scores, Vector
 from feedrank.features.bm25 import TermWeights, tokenize

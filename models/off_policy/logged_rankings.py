@@ -28,11 +28,10 @@ class RankingFilter:
 
     def matches(self, event: RankingEvent) -> bool:
         """True if this ranking passes the filter."""
-        extra = event.extra
         return (
             event.timestamp >= 1000 * self.since
-            and (self.variant is None or extra.get("variant") == self.variant)
-            and (self.surface is None or extra.get("surface") == self.surface)
+            and (self.variant is None or event.variant == self.variant)
+            and (self.surface is None or event.surface == self.surface)
         )
 
 
@@ -96,7 +95,7 @@ def read_logged_rankings(
                     items.add(item)
                 matches = ranking_filter.matches(event)
                 matching += matches
-                is_kept.append(matches and (not require_propensities or "propensities" in event.extra))
+                is_kept.append(matches and (not require_propensities or event.propensities is not None))
                 kept.extend([event] if is_kept[-1] else [])
             if isinstance(event, RankingEvent | InteractionEvent):
                 yield event
@@ -113,7 +112,7 @@ def read_logged_rankings(
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     position = np.where(rankings.positions > 0, rankings.positions, 0)[in_kept] - 1
     index = np.arange(offsets[-1]) - np.repeat(offsets[:-1], sizes)
-    logged_propensities = [event.extra.get("propensities") or [np.nan] * len(event.items) for event in kept]
+    logged_propensities = [event.propensities or [np.nan] * len(event.items) for event in kept]
     has_users = any(event.user is not None for event in kept)
     users = np.array([event.user if event.user is not None else f"ranking {event.id}" for event in kept])
     return LoggedRankings(
