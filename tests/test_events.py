@@ -127,7 +127,7 @@ def test_absent_and_null_are_the_same(kind: str) -> None:
 def test_an_empty_extra_is_kept() -> None:
     ranking = parse(GOOD["ranking"] | {"bundle": "", "variant": ""})
     assert isinstance(ranking, RankingEvent)
-    assert ranking.extra == {"bundle": "", "variant": ""}
+    assert (ranking.bundle, ranking.variant, ranking.surface) == ("", "", None)
 
 
 def test_every_part_is_read() -> None:
@@ -149,7 +149,8 @@ def test_every_part_is_read() -> None:
     assert (ranking.id, ranking.timestamp, ranking.items) == ("7", 6, ("a", "b"))
     assert (ranking.user, ranking.session, ranking.fields) == ("ann", "8", {"x": [1.0, 2.0]})
     assert str(ranking.labels) == "(1.0, nan)"
-    assert ranking.extra == extra
+    columns = {name: tuple(value) if isinstance(value, list) else value for name, value in extra.items()}
+    assert {name: getattr(ranking, name) for name in extra} == columns
     assert to_dict(ranking)["items"] == [{"id": "a", "label": 1.0}, {"id": "b"}]
     click = parse(GOOD["interaction"] | {"ranking": "r", "user": "u", "value": 4, "dwell_ms": 1.5, "position": 2.0})
     assert click == InteractionEvent("c", 5, "a", "click", "r", "u", None, {}, 4.0, 1.5, 2)

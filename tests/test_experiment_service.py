@@ -461,7 +461,7 @@ def test_over_http(place: Place) -> None:
 
 def test_who_may_write_events_may_not_change_experiments(place: Place) -> None:
     client = place.client(place.serve())
-    event = {"event": "experiment", "experiment": "ab", "change": "create", "told": {"arms": {}}}
+    event = {"event": "experiment", "experiment": "ab", "change": "create", "payload": {"arms": {}}}
     for path in ("/v1/events", "/feedback"):
         assert client.post(path, json=event).status_code == 400
     assert place.desk.experiment_registry.states == {}

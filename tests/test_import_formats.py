@@ -72,8 +72,8 @@ def test_metaranks_events_unchanged(tmp_path: Path, shape: str, packed: str) -> 
     )  # fmt: skip
     assert user == UserEvent("e2", 1599391467001, "user1", {"age": 33})
     assert isinstance(ranking, RankingEvent)
-    assert (ranking.items, ranking.extra, ranking.fields) == (
-        ("item3", "item1", "item2"), {"scores": [2.0, 1.0, 0.5]}, {"query": "socks"},
+    assert (ranking.items, ranking.scores, ranking.fields) == (
+        ("item3", "item1", "item2"), (2.0, 1.0, 0.5), {"query": "socks"},
     )  # fmt: skip
     assert interaction == InteractionEvent(
         "e4", 1599391468000, "item1", "purchase", "e3", "user1", "session1", {"count": 1}
@@ -203,7 +203,7 @@ def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
     assert 0 < len(clicks) < 300
     first = rankings[0]
     assert (first.items, first.user, first.surface, first.variant) == (("men-2",), None, "men", "bts")
-    assert (first.positions, first.propensities) == ([2], [0.045525])
+    assert (first.positions, first.propensities) == ((2,), (0.045525,))
     assert {click.ranking for click in clicks} <= {ranking.id for ranking in rankings}
     items, _ = load(folder / "men_item_context.csv.gz")
     assert len(items) == 34

@@ -321,5 +321,5 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'journal.db'}"
     with create_engine(url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE events (id TEXT, kind TEXT)")
-    with pytest.raises(JournalError, match="made by another version: it lacks body, known, offset, person, timestamp"):
+    with pytest.raises(JournalError, match="made by another version: it lacks body, effective_time, offset, timestamp, user_id"):
         Journal(url)

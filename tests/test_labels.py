@@ -32,8 +32,8 @@ def worlds(draw: st.DrawFn) -> list[Event]:
         items = draw(st.lists(st.sampled_from("abcdexy"), min_size=1, max_size=5, unique=True))
         logged = draw(st.sampled_from([None, 0.0, 2.0]))
         marks = None if logged is None else (logged, *[math.nan] * (len(items) - 1))
-        positions: dict[str, Any] = {"positions": list(range(1, len(items) + 1))} if draw(st.booleans()) else {}
-        events.append(RankingEvent(f"r{n}", n * 1000, tuple(items), "u", labels=marks, extra=positions))
+        positions = tuple(range(1, len(items) + 1)) if draw(st.booleans()) else None
+        events.append(RankingEvent(f"r{n}", n * 1000, tuple(items), "u", labels=marks, positions=positions))
     for n in range(draw(st.integers(0, 12))):
         ranking = draw(st.sampled_from([None, "r0", "r1", "r5", "r9"]))
         kind = draw(st.sampled_from(["click", "buy", "hide", "rating", "view", HISTORY_TYPE]))
@@ -95,11 +95,11 @@ def test_a_cut_after_the_last_answer_where_positions_are_known() -> None:
     shown = tuple("abcdef")
     log = events_to_table(
         [
-            RankingEvent("known", 0, shown, "u", extra={"positions": [1, 2, 3, 4, 5, 6]}),
-            RankingEvent("turned", 1, shown, "v", extra={"positions": [6, 5, 4, 3, 2, 1]}),
+            RankingEvent("known", 0, shown, "u", positions=(1, 2, 3, 4, 5, 6)),
+            RankingEvent("turned", 1, shown, "v", positions=(6, 5, 4, 3, 2, 1)),
             RankingEvent("unknown", 2, shown, "w"),
-            RankingEvent("nothing", 3, shown, "x", extra={"positions": [1, 2, 3, 4, 5, 6]}),
-            RankingEvent("logged", 4, shown, "y", labels=(1.0, *[0.0] * 5), extra={"positions": [1, 2, 3, 4, 5, 6]}),
+            RankingEvent("nothing", 3, shown, "x", positions=(1, 2, 3, 4, 5, 6)),
+            RankingEvent("logged", 4, shown, "y", labels=(1.0, *[0.0] * 5), positions=(1, 2, 3, 4, 5, 6)),
             *(InteractionEvent(name, 9, "b", "click", name) for name in ("known", "turned", "unknown")),
         ],
         ITEMS,

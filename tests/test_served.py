@@ -13,7 +13,7 @@ from feedrank.api import compose, config
 from feedrank.api.home import Home
 from feedrank.engine.events.event_table import sorted_events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
-from feedrank.engine.events.logged_features import encode_features
+from feedrank.engine.events.logged_features import LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.training.dataset import build_query_groups, from_rankings
@@ -23,21 +23,20 @@ ITEMS = Vocabulary(["a", "b", "c"])
 
 
 def ranking(number: int, features: Any) -> RankingEvent:
-    extra = {} if features is None else {"features": features}
-    return RankingEvent(f"r{number}", number, ("a", "b", "c")[: 2 + number % 2], "ann", extra=extra)
+    return RankingEvent(f"r{number}", number, ("a", "b", "c")[: 2 + number % 2], "ann", features=features)
 
 
 def test_rows_are_found_by_fingerprint_and_place() -> None:
     made = [np.arange(8, dtype=np.float32).reshape(2, 4) + 100 * number for number in range(4)]
-    features: list[Any] = [encode_features("f", matrix) for matrix in made]
+    features: list[Any] = [LoggedRows.encode("f", matrix).to_json() for matrix in made]
     damaged = [
         None,
         {**features[0], "data": "*"},
         {**features[0], "rows": 3},
         {**features[0], "data": "AAA="},
         {"rows": 2},
-        encode_features("other", made[0]),
-        encode_features("f", made[0][:, :3]),
+        LoggedRows.encode("other", made[0]).to_json(),
+        LoggedRows.encode("f", made[0][:, :3]).to_json(),
     ]
     events = [ranking(2 * n, one) for n, one in enumerate([features[0], *damaged, features[1]])]
     log = sorted_events_to_table(events, ITEMS, with_logged_features=True)
@@ -76,7 +75,7 @@ def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
     with replace(settings.training, memory_mb=memory_mb).matrix_store() as store:
         learnt = store.build_query_groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     events = [one for one in place.journal().events("ranking") if isinstance(one, RankingEvent)]
-    expected = [encode_features(builder.fingerprint, rows)["data"] for rows in np.split(learnt, len(events))]
+    expected = [LoggedRows.encode(builder.fingerprint, rows).data for rows in np.split(learnt, len(events))]
     assert expected == [one.features["data"] for one in events]
     remade = build_query_groups(made.log, builder, examples).features()  # type: ignore[arg-type]
     differs = ~((learnt == remade) | (np.isnan(learnt) & np.isnan(remade)))

@@ -157,7 +157,7 @@ def test_a_feed_can_be_mixed(running: Running) -> None:
     assert len({toyworld.genre_of(one["id"]) for one in varied["items"]}) > 1
     logged = running.recommender.find(varied["ranking"])
     assert isinstance(logged, RankingEvent)
-    assert logged.served["asked"] == {"diversity": {"weight": 0.9}, "n": 12}
+    assert logged.served["options"] == {"diversity": {"weight": 0.9}, "n": 12}
 
 
 # --- hurry

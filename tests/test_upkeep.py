@@ -22,8 +22,10 @@ from feedrank.api.home import Home
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import ItemEvent, RankingEvent
 from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.serving.ranking_record import RankingRecord, RecallRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.models.bundles import bundle, registry
@@ -82,10 +84,9 @@ def test_a_ranking_says_all_that_it_was_asked() -> None:
         RecommendationRequest(items=("a", "b"), n=2),
         RecommendationRequest(history=()),
     ):
-        extra = {"served": {"asked": one.non_default_options()}} | ({"surface": one.surface} if one.surface else {})
-        fields = {**one.context, "source": "given", **one.logged_fields()}
-        event = RankingEvent("r", 1, ("a",), one.user, one.session, fields, extra=json.loads(json.dumps(extra)))
-        assert RecommendationRequest.from_event(event) == one
+        record = RankingRecord("r", 1, one, ("a",), (1.0,), "toy", RecallRecord("explicit", ("a",), (1.0,), 1), 5, 4)
+        event = parse(json.loads(json.dumps(to_dict(record.to_event()))))
+        assert RankingRecord.find_own(event) == record
 
 
 QUESTIONS = [
@@ -125,12 +126,12 @@ def test_where_a_ranking_differs_is_said(place: Place) -> None:
     event = place.recommender.find(served["ranking"])
     assert isinstance(event, RankingEvent)
     scores = [*event.scores[:2], 99.0, *event.scores[3:]]
-    place.home.journal().append([replace(event, id="altered", extra={**event.extra, "scores": scores})])
+    place.home.journal().append([replace(event, id="altered", scores=tuple(scores))])
     again = place.call("POST", "/v1/rankings/altered/replay")
     assert not again["identical"]
     found = again["difference"]
-    assert (found["place"], found["served"]["score"], found["features"]) == (3, 99.0, [])
-    assert found["again"] == served["items"][2]
+    assert (found["position"], found["served"]["score"], found["features"]) == (3, 99.0, [])
+    assert found["replayed"] == served["items"][2]
 
 
 def test_what_can_not_be_made_again_is_said(place: Place) -> None:
@@ -315,8 +316,12 @@ def test_paths_take_ids_of_any_characters(place: Place, name: str) -> None:
     [
         {"served": {"recall": {"items": "x", "scores": [1]}}, "bundle": "toy", "scores": [1, 2]},
         {"served": {"recall": 5, "offset": "x"}, "bundle": "toy", "scores": [1, 2]},
-        {"served": {"offset": "x", "asked": {"filters": {"odd": 1}}}, "bundle": "toy", "scores": [1, 2]},
-        {"served": {"offset": 1, "asked": 7, "skipped": 3, "pairs": "%"}, "bundle": "toy", "scores": [1, 2]},
+        {"served": {"offset": "x", "options": {"filters": {"odd": 1}}}, "bundle": "toy", "scores": [1, 2]},
+        {
+            "served": {"offset": 1, "options": 7, "degraded": 3, "cross_encoder_scores": "%"},
+            "bundle": "toy",
+            "scores": [1, 2],
+        },
         {"features": {"fingerprint": "?", "rows": 2}, "bundle": "../../etc", "scores": [1, 2], "served": {"offset": 0}},
     ],
     ids=str,
