@@ -85,7 +85,7 @@ def feed_json(event: RankingEvent, explanations: list[dict[str, Any]] | None = N
         {"id": item, "score": score} for item, score in zip(event.items, event.extra["scores"], strict=True)
     ]
     for item, explanation in zip(items, explanations or (), strict=False):
-        item["why"] = explanation
+        item["explanation"] = explanation
     return {
         "ranking": event.id,
         "timestamp": event.timestamp,
@@ -93,9 +93,9 @@ def feed_json(event: RankingEvent, explanations: list[dict[str, Any]] | None = N
         "bundle": event.extra["bundle"],
         "source": event.fields["source"],
         "items": items,
-        "skipped": event.extra.get("served", {}).get("skipped", []),
+        "degraded": event.extra.get("served", {}).get("skipped", []),
         "experiments": experiment_variants(event),
-        "kept": event.extra.get("served", {}).get("kept", True),
+        "logged": event.extra.get("served", {}).get("kept", True),
     }
 
 

@@ -16,7 +16,7 @@ from feedrank.api.metrics import ScoreOrigin
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.deadline import LatencyBudget
 
-routes = make_blueprint("sight", "Health")
+routes = make_blueprint("observability", "Health")
 
 
 def init_app(app: Flask) -> None:
@@ -43,14 +43,14 @@ def record_feed(service: Service, event: RankingEvent, budget: LatencyBudget) ->
     g.bundle = event.extra["bundle"]
     g.degraded = budget.skipped
     if (trace := g.get("trace")) is not None:
-        trace.stages(budget.stage_seconds)
+        trace.record_stages(budget.stage_seconds)
     metrics, recommender, served = service.metrics, service.recommender, event.extra.get("served", {})
     if metrics is None:
         return
     metrics.observe_stages(budget.stage_seconds)
     metrics.count_degraded(budget.skipped)
     for origin in get_args(ScoreOrigin):
-        metrics.count_cross_encoder_scores(origin, budget.counts.get(f"pairs_{origin}", 0))
+        metrics.count_cross_encoder_scores(origin, budget.counts.get(f"cross_encoder_{origin}", 0))
     metrics.observe_candidates(str(event.fields["source"]), served["recall"]["found"])
     if "step" in served:
         metrics.count_fallback(served["step"])

@@ -67,9 +67,9 @@ def explain(path: RankingPath) -> dict[str, Any]:
     served, recall = event.extra.get("served", {}), logged_recall(event)
     return {
         **answers.feed_json(event, explain_ranking(event, current_service().recommender.snapshot)),
-        "step": served.get("step", "full"),
+        "fallback": served.get("step", "full"),
         "candidates": recall.get("found"),
-        "without_ranker": recall.get("items", []),
+        "recall_order": recall.get("items", []),
     }
 
 
@@ -95,9 +95,9 @@ def replay(path: RankingPath) -> dict[str, Any]:
         "difference": None
         if difference is None
         else {
-            "place": difference.position,
+            "position": difference.position,
             "served": _scored_item(difference.served),
-            "again": _scored_item(difference.replayed),
+            "replayed": _scored_item(difference.replayed),
             "features": list(difference.features),
         },
     }

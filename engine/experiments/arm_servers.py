@@ -144,7 +144,7 @@ def build_arm_request(name: str, arm: Arm, snapshot: ServingSnapshot, request: R
         overrides["candidates"] = arm.candidates
     if arm.rerank_top_k >= 0 and pipeline.reranker is not None:
         pipeline = replace(pipeline, reranker=replace(pipeline.reranker, top_k=arm.rerank_top_k))
-        overrides["rescored"] = arm.rerank_top_k
+        overrides["rerank_top_k"] = arm.rerank_top_k
     if arm.diversity is not None and not request.diversity:
         request = replace(request, diversity=arm.diversity)
     explore = None if request.diversity else arm.explore

@@ -13,8 +13,8 @@ from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.types import Rows, Scores
 
-_GATING_STAGES = {"encode": "encode", "rank": "features"}
-"""Skipped part -> the stage whose time check led to the skip."""
+_GATING_STAGES = {"encode_query": "encode_query", "encode": "encode_query", "rank": "features"}
+"""Skipped part -> the stage whose time check led to the skip. Older journals name the first part `encode`."""
 
 
 class ReplayBudget(LatencyBudget):

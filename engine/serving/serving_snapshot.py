@@ -105,14 +105,17 @@ def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budge
     """Encode the query of a request; empty vectors if there is none, no encoder, no time, or an error."""
     if not request.query or snapshot.encode_query is None:
         return QueryVectors()
-    if not (budget.may_start("encode") and budget.has_time_for("encode", "recall", "features", "rank", "journal")):
-        budget.skip("encode")
+    if not (
+        budget.may_start("encode_query")
+        and budget.has_time_for("encode_query", "recall", "features", "rank", "journal")
+    ):
+        budget.skip("encode_query")
         return QueryVectors()
     try:
         vectors = snapshot.encode_query(request.query)
     except Exception:  # BM25 needs no model
         _log.exception("the query could not be encoded; using BM25 only")
-        budget.skip("encode")
+        budget.skip("encode_query")
         return QueryVectors()
-    budget.record("encode")
+    budget.record("encode_query")
     return vectors
