@@ -7,10 +7,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from feedrank.api.renamed_keys import renamed_key, renamed_values
 from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.checks import check_range
 from feedrank.features.builder import FeatureSettings
@@ -22,7 +23,7 @@ from feedrank.models.text.embedder import EmbedderSettings
 from feedrank.models.text.token_encoder import LateInteractionSettings
 from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.ranker import LambdaRankSettings
-from feedrank.models.training.training import ModelSettings, TrainingSettings
+from feedrank.models.training.training_settings import ModelSettings, TrainingSettings
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -64,8 +65,8 @@ class IndexConfig:
         if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
             raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
         check_range("trees", self.trees, 1, 10_000)
-        check_range("search_factor", self.search_k_factor, 1, 10_000)
-        check_range("whole_up_to", self.exact_below, 0, 10_000_000)
+        check_range("search_k_factor", self.search_k_factor, 1, 10_000)
+        check_range("exact_below", self.exact_below, 0, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class RecallConfig:
 
     def __post_init__(self) -> None:
         check_range("candidates", self.candidates, 1, 1_000)
-        check_range("query_share", self.query_weight, 0, 1)
+        check_range("query_weight", self.query_weight, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +113,12 @@ class ServeConfig:
         check_range("workers", self.workers, 0, 256)
         check_range("threads", self.threads, 1, 1_000)
         check_range("deadline_ms", self.deadline_ms, 0, 60_000)
-        check_range("trace_share", self.trace_sample_rate, 0, 1)
+        check_range("trace_sample_rate", self.trace_sample_rate, 0, 1)
         if not self.require_api_key and self.host not in LOOPBACK:
             raise ValueError(
-                f"found keys = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: without keys "
-                "anyone who can reach the address may read and write; create keys with `feedrank keys create`"
+                f"found require_api_key = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: "
+                "without keys anyone who can reach the address may read and write; create keys with "
+                "`feedrank keys create`"
             )
 
 
@@ -156,6 +158,8 @@ def load_config(path: Path | None) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path} is not TOML: {problem}") from None
     _reject_unknown_keys(table, Config, path, "")
+    for key, old, new in renamed_values(table):
+        raise ConfigError(f"{path}: {key} has the value {old!r}, which is now named {new!r}")
     try:
         # validated as JSON: strict about types, but a list may stand for a tuple and a table for a dataclass
         return TypeAdapter(Config).validate_json(json.dumps(table, default=str), strict=True)
@@ -167,8 +171,18 @@ def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, pr
     types = get_type_hints(section)
     names = [entry.name for entry in fields(section)]
     for key, value in table.items():
+        if key not in names and (new := renamed_key(f"{prefix}{key}")):
+            raise ConfigError(f"{path}: {prefix}{key} is now named {new}; rename the key in the config file")
         if key not in names:
             level = f"in [{prefix[:-1]}]" if prefix else "at the top level"
             raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {level} are {', '.join(names)}")
-        if is_dataclass(types[key]) and isinstance(value, Mapping):
-            _reject_unknown_keys(value, types[key], path, f"{prefix}{key}.")
+        _reject_nested(value, types[key], path, f"{prefix}{key}.")
+
+
+def _reject_nested(value: Any, kind: Any, path: Path, prefix: str) -> None:
+    """Check a table, or each table of a list."""
+    if isinstance(value, Mapping) and is_dataclass(kind):
+        _reject_unknown_keys(value, cast(type, kind), path, prefix)
+    elif isinstance(value, list) and get_origin(kind) is tuple:
+        for entry in value:
+            _reject_nested(entry, get_args(kind)[0], path, prefix)

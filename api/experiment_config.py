@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from feedrank.api.renamed_keys import renamed_experiment_key
 from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.codec import parse_timestamp
 from feedrank.engine.experiments.spec import ExperimentSpec
@@ -48,6 +49,8 @@ def _reject_unknown_keys(given: Any, parsed: Any, source: str, prefix: str) -> N
             _reject_unknown_keys(given_entry, parsed_entry, source, f"{prefix[:-1]}[{index}].")
     elif isinstance(given, dict) and isinstance(parsed, dict):
         for key, value in given.items():
+            if key not in parsed and (new := renamed_experiment_key(f"{prefix}{key}")):
+                raise ValueError(f"{source}: {prefix}{key} is now named {new}; rename the key")
             if key not in parsed:
                 raise ValueError(f"{source}: unknown key {prefix}{key}; the keys there are {', '.join(parsed)}")
             _reject_unknown_keys(value, parsed[key], source, f"{prefix}{key}.")

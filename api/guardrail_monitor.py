@@ -22,7 +22,7 @@ class GuardrailMonitor:
         """interval_s: seconds between checks."""
         self._home, self._recommender, self._interval_s = home, recommender, interval_s
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="feedrank-guardian", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="feedrank-guardrails", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""

@@ -40,12 +40,12 @@ class Home:
     @property
     def cross_encoder_models(self) -> Path:
         """Cache of exported cross-encoder models."""
-        return self.folder / "cache" / "pair-models"
+        return self.folder / "cache" / "cross-encoders"
 
     @property
     def cross_encoder_scores(self) -> Path:
         """Cache of cross-encoder scores."""
-        return self.folder / "cache" / "pair-scores.db"
+        return self.folder / "cache" / "cross-encoder-scores.db"
 
     @property
     def models(self) -> Path:

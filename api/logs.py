@@ -175,7 +175,7 @@ class _TextLogFormatter(_RedactingFormatter):
             "rankings": ",".join(line.rankings),
             "bundle": line.bundle,
             "key": line.key,
-            "skipped": ",".join(line.degraded),
+            "degraded": ",".join(line.degraded),
         }
         return " ".join([text, f"{line.duration_ms} ms", *(f"{name}={value}" for name, value in more.items() if value)])
 

@@ -23,13 +23,16 @@ from feedrank.models.retraining.drift import FeatureHistogram
 
 MULTIPROC_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder through which workers share their values."""
-STAGES = ("catch_up", "encode", "items", "recall", "features", "first", "pairs", "rank", "diversity", "journal")
+STAGES = (
+    "catch_up", "encode_query", "items", "recall", "features", "first_stage", "cross_encoder", "rank", "diversity",
+    "journal",
+)  # fmt: skip
 FALLBACK_LEVELS = (NO_NEURAL, POPULAR, LAST_GOOD)
-DEGRADABLE_PARTS = ("late", "encode", "items", "rank", "pairs", "diversity")
+DEGRADABLE_PARTS = ("late_interaction", "encode_query", "items", "rank", "cross_encoder", "diversity")
 """Parts of the pipeline that a deadline may cut off."""
-PREFETCH_OUTCOMES = ("done", "dropped", "failed")
+PREFETCH_OUTCOMES = ("completed", "dropped", "failed")
 EVENT_KINDS = ("item", "user", "ranking", "interaction")
-ScoreOrigin = Literal["cache", "live", "none"]
+ScoreOrigin = Literal["cache", "live", "missing"]
 EventOutcome = Literal["accepted", "duplicate", "rejected"]
 HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNMATCHED, OTHER = "unmatched", "other"
@@ -102,11 +105,11 @@ class Metrics:
         self._request_seconds = histogram("request_seconds", "Duration of requests.", "route", REQUEST_BUCKETS)
         stages = histogram("stage_seconds", "Duration of the stages of a feed.", "stage", STAGE_BUCKETS)
         self._candidates = histogram("candidates", "Candidates that were ranked.", "source", CANDIDATE_BUCKETS)
-        fallbacks = counter("fallbacks_total", "Feeds served by a fallback because ranking failed.", "step")
+        fallbacks = counter("fallbacks_total", "Feeds served by a fallback because ranking failed.", "level")
         self._exposures = counter("exposures_total", "Feeds that were part of an experiment.", "experiment", "variant")
-        degraded = counter("skipped_total", "Pipeline parts skipped to meet a deadline.", "what")
-        cross_encoder = counter("pair_scores_total", "Cross-encoder scores by origin.", "from")
-        prefetch = counter("ahead_total", "Users queued for precomputing their next feed's scores.", "outcome")
+        degraded = counter("degraded_total", "Pipeline parts skipped to meet a deadline.", "part")
+        cross_encoder = counter("cross_encoder_scores_total", "Cross-encoder scores by origin.", "origin")
+        prefetch = counter("prefetch_total", "Users queued for precomputing their next feed's scores.", "outcome")
         events = counter("events_total", "Events received.", "kind", "outcome")
         self._journal_failures = counter("journal_failures_total", "Failed reads and writes of the journal.")
         self._state_lag = gauge("state_lag_seconds", "Age of the newest event when it was read.", of="livemax")
@@ -118,7 +121,7 @@ class Metrics:
         self._feature_psi = gauge("feature_psi", "Stability index (PSI) of features against training.", "feature")
         # series that exist from the start have a rate at their first count, and looking them up here is faster
         self._stage_seconds = {name: stages.labels(name) for name in (*STAGES, OTHER)}
-        self._fallbacks = {step: fallbacks.labels(step) for step in FALLBACK_LEVELS}
+        self._fallbacks = {level: fallbacks.labels(level) for level in FALLBACK_LEVELS}
         self._degraded = {part: degraded.labels(part) for part in DEGRADABLE_PARTS}
         self._cross_encoder_scores = {origin: cross_encoder.labels(origin) for origin in get_args(ScoreOrigin)}
         self._prefetch = {outcome: prefetch.labels(outcome) for outcome in PREFETCH_OUTCOMES}

@@ -131,7 +131,7 @@ def _measure_query_encoding(texts: TextEncoders, costs: LatencyEstimator) -> Non
         texts.encode_query("warm up")
         started = time.perf_counter()
         texts.encode_query("warmed up")
-        costs.observe("encode", time.perf_counter() - started)
+        costs.observe("encode_query", time.perf_counter() - started)
 
 
 def _set_bundle_metrics(metrics: Metrics, current_bundle: bundle.Bundle) -> None:
@@ -151,8 +151,8 @@ def warm_up(recommender: Recommender, costs: LatencyEstimator, clock: Callable[[
     users = recommender.snapshot.users
     for round_costs in (None, *[costs] * WARM_UP_ROUNDS):
         for user in (None, *(users.name(row) for row in range(min(WARM_UP_USERS, len(users))))):
-            watch = LatencyBudget(time.perf_counter, estimator=round_costs)
-            recommender.recommend("warm-up", clock(), RecommendationRequest(user), watch, log=False)
+            budget = LatencyBudget(time.perf_counter, estimator=round_costs)
+            recommender.recommend("warm-up", clock(), RecommendationRequest(user), budget, log=False)
 
 
 def serve(home: Home, config: Config, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:

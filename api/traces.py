@@ -40,13 +40,16 @@ def check_endpoint(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"found traces = {url!r}, expected the address of an OTLP collector: http://127.0.0.1:4318")
+        raise ValueError(
+            f"found otlp_endpoint = {url!r}, expected the address of an OTLP collector: http://127.0.0.1:4318"
+        )
     try:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
         import opentelemetry.sdk.trace.export  # noqa: F401  # checks that it is installed
     except ImportError as problem:
         raise ValueError(
-            f"traces = {url!r} needs OpenTelemetry, which can't be imported ({problem}): pip install 'feedrank[traces]'"
+            f"otlp_endpoint = {url!r} needs OpenTelemetry, which can't be imported ({problem}):"
+            " pip install 'feedrank[traces]'"
         ) from None
 
 
@@ -154,7 +157,7 @@ class RequestTrace:
         for name, value in (("request_id", request_id), ("bundle", bundle)):
             if value is not None:
                 span.set_attribute(f"feedrank.{name}", _safe_id(value))
-        for name, values in (("rankings", rankings), ("skipped", degraded)):
+        for name, values in (("rankings", rankings), ("degraded", degraded)):
             if values:
                 span.set_attribute(f"feedrank.{name}", [_safe_id(value) for value in values])
         if status >= 500:

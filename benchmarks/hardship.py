@@ -30,14 +30,14 @@ def student_shaped(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from feedrank.models.finetune.distillation import StudentConfig
+    from feedrank.models.finetune.distillation_settings import StudentConfig
     from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 
-    shape, tokenizer = StudentConfig(), AutoTokenizer.from_pretrained(str(find_weights(DEFAULT_EMBEDDER)))
+    size, tokenizer = StudentConfig(), AutoTokenizer.from_pretrained(str(find_weights(DEFAULT_EMBEDDER)))
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.hidden_size, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, intermediate_size=shape.intermediate_size, num_labels=1,
+        vocab_size=len(tokenizer), hidden_size=size.hidden_size, num_hidden_layers=size.layers,
+        num_attention_heads=size.heads, intermediate_size=size.intermediate_size, num_labels=1,
     )  # fmt: skip
     BertForSequenceClassification(config).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
@@ -84,7 +84,7 @@ def large_home(home: Path) -> None:
             item = int(members[min(int(random.exponential(len(members) / 8)), len(members) - 1)])
             file.write(json.dumps({"event": "interaction", "id": f"t{step}", "timestamp": start + 1000 * step,
                                    "item": str(item), "type": "click", "user": str(person + 1)}) + "\n")  # fmt: skip
-    for command in (["data", str(home / "log.jsonl")], ["train", "--name", "large"]):
+    for command in (["import", str(home / "log.jsonl")], ["train", "--name", "large"]):
         console.print(f"[dim]$ feedrank {' '.join(command)}[/]")
         subprocess.run(
             [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *command], cwd=PROJECT, check=True

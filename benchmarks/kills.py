@@ -111,7 +111,7 @@ def promote(folder: str, number: int) -> None:
     print("ready", flush=True)
     for step in count():
         name = f"b{number}-{step}"
-        index = {"metric": "dot", "trees": 2, "search_factor": 2, "seed": 1}
+        index = {"metric": "dot", "trees": 2, "search_k_factor": 2, "seed": 1}
         bundle.save(Path(folder), name, builder, None, index, {})
         registry.promote(Path(folder), name)
 

@@ -226,7 +226,7 @@ def _live(home: Path) -> list[Bar]:
 
 
 def added(folder: str) -> None:
-    """Print the median milliseconds of the late family, and of the first pass with the student's scores."""
+    """Print the median milliseconds of the late-interaction family, and of the first pass with the student's scores."""
     from dataclasses import replace
 
     from feedrank.api import compose, server
@@ -251,7 +251,7 @@ def added(folder: str) -> None:
         found = pipeline.retriever.retrieve(request, 100)
         batch = pipeline.state.read([request], [found.rows])
         for run, seconds in (
-            (lambda batch=batch: maxsim_scores(builder.knowledge.tokens, batch), late),
+            (lambda batch=batch: maxsim_scores(builder.item_model.token_vectors, batch), late),
             (lambda request=request: plain.run(request), without),
             (lambda request=request: pipeline.run(request), student),
         ):
@@ -285,13 +285,13 @@ def _ready(home: Path) -> Bar:
         event = recommender.recommend(f"ready {user} {time.time()}", time.time(), RecommendationRequest(user, n=100))
         from base64 import b64decode
 
-        rows = np.frombuffer(b64decode(event.features["data"]), "<f4").reshape(len(event.items), -1)
-        known += int(np.count_nonzero(~np.isnan(rows[:, names.index("pair_score")])))
+        rows = np.frombuffer(b64decode(event.features.data), "<f4").reshape(len(event.items), -1)
+        known += int(np.count_nonzero(~np.isnan(rows[:, names.index("ce_score")])))
         total += len(rows)
 
     second = recommender.pipeline.reranker
     assert second is not None
-    object.__setattr__(second, "best", 0)  # what is not ready is not scored now: only what is ready counts
+    object.__setattr__(second, "top_k", 0)  # what is not ready is not scored now: only what is ready counts
     for moment, person in zip(moments.tolist(), people, strict=True):
         while waiting and waiting[0][0] <= moment:
             ask(waiting.pop(0)[1])
@@ -357,9 +357,9 @@ def _asked_of(port: int, pid: int) -> float:
 def _ranking(work: Path, models: Path) -> list[Bar]:
     """Ranking with all signals: MIND by time, MovieLens last item out; intervals are printed by the command."""
     mind, usual = work / "mind", (PROJECT / "benchmarks" / "mind.toml").read_text()
-    families = 'families = ["late", "pair", '
+    families = 'families = ["late_interaction", "cross_encoder", '
     # more columns for as few lists, more rankers whose mean is taken: chosen on the folds that the other settings were
-    usual = usual.replace("seeds = 5", "seeds = 15")
+    usual = usual.replace("ensemble_size = 5", "ensemble_size = 15")
     told = usual.replace("families = [", families) + _signals(models)
     config = work / "mind-signals.toml"
     config.write_text(told)
@@ -388,7 +388,7 @@ def _no_worse(what: str, path: Path) -> Bar:
     costs = json.loads(path.read_text())["costs"]
     ablation = next(value for name, value in costs.items() if name.endswith("ablation"))
     one = next(row for row in ablation["rows"] if row["signal"] == "late interaction and cross-encoder")
-    interval = f"{one['adds']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
+    interval = f"{one['gain']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
     return Bar(
         f"{what}: late interaction and cross-encoder add {interval}; its upper end", one["high"], "", 0, "higher"
     )

@@ -237,7 +237,7 @@ def twice(folder: str, home: str) -> float:
     from feedrank.api.config import Config
     from feedrank.api.home import Home
     from feedrank.models.bundles.bundle import BUILD_INFO
-    from feedrank.models.training.training import TrainingSettings
+    from feedrank.models.training.training_settings import TrainingSettings
 
     config = replace(Config(), training=TrainingSettings(folds=2, targets_per_user=1))
     made = compose.load_training_inputs(Home(Path(home)), config)

@@ -23,8 +23,10 @@ from feedrank.api.readers import Rejects, mind
 from feedrank.engine.events.events import ItemEvent
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.finetune import samples_file
-from feedrank.models.finetune.distillation import DistillSettings, StudentConfig, distill
-from feedrank.models.finetune.finetuning import FinetuneResult, finetune, settings_for
+from feedrank.models.finetune.distillation import distill
+from feedrank.models.finetune.distillation_settings import DistillSettings, StudentConfig
+from feedrank.models.finetune.finetune_settings import settings_for
+from feedrank.models.finetune.finetuning import FinetuneResult, finetune
 from feedrank.models.finetune.samples import QueryTextGroups
 
 
@@ -110,7 +112,7 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Finetune
     """A cross-encoder from packaged MiniLM: first on both sets, then on WikiQA alone; chosen on its dev questions."""
     told = {"data": "WikiQA train (research use only), MedQuAD (CC BY 4.0)"}
     dev = wikiqa("dev")
-    first = settings_for("cross-encoder", epochs=1, head_start=1, max_tokens=64, bfloat16=HALVED)
+    first = settings_for("cross-encoder", epochs=1, bi_encoder_distillation_epochs=1, max_tokens=64, bfloat16=HALVED)
     if not (folder / "first" / "feedrank.json").exists():
         two_sets = together(wikiqa("train"), medquad(MEDICAL))
         finetune("cross-encoder", two_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
@@ -122,10 +124,8 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Finetune
 def student(folder: Path, progress: Callable[[str, int, int], None]) -> FinetuneResult:
     """A student of the teacher in the same folder."""
     groups = together(wikiqa("train"), medquad(600), films(1_500), news())
-    shape = StudentConfig(hidden_size=224, heads=7)
-    settings = DistillSettings(
-        shape, epochs=5, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, synthetic_queries=1.0
-    )
+    size = StudentConfig(hidden_size=224, heads=7)
+    settings = DistillSettings(size, epochs=5, batch_size=4, learning_rate=1e-3, bfloat16=HALVED, synthetic_queries=1.0)
     told = {"data": "WikiQA train, MIND (research use only), MedQuAD (CC BY 4.0), RankLens (CC BY-SA 4.0)"}
     return distill(str(folder / "teacher"), groups, folder / "student", settings, told, progress, wikiqa("dev"))
 

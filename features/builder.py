@@ -26,18 +26,20 @@ from feedrank.features.user_affinity import TOP_K, category_scores, item_item_sc
 
 VECTOR_DECAYS = (0.7, 0.93, 1.0)
 """Decays of the user profile vectors: weight of an interaction relative to the next more recent one."""
-ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, ITEM_ITEM_SUFFIXES = (1.0, 0.7, 0.93), (1, 15, 40), ("latest", "0.7", "0.93")
+ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS = (1.0, 0.7, 0.93), (1, 15, 40)
+ITEM_ITEM_SUFFIXES = ("latest", "decay0.7", "decay0.93")
 RECENT_DECAY = 0.8
 """The decay of families that use a single decay."""
 BM25_TITLES = 10
 """Number of latest titles that form the BM25 query of a request without a query."""
 LISTWISE_FEATURES = (
-    "recall_score", "bm25", "text_1", "text_top", "text_top5", "content_0.93", "content_1", "content_top5", "taste_1",
-    "taste_0.93", "ctr_1h", "ctr_24h", "shown_1h", "age_h", "category_lift", "popularity_history", "popularity_all",
-    "item_clicks_over_expected_all", "late_best", "late_mean", "late_query",
+    "recall_score", "bm25", "text_decay1", "text_max", "text_top5_mean", "content_decay0.93", "content_decay1",
+    "content_top5_mean", "cca_decay1", "cca_decay0.93", "ctr_1h", "ctr_24h", "impressions_1h", "item_age_h",
+    "category_lift", "popularity_pre_log", "popularity_all", "item_clicks_over_expected_all", "maxsim_max",
+    "maxsim_mean", "maxsim_query",
 )  # fmt: skip
 """Columns whose z-score within the request is a listwise feature as well."""
-CROSS_ENCODER = "pair"
+CROSS_ENCODER = "cross_encoder"
 """Key of the cross-encoder in `ItemModel.model_digests`."""
 Columns = dict[str, Scores]
 
@@ -47,8 +49,8 @@ class FeatureSettings:
     """[features] Which feature families the matrix has."""
 
     families: tuple[str, ...] = (
-        "recall", "bm25", "vectors", "late", "pair", "tables", "rates", "ages", "categories", "statistics", "declared",
-        "person", "standings",
+        "recall", "bm25", "similarity", "late_interaction", "cross_encoder", "item_item", "rates", "recency",
+        "categories", "item_stats", "custom_counters", "user", "listwise",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -142,7 +144,7 @@ def _recall(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
             # einsum, not BLAS: bits do not depend on the batch size
             scores[rows] = np.einsum("nd,d->n", space.item_side[batch.rows[rows]], user, optimize=False)
     scores[batch.rows < 0] = np.nan  # row -1 would read the last item's vector
-    return {"recall_score": scores, "recall_place": group_percentile(scores, batch.offsets)}
+    return {"recall_score": scores, "recall_pct": group_percentile(scores, batch.offsets)}
 
 
 def _bm25(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
@@ -154,9 +156,9 @@ def _similarity(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute cosines between candidates and the user's history, per view, and between candidates and the query."""
     columns: Columns = {}
     for name, vectors in builder.item_model.vectors.items():
-        tags = [f"{decay:g}" for decay in VECTOR_DECAYS] + ["latest", "top", "top5"]
+        tags = [f"decay{decay:g}" for decay in VECTOR_DECAYS] + ["latest", "max", "top5_mean"]
         columns |= _named_columns(f"{name}_", tags, vector_scores(vectors, batch, VECTOR_DECAYS))
-    columns["query_text"] = _query_cosine(builder.item_model.space, batch)
+    columns["query_cosine"] = _query_cosine(builder.item_model.space, batch)
     return columns
 
 
@@ -166,7 +168,7 @@ def _late_interaction(builder: FeatureBuilder, batch: Batch, _: Columns) -> Colu
     return (
         {}
         if tokens is None
-        else _named_columns("late_", ["latest", "best", "mean", "query"], maxsim_scores(tokens, batch))
+        else _named_columns("maxsim_", ["latest", "max", "mean", "query"], maxsim_scores(tokens, batch))
     )
 
 
@@ -177,7 +179,7 @@ def _cross_encoder(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns
     scores = (
         batch.cross_encoder_scores if len(batch.cross_encoder_scores) else np.full(len(batch.rows), np.nan, np.float32)
     )
-    return _named_columns("pair_", ["score", "behind"], np.stack([scores, gap_to_best(scores, batch.offsets)], axis=1))
+    return _named_columns("ce_", ["score", "gap"], np.stack([scores, gap_to_best(scores, batch.offsets)], axis=1))
 
 
 def _item_item(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
@@ -185,7 +187,7 @@ def _item_item(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     columns: Columns = {}
     for name, matrix in builder.item_model.item_item.items():
         columns |= _named_columns(
-            f"{name}_table_", ITEM_ITEM_SUFFIXES, item_item_scores(matrix, batch, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS)
+            f"{name}_i2i_", ITEM_ITEM_SUFFIXES, item_item_scores(matrix, batch, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS)
         )
     return columns
 
@@ -199,10 +201,10 @@ def _recency(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
     """Compute item age, time since the item's last interaction, and the user's recent impressions of the item."""
     published = np.where(batch.rows >= 0, builder.item_model.catalogue.published[batch.rows], np.nan)
     return {
-        "age_h": batch.item_age / np.float32(3600),
-        "since_touch_h": batch.since_interaction / np.float32(3600),
-        "published_h": ((batch.at[batch.request_index] - published) / 3600).astype(np.float32),
-        "shown_before": batch.impressions,
+        "item_age_h": batch.item_age / np.float32(3600),
+        "since_interaction_h": batch.since_interaction / np.float32(3600),
+        "since_published_h": ((batch.at[batch.request_index] - published) / 3600).astype(np.float32),
+        "recent_impressions": batch.impressions,
     }
 
 
@@ -233,9 +235,9 @@ def _user(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
     since = (batch.at - batch.history_at[:, 0]) / 60 if batch.history_at.shape[1] else np.full(len(batch.at), np.nan)
     span = batch.history_at[:, :1] - batch.history_at[:, 9:10] if batch.history_at.shape[1] > 9 else None
     values = {
-        "touches": np.log1p(batch.interaction_count),
-        "since_latest_m": since,
-        "pace_10": np.full(len(batch.at), np.nan) if span is None else np.log1p(np.maximum(span[:, 0], 0)),
+        "n_interactions": np.log1p(batch.interaction_count),
+        "user_since_interaction_min": since,
+        "last10_span": np.full(len(batch.at), np.nan) if span is None else np.log1p(np.maximum(span[:, 0], 0)),
         "candidates": np.log(np.maximum(np.diff(batch.offsets), 1)),
     }
     groups = batch.request_index
@@ -248,23 +250,23 @@ def _listwise(_: FeatureBuilder, batch: Batch, columns: Columns) -> Columns:
     if not names:
         return {}
     z_scores = group_zscore(np.stack([columns[name] for name in names], axis=1).astype(np.float32), batch.offsets)
-    return _named_columns("", [f"{name}_standing" for name in names], z_scores)
+    return _named_columns("", [f"{name}_z" for name in names], z_scores)
 
 
 FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
     "recall": _recall,
     "bm25": _bm25,
-    "vectors": _similarity,
-    "late": _late_interaction,
-    "pair": _cross_encoder,
-    "tables": _item_item,
+    "similarity": _similarity,
+    "late_interaction": _late_interaction,
+    "cross_encoder": _cross_encoder,
+    "item_item": _item_item,
     "rates": _rates,
-    "ages": _recency,
+    "recency": _recency,
     "categories": _categories,
-    "statistics": _item_stats,
-    "declared": _custom_counters,
-    "person": _user,
-    "standings": _listwise,
+    "item_stats": _item_stats,
+    "custom_counters": _custom_counters,
+    "user": _user,
+    "listwise": _listwise,
 }
 
 

@@ -17,7 +17,8 @@ from feedrank.features.state import BehaviouralState
 
 Arrays = dict[str, NDArray[Any]]
 _CATALOGUE_ARRAYS = (
-    "counts", "first_at", "last_at", "category_codes", "category_offsets", "keyed.codes", "keyed.bounds",
+    "counts", "first_at", "last_at", "category_codes", "category_offsets", "custom_counters.codes",
+    "custom_counters.bounds",
 )  # fmt: skip
 
 
@@ -41,9 +42,9 @@ def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogu
     parts = old | {name: new[name] for name in _CATALOGUE_ARRAYS}
     if len(after) > n:
         histories = _reencode_histories(
-            HistoryStore(*(old[f"chains.{name}"] for name in HistoryStore._fields)), n, len(after)
+            HistoryStore(*(old[f"histories.{name}"] for name in HistoryStore._fields)), n, len(after)
         )
-        parts |= {f"chains.{name}": array for name, array in histories._asdict().items()}
+        parts |= {f"histories.{name}": array for name, array in histories._asdict().items()}
     for counter_index, counter in enumerate(state.spec.counters):
         if counter.item_field not in ("", "item"):
             codes = _code_mapping(before, after, counter.item_field)
@@ -96,8 +97,8 @@ def _first_rows(codes: NDArray[np.int32], bounds: NDArray[np.int64]) -> list[int
 
 def _remap_codes(arrays: Arrays, counter_index: int, codes: NDArray[np.int32]) -> Arrays:
     """Replace the codes of one counter; sums keep their order, and sums whose code is -1 are dropped."""
-    used = int(arrays["keyed.used"][0])
-    keys, sums = arrays["keyed.keys"][:used].copy(), arrays["keyed.sums"][:used]
+    used = int(arrays["custom_counters.used"][0])
+    keys, sums = arrays["custom_counters.keys"][:used].copy(), arrays["custom_counters.sums"][:used]
     selected, code_mask = keys >> _COUNTER_SHIFT == counter_index, (1 << _USER_SHIFT) - 1
     new_codes = codes[keys[selected] & code_mask].astype(np.int64)
     keys[selected] = (keys[selected] & ~code_mask) | np.maximum(new_codes, 0)
@@ -107,9 +108,11 @@ def _remap_codes(arrays: Arrays, counter_index: int, codes: NDArray[np.int32]) -
     hash_index = np.zeros(1 << max(2 * len(keys) - 1, 0).bit_length(), np.int32)
     rehash(keys, len(keys), hash_index)
     return {
-        "keyed.keys": keys, "keyed.sums": sums, "keyed.table": hash_index,
-        "keyed.used": np.array([len(keys)], np.int64),
-    }  # fmt: skip
+        "custom_counters.keys": keys,
+        "custom_counters.sums": sums,
+        "custom_counters.hash_index": hash_index,
+        "custom_counters.used": np.array([len(keys)], np.int64),
+    }
 
 
 def _reencode_histories(store: HistoryStore, n_items: int, new_n_items: int) -> HistoryStore:

@@ -22,7 +22,7 @@ def rates(batch: Batch, spec: StateSpec) -> dict[str, Scores]:
     """
     halves = spec.half_lives_h
     names = [name.format(half_life_label(half)) for half in halves for name in _NAMES_PER_HALF_LIFE]
-    names += ["popularity_history", "shown_trend", "popularity_trend"]
+    names += ["popularity_pre_log", "impressions_trend", "popularity_trend"]
     day, week = _nearest_index(halves, 24), _nearest_index(halves, 168)
     out = np.empty((len(batch.rows), len(names)), np.float32)
     first = np.array([[spec.counter_column(entity, kind, halves[0]) for kind in COUNTER_KINDS] for entity in ENTITIES])
@@ -31,7 +31,7 @@ def rates(batch: Batch, spec: StateSpec) -> dict[str, Scores]:
 
 
 _NAMES_PER_HALF_LIFE = (
-    "popularity_{}", "shown_{}", "ctr_{}", "item_clicks_over_expected_{}", "category_clicks_over_expected_{}",
+    "popularity_{}", "impressions_{}", "ctr_{}", "item_clicks_over_expected_{}", "category_clicks_over_expected_{}",
 )  # fmt: skip
 
 

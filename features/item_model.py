@@ -58,8 +58,8 @@ class ItemModel:
         n = len(self.catalogue)
         sizes = {"space": len(self.space.item_side), "terms": len(self.term_weights.offsets) - 1}
         sizes |= {f"vectors {name}": len(vectors.item_side) for name, vectors in self.vectors.items()}
-        sizes |= {f"table {name}": len(matrix.offsets) - 1 for name, matrix in self.item_item.items()}
-        sizes |= {f"statistic {name}": len(values) for name, values in self.item_stats.items()}
+        sizes |= {f"item-item matrix {name}": len(matrix.offsets) - 1 for name, matrix in self.item_item.items()}
+        sizes |= {f"item stat {name}": len(values) for name, values in self.item_stats.items()}
         sizes |= {} if self.token_vectors is None else {"token vectors": len(self.token_vectors)}
         for name, size in sizes.items():
             if size != n:

@@ -14,15 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores, Times
-from feedrank.features import counter_table as keyed
-from feedrank.features import history_store as chains
+from feedrank.features import counter_table, history_store
 from feedrank.features.counter_table import MAX_EXPONENT, CounterTable
 from feedrank.features.history_store import IMPRESSIONS, INTERACTIONS, HistoryStore
 from feedrank.features.jit import jit
 
 OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ = 0, 1, 2, 3
 """Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read."""
-COUNTER_KINDS = ("shown", "share", "touched", "prior")
+COUNTER_KINDS = ("impressions", "uniform_share", "interactions", "pre_log")
 """Counters of an entity: impressions; 1 / list length per impression; interactions; interactions before the log."""
 _UNIFORM_SHARE = 1
 _COUNTER_OF_OP = (0, 2, 3)
@@ -113,9 +112,9 @@ def advance(
             n_recent = 0
             if user >= 0:
                 history, history_at = buffers.history[read], buffers.history_at[read]
-                chains.read(state.histories, user, INTERACTIONS, items, history, history_at)
+                history_store.read(state.histories, user, INTERACTIONS, items, history, history_at)
                 buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
-                n_recent = chains.read(state.histories, user, IMPRESSIONS, items, recent, times)
+                n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
             _decay_factors(state, at, decay)
             overall[:] = 0
             _add_counters(state.counts[everything], decay, overall)
@@ -139,7 +138,7 @@ def advance(
                 buffers.item_age[line] = at - state.first_at[row]
                 buffers.since_interaction[line] = at - state.last_at[row]
                 if len(state.custom_counters.numerator):
-                    keyed.read(state.custom_counters, row, user, at, buffers.custom_counters[line])
+                    counter_table.read(state.custom_counters, row, user, at, buffers.custom_counters[line])
             cursor[0] += 1
             continue
         if not state.now[0] >= at:
@@ -159,11 +158,11 @@ def advance(
             if code == OP_INTERACTION and not state.last_at[row] >= at:
                 state.last_at[row] = at
             if user >= 0:
-                chains.append(
+                history_store.append(
                     state.histories, user, IMPRESSIONS if code == OP_IMPRESSION else INTERACTIONS, row, at, items
                 )
             if operations.type_bits[m]:
-                keyed.count(state.custom_counters, row, user, operations.type_bits[m], at)
+                counter_table.count(state.custom_counters, row, user, operations.type_bits[m], at)
 
 
 @jit

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
-from feedrank.features import counter_table as keyed
-from feedrank.features import custom_counters, history_store
+from feedrank.features import counter_table, custom_counters, history_store
 from feedrank.features.counter_table import CounterTable
 from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.history_store import INTERACTIONS, HistoryStore
@@ -45,7 +44,7 @@ class StateSpec:
         if not self.half_lives_h or min(self.half_lives_h) <= 0:
             raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
         if self.history_length < 1:
-            raise ValueError(f"depth is {self.history_length}; expected at least 1")
+            raise ValueError(f"history_length is {self.history_length}; expected at least 1")
         custom_counters.check_counters(self.counters)
 
     @classmethod
@@ -57,10 +56,10 @@ class StateSpec:
 
         counters = []
         for body in data["counters"]:
-            types, over = tuple(body["types"]), tuple(body["per"])
-            lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "per": over}
+            types, over = tuple(body["types"]), tuple(body["rate_over"])
+            lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "rate_over": over}
             counters.append(CounterSpec(**{**body, **lists}))
-        return cls(hours(data["half_lives_h"]), data["depth"], tuple(counters))
+        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
@@ -70,7 +69,7 @@ class StateSpec:
         ]
         return {
             "half_lives_h": [str(half) for half in self.half_lives_h],
-            "depth": self.history_length,
+            "history_length": self.history_length,
             "counters": counters,
         }
 
@@ -96,8 +95,8 @@ class BehaviouralState:
         halves = np.array(self.spec.half_lives_h)
         self._n_items = len(catalogue)
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
-        counter_table = custom_counters.empty_counter_table(self.spec.counters, catalogue)
-        self._max_keys_per_event = custom_counters.max_keys_per_event(self.spec.counters, counter_table)
+        empty_counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
+        self._max_keys_per_event = custom_counters.max_keys_per_event(self.spec.counters, empty_counters)
         self._state = StateArrays(
             decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
             landmarks=np.full(len(halves), np.nan),
@@ -108,7 +107,7 @@ class BehaviouralState:
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
             histories=history_store.empty_store(),
-            custom_counters=counter_table,
+            custom_counters=empty_counters,
         )
 
     def observe(self, operations: Operations) -> None:
@@ -195,7 +194,7 @@ class BehaviouralState:
         """Erase a user's history, impressions and own counters. Their events stay in the counters of items."""
         if 0 <= user < len(self._state.histories.heads):
             history_store.clear(self._state.histories, user)
-        keyed.clear(self._state.custom_counters, user)
+        counter_table.clear(self._state.custom_counters, user)
 
     def history(self, user: int) -> tuple[Rows, Times]:
         """Return all interactions of a user, latest first, and their times; empty for an unknown user."""
@@ -211,8 +210,8 @@ class BehaviouralState:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
         out, pre_log = np.empty(self._n_items), np.empty(self._n_items)
         longest = int(np.argmax(self.spec.half_lives_h))
-        item_counts(self._state, COUNTER_KINDS.index("touched"), longest, at, out)
-        item_counts(self._state, COUNTER_KINDS.index("prior"), longest, at, pre_log)
+        item_counts(self._state, COUNTER_KINDS.index("interactions"), longest, at, out)
+        item_counts(self._state, COUNTER_KINDS.index("pre_log"), longest, at, pre_log)
         return (out + pre_log).astype(np.float32)
 
     @property
@@ -239,8 +238,8 @@ class BehaviouralState:
         parts = {name: np.array(arrays[name]) for name, _ in _named_arrays(self._state)}
         self._state = self._state._replace(
             **{name: array for name, array in parts.items() if "." not in name},
-            histories=HistoryStore(*(parts[f"chains.{name}"] for name in HistoryStore._fields)),
-            custom_counters=CounterTable(*(parts[f"keyed.{name}"] for name in CounterTable._fields)),
+            histories=HistoryStore(*(parts[f"histories.{name}"] for name in HistoryStore._fields)),
+            custom_counters=CounterTable(*(parts[f"custom_counters.{name}"] for name in CounterTable._fields)),
         )
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
@@ -285,19 +284,19 @@ class BehaviouralState:
             self._state = self._state._replace(histories=store)
         if self._max_keys_per_event:
             self._state = self._state._replace(
-                custom_counters=keyed.reserve(self._state.custom_counters, n_rows * self._max_keys_per_event)
+                custom_counters=counter_table.reserve(self._state.custom_counters, n_rows * self._max_keys_per_event)
             )
 
 
 _FIXED_SHAPE = (
-    "rates",
+    "decay_rates",
     "counts",
     "category_codes",
     "category_offsets",
     "first_at",
     "last_at",
-    "keyed.codes",
-    "keyed.bounds",
+    "custom_counters.codes",
+    "custom_counters.bounds",
 )
 
 

@@ -22,12 +22,12 @@ GENRES = {
 }
 CONFIG = """
 [items]
-follows_rank = 8
-co_click_rank = 4
+transition_rank = 8
+cooccurrence_rank = 4
 [training]
 folds = 2
-targets = 2
-least_history = 2
+targets_per_user = 2
+min_history = 2
 [ranker]
 rounds = 10
 [ranker.parameters]

@@ -45,7 +45,7 @@ def test_the_size_of_a_chunk_does_not_matter(monkeypatch, few):
     values = np.random.default_rng(4).random(101)
     values = np.round(values) if few else values
     whole = interval(values, seed=9, resamples=500)
-    monkeypatch.setattr(bootstrap, "_CELLS", 700)
+    monkeypatch.setattr(bootstrap, "_MAX_CELLS", 700)
     assert interval(values, seed=9, resamples=500) == whole
 
 

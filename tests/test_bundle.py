@@ -23,7 +23,8 @@ from feedrank.models.training.dataset import from_recall, point_in_time_batch
 from feedrank.models.training.training import TrainedRanker, exact_retriever
 
 FILES = (
-    "catalogue.jsonl.gz", "index.ann", "index.json", "knowledge.npz", "ranker-0.txt", "sketch.json", "terms.json",
+    "catalogue.jsonl.gz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz", "ranker-0.txt",
+    "terms.json",
 )  # fmt: skip
 
 
@@ -137,6 +138,13 @@ def test_a_foreign_format_is_refused(bundles: Path) -> None:
         opened(bundles)
 
 
+def test_a_bundle_of_an_earlier_format_says_to_train_again(bundles: Path) -> None:
+    edit_manifest(bundles / "toy", lambda manifest: manifest.update(format=bundle.FORMAT - 1))
+    said = rf"toy/manifest\.json is of format {bundle.FORMAT - 1}; .* train again with `feedrank train`"
+    with pytest.raises(BundleError, match=said):
+        opened(bundles)
+
+
 def test_other_features_are_refused(bundles: Path) -> None:
     edit_manifest(bundles / "toy", lambda manifest: manifest["features"].update(fingerprint="0" * 16))
     with pytest.raises(BundleError, match="train again"):
@@ -210,7 +218,7 @@ def test_the_same_journal_config_and_seed_give_the_same_bytes(
     trained = compose.train(again, settings, lambda *_: None)
     compose.save_trained_bundle(Home(tmp_path), settings, "toy", again, trained, {}, 1.5)
     first, second = home.bundles / "toy", tmp_path / "bundles" / "toy"
-    assert {file.name for file in first.iterdir()} == {*FILES, "manifest.json", "made.json"}
+    assert {file.name for file in first.iterdir()} == {*FILES, "manifest.json", "build.json"}
     for file in (*FILES, "manifest.json"):
         assert (second / file).read_bytes() == (first / file).read_bytes(), file
     assert bundle.read_build_info(second)["seconds"] == 1.5

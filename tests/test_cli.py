@@ -138,7 +138,9 @@ def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) 
 
 def test_recommend_as_json_is_what_http_answers(home: Path) -> None:
     feed = json.loads(feedrank(home, "recommend", "--history", "space-4, space-3,,space-2", "-n", 2, "--json"))
-    assert set(feed) == {"ranking", "timestamp", "user", "bundle", "source", "items", "skipped", "kept", "experiments"}
+    assert set(feed) == {
+        "ranking", "timestamp", "user", "bundle", "source", "items", "degraded", "logged", "experiments",
+    }  # fmt: skip
     assert feed["items"][0]["id"] == "space-5"
     assert feed["source"] == "embedding"
     assert json.loads(feedrank(home, "recommend", "--json"))["source"] == "popular"

@@ -107,7 +107,7 @@ class Patience:
 
     waits: list[float] = field(default_factory=list)
 
-    def ambient(self, draw: float = 0.5) -> Clock:
+    def clock(self, draw: float = 0.5) -> Clock:
         return Clock(lambda: NOW, lambda: sum(self.waits), self.waits.append, lambda: draw)
 
 
@@ -274,7 +274,7 @@ def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptur
 def test_a_client_that_asks_too_often_is_told_how_long_to_wait(home: Path) -> None:
     patience = Patience()
     with running_on(home, config=ServeConfig(rate_limit="3/minute")) as running:
-        with running.client(ambient=patience.ambient()) as client:
+        with running.client(clock=patience.clock()) as client:
             for _ in range(3):
                 client.recommend()
             with pytest.raises(TooManyRequests, match=r"POST /v1/recommend: 429 .* wait \d+ s") as caught:
@@ -320,7 +320,7 @@ def test_a_wrong_request_says_where(still: Running) -> None:
 
 def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
     patience = Patience()
-    with running.client(ambient=patience.ambient()) as client:
+    with running.client(clock=patience.clock()) as client:
         running.gate.tricks = ["busy", "busy"]
         taken = client.record_events([click() for _ in range(3)])
         assert (taken.accepted, taken.duplicate) == (3, 0)
@@ -334,7 +334,7 @@ def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
         with pytest.raises(Unavailable):
             client.ready()
         assert running.gate.tricks == ["busy"] * 4, "it is asked once whether it is ready"
-    with running.client(ambient=patience.ambient(), retries=Retries(total_s=1)) as client:
+    with running.client(clock=patience.clock(), retries=Retries(total_s=1)) as client:
         before = len(patience.waits)
         with pytest.raises(Unavailable, match="recommend: 503"):
             client.recommend()
@@ -344,18 +344,18 @@ def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
 @pytest.mark.parametrize("trick", ["lost", "late"])
 def test_events_whose_answer_was_lost_count_once(running: Running, trick: str) -> None:
     patience, hurried = Patience(), Timeouts(read_s=0.8 if trick == "late" else 60)
-    with running.client(ambient=patience.ambient(), timeouts=hurried) as client:
+    with running.client(clock=patience.clock(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
         taken = client.record_events([click(), click()])
     assert (taken.accepted, taken.duplicate) == (0, 2)
     assert len(running.gate.came) == 2
-    assert running.recommender._journal.counts()["interaction"] == 2 + toyworld.PEOPLE * toyworld.STEPS  # type: ignore[attr-defined]
+    assert running.recommender._journal.count_by_kind()["interaction"] == 2 + toyworld.PEOPLE * toyworld.STEPS  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("trick", ["lost", "late"])
 def test_a_feed_whose_answer_was_lost_is_logged_once(running: Running, trick: str) -> None:
     patience, hurried = Patience(), Timeouts(read_s=0.8 if trick == "late" else 60)
-    with running.client(ambient=patience.ambient(), timeouts=hurried) as client:
+    with running.client(clock=patience.clock(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
         feed = client.recommend(user="p1")
         assert client.ranking(feed.ranking).ids == feed.ids
@@ -363,7 +363,7 @@ def test_a_feed_whose_answer_was_lost_is_logged_once(running: Running, trick: st
         assert len(client.rank(["space-1"], deadline_ms=60_000).items) == 1, "the deadline makes it wait longer"
     paths = [one["PATH_INFO"] for one in running.gate.came]
     assert (paths.count("/v1/recommend"), paths.count("/v1/rank")) == (2, 1)
-    assert running.recommender._journal.counts()["ranking"] == 2  # type: ignore[attr-defined]
+    assert running.recommender._journal.count_by_kind()["ranking"] == 2  # type: ignore[attr-defined]
 
 
 def test_no_service_and_no_answer() -> None:
@@ -372,7 +372,7 @@ def test_no_service_and_no_answer() -> None:
         free.bind((HOST, 0))
         url = f"http://{HOST}:{free.getsockname()[1]}"
     with (
-        Client(url, clock=patience.ambient(), transport=httpx.HTTPTransport()) as client,
+        Client(url, clock=patience.clock(), transport=httpx.HTTPTransport()) as client,
         pytest.raises(Unreachable, match=r"no response from http://127.0.0.1:\d+ after 4 attempts") as caught,
     ):
         client.recommend()
@@ -387,7 +387,7 @@ def test_no_service_and_no_answer() -> None:
         thread = threading.Thread(target=cut)
         thread.start()
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        with Client(url, clock=patience.ambient(), transport=httpx.HTTPTransport()) as client:
+        with Client(url, clock=patience.clock(), transport=httpx.HTTPTransport()) as client:
             for call in (client.recommend, lambda: client.record_events(click())):
                 with pytest.raises(Unreachable, match="4 attempts") as caught:
                     call()
@@ -429,7 +429,7 @@ def test_many_events_are_sent_in_parts_and_packed(running: Running) -> None:
 
 
 def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "MOST_EVENTS", 2)
+    monkeypatch.setattr(requests, "MAX_EVENTS", 2)
     with running.client(retries=Retries(attempts=1)) as client:
         running.gate.tricks = ["", "lost"]
         with pytest.raises(ApiError, match="504 Gateway Timeout") as caught:
@@ -455,7 +455,7 @@ def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pyte
         assert len(body) <= MAX_BODY_BYTES
         assert json.loads(body)["events"] == [json.loads(line) for line in lines[first:last]]
     full = [b"1"] * (MAX_EVENTS // 2)
-    monkeypatch.setattr(requests, "MOST_BYTES", len(b'{"events":[1]}') + 2 * (len(full) - 1))
+    monkeypatch.setattr(requests, "MAX_BODY_BYTES", len(b'{"events":[1]}') + 2 * (len(full) - 1))
     assert [len(body) for _, _, body in requests.batches([*full, b"1"])] == [
         requests.MAX_BODY_BYTES,
         len(b'{"events":[1]}'),
@@ -528,7 +528,8 @@ def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
     [
         (lambda client: client.replay("a/b"), "POST /feedrank/v1/rankings/a%2Fb/replay"),
         (lambda client: client.state("user", "ünï"), "GET /feedrank/v1/state/user/%C3%BCn%C3%AF"),
-        (lambda client: client.forget("item", ".."), "DELETE /feedrank/v1/state/item/%2E%2E"),
+        (lambda client: client.delete_user("a/b"), "DELETE /feedrank/v1/state/user/a%2Fb"),
+        (lambda client: client.hide_item(".."), "DELETE /feedrank/v1/state/item/%2E%2E"),
         (lambda client: client.bundles(), "GET /feedrank/v1/bundles"),
         (lambda client: client.promote("toy?#"), "POST /feedrank/v1/bundles/toy%3F%23/promote"),
         (lambda client: client.rollback(), "POST /feedrank/v1/bundles/rollback"),

@@ -110,7 +110,7 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("feedrank.engine.retrieval.pca_index.FEW", 10)
+    monkeypatch.setattr("feedrank.engine.retrieval.pca_index.BRUTE_FORCE_UP_TO", 10)
     place = Home(home)
     settings, opened = config.load_config(place.config), bundle.load(place.current_bundle)
     assert isinstance(opened.exact_index, PcaRefineIndex)
@@ -123,6 +123,6 @@ def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) 
         return type(embedding._index), type(embedding._exact_index)
 
     assert chosen() == (NoneType, PcaRefineIndex)
-    assert chosen(whole_up_to=10) == (AnnoyIndex, PcaRefineIndex)
+    assert chosen(exact_below=10) == (AnnoyIndex, PcaRefineIndex)
     assert chosen(kind="exact") == (NoneType, ExactIndex)
     assert chosen(kind=f"{__name__}:Backwards") == (Backwards, PcaRefineIndex)

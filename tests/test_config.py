@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from feedrank.api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load_config
+from feedrank.api.experiment_config import parse_experiment
+from feedrank.api.renamed_keys import OLD_EXPERIMENT_KEYS, OLD_KEYS, OLD_VALUES
+from feedrank.features.builder import FAMILIES
+from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.state import StateSpec
 
 
@@ -71,7 +75,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
 
 
 def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -> None:
-    found = load_config(written(tmp_path, "[items]\ndamping = 5\n[state]\nhalf_lives_h = [1, 24, inf]"))
+    found = load_config(written(tmp_path, "[items]\ntransition_damping = 5\n[state]\nhalf_lives_h = [1, 24, inf]"))
     assert found.items.transition_damping == 5.0
     assert found.state.half_lives_h == (1.0, 24.0, float("inf"))
 
@@ -99,8 +103,8 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
         ('[index]\nkind = "faiss"', ["index", "'faiss'", "annoy, exact"]),
         ("[index]\ntrees = 0", ["index", "trees is 0", "1 to"]),
         ("[recall]\ncandidates = 0", ["recall", "candidates is 0", "1 to 1,000"]),
-        ("[recall]\nquery_share = 1.5", ["recall", "query_share is 1.5"]),
-        ("[recall]\nquery_share = nan", ["recall", "query_share is nan"]),
+        ("[recall]\nquery_weight = 1.5", ["recall", "query_weight is 1.5"]),
+        ("[recall]\nquery_weight = nan", ["recall", "query_weight is nan"]),
         ("[serve]\nport = 65536", ["serve", "port is 65536", "65,535"]),
         ("[serve]\nthreads = 0", ["serve", "threads is 0"]),
         ("[embedder]\nbatch_size = 0", ["embedder", "batch_size is 0"]),
@@ -130,3 +134,48 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not TOML"):
         load_config(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_KEYS.items())
+def test_an_old_key_is_refused_with_its_new_name(tmp_path: Path, old: str, new: str) -> None:
+    section, _, key = old.rpartition(".")
+    header = f"[[{section}]]\nname = 'a'" if section == "state.counters" else f"[{section}]"
+    with pytest.raises(ConfigError) as caught:
+        load_config(written(tmp_path, f"{header}\n{key} = 1\n"))
+    new_key = new.rpartition(".")[2]
+    assert f"{old} is now named {new_key};" in str(caught.value)
+    part: Any = CounterSpec("a") if section == "state.counters" else Config()
+    for name in () if section == "state.counters" else section.split("."):
+        part = getattr(part, name)
+    assert hasattr(part, new_key), "the new name is a key"
+    assert not hasattr(part, key), "the old name is none"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"), [(path, *pair) for path, values in OLD_VALUES.items() for pair in values.items()]
+)
+def test_an_old_value_is_refused_with_its_new_name(tmp_path: Path, path: str, old: str, new: str) -> None:
+    section, _, key = path.rpartition(".")
+    for name in (old, new):
+        value = f'"{name}"' if key == "rule" else f'["{name}"]'
+        text = f"[{section}]\n{key} = {value}\n"
+        if name == new:
+            load_config(written(tmp_path, text))
+            continue
+        with pytest.raises(ConfigError, match=f"{path} has the value '{old}', which is now named '{new}'"):
+            load_config(written(tmp_path, text))
+    assert key != "families" or (new in FAMILIES and old not in FAMILIES)
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_EXPERIMENT_KEYS.items())
+def test_an_old_key_of_an_experiment_is_refused_with_its_new_name(old: str, new: str) -> None:
+    body: dict[str, Any] = {
+        "name": "x", "arms": {"a": {}, "b": {}}, "guardrails": [{"metric": "ctr"}], "metrics": {"m": {"type": "buy"}},
+    }  # fmt: skip
+    *tables, key = old.split(".")
+    table: Any = body
+    for name in tables:
+        table = next(iter(table.values())) if name == "*" else table[name]
+    (table[0] if isinstance(table, list) else table)[key] = 1
+    with pytest.raises(ValueError, match=f"{key} is now named {new.rpartition('.')[2]};"):
+        parse_experiment(body, "ab.toml")

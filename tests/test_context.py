@@ -31,7 +31,7 @@ def test_places(groups: list[list[float]]) -> None:
 
 @settings(deadline=None)
 @given(groups=GROUPS)
-def test_standings(groups: list[list[float]]) -> None:
+def test_group_zscore(groups: list[list[float]]) -> None:
     column, offsets = flat(groups)
     expected: list[float] = []
     for group in groups:
@@ -46,7 +46,7 @@ def test_standings(groups: list[list[float]]) -> None:
 
 
 @pytest.mark.parametrize("base", [0, 1_000, 175_000])
-def test_standings_of_large_numbers_close_together(base: float) -> None:
+def test_group_zscore_of_large_numbers_close_together(base: float) -> None:
     column = np.float32(base) + np.array([0, 0.5, 1], np.float32)
     found = group_zscore(column[:, None], np.array([0, 3]))[:, 0]
     np.testing.assert_allclose(found, [-1.2247449, 0, 1.2247449], rtol=1e-4)

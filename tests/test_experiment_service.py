@@ -38,7 +38,7 @@ from feedrank.models.bundles import bundle, registry
 NOW = toyworld.END / 1000 + 1_000
 DAY = 86_400.0
 AB: dict[str, Any] = {
-    "name": "ab", "minimum_days": 1, "minimum_units": 10, "planned_units": 120,
+    "name": "ab", "min_days": 1, "min_units": 10, "planned_units": 120,
     "arms": {"usual": {}, "other": {"bundle": "other"}},
 }  # fmt: skip
 
@@ -48,7 +48,7 @@ def two_bundles(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A home whose bundle `toy` serves, beside a lesser one, `other`."""
     home = tmp_path_factory.mktemp("two") / "home"
     shutil.copytree(touched_home, home, symlinks=True)
-    (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "ages", "categories"]\n')
+    (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "recency", "categories"]\n')
     feedrank(home, "--config", home / "less.toml", "train", "--name", "other")
     feedrank(home, "bundles", "promote", "toy")
     return home
@@ -283,10 +283,10 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_p
     assert "900 rankings" in said
     told = json.loads(path.read_text())
     for name, one in told["estimates"].items():
-        assert one["refused"] is None, name
-        assert one["low"] < told["earned"] < one["high"], "the policy that made the log earns what the log earned"
+        assert one["refusal"] is None, name
+        assert one["low"] < told["mean_reward"] < one["high"], "the policy that made the log earns what the log earned"
     feedrank(place.home.folder, "ope", "--bundle", "other", "--temperature", "0.3", "--method", "snips", "--json", path)
-    assert "expected 1" in json.loads(path.read_text())["estimates"]["snips"]["refused"], (
+    assert "expected 1" in json.loads(path.read_text())["estimates"]["snips"]["refusal"], (
         "it draws what was never shown"
     )
     assert json.loads(path.read_text())["estimates"].keys() == {"snips"}
@@ -304,7 +304,7 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_p
 
 
 def test_a_broken_guardrail_stops_its_arm(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.begin({**AB, "guardrails": [{"metric": "ctr", "worst": 0.1}], "stop_on_breach": True})
+    place.begin({**AB, "guardrails": [{"metric": "ctr", "max_relative_loss": 0.1}], "stop_on_breach": True})
     recommender = place.serve()
     days(place, recommender, lambda event, _: 0.6 if event.variant == "usual" else 0.05, people=140)
     guardian = GuardrailMonitor(place.home, recommender)
@@ -322,14 +322,14 @@ def test_units_that_move_count_for_their_first_arm(place: Place) -> None:
     place.begin({**AB, "holdout": 0.1})
     recommender = place.serve()
     days(place, recommender, lambda *_: 0.3)
-    feedrank(place.home.folder, "experiment", "weigh", "ab", "other=9")
+    feedrank(place.home.folder, "experiment", "set-weights", "ab", "other=9")
     for n in range(60):
         shown(recommender, f"z{n}", place.at + 3 * DAY, name_of(n))
     found = place.desk.report("ab")
     assert found.reassigned_units > 10
     assert found.readout is not None
     assert not found.readout.sample_ratio.mismatch, "nobody new came after the weights changed"
-    assert [one.arm for one in found.holdout] == ["in the experiment"]
+    assert [one.arm for one in found.holdout] == ["exposed"]
 
 
 def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(place: Place) -> None:
@@ -413,7 +413,7 @@ def test_the_size_of_a_test_is_told_beforehand(place: Place, tmp_path: Path) -> 
 
 def test_a_test_is_simulated_before_it_begins(place: Place, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('name = "x"\nminimum_days = 2\nminimum_units = 100\nplanned_units = 600\n[arms.a]\n[arms.b]\n')
+    path.write_text('name = "x"\nmin_days = 2\nmin_units = 100\nplanned_units = 600\n[arms.a]\n[arms.b]\n')
     told = ("--users", 600, "--days", 6, "--rate", 0.1, "--visits", 2, "--runs", 4)
     assert "ship b" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", 0.8, *told)
     assert "stop" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", -0.6, *told)
@@ -450,10 +450,10 @@ def test_over_http(place: Place) -> None:
         assert (answer.status_code, said in answer.json["detail"]) == (status, True), answer.text
     assert client.post("/v1/experiments", json=AB).json["status"] == "created"
     assert client.get("/v1/experiments/ab/readout").status_code == 409
-    assert client.post("/v1/experiments/ab/start").json["declared"]["arms"]["usual"]["bundle"] == "toy"
+    assert client.post("/v1/experiments/ab/start").json["spec"]["arms"]["usual"]["bundle"] == "toy"
     assert client.post("/v1/experiments/ab/start").status_code == 409
     assert client.post("/v1/experiments/ab/weights", json={"weights": {"other": 3}}).status_code == 200
-    assert client.get("/v1/experiments/ab/readout").json["readout"]["verdict"]["word"] == "go on"
+    assert client.get("/v1/experiments/ab/readout").json["readout"]["verdict"]["decision"] == "continue"
     assert client.get("/v1/experiments/nobody").status_code == 404
     stopped = client.post("/v1/experiments/ab/stop", json={"reason": "enough"}).json
     assert (stopped["status"], stopped["reason"]) == ("stopped", "enough")

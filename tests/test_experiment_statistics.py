@@ -294,7 +294,7 @@ def test_a_slope_is_seldom_seen_where_there_is_none_and_seen_where_an_effect_fad
     assert gone.trend == "fading"
     assert gone.slope.low < -0.6 / 13 < gone.slope.high < 0
     (short,) = novelty_effects(simulate_experiment(replace(WORLD, days=2)), CTR)
-    assert (short.trend, math.isnan(short.p)) == ("not known", True)
+    assert (short.trend, math.isnan(short.p)) == ("unknown", True)
 
 
 def test_the_simulator_makes_what_it_says():
@@ -308,7 +308,7 @@ def test_the_simulator_makes_what_it_says():
     assert lift.control == pytest.approx(0.05, rel=0.03)
     assert lift.relative.low < 0.2 < lift.relative.high
     assert (columns["clicked_rankings"] <= np.minimum(columns["clicks"], columns["rankings"])).all()
-    assert (columns["reciprocal"] <= columns["clicked_rankings"] + 1e-9).all()
+    assert (columns["reciprocal_rank"] <= columns["clicked_rankings"] + 1e-9).all()
     assert (columns["impressions"] == 10 * columns["rankings"]).all()
     again = simulate_experiment(world)
     assert all((again.columns[name] == columns[name]).all() for name in BUILT_IN_COLUMNS)

@@ -139,13 +139,13 @@ def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Confiden
     [
         ((0.01, 0.05), (-0.1, 0.1), 7, 3_000, "ship", "b changes ctr by +3.0% [+1.0%, +5.0%] against a after 7 days"),
         ((0.01, 0.05), (0.02, 0.08), 7, 3_000, "ship", "c changes ctr by +5.0% .*the best of 2 such arms"),
-        ((0.01, 0.05), (-0.1, 0.1), 6, 3_000, "go on", "at least 7 days"),
-        ((0.01, 0.05), (-0.1, 0.1), 7, 999, "go on", "needs at least .* 1,000 units"),
-        ((-0.01, 0.05), (-0.1, 0.1), 9, 3_000, "go on", "5,000 planned: nothing is significant yet"),
-        ((-0.01, 0.05), (-0.1, 0.1), 9, 5_000, "keep", "no arm is significantly better, with all 5,000"),
-        ((-0.05, -0.01), (-0.1, 0.1), 9, 5_000, "keep", "c changes ctr"),
+        ((0.01, 0.05), (-0.1, 0.1), 6, 3_000, "continue", "at least 7 days"),
+        ((0.01, 0.05), (-0.1, 0.1), 7, 999, "continue", "needs at least .* 1,000 units"),
+        ((-0.01, 0.05), (-0.1, 0.1), 9, 3_000, "continue", "5,000 planned: nothing is significant yet"),
+        ((-0.01, 0.05), (-0.1, 0.1), 9, 5_000, "keep control", "no arm is significantly better, with all 5,000"),
+        ((-0.05, -0.01), (-0.1, 0.1), 9, 5_000, "keep control", "c changes ctr"),
         ((-0.05, -0.01), (-0.1, -0.04), 1, 50, "stop", "b changes .* significantly worse; c changes .* worse"),
-        ((math.nan, math.nan), (math.nan, math.nan), 1, 50, "go on", "too few units to compare ctr"),
+        ((math.nan, math.nan), (math.nan, math.nan), 1, 50, "continue", "too few units to compare ctr"),
     ],
 )
 def test_verdicts(b, c, days, units, word, reason):
@@ -157,7 +157,7 @@ def test_verdicts(b, c, days, units, word, reason):
 def test_a_broken_split_comes_before_all_else():
     off = sample_ratio_test(np.array([1_000, 1_300]), arms=["a", "b"])
     found = decide(PLAN, off, [sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
-    assert found.decision == "broken"
+    assert found.decision == "invalid"
     assert "found a 1,000, b 1,300 units, expected 1,150, 1,150" in found.sentence
 
 

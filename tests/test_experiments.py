@@ -277,12 +277,12 @@ def test_bad_changes_are_passed_over() -> None:
 
 def test_reports_of_shadows_add_up() -> None:
     own = ExperimentSpec("x", TWO, kind="shadow")
-    told = {"arm": "b", "feeds": 2, "tau": 0.5, "ms": [1, 1]}
+    told = {"arm": "b", "rankings": 2, "kendall_tau": 0.5, "latency_counts": [1, 1]}
     events = [ExperimentEvent("c", 1, "x", "create", own.to_dict())]
     events += [ExperimentEvent(f"r{n}", 2 + n, "x", "shadow", told) for n in range(3)]
-    odd = ExperimentEvent("odd", 9, "x", "shadow", {**told, "ms": [1]})
+    odd = ExperimentEvent("odd", 9, "x", "shadow", {**told, "latency_counts": [1]})
     roster = replay_events([*events, odd])
-    assert roster.get("x").shadow_totals == {"b": {"feeds": 6, "tau": 1.5, "ms": [3, 3]}}
+    assert roster.get("x").shadow_totals == {"b": {"rankings": 6, "kendall_tau": 1.5, "latency_counts": [3, 3]}}
     assert "other statistics" in roster.rejected["odd"]
 
 

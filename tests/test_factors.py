@@ -44,7 +44,7 @@ def people_by_items(sequences: UserHistories) -> NDArray[np.float64]:
     return touched
 
 
-def test_co_click_is_the_cosine_of_the_items_people(sequences: UserHistories) -> None:
+def test_cooccurrence_is_the_cosine_of_the_items_people(sequences: UserHistories) -> None:
     columns = people_by_items(sequences)
     lengths = np.linalg.norm(columns, axis=0)
     expected = columns.T @ columns / np.outer(lengths, lengths)
@@ -54,7 +54,7 @@ def test_co_click_is_the_cosine_of_the_items_people(sequences: UserHistories) ->
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_follows_counts_what_came_soon_after(sequences: UserHistories, flat: bool) -> None:
+def test_transitions_count_what_came_soon_after(sequences: UserHistories, flat: bool) -> None:
     counts = np.zeros((ITEMS, ITEMS))
     for person in range(PEOPLE):
         items = sequences.items[sequences.offsets[person] : sequences.offsets[person + 1]]
@@ -66,7 +66,7 @@ def test_follows_counts_what_came_soon_after(sequences: UserHistories, flat: boo
     np.testing.assert_allclose(transition_matrix(sequences, ITEMS, 4, 7.0, flat).toarray(), expected, atol=1e-6)
 
 
-def test_linear_items_solves_the_ridge_regression_of_each_item_on_the_others(sequences: UserHistories) -> None:
+def test_ease_solves_the_ridge_regression_of_each_item_on_the_others(sequences: UserHistories) -> None:
     columns = people_by_items(sequences)
     found = ease(sequences, ITEMS, max_items=ITEMS, ridge=5.0).toarray()
     assert not np.diag(found).any()
@@ -85,7 +85,7 @@ def test_only_the_most_touched_items_get_linear_weights(sequences: UserHistories
         assert set(rows) | set(columns) <= set(most.tolist())
 
 
-def test_linear_next_finds_the_walk() -> None:
+def test_slist_finds_the_walk() -> None:
     walk = np.tile(np.arange(ITEMS, dtype=np.int32), 30)
     length = len(walk)
     whole = UserHistories(

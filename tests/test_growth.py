@@ -50,13 +50,15 @@ def happened(random: np.random.Generator, names: Sequence[str], length: int, now
 def used(state: BehaviouralState) -> dict[str, np.ndarray]:
     """What the arrays of a state hold, without the places of blocks and of keys in a table, which may differ."""
     arrays = state.arrays()
-    held = {name: array for name, array in arrays.items() if name not in ("keyed.table", "chains.heads")}
-    for name in ("keyed.keys", "keyed.sums"):
-        held[name] = held[name][: int(arrays["keyed.used"][0])]
-    people = int((arrays["chains.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
-    for name in ("chains.lengths", "chains.latest", "chains.fills"):
+    held = {
+        name: array for name, array in arrays.items() if name not in ("custom_counters.hash_index", "histories.heads")
+    }
+    for name in ("custom_counters.keys", "custom_counters.sums"):
+        held[name] = held[name][: int(arrays["custom_counters.used"][0])]
+    people = int((arrays["histories.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
+    for name in ("histories.lengths", "histories.latest", "histories.fills"):
         held[name] = held[name][:people]
-    del held["chains.pool"], held["chains.previous"]
+    del held["histories.pool"], held["histories.previous"]
     return held
 
 
@@ -154,7 +156,7 @@ def test_counts_of_a_name_that_is_gone_are_let_go() -> None:
     changed = Catalogue.from_items({**items, "i3": {"size": "m"}, "i1": {"size": "m"}})  # nothing is of size l now
     made = extend_catalogue(lived(CATALOGUE), CATALOGUE, changed)
     state = lived(CATALOGUE)
-    assert 0 < int(made.arrays()["keyed.used"][0]) < int(state.arrays()["keyed.used"][0])
+    assert 0 < int(made.arrays()["custom_counters.used"][0]) < int(state.arrays()["custom_counters.used"][0])
     old, new = (one.read([ResolvedRequest(START, 1)], [np.array([4], np.int32)]) for one in (state, made))
     assert np.array_equal(old.custom_counters, new.custom_counters)
 
@@ -176,7 +178,7 @@ def test_rewritten_chains_take_no_more_room_than_was_made(more: int) -> None:
     first = int(START) * 1000
     events = [InteractionEvent(f"e{n}", first + 1000 * n, f"i{n % ITEMS}", "click", user="ann") for n in range(300)]
     state.advance(events_to_table(events, CATALOGUE.ids))
-    found = HistoryStore(*(state.arrays()[f"chains.{name}"] for name in HistoryStore._fields))
+    found = HistoryStore(*(state.arrays()[f"histories.{name}"] for name in HistoryStore._fields))
     there = _reencode_histories(found, ITEMS, more)
     assert len(there.pool) == len(there.previous) == int(there.used[0])
     rows, times = np.empty(300, np.int32), np.empty(300)

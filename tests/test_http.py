@@ -172,7 +172,7 @@ def test_ten_items_come_where_nothing_is_said(still: Server) -> None:
 def test_seen_items_come_back_only_where_asked_for(still: Server) -> None:
     seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
     assert not seen & set(still.items(user="p0", n=100))
-    assert seen <= set(still.items(user="p0", n=100, filters={"seen": True}))
+    assert seen <= set(still.items(user="p0", n=100, filters={"include_seen": True}))
 
 
 def test_categories_allow_and_deny(still: Server) -> None:
@@ -239,8 +239,8 @@ def problem(response: Any, status: int) -> dict[str, Any]:
         ({"surface": ""}, "surface"),
         ({"users": "p0"}, "users"),
         ({"filters": []}, "filters"),
-        ({"filters": {"seen": "yes"}}, "filters.seen"),
-        ({"filters": {"seen": 1}}, "filters.seen"),
+        ({"filters": {"include_seen": "yes"}}, "filters.include_seen"),
+        ({"filters": {"include_seen": 1}}, "filters.include_seen"),
         ({"filters": {"categories": "music"}}, "filters.categories"),
         ({"filters": {"allow": [None]}}, "filters.allow.0"),
         ({"filters": {"deny": {"a": 1}}}, "filters.deny"),
@@ -287,7 +287,7 @@ def test_other_paths_and_methods_are_problems(still: Server) -> None:
     "text", ["Zoë 🎬 日本", "a/b/../c", 'it\'s "quoted" \\ back', "<script>", "%2e; DROP TABLE", "\t\n ", "x" * 256]
 )
 def test_ids_hold_any_characters(server: Server, text: str) -> None:
-    feed = server.feed(user=text, surface=text, query=text, filters={"deny": [text], "seen": True})
+    feed = server.feed(user=text, surface=text, query=text, filters={"deny": [text], "include_seen": True})
     assert feed["user"] == text
     server.events(click("ocean-3", text))
     assert "ocean-3" not in server.items(user=text, n=100)
@@ -343,7 +343,7 @@ def test_a_bad_event_is_rejected_and_the_others_are_taken(server: Server, bad: d
     answer = server.events({"events": [click("space-9", "p0", id="good"), bad, click("space-9", "p0", id="good")]})
     assert (answer["accepted"], answer["duplicate"], answer["ids"]) == (1, 1, ["good", None, "good"])
     (rejected,) = answer["rejected"]
-    assert (rejected["place"], rejected["field"]) == (1, field)
+    assert (rejected["index"], rejected["field"]) == (1, field)
     assert rejected["detail"]
     assert server.items(user="p0", n=1) == ["space-10"]
 
@@ -406,7 +406,7 @@ def test_the_feed_is_in_the_journal_before_it_is_answered(server: Server) -> Non
 
 def of_the_request(name: str) -> bool:
     """Whether a feature compares a candidate with the others of its request, which a short feed does not hold."""
-    return name in ("recall_place", "candidates") or name.endswith("_standing")
+    return name in ("recall_pct", "candidates") or name.endswith("_z")
 
 
 @pytest.mark.parametrize("n", [1000, 10])

@@ -102,7 +102,7 @@ def test_the_shipped_checks(url: str) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 5_000])
 def test_an_id_counts_once(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(journal_module, "CHUNK", chunk)
+    monkeypatch.setattr(journal_module, "CHUNK_SIZE", chunk)
     assert journal.append([item("a", 9), item("b"), item("a", 1)]) == [True, True, False]
     assert journal.append(iter([item("c"), item("b"), item("c"), item("d")])) == [True, False, False, True]
     assert journal.append([]) == []
@@ -116,7 +116,7 @@ def test_an_id_counts_once(journal: Journal, monkeypatch: pytest.MonkeyPatch, ch
 def test_any_appends_keep_the_order_of_first_writing(appends: list[list[str]], chunk: int) -> None:
     journal = Journal("sqlite://")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_module, "CHUNK", chunk)
+        patch.setattr(journal_module, "CHUNK_SIZE", chunk)
         known: list[str] = []
         for names in appends:
             expected = [name not in known and name not in names[:place] for place, name in enumerate(names)]
@@ -152,7 +152,7 @@ def test_every_kind_comes_back_as_it_was(journal: Journal) -> None:
 
 @pytest.mark.parametrize("chunk", [2, 5_000])
 def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(journal_module, "CHUNK", chunk)
+    monkeypatch.setattr(journal_module, "CHUNK_SIZE", chunk)
     journal.append([item("a")])
 
     def source(last: Event | None) -> Iterator[Event]:
@@ -246,7 +246,7 @@ def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
 
 
 def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_module, "CHUNK", 2)
+    monkeypatch.setattr(journal_module, "CHUNK_SIZE", 2)
     late = InteractionEvent("late", 3, "a", "click", received=9)
     journal.append([item("b", 5), item("c", 9), late, item("a", 5), item("d", 9), item("first", -7)])
     assert [event.id for _, event in journal.read_by_effective_time()] == ["first", "b", "a", "c", "late", "d"]
@@ -321,5 +321,7 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'journal.db'}"
     with create_engine(url).begin() as connection:
         connection.exec_driver_sql("CREATE TABLE events (id TEXT, kind TEXT)")
-    with pytest.raises(JournalError, match="made by another version: it lacks body, effective_time, offset, timestamp, user_id"):
+    with pytest.raises(
+        JournalError, match="made by another version: it lacks body, effective_time, offset, timestamp, user_id"
+    ):
         Journal(url)

@@ -328,8 +328,8 @@ def test_changes_within_one_tick_of_the_clock_are_seen(path: Path) -> None:
 CREATE = """
 import sys
 from pathlib import Path
-from feedrank.api.keys import Keys
-keys = Keys(Path(sys.argv[1]))
+from feedrank.api.keys import ApiKeys
+keys = ApiKeys(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(20):

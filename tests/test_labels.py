@@ -120,12 +120,12 @@ def test_a_cut_after_the_last_answer_where_positions_are_known() -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        ({"grades": ()}, "expected rising numbers"),
-        ({"grades": (1.0, 0.5)}, "expected rising numbers"),
-        ({"grades": (-1.0,)}, "the first at least 0"),
-        ({"grades": tuple(range(31))}, "LightGBM knows 30"),
-        ({"full_dwell_s": {"click": 0.0}}, "seconds above 0"),
-        ({"examined_past": -1}, "expected at least 0"),
+        ({"grade_thresholds": ()}, "expected rising numbers"),
+        ({"grade_thresholds": (1.0, 0.5)}, "expected rising numbers"),
+        ({"grade_thresholds": (-1.0,)}, "the first at least 0"),
+        ({"grade_thresholds": tuple(range(31))}, "found 31 grade_thresholds, expected at most 30"),
+        ({"dwell_saturation_s": {"click": 0.0}}, "seconds above 0"),
+        ({"examination_window": -1}, "expected at least 0"),
     ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any], reason: str) -> None:

@@ -25,7 +25,7 @@ LINE: dict[str, Any] = {
     "rankings": ["r1", "r2"],
     "bundle": "toy",
     "key": "pk_7",
-    "skipped": ["pairs"],
+    "degraded": ["cross_encoder"],
 }
 log = logging.getLogger("engine.somewhere")
 
@@ -70,11 +70,11 @@ def test_a_request_is_one_line_of_json(stderr: Callable[[], str]) -> None:
         "route": "/v1/recommend",
         "method": "POST",
         "status": 200,
-        "ms": 12.35,
+        "duration_ms": 12.35,
         "rankings": ["r1", "r2"],
         "bundle": "toy",
         "key": "pk_7",
-        "skipped": ["pairs"],
+        "degraded": ["cross_encoder"],
     }
 
 
@@ -83,8 +83,8 @@ def test_a_request_is_one_line_of_text(stderr: Callable[[], str]) -> None:
     logs.log_request(**LINE)
     logs.log_request(request_id="5", route=None, method="GET", status=404, seconds=0.001)
     first, second = (line.partition("Z ")[2] for line in stderr().splitlines())
-    said = "feedrank.request: POST /v1/recommend 200 12.35 ms id=4f1c rankings=r1,r2 bundle=toy key=pk_7 skipped=pairs"
-    assert first == f"INFO    {said}"
+    fields = "id=4f1c rankings=r1,r2 bundle=toy key=pk_7 degraded=cross_encoder"
+    assert first == f"INFO    feedrank.request: POST /v1/recommend 200 12.35 ms {fields}"
     assert second == "INFO    feedrank.request: GET unmatched 404 1.0 ms id=5"
 
 
@@ -165,7 +165,7 @@ def as_wrong_format() -> None:
 def as_request_values() -> None:
     for name in ("request_id", "route", "method", "bundle", "key"):
         logs.log_request(**{**LINE, name: SECRET})
-    logs.log_request(**{**LINE, "rankings": [SECRET], "skipped": [SECRET]})
+    logs.log_request(**{**LINE, "rankings": [SECRET], "degraded": [SECRET]})
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])

@@ -123,11 +123,11 @@ def parts(knowledge: ItemModel, rows: Sequence[int]) -> Iterator[tuple[str, Any]
         "categories": (catalogue.category_offsets, catalogue.category_codes),
         "terms": (terms.offsets, terms.term_codes, terms.weights, terms.term_counts),
     }
-    flat |= {f"table {name}": tuple(table) for name, table in knowledge.item_item.items()}
+    flat |= {f"item-item {name}": tuple(table) for name, table in knowledge.item_item.items()}
     flat |= {} if tokens is None else {"tokens": (tokens.offsets, tokens.values)}
-    arrays = {"published": catalogue.published, "targets": space.item_side, "sources": space.user_side}
+    arrays = {"published": catalogue.published, "item side": space.item_side, "user side": space.user_side}
     for name, pair in knowledge.vectors.items():
-        arrays |= {f"{name} sources": pair.user_side, f"{name} targets": pair.item_side}
+        arrays |= {f"{name} user side": pair.user_side, f"{name} item side": pair.item_side}
     arrays |= dict(knowledge.item_stats)
     yield "ids", catalogue.ids.names(chosen)
     for name in ("titles", "texts", "tags", "fields"):
@@ -194,7 +194,7 @@ def test_old_rows_stay_to_the_bit_and_new_ones_come_after_them(world: World) -> 
     assert made.token_vectors is not None
     assert made.token_vectors.values[int(made.token_vectors.offsets[N]) :].tobytes() == TOKENS.values.tobytes()
     statistics = {name: column[N:].tolist() for name, column in made.item_stats.items()}
-    assert statistics["touch_count"] == [0, 0, 0]
+    assert statistics["interaction_count"] == [0, 0, 0]
     assert statistics["mean_value"] == pytest.approx([float(knowledge.item_stats["mean_value"][N - 1])] * 3, abs=1e-5)
     assert str(statistics["published"]) == str([float(np.float32(START / DAY)), math.nan, math.nan])
 
@@ -227,7 +227,7 @@ def test_features_of_old_items_stay_to_the_bit(world: World) -> None:
     whole = new.matrix(
         extend_catalogue(state, knowledge.catalogue, made.catalogue).read(requests[1:2], [np.arange(N, N + 3)])
     )
-    assert np.isfinite(whole[:, [new.names.index(name) for name in ("recall_score", "bm25", "content_1")]]).all()
+    assert np.isfinite(whole[:, [new.names.index(name) for name in ("recall_score", "bm25", "content_decay1")]]).all()
 
 
 def test_extending_by_nothing(world: World) -> None:
@@ -394,10 +394,10 @@ def test_a_known_item_whose_text_changes(world: World) -> None:
     view = made.space.block("text")
     assert np.allclose(made.space.item_side[7, view.slice], VECTORS[0] * np.sqrt(view.weight))
     assert np.array_equal(made.space.item_side[7, view.stop :], knowledge.space.item_side[7, view.stop :])
-    for name in ("co_click", "follows"):
+    for name in ("cooccurrence", "transition"):
         assert np.array_equal(made.vectors[name].user_side[:N], knowledge.vectors[name].user_side)
     assert np.allclose(made.vectors["content"].item_side[2], knowledge.vectors["content"].item_side[2], atol=1e-3)
-    for name in ("touch_count", "mean_value"):
+    for name in ("interaction_count", "mean_value"):
         assert np.array_equal(made.item_stats[name][:N], knowledge.item_stats[name])
 
 

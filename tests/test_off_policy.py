@@ -123,7 +123,7 @@ def test_few_values_or_many_clusters_are_resampled_alike(monkeypatch):
     few = bootstrap_interval(snips, seed=0)
     shaken = RatioEstimate(snips.numerator + np.arange(3000)[:, None] * 1e-12, snips.denominator)
     many = bootstrap_interval(shaken, seed=0)
-    monkeypatch.setattr("feedrank.models.off_policy.intervals.MOST_DRAWN", 1000)
+    monkeypatch.setattr("feedrank.models.off_policy.intervals.MAX_BOOTSTRAP_CLUSTERS", 1000)
     bundled = bootstrap_interval(shaken, seed=0)
     for other in (many, bundled):
         np.testing.assert_allclose([other.low, other.high], [few.low, few.high], atol=0.2 * few.standard_error)
@@ -306,17 +306,17 @@ def test_thin_support_is_refused():
     assert refusal(log, policy) is None
     assert estimate(log, policy, seed=0)["snips"].refusal is None
     few = BanditLog(log.action[:60], log.position[:60], log.reward[:60], log.propensity[:60])
-    assert "log more rows, or choose a candidate closer" in refusal(few, policy, ess=100)
-    assert "number of rewarded rows is 0.0" in refusal(replace(log, reward=np.zeros(3000)), policy, rewards=10)
+    assert "log more rows, or choose a candidate closer" in refusal(few, policy, min_ess=100)
+    assert "number of rewarded rows is 0.0" in refusal(replace(log, reward=np.zeros(3000)), policy, min_rewarded_ess=10)
     beyond = Policy(np.column_stack((policy.probabilities * 0.9, np.full(2, 0.1))))
-    assert "10 % of the candidate's mass" in refusal(log, beyond, unsupported=0.01)
-    assert "the mean weight is 0.9" in refusal(log, beyond, deviations=4)  # seen without knowing what was shown
+    assert "10 % of the candidate's mass" in refusal(log, beyond, max_unsupported_mass=0.01)
+    assert "the mean weight is 0.9" in refusal(log, beyond, max_mean_deviation=4)  # seen without knowing what was shown
     told_wrong = replace(log, propensity=np.full(3000, 0.05))
-    assert "the propensities are not those" in refusal(told_wrong, policy, deviations=4)
+    assert "the propensities are not those" in refusal(told_wrong, policy, max_mean_deviation=4)
     heavy = replace(log, propensity=np.where(np.arange(3000) == 5, 1e-5, log.propensity))
-    assert "one row has" in refusal(heavy, policy, row=0.05)
+    assert "one row has" in refusal(heavy, policy, max_row_share=0.05)
     user = replace(log, cluster=np.maximum(np.arange(3000), 1000))
-    assert "one cluster has 33 %" in refusal(user, policy, cluster=0.1)
+    assert "one cluster has 33 %" in refusal(user, policy, max_cluster_share=0.1)
     settings = EstimateSettings(clip=0.5)
     assert "clipping removed" in estimate(log, policy, ("snips",), settings, seed=0)["snips"].refusal
 

@@ -228,7 +228,7 @@ def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, Behavioural
     assert not np.isinf(together).any()
     # every column but those of a query says something to somebody
     silent = {name for place, name in enumerate(builder.names) if np.isnan(together[:, place]).all()}
-    assert silent == (set() if with_queries else {"query_text"})
+    assert silent == (set() if with_queries else {"query_cosine"})
 
 
 def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemModel, BehaviouralState]) -> None:
@@ -248,11 +248,13 @@ def test_no_two_features_share_a_name(world: tuple[ItemModel, BehaviouralState])
     builder = FeatureBuilder(knowledge, SPEC)
     assert len(set(builder.names)) == len(builder.names)
     # a view and a table of the same name keep their own columns
-    assert {"follows", "co_click"} <= knowledge.vectors.keys() & knowledge.item_item.keys()
+    assert {"transition", "cooccurrence"} <= knowledge.vectors.keys() & knowledge.item_item.keys()
     for name in knowledge.vectors:
-        assert {f"{name}_{tag}" for tag in ("0.7", "0.93", "1", "latest", "top", "top5")} <= set(builder.names)
+        assert {f"{name}_{tag}" for tag in ("decay0.7", "decay0.93", "decay1", "latest", "max", "top5_mean")} <= set(
+            builder.names
+        )
     for name in knowledge.item_item:
-        assert {f"{name}_table_{tag}" for tag in ("latest", "0.7", "0.93")} <= set(builder.names)
+        assert {f"{name}_i2i_{tag}" for tag in ("latest", "decay0.7", "decay0.93")} <= set(builder.names)
     crossing = replace(knowledge, item_stats={"bm25": np.zeros(40, np.float32)})
     with pytest.raises(ValueError, match="two features are named bm25"):
         FeatureBuilder(crossing, SPEC)
@@ -275,5 +277,5 @@ def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemModel,
 
 
 def test_knowledge_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
-    with pytest.raises(ValueError, match="statistic mean_value has 3 rows for 40 items"):
+    with pytest.raises(ValueError, match="item stat mean_value has 3 rows for 40 items"):
         replace(world[0], item_stats={"mean_value": np.zeros(3, np.float32)})

@@ -151,7 +151,7 @@ def test_latin_1_and_bad_utf_8(tmp_path: Path) -> None:
 
 
 def test_a_line_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "LONGEST_LINE", 100_000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100_000)
     path = put(tmp_path / "a", b"a\n" + b"x" * 900_000 + b"\nb\n" + b"y" * 900_000)
     rejects = Rejects(tmp_path / "rejects")
     assert list(lines.read_lines(path, rejects)) == [(1, "a"), (3, "b")]
@@ -851,7 +851,8 @@ def test_what_is_not_recognised_says_what_would_be(tmp_path: Path) -> None:
 
 
 def test_reading_needs_neither_the_server_nor_the_models() -> None:
-    code = "import sys, api.readers; print({'flask', 'click', 'torch', 'pyarrow', 'zstandard'} & set(sys.modules))"
+    heavy = {"flask", "click", "torch", "pyarrow", "zstandard"}
+    code = f"import sys, feedrank.api.readers; print({heavy!r} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

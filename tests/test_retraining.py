@@ -27,7 +27,7 @@ def trained_home(shown_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copytree(shown_home, home, symlinks=True, dirs_exist_ok=True)
     with (home / "feedrank.toml").open("a") as file:
         file.write("\n[retrain]\ntest_share = 0.2\n")
-    text = (home / "feedrank.toml").read_text().replace("[training]\n", "[training]\nleast_rankings = 50\n")
+    text = (home / "feedrank.toml").read_text().replace("[training]\n", "[training]\nmin_rankings = 50\n")
     (home / "feedrank.toml").write_text(text)
     feedrank(home, "train", "--name", "first")
     return home
@@ -58,9 +58,9 @@ def test_the_gate() -> None:
     assert passes(0.05)
     assert not passes(-0.05)
     assert not passes(0.0, margin=0.0)
-    assert not passes(0.0, rule="better")
-    assert passes(0.05, rule="better")
-    assert not passes(0.05, rule="better", margin=0.1)
+    assert not passes(0.0, rule="superior")
+    assert passes(0.05, rule="superior")
+    assert not passes(0.05, rule="superior", margin=0.1)
     assert decide(GROUPS, None, {}, GateSettings()).promote
 
 
@@ -79,9 +79,9 @@ def test_a_segment_must_not_fall() -> None:
 
 def test_population_stability_index_by_hand() -> None:
     old = np.repeat(np.arange(10, dtype=np.float32), 10)[:, None]
-    sketch = FeatureHistogram.from_matrix(old, ["x"])
-    assert sum(sketch.shares["x"]) == pytest.approx(1)
-    assert sketch.psi(old, ["x"])["x"] == pytest.approx(0)
+    histogram = FeatureHistogram.from_matrix(old, ["x"])
+    assert sum(histogram.shares["x"]) == pytest.approx(1)
+    assert histogram.psi(old, ["x"])["x"] == pytest.approx(0)
     halves = FeatureHistogram({"x": [0.5]}, {"x": [0.5, 0.5, 0.0]})
     new = np.array([0.0] * 8 + [1.0] * 2, np.float32)[:, None]
     expected = (0.8 - 0.5) * np.log(0.8 / 0.5) + (0.2 - 0.5) * np.log(0.2 / 0.5)
@@ -92,10 +92,10 @@ def test_population_stability_index_by_hand() -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32) | st.just(float("nan")), min_size=1, max_size=60))
-def test_a_sketch_comes_back_and_drifts_from_nothing(values: list[float]) -> None:
+def test_a_histogram_comes_back_and_drifts_from_nothing(values: list[float]) -> None:
     matrix = np.array(values, np.float32)[:, None]
-    sketch = FeatureHistogram.from_matrix(matrix, ["x"])
-    assert sketch.psi(matrix, ["x"])["x"] == pytest.approx(0, abs=1e-9)
+    histogram = FeatureHistogram.from_matrix(matrix, ["x"])
+    assert histogram.psi(matrix, ["x"])["x"] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_sample_is_of_all_parts() -> None:
@@ -116,13 +116,13 @@ def test_a_candidate_that_is_as_good_is_promoted(own: Path) -> None:
     report = json.loads((own / "reports" / "second" / "report.json").read_text())
     assert report["promote"]
     assert report["bundles"] == {"candidate": "second", "incumbent": "first"}
-    assert report["cautions"], "the incumbent was trained on the whole journal"
+    assert report["warnings"], "the incumbent was trained on the whole journal"
     methods = {(row["dataset"], row["method"]) for row in report["rows"]}
     assert {("all", "candidate"), ("all", "incumbent")} <= methods
     assert report["drift"]
     assert len(report["learning_curve"]) > 5
     page = (own / "reports" / "second" / "report.html").read_text()
-    for words in ("second", "promoted", "Learning curve", "Drift", "Features, by share of gain", "Caution"):
+    for words in ("second", "promoted", "Learning curve", "Drift", "Features, by share of gain", "Warning"):
         assert words in page
     assert "http" not in page, "nothing is loaded from elsewhere"
     manifest = bundle.read_manifest(own / "bundles" / "second")
@@ -131,7 +131,7 @@ def test_a_candidate_that_is_as_good_is_promoted(own: Path) -> None:
 
 
 def test_a_candidate_that_is_not_better_is_refused_and_kept(own: Path) -> None:
-    said = feedrank(own, "retrain", "--name", "second", "--gate", "better", "--margin", "0.9", code=3)
+    said = feedrank(own, "retrain", "--name", "second", "--gate", "superior", "--margin", "0.9", code=3)
     del said
     assert current(own) == "first"
     assert (own / "bundles" / "second").is_dir()
@@ -213,10 +213,10 @@ def test_nothing_to_go_back_to(own: Path) -> None:
 def test_a_damaged_bundle_is_not_promoted(own: Path) -> None:
     feedrank(own, "index", "--name", "second")
     feedrank(own, "bundles", "rollback")
-    (own / "bundles" / "second" / "knowledge.npz").write_bytes(b"damaged")
-    assert "knowledge.npz is damaged" in feedrank(own, "bundles", "promote", "second", code=1)
-    (own / "bundles" / "second" / "knowledge.npz").unlink()
-    assert "knowledge.npz is missing" in feedrank(own, "bundles", "promote", "second", code=1)
+    (own / "bundles" / "second" / "item-model.npz").write_bytes(b"damaged")
+    assert "item-model.npz is damaged" in feedrank(own, "bundles", "promote", "second", code=1)
+    (own / "bundles" / "second" / "item-model.npz").unlink()
+    assert "item-model.npz is missing" in feedrank(own, "bundles", "promote", "second", code=1)
     (own / "bundles" / "first" / "extra.bin").write_bytes(b"?")
     assert "extra.bin is foreign" in feedrank(own, "bundles", "promote", "first", code=1)
 

@@ -29,7 +29,7 @@ from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRankSettings
 from feedrank.models.training.reranker_training import RerankerTraining
 
-NAMES = ("signal", "pair_score", "pair_behind")
+NAMES = ("signal", "ce_score", "ce_gap")
 
 
 class Counting:
@@ -87,7 +87,7 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     request = ResolvedRequest(at=0.0, history=np.array([1], np.int32), history_at=np.zeros(1))
     now, costs = [0.0], LatencyEstimator()
     for _ in range(60):
-        costs.observe("pairs", 0.001)
+        costs.observe("cross_encoder", 0.001)
 
     class Slow(Counting):
         def score(self, texts: Any, rows: Any) -> Scores:
@@ -106,7 +106,7 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     assert scored(float("inf"), "a") == (30, [])
     count, skipped = scored(0.04, "b")
     assert 0 < count < 30
-    assert skipped == ["pairs"]
+    assert skipped == ["cross_encoder"]
     assert now[0] <= 0.04 + 0.004 * CHUNK_SIZE
     assert scored(60.0, "c") == (30, [])
 
@@ -213,7 +213,7 @@ def test_training_leaves_the_gaps_that_serving_has() -> None:
     phase = RerankerTraining(scorer, top_k=6, precomputed_share=0.25)
     first, train, validation = phase.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
     assert set(first.importance()) == set(NAMES)
-    assert first.importance()["pair_score"] == first.importance()["pair_behind"] == 0, "the first phase has no scores"
+    assert first.importance()["ce_score"] == first.importance()["ce_gap"] == 0, "the first phase has no scores"
     for made in (*train, validation):
         scores = made.features()[:, 1].reshape(200, 20)
         known = (~np.isnan(scores)).sum(axis=1)
@@ -234,12 +234,12 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
-        file.write(f'[cross_encoder]\nmodel = "{cross}"\nbest = 4\nthreads = 1\n')
+        file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     feedrank(home, "train", "--name", "two")
     place = Home(home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
     assert recommender.prefetch_queue is not None
-    column = recommender.pipeline.featurizer.names.index("pair_score")
+    column = recommender.pipeline.featurizer.names.index("ce_score")
 
     def scored(user: str) -> int:
         event = recommender.recommend(
@@ -263,15 +263,15 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
 
 def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
-        file.write(f'[cross_encoder]\nmodel = "{cross}"\nbest = 4\nthreads = 1\n')
+        file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     said = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
-    for words in ("bm25", "embedding", "cross-encoder", "behaviour", "what it adds", "milliseconds a request"):
+    for words in ("bm25", "embedding", "cross-encoder", "behaviour", "gain", "milliseconds per request"):
         assert words in said
     found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
     by = {row["signal"]: row for row in found["rows"]}
     assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}
-    assert by["behaviour"]["adds"] > 0.03, "the walk is in the behaviour"
+    assert by["behaviour"]["gain"] > 0.03, "the walk is in the behaviour"
     for row in found["rows"]:
-        assert row["adds"] == pytest.approx(found["all"] - row["without"], abs=1e-6)
-        assert row["low"] <= row["adds"] <= row["high"]
-    assert found["ms"]["cross-encoder, live"] > 0
+        assert row["gain"] == pytest.approx(found["all"] - row["without"], abs=1e-6)
+        assert row["low"] <= row["gain"] <= row["high"]
+    assert found["ms"]["cross-encoder, first-stage top k"] > 0

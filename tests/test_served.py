@@ -82,4 +82,4 @@ def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
     changed = {name for name, column in zip(builder.names, differs.T, strict=True) if column.any()}
     # a feed of five was chosen among more: what is relative to the others can't be made again from five
     assert "candidates" in changed
-    assert all("standing" in name or name in ("candidates", "recall_place") for name in changed), changed
+    assert all(name.endswith("_z") or name in ("candidates", "recall_pct") for name in changed), changed

@@ -74,18 +74,18 @@ def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
 ) -> None:
     refresher, folds, done = refresher_of(running), list[float](), threading.Event()
 
-    def fold(_: Journal) -> None:
+    def checkpoint(_: Journal) -> None:
         folds.append(time.perf_counter())
         if len(folds) == 3:
             done.set()
         raise JournalError("the disk is full")
 
-    def look(_: Refresher) -> bool:
+    def check_bundle(_: Refresher) -> bool:
         raise RuntimeError("nothing can be looked at")
 
-    monkeypatch.setattr(Journal, "fold", fold)
-    monkeypatch.setattr(Refresher, "look", look)
-    monkeypatch.setattr("feedrank.api.compose.refresh.FOLD_S", 0.5)
+    monkeypatch.setattr(Journal, "checkpoint", checkpoint)
+    monkeypatch.setattr(Refresher, "check_bundle", check_bundle)
+    monkeypatch.setattr("feedrank.api.compose.refresh.CHECKPOINT_S", 0.5)
     refresher.start()
     assert done.wait(60)
     refresher.stop()
@@ -131,13 +131,14 @@ def test_contributions_add_up_to_the_score(running: Running) -> None:
     feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5, "explain": True, "diversity": {"weight": 0.3}})
     told = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
     for one in (*feed["items"], *told["items"]):
-        why = one["why"]
-        assert one["score"] == pytest.approx(sum(why["contributions"].values()) + why["base"], abs=1e-4)
-        assert why["features"].keys() == why["contributions"].keys()
-        assert why["recall_score"] > 0
-    assert told["step"] == "full"
+        explanation = one["explanation"]
+        total = sum(explanation["contributions"].values()) + explanation["base"]
+        assert one["score"] == pytest.approx(total, abs=1e-4)
+        assert explanation["features"].keys() == explanation["contributions"].keys()
+        assert explanation["recall_score"] > 0
+    assert told["fallback"] == "full"
     assert told["candidates"] >= 5
-    assert len(told["without_ranker"]) == 5
+    assert len(told["recall_order"]) == 5
     plain = client.get(f"/v1/rankings/{feed['ranking']}").json
     assert [one["id"] for one in plain["items"]] == [one["id"] for one in feed["items"]]
     assert client.get("/v1/rankings/unknown").status_code == 404
@@ -202,18 +203,18 @@ def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
     for _ in range(100):
         watch = LatencyBudget(lambda: now[0], estimator=costs)
         now[0] += 0.030
-        watch.record("pairs", 30)
+        watch.record("cross_encoder", 30)
         now[0] += 0.001
         watch.record("rank")
-    assert costs.estimate("pairs") == pytest.approx(0.001, rel=0.05)
+    assert costs.estimate("cross_encoder") == pytest.approx(0.001, rel=0.05)
     watch = LatencyBudget(lambda: now[0], 0.0115, costs)
-    assert watch.units_in_budget("pairs", 30, "rank") == 10
+    assert watch.units_in_budget("cross_encoder", 30, "rank") == 10
     assert watch.has_time_for("rank")
-    before = costs.estimate("pairs")
-    assert watch.units_in_budget("pairs", 0, "rank") == 0
-    assert costs.estimate("pairs") == before, "nothing was left out where nothing was wanted"
-    assert not watch.has_time_for("pairs", units=20)
-    assert LatencyBudget(lambda: now[0], estimator=costs).units_in_budget("pairs", 30) == 30
+    before = costs.estimate("cross_encoder")
+    assert watch.units_in_budget("cross_encoder", 0, "rank") == 0
+    assert costs.estimate("cross_encoder") == before, "nothing was left out where nothing was wanted"
+    assert not watch.has_time_for("cross_encoder", units=20)
+    assert LatencyBudget(lambda: now[0], estimator=costs).units_in_budget("cross_encoder", 30) == 30
 
 
 @pytest.mark.parametrize(("truly", "made"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
@@ -252,7 +253,7 @@ def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> Non
     live.pipeline = replace(whole, retriever=Broken())
     popular = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert popular["source"] == "popular"
-    assert popular["skipped"] == ["full", "no_neural"]
+    assert popular["degraded"] == ["full", "no_neural"]
     found = whole.popular.retrieve(live.resolve(NOW, RecommendationRequest("p0"), QueryVectors()), 100)  # type: ignore[union-attr]
     scores = dict(zip(live.catalogue.ids.names(found.rows), found.scores.tolist(), strict=True))
     assert [one["score"] for one in popular["items"]] == [scores[one["id"]] for one in popular["items"]]
@@ -261,8 +262,8 @@ def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> Non
     last = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert [one["id"] for one in last["items"]] == [one["id"] for one in good["items"]]
     told = client.get(f"/v1/rankings/{last['ranking']}/explain").json
-    assert told["step"] == "last_good"
-    assert ask(client, "/v1/rank", {"items": ["space-1", "music-1"]})["skipped"] == []
+    assert told["fallback"] == "last_good"
+    assert ask(client, "/v1/rank", {"items": ["space-1", "music-1"]})["degraded"] == []
 
 
 def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,10 +272,10 @@ def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monke
     def gone(*_: Any) -> Any:
         raise JournalError("the disk is full")
 
-    monkeypatch.setattr(running.recommender._journal, "exchange", gone)
+    monkeypatch.setattr(running.recommender._journal, "append_and_poll", gone)
     feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5})
     assert len(feed["items"]) == 5
-    assert feed["kept"] is False
+    assert feed["logged"] is False
     click = {"event": "interaction", "id": "c", "item": "space-9", "type": "click", "user": "p0"}
     response = client.post("/v1/events", json=click)
     assert response.status_code == 503
@@ -348,8 +349,8 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, capl
     assert refresher.check_bundle()
     assert ask(client, "/v1/recommend", {"user": "new"})["bundle"] == "toy"
     for one in client.get(f"/v1/rankings/{served}/explain").json["items"]:
-        assert one["why"]["features"]
-        assert one["why"]["contributions"] == {}, "they would be of another ranker"
+        assert one["explanation"]["features"]
+        assert one["explanation"]["contributions"] == {}, "they would be of another ranker"
 
 
 def item(name: str, **fields: Any) -> dict[str, Any]:
@@ -389,7 +390,7 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
     lost = item("lost/3", title="lost and found", category="opera")
     ask(client, "/v1/events", lost, 202)
     with monkeypatch.context() as patch:
-        patch.setattr(TextEncoders, "items", lambda *_: (_ for _ in ()).throw(OSError("no weights")))
+        patch.setattr(TextEncoders, "encode_items", lambda *_: (_ for _ in ()).throw(OSError("no weights")))
         with pytest.raises(OSError, match="no weights"):
             refresher.check_items()
     assert "lost/3" not in feed(user="p0")
@@ -439,7 +440,7 @@ def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
     assert client.post("/v1/recommend", json={}).headers["WWW-Authenticate"].startswith("Bearer")
     assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
     assert client.get("/metrics").status_code == 401
-    with pytest.raises(ValueError, match="without keys anybody"):
+    with pytest.raises(ValueError, match="without keys anyone"):
         ServeConfig(host="0.0.0.0", require_api_key=False)
 
 

@@ -61,11 +61,11 @@ def test_requests_stages_and_parts_are_counted() -> None:
         made.observe_request("/v1/recommend", "POST", 200, 0.004)
     made.observe_stages({"recall": 0.002, "rank": 0.001, "a new one": 0.5})
     made.observe_candidates("annoy", 100)
-    for step in ("full", "popular"):
-        made.count_fallback(step)
-    made.count_degraded(["pairs", "full", "no_neural"])
+    for level in ("full", "popular"):
+        made.count_fallback(level)
+    made.count_degraded(["cross_encoder", "full", "no_neural"])
     made.count_cross_encoder_scores("cache", 70)
-    made.count_cross_encoder_scores("none", 30)
+    made.count_cross_encoder_scores("missing", 30)
     made.count_events("interaction", "accepted", 5)
     made.count_events("nonsense", "rejected")
     made.count_journal_failure()
@@ -80,10 +80,10 @@ def test_requests_stages_and_parts_are_counted() -> None:
     assert value(made, "stage_seconds_sum", stage="other") == 0.5
     assert value(made, "candidates_sum", source="annoy") == 100
     assert value(made, "exposures_total", experiment="ab", variant="usual") == 1
-    assert [value(made, "fallbacks_total", step=step) for step in metrics.FALLBACK_LEVELS] == [0, 1, 0]
-    assert [value(made, "skipped_total", what=part) for part in metrics.DEGRADABLE_PARTS] == [0, 0, 0, 0, 1, 0]
-    assert value(made, "pair_scores_total", **{"from": "cache"}) == 70
-    assert value(made, "pair_scores_total", **{"from": "live"}) == 0
+    assert [value(made, "fallbacks_total", level=level) for level in metrics.FALLBACK_LEVELS] == [0, 1, 0]
+    assert [value(made, "degraded_total", part=part) for part in metrics.DEGRADABLE_PARTS] == [0, 0, 0, 0, 1, 0]
+    assert value(made, "cross_encoder_scores_total", origin="cache") == 70
+    assert value(made, "cross_encoder_scores_total", origin="live") == 0
     assert value(made, "events_total", kind="interaction", outcome="accepted") == 5
     assert value(made, "events_total", kind="other", outcome="rejected") == 1
     assert value(made, "journal_failures_total") == 1
@@ -93,9 +93,9 @@ def test_requests_stages_and_parts_are_counted() -> None:
 
 def test_what_the_queue_counted_is_added_once() -> None:
     made = Metrics()
-    for done, dropped, failed in ((2, 0, 1), (5, 1, 1), (5, 1, 1)):
-        made.update_prefetch(done, dropped, failed)
-    assert [value(made, "ahead_total", outcome=outcome) for outcome in metrics.PREFETCH_OUTCOMES] == [5, 1, 1]
+    for completed, dropped, failed in ((2, 0, 1), (5, 1, 1), (5, 1, 1)):
+        made.update_prefetch(completed, dropped, failed)
+    assert [value(made, "prefetch_total", outcome=outcome) for outcome in metrics.PREFETCH_OUTCOMES] == [5, 1, 1]
 
 
 def test_two_in_one_process_do_not_meet() -> None:
@@ -212,31 +212,31 @@ from feedrank.api.metrics import Metrics
 made = Metrics(lambda: 1_800_000_000.0)
 count = int(sys.argv[1])
 for _ in range(count):
-    made.request("/v1/recommend", "POST", 200, 0.004)
-made.ahead(count, 0, 0)
-made.state_lag(count)
-made.items(count)
-made.bundle("toy", 1_800_000_000.0 - count, None, ["a"])
+    made.observe_request("/v1/recommend", "POST", 200, 0.004)
+made.update_prefetch(count, 0, 0)
+made.set_state_lag(count)
+made.set_item_count(count)
+made.set_bundle("toy", 1_800_000_000.0 - count, None, ["a"])
 for _ in range(5):
-    made.served(np.zeros((100, 1), np.float32), np.full(100, count, np.float32))
-print(made.text()[0].decode(), end="")
+    made.add_drift_rows(np.zeros((100, 1), np.float32), np.full(100, count, np.float32))
+print(made.render()[0].decode(), end="")
 """
 MASTER = """
 import subprocess, sys
 from pathlib import Path
 from feedrank.api import metrics
 folder, worker = Path(sys.argv[1]), sys.argv[2]
-metrics.prepare(folder)
+metrics.prepare_multiprocess(folder)
 children = []
 for count in "43":
     children.append(subprocess.Popen([sys.executable, "-c", worker, count], stdout=subprocess.PIPE, text=True))
     out, _ = children[-1].communicate()
     assert children[-1].returncode == 0
 made = metrics.Metrics()
-print(out, "=====", made.text()[0].decode(), sep="\\n")
+print(out, "=====", made.render()[0].decode(), sep="\\n")
 metrics.worker_died(children[0].pid)
-print("=====", made.text()[0].decode(), sep="\\n")
-metrics.prepare(folder)
+print("=====", made.render()[0].decode(), sep="\\n")
+metrics.prepare_multiprocess(folder)
 print("=====", *sorted(file.name for file in folder.iterdir()), sep="\\n")
 """
 
@@ -263,7 +263,7 @@ def test_counts_of_two_workers_add_up(tmp_path: Path) -> None:
         found = samples(text.encode())
         assert found["feedrank_requests_total", labels] == 7
         assert found["feedrank_request_seconds_count", frozenset({("route", "/v1/recommend")})] == 7
-        assert found["feedrank_ahead_total", frozenset({("outcome", "done")})] == 7
+        assert found["feedrank_prefetch_total", frozenset({("outcome", "completed")})] == 7
     alone = frozenset[tuple[str, str]]()
     gauges = ("feedrank_state_lag_seconds", "feedrank_bundle_age_seconds", "feedrank_items", "feedrank_score_mean")
     # the largest of two of them, the latest of the others
@@ -274,7 +274,10 @@ def test_counts_of_two_workers_add_up(tmp_path: Path) -> None:
 
 
 def test_to_prepare_too_late_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = run("import pathlib, prometheus_client\nfrom api import metrics\nmetrics.prepare(pathlib.Path('x'))")
+    done = run(
+        "import pathlib, prometheus_client\nfrom feedrank.api import metrics\n"
+        "metrics.prepare_multiprocess(pathlib.Path('x'))"
+    )
     assert done.returncode == 1
     assert "call it first" in done.stderr
     monkeypatch.setenv(metrics.MULTIPROC_DIR_VARIABLE, str(tmp_path))
@@ -288,7 +291,7 @@ def test_without_a_folder_a_death_is_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_importing_the_module_does_not_import_the_client() -> None:
-    done = run("import sys, api.metrics; print('prometheus_client' in sys.modules)")
+    done = run("import sys, feedrank.api.metrics; print('prometheus_client' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
 
 

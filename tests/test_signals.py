@@ -321,7 +321,7 @@ def test_every_kind_serves_feeds(made: dict[str, Any], home: Path, kind: str) ->
         "roberta": f'[embedder]\nmodel = "{made["roberta"]}"\npooling = "cls"\n',
         "dpr": f'[embedder]\nmodel = "{made["context"]}"\nquery_model = "{made["question"]}"\n',
         "colbert": f'[embedder]\nmodel = "none"\n[late_interaction]\nmodel = "{made["colbert"]}"\n',
-        "cross": f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{made["cross"]}"\nbest = 8\nthreads = 1\n',
+        "cross": f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{made["cross"]}"\ntop_k = 8\nthreads = 1\n',
         "none": '[embedder]\nmodel = "none"\n',
     }[kind]
     found = served(home, toml, "--user", "p0")
@@ -332,13 +332,13 @@ def test_every_kind_serves_feeds(made: dict[str, Any], home: Path, kind: str) ->
         assert asked["source"] == "bm25", "without an embedding, words find what a query asks for"
         assert kind == "cross" or asked["items"][0]["id"] == "music-0"
     manifest = json.loads((home / "bundles" / "other" / "manifest.json").read_text())
-    signal = {"colbert": "late", "cross": "pair", "none": None}.get(kind, "text")
-    assert (set(manifest["made_by"]) == {signal}) if signal else not manifest["made_by"]
+    signal = {"colbert": "late_interaction", "cross": "cross_encoder", "none": None}.get(kind, "text")
+    assert (set(manifest["model_digests"]) == {signal}) if signal else not manifest["model_digests"]
 
 
 def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp_path: Path) -> None:
     gone = Path(shutil.copytree(made["cross"], tmp_path / "gone"))
-    toml = f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{gone}"\nbest = 5\nthreads = 1\n'
+    toml = f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{gone}"\ntop_k = 5\nthreads = 1\n'
     found = served(home, toml, "--user", "p1")
     shutil.rmtree(gone)
     shutil.rmtree(home / "cache")
@@ -347,7 +347,7 @@ def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp
     recommender = compose.build_recommender(Home(home), config.load_config(home / "feedrank.toml"))
     ranking = recommender.pipeline.run(recommender.snapshot.resolve(2e9, RecommendationRequest("p1"), QueryVectors()))
     names = recommender.pipeline.featurizer.names
-    scored = ~np.isnan(ranking.features[:, names.index("pair_score")])
+    scored = ~np.isnan(ranking.features[:, names.index("ce_score")])
     assert 5 <= scored.sum() <= 10, "the best of the first order, and what the feed before had scored"
 
 

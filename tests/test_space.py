@@ -13,7 +13,7 @@ from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, build_embe
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, Vector
 
 ITEMS = 9
-WEIGHTS = {"text": 1.0, "co_click": 2.0, "follows": 1.0}
+WEIGHTS = {"text": 1.0, "cooccurrence": 2.0, "transition": 1.0}
 
 
 def toy_space(decay: float = 0.8, depth: int = 4) -> EmbeddingSpace:
@@ -25,7 +25,7 @@ def toy_space(decay: float = 0.8, depth: int = 4) -> EmbeddingSpace:
         return rows
 
     text, together = view(5), view(3)
-    pairs = {"text": (text, text), "co_click": (together, together), "follows": (view(4), view(4))}
+    pairs = {"text": (text, text), "cooccurrence": (together, together), "transition": (view(4), view(4))}
     return build_embedding_space(pairs, WEIGHTS, decay, depth)
 
 
@@ -56,8 +56,8 @@ def test_the_views_are_shares_of_the_dot_product() -> None:
     space = toy_space()
     assert [(view.name, view.start, view.stop, view.weight) for view in space.blocks] == [
         ("text", 0, 5, 0.25),
-        ("co_click", 5, 8, 0.5),
-        ("follows", 8, 12, 0.25),
+        ("cooccurrence", 5, 8, 0.5),
+        ("transition", 8, 12, 0.25),
     ]
     for view in space.blocks:
         lengths = np.linalg.norm(space.item_side[:-1, view.slice], axis=1)
@@ -66,7 +66,7 @@ def test_the_views_are_shares_of_the_dot_product() -> None:
     np.testing.assert_allclose(
         space.scores(person, np.arange(3, dtype=np.int32)), space.item_side[:3] @ person, atol=1e-6
     )
-    with pytest.raises(KeyError, match="found no block 'pictures'; there are text, co_click, follows"):
+    with pytest.raises(KeyError, match="found no block 'pictures'; there are text, cooccurrence, transition"):
         space.block("pictures")
 
 

@@ -88,10 +88,10 @@ def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]
         read: dict[str, list[float]] = {
             "history": [row for row, _ in chain[: spec.history_length]],
             "history_at": [when for _, when in chain[: spec.history_length]],
-            "touches": [len(chain)],
-            "shown": [float(shown[-MAX_RECENT_IMPRESSIONS:].count(row)) for row in rows],
-            "age": [],
-            "since_touch": [],
+            "interaction_count": [len(chain)],
+            "impressions": [float(shown[-MAX_RECENT_IMPRESSIONS:].count(row)) for row in rows],
+            "item_age": [],
+            "since_interaction": [],
             "counters": [],
         }
         for row in rows:
@@ -99,8 +99,8 @@ def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]
             last = max(
                 (when for code, when, _, of, _ in past if of == row and code == OP_INTERACTION), default=math.nan
             )
-            read["age"].append(at - first if row != UNKNOWN_ROW else math.nan)
-            read["since_touch"].append(at - last if row != UNKNOWN_ROW else math.nan)
+            read["item_age"].append(at - first if row != UNKNOWN_ROW else math.nan)
+            read["since_interaction"].append(at - last if row != UNKNOWN_ROW else math.nan)
             read["counters"] += slow_counters(past, row, at, spec)
         reads.append(read)
     return reads
@@ -118,15 +118,15 @@ def slow_counters(past: list[tuple[int, float, int, int, float]], row: int, at: 
                     if (
                         code
                         != {
-                            "shown": OP_IMPRESSION,
-                            "share": OP_IMPRESSION,
-                            "touched": OP_INTERACTION,
-                            "prior": OP_PRE_LOG,
+                            "impressions": OP_IMPRESSION,
+                            "uniform_share": OP_IMPRESSION,
+                            "interactions": OP_INTERACTION,
+                            "pre_log": OP_PRE_LOG,
                         }[kind]
                     ):
                         continue
                     times = {"item": of == row, "category": len(set(CATEGORIES[row]) & set(CATEGORIES[of])), "all": 1}
-                    worth = times[entity] * (share if kind == "share" else 1.0)
+                    worth = times[entity] * (share if kind == "uniform_share" else 1.0)
                     total += worth * 2 ** (-(at - when) / (half * HOUR))
                 counters.append(total)
     return counters
@@ -160,10 +160,10 @@ def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
         assert batch.history_at[r, :found].tolist() == read["history_at"]
         assert np.all(batch.history[r, found:] == UNKNOWN_ROW)
         assert np.all(np.isnan(batch.history_at[r, found:]))
-        assert batch.interaction_count[r] == read["touches"][0]
-        assert batch.impressions[lines].tolist() == read["shown"]
-        np.testing.assert_allclose(batch.item_age[lines], read["age"], rtol=1e-6)
-        np.testing.assert_allclose(batch.since_interaction[lines], read["since_touch"], rtol=1e-6)
+        assert batch.interaction_count[r] == read["interaction_count"][0]
+        assert batch.impressions[lines].tolist() == read["impressions"]
+        np.testing.assert_allclose(batch.item_age[lines], read["item_age"], rtol=1e-6)
+        np.testing.assert_allclose(batch.since_interaction[lines], read["since_interaction"], rtol=1e-6)
         np.testing.assert_allclose(batch.counters[lines].ravel(), read["counters"], rtol=1e-5, atol=1e-6)
 
 
@@ -182,14 +182,14 @@ def test_a_hand_computed_case() -> None:
     def counter(entity: str, kind: str, half: float) -> list[float]:
         return batch.counters[:, SPEC.counter_column(entity, kind, half)].tolist()
 
-    assert counter("item", "shown", 0.5) == [0.25, 0.25]
-    assert counter("item", "share", 0.5) == [0.0625, 0.0625]
-    assert counter("item", "touched", 0.5) == [0.5, 0]
-    assert counter("item", "touched", math.inf) == [1, 0]
-    assert counter("category", "shown", math.inf) == [4, 0]  # x of two items shown and y of two; none for item 2
-    assert counter("all", "shown", math.inf) == [4, 4]
-    assert counter("all", "share", math.inf) == [1, 1]
-    assert counter("all", "prior", math.inf) == [0, 0]
+    assert counter("item", "impressions", 0.5) == [0.25, 0.25]
+    assert counter("item", "uniform_share", 0.5) == [0.0625, 0.0625]
+    assert counter("item", "interactions", 0.5) == [0.5, 0]
+    assert counter("item", "interactions", math.inf) == [1, 0]
+    assert counter("category", "impressions", math.inf) == [4, 0]  # x of two items shown and y of two; none for item 2
+    assert counter("all", "impressions", math.inf) == [4, 4]
+    assert counter("all", "uniform_share", math.inf) == [1, 1]
+    assert counter("all", "pre_log", math.inf) == [0, 0]
     assert batch.impressions.tolist() == [1, 1]
     assert batch.item_age.tolist() == [3600, 3600]
     assert str(batch.since_interaction.tolist()) == "[1800.0, nan]"
@@ -235,7 +235,7 @@ def test_popularity_of_what_nobody_touched_is_zero() -> None:
 def test_a_spec_that_keeps_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one, all above 0"):
         StateSpec(half_lives_h=(0.0,))
-    with pytest.raises(ValueError, match="depth is 0; expected at least 1"):
+    with pytest.raises(ValueError, match="history_length is 0; expected at least 1"):
         StateSpec(history_length=0)
 
 
@@ -337,7 +337,7 @@ def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
     at_once, in_chunks = _replayed(log), BehaviouralState(CATALOGUE, FULL)
     for first in range(0, len(log), step):
         part = slice(first, first + step)
-        cut = {name: getattr(ops, name)[part] for name in ("code", "at", "person", "start", "stop", "bits")}
+        cut = {name: getattr(ops, name)[part] for name in ("code", "at", "user", "start", "stop", "type_bits")}
         in_chunks.observe(ops._replace(**cut))
     requests = [ResolvedRequest(at=float(log.at[-1]), user=person) for person in range(len(log.users))]
     rows = [np.arange(ITEMS, dtype=np.int32)] * len(requests)
@@ -451,7 +451,7 @@ def test_sums_survive_a_landmark_that_moves() -> None:
         event = InteractionEvent(f"c{n}", int(at * 1000), "i0", "click", user="ann")
         state.advance(events_to_table([event], CATALOGUE.ids, Vocabulary(["ann"])))
     batch = state.read([ResolvedRequest(at=touches[-1] + HOUR, user=0)], [np.zeros(1, np.int32)])
-    assert batch.counters[0, spec.counter_column("item", "touched", 1.0)] == pytest.approx(0.75)
+    assert batch.counters[0, spec.counter_column("item", "interactions", 1.0)] == pytest.approx(0.75)
     assert batch.custom_counters[0, 0] == pytest.approx(0.75)
 
 

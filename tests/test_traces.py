@@ -93,7 +93,7 @@ def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> N
     assert trace is not None
     began = Clock.now + 1_000_000
     trace.record_stages({"recall": 0.000_2, "features": 0.000_5, "rank": 0.000_3})
-    trace.end(200, "4f1c", ["r1", "r 2"], "toy", ["pairs"])
+    trace.end(200, "4f1c", ["r1", "r 2"], "toy", ["cross_encoder"])
     recall, features, rank, whole = kept.spans()
     assert (whole.start_time, whole.end_time) == (began, began + 2_000_000)
     assert (recall.start_time, rank.end_time) == (began, began + 1_000_000)
@@ -108,7 +108,7 @@ def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> N
         "feedrank.request_id": "4f1c",
         "feedrank.rankings": ("r1", "?"),
         "feedrank.bundle": "toy",
-        "feedrank.skipped": ("pairs",),
+        "feedrank.degraded": ("cross_encoder",),
     }
     told = whole.resource.attributes
     assert told["service.name"] == "feedrank"
@@ -275,7 +275,7 @@ def test_a_collector_receives_what_was_traced(ending: str) -> None:
 def test_a_collector_that_is_gone_costs_no_answer_and_few_words(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traces, "SEND_S", 0.5)
+    monkeypatch.setattr(traces, "EXPORT_TIMEOUT_S", 0.5)
     logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").filters.clear()  # what spoke before
     with socket.socket() as held:  # bound and not listening: nobody else takes the port, and nobody answers
         held.bind(("127.0.0.1", 0))
@@ -295,7 +295,7 @@ def test_a_collector_that_is_gone_costs_no_answer_and_few_words(
 def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
     asked = 40
     with collecting() as collector:
-        settings = f'{toyworld.CONFIG}\n[serve]\ntraces = "{collector.url}"\n'
+        settings = f'{toyworld.CONFIG}\n[serve]\notlp_endpoint = "{collector.url}"\n'
         (home / "feedrank.toml").write_text(settings)
         command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), "serve", "--no-keys", "--port", "0"]
         with subprocess.Popen(
@@ -334,7 +334,8 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
 def test_nothing_is_imported_where_there_are_no_traces() -> None:
     assert traces.create_tracer("") is None
     told = (
-        "import sys, feedrank.api.cli, feedrank.api.server, api.http.app, api.traces as t; assert t.to('') is None; "
+        "import sys, feedrank.api.cli, feedrank.api.server, feedrank.api.http.app, feedrank.api.traces as traces; "
+        "assert traces.create_tracer('') is None; "
         "print([one for one in sys.modules if one.startswith('opentelemetry')])"
     )
     done = subprocess.run([sys.executable, "-c", told], cwd=PROJECT, capture_output=True, text=True, check=True)
@@ -345,7 +346,7 @@ def test_nothing_is_imported_where_there_are_no_traces() -> None:
 def test_an_address_that_is_none_is_refused_before_anything_is_loaded(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected the address of an OTLP collector"):
         traces.create_tracer(url)
-    (tmp_path / "feedrank.toml").write_text(f'[serve]\ntraces = "{url}"\n')
+    (tmp_path / "feedrank.toml").write_text(f'[serve]\notlp_endpoint = "{url}"\n')
     assert "expected the address of an OTLP collector" in feedrank(tmp_path, "serve", "--no-keys", code=1)
 
 

@@ -27,13 +27,8 @@ from feedrank.models.training import parquet_dataset, training
 from feedrank.models.training.dataset import build_query_groups, from_rankings
 from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
-from feedrank.models.training.training import (
-    ItemInputs,
-    ModelSettings,
-    TrainingSettings,
-    train_from_rankings,
-    train_from_recall,
-)
+from feedrank.models.training.training import ItemInputs, train_from_rankings, train_from_recall
+from feedrank.models.training.training_settings import ModelSettings, TrainingSettings
 
 SMALL = ModelSettings(
     items=ItemSettings(cooccurrence_rank=4, transition_rank=16),
@@ -70,14 +65,14 @@ def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
     fit, ask = training.fit_item_views, training.from_recall
 
     def fit_items(*arguments: Any) -> Any:
-        fitted.append(set(arguments[3].touch.tolist()))
+        fitted.append(set(arguments[3].interaction.tolist()))
         return fit(*arguments)
 
     def from_recall(log: EventTable, sequences: UserHistories, targets: Any, *rest: Any) -> Any:
         asked.append(set(sequences.interaction[targets].tolist()))
         return ask(log, sequences, targets, *rest)
 
-    monkeypatch.setattr(training, "fit_items", fit_items)
+    monkeypatch.setattr(training, "fit_item_views", fit_items)
     monkeypatch.setattr(training, "from_recall", from_recall)
     usable = log.interactions.at < np.quantile(log.interactions.at, 0.9)
     train_from_recall(corpus, log, usable, SMALL)
@@ -102,7 +97,7 @@ def test_rankings_are_learnt_from_in_blocks_of_time(
         latest.append(float(arguments[3].at.max(initial=-np.inf)))
         return fit(*arguments)
 
-    monkeypatch.setattr(training, "fit_items", fit_items)
+    monkeypatch.setattr(training, "fit_item_views", fit_items)
     train_from_rankings(corpus, log, 140, 160, replace(SMALL, training=TrainingSettings(folds=2)))
     starts = log.rankings.at[[0, 70, 140, 160]]
     # the first block knows what was touched before the log alone; a refitted ranker serves with all before the test

@@ -27,6 +27,7 @@ from feedrank.engine.events.events import ItemEvent, RankingEvent
 from feedrank.engine.retrieval.diversity import Diversity
 from feedrank.engine.serving.ranking_record import RankingRecord, RecallRecord
 from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.replay_check import ReplayBudget
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.models.bundles import bundle, registry
 
@@ -93,7 +94,11 @@ QUESTIONS = [
     {"user": "p0", "n": 15},
     {"n": 3},
     {"user": "p1", "query": "whale", "n": 5},
-    {"user": "p2", "filters": {"deny": ["ocean-3"], "seen": True}, "diversity": {"weight": 0.4, "per_category": 4}},
+    {
+        "user": "p2",
+        "filters": {"deny": ["ocean-3"], "include_seen": True},
+        "diversity": {"weight": 0.4, "per_category": 4},
+    },
     {"history": ["music-3", "music-4"], "context": {"device": "phone"}, "surface": "home"},
     {"user": "p3", "deadline_ms": 1e-6},
 ]
@@ -109,6 +114,14 @@ def test_a_ranking_is_made_again_whatever_came_after_it(place: Place, asked: dic
     assert again["identical"], again["difference"]
     assert again["items"] == served["items"]
     assert again["bundle"] == served["bundle"]
+
+
+@pytest.mark.parametrize("part", ["encode_query"])
+def test_a_replay_skips_the_query_encoder_by_its_old_name_too(part: str) -> None:
+    budget = ReplayBudget([part])
+    assert not budget.may_start("encode_query")
+    assert not budget.has_time_for("encode_query", "recall")
+    assert budget.has_time_for("features")
 
 
 def test_a_given_list_with_newcomers_is_made_again(place: Place) -> None:
@@ -129,9 +142,9 @@ def test_where_a_ranking_differs_is_said(place: Place) -> None:
     place.home.journal().append([replace(event, id="altered", scores=tuple(scores))])
     again = place.call("POST", "/v1/rankings/altered/replay")
     assert not again["identical"]
-    found = again["difference"]
-    assert (found["position"], found["served"]["score"], found["features"]) == (3, 99.0, [])
-    assert found["replayed"] == served["items"][2]
+    difference = again["difference"]
+    assert (difference["position"], difference["served"]["score"], difference["features"]) == (3, 99.0, [])
+    assert difference["replayed"] == served["items"][2]
 
 
 def test_what_can_not_be_made_again_is_said(place: Place) -> None:
@@ -153,22 +166,22 @@ def test_a_person_is_shown_and_forgotten_by_every_process(place: Place, home: Pa
     feedrank(home, "snapshot")
     elsewhere = place.home.snapshot.read_bytes()
     known = other.call("GET", "/v1/state/user/zo%C3%AB%2F1")
-    assert known["touched"] == 2
-    assert [one["item"] for one in known["latest"]] == ["kitchen-4", "kitchen-3"]
+    assert known["interaction_count"] == 2
+    assert [one["item"] for one in known["recent_interactions"]] == ["kitchen-4", "kitchen-3"]
     assert place.feed(user="zoë/1")[0] == "kitchen-5"
     assert other.feed(user="zoë/1")[0] == "kitchen-5"
     gone = place.call("DELETE", "/v1/state/user/zo%C3%AB%2F1")
-    assert gone["events"] == 4, "two clicks and two rankings"
+    assert gone["deleted_events"] == 4, "two clicks and two rankings"
     for one in (other, place):
-        assert one.call("GET", "/v1/state/user/zo%C3%AB%2F1")["touched"] == 0
+        assert one.call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 0
         assert one.call("POST", "/v1/recommend", {"user": "zoë/1"})["source"] == "popular"
     assert not [one for one in place.home.journal().events("interaction") if getattr(one, "user", "") == "zoë/1"]
     place.click("zoë/1", "music-3")
     assert other.feed(user="zoë/1")[0] == "music-4", "they may come back"
-    assert Place(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["touched"] == 1
+    assert Place(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
     assert not place.home.snapshot.exists()
     place.home.snapshot.write_bytes(elsewhere)  # as that of another machine, which could not be removed then
-    assert Place(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["touched"] == 1
+    assert Place(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
     assert not place.home.snapshot.exists()
 
 
@@ -182,7 +195,7 @@ def test_what_others_did_stays_where_one_is_forgotten(place: Place) -> None:
 def test_nobody_is_forgotten_by_an_event_from_outside(place: Place) -> None:
     event = {"event": "user", "user": "p0", "fields": [{"name": "forgotten", "value": True}]}
     assert "DELETE" in place.call("POST", "/v1/events", event, 400)["detail"]
-    assert place.call("GET", "/v1/state/user/p0")["touched"] > 0
+    assert place.call("GET", "/v1/state/user/p0")["interaction_count"] > 0
 
 
 def test_an_item_is_shown_and_taken_out(place: Place) -> None:
@@ -192,7 +205,7 @@ def test_an_item_is_shown_and_taken_out(place: Place) -> None:
     assert found["fields"]["title"]
     assert not found["hidden"]
     assert found["features"].keys() == set(place.recommender.pipeline.featurizer.names)
-    assert found["features"]["since_touch_h"] is not None
+    assert found["features"]["since_interaction_h"] is not None
     place.call("DELETE", f"/v1/state/item/{wanted}")
     place.refresher.check_items()
     assert place.call("GET", f"/v1/state/item/{wanted}")["hidden"]
@@ -210,7 +223,9 @@ def test_a_list_may_describe_items_that_are_not_known(place: Place) -> None:
     known = {"id": "ocean-1", "fields": {"title": "x"}}
     asked = {"user": "p0", "items": ["kitchen-1", {"id": "bare"}, described, known]}
     first = place.call("POST", "/v1/rank", {**asked, "explain": True})
-    told = {one["id"]: sum(value is not None for value in one["why"]["features"].values()) for one in first["items"]}
+    told = {
+        one["id"]: sum(value is not None for value in one["explanation"]["features"].values()) for one in first["items"]
+    }
     assert told["offer"] > told["bare"]
     assert place.recommender.catalogue.titles[place.recommender.catalogue.ids.row("ocean-1")] != "x"
     assert "offer" not in place.feed(user="p0", n=60), "nothing but a list has named it"
@@ -229,11 +244,11 @@ def test_a_list_may_describe_items_that_are_not_known(place: Place) -> None:
 def test_a_list_in_a_hurry_does_not_wait_for_descriptions(place: Place) -> None:
     asked = {"items": ["kitchen-1", {"id": "late", "fields": {"title": "whale reef"}}], "deadline_ms": 1000}
     hurried = place.call("POST", "/v1/rank", asked)
-    assert hurried["skipped"] == ["items"]
+    assert hurried["degraded"] == ["items"]
     place.refresher.check_items()
     again = place.call("POST", f"/v1/rankings/{hurried['ranking']}/replay")
     assert again["identical"], "the item was in the journal then, and not yet known"
-    assert place.call("POST", "/v1/rank", asked)["skipped"] == []
+    assert place.call("POST", "/v1/rank", asked)["degraded"] == []
     bad = {"items": [{"id": "x", "fields": {"published": "never"}}]}
     assert place.call("POST", "/v1/rank", bad, 400)["field"] == "fields.published"
 
@@ -246,7 +261,7 @@ def test_bundles_are_listed_promoted_and_rolled_back(place: Place) -> None:
     registry.promote(place.home.bundles, "toy")
     listed = place.call("GET", "/v1/bundles")
     assert listed["serving"] == "toy"
-    assert [(one["name"], one["current"], one["ranker"]) for one in listed["bundles"]] == [
+    assert [(one["name"], one["current"], one["has_ranker"]) for one in listed["bundles"]] == [
         ("toy", True, True), ("second", False, True)
     ]  # fmt: skip
     assert place.call("POST", "/v1/bundles/second/promote") == {"current": "second"}
@@ -298,7 +313,7 @@ def test_a_ranking_that_is_asked_for_again_comes_as_it_is_logged(place: Place) -
     place.click("p0", first["items"][0]["id"])
     second = place.call("POST", "/v1/recommend", {**asked, "explain": True})
     assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
-    assert second["items"][0]["why"]["contributions"]
+    assert second["items"][0]["explanation"]["contributions"]
     assert place.home.journal().count_by_kind()["ranking"] == 1
     place.call("POST", "/v1/events", {"event": "user", "id": "taken", "user": "u"}, 202)
     place.call("POST", "/v1/recommend", {"ranking": "taken"}, 409)
@@ -332,5 +347,5 @@ def test_a_ranking_that_was_sent_in_breaks_nothing(place: Place, more: dict[str,
     event = {"event": "ranking", "id": "sent", "items": [{"id": "a"}, {"id": "b"}], **more}
     place.call("POST", "/v1/events", {**event, "fields": [{"name": "source", "value": "x"}]}, 202)
     assert [one["id"] for one in place.call("GET", "/v1/rankings/sent")["items"]] == ["a", "b"]
-    assert place.call("GET", "/v1/rankings/sent/explain")["items"][0]["why"]["recall_score"] is None
+    assert place.call("GET", "/v1/rankings/sent/explain")["items"][0]["explanation"]["recall_score"] is None
     assert place.client.post("/v1/rankings/sent/replay").status_code in (200, 409)

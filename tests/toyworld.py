@@ -30,16 +30,16 @@ END = START + (PEOPLE * (STEPS + 1)) * HOUR // 10
 
 CONFIG = """
 [items]
-follows_rank = 16
-co_click_rank = 4
+transition_rank = 16
+cooccurrence_rank = 4
 
 [index]
 trees = 10
 
 [training]
 folds = 2
-targets = 3
-least_history = 3
+targets_per_user = 3
+min_history = 3
 
 [ranker]
 rounds = 30

@@ -1,4 +1,4 @@
-"""Run `feedrank` as `python -m api.cli`."""
+"""Run `feedrank` as `python -m feedrank.api.cli`."""
 
 from feedrank.api.cli import main
 

@@ -30,7 +30,7 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
         entries = registry.list_bundles(home.bundles)
     if as_json:
         lines = [{"name": entry.name, "current": entry.current, "bytes": entry.bytes, "problem": entry.problem,
-                  "made": dict(entry.build_info), **_summary(entry.manifest)} for entry in entries]  # fmt: skip
+                  "build": dict(entry.build_info), **_summary(entry.manifest)} for entry in entries]  # fmt: skip
         click.echo(json.dumps(lines, indent=1))
         return
     if not entries:
@@ -63,10 +63,10 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
         return
     table = Table(show_header=False, title=opened.name)
     for key, value in registry.manifest_differences(opened.manifest, {}).items():
-        if not key.startswith(("features.names", "space.views")):
+        if not key.startswith(("features.names", "space.blocks")):
             table.add_row(key, _format_cell(value[0]))
     for key, value in bundle.read_build_info(opened.folder).items():
-        table.add_row(f"made.{key}", str(value))
+        table.add_row(f"build.{key}", str(value))
     console.print(table)
     click.echo(
         f"{len(opened.manifest['files'])} files, all sha256 checksums valid; {len(opened.builder.names)} features"
@@ -74,12 +74,12 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
 
 
 @bundles.command()
-@click.argument("one")
-@click.argument("other", default=bundle.CURRENT)
+@click.argument("first")
+@click.argument("second", default=bundle.CURRENT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def diff(obj: tuple[Home, Config], first: str, second: str, as_json: bool) -> None:
-    """Compare two bundles; by default with the current one."""
+    """Compare the bundles FIRST and SECOND; by default SECOND is the current one."""
     home, _ = obj
     with command_errors():
         first_manifest, second_manifest = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -12,6 +12,9 @@ from rich.table import Table
 from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
+
+if TYPE_CHECKING:
+    from feedrank.api.compose import TrainingInputs
 
 
 @click.command()
@@ -85,13 +88,13 @@ def evaluate(
             click.echo(f"rows written to {json_path}")
 
 
-def _ablation(inputs: Any, protocol: str, config: Config) -> dict[str, Any]:
+def _ablation(inputs: TrainingInputs, protocol: str, config: Config) -> dict[str, Any]:
     """Run an ablation, print the gain of each signal group, and return JSON-ready rows."""
     from feedrank.models.evaluation import ablation
 
     metric = "auc" if protocol == "rankings" else "ndcg@10"
     with progress_bars() as show:
-        result = ablation.ablate(inputs.corpus, inputs.log, protocol, config.training_settings, metric, show)
+        result = ablation.ablate(inputs.item_inputs, inputs.log, protocol, config.training_settings, metric, show)
     table = Table("without", "features", result.metric, "gain", "95 % interval",
                   title=f"{result.metric} with all signals {result.value:.4f}; {result.groups:,} groups")  # fmt: skip
     for row in result.rows:
@@ -102,7 +105,7 @@ def _ablation(inputs: Any, protocol: str, config: Config) -> dict[str, Any]:
     costs = sorted(result.costs.items(), key=lambda item: -item[1])
     click.echo("milliseconds per request, in batches: " + ", ".join(f"{name} {cost:.2f}" for name, cost in costs))
     rows = [
-        {"signal": row.signal, "features": row.features, "without": row.value, "adds": row.gain.mean,
+        {"signal": row.signal, "features": row.features, "without": row.value, "gain": row.gain.mean,
          "low": row.gain.low, "high": row.gain.high}
         for row in result.rows
     ]  # fmt: skip

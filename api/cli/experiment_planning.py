@@ -28,7 +28,7 @@ from feedrank.api.home import Home
 @click.option("--lift", default=0.02, show_default=True, help="Minimum detectable effect, as a relative lift.")
 @click.option(
     "--power",
-    "chance",
+    "target_power",
     default=0.8,
     show_default=True,
     type=click.FloatRange(0.1, 0.999),
@@ -152,7 +152,7 @@ def simulate(
                         plan, sample_ratio_test(units, plan.weights, outcomes.arms),
                         [sequence.up_to_look(look) for sequence in looks], (), days=last + 1, units=int(units.sum()),
                     )  # fmt: skip
-                    if verdict.decision != "go on":
+                    if verdict.decision != "continue":
                         word, day = verdict.decision + (f" {verdict.arm}" if verdict.arm else ""), last + 1
                         break
                 ends.setdefault(word, []).append(day)

@@ -108,7 +108,9 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
 @click.option(
     "--cuped/--no-cuped", default=None, help="Adjust for pre-experiment behaviour (CUPED); by default if there is any."
 )
-@click.option("--act", is_flag=True, help="Stop arms that violate a guardrail, if the experiment allows it.")
+@click.option(
+    "--enforce-guardrails", is_flag=True, help="Stop arms that violate a guardrail, if the experiment allows it."
+)
 @click.option("--promote", is_flag=True, help="Promote the winner's bundle and stop the experiment.")
 @click.pass_obj
 def readout(

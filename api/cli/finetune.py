@@ -20,7 +20,7 @@ from feedrank.api.cli.progress import (
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.codec import parse_timestamp
-from feedrank.models.finetune.finetuning import LOSSES, MODEL_TYPE_NAMES
+from feedrank.models.finetune.finetune_settings import LOSSES, MODEL_TYPE_NAMES, settings_for
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
 
 if TYPE_CHECKING:
@@ -54,10 +54,10 @@ _DATA_OPTIONS = _options(
     click.option("--text-column", default="text", show_default=True, help="Candidate text column in --pairs."),
     click.option("--label-column", default="label", show_default=True,
                  help="Relevance column, 0 or more; without it all texts are positives."),
-    click.option("--mine", type=click.IntRange(min=0), default=None,
+    click.option("--hard-negatives", type=click.IntRange(min=0), default=None,
                  help="Negatives to add per query from texts of other queries, half of them by BM25; by default 8"
                       " if the data has only positives."),
-    click.option("--most", type=click.IntRange(min=2), default=20_000, show_default=True,
+    click.option("--max-groups", type=click.IntRange(min=2), default=20_000, show_default=True,
                  help="Maximum number of groups from the journal; the latest are used."),
     click.option("--until", default=None,
                  help="Use only journal events before this time: epoch milliseconds, or ISO-8601 with a zone. Train and"
@@ -87,7 +87,7 @@ _TRAINER_OPTIONS = _options(
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(MODEL_TYPE_NAMES))
+@click.argument("model_type", type=click.Choice(MODEL_TYPE_NAMES))
 @_DATA_OPTIONS
 @click.option("--base", multiple=True, help="Name or folder of the base model; by default the embedder. For dpr, give"
               " it twice to start from two towers: queries, documents.")  # fmt: skip
@@ -130,7 +130,7 @@ def finetune(
 
     home, config = obj
     with command_errors():
-        settings = finetuning.settings_for(model_type, **overrides)
+        settings = settings_for(model_type, **overrides)
         finetuning.check_libraries()
         out = out or home.folder / "models" / timestamped_name(model_type)
         model_folder.check_output_folder(out)
@@ -151,12 +151,14 @@ def finetune(
 @_DATA_OPTIONS
 @_TRAINER_OPTIONS
 @click.option("--layers", type=click.IntRange(min=1), default=None, help="Number of the student's layers.")
-@click.option("--width", type=click.IntRange(min=1), default=None, help="Size of the student's hidden state.")
+@click.option("--hidden-size", type=click.IntRange(min=1), default=None, help="Size of the student's hidden state.")
 @click.option("--heads", type=click.IntRange(min=1), default=None, help="Attention heads per layer.")
-@click.option("--neurons", type=click.IntRange(min=1), default=None, help="Size of a layer's feed-forward part.")
-@click.option("--further", type=click.IntRange(min=0), default=None,
+@click.option(
+    "--intermediate-size", type=click.IntRange(min=1), default=None, help="Size of a layer's feed-forward part."
+)
+@click.option("--extra-negatives", type=click.IntRange(min=0), default=None,
               help="Extra texts of other queries that the teacher scores, per query.")  # fmt: skip
-@click.option("--made-up", type=click.FloatRange(min=0), default=None,
+@click.option("--synthetic-queries", type=click.FloatRange(min=0), default=None,
               help="Ratio of synthetic queries, built from the texts' words, to real ones.")  # fmt: skip
 @click.pass_obj
 def distill(
@@ -184,15 +186,14 @@ def distill(
     checkpoints until training ends.
     """
     from feedrank.models.finetune import distillation, finetuning, model_folder
+    from feedrank.models.finetune.distillation_settings import DistillSettings, StudentConfig
 
     home, config = obj
-    shape = {"layers": layers, "width": hidden_size, "heads": heads, "neurons": intermediate_size}
+    sizes = {"layers": layers, "hidden_size": hidden_size, "heads": heads, "intermediate_size": intermediate_size}
     with command_errors():
         finetuning.check_libraries()
-        settings = distillation.DistillSettings(
-            student_config=distillation.StudentConfig(
-                **{key: value for key, value in shape.items() if value is not None}
-            ),
+        settings = DistillSettings(
+            student_config=StudentConfig(**{key: value for key, value in sizes.items() if value is not None}),
             **{key: value for key, value in overrides.items() if value is not None},
         )
         out = out or home.folder / "models" / timestamped_name("student")

@@ -23,10 +23,10 @@ CHUNK = 20_000
 
 @click.command("import")
 @click.argument("source")
-@click.option("--format", "kind", default=None,
+@click.option("--format", "file_format", default=None,
               help="jsonl, csv, parquet, movielens, mind, ubi, gorse or open-bandit; by default detected.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
-@click.option("--again", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
+@click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(obj: tuple[Home, Config], source: str, file_format: str | None, strict: bool, restart: bool) -> None:
     """Load items and events from SOURCE into the journal.

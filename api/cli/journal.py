@@ -1,4 +1,4 @@
-"""Implement `feedrank forget`, `retain` and `snapshot`: erase users, purge old events, and save the state."""
+"""Implement `feedrank forget`, `purge` and `snapshot`: erase users, purge old events, and save the state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
 
     This covers the user's rankings, interactions and user events, and clicks without a user id on these rankings. The
     state snapshot is deleted too and rebuilt at the next start. A tombstone event remains so that running servers drop
-    the user; `feedrank retain` deletes it once it is old enough. Importing a file with the user restores the events.
+    the user; `feedrank purge` deletes it once it is old enough. Importing a file with the user restores the events.
     """
     home, config = obj
     if not yes:
@@ -39,7 +39,7 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
 
 @click.command()
 @click.option(
-    "--days",
+    "--older-than-days",
     required=True,
     type=click.FloatRange(min=0, min_open=True),
     help="Delete events older than this many days.",
@@ -47,7 +47,7 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def purge(obj: tuple[Home, Config], older_than_days: float, yes: bool) -> None:
-    """Delete rankings and interactions older than DAYS; item and user events stay."""
+    """Delete rankings and interactions older than a number of days; item and user events stay."""
     home, config = obj
     since = round(time.time() * 1000 - older_than_days * DAY_MS)
     day = time.strftime("%Y-%m-%d", time.gmtime(since / 1000))

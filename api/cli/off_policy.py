@@ -31,7 +31,7 @@ if TYPE_CHECKING:
               help="The bundle samples by exp(score / temperature); 0: it shows the top items.")  # fmt: skip
 @click.option("--depth", default=50, show_default=True, type=click.IntRange(min=1),
               help="With a temperature: sample among this many top items.")  # fmt: skip
-@click.option("--clip", "clipped", help="Clip large weights: mse or slope choose the threshold from the log, a "
+@click.option("--clip", help="Clip large weights: mse or slope choose the threshold from the log, a "
               "number sets it. The output reports the effect. By default weights are not clipped.")  # fmt: skip
 @click.option("--method", "methods", multiple=True, help="Estimator; repeatable. By default a standard set.")
 @click.option(
@@ -115,5 +115,9 @@ def _parse_clip(clip: str | None) -> Any:
 def _answer_json(answer: OffPolicyResult) -> dict[str, Any]:
     from feedrank.models.jsonable import to_jsonable
 
-    summary = {"rankings": len(answer.logged), "earned": answer.logged_value, "on_policy": answer.on_policy_value}
+    summary = {
+        "rankings": len(answer.logged),
+        "mean_reward": answer.logged_value,
+        "on_policy_reward": answer.on_policy_value,
+    }
     return {**to_jsonable(summary), "estimates": to_jsonable(answer.estimates)}

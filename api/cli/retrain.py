@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars, timestamped_name
+from feedrank.api.config import Config
+from feedrank.api.home import Home
 
 EXIT_REFUSED = 3
 """Exit code if the gate refuses the candidate; 0: promoted, 1: failed."""
@@ -19,8 +21,8 @@ DAY_S = 86_400
 @click.command()
 @click.option("--name", default=None, help="Name of the candidate's bundle; by default a timestamp.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Train only on the last DAYS of the journal.")
-@click.option("--gate", "rule", type=click.Choice(["not-worse", "better"]), default=None,
-              help="Gate rule: non-inferiority or superiority; by default that of the config, not-worse.")  # fmt: skip
+@click.option("--gate", "rule", type=click.Choice(["non-inferior", "superior"]), default=None,
+              help="What the gate requires of the candidate; by default as in the config, non-inferior.")  # fmt: skip
 @click.option(
     "--margin",
     type=click.FloatRange(min=0),
@@ -28,7 +30,7 @@ DAY_S = 86_400
     help="Non-inferiority (or superiority) margin on the metric.",
 )
 @click.option("--metric", default=None, help="Metric of the gate, such as ndcg@10 or mrr.")
-@click.option("--segment", "segments", multiple=True, type=click.Choice(["new", "usual", "heavy"]),
+@click.option("--segment", "segments", multiple=True, type=click.Choice(["new", "regular", "heavy"]),
               help="User segment that must not get worse, by interactions: under 5, under 50, more."
               " Repeatable.")  # fmt: skip
 @click.option("--warm-start", is_flag=True, help="Continue from the incumbent's trees.")
@@ -52,6 +54,8 @@ def retrain(
     from feedrank.api import compose
     from feedrank.models.retraining import report as retrain_report
 
+    home: Home
+    config: Config
     home, config = context.obj
     started = time.perf_counter()
     name = name or timestamped_name("retrained")
@@ -82,7 +86,7 @@ def retrain(
     if not result.decision.promote:
         click.echo(f"refused; the current bundle stays. `feedrank bundles promote {name}` overrides the gate")
         context.exit(EXIT_REFUSED)
-    click.echo(f"promoted; current bundle: {home.current.resolve()}")
+    click.echo(f"promoted; current bundle: {home.current_bundle.resolve()}")
 
 
 def _print_decision(decision: Any, warnings: tuple[str, ...], paths: tuple[Path, Path]) -> None:

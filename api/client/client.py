@@ -191,13 +191,17 @@ class Client:
         """Return the stored state of a user or an item."""
         return self._connection.call(dict, "GET", f"/v1/state/{path_segment(kind)}/{path_segment(id)}")
 
-    def forget(self, kind: Literal["user", "item"], id: str) -> dict[str, Any]:
-        """Delete all logged events of a user permanently, or hide an item from all rankings.
+    def delete_user(self, id: str) -> dict[str, Any]:
+        """Erase a user: delete all logged events of the user permanently.
 
         In the result, `deleted_events` is their number. It is 0 if an earlier attempt, whose response was lost,
         deleted them.
         """
-        return self._connection.call(dict, "DELETE", f"/v1/state/{path_segment(kind)}/{path_segment(id)}")
+        return self._connection.call(dict, "DELETE", f"/v1/state/user/{path_segment(id)}")
+
+    def hide_item(self, id: str) -> dict[str, Any]:
+        """Hide an item from all recommendations. Its events stay logged, so `deleted_events` is 0."""
+        return self._connection.call(dict, "DELETE", f"/v1/state/item/{path_segment(id)}")
 
     def bundles(self) -> dict[str, Any]:
         """List the bundles."""

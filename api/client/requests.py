@@ -31,7 +31,7 @@ class Filters:
     def to_dict(self) -> dict[str, Any]:
         """Return the filters as JSON fields. Raises TypeError for a string in place of a list."""
         return _without_none(
-            seen=self.include_seen,
+            include_seen=self.include_seen,
             categories=id_list("categories", self.categories),
             allow=id_list("allow", self.allow),
             deny=id_list("deny", self.deny),

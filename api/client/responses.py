@@ -124,7 +124,7 @@ class ServiceStatus:
     items: int
     """Number of items in the catalogue."""
     prefetch: Mapping[str, int] | None
-    """Counts of precomputed feeds: waiting, done, dropped, failed; None: the service precomputes none."""
+    """Counts of precomputed feeds: waiting, completed, dropped, failed; None: the service precomputes none."""
 
 
 def parse_feed(body: Mapping[str, Any]) -> Feed:
@@ -136,9 +136,9 @@ def parse_explanation(body: Mapping[str, Any]) -> RankingExplanation:
     """Parse the response of /v1/rankings/{id}/explain."""
     return RankingExplanation(
         **_feed_fields(body),
-        fallback=body["step"],
+        fallback=body["fallback"],
         candidates=body["candidates"],
-        recall_order=tuple(body["without_ranker"]),
+        recall_order=tuple(body["recall_order"]),
     )
 
 
@@ -149,13 +149,13 @@ def parse_similar(body: Mapping[str, Any]) -> SimilarItems:
 
 def parse_events_result(body: Mapping[str, Any]) -> EventsResult:
     """Parse the response of /v1/events."""
-    rejected = tuple(RejectedEvent(entry["place"], entry["field"], entry["detail"]) for entry in body["rejected"])
+    rejected = tuple(RejectedEvent(entry["index"], entry["field"], entry["detail"]) for entry in body["rejected"])
     return EventsResult(body["accepted"], body["duplicate"], rejected, tuple(body["ids"]))
 
 
 def parse_status(body: Mapping[str, Any]) -> ServiceStatus:
     """Parse the response of /readyz."""
-    return ServiceStatus(body["status"], body["bundle"], body["items"], body.get("ahead"))
+    return ServiceStatus(body["status"], body["bundle"], body["items"], body.get("prefetch"))
 
 
 def _feed_fields(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,15 +166,17 @@ def _feed_fields(body: Mapping[str, Any]) -> dict[str, Any]:
         "bundle": body["bundle"],
         "source": body["source"],
         "items": tuple(_parse_item(entry) for entry in body["items"]),
-        "skipped": tuple(body["skipped"]),
-        "kept": body["kept"],
+        "degraded": tuple(body["degraded"]),
+        "logged": body["logged"],
         "experiments": dict(body.get("experiments", {})),
     }
 
 
 def _parse_item(body: Mapping[str, Any]) -> ScoredItem:
-    why = body.get("why")
-    if why is None:
+    explanation = body.get("explanation")
+    if explanation is None:
         return ScoredItem(body["id"], body["score"])
-    explained = ItemExplanation(why["recall_score"], why["features"], why["contributions"], why["base"])
-    return ScoredItem(body["id"], body["score"], explained)
+    parsed = ItemExplanation(
+        explanation["recall_score"], explanation["features"], explanation["contributions"], explanation["base"]
+    )
+    return ScoredItem(body["id"], body["score"], parsed)

@@ -243,7 +243,7 @@ def state_json(state: ExperimentState) -> dict[str, Any]:
         "stopped": state.stopped_ms,
         "reason": state.stop_reason,
         "stopped_arms": dict(state.stopped_arms),
-        "declared": state.experiment.to_dict(),
+        "spec": state.experiment.to_dict(),
     }
 
 
@@ -251,12 +251,13 @@ def report_json(report: ExperimentReport) -> dict[str, Any]:
     """Convert an experiment report to JSON types."""
     return {
         **state_json(report.state),
-        "moved_units": report.reassigned_units,
+        "reassigned_units": report.reassigned_units,
         "readout": None if report.readout is None else readout_body(report.readout),
         "preferences": [
-            {**to_jsonable(preference), "said": summary_sentence(preference)} for preference in report.preferences
+            {**to_jsonable(preference), "summary_sentence": summary_sentence(preference)}
+            for preference in report.preferences
         ],
-        "shadows": [{**to_jsonable(shadow), "said": shadow.summary_sentence} for shadow in report.shadows],
+        "shadows": [{**to_jsonable(shadow), "summary_sentence": shadow.summary_sentence} for shadow in report.shadows],
         "holdout": to_jsonable(report.holdout),
     }
 

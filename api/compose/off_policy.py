@@ -56,7 +56,7 @@ def evaluate_variant(
 ) -> OffPolicyResult:
     """Evaluate another variant on this variant's log; its policy is the item frequencies at each position.
 
-    The variant's clicks are used only for `on_policy`. Raises ValueError for slates of several items.
+    The variant's clicks are used only for `on_policy_value`. Raises ValueError for slates of several items.
     """
     log = read_logged_rankings((event for _, event in journal.read_by_effective_time()), selection)
     other_log = read_logged_rankings(
@@ -80,7 +80,7 @@ def evaluate_bundle(
 ) -> OffPolicyResult:  # fmt: skip
     """Evaluate a bundle: rank every logged request again, from the state at that time.
 
-    drawn: temperature and depth of Plackett-Luce sampling by score; at temperature 0 the top items are shown. Raises
+    sampling: temperature and depth of Plackett-Luce sampling by score; at temperature 0 the top items are shown. Raises
     ValueError if the scores do not fit in memory.
     """
     opened = bundle.load(home.bundles / name)

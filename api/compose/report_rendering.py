@@ -86,5 +86,5 @@ def _preference_table(preferences: tuple[Preference, ...]) -> Table:
 
 def _verdict_class(preference: Preference) -> str:
     if not len(preference.day) or preference.low[-1] != preference.low[-1]:
-        return "go-on"
-    return "ship" if preference.low[-1] > 0 else "stop" if preference.high[-1] < 0 else "keep"
+        return "continue"
+    return "ship" if preference.low[-1] > 0 else "stop" if preference.high[-1] < 0 else "keep-control"

@@ -39,8 +39,8 @@ class QueryAwareRanker:
 
     def __init__(self, ranker: LambdaRanker, names: tuple[str, ...]) -> None:
         self._ranker = ranker
-        self._text_column = names.index("query_text") if "query_text" in names else None
-        readers = ("query_text", "late_query", "pair_score")
+        self._text_column = names.index("query_cosine") if "query_cosine" in names else None
+        readers = ("query_cosine", "maxsim_query", "ce_score")
         self._query_columns = [names.index(name) for name in readers if name in names]
 
     def contributions(self, features: Matrix) -> Matrix | None:

@@ -54,14 +54,14 @@ def compute_text_signals(
     if config.late_interaction.model:
         encoder = TokenEncoder(config.late_interaction, home.embedding_cache)
         tokens = encoder.encode_items(documents, progress)
-        digests["late"] = encoder.digest
+        digests["late_interaction"] = encoder.digest
     reranking = None
     settings = config.cross_encoder
     if settings.model:
         model = CrossEncoderModel(export_cached(settings, home.cross_encoder_models), settings.threads)
         model = model.with_items(model.tokenize(documents, settings.item_tokens))
         reranking = RerankerTraining(model, settings.top_k, settings.precomputed_share)
-        digests["pair"] = model.digest
+        digests["cross_encoder"] = model.digest
     return TextSignals(text, tokens, reranking, digests)
 
 

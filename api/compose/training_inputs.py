@@ -139,13 +139,13 @@ def save_bundle(
 ) -> None:
     """Write a bundle and, with `promote`, make it the current one.
 
-    about: further fields of the manifest. sample: (N, F) training rows, the reference for drift. made: build
-    information besides the time, which no digest covers. first, pairs: the first-stage ranker and the cross-encoder of
-    two-stage ranking.
+    manifest_fields: further fields of the manifest. sample: (N, F) training rows, the reference for drift. build_info:
+    build information besides the time, which no digest covers. first_stage, cross_encoder: the first-stage ranker and
+    the cross-encoder of two-stage ranking.
     """
     chosen = config.index
     index = {
-        "metric": chosen.metric, "trees": chosen.trees, "search_factor": chosen.search_k_factor,
+        "metric": chosen.metric, "trees": chosen.trees, "search_k_factor": chosen.search_k_factor,
         "seed": config.items.seed,
     }  # fmt: skip
     build_info = {"at": datetime.now(UTC).isoformat(), **(build_info or {})}
@@ -156,9 +156,9 @@ def save_bundle(
         "seeds": seeds,
         **manifest_fields,
     }
-    sketch = None if sample is None else FeatureHistogram.from_matrix(sample, builder.names)
+    histogram = None if sample is None else FeatureHistogram.from_matrix(sample, builder.names)
     bundle.save(
-        home.bundles, name, builder, ranker, index, manifest_fields, build_info, sketch, first_stage, cross_encoder
+        home.bundles, name, builder, ranker, index, manifest_fields, build_info, histogram, first_stage, cross_encoder
     )
     if promote:
         registry.promote(home.bundles, name)

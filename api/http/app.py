@@ -44,7 +44,7 @@ def create_app(service: Service) -> OpenAPI:
         validation_error_status=400,
         validation_error_model=Problem,
         validation_error_callback=problems.validation_problem,
-        security_schemes={"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
+        security_schemes={"api_key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
         doc_prefix="/docs",
         static_folder=None,
     )

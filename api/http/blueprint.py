@@ -30,7 +30,7 @@ PROBLEM_RESPONSES: dict[str | int | HTTPStatus, type[BaseModel] | dict[Any, Any]
 
 def make_blueprint(name: str, tag: str, requires_key: bool = True) -> APIBlueprint:
     """Create a blueprint with an OpenAPI tag. keys: document that its routes need an API key."""
-    security: list[dict[str, list[str]]] | None = [{"key": []}] if requires_key else None
+    security: list[dict[str, list[str]]] | None = [{"api_key": []}] if requires_key else None
     return APIBlueprint(
         name, __name__, abp_tags=[Tag(name=tag)], abp_security=security, abp_responses=PROBLEM_RESPONSES
     )

@@ -75,7 +75,7 @@ class RankingOptions(RequestBody):
     diversity: DiversityBody = Field(default_factory=DiversityBody)
     deadline_ms: float | None = Field(
         default=None, gt=0, le=MAX_DEADLINE_MS, strict=False,
-        description="Latency budget in ms. Slow stages are shortened or skipped to meet it; `skipped` lists them.",
+        description="Latency budget in ms. Slow stages are shortened or skipped to meet it; `degraded` lists them.",
     )  # fmt: skip
     explain: bool = Field(default=False, description="Add an explanation to each item; slow.")
 

@@ -53,9 +53,9 @@ def bundles() -> dict[str, Any]:
     """List all bundles, oldest first."""
     entries = [
         {
-            "name": entry.name, "current": entry.current, "made": entry.build_info.get("at"), "bytes": entry.bytes,
-            "items": entry.manifest.get("items", 0), "ranker": bool(entry.manifest.get("ranker")),
-            "problem": entry.problem,
+            "name": entry.name, "current": entry.current, "built_at": entry.build_info.get("at"),
+            "size_bytes": entry.bytes, "items": entry.manifest.get("items", 0),
+            "has_ranker": bool(entry.manifest.get("ranker")), "problem": entry.problem,
         }
         for entry in registry.list_bundles(admin_services().bundles)
     ]  # fmt: skip

@@ -18,7 +18,7 @@ from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import QueryVectors
 from feedrank.models.items.cold_start import merge_item_fields
 
-routes = make_blueprint("states", "State")
+routes = make_blueprint("entities", "State")
 MAX_INTERACTIONS = 1_000
 
 
@@ -71,8 +71,8 @@ def user_state(path: EntityPath) -> dict[str, Any]:
     rows, times = live.state.history(live.users.row(path.id))
     is_listed = (rows >= 0) & (np.arange(len(rows)) < MAX_INTERACTIONS)
     names = live.catalogue.ids.names(rows[is_listed])
-    latest = [{"item": item, "at": at} for item, at in zip(names, times[is_listed].tolist(), strict=True)]
-    return {"id": path.id, "touched": len(rows), "latest": latest}
+    interactions = [{"item": item, "at": at} for item, at in zip(names, times[is_listed].tolist(), strict=True)]
+    return {"id": path.id, "interaction_count": len(rows), "recent_interactions": interactions}
 
 
 @routes.delete("/v1/state/user/<path:id>", responses={200: DeletionResult})
@@ -83,7 +83,7 @@ def delete_user(path: EntityPath) -> dict[str, Any]:
     deleted = svc.recommender.erase_user(path.id, new_id(), svc.clock())
     if svc.admin is not None:
         svc.admin.snapshot.unlink(missing_ok=True)
-    return {"id": path.id, "events": deleted}
+    return {"id": path.id, "deleted_events": deleted}
 
 
 @routes.get("/v1/state/item/<path:id>", responses={200: ItemState})
@@ -115,7 +115,7 @@ def hide_item(path: EntityPath) -> dict[str, Any]:
     _item_row(svc.recommender.snapshot, path.id)
     now = svc.clock()
     svc.recommender.record([ItemEvent(new_id(), round(now * 1000), path.id, {"removed": True})], now)
-    return {"id": path.id, "events": 0}
+    return {"id": path.id, "deleted_events": 0}
 
 
 def _item_row(snapshot: ServingSnapshot, item: str) -> int:

@@ -93,7 +93,7 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
                     f"fields.{TOMBSTONE}", "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
                 )
         except EventError as error:
-            rejected.append({"place": index, "field": error.field, "detail": str(error).partition(": ")[2]})
+            rejected.append({"index": index, "field": error.field, "detail": str(error).partition(": ")[2]})
             ids.append(None)
             continue
         parsed.append(event)

@@ -9,8 +9,7 @@ from werkzeug import exceptions
 from werkzeug.exceptions import BadRequest, Conflict, NotFound
 
 from feedrank.api import experiment_config
-from feedrank.api.compose.experiments import report_json as readout_body
-from feedrank.api.compose.experiments import state_json
+from feedrank.api.compose.experiments import report_json, state_json
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.bodies import Id, RequestBody
 from feedrank.api.http.middleware import route_policy
@@ -109,7 +108,7 @@ def readout(path: ExperimentPath) -> dict[str, Any]:
     admin = admin_services()
     with exclusive(admin):
         try:
-            return readout_body(admin.experiments.report(path.name))
+            return report_json(admin.experiments.report(path.name))
         except ChangeError as problem:
             raise Conflict(str(problem)) from None
         except ImportError as problem:  # the message names the missing extra

@@ -51,7 +51,10 @@ def readyz() -> dict[str, Any]:
     recommender = current_service().recommender
     body = {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
     if (queue := recommender.prefetch_queue) is not None:
-        body["ahead"] = {
-            "waiting": queue.waiting, "done": queue.completed, "dropped": queue.dropped, "failed": queue.failed
-        }  # fmt: skip
+        body["prefetch"] = {
+            "waiting": queue.waiting,
+            "completed": queue.completed,
+            "dropped": queue.dropped,
+            "failed": queue.failed,
+        }
     return body

@@ -26,7 +26,7 @@ from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles.registry import bundle_size
 
-routes = make_blueprint("metarank", "Metarank's routes")
+routes = make_blueprint("metarank", "Metarank API")
 
 
 class FeedbackResponse(BaseModel):
@@ -108,7 +108,7 @@ def feedback() -> dict[str, Any]:
     result = record_events(current_service(), body if isinstance(body, list) else [body])
     if result["rejected"]:
         first = result["rejected"][0]
-        raise EventError(f"[{first['place']}].{first['field']}", first["detail"])
+        raise EventError(f"[{first['index']}].{first['field']}", first["detail"])
     return {"accepted": result["accepted"], "status": "ok", "tookMillis": _elapsed_ms(started), "updated": 0}
 
 

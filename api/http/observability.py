@@ -17,7 +17,7 @@ from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.fallback import FULL
 from feedrank.engine.serving.ranking_record import RankingRecord
 
-routes = make_blueprint("sight", "Health")
+routes = make_blueprint("observability", "Health")
 
 
 def init_app(app: Flask) -> None:
@@ -44,14 +44,14 @@ def record_feed(service: Service, record: RankingRecord, budget: LatencyBudget) 
     g.bundle = record.bundle
     g.degraded = budget.skipped
     if (trace := g.get("trace")) is not None:
-        trace.stages(budget.stage_seconds)
+        trace.record_stages(budget.stage_seconds)
     metrics, recommender = service.metrics, service.recommender
     if metrics is None:
         return
     metrics.observe_stages(budget.stage_seconds)
     metrics.count_degraded(budget.skipped)
     for origin in get_args(ScoreOrigin):
-        metrics.count_cross_encoder_scores(origin, budget.counts.get(f"pairs_{origin}", 0))
+        metrics.count_cross_encoder_scores(origin, budget.counts.get(f"cross_encoder_{origin}", 0))
     metrics.observe_candidates(record.source, record.recall.candidates or 0)
     if record.fallback != FULL:
         metrics.count_fallback(record.fallback)

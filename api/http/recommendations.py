@@ -24,7 +24,7 @@ from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.recommender import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
 
-routes = make_blueprint("feeds", "Feeds")
+routes = make_blueprint("recommendations", "Feeds")
 
 
 class ItemPath(BaseModel):
@@ -55,11 +55,11 @@ def rank(body: RankBody) -> dict[str, Any]:
     The ranking is logged. Unknown items with fields are registered in the catalogue, which needs the scope `write`
     and takes a moment. Recommendations show them only after an item event.
     """
-    watch = current_service().latency_budget(body.deadline_ms)
+    budget = current_service().latency_budget(body.deadline_ms)
     if body.item_fields:
         require_scope("write")  # the items are written to the journal
-        register_items(body.item_fields, watch)
-    return _rank_and_log(body, body.to_request(), watch)
+        register_items(body.item_fields, budget)
+    return _rank_and_log(body, body.to_request(), budget)
 
 
 @routes.get("/v1/items/<path:item_id>/similar", responses={200: answers.SimilarItems})

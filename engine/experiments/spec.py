@@ -64,7 +64,7 @@ class Arm:
             raise ValueError(f"weight is {self.weight}; expected a finite number, 0 or more")
         if self.candidates:
             check_range("candidates", self.candidates, 1, 1_000)
-        check_range("rescored", self.rerank_top_k, -1, 1_000)
+        check_range("rerank_top_k", self.rerank_top_k, -1, 1_000)
         if self.bundle and (_FORBIDDEN_CHARACTERS & set(self.bundle) or self.bundle.startswith(".")):
             raise ValueError(f"bundle is {self.bundle!r}; expected a bundle name, as shown by `feedrank bundles list`")
 
@@ -90,7 +90,7 @@ class Guardrail:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_relative_loss < 1:
-            raise ValueError(f"worst is {self.max_relative_loss}; expected at least 0 and less than 1")
+            raise ValueError(f"max_relative_loss is {self.max_relative_loss}; expected at least 0 and less than 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,8 @@ class ExperimentSpec:
             raise ValueError(f"holdout is {self.holdout}; expected at least 0 and less than 1")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError(f"end is {self.end}; expected a time after start, {self.start}")
-        _check_at_least("minimum_days", self.min_days, 0)
-        _check_at_least("minimum_units", self.min_units, 1)
+        _check_at_least("min_days", self.min_days, 0)
+        _check_at_least("min_units", self.min_units, 1)
         _check_at_least("planned_units", self.planned_units, 2)
 
     @property
@@ -204,7 +204,7 @@ class ExperimentSpec:
             raise ValueError(f"can't read the experiment spec: {problem}") from None
 
 
-ARM_SETTINGS = ("bundle", "candidates", "rescored", "diversity", "explore")
+ARM_SETTINGS = ("bundle", "candidates", "rerank_top_k", "diversity", "explore")
 """Settings in which arms may differ."""
 
 

@@ -89,7 +89,7 @@ class EmbeddingSpace:
             for block in self.blocks:
                 vector[block.slice] = _with_squared_norm(summed[block.slice], block.weight)
         vector.flags.writeable = False
-        object.__setattr__(self, "_last", (key, vector))
+        object.__setattr__(self, "_last_user_vector", (key, vector))
         return vector
 
     def query_vector(self, text_vector: Vector) -> Vector:

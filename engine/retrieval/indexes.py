@@ -92,7 +92,7 @@ class AnnoyIndex:
         index.unload()
         settings = {
             "dimensions": vectors.shape[1], "items": len(vectors), "metric": metric, "trees": trees,
-            "search_factor": search_k_factor, "seed": seed,
+            "search_k_factor": search_k_factor, "seed": seed,
         }  # fmt: skip
         path.with_suffix(".json").write_text(json.dumps(settings, indent=1) + "\n")
         os.replace(temporary, path)
@@ -107,7 +107,7 @@ class AnnoyIndex:
                 f"found no index at {path} with {settings_path.name} next to it; build it with `feedrank index`"
             )
         settings = json.loads(settings_path.read_text())
-        return cls(path, settings["dimensions"], settings["metric"], settings["search_factor"])
+        return cls(path, settings["dimensions"], settings["metric"], settings["search_k_factor"])
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best rows, best first, and their scores."""

@@ -15,7 +15,9 @@ _log = logging.getLogger(__name__)
 class LatestFirstQueue(Generic[Task]):
     """A bounded last-in, first-out work queue with one worker thread; per key, only the latest task waits."""
 
-    def __init__(self, work: Callable[[Task], object], max_waiting: int, thread_name: str = "feedrank-ahead") -> None:
+    def __init__(
+        self, work: Callable[[Task], object], max_waiting: int, thread_name: str = "feedrank-prefetch"
+    ) -> None:
         """work: processes one task; its exceptions are counted and logged. max_waiting: bound of the queue."""
         self._work = work
         self._max_waiting = max_waiting

@@ -44,17 +44,17 @@ class CrossEncoderReranker:
         scores = self.cache.scores(text, batch.rows)
         matrix = featurizer.matrix(replace(batch, cross_encoder_scores=scores))
         budget.record("features", len(batch.rows))
-        budget.count("pairs_cache", int(np.count_nonzero(~np.isnan(scores))))
+        budget.count("cross_encoder_cache", int(np.count_nonzero(~np.isnan(scores))))
         if not text or not self.top_k or not np.isnan(scores).any():
             return matrix, scores
         top = np.argsort(-self.first_stage.score(matrix), kind="stable")[: self.top_k]
-        budget.record("first")
+        budget.record("first_stage")
         scored = self._score_in_budget(text, batch.rows, scores, top[np.isnan(scores[top])], budget)
         if len(scored):
             self.cache.add(text, batch.rows[scored], scores[scored])
             featurizer.set_cross_encoder_features(matrix, replace(batch, cross_encoder_scores=scores))
-            budget.count("pairs_live", len(scored))
-        budget.count("pairs_none", int(np.count_nonzero(np.isnan(scores))))
+            budget.count("cross_encoder_live", len(scored))
+        budget.count("cross_encoder_missing", int(np.count_nonzero(np.isnan(scores))))
         return matrix, scores
 
     def _score_in_budget(
@@ -64,16 +64,16 @@ class CrossEncoderReranker:
 
         With a deadline they are scored in chunks, and the affordable number is estimated again after each chunk.
         """
-        wanted = affordable = budget.units_in_budget("pairs", len(top), "rank", "journal")
+        wanted = affordable = budget.units_in_budget("cross_encoder", len(top), "rank", "journal")
         chunk_size, n_scored = wanted if budget.remaining == np.inf else CHUNK_SIZE, 0
         while affordable:
             chunk = top[n_scored : n_scored + min(chunk_size, affordable)]
             scores[chunk] = self.scorer.score([text] * len(chunk), rows[chunk])
-            budget.record("pairs", len(chunk))
+            budget.record("cross_encoder", len(chunk))
             n_scored += len(chunk)
-            affordable = budget.units_in_budget("pairs", wanted - n_scored, "rank", "journal")
+            affordable = budget.units_in_budget("cross_encoder", wanted - n_scored, "rank", "journal")
         if n_scored < len(top):
-            budget.skip("pairs")
+            budget.skip("cross_encoder")
         return top[:n_scored]
 
     def precompute(self, request: ResolvedRequest, rows: Rows) -> int:

@@ -27,12 +27,14 @@ from feedrank.models.text import cross_encoder_model
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel, TokenIds
 from feedrank.models.training.ranker import LambdaRanker
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
-CROSS_ENCODER_ITEMS = "pair-items.npz"
+CROSS_ENCODER_ITEMS = "cross-encoder-items.npz"
 INDEX = "index.ann"
-FEATURE_HISTOGRAM = "sketch.json"
-BUILD_INFO = "made.json"
+FEATURE_HISTOGRAM = "feature-histogram.json"
+FIRST_STAGE = "first-stage"
+"""Start of the names of the first-stage ranker's files."""
+BUILD_INFO = "build.json"
 """Build time and duration: what may differ between two bundles of the same log, config and seed."""
 CURRENT = "current"
 """Name of the symbolic link, next to the bundles, to the bundle that serves."""
@@ -106,15 +108,15 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        knowledge = builder.item_model
-        AnnoyIndex.build(temporary / INDEX, knowledge.space.item_side, **index)
-        item_model_io.write_item_model(temporary, knowledge)
+        item_model = builder.item_model
+        AnnoyIndex.build(temporary / INDEX, item_model.space.item_side, **index)
+        item_model_io.write_item_model(temporary, item_model)
         if ranker is not None:
             ranker.save(temporary)
         if histogram is not None:
             histogram.save(temporary / FEATURE_HISTOGRAM)
         if first_stage is not None:
-            first_stage.save(temporary, "first")
+            first_stage.save(temporary, FIRST_STAGE)
         if cross_encoder is not None:
             for part in cross_encoder_model.FILES:
                 shutil.copyfile(cross_encoder.folder / part, temporary / part)
@@ -123,20 +125,20 @@ def save(
             "format": FORMAT,
             "name": name,
             **metadata,
-            "items": len(knowledge.catalogue),
+            "items": len(item_model.catalogue),
             "index": dict(index),
             "space": {
-                "views": [[view.name, view.start, view.stop, view.weight] for view in knowledge.space.blocks],
-                "decay": knowledge.space.decay,
-                "depth": knowledge.space.history_length,
+                "blocks": [[block.name, block.start, block.stop, block.weight] for block in item_model.space.blocks],
+                "decay": item_model.space.decay,
+                "history_length": item_model.space.history_length,
             },
             "state": builder.spec.to_dict(),
             "features": {
                 "families": builder.settings.families, "fingerprint": builder.fingerprint, "names": builder.names
             },
             "ranker": ranker is not None,
-            "two_phases": first_stage is not None,
-            "made_by": dict(knowledge.model_digests),
+            "two_stage": first_stage is not None,
+            "model_digests": dict(item_model.model_digests),
             "files": {file.name: digest(file) for file in sorted(temporary.iterdir())},
         }  # fmt: skip
         _write_manifest(temporary / MANIFEST, manifest)
@@ -162,11 +164,11 @@ def load(folder: Path) -> Bundle:
             raise BundleError(f"{folder / file} is missing; build the bundle again, or roll back to another one")
         if digest(folder / file) != expected:
             raise BundleError(f"{folder / file} is damaged: its sha256 differs from {MANIFEST}; build the bundle again")
-    knowledge = item_model_io.read_item_model(folder, manifest)
+    item_model = item_model_io.read_item_model(folder, manifest)
     state = manifest["state"]
     spec = StateSpec.from_dict(state)
     features = manifest["features"]
-    builder = FeatureBuilder(knowledge, spec, FeatureSettings(tuple(features["families"])))
+    builder = FeatureBuilder(item_model, spec, FeatureSettings(tuple(features["families"])))
     if builder.fingerprint != features["fingerprint"]:
         raise BundleError(
             f"found features {features['fingerprint']} in {folder}, this version expects {builder.fingerprint}; "
@@ -174,14 +176,20 @@ def load(folder: Path) -> Bundle:
         )
     try:
         ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint) if manifest["ranker"] else None
-        first = None
-        if manifest["two_phases"]:
-            first = LambdaRanker.load(folder, builder.names, builder.fingerprint, "first")
+        first_stage = None
+        if manifest["two_stage"]:
+            first_stage = LambdaRanker.load(folder, builder.names, builder.fingerprint, FIRST_STAGE)
     except (ValueError, FileNotFoundError) as problem:
         raise BundleError(f"{folder}: {problem}") from None
     index = AnnoyIndex.load(folder / INDEX)
     return Bundle(
-        folder, manifest, builder, index, build_scannable_index(knowledge.space.item_side, index.metric), ranker, first
+        folder,
+        manifest,
+        builder,
+        index,
+        build_scannable_index(item_model.space.item_side, index.metric),
+        ranker,
+        first_stage,
     )
 
 
@@ -243,7 +251,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path} is not JSON: {problem}") from None
     format_found = manifest.get("format") if isinstance(manifest, dict) else manifest
     if format_found != FORMAT:
-        raise BundleError(f"{path} is of format {format_found!r}; this version reads format {FORMAT}")
+        raise BundleError(
+            f"{path} is of format {format_found!r}; this version reads format {FORMAT}: "
+            "train again with `feedrank train`"
+        )
     if manifest.pop("sha256", None) != _manifest_digest(manifest):
         raise BundleError(f"{path} is damaged: its sha256 differs from the stated one; build the bundle again")
     return dict(manifest)

@@ -19,7 +19,7 @@ from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVect
 from feedrank.features.late_interaction import Projection, TokenVectors
 from feedrank.models.atomic_files import atomic_write
 
-CATALOGUE, ITEM_MODEL, TERMS, TOKENS = "catalogue.jsonl.gz", "knowledge.npz", "terms.json", "tokens.npy"
+CATALOGUE, ITEM_MODEL, TERMS, TOKENS = "catalogue.jsonl.gz", "item-model.npz", "terms.json", "tokens.npy"
 
 
 def write_item_model(folder: Path, item_model: ItemModel) -> None:
@@ -47,25 +47,24 @@ def _read_catalogue(path: Path) -> Catalogue:
 
 def _write_arrays(folder: Path, item_model: ItemModel) -> None:
     arrays: dict[str, NDArray[Any]] = {
-        "space/targets": item_model.space.item_side,
-        "space/sources": item_model.space.user_side,
+        "space/item_side": item_model.space.item_side,
+        "space/user_side": item_model.space.user_side,
     }
     for name, view in item_model.vectors.items():
-        arrays[f"vectors/{name}/sources"] = view.user_side
+        arrays[f"vectors/{name}/user_side"] = view.user_side
         if view.item_side is not view.user_side:
-            arrays[f"vectors/{name}/targets"] = view.item_side
-    for name, table in item_model.item_item.items():
-        arrays |= {f"tables/{name}/{column}": getattr(table, column) for column in ItemItemMatrix._fields}
-    arrays |= {f"statistics/{name}": values for name, values in item_model.item_stats.items()}
-    for column in ("codes", "weights", "counts", "offsets"):
+            arrays[f"vectors/{name}/item_side"] = view.item_side
+    for name, matrix in item_model.item_item.items():
+        arrays |= {f"item_item/{name}/{field}": getattr(matrix, field) for field in ItemItemMatrix._fields}
+    arrays |= {f"item_stats/{name}": values for name, values in item_model.item_stats.items()}
+    for column in ("term_codes", "weights", "term_counts", "offsets"):
         arrays[f"terms/{column}"] = getattr(item_model.term_weights, column)
     if item_model.token_vectors is not None:
         arrays["tokens/offsets"] = item_model.token_vectors.offsets
         if item_model.token_vectors.projection is not None:
             arrays["tokens/mean"], arrays["tokens/directions"] = item_model.token_vectors.projection
-        np.save(
-            folder / TOKENS, item_model.token_vectors.values
-        )  # a separate file, so that all processes map the same pages
+        # a separate file, so that all processes map the same pages
+        np.save(folder / TOKENS, item_model.token_vectors.values)
     with atomic_write(folder / ITEM_MODEL) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for allow_pickle
     (folder / TERMS).write_text(json.dumps(list(item_model.term_weights.terms), ensure_ascii=False))
@@ -75,12 +74,14 @@ def _read_arrays(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue
     with np.load(folder / ITEM_MODEL, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     layout = manifest["space"]
-    views = tuple(EmbeddingBlock(*view) for view in layout["views"])
-    space = EmbeddingSpace(views, arrays["space/targets"], arrays["space/sources"], layout["decay"], layout["depth"])
+    space = EmbeddingSpace(
+        tuple(EmbeddingBlock(*block) for block in layout["blocks"]), arrays["space/item_side"],
+        arrays["space/user_side"], layout["decay"], layout["history_length"],
+    )  # fmt: skip
     vectors = {
         name: UserItemVectors(
-            arrays[f"vectors/{name}/sources"],
-            arrays.get(f"vectors/{name}/targets", arrays[f"vectors/{name}/sources"]),
+            arrays[f"vectors/{name}/user_side"],
+            arrays.get(f"vectors/{name}/item_side", arrays[f"vectors/{name}/user_side"]),
         )
         for name in _names_under(arrays, "vectors")
     }
@@ -89,19 +90,19 @@ def _read_arrays(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue
         space=space,
         vectors=vectors,
         item_item={
-            name: ItemItemMatrix(*(arrays[f"tables/{name}/{column}"] for column in ItemItemMatrix._fields))
-            for name in _names_under(arrays, "tables")
+            name: ItemItemMatrix(*(arrays[f"item_item/{name}/{field}"] for field in ItemItemMatrix._fields))
+            for name in _names_under(arrays, "item_item")
         },
         term_weights=TermWeights(
             Vocabulary(json.loads((folder / TERMS).read_text())),
-            arrays["terms/codes"],
+            arrays["terms/term_codes"],
             arrays["terms/weights"],
-            arrays["terms/counts"],
+            arrays["terms/term_counts"],
             arrays["terms/offsets"],
         ),
-        item_stats={name: arrays[f"statistics/{name}"] for name in _names_under(arrays, "statistics")},
+        item_stats={name: arrays[f"item_stats/{name}"] for name in _names_under(arrays, "item_stats")},
         token_vectors=_read_tokens(folder, arrays) if "tokens/offsets" in arrays else None,
-        model_digests=manifest["made_by"],
+        model_digests=manifest["model_digests"],
     )
 
 

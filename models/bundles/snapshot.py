@@ -20,7 +20,7 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.atomic_files import atomic_write
 
-VERSION = 2
+VERSION = 3
 MIN_EVENTS_TO_SAVE = 10_000
 """Save a new snapshot after at least this many events since the last one."""
 
@@ -92,11 +92,11 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
         np.savez(
             file,
             allow_pickle=False,
-            made_for=np.frombuffer(_compatibility_digest(catalogue, restored.state.spec), np.uint8),
+            compatibility=np.frombuffer(_compatibility_digest(catalogue, restored.state.spec), np.uint8),
             offset=np.int64(restored.offset),
-            latest=np.int64(restored.high_watermark_ms),
-            people=user_text,
-            people_bounds=user_bounds,
+            high_watermark_ms=np.int64(restored.high_watermark_ms),
+            users=user_text,
+            user_bounds=user_bounds,
             **{f"state.{name}": array for name, array in restored.state.arrays().items()},
         )
 
@@ -104,13 +104,13 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
 def _load(path: Path, catalogue: Catalogue, spec: StateSpec) -> RestoredState | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if arrays["made_for"].tobytes() != _compatibility_digest(catalogue, spec):
+            if arrays["compatibility"].tobytes() != _compatibility_digest(catalogue, spec):
                 return None
             state = BehaviouralState(catalogue, spec)
             names = [name for name in arrays.files if name.startswith("state.")]
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
-            users = Vocabulary.from_arrays(arrays["people"], arrays["people_bounds"])
-            return RestoredState(state, users, int(arrays["offset"]), int(arrays["latest"]))
+            users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
+            return RestoredState(state, users, int(arrays["offset"]), int(arrays["high_watermark_ms"]))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # a full replay of the journal restores everything
 

@@ -28,19 +28,19 @@ from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.training import (
     ItemInputs,
-    ModelSettings,
     Progress,
     TrainingData,
     exact_retriever,
     prepare_from_rankings,
     prepare_from_recall,
 )
+from feedrank.models.training.training_settings import ModelSettings
 
 SIGNAL_PREFIXES: dict[str, tuple[str, ...]] = {
     "bm25": ("bm25",),
-    "embedding": ("text_", "content_", "taste_", "query_text"),
-    "late interaction": ("late_",),
-    "cross-encoder": ("pair_",),
+    "embedding": ("text_", "content_", "cca_", "query_cosine"),
+    "late interaction": ("maxsim_",),
+    "cross-encoder": ("ce_",),
 }
 """Signal group -> prefixes of its feature names; all other features count as behaviour."""
 BEHAVIOUR = "behaviour"
@@ -70,7 +70,7 @@ class Ablation:
     groups: int
     rows: tuple[AblationRow, ...]
     costs: Mapping[str, float]
-    """Feature family, or `cross-encoder, live` -> milliseconds per request, measured in bulk."""
+    """Feature family, or `cross-encoder, first-stage top k` -> milliseconds per request, measured in bulk."""
 
 
 def ablate(
@@ -107,7 +107,7 @@ def ablate(
         if first_stage is not None and item_inputs.reranker is not None:
             started = time.perf_counter()
             query_groups = item_inputs.reranker.score_top_k(query_groups, first_stage)
-            costs["cross-encoder, live"] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
+            costs["cross-encoder, first-stage top k"] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
         return _compare(data, query_groups, test, metric, costs, settings.training.seed, progress)
 
 

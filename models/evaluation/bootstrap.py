@@ -63,8 +63,8 @@ def difference(first: Values, second: Values, *, seed: int, resamples: int = 200
     mean, low, high = _percentile_bounds(valid, means, level)
     # A sum that is zero in exact arithmetic must not count as better because of rounding.
     rounding = 1e-12 * float(np.abs(valid).max(initial=0.0))
-    not_better = float(np.mean(means <= rounding)) if len(valid) else float("nan")
-    return Difference(mean, low, high, len(valid), len(differences) - len(valid), not_better)
+    one_sided_p = float(np.mean(means <= rounding)) if len(valid) else float("nan")
+    return Difference(mean, low, high, len(valid), len(differences) - len(valid), one_sided_p)
 
 
 def _percentile_bounds(values: Values, means: Values, level: float) -> tuple[float, float, float]:

@@ -34,7 +34,6 @@ from feedrank.models.training.dataset import (
 )
 from feedrank.models.training.training import (
     ItemInputs,
-    ModelSettings,
     Progress,
     TrainedRanker,
     exact_retriever,
@@ -43,6 +42,7 @@ from feedrank.models.training.training import (
     train_from_rankings,
     train_from_recall,
 )
+from feedrank.models.training.training_settings import ModelSettings
 
 RETRIEVAL_METRICS = ("ndcg@10", "hr@10", "recall@100", "mrr", "map")
 RANKING_METRICS = ("auc", "ndcg@10", "ndcg@5", "mrr", "map")
@@ -144,7 +144,7 @@ def logged_rankings(
     scores = {
         "lambdarank": trained.score(build_query_groups(log, trained.builder, test)),
         "recall": columns["recall_score"],
-        "text": columns["text_1"],
+        "text": columns["text_decay1"],
         "popularity": columns["popularity_all"],
         "click-through": columns["ctr_24h"],
         "random": np.random.default_rng(settings.training.seed).random(len(batch.rows)).astype(np.float32),
@@ -212,7 +212,7 @@ def _compare_recall(
 
 def _baselines(item_inputs: ItemInputs, trained: TrainedRanker, settings: ModelSettings) -> dict[str, Retriever]:
     item_model = trained.item_model
-    counts = np.nan_to_num(item_model.item_stats["touch_count"])
+    counts = np.nan_to_num(item_model.item_stats["interaction_count"])
     space = build_embedding_space(
         {"text": (item_inputs.text, item_inputs.text)}, {"text": 1.0}, 1.0, settings.items.history_length
     )

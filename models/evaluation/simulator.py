@@ -41,7 +41,7 @@ class SimulatorSettings:
 
     def __post_init__(self) -> None:
         if min(self.rankings, self.list_length, self.signals) < 1:
-            raise ValueError("rankings, length and signals must be at least 1")
+            raise ValueError("rankings, list_length and signals must be at least 1")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -29,7 +29,7 @@ from feedrank.models.experiments.outcomes import Metric, Outcomes
 
 MIN_DAYS = 4
 """Days with both arms that the slope needs."""
-Trend = Literal["fading", "growing", "steady", "not known"]
+Trend = Literal["fading", "growing", "steady", "unknown"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -77,7 +77,7 @@ def _novelty_effect(
     half, _ = welch_interval(comparison.difference, comparison.variance, comparison.units, alpha)
     relative = comparison.difference / control_value
     slope, p = _slope(outcomes, metric, comparison, daily.day, arm, control_value, alpha)
-    trend: Trend = "not known" if math.isnan(p) else "steady"
+    trend: Trend = "unknown" if math.isnan(p) else "steady"
     if p < alpha:
         trend = "growing" if slope.value * float(overall.difference[-1]) > 0 else "fading"
     return NoveltyEffect(

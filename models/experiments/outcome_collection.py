@@ -138,7 +138,7 @@ class _RankingCollector:
         segments = {"surface": np.array([self._surface.get(n, "") for n in range(len(self._units))], np.str_)}
         before = self._pre_period_totals(log, columns)
         if before:
-            segments["before"] = np.where(before["rankings"] + before["clicks"] > 0, "returning", "new")
+            segments["user_type"] = np.where(before["rankings"] + before["clicks"] > 0, "returning", "new")
         # A segment with one value is the same as all units.
         segments = {name: values for name, values in segments.items() if len(np.unique(values)) > 1}
         arm = np.where(arm_of >= 0, arm_codes[arm_of], UNKNOWN_ROW).astype(np.int32) if len(arm_of) else arm_of
@@ -148,7 +148,7 @@ class _RankingCollector:
         if self._experiment.holdout:
             code = self._variants.row(HOLDOUT)
             inside = np.where(arm_of == code, 0, 1).astype(np.int32)
-            holdout = Outcomes((HOLDOUT, "in the experiment"), inside, unit_of, day_of, summed, before, segments)
+            holdout = Outcomes((HOLDOUT, "exposed"), inside, unit_of, day_of, summed, before, segments)
         team = self._team_codes(rankings.offsets)
         credit = self._credit(rankings.offsets, clicked, team)
         impressions = Impressions(unit, variant, rankings.at, rankings.offsets, clicked, team, credit)
@@ -240,7 +240,7 @@ def _ranking_columns(
         "impressions": sizes.astype(np.float64),
         "clicks": np.bincount(ranking[clicked], minlength=count).astype(np.float64),
         "clicked_rankings": np.isfinite(first_click).astype(np.float64),
-        "reciprocal": np.where(np.isfinite(first_click), 1 / first_click, 0.0),
+        "reciprocal_rank": np.where(np.isfinite(first_click), 1 / first_click, 0.0),
         "dwell_s": _sum_by_index(interactions.ranking[click], dwell[click], count),
     }
     for name, metric in experiment.metrics.items():

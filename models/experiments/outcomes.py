@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feedrank.engine.types import Rows
 
 MetricKind = Literal["mean", "ratio", "unit-ratio"]
-BUILT_IN_COLUMNS = ("rankings", "impressions", "clicks", "clicked_rankings", "reciprocal", "dwell_s")
+BUILT_IN_COLUMNS = ("rankings", "impressions", "clicks", "clicked_rankings", "reciprocal_rank", "dwell_s")
 """Columns that every log provides: rankings, impressions, clicks on them, rankings with a click, the sum over rankings
 of 1/position of the first click, and the dwell time on clicked items in seconds."""
 
@@ -43,7 +43,7 @@ BUILT_IN_METRICS = (
     Metric("clicks_per_ranking", "clicks", "rankings"),
     Metric("clicks_per_unit", "clicks"),
     Metric("clicked_share", "clicked_rankings", "rankings"),
-    Metric("mrr", "reciprocal", "rankings"),
+    Metric("mrr", "reciprocal_rank", "rankings"),
     Metric("dwell_per_ranking", "dwell_s", "rankings"),
     Metric("rankings_per_unit", "rankings"),
 )

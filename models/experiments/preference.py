@@ -52,7 +52,7 @@ def preferences(
     """Compare each arm with the control at the end of each day; alpha is shared among the arms.
 
     started: unix seconds. Rankings are clustered by unit. The credit is that of Radlinski et al. 2008 and Chapelle et
-    al. 2012; the interval is a confidence sequence as in `sequential`.
+    al. 2012; the interval is a confidence sequence as in `confidence_sequence`.
     """
     in_experiment = impressions.unit >= 0
     day = np.floor((impressions.at[in_experiment] - started) / DAY_S).astype(np.int32)

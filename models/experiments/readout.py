@@ -115,5 +115,5 @@ def readout_json(readout: Readout) -> dict[str, Any]:
     """Convert a readout to JSON types: columns as lists, NaN and infinity as None, with the verdict's sentence."""
     result: dict[str, Any] = to_jsonable(readout)
     result["verdict"]["sentence"] = readout.verdict.sentence
-    result["sample_ratio"]["alarm"] = readout.sample_ratio.mismatch
+    result["sample_ratio"]["mismatch"] = readout.sample_ratio.mismatch
     return result

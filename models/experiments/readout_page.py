@@ -12,16 +12,17 @@ from feedrank.models.html import Html, html_page, html_table
 _CSS = """
 figcaption { font-size: .85rem }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem } .verdict { padding: .6rem 1rem; border-left: .4rem solid; margin: 1rem 0 }
-.ship { border-color: #00664b; background: #e8f5f0 } .keep, .go-on { border-color: #52606d; background: #f3f5f7 }
-.stop, .broken { border-color: #a33a00; background: #fbeee6 }
+.ship { border-color: #00664b; background: #e8f5f0 }
+.keep-control, .continue { border-color: #52606d; background: #f3f5f7 }
+.stop, .invalid { border-color: #a33a00; background: #fbeee6 }
 .up { color: #00664b } .down { color: #a33a00 }
 """.strip()
 _VERDICT_TITLES = {
     "ship": "Ship {arm}",
-    "keep": "Keep {first}",
-    "go on": "Continue",
+    "keep control": "Keep {control}",
+    "continue": "Continue",
     "stop": "Stop",
-    "broken": "Invalid",
+    "invalid": "Invalid",
 }
 ReadoutJson = Mapping[str, Any]
 
@@ -32,8 +33,8 @@ def readout_page(body: ReadoutJson, title: str = "Experiment", extra_html: str =
     extra_html: is put at the end.
     """
     verdict = body["verdict"]
-    decision = _VERDICT_TITLES[verdict["word"]].format(arm=verdict["arm"], first=body["arms"][0])
-    css_class = verdict["word"].replace(" ", "-")
+    decision = _VERDICT_TITLES[verdict["decision"]].format(arm=verdict["arm"], control=body["arms"][0])
+    css_class = verdict["decision"].replace(" ", "-")
     counts = ", ".join(f"{name} {n:,}" for name, n in zip(body["arms"], body["units"], strict=True))
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -62,7 +63,7 @@ def _metrics(body: ReadoutJson) -> str:
     rows = []
     for lift in body["lifts"]:
         names = [lift["metric"], lift["arm"]] if several else [lift["metric"]]
-        saved = [_format_percent(lift["variance_saved"])] if body["plan"]["cuped"] else []
+        saved = [_format_percent(lift["variance_reduction"])] if body["plan"]["cuped"] else []
         rows.append(
             [
                 *names,
@@ -71,7 +72,7 @@ def _metrics(body: ReadoutJson) -> str:
                 _format_interval(lift["relative"], better[lift["metric"]]),
                 _format_p_value(lift["p"]),
                 *saved,
-                lift["said"],
+                lift["note"],
             ]
         )
     header = ["metric", *(["arm"] if several else []), body["arms"][0], "treatment" if several else body["arms"][1]]
@@ -90,7 +91,7 @@ def _confidence_sequences(body: ReadoutJson) -> str:
             f"{sequence['arm']}: {sequence['metric']}", sequence["day"], sequence["relative"],
             sequence["relative_low"], sequence["relative_high"], _fixed_horizon_bounds(sequence),
         )
-        for sequence in body["sequences"]
+        for sequence in body["confidence_sequences"]
         if sequence["metric"] == body["plan"]["primary"] and any(low is not None for low in sequence["relative_low"])
     ]  # fmt: skip
     if not figures:
@@ -122,7 +123,7 @@ def _guardrails(body: ReadoutJson) -> str:
         [
             guardrail["metric"],
             guardrail["arm"],
-            f"{-guardrail['worst']:.1%}",
+            f"{-guardrail['max_relative_loss']:.1%}",
             _format_interval(guardrail["gain"]),
             "violated" if guardrail["breached"] else "ok",
         ]
@@ -134,7 +135,7 @@ def _guardrails(body: ReadoutJson) -> str:
 
 def _novelty(body: ReadoutJson) -> str:
     figures, rows = [], []
-    for effect in body["novelty"]:
+    for effect in body["novelty_effects"]:
         rows.append([effect["arm"], _format_interval(effect["slope"]), _format_p_value(effect["p"]), effect["trend"]])
         if sum(value is not None for value in effect["relative"]) > 1:
             title = f"{effect['arm']}: {effect['metric']}"
@@ -147,7 +148,7 @@ def _segments(body: ReadoutJson) -> str:
     rows = [
         [row["segment"], row["value"], row["lift"]["arm"], f"{sum(row['lift']['units']):,}",
          _format_interval(row["lift"]["relative"]), _format_p_value(row["lift"]["p"]),
-         _format_p_value(row["corrected_p"]), row["lift"]["said"]]
+         _format_p_value(row["adjusted_p"]), row["lift"]["note"]]
         for row in body["segments"]
     ]  # fmt: skip
     caption = f"Adjusted p: corrected for {len(rows)} comparisons ({body['plan']['correction']})."
@@ -156,15 +157,15 @@ def _segments(body: ReadoutJson) -> str:
 
 
 def _sample_size(body: ReadoutJson) -> str:
-    need = body["need"]
-    if need is None:
+    report = body["sample_size"]
+    if report is None:
         return ""
     rows = [
         [name, f"{sum(size['units']):,}", _format_count(size["impressions"]), _format_count(size["days"])]
-        for name, size in (("fixed horizon: one look at the end", need["fixed"]),
-                           ("sequential: a look at any time", need["sequential"]))
+        for name, size in (("fixed horizon: one look at the end", report["fixed_horizon"]),
+                           ("sequential: a look at any time", report["sequential"]))
     ]  # fmt: skip
-    caption = f"To detect a relative lift of {need['lift']:.1%} with a power of {need['power']:.0%}."
+    caption = f"To detect a relative lift of {report['mde']:.1%} with a power of {report['power']:.0%}."
     return html_table("Required sample size", ["", "units", "impressions", "days"], rows, caption)
 
 
@@ -173,9 +174,8 @@ def _sample_ratio(test: ReadoutJson) -> str:
         [name, f"{n:,}", f"{expected:,.0f}"]
         for name, n, expected in zip(test["arms"], test["units"], test["expected"], strict=True)
     ]
-    caption = (
-        f"Chi-square p = {_format_p_value(test['p'])}: {'sample ratio mismatch' if test['alarm'] else 'no mismatch'}."
-    )
+    result = "sample ratio mismatch" if test["mismatch"] else "no mismatch"
+    caption = f"Chi-square p = {_format_p_value(test['p'])}: {result}."
     caption = caption if test["p"] is not None else "There are too few units to test."
     return html_table("Sample ratio", ["arm", "units", "expected"], rows, caption)
 

@@ -12,7 +12,13 @@ from rich.text import Text
 from feedrank.models.experiments.lift import Interval
 from feedrank.models.experiments.readout import Readout
 
-_STYLES = {"ship": "bold green", "keep": "bold", "go on": "bold", "stop": "bold red", "broken": "bold red"}
+_STYLES = {
+    "ship": "bold green",
+    "keep control": "bold",
+    "continue": "bold",
+    "stop": "bold red",
+    "invalid": "bold red",
+}
 
 
 def readout_summary(readout: Readout) -> Group:

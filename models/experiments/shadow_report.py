@@ -55,14 +55,15 @@ class ShadowReport:
 def shadow_report(arm: str, sums: Mapping[str, Any] | None) -> ShadowReport:
     """Compute the report of an arm from its shadow reports, summed over all of them; None: there is none yet."""
     totals: Mapping[str, Any] = sums or ShadowStats().to_dict()
-    feeds = int(totals["feeds"])
+    rankings, latency_counts = int(totals["rankings"]), totals["latency_counts"]
 
     def mean(name: str) -> float:
-        return float(totals[name]) / feeds if feeds else math.nan
+        return float(totals[name]) / rankings if rankings else math.nan
 
     return ShadowReport(
-        arm, feeds, mean("overlap"), mean("first"), mean("tau"), _mean_and_std(totals["scores"]),
-        _mean_and_std(totals["shown_scores"]), _quantile_ms(totals["ms"], 0.5), _quantile_ms(totals["ms"], 0.95),
+        arm, rankings, mean("overlap"), mean("same_top_item"), mean("kendall_tau"),
+        _mean_and_std(totals["arm_scores"]), _mean_and_std(totals["served_scores"]),
+        _quantile_ms(latency_counts, 0.5), _quantile_ms(latency_counts, 0.95),
         int(totals.get("dropped", 0)), int(totals["failed"]),
     )  # fmt: skip
 

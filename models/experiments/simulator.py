@@ -126,6 +126,6 @@ def _columns(
         "impressions": rankings.astype(np.float64) * length,
         "clicks": sum_by_index(clicked_row, clicks, n),
         "clicked_rankings": sum_by_index(clicked_row, np.ones(len(clicked_row)), n),
-        "reciprocal": sum_by_index(clicked_row, 1.0 / first, n),
+        "reciprocal_rank": sum_by_index(clicked_row, 1.0 / first, n),
         "dwell_s": sum_by_index(clicked_row, dwell, n),
     }

@@ -12,7 +12,7 @@ from feedrank.models.experiments.lift import Interval
 from feedrank.models.experiments.plan import Guardrail, Plan
 from feedrank.models.experiments.sample_ratio import SampleRatioTest
 
-Decision = Literal["ship", "keep", "go on", "stop", "broken"]
+Decision = Literal["ship", "keep control", "continue", "stop", "invalid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class GuardrailResult:
 class Verdict:
     """Holds the decision on an experiment, with its reason.
 
-    ship: an arm is significantly better, and the minimum run is over. keep: all planned units are in, and no arm is
-    significantly better. stop: every arm violates a guardrail or is significantly worse in the primary metric. broken:
-    the split of units has a sample ratio mismatch. go on: none of these yet.
+    ship: an arm is significantly better, and the minimum run is over. keep control: all planned units are in, and no
+    arm is significantly better. stop: every arm violates a guardrail or is significantly worse in the primary metric.
+    invalid: the split of units has a sample ratio mismatch. continue: none of these yet.
     """
 
     decision: Decision
@@ -45,7 +45,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The decision with its reason."""
-        decision = {"ship": f"ship {self.arm}", "keep": "keep control"}.get(self.decision, self.decision)
+        decision = f"ship {self.arm}" if self.decision == "ship" else self.decision
         return f"{decision}: {self.reason}"
 
 
@@ -71,7 +71,7 @@ def decide(
             f"sample ratio mismatch: found {counts} units, expected {expected} (p ="
             f" {sample_ratio.p:.2g}); find the cause"
         )
-        return Verdict("broken", None, reason)
+        return Verdict("invalid", None, reason)
     control = sample_ratio.arms[0]
     higher_is_better = plan.metric(plan.primary).higher_is_better
     gains = {
@@ -88,14 +88,14 @@ def decide(
     status = f"{lifts[best]} after {_count_noun(days, 'day')} and {_count_noun(units, 'unit')}"
     if days < plan.min_days or units < plan.min_units:
         minimum = f"{_count_noun(plan.min_days, 'day')} and {_count_noun(plan.min_units, 'unit')}"
-        return Verdict("go on", None, f"{status}; the plan needs at least {minimum}")
+        return Verdict("continue", None, f"{status}; the plan needs at least {minimum}")
     if winners:
         others = f", and the best of {len(winners)} such arms" if len(winners) > 1 else ""
         return Verdict("ship", best, f"{status}: significantly better{others}")
     if units >= plan.planned_units:
         planned = f"with all {plan.planned_units:,} planned units in"
-        return Verdict("keep", None, f"{status}: no arm is significantly better, {planned}")
-    return Verdict("go on", None, f"{status} of {plan.planned_units:,} planned: nothing is significant yet")
+        return Verdict("keep control", None, f"{status}: no arm is significantly better, {planned}")
+    return Verdict("continue", None, f"{status} of {plan.planned_units:,} planned: nothing is significant yet")
 
 
 def check_guardrail(guardrail: Guardrail, sequence: ConfidenceSequence, *, higher_is_better: bool) -> GuardrailResult:

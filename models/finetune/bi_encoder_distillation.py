@@ -22,14 +22,16 @@ from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix, Scores
 from feedrank.models.atomic_files import atomic_write
 from feedrank.models.finetune import model_types, training_samples
-from feedrank.models.finetune.distillation_loss import LossWeights, ScoreDistillationLoss, with_target_scores
-from feedrank.models.finetune.finetuning import FinetuneSettings
+from feedrank.models.finetune.distillation_loss import ScoreDistillationLoss, with_target_scores
+from feedrank.models.finetune.distillation_settings import LossWeights
+from feedrank.models.finetune.finetune_settings import FinetuneSettings
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.finetune.text_training import MetricFunction, TrainingResult, TrainingRun, train
 from feedrank.models.training.training import Progress
 
-WEIGHTS_FILE = "head-start.safetensors"
-RESULT_FILE = "head-start.json"
+WEIGHTS_FILE = "bi-encoder-distillation.safetensors"
+RESULT_FILE = "bi-encoder-distillation.json"
+CHECKPOINT_FOLDER = "bi-encoder-distillation"
 LEARNING_RATE_FACTOR = 2.0
 """Learning rate relative to that of the main training."""
 
@@ -74,7 +76,7 @@ def distill_bi_encoder(
         learning_rate=LEARNING_RATE_FACTOR * settings.learning_rate,
     )
     with _without_dropout(model):  # dropout would bias the scores towards 0
-        result = train(run, trainer_settings, work_folder / "head-start", "bi-encoder distillation", progress)
+        result = train(run, trainer_settings, work_folder / CHECKPOINT_FOLDER, "bi-encoder distillation", progress)
     if result.finished:
         with atomic_write(weights_path) as temporary:
             save_model(model, str(temporary))

@@ -1,89 +1,25 @@
 """Distill a large cross-encoder into a small one (Hinton et al. 2015; Hofstätter et al. 2020).
 
-The student is initialised as a projection of its teacher (`student`). It is then regressed on the teacher's scores over
-whole candidate lists (`score_loss`).
+The student is initialised as a projection of its teacher (`student_init`). It is then regressed on the teacher's scores
+over whole candidate lists (`distillation_loss`).
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from feedrank.models.finetune import model_folder, training_samples
-from feedrank.models.finetune.distillation_loss import LossWeights, with_target_scores
-from feedrank.models.finetune.finetuning import FinetuneResult, check_libraries, check_minimums, check_trainer_settings
+from feedrank.models.finetune.distillation_loss import with_target_scores
+from feedrank.models.finetune.distillation_settings import DistillSettings
+from feedrank.models.finetune.finetuning import FinetuneResult, check_libraries
 from feedrank.models.finetune.samples import QueryTextGroups, with_hard_negatives
 from feedrank.models.finetune.synthetic_queries import with_synthetic_queries
 from feedrank.models.text.model_weights import find_weights
 from feedrank.models.training.training import Progress
-
-
-@dataclass(frozen=True, slots=True)
-class StudentConfig:
-    """The size of a student model."""
-
-    layers: int = 3
-    hidden_size: int = 192
-    heads: int = 6
-    intermediate_size: int = 384
-    """Size of a layer's feed-forward part."""
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "width", "heads", "neurons"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"width is {self.hidden_size}, heads are {self.heads}; expected a multiple of the heads")
-
-
-@dataclass(frozen=True, slots=True)
-class DistillSettings:
-    """Hyper-parameters of distillation."""
-
-    student_config: StudentConfig = field(default_factory=StudentConfig)
-    epochs: int = 8
-    batch_size: int = 8
-    """Queries per step."""
-    learning_rate: float = 5e-4
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.01
-    max_group_texts: int = 24
-    """Maximum number of texts per training group, before extra negatives are added."""
-    negatives: int = 12
-    """Negatives per query and step."""
-    extra_negatives: int = 8
-    """Extra texts from other queries per training query: half BM25 hard negatives, half random."""
-    synthetic_queries: float = 0.5
-    """Ratio of synthetic queries, built from the texts' words, to training groups. The teacher scores them too."""
-    loss_weights: LossWeights = field(default_factory=lambda: LossWeights(mse=1.0, kl=1.0, contrastive=0.3))
-    """Weights of the loss terms. The default includes a small weight on the labels, because the teacher may be wrong.
-    The softmaxes of the KL term use scores on the teacher's own scale."""
-    hidden_state_weight: float = 1.0
-    """Initial weight of the hidden-state loss; it decays to a tenth at the end. The teacher's hidden states are on disk
-    until training ends: about 1 KB per token with the default student. 0: they are neither stored nor used."""
-    max_tokens: int = 64
-    """Maximum tokens of query and text together; 0: the teacher's limit."""
-    patience: int = 4
-    """Evaluations without a better validation metric before training stops."""
-    evaluations: int = 1
-    """Evaluations per epoch."""
-    validation_share: float = 0.1
-    """Share of the queries that is held out for validation."""
-    validation_groups: int = 400
-    """Maximum number of validation groups."""
-    validation_texts: int = 30
-    """Maximum number of texts per validation group."""
-    bfloat16: bool = False
-    minutes: float = 0.0
-    """Time limit: no step starts after it. Call again to resume. 0: no limit."""
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        check_trainer_settings(self)
-        check_minimums(self, texts=2, candidates=1, further=0, made_up=0, states=0)
 
 
 def distill(
@@ -108,7 +44,7 @@ def distill(
     base = model_folder.provenance(folder, teacher, None)
     used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
     fingerprint = model_folder.run_fingerprint(
-        {"kind": "student", "teacher": base["digest"], "settings": used_settings, "groups": groups.digest}
+        {"model_type": "student", "teacher": base["digest"], "settings": used_settings, "groups": groups.digest}
         | ({} if validation is None else {"validation": validation.digest})
     )
     work = model_folder.work_folder(out, fingerprint)
@@ -124,12 +60,8 @@ def distill(
     if settings.extra_negatives:
         train = with_hard_negatives(train, settings.extra_negatives, settings.seed)
     progress("loading the teacher", 0, 0)
-    from feedrank.models.finetune import (  # these import torch
-        distillation_run,
-        model_types,
-        teacher_outputs,
-        text_training,
-    )
+    # these import torch
+    from feedrank.models.finetune import distillation_run, model_types, teacher_outputs, text_training
 
     text_training.silence_libraries()
     text_training.seed_everything(settings.seed)
@@ -155,7 +87,7 @@ def distill(
     result = text_training.train(run, settings, work, "student", progress)
     distillation_run.restore_scale(student_model, mean, std)
     card = {
-        "kind": "student",
+        "model_type": "student",
         "base": [base],
         "licence": base["licence"],
         "trained_on": dict(trained_on or {}),

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from feedrank.models.finetune.distillation_settings import LossWeights
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.finetune.training_samples import DatasetColumns, groups_from_columns
-
-
-@dataclass(frozen=True, slots=True)
-class LossWeights:
-    """Weights of the loss terms."""
-
-    mse: float = 1.0
-    """Weight of the mean squared error of the scores (Hofstätter et al. 2020)."""
-    margin_mse: float = 0.0
-    """Weight of the squared error of score differences within a list (MarginMSE, same paper)."""
-    kl: float = 0.0
-    """Weight of the KL divergence between the softmaxes of predicted and target scores (Hinton et al. 2015)."""
-    contrastive: float = 0.0
-    """Weight of the listwise cross-entropy on labelled positives, in lists with positives and negatives."""
-    inverse_temperature: float = 1.0
-    """Factor on the scores before the softmaxes of the KL term."""
-
 
 PAIRS_PER_FORWARD = 32
 """Query-text pairs per forward pass; they have similar lengths, so there is little padding."""

@@ -17,8 +17,8 @@ from transformers import TrainerCallback
 
 from feedrank.engine.types import Scores
 from feedrank.models.finetune import student_init
-from feedrank.models.finetune.distillation import DistillSettings
-from feedrank.models.finetune.distillation_loss import LossWeights, ScoreDistillationLoss
+from feedrank.models.finetune.distillation_loss import ScoreDistillationLoss
+from feedrank.models.finetune.distillation_settings import DistillSettings, LossWeights
 from feedrank.models.finetune.model_types import cross_encoder_scores, has_classification_head, limit_tokens
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.finetune.student_init import MODEL_INPUTS
@@ -28,7 +28,7 @@ from feedrank.models.finetune.training_samples import DatasetColumns
 
 FINAL_WEIGHT_RATIO = 0.1
 """Final weight of the hidden-state loss relative to its initial weight."""
-SPEARMAN = "agreement"
+SPEARMAN = "spearman"
 """Metric name: mean Spearman correlation of student and teacher scores within a group."""
 
 

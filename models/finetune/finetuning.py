@@ -17,94 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.models.finetune import model_folder
+from feedrank.models.finetune.finetune_settings import FinetuneSettings, check_model_type, settings_for
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 from feedrank.models.training.training import Progress
-
-MODEL_TYPE_NAMES = ("bi-encoder", "dpr", "colbert", "cross-encoder")
-LOSSES = ("softmax", "lambda", "listmle", "bce")
-
-
-@dataclass(frozen=True, slots=True)
-class FinetuneSettings:
-    """Hyper-parameters of fine-tuning, for all model types."""
-
-    epochs: int = 3
-    batch_size: int = 32
-    """Queries per step; with the loss `bce`, query-text pairs."""
-    learning_rate: float = 2e-5
-    head_learning_rate: float = 1e-3
-    """Learning rate of a cross-encoder's new classification head; 0: the same as the rest."""
-    bi_encoder_distillation_epochs: int = 1
-    """Initial epochs that distill the scores of a bi-encoder base into the cross-encoder; 0: none."""
-    freeze_word_embeddings: bool = False
-    """Freeze a cross-encoder's word embeddings."""
-    warmup_ratio: float = 0.1
-    """Share of the steps in which the learning rate rises, before it decays to 0."""
-    weight_decay: float = 0.01
-    negatives: int = 4
-    """Negatives per positive; for a cross-encoder, negatives per query."""
-    max_tokens: int = 128
-    """Maximum tokens of a text (for a cross-encoder: of both texts); 0: the limit of the base model."""
-    patience: int = 3
-    """Evaluations without a better validation metric before training stops."""
-    evaluations: int = 2
-    """Evaluations per epoch; each also writes a checkpoint."""
-    loss: str = "softmax"
-    """Cross-encoder loss: softmax (ListNet), lambda (LambdaLoss), listmle (ListMLE) or bce (pointwise)."""
-    validation_share: float = 0.1
-    """Share of the queries that is held out for validation."""
-    validation_groups: int = 400
-    """Maximum number of validation groups."""
-    validation_texts: int = 30
-    """Maximum number of texts per validation group."""
-    bfloat16: bool = False
-    """Run forward and backward passes in bfloat16; faster on processors that support it."""
-    minutes: float = 0.0
-    """Time limit: no step starts after it. Call again to resume. 0: no limit."""
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        check_trainer_settings(self)
-        check_minimums(self, negatives=0, head_learning_rate=0, head_start=0)
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}; expected {', '.join(LOSSES)}")
-
-
-def check_trainer_settings(settings: Any) -> None:
-    """Check the settings that all training runs share. Raises ValueError for a value out of range."""
-    check_minimums(
-        settings, epochs=1, batch_size=1, max_tokens=0, patience=1, evaluations=1, validation_groups=1,
-        validation_texts=2, minutes=0, weight_decay=0,
-    )  # fmt: skip
-    if settings.learning_rate <= 0:
-        raise ValueError(f"learning_rate is {settings.learning_rate}; expected more than 0")
-    for name in ("warmup_share", "validation_share"):
-        if not 0 <= getattr(settings, name) < 1:
-            raise ValueError(f"{name} is {getattr(settings, name)}; expected 0 to less than 1")
-
-
-def check_minimums(settings: Any, **minimums: float) -> None:
-    """Check lower bounds (setting name -> minimum). Raises ValueError for a setting below its minimum."""
-    for name, value in minimums.items():
-        if getattr(settings, name) < value:
-            raise ValueError(f"{name} is {getattr(settings, name)}; expected at least {value}")
-
-
-DEFAULT_SETTINGS: dict[str, dict[str, Any]] = {
-    "bi-encoder": {},
-    "dpr": {},
-    "colbert": {"learning_rate": 1e-5},
-    "cross-encoder": {
-        "epochs": 4,
-        "learning_rate": 8e-5,
-        "batch_size": 8,
-        "negatives": 10,
-        "freeze_words": True,
-        "patience": 4,
-    },
-}
-"""Defaults per model type that differ from those of `FinetuneSettings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +46,6 @@ class FinetuneResult:
         return bool(self.card["finished"])
 
 
-def settings_for(model_type: str, **overrides: Any) -> FinetuneSettings:
-    """Build the settings of a model type; overrides that are None are ignored."""
-    return FinetuneSettings(
-        **{
-            **DEFAULT_SETTINGS[_check_model_type(model_type)],
-            **{key: value for key, value in overrides.items() if value is not None},
-        }
-    )
-
-
 def finetune(
     model_type: str,
     groups: QueryTextGroups,
@@ -160,7 +66,7 @@ def finetune(
     """
     started = time.perf_counter()
     settings = settings or settings_for(model_type)
-    if not 1 <= len(base) <= (2 if _check_model_type(model_type) == "dpr" else 1):
+    if not 1 <= len(base) <= (2 if check_model_type(model_type) == "dpr" else 1):
         raise ValueError(
             f"found {len(base)} base models, expected 1{' or 2' if model_type == 'dpr' else ''} for {model_type}"
         )
@@ -169,7 +75,7 @@ def finetune(
     bases = [model_folder.provenance(folder, name, revision) for folder, name in zip(folders, base, strict=True)]
     used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
     run_inputs = {
-        "kind": model_type,
+        "model_type": model_type,
         "bases": [info["digest"] for info in bases],
         "settings": used_settings,
         "groups": groups.digest,
@@ -182,10 +88,8 @@ def finetune(
     )
     validation = held_out.subsample(settings.validation_groups, settings.validation_texts, settings.seed)
     progress("loading the model", 0, 0)
-    from feedrank.models.finetune import (  # these import torch, which takes seconds
-        bi_encoder_distillation as head_start,
-    )
-    from feedrank.models.finetune import model_types, text_training
+    # these import torch, which takes seconds
+    from feedrank.models.finetune import bi_encoder_distillation, model_types, text_training
 
     text_training.silence_libraries()
     text_training.seed_everything(settings.seed)
@@ -196,8 +100,10 @@ def finetune(
     distilled: text_training.TrainingResult | None = None
     if model_type == "cross-encoder" and model_types.has_classification_head(folders[0]):
         run_settings = replace(settings, head_learning_rate=0.0)
-    elif model_type == "cross-encoder" and head_start.is_applicable(folders[0], settings):
-        distilled = head_start.distill_bi_encoder(model, folders[0], train, metrics_of, settings, work, progress)
+    elif model_type == "cross-encoder" and bi_encoder_distillation.is_applicable(folders[0], settings):
+        distilled = bi_encoder_distillation.distill_bi_encoder(
+            model, folders[0], train, metrics_of, settings, work, progress
+        )
         run_settings = replace(settings, head_learning_rate=settings.head_learning_rate / 3)
     if distilled is None or distilled.finished:
         if settings.minutes:
@@ -211,7 +117,7 @@ def finetune(
     else:
         result = distilled
     card = {
-        "kind": model_type,
+        "model_type": model_type,
         "base": bases,
         "licence": bases[0]["licence"] if len({info["licence"] for info in bases}) == 1 else "unknown",
         "trained_on": dict(trained_on or {}),
@@ -235,9 +141,3 @@ def check_libraries() -> None:
         raise ValueError(
             f"training needs {' and '.join(missing)}, which is not installed: pip install 'feedrank[train]'"
         )
-
-
-def _check_model_type(model_type: str) -> str:
-    if model_type not in MODEL_TYPE_NAMES:
-        raise ValueError(f"found the model type {model_type!r}, expected {', '.join(MODEL_TYPE_NAMES)}")
-    return model_type

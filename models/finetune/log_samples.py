@@ -12,7 +12,8 @@ from feedrank.models.finetune.samples import QueryTextGroups, from_batch
 from feedrank.models.items.item_model import fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import LabeledGroups, from_rankings, from_recall, point_in_time_batch
-from feedrank.models.training.training import ItemInputs, ModelSettings, Progress, exact_retriever, has_enough_rankings
+from feedrank.models.training.training import ItemInputs, Progress, exact_retriever, has_enough_rankings
+from feedrank.models.training.training_settings import ModelSettings
 
 DEFAULT_MAX_GROUPS = 20_000
 """Default maximum number of groups taken from a log."""
@@ -59,7 +60,7 @@ def _groups_from_recall(
     if not len(targets):
         raise ValueError(
             f"found no user with more than {training.min_history} interactions in the journal; load more events, "
-            "lower training.least_history, or give a file with --pairs"
+            "lower training.min_history, or give a file with --pairs"
         )
     knowledge = fit_item_views(
         item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, sequences.select(~latest), settings.items

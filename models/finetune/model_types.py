@@ -31,7 +31,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from feedrank.engine.types import Scores
 from feedrank.models.finetune import training_samples
-from feedrank.models.finetune.finetuning import FinetuneSettings
+from feedrank.models.finetune.finetune_settings import FinetuneSettings
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.finetune.text_training import METRIC, MetricFunction, TrainingRun, mean_reciprocal_rank
 from feedrank.models.text.token_encoder import is_colbert

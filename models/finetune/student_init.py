@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feedrank.models.finetune.distillation import StudentConfig
+from feedrank.models.finetune.distillation_settings import StudentConfig
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """Batch fields that teacher and student take as input."""
@@ -32,8 +32,8 @@ def check_student_config(teacher: Any, student_config: StudentConfig) -> None:
         )
     head_size = config.hidden_size // config.num_attention_heads
     limits = {
-        "layers": config.num_hidden_layers, "width": config.hidden_size, "neurons": config.intermediate_size,
-        "heads": config.num_attention_heads,
+        "layers": config.num_hidden_layers, "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size, "heads": config.num_attention_heads,
     }  # fmt: skip
     for name, value in limits.items():
         if getattr(student_config, name) > value:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from feedrank.engine.types import Matrix, Scores
 from feedrank.models.atomic_files import atomic_write
-from feedrank.models.finetune.distillation import StudentConfig
+from feedrank.models.finetune.distillation_settings import StudentConfig
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.finetune.student_init import MODEL_INPUTS, principal_directions, select_layers, state_projection
 from feedrank.models.training.training import Progress
@@ -66,7 +66,7 @@ def load_or_compute(
     progress: Progress,
 ) -> TeacherOutputs:
     """Run a teacher (a CrossEncoder) on all pairs, or load what an earlier session wrote to `folder`."""
-    states_path, outputs_path = folder / "states.f16", folder / "reading.npz"
+    states_path, outputs_path = folder / "states.f16", folder / "outputs.npz"
     layers = select_layers(teacher[0].model.config.num_hidden_layers, student_config.layers) if keep_states else []
     if not outputs_path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import datasets
 import numpy as np
@@ -28,6 +28,7 @@ from feedrank.engine.types import Scores
 from feedrank.models.atomic_files import atomic_write
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.finetune.samples import QueryTextGroups
+from feedrank.models.finetune.trainer_settings import TrainerSettings
 from feedrank.models.training.training import Progress
 
 METRIC = "mrr"
@@ -36,31 +37,6 @@ TRAINER_STATE_FILE = "trainer_state.json"
 RUN_STATE_FILE = "feedrank-run.json"
 MetricFunction = Callable[[Any], dict[str, float]]
 """Compute metric -> value for the current state of a model."""
-
-
-class TrainerSettings(Protocol):
-    """Settings that fine-tuning and distillation share."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup_ratio(self) -> float: ...
-    @property
-    def weight_decay(self) -> float: ...
-    @property
-    def patience(self) -> int: ...
-    @property
-    def evaluations(self) -> int: ...
-    @property
-    def bfloat16(self) -> bool: ...
-    @property
-    def minutes(self) -> float: ...
-    @property
-    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -224,7 +200,7 @@ class _RunState:
             stored = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             stored = {}
-        self.metrics_before: dict[str, float] | None = stored.get("before")
+        self.metrics_before: dict[str, float] | None = stored.get("metrics_before")
         self._earlier_seconds = float(stored.get("seconds", 0))
         self._started = time.perf_counter()
 
@@ -245,7 +221,8 @@ class _RunState:
     def save(self) -> None:
         with atomic_write(self._path) as temporary:
             temporary.write_text(
-                json.dumps({"before": self.metrics_before, "seconds": self.total_seconds}) + "\n", encoding="utf-8"
+                json.dumps({"metrics_before": self.metrics_before, "seconds": self.total_seconds}) + "\n",
+                encoding="utf-8",
             )
 
 

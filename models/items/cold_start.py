@@ -21,18 +21,18 @@ from scipy.linalg import cho_factor, cho_solve
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
-from feedrank.engine.types import UNKNOWN_ROW, Matrix, Offsets, Rows, Scores, Vector
+from feedrank.engine.types import UNKNOWN_ROW, Matrix, Rows, Scores, Vector
 from feedrank.features.bm25 import TermWeights, tokenize
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors
+from feedrank.models.items.growable_arrays import Array, GrowableArrays, splice_ragged, spliced_offsets
 
-CONTENT_VIEWS = ("text", "content", "taste")
+CONTENT_VIEWS = ("text", "content", "cca")
 """Views that depend on text and categories only; in all other views a cold-start item is 0."""
 ROWS_PER_INPUT = 16
 """Items per input dimension to fit the maps from; the relation is exact, so more do not help."""
 MAX_ITERATIONS, TOLERANCE = 50, 1e-4
 """Maximum iterations of a map's fit, and the mean change in vector length at which it stops."""
-Array = NDArray[Any]
 VectorsByView = Mapping[str, UserItemVectors]
 ItemFields = Mapping[str, Mapping[str, FieldValue]]
 
@@ -43,7 +43,7 @@ class ColdStartExtender:
     def __init__(self, trained: ItemModel, k1: float = 1.5, b: float = 0.75) -> None:
         """Take the trained item model; k1 and b are the BM25 parameters that it was fitted with."""
         self._trained, self._k1, self._b = trained, k1, b
-        self._arrays = _GrowableArrays()
+        self._arrays = GrowableArrays()
 
     def extend(
         self, item_model: ItemModel, items: ItemFields, text: Matrix, documents: Sequence[str],
@@ -75,7 +75,7 @@ class ColdStartExtender:
             },
             term_weights=self._extend_terms(item_model.term_weights, rows, documents),
             item_stats=_extend_statistics(
-                item_model.item_stats, rows, catalogue, touch_count=0, mean_value=self._default_value
+                item_model.item_stats, rows, catalogue, interaction_count=0, mean_value=self._default_value
             ),
             token_vectors=None
             if item_model.token_vectors is None
@@ -122,12 +122,12 @@ class ColdStartExtender:
         counts = np.array([count for entry in term_counts for count in entry.values()], np.float64)
         weights = idf[codes] * self._bm25_saturation(counts, lengths / mean)
         bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        columns = {"codes": codes, "weights": weights, "counts": counts}
+        columns = {"term_codes": codes, "weights": weights, "term_counts": counts}
         flat = {
             name: self._arrays.put_ragged(f"terms {name}", getattr(old, name), old.offsets, rows, values, bounds)
             for name, values in columns.items()
         }
-        return TermWeights(old.terms, offsets=_spliced_offsets(old.offsets, rows, bounds), **flat)
+        return TermWeights(old.terms, offsets=spliced_offsets(old.offsets, rows, bounds), **flat)
 
     def _bm25_saturation(self, counts: Array, lengths: Array) -> NDArray[np.float64]:
         """Return BM25's saturated term frequency; lengths are relative to the mean document length."""
@@ -138,7 +138,7 @@ class ColdStartExtender:
         if tokens.values.dtype != old.values.dtype:
             raise ValueError(f"found token vectors in {tokens.values.dtype}, expected {old.values.dtype}")
         codes = self._arrays.put_ragged("tokens", old.values, old.offsets, rows, tokens.values, tokens.offsets)
-        return TokenVectors(codes, _spliced_offsets(old.offsets, rows, tokens.offsets), old.projection)
+        return TokenVectors(codes, spliced_offsets(old.offsets, rows, tokens.offsets), old.projection)
 
     @cached_property
     def _text_mean(self) -> Vector:
@@ -172,7 +172,7 @@ class ColdStartExtender:
             (name, side): _fit_map(inputs, cholesky, vectors[rows])
             for name, pair in trained.vectors.items()
             for side, vectors in pair._asdict().items()
-            if name in CONTENT_VIEWS and (side == "sources" or vectors is not pair.user_side)
+            if name in CONTENT_VIEWS and (side == "user_side" or vectors is not pair.user_side)
         }
 
     @cached_property
@@ -192,9 +192,9 @@ class ColdStartExtender:
     def _default_value(self) -> float:
         """Return the value of items without values, the overall mean; exact if every interaction has a value."""
         statistics = self._trained.item_stats
-        if not len(self._trained.catalogue) or not {"touch_count", "mean_value"} <= statistics.keys():
+        if not len(self._trained.catalogue) or not {"interaction_count", "mean_value"} <= statistics.keys():
             return float("nan")
-        weights = np.expm1(statistics["touch_count"].astype(np.float64)) + 5  # the damping of `item_model`
+        weights = np.expm1(statistics["interaction_count"].astype(np.float64)) + 5  # the damping of `item_model`
         return float(np.average(statistics["mean_value"].astype(np.float64), weights=weights))
 
 
@@ -239,58 +239,9 @@ def merge_catalogue(catalogue: Catalogue, items: ItemFields) -> Catalogue:
             column[row] = value
         columns[name] = tuple(column)
     offsets, bounds = catalogue.category_offsets, incoming.category_offsets
-    columns["category_codes"] = _splice_ragged(catalogue.category_codes, offsets, rows, codes, bounds)
-    columns["category_offsets"] = _spliced_offsets(offsets, rows, bounds)
+    columns["category_codes"] = splice_ragged(catalogue.category_codes, offsets, rows, codes, bounds)
+    columns["category_offsets"] = spliced_offsets(offsets, rows, bounds)
     return Catalogue(ids=ids, published=published, categories=categories, **columns)
-
-
-class _GrowableArrays(dict[str, tuple[Array, Array]]):
-    """Arrays by name with spare capacity: appending to the latest array copies nothing and changes no older one."""
-
-    def append(self, name: str, old: Array, new: Array, force_copy: bool = False) -> Array:
-        """Append new rows; force_copy: into a new copy, so that the caller may write to any row."""
-        latest, buffer = self.get(name, (None, old))
-        total = len(old) + len(new)
-        if force_copy or latest is not old or total > len(buffer):
-            buffer = np.zeros((total + total // 8 + 1_024, *old.shape[1:]), old.dtype)
-            buffer[: len(old)] = old
-        buffer[len(old) : total] = new
-        self[name] = buffer[:total], buffer
-        return self[name][0]
-
-    def put_rows(self, name: str, old: Array, rows: Rows, values: Array) -> Array:
-        """Put values into these rows, existing or new."""
-        exists = rows < len(old)
-        extended = self.append(name, old, values[~exists], bool(exists.any()))
-        extended[rows[exists]] = values[exists]
-        return extended
-
-    def put_ragged(
-        self, name: str, old: Array, offsets: Offsets, rows: Rows, values: Array, value_offsets: Offsets
-    ) -> Array:
-        """Put ragged rows, given as flattened values with offsets, into these rows."""
-        if rows.min() < len(offsets) - 1:
-            return _splice_ragged(old, offsets, rows, values, value_offsets)
-        return self.append(name, old, values)
-
-
-def _splice_ragged(old: Array, offsets: Offsets, rows: Rows, values: Array, value_offsets: Offsets) -> Array:
-    """Replace ragged rows in a flattened array; rows past the end are appended."""
-    old_rows, copied_until, pieces = len(offsets) - 1, 0, []
-    for index in np.argsort(rows).tolist():
-        pieces += [
-            old[copied_until : offsets[min(rows[index], old_rows)]],
-            values[value_offsets[index] : value_offsets[index + 1]],
-        ]
-        copied_until = int(offsets[min(rows[index] + 1, old_rows)])
-    return np.concatenate([*pieces, old[copied_until:]]).astype(old.dtype)
-
-
-def _spliced_offsets(offsets: Offsets, rows: Rows, value_offsets: Offsets) -> Offsets:
-    """Return the offsets of the result of `_splice_ragged`."""
-    sizes = np.pad(np.diff(offsets), (0, max(int(rows.max(initial=0)) + 2 - len(offsets), 0)))
-    sizes[rows] = np.diff(value_offsets)
-    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _extend_statistics(

@@ -70,8 +70,16 @@ def fit_item_views(
     )
     shared = unit_rows(cosine_factors)
     space = build_embedding_space(
-        {"text": (text, text), "co_click": (shared, shared), "follows": (targets / np.float32(mean_length), sources)},
-        {"text": settings.text_weight, "co_click": settings.cooccurrence_weight, "follows": settings.transition_weight},
+        {
+            "text": (text, text),
+            "cooccurrence": (shared, shared),
+            "transition": (targets / np.float32(mean_length), sources),
+        },
+        {
+            "text": settings.text_weight,
+            "cooccurrence": settings.cooccurrence_weight,
+            "transition": settings.transition_weight,
+        },
         settings.history_decay,
         settings.history_length,
     )
@@ -80,24 +88,24 @@ def fit_item_views(
     unit_text = unit_rows(projected)
     content = predicted_cf_factors(centered, catalogue, cosine_factors, histories)
     tables = {
-        "follows": transitions,
-        "follows_3": transition_matrix(histories, n, 3, 10.0, uniform=True),
-        "follows_next": transition_matrix(histories, n, 1, 5.0),
-        "leads": transitions.T.tocsr(),
-        "co_click": cosine,
+        "transition": transitions,
+        "transition_3": transition_matrix(histories, n, 3, 10.0, uniform=True),
+        "transition_next": transition_matrix(histories, n, 1, 5.0),
+        "transition_reverse": transitions.T.tocsr(),
+        "cooccurrence": cosine,
     }
     if settings.ease_items:
-        tables["linear"] = ease(histories, n, settings.ease_items)
-        tables["linear_next"] = slist(histories, n, settings.ease_items)
+        tables["ease"] = ease(histories, n, settings.ease_items)
+        tables["slist"] = slist(histories, n, settings.ease_items)
     return ItemModel(
         catalogue=catalogue,
         space=space,
         vectors={
             "text": UserItemVectors(unit_text, unit_text),
             "content": UserItemVectors(content, content),
-            "taste": cca_view(projected, catalogue, histories),
-            "co_click": UserItemVectors(shared, shared),
-            "follows": UserItemVectors(unit_rows(sources), unit_rows(targets)),
+            "cca": cca_view(projected, catalogue, histories),
+            "cooccurrence": UserItemVectors(shared, shared),
+            "transition": UserItemVectors(unit_rows(sources), unit_rows(targets)),
         },
         item_item={name: _top_neighbours(matrix, settings.neighbours) for name, matrix in tables.items()},
         term_weights=term_weights,
@@ -109,7 +117,7 @@ def _item_statistics(catalogue: Catalogue, histories: UserHistories) -> dict[str
     n = len(catalogue)
     counts = np.bincount(histories.items, minlength=n).astype(np.float64)
     has_value = ~np.isnan(histories.values)
-    statistics = {"touch_count": np.log1p(counts), "published": catalogue.published / 86_400}
+    statistics = {"interaction_count": np.log1p(counts), "published": catalogue.published / 86_400}
     sums = np.bincount(histories.items[has_value], histories.values[has_value], n)
     values = np.bincount(histories.items[has_value], minlength=n)
     mean = sums.sum() / values.sum() if values.sum() else np.nan

@@ -20,11 +20,11 @@ MIN_SEGMENT_GROUPS = 30
 class GateSettings:
     """[retrain.gate] What a candidate must show to be promoted."""
 
-    rule: Literal["not-worse", "better"] = "not-worse"
-    """not-worse (non-inferiority): the 95 % CI of the gain is above -margin; better (superiority): above +margin."""
+    rule: Literal["non-inferior", "superior"] = "non-inferior"
+    """non-inferior: the 95 % CI of the gain is above -margin; superior: above +margin."""
     margin: float = 0.01
     metric: str = "ndcg@10"
-    segments: tuple[str, ...] = ("new", "usual", "heavy")
+    segments: tuple[str, ...] = ("new", "regular", "heavy")
     """Segments that must not degrade: their whole interval must not be below -margin."""
     seed: int = 7
 
@@ -58,8 +58,8 @@ def decide(
         name: difference(candidate[chosen], incumbent[chosen], seed=settings.seed) for name, chosen in segments.items()
     }
     summary = f"{settings.metric} {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.groups:,} groups"
-    threshold = settings.margin if settings.rule == "better" else -settings.margin
-    passed = bool(gain.low > threshold) if settings.rule == "better" else bool(gain.low >= threshold)
+    threshold = settings.margin if settings.rule == "superior" else -settings.margin
+    passed = bool(gain.low > threshold) if settings.rule == "superior" else bool(gain.low >= threshold)
     reasons = [f"{summary}: {'above' if passed else 'not above'} {threshold:+g}, which {settings.rule!r} requires"]
     for name in settings.segments:
         change = by_segment.get(name)

@@ -36,7 +36,6 @@ from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training import (
     ItemInputs,
-    ModelSettings,
     Progress,
     TrainedRanker,
     exact_retriever,
@@ -45,6 +44,7 @@ from feedrank.models.training.training import (
     train_from_rankings,
     train_from_recall,
 )
+from feedrank.models.training.training_settings import ModelSettings
 
 METRICS = ("ndcg@10", "mrr", "map", "hr@10")
 NEW_USER_BELOW, HEAVY_USER_FROM = 5, 50
@@ -121,7 +121,7 @@ def retrain(
     )
     batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, test_groups)
     new, heavy = batch.interaction_count < NEW_USER_BELOW, batch.interaction_count >= HEAVY_USER_FROM
-    segments = {"new": new, "usual": ~(new | heavy), "heavy": heavy}
+    segments = {"new": new, "regular": ~(new | heavy), "heavy": heavy}
     gate = retrain_settings.gate
     metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
     values = {name: _evaluate(metrics, labels, offsets) for name, (labels, offsets) in ranked.items()}

@@ -15,7 +15,7 @@ from feedrank.models.atomic_files import atomic_write
 from feedrank.models.text.cross_encoder_model import FILES, MODEL_FILE, TEMPLATE_FILE, TOKENIZER_FILE, InputTemplate
 from feedrank.models.text.model_weights import find_weights, read_model_json, weights_digest
 
-GRAPH_VERSION = "first-token"
+GRAPH_VERSION = "cls-only"
 """Version of the exported graph, part of the cache key: a new graph needs a new export."""
 
 
@@ -45,12 +45,14 @@ class CrossEncoderSettings:
     """Threads of the model; 0: all cores."""
 
     def __post_init__(self) -> None:
-        minimum = {"text_tokens": 1, "item_tokens": 1, "best": 0, "cache": 0, "ahead": 0, "threads": 0}
+        minimum = {
+            "query_tokens": 1, "item_tokens": 1, "top_k": 0, "cache_size": 0, "prefetch_queue_size": 0, "threads": 0,
+        }  # fmt: skip
         for name, least in minimum.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least {least}")
         if not 0 <= self.precomputed_share <= 1:
-            raise ValueError(f"ready_share is {self.precomputed_share}; expected 0 to 1")
+            raise ValueError(f"precomputed_share is {self.precomputed_share}; expected 0 to 1")
 
 
 def export_cached(settings: CrossEncoderSettings, cache: Path) -> Path:

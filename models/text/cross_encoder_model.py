@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.types import Offsets, Rows, Scores
 
-MODEL_FILE, TOKENIZER_FILE, TEMPLATE_FILE = "pair-model.onnx", "pair-tokenizer.json", "pair.json"
+MODEL_FILE, TOKENIZER_FILE, TEMPLATE_FILE = "cross-encoder.onnx", "cross-encoder-tokenizer.json", "cross-encoder.json"
 FILES = (MODEL_FILE, TOKENIZER_FILE, TEMPLATE_FILE)
 BATCH_SIZE = 64
 """Pairs of similar length per forward pass."""
@@ -51,7 +51,7 @@ class InputTemplate:
         """Read a template that `save` wrote."""
         body = json.loads(path.read_text())
         lists = {name: tuple(value) for name, value in body.items() if isinstance(value, list)}
-        lists["about"] = tuple(tuple(pair) for pair in body["about"])
+        lists["metadata"] = tuple(tuple(pair) for pair in body["metadata"])
         return cls(**{**body, **lists})
 
 

@@ -38,13 +38,15 @@ class LabelSettings:
             or list(self.grade_thresholds) != sorted(set(self.grade_thresholds))
             or self.grade_thresholds[0] < 0
         ):
-            raise ValueError(f"grades is {self.grade_thresholds}; expected rising numbers, the first at least 0")
+            raise ValueError(
+                f"grade_thresholds is {self.grade_thresholds}; expected rising numbers, the first at least 0"
+            )
         if len(self.grade_thresholds) > MAX_LABEL:
-            raise ValueError(f"found {len(self.grade_thresholds)} grades; LightGBM knows {MAX_LABEL}, give fewer")
+            raise ValueError(f"found {len(self.grade_thresholds)} grade_thresholds, expected at most {MAX_LABEL}")
         if any(seconds <= 0 for seconds in self.dwell_saturation_s.values()):
-            raise ValueError(f"full_dwell_s is {dict(self.dwell_saturation_s)}; expected seconds above 0")
+            raise ValueError(f"dwell_saturation_s is {dict(self.dwell_saturation_s)}; expected seconds above 0")
         if self.examination_window is not None and self.examination_window < 0:
-            raise ValueError(f"examined_past is {self.examination_window}; expected at least 0")
+            raise ValueError(f"examination_window is {self.examination_window}; expected at least 0")
 
 
 def impression_labels(log: EventTable, settings: LabelSettings | None = None) -> NDArray[np.float32]:

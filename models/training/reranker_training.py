@@ -19,7 +19,7 @@ from feedrank.features.listwise import gap_to_best
 from feedrank.models.training.query_groups import QueryGroups, ranks, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
-CROSS_ENCODER_COLUMNS = ("pair_score", "pair_behind")
+CROSS_ENCODER_COLUMNS = ("ce_score", "ce_gap")
 """Feature columns that depend on cross-encoder scores."""
 ScoringProgress = Callable[[int, int], None]
 """Called with (rows scored, rows in total)."""

@@ -21,65 +21,21 @@ from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import Matrix, Scores
 from feedrank.features.bm25 import TermWeights
-from feedrank.features.builder import FeatureBuilder, FeatureSettings
+from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import ItemModel
 from feedrank.features.late_interaction import TokenVectors
-from feedrank.features.state import StateSpec
 from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
-from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 from feedrank.models.training.reranker_training import RerankerTraining
+from feedrank.models.training.training_settings import ModelSettings
 
 Progress = Callable[[str, int, int], None]
 """Called with (task, steps done, steps in total)."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """[training] How query groups are built. Defaults were chosen on validation (docs/evaluation.md)."""
-
-    folds: int = 4
-    """Number of blocks of time that logged rankings are split into. If groups come from recall: number of user folds,
-    one of which is the validation slice."""
-    targets_per_user: int = 6
-    """Groups per user if they come from recall: one for each of the latest interactions."""
-    min_history: int = 5
-    """Minimum number of earlier interactions of a target interaction."""
-    candidates: int = 100
-    min_rankings: int = 500
-    """Minimum number of rankings with a click in the log to train on rankings instead of recall."""
-    memory_mb: int = 2_000
-    """Memory limit of the training matrices in MB; beyond it they are Parquet files that LightGBM reads in chunks."""
-    use_logged_features: bool = True
-    """Train on the features logged at serving if the feature list is the same; otherwise compute them by replay."""
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        if self.folds < 2:
-            raise ValueError(f"folds is {self.folds}; expected at least 2")
-        if self.memory_mb < 0:
-            raise ValueError(f"memory_mb is {self.memory_mb}; expected at least 0")
-
-    def matrix_store(self) -> MatrixStore:
-        """Return a store for the training matrices."""
-        return MatrixStore(self.memory_mb, self.use_logged_features)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    """All settings of item models, features, labels and the ranker."""
-
-    items: ItemSettings = field(default_factory=ItemSettings)
-    state: StateSpec = field(default_factory=StateSpec)
-    features: FeatureSettings = field(default_factory=FeatureSettings)
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    labels: LabelSettings = field(default_factory=LabelSettings)
-    ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
