@@ -6,7 +6,7 @@ DEMO := var/demo
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type bench serve clean
+.PHONY: help install demo test lint type docs reference bench serve clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,13 @@ lint: $(INSTALLED) ## ruff: rules and formatting
 
 type: $(INSTALLED) ## mypy, strict, on the four packages
 	$(BIN)/mypy
+
+docs: $(INSTALLED) ## build the documentation site into build/site, without a network
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site: build/site/index.html"
+
+reference: $(INSTALLED) ## write docs/reference again, from the code
+	$(BIN)/python -m docs.generator
 
 bench: $(INSTALLED) ## measure every bar; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run
