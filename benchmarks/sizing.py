@@ -1,4 +1,4 @@
-"""What a server on a home takes: the figures of docs/running.md. `python -m benchmarks.sizing HOME`"""
+"""What a server on a home takes: the figures of docs/how-to/operate.md. `python -m benchmarks.sizing HOME`"""
 
 from __future__ import annotations
 

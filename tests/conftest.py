@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import click
 import postgres
 import pytest
 import toyworld
@@ -54,6 +57,27 @@ def feedrank(home: Path, *arguments: object, code: int = 0) -> str:
     result = CliRunner().invoke(main, ["--home", str(home), *map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result.stdout if code == 0 else result.stderr
+
+
+def accepted(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The command that a command line of feedrank calls, and its parameters; nothing is run. Raises UsageError."""
+    from feedrank.api.cli import main
+
+    assert Path(words[0]).name == "feedrank"
+    context = main.make_context("feedrank", list(words[1:]))
+    _, rest, _ = main.make_parser(context).parse_args(list(words[1:]))
+    command: click.Command = main
+    path, params = [], dict(context.params)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, rest[0]) if rest else None
+        assert found is not None, f"there is no command {rest[:1]} in {shlex.join(words)}"
+        command, name, rest = found, rest[0], rest[1:]
+        path.append(name)
+        if isinstance(command, click.Group):
+            continue
+        context = command.make_context(name, rest, parent=context)
+        params |= context.params
+    return " ".join(path), params
 
 
 @pytest.fixture(scope="session")

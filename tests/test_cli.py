@@ -56,7 +56,7 @@ def test_every_command_is_in_the_documents(command: str) -> None:
     readme = PROJECT / "README.md"
     if not readme.exists():
         pytest.skip("there is no README.md")
-    documents = [readme, *sorted((PROJECT / "docs").glob("*.md"))]
+    documents = [readme, *sorted((PROJECT / "docs").rglob("*.md"))]
     pattern = re.compile(rf"feedrank (--\S+ \S+ )*{command}\b")
     assert any(pattern.search(path.read_text()) for path in documents), f"`feedrank {command}` is in no document"
 

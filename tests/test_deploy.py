@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
@@ -18,14 +18,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, cast
 
-import click
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import PROJECT, accepted
 from flask import Flask
 
 from feedrank.api import config
-from feedrank.api.cli import main
 from feedrank.api.cli.retrain import EXIT_REFUSED
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
@@ -61,25 +59,6 @@ def unit(name: str) -> dict[str, list[str]]:
             key, _, value = line.partition("=")
             found.setdefault(key, []).append(value)
     return found
-
-
-def accepted(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The command that a command line of feedrank calls, and its parameters; nothing is run. Raises UsageError."""
-    assert Path(words[0]).name == "feedrank"
-    context = main.make_context("feedrank", list(words[1:]))
-    _, rest, _ = main.make_parser(context).parse_args(list(words[1:]))
-    command: click.Command = main
-    path, params = [], dict(context.params)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, rest[0]) if rest else None
-        assert found is not None, f"there is no command {rest[:1]} in {shlex.join(words)}"
-        command, name, rest = found, rest[0], rest[1:]
-        path.append(name)
-        if isinstance(command, click.Group):
-            continue
-        context = command.make_context(name, rest, parent=context)
-        params |= context.params
-    return " ".join(path), params
 
 
 @cache
@@ -340,12 +319,13 @@ def test_systemd_reads_the_units(tmp_path: Path) -> None:
 # --- the document
 
 
-def test_every_command_of_the_document_is_one() -> None:
-    text = (PROJECT / "docs" / "running.md").read_text()
+def test_every_command_of_the_pages_is_one() -> None:
+    pages = ("deploy.md", "operate.md", "several-machines.md")
+    text = "\n".join((PROJECT / "docs" / "how-to" / page).read_text() for page in pages)
     pattern = r"(?m)^    (?:feedrank |.*/bin/feedrank |docker compose run .* work )(.*?)(?: [>#] .*)?$"
     found = re.findall(pattern, text)
     assert len(found) > 12
     for words in found:
         accepted(["feedrank", *shlex.split(words)])
     for path in DEPLOY.iterdir():
-        assert path.name in text, f"docs/running.md does not say what {path.name} is"
+        assert path.name in text, f"docs/how-to/deploy.md does not say what {path.name} is"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
 from typing import Any, cast
 
 from flask_openapi3.openapi import OpenAPI
 
 from docs.generator.markdown import code, slug, table, text, value
 from feedrank.api.http.app import create_app
+from feedrank.api.http.service import Service
 
 INTRO = """# HTTP API
 
@@ -25,13 +25,11 @@ Every error is a problem document (RFC 9457) with the content type `application/
 Its fields are those of [Problem](#problem).
 """
 METHODS = ("get", "post", "put", "patch", "delete")
-DOCUMENTATION = "/docs"
-"""Routes of the documentation pages themselves start with this."""
 
 
 def application() -> OpenAPI:
     """Create the Flask application without a service: enough to read its routes."""
-    return create_app(cast(Any, SimpleNamespace(config=SimpleNamespace(rate_limit=""))))
+    return create_app(Service(cast(Any, None)))
 
 
 def routes(app: OpenAPI) -> Iterator[tuple[str, str, dict[str, Any]]]:

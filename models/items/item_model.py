@@ -27,7 +27,10 @@ from feedrank.models.items.user_histories import UserHistories
 
 @dataclass(frozen=True, slots=True)
 class ItemSettings:
-    """[items] How the item views are fitted and weighted. Defaults were chosen on validation (docs/evaluation.md)."""
+    """[items] How the item views are fitted and weighted.
+
+    Defaults were chosen on validation (docs/explanation/evaluation.md).
+    """
 
     text_weight: float = 0.6
     cooccurrence_weight: float = 1.0

@@ -14,7 +14,7 @@ from feedrank.models.training.ranker import LambdaRankSettings
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """[training] How query groups are built. Defaults were chosen on validation (docs/evaluation.md)."""
+    """[training] How query groups are built. Defaults were chosen on validation (docs/explanation/evaluation.md)."""
 
     folds: int = 4
     """Number of blocks of time that logged rankings are split into. If groups come from recall: number of user folds,
