@@ -22,7 +22,10 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics.page(),
         "python.md": python_api.page(),
     }
-    return {name: NOTE + "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n" for name, text in made.items()}
+    return {
+        name: NOTE + "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n"
+        for name, text in made.items()
+    }
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ All commands take `--home` and `--config` before their name: `feedrank --home va
 """
 
 
-def commands(command: click.Command = main, path: tuple[str, ...] = ("feedrank",)) -> Iterator[tuple[str, click.Command]]:
+def commands(
+    command: click.Command = main, path: tuple[str, ...] = ("feedrank",)
+) -> Iterator[tuple[str, click.Command]]:
     """Yield (full name, command) for a command and all commands below it."""
     yield " ".join(path), command
     if isinstance(command, click.Group):
@@ -33,6 +35,8 @@ def page() -> str:
 
 def _section(name: str, command: click.Command) -> str:
     usage = " ".join([name, *command.collect_usage_pieces(click.Context(command, info_name=name))])
+    if command.name and name.split()[-1] not in (command.name, "feedrank"):
+        return f"## {name}\n\nAn alias of {code(f'feedrank {command.name}')}.\n"
     parts = [f"## {name}\n", prose(command.help or ""), f"\n```text\n{usage}\n```\n"]
     if isinstance(command, click.Group):
         below = command.list_commands(click.Context(command))

@@ -5,7 +5,9 @@ What each part means is said here, in `MEANINGS`. A part without a meaning, or a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from docs.generator.markdown import code, table, text
 from feedrank.api.readers.rows import EVENT_COLUMNS
@@ -75,14 +77,22 @@ The journal holds five types of events. Four have the field names of Metarank's 
 The fifth, `experiment`, and the parts marked `+` are additions of feedrank.
 
 In a JSONL file each line is one event. `POST /v1/events` accepts the same objects.
-
-```json
-{"event": "item", "id": "e1", "timestamp": 0, "item": "42", "fields": [{"name": "title", "value": "Heat (1995)"}, {"name": "category", "value": ["Action", "Crime"]}]}
-{"event": "user", "id": "e2", "timestamp": 0, "user": "7", "fields": [{"name": "country", "value": "ch"}]}
-{"event": "ranking", "id": "e3", "timestamp": "2026-01-05T10:00:00Z", "user": "7", "items": [{"id": "42"}, {"id": "17"}]}
-{"event": "interaction", "id": "e4", "timestamp": "2026-01-05T10:00:05Z", "user": "7", "item": "42", "type": "click", "ranking": "e3"}
-```
 """
+EXAMPLES: tuple[dict[str, Any], ...] = (
+    {
+        "event": "item", "id": "e1", "timestamp": 0, "item": "42",
+        "fields": [{"name": "title", "value": "Heat (1995)"}, {"name": "category", "value": ["Action", "Crime"]}],
+    },
+    {"event": "user", "id": "e2", "timestamp": 0, "user": "7", "fields": [{"name": "country", "value": "ch"}]},
+    {
+        "event": "ranking", "id": "e3", "timestamp": "2026-01-05T10:00:00Z", "user": "7",
+        "items": [{"id": "42"}, {"id": "17"}],
+    },
+    {
+        "event": "interaction", "id": "e4", "timestamp": "2026-01-05T10:00:05Z", "user": "7", "item": "42",
+        "type": "click", "ranking": "e3",
+    },
+)  # fmt: skip
 TABLES_INTRO = """# CSV and Parquet columns
 
 A table holds one event per row. Its columns are named like the [parts of an event](events.md).
@@ -108,7 +118,9 @@ FORMAT_ADDITIONS = ("received", *events.RANKING_EXTRA, "value", "dwell_ms", "pos
 def events_page() -> str:
     """Return the page of the event types and their parts."""
     _check_meanings()
-    parts = [EVENTS_INTRO]
+    parts = [EVENTS_INTRO, "```json", *(json.dumps(example) for example in EXAMPLES), "```\n"]
+    for example in EXAMPLES:
+        events.parse(example)
     for name, event in TYPES.items():
         names = [*ALWAYS, *_parts(name), "received", *([] if name == "experiment" else ["fields"])]
         marked = () if name == "experiment" else FORMAT_ADDITIONS
@@ -117,7 +129,8 @@ def events_page() -> str:
         parts += [f"## {name}\n", f"{about}\n", table(("part", "type", "required", "meaning"), rows)]
         if name == "item":
             fields = [(code(field), kind, meaning) for field, (kind, meaning) in ITEM_FIELDS.items()]
-            parts += ["These fields of an item have a meaning of their own:\n", table(("field", "type", "meaning"), fields)]
+            parts.append("These fields of an item have a meaning of their own:\n")
+            parts.append(table(("field", "type", "meaning"), fields))
         if name == "ranking":
             own = ", ".join(code(part) for part in SERVICE_ONLY)
             parts.append(f"The service writes {own} into the rankings that it serves.\n")
@@ -135,16 +148,17 @@ def tables_page() -> str:
     _check_meanings()
     parts = [TABLES_INTRO]
     for name, columns in table_columns().items():
-        rows = []
-        for column in columns:
-            kind, meaning = (ITEM_FIELDS if column in ITEM_FIELDS else MEANINGS)[column]
-            if column == "items":
-                kind = "list of ids"
-            separated = "values separated by `|`" if column in CSV_LIST_COLUMNS else kind
-            rows.append((code(column), kind, "JSON objects are read from Parquet only" if kind == "object" else separated,
-                         text(meaning)))  # fmt: skip
+        rows = [_column(column) for column in columns]
         parts += [f"## {name.capitalize()} columns\n", table(("column", "type", "in a CSV cell", "meaning"), rows)]
     return "\n".join(parts)
+
+
+def _column(column: str) -> tuple[str, str, str, str]:
+    kind, meaning = (ITEM_FIELDS if column in ITEM_FIELDS else MEANINGS)[column]
+    if column == "items":
+        kind = "list of ids"
+    in_csv = "values separated by `|`" if column in CSV_LIST_COLUMNS else kind
+    return code(column), kind, "Parquet only" if kind == "object" else in_csv, text(meaning)
 
 
 def _parts(name: str) -> Sequence[str]:

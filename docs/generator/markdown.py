@@ -55,7 +55,8 @@ def _paragraph(paragraph: str) -> str:
 def _text(text: str) -> str:
     """Escape what Markdown would read as markup outside of code spans."""
     parts = text.split("`")
-    return "`".join(re.sub(r"([*<\[]|(?<!\w)_|_(?!\w))", r"\\\1", part) if i % 2 == 0 else part for i, part in enumerate(parts))
+    parts[::2] = [re.sub(r"([*<\[]|(?<!\w)_|_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def text(found: str) -> str:

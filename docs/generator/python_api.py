@@ -70,4 +70,5 @@ def _members(name: str, found: type) -> Iterator[str]:
         if isinstance(raw, property):
             yield f"### {name}.{member}\n\n{prose(document)}\n"
         elif callable(getattr(found, member)):
-            yield f"### {name}.{member}\n\n{_signature(f'{name}.{member}', getattr(found, member))}\n{prose(document)}\n"
+            signature = _signature(f"{name}.{member}", getattr(found, member))
+            yield f"### {name}.{member}\n\n{signature}\n{prose(document)}\n"

@@ -143,7 +143,7 @@ def _type(schema: Mapping[str, Any]) -> str:
     if kind == "object":
         values = schema.get("additionalProperties")
         return f"object of {_type(values)}" if isinstance(values, Mapping) and values else "object"
-    return {"null": "null", "any": "any"}.get(kind, kind)
+    return str(kind)
 
 
 _LIMITS = (
