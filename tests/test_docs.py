@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 import subprocess
@@ -31,6 +32,8 @@ from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.api.metrics import Metrics
 from feedrank.api.readers.rows import EVENT_COLUMNS
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.codec import parse, to_dict
 from feedrank.models.bundles import registry
 
 LONGEST_README = 150
@@ -119,8 +122,6 @@ def test_every_column_is_in_the_reference() -> None:
 
 
 def test_what_an_event_requires_is_what_the_reference_says() -> None:
-    from feedrank.engine.events.events import EventError, parse
-
     examples = {"item": "a", "user": "u", "items": [{"id": "a"}], "type": "click", "experiment": "e", "change": "start"}
     for kind, required in event_parts.REQUIRED.items():
         body = {"event": kind, "id": "x", "timestamp": 0, **{part: examples[part] for part in required}}
@@ -128,6 +129,18 @@ def test_what_an_event_requires_is_what_the_reference_says() -> None:
         for part in (*event_parts.ALWAYS, *required):
             with pytest.raises(EventError):
                 parse({name: value for name, value in body.items() if name != part})
+
+
+def test_every_documented_part_is_one_that_events_keep() -> None:
+    lists = {"items": [{"id": "a"}], "positions": [1], "scores": [0.5], "propensities": [0.5], "team": ["a"]}
+    values = {"value": 4.0, "dwell_ms": 9.0, "position": 2, "seed": 3, **lists}
+    values |= {part: {"x": 1} for part in ("features", "served", "payload")}
+    for kind, columns in EVENT_COLUMNS.items():
+        parts = [column for column in columns if column != "labels"]
+        body = {"event": kind, "id": "x", "timestamp": 0, **{part: values.get(part, "text") for part in parts}}
+        assert json.loads(json.dumps(to_dict(parse(body)))) == body, (
+            f"what the reference says of {kind} events is not what is kept of them"
+        )
 
 
 def config_keys(section: type, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from feedrank.api.readers.rows import EVENT_COLUMNS
 from feedrank.api.readers.tables import CSV_LIST_COLUMNS
 from feedrank.engine.events import events
 from feedrank.engine.events.catalogue import RANK_ONLY, REMOVED, STANDARD_FIELDS
+from feedrank.engine.events.codec import parse
 
 TYPES = {
     "item": events.ItemEvent,
@@ -60,7 +61,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "dwell_ms": ("number", "Dwell time in milliseconds."),
     "position": ("integer", "Position at which the item was shown, from 1."),
     "change": ("text", "Change of the experiment: create, start, weights, stop-arm, stop or shadow."),
-    "told": ("object", "Arguments of the change; for `create`, the experiment's specification."),
+    "payload": ("object", "Arguments of the change; for `create`, the experiment's specification."),
 }  # fmt: skip
 ITEM_FIELDS: dict[str, tuple[str, str]] = {
     "title": ("text", "Title. Text models and BM25 read it."),
@@ -112,7 +113,7 @@ An empty cell is a missing value. A row without `id` gets a hash of its content 
 Items and users may leave out `timestamp`. Interactions without `type` are clicks.
 """
 ALWAYS = ("event", "id", "timestamp")
-FORMAT_ADDITIONS = ("received", *events.RANKING_EXTRA, "value", "dwell_ms", "position")
+FORMAT_ADDITIONS = ("received", *events.RANKING_FIELDS, "value", "dwell_ms", "position")
 
 
 def events_page() -> str:
@@ -120,7 +121,7 @@ def events_page() -> str:
     _check_meanings()
     parts = [EVENTS_INTRO, "```json", *(json.dumps(example) for example in EXAMPLES), "```\n"]
     for example in EXAMPLES:
-        events.parse(example)
+        parse(example)
     for name, event in TYPES.items():
         names = [*ALWAYS, *_parts(name), "received", *([] if name == "experiment" else ["fields"])]
         marked = () if name == "experiment" else FORMAT_ADDITIONS
