@@ -6,11 +6,16 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 
 
 def cell(text: str) -> str:
-    """Return text as one table cell: on one line, with escaped bars."""
-    return " ".join(text.split()).replace("|", "\\|") or " "
+    """Return text as one table cell: on one line, without bars that would end the cell.
+
+    A bar in a code span becomes an HTML entity, since Python-Markdown and GitHub differ in how they escape it there.
+    """
+    line = re.sub(r"`([^`]*\|[^`]*)`", lambda found: f"<code>{escape(found[1])}</code>", " ".join(text.split()))
+    return line.replace("|", "&#124;") or " "
 
 
 def code(text: object) -> str:
