@@ -17,7 +17,7 @@ EVENT_COLUMNS = {
     "item": ("item",),
     "user": ("user",),
     "ranking": ("items", "labels", "user", "session", *RANKING_FIELDS),
-    "experiment": ("experiment", "change", "told"),
+    "experiment": ("experiment", "change", "payload"),
     "interaction": ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position"),
 }
 """Event type -> columns that are parts of the event, besides event, id and timestamp; others become its fields."""
