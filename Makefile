@@ -6,7 +6,7 @@ DEMO := var/demo
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint type docs reference bench serve clean
+.PHONY: help install demo test lint type docs reference bench serve release clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,7 +37,7 @@ lint: $(INSTALLED) ## ruff: rules and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: $(INSTALLED) ## mypy, strict, on the four packages
+type: $(INSTALLED) ## mypy, strict, on feedrank
 	$(BIN)/mypy
 
 docs: $(INSTALLED) ## build the documentation site into build/site, without a network
@@ -52,6 +52,9 @@ bench: $(INSTALLED) ## measure every bar; results go to benchmarks/results
 
 serve: $(INSTALLED) ## serve the demo's feeds on http://127.0.0.1:8080
 	$(BIN)/feedrank --home $(DEMO) serve --no-keys
+
+release: $(INSTALLED) ## build wheel, source distribution and docs into dist, and check them
+	.ci/release
 
 clean: ## remove what was built (the .venv and var stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

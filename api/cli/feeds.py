@@ -29,8 +29,8 @@ def recommend(
 ) -> None:
     """Print one feed. It is written to the journal like any other ranking."""
     from feedrank.api import compose
-    from feedrank.api.http.answers import feed_json
     from feedrank.api.http.bodies import RecommendBody
+    from feedrank.api.http.responses import feed_json
 
     home, config = obj
     with command_errors():

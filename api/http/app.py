@@ -21,8 +21,8 @@ from feedrank.api.http import (
     rankings,
     recommendations,
 )
-from feedrank.api.http.answers import Problem
 from feedrank.api.http.blueprint import PROBLEM_RESPONSES
+from feedrank.api.http.responses import Problem
 from feedrank.api.http.service import EXTENSION_KEY, Service
 
 MAX_BODY_BYTES = 8 * 1024 * 1024

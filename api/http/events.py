@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import request
 
-from feedrank.api.http import answers
+from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import Service, current_service, new_id
@@ -57,7 +57,7 @@ _EVENTS_SCHEMA = {
 }  # fmt: skip
 
 
-@routes.post("/v1/events", responses={202: answers.EventsResult}, openapi_extensions=_EVENTS_SCHEMA)
+@routes.post("/v1/events", responses={202: responses.EventsResult}, openapi_extensions=_EVENTS_SCHEMA)
 @route_policy("json", "write")
 def events() -> tuple[dict[str, Any], int]:
     """Record one event, or {"events": [...]}; the body may be gzip. Accepted events are on disk."""

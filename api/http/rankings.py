@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from werkzeug.exceptions import Conflict, NotFound
 
 from feedrank.api.compose.replay import ReplayError
-from feedrank.api.http import answers
+from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.middleware import route_policy
@@ -24,7 +24,7 @@ class RankingPath(BaseModel):
     ranking_id: str = Field(min_length=1, max_length=256)
 
 
-class RankingExplanation(answers.Feed):
+class RankingExplanation(responses.Feed):
     """A logged ranking, with an explanation of each item."""
 
     fallback: str = Field(description="Fallback level: full, no_neural, popular or last_good.")
@@ -36,8 +36,8 @@ class RankingDifference(BaseModel):
     """The first position at which two rankings differ."""
 
     position: int = Field(description="Position, from 1.")
-    served: answers.ScoredItem | None = Field(description="Item as served; null after the end of the list.")
-    replayed: answers.ScoredItem | None = Field(description="Item as replayed.")
+    served: responses.ScoredItem | None = Field(description="Item as served; null after the end of the list.")
+    replayed: responses.ScoredItem | None = Field(description="Item as replayed.")
     features: list[str] = Field(description="Names of the features that differ, if the item is the same.")
 
 
@@ -47,15 +47,15 @@ class ReplayResult(BaseModel):
     ranking: str
     bundle: str
     identical: bool
-    items: list[answers.ScoredItem] = Field(description="Items of the replayed ranking.")
+    items: list[responses.ScoredItem] = Field(description="Items of the replayed ranking.")
     difference: RankingDifference | None
 
 
-@routes.get("/v1/rankings/<path:ranking_id>", responses={200: answers.Feed})
+@routes.get("/v1/rankings/<path:ranking_id>", responses={200: responses.Feed})
 @route_policy("none")
 def ranking(path: RankingPath) -> dict[str, Any]:
     """Return a ranking as it was served."""
-    return answers.feed_json(_find_own_ranking(path.ranking_id))
+    return responses.feed_json(_find_own_ranking(path.ranking_id))
 
 
 @routes.get("/v1/rankings/<path:ranking_id>/explain", responses={200: RankingExplanation})
@@ -64,7 +64,7 @@ def explain(path: RankingPath) -> dict[str, Any]:
     """Explain each item of a ranking: recall score, features, and their TreeSHAP contributions."""
     record = _find_own_ranking(path.ranking_id)
     return {
-        **answers.feed_json(record, explain_ranking(record, current_service().recommender.snapshot)),
+        **responses.feed_json(record, explain_ranking(record, current_service().recommender.snapshot)),
         "fallback": record.fallback,
         "candidates": record.recall.candidates,
         "recall_order": list(record.recall.items),

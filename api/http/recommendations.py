@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Conflict, NotFound
 
-from feedrank.api.http import answers
+from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.bodies import MAX_LIST_LENGTH, RankBody, RankingOptions, RecommendBody
 from feedrank.api.http.explanations import explain_ranking
@@ -40,14 +40,14 @@ class SimilarQuery(BaseModel):
     n: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH)
 
 
-@routes.post("/v1/recommend", responses={200: answers.Feed})
+@routes.post("/v1/recommend", responses={200: responses.Feed})
 @route_policy("json")
 def recommend(body: RecommendBody) -> dict[str, Any]:
     """Recommend items, best first. The ranking is in the journal before the response is sent."""
     return _rank_and_log(body, body.to_request(), current_service().latency_budget(body.deadline_ms))
 
 
-@routes.post("/v1/rank", responses={200: answers.Feed})
+@routes.post("/v1/rank", responses={200: responses.Feed})
 @route_policy("json")
 def rank(body: RankBody) -> dict[str, Any]:
     """Rank the given items, best first; of unknown items only the fields sent with them are used.
@@ -62,7 +62,7 @@ def rank(body: RankBody) -> dict[str, Any]:
     return _rank_and_log(body, body.to_request(), budget)
 
 
-@routes.get("/v1/items/<path:item_id>/similar", responses={200: answers.SimilarItems})
+@routes.get("/v1/items/<path:item_id>/similar", responses={200: responses.SimilarItems})
 @route_policy("none")
 def similar(path: ItemPath, query: SimilarQuery) -> dict[str, Any]:
     """Return what recall finds for a user whose only interaction is this item. The result is not logged."""
@@ -109,4 +109,4 @@ def _rank_and_log(body: RankingOptions, request: RecommendationRequest, budget: 
     except DuplicateRankingIdError as problem:
         raise Conflict(str(problem)) from None
     record_feed(svc, record, budget)
-    return answers.feed_json(record, explain_ranking(record, svc.recommender.snapshot) if body.explain else None)
+    return responses.feed_json(record, explain_ranking(record, svc.recommender.snapshot) if body.explain else None)

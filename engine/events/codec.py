@@ -73,7 +73,8 @@ def to_dict(event: Event) -> dict[str, Any]:
             for item, label in zip(event.items, labels, strict=True)
         ]
         body |= {"user": event.user, "session": event.session}
-        body |= {name: getattr(event, name) for name in RANKING_FIELDS}
+        parts = {name: getattr(event, name) for name in RANKING_FIELDS}
+        body |= {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
     elif isinstance(event, InteractionEvent):
         body |= {name: getattr(event, name) for name in _INTERACTION_FIELDS}
     elif isinstance(event, ItemEvent):

@@ -146,7 +146,7 @@ def build_query_groups(
     chunks = []
     for chunk in feature_chunks(log, builder, labeled_groups, use_logged_features=use_logged_features):
         out[chunk.row_range] = chunk.matrix
-        chunks.append(without_matrix(chunk))
+        chunks.append(without_features(chunk))
     return assemble_query_groups(out, labeled_groups, chunks)
 
 
@@ -162,7 +162,7 @@ class FeatureChunk(NamedTuple):
     """True for rows that are logged features."""
 
 
-def without_matrix(chunk: FeatureChunk) -> FeatureChunk:
+def without_features(chunk: FeatureChunk) -> FeatureChunk:
     """Return the chunk without its matrix, to free memory."""
     return chunk._replace(matrix=np.empty((0, 0), np.float32))
 

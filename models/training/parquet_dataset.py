@@ -20,7 +20,7 @@ from feedrank.models.training.dataset import (
     assemble_query_groups,
     build_query_groups,
     feature_chunks,
-    without_matrix,
+    without_features,
 )
 from feedrank.models.training.query_groups import QueryGroups
 
@@ -121,7 +121,7 @@ def write_query_groups(
     ):
         for chunk in feature_chunks(log, builder, labeled_groups, chunk_rows, use_logged_features):
             span, matrix = chunk.row_range, chunk.matrix
-            chunks.append(without_matrix(chunk))
+            chunks.append(without_features(chunk))
             columns = [pa.array(matrix[:, column]) for column in range(matrix.shape[1])]
             columns += [pa.array(labeled_groups.labels[span]), pa.array(positions[span]), pa.array(group_of[span])]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(len(matrix), 1))

@@ -1,0 +1,3 @@
+"""The application's own package of this name."""
+
+OWNER = "application"

@@ -1,0 +1,3 @@
+"""The application's own module of this name."""
+
+OWNER = "application"
