@@ -216,8 +216,8 @@ FIELDS = st.dictionaries(
 
 def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
     """Any of the optional parts of a ranking of so many items."""
-    column = st.lists(NUMBERS, min_size=items, max_size=items)
-    shares = st.lists(st.floats(0, 1, exclude_min=True), min_size=items, max_size=items)
+    column = st.tuples(*[NUMBERS] * items)
+    shares = st.tuples(*[st.floats(0, 1, exclude_min=True)] * items)
     return st.fixed_dictionaries(
         {},
         optional={
@@ -235,7 +235,9 @@ def rankings(draw: st.DrawFn) -> RankingEvent:
     items = tuple(draw(st.lists(NAMES, min_size=1, max_size=4, unique=True)))
     labels = draw(st.none() | st.tuples(*[NUMBERS] * len(items)))
     user, session = draw(st.none() | NAMES), draw(st.none() | NAMES)
-    return RankingEvent(draw(NAMES), draw(TIMES), items, user, session, draw(FIELDS), labels, draw(extras(len(items))))
+    return RankingEvent(
+        draw(NAMES), draw(TIMES), items, user, session, draw(FIELDS), labels, **draw(extras(len(items)))
+    )
 
 
 MAYBE = st.none() | NAMES

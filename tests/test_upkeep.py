@@ -192,8 +192,9 @@ def test_what_others_did_stays_where_one_is_forgotten(place: Place) -> None:
     assert [one[0] for one in after] == [one[0] for one in before]
 
 
-def test_nobody_is_forgotten_by_an_event_from_outside(place: Place) -> None:
-    event = {"event": "user", "user": "p0", "fields": [{"name": "forgotten", "value": True}]}
+@pytest.mark.parametrize("name", ["erased", "forgotten"])
+def test_nobody_is_erased_by_an_event_from_outside(place: Place, name: str) -> None:
+    event = {"event": "user", "user": "p0", "fields": [{"name": name, "value": True}]}
     assert "DELETE" in place.call("POST", "/v1/events", event, 400)["detail"]
     assert place.call("GET", "/v1/state/user/p0")["interaction_count"] > 0
 

@@ -21,11 +21,13 @@ from feedrank.engine.events.events import (
     ItemEvent,
     RankingEvent,
     UserEvent,
-    erased_user,
 )
+from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000
 EVENT_KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
+RESERVED_FIELDS = (TOMBSTONE, legacy.TOMBSTONE)
+"""Fields that make a user event a tombstone, today and in journals of version 0.1."""
 routes = make_blueprint("events", "Events")
 EVENT_SCHEMA = {
     "type": "object",
@@ -88,10 +90,10 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             event = parse(stamped)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
-            if erased_user(event):
-                raise EventError(
-                    f"fields.{TOMBSTONE}", "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
-                )
+            for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():
+                if event.fields.get(name) is True:
+                    detail = "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
+                    raise EventError(f"fields.{name}", detail)
         except EventError as error:
             rejected.append({"index": index, "field": error.field, "detail": str(error).partition(": ")[2]})
             ids.append(None)
