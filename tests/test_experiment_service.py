@@ -31,6 +31,7 @@ from feedrank.engine.experiments.arm_servers import ArmServers
 from feedrank.engine.experiments.registry import ChangeError
 from feedrank.engine.experiments.shadows import ShadowRunner
 from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles import bundle, registry
@@ -92,7 +93,7 @@ def name_of(person: int) -> str:
     return toyworld.user(person) if person < toyworld.PEOPLE else f"n{person}"
 
 
-def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingEvent:
+def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingRecord:
     return recommender.recommend(name, at, RecommendationRequest(user, **asked))
 
 
@@ -120,7 +121,8 @@ def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) 
     made_by = {(event.variant, event.bundle) for event in events}
     assert made_by == {("usual", "toy"), ("other", "other")}
     for event in [one for one in events if one.variant == "other"][-3:]:
-        assert replay(place.home, place.config, place.journal, event)[1] is None, "by its own bundle, as of its offset"
+        record = RankingRecord.from_event(event)
+        assert replay(place.home, place.config, place.journal, record)[1] is None, "by its own bundle, as of its offset"
     arm_of = {event.user: event.variant for event in events}
     assert all(event.variant == arm_of[event.user] for event in events), "a person stays in an arm"
     said = feedrank(
@@ -206,7 +208,7 @@ def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place, tmp_path
     assert "other is preferred to usual" in page
     assert "clicks on other&#x27;s items - clicks on usual&#x27;s items" in page
     with pytest.raises(ReplayError, match="lists of several arms"):
-        replay(place.home, place.config, place.journal, event)
+        replay(place.home, place.config, place.journal, RankingRecord.from_event(event))
 
 
 def test_balanced_interleaving_keeps_places(place: Place) -> None:
@@ -254,7 +256,7 @@ def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None
     place.begin({**AB, "name": "explore", "arms": arms})
     recommender = place.serve()
     events = [shown(recommender, f"r{n}", place.at + n, toyworld.user(n % 7), n=5) for n in range(20)]
-    assert any(event.scores != sorted(event.scores, reverse=True) for event in events)
+    assert any(list(event.scores) != sorted(event.scores, reverse=True) for event in events)
     for event in events[::5]:
         assert all(0 < share <= 1 for share in event.propensities)
         assert event.recall.candidates <= 20

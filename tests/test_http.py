@@ -395,7 +395,7 @@ def test_the_feed_is_in_the_journal_before_it_is_answered(server: Server) -> Non
     event = server.journal.find(feed["ranking"])
     assert isinstance(event, RankingEvent)
     assert list(event.items) == [one["id"] for one in feed["items"]]
-    assert event.scores == [one["score"] for one in feed["items"]]
+    assert list(event.scores or ()) == [one["score"] for one in feed["items"]]
     assert (event.bundle, event.surface) == (feed["bundle"], "home")
     assert (event.user, event.timestamp) == ("p0", feed["timestamp"])
     builder = server.recommender.pipeline.featurizer

@@ -143,7 +143,7 @@ def test_ubi_queries_and_events(tmp_path: Path, wrapped: bool) -> None:
     assert rejects.rejected == 2
     assert events[0] == RankingEvent(
         "q1", 1713303877102, ("a", "b", "7"), "c1", "s1", {"query": "running shoes", "application": "shop"}, None,
-        {"positions": [1, 2, 3]},
+        positions=(1, 2, 3),
     )  # fmt: skip
     click, first = events[1:]
     assert isinstance(click, InteractionEvent)

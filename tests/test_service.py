@@ -30,6 +30,7 @@ from feedrank.api.metrics import Metrics
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal, JournalError
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.types import Batch, Candidates, Matrix, QueryVectors, ResolvedRequest
@@ -102,11 +103,11 @@ def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
     names = [one["id"] for one in answer["items"]]
     assert sorted(names) == sorted(given)
     assert names[0] == toyworld.wanted_next(0)
-    assert answer["source"] == "given"
+    assert answer["source"] == "explicit"
     logged = running.recommender.find(answer["ranking"])
     assert isinstance(logged, RankingEvent)
     assert list(logged.items) == names
-    assert logged.recall.items == given
+    assert list(RankingRecord.from_event(logged).recall.items) == given
     assert len(ask(client, "/v1/rank", {"items": given, "n": 2})["items"]) == 2
     mixed = ask(client, "/v1/rank", {"items": given, "diversity": {"weight": 0.5}})
     assert len(mixed["items"]) == 5, "of an item that is not known nothing is alike"
@@ -191,11 +192,11 @@ def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> Non
     hurried = LatencyBudget(lambda: clock[0], 0.01, costs)
     event = recommender.recommend("hurried", NOW, RecommendationRequest("p0"), hurried)
     assert hurried.remaining > 0
-    assert event.degraded == ["rank"]
+    assert event.degraded == ("rank",)
     assert event.features is None
-    assert list(event.items) == event.recall.items
+    assert event.items == event.recall.items
     calm = LatencyBudget(lambda: clock[0], 0.1, costs)
-    assert "skipped" not in recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).served
+    assert recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).degraded == ()
 
 
 def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
