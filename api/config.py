@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from feedrank.api.renamed_keys import renamed_key, renamed_values
 from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.checks import check_range
-from feedrank.features.builder import FeatureSettings
+from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import StateSpec
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.retraining.retraining import RetrainSettings

@@ -1,62 +1,34 @@
 """The feature builder computes the feature matrix of a batch. It is the only place where features are made.
 
-A feature family is a function of the batch that returns named columns. Position and ids are never features. A missing
-value is NaN.
+The columns come from feature families, each a function of the batch (`feedrank.features.families`). Position and ids
+are never features. A missing value is NaN.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.retrieval.embedding_space import EmbeddingSpace
+from feedrank.engine.feature import Feature
 from feedrank.engine.types import Batch, Matrix, Scores, Vector
 from feedrank.features import custom_counters
-from feedrank.features.counters import SMOOTHING, rates
-from feedrank.features.item_model import ItemModel
-from feedrank.features.late_interaction import MAX_HISTORY_ITEMS, maxsim_scores
-from feedrank.features.listwise import gap_to_best, group_percentile, group_zscore
+from feedrank.features.families import text_relevance
+from feedrank.features.families.extra import ExtraFamilyError, load_extra_families
+from feedrank.features.families.family import Columns, FamilyFunction, FamilyInputs
+from feedrank.features.families.history import ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, RECENT_DECAY
+from feedrank.features.families.rates import SMOOTHING
+from feedrank.features.families.registry import FAMILIES
+from feedrank.features.families.similarity import TOP_K, VECTOR_DECAYS
+from feedrank.features.feature_settings import FeatureSettings
+from feedrank.features.item_model import CROSS_ENCODER, ItemModel
+from feedrank.features.late_interaction import MAX_HISTORY_ITEMS
 from feedrank.features.state import StateSpec
-from feedrank.features.user_affinity import TOP_K, category_scores, item_item_scores, stat_distances, vector_scores
-
-VECTOR_DECAYS = (0.7, 0.93, 1.0)
-"""Decays of the user profile vectors: weight of an interaction relative to the next more recent one."""
-ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS = (1.0, 0.7, 0.93), (1, 15, 40)
-ITEM_ITEM_SUFFIXES = ("latest", "decay0.7", "decay0.93")
-RECENT_DECAY = 0.8
-"""The decay of families that use a single decay."""
-BM25_TITLES = 10
-"""Number of latest titles that form the BM25 query of a request without a query."""
-LISTWISE_FEATURES = (
-    "recall_score", "bm25", "text_decay1", "text_max", "text_top5_mean", "content_decay0.93", "content_decay1",
-    "content_top5_mean", "cca_decay1", "cca_decay0.93", "ctr_1h", "ctr_24h", "impressions_1h", "item_age_h",
-    "category_lift", "popularity_pre_log", "popularity_all", "item_clicks_over_expected_all", "maxsim_max",
-    "maxsim_mean", "maxsim_query",
-)  # fmt: skip
-"""Columns whose z-score within the request is a listwise feature as well."""
-CROSS_ENCODER = "cross_encoder"
-"""Key of the cross-encoder in `ItemModel.model_digests`."""
-Columns = dict[str, Scores]
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureSettings:
-    """[features] Which feature families the matrix has."""
-
-    families: tuple[str, ...] = (
-        "recall", "bm25", "similarity", "late_interaction", "cross_encoder", "item_item", "rates", "recency",
-        "categories", "item_stats", "custom_counters", "user", "listwise",
-    )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        for name in self.families:
-            if name not in FAMILIES:
-                raise ValueError(f"no feature family {name!r}; there are {', '.join(FAMILIES)}")
 
 
 class FeatureBuilder:
@@ -69,7 +41,8 @@ class FeatureBuilder:
         """Create the builder of an item model.
 
         category_shares: shares that the ranker was trained with, if items were added since; None: those of the
-        catalogue.
+        catalogue. Raises ValueError if two features have one name, and ExtraFamilyError (a ValueError) if an extra
+        family can't be used.
         """
         self.item_model = item_model
         self.spec = spec
@@ -78,7 +51,15 @@ class FeatureBuilder:
         if category_shares is not None:
             shares[: len(category_shares)] = category_shares
         self.category_shares = shares
-        self._names = tuple(self.columns(_empty_batch(spec)))
+        self._families: dict[str, FamilyFunction] = {name: FAMILIES[name] for name in self.settings.families}
+        self._families |= load_extra_families(self.settings.extra)
+        self._features = self._declared_features()
+        self._names = tuple(feature.name for feature in self._features)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Feature records, in column order."""
+        return self._features
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,7 +69,7 @@ class FeatureBuilder:
     @property
     def fingerprint(self) -> str:
         """Digest of the ordered feature names and of all settings that change feature values."""
-        inputs = [
+        inputs: list[Any] = [
             self._names,
             self.spec.half_lives_h,
             self.spec.history_length,
@@ -96,26 +77,41 @@ class FeatureBuilder:
             ITEM_ITEM_DECAYS,
             ITEM_ITEM_DEPTHS,
             RECENT_DECAY,
-            BM25_TITLES,
+            text_relevance.BM25_TITLES,
             MAX_HISTORY_ITEMS,
             SMOOTHING,
             TOP_K,
             [asdict(counter) for counter in self.spec.counters],
             sorted(self.item_model.model_digests.items()),
         ]
+        if self.settings.extra:
+            inputs.append(self.settings.extra)
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
-    def columns(self, batch: Batch) -> Columns:
+    def family_columns(self, batch: Batch) -> Iterator[tuple[str, Columns]]:
+        """Compute one family after another; yield the name of each (the path of an extra one) and its columns."""
+        earlier: dict[str, Scores] = {}
+        inputs = FamilyInputs(self.item_model, self.spec, self.category_shares, earlier)
+        for name, family in self._families.items():
+            columns = family(batch, inputs)
+            if name != CROSS_ENCODER:  # its scores may be filled in later, by `set_cross_encoder_features`
+                earlier |= {feature.name: column for feature, column in columns.items()}
+            yield name, columns
+
+    def columns(self, batch: Batch) -> dict[str, Scores]:
         """Compute the columns: feature name -> (N,) float32, in column order.
 
-        Raises ValueError if two features have the same name.
+        Raises ValueError if a family returns other features than for other batches.
         """
-        columns: Columns = {}
-        for family in self.settings.families:
-            added = FAMILIES[family](self, batch, columns)
-            if duplicates := columns.keys() & added.keys():
-                raise ValueError(f"two features are named {', '.join(sorted(duplicates))}; rename one, or its counter")
-            columns |= added
+        columns: dict[str, Scores] = {}
+        for _, added in self.family_columns(batch):
+            columns |= {feature.name: column for feature, column in added.items()}
+        if tuple(columns) != self._names:
+            differing = sorted(columns.keys() ^ set(self._names)) or ["the same ones in another order"]
+            raise ValueError(
+                f"found other features than for a batch without candidates: {', '.join(differing)}; "
+                "a family must return the same features for every batch"
+            )
         return columns
 
     def matrix(self, batch: Batch) -> Matrix:
@@ -129,159 +125,40 @@ class FeatureBuilder:
 
     def set_cross_encoder_features(self, matrix: Matrix, batch: Batch) -> None:
         """Overwrite the cross-encoder columns of a matrix with the batch's scores; other columns stay."""
-        for name, column in _cross_encoder(self, batch, {}).items():
-            matrix[:, self._names.index(name)] = np.where(batch.rows >= 0, column, np.nan)
+        if CROSS_ENCODER not in self._families:
+            return
+        inputs = FamilyInputs(self.item_model, self.spec, self.category_shares, {})
+        for feature, column in self._families[CROSS_ENCODER](batch, inputs).items():
+            matrix[:, self._names.index(feature.name)] = np.where(batch.rows >= 0, column, np.nan)
+
+    def _declared_features(self) -> tuple[Feature, ...]:
+        """Return the records of all families. Raises ValueError for a name or a family that is taken."""
+        by_name: dict[str, Feature] = {}
+        owners: dict[str, str] = {}
+        for family, columns in self.family_columns(_empty_batch(self.spec)):
+            for feature in columns:
+                _check_family(family, feature, owners)
+                if (other := by_name.get(feature.name)) is not None:
+                    raise ValueError(
+                        f"two features are named {feature.name}, in the families {other.family} and {feature.family}; "
+                        "rename one, or its counter"
+                    )
+                by_name[feature.name] = feature
+        return tuple(by_name.values())
 
 
-def _recall(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute the recall score (dot product) and its percentile within the request."""
-    space = builder.item_model.space
-    scores = np.full(len(batch.rows), np.nan, np.float32)
-    for request in range(len(batch.at)):
-        rows = slice(int(batch.offsets[request]), int(batch.offsets[request + 1]))
-        user = space.user_vector(batch.history[request])
-        if user.any():
-            # einsum, not BLAS: bits do not depend on the batch size
-            scores[rows] = np.einsum("nd,d->n", space.item_side[batch.rows[rows]], user, optimize=False)
-    scores[batch.rows < 0] = np.nan  # row -1 would read the last item's vector
-    return {"recall_score": scores, "recall_pct": group_percentile(scores, batch.offsets)}
-
-
-def _bm25(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute the BM25 score of the query or of the latest titles."""
-    return {"bm25": builder.item_model.term_weights.scores(batch, BM25_TITLES)}
-
-
-def _similarity(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute cosines between candidates and the user's history, per view, and between candidates and the query."""
-    columns: Columns = {}
-    for name, vectors in builder.item_model.vectors.items():
-        tags = [f"decay{decay:g}" for decay in VECTOR_DECAYS] + ["latest", "max", "top5_mean"]
-        columns |= _named_columns(f"{name}_", tags, vector_scores(vectors, batch, VECTOR_DECAYS))
-    columns["query_cosine"] = _query_cosine(builder.item_model.space, batch)
-    return columns
-
-
-def _late_interaction(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute late-interaction (MaxSim) scores; no columns if the item model has no token vectors."""
-    tokens = builder.item_model.token_vectors
-    return (
-        {}
-        if tokens is None
-        else _named_columns("maxsim_", ["latest", "max", "mean", "query"], maxsim_scores(tokens, batch))
-    )
-
-
-def _cross_encoder(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute the cross-encoder score and its gap to the best of the request; no columns without a model."""
-    if CROSS_ENCODER not in builder.item_model.model_digests:
-        return {}
-    scores = (
-        batch.cross_encoder_scores if len(batch.cross_encoder_scores) else np.full(len(batch.rows), np.nan, np.float32)
-    )
-    return _named_columns("ce_", ["score", "gap"], np.stack([scores, gap_to_best(scores, batch.offsets)], axis=1))
-
-
-def _item_item(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute item-item scores: decayed sums of matrix entries over the user's history."""
-    columns: Columns = {}
-    for name, matrix in builder.item_model.item_item.items():
-        columns |= _named_columns(
-            f"{name}_i2i_", ITEM_ITEM_SUFFIXES, item_item_scores(matrix, batch, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS)
+def _check_family(name: str, feature: Feature, owners: dict[str, str]) -> None:
+    """Check the family of a record. owners: record's family -> family function that has it. Raises ValueError."""
+    if name in FAMILIES:
+        if feature.family != name:
+            raise ValueError(f"the record of {feature.name} is of the family {feature.family!r}, expected {name!r}")
+    elif feature.family in FAMILIES or owners.get(feature.family, name) != name:
+        raise ExtraFamilyError(
+            f"the extra feature family {name!r} has the feature {feature.name} in the family {feature.family!r}, which "
+            f"is {'built in' if feature.family in FAMILIES else f'that of {owners[feature.family]!r}'}; "
+            "choose another family in its record"
         )
-    return columns
-
-
-def _rates(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute popularity, impressions and click-through rates from the decayed counters."""
-    return rates(batch, builder.spec)
-
-
-def _recency(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute item age, time since the item's last interaction, and the user's recent impressions of the item."""
-    published = np.where(batch.rows >= 0, builder.item_model.catalogue.published[batch.rows], np.nan)
-    return {
-        "item_age_h": batch.item_age / np.float32(3600),
-        "since_interaction_h": batch.since_interaction / np.float32(3600),
-        "since_published_h": ((batch.at[batch.request_index] - published) / 3600).astype(np.float32),
-        "recent_impressions": batch.impressions,
-    }
-
-
-def _categories(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute the user's affinity to the candidate's categories."""
-    catalogue = builder.item_model.catalogue
-    affinity = category_scores(
-        catalogue.category_codes, catalogue.category_offsets, builder.category_shares, batch, RECENT_DECAY
-    )
-    return _named_columns("category_", ["share", "recent", "lift"], affinity)
-
-
-def _item_stats(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute each item statistic and its distance to the mean over the user's history."""
-    columns: Columns = {}
-    for name, values in builder.item_model.item_stats.items():
-        columns |= _named_columns(name, ["", "_distance"], stat_distances(values, batch, RECENT_DECAY))
-    return columns
-
-
-def _custom_counters(builder: FeatureBuilder, batch: Batch, _: Columns) -> Columns:
-    """Compute the features of the counters that the config declares."""
-    return custom_counters.counter_features(batch, builder.spec.counters)
-
-
-def _user(_: FeatureBuilder, batch: Batch, __: Columns) -> Columns:
-    """Compute features of the user and of the request; all candidates of a request have the same values."""
-    since = (batch.at - batch.history_at[:, 0]) / 60 if batch.history_at.shape[1] else np.full(len(batch.at), np.nan)
-    span = batch.history_at[:, :1] - batch.history_at[:, 9:10] if batch.history_at.shape[1] > 9 else None
-    values = {
-        "n_interactions": np.log1p(batch.interaction_count),
-        "user_since_interaction_min": since,
-        "last10_span": np.full(len(batch.at), np.nan) if span is None else np.log1p(np.maximum(span[:, 0], 0)),
-        "candidates": np.log(np.maximum(np.diff(batch.offsets), 1)),
-    }
-    groups = batch.request_index
-    return {name: column.astype(np.float32)[groups] for name, column in values.items()}
-
-
-def _listwise(_: FeatureBuilder, batch: Batch, columns: Columns) -> Columns:
-    """Compute listwise features: z-scores of columns within the request."""
-    names = [name for name in LISTWISE_FEATURES if name in columns]
-    if not names:
-        return {}
-    z_scores = group_zscore(np.stack([columns[name] for name in names], axis=1).astype(np.float32), batch.offsets)
-    return _named_columns("", [f"{name}_z" for name in names], z_scores)
-
-
-FAMILIES: dict[str, Callable[[FeatureBuilder, Batch, Columns], Columns]] = {
-    "recall": _recall,
-    "bm25": _bm25,
-    "similarity": _similarity,
-    "late_interaction": _late_interaction,
-    "cross_encoder": _cross_encoder,
-    "item_item": _item_item,
-    "rates": _rates,
-    "recency": _recency,
-    "categories": _categories,
-    "item_stats": _item_stats,
-    "custom_counters": _custom_counters,
-    "user": _user,
-    "listwise": _listwise,
-}
-
-
-def _named_columns(prefix: str, suffixes: Iterable[str], values: Matrix) -> Columns:
-    return {f"{prefix}{tag}": values[:, i] for i, tag in enumerate(suffixes)}
-
-
-def _query_cosine(space: EmbeddingSpace, batch: Batch) -> Scores:
-    """Compute the (N,) cosine between the request's query vector and the candidate; NaN without a query."""
-    if batch.query_vectors is None:
-        return np.full(len(batch.rows), np.nan, np.float32)
-    block = space.block("text")
-    targets = space.item_side[batch.rows, block.slice] / np.float32(np.sqrt(block.weight))
-    scores: Scores = np.einsum("nd,nd->n", targets, batch.query_vectors[batch.request_index], optimize=False)
-    return scores
+    owners[feature.family] = name
 
 
 def _category_shares(catalogue: Catalogue) -> Vector:
@@ -293,7 +170,7 @@ def _category_shares(catalogue: Catalogue) -> Vector:
 
 
 def _empty_batch(spec: StateSpec) -> Batch:
-    """Build a batch of one request without candidates, to compute the feature names."""
+    """Build a batch of one request without candidates, to get the records of the features."""
     empty = np.empty(0, np.float32)
     return Batch(
         at=np.zeros(1),

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from feedrank.engine.events.catalogue import STANDARD_FIELDS, Catalogue
-from feedrank.engine.types import Batch, Scores
 from feedrank.features.counter_table import ITEM, NO_CODE, VALUES_PER_HALF_LIFE, CounterTable
 
 IMPRESSION = "impression"
@@ -112,24 +111,6 @@ def empty_counter_table(counters: tuple[CounterSpec, ...], catalogue: Catalogue)
 def n_columns(counters: tuple[CounterSpec, ...]) -> int:
     """Return the number of columns of `Batch.custom_counters`."""
     return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * VALUES_PER_HALF_LIFE
-
-
-def counter_features(batch: Batch, counters: tuple[CounterSpec, ...]) -> dict[str, Scores]:
-    """Compute log(1 + count), or the smoothed rate of a counter with `rate_over`: feature name -> (N,)."""
-    columns: dict[str, Scores] = {}
-    halves = max((len(counter.half_lives_h) for counter in counters), default=0)
-    for d, counter in enumerate(counters):
-        for half, hours in enumerate(counter.half_lives_h):
-            first = (d * halves + half) * VALUES_PER_HALF_LIFE
-            count, over, all_counts, all_over = (
-                batch.custom_counters[:, first + part] for part in range(VALUES_PER_HALF_LIFE)
-            )
-            value = np.log1p(count)
-            if counter.rate_over:
-                average = (all_counts + 1) / (all_over + 20)
-                value = (count + counter.smoothing * average) / np.maximum(over + counter.smoothing, 1e-9)
-            columns[f"{counter.name}_{half_life_label(hours)}"] = value.astype(np.float32)
-    return columns
 
 
 def max_keys_per_event(counters: tuple[CounterSpec, ...], table: CounterTable) -> int:

@@ -15,6 +15,9 @@ from feedrank.engine.types import Matrix, Offsets, Rows, Scores
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.late_interaction import TokenVectors
 
+CROSS_ENCODER = "cross_encoder"
+"""Key of the cross-encoder in `ItemModel.model_digests`."""
+
 
 class ItemItemMatrix(NamedTuple):
     """A sparse (n, n) item-item matrix (CSR): the score of item j after an interaction with item i."""

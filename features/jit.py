@@ -19,7 +19,7 @@ T = TypeVar("T")
 def _cache_folder() -> Path:
     """Return the cache folder for the current sources; numba does not detect changes in called functions."""
     here = Path(__file__).parent
-    sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.glob("*.py")))).hexdigest()[:12]
+    sources = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(here.rglob("*.py")))).hexdigest()[:12]
     local = here / "__pycache__"
     base = local if os.access(local if local.exists() else here, os.W_OK) else Path.home() / ".cache" / "feedrank"
     return base / f"kernels-{sources}"

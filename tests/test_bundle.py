@@ -14,7 +14,7 @@ import pytest
 from feedrank.api import compose, config
 from feedrank.api.home import Home
 from feedrank.engine.types import Batch
-from feedrank.features.builder import FeatureSettings
+from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle
 from feedrank.models.bundles.bundle import Bundle, BundleError

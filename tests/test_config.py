@@ -12,8 +12,8 @@ import pytest
 from feedrank.api.config import Config, ConfigError, IndexConfig, RecallConfig, ServeConfig, load_config
 from feedrank.api.experiment_config import parse_experiment
 from feedrank.api.renamed_keys import OLD_EXPERIMENT_KEYS, OLD_KEYS, OLD_VALUES
-from feedrank.features.builder import FAMILIES
 from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.families.registry import FAMILIES
 from feedrank.features.state import StateSpec
 
 

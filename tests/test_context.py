@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedrank.features.listwise import group_percentile, group_zscore
+from feedrank.features.families.listwise import group_percentile, group_zscore
 
 NUMBERS = st.sampled_from([float("nan"), -2.0, 0.0, 0.5, 0.5, 3.25, 1e6])
 GROUPS = st.lists(st.lists(NUMBERS, max_size=6), min_size=1, max_size=4)

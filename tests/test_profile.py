@@ -15,10 +15,13 @@ from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, ResolvedRequest
 from feedrank.features.bm25 import TermWeights
-from feedrank.features.builder import FAMILIES, FeatureBuilder, FeatureSettings
+from feedrank.features.builder import FeatureBuilder
+from feedrank.features.families.history import category_scores, item_item_scores, stat_distances
+from feedrank.features.families.registry import FAMILIES
+from feedrank.features.families.similarity import TOP_K, vector_scores
+from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
 from feedrank.features.state import BehaviouralState, StateSpec
-from feedrank.features.user_affinity import TOP_K, category_scores, item_item_scores, stat_distances, vector_scores
 from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 

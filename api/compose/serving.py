@@ -21,7 +21,7 @@ from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import Matrix, Scores
 from feedrank.features.bm25 import Bm25Retriever
-from feedrank.features.listwise import group_zscore
+from feedrank.features.families.listwise import group_zscore
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle, registry, snapshot
 from feedrank.models.bundles.snapshot import RestoredState

@@ -17,7 +17,9 @@ import numpy as np
 from feedrank.engine.protocols import ScannableIndex
 from feedrank.engine.retrieval.indexes import AnnoyIndex
 from feedrank.engine.retrieval.pca_index import build_scannable_index
-from feedrank.features.builder import FeatureBuilder, FeatureSettings
+from feedrank.features.builder import FeatureBuilder
+from feedrank.features.families.extra import ExtraFamilyError
+from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import ItemModel
 from feedrank.features.state import StateSpec
 from feedrank.models.atomic_files import digest, fsync
@@ -134,7 +136,8 @@ def save(
             },
             "state": builder.spec.to_dict(),
             "features": {
-                "families": builder.settings.families, "fingerprint": builder.fingerprint, "names": builder.names
+                "families": builder.settings.families, "extra": builder.settings.extra,
+                "fingerprint": builder.fingerprint, "names": builder.names,
             },
             "ranker": ranker is not None,
             "two_stage": first_stage is not None,
@@ -168,7 +171,13 @@ def load(folder: Path) -> Bundle:
     state = manifest["state"]
     spec = StateSpec.from_dict(state)
     features = manifest["features"]
-    builder = FeatureBuilder(item_model, spec, FeatureSettings(tuple(features["families"])))
+    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())))  # 0.1 wrote no extra ones
+    try:
+        builder = FeatureBuilder(item_model, spec, settings)
+    except ExtraFamilyError as problem:
+        raise BundleError(
+            f"{folder} was trained with an extra feature family that can't be used now: {problem}"
+        ) from problem
     if builder.fingerprint != features["fingerprint"]:
         raise BundleError(
             f"found features {features['fingerprint']} in {folder}, this version expects {builder.fingerprint}; "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from feedrank.engine.events.event_table import EventTable
-from feedrank.features.builder import FAMILIES, FeatureBuilder
+from feedrank.features.builder import FeatureBuilder
 from feedrank.models.evaluation.bootstrap import Difference, difference
 from feedrank.models.evaluation.evaluation import TRAIN_SHARE, VALIDATION_SHARE
 from feedrank.models.evaluation.metrics import Values, evaluate, order
@@ -161,12 +161,9 @@ def _family_costs_ms(log: EventTable, builder: FeatureBuilder, test: LabeledGrou
     batch = point_in_time_batch(log, builder.item_model.catalogue, builder.spec, test)
     costs: dict[str, float] = {}
     for _ in range(2):  # the first run may compile functions
-        columns: dict[str, np.ndarray] = {}
-        for name in builder.settings.families:
+        started = time.perf_counter()
+        for name, columns in builder.family_columns(batch):
+            if columns:
+                costs[name] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
             started = time.perf_counter()
-            family_columns = FAMILIES[name](builder, batch, columns)
-            costs[name] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
-            columns |= family_columns
-            if not family_columns:
-                del costs[name]
     return costs

@@ -13,7 +13,8 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.protocols import Retriever
 from feedrank.engine.types import Batch, Matrix, Offsets, ResolvedRequest, Rows
-from feedrank.features.builder import CROSS_ENCODER, FeatureBuilder
+from feedrank.features.builder import FeatureBuilder
+from feedrank.features.item_model import CROSS_ENCODER
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.features.request_text import request_texts
 from feedrank.features.state import BehaviouralState, StateSpec

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.protocols import CrossEncoderScorer
 from feedrank.engine.types import Scores
-from feedrank.features.listwise import gap_to_best
+from feedrank.features.families.listwise import gap_to_best
 from feedrank.models.training.query_groups import QueryGroups, ranks, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 

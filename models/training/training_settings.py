@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from feedrank.features.builder import FeatureSettings
+from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import StateSpec
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.training.labels import LabelSettings

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
-from feedrank.engine.types import Matrix, Offsets, Scores
+from feedrank.engine.feature import Feature
+from feedrank.engine.types import Batch, Matrix, Offsets, Scores
+from feedrank.features.families.family import Columns, FamilyInputs
 from feedrank.features.jit import jit
+
+LISTWISE_FEATURES = (
+    "recall_score", "bm25", "text_decay1", "text_max", "text_top5_mean", "content_decay0.93", "content_decay1",
+    "content_top5_mean", "cca_decay1", "cca_decay0.93", "ctr_1h", "ctr_24h", "impressions_1h", "item_age_h",
+    "category_lift", "popularity_pre_log", "popularity_all", "item_clicks_over_expected_all", "maxsim_max",
+    "maxsim_mean", "maxsim_query",
+)  # fmt: skip
+"""Columns whose z-score within the request is a listwise feature as well."""
+
+
+def listwise(batch: Batch, inputs: FamilyInputs) -> Columns:
+    """Compute listwise features: z-scores of columns within the request."""
+    names = [name for name in LISTWISE_FEATURES if name in inputs.columns]
+    if not names:
+        return {}
+    columns = np.stack([inputs.columns[name] for name in names], axis=1).astype(np.float32)
+    z_scores = group_zscore(columns, batch.offsets)
+    return {z_score_feature(name): z_scores[:, i] for i, name in enumerate(names)}
+
+
+@cache
+def z_score_feature(name: str) -> Feature:
+    """Return the record of the z-score of a feature."""
+    return Feature(
+        f"{name}_z", "listwise", f"Z-score of {name} among the candidates of the request; 0 if all are equal.",
+        "standard deviations", f"{name} is missing",
+    )  # fmt: skip
 
 
 def group_zscore(columns: Matrix, offsets: Offsets) -> Matrix:

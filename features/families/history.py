@@ -1,30 +1,109 @@
-"""User affinity compares candidates with the user's history by vectors, item-item scores, categories and statistics."""
+"""The history families compare a candidate with the user's history by item-item scores, categories and statistics."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.feature import Feature
 from feedrank.engine.types import Batch, Matrix, Offsets, Rows, Scores, Vector
-from feedrank.features.item_model import ItemItemMatrix, UserItemVectors
-from feedrank.features.jit import jit, jit_fastmath
+from feedrank.features.families.family import Columns, FamilyInputs
+from feedrank.features.item_model import ItemItemMatrix
+from feedrank.features.jit import jit
 
-TOP_K = 5
-"""Number of most similar history items that are averaged."""
-
-
-def vector_scores(vectors: UserItemVectors, batch: Batch, decays: tuple[float, ...]) -> Matrix:
-    """Compute (N, len(decays) + 3) cosines between candidates and the user's history.
-
-    Columns: one per decay, with the user profile (decayed sum of the history's vectors); then with the latest item; the
-    highest over the history; and the mean of the TOP_K highest. NaN if the history is empty. The cosine with an item
-    without a vector is 0.
-    """
-    out = np.full((len(batch.rows), len(decays) + 3), np.nan, np.float32)
-    _vector_scores(
-        vectors.user_side, vectors.item_side, batch.rows, batch.offsets, batch.history, np.array(decays), out
+ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS = (1.0, 0.7, 0.93), (1, 15, 40)
+RECENT_DECAY = 0.8
+"""The decay of families that use a single decay."""
+ITEM_ITEM_MATRICES = {
+    "transition": "transition weights (the candidate follows within `transition_window` interactions)",
+    "transition_3": "transition weights (the candidate follows within 3 interactions)",
+    "transition_next": "transition weights (the candidate is the next interaction)",
+    "transition_reverse": "reversed transition weights (the candidate comes before)",
+    "cooccurrence": "co-occurrence scores (cosine of the sets of users)",
+    "ease": "weights of the linear model EASE",
+    "slist": "weights of the linear session model SLIST",
+}
+"""Item-item matrix of the default item model -> what its entries are."""
+ITEM_STATS = {
+    "interaction_count": ("Number of interactions with the item in the training log", "log(1 + count)", "never"),
+    "published": ("Time at which the item was published", "days since 1970", "the item has no field `published`"),
+    "mean_value": (
+        "Mean value (such as a rating) of the interactions with the item, smoothed towards the mean of all items",
+        "value", "no interaction in the training log has a value",
+    ),
+}  # fmt: skip
+"""Item statistic of the default item model -> what it says, its unit, and when it is missing."""
+_NO_HISTORY = "the user has no history"
+CATEGORY_FEATURES = tuple(
+    Feature(f"category_{tag}", "categories", sentence, unit, f"{_NO_HISTORY}, or the item has no category")
+    for tag, sentence, unit in (
+        ("share", "Share of the user's history in the candidate's categories.", "share, 0 to 1"),
+        ("recent",
+         f"Share of the user's history in the candidate's categories; an older item weighs {RECENT_DECAY:g} times the "
+         "next more recent one.", "share, 0 to 1"),
+        ("lift", "Share of the user's history in the candidate's categories over their share in the catalogue.",
+         "log ratio, 0 is as expected"),
     )
-    return out
+)  # fmt: skip
+
+
+def item_item(batch: Batch, inputs: FamilyInputs) -> Columns:
+    """Compute item-item scores: decayed sums of matrix entries over the user's history."""
+    columns: Columns = {}
+    for name, matrix in inputs.item_model.item_item.items():
+        values = item_item_scores(matrix, batch, ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS)
+        columns |= zip(matrix_features(name), values.T, strict=True)
+    return columns
+
+
+@cache
+def matrix_features(name: str) -> tuple[Feature, ...]:
+    """Return the records of an item-item matrix, in the order of the columns of `item_item_scores`."""
+    entries = ITEM_ITEM_MATRICES.get(name, f"entries of the item-item matrix {name}")
+    return tuple(
+        Feature(
+            f"{name}_i2i_{'latest' if depth == 1 else f'decay{decay:g}'}", "item_item",
+            f"Item-item score of the candidate after the user's latest item by {entries}."
+            if depth == 1 else
+            f"Sum of item-item scores of the candidate after the user's latest {depth} items by {entries}; an older "
+            f"item weighs {decay:g} times the next more recent one.",
+            "sum of matrix entries", _NO_HISTORY,
+        )
+        for decay, depth in zip(ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, strict=True)
+    )  # fmt: skip
+
+
+def categories(batch: Batch, inputs: FamilyInputs) -> Columns:
+    """Compute the user's affinity to the candidate's categories."""
+    catalogue = inputs.item_model.catalogue
+    affinity = category_scores(
+        catalogue.category_codes, catalogue.category_offsets, inputs.category_shares, batch, RECENT_DECAY
+    )
+    return dict(zip(CATEGORY_FEATURES, affinity.T, strict=True))
+
+
+def item_stats(batch: Batch, inputs: FamilyInputs) -> Columns:
+    """Compute each item statistic and its distance to the mean over the user's history."""
+    columns: Columns = {}
+    for name, values in inputs.item_model.item_stats.items():
+        columns |= zip(statistic_features(name), stat_distances(values, batch, RECENT_DECAY).T, strict=True)
+    return columns
+
+
+@cache
+def statistic_features(name: str) -> tuple[Feature, Feature]:
+    """Return the records of an item statistic: its value, and its distance to the user's history."""
+    sentence, unit, missing = ITEM_STATS.get(name, (f"Item statistic {name}", name, f"the item has no {name}"))
+    also = "" if missing == "never" else f", or {missing}"
+    distance = (
+        f"Item statistic {name} of the candidate minus its mean over the user's history (recent items weigh more)."
+    )
+    return (
+        Feature(name, "item_stats", f"{sentence}.", unit, missing),
+        Feature(f"{name}_distance", "item_stats", distance, f"difference of {unit}", f"{_NO_HISTORY}{also}"),
+    )
 
 
 def item_item_scores(
@@ -57,89 +136,6 @@ def stat_distances(values: Scores, batch: Batch, decay: float) -> Matrix:
     out = np.full((len(batch.rows), 2), np.nan, np.float32)
     _stat_distances(values, batch.rows, batch.offsets, batch.history, decay, out)
     return out
-
-
-@jit_fastmath
-def _dot(a: Vector, b: Vector) -> np.float32:
-    total = np.float32(0)
-    for d in range(len(a)):
-        total += a[d] * b[d]
-    return total
-
-
-@jit_fastmath
-def _four_dots(
-    vectors: Matrix, vector_index: int, candidates: Matrix, candidate_rows: Rows, out: Matrix, out_row: int
-) -> None:
-    """Compute the dot products of one vector with four rows; it is read once, and all sums have the same order.
-
-    Matrices and indices are passed instead of row views: a view costs more than the sum over it.
-    """
-    r0, r1, r2, r3 = candidate_rows[0], candidate_rows[1], candidate_rows[2], candidate_rows[3]
-    s0, s1, s2, s3 = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-    for d in range(vectors.shape[1]):
-        value = vectors[vector_index, d]
-        s0 += value * candidates[r0, d]
-        s1 += value * candidates[r1, d]
-        s2 += value * candidates[r2, d]
-        s3 += value * candidates[r3, d]
-    out[out_row, 0], out[out_row, 1], out[out_row, 2], out[out_row, 3] = s0, s1, s2, s3
-
-
-@jit
-def _vector_scores(
-    user_side: Matrix, item_side: Matrix, rows: Rows, offsets: Offsets, history: Rows,
-    decays: NDArray[np.float64], out: Matrix,
-) -> None:  # fmt: skip
-    n_decays = len(decays)
-    profile = np.empty((n_decays, user_side.shape[1]), np.float32)
-    top, value = np.empty((TOP_K, 4), np.float32), np.empty(4, np.float32)
-    four = np.empty(4, np.int32)
-    scores = np.empty((n_decays + history.shape[1], 4), np.float32)
-    for request in range(len(offsets) - 1):
-        length = 0
-        profile[:] = 0
-        while length < history.shape[1] and history[request, length] >= 0:
-            source = user_side[history[request, length]]
-            for k in range(n_decays):
-                weight = np.float32(decays[k] ** length)
-                for d in range(len(source)):
-                    profile[k, d] += weight * source[d]
-            length += 1
-        if length == 0:
-            continue
-        for k in range(n_decays):
-            norm = np.sqrt(_dot(profile[k], profile[k]))
-            profile[k] /= norm if norm > 0 else np.float32(np.nan)
-        first, stop = offsets[request], offsets[request + 1]
-        for start in range(first, stop, 4):
-            for i in range(4):  # repeat the last row if fewer than four are left
-                four[i] = max(rows[min(start + i, stop - 1)], 0)
-            for k in range(n_decays):
-                _four_dots(profile, k, item_side, four, scores, k)
-            for slot in range(length):
-                _four_dots(user_side, history[request, slot], item_side, four, scores, n_decays + slot)
-            top[:] = -2
-            for slot in range(length):  # insertion into the top list, four candidates at a time, without branches
-                for i in range(4):
-                    value[i] = scores[n_decays + slot, i]
-                for rank in range(TOP_K):
-                    for i in range(4):
-                        current, new = top[rank, i], value[i]
-                        top[rank, i] = current if current > new else new
-                        value[i] = new if current > new else current
-            for i in range(min(4, stop - start)):
-                candidate = start + i
-                if rows[candidate] < 0:
-                    continue
-                for k in range(n_decays + 1):  # the row of the latest item follows the decays
-                    out[candidate, k] = scores[k, i]
-                out[candidate, n_decays + 1] = top[0, i]
-                count = min(length, TOP_K)
-                total = np.float32(0)
-                for rank in range(count):
-                    total += top[rank, i]
-                out[candidate, n_decays + 2] = total / np.float32(count)
 
 
 @jit

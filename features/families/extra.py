@@ -1,0 +1,93 @@
+"""An extra feature family is a function of the user's own, which the config names as "package.module:function"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from feedrank.engine.feature import Feature
+from feedrank.engine.types import Batch
+from feedrank.features.families.family import Columns, FamilyFunction, FamilyInputs
+
+
+class ExtraFamilyError(ValueError):
+    """Raised for an extra feature family that can't be used; the message names its path."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraFamily:
+    """Calls the function of an extra family and checks what it returns."""
+
+    path: str
+    """The function as the config names it: "package.module:function"."""
+    function: FamilyFunction
+
+    def __call__(self, batch: Batch, inputs: FamilyInputs) -> Columns:
+        """Compute the columns of a batch. Raises ExtraFamilyError if that fails or gives no float32 columns by records.
+
+        The batch comes without cross-encoder scores: they are filled in later, for the cross-encoder family alone.
+        """
+        try:
+            columns = self.function(replace(batch, cross_encoder_scores=np.empty(0, np.float32)), inputs)
+        except Exception as problem:  # the function is the user's: it may raise anything
+            size = f"{len(batch.at)} requests and {len(batch.rows)} candidates"
+            raise self._error(f"failed on a batch of {size}: {type(problem).__name__}: {problem}") from problem
+        if not isinstance(columns, dict):
+            raise self._error(f"returned {_kind(columns)}, expected a dict from Feature to a (N,) float32 array")
+        for feature, column in columns.items():
+            if not isinstance(feature, Feature):
+                raise self._error(
+                    f"returned a column without a record: the key {feature!r}; use a Feature "
+                    "(from feedrank.engine.feature) as the key"
+                )
+            if not isinstance(column, np.ndarray) or column.shape != batch.rows.shape:
+                raise self._error(
+                    f"returned {_kind(column)} for {feature.name}, expected an array of shape {batch.rows.shape}: one "
+                    "value per candidate row of the batch"
+                )
+            if column.dtype != np.float32:
+                raise self._error(
+                    f"returned {column.dtype} values for {feature.name}, expected float32; use .astype(np.float32)"
+                )
+        return columns
+
+    def _error(self, problem: str) -> ExtraFamilyError:
+        return ExtraFamilyError(f"the extra feature family {self.path!r} {problem}")
+
+
+def is_path(text: str) -> bool:
+    """Return whether a text has the form "package.module:function"."""
+    module, _, function = text.partition(":")
+    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def load_extra_families(paths: Sequence[str]) -> dict[str, ExtraFamily]:
+    """Import extra families: path -> family, in this order. Raises ExtraFamilyError if one can't be imported."""
+    families = {}
+    for path in paths:
+        module, _, name = path.partition(":")
+        try:
+            imported = import_module(module)
+        except Exception as problem:  # the module is the user's: it may raise anything
+            advice = "; install it, or add its folder to PYTHONPATH" if isinstance(problem, ModuleNotFoundError) else ""
+            raise ExtraFamilyError(
+                f"can't import the module of the extra feature family {path!r}: "
+                f"{type(problem).__name__}: {problem}{advice}"
+            ) from problem
+        function = getattr(imported, name, None)
+        if not callable(function):
+            there = ", ".join(key for key, value in vars(imported).items() if callable(value) and key[0] != "_")
+            raise ExtraFamilyError(
+                f"found no function {name!r} in {module} for the extra feature family {path!r}; "
+                f"the module has {there or 'no function'}"
+            )
+        families[path] = ExtraFamily(path, function)
+    return families
+
+
+def _kind(value: Any) -> str:
+    return f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
