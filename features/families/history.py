@@ -41,8 +41,8 @@ CATEGORY_FEATURES = tuple(
     for tag, sentence, unit in (
         ("share", "Share of the user's history in the candidate's categories.", "share, 0 to 1"),
         ("recent",
-         f"Share of the user's history in the candidate's categories; an older item weighs {RECENT_DECAY:g} times the "
-         "next more recent one.", "share, 0 to 1"),
+         f"Share of the user's history in the candidate's categories, with decay {RECENT_DECAY:g} per item.",
+         "share, 0 to 1"),
         ("lift", "Share of the user's history in the candidate's categories over their share in the catalogue.",
          "log ratio, 0 is as expected"),
     )
@@ -65,10 +65,10 @@ def matrix_features(name: str) -> tuple[Feature, ...]:
     return tuple(
         Feature(
             f"{name}_i2i_{'latest' if depth == 1 else f'decay{decay:g}'}", "item_item",
-            f"Item-item score of the candidate after the user's latest item by {entries}."
+            f"Score of the candidate after the user's latest item by {entries}."
             if depth == 1 else
-            f"Sum of item-item scores of the candidate after the user's latest {depth} items by {entries}; an older "
-            f"item weighs {decay:g} times the next more recent one.",
+            f"Sum of the candidate's scores after the user's latest {depth} items, with decay {decay:g} per item, by "
+            f"{entries}.",
             "sum of matrix entries", _NO_HISTORY,
         )
         for decay, depth in zip(ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS, strict=True)

@@ -57,7 +57,7 @@ def rate_features(half_lives_h: tuple[float, ...]) -> tuple[Feature, ...]:
         ),
         Feature(
             "impressions_trend", "rates",
-            f"Impressions of the item by the half-life {shortest} over those by the half-life {day}.", "ratio", "never",
+            f"Impressions of the item with a half-life of {shortest} over those with a half-life of {day}.", "ratio", "never",
         ),
         Feature(
             "popularity_trend", "rates",
@@ -106,7 +106,7 @@ def counter_features(counter: CounterSpec) -> tuple[Feature, ...]:
     counted, over = " or ".join(counter.types), " or ".join(counter.rate_over)
     sentence, unit = f"Number of {counted} events per {counter.entity}", "log(1 + count)"
     if over:
-        sentence, unit = f"Number of {counted} events per {over} event, by {counter.entity}", "events per event"
+        sentence, unit = f"Number of {counted} events per {over} event, by {counter.entity}", f"{counted} per {over}"
     return tuple(
         Feature(
             f"{counter.name}_{half_life_label(half)}", "custom_counters",

@@ -46,12 +46,12 @@ def view_features(view: str) -> tuple[Feature, ...]:
     """Return the records of a view's features, in the order of the columns of `vector_scores`."""
     vectors = VIEWS.get(view, f"vectors of the view {view}")
     empty, unit = "the user has no history", "cosine, -1 to 1"
-    profile = f"Cosine between the candidate and the user profile by {vectors}; an older interaction weighs"
+    profile = f"Cosine between the candidate and the user profile by {vectors}"
     decays = tuple(
         Feature(
             f"{view}_decay{decay:g}", "similarity",
-            f"{profile} {'the same as' if decay == 1 else f'{decay:g} times'} the next more recent one.",
-            unit, f"{empty} with a vector",
+            f"{profile}, {'without decay' if decay == 1 else f'with decay {decay:g} per interaction'}.",
+            unit, "no item of the user's history has a vector",
         )
         for decay in VECTOR_DECAYS
     )  # fmt: skip
