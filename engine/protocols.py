@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from feedrank.engine.feature import Feature
 from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Featurizer(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Feature names, in column order."""
+        ...
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Feature records, in column order."""
         ...
 
     @property

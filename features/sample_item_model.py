@@ -55,7 +55,7 @@ def sample_item_model(n_items: int, parts: ItemModelParts | None = None) -> Item
         made[::5] = 0
         return made
 
-    names = ("text", "cooccurrence", "transition")
+    blocks = ("text", "cooccurrence", "transition")
     tokens = None
     if parts.late_interaction:
         counts = np.where(np.arange(n_items) % 5 > 0, TOKENS, 0)
@@ -64,7 +64,7 @@ def sample_item_model(n_items: int, parts: ItemModelParts | None = None) -> Item
     return ItemModel(
         catalogue=catalogue,
         space=build_embedding_space(
-            {name: (vectors(), vectors()) for name in names}, dict.fromkeys(names, 1.0), 0.7, 40
+            {name: (vectors(), vectors()) for name in blocks}, dict.fromkeys(blocks, 1.0), 0.7, 40
         ),
         vectors={name: UserItemVectors(vectors(), vectors()) for name in parts.views},
         item_item={name: _item_item_matrix(n_items, random) for name in parts.item_item},

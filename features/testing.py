@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,14 +64,14 @@ def check_feature_family(
         if other is batch:
             _check_same_bits(found, expected, slice(None), f"{name}; a family must not be random or remember anything")
     bounds = batch.offsets.tolist()
-    for index, (first, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for index, (first, stop) in enumerate(pairwise(bounds)):
         alone = check.columns(_read(state, requests[index : index + 1], candidates[index : index + 1]), "one request")
         reason = f"request {index} alone, not in a batch; a family must not mix the requests of a batch"
         _check_same_bits(alone, expected, slice(first, stop), reason)
     order = np.random.default_rng(3).permutation(len(requests)).tolist()
     shuffled = _read(state, [requests[index] for index in order], [candidates[index] for index in order])
     found = check.columns(shuffled, "a batch in another order")
-    for index, first, stop in zip(order, shuffled.offsets, shuffled.offsets[1:], strict=False):
+    for index, (first, stop) in zip(order, pairwise(shuffled.offsets.tolist()), strict=True):
         part = {feature: column[first:stop] for feature, column in found.items()}
         reason = f"request {index} in a batch in another order; a family must not depend on the order of requests"
         _check_same_bits(part, expected, slice(bounds[index], bounds[index + 1]), reason)

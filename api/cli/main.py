@@ -9,6 +9,7 @@ import click
 from feedrank.api.cli.bundles import bundles
 from feedrank.api.cli.evaluation import evaluate
 from feedrank.api.cli.experiment_planning import experiment
+from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
@@ -51,7 +52,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 
 COMMANDS = (
-    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, bundles,
+    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
     experiment, ope, keys, snapshot, purge, forget,
 )  # fmt: skip
 for command in COMMANDS:

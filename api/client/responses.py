@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from feedrank.engine.feature import Feature
+
 
 @dataclass(frozen=True, slots=True)
 class ItemExplanation:
@@ -69,6 +71,8 @@ class RankingExplanation(Feed):
     """Number of candidates that recall found."""
     recall_order: tuple[str, ...]
     """The ids that would have been shown in recall order, without the ranker."""
+    features: tuple[Feature, ...] = ()
+    """What the features of the items' explanations mean; empty if they have none, or from an older service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,10 @@ def parse_explanation(body: Mapping[str, Any]) -> RankingExplanation:
         fallback=body["fallback"],
         candidates=body["candidates"],
         recall_order=tuple(body["recall_order"]),
+        features=tuple(
+            Feature(entry["name"], entry["family"], entry["sentence"], entry["unit"], entry["missing"])
+            for entry in body.get("features", ())
+        ),
     )
 
 

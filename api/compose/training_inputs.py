@@ -21,6 +21,7 @@ from feedrank.engine.events.events import ItemEvent, effective_time
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
+from feedrank.features.families.extra import load_extra_families
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import retraining
@@ -64,8 +65,9 @@ def load_training_inputs(
     """Load training inputs from the journal; texts that are not in the vector cache are embedded.
 
     since, until: unix seconds; only events with since <= effective time < until are read, but all items are. Raises
-    ValueError if no items or no interactions are left.
+    ValueError if no items or no interactions are left, or if an extra feature family can't be imported.
     """
+    load_extra_families(config.features.extra)  # tell a wrong path before the long work, not after it
     url = config.journal.url
     journal = home.existing_journal(url)
     offset = journal.last_offset  # read first: events written during the read are not counted as read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,13 @@ def explain_ranking(record: RankingRecord, snapshot: ServingSnapshot) -> list[di
         *contributions, base = parts[position].tolist()
         explanations.append(_explanation(score, features, dict(zip(names, contributions, strict=True)), base))
     return explanations
+
+
+def explained_features(record: RankingRecord, snapshot: ServingSnapshot) -> list[dict[str, Any]]:
+    """Describe the features of `explain_ranking`, in column order; empty where it has none."""
+    if logged_feature_rows(record, snapshot) is None:
+        return []
+    return [asdict(feature) for feature in snapshot.pipeline.featurizer.features]
 
 
 def logged_feature_rows(record: RankingRecord, snapshot: ServingSnapshot) -> Matrix | None:

@@ -10,7 +10,7 @@ from werkzeug.exceptions import Conflict, NotFound
 from feedrank.api.compose.replay import ReplayError
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.explanations import explain_ranking
+from feedrank.api.http.explanations import explain_ranking, explained_features
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import admin_services, current_service, exclusive
 from feedrank.engine.serving.ranking_record import RankingRecord
@@ -24,12 +24,25 @@ class RankingPath(BaseModel):
     ranking_id: str = Field(min_length=1, max_length=256)
 
 
+class FeatureDescription(BaseModel):
+    """Describes one feature of the ranker."""
+
+    name: str
+    family: str = Field(description="The feature family that computes it.")
+    sentence: str = Field(description="What it says, in one sentence.")
+    unit: str
+    missing: str = Field(description="When the value is missing (null), for an item of the catalogue.")
+
+
 class RankingExplanation(responses.Feed):
     """A logged ranking, with an explanation of each item."""
 
     fallback: str = Field(description="Fallback level: full, no_neural, popular or last_good.")
     candidates: int | None = Field(description="Number of candidates from recall.")
     recall_order: list[str] = Field(description="Item ids in recall order, without the ranker.")
+    features: list[FeatureDescription] = Field(
+        description="What the features of the explanations mean, in column order; empty if those have none."
+    )
 
 
 class RankingDifference(BaseModel):
@@ -61,13 +74,17 @@ def ranking(path: RankingPath) -> dict[str, Any]:
 @routes.get("/v1/rankings/<path:ranking_id>/explain", responses={200: RankingExplanation})
 @route_policy("none")
 def explain(path: RankingPath) -> dict[str, Any]:
-    """Explain each item of a ranking: recall score, features, and their TreeSHAP contributions."""
-    record = _find_own_ranking(path.ranking_id)
+    """Explain each item of a ranking: recall score, features, and their TreeSHAP contributions.
+
+    `features` says once for all items what each feature means.
+    """
+    record, snapshot = _find_own_ranking(path.ranking_id), current_service().recommender.snapshot
     return {
-        **responses.feed_json(record, explain_ranking(record, current_service().recommender.snapshot)),
+        **responses.feed_json(record, explain_ranking(record, snapshot)),
         "fallback": record.fallback,
         "candidates": record.recall.candidates,
         "recall_order": list(record.recall.items),
+        "features": explained_features(record, snapshot),
     }
 
 

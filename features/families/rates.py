@@ -57,7 +57,8 @@ def rate_features(half_lives_h: tuple[float, ...]) -> tuple[Feature, ...]:
         ),
         Feature(
             "impressions_trend", "rates",
-            f"Impressions of the item with a half-life of {shortest} over those with a half-life of {day}.", "ratio", "never",
+            f"Impressions of the item with a half-life of {shortest} over those with a half-life of {day}.",
+            "ratio", "never",
         ),
         Feature(
             "popularity_trend", "rates",
