@@ -66,7 +66,10 @@ def check_feature_family(
     bounds = batch.offsets.tolist()
     for index, (first, stop) in enumerate(pairwise(bounds)):
         alone = check.columns(_read(state, requests[index : index + 1], candidates[index : index + 1]), "one request")
-        reason = f"request {index} alone, not in a batch; a family must not mix the requests of a batch"
+        reason = (
+            f"request {index} alone, not in a batch; a family must not mix the requests of a batch, nor use BLAS "
+            "(@, np.dot), whose last bits depend on the size"
+        )
         _check_same_bits(alone, expected, slice(first, stop), reason)
     order = np.random.default_rng(3).permutation(len(requests)).tolist()
     shuffled = _read(state, [requests[index] for index in order], [candidates[index] for index in order])

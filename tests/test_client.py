@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -171,6 +171,8 @@ def test_feeds_lists_and_why(running: Running) -> None:
         assert logged.surface == "home"  # type: ignore[union-attr]
         told = client.explain(feed.ranking)
         assert (told.fallback, told.ids, set(told.recall_order)) == ("full", feed.ids, set(told.recall_order))
+        described = [asdict(feature) for feature in running.recommender.pipeline.featurizer.features]
+        assert [asdict(feature) for feature in told.features] == described
         for one, again in zip(feed.items, told.items, strict=True):
             assert one.explanation is not None
             assert one.explanation.base is not None

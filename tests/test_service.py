@@ -137,6 +137,13 @@ def test_contributions_add_up_to_the_score(running: Running) -> None:
         assert one["score"] == pytest.approx(total, abs=1e-4)
         assert explanation["features"].keys() == explanation["contributions"].keys()
         assert explanation["recall_score"] > 0
+    names = list(running.recommender.pipeline.featurizer.names)
+    assert [feature["name"] for feature in told["features"]] == names, "one table for all items, in column order"
+    assert told["features"][0] == {
+        "name": "recall_score", "family": "recall", "unit": "dot product", "missing": "the user has no history",
+        "sentence": "Dot product of the item vector with the user vector of embedding recall.",
+    }  # fmt: skip
+    assert set(names) == told["items"][0]["explanation"]["features"].keys()
     assert told["fallback"] == "full"
     assert told["candidates"] >= 5
     assert len(told["recall_order"]) == 5
@@ -537,6 +544,10 @@ def test_the_document_names_every_route(running: Running) -> None:
     assert "default" not in [tag["name"] for tag in document["tags"]], "every route stands under a heading"
     body = document["components"]["schemas"]["RecommendBody"]
     assert body["additionalProperties"] is False
+    explanation = document["components"]["schemas"]["RankingExplanation"]
+    assert "features" in explanation["required"]
+    described = document["components"]["schemas"]["FeatureDescription"]
+    assert set(described["required"]) == {"name", "family", "sentence", "unit", "missing"}
     page = client.get("/docs/swagger", follow_redirects=True)
     assert page.status_code == 200
     linked = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)

@@ -348,5 +348,7 @@ def test_a_ranking_that_was_sent_in_breaks_nothing(place: Place, more: dict[str,
     event = {"event": "ranking", "id": "sent", "items": [{"id": "a"}, {"id": "b"}], **more}
     place.call("POST", "/v1/events", {**event, "fields": [{"name": "source", "value": "x"}]}, 202)
     assert [one["id"] for one in place.call("GET", "/v1/rankings/sent")["items"]] == ["a", "b"]
-    assert place.call("GET", "/v1/rankings/sent/explain")["items"][0]["explanation"]["recall_score"] is None
+    told = place.call("GET", "/v1/rankings/sent/explain")
+    assert told["items"][0]["explanation"]["recall_score"] is None
+    assert (told["items"][0]["explanation"]["features"], told["features"]) == ({}, [])
     assert place.client.post("/v1/rankings/sent/replay").status_code in (200, 409)

@@ -54,7 +54,7 @@ def features(obj: tuple[Home, Config], name: str | None, family: str | None, as_
         table.add_row(feature.name, feature.family, feature.sentence, feature.unit, feature.missing)
     wide = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
     (console if console.is_terminal else wide).print(table)
-    click.echo(f"{len(listed)} features")
+    click.echo(f"{len(listed)} feature{'s' * (len(listed) != 1)}")
     for optional in OPTIONAL_FAMILIES if name is None else ():
         if any(feature.family == optional for feature in listed) and not getattr(config, optional).model:
             click.echo(f"the features of {optional} only exist with a model in [{optional}]; the config has none")

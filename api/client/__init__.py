@@ -16,6 +16,7 @@ from feedrank.api.client.errors import Unreachable as Unreachable
 from feedrank.api.client.requests import Diversity as Diversity
 from feedrank.api.client.requests import Filters as Filters
 from feedrank.api.client.responses import EventsResult as EventsResult
+from feedrank.api.client.responses import FeatureDescription as FeatureDescription
 from feedrank.api.client.responses import Feed as Feed
 from feedrank.api.client.responses import ItemExplanation as ItemExplanation
 from feedrank.api.client.responses import RankingExplanation as RankingExplanation

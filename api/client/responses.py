@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from feedrank.engine.feature import Feature
-
 
 @dataclass(frozen=True, slots=True)
 class ItemExplanation:
@@ -62,6 +60,20 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureDescription:
+    """Describes one feature of the ranker."""
+
+    name: str
+    family: str
+    """The feature family that computes it."""
+    sentence: str
+    """What it says, in one sentence."""
+    unit: str
+    missing: str
+    """When the value is missing (None), for an item of the catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankingExplanation(Feed):
     """A ranking with an explanation of its order."""
 
@@ -71,7 +83,7 @@ class RankingExplanation(Feed):
     """Number of candidates that recall found."""
     recall_order: tuple[str, ...]
     """The ids that would have been shown in recall order, without the ranker."""
-    features: tuple[Feature, ...] = ()
+    features: tuple[FeatureDescription, ...] = ()
     """What the features of the items' explanations mean; empty if they have none, or from an older service."""
 
 
@@ -144,7 +156,7 @@ def parse_explanation(body: Mapping[str, Any]) -> RankingExplanation:
         candidates=body["candidates"],
         recall_order=tuple(body["recall_order"]),
         features=tuple(
-            Feature(entry["name"], entry["family"], entry["sentence"], entry["unit"], entry["missing"])
+            FeatureDescription(entry["name"], entry["family"], entry["sentence"], entry["unit"], entry["missing"])
             for entry in body.get("features", ())
         ),
     )
