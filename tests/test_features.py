@@ -81,8 +81,8 @@ def test_a_trained_ranker_has_the_features_of_the_catalog(touched_home: Path) ->
     assert builder.names == tuple(feature.name for feature in builder.features)
 
 
-def test_the_fingerprint_is_that_of_version_0_1() -> None:
-    """Bundles and logged features of before the records can still be read: names, order and settings are the same."""
+def test_the_fingerprint_of_the_built_in_features_stays() -> None:
+    """If this fails, every bundle is refused and logged features are not used: say so in the changelog."""
     model = sample_item_model(1)
     digests = {"text": "t", "late_interaction": "l", "cross_encoder": "x"}
     assert FeatureBuilder(replace(model, model_digests=digests), StateSpec()).fingerprint == "28b982a305b592f5"

@@ -171,7 +171,9 @@ def load(folder: Path) -> Bundle:
     state = manifest["state"]
     spec = StateSpec.from_dict(state)
     features = manifest["features"]
-    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())))  # 0.1 wrote no extra ones
+    settings = FeatureSettings(
+        tuple(features["families"]), tuple(features.get("extra", ()))
+    )  # version 0.1 had no extra
     try:
         builder = FeatureBuilder(item_model, spec, settings)
     except ExtraFamilyError as problem:
