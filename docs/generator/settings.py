@@ -17,7 +17,7 @@ Every key has a default. An unknown key is an error that names the key.
 FEATURES_INTRO = """# Features
 
 These are the features that the ranker reads, with the default config. A missing value is NaN, as are all features of an
-item that is not in the catalogue. `late_interaction` and `cross_encoder` have features only if the config names a model for them.
+item that is not in the catalogue. `late_interaction` and `cross_encoder` have features only with a model in the config.
 `feedrank features` prints the same list for your own config.
 """
 
