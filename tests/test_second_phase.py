@@ -242,12 +242,12 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     column = recommender.pipeline.featurizer.names.index("ce_score")
 
     def scored(user: str) -> int:
-        event = recommender.recommend(
+        record = recommender.recommend(
             f"r {user} {time.time()}", toyworld.END / 1000 + 100, RecommendationRequest(user, n=100)
         )
-        from base64 import b64decode
-
-        rows = np.frombuffer(b64decode(event.features["data"]), "<f4").reshape(len(event.items), -1)
+        assert record.features is not None
+        rows = record.features.decode(len(recommender.pipeline.featurizer.names))
+        assert rows is not None
         return int((~np.isnan(rows[:, column])).sum())
 
     assert scored("p3") == 4

@@ -47,10 +47,10 @@ def test_a_process_waits_for_another_but_not_for_ever(tmp_path: Path, monkeypatc
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            monkeypatch.setattr(file_lock, "TRIES", 20)
+            monkeypatch.setattr(file_lock, "MAX_ATTEMPTS", 20)
             with FileLock(path).acquire():
                 pass  # begun without
-            monkeypatch.setattr(file_lock, "TRIES", 100_000)
+            monkeypatch.setattr(file_lock, "MAX_ATTEMPTS", 100_000)
             began = threading.Event()
 
             def work() -> None:
