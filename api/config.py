@@ -37,7 +37,7 @@ class JournalConfig:
     """[journal] Where events are stored."""
 
     url: str | None = None
-    """Database URL, such as postgresql+psycopg://user@host/name; None: an SQLite file in the home."""
+    """Database URL, such as postgresql+psycopg://user@host/name. Not set: an SQLite file in the home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +53,27 @@ class IndexConfig:
     """[index] The vector index of embedding recall."""
 
     kind: str = "annoy"
-    """annoy, exact, or your own class as "package.module:Class"."""
+    """How vectors are searched: annoy, exact (a full scan), or a class of your own as "package.module:Class"."""
     metric: Literal["cosine", "euclidean", "dot"] = "dot"
+    """Similarity of two vectors: cosine, dot product or negative euclidean distance. Each bundle keeps its own."""
     trees: int = 30
+    """Number of trees that Annoy builds. More trees find more of the true neighbours, but make a larger file."""
     search_k_factor: int = 2
-    """Annoy's search_k is trees x candidates x this factor."""
+    """Annoy's search_k is trees x candidates x this factor. A higher factor finds more and is slower."""
     exact_below: int = 200_000
-    """Catalogues of up to this many items are scanned exactly, which is as fast and misses less; 0: never."""
+    """Annoy searches only catalogues of more items than this. Smaller ones are scanned exactly, which is as fast and
+    misses less; 0: never. Unit: items."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for a class of your own, such as {links = 16}; a wrong one is an error."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
             raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
+        if self.arguments and self.kind in ("annoy", "exact"):
+            raise ValueError(
+                f"found arguments for the kind {self.kind}, expected none: they are for a class of your own; "
+                "the keys of annoy are trees and search_k_factor"
+            )
         check_range("trees", self.trees, 1, 10_000)
         check_range("search_k_factor", self.search_k_factor, 1, 10_000)
         check_range("exact_below", self.exact_below, 0, 10_000_000)
@@ -74,7 +84,7 @@ class RecallConfig:
     """[recall] How candidates are retrieved for a request."""
 
     candidates: int = 100
-    """Number of candidates per request."""
+    """Number of candidates that recall passes to the ranker, per request. Unit: items."""
     query_weight: float = 0.7
     """Weight of the query vector, 0 to 1, where a request has both a query and a user; the user vector has the rest."""
 
@@ -88,19 +98,21 @@ class ServeConfig:
     """[serve] The HTTP server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. Without API keys, only a loopback address is accepted."""
     port: int = 8080
+    """TCP port to listen on; 0: any free port."""
     workers: int = 2
-    """Number of worker processes; 0: a single process, served by waitress."""
+    """Number of worker processes; 0: a single process, served by waitress. Unit: processes."""
     threads: int = 4
-    """Threads per process."""
+    """Number of threads per process, each of which serves one request at a time. Unit: threads."""
     deadline_ms: float = 0
-    """Default deadline, in milliseconds, of a request that sets none; 0: no deadline."""
+    """Deadline of a request that sets none of its own; 0: no deadline."""
     require_api_key: bool = True
     """Whether every request needs an API key. Without keys the service may listen on loopback only."""
     log_requests: bool = True
     """Whether each request writes a log line to stderr."""
     log_json: bool = True
-    """Log as JSON lines; False: as text for a terminal."""
+    """Whether log lines are JSON; false: text for a terminal."""
     rate_limit: str = "1000/second"
     """Limit per API key, or per address where there are no keys, in each process; empty: no limit."""
     otlp_endpoint: str = ""

@@ -22,16 +22,17 @@ class CounterSpec:
     """[[state.counters]] A custom counter. It becomes one feature per half-life."""
 
     name: str
+    """Name of the counter. The names of its features begin with it."""
     entity: str = "item"
-    """The key: item, user, category, any item field, `user x item`, `user x category` or `user x FIELD`."""
+    """What has a count of its own: item, user, category, an item field, or `user x` item, category or a field."""
     types: tuple[str, ...] = ("click",)
-    """The event types that are counted: interaction types, or `impression`."""
+    """Event types that are counted: interaction types, or `impression`."""
     rate_over: tuple[str, ...] = ()
-    """The event types in the denominator of a rate; empty: the feature is log(1 + count)."""
+    """Event types in the denominator of a rate; empty: the feature is log(1 + count)."""
     half_lives_h: tuple[float, ...] = (168.0,)
-    """Hours; infinity: no decay."""
+    """Half-lives of the counts, with one feature each; inf: no decay."""
     smoothing: float = 10.0
-    """Prior of a rate: number of `rate_over` events at the average rate."""
+    """Prior of a rate: how many `rate_over` events at the average rate are added to each count. Unit: events."""
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -34,11 +34,11 @@ class StateSpec:
     """[state] What the behavioural state stores."""
 
     half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
-    """Half-lives of the counters, hours; infinity: no decay."""
+    """Half-lives of the decayed counters of items and categories; inf: no decay."""
     history_length: int = 50
-    """Number of a user's latest interactions that a read returns."""
+    """Number of a user's latest interactions that the features read. Unit: interactions."""
     counters: tuple[CounterSpec, ...] = ()
-    """Custom counters, in addition to the built-in ones."""
+    """Custom counters, in addition to the built-in ones: one table [[state.counters]] each."""
 
     def __post_init__(self) -> None:
         if not self.half_lives_h or min(self.half_lives_h) <= 0:

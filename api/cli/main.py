@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from feedrank.api.cli.bundles import bundles
+from feedrank.api.cli.config import config
 from feedrank.api.cli.evaluation import evaluate
 from feedrank.api.cli.experiment_planning import experiment
 from feedrank.api.cli.features import features
@@ -20,6 +21,7 @@ from feedrank.api.cli.progress import command_errors
 from feedrank.api.cli.retrain import retrain
 from feedrank.api.cli.training import index, train
 from feedrank.api.cli.tune import tune
+from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home import Home
 
@@ -47,13 +49,16 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
       feedrank serve                  serve feeds over HTTP
     """
     home = Home(folder, config_path)
+    if context.invoked_subcommand == config.name:  # it must help with a file that can't be loaded
+        context.obj = (home, Config())
+        return
     with command_errors():
         context.obj = (home, load_config(home.config))
 
 
 COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
-    experiment, ope, keys, snapshot, purge, forget,
+    experiment, ope, keys, config, snapshot, purge, forget,
 )  # fmt: skip
 for command in COMMANDS:
     main.add_command(command)

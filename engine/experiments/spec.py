@@ -24,14 +24,15 @@ class ExplorationPolicy:
     """Settings of exploration: randomized rankings with logged propensities, for off-policy evaluation."""
 
     kind: Literal["plackett-luce", "epsilon-greedy"] = "plackett-luce"
+    """Policy: plackett-luce samples the whole ranking by score, epsilon-greedy fills some of its last positions."""
     temperature: float = 1.0
     """plackett-luce: > 0; near 0 the ranking follows the scores, large values make it uniformly random."""
     depth: int = 50
-    """Number of best-scored candidates that are sampled from."""
+    """Number of best-scored candidates that are sampled from. Unit: items."""
     epsilon: float = 0.1
     """epsilon-greedy: probability that a tail position is filled at random."""
     tail: int = 3
-    """epsilon-greedy: number of last positions that may be filled at random."""
+    """epsilon-greedy: number of last positions that may be filled at random. Unit: positions."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
@@ -51,13 +52,13 @@ class Arm:
     bundle: str = ""
     """Bundle name; empty: the current bundle when the experiment starts, which is then recorded."""
     candidates: int = 0
-    """Number of candidates from recall; 0: as configured."""
+    """Number of candidates from recall; 0: as configured. Unit: items."""
     rerank_top_k: int = -1
-    """Number of best candidates that the cross-encoder reranks in a request; 0: none, -1: as configured."""
+    """Number of best candidates that the cross-encoder reranks per request; 0: none, -1: as configured. Unit: items."""
     diversity: Diversity | None = None
-    """Default diversity of requests that set none; None: as configured."""
+    """Diversity of the requests that set none of their own. Not set: none."""
     explore: ExplorationPolicy | None = None
-    """None: no exploration."""
+    """Exploration: random rankings with logged propensities. Not set: no exploration."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -74,10 +75,11 @@ class Targeting:
     """Conditions on the requests of an experiment; an empty condition matches every request."""
 
     surfaces: tuple[str, ...] = ()
+    """Surfaces of the requests that match, such as home; empty: all."""
     context: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Context field -> accepted values."""
+    """Accepted values of each field of the request's context, such as {platform = ["ios"]}."""
     queries: bool | None = None
-    """True: only requests with a query; False: only those without; None: both."""
+    """true: only requests with a query; false: only those without. Not set: both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Guardrail:
     """A metric that an arm must not degrade."""
 
     metric: str
+    """Name of the metric: a built-in one or one of `metrics`."""
     max_relative_loss: float = 0.02
     """Maximum accepted relative loss against control: 0.02 is 2 %."""
 
@@ -102,8 +105,9 @@ class CustomMetric:
     value: Literal["count", "sum"] = "count"
     """count: number of interactions; sum: sum of their values."""
     denominator: Literal["unit", "ranking", "impression", "click"] = "ranking"
-    """Denominator of the metric."""
+    """Denominator of the metric: it is the mean per unit, ranking, impression or click."""
     higher_is_better: bool = True
+    """Whether a higher value is better; false for a metric such as returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +115,14 @@ class ExperimentSpec:
     """The spec of an experiment; validated on construction (ValueError)."""
 
     name: str
+    """Name of the experiment, unique in the journal; also the salt of the assignment, if none is set."""
     arms: Mapping[str, Arm]
-    """Arm name -> settings; the first arm is the control."""
+    """Settings of each arm, by its name; the first arm is the control."""
     kind: Kind = "ab"
     """ab: each unit gets one arm. interleave: each ranking merges the rankings of all arms. shadow: units get the
     control, and the other arms score the same requests in the background."""
     unit: Unit = "user"
+    """What is assigned to an arm and counted as one observation: a user, a session or a request."""
     layer: str = "default"
     """Experiments in the same layer never share a unit; those in different layers are independent."""
     share: float = 1.0
@@ -129,15 +135,17 @@ class ExperimentSpec:
     interleaving: Literal["team-draft", "balanced"] = "team-draft"
     """Interleaving method. More than two arms need team-draft (multileaving)."""
     start: int | None = None
-    """Epoch milliseconds; before it, no unit is assigned."""
+    """Time before which no unit is assigned: epoch milliseconds, ISO-8601 text or a TOML date-time. Not set: none."""
     end: int | None = None
-    """Epoch milliseconds; from then on, no unit is assigned."""
+    """Time from which on no unit is assigned, written like `start`. Not set: none."""
     primary: str = "clicks_per_ranking"
     """Primary metric, which decides the winner."""
     guardrails: tuple[Guardrail, ...] = ()
+    """Metrics that an arm must not degrade: one table [[guardrails]] each."""
     stop_on_breach: bool = False
     """Stop an arm automatically when it violates a guardrail."""
     metrics: Mapping[str, CustomMetric] = field(default_factory=dict)
+    """Custom metrics by name, besides the built-in ones: one table [metrics.NAME] each."""
     min_days: int = 7
     """Minimum runtime in days before a verdict."""
     min_units: int = 1_000

@@ -20,7 +20,7 @@ class Diversity:
     """Settings of the diversification of a ranking."""
 
     per_category: int = 0
-    """Maximum number of items with the same first category; 0: no limit."""
+    """Maximum number of items with the same first category; 0: no limit. Unit: items."""
     weight: float = 0.0
     """MMR weight of dissimilarity, 0 to 1; 0: rank by score alone."""
 

@@ -33,22 +33,29 @@ class ItemSettings:
     """
 
     text_weight: float = 0.6
+    """Weight of the text embedding in the vectors of embedding recall, relative to the other two weights."""
     cooccurrence_weight: float = 1.0
+    """Weight of co-occurrence (items with the same users) in these vectors, relative to the other two weights."""
     transition_weight: float = 1.0
+    """Weight of transitions (which item follows which) in these vectors, relative to the other two weights."""
     cooccurrence_rank: int = 32
+    """Number of factors that the item-item cosine matrix is reduced to. Unit: dimensions."""
     transition_rank: int = 96
+    """Number of factors that the transition matrix is reduced to. Unit: dimensions."""
     transition_window: int = 10
-    """How many later interactions count as a transition; the d-th counts 1/d."""
+    """How many later interactions count as a transition; the d-th counts 1/d. Unit: interactions."""
     transition_damping: float = 20.0
+    """Added to the total count of each item before transitions are normalised, so that rare items weigh less."""
     history_decay: float = 0.7
     """Weight of each older interaction in a user vector, relative to the next younger one."""
     history_length: int = 40
-    """Number of a user's latest interactions in the user vector."""
+    """Number of a user's latest interactions that make the user vector. Unit: interactions."""
     ease_items: int = 2_000
-    """EASE and SLIST are solved for this many of the most popular items; 0: not at all."""
+    """EASE and SLIST are solved for this many of the most popular items; 0: not at all. Unit: items."""
     neighbours: int = 400
-    """Entries that are kept per row of an item-item matrix."""
+    """Number of neighbours that are kept per item in each item-item matrix. Unit: items."""
     seed: int = 7
+    """Seed of the matrix factorisations and of the Annoy index."""
 
 
 def fit_item_views(

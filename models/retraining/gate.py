@@ -21,12 +21,15 @@ class GateSettings:
     """[retrain.gate] What a candidate must show to be promoted."""
 
     rule: Literal["non-inferior", "superior"] = "non-inferior"
-    """non-inferior: the 95 % CI of the gain is above -margin; superior: above +margin."""
+    """What the 95 % interval of the gain must be above: -margin (non-inferior) or +margin (superior)."""
     margin: float = 0.01
+    """Margin of the rule and of the segments, as an absolute difference of the metric."""
     metric: str = "ndcg@10"
+    """Metric of the comparison, such as ndcg@10, mrr, map or hr@10."""
     segments: tuple[str, ...] = ("new", "regular", "heavy")
-    """Segments that must not degrade: their whole interval must not be below -margin."""
+    """User segments that must not degrade: their whole interval must not be below -margin."""
     seed: int = 7
+    """Seed of the bootstrap intervals."""
 
     def __post_init__(self) -> None:
         if self.margin < 0:

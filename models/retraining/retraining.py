@@ -58,7 +58,9 @@ class RetrainSettings:
     """[retrain] How the data window is split, and what the gate requires."""
 
     validation_share: float = 0.1
+    """Share of the window's rankings, just before the test slice, that early stopping uses; 0 to 1."""
     test_share: float = 0.1
+    """Share of the window, its newest part, on which the candidate is compared with the current bundle; 0 to 1."""
     gate: GateSettings = field(default_factory=GateSettings)
 
     def __post_init__(self) -> None:

@@ -26,23 +26,23 @@ class CrossEncoderSettings:
     model: str = ""
     """A CrossEncoder checkpoint with one output, by name or folder; empty: no cross-encoder."""
     revision: str | None = None
-    """Revision of the model on the hub."""
+    """Revision of the model on the Hugging Face hub. Not set: the latest."""
     query_tokens: int = 24
-    """Maximum tokens of a request's text."""
+    """Maximum number of tokens of a request's text. Unit: tokens."""
     item_tokens: int = 32
-    """Maximum tokens of an item's text."""
+    """Maximum number of tokens of an item's text. Unit: tokens."""
     int8: bool = True
-    """Quantize weights to int8: about twice as fast on a CPU, with slightly different scores."""
+    """Whether weights are quantized to int8: about twice as fast on a CPU, with slightly different scores."""
     top_k: int = 30
-    """Top candidates of the first-stage ranker that a live request scores if they are not cached."""
+    """Number of best first-stage candidates that a live request scores if they are not cached. Unit: items."""
     precomputed_share: float = 0.5
-    """Share of requests whose candidates are all precomputed; training masks scores to match it. 0 to 1."""
+    """Share of requests whose candidates all have precomputed scores, 0 to 1; training masks scores to match it."""
     cache_size: int = 20_000
-    """Maximum request texts in the score cache on disk; 0: no disk cache."""
+    """Maximum number of request texts in the score cache on disk; 0: no disk cache. Unit: texts."""
     prefetch_queue_size: int = 1_000
-    """Maximum users in the prefetch queue, which scores their next candidates; 0: no prefetching."""
+    """Maximum number of users in the queue that scores their next candidates ahead; 0: no prefetching. Unit: users."""
     threads: int = 0
-    """Threads of the model; 0: all cores."""
+    """Number of threads of the model; 0: all cores. Unit: threads."""
 
     def __post_init__(self) -> None:
         minimum = {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,19 +30,19 @@ class EmbedderSettings:
     """A sentence-transformers model, a plain BERT or RoBERTa checkpoint or a DPR context encoder: a name, or a folder.
     "none": no embeddings at all."""
     revision: str | None = None
-    """Revision of the model on the hub."""
+    """Revision of the model on the Hugging Face hub. Not set: the latest."""
     query_model: str | None = None
-    """The query model, if it is another one, such as the question encoder of a DPR pair."""
-    pooling: str | None = None
-    """mean or cls: the pooling of a plain checkpoint's token vectors; by default mean."""
+    """Query model, such as the question encoder of a DPR pair. Not set: the same model."""
+    pooling: Literal["mean", "cls"] | None = None
+    """Pooling of the token vectors of a plain checkpoint. Not set: mean."""
     query_prompt: str | None = None
-    """Prefix of a query; by default the model's own prompt."""
+    """Prefix of a query. Not set: the model's own prompt."""
     item_prompt: str | None = None
-    """Prefix of an item's text; by default the model's own prompt."""
+    """Prefix of an item's text. Not set: the model's own prompt."""
     normalise: bool | None = None
-    """Whether vectors are scaled to length 1; by default yes, unless the model is trained for dot products."""
+    """Whether vectors are scaled to length 1. Not set: yes, unless the model is trained for dot products."""
     batch_size: int = 64
-    """Texts per forward pass."""
+    """Number of texts per forward pass of the model. Unit: texts."""
 
     def __post_init__(self) -> None:
         if self.pooling not in (None, "mean", "cls"):

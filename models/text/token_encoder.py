@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,17 +33,17 @@ class LateInteractionSettings:
     model: str = ""
     """A ColBERT checkpoint or any sentence-transformers model, by name or folder; empty: no late interaction."""
     revision: str | None = None
-    """Revision of the model on the hub."""
+    """Revision of the model on the Hugging Face hub. Not set: the latest."""
     dimensions: int = 64
-    """Wider vectors are projected on this many principal components; 0: no projection."""
-    precision: str = "int8"
-    """int8, or float32 for the exact scores of the model."""
+    """Wider token vectors are projected on this many principal components; 0: no projection. Unit: dimensions."""
+    precision: Literal["int8", "float32"] = "int8"
+    """How token vectors are stored: int8, or float32 for the exact scores of the model."""
     item_tokens: int = 32
-    """Maximum tokens of an item, from its beginning; 0: the model's maximum."""
+    """Maximum number of tokens of an item, from its beginning; 0: the model's maximum. Unit: tokens."""
     pool_factor: int = 1
-    """Token pooling: mean tokens per cluster of hierarchical clustering (Clavié et al. 2024); 1: no pooling."""
+    """Token pooling: mean number of tokens merged into one (Clavié et al. 2024); 1: no pooling. Unit: tokens."""
     batch_size: int = 64
-    """Texts per forward pass."""
+    """Number of texts per forward pass of the model. Unit: texts."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("int8", "float32"):

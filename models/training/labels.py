@@ -19,18 +19,18 @@ class LabelSettings:
     """[labels] How interactions become labels. By default any interaction gives label 1."""
 
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Interaction type -> weight; negative for negative feedback."""
+    """Weight of each interaction type, such as {purchase = 3.0}; negative for negative feedback."""
     default_weight: float = 1.0
-    """Weight of types that are not in `weights`."""
+    """Weight of the interaction types that are not in `weights`."""
     value_weighted: tuple[str, ...] = ()
-    """Types whose weight is multiplied by the interaction's value, such as a rating."""
+    """Interaction types whose weight is multiplied by the interaction's value, such as a rating."""
     dwell_saturation_s: Mapping[str, float] = field(default_factory=dict)
-    """Type -> dwell time in seconds for the full weight; less gives its share, unknown dwell gives the full weight."""
+    """Dwell time per interaction type that gives the full weight; less gives its share, an unknown dwell all of it."""
     grade_thresholds: tuple[float, ...] = (0.0,)
-    """Thresholds; the label is how many of them the summed weight exceeds: (0.0, 2.0) gives labels 0, 1 and 2."""
+    """Thresholds of the label: it is how many of them the summed weight exceeds. [0.0, 2.0] gives labels 0, 1 and 2."""
     examination_window: int | None = None
     """Impressions more than this many positions below the last interacted one are left out of training, as the user may
-    not have examined them. None: all stay. It needs logged positions."""
+    not have examined them. Not set: all stay. It needs logged positions. Unit: positions."""
 
     def __post_init__(self) -> None:
         if (

@@ -21,19 +21,21 @@ class LambdaRankSettings:
     """[ranker] Settings of the LightGBM training."""
 
     rounds: int = 160
+    """Maximum number of boosting rounds, with one tree each. Unit: rounds."""
     patience: int = 60
-    """Early stopping: rounds without a better validation metric."""
+    """Training stops early after this many rounds without a better validation metric. Unit: rounds."""
     refit: bool = True
     """After early stopping, train that many rounds again on training and validation data, which is the latest."""
     ensemble_size: int = 1
-    """Number of boosters, trained with different seeds and averaged."""
+    """Number of boosters, trained with different seeds and averaged. Unit: boosters."""
     seed: int = 7
+    """Seed of LightGBM's sampling and of `feedrank tune`; each further booster of an ensemble adds 1."""
     threads: int = 0
-    """Number of threads; 0: all cores. The result does not depend on it."""
+    """Number of threads in training; 0: all cores. The result does not depend on it. Unit: threads."""
     debias: bool = True
     """Use LightGBM's position debiasing if all training rows have logged positions."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """LightGBM parameters that override `DEFAULT_PARAMETERS`."""
+    """LightGBM parameters by name, such as {num_leaves = 31}; they override the defaults of feedrank."""
 
 
 POSITION_BIAS_FILE = "position-bias.json"

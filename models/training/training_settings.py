@@ -18,19 +18,21 @@ class TrainingSettings:
 
     folds: int = 4
     """Number of blocks of time that logged rankings are split into. If groups come from recall: number of user folds,
-    one of which is the validation slice."""
+    one of which is the validation slice. Unit: folds."""
     targets_per_user: int = 6
-    """Groups per user if they come from recall: one for each of the latest interactions."""
+    """Groups per user if they come from recall: one for each of the latest interactions. Unit: groups."""
     min_history: int = 5
-    """Minimum number of earlier interactions of a target interaction."""
+    """Minimum number of interactions before a target interaction, if groups come from recall. Unit: interactions."""
     candidates: int = 100
+    """Number of candidates in a group, if groups come from recall. Unit: items."""
     min_rankings: int = 500
-    """Minimum number of rankings with a click in the log to train on rankings instead of recall."""
+    """Minimum number of rankings with a click in the log to train on rankings instead of recall. Unit: rankings."""
     memory_mb: int = 2_000
-    """Memory limit of the training matrices in MB; beyond it they are Parquet files that LightGBM reads in chunks."""
+    """Memory limit of the training matrices; beyond it they are Parquet files that LightGBM reads in chunks."""
     use_logged_features: bool = True
     """Train on the features logged at serving if the feature list is the same; otherwise compute them by replay."""
     seed: int = 7
+    """Seed of the split of users into folds, and of the samples behind intervals and drift in reports."""
 
     def __post_init__(self) -> None:
         if self.folds < 2:
