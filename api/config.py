@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from feedrank.api.renamed_keys import renamed_key, renamed_values
 from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.checks import check_range
+from feedrank.engine.plugins import is_plugin_path
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import StateSpec
 from feedrank.models.items.item_model import ItemSettings
@@ -67,7 +68,7 @@ class IndexConfig:
     """Keyword arguments for a class of your own, such as {links = 16}; a wrong one is an error."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("annoy", "exact") and not all(self.kind.partition(":")):
+        if self.kind not in ("annoy", "exact") and not is_plugin_path(self.kind):
             raise ValueError(f'kind is {self.kind!r}; expected annoy, exact or "package.module:Class"')
         if self.arguments and self.kind in ("annoy", "exact"):
             raise ValueError(

@@ -66,7 +66,7 @@ def experiment_keys() -> list[ConfigKey]:
     return list(_keys(ExperimentSpec, ""))
 
 
-def _keys(section: type, prefix: str) -> Iterator[ConfigKey]:
+def _keys(section: Any, prefix: str) -> Iterator[ConfigKey]:
     types, docs = get_type_hints(section), attribute_docs(section)
     for entry in fields(section):
         kind, path = types[entry.name], f"{prefix}{entry.name}"

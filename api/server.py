@@ -26,6 +26,7 @@ from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.refresh import Refresher
 from feedrank.api.compose.serving import build_snapshot, restore_state, warn
 from feedrank.api.compose.text_signals import TextEncoders
+from feedrank.api.compose.vector_index import custom_index_type, with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home import Home
@@ -59,6 +60,7 @@ def preload(home: Home, config: Config) -> PreloadedState:
 
     The journal connection is closed again, because it does not survive a fork.
     """
+    custom_index_type(config.index)  # an error here is one line, in a worker it would be a traceback
     journal = home.journal(config.journal.url)
     try:
         opened = registry.load_current(home.bundles, warn)
@@ -83,9 +85,11 @@ def create_worker_app(home: Home, config: Config, preloaded: PreloadedState, clo
         registry.current_name(home.bundles) != preloaded.current_bundle.name
     ):  # a restarted worker; the bundle was replaced since
         preloaded = preload(home, config)
+    # in each worker, not before the fork: a custom index may hold threads or connections
+    current_bundle = with_custom_index(preloaded.current_bundle, config.index)
     journal = home.journal(config.journal.url)
-    costs, texts = LatencyEstimator(), TextEncoders(home, preloaded.current_bundle)
-    now = build_snapshot(home, config, preloaded.current_bundle, preloaded.restored, texts)
+    costs, texts = LatencyEstimator(), TextEncoders(home, current_bundle)
+    now = build_snapshot(home, config, current_bundle, preloaded.restored, texts)
     recommender = Recommender(
         now,
         journal,
@@ -97,13 +101,13 @@ def create_worker_app(home: Home, config: Config, preloaded: PreloadedState, clo
     warm_up(recommender, costs, clock)
     metrics = Metrics(clock)
     recommender.on_ranked(metrics.add_drift_rows)
-    _set_bundle_metrics(metrics, preloaded.current_bundle)
+    _set_bundle_metrics(metrics, current_bundle)
     refresher = Refresher(
         home,
         config,
         journal,
         recommender,
-        preloaded.current_bundle,
+        current_bundle,
         texts,
         lambda: _measure_query_encoding(texts, costs),
         lambda opened: _set_bundle_metrics(metrics, opened),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from feedrank.engine.feature import Feature
 from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
@@ -15,10 +16,34 @@ if TYPE_CHECKING:
 
 
 class VectorIndex(Protocol):
-    """Finds the nearest neighbours of a vector."""
+    """Finds the nearest neighbours of a vector.
+
+    The config names a class of the user's own with `[index] kind = "package.module:Class"`. It is called as
+    `Class(vectors, metric, **arguments)`: (n, d) float32 item vectors, one of "dot", "cosine" and "euclidean", and the
+    table `[index.arguments]`. A row is the index of an item in `vectors`. Scores are float32, and higher is better.
+    """
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return the rows and scores of the k nearest items (all, if there are fewer), best first."""
+        ...
+
+
+class SavedVectorIndex(VectorIndex, Protocol):
+    """A vector index of the user's own that is built once, in training, and kept with the bundle.
+
+    Each server loads it from there. An index without these two methods is built again whenever a server starts.
+    """
+
+    def save(self, folder: Path) -> None:
+        """Write at least one file into this empty folder. The folder moves later, so store no absolute paths."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path, vectors: Matrix, metric: str, **arguments: Any) -> Self:
+        """Return the index that was saved in a folder; the other arguments are those that it was built with.
+
+        vectors: (n, d) the same vectors, which need not be saved again; do not change them.
+        """
         ...
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ import numpy as np
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.protocols import EventLog, Retriever, VectorIndex
+from feedrank.engine.reader_check import check_reader as check_reader
+from feedrank.engine.retrieval.custom_index import CustomIndexType
 from feedrank.engine.types import UNKNOWN_ROW, Filters, Matrix, ResolvedRequest, Rows, Scores
 
 TOY_ITEMS = 60
@@ -56,6 +60,28 @@ def check_vector_index(build: Callable[[Matrix], VectorIndex]) -> None:
         _check_equal(
             vector.tolist(), original.tolist(), "the query vector after the search (an index must not change it)"
         )
+
+
+def check_custom_index(index: Callable[..., VectorIndex], metric: str = "dot", **arguments: Any) -> None:
+    """Check the class of a vector index of your own as `[index] kind` uses it: `index(vectors, metric, **arguments)`.
+
+    Runs `check_vector_index`. If the class has `save` and `load`, it also checks that an index that is saved, moved to
+    another folder and loaded finds the same. Raises AssertionError, or CustomIndexError if a call fails.
+    """
+    custom = CustomIndexType(getattr(index, "__qualname__", repr(index)), arguments, index)
+    check_vector_index(lambda vectors: custom.build(vectors, metric))
+    if not custom.is_saved:
+        return
+    vectors = toy_vectors()
+    with TemporaryDirectory() as folder:
+        saved, moved = Path(folder, "saved"), Path(folder, "moved")
+        custom.write(saved, vectors, metric)
+        saved.rename(moved)
+        before = {path: path.read_bytes() for path in moved.rglob("*") if path.is_file()}
+        check_vector_index(lambda _: custom.load(moved, vectors, metric))
+        after = {path: path.read_bytes() for path in moved.rglob("*") if path.is_file()}
+        _check(before == after, "found changed files after `load`, expected none: the files of a bundle never change")
+        _check_equal(vectors.tolist(), toy_vectors().tolist(), "the vectors after `load` (they must not change)")
 
 
 def check_retriever(

@@ -51,6 +51,27 @@ def test_every_command_has_help(command: str | None) -> None:
             assert isinstance(option, click.Argument) or option.help, f"{command} {option.name} has no help"
 
 
+def all_commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    """Each command with its path, those of groups too."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from all_commands(inner, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(all_commands(main, "feedrank")))
+def test_the_help_of_every_command_is_complete(path: str, command: click.Command) -> None:
+    assert command.help, f"{path} has no help"
+    assert command.help.split("\n\n")[0].rstrip().endswith((".", "LambdaRank.")), f"{path}: {command.help}"
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.help, f"{path} {option.name} has no help"
+            assert option.help.endswith("."), f"{path} {option.name}: {option.help}"
+        elif not isinstance(option.type, click.Choice):
+            argument = (option.metavar or option.human_readable_name).removesuffix("...")
+            assert argument in command.help, f"{path}: the help does not say what {argument} is"
+
+
 @pytest.mark.parametrize("command", commands())
 def test_every_command_is_in_the_documents(command: str) -> None:
     readme = PROJECT / "README.md"

@@ -54,7 +54,7 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @click.pass_obj
 def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
-    """Show the content of a bundle (by default the current one) and verify its files."""
+    """Show the content of the bundle NAME (by default the current one) and verify its files."""
     home, _ = obj
     with command_errors():
         opened = bundle.load(home.bundles / name)

@@ -34,7 +34,8 @@ from feedrank.api.home import Home
     type=click.FloatRange(0.1, 0.999),
     help="Probability of detecting the lift.",
 )
-@click.option("--alpha", default=0.05, show_default=True, type=click.FloatRange(0.0001, 0.4))
+@click.option("--alpha", default=0.05, show_default=True, type=click.FloatRange(0.0001, 0.4),
+              help="Accepted probability of a false positive.")  # fmt: skip
 @click.option("--arms", default=2, show_default=True, type=click.IntRange(2, 50), help="Number of arms, without NAME.")
 @click.option(
     "--per-day",
@@ -91,8 +92,9 @@ def power(
     type=float,
     help="True relative lift of the click rate, once per arm after the first; by default 0.",
 )
-@click.option("--users", default=5_000, show_default=True, type=click.IntRange(100, 1_000_000))
-@click.option("--days", default=28, show_default=True, type=click.IntRange(1, 365))
+@click.option("--users", default=5_000, show_default=True, type=click.IntRange(100, 1_000_000),
+              help="Number of simulated users.")  # fmt: skip
+@click.option("--days", default=28, show_default=True, type=click.IntRange(1, 365), help="Length of a test, in days.")
 @click.option(
     "--rate",
     default=0.05,
@@ -101,8 +103,9 @@ def power(
     help="Mean click rate per impression.",
 )
 @click.option("--visits", default=0.5, show_default=True, help="Rankings per user and day.")
-@click.option("--runs", default=100, show_default=True, type=click.IntRange(1, 100_000))
-@click.option("--seed", default=0, show_default=True)
+@click.option("--runs", default=100, show_default=True, type=click.IntRange(1, 100_000),
+              help="Number of simulated tests.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Random seed; the same seed gives the same outcomes.")
 @click.pass_obj
 def simulate(
     obj: tuple[Home, Config], path: Path, lifts: tuple[float, ...], users: int, days: int, rate: float, visits: float,

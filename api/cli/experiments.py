@@ -68,7 +68,10 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
 @click.argument("weights", nargs=-1, required=True, metavar="ARM=WEIGHT...")
 @click.pass_obj
 def set_weights(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None:
-    """Change the arm weights of NAME and reassign as few units as possible. A moved unit counts for its first arm."""
+    """Change the arm weights of the experiment NAME, and reassign as few units as possible.
+
+    Give ARM=WEIGHT for each arm, such as candidate=0.5. A moved unit counts for its first arm.
+    """
     with command_errors():
         experiment_service(obj).change(name, "weights", {"weights": _parse_weights(weights)}, time.time())
     click.echo(f"{name}: {', '.join(weights)}")

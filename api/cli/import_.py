@@ -24,7 +24,8 @@ CHUNK = 20_000
 @click.command("import")
 @click.argument("source")
 @click.option("--format", "file_format", default=None,
-              help="jsonl, csv, parquet, movielens, mind, ubi, gorse or open-bandit; by default detected.")  # fmt: skip
+              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, or a reader of your own as"
+              " package.module:function; by default detected.")  # fmt: skip
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj

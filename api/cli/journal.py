@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
-    """Delete all events of one user from the journal permanently.
+    """Delete all events of the user with the id USER from the journal permanently.
 
     This covers the user's rankings, interactions and user events, and clicks without a user id on these rankings. The
     state snapshot is deleted too and rebuilt at the next start. A tombstone event remains so that running servers drop

@@ -9,7 +9,6 @@ from feedrank.api.compose.serving import (
     QueryAwareRanker,
     build_pipeline,
     build_recommender,
-    build_vector_index,
     restore_state,
     save_state_snapshot,
 )
@@ -26,6 +25,7 @@ from feedrank.api.compose.training_inputs import (
     train,
     with_tuned_parameters,
 )
+from feedrank.api.compose.vector_index import build_vector_index
 
 __all__ = [
     "IdentityRanker",

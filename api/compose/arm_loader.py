@@ -10,6 +10,7 @@ from functools import partial
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
+from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import ItemEvent
@@ -67,7 +68,7 @@ class ArmLoader:
 
     def _load(self, name: str) -> None:
         try:
-            opened = bundle.load(self._home.bundles / name)
+            opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
             encoders = TextEncoders(self._home, opened)
             restored = snapshot.restore(
                 self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec

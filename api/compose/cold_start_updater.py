@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from feedrank.api.compose.serving import build_pipeline, build_ranker
 from feedrank.api.compose.text_signals import TextEncoders, document_fields, item_documents
+from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
 from feedrank.engine.events.checks import FieldValue
@@ -30,7 +31,7 @@ class ColdStartUpdater:
 
     def __init__(self, config: Config, opened: Bundle, encoders: TextEncoders) -> None:
         self._config = config
-        self._opened = self._initial = opened
+        self._opened = self._initial = with_custom_index(opened, config.index)
         self._encoders = encoders
         self._extender = ColdStartExtender(opened.item_model)
 

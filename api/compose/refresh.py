@@ -14,6 +14,7 @@ from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.serving import build_snapshot, restore_state
 from feedrank.api.compose.text_signals import TextEncoders
+from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import ItemEvent
@@ -92,7 +93,7 @@ class Refresher:
     def _swap_bundle(self, name: str) -> bool:
         started = time.perf_counter()
         try:
-            opened = bundle.load(self._home.bundles / name)
+            opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
             encoders = TextEncoders(self._home, opened)
             snapshot = build_snapshot(
                 self._home, self._config, opened, restore_state(self._home, self._journal, opened), encoders

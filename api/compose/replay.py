@@ -9,6 +9,7 @@ from pathlib import Path
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
+from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.events.events import Event, ItemEvent
@@ -57,7 +58,7 @@ def replay(
     if Path(name).name != name:
         raise ReplayError(f"the ranking {served.id!r} names the bundle {name!r}, expected a bundle of this home")
     try:
-        opened = bundle.load(home.bundles / name)
+        opened = with_custom_index(bundle.load(home.bundles / name), config.index)
     except bundle.BundleError as problem:
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
     encoders = TextEncoders(home, opened)

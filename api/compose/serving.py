@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 
 import numpy as np
 
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
-from feedrank.api.config import Config, IndexConfig
+from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
+from feedrank.api.config import Config
 from feedrank.api.home import Home
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.protocols import Ranker, ScannableIndex, VectorIndex
-from feedrank.engine.retrieval.indexes import SegmentedIndex
-from feedrank.engine.retrieval.pca_index import PcaRefineIndex
+from feedrank.engine.protocols import Ranker
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, FallbackRetriever, PopularRetriever
 from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.serving.recommender import Recommender
@@ -82,6 +80,7 @@ def build_snapshot(
     home: Home, config: Config, opened: bundle.Bundle, restored: RestoredState, encoders: TextEncoders | None = None
 ) -> ServingSnapshot:
     """Build a serving snapshot from a bundle and the restored state."""
+    opened = with_custom_index(opened, config.index)
     encoders = encoders or TextEncoders(home, opened)
     return ServingSnapshot(
         opened.item_model.catalogue,
@@ -132,7 +131,7 @@ def build_pipeline(
     by_embedding = EmbeddingRetriever(
         knowledge.catalogue,
         knowledge.space,
-        _scannable_index(opened, config.index),
+        build_exact_index(opened, config.index),
         build_vector_index(opened, config.index),
         config.recall.query_weight,
     )
@@ -149,33 +148,6 @@ def build_reranker(home: Home, opened: bundle.Bundle, settings: CrossEncoderSett
         return None
     cache = SqliteScoreCache(home.cross_encoder_scores, model.digest, item_documents(opened), settings.cache_size)
     return CrossEncoderReranker(opened.first_stage, model, cache, opened.item_model.catalogue.titles, settings.top_k)
-
-
-def build_vector_index(opened: bundle.Bundle, settings: IndexConfig) -> VectorIndex | None:
-    """Build the approximate vector index; None: all vectors are scanned. Raises ValueError for an unknown kind."""
-    targets = opened.item_model.space.item_side
-    if settings.kind == "annoy":
-        if len(targets) <= settings.exact_below:
-            return None
-        n_indexed = opened.manifest["items"]
-        if n_indexed == len(targets):
-            return opened.index
-        return SegmentedIndex(opened.index, targets[n_indexed:], n_indexed, opened.index.metric)
-    if settings.kind == "exact":
-        return None
-    module, _, name = settings.kind.partition(":")
-    try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as problem:
-        raise ValueError(f"can't find the index.kind {settings.kind!r}: {problem}") from None
-    index: VectorIndex = kind(targets, opened.index.metric)
-    return index
-
-
-def _scannable_index(opened: bundle.Bundle, settings: IndexConfig) -> ScannableIndex:
-    """Return the bundle's scan index; with kind "exact", its exact index without the PCA filter."""
-    index = opened.exact_index
-    return index.exact if settings.kind == "exact" and isinstance(index, PcaRefineIndex) else index
 
 
 def warn(message: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from feedrank.api.compose import text_signals
 from feedrank.api.compose.serving import warn
+from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home import Home
@@ -65,9 +66,11 @@ def load_training_inputs(
     """Load training inputs from the journal; texts that are not in the vector cache are embedded.
 
     since, until: unix seconds; only events with since <= effective time < until are read, but all items are. Raises
-    ValueError if no items or no interactions are left, or if an extra feature family can't be imported.
+    ValueError if no items or no interactions are left, or if an extra feature family or the class of a custom vector
+    index can't be used.
     """
     load_extra_families(config.features.extra)  # tell a wrong path before the long work, not after it
+    custom_index_type(config.index)
     url = config.journal.url
     journal = home.existing_journal(url)
     offset = journal.last_offset  # read first: events written during the read are not counted as read
@@ -160,8 +163,9 @@ def save_bundle(
     }
     histogram = None if sample is None else FeatureHistogram.from_matrix(sample, builder.names)
     bundle.save(
-        home.bundles, name, builder, ranker, index, manifest_fields, build_info, histogram, first_stage, cross_encoder
-    )
+        home.bundles, name, builder, ranker, index, manifest_fields, build_info, histogram, first_stage, cross_encoder,
+        custom_index_type(chosen),
+    )  # fmt: skip
     if promote:
         registry.promote(home.bundles, name)
 

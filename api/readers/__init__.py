@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol
 
 from feedrank.api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
+from feedrank.api.readers.custom import CustomReader
 from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
 from feedrank.api.readers.rejects import RejectedLine, Rejects
 from feedrank.engine.events.events import Event
 
 __all__ = ["FORMATS", "Reader", "RejectedLine", "Rejects", "guess_format", "read_events"]
 
-Reader: TypeAlias = Callable[[Path, Rejects], Iterator[Event]]
+
+class Reader(Protocol):
+    """Reads the events of a file; a function of this shape is a reader.
+
+    `feedrank import --format package.module:function` takes one of the user's own, which may read folders too. It
+    yields events in an order that is the same each time, so that an interrupted import can resume, and gives the same
+    record the same id each time, so that it counts once. `feedrank.engine.testing.check_reader` checks both.
+    """
+
+    def __call__(self, path: Path, rejects: Rejects, /) -> Iterator[Event]:
+        """Yield the events of a path one by one, and report each line that can't be read to `rejects.reject`.
+
+        Raises ValueError if the file as a whole is not of the reader's format.
+        """
+        ...
+
 
 FORMATS: dict[str, Reader] = {
     "jsonl": jsonl.read_events,
@@ -57,7 +73,8 @@ def guess_format(path: Path) -> str:
             return _refine_by_content(path, _FORMAT_BY_SUFFIX[suffix])
         content = f"the ending {suffix!r}"
     raise ValueError(
-        f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}. Recognised are files"
+        f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}, or a reader"
+        " of your own as package.module:function. Recognised are files"
         " that end with .jsonl, .ndjson, .json, .csv (also with .gz or .zst after it), .parquet or .pq, and folders or"
         " zips with behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
     )
@@ -85,15 +102,22 @@ def _refine_by_content(path: Path, format: str) -> str:
 def read_events(path: Path, rejects: Rejects, format: str | None = None) -> Iterator[Event]:
     """Read the events of a file, folder or zip; the format is guessed if it is None.
 
+    format: one of FORMATS, or "package.module:function", a `Reader` of the user's own.
+
     Lines that can't be read go to `rejects`. Raises ValueError or FileNotFoundError: at once for an unknown format or
     path, and at the first event if the file as a whole is not of that format.
     """
     path = Path(path)
     name = guess_format(path) if format is None else format
-    if name not in FORMATS:
-        raise ValueError(f"found the format {name!r}, expected one of {', '.join(FORMATS)}")
+    if name not in FORMATS and ":" not in name:
+        raise ValueError(
+            f"found the format {name!r}, expected one of {', '.join(FORMATS)}, or a reader of your own as "
+            "package.module:function"
+        )
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a file or folder of events")
+    if name not in FORMATS:
+        return CustomReader(name)(path, rejects)
     if path.is_dir() and name not in _FOLDER_FORMATS:
         raise ValueError(f"{path} is a folder, expected a {name} file; import its files one by one")
     return FORMATS[name](path, rejects)

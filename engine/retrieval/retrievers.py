@@ -77,7 +77,7 @@ class EmbeddingRetriever:
 
     def _search(self, vector: Vector, mask: NDArray[np.bool_] | None, k: int) -> tuple[Rows, Scores]:
         if mask is None:
-            return (self._index or self._exact_index).search(vector, k)
+            return (self._exact_index if self._index is None else self._index).search(vector, k)
         if self._index is not None:
             passing = int(np.count_nonzero(mask))
             wanted = min(k, passing)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from feedrank.engine.protocols import ScannableIndex
+from feedrank.engine.protocols import ScannableIndex, VectorIndex
+from feedrank.engine.retrieval.custom_index import CustomIndexType
 from feedrank.engine.retrieval.indexes import AnnoyIndex
 from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.features.builder import FeatureBuilder
@@ -33,6 +34,8 @@ FORMAT = 3
 MANIFEST = "manifest.json"
 CROSS_ENCODER_ITEMS = "cross-encoder-items.npz"
 INDEX = "index.ann"
+CUSTOM_INDEX = "custom-index"
+"""Folder of the index of a class of the user's own."""
 FEATURE_HISTOGRAM = "feature-histogram.json"
 FIRST_STAGE = "first-stage"
 """Start of the names of the first-stage ranker's files."""
@@ -60,6 +63,8 @@ class Bundle:
     """None: the recall order is the final order."""
     first_stage: LambdaRanker | None = None
     """First-stage ranker without cross-encoder scores; None without a cross-encoder."""
+    custom_index: VectorIndex | None = None
+    """Index of a class of the user's own, over the items of the bundle; None: not loaded, or there is none."""
 
     @property
     def name(self) -> str:
@@ -96,14 +101,17 @@ def save(
     histogram: FeatureHistogram | None = None,
     first_stage: LambdaRanker | None = None,
     cross_encoder: CrossEncoderModel | None = None,
+    custom_index: CustomIndexType | None = None,
 ) -> Path:
     """Write a bundle to a temporary folder, rename it into `bundles` and return its folder.
 
     index: the arguments of `AnnoyIndex.build`. metadata: more manifest entries, JSON-ready. build_info: what may differ
     between two bundles of the same log, config and seed. histogram: the distribution of the training features.
-    first_stage: the first-stage ranker. cross_encoder: the cross-encoder with the tokens of these items.
+    first_stage: the first-stage ranker. cross_encoder: the cross-encoder with the tokens of these items. custom_index:
+    a class of the user's own, whose index is built and saved with the bundle if it can be saved.
 
-    Raises BundleError if the name is invalid or taken; an existing bundle is never overwritten.
+    Raises BundleError if the name is invalid or taken; an existing bundle is never overwritten. Raises CustomIndexError
+    if the custom index can't be built, saved and loaded again.
     """
     folder = new_bundle_path(bundles, name)
     temporary = bundles / f".{name}.tmp"
@@ -112,6 +120,9 @@ def save(
     try:
         item_model = builder.item_model
         AnnoyIndex.build(temporary / INDEX, item_model.space.item_side, **index)
+        if custom_index is not None and custom_index.is_saved:
+            custom_index.write(temporary / CUSTOM_INDEX, item_model.space.item_side, index["metric"])
+            metadata = {**metadata, "custom_index": custom_index.to_dict()}
         item_model_io.write_item_model(temporary, item_model)
         if ranker is not None:
             ranker.save(temporary)
@@ -142,12 +153,12 @@ def save(
             "ranker": ranker is not None,
             "two_stage": first_stage is not None,
             "model_digests": dict(item_model.model_digests),
-            "files": {file.name: digest(file) for file in sorted(temporary.iterdir())},
+            "files": {name: digest(temporary / name) for name in bundle_files(temporary)},
         }  # fmt: skip
         _write_manifest(temporary / MANIFEST, manifest)
         (temporary / BUILD_INFO).write_text(json.dumps(dict(build_info or {}), indent=1) + "\n")
-        for file in temporary.iterdir():
-            fsync(file)
+        for path in temporary.rglob("*"):
+            fsync(path)
         fsync(temporary)
         os.replace(temporary, folder)
         fsync(bundles)
@@ -160,7 +171,7 @@ def load(folder: Path) -> Bundle:
     """Load a bundle; raises BundleError that names the file if one is missing, damaged or foreign."""
     folder = folder.resolve()
     manifest = read_manifest(folder)
-    for file in sorted({file.name for file in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, BUILD_INFO}):
+    for file in sorted(set(bundle_files(folder)) - manifest["files"].keys() - {MANIFEST, BUILD_INFO}):
         raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are immutable, remove it")
     for file, expected in manifest["files"].items():
         if not (folder / file).is_file():
@@ -211,6 +222,11 @@ def load_cross_encoder(bundle: Bundle, threads: int = 0) -> CrossEncoderModel | 
     with np.load(bundle.folder / CROSS_ENCODER_ITEMS, allow_pickle=False) as file:
         items = TokenIds(file["ids"], file["offsets"])
     return CrossEncoderModel(bundle.folder, threads).with_items(items)
+
+
+def bundle_files(folder: Path) -> list[str]:
+    """List the files of a bundle: sorted paths below its folder, with / between their parts."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
 
 
 def promote(bundles: Path, name: str) -> None:

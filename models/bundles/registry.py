@@ -58,7 +58,7 @@ def list_bundles(bundles: Path) -> list[BundleEntry]:
 
 def bundle_size(folder: Path) -> int:
     """Return the size of a bundle in bytes."""
-    return sum(file.stat().st_size for file in folder.iterdir())
+    return sum((folder / file).stat().st_size for file in bundle.bundle_files(folder))
 
 
 def promote(bundles: Path, name: str) -> None:
