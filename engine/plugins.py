@@ -14,11 +14,11 @@ def is_plugin_path(text: str) -> bool:
     return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
-def load_plugin(path: str, what: str) -> Callable[..., Any]:
+def load_plugin(path: str, what: str, kind: str = "class or function") -> Callable[..., Any]:
     """Import the class or function at a path of the form "package.module:name".
 
-    what: what is loaded, for messages, such as `index.kind`. Raises ValueError if the path has another form, or if the
-    module can't be imported or has no such class or function.
+    what: what is loaded, for messages, such as `index.kind`. kind: what it must be, for messages. Raises ValueError if
+    the path has another form, or if the module can't be imported or has no such class or function.
     """
     if not is_plugin_path(path):
         raise ValueError(f'found {what} {path!r}, expected the form "package.module:name"')
@@ -34,7 +34,7 @@ def load_plugin(path: str, what: str) -> Callable[..., Any]:
     if not callable(found):
         own = [key for key, value in vars(imported).items() if callable(value) and not key.startswith("_")]
         raise ValueError(
-            f"found no class or function {name!r} in {module} for {what} {path!r}; it has {', '.join(own) or 'none'}"
+            f"found no {kind} {name!r} in {module} for {what} {path!r}; the module has {', '.join(own) or 'none'}"
         )
     return found  # type: ignore[no-any-return]  # callable() says so
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from feedrank.features.families.extra import is_path
+from feedrank.engine.plugins import is_plugin_path
 from feedrank.features.families.registry import FAMILIES
 
 
@@ -25,7 +25,7 @@ class FeatureSettings:
             if name not in FAMILIES:
                 raise ValueError(f"no feature family {name!r}; there are {', '.join(FAMILIES)}")
         for path in self.extra:
-            if not is_path(path):
+            if not is_plugin_path(path):
                 raise ValueError(f'extra has {path!r}; expected a function as "package.module:function"')
         for key, names in (("families", self.families), ("extra", self.extra)):
             if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -63,7 +63,7 @@ def feed(home: Path, settings: Config) -> tuple[str, ...]:
         ("own_index:", 'expected the form "package.module:name"'),
         ("own index:Saved", 'expected the form "package.module:name"'),
         ("no_such_module_of_mine:Saved", "No module named 'no_such_module_of_mine'; install it, or add its folder to"),
-        ("own_index:Sawed", "found no class or function 'Sawed' in own_index for index.kind 'own_index:Sawed'; it has"),
+        ("own_index:Sawed", "found no class or function 'Sawed' in own_index for index.kind 'own_index:Sawed'; the"),
         ("own_index:NOT_CALLABLE", "found no class or function 'NOT_CALLABLE'"),
     ],
 )
@@ -361,7 +361,7 @@ def test_what_a_reader_counts_itself_is_not_counted_twice(tmp_path: Path) -> Non
             "own_reader:read_without_rejects",
             "can't call the reader 'own_reader:read_without_rejects' as (path, rejects)",
         ),
-        ("own_reader:reed", "found no class or function 'reed' in own_reader for the reader"),
+        ("own_reader:reed", "found no function 'reed' in own_reader for the reader"),
         ("own-reader:read", 'expected the form "package.module:name"'),
         ("no_such_module_of_mine:read", "add its folder to PYTHONPATH"),
         ("txt", "found the format 'txt', expected one of jsonl"),

@@ -18,7 +18,7 @@ class CustomReader:
     def __init__(self, path: str) -> None:
         """Import the function at "package.module:function". Raises ValueError if it can't be used."""
         self.path = path
-        self._read: Callable[..., Any] = load_plugin(path, "the reader")
+        self._read: Callable[..., Any] = load_plugin(path, "the reader", "function")
         check_call(self._read, f"the reader {path!r}", ("path", "rejects"), {})
 
     def __call__(self, path: Path, rejects: Rejects) -> Iterator[Event]:

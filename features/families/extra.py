@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from feedrank.engine.feature import Feature
+from feedrank.engine.plugins import load_plugin
 from feedrank.engine.types import Batch
 from feedrank.features.families.family import Columns, FamilyFunction, FamilyInputs
 
@@ -59,33 +59,14 @@ class ExtraFamily:
         return ExtraFamilyError(f"the extra feature family {self.path!r} {problem}")
 
 
-def is_path(text: str) -> bool:
-    """Return whether a text has the form "package.module:function"."""
-    module, _, function = text.partition(":")
-    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
 def load_extra_families(paths: Sequence[str]) -> dict[str, ExtraFamily]:
     """Import extra families: path -> family, in this order. Raises ExtraFamilyError if one can't be imported."""
     families = {}
     for path in paths:
-        module, _, name = path.partition(":")
         try:
-            imported = import_module(module)
-        except Exception as problem:  # the module is the user's: it may raise anything
-            advice = "; install it, or add its folder to PYTHONPATH" if isinstance(problem, ModuleNotFoundError) else ""
-            raise ExtraFamilyError(
-                f"can't import the module of the extra feature family {path!r}: "
-                f"{type(problem).__name__}: {problem}{advice}"
-            ) from problem
-        function = getattr(imported, name, None)
-        if not callable(function):
-            there = ", ".join(key for key, value in vars(imported).items() if callable(value) and key[0] != "_")
-            raise ExtraFamilyError(
-                f"found no function {name!r} in {module} for the extra feature family {path!r}; "
-                f"the module has {there or 'no function'}"
-            )
-        families[path] = ExtraFamily(path, function)
+            families[path] = ExtraFamily(path, load_plugin(path, "the extra feature family", "function"))
+        except ValueError as problem:
+            raise ExtraFamilyError(str(problem)) from problem
     return families
 
 
