@@ -12,10 +12,10 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from feedrank import __version__
 from feedrank.api.logs import REDACTED
 from feedrank.api.metrics import HTTP_METHODS
 
@@ -89,12 +89,12 @@ class RequestTracer:
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        service = {"service.name": "feedrank", "service.version": _version(), "service.instance.id": str(uuid.uuid4())}
+        service = {"service.name": "feedrank", "service.version": __version__, "service.instance.id": str(uuid.uuid4())}
         resource = Resource.create(service).merge(OTELResourceDetector().detect())
         # it exports pending spans at exit; it is not the global provider, so nothing else is traced
         self._provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(sample_rate)), resource=resource)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        self._tracer = self._provider.get_tracer("feedrank", _version())
+        self._tracer = self._provider.get_tracer("feedrank", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._clock = clock
 
@@ -184,10 +184,3 @@ def _ns(seconds: float) -> int:
 
 def _safe_id(value: str) -> str:
     return value if _SAFE_ID.fullmatch(value) else REDACTED
-
-
-def _version() -> str:
-    try:
-        return version("feedrank")
-    except PackageNotFoundError:
-        return "0"

@@ -47,6 +47,8 @@ def graph(files: Mapping[str, Path] | None = None) -> dict[str, set[str]]:
     for module, path in files.items():
         found = set()
         for _, source, name in imports(path):
+            if (source, name) == (ROOT, "__version__"):
+                continue  # a constant, which the lazy root defines before anything else
             full = f"{source}.{name}"
             found.add(full if full in files else source)
         edges[module] = {one for one in found if one in files and one != module}

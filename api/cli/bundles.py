@@ -36,11 +36,12 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
     if not entries:
         click.echo(f"there are no bundles in {home.bundles}; create one with `feedrank train`")
         return
-    table = Table("", "bundle", "created", "ranker", "items", "data up to", "size")
+    table = Table("", "bundle", "created", "version", "ranker", "items", "data up to", "size")
     for entry in entries:
         summary = _summary(entry.manifest)
         table.add_row(
-            "*" if entry.current else "", entry.name, str(entry.build_info.get("at", ""))[:19], summary["ranker"],
+            "*" if entry.current else "", entry.name, str(entry.build_info.get("at", ""))[:19], _version(entry),
+            summary["ranker"],
             f"{summary['items']:,}", summary["until"] or "", f"{entry.bytes / 1e6:.1f} MB",
         )  # fmt: skip
     console.print(table)
@@ -134,6 +135,11 @@ def prune(obj: tuple[Home, Config], keep: int, dry_run: bool) -> None:
         )
         removed = registry.prune(home.bundles, keep, dry_run, in_use)
     click.echo(f"{'would remove' if dry_run else 'removed'}: {', '.join(removed) or 'nothing'}")
+
+
+def _version(entry: registry.BundleEntry) -> str:
+    """Return the version of feedrank that wrote a bundle; empty if the bundle does not say it."""
+    return str(entry.build_info.get("version") or entry.manifest.get("version", ""))
 
 
 def _summary(manifest: Any) -> dict[str, Any]:

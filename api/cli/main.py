@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from feedrank import __version__
 from feedrank.api.cli.bundles import bundles
 from feedrank.api.cli.config import config
 from feedrank.api.cli.evaluation import evaluate
@@ -35,7 +36,7 @@ from feedrank.api.home import Home
     "--config", "config_path", type=click.Path(dir_okay=False, path_type=Path), default=None, envvar="FEEDRANK_CONFIG",
     show_envvar=True, help="TOML config file; by default HOME/feedrank.toml if it exists.",
 )  # fmt: skip
-@click.version_option(package_name="feedrank", prog_name="feedrank")
+@click.version_option(__version__, prog_name="feedrank")
 @click.pass_context
 def main(context: click.Context, folder: Path, config_path: Path | None) -> None:
     """Serve recommendation feeds: embedding recall through Annoy, features, LightGBM LambdaRank.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from feedrank import __version__
 from feedrank.api.compose import text_signals
 from feedrank.api.compose.serving import warn
 from feedrank.api.compose.vector_index import custom_index_type
@@ -145,7 +145,7 @@ def save_bundle(
     """Write a bundle and, with `promote`, make it the current one.
 
     manifest_fields: further fields of the manifest. sample: (N, F) training rows, the reference for drift. build_info:
-    build information besides the time, which no digest covers. first_stage, cross_encoder: the first-stage ranker and
+    build information besides the time and the version, which no digest covers. first_stage, cross_encoder: the first-stage ranker and
     the cross-encoder of two-stage ranking.
     """
     chosen = config.index
@@ -153,10 +153,10 @@ def save_bundle(
         "metric": chosen.metric, "trees": chosen.trees, "search_k_factor": chosen.search_k_factor,
         "seed": config.items.seed,
     }  # fmt: skip
-    build_info = {"at": datetime.now(UTC).isoformat(), **(build_info or {})}
+    build_info = {"at": datetime.now(UTC).isoformat(), "version": __version__, **(build_info or {})}
     seeds = {"items": config.items.seed, "training": config.training.seed, "ranker": config.ranker.seed}
     manifest_fields = {
-        "version": installed_version(),
+        "version": __version__,
         "config": _jsonable(asdict(config)),
         "seeds": seeds,
         **manifest_fields,
@@ -226,14 +226,6 @@ def retrain(
 def check_bundle_name(home: Home, name: str) -> None:
     """Check a bundle name before a long training. Raises BundleError if it is invalid or taken."""
     bundle.new_bundle_path(home.bundles, name)
-
-
-def installed_version() -> str:
-    """Return the installed version of feedrank."""
-    try:
-        return metadata.version("feedrank")
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _jsonable(value: Any) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.routing import PathConverter
 
+from feedrank import __version__
 from feedrank.api.http import (
     bundles,
     entities,
@@ -39,7 +38,7 @@ def create_app(service: Service) -> OpenAPI:
     """Create the Flask application for a service."""
     app = OpenAPI(
         "feedrank",
-        info=Info(title="feedrank", version=_version(), description="Recommendation feeds, rankings and their log."),
+        info=Info(title="feedrank", version=__version__, description="Recommendation feeds, rankings and their log."),
         responses=PROBLEM_RESPONSES,
         validation_error_status=400,
         validation_error_model=Problem,
@@ -60,10 +59,3 @@ def create_app(service: Service) -> OpenAPI:
         app.register_api(module.routes)
     problems.init_app(app)
     return app
-
-
-def _version() -> str:
-    try:
-        return version("feedrank")
-    except PackageNotFoundError:
-        return "0"
