@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from feedrank.api import subprocess_cli
-from feedrank.api.cli.progress import timestamped_name
+from feedrank.api.bundle_names import timestamped_name
 from feedrank.api.cli.retrain import EXIT_REFUSED
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.replay import replay

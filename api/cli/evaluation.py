@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +56,12 @@ def evaluate(
     with command_errors():
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
-        for protocol in protocols or evaluation.protocols_for(inputs.log, config.training_settings):
-            started = time.perf_counter()
-            name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
+        for protocol in compose.protocols_of(inputs, config, protocols):
             with progress_bars() as show:
-                compared = evaluation.PROTOCOLS[protocol](
-                    inputs.item_inputs, inputs.log, name, config.training_settings, show
-                )
+                timed = compose.compare(inputs, config, protocol, dataset, show)
+            compared, name = timed.comparison, timed.dataset
             rows += compared.rows
-            costs[f"{name}: seconds"] = round(time.perf_counter() - started, 1)
+            costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
             console.print(report.table(list(compared.rows), "lambdarank"))
             gain = compared.gain
@@ -80,7 +76,7 @@ def evaluate(
                 for method, run in evaluation.trec_runs(inputs.item_inputs, compared).items():
                     trec.write_run(trec_folder / f"{protocol}.{method}.run", run, method)
                 trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.qrels)
-            del compared  # free the memory before the next training
+            del compared, timed  # free the memory before the next training
             if ablate and protocol != "temporal":
                 costs[f"{name}: ablation"] = _ablation(inputs, protocol, config)
         if json_path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 from rich.table import Table
 
@@ -54,16 +52,8 @@ def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
     from feedrank.api import compose
 
     home, config = obj
-    started = time.perf_counter()
-    name = name or timestamped_name("lambdarank")
     with command_errors(), progress_bars() as show:
-        compose.check_bundle_name(home, name)
-        config = compose.with_tuned_parameters(home, config) if tuned else config
-        inputs = compose.load_training_inputs(home, config, embedding_progress(show))
-        trained = compose.train(inputs, config, show)
-        show("writing the bundle", 0, 0)
-        seconds = round(time.perf_counter() - started, 1)
-        compose.save_trained_bundle(home, config, name, inputs, trained, {}, seconds)
+        trained = compose.train_bundle(home, config, name, tuned, show).trained
     top_features = sorted(trained.ranker.importance().items(), key=lambda item: -item[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; most important features")
     for feature, share in top_features:

@@ -4,6 +4,7 @@
 runs the text models.
 """
 
+from feedrank.api.compose.comparisons import TimedComparison, compare, protocols_of
 from feedrank.api.compose.serving import (
     IdentityRanker,
     QueryAwareRanker,
@@ -24,24 +25,30 @@ from feedrank.api.compose.training_inputs import (
     train,
     with_tuned_parameters,
 )
+from feedrank.api.compose.training_run import TrainingRun, train_bundle
 from feedrank.api.compose.vector_index import build_vector_index
 
 __all__ = [
     "IdentityRanker",
     "QueryAwareRanker",
+    "TimedComparison",
     "TrainingInputs",
+    "TrainingRun",
     "build_pipeline",
     "build_recommender",
     "build_vector_index",
     "check_bundle_name",
+    "compare",
     "fit_without_ranker",
     "load_training_inputs",
     "prepare_training_data",
+    "protocols_of",
     "restore_state",
     "retrain",
     "save_bundle",
     "save_state_snapshot",
     "save_trained_bundle",
     "train",
+    "train_bundle",
     "with_tuned_parameters",
 ]

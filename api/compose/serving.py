@@ -17,7 +17,7 @@ from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
-from feedrank.engine.types import Matrix, Scores
+from feedrank.engine.types import Matrix, Offsets, Scores
 from feedrank.features.bm25 import Bm25Retriever
 from feedrank.features.families.listwise import group_zscore
 from feedrank.features.state import BehaviouralState
@@ -56,6 +56,12 @@ class QueryAwareRanker:
         z_scores = group_zscore(columns, np.array([0, len(columns)], np.int64))
         return np.asarray(np.nan_to_num(z_scores, nan=-1.0).mean(axis=1), np.float32)
 
+    def score_groups(self, features: Matrix, offsets: Offsets) -> Scores:
+        """Score the rows of many requests without a query at once. Raises ValueError if one has a query."""
+        if self._text_column is not None and not np.isnan(features[:, self._text_column]).all():
+            raise ValueError("found a request with a query in a batch; score it alone")
+        return self._ranker.score(features)
+
 
 class IdentityRanker:
     """A ranker that keeps the candidates in recall order."""
@@ -65,9 +71,12 @@ class IdentityRanker:
         return -np.arange(1, len(features) + 1, dtype=np.float32)
 
 
-def build_recommender(home: Home, config: Config) -> Recommender:
-    """Build a recommender from the current bundle and the state of the whole journal."""
-    journal = home.journal(config.journal.url)
+def build_recommender(home: Home, config: Config, journal: Journal | None = None) -> Recommender:
+    """Build a recommender from the current bundle and the state of the whole journal.
+
+    journal: the open journal, which the caller closes; None: it is opened here.
+    """
+    journal = journal or home.journal(config.journal.url)
     opened = registry.load_current(home.bundles, warn)
     return Recommender(
         build_snapshot(home, config, opened, restore_state(home, journal, opened)),

@@ -31,6 +31,7 @@ from feedrank.engine.experiments.shadows import ShadowInputs, ShadowRunner
 from feedrank.engine.experiments.spec import Arm
 from feedrank.engine.journal.journal import JournalError
 from feedrank.engine.protocols import EventLog
+from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.fallback import FallbackChain
@@ -134,6 +135,12 @@ class Recommender:
             if log and isinstance(job, AssignedRequest) and job.assignment.shadows and self.shadows is not None:
                 self.shadows.submit(record, request, job.assignment.shadows)
             return record
+
+    def recommend_batch(self, at: float, requests: Sequence[RecommendationRequest]) -> list[RankingRecord]:
+        """Recommend for many users at one moment, without a query, an experiment or a log entry; see `rank_batch`."""
+        with self._lock:
+            self._catch_up(at)
+            return rank_batch(self._snapshot, self._next_timestamp(at), requests, self._fallback_chain)
 
     def similar(self, at: float, item: str, n: int) -> Candidates | None:
         """Return the n items that recall finds for a history of only this item; None for an unknown item."""

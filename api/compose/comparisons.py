@@ -1,0 +1,42 @@
+"""Compares the ranker with baselines on the journal: what `feedrank evaluate` and `Home.evaluate` do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feedrank.api.compose.training_inputs import TrainingInputs
+from feedrank.api.config import Config
+from feedrank.api.progress import ShowProgress
+from feedrank.models.evaluation import evaluation
+from feedrank.models.evaluation.evaluation import Comparison
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TimedComparison:
+    """The comparison of one protocol, and how long it took."""
+
+    protocol: str
+    dataset: str
+    """Name of the data set in rows and plots; it names the protocol where that is `temporal`."""
+    comparison: Comparison
+    seconds: float
+
+
+def protocols_of(inputs: TrainingInputs, config: Config, chosen: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the chosen protocols, or those that fit the journal. Raises ValueError for an unknown one."""
+    if unknown := [name for name in chosen if name not in evaluation.PROTOCOLS]:
+        raise ValueError(f"found the protocol {unknown[0]!r}, expected one of {', '.join(evaluation.PROTOCOLS)}")
+    return tuple(chosen) or evaluation.protocols_for(inputs.log, config.training_settings)
+
+
+def compare(
+    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress
+) -> TimedComparison:
+    """Train on the part before the test slice, and compare the methods on the slice."""
+    started = time.perf_counter()
+    name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
+    run = evaluation.PROTOCOLS[protocol]
+    compared = run(inputs.item_inputs, inputs.log, name, config.training_settings, progress)
+    return TimedComparison(protocol, name, compared, round(time.perf_counter() - started, 1))
