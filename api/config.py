@@ -39,6 +39,8 @@ class JournalConfig:
 
     url: str | None = None
     """Database URL, such as postgresql+psycopg://user@host/name. Not set: an SQLite file in the home."""
+    create_items: bool = True
+    """Whether loading data makes an item, without fields, of each id that only interactions or rankings name."""
 
 
 @dataclass(frozen=True, slots=True)

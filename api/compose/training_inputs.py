@@ -145,8 +145,8 @@ def save_bundle(
     """Write a bundle and, with `promote`, make it the current one.
 
     manifest_fields: further fields of the manifest. sample: (N, F) training rows, the reference for drift. build_info:
-    build information besides the time and the version, which no digest covers. first_stage, cross_encoder: the first-stage ranker and
-    the cross-encoder of two-stage ranking.
+    build information besides the time and the version, which no digest covers. first_stage, cross_encoder: the
+    first-stage ranker and the cross-encoder of two-stage ranking.
     """
     chosen = config.index
     index = {

@@ -43,6 +43,7 @@ class Rejects:
         self.accepted = 0
         self.rejected = 0
         self._reasons: Counter[str] = Counter()
+        self._examples: dict[str, tuple[int, str]] = {}
         self._file: TextIO | None = None
 
     @property
@@ -61,14 +62,23 @@ class Rejects:
         if group not in self._reasons and len(self._reasons) >= MAX_REASONS:
             group = "other reasons"
         self._reasons[group] += 1
+        self._examples.setdefault(group, (line_number, reason))
         if self.strict:
             raise RejectedLine(source, line_number, reason)
         if self.path is not None and self.rejected > self._already_written:
             self._write({"source": source, "line": line_number, "reason": reason, "text": _text(line)})
 
+    def reasons(self) -> dict[str, int]:
+        """Return reason -> number of rejects, most frequent first; values in reasons become '…'."""
+        return dict(self._reasons.most_common())
+
+    def example(self, reason: str) -> tuple[int, str]:
+        """Return the line number and the full reason of the first reject of one of `reasons`."""
+        return self._examples[reason]
+
     def summary(self) -> dict[str, Any]:
         """Return {read, rejected, reasons: {reason: count, most frequent first}}; values in reasons become '…'."""
-        return {"read": self.total, "rejected": self.rejected, "reasons": dict(self._reasons.most_common())}
+        return {"read": self.total, "rejected": self.rejected, "reasons": self.reasons()}
 
     def close(self) -> None:
         """Close the file, if it is open; a later reject opens it again."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _run_batch(pipeline: Pipeline, requests: Sequence[ResolvedRequest]) -> list[
     matrix = pipeline.featurizer.matrix(batch)
     scores = _score_groups(pipeline.ranker, matrix, batch.offsets)
     rankings = []
-    for found, start, stop in zip(candidates, batch.offsets[:-1], batch.offsets[1:], strict=True):
+    for found, (start, stop) in zip(candidates, pairwise(batch.offsets), strict=True):
         order = np.argsort(-scores[start:stop], kind="stable")
         rankings.append(Ranking(found, order, scores[start:stop][order], matrix[start:stop][order]))
     return rankings
@@ -74,5 +75,5 @@ def _score_groups(ranker: Ranker, features: Matrix, offsets: Offsets) -> Scores:
     score_groups = getattr(ranker, "score_groups", None)
     if score_groups is not None:
         return np.asarray(score_groups(features, offsets), np.float32)
-    parts = [ranker.score(features[start:stop]) for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    parts = [ranker.score(features[start:stop]) for start, stop in pairwise(offsets)]
     return np.concatenate([np.empty(0, np.float32), *parts])

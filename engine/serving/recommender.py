@@ -31,8 +31,8 @@ from feedrank.engine.experiments.shadows import ShadowInputs, ShadowRunner
 from feedrank.engine.experiments.spec import Arm
 from feedrank.engine.journal.journal import JournalError
 from feedrank.engine.protocols import EventLog
-from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.background import LatestFirstQueue
+from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.fallback import FallbackChain
 from feedrank.engine.serving.pipeline import Pipeline

@@ -1,0 +1,256 @@
+"""Converts Arrow columns of data frames to the values that the row parser of the readers takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+MAX_EXACT_FLOAT = 2**53
+"""Integers up to this are exact as floats."""
+_UNITS = (("seconds", 1e8, 1e3), ("milliseconds", 1e11, 1.0), ("microseconds", 1e14, 1e-3), ("nanoseconds", 1e17, 1e-6))
+"""Unit of epoch times, the smallest number that is read in it, milliseconds per unit. A number of 1e8 to 1e11 is read
+in seconds, which are the years 1973 to 5138, and so on."""
+_TEXT_FOR_MISSING = ("nan", "None", "NaN", "NaT", "<NA>", "null")
+"""Texts that missing values become where a column is converted to text without care."""
+
+
+class Converted(NamedTuple):
+    """A converted column, and what the report should say about the conversion."""
+
+    column: Any
+    """A pyarrow ChunkedArray."""
+    notes: tuple[str, ...] = ()
+
+
+def as_ids(column: Any, name: str) -> Converted:
+    """Convert ids to text: integers, and floats that are all integral, become their digits; NaN and '' are missing.
+
+    Raises ValueError for values that can't be ids.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _plain(column)
+    kind = column.type
+    if _is_text(kind):
+        texts = pc.if_else(pc.equal(column, ""), None, column)
+        odd = pc.sum(pc.is_in(texts, pa.array(_TEXT_FOR_MISSING, pa.large_string()))).as_py()
+        notes = (f"{odd:,} rows have the text 'nan' or alike in {name!r}, which may be missing values",) if odd else ()
+        return Converted(texts, notes)
+    if pa.types.is_null(kind) or pa.types.is_integer(kind):
+        return Converted(column.cast(pa.large_string()))
+    if pa.types.is_decimal(kind):
+        column = column.cast(pa.float64(), safe=False)
+    elif not pa.types.is_floating(kind):
+        raise ValueError(f"column {name!r}: found {kind} values, expected text or integers")
+    column = _without_nan(column.cast(pa.float64()))
+    fractions = column.filter(pc.not_equal(column, pc.floor(column)))
+    if len(fractions):
+        raise ValueError(f"column {name!r}: found the id {fractions[0].as_py()!r}, expected integers or text")
+    if (pc.max(pc.abs(column)).as_py() or 0) > MAX_EXACT_FLOAT:
+        raise ValueError(f"column {name!r}: found float ids above 2**53, which have lost digits; give integers or text")
+    return Converted(column.cast(pa.int64()).cast(pa.large_string()), (f"floats in {name!r} were read as integer ids",))
+
+
+def as_text(column: Any, name: str) -> Converted:
+    """Convert text as ids are converted; the word 'nan' is a word like any other."""
+    return Converted(as_ids(column, name).column)
+
+
+def as_times(column: Any, name: str) -> Converted:
+    """Convert times to epoch milliseconds; text that is no time stays, so that its rows are rejected with a reason.
+
+    Dates and times without a zone are read as UTC; the unit of numbers is taken from their size. Raises ValueError for
+    values that are no times.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_null(kind):
+        return Converted(column.cast(pa.int64()))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        zone = kind.tz if pa.types.is_timestamp(kind) else None
+        milliseconds = column.cast(pa.timestamp("ms", zone), safe=False).cast(pa.int64())
+        if pa.types.is_date(kind):
+            return Converted(milliseconds, (f"dates in {name!r} were read as midnight UTC",))
+        note = f"times in {name!r} have " + (f"the zone {zone}" if zone else "no zone and were read as UTC")
+        return Converted(milliseconds, (note,))
+    if _is_text(kind):
+        return _text_times(column, name)
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise ValueError(f"column {name!r}: found {kind} values, expected datetimes, dates, epoch numbers or text")
+    numbers = _without_nan(column.cast(pa.float64(), safe=False))
+    middle = pc.approximate_median(pc.abs(numbers)).as_py()
+    if middle is None:
+        return Converted(numbers.cast(pa.int64()))
+    unit = next((entry for entry in reversed(_UNITS) if middle >= entry[1]), None)
+    if unit is None:
+        low, high = pc.min(numbers).as_py(), pc.max(numbers).as_py()
+        raise ValueError(
+            f"column {name!r}: found numbers from {low:,.0f} to {high:,.0f}, expected epoch seconds, milliseconds,"
+            " microseconds or nanoseconds (1e8 or more); convert them to datetimes"
+        )
+    milliseconds = pc.round(pc.multiply(numbers, unit[2])).cast(pa.int64(), safe=False)
+    return Converted(milliseconds, (f"numbers in {name!r} were read as epoch {unit[0]}",))
+
+
+def as_numbers(column: Any, name: str) -> Converted:
+    """Convert booleans and decimals to numbers; other values stay, for the row parser to check."""
+    import pyarrow as pa
+
+    column = _plain(column)
+    if pa.types.is_boolean(column.type):
+        return Converted(column.cast(pa.int8()), (f"True and False in {name!r} were read as 1 and 0",))
+    return Converted(column.cast(pa.float64(), safe=False) if pa.types.is_decimal(column.type) else column)
+
+
+def as_positions(column: Any, name: str) -> Converted:
+    """Convert positions to start from 1."""
+    import pyarrow.compute as pc
+
+    column, notes = as_numbers(column, name)
+    if _is_number(column.type) and pc.min(column).as_py() == 0:
+        return Converted(pc.add(column, 1), (*notes, f"positions in {name!r} start at 0 and were counted from 1"))
+    return Converted(column, notes)
+
+
+def as_list(column: Any, name: str) -> Converted:
+    """Convert text such as 'a|b' to a list; a list column stays."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _plain(column)
+    if not _is_text(column.type):
+        return Converted(column)
+    split = pc.split_pattern(column, "|")
+    return Converted(split, (f"text in {name!r} was split at '|'",))
+
+
+def as_names(column: Any, name: str) -> Converted:
+    """Convert categories or tags to text or lists; text is split at '|' if any has one. Numbers become their digits."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    column = _plain(column)
+    if _is_text(column.type):
+        if pc.any(pc.match_substring(column, "|")).as_py():
+            return as_list(column, name)
+        return Converted(column)
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return as_ids(column, name)
+    return Converted(column)
+
+
+def as_field(column: Any, name: str) -> Converted:
+    """Convert any other column to a field: text, numbers, booleans, or lists of text or numbers.
+
+    Times become ISO-8601 text. Raises ValueError for a column that no field can hold.
+    """
+    import pyarrow as pa
+
+    column = _plain(column)
+    kind = column.type
+    if pa.types.is_null(kind) or column.null_count == len(column):
+        raise ValueError("it is empty")
+    if _is_text(kind) or pa.types.is_boolean(kind) or _is_number(kind):
+        return Converted(column)
+    if pa.types.is_decimal(kind):
+        return Converted(column.cast(pa.float64(), safe=False))
+    if pa.types.is_temporal(kind) and not pa.types.is_duration(kind):
+        return Converted(column.cast(pa.large_string()))
+    if _is_list(kind) and (_is_text(kind.value_type) or _is_number(kind.value_type)):
+        return Converted(column)
+    raise ValueError(f"it holds {kind} values, and a field is text, a number, a boolean or a list of text or numbers")
+
+
+CONVERTERS: dict[str, Callable[[Any, str], Converted]] = {
+    "user": as_ids,
+    "item": as_ids,
+    "ranking": as_ids,
+    "session": as_ids,
+    "id": as_ids,
+    "type": as_text,
+    "surface": as_text,
+    "timestamp": as_times,
+    "published": as_times,
+    "value": as_numbers,
+    "dwell_ms": as_numbers,
+    "position": as_positions,
+    "title": as_text,
+    "text": as_text,
+    "category": as_names,
+    "tags": as_names,
+    "items": as_list,
+    "labels": as_numbers,
+    "positions": as_positions,
+    "scores": as_numbers,
+    "propensities": as_numbers,
+}
+"""Part of an event -> the conversion of its column."""
+
+
+def _plain(column: Any) -> Any:
+    """Decode a dictionary-encoded (categorical) or extension column, and bring text into one of Arrow's text types."""
+    import pyarrow as pa
+
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.large_string()) if _is_text(column.type) else column
+
+
+def _text_times(column: Any, name: str) -> Converted:
+    """Convert numeric text as numbers, other text as ISO-8601."""
+    import pyarrow as pa
+
+    values = [None if value is None or value == "" else value for value in column.to_pylist()]
+    present = [value for value in values if value is not None]
+    if present and all(value.strip().lstrip("-").replace(".", "", 1).isdecimal() for value in present):
+        return as_times(pa.chunked_array([pa.array([value and float(value) for value in values], pa.float64())]), name)
+    naive, converted = 0, []
+    for value in values:
+        text, zoneless = (None, False) if value is None else _iso_milliseconds(value)
+        naive += zoneless
+        converted.append(text)
+    notes = (f"{naive:,} times in {name!r} have no zone and were read as UTC",) if naive else ()
+    return Converted(pa.chunked_array([pa.array(converted, pa.large_string())]), notes)
+
+
+def _iso_milliseconds(text: str) -> tuple[str, bool]:
+    """Return ISO-8601 text as digits of epoch milliseconds, and whether it lacks a zone; other text stays."""
+    stripped = text.strip().removesuffix(" UTC").removesuffix("UTC")
+    try:
+        moment = datetime.fromisoformat(stripped)
+    except ValueError:
+        return text, False
+    naive = moment.tzinfo is None and stripped == text.strip()
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return str(round(moment.timestamp() * 1000)), naive
+
+
+def _without_nan(column: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.is_finite(column), column, None)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _is_list(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
