@@ -225,6 +225,8 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
             )
             file.write("\n{broken\n" if n % 30_000 == 0 else "\n")
     home = Home(tmp_path / "home")
+    home.folder.mkdir()
+    (home.folder / "feedrank.toml").write_text("[journal]\ncreate_items = false\n")
     command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), "import", str(source)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     waited = time.monotonic() + 60

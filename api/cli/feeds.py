@@ -6,11 +6,12 @@ import json
 import time
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console
+from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
 
@@ -23,16 +24,33 @@ from feedrank.api.home import Home
 )
 @click.option("-n", "count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of items.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON response of the HTTP endpoint.")
+@click.option("--users", "users_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Recommend for all users of this file: .txt (one id per line), .csv or .parquet (a column"
+              " `user`). Needs --out.")  # fmt: skip
+@click.option("--out", "out_path", type=click.Path(dir_okay=False, path_type=Path),
+              help="File for the feeds of --users: .parquet, .csv or .jsonl; one row per user and item.")  # fmt: skip
 @click.pass_obj
 def recommend(
-    obj: tuple[Home, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool
-) -> None:
-    """Print one feed. It is written to the journal like any other ranking."""
+    obj: tuple[Home, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool,
+    users_path: Path | None, out_path: Path | None,
+) -> None:  # fmt: skip
+    """Print one feed, or write the feeds of many users to a file.
+
+    One feed is written to the journal like any other ranking. The feeds of --users are not: nobody has seen them yet.
+    """
     from feedrank.api import compose
     from feedrank.api.http.bodies import RecommendBody
     from feedrank.api.http.responses import feed_json
 
     home, config = obj
+    if users_path is not None or out_path is not None:
+        if users_path is None or out_path is None:
+            raise click.UsageError("found only one of --users and --out, expected both")
+        if user is not None or query or history is not None or as_json:
+            raise click.UsageError("found --user, --query, --history or --json beside --users, which allows -n only")
+        with command_errors():
+            _recommend_many(home, config, users_path, out_path, count)
+        return
     with command_errors():
         item_ids = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
         body = RecommendBody(user=user, query=query, history=item_ids, n=count)
@@ -52,6 +70,35 @@ def recommend(
             str(position), item, catalogue.titles[row], ", ".join(catalogue.category_names(row)), f"{score:.3f}"
         )
     console.print(table)
+
+
+def _recommend_many(home: Home, config: Config, users_path: Path, out_path: Path, count: int) -> None:
+    """Write the feeds of all users of a file to another file, and print counts."""
+    from feedrank.api import compose, feed_files
+    from feedrank.api.python.recommender import Recommender, feed_schema
+
+    feed_files.check_feed_file(out_path)
+    users = feed_files.read_users(users_path)
+    started = time.perf_counter()
+    rows, unknown, with_feed = 0, 0, 0
+    journal = home.existing_journal(config.journal.url)
+    with Recommender(compose.build_recommender(home, config, journal), journal, log=False) as recommender:
+        opened = time.perf_counter()
+        with progress_bars() as show, feed_files.feed_writer(out_path, feed_schema()) as writer:
+            for table, unknown_users in recommender.feed_batches(users, count, progress=show):
+                writer.write(table)
+                rows += table.num_rows
+                unknown += len(unknown_users)
+                with_feed += len(table["user"].unique())
+    seconds = time.perf_counter() - opened
+    click.echo(f"{out_path}: {rows:,} rows for {with_feed:,} of {len(users):,} users")
+    if unknown:
+        click.echo(f"unknown users, who got popular items: {unknown:,}")
+    if with_feed < len(users):
+        click.echo(f"users with an empty feed, who have interacted with every item: {len(users) - with_feed:,}")
+    click.echo(
+        f"{seconds:.1f} s, {len(users) / max(seconds, 1e-9):,.0f} users per second; {opened - started:.1f} s to open"
+    )
 
 
 @click.command()

@@ -14,6 +14,7 @@ from rich.table import Table
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home import Home
+from feedrank.api.item_completion import ItemCompletion
 from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
@@ -35,7 +36,8 @@ def import_events(obj: tuple[Home, Config], source: str, file_format: str | None
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
     MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
-    written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped.
+    written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped. An item
+    that only interactions or rankings name is made of its id, unless the config has journal.create_items = false.
     """
     from feedrank.api.readers import Rejects, guess_format, read_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k
@@ -50,11 +52,12 @@ def import_events(obj: tuple[Home, Config], source: str, file_format: str | None
         journal = home.journal(config.journal.url)
         progress = _ImportProgress(home.import_progress, path, file_format)
         skipped = 0 if restart else progress.done
+        completion = ItemCompletion()
         with (
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
-            events = iter(read_events(path, rejects, file_format))
+            events = completion.watch(read_events(path, rejects, file_format))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new = 0
             while chunk := list(islice(events, CHUNK)):
@@ -63,12 +66,15 @@ def import_events(obj: tuple[Home, Config], source: str, file_format: str | None
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
+            created = completion.create_missing(journal) if config.journal.create_items else 0
         table = Table(title=f"{source} ({file_format}) -> {config.journal.url or home.journal_path}", show_header=False)
         for name, count in sorted(journal.count_by_kind().items()):
             table.add_row(f"{name} events in the journal", f"{count:,}")
         if skipped:
             table.add_row("events written by an earlier import", f"{skipped:,}")
         table.add_row("new events", f"{new:,} of {total - skipped:,}")
+        if created:
+            table.add_row("items made of ids that no item describes", f"{created:,}")
         table.add_row("lines rejected", f"{rejects.rejected:,}")
         for reason, count in list(rejects.summary()["reasons"].items())[:10]:
             table.add_row(f"  {reason}", f"{count:,}")

@@ -119,7 +119,6 @@ def as_positions(column: Any, name: str) -> Converted:
 
 def as_list(column: Any, name: str) -> Converted:
     """Convert text such as 'a|b' to a list; a list column stays."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     column = _plain(column)

@@ -65,7 +65,8 @@ class Explanation(ResultTable):
 def _strongest(explanation: ItemExplanation) -> str:
     if not explanation.contributions:
         return "in recall order" if explanation.features else "no feature rows"
-    ordered = sorted(explanation.contributions.items(), key=lambda entry: -abs(entry[1]))[:SHOWN_FEATURES]
+    moved = [entry for entry in explanation.contributions.items() if entry[1]]
+    ordered = sorted(moved, key=lambda entry: -abs(entry[1]))[:SHOWN_FEATURES]
     return ", ".join(f"{name} ({_number(explanation.features[name])}) {part:+.3f}" for name, part in ordered)
 
 

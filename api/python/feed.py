@@ -83,10 +83,10 @@ class Feed(responses.Feed, ResultTable):
     def __repr__(self) -> str:
         """Return the feed as text."""
         whose = f"feed of user {self.user}" if self.user is not None else "feed of an anonymous user"
-        table = Table("", "item", "title", "score", title=Text(f"{whose}, from {self.source}, by {self.bundle}"),
-                      title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # fmt: skip
+        head = Text(f"{whose}, from {self.source}, by {self.bundle}")
+        table = Table("", "item", "title", "score", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for position, (item, title) in enumerate(zip(self.items, self.titles, strict=True), 1):
             score = "" if item.score is None else f"{item.score:.3f}"
             table.add_row(*map(Text, (str(position), item.id, title, score)))
         empty = ["the feed is empty: the user has interacted with every item, or the filters exclude all"]
-        return as_text(table, *(empty if not self.items else []))
+        return as_text(head, table, *(empty if not self.items else []))

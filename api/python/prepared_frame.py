@@ -107,7 +107,8 @@ def _complete_interactions(columns: dict[str, Any], parts: Mapping[str, str], ta
     notes = []
     if "id" in parts and not pa.types.is_string(_type_of_text(table.column(parts["id"]).type)):
         # numbers count rows, and other frames count theirs from the same start; an event id is unique in the journal
-        columns["id"] = pc.binary_join_element_wise("interaction", columns["id"], ":")
+        prefix, colon = pa.scalar("interaction", pa.large_string()), pa.scalar(":", pa.large_string())
+        columns["id"] = pc.binary_join_element_wise(prefix, columns["id"], colon)
     if "type" not in parts and parts.get("value", "").lower() in _RATING_COLUMNS:
         columns["type"] = pa.chunked_array([pa.array(["rating"] * len(table), pa.string())])
         notes.append(f"there is no type column; because of {parts['value']!r} the type is 'rating'")

@@ -36,8 +36,8 @@ T = TypeVar("T")
 class Recommender:
     """Recommends from the current bundle and the state of the whole journal; a context manager. Thread-safe.
 
-    Each call first applies what other processes wrote to the journal. It is in no experiment, and does not load a
-    bundle that is promoted later.
+    Each call first applies what other processes wrote to the journal. Unlike the service, it is in no experiment, does
+    not load a bundle that is promoted later, and recommends only items that the bundle has: train again for new ones.
     """
 
     def __init__(self, recommender: engine.Recommender, journal: Journal, log: bool) -> None:

@@ -67,12 +67,14 @@ def cca_view(vectors: Matrix, catalogue: Catalogue, histories: UserHistories) ->
     inputs = _content_features(vectors, catalogue)
     has_several = np.diff(histories.offsets) > 1
     multi_item = histories.select(np.repeat(has_several, np.diff(histories.offsets)))
+    zeros = np.zeros((len(catalogue), inputs.shape[1]), np.float32)
     if not len(multi_item.items):
-        zeros = np.zeros((len(catalogue), inputs.shape[1]), np.float32)
         return UserItemVectors(zeros, zeros)
     counts = np.bincount(multi_item.items, minlength=len(catalogue))
     inputs -= counts @ inputs / counts.sum()
     item_cov, rest_cov, cross_cov = _second_moments(inputs, multi_item)
+    if not np.trace(item_cov):  # no item has text or a category, or all have the same
+        return UserItemVectors(zeros, zeros)
     identity = np.eye(len(cross_cov)) * np.trace(item_cov) / len(cross_cov)
     projection = np.linalg.solve(item_cov + 0.3 * identity, cross_cov)
     projection = np.linalg.solve(

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from feedrank.api.client import Unauthorized as Unauthorized
     from feedrank.api.client import Unavailable as Unavailable
     from feedrank.api.client import Unreachable as Unreachable
-    from feedrank.api.python import Evaluation as Evaluation
-    from feedrank.api.python import Explanation as Explanation
-    from feedrank.api.python import Feed as Feed
-    from feedrank.api.python import FeedTable as FeedTable
-    from feedrank.api.python import Home as Home
-    from feedrank.api.python import LoadReport as LoadReport
-    from feedrank.api.python import Recommender as Recommender
-    from feedrank.api.python import TrainReport as TrainReport
+    from feedrank.api.python.evaluation_table import Evaluation as Evaluation
+    from feedrank.api.python.explanation import Explanation as Explanation
+    from feedrank.api.python.feed import Feed as Feed
+    from feedrank.api.python.feed_table import FeedTable as FeedTable
+    from feedrank.api.python.home import Home as Home
+    from feedrank.api.python.load_report import LoadReport as LoadReport
+    from feedrank.api.python.recommender import Recommender as Recommender
+    from feedrank.api.python.train_report import TrainReport as TrainReport
 
 __version__ = "0.2.0"
 
@@ -42,9 +42,14 @@ _MODULES = {
         "ApiError", "BadAnswer", "BadRequest", "Client", "ClientError", "Conflict", "Diversity", "Filters", "Forbidden",
         "NotFound", "Retries", "Timeouts", "TooManyRequests", "Unauthorized", "Unavailable", "Unreachable",
     ),
-    "feedrank.api.python": (
-        "Evaluation", "Explanation", "Feed", "FeedTable", "Home", "LoadReport", "Recommender", "TrainReport",
-    ),
+    "feedrank.api.python.evaluation_table": ("Evaluation",),
+    "feedrank.api.python.explanation": ("Explanation",),
+    "feedrank.api.python.feed": ("Feed",),
+    "feedrank.api.python.feed_table": ("FeedTable",),
+    "feedrank.api.python.home": ("Home",),
+    "feedrank.api.python.load_report": ("LoadReport",),
+    "feedrank.api.python.recommender": ("Recommender",),
+    "feedrank.api.python.train_report": ("TrainReport",),
 }  # fmt: skip
 """Module -> the public names that it defines."""
 
