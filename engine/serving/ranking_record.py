@@ -148,7 +148,7 @@ class RankingRecord:
             items = [request.items[index] for index in ranking.order.tolist()]
             recall_items = list(request.items[: request.n])
         recall_scores = _finite(candidates.scores[ranking.order])
-        fingerprint, has_rows = job.pipeline.featurizer.fingerprint, bool(len(ranking.features))
+        featurizer = job.pipeline.featurizer
         return cls(
             id=job.id,
             timestamp=job.timestamp,
@@ -160,7 +160,7 @@ class RankingRecord:
             offset=job.snapshot.offset,
             items_offset=job.snapshot.items_offset,
             fallback=fallback,
-            features=LoggedRows.encode(fingerprint, ranking.features) if has_rows else None,
+            features=LoggedRows.encode(featurizer.fingerprint, ranking.features) if len(ranking.features) else None,
             cross_encoder_scores=encode_scores(ranking.cross_encoder_scores),
         )
 
