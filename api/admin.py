@@ -12,13 +12,13 @@ from feedrank.api.cli.retrain import EXIT_REFUSED
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.replay import replay
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.service import AdminServices, TrainingError
 from feedrank.engine.journal.journal import Journal
 
 
 def create_admin_services(
-    home: Home, config: Config, journal: Journal, register_new_items: Callable[[], int]
+    home: HomePaths, config: Config, journal: Journal, register_new_items: Callable[[], int]
 ) -> AdminServices:
     """Build the admin services on a home; `register_new_items` returns how many items it added."""
     return AdminServices(
@@ -31,7 +31,7 @@ def create_admin_services(
     )
 
 
-def run_retrain(home: Home) -> Mapping[str, Any]:
+def run_retrain(home: HomePaths) -> Mapping[str, Any]:
     """Run `feedrank retrain` on a home in a low-priority subprocess; return its report.
 
     Raises TrainingError if the command fails; a candidate that the gate rejects is no failure.

@@ -7,7 +7,7 @@ import os
 import threading
 
 from feedrank.api import subprocess_cli
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.journal.file_lock import lock_file
 from feedrank.engine.serving.recommender import Recommender
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class GuardrailMonitor:
     """A thread that starts the check in a low-priority subprocess, because reading the journal is slow."""
 
-    def __init__(self, home: Home, recommender: Recommender, interval_s: float = CHECK_INTERVAL_S) -> None:
+    def __init__(self, home: HomePaths, recommender: Recommender, interval_s: float = CHECK_INTERVAL_S) -> None:
         """interval_s: seconds between checks."""
         self._home, self._recommender, self._interval_s = home, recommender, interval_s
         self._stopped = threading.Event()

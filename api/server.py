@@ -29,7 +29,7 @@ from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import custom_index_type, with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service, new_id
 from feedrank.api.keys import ApiKeys
@@ -55,7 +55,7 @@ class PreloadedState:
     restored: RestoredState
 
 
-def preload(home: Home, config: Config) -> PreloadedState:
+def preload(home: HomePaths, config: Config) -> PreloadedState:
     """Load the current bundle and the state of the journal.
 
     The journal connection is closed again, because it does not survive a fork.
@@ -78,7 +78,7 @@ def limit_blas_threads() -> None:
     threadpool_limits(1, user_api="blas")
 
 
-def create_worker_app(home: Home, config: Config, preloaded: PreloadedState, clock: Callable[[], float]) -> Flask:
+def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState, clock: Callable[[], float]) -> Flask:
     """Create the Flask application of one worker: warmed up, with its refresher and guardrail monitor running."""
     limit_blas_threads()
     if (
@@ -159,7 +159,7 @@ def warm_up(recommender: Recommender, costs: LatencyEstimator, clock: Callable[[
             recommender.recommend("warm-up", clock(), RecommendationRequest(user), budget, log=False)
 
 
-def serve(home: Home, config: Config, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
+def serve(home: HomePaths, config: Config, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
     """Serve until a signal stops it; `echo` prints status lines.
 
     Raises ValueError if it can't listen, BundleError if no bundle can serve.
@@ -179,7 +179,7 @@ def serve(home: Home, config: Config, echo: Callable[[str], None], clock: Callab
 
 
 def _serve_gunicorn(
-    home: Home,
+    home: HomePaths,
     config: Config,
     preloaded: PreloadedState,
     on_listening: Callable[[str], None],

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 
-def run_cli(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_cli(home: HomePaths, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command on a home at low priority (nice 10); return its exit code, stdout and stderr."""
     config_option = [] if home.config is None else ["--config", str(home.config)]
     command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), *config_option, *arguments]

@@ -78,10 +78,10 @@ def feeds(home: str) -> float:
     """Median milliseconds a feed, after warm-up."""
     from feedrank.api import compose
     from feedrank.api.config import Config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.engine.serving.request import RecommendationRequest
 
-    recommender = compose.build_recommender(Home(Path(home)), Config())
+    recommender = compose.build_recommender(HomePaths(Path(home)), Config())
 
     def ask(user: str) -> None:
         recommender.recommend(str(uuid.uuid4()), time.time(), RecommendationRequest(user))

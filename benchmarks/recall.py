@@ -32,10 +32,10 @@ def main() -> None:
     place = parser.parse_args().home
     from feedrank.api import server
     from feedrank.api.config import load_config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
 
     server.limit_blas_threads()
-    home = Home(place)
+    home = HomePaths(place)
     loaded = server.preload(home, load_config(home.config))
     knowledge, index = loaded.current_bundle.item_model, loaded.current_bundle.index
     people = np.random.default_rng(0).permutation(len(loaded.restored.users))[:PEOPLE].tolist()

@@ -8,13 +8,13 @@ from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 import click
-from feedrank.features.catalog import all_features
 
 from benchmarks.bars import PROJECT
 from docs.generator import routes
 from feedrank.api.cli import main
 from feedrank.api.config import Config
 from feedrank.api.readers.rows import EVENT_COLUMNS
+from feedrank.features.catalog import all_features
 
 REFERENCE = PROJECT / "docs" / "reference"
 

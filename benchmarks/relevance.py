@@ -231,13 +231,13 @@ def added(folder: str) -> None:
 
     from feedrank.api import compose, server
     from feedrank.api.config import load_config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.engine.serving.request import RecommendationRequest
     from feedrank.engine.types import QueryVectors
     from feedrank.features.late_interaction import maxsim_scores
 
     server.limit_blas_threads()
-    home = Home(Path(folder))
+    home = HomePaths(Path(folder))
     recommender = compose.build_recommender(home, load_config(home.config))
     pipeline = recommender.pipeline
     second = pipeline.reranker
@@ -266,11 +266,11 @@ def _ready(home: Path) -> Bar:
     """People who click once in 20 s, at random moments; then each asks for a feed: whose pairs were scored by then?"""
     from feedrank.api import compose
     from feedrank.api.config import load_config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.engine.events.events import InteractionEvent
     from feedrank.engine.serving.request import RecommendationRequest
 
-    place = Home(home)
+    place = HomePaths(home)
     recommender = compose.build_recommender(place, load_config(place.config))
     assert recommender.prefetch_queue is not None
     random = np.random.default_rng(5)

@@ -82,14 +82,14 @@ def rows(home: str) -> float:
     """MovieLens-100K: what recall finds for each person's last touches, replayed into the matrix; median of three."""
     from feedrank.api import compose
     from feedrank.api.config import Config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.models.bundles import bundle
     from feedrank.models.items.user_histories import UserHistories
     from feedrank.models.training.dataset import feature_chunks, from_recall
     from feedrank.models.training.training import exact_retriever
 
-    made = compose.load_training_inputs(Home(Path(home)), Config())
-    builder = bundle.load(Home(Path(home)).current_bundle).builder
+    made = compose.load_training_inputs(HomePaths(Path(home)), Config())
+    builder = bundle.load(HomePaths(Path(home)).current_bundle).builder
     sequences = UserHistories.from_log(made.log)
     targets = np.flatnonzero((sequences.count_after < 3) & (sequences.count_before > 0))
     examples = from_recall(
@@ -199,12 +199,12 @@ def skew(home: str) -> float:
     """300 feeds with clicks, served with their rows stored; then the same rows from a replay of the journal."""
     from feedrank.api import compose
     from feedrank.api.config import Config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.engine.events.events import InteractionEvent, RankingEvent
     from feedrank.engine.serving.request import RecommendationRequest
     from feedrank.models.training.dataset import feature_chunks, from_rankings
 
-    place = Home(Path(home))
+    place = HomePaths(Path(home))
     recommender = compose.build_recommender(place, Config())
     random = np.random.default_rng(0)
     now = time.time()
@@ -235,15 +235,15 @@ def twice(folder: str, home: str) -> float:
     """Files of two bundles, trained from the same journal one after the other, whose bytes differ."""
     from feedrank.api import compose
     from feedrank.api.config import Config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.models.bundles.bundle import BUILD_INFO
     from feedrank.models.training.training_settings import TrainingSettings
 
     config = replace(Config(), training=TrainingSettings(folds=2, targets_per_user=1))
-    made = compose.load_training_inputs(Home(Path(home)), config)
+    made = compose.load_training_inputs(HomePaths(Path(home)), config)
     found = []
     for number in range(2):
-        other = Home(Path(folder) / f"again-{number}")
+        other = HomePaths(Path(folder) / f"again-{number}")
         trained = compose.train(made, config, lambda *_: None)
         compose.save_trained_bundle(other, config, "same", made, trained, {}, 0.0)
         files = (file for file in (other.bundles / "same").iterdir() if file.name != BUILD_INFO)

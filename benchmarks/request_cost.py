@@ -55,14 +55,14 @@ def measured(folder: str) -> None:
     from feedrank.api.compose.experiments import ExperimentService
     from feedrank.api.config import load_config
     from feedrank.api.experiment_config import parse_experiment
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
     from feedrank.engine.experiments.arm_servers import ArmServers
     from feedrank.engine.experiments.registry import ExperimentRegistry
     from feedrank.engine.serving.request import RecommendationRequest
     from feedrank.engine.types import QueryVectors
 
     server.limit_blas_threads()
-    home = Home(Path(folder))
+    home = HomePaths(Path(folder))
     config, journal = load_config(home.config), home.journal()
     desk = ExperimentService(home, journal)
     recommender = compose.build_recommender(home, config)

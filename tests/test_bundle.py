@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from feedrank.api import compose, config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.types import Batch
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import BehaviouralState
@@ -30,13 +30,13 @@ FILES = (
 
 @pytest.fixture(scope="module")
 def made(touched_home: Path) -> compose.TrainingInputs:
-    home = Home(touched_home)
+    home = HomePaths(touched_home)
     return compose.load_training_inputs(home, config.load_config(home.config))
 
 
 @pytest.fixture(scope="module")
 def settings(touched_home: Path) -> config.Config:
-    return config.load_config(Home(touched_home).config)
+    return config.load_config(HomePaths(touched_home).config)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: Tr
 def test_a_bundle_without_a_ranker(
     bundles: Path, made: compose.TrainingInputs, settings: config.Config, tmp_path: Path
 ) -> None:
-    home = Home(tmp_path)
+    home = HomePaths(tmp_path)
     compose.save_bundle(home, settings, "bare", compose.fit_without_ranker(made, settings), None, {})
     found = opened(bundles)
     assert found.name == "bare"
@@ -213,10 +213,10 @@ def test_names_that_can_not_be_had(bundles: Path, trained: TrainedRanker, name: 
 def test_the_same_journal_config_and_seed_give_the_same_bytes(
     touched_home: Path, settings: config.Config, tmp_path: Path
 ) -> None:
-    home = Home(touched_home)
+    home = HomePaths(touched_home)
     again = compose.load_training_inputs(home, settings)
     trained = compose.train(again, settings, lambda *_: None)
-    compose.save_trained_bundle(Home(tmp_path), settings, "toy", again, trained, {}, 1.5)
+    compose.save_trained_bundle(HomePaths(tmp_path), settings, "toy", again, trained, {}, 1.5)
     first, second = home.bundles / "toy", tmp_path / "bundles" / "toy"
     assert {file.name for file in first.iterdir()} == {*FILES, "manifest.json", "build.json"}
     for file in (*FILES, "manifest.json"):

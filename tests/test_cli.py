@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from conftest import PROJECT, feedrank
 
 from feedrank.api.cli import main
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import RankingEvent
 
 SCRIPT = Path(sys.executable).with_name("feedrank")
@@ -102,14 +102,14 @@ def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) 
     assert [one["line"] for one in rejects] == [601, 602, 604]
     assert all(one["reason"] and one["source"] == str(source) for one in rejects)
     assert "0 of 600" in feedrank(home, "data", source, "--format", "jsonl")
-    assert Home(home).journal().count_by_kind() == {"item": 60, "interaction": 540}
+    assert HomePaths(home).journal().count_by_kind() == {"item": 60, "interaction": 540}
 
 
 def test_strict_data_stops_at_the_line(tmp_path: Path) -> None:
     source = toyworld.write(tmp_path / "log.jsonl", toyworld.items(), ["{"])
     said = feedrank(tmp_path / "home", "data", source, "--strict", code=1)
     assert f"{source}:61: not JSON" in said
-    assert Home(tmp_path / "home").journal().count_by_kind() == {}
+    assert HomePaths(tmp_path / "home").journal().count_by_kind() == {}
 
 
 # --- index and train
@@ -151,7 +151,7 @@ def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) 
     assert len(lines) == 3
     assert "space-9" in lines[0]
     assert "the satellite book" in lines[0]
-    events = list(Home(home).journal().events("ranking"))
+    events = list(HomePaths(home).journal().events("ranking"))
     assert len(events) == 1
     assert isinstance(events[0], RankingEvent)
     assert events[0].items[0] == "space-9"
@@ -276,7 +276,7 @@ def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[
     message = feedrank(home, "recommend", *arguments, code=1)
     assert message.startswith(f"Error: {arguments[0][2:]}: found ")
     assert len(message.splitlines()) == 1
-    assert Home(home).journal().count_by_kind().get("ranking", 0) == 0
+    assert HomePaths(home).journal().count_by_kind().get("ranking", 0) == 0
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ from feedrank.api.client import (
     retries,
 )
 from feedrank.api.config import ServeConfig
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import MAX_BODY_BYTES, create_app
 from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
@@ -126,7 +126,7 @@ class Running:
 
 @contextmanager
 def running_on(home: Path, **parts: Any) -> Iterator[Running]:
-    place = Home(home)
+    place = HomePaths(home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
     gate = Gate(create_app(Service(recommender, lambda: NOW, **parts)).wsgi_app)
     with served(gate) as url:
@@ -226,7 +226,7 @@ def test_a_click_changes_the_next_feed(running: Running) -> None:
 def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One service for tests whose writes do not matter to each other."""
     with running_on(touched_home) as found:
-        found.recommender._journal = Home(tmp_path_factory.mktemp("still")).journal()
+        found.recommender._journal = HomePaths(tmp_path_factory.mktemp("still")).journal()
         yield found
 
 

@@ -14,7 +14,7 @@ import toyworld
 
 from feedrank.api import compose, config
 from feedrank.api.config import Config, EmbedderConfig, IndexConfig
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.codec import parse
 from feedrank.engine.retrieval.indexes import AnnoyIndex, ExactIndex
 from feedrank.engine.retrieval.pca_index import PcaRefineIndex
@@ -40,14 +40,14 @@ class Backwards:
 def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | None = "p0") -> list[str]:
     """The items of a feed on these settings."""
     return list(
-        compose.build_recommender(Home(home), settings)
+        compose.build_recommender(HomePaths(home), settings)
         .recommend(str(uuid.uuid4()), 2e9, RecommendationRequest(user, query=query, n=n))
         .items
     )
 
 
 def test_an_index_of_ones_own(home: Path) -> None:
-    place = Home(home)
+    place = HomePaths(home)
     settings = replace(config.load_config(place.config), index=IndexConfig(kind=f"{__name__}:Backwards"))
     opened = bundle.load(place.current_bundle)
     exact = ExactIndex(opened.item_model.space.item_side, "dot")
@@ -60,7 +60,7 @@ def test_an_index_of_ones_own(home: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["annoy", "exact"])
 def test_the_metric_is_that_of_the_bundle(home: Path, kind: str) -> None:
-    place = Home(home)
+    place = HomePaths(home)
     asked = config.load_config(place.config)
     usual = feed(home, asked, 20)
     changed = replace(asked, index=IndexConfig(kind=kind, metric="euclidean"))
@@ -68,7 +68,7 @@ def test_the_metric_is_that_of_the_bundle(home: Path, kind: str) -> None:
 
 
 def test_a_query_goes_through_the_model_that_the_items_went_through(home: Path) -> None:
-    settings = replace(config.load_config(Home(home).config), embedder=EmbedderConfig(model="/no/such/model"))
+    settings = replace(config.load_config(HomePaths(home).config), embedder=EmbedderConfig(model="/no/such/model"))
     found = feed(home, settings, query="guitar and violin music", user=None)
     assert {toyworld.genre_of(item) for item in found} == {"music"}
 
@@ -81,7 +81,7 @@ def test_recall_order_keeps_the_order_it_is_given() -> None:
 
 
 def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
-    place = Home(home)
+    place = HomePaths(home)
     settings = config.load_config(place.config)
     recommender = compose.build_recommender(place, settings)
     late = {"event": "item", "id": "late", "timestamp": toyworld.END, "item": "new",
@@ -96,14 +96,14 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
 
 
 def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> None:
-    home = Home(tmp_path / "mistyped")
+    home = HomePaths(tmp_path / "mistyped")
     with pytest.raises(ValueError, match=r"no journal at .*feedrank import"):
         compose.load_training_inputs(home, Config())
     assert not home.folder.exists()
 
 
 def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
-    home = Home(tmp_path)
+    home = HomePaths(tmp_path)
     home.journal().close()
     with pytest.raises(ValueError, match=r"no items in .*feedrank import"):
         compose.load_training_inputs(home, Config())
@@ -111,7 +111,7 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
 
 def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feedrank.engine.retrieval.pca_index.BRUTE_FORCE_UP_TO", 10)
-    place = Home(home)
+    place = HomePaths(home)
     settings, opened = config.load_config(place.config), bundle.load(place.current_bundle)
     assert isinstance(opened.exact_index, PcaRefineIndex)
 

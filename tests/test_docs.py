@@ -29,7 +29,7 @@ from docs.generator.__main__ import pages
 from docs.generator.markdown import slug
 from feedrank.api.cli import main
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.metrics import Metrics
 from feedrank.api.readers.rows import EVENT_COLUMNS
 from feedrank.engine.events.checks import EventError
@@ -166,7 +166,7 @@ def test_every_feature_is_in_the_reference(touched_home: Path) -> None:
     if settings.features() is None:
         pytest.skip("feedrank.features.catalog does not exist yet")
     page = reference("features.md")
-    names = registry.load_current(Home(touched_home).bundles, print).builder.names
+    names = registry.load_current(HomePaths(touched_home).bundles, print).builder.names
     missing = [name for name in names if f"| `{name}` |" not in page]
     assert not missing, f"these features are not in docs/reference/features.md: {', '.join(missing)}"
 
@@ -231,7 +231,7 @@ def test_commands_that_can_run_do(path: Path, tmp_path: Path, monkeypatch: pytes
             result = CliRunner().invoke(main, shlex.split(line)[1:], catch_exceptions=False)
             assert result.exit_code == 0, f"{line}\n{result.output}"
             assert re.search(r"lines rejected\W+0\b", result.output), f"{line}\n{result.output}"
-    assert sum(Home(Path("var")).journal().count_by_kind().values()) > 0
+    assert sum(HomePaths(Path("var")).journal().count_by_kind().values()) > 0
 
 
 def test_an_experiment_file_of_a_document_is_valid(tmp_path: Path, home: Path) -> None:

@@ -23,7 +23,7 @@ from feedrank.api.compose.refresh import Refresher
 from feedrank.api.compose.replay import ReplayError, replay
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.guardrail_monitor import GuardrailMonitor
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
@@ -59,7 +59,7 @@ class Place:
     """A home of one's own with what serves it."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = Home(folder)
+        self.home = HomePaths(folder)
         self.config = config.load_config(self.home.config)
         self.journal = self.home.journal()
         self.desk = ExperimentService(self.home, self.journal)

@@ -221,7 +221,7 @@ def test_a_module_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from feedrank.api import compose, config
-    from feedrank.api.home import Home
+    from feedrank.api.home_paths import HomePaths
 
     text = toyworld.CONFIG + f'\n[features]\nextra = ["{OWN}"]\n'
     (home / "feedrank.toml").write_text(text)
@@ -231,7 +231,7 @@ def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypa
     listed = json.loads(feedrank(home, "features", "--bundle", "own", "--json"))
     assert [asdict(own_features.TITLE_LENGTH), asdict(own_features.TITLE_AGE)] == listed[-2:]
 
-    place = Home(home)
+    place = HomePaths(home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
     client = create_app(Service(recommender, lambda: toyworld.END / 1000)).test_client()
     feed = client.post("/v1/recommend", json={"user": "p0", "n": 3}).json

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.models.finetune import model_folder
 from feedrank.models.finetune.distillation import distill
 from feedrank.models.finetune.distillation_settings import DistillSettings, StudentConfig
@@ -304,7 +304,7 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     from feedrank.api.cli.finetune import finetune as command
 
     def run(*arguments: object, code: int = 0) -> str:
-        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(Home(shown_home), Config()))
+        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(HomePaths(shown_home), Config()))
         assert result.exit_code == code, result.output
         return result.stdout if code == 0 else result.stderr
 
@@ -362,14 +362,14 @@ def test_the_command_makes_a_student(teacher: FinetuneResult, groups: QueryTextG
         1,
     )
     given = list(map(str, (teacher.folder, *told)))
-    result = CliRunner().invoke(command, given, obj=(Home(tmp_path), Config()))
+    result = CliRunner().invoke(command, given, obj=(HomePaths(tmp_path), Config()))
     assert result.exit_code == 0, result.output
     assert "mrr of the teacher" in result.stdout
     assert f'[cross_encoder]\nmodel = "{out}"' in result.stdout
     assert model_folder.read_card(out)["settings"]["student_config"] == {
         "layers": 1, "hidden_size": 16, "heads": 2, "intermediate_size": 32,
     }  # fmt: skip
-    again = CliRunner().invoke(command, given, obj=(Home(tmp_path), Config()))
+    again = CliRunner().invoke(command, given, obj=(HomePaths(tmp_path), Config()))
     assert again.exit_code == 1
     assert "choose another with --out or remove it" in again.stderr
 

@@ -17,7 +17,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from feedrank.api import compose, config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
@@ -78,7 +78,7 @@ def click(item: str, user: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[Server]:
-    place = Home(home)
+    place = HomePaths(home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
     clock = Clock()
     app = create_app(Service(recommender, clock))
@@ -90,9 +90,11 @@ def server(home: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """One server for all tests that only look at an answer."""
-    place = Home(touched_home)
+    place = HomePaths(touched_home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
-    recommender._journal = Home(tmp_path_factory.mktemp("still")).journal()  # so that the shared home stays as it is
+    recommender._journal = HomePaths(
+        tmp_path_factory.mktemp("still")
+    ).journal()  # so that the shared home stays as it is
     clock = Clock()
     app = create_app(Service(recommender, clock))
     return Server(app, app.test_client(), place.journal(), recommender, clock)
@@ -372,7 +374,7 @@ def test_a_stranger_is_known_after_a_click(server: Server) -> None:
 
 def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
     server.events({"events": [click("ocean-3", "new"), click("space-9", "p0")]})
-    place = Home(home)
+    place = HomePaths(home)
     again = create_app(
         Service(compose.build_recommender(place, config.load_config(place.config)), server.clock)
     ).test_client()
@@ -421,7 +423,7 @@ def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, hom
         for one in feed["items"][: int(dice.integers(3))]:
             answering = {"ranking": feed["ranking"]} if dice.integers(2) else {}
             server.events(click(one["id"], user or "p5", **answering))
-    opened = bundle.load(Home(home).current_bundle)
+    opened = bundle.load(HomePaths(home).current_bundle)
     catalogue = opened.item_model.catalogue
     log = events_to_table(server.journal.events(), catalogue.ids)
     happened = [event for event in server.journal.events("ranking") if isinstance(event, RankingEvent)]

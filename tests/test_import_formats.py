@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from conftest import PROJECT, feedrank
 
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.readers import Rejects, guess_format, read_events
 from feedrank.api.readers.rejects import RejectedLine
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
@@ -224,7 +224,7 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
                 )
             )
             file.write("\n{broken\n" if n % 30_000 == 0 else "\n")
-    home = Home(tmp_path / "home")
+    home = HomePaths(tmp_path / "home")
     home.folder.mkdir()
     (home.folder / "feedrank.toml").write_text("[journal]\ncreate_items = false\n")
     command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), "import", str(source)]
@@ -247,7 +247,7 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_changed_starts_anew(tmp_path: Path) -> None:
-    source, home = tmp_path / "log.jsonl", Home(tmp_path / "home")
+    source, home = tmp_path / "log.jsonl", HomePaths(tmp_path / "home")
     source.write_text(lines(METARANK))
     home.folder.mkdir()
     home.import_progress.write_text(

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from feedrank.api.cli.keys import keys as command
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.keys import SCOPES, ApiKey, ApiKeys, KeysError
 
 NOW = 1_700_000_000_000
@@ -399,7 +399,7 @@ def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
 
 def run(home: Path, *arguments: str) -> Result:
     """`feedrank keys` on a home."""
-    return CliRunner().invoke(command, arguments, obj=(Home(home), Config()), catch_exceptions=False)
+    return CliRunner().invoke(command, arguments, obj=(HomePaths(home), Config()), catch_exceptions=False)
 
 
 def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path: Path) -> None:

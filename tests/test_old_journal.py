@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from feedrank.api.compose.experiments import ExperimentService
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.codec import to_dict
 from feedrank.engine.events.events import Event, RankingEvent, erased_user
 from feedrank.engine.journal import legacy
@@ -30,23 +30,23 @@ EXPECTED: dict[str, Any] = json.loads((FIXTURES / "journal-0.1.json").read_text(
 
 
 @pytest.fixture(scope="module")
-def old_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def old_home(tmp_path_factory: pytest.TempPathFactory) -> HomePaths:
     """A home with the old journal; opening it migrates the table."""
-    home = Home(tmp_path_factory.mktemp("old"))
+    home = HomePaths(tmp_path_factory.mktemp("old"))
     data = zstandard.ZstdDecompressor().decompress((FIXTURES / "journal-0.1.db.zst").read_bytes())
     home.journal_path.write_bytes(data)
     return home
 
 
 @pytest.fixture(scope="module")
-def events(old_home: Home) -> dict[str, Event]:
+def events(old_home: HomePaths) -> dict[str, Event]:
     journal = old_home.journal()
     found = {event.id: event for event in journal.events()}
     journal.close()
     return found
 
 
-def test_nothing_is_lost(old_home: Home, events: dict[str, Event]) -> None:
+def test_nothing_is_lost(old_home: HomePaths, events: dict[str, Event]) -> None:
     assert old_home.journal().count_by_kind() == EXPECTED["counts"]
     assert sum(isinstance(event, RankingEvent) for event in events.values()) == EXPECTED["n_rankings"]
     assert [erased_user(event) for event in events.values() if erased_user(event)] == ["erased"]
@@ -77,7 +77,7 @@ def test_a_ranking_says_the_same(events: dict[str, Event], ranking: str) -> None
     assert scores == expected.get("pairs", [])
 
 
-def test_experiments_say_the_same(old_home: Home) -> None:
+def test_experiments_say_the_same(old_home: HomePaths) -> None:
     service = ExperimentService(old_home, old_home.journal())
     ab, mix, shade = (service.report(name) for name in ("ab", "mix", "shade"))
     assert ab.readout is not None
@@ -93,7 +93,7 @@ def test_experiments_say_the_same(old_home: Home) -> None:
     assert ab.state.experiment.guardrails[0].max_relative_loss == 0.5
 
 
-def test_the_table_is_migrated_once(old_home: Home) -> None:
+def test_the_table_is_migrated_once(old_home: HomePaths) -> None:
     old_home.journal().close()
     old_home.journal().close()
     with sqlite3.connect(old_home.journal_path) as connection:
@@ -126,7 +126,7 @@ def test_parts_that_the_fixture_lacks_are_upgraded() -> None:
     assert legacy.upgrade(odd)["served"] == {"options": 5, "arm_overrides": None, "recall": "x", "degraded": "y"}
 
 
-def test_a_journal_can_be_opened_by_many_at_once(old_home: Home) -> None:
+def test_a_journal_can_be_opened_by_many_at_once(old_home: HomePaths) -> None:
     journals = [Journal.open_sqlite(old_home.journal_path) for _ in range(4)]
     assert len({journal.last_offset for journal in journals}) == 1
     for journal in journals:

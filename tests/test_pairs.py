@@ -13,7 +13,7 @@ import zstandard
 
 from feedrank.api import compose
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.models.finetune import training_samples
 from feedrank.models.finetune.log_samples import from_log
 from feedrank.models.finetune.samples import QueryTextGroups, with_hard_negatives
@@ -143,7 +143,7 @@ def test_every_pass_draws_other_texts() -> None:
 
 def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(shown_home: Path) -> None:
     config = Config()
-    made = compose.load_training_inputs(Home(shown_home), config)
+    made = compose.load_training_inputs(HomePaths(shown_home), config)
     documents = made.item_inputs.catalogue.documents(config.embedder.document)
     groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
     assert len(groups) == 800
@@ -161,7 +161,7 @@ def test_groups_of_a_log_without_rankings_come_from_recall(touched_home: Path) -
     from feedrank.api.config import load_config
 
     config = load_config(touched_home / "feedrank.toml")
-    made = compose.load_training_inputs(Home(touched_home), config)
+    made = compose.load_training_inputs(HomePaths(touched_home), config)
     documents = made.item_inputs.catalogue.documents(config.embedder.document)
     groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
     assert 100 < len(groups) <= toyworld.PEOPLE * config.training.targets_per_user

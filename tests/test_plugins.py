@@ -20,7 +20,7 @@ from conftest import feedrank
 from feedrank.api import compose, config
 from feedrank.api.compose.vector_index import custom_index_type, with_custom_index
 from feedrank.api.config import Config, ConfigError, IndexConfig
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.readers import Rejects, read_events
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import ItemEvent
@@ -36,20 +36,20 @@ from feedrank.models.bundles.bundle import BundleError
 def settings_of(home: Path, kind: str, **arguments: Any) -> Config:
     """The home's config with an index of one's own."""
     return replace(
-        config.load_config(Home(home).config), index=IndexConfig(kind=f"own_index:{kind}", arguments=arguments)
+        config.load_config(HomePaths(home).config), index=IndexConfig(kind=f"own_index:{kind}", arguments=arguments)
     )
 
 
 def train(home: Path, name: str, settings: Config) -> bundle.Bundle:
     """Write a bundle in recall order and make it the current one."""
-    place = Home(home)
+    place = HomePaths(home)
     inputs = compose.load_training_inputs(place, settings)
     compose.save_bundle(place, settings, name, compose.fit_without_ranker(inputs, settings), None, {})
     return bundle.load(place.current_bundle)
 
 
 def feed(home: Path, settings: Config) -> tuple[str, ...]:
-    recommender = compose.build_recommender(Home(home), settings)
+    recommender = compose.build_recommender(HomePaths(home), settings)
     return recommender.recommend(str(uuid.uuid4()), 2e9, RecommendationRequest("p0", n=5)).items
 
 
@@ -129,7 +129,7 @@ def test_arguments_come_from_the_config(home: Path) -> None:
 def test_a_wrong_argument_is_found_before_the_training(home: Path, arguments: dict[str, Any], said: str) -> None:
     settings = settings_of(home, "Saved", **arguments)
     with pytest.raises(CustomIndexError) as caught:
-        compose.load_training_inputs(Home(home), settings)
+        compose.load_training_inputs(HomePaths(home), settings)
     assert "index.kind 'own_index:Saved' with [index.arguments]" in str(caught.value)
     assert said in str(caught.value)
     (home / "feedrank.toml").write_text('[index]\nkind = "own_index:Sawed"\n')
@@ -147,7 +147,7 @@ def test_a_saved_index_is_built_once_and_loaded_by_each_server(
     home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_of(home, "Saved", shift=0.25)
-    usual = config.load_config(Home(home).config)
+    usual = config.load_config(HomePaths(home).config)
     monkeypatch.setattr(own_index.Saved, "built", 0)
     opened = train(home, "own", settings)
     assert own_index.Saved.built == 1
@@ -186,7 +186,7 @@ def test_a_bundle_with_another_index_is_served_with_a_warning(
         assert feed(home, settings_of(home, kind, shift=0.5))
     assert "was made with own_index:Saved and the arguments {}; train again" in caplog.text
     caplog.clear()
-    registry.promote(Home(home).bundles, "toy")
+    registry.promote(HomePaths(home).bundles, "toy")
     assert feed(home, settings_of(home, "Saved"))
     assert "the bundle toy was made with no custom index; train again" in caplog.text
 
@@ -196,7 +196,7 @@ def test_new_items_are_found_beside_a_saved_index(home: Path, monkeypatch: pytes
     opened = with_custom_index(train(home, "own", settings), settings.index)
     monkeypatch.setattr(own_index.Saved, "built", 0)
     monkeypatch.setattr(own_index.Saved, "loaded", 0)
-    place = Home(home)
+    place = HomePaths(home)
     recommender = compose.build_recommender(place, settings)
     from feedrank.api.compose.cold_start_updater import ColdStartUpdater
     from feedrank.api.compose.text_signals import TextEncoders
@@ -223,9 +223,9 @@ def test_a_class_that_can_not_keep_its_promise_makes_no_bundle(home: Path, kind:
         return
     with pytest.raises(CustomIndexError, match=f"index.kind 'own_index:{kind}'"):
         train(home, "own", settings)
-    assert registry.current_name(Home(home).bundles) == "toy"
-    assert not (Home(home).bundles / "own").exists()
-    assert not list(Home(home).bundles.glob(".own*"))
+    assert registry.current_name(HomePaths(home).bundles) == "toy"
+    assert not (HomePaths(home).bundles / "own").exists()
+    assert not list(HomePaths(home).bundles.glob(".own*"))
 
 
 def test_what_the_class_refuses_is_passed_on(home: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_the_class_refuses_is_passed_on(home: Path) -> None:
 
 def test_a_damaged_or_foreign_file_of_the_index_is_named(home: Path) -> None:
     train(home, "own", settings_of(home, "Saved"))
-    folder = Home(home).bundles / "own"
+    folder = HomePaths(home).bundles / "own"
     (folder / "custom-index" / "more.npz").write_bytes(b"more")
     with pytest.raises(BundleError, match=r"custom-index/more\.npz is foreign"):
         bundle.load(folder)
@@ -318,7 +318,7 @@ def test_an_import_with_a_reader_of_ones_own(tmp_path: Path) -> None:
     (reject,) = [json.loads(line) for line in (home / "rejects.jsonl").read_text().splitlines()]
     assert (reject["line"], reject["text"]) == (2, "no line")
     assert "0 of 2" in feedrank(home, "import", log, "--format", "own_reader:read")
-    assert [event.id for event in Home(home).journal().events("interaction")] == ["log.txt:1", "log.txt:3"]
+    assert [event.id for event in HomePaths(home).journal().events("interaction")] == ["log.txt:1", "log.txt:3"]
     assert "log.txt:2: not enough values" in feedrank(
         tmp_path / "other", "import", log, "--format", "own_reader:read", "--strict", code=1
     )

@@ -22,7 +22,7 @@ from conftest import PROJECT, feedrank
 
 import feedrank as public
 from feedrank import Client, Evaluation, Feed, Filters, Home, LoadReport, Recommender, __version__
-from feedrank.api.home import Home as Paths
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent
 
 FRAMES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
@@ -64,7 +64,7 @@ def one_click(**columns: Any) -> pd.DataFrame:
 
 def events_of(home: Home, kind: str) -> list[Any]:
     """The events of one type in the journal of a home."""
-    return list(Paths(home.folder).journal().events(kind))
+    return list(HomePaths(home.folder).journal().events(kind))
 
 
 @pytest.fixture(scope="module")

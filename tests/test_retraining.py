@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedrank.api import compose, config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.bundle import BundleError
 from feedrank.models.retraining.drift import FeatureHistogram, sample_rows
@@ -226,7 +226,7 @@ def test_the_last_good_bundle_goes_on_where_the_current_is_damaged(
 ) -> None:
     feedrank(own, "index", "--name", "second")
     (own / "bundles" / "second" / "index.ann").write_bytes(b"damaged")
-    home = Home(own)
+    home = HomePaths(own)
     recommender = compose.build_recommender(home, config.load_config(home.config))
     assert recommender.pipeline.bundle == "first"
     said = capsys.readouterr().err

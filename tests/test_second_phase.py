@@ -17,7 +17,7 @@ from conftest import feedrank
 
 from benchmarks import checkpoints
 from feedrank.api import compose, config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import InteractionEvent
 from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
@@ -236,7 +236,7 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     feedrank(home, "train", "--name", "two")
-    place = Home(home)
+    place = HomePaths(home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
     assert recommender.prefetch_queue is not None
     column = recommender.pipeline.featurizer.names.index("ce_score")

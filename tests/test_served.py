@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from feedrank.api import compose, config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.event_table import sorted_events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.engine.events.logged_features import LoggedRows
@@ -62,7 +62,7 @@ def test_a_log_without_stored_rows_has_none() -> None:
 
 @pytest.mark.parametrize("memory_mb", [100, 0])
 def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
-    place = Home(home)
+    place = HomePaths(home)
     settings = config.load_config(place.config)
     recommender = compose.build_recommender(place, settings)
     for step in range(20):

@@ -22,7 +22,7 @@ from feedrank.api import compose, config
 from feedrank.api.compose.refresh import Refresher
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import ServeConfig
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.api.keys import ApiKeys
@@ -43,7 +43,7 @@ NOW = toyworld.END / 1000 + 1_000
 class Running:
     """A recommender on a home of its own, and clients of it."""
 
-    home: Home
+    home: HomePaths
     recommender: Recommender
 
     def client(self, **more: Any) -> FlaskClient:
@@ -52,7 +52,7 @@ class Running:
 
 @pytest.fixture
 def running(home: Path) -> Running:
-    place = Home(home)
+    place = HomePaths(home)
     return Running(place, compose.build_recommender(place, config.load_config(place.config)))
 
 

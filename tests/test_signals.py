@@ -14,7 +14,7 @@ from conftest import feedrank
 
 from benchmarks import checkpoints
 from feedrank.api import compose, config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.types import QueryVectors
@@ -344,7 +344,7 @@ def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp
     shutil.rmtree(home / "cache")
     again = json.loads(feedrank(home, "recommend", "--json", "--user", "p1"))["items"]
     assert [one["id"] for one in again] == [one["id"] for one in found]
-    recommender = compose.build_recommender(Home(home), config.load_config(home / "feedrank.toml"))
+    recommender = compose.build_recommender(HomePaths(home), config.load_config(home / "feedrank.toml"))
     ranking = recommender.pipeline.run(recommender.snapshot.resolve(2e9, RecommendationRequest("p1"), QueryVectors()))
     names = recommender.pipeline.featurizer.names
     scored = ~np.isnan(ranking.features[:, names.index("ce_score")])

@@ -11,7 +11,7 @@ import toyworld
 from conftest import feedrank
 from test_state import CATALOGUE, FULL, START, random_events
 
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import Event, InteractionEvent, erased_user
 from feedrank.engine.journal.journal import Journal
@@ -129,16 +129,16 @@ def test_a_killed_writer_leaves_the_old_snapshot(journal: Journal, tmp_path: Pat
 
 
 def events_of(home: Path, user: str) -> list[Event]:
-    return [one for one in Home(home).journal().events() if getattr(one, "user", None) == user]
+    return [one for one in HomePaths(home).journal().events() if getattr(one, "user", None) == user]
 
 
 def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
     said = feedrank(home, "snapshot")
     assert f"{toyworld.PEOPLE} users" in said
-    assert Home(home).snapshot.exists()
+    assert HomePaths(home).snapshot.exists()
     assert len(events_of(home, "p0")) == toyworld.STEPS
     assert f"{toyworld.STEPS} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
-    assert not Home(home).snapshot.exists()
+    assert not HomePaths(home).snapshot.exists()
     assert [erased_user(one) for one in events_of(home, "p0")] == ["p0"], "this alone says that there was something"
     assert "has no events of 'p0'" in feedrank(home, "forget", "p0", "--yes")
     feedrank(home, "recommend", "--user", "p0")
@@ -150,6 +150,6 @@ def test_nothing_is_deleted_without_a_yes(home: Path) -> None:
 
 
 def test_what_is_old_is_let_go(home: Path) -> None:
-    before = Home(home).journal().count_by_kind()
+    before = HomePaths(home).journal().count_by_kind()
     assert f"{before['interaction']:,} events from before" in feedrank(home, "purge", "--older-than-days", "1", "--yes")
-    assert Home(home).journal().count_by_kind() == {"item": before["item"]}
+    assert HomePaths(home).journal().count_by_kind() == {"item": before["item"]}

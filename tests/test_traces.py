@@ -32,7 +32,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from feedrank.api import compose, config, traces
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.api.metrics import STAGES
@@ -160,7 +160,7 @@ def test_probes_are_not_traced(kept: Kept) -> None:
 
 
 def test_requests_are_traced_and_nothing_of_a_person_is_in_it(home: Path) -> None:
-    kept, place = Kept(), Home(home)
+    kept, place = Kept(), HomePaths(home)
     kept.traces = RequestTracer(kept.exporter)  # with the clock that the stages are measured beside
     recommender = compose.build_recommender(place, config.load_config(place.config))
     client = create_app(Service(recommender, lambda: NOW, traces=kept.traces)).test_client()

@@ -18,7 +18,7 @@ from feedrank.api import compose, config
 from feedrank.api.admin import create_admin_services
 from feedrank.api.compose.refresh import Refresher
 from feedrank.api.compose.text_signals import TextEncoders
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.engine.events.catalogue import Catalogue
@@ -38,7 +38,7 @@ class Place:
     """A process that serves a home, without a socket; its clock goes on by a second a request."""
 
     def __init__(self, home: Path) -> None:
-        self.home = Home(home)
+        self.home = HomePaths(home)
         settings = config.load_config(self.home.config)
         self.recommender: Recommender = compose.build_recommender(self.home, settings)
         opened, self.now = bundle.load(self.home.current_bundle), NOW
@@ -299,7 +299,7 @@ def test_a_training_that_fails_says_why(place: Place) -> None:
 
 
 def test_a_service_without_upkeep_says_so(home: Path) -> None:
-    recommender = compose.build_recommender(Home(home), config.load_config(Home(home).config))
+    recommender = compose.build_recommender(HomePaths(home), config.load_config(HomePaths(home).config))
     client = create_app(Service(recommender, lambda: NOW)).test_client()
     assert client.get("/v1/bundles").status_code == 501
     assert client.post("/train/x").status_code == 501

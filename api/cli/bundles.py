@@ -11,7 +11,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.models.bundles import bundle, registry
 
 
@@ -23,7 +23,7 @@ def bundles() -> None:
 @bundles.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_(obj: tuple[Home, Config], as_json: bool) -> None:
+def list_(obj: tuple[HomePaths, Config], as_json: bool) -> None:
     """List all bundles, oldest first."""
     home, _ = obj
     with command_errors():
@@ -54,7 +54,7 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
 @click.argument("name", default=bundle.CURRENT)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @click.pass_obj
-def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
+def show(obj: tuple[HomePaths, Config], name: str, as_json: bool) -> None:
     """Show the content of the bundle NAME (by default the current one) and verify its files."""
     home, _ = obj
     with command_errors():
@@ -79,7 +79,7 @@ def show(obj: tuple[Home, Config], name: str, as_json: bool) -> None:
 @click.argument("second", default=bundle.CURRENT)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def diff(obj: tuple[Home, Config], first: str, second: str, as_json: bool) -> None:
+def diff(obj: tuple[HomePaths, Config], first: str, second: str, as_json: bool) -> None:
     """Compare the bundles FIRST and SECOND; by default SECOND is the current one."""
     home, _ = obj
     with command_errors():
@@ -99,7 +99,7 @@ def diff(obj: tuple[Home, Config], first: str, second: str, as_json: bool) -> No
 @bundles.command()
 @click.argument("name")
 @click.pass_obj
-def promote(obj: tuple[Home, Config], name: str) -> None:
+def promote(obj: tuple[HomePaths, Config], name: str) -> None:
     """Verify all files of the bundle NAME and make it the current one. A server loads it at its next start."""
     home, _ = obj
     with command_errors():
@@ -109,7 +109,7 @@ def promote(obj: tuple[Home, Config], name: str) -> None:
 
 @bundles.command()
 @click.pass_obj
-def rollback(obj: tuple[Home, Config]) -> None:
+def rollback(obj: tuple[HomePaths, Config]) -> None:
     """Make the previously promoted bundle the current one again."""
     home, _ = obj
     with command_errors():
@@ -123,7 +123,7 @@ def rollback(obj: tuple[Home, Config]) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @click.pass_obj
-def prune(obj: tuple[Home, Config], keep: int, dry_run: bool) -> None:
+def prune(obj: tuple[HomePaths, Config], keep: int, dry_run: bool) -> None:
     """Remove old bundles. The current one, the previous one and those of running experiments are always kept."""
     from feedrank.api.compose.experiments import ExperimentService
 

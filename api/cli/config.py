@@ -16,7 +16,7 @@ from feedrank.api.config import Config, load_config
 from feedrank.api.config_reference import ConfigKey, config_keys, experiment_keys
 from feedrank.api.config_template import config_template
 from feedrank.api.effective_config import EffectiveValue, effective_values
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 MIN_WIDTH = 110
 """Width of the tables, in characters, where the output is not a terminal."""
@@ -30,7 +30,7 @@ MIN_WIDTH = 110
 @click.option("--experiment", is_flag=True, help="Print the keys of an experiment file instead.")
 @click.pass_obj
 def config(
-    obj: tuple[Home, Config], section: str, as_json: bool, as_toml: bool, effective: bool, experiment: bool
+    obj: tuple[HomePaths, Config], section: str, as_json: bool, as_toml: bool, effective: bool, experiment: bool
 ) -> None:
     """Print the keys of the config file: type, default, unit and meaning.
 
@@ -77,7 +77,7 @@ def _print_reference(keys: Iterable[ConfigKey]) -> None:
         _print(table)
 
 
-def _print_effective(home: Home, values: Sequence[EffectiveValue], as_json: bool) -> None:
+def _print_effective(home: HomePaths, values: Sequence[EffectiveValue], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(value) for value in values], indent=1, ensure_ascii=False))
         return

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 if TYPE_CHECKING:
     from feedrank.api.compose import TrainingInputs
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--ablate", is_flag=True, help="Also measure the gain and the cost of each signal group.")
 @click.pass_obj
 def evaluate(
-    obj: tuple[Home, Config],
+    obj: tuple[HomePaths, Config],
     protocols: tuple[str, ...],
     dataset: str,
     json_path: Path | None,

@@ -15,7 +15,7 @@ from feedrank.api.cli.experiments import experiment as experiment
 from feedrank.api.cli.experiments import experiment_service
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 
 @experiment.command()
@@ -44,7 +44,7 @@ from feedrank.api.home import Home
 )
 @click.pass_obj
 def power(
-    obj: tuple[Home, Config], name: str | None, rate: float | None, lift: float, target_power: float, alpha: float,
+    obj: tuple[HomePaths, Config], name: str | None, rate: float | None, lift: float, target_power: float, alpha: float,
     arms: int, per_day: float | None,
 ) -> None:  # fmt: skip
     """Compute the units, impressions and days needed to detect a lift, from --rate or the data of NAME's first arm."""
@@ -108,8 +108,8 @@ def power(
 @click.option("--seed", default=0, show_default=True, help="Random seed; the same seed gives the same outcomes.")
 @click.pass_obj
 def simulate(
-    obj: tuple[Home, Config], path: Path, lifts: tuple[float, ...], users: int, days: int, rate: float, visits: float,
-    runs: int, seed: int,
+    obj: tuple[HomePaths, Config], path: Path, lifts: tuple[float, ...], users: int, days: int, rate: float,
+    visits: float, runs: int, seed: int,
 ) -> None:  # fmt: skip
     """Simulate the A/B test in PATH many times with returning users and a daily look, and count its outcomes.
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from feedrank.api import experiment_config
 from feedrank.api.cli.progress import command_errors, console
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.experiments.registry import ExperimentState
 from feedrank.models.atomic_files import atomic_write
 
@@ -30,7 +30,7 @@ def experiment() -> None:
 @experiment.command()
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.pass_obj
-def create(obj: tuple[Home, Config], path: Path) -> None:
+def create(obj: tuple[HomePaths, Config], path: Path) -> None:
     """Create an experiment from the TOML file PATH. No unit is assigned before it is started."""
     with command_errors():
         spec = experiment_config.load_experiment(path)
@@ -42,7 +42,7 @@ def create(obj: tuple[Home, Config], path: Path) -> None:
 @experiment.command()
 @click.argument("name")
 @click.pass_obj
-def start(obj: tuple[Home, Config], name: str) -> None:
+def start(obj: tuple[HomePaths, Config], name: str) -> None:
     """Start the experiment NAME. Arms without a bundle use the current one."""
     with command_errors():
         state = experiment_service(obj).start(name, time.time())
@@ -55,7 +55,7 @@ def start(obj: tuple[Home, Config], name: str) -> None:
 @click.option("--reason", default="", help="Reason, stored in the journal.")
 @click.option("--arm", default="", help="Stop only this arm; the experiment continues.")
 @click.pass_obj
-def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
+def stop(obj: tuple[HomePaths, Config], name: str, reason: str, arm: str) -> None:
     """Stop the experiment NAME; all users get the current bundle."""
     payload = {"reason": reason} | ({"arm": arm} if arm else {})
     with command_errors():
@@ -67,7 +67,7 @@ def stop(obj: tuple[Home, Config], name: str, reason: str, arm: str) -> None:
 @click.argument("name")
 @click.argument("weights", nargs=-1, required=True, metavar="ARM=WEIGHT...")
 @click.pass_obj
-def set_weights(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -> None:
+def set_weights(obj: tuple[HomePaths, Config], name: str, weights: tuple[str, ...]) -> None:
     """Change the arm weights of the experiment NAME, and reassign as few units as possible.
 
     Give ARM=WEIGHT for each arm, such as candidate=0.5. A moved unit counts for its first arm.
@@ -80,7 +80,7 @@ def set_weights(obj: tuple[Home, Config], name: str, weights: tuple[str, ...]) -
 @experiment.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def list_(obj: tuple[Home, Config], as_json: bool) -> None:
+def list_(obj: tuple[HomePaths, Config], as_json: bool) -> None:
     """List all experiments, in the order of creation."""
     from feedrank.api.compose.experiments import state_json
 
@@ -117,7 +117,7 @@ def list_(obj: tuple[Home, Config], as_json: bool) -> None:
 @click.option("--promote", is_flag=True, help="Promote the winner's bundle and stop the experiment.")
 @click.pass_obj
 def readout(
-    obj: tuple[Home, Config],
+    obj: tuple[HomePaths, Config],
     name: str,
     json_path: Path | None,
     html_path: Path | None,
@@ -150,7 +150,7 @@ def readout(
 @click.option("--every", default=300.0, show_default=True, type=click.FloatRange(min=1), help="Seconds between checks.")
 @click.option("--once", is_flag=True, help="Check once and exit.")
 @click.pass_obj
-def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
+def watch(obj: tuple[HomePaths, Config], every: float, once: bool) -> None:
     """Stop arms that violate a guardrail, in all running experiments that allow it, until interrupted."""
     with command_errors():
         service = experiment_service(obj)
@@ -166,7 +166,7 @@ def watch(obj: tuple[Home, Config], every: float, once: bool) -> None:
             time.sleep(every)
 
 
-def experiment_service(obj: tuple[Home, Config]) -> ExperimentService:
+def experiment_service(obj: tuple[HomePaths, Config]) -> ExperimentService:
     """Return the experiment service of a command's home."""
     from feedrank.api.compose.experiments import ExperimentService
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.feature import Feature
 from feedrank.features.families.history import ITEM_ITEM_MATRICES
 from feedrank.features.sample_item_model import ItemModelParts
@@ -29,7 +29,7 @@ PIPE_WIDTH = 170
 @click.option("--family", default=None, help="List the features of this family only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
-def features(obj: tuple[Home, Config], name: str | None, family: str | None, as_json: bool) -> None:
+def features(obj: tuple[HomePaths, Config], name: str | None, family: str | None, as_json: bool) -> None:
     """List all features: name, family, what each says, unit, and when it is missing.
 
     Without --bundle, these are the features that a bundle trained with this config can have. Your own families and
@@ -67,7 +67,7 @@ def _config_features(config: Config) -> Sequence[Feature]:
     return all_features(config.features, config.state, ItemModelParts(item_item=matrices))
 
 
-def _bundle_features(home: Home, name: str) -> Sequence[Feature]:
+def _bundle_features(home: HomePaths, name: str) -> Sequence[Feature]:
     from feedrank.models.bundles import bundle
 
     return bundle.load(home.bundles / name).builder.features

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 
 @click.command()
@@ -31,7 +31,7 @@ from feedrank.api.home import Home
               help="File for the feeds of --users: .parquet, .csv or .jsonl; one row per user and item.")  # fmt: skip
 @click.pass_obj
 def recommend(
-    obj: tuple[Home, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool,
+    obj: tuple[HomePaths, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool,
     users_path: Path | None, out_path: Path | None,
 ) -> None:  # fmt: skip
     """Print one feed, or write the feeds of many users to a file.
@@ -72,7 +72,7 @@ def recommend(
     console.print(table)
 
 
-def _recommend_many(home: Home, config: Config, users_path: Path, out_path: Path, count: int) -> None:
+def _recommend_many(home: HomePaths, config: Config, users_path: Path, out_path: Path, count: int) -> None:
     """Write the feeds of all users of a file to another file, and print counts."""
     from feedrank.api import compose, feed_files
     from feedrank.api.python.recommender import Recommender, feed_schema
@@ -108,7 +108,9 @@ def _recommend_many(home: Home, config: Config, users_path: Path, out_path: Path
               help="Worker processes; by default that of the config, 2. 0: one process without gunicorn.")  # fmt: skip
 @click.option("--no-keys", is_flag=True, help="Accept requests without an API key; allowed on a loopback address only.")
 @click.pass_obj
-def serve(obj: tuple[Home, Config], host: str | None, port: int | None, workers: int | None, no_keys: bool) -> None:
+def serve(
+    obj: tuple[HomePaths, Config], host: str | None, port: int | None, workers: int | None, no_keys: bool
+) -> None:
     """Serve feeds over HTTP until interrupted."""
     from feedrank.api import server
 

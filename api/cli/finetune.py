@@ -18,7 +18,7 @@ from feedrank.api.cli.progress import (
     timestamped_name,
 )
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.codec import parse_timestamp
 from feedrank.models.finetune.finetune_settings import LOSSES, MODEL_TYPE_NAMES, settings_for
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER
@@ -105,7 +105,7 @@ _TRAINER_OPTIONS = _options(
               help="Loss of a cross-encoder.")  # fmt: skip
 @click.pass_obj
 def finetune(
-    obj: tuple[Home, Config],
+    obj: tuple[HomePaths, Config],
     /,
     model_type: str,
     path: Path | None,
@@ -162,7 +162,7 @@ def finetune(
               help="Ratio of synthetic queries, built from the texts' words, to real ones.")  # fmt: skip
 @click.pass_obj
 def distill(
-    obj: tuple[Home, Config],
+    obj: tuple[HomePaths, Config],
     /,
     teacher: str,
     path: Path | None,
@@ -208,7 +208,7 @@ def distill(
 
 
 def _load_groups(
-    home: Home,
+    home: HomePaths,
     config: Config,
     path: Path | None,
     columns: Mapping[str, str],

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.item_completion import ItemCompletion
 from feedrank.models.atomic_files import atomic_write
 
@@ -30,7 +30,9 @@ CHUNK = 20_000
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
-def import_events(obj: tuple[Home, Config], source: str, file_format: str | None, strict: bool, restart: bool) -> None:
+def import_events(
+    obj: tuple[HomePaths, Config], source: str, file_format: str | None, strict: bool, restart: bool
+) -> None:
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,

@@ -9,7 +9,7 @@ import click
 
 from feedrank.api.cli.progress import command_errors, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import TOMBSTONE, UserEvent
 
 DAY_MS = 86_400_000
@@ -19,7 +19,7 @@ DAY_MS = 86_400_000
 @click.argument("user")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
-def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
+def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
     """Delete all events of the user with the id USER from the journal permanently.
 
     This covers the user's rankings, interactions and user events, and clicks without a user id on these rankings. The
@@ -46,7 +46,7 @@ def forget(obj: tuple[Home, Config], user: str, yes: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
-def purge(obj: tuple[Home, Config], older_than_days: float, yes: bool) -> None:
+def purge(obj: tuple[HomePaths, Config], older_than_days: float, yes: bool) -> None:
     """Delete rankings and interactions older than a number of days; item and user events stay."""
     home, config = obj
     since = round(time.time() * 1000 - older_than_days * DAY_MS)
@@ -61,7 +61,7 @@ def purge(obj: tuple[Home, Config], older_than_days: float, yes: bool) -> None:
 
 @click.command()
 @click.pass_obj
-def snapshot(obj: tuple[Home, Config]) -> None:
+def snapshot(obj: tuple[HomePaths, Config]) -> None:
     """Save a snapshot of the current state, so that the next start replays only later events.
 
     A start saves one by itself after a long replay; use this command from a timer if a server runs for weeks.

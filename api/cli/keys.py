@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from feedrank.api.cli.progress import command_errors, console
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.keys import SCOPES, ApiKeys
 
 DAY_MS = 86_400_000
@@ -30,7 +30,7 @@ def keys() -> None:
     "--days", default=None, type=click.IntRange(1, 36_500), help="Days until the key expires; by default it never does."
 )
 @click.pass_obj
-def create(obj: tuple[Home, Config], name: str, scopes: tuple[str, ...], days: int | None) -> None:
+def create(obj: tuple[HomePaths, Config], name: str, scopes: tuple[str, ...], days: int | None) -> None:
     """Create a key called NAME and print its token once; only a hash of it is stored."""
     home, _ = obj
     path = home.keys
@@ -45,7 +45,7 @@ def create(obj: tuple[Home, Config], name: str, scopes: tuple[str, ...], days: i
 
 @keys.command("list")
 @click.pass_obj
-def list_(obj: tuple[Home, Config]) -> None:
+def list_(obj: tuple[HomePaths, Config]) -> None:
     """List all keys, oldest first, without their secrets."""
     home, _ = obj
     path = home.keys
@@ -67,7 +67,7 @@ def list_(obj: tuple[Home, Config]) -> None:
 @keys.command()
 @click.argument("key_id", metavar="ID")
 @click.pass_obj
-def revoke(obj: tuple[Home, Config], key_id: str) -> None:
+def revoke(obj: tuple[HomePaths, Config], key_id: str) -> None:
     """Delete the key ID permanently; running servers refuse it from the next request on."""
     home, _ = obj
     path = home.keys

@@ -24,7 +24,7 @@ from feedrank.api.cli.training import index, train
 from feedrank.api.cli.tune import tune
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -49,7 +49,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
       feedrank recommend --user 42    print one feed
       feedrank serve                  serve feeds over HTTP
     """
-    home = Home(folder, config_path)
+    home = HomePaths(folder, config_path)
     if context.invoked_subcommand == config.name:  # it must help with a file that can't be loaded
         context.obj = (home, Config())
         return

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.codec import parse_timestamp
 from feedrank.models.atomic_files import atomic_write
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 )
 @click.pass_obj
 def ope(
-    obj: tuple[Home, Config], bundle_name: str | None, policy: str | None, variant: str | None, surface: str | None,
-    since: str | None, reward: str, temperature: float, depth: int, clip: str | None,
+    obj: tuple[HomePaths, Config], bundle_name: str | None, policy: str | None, variant: str | None,
+    surface: str | None, since: str | None, reward: str, temperature: float, depth: int, clip: str | None,
     methods: tuple[str, ...], json_path: Path | None,
 ) -> None:  # fmt: skip
     """Estimate a candidate's reward from a log with propensities (off-policy evaluation).

@@ -11,7 +11,7 @@ import click
 
 from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars, timestamped_name
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 EXIT_REFUSED = 3
 """Exit code if the gate refuses the candidate; 0: promoted, 1: failed."""
@@ -54,7 +54,7 @@ def retrain(
     from feedrank.api import compose
     from feedrank.models.retraining import report as retrain_report
 
-    home: Home
+    home: HomePaths
     config: Config
     home, config = context.obj
     started = time.perf_counter()

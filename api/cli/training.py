@@ -14,13 +14,13 @@ from feedrank.api.cli.progress import (
     timestamped_name,
 )
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 
 @click.command()
 @click.option("--name", default=None, help="Name of the bundle; by default a timestamp.")
 @click.pass_obj
-def index(obj: tuple[Home, Config], name: str | None) -> None:
+def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
     """Embed the items, factorise interactions and build the Annoy index; feeds are then in recall order.
 
     Items with unchanged text are not embedded again. `feedrank train` builds its own index, so this command is for
@@ -42,7 +42,7 @@ def index(obj: tuple[Home, Config], name: str | None) -> None:
 @click.option("--name", default=None, help="Name of the bundle; by default a timestamp.")
 @click.option("--tuned", is_flag=True, help="Use the parameters that `feedrank tune` found.")
 @click.pass_obj
-def train(obj: tuple[Home, Config], name: str | None, tuned: bool) -> None:
+def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     """Train a LambdaRank ranker on the whole journal and make it the current bundle.
 
     If the journal has enough rankings with clicks, they are the training groups, and the latest tenth is used for early

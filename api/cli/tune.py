@@ -7,7 +7,7 @@ from rich.table import Table
 
 from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 
 
 @click.command()
@@ -15,7 +15,7 @@ from feedrank.api.home import Home
               help="Time limit: no trial starts after it.")  # fmt: skip
 @click.option("--trials", default=None, type=click.IntRange(min=1), help="Maximum number of trials in this session.")
 @click.pass_obj
-def tune(obj: tuple[Home, Config], minutes: float, trials: int | None) -> None:
+def tune(obj: tuple[HomePaths, Config], minutes: float, trials: int | None) -> None:
     """Search LightGBM's parameters on the validation slice with Optuna.
 
     The first trial uses the current parameters, so the best is never worse on that slice. Trials are stored in

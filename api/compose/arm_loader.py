@@ -12,7 +12,7 @@ from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
@@ -33,7 +33,7 @@ class ArmLoader:
     """Adds the bundles of experiment arms to a recommender, and removes them. Not thread-safe."""
 
     def __init__(
-        self, home: Home, config: Config, journal: Journal, recommender: Recommender, clock: Callable[[], float]
+        self, home: HomePaths, config: Config, journal: Journal, recommender: Recommender, clock: Callable[[], float]
     ) -> None:
         self._home, self._config, self._journal = home, config, journal
         self._recommender, self._clock = recommender, clock

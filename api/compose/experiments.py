@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import Event, ExperimentEvent, RankingEvent
 from feedrank.engine.experiments.registry import ChangeError, ExperimentRegistry, ExperimentState, replay_events
 from feedrank.engine.experiments.spec import ExperimentSpec
@@ -57,7 +57,7 @@ class ExperimentReport:
 class ExperimentService:
     """Creates, changes and reads the experiments of a home folder. Times are in unix seconds."""
 
-    home: Home
+    home: HomePaths
     journal: Journal
 
     @property

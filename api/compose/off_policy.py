@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import Event, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.journal.journal import Journal
@@ -75,7 +75,7 @@ def evaluate_variant(
 
 
 def evaluate_bundle(
-    home: Home, config: Config, journal: Journal, selection: RankingFilter, name: str, sampling: tuple[float, int],
+    home: HomePaths, config: Config, journal: Journal, selection: RankingFilter, name: str, sampling: tuple[float, int],
     methods: Sequence[str], settings: EstimateSettings, seed: int, progress: Progress,
 ) -> OffPolicyResult:  # fmt: skip
     """Evaluate a bundle: rank every logged request again, from the state at that time.

@@ -16,7 +16,7 @@ from feedrank.api.compose.serving import build_snapshot, restore_state
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
@@ -33,7 +33,7 @@ class Refresher:
     """A background thread of a serving process that refreshes what it serves."""
 
     def __init__(
-        self, home: Home, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
+        self, home: HomePaths, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
         encoders: TextEncoders, on_models_loaded: Callable[[], None] = lambda: None,
         on_bundle_changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip

@@ -11,7 +11,7 @@ from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import Event, ItemEvent
 from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
@@ -33,7 +33,7 @@ class ReplayError(ValueError):
 
 
 def replay(
-    home: Home, config: Config, journal: Journal, served: RankingRecord
+    home: HomePaths, config: Config, journal: Journal, served: RankingRecord
 ) -> tuple[RankingRecord, RankingDifference | None]:
     """Replay a served ranking with the same bundle and state; returns it with the first difference, if any.
 

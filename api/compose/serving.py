@@ -9,7 +9,7 @@ import numpy as np
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.protocols import Ranker
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, FallbackRetriever, PopularRetriever
@@ -71,7 +71,7 @@ class IdentityRanker:
         return -np.arange(1, len(features) + 1, dtype=np.float32)
 
 
-def build_recommender(home: Home, config: Config, journal: Journal | None = None) -> Recommender:
+def build_recommender(home: HomePaths, config: Config, journal: Journal | None = None) -> Recommender:
     """Build a recommender from the current bundle and the state of the whole journal.
 
     journal: the open journal, which the caller closes; None: it is opened here.
@@ -86,7 +86,11 @@ def build_recommender(home: Home, config: Config, journal: Journal | None = None
 
 
 def build_snapshot(
-    home: Home, config: Config, opened: bundle.Bundle, restored: RestoredState, encoders: TextEncoders | None = None
+    home: HomePaths,
+    config: Config,
+    opened: bundle.Bundle,
+    restored: RestoredState,
+    encoders: TextEncoders | None = None,
 ) -> ServingSnapshot:
     """Build a serving snapshot from a bundle and the restored state."""
     opened = with_custom_index(opened, config.index)
@@ -111,7 +115,7 @@ def build_ranker(opened: bundle.Bundle) -> Ranker:
     return QueryAwareRanker(opened.ranker, opened.builder.names) if opened.ranker else IdentityRanker()
 
 
-def save_state_snapshot(home: Home, config: Config) -> RestoredState:
+def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     """Write a snapshot of the state of the whole journal for the current bundle, however few events are new."""
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
@@ -120,7 +124,7 @@ def save_state_snapshot(home: Home, config: Config) -> RestoredState:
     return restored
 
 
-def restore_state(home: Home, journal: Journal, opened: bundle.Bundle) -> RestoredState:
+def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle) -> RestoredState:
     """Restore the state of the whole journal; writes a new snapshot if many events came after the last one."""
     restored = snapshot.restore(home.snapshot, journal, opened.item_model.catalogue, opened.builder.spec)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
@@ -150,7 +154,9 @@ def build_pipeline(
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, reranker, popular)
 
 
-def build_reranker(home: Home, opened: bundle.Bundle, settings: CrossEncoderSettings) -> CrossEncoderReranker | None:
+def build_reranker(
+    home: HomePaths, opened: bundle.Bundle, settings: CrossEncoderSettings
+) -> CrossEncoderReranker | None:
     """Build the cross-encoder reranker; None if the bundle has none."""
     model = bundle.load_cross_encoder(opened, settings.threads)
     if model is None or opened.first_stage is None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix, QueryVectors
@@ -41,7 +41,7 @@ class TextSignals(NamedTuple):
 
 
 def compute_text_signals(
-    home: Home, config: Config, catalogue: Catalogue, progress: Progress | None = None
+    home: HomePaths, config: Config, catalogue: Catalogue, progress: Progress | None = None
 ) -> TextSignals:
     """Run the text models of the config on the catalogue; cached outputs are not computed again."""
     documents = catalogue.documents(config.embedder.document)
@@ -68,7 +68,7 @@ def compute_text_signals(
 class TextEncoders:
     """Encodes queries and new items with the text models of a bundle."""
 
-    def __init__(self, home: Home, opened: Bundle) -> None:
+    def __init__(self, home: HomePaths, opened: Bundle) -> None:
         config: Mapping[str, Any] = opened.manifest["config"]
         has_embedder = config["embedder"]["model"] != NO_MODEL
         self._embedder_settings = settings_from(EmbedderSettings, config["embedder"]) if has_embedder else None

@@ -15,7 +15,7 @@ from feedrank.api.compose.serving import warn
 from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.events import ItemEvent, effective_time
@@ -60,7 +60,7 @@ class TrainingInputs:
 
 
 def load_training_inputs(
-    home: Home, config: Config, progress: TextProgress | None = None, since: float | None = None,
+    home: HomePaths, config: Config, progress: TextProgress | None = None, since: float | None = None,
     until: float | None = None,
 ) -> TrainingInputs:  # fmt: skip
     """Load training inputs from the journal; texts that are not in the vector cache are embedded.
@@ -121,7 +121,7 @@ def prepare_training_data(
     return prepare_from_recall(inputs.item_inputs, inputs.log, every_interaction, settings, store, progress)
 
 
-def with_tuned_parameters(home: Home, config: Config) -> Config:
+def with_tuned_parameters(home: HomePaths, config: Config) -> Config:
     """Return the config with the ranker parameters from `feedrank tune`; the config's own ones take precedence."""
     if not home.tuned_config.exists():
         raise ValueError(f"found no {home.tuned_config}; create it with `feedrank tune`")
@@ -130,7 +130,7 @@ def with_tuned_parameters(home: Home, config: Config) -> Config:
 
 
 def save_bundle(
-    home: Home,
+    home: HomePaths,
     config: Config,
     name: str,
     builder: FeatureBuilder,
@@ -171,7 +171,7 @@ def save_bundle(
 
 
 def save_trained_bundle(
-    home: Home,
+    home: HomePaths,
     config: Config,
     name: str,
     inputs: TrainingInputs,
@@ -204,7 +204,7 @@ def save_trained_bundle(
 
 
 def retrain(
-    home: Home, inputs: TrainingInputs, config: Config, progress: Progress, warm_start: bool = False
+    home: HomePaths, inputs: TrainingInputs, config: Config, progress: Progress, warm_start: bool = False
 ) -> tuple[Incumbent | None, RetrainResult]:
     """Train a candidate and compare it with the current bundle; writes nothing."""
     incumbent = None
@@ -223,7 +223,7 @@ def retrain(
     return incumbent, outcome
 
 
-def check_bundle_name(home: Home, name: str) -> None:
+def check_bundle_name(home: HomePaths, name: str) -> None:
     """Check a bundle name before a long training. Raises BundleError if it is invalid or taken."""
     bundle.new_bundle_path(home.bundles, name)
 

@@ -14,7 +14,7 @@ from feedrank.api.compose.training_inputs import (
     with_tuned_parameters,
 )
 from feedrank.api.config import Config
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.progress import ShowProgress, embedding_progress
 from feedrank.models.training.training import TrainedRanker
 
@@ -29,7 +29,7 @@ class TrainingRun:
     seconds: float
 
 
-def train_bundle(home: Home, config: Config, name: str | None, tuned: bool, progress: ShowProgress) -> TrainingRun:
+def train_bundle(home: HomePaths, config: Config, name: str | None, tuned: bool, progress: ShowProgress) -> TrainingRun:
     """Train a ranker on the whole journal, write it as a bundle and make that the current one.
 
     name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. Raises BundleError

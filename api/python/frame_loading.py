@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from feedrank.api.home import Home
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.item_completion import ItemCompletion, described_items
 from feedrank.api.progress import ShowProgress
 from feedrank.api.python.columns import ColumnNames, columns_by_frame
@@ -38,7 +38,7 @@ class _FrameCounts:
 
 
 def load_frames(
-    home: Home, journal: Journal, frames: Mapping[str, object], columns: ColumnNames | None, create_items: bool,
+    home: HomePaths, journal: Journal, frames: Mapping[str, object], columns: ColumnNames | None, create_items: bool,
     progress: ShowProgress,
 ) -> LoadReport:  # fmt: skip
     """Write the events of data frames to the journal and report on them.

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from feedrank.api import home as home_paths
 from feedrank.api.config import Config, load_config
+from feedrank.api.home_paths import HomePaths
 from feedrank.api.progress import ShowProgress, embedding_progress, progress_bars
 from feedrank.api.python.columns import ColumnNames
 from feedrank.api.python.frames import ArrowStream
@@ -36,7 +36,7 @@ class Home:
 
         Raises ConfigError for a config file that can't be used.
         """
-        self._paths = home_paths.Home(Path(folder), None if config is None else Path(config))
+        self._paths = HomePaths(Path(folder), None if config is None else Path(config))
         self._config = load_config(self._paths.config)
         self._progress = progress
 

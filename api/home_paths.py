@@ -10,7 +10,7 @@ from feedrank.models.bundles.bundle import CURRENT
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class HomePaths:
     """Paths under one folder."""
 
     folder: Path
