@@ -258,14 +258,11 @@ def test_settings_of_a_document_are_valid(path: Path, tmp_path: Path) -> None:
 
 
 def python_blocks() -> list[Any]:
-    """All Python examples; those of the public API wait for it to be there."""
+    """All Python examples."""
     found = []
     for path in [README, *WRITTEN]:
         for number, block in enumerate(block for block in documents.blocks(path) if block.language == "python"):
-            # `feedrank.Home` is being built; strict is off, so that this mark can't break the day it arrives
-            marks = [pytest.mark.xfail(strict=False, reason="feedrank.Home")] if not hasattr(feedrank, "Home") else []
-            uses = "feedrank.Home" in block.text or "from feedrank import Client" in block.text
-            found.append(pytest.param(block, id=f"{name_of(path)}-{number}", marks=marks if uses else []))
+            found.append(pytest.param(block, id=f"{name_of(path)}-{number}"))
     return found
 
 

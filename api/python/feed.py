@@ -30,26 +30,6 @@ class Feed(responses.Feed, ResultTable):
     """full, or the fallback level that made the ranking because the full pipeline failed."""
     _explain: Callable[[], list[dict[str, Any]]] = field(compare=False)
 
-    @classmethod
-    def from_record(cls, record: RankingRecord, snapshot: ServingSnapshot) -> Feed:
-        """Build the feed of a ranking. snapshot: what made it, for titles and explanations."""
-        catalogue = snapshot.catalogue
-        rows = catalogue.ids.rows(record.items).tolist()
-        return cls(
-            ranking=record.id,
-            timestamp=record.timestamp,
-            user=record.user,
-            bundle=record.bundle,
-            source=record.source,
-            items=tuple(ScoredItem(item, score) for item, score in zip(record.items, record.scores, strict=True)),
-            degraded=record.degraded,
-            logged=record.logged,
-            experiments=dict(record.experiments),
-            titles=tuple(catalogue.titles[row] if row >= 0 else "" for row in rows),
-            fallback=record.fallback,
-            _explain=lambda: explain_ranking(record, snapshot),
-        )
-
     @property
     def scores(self) -> tuple[float | None, ...]:
         """The score of each item, higher is better; None where an item has none."""
@@ -90,3 +70,23 @@ class Feed(responses.Feed, ResultTable):
             table.add_row(*map(Text, (str(position), item.id, title, score)))
         empty = ["the feed is empty: the user has interacted with every item, or the filters exclude all"]
         return as_text(head, table, *(empty if not self.items else []))
+
+
+def feed_from_record(record: RankingRecord, snapshot: ServingSnapshot) -> Feed:
+    """Build the feed of a ranking. snapshot: what made it, for titles and explanations."""
+    catalogue = snapshot.catalogue
+    rows = catalogue.ids.rows(record.items).tolist()
+    return Feed(
+        ranking=record.id,
+        timestamp=record.timestamp,
+        user=record.user,
+        bundle=record.bundle,
+        source=record.source,
+        items=tuple(ScoredItem(item, score) for item, score in zip(record.items, record.scores, strict=True)),
+        degraded=record.degraded,
+        logged=record.logged,
+        experiments=dict(record.experiments),
+        titles=tuple(catalogue.titles[row] if row >= 0 else "" for row in rows),
+        fallback=record.fallback,
+        _explain=lambda: explain_ranking(record, snapshot),
+    )

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from feedrank.api.client.requests import Diversity, Filters
 from feedrank.api.http.bodies import RankBody, RecommendBody
 from feedrank.api.progress import ShowProgress
-from feedrank.api.python.feed import Feed
+from feedrank.api.python.feed import Feed, feed_from_record
 from feedrank.api.python.feed_table import FeedTable
 from feedrank.api.python.frames import ArrowStream
 from feedrank.api.validation_errors import first_error
@@ -146,7 +146,7 @@ class Recommender:
         request: RecommendationRequest = body.to_request()
         at = time.time() if at is None else at
         record = recommender.recommend(str(uuid.uuid4()), at, request, log=self._log)
-        return Feed.from_record(record if self._log else replace(record, logged=False), recommender.snapshot)
+        return feed_from_record(record if self._log else replace(record, logged=False), recommender.snapshot)
 
 
 def user_ids(users: object) -> list[str]:

@@ -45,12 +45,34 @@ def _signature(name: str, found: Any) -> str:
         signature = inspect.signature(found)
     except (TypeError, ValueError):  # such as exceptions written in C
         return ""
-    shown = str(signature).replace("'", "")
+    parameters, keyword_only = [], False
+    for one in signature.parameters.values():
+        if one.name == "self" or one.name.startswith("_"):
+            continue
+        if one.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:
+            parameters.append("*")
+            keyword_only = True
+        parameters.append(_parameter(one))
+    returned = signature.return_annotation
+    ends = "" if returned is inspect.Signature.empty or inspect.isclass(found) else f" -> {_annotation(returned)}"
+    shown = f"({', '.join(parameters)}){ends}"
     if len(name + shown) > 90:
-        inside = ",\n    ".join(str(one).replace("'", "") for one in signature.parameters.values())
-        ends = "" if signature.return_annotation is inspect.Signature.empty else f" -> {signature.return_annotation}"
-        shown = f"(\n    {inside},\n){ends}".replace("'", "")
+        inside = ",\n    ".join(parameters)
+        shown = f"(\n    {inside},\n){ends}"
     return f"```python\n{name}{shown}\n```\n"
+
+
+def _parameter(one: inspect.Parameter) -> str:
+    """Return a parameter as Python writes it; a default that is an object is shown by its type."""
+    shown = one.name if one.annotation is inspect.Parameter.empty else f"{one.name}: {_annotation(one.annotation)}"
+    if one.default is inspect.Parameter.empty:
+        return shown
+    plain = one.default is None or isinstance(one.default, bool | int | float | str | tuple)
+    return f"{shown} = {one.default!r}" if plain else f"{shown} = {type(one.default).__name__}(...)"
+
+
+def _annotation(annotation: Any) -> str:
+    return (annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)).replace("'", "")
 
 
 def _fields(found: type) -> str:
@@ -62,8 +84,12 @@ def _fields(found: type) -> str:
 
 
 def _members(name: str, found: type) -> Iterator[str]:
-    for member in vars(found):
-        if member.startswith("_"):
+    """Yield the section of each public method and property, also of inherited ones of feedrank's own classes."""
+    own = [one for one in found.__mro__ if one.__module__.startswith("feedrank.")]
+    names = {member: None for one in own for member in vars(one) if not member.startswith("_")}
+    fields = {one.name for one in dataclasses.fields(found)} if dataclasses.is_dataclass(found) else set()
+    for member in names:
+        if member in fields:
             continue
         raw = inspect.getattr_static(found, member)
         document = inspect.getdoc(getattr(found, member)) or ""
