@@ -30,9 +30,11 @@ def read_users(path: Path) -> list[str]:
     """Read distinct user ids in the order of a file; missing ids are left out.
 
     A .txt file has one id per line; a .csv or .parquet file has a column such as `user` or `user_id`. Text files may be
-    compressed (.gz, .zst). Raises ValueError for another file or one without that column.
+    compressed (.gz, .zst). Raises ValueError for another file or one without that column, and FileNotFoundError.
     """
     suffix = _suffix(path, USER_FILES)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; give the path of a file of users")
     if suffix == ".parquet":
         return _read_parquet(path)
     numbered = lines.read_lines(path, strict := Rejects(strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def assert_quiet(notebook: Any) -> None:
 
 
 def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: Any) -> None:
-    source = toyworld.write(tmp_path / "toy.jsonl", [*toyworld.items(), *toyworld.touches()])
+    source = write_archive(tmp_path / "toy.zip")
     home = tmp_path / "home"
     home.mkdir()
     (home / "feedrank.toml").write_text(toyworld.CONFIG)
@@ -58,10 +59,31 @@ def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     folder = {"metadata": {"path": str(NOTEBOOK.parent)}}
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=folder).execute()
     assert_quiet(notebook)
-    assert len(list((home / "bundles").glob("notebook-*"))) == 1
+    assert len(list((home / "bundles").glob("lambdarank-*"))) == 1
     feed = next(said(output) for cell, output in outputs(notebook) if cell == "feed")
     last = toyworld.PEOPLE - 1
     assert f"the {wanted_word(last)} book" in feed, "what the person wants next is not in the feed"
+
+
+def write_archive(path: Path) -> Path:
+    """The toy world in the layout of MovieLens-100K in RecBole's wheel."""
+    items = ["item_id:token\tmovie_title:token_seq\tclass:token_seq"]
+    for event in toyworld.items():
+        fields = {field["name"]: field["value"] for field in event["fields"]}
+        items.append(f"{event['item']}\t{fields['title']}\t{fields['category']}")
+    touches = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for event in toyworld.touches():
+        cells = event["user"], event["item"], event["value"], event["timestamp"] / 1000
+        touches.append("\t".join(map(str, cells)))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, lines in (("item", items), ("inter", touches)):
+            archive.writestr(f"recbole/dataset_example/ml-100k/ml-100k.{name}", "\n".join(lines) + "\n")
+    return path
+
+
+def test_it_uses_the_public_api_alone(committed: Any) -> None:
+    code = "\n".join(cell.source for cell in committed.cells if cell.cell_type == "code")
+    assert re.findall(r"^(?:from|import) (feedrank\S*)", code, re.MULTILINE) == ["feedrank"]
 
 
 def wanted_word(person: int) -> str:

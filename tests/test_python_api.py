@@ -606,6 +606,7 @@ def test_the_command_refuses_what_it_can_not_do(trained: Home, tmp_path: Path) -
     )
     for name, target, message in (
         ("users.csv", out, "expected one named like `user`"),
+        ("nobody.csv", out, "is not there; give the path of a file of users"),
         ("users.txt", tmp_path / "feeds.xlsx", "expected one of .parquet, .csv, .jsonl"),
     ):
         said = feedrank(trained.folder, "recommend", "--users", tmp_path / name, "--out", target, code=1)

@@ -24,7 +24,7 @@ from feedrank.api.home_paths import HomePaths
 )
 @click.option("-n", "count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of items.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON response of the HTTP endpoint.")
-@click.option("--users", "users_path", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.option("--users", "users_path", type=click.Path(dir_okay=False, path_type=Path),
               help="Recommend for all users of this file: .txt (one id per line), .csv or .parquet (a column"
               " `user`). Needs --out.")  # fmt: skip
 @click.option("--out", "out_path", type=click.Path(dir_okay=False, path_type=Path),

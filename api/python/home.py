@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from feedrank.api.python.evaluation_table import Evaluation
     from feedrank.api.python.recommender import Recommender
     from feedrank.api.python.train_report import TrainReport
+    from feedrank.models.evaluation.bootstrap import Difference
+    from feedrank.models.evaluation.report import Row
 
 
 class Home:
@@ -97,7 +99,9 @@ class Home:
         from feedrank.api.python.evaluation_table import Evaluation
 
         chosen = (protocols,) if isinstance(protocols, str) else tuple(protocols)
-        rows, gains, seconds = [], {}, {}
+        rows: list[Row] = []
+        gains: dict[str, Difference] = {}
+        seconds: dict[str, float] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
             for protocol in compose.protocols_of(inputs, self._config, chosen):

@@ -64,7 +64,8 @@ def prepare_frame(frame: str, table: Any, given: Mapping[str, str | None]) -> Pr
         dropped = "item" if _holds_lists(table.column(parts["items"])) else "items"
         others.append(parts.pop(dropped))
     _check_required(frame, parts, table.schema.names)
-    columns, notes = {}, []
+    columns: dict[str, Any] = {}
+    notes: list[str] = []
     for part, name in parts.items():
         convert = CONVERTERS[part]
         if frame == "rankings" and "items" in parts and part in ("labels", "positions", "scores", "propensities"):
@@ -76,7 +77,8 @@ def prepare_frame(frame: str, table: Any, given: Mapping[str, str | None]) -> Pr
     fields, unused = _field_columns(frame, table, others, columns)
     columns |= fields
     columns[impressions.ROW] = pa.chunked_array([pa.array(range(1, len(table) + 1), pa.int64())])
-    prepared, invalid = pa.table(columns), {}
+    prepared = pa.table(columns)
+    invalid: dict[int, str] = {}
     if frame == "rankings" and "item" in parts:
         prepared, varying, invalid = impressions.group(prepared, fields)
         unused |= varying

@@ -17,7 +17,8 @@ def as_text(*renderables: Any) -> str:
     """Render one below the other, without colours and without spaces at the ends of lines."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else MIN_WIDTH
     file = io.StringIO()
-    console = Console(file=file, width=width, markup=False, emoji=False, highlight=False, no_color=True)
+    console = Console(file=file, width=width, markup=False, emoji=False, highlight=False, no_color=True,
+                      force_terminal=False, force_jupyter=False)  # fmt: skip  # a notebook would show what is rendered
     for renderable in renderables:
         console.print(renderable)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
