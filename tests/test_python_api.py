@@ -242,6 +242,11 @@ def test_times_of_every_kind(values: Any, note: str, tmp_path: Path) -> None:
     assert report.first_at == report.last_at == expected / 1000
 
 
+def test_times_of_another_size_than_most_are_noted(tmp_path: Path) -> None:
+    frame = one_click(user=["u"] * 3, item=["i"] * 3, timestamp=[1_700_000_000, 1_700_000_001, 0])
+    assert "1 numbers in 'timestamp' are of another size than most" in repr(Home(tmp_path).load(interactions=frame))
+
+
 def test_dates_are_midnight(tmp_path: Path) -> None:
     import datetime
 
@@ -431,7 +436,8 @@ def test_a_feed_and_why(recommender: Recommender) -> None:
         assert entry.features.keys() == entry.contributions.keys()
     frame = explanation.to_pandas()
     assert len(frame) == 5 * len(explanation.items[0].features)
-    assert list(frame.columns) == ["position", "item", "feature", "value", "contribution"]
+    assert list(frame.columns) == ["position", "item", "feature", "value", "contribution", "meaning"]
+    assert frame["meaning"].notna().all()
     assert feed.ids[0] in repr(explanation)
     assert feed.to_pandas()["item"].tolist() == list(feed.ids)
 

@@ -94,7 +94,11 @@ def as_times(column: Any, name: str) -> Converted:
             " microseconds or nanoseconds (1e8 or more); convert them to datetimes"
         )
     milliseconds = pc.round(pc.multiply(numbers, unit[2])).cast(pa.int64(), safe=False)
-    return Converted(milliseconds, (f"numbers in {name!r} were read as epoch {unit[0]}",))
+    notes = [f"numbers in {name!r} were read as epoch {unit[0]}"]
+    is_usual = pc.and_(pc.greater_equal(numbers, unit[1]), pc.less(numbers, 1000 * unit[1]))
+    if odd := pc.sum(pc.invert(is_usual)).as_py():
+        notes.append(f"{odd:,} numbers in {name!r} are of another size than most, so their times may be wrong")
+    return Converted(milliseconds, tuple(notes))
 
 
 def as_numbers(column: Any, name: str) -> Converted:

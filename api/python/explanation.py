@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from feedrank.api.client.responses import ItemExplanation
+from feedrank.api.client.responses import FeatureDescription, ItemExplanation
 from feedrank.api.python.frames import ResultTable
 from feedrank.api.python.text_table import as_text
 
@@ -29,19 +29,22 @@ class Explanation(ResultTable):
     items: tuple[ItemExplanation, ...]
     """Per item: recall score, feature -> value, feature -> contribution (TreeSHAP), and the base. Contributions and
     base add up to the score; contributions are empty without a trained ranker, features if nothing was scored."""
+    features: tuple[FeatureDescription, ...]
+    """What each feature means; empty if nothing was scored."""
 
     def to_pyarrow(self) -> Any:
-        """Return one row per item and feature: position, item, feature, value, contribution."""
+        """Return one row per item and feature: position, item, feature, value, contribution, meaning."""
         import pyarrow as pa
 
+        meanings = {feature.name: feature.sentence for feature in self.features}
         rows = [
-            (position, item, name, value, entry.contributions.get(name))
+            (position, item, name, value, entry.contributions.get(name), meanings.get(name))
             for position, (item, entry) in enumerate(zip(self.ids, self.items, strict=True), 1)
             for name, value in entry.features.items()
         ]
         schema = pa.schema(
             [("position", pa.int32()), ("item", pa.string()), ("feature", pa.string()), ("value", pa.float64()),
-             ("contribution", pa.float64())]
+             ("contribution", pa.float64()), ("meaning", pa.string())]
         )  # fmt: skip
         columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
         return pa.table(

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from feedrank.api.client import responses
-from feedrank.api.client.responses import ItemExplanation, ScoredItem
-from feedrank.api.http.explanations import explain_ranking
+from feedrank.api.client.responses import FeatureDescription, ItemExplanation, ScoredItem
+from feedrank.api.http.explanations import explain_ranking, explained_features
 from feedrank.api.python.explanation import Explanation
 from feedrank.api.python.frames import ResultTable
 from feedrank.api.python.text_table import as_text
@@ -29,6 +29,7 @@ class Feed(responses.Feed, ResultTable):
     fallback: str
     """full, or the fallback level that made the ranking because the full pipeline failed."""
     _explain: Callable[[], list[dict[str, Any]]] = field(compare=False)
+    _describe: Callable[[], list[dict[str, Any]]] = field(compare=False)
 
     @property
     def scores(self) -> tuple[float | None, ...]:
@@ -41,7 +42,8 @@ class Feed(responses.Feed, ResultTable):
             ItemExplanation(entry["recall_score"], entry["features"], entry["contributions"], entry["base"])
             for entry in self._explain()
         )
-        return Explanation(self.ids, self.titles, self.scores, entries)
+        features = tuple(FeatureDescription(**entry) for entry in self._describe())
+        return Explanation(self.ids, self.titles, self.scores, entries, features)
 
     def to_pyarrow(self) -> Any:
         """Return one row per item: position, item, title, score."""
@@ -89,4 +91,5 @@ def feed_from_record(record: RankingRecord, snapshot: ServingSnapshot) -> Feed:
         titles=tuple(catalogue.titles[row] if row >= 0 else "" for row in rows),
         fallback=record.fallback,
         _explain=lambda: explain_ranking(record, snapshot),
+        _describe=lambda: explained_features(record, snapshot),
     )
