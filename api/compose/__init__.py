@@ -5,8 +5,6 @@ runs the text models.
 """
 
 from feedrank.api.compose.serving import (
-    IdentityRanker,
-    QueryAwareRanker,
     build_pipeline,
     build_recommender,
     restore_state,
@@ -28,8 +26,6 @@ from feedrank.api.compose.training_inputs import (
 from feedrank.api.compose.vector_index import build_vector_index
 
 __all__ = [
-    "IdentityRanker",
-    "QueryAwareRanker",
     "TrainingInputs",
     "build_pipeline",
     "build_recommender",
