@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from feedrank.api.renamed_keys import renamed_experiment_key
 from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.codec import parse_timestamp
-from feedrank.engine.experiments.spec import ExperimentSpec
+from feedrank.engine.experiments.spec import ExperimentSpec, nest_plan
 
 
 def load_experiment(path: Path) -> ExperimentSpec:
@@ -36,9 +36,11 @@ def parse_experiment(body: Mapping[str, Any], source: str) -> ExperimentSpec:
             value = given[name]
             given[name] = parse_timestamp(value.isoformat() if hasattr(value, "isoformat") else value, name)
     try:
-        experiment = TypeAdapter(ExperimentSpec).validate_json(json.dumps(given, default=str), strict=True)
+        experiment = TypeAdapter(ExperimentSpec).validate_json(json.dumps(nest_plan(given), default=str), strict=True)
     except ValidationError as problem:
-        raise ValueError("{}: {}: {}".format(source, *first_error(problem))) from None
+        path, message = first_error(problem)
+        key = "" if path == "plan" else path.removeprefix("plan.")  # a declaration has no table of that name
+        raise ValueError(": ".join(filter(None, (source, key, message)))) from None
     _reject_unknown_keys(given, experiment.to_dict(), source, "")
     return experiment
 

@@ -37,7 +37,7 @@ class GuardrailMonitor:
     def has_guarded_experiments(self) -> bool:
         """True if a running experiment has guardrails and `stop_on_breach`."""
         running = self._recommender.arm_servers.registry.running
-        return any(state.experiment.stop_on_breach and state.experiment.guardrails for state in running)
+        return any(state.experiment.stop_on_breach and state.experiment.plan.guardrails for state in running)
 
     def check(self) -> None:
         """Check the guardrails of all these experiments in a subprocess, and log what it prints."""

@@ -14,10 +14,11 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
@@ -35,21 +36,44 @@ QUIET_LOGGERS = ("werkzeug", "sqlalchemy", "sentence_transformers", "transformer
 """Loggers limited to warnings: below that they write raw paths, the values of SQL statements, or noise."""
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:~-]{1,100}")
 _SAFE_ROUTE = re.compile(r"/[A-Za-z0-9._~<>:(),'/-]{0,199}")
-_request_log = logging.getLogger("feedrank.request")
+REQUESTS = logging.getLogger("feedrank.request")
+"""The logger of requests."""
 
 
-class _RequestFields(NamedTuple):
-    """The fields of a request's log line."""
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """What the log says of a request; it has no field for a body."""
 
     request_id: str
     route: str | None
+    """The URL rule that matched, never the path; None: no rule."""
     method: str
     status: int
-    duration_ms: float
-    rankings: list[str]
-    bundle: str | None
-    key: str | None
-    degraded: list[str]
+    seconds: float
+    rankings: Sequence[str] = ()
+    """Ids of the rankings made."""
+    bundle: str | None = None
+    key: str | None = None
+    """The public id of the API key, never its secret."""
+    degraded: Sequence[str] = ()
+
+    def redacted(self) -> dict[str, Any]:
+        """Return the fields as the log has them: what has not the form of an id is replaced."""
+        return {
+            "request_id": _safe_id(self.request_id),
+            "route": self.route if self.route is None or _SAFE_ROUTE.fullmatch(self.route) else REDACTED,
+            "method": _safe_id(self.method),
+            "status": int(self.status),
+            "duration_ms": round(1000 * self.seconds, 2),
+            "rankings": [_safe_id(ranking) for ranking in self.rankings],
+            "bundle": None if self.bundle is None else _safe_id(self.bundle),
+            "key": None if self.key is None else _safe_id(self.key),
+            "degraded": [_safe_id(part) for part in self.degraded],
+        }
+
+
+class _RedactedLine(dict[str, Any]):
+    """The redacted fields of a request's log line."""
 
 
 def configure_logging(level: str = "info", as_json: bool = True) -> None:
@@ -70,37 +94,13 @@ def configure_logging(level: str = "info", as_json: bool = True) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def log_request(
-    *,
-    request_id: str,
-    route: str | None,
-    method: str,
-    status: int,
-    seconds: float,
-    rankings: Sequence[str] = (),
-    bundle: str | None = None,
-    key: str | None = None,
-    degraded: Sequence[str] = (),
-) -> None:
-    """Log one request.
-
-    route: the URL rule that matched, never the path. key: the public id of the API key, never its secret.
-    """
-    level = logging.INFO if status < 500 else logging.ERROR
-    if not _request_log.isEnabledFor(level):
-        return
-    line = _RequestFields(
-        request_id=_safe_id(request_id),
-        route=None if route is None else route if _SAFE_ROUTE.fullmatch(route) else REDACTED,
-        method=_safe_id(method),
-        status=int(status),
-        duration_ms=round(1000 * seconds, 2),
-        rankings=[_safe_id(ranking) for ranking in rankings],
-        bundle=None if bundle is None else _safe_id(bundle),
-        key=None if key is None else _safe_id(key),
-        degraded=[_safe_id(part) for part in degraded],
-    )
-    _request_log.log(level, "%s %s %d", line.method, line.route or "unmatched", line.status, extra={"line": line})
+def log_request(line: RequestLine) -> None:
+    """Log one request: as information, or as an error if its status is 500 or more."""
+    level = logging.INFO if line.status < 500 else logging.ERROR
+    if REQUESTS.isEnabledFor(level):
+        fields = _RedactedLine(line.redacted())
+        text = fields["method"], fields["route"] or "unmatched", fields["status"]
+        REQUESTS.log(level, "%s %s %d", *text, extra={"line": fields})
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
@@ -152,8 +152,8 @@ class _JsonLogFormatter(_RedactingFormatter, JsonFormatter):
         log_data["logger"] = record.name
         log_data["message"] = record.message
         line = getattr(record, "line", None)
-        if isinstance(line, _RequestFields):
-            log_data.update(line._asdict())
+        if isinstance(line, _RedactedLine):
+            log_data.update(line)
         if record.exc_info and "exc_info" in message_dict:
             log_data["error"] = message_dict["exc_info"]
 
@@ -168,16 +168,18 @@ class _TextLogFormatter(_RedactingFormatter):
         """Format the message, followed by the request's fields."""
         text = super().formatMessage(record)
         line = getattr(record, "line", None)
-        if not isinstance(line, _RequestFields):
+        if not isinstance(line, _RedactedLine):
             return text
         more = {
-            "id": line.request_id,
-            "rankings": ",".join(line.rankings),
-            "bundle": line.bundle,
-            "key": line.key,
-            "degraded": ",".join(line.degraded),
+            "id": line["request_id"],
+            "rankings": ",".join(line["rankings"]),
+            "bundle": line["bundle"],
+            "key": line["key"],
+            "degraded": ",".join(line["degraded"]),
         }
-        return " ".join([text, f"{line.duration_ms} ms", *(f"{name}={value}" for name, value in more.items() if value)])
+        return " ".join(
+            [text, f"{line['duration_ms']} ms", *(f"{name}={value}" for name, value in more.items() if value)]
+        )
 
 
 def _safe_id(value: str) -> str:

@@ -17,7 +17,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from feedrank.api.drift_monitor import DriftMonitor
-from feedrank.engine.serving.fallback import LAST_GOOD, NO_NEURAL, POPULAR
+from feedrank.engine.serving.deadline import LatencyBudget
+from feedrank.engine.serving.pipeline import FULL, LAST_GOOD, NO_NEURAL, POPULAR
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.types import Matrix, Scores
 from feedrank.models.retraining.drift import FeatureHistogram
 
@@ -137,6 +139,20 @@ class Metrics:
         self._drift_features: set[str] = set()
         if not shared:  # NaN, because 0 would look like no drift; shared gauges have no value until they are set
             self._clear_drift()
+
+    def observe_feed(self, record: RankingRecord, budget: LatencyBudget) -> None:
+        """Observe a ranking: its stages, its candidates, what was left out of it and its experiments."""
+        self.observe_stages(budget.stage_seconds)
+        self.count_degraded(budget.skipped)
+        for origin in get_args(ScoreOrigin):
+            self.count_cross_encoder_scores(origin, budget.counts.get(f"cross_encoder_{origin}", 0))
+        self.observe_candidates(record.source, record.recall.candidates or 0)
+        if record.fallback != FULL:
+            self.count_fallback(record.fallback)
+        for experiment, variant in record.experiments:
+            self.count_exposure(experiment, variant)
+        if not record.logged:
+            self.count_journal_failure()
 
     def observe_request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Record an answered request. route: the URL rule that matched, never the path; None: no rule matched."""

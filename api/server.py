@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from feedrank.api import logs, traces
 from feedrank.api.admin import create_admin_services
 from feedrank.api.compose.experiments import ExperimentService
-from feedrank.api.compose.refresh import Refresher
+from feedrank.api.compose.refresh import RefreshCallbacks, Refresher
 from feedrank.api.compose.serving import build_snapshot, restore_state, warn
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import custom_index_type, with_custom_index
@@ -109,8 +109,9 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
         recommender,
         current_bundle,
         texts,
-        lambda: _measure_query_encoding(texts, costs),
-        lambda opened: _set_bundle_metrics(metrics, opened),
+        RefreshCallbacks(
+            lambda: _measure_query_encoding(texts, costs), lambda opened: _set_bundle_metrics(metrics, opened)
+        ),
         clock,
     )
     refresher.start()

@@ -17,14 +17,13 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.long_parameter_lists import REASONS, long_parameter_lists
-from benchmarks.request_files import files_of_a_feed
-
 from benchmarks import import_graph
 from benchmarks.bars import PROJECT, Bar, console, measure
+from benchmarks.long_parameter_lists import REASONS, long_parameter_lists
 from benchmarks.old_names import old_names_left
 from benchmarks.prose import median_words_per_sentence
 from benchmarks.reference import missing_from_reference
+from benchmarks.request_files import files_of_a_feed
 
 RESULTS = PROJECT / "benchmarks" / "results"
 COMPARED = ("quality", "replay", "experiments")

@@ -112,7 +112,7 @@ def promote(folder: str, number: int) -> None:
     for step in count():
         name = f"b{number}-{step}"
         index = {"metric": "dot", "trees": 2, "search_k_factor": 2, "seed": 1}
-        bundle.save(Path(folder), name, builder, None, index, {})
+        bundle.save(Path(folder), name, bundle.BundleParts(builder), index, {})
         registry.promote(Path(folder), name)
 
 

@@ -26,7 +26,7 @@ from feedrank.models.finetune import samples_file
 from feedrank.models.finetune.distillation import distill
 from feedrank.models.finetune.distillation_settings import DistillSettings, StudentConfig
 from feedrank.models.finetune.finetune_settings import settings_for
-from feedrank.models.finetune.finetuning import FinetuneResult, finetune
+from feedrank.models.finetune.finetuning import BaseModels, FinetuneResult, finetune
 from feedrank.models.finetune.samples import QueryTextGroups
 
 
@@ -117,8 +117,8 @@ def teacher(folder: Path, progress: Callable[[str, int, int], None]) -> Finetune
         two_sets = together(wikiqa("train"), medquad(MEDICAL))
         finetune("cross-encoder", two_sets, folder / "first", first, trained_on=told, progress=progress, validation=dev)
     then = settings_for("cross-encoder", epochs=2, max_tokens=64, bfloat16=HALVED, learning_rate=5e-5)
-    base = (str(folder / "first"),)
-    return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, None, told, progress, dev)
+    base = BaseModels((str(folder / "first"),))
+    return finetune("cross-encoder", wikiqa("train"), folder / "teacher", then, base, told, progress, dev)
 
 
 def student(folder: Path, progress: Callable[[str, int, int], None]) -> FinetuneResult:

@@ -129,6 +129,10 @@ class State(Protocol):
         """Apply all events of a table, in its order."""
         ...
 
+    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
+        """Apply one ranking that showed these items, exactly as `advance` does. at: unix seconds."""
+        ...
+
     def erase_user(self, user: int) -> None:
         """Erase all interactions of a user; does nothing for UNKNOWN_ROW and for unknown users."""
         ...
@@ -145,8 +149,11 @@ class EventLog(Protocol):
         """Write all events or none. Return per event: True if it was new, False if its id already existed."""
         ...
 
-    def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
-        """Append events and, in the same transaction, read what other writers added after offset `since`."""
+    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
+        """Append events and, in the same transaction, read what other writers added after offset `since`.
+
+        checked: the events can surely be read back; otherwise the log must refuse one that can't.
+        """
         ...
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:

@@ -77,6 +77,14 @@ class Operations(NamedTuple):
         )
 
 
+def ranking_operation(at: float, user: int, rows: Rows, type_bits: int) -> Operations:
+    """Return the one operation of a ranking that showed these items. at: unix seconds."""
+    return Operations(
+        np.array([OP_IMPRESSION], np.uint8), np.array([at]), np.array([user], np.int32), np.zeros(1, np.int64),
+        np.array([len(rows)], np.int64), rows, np.array([type_bits], np.int64),
+    )  # fmt: skip
+
+
 class ReadBuffers(NamedTuple):
     """Output buffers of OP_READ: R reads with N candidate rows; the columns are those of `engine.types.Batch`."""
 
@@ -163,6 +171,12 @@ def advance(
                 )
             if operations.type_bits[m]:
                 counter_table.count(state.custom_counters, row, user, operations.type_bits[m], at)
+
+
+@jit
+def interactions_of(state: StateArrays, user: int, rows: Rows, times: Times) -> None:
+    """Read the latest interactions of a known user, latest first, as many as fit into `rows` and `times`."""
+    history_store.read(state.histories, user, INTERACTIONS, len(state.first_at), rows, times)
 
 
 @jit

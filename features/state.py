@@ -14,10 +14,20 @@ from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table, custom_counters, history_store
 from feedrank.features.counter_table import CounterTable
-from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.custom_counters import IMPRESSION, CounterSpec
 from feedrank.features.history_store import INTERACTIONS, HistoryStore
 from feedrank.features.jit import zero_padded
-from feedrank.features.kernel import COUNTER_KINDS, OP_READ, Operations, ReadBuffers, StateArrays, advance, item_counts
+from feedrank.features.kernel import (
+    COUNTER_KINDS,
+    OP_READ,
+    Operations,
+    ReadBuffers,
+    StateArrays,
+    advance,
+    interactions_of,
+    item_counts,
+    ranking_operation,
+)
 from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
 
 SECONDS_PER_HOUR = 3_600.0
@@ -96,6 +106,8 @@ class BehaviouralState:
         self._n_items = len(catalogue)
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
         empty_counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
+        self._impression_bits = sum(1 << t for t, kind in enumerate(self._counted_types) if kind == IMPRESSION)
+        self._custom_columns = custom_counters.n_columns(self.spec.counters)
         self._max_keys_per_event = custom_counters.max_keys_per_event(self.spec.counters, empty_counters)
         self._state = StateArrays(
             decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
@@ -119,6 +131,10 @@ class BehaviouralState:
     def advance(self, log: EventTable) -> None:
         """Observe all events of a log, in its order."""
         self.observe(operations_of(log, self._counted_types))
+
+    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
+        """Observe one ranking, as `advance` does with a log of only this one. at: unix seconds. rows: items shown."""
+        self._run(ranking_operation(at, user, rows, self._impression_bits), self._read_buffers(0, 0))
 
     def replay_log(self, log: EventTable, queries: PointInTimeQueries) -> Batch:
         """Observe a log and return the batch of the queries, each with the state just before its event."""
@@ -203,7 +219,7 @@ class BehaviouralState:
         rows = np.empty(int(store.lengths[user, INTERACTIONS]) if exists else 0, np.int32)
         times = np.empty(len(rows))
         if exists:
-            history_store.read(store, user, INTERACTIONS, self._n_items, rows, times)
+            interactions_of(self._state, user, rows, times)
         return rows, times
 
     def popularity(self, at: float) -> Scores:
@@ -262,7 +278,7 @@ class BehaviouralState:
             item_age=np.full(n_rows, np.nan, np.float32),
             since_interaction=np.full(n_rows, np.nan, np.float32),
             counters=np.full((n_rows, self.spec.width), np.nan, np.float32),
-            custom_counters=np.full((n_rows, custom_counters.n_columns(self.spec.counters)), np.nan, np.float32),
+            custom_counters=np.full((n_rows, self._custom_columns), np.nan, np.float32),
         )
 
     def _grow_users(self, n_users: int) -> None:
@@ -289,15 +305,9 @@ class BehaviouralState:
 
 
 _FIXED_SHAPE = (
-    "decay_rates",
-    "counts",
-    "category_codes",
-    "category_offsets",
-    "first_at",
-    "last_at",
-    "custom_counters.codes",
+    "decay_rates", "counts", "category_codes", "category_offsets", "first_at", "last_at", "custom_counters.codes",
     "custom_counters.bounds",
-)
+)  # fmt: skip
 
 
 def _named_arrays(state: StateArrays) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -17,7 +17,7 @@ from feedrank.engine.types import Batch
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle
-from feedrank.models.bundles.bundle import Bundle, BundleError
+from feedrank.models.bundles.bundle import Bundle, BundleError, BundleParts
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import from_recall, point_in_time_batch
 from feedrank.models.training.training import TrainedRanker, exact_retriever
@@ -100,7 +100,7 @@ def test_a_bundle_without_a_ranker(
     bundles: Path, made: compose.TrainingInputs, settings: config.Config, tmp_path: Path
 ) -> None:
     home = HomePaths(tmp_path)
-    compose.save_bundle(home, settings, "bare", compose.fit_without_ranker(made, settings), None, {})
+    compose.save_bundle(home, settings, "bare", BundleParts(compose.fit_without_ranker(made, settings)), {})
     found = opened(bundles)
     assert found.name == "bare"
     assert found.ranker is None
@@ -153,7 +153,7 @@ def test_other_features_are_refused(bundles: Path) -> None:
 
 def test_a_ranker_of_other_features_is_refused(bundles: Path, trained: TrainedRanker) -> None:
     fewer = bundle.FeatureBuilder(trained.item_model, trained.builder.spec, FeatureSettings(("recall", "bm25")))
-    bundle.save(bundles, "mixed", fewer, trained.ranker, {}, {})
+    bundle.save(bundles, "mixed", BundleParts(fewer, trained.ranker), {}, {})
     with pytest.raises(BundleError, match=r"mixed.*ranker-0\.txt.*train again"):
         bundle.load(bundles / "mixed")
 
@@ -165,7 +165,7 @@ def test_no_bundle_at_all_says_how_to_make_one(tmp_path: Path) -> None:
 
 def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: TrainedRanker) -> None:
     before = opened(bundles)
-    bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
+    bundle.save(bundles, "second", BundleParts(trained.builder, trained.ranker), {}, {})
     assert opened(bundles).name == "toy"
     bundle.promote(bundles, "second")
     assert (bundles / bundle.CURRENT).is_symlink()
@@ -189,7 +189,7 @@ def test_a_failed_save_leaves_nothing(bundles: Path, trained: TrainedRanker, mon
 
     monkeypatch.setattr(trained.ranker, "save", refuse)
     with pytest.raises(OSError, match="no space"):
-        bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
+        bundle.save(bundles, "second", BundleParts(trained.builder, trained.ranker), {}, {})
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "toy"]
     assert opened(bundles).name == "toy"
 
@@ -198,7 +198,7 @@ def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained:
     (bundles / ".second.tmp").mkdir()
     (bundles / ".second.tmp" / "half.npz").write_bytes(b"half")
     (bundles / ".current.tmp").symlink_to("nowhere")
-    bundle.save(bundles, "second", trained.builder, trained.ranker, {}, {})
+    bundle.save(bundles, "second", BundleParts(trained.builder, trained.ranker), {}, {})
     bundle.promote(bundles, "second")
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "second", "toy"]
 
@@ -206,7 +206,7 @@ def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained:
 @pytest.mark.parametrize("name", ["toy", "current", "", ".", "..", "a/b", "../b", "/b", ".hidden", "a b", "x" * 101])
 def test_names_that_can_not_be_had(bundles: Path, trained: TrainedRanker, name: str) -> None:
     with pytest.raises(BundleError, match=r"choose another name|found the bundle name"):
-        bundle.save(bundles, name, trained.builder, None, {}, {})
+        bundle.save(bundles, name, BundleParts(trained.builder, None), {}, {})
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "toy"]
 
 

@@ -22,6 +22,7 @@ from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.types import Matrix, Rows, Scores, Vector
 from feedrank.models.bundles import bundle
+from feedrank.models.training.ranker import IdentityRanker
 
 
 class Backwards:
@@ -74,10 +75,10 @@ def test_a_query_goes_through_the_model_that_the_items_went_through(home: Path) 
 
 
 def test_recall_order_keeps_the_order_it_is_given() -> None:
-    scores = compose.IdentityRanker().score(np.full((4, 2), np.nan, np.float32))
+    scores = IdentityRanker().score(np.full((4, 2), np.nan, np.float32))
     assert np.argsort(-scores, kind="stable").tolist() == [0, 1, 2, 3]
     assert scores.dtype == np.float32
-    assert len(compose.IdentityRanker().score(np.empty((0, 2), np.float32))) == 0
+    assert len(IdentityRanker().score(np.empty((0, 2), np.float32))) == 0
 
 
 def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
@@ -90,7 +91,7 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
     assert recommender.record([parse(late), parse(click)], toyworld.END / 1000 + 5) == [True, True]
     assert "new" not in recommender.recommend("r1", 2e9, RecommendationRequest("p0", n=100)).items
     made = compose.load_training_inputs(place, settings)
-    compose.save_bundle(place, settings, "next", compose.fit_without_ranker(made, settings), None, {})
+    compose.save_bundle(place, settings, "next", bundle.BundleParts(compose.fit_without_ranker(made, settings)), {})
     assert "new" not in feed(home, settings, 100), "p0 has touched it"
     assert "new" in feed(home, settings, 100, user="p4")
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from feedrank.engine.experiments.analysis_plan import AnalysisPlan, CustomMetric, Guardrail
 from feedrank.models.experiments import readout_table
 from feedrank.models.experiments.confidence_sequence import (
     ConfidenceSequence,
@@ -25,8 +26,8 @@ from feedrank.models.experiments.confidence_sequence import (
 )
 from feedrank.models.experiments.lift import Interval, lifts
 from feedrank.models.experiments.moments import cumulative_moments
-from feedrank.models.experiments.outcomes import BUILT_IN_COLUMNS, Metric, Outcomes, find_metric
-from feedrank.models.experiments.plan import Guardrail, Plan
+from feedrank.models.experiments.outcomes import BUILT_IN_COLUMNS, Outcomes, find_metric
+from feedrank.models.experiments.plan_metrics import check_metrics
 from feedrank.models.experiments.readout import compute_readout, readout_json
 from feedrank.models.experiments.readout_page import readout_page
 from feedrank.models.experiments.sample_ratio import sample_ratio_test
@@ -118,7 +119,7 @@ def test_nothing_is_said_of_few_units_or_few_clicks():
         confidence_sequences(outcomes, CTR, planned_units=0)
 
 
-PLAN = Plan(min_days=7, min_units=1_000, planned_units=5_000)
+PLAN = AnalysisPlan("ctr", min_days=7, min_units=1_000, planned_units=5_000)
 FAIR = sample_ratio_test(np.array([1_000, 1_000, 1_000]), arms=["a", "b", "c"])
 
 
@@ -140,7 +141,7 @@ def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Confiden
         ((0.01, 0.05), (-0.1, 0.1), 7, 3_000, "ship", "b changes ctr by +3.0% [+1.0%, +5.0%] against a after 7 days"),
         ((0.01, 0.05), (0.02, 0.08), 7, 3_000, "ship", "c changes ctr by +5.0% .*the best of 2 such arms"),
         ((0.01, 0.05), (-0.1, 0.1), 6, 3_000, "continue", "at least 7 days"),
-        ((0.01, 0.05), (-0.1, 0.1), 7, 999, "continue", "needs at least .* 1,000 units"),
+        ((0.01, 0.05), (-0.1, 0.1), 7, 2_999, "continue", "needs at least .* 3,000 units"),
         ((-0.01, 0.05), (-0.1, 0.1), 9, 3_000, "continue", "5,000 planned: nothing is significant yet"),
         ((-0.01, 0.05), (-0.1, 0.1), 9, 5_000, "keep control", "no arm is significantly better, with all 5,000"),
         ((-0.05, -0.01), (-0.1, 0.1), 9, 5_000, "keep control", "c changes ctr"),
@@ -152,6 +153,22 @@ def test_verdicts(b, c, days, units, word, reason):
     found = decide(PLAN, FAIR, [sequence("b", *b), sequence("c", *c)], [], days=days, units=units)
     assert found.decision == word
     assert re.search(reason.replace("[", r"\[").replace("+", r"\+"), found.sentence), found.sentence
+
+
+def test_the_minimum_of_units_counts_for_every_declared_arm():
+    ratio, winner = sample_ratio_test(np.array([1_500, 1_500]), arms=["a", "b"]), [sequence("b", 0.01, 0.05)]
+    assert decide(PLAN, ratio, winner, [], days=9, units=3_000).decision == "ship"
+    assert decide(PLAN, ratio, winner, [], days=9, units=3_000, declared_arms=3).decision == "ship"
+    found = decide(PLAN, ratio, winner, [], days=9, units=3_000, declared_arms=4)
+    assert found.sentence.endswith("the plan needs at least 7 days and 4,000 units")
+
+
+def test_a_plan_that_says_nothing_of_cuped_uses_it_where_there_is_behaviour_from_before():
+    outcomes = simulate_experiment(WORLD)
+    assert compute_readout(replace(outcomes, pre_period={}), AnalysisPlan("ctr")).plan.cuped is False
+    before = {name: np.ones(len(outcomes.arm_of)) for name in outcomes.columns}
+    assert compute_readout(replace(outcomes, pre_period=before), AnalysisPlan("ctr")).plan.cuped is True
+    assert compute_readout(replace(outcomes, pre_period=before), AnalysisPlan("ctr", cuped=False)).plan.cuped is False
 
 
 def test_a_broken_split_comes_before_all_else():
@@ -177,22 +194,22 @@ def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
 
 
 def test_where_less_is_better_the_winner_has_less():
-    plan = replace(PLAN, primary="wait", custom_metrics=(Metric("wait", "dwell_s", higher_is_better=False),))
+    plan = replace(PLAN, primary="wait", metrics={"wait": CustomMetric("wait", "sum", "unit", higher_is_better=False)})
     found = decide(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
     assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 
 
 def test_a_plan_says_what_is_wrong_with_it():
     with pytest.raises(ValueError, match="found the metric 'saves'"):
-        Plan(primary="saves")
+        check_metrics(AnalysisPlan("saves"))
     with pytest.raises(ValueError, match="alpha is 5"):
-        Plan(alpha=5)
-    with pytest.raises(ValueError, match="0 planned units"):
-        Plan(planned_units=0)
+        AnalysisPlan(alpha=5)
+    with pytest.raises(ValueError, match="planned_units is 0"):
+        AnalysisPlan(planned_units=0)
     with pytest.raises(ValueError, match="guardrail of ctr is 2"):
         Guardrail("ctr", 2)
     with pytest.raises(ValueError, match="3 weights for 2 arms"):
-        compute_readout(simulate_experiment(WORLD), Plan(weights=(1, 1, 1)))
+        compute_readout(simulate_experiment(WORLD), AnalysisPlan(), weights=(1, 1, 1))
 
 
 @pytest.mark.parametrize("lifts_", [(0.3,), (0.3, -0.3)])
@@ -200,7 +217,8 @@ def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
     outcomes = simulate_experiment(SimulatedExperiment(users=3_000, lifts=lifts_))
     segments = {"surface": np.array(["home", "<b>search"])[np.arange(3_000) % 2]}
     outcomes = replace(outcomes, segments=segments)
-    plan = Plan(guardrails=(Guardrail("rankings_per_unit", 0.05),), planned_units=3_000, cuped=True, resamples=100)
+    rails = (Guardrail("rankings_per_unit", 0.05),)
+    plan = AnalysisPlan("ctr", rails, min_units=500, planned_units=3_000, cuped=True, resamples=100)
     found = compute_readout(outcomes, plan)
     assert (found.verdict.decision, found.verdict.arm) == ("ship", "b")
     assert len(found.lifts) == len(found.bootstrap_lifts) == 8 * len(lifts_)
@@ -252,8 +270,8 @@ def small(draw) -> Outcomes:
 @settings(deadline=None, max_examples=25)
 @given(small(), st.booleans())
 def test_any_outcomes_can_be_read_without_a_warning(outcomes, cuped):
-    plan = Plan(
-        guardrails=(Guardrail("mrr", 0.1),), min_days=1, min_units=0, planned_units=5, cuped=cuped,
+    plan = AnalysisPlan(
+        "ctr", guardrails=(Guardrail("mrr", 0.1),), min_days=1, min_units=1, planned_units=5, cuped=cuped,
         min_units_for_ci=1, min_converting_units=0, resamples=20,
     )  # fmt: skip
     found = compute_readout(outcomes, plan)

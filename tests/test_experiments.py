@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from feedrank.api.experiment_config import parse_experiment
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import ExperimentEvent
+from feedrank.engine.experiments.analysis_plan import AnalysisPlan, CustomMetric, Guardrail
 from feedrank.engine.experiments.assignment import (
     SLOTS,
     arm_of_slot,
@@ -252,10 +254,31 @@ def test_a_declaration_survives_the_journal() -> None:
     own = ExperimentSpec(
         "x", {"a": Arm(0.5), "b": Arm(0.5, "other", 50, 3, Diversity(2, 0.1), ExplorationPolicy("epsilon-greedy"))},
         targeting=Targeting(("home",), {"country": ("ch",)}, True),
+        plan=AnalysisPlan(
+            "sales", (Guardrail("ctr", 0.1),), {"sales": CustomMetric("purchase", "sum")}, min_days=3, cuped=False
+        ),
     )  # fmt: skip
     event = ExperimentEvent("e", 1, "x", "create", own.to_dict(), 2)
     assert parse(json.loads(json.dumps(to_dict(event)))) == event
     assert replay_events([event]).get("x").experiment == own
+
+
+def test_the_keys_of_a_plan_stand_beside_the_others_of_a_declaration() -> None:
+    body = {"name": "x", "arms": {"a": {}, "b": {}}}
+    declared = parse_experiment({**body, "primary": "ctr", "min_units": 50, "alpha": 0.1}, "x.toml")
+    assert declared.plan == AnalysisPlan("ctr", min_units=50, alpha=0.1)
+    assert parse_experiment(body, "x.toml").plan == AnalysisPlan() == ExperimentSpec.from_dict(body).plan
+    assert {"alpha", "min_units", "primary"} <= declared.to_dict().keys()
+    for wrong, said in (
+        ({"min_units": 0}, "x.toml: min_units is 0; expected at least 1"),
+        ({"planned_units": "9"}, "x.toml: planned_units: found '9'"),
+        ({"power": 0.01}, "x.toml: power is 0.01; expected a probability above alpha"),
+        ({"guardrails": [{"metric": "ctr", "max_relative_loss": 2}]}, "x.toml: guardrails.0: max_relative_loss of"),
+        ({"plan": {}}, "x.toml: unknown key plan;"),
+        ({"weights": [1, 1]}, "x.toml: unknown key weights;"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            parse_experiment({**body, **wrong}, "x.toml")
 
 
 def test_bad_changes_are_passed_over() -> None:

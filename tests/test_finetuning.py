@@ -21,7 +21,7 @@ from feedrank.models.finetune import model_folder
 from feedrank.models.finetune.distillation import distill
 from feedrank.models.finetune.distillation_settings import DistillSettings, StudentConfig
 from feedrank.models.finetune.finetune_settings import FinetuneSettings, settings_for
-from feedrank.models.finetune.finetuning import FinetuneResult, finetune
+from feedrank.models.finetune.finetuning import BaseModels, FinetuneResult, finetune
 from feedrank.models.finetune.samples import QueryTextGroups
 
 RARE = [f"rare{place}" for place in range(8)]
@@ -80,7 +80,7 @@ def groups() -> QueryTextGroups:
 def teacher(base: Path, groups: QueryTextGroups, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
     """A cross-encoder that has learnt to look for the rare word."""
     out = tmp_path_factory.mktemp("teacher") / "model"
-    return finetune("cross-encoder", groups, out, settings_for("cross-encoder", **CROSS), (str(base),))
+    return finetune("cross-encoder", groups, out, settings_for("cross-encoder", **CROSS), BaseModels((str(base),)))
 
 
 def held_out(groups: QueryTextGroups, settings: FinetuneSettings | DistillSettings) -> QueryTextGroups:
@@ -108,7 +108,7 @@ def test_a_model_learns_is_loaded_and_says_what_it_is(
     # two towers have to learn each word twice
     settings = settings_for(model_type, **SETTINGS | {"epochs": 12 if model_type == "dpr" else 4})
     about = {"file": "pairs.jsonl", "sha256": "0"}
-    learnt = finetune(model_type, groups, tmp_path / "model", settings, (str(base),), trained_on=about)
+    learnt = finetune(model_type, groups, tmp_path / "model", settings, BaseModels((str(base),)), trained_on=about)
     assert learnt.finished
     assert learnt.metrics_after["mrr"] > max(learnt.metrics_before["mrr"], CHANCE) + 0.1
     validation = held_out(groups, settings)
@@ -123,19 +123,19 @@ def test_a_model_learns_is_loaded_and_says_what_it_is(
     assert card["groups"] == {"training": 115, "validation": 13}
     assert not unfinished(tmp_path / "model")
     with pytest.raises(ValueError, match="choose another with --out or remove it"):
-        finetune(model_type, groups, tmp_path / "model", settings, (str(base),))
+        finetune(model_type, groups, tmp_path / "model", settings, BaseModels((str(base),)))
 
 
 def test_the_towers_of_a_dpr_come_apart(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     settings = settings_for("dpr", **SETTINGS | {"epochs": 1})
-    finetune("dpr", groups, tmp_path / "model", settings, (str(base), str(base)))
+    finetune("dpr", groups, tmp_path / "model", settings, BaseModels((str(base), str(base))))
     model = SentenceTransformer(str(tmp_path / "model"))
     text = f"{RARE[0]} {NOISE[0]}"
     assert not np.allclose(model.encode_query(text), model.encode_document(text), atol=1e-3)
     with pytest.raises(ValueError, match="found 2 base models, expected 1 for colbert"):
-        finetune("colbert", groups, tmp_path / "other", settings, (str(base), str(base)))
+        finetune("colbert", groups, tmp_path / "other", settings, BaseModels((str(base), str(base))))
 
 
 def test_a_cross_encoder_learns_and_gives_logits(teacher: FinetuneResult, groups: QueryTextGroups) -> None:
@@ -149,14 +149,17 @@ def test_a_cross_encoder_learns_and_gives_logits(teacher: FinetuneResult, groups
 @pytest.mark.parametrize("loss", ["lambda", "listmle", "bce"])
 def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("cross-encoder", **CROSS | {"loss": loss, "epochs": 1, "head_learning_rate": 1e-2})
-    assert finetune("cross-encoder", groups, tmp_path / "model", settings, (str(base),)).metrics_after["mrr"] > 0
+    assert (
+        finetune("cross-encoder", groups, tmp_path / "model", settings, BaseModels((str(base),))).metrics_after["mrr"]
+        > 0
+    )
 
 
 def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
     base: Path, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     told = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
-    knowing = finetune("bi-encoder", groups, tmp_path / "bi", told, (str(base),)).folder
+    knowing = finetune("bi-encoder", groups, tmp_path / "bi", told, BaseModels((str(base),))).folder
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 2, "bi_encoder_distillation_epochs": 6})
     out = tmp_path / "cross"
 
@@ -165,15 +168,15 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune("cross-encoder", groups, out, settings, (str(knowing),), progress=interrupt)
+        finetune("cross-encoder", groups, out, settings, BaseModels((str(knowing),)), progress=interrupt)
     said: list[str] = []
     learnt = finetune(
-        "cross-encoder", groups, out, settings, (str(knowing),), progress=lambda *one: said.append(one[0])
+        "cross-encoder", groups, out, settings, BaseModels((str(knowing),)), progress=lambda *one: said.append(one[0])
     )
     assert not any(one.startswith("bi-encoder distillation") for one in said)  # it was over before the interruption
     assert learnt.metrics_after["mrr"] > max(CHANCE, learnt.metrics_before["mrr"]) + 0.15
     assert learnt.card["steps"] > 50
-    other = finetune("cross-encoder", groups, tmp_path / "other", settings, (str(knowing),))
+    other = finetune("cross-encoder", groups, tmp_path / "other", settings, BaseModels((str(knowing),)))
     assert weights(other.folder) == weights(out)
     assert {**other.card, "seconds": 0} == {**learnt.card, "seconds": 0}
 
@@ -183,7 +186,7 @@ def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
 ) -> None:
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 3})
     arguments = ("cross-encoder", groups)
-    finetune(*arguments, tmp_path / "whole", settings, (str(base),))
+    finetune(*arguments, tmp_path / "whole", settings, BaseModels((str(base),)))
     out = tmp_path / "broken"
 
     def interrupt(what: str, done: int, total: int) -> None:
@@ -191,17 +194,17 @@ def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, out, settings, (str(base),), progress=interrupt)
+        finetune(*arguments, out, settings, BaseModels((str(base),)), progress=interrupt)
     assert not out.exists()
     assert len(unfinished(out)) == 1
     # a checkpoint that was being written when the machine went down is passed over
     (unfinished(out)[0] / "checkpoint-17").mkdir()
     other = settings_for("cross-encoder", **CROSS | {"epochs": 3, "seed": 8})
     with pytest.raises(KeyboardInterrupt):
-        finetune(*arguments, out, other, (str(base),), progress=interrupt)
+        finetune(*arguments, out, other, BaseModels((str(base),)), progress=interrupt)
     assert len(unfinished(out)) == 2  # other settings have a place of their own
     steps: list[int] = []
-    finetune(*arguments, out, settings, (str(base),), progress=lambda _, done, total: steps.append(done))
+    finetune(*arguments, out, settings, BaseModels((str(base),)), progress=lambda _, done, total: steps.append(done))
     assert min(step for step in steps if step) == 15  # after the checkpoint of the second epoch
     assert weights(out) == weights(tmp_path / "whole")
     assert weights(out) != {}
@@ -209,12 +212,14 @@ def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
 
 def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("bi-encoder", **SETTINGS, minutes=1e-6)
-    first = finetune("bi-encoder", groups, tmp_path / "model", settings, (str(base),))
+    first = finetune("bi-encoder", groups, tmp_path / "model", settings, BaseModels((str(base),)))
     assert not first.finished
     assert first.card["steps"] == 1
     with pytest.raises(ValueError, match="unfinished model of another base, other data or settings"):
-        finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder"), (str(base),))
-    second = finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder", **SETTINGS), (str(base),))
+        finetune("bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder"), BaseModels((str(base),)))
+    second = finetune(
+        "bi-encoder", groups, tmp_path / "model", settings_for("bi-encoder", **SETTINGS), BaseModels((str(base),))
+    )
     assert second.finished
     assert second.metrics_before == first.metrics_before
     assert second.card["steps"] > 20
@@ -226,7 +231,7 @@ def test_the_same_seed_gives_the_same_weights(base: Path, groups: QueryTextGroup
     made = []
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         settings = settings_for("colbert", **SETTINGS | {"epochs": 1, "seed": seed})
-        finetune("colbert", groups, tmp_path / name, settings, (str(base),))
+        finetune("colbert", groups, tmp_path / name, settings, BaseModels((str(base),)))
         made.append(weights(tmp_path / name))
     assert made[0] == made[1] != made[2]
 
@@ -385,4 +390,4 @@ def test_missing_libraries_and_settings_are_named(
         settings_for("gpt")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"needs datasets, .* pip install 'feedrank\[train\]'"):
-        finetune("colbert", groups, tmp_path / "model", None, (str(base),))
+        finetune("colbert", groups, tmp_path / "model", None, BaseModels((str(base),)))

@@ -13,6 +13,8 @@ from conftest import PROJECT
 
 from benchmarks import import_graph
 from benchmarks.import_graph import PACKAGES
+from benchmarks.long_parameter_lists import REASONS, long_parameter_lists
+from benchmarks.request_files import MAX_FILES, files_of_a_feed
 
 ENGINE_MAY_IMPORT = {"numpy", "annoy", "sqlalchemy"}
 LONGEST_MODULE = 320
@@ -72,6 +74,28 @@ def test_one_import_name_links_to_four_folders() -> None:
     for package in PACKAGES:
         assert os.readlink(source / package) == f"../../{package}"
     assert {path.parent.name for path in PROJECT.glob("*/__init__.py")} == set(PACKAGES)
+
+
+def test_long_parameter_lists_have_a_reason() -> None:
+    found = {entry.name: entry for entry in long_parameter_lists()}
+    unexplained = [entry for name, entry in found.items() if name not in REASONS]
+    assert not unexplained, (
+        f"give these a settings object, or a reason in benchmarks/long_parameter_lists: {unexplained}"
+    )
+    assert not REASONS.keys() - found.keys(), "these need no reason any more"
+
+
+def test_parameters_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("class A:\n    def f(self, a, /, b, *c, d, **e):\n        def g(x): ...\n")
+    assert [(entry.name, entry.count) for entry in long_parameter_lists(0, {"feedrank.one": tmp_path / "one.py"})] == [
+        ("one.A.f", 5), ("one.A.f.g", 1)
+    ]  # fmt: skip
+
+
+def test_a_feed_passes_few_files(home: Path) -> None:
+    files = files_of_a_feed(home)
+    assert {"api/http/recommendations.py", "engine/serving/recommender.py", "features/builder.py"} <= files.keys()
+    assert len(files) <= MAX_FILES, f"a feed passes {len(files)} files: {', '.join(sorted(files))}"
 
 
 def test_every_folder_of_modules_is_a_package() -> None:

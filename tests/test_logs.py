@@ -59,7 +59,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 def test_a_request_is_one_line_of_json(stderr: Callable[[], str]) -> None:
     logs.configure_logging("info", as_json=True)
-    logs.log_request(**LINE)
+    logs.log_request(logs.RequestLine(**LINE))
     (line,) = lines(stderr())
     assert line.pop("time").endswith("Z")
     assert line == {
@@ -80,8 +80,8 @@ def test_a_request_is_one_line_of_json(stderr: Callable[[], str]) -> None:
 
 def test_a_request_is_one_line_of_text(stderr: Callable[[], str]) -> None:
     logs.configure_logging("info", as_json=False)
-    logs.log_request(**LINE)
-    logs.log_request(request_id="5", route=None, method="GET", status=404, seconds=0.001)
+    logs.log_request(logs.RequestLine(**LINE))
+    logs.log_request(logs.RequestLine(request_id="5", route=None, method="GET", status=404, seconds=0.001))
     first, second = (line.partition("Z ")[2] for line in stderr().splitlines())
     fields = "id=4f1c rankings=r1,r2 bundle=toy key=pk_7 degraded=cross_encoder"
     assert first == f"INFO    feedrank.request: POST /v1/recommend 200 12.35 ms {fields}"
@@ -98,8 +98,8 @@ def test_a_level_leaves_out_what_is_below(stderr: Callable[[], str]) -> None:
     logs.configure_logging("WARNING")
     log.info("not this")
     log.warning("%d of %s", 3, "these")
-    logs.log_request(**LINE)
-    logs.log_request(**{**LINE, "status": 503})
+    logs.log_request(logs.RequestLine(**LINE))
+    logs.log_request(logs.RequestLine(**{**LINE, "status": 503}))
     assert [(line["level"], line["message"]) for line in lines(stderr())] == [
         ("warning", "3 of these"),
         ("error", "POST /v1/recommend 503"),
@@ -121,8 +121,8 @@ def test_to_configure_again_does_not_double_lines(stderr: Callable[[], str]) -> 
 def test_a_request_body_can_not_get_into_a_request_line(stderr: Callable[[], str]) -> None:
     logs.configure_logging()
     with pytest.raises(TypeError, match="unexpected keyword argument"):
-        logs.log_request(**LINE, **BODY)
-    names = set(inspect.signature(logs.log_request).parameters)
+        logs.log_request(logs.RequestLine(**LINE, **BODY))
+    names = set(inspect.signature(logs.RequestLine).parameters)
     assert names == LINE.keys()
     assert stderr() == ""
 
@@ -164,8 +164,8 @@ def as_wrong_format() -> None:
 
 def as_request_values() -> None:
     for name in ("request_id", "route", "method", "bundle", "key"):
-        logs.log_request(**{**LINE, name: SECRET})
-    logs.log_request(**{**LINE, "rankings": [SECRET], "degraded": [SECRET]})
+        logs.log_request(logs.RequestLine(**{**LINE, name: SECRET}))
+    logs.log_request(logs.RequestLine(**{**LINE, "rankings": [SECRET], "degraded": [SECRET]}))
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])

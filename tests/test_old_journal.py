@@ -90,7 +90,7 @@ def test_experiments_say_the_same(old_home: HomePaths) -> None:
         assert getattr(preference, name).tolist() == expected[name]
     (shadow,), (expected,) = shade.shadows, EXPECTED["readouts"]["shade"]["shadows"]
     assert (shadow.rankings, shadow.overlap, shadow.kendall_tau) == (expected["feeds"], 1.0, 1.0)
-    assert ab.state.experiment.guardrails[0].max_relative_loss == 0.5
+    assert ab.state.experiment.plan.guardrails[0].max_relative_loss == 0.5
 
 
 def test_the_table_is_migrated_once(old_home: HomePaths) -> None:

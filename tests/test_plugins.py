@@ -30,7 +30,7 @@ from feedrank.engine.retrieval.indexes import ExactIndex, SegmentedIndex
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.testing import check_custom_index, check_reader, check_vector_index, toy_vectors
 from feedrank.models.bundles import bundle, registry
-from feedrank.models.bundles.bundle import BundleError
+from feedrank.models.bundles.bundle import BundleError, BundleParts
 
 
 def settings_of(home: Path, kind: str, **arguments: Any) -> Config:
@@ -44,7 +44,8 @@ def train(home: Path, name: str, settings: Config) -> bundle.Bundle:
     """Write a bundle in recall order and make it the current one."""
     place = HomePaths(home)
     inputs = compose.load_training_inputs(place, settings)
-    compose.save_bundle(place, settings, name, compose.fit_without_ranker(inputs, settings), None, {})
+    parts = BundleParts(compose.fit_without_ranker(inputs, settings))
+    compose.save_bundle(place, settings, name, parts, {})
     return bundle.load(place.current_bundle)
 
 

@@ -27,12 +27,13 @@ from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics
+from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal, JournalError
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import Batch, Candidates, Matrix, QueryVectors, ResolvedRequest
 from feedrank.models.bundles import bundle, registry
 
@@ -277,7 +278,7 @@ def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> Non
 def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     client = running.client()
 
-    def gone(*_: Any) -> Any:
+    def gone(*_: Any, **__: Any) -> Any:
         raise JournalError("the disk is full")
 
     monkeypatch.setattr(running.recommender._journal, "append_and_poll", gone)
@@ -291,6 +292,53 @@ def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monke
     monkeypatch.undo()
     assert ask(client, "/v1/events", click, 202)["accepted"] == 1
     assert running.recommender.find(feed["ranking"]) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"user": ""}, "user"),
+        ({"session": 7}, "session"),
+        ({"query": "half \ud800 of a pair"}, "query"),
+        ({"history": ("space-1", 2)}, "history"),
+        ({"items": ("space-1", "space-1")}, "items"),
+        ({"items": ("space-1", "")}, "items"),
+        ({"context": {"price": float("nan")}}, "context.price"),
+        ({"context": {"many": {"a": 1}}}, "context.many"),
+        ({"context": {"": 1}}, "context"),
+        ({"filters": FilterSpec(deny=("\udfff",))}, "filters"),
+    ],
+)  # fmt: skip
+def test_a_request_that_could_not_be_read_back_is_refused(running: Running, wrong: dict[str, Any], field: str) -> None:
+    before = running.recommender.snapshot.offset
+    with pytest.raises(EventError) as caught:
+        running.recommender.recommend("r", NOW, RecommendationRequest(**{"user": "p0", **wrong}))
+    assert caught.value.field == field
+    assert running.recommender.find("r") is None
+    assert running.recommender.snapshot.offset == before
+    assert running.recommender.recommend("r", NOW, RecommendationRequest("p0")).logged
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"scores": (1.0, None)}, {"items": ("space-1", "space-1")}, {"propensities": (0.5, 0.0)}],
+    ids=["score", "item", "propensity"],
+)
+def test_a_ranking_that_could_not_be_read_back_is_answered_and_not_logged(
+    running: Running, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = RankingRecord.from_ranking
+
+    def broken(*arguments: Any) -> RankingRecord:
+        return replace(right(*arguments), **wrong)
+
+    monkeypatch.setattr(RankingRecord, "from_ranking", broken)
+    request = RecommendationRequest("p0", n=2)
+    assert not running.recommender.recommend("broken", NOW, request).logged
+    monkeypatch.undo()
+    assert running.recommender.recommend("whole", NOW, request).logged, "the journal itself is not to blame"
+    found = [event.id for _, event in running.home.journal().read(kind="ranking")]
+    assert found == ["whole"]
 
 
 # --- several processes, by two recommenders on one journal

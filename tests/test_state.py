@@ -17,6 +17,8 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows
 from feedrank.features import custom_counters, history_store
 from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.families import rates
+from feedrank.features.families.family import FamilyInputs
 from feedrank.features.history_store import BLOCK_BYTES
 from feedrank.features.jit import zero_padded
 from feedrank.features.kernel import (
@@ -165,6 +167,19 @@ def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
         np.testing.assert_allclose(batch.item_age[lines], read["item_age"], rtol=1e-6)
         np.testing.assert_allclose(batch.since_interaction[lines], read["since_interaction"], rtol=1e-6)
         np.testing.assert_allclose(batch.counters[lines].ravel(), read["counters"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", [SPEC, FULL], ids=["built-in counters", "custom counters"])
+def test_one_ranking_leaves_the_bits_that_a_log_of_it_leaves(spec: StateSpec) -> None:
+    whole, one_by_one = BehaviouralState(CATALOGUE, spec), BehaviouralState(CATALOGUE, spec)
+    users = Vocabulary()
+    for n, items in enumerate((("i0", "i3", "no item"), ("i4",), ("i0", "i1", "i2"))):
+        event = RankingEvent(f"r{n}", 1_700_000_000_123 + 77_777 * n, items, user=("ann", None, "bob")[n])
+        whole.advance(events_to_table([event], CATALOGUE.ids, users))
+        one_by_one.observe_ranking(event.timestamp / 1000, users.row(event.user), CATALOGUE.ids.rows(items))
+    saved = whole.arrays()
+    for name, array in one_by_one.arrays().items():
+        assert array.tobytes() == saved[name].tobytes(), name
 
 
 def test_a_hand_computed_case() -> None:
@@ -432,7 +447,8 @@ def test_declared_counters_are_what_their_words_say(seed: int) -> None:
         expected = [slow_parts(log, moment, moments, row) for row in range(ITEMS)]
         found = batch.custom_counters[moment * ITEMS : (moment + 1) * ITEMS]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    columns_ = custom_counters.counter_features(batch, COUNTERS)
+    inputs = FamilyInputs(None, FULL, np.empty(0, np.float32), {})  # type: ignore[arg-type]  # it needs no item model
+    columns_ = {feature.name: column for feature, column in rates.custom_counters(batch, inputs).items()}
     assert list(columns_) == [
         "clicks_2h", "clicks_all", "rate_24h", "mine_0.5h", "mine_1h", "mine_all", "active_7d", "size_7d", "my_size_7d",
     ]  # fmt: skip

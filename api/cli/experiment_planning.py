@@ -48,6 +48,7 @@ def power(
     arms: int, per_day: float | None,
 ) -> None:  # fmt: skip
     """Compute the units, impressions and days needed to detect a lift, from --rate or the data of NAME's first arm."""
+    from feedrank.models.experiments.plan_metrics import find_plan_metric
     from feedrank.models.experiments.power import (
         SampleSizeReport,
         required_sample_size,
@@ -66,10 +67,12 @@ def power(
             )  # fmt: skip
         else:
             assert name is not None
-            outcomes, plan = experiment_service(obj).outcomes(name)
+            service = experiment_service(obj)
+            outcomes, weights = service.outcomes(name)
+            declared = service.experiment_registry.get(name).experiment.plan
             required = required_sample_size_from_outcomes(
-                outcomes, plan.metric(plan.primary), mde=lift, alpha=alpha, power=target_power, weights=plan.weights,
-                units_per_day=units_per_day,
+                outcomes, find_plan_metric(declared, declared.primary), mde=lift, alpha=alpha, power=target_power,
+                weights=weights, units_per_day=units_per_day,
             )  # fmt: skip
         if required is None:
             raise ValueError(
@@ -115,8 +118,8 @@ def simulate(
 
     Nothing is written to the journal.
     """
-    from feedrank.api.compose.experiments import build_plan
     from feedrank.models.experiments.confidence_sequence import confidence_sequences
+    from feedrank.models.experiments.plan_metrics import find_plan_metric
     from feedrank.models.experiments.sample_ratio import sample_ratio_test
     from feedrank.models.experiments.simulator import SimulatedExperiment
     from feedrank.models.experiments.simulator import simulate_experiment as simulated
@@ -139,20 +142,23 @@ def simulate(
             rankings_per_day=visits,
             arrival_days=days,
         )
-        plan = replace(build_plan(spec, tuple((np.array(weights) / sum(weights)).tolist())), guardrails=())
-        metric, alpha = plan.metric(plan.primary), plan.alpha / (len(spec.arms) - 1)
+        plan, shares = spec.plan, tuple((np.array(weights) / sum(weights)).tolist())
+        metric, alpha = find_plan_metric(plan, plan.primary), plan.alpha / (len(spec.arms) - 1)
         ends: dict[str, list[int]] = {}
         with progress_bars() as show:
             for run in range(runs):
                 show("experiments simulated", run, runs)
                 outcomes = simulated(replace(world, seed=seed + run))
-                looks = confidence_sequences(outcomes, metric, planned_units=plan.planned_units, alpha=alpha)
+                looks = confidence_sequences(
+                    outcomes, metric, planned_units=plan.planned_units, alpha=alpha,
+                    min_units=plan.min_units_for_ci, min_converting_units=plan.min_converting_units,
+                )  # fmt: skip
                 word, day = "no verdict", days
                 for look, last in enumerate(looks[0].day.tolist()):
                     observed = outcomes.until_day(last)
                     units = np.bincount(outcomes.arm_of[np.unique(observed.unit)], minlength=len(spec.arms))
                     verdict = decide(
-                        plan, sample_ratio_test(units, plan.weights, outcomes.arms),
+                        plan, sample_ratio_test(units, shares, outcomes.arms),
                         [sequence.up_to_look(look) for sequence in looks], (), days=last + 1, units=int(units.sum()),
                     )  # fmt: skip
                     if verdict.decision != "continue":

@@ -157,7 +157,7 @@ def watch(obj: tuple[HomePaths, Config], every: float, once: bool) -> None:
         while True:
             for state in service.experiment_registry.running:
                 spec = state.experiment
-                if spec.stop_on_breach and spec.guardrails:
+                if spec.stop_on_breach and spec.plan.guardrails:
                     stopped = service.stop_breaching_arms(service.report(spec.name), time.time())
                     for arm in stopped:
                         click.echo(f"{spec.name}: stopped the arm {arm}")

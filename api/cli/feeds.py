@@ -40,7 +40,7 @@ def recommend(
     """
     from feedrank.api import compose
     from feedrank.api.http.bodies import RecommendBody
-    from feedrank.api.http.responses import feed_json
+    from feedrank.engine.serving.request import RecommendationRequest
 
     home, config = obj
     if users_path is not None or out_path is not None:
@@ -53,11 +53,13 @@ def recommend(
         return
     with command_errors():
         item_ids = None if history is None else [item.strip() for item in history.split(",") if item.strip()]
-        body = RecommendBody(user=user, query=query, history=item_ids, n=count)
+        RecommendBody(user=user, query=query, history=item_ids, n=count)  # has the limits of the HTTP API
+        given = None if item_ids is None else tuple(item_ids)
+        request = RecommendationRequest(user, query=query, history=given, n=count)
         recommender = compose.build_recommender(home, config)
-        event = recommender.recommend(str(uuid.uuid4()), time.time(), body.to_request())
+        event = recommender.recommend(str(uuid.uuid4()), time.time(), request)
     if as_json:
-        click.echo(json.dumps(feed_json(event), indent=1))
+        click.echo(json.dumps(event.to_answer(), indent=1))
         return
     if not event.items:
         click.echo("the feed is empty: this user has already interacted with every item")

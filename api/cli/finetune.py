@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +49,21 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-_DATA_OPTIONS = _options(
+@dataclass(frozen=True, slots=True)
+class SampleSource:
+    """The options of the data to train on."""
+
+    path: Path | None
+    """A file of queries and texts; None: the journal."""
+    query_column: str
+    text_column: str
+    label_column: str
+    hard_negatives: int | None
+    max_groups: int
+    until: str | None
+
+
+_SAMPLE_OPTIONS = _options(
     click.option("--pairs", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=None,
                  help="JSONL, CSV or TSV file of queries and texts, plain, .gz or .zst; by default the journal."),
     click.option("--query-column", default="query", show_default=True, help="Query column in --pairs."),
@@ -63,6 +79,19 @@ _DATA_OPTIONS = _options(
                  help="Use only journal events before this time: epoch milliseconds, or ISO-8601 with a zone. Train and"
                       " evaluate rankers on later events."),
 )  # fmt: skip
+
+
+def _data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the data, which the command gets as one `source`."""
+
+    @wraps(command)
+    def with_source(*arguments: Any, **options: Any) -> None:
+        source = SampleSource(**{field.name: options.pop(field.name) for field in fields(SampleSource)})
+        command(*arguments, source=source, **options)
+
+    return _SAMPLE_OPTIONS(with_source)
+
+
 _TRAINER_OPTIONS = _options(
     click.option("--out", type=click.Path(path_type=Path), default=None,
                  help="Folder of the model; by default HOME/models/NAME, where NAME is the model type and the time."
@@ -88,7 +117,7 @@ _TRAINER_OPTIONS = _options(
 
 @click.command()
 @click.argument("model_type", type=click.Choice(MODEL_TYPE_NAMES))
-@_DATA_OPTIONS
+@_data_options
 @click.option("--base", multiple=True, help="Name or folder of the base model; by default the embedder. For dpr, give"
               " it twice to start from two towers: queries, documents.")  # fmt: skip
 @click.option("--revision", default=None, help="Revision of the base model on the hub.")
@@ -108,13 +137,7 @@ def finetune(
     obj: tuple[HomePaths, Config],
     /,
     model_type: str,
-    path: Path | None,
-    query_column: str,
-    text_column: str,
-    label_column: str,
-    hard_negatives: int | None,
-    max_groups: int,
-    until: str | None,
+    source: SampleSource,
     base: tuple[str, ...],
     revision: str | None,
     out: Path | None,
@@ -135,20 +158,17 @@ def finetune(
         out = out or home.folder / "models" / timestamped_name(model_type)
         model_folder.check_output_folder(out)
         with progress_bars() as show:
-            columns = {"query": query_column, "text": text_column, "label": label_column}
-            groups, trained_on = _load_groups(
-                home, config, path, columns, hard_negatives, max_groups, until, settings.seed, show
+            groups, trained_on = _load_groups(home, config, source, settings.seed, show)
+            models = finetuning.BaseModels(
+                base or (_default_base(config),), revision if base else config.embedder.revision
             )
-            result = finetuning.finetune(
-                model_type, groups, out, settings, base or (_default_base(config),),
-                revision if base else config.embedder.revision, trained_on, show,
-            )  # fmt: skip
+            result = finetuning.finetune(model_type, groups, out, settings, models, trained_on, show)
     _print_result(model_type, result)
 
 
 @click.command()
 @click.argument("teacher")
-@_DATA_OPTIONS
+@_data_options
 @_TRAINER_OPTIONS
 @click.option("--layers", type=click.IntRange(min=1), default=None, help="Number of the student's layers.")
 @click.option("--hidden-size", type=click.IntRange(min=1), default=None, help="Size of the student's hidden state.")
@@ -165,13 +185,7 @@ def distill(
     obj: tuple[HomePaths, Config],
     /,
     teacher: str,
-    path: Path | None,
-    query_column: str,
-    text_column: str,
-    label_column: str,
-    hard_negatives: int | None,
-    max_groups: int,
-    until: str | None,
+    source: SampleSource,
     out: Path | None,
     layers: int | None,
     hidden_size: int | None,
@@ -199,28 +213,18 @@ def distill(
         out = out or home.folder / "models" / timestamped_name("student")
         model_folder.check_output_folder(out)
         with progress_bars() as show:
-            columns = {"query": query_column, "text": text_column, "label": label_column}
-            groups, trained_on = _load_groups(
-                home, config, path, columns, hard_negatives, max_groups, until, settings.seed, show
-            )
+            groups, trained_on = _load_groups(home, config, source, settings.seed, show)
             result = distillation.distill(teacher, groups, out, settings, trained_on, show)
     _print_result("student", result)
 
 
 def _load_groups(
-    home: HomePaths,
-    config: Config,
-    path: Path | None,
-    columns: Mapping[str, str],
-    hard_negatives: int | None,
-    max_groups: int,
-    until: str | None,
-    seed: int,
-    progress: ShowProgress,
+    home: HomePaths, config: Config, source: SampleSource, seed: int, progress: ShowProgress
 ) -> tuple[QueryTextGroups, dict[str, Any]]:
     """Load training groups from a file or the journal, with a description of the data for the model card."""
     from feedrank.models.finetune.samples import with_hard_negatives
 
+    path, until, hard_negatives = source.path, source.until, source.hard_negatives
     if path is not None and until is not None:
         raise ValueError("found both --until and --pairs; --until applies to the journal only, so give one of them")
     if path is not None:
@@ -228,7 +232,7 @@ def _load_groups(
         from feedrank.models.finetune.samples_file import ColumnNames, read_samples
 
         progress("reading the samples file", 0, 0)
-        groups = read_samples(path, ColumnNames(**columns))
+        groups = read_samples(path, ColumnNames(source.query_column, source.text_column, source.label_column))
         trained_on: dict[str, Any] = {"file": path.name, "sha256": digest(path)}
     else:
         from feedrank.api import compose
@@ -237,7 +241,9 @@ def _load_groups(
         until_s = None if until is None else parse_timestamp(until, "--until") / 1000
         inputs = compose.load_training_inputs(home, config, embedding_progress(progress), until=until_s)
         documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
-        groups = from_log(inputs.item_inputs, inputs.log, documents, config.training_settings, max_groups, progress)
+        groups = from_log(
+            inputs.item_inputs, inputs.log, documents, config.training_settings, source.max_groups, progress
+        )
         trained_on = {"journal": dict(inputs.window)}
     if hard_negatives is None:
         hard_negatives = 0 if groups.evaluable.any() else 8

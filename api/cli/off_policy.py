@@ -59,13 +59,12 @@ def ope(
     with command_errors():
         if (bundle_name is None) == (policy is None):
             raise ValueError("found " + ("neither" if policy is None else "both") + " --bundle and --policy; give one")
-        settings = EstimateSettings(clip=_parse_clip(clip))
+        estimation = off_policy.Estimation(methods, EstimateSettings(clip=_parse_clip(clip)))
         since_s = -float("inf") if since is None else parse_timestamp(since, "--since") / 1000
         journal = home.existing_journal(config.journal.url)
         if policy is not None:
-            answer = off_policy.evaluate_variant(
-                journal, RankingFilter(variant, surface, since_s, reward), policy, methods, settings, seed=7
-            )
+            selection = RankingFilter(variant, surface, since_s, reward)
+            answer = off_policy.evaluate_variant(journal, selection, policy, estimation)
         else:
             assert bundle_name is not None
             if since is None:
@@ -73,9 +72,10 @@ def ope(
                 since_s = float(window.get("last") or since_s)
             selection = RankingFilter(variant, surface, since_s, reward)
             with progress_bars() as show:
+                sampling = off_policy.Sampling(temperature, depth)
                 answer = off_policy.evaluate_bundle(
-                    home, config, journal, selection, bundle_name, (temperature, depth), methods, settings, 7, show
-                )  # fmt: skip
+                    home, config, journal, selection, bundle_name, sampling, estimation, show
+                )
         _print_answer(answer)
         if json_path:
             with atomic_write(json_path) as temporary:

@@ -27,6 +27,7 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
     feeds without a trained ranker.
     """
     from feedrank.api import compose
+    from feedrank.models.bundles.bundle import BundleParts
 
     home, config = obj
     name = name or timestamped_name("index")
@@ -34,7 +35,7 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
         compose.check_bundle_name(home, name)
         inputs = compose.load_training_inputs(home, config, embedding_progress(show))
         show("collaborative views and index", 0, 0)
-        compose.save_bundle(home, config, name, compose.fit_without_ranker(inputs, config), None, {})
+        compose.save_bundle(home, config, name, BundleParts(compose.fit_without_ranker(inputs, config)), {})
     click.echo(f"current bundle: {home.current_bundle.resolve()} (recall order; `feedrank train` adds the ranker)")
 
 

@@ -6,8 +6,6 @@ runs the text models.
 
 from feedrank.api.compose.comparisons import TimedComparison, compare, protocols_of
 from feedrank.api.compose.serving import (
-    IdentityRanker,
-    QueryAwareRanker,
     build_pipeline,
     build_recommender,
     restore_state,
@@ -29,8 +27,6 @@ from feedrank.api.compose.training_run import TrainingRun, train_bundle
 from feedrank.api.compose.vector_index import build_vector_index
 
 __all__ = [
-    "IdentityRanker",
-    "QueryAwareRanker",
     "TimedComparison",
     "TrainingInputs",
     "TrainingRun",

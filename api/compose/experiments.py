@@ -23,10 +23,9 @@ from feedrank.models.experiments.outcome_collection import (
     PRE_PERIOD_DAYS,
     CollectedOutcomes,
     collect_outcomes,
-    custom_metrics,
 )
 from feedrank.models.experiments.outcomes import Outcomes
-from feedrank.models.experiments.plan import Guardrail, Plan
+from feedrank.models.experiments.plan_metrics import check_metrics, find_plan_metric
 from feedrank.models.experiments.preference import Preference, preferences, summary_sentence
 from feedrank.models.experiments.readout import Readout, compute_readout
 from feedrank.models.experiments.readout import readout_json as readout_body
@@ -72,7 +71,10 @@ class ExperimentService:
 
     def create(self, spec: ExperimentSpec, at: float) -> ExperimentState:
         """Write a new experiment to the journal. Raises ChangeError if its spec is invalid."""
-        build_plan(spec)  # checks the names of metrics
+        try:
+            check_metrics(spec.plan)
+        except ValueError as problem:
+            raise ChangeError(str(problem)) from None
         self._check_bundles(spec)
         return self.change(spec.name, "create", spec.to_dict(), at)
 
@@ -96,7 +98,7 @@ class ExperimentService:
     def report(self, name: str, cuped: bool | None = None) -> ExperimentReport:
         """Analyse an experiment from the journal. Raises ChangeError if it does not exist or never started.
 
-        cuped: adjust for pre-experiment behaviour (CUPED); None: if there is any.
+        cuped: adjust for pre-experiment behaviour (CUPED); None: as the plan says.
         """
         standing = self.experiment_registry.get(name)
         spec = standing.experiment
@@ -113,18 +115,22 @@ class ExperimentService:
         )
         holdout = _holdout_lifts(collected.holdout, spec)
         if spec.kind == "interleave":
-            by_arm = preferences(collected.impressions, list(spec.arms), started, spec.planned_units)
+            by_arm = preferences(
+                collected.impressions, list(spec.arms), started, spec.plan.planned_units, spec.plan.alpha
+            )
             return ExperimentReport(
                 standing, preferences=by_arm, holdout=holdout, reassigned_units=collected.reassigned_units
             )
-        before = collected.outcomes.pre_period
-        use_cuped = bool(before and np.any(before["rankings"])) if cuped is None else cuped
         outcomes, shares = _drop_empty_arms(collected.outcomes, expected_shares(standing, collected))
-        readout = compute_readout(outcomes, build_plan(spec, shares, use_cuped)) if len(outcomes.arms) > 1 else None
+        plan = spec.plan if cuped is None else replace(spec.plan, cuped=cuped)
+        readout = compute_readout(outcomes, plan, shares, len(spec.arms)) if len(outcomes.arms) > 1 else None
         return ExperimentReport(standing, readout, holdout=holdout, reassigned_units=collected.reassigned_units)
 
-    def outcomes(self, name: str) -> tuple[Outcomes, Plan]:
-        """Return the outcomes of an A/B test so far and its analysis plan. Raises ChangeError for other experiments."""
+    def outcomes(self, name: str) -> tuple[Outcomes, tuple[float, ...]]:
+        """Return the outcomes of an A/B test so far and the expected shares of units of their arms.
+
+        Raises ChangeError for other experiments.
+        """
         standing = self.experiment_registry.get(name)
         spec = standing.experiment
         if standing.started_ms is None or spec.kind != "ab":
@@ -135,8 +141,7 @@ class ExperimentService:
         collected = collect_outcomes(
             self._events_since(started - PRE_PERIOD_DAYS * DAY_S, standing.stopped_ms), spec, started
         )
-        outcomes, shares = _drop_empty_arms(collected.outcomes, expected_shares(standing, collected))
-        return outcomes, build_plan(spec, shares)
+        return _drop_empty_arms(collected.outcomes, expected_shares(standing, collected))
 
     def stop_breaching_arms(self, report: ExperimentReport, at: float) -> list[str]:
         """Stop the arms that violate a guardrail, if the spec has `stop_on_breach`; returns their names."""
@@ -187,24 +192,6 @@ class ExperimentService:
         for _, event in self.journal.read_by_effective_time(round(at * 1000)):
             if until is None or event.timestamp <= until or not isinstance(event, RankingEvent):
                 yield event
-
-
-def build_plan(spec: ExperimentSpec, weights: tuple[float, ...] = (), cuped: bool = False) -> Plan:
-    """Build the analysis plan of an experiment. Raises ChangeError for an unknown metric."""
-    arms = len(spec.arms)
-    try:
-        return Plan(
-            primary=spec.primary,
-            guardrails=tuple(Guardrail(rail.metric, rail.max_relative_loss) for rail in spec.guardrails),
-            weights=weights,
-            min_days=max(spec.min_days, 1),
-            min_units=spec.min_units * arms,
-            planned_units=spec.planned_units,
-            custom_metrics=custom_metrics(spec),
-            cuped=cuped,
-        )
-    except ValueError as problem:
-        raise ChangeError(str(problem)) from None
 
 
 def expected_shares(state: ExperimentState, collected: CollectedOutcomes) -> tuple[float, ...]:
@@ -265,4 +252,4 @@ def report_json(report: ExperimentReport) -> dict[str, Any]:
 def _holdout_lifts(outcomes: Outcomes | None, spec: ExperimentSpec) -> tuple[Lift, ...]:
     if outcomes is None or len(np.unique(outcomes.arm_of)) < 2:
         return ()
-    return tuple(lifts(outcomes, build_plan(spec).metric(spec.primary)))
+    return tuple(lifts(outcomes, find_plan_metric(spec.plan, spec.plan.primary), alpha=spec.plan.alpha))

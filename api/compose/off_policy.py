@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,26 @@ MAX_SCORE_CELLS = 400_000_000
 """Maximum number of (slate, position, candidate) cells in memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a bundle's policy picks items: Plackett-Luce sampling by score."""
+
+    temperature: float = 0.0
+    """0: the top items are shown."""
+    depth: int = 50
+    """Number of top items that are sampled from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimation:
+    """How rewards are estimated."""
+
+    methods: Sequence[str] = ()
+    """Names of the estimators; empty: those that fit the log."""
+    settings: EstimateSettings = field(default_factory=EstimateSettings)
+    seed: int = 7
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class OffPolicyResult:
     """The off-policy estimates for a candidate policy."""
@@ -47,12 +67,7 @@ class OffPolicyResult:
 
 
 def evaluate_variant(
-    journal: Journal,
-    selection: RankingFilter,
-    variant: str,
-    methods: Sequence[str],
-    settings: EstimateSettings,
-    seed: int,
+    journal: Journal, selection: RankingFilter, variant: str, estimation: Estimation
 ) -> OffPolicyResult:
     """Evaluate another variant on this variant's log; its policy is the item frequencies at each position.
 
@@ -70,18 +85,18 @@ def evaluate_variant(
     rows = np.array([names.add(item) for item in other_log.items.names(other_log.rows)], np.int32)
     n_positions = int(max(log.position.max(), other_log.position.max())) + 1
     policy = empirical_policy(rows, other_log.position, n_positions, len(names))
-    estimates = estimate(log.to_bandit_log(), policy, methods or SINGLE_ITEM_METHODS, settings, seed=seed)
+    methods = estimation.methods or SINGLE_ITEM_METHODS
+    estimates = estimate(log.to_bandit_log(), policy, methods, estimation.settings, seed=estimation.seed)
     return OffPolicyResult(log, float(log.reward.mean()), estimates, float(other_log.reward.mean()))
 
 
 def evaluate_bundle(
-    home: HomePaths, config: Config, journal: Journal, selection: RankingFilter, name: str, sampling: tuple[float, int],
-    methods: Sequence[str], settings: EstimateSettings, seed: int, progress: Progress,
+    home: HomePaths, config: Config, journal: Journal, selection: RankingFilter, name: str, sampling: Sampling,
+    estimation: Estimation, progress: Progress,
 ) -> OffPolicyResult:  # fmt: skip
     """Evaluate a bundle: rank every logged request again, from the state at that time.
 
-    sampling: temperature and depth of Plackett-Luce sampling by score; at temperature 0 the top items are shown. Raises
-    ValueError if the scores do not fit in memory.
+    name: that of the bundle. Raises ValueError if the scores do not fit in memory.
     """
     opened = bundle.load(home.bundles / name)
     log = read_logged_rankings((event for _, event in journal.read_by_effective_time()), selection)
@@ -99,14 +114,13 @@ def evaluate_bundle(
     scores = np.full((len(log), width), -np.inf)
     for index, (_, candidate_scores) in enumerate(rankings):
         scores[index, : len(candidate_scores)] = candidate_scores
-    temperature, depth = sampling
-    if temperature > 0:
-        scores[:, depth:] = -np.inf
+    if sampling.temperature > 0:
+        scores[:, sampling.depth :] = -np.inf
     slates = log.to_slate_log(np.concatenate([positions for positions, _ in rankings]))
-    policy = SlatePolicy.from_scores(scores, slates, temperature)
-    names = methods or SLATE_METHODS
-    logged_value = float(log.reward.sum() / len(log))
-    return OffPolicyResult(log, logged_value, estimate_slates(slates, policy, names, settings, seed=seed))
+    policy = SlatePolicy.from_scores(scores, slates, sampling.temperature)
+    methods = estimation.methods or SLATE_METHODS
+    estimates = estimate_slates(slates, policy, methods, estimation.settings, seed=estimation.seed)
+    return OffPolicyResult(log, float(log.reward.sum() / len(log)), estimates)
 
 
 def _rank_logged_requests(

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
@@ -29,21 +30,29 @@ CHECKPOINT_S = 10.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class RefreshCallbacks:
+    """What the refresher calls."""
+
+    models_loaded: Callable[[], None] = lambda: None
+    """Called once the text models are loaded."""
+    bundle_changed: Callable[[bundle.Bundle], None] = lambda _: None
+    """Called with each bundle that takes over."""
+
+
 class Refresher:
     """A background thread of a serving process that refreshes what it serves."""
 
     def __init__(
         self, home: HomePaths, config: Config, journal: Journal, recommender: Recommender, opened: bundle.Bundle,
-        encoders: TextEncoders, on_models_loaded: Callable[[], None] = lambda: None,
-        on_bundle_changed: Callable[[bundle.Bundle], None] = lambda _: None, clock: Callable[[], float] = time.time,
+        encoders: TextEncoders, callbacks: RefreshCallbacks | None = None, clock: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """Create the refresher; `start` starts its thread.
 
-        opened, texts: the bundle that serves and its text models. loaded: called once the text models are loaded.
-        changed: called with each bundle that takes over.
+        opened, encoders: the bundle that serves and its text models.
         """
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
-        self._on_models_loaded, self._on_bundle_changed, self._clock = on_models_loaded, on_bundle_changed, clock
+        self._callbacks, self._clock = callbacks or RefreshCallbacks(), clock
         self._updater = ColdStartUpdater(config, opened, encoders)
         self._items_offset = bundle.journal_offset_of(opened)
         """Journal offset of the last item event that was read."""
@@ -110,7 +119,7 @@ class Refresher:
         self._warm_up(updater)
         self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
         self._updater, self._items_offset = updater, bundle.journal_offset_of(opened)
-        self._on_bundle_changed(opened)
+        self._callbacks.bundle_changed(opened)
         self._update_items()
         _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)
         return True
@@ -133,7 +142,7 @@ class Refresher:
 
     def _run(self) -> None:
         self._warm_up(self._updater)
-        self._on_models_loaded()
+        self._callbacks.models_loaded()
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()

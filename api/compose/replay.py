@@ -16,7 +16,7 @@ from feedrank.engine.events.events import Event, ItemEvent
 from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.protocols import AppendResult
-from feedrank.engine.serving.fallback import FULL
+from feedrank.engine.serving.pipeline import FULL
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.replay_check import (
@@ -88,7 +88,7 @@ class _ReadOnlyJournal:
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError
 
-    def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
+    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
         raise NotImplementedError
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:

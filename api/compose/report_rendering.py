@@ -66,7 +66,7 @@ def notes(report: ExperimentReport) -> list[str]:
         remarks.append(f"{report.reassigned_units:,} units were in more than one arm; they count for their first arm")
     for lift in report.holdout:
         interval = f"{lift.relative.value:+.1%} [{lift.relative.low:+.1%}, {lift.relative.high:+.1%}]"
-        remarks.append(f"lift of {spec.primary} in the experiment over the holdout: {interval}")
+        remarks.append(f"lift of {spec.plan.primary} in the experiment over the holdout: {interval}")
     return remarks
 
 

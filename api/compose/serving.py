@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
-
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
 from feedrank.api.config import Config
@@ -17,58 +15,13 @@ from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
-from feedrank.engine.types import Matrix, Offsets, Scores
 from feedrank.features.bm25 import Bm25Retriever
-from feedrank.features.families.listwise import group_zscore
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle, registry, snapshot
 from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
 from feedrank.models.text.score_cache import SqliteScoreCache
-from feedrank.models.training.ranker import LambdaRanker
-
-
-class QueryAwareRanker:
-    """Wraps a ranker that was trained without queries; it would rank a query's candidates by the user alone.
-
-    Requests with a query keep recall order, which mixes query and user. If token vectors or a cross-encoder scored the
-    query, the order is the mean listwise z-score of the query features.
-    """
-
-    def __init__(self, ranker: LambdaRanker, names: tuple[str, ...]) -> None:
-        self._ranker = ranker
-        self._text_column = names.index("query_cosine") if "query_cosine" in names else None
-        readers = ("query_cosine", "maxsim_query", "ce_score")
-        self._query_columns = [names.index(name) for name in readers if name in names]
-
-    def contributions(self, features: Matrix) -> Matrix | None:
-        """Return the ranker's TreeSHAP contributions; None for requests with a query."""
-        no_query = self._text_column is None or bool(np.isnan(features[:, self._text_column]).all())
-        return self._ranker.contributions(features) if no_query else None
-
-    def score(self, features: Matrix) -> Scores:
-        """Return the ranker's scores; for requests with a query, the mean z-score or minus the recall position."""
-        if self._text_column is not None and np.isnan(features[:, self._text_column]).all():
-            return self._ranker.score(features)
-        columns = np.ascontiguousarray(features[:, self._query_columns])
-        if np.isnan(columns[:, 1:]).all():
-            return IdentityRanker().score(features)
-        z_scores = group_zscore(columns, np.array([0, len(columns)], np.int64))
-        return np.asarray(np.nan_to_num(z_scores, nan=-1.0).mean(axis=1), np.float32)
-
-    def score_groups(self, features: Matrix, offsets: Offsets) -> Scores:
-        """Score the rows of many requests without a query at once. Raises ValueError if one has a query."""
-        if self._text_column is not None and not np.isnan(features[:, self._text_column]).all():
-            raise ValueError("found a request with a query in a batch; score it alone")
-        return self._ranker.score(features)
-
-
-class IdentityRanker:
-    """A ranker that keeps the candidates in recall order."""
-
-    def score(self, features: Matrix) -> Scores:
-        """Return minus the position of each row, from 1."""
-        return -np.arange(1, len(features) + 1, dtype=np.float32)
+from feedrank.models.training.ranker import IdentityRanker, QueryAwareRanker
 
 
 def build_recommender(home: HomePaths, config: Config, journal: Journal | None = None) -> Recommender:

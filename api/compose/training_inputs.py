@@ -19,11 +19,11 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.events import ItemEvent, effective_time
-from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.families.extra import load_extra_families
 from feedrank.models.bundles import bundle, registry
+from feedrank.models.bundles.bundle import BundleParts
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import retraining
 from feedrank.models.retraining.drift import FeatureHistogram
@@ -31,7 +31,6 @@ from feedrank.models.retraining.retraining import Incumbent, RetrainResult
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 from feedrank.models.text.vector_cache import Progress as TextProgress
 from feedrank.models.training.parquet_dataset import MatrixStore
-from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training import (
     ItemInputs,
@@ -133,20 +132,15 @@ def save_bundle(
     home: HomePaths,
     config: Config,
     name: str,
-    builder: FeatureBuilder,
-    ranker: LambdaRanker | None,
+    parts: BundleParts,
     manifest_fields: Mapping[str, Any],
-    sample: Matrix | None = None,
     build_info: Mapping[str, Any] | None = None,
     promote: bool = True,
-    first_stage: LambdaRanker | None = None,
-    cross_encoder: CrossEncoderModel | None = None,
 ) -> None:
     """Write a bundle and, with `promote`, make it the current one.
 
-    manifest_fields: further fields of the manifest. sample: (N, F) training rows, the reference for drift. build_info:
-    build information besides the time and the version, which no digest covers. first_stage, cross_encoder: the
-    first-stage ranker and the cross-encoder of two-stage ranking.
+    manifest_fields: further fields of the manifest. build_info: build information besides the time and the version,
+    which no digest covers.
     """
     chosen = config.index
     index = {
@@ -161,11 +155,7 @@ def save_bundle(
         "seeds": seeds,
         **manifest_fields,
     }
-    histogram = None if sample is None else FeatureHistogram.from_matrix(sample, builder.names)
-    bundle.save(
-        home.bundles, name, builder, ranker, index, manifest_fields, build_info, histogram, first_stage, cross_encoder,
-        custom_index_type(chosen),
-    )  # fmt: skip
+    bundle.save(home.bundles, name, parts, index, manifest_fields, build_info, custom_index_type(chosen))
     if promote:
         registry.promote(home.bundles, name)
 
@@ -188,19 +178,15 @@ def save_trained_bundle(
         **manifest_fields,
     }
     scorer = trained.reranker.scorer if trained.reranker else None
-    save_bundle(
-        home,
-        config,
-        name,
+    sample = trained.drift_sample
+    parts = BundleParts(
         trained.builder,
         trained.ranker,
-        manifest_fields,
-        trained.drift_sample,
-        {"seconds": seconds},
-        promote,
+        None if sample is None else FeatureHistogram.from_matrix(sample, trained.builder.names),
         trained.first_stage,
         scorer if isinstance(scorer, CrossEncoderModel) else None,
     )
+    save_bundle(home, config, name, parts, manifest_fields, {"seconds": seconds}, promote)
 
 
 def retrain(

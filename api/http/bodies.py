@@ -7,9 +7,6 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from feedrank.engine.retrieval.diversity import Diversity
-from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
-
 Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 ContextValue = Text | float | bool | Annotated[list[Text], Field(max_length=100)]
@@ -32,15 +29,6 @@ class FiltersBody(RequestBody):
     categories: list[Id] | None = Field(default=None, max_length=MAX_LIST_LENGTH, description="Only these categories.")
     allow: list[Id] | None = Field(default=None, max_length=MAX_FILTER_LENGTH, description="Only these items.")
     deny: list[Id] = Field(default_factory=list, max_length=MAX_FILTER_LENGTH, description="None of these items.")
-
-    def to_spec(self) -> FilterSpec:
-        """Convert the filters to the engine's type."""
-        return FilterSpec(
-            include_seen=self.include_seen,
-            categories=None if self.categories is None else tuple(self.categories),
-            allow=None if self.allow is None else tuple(self.allow),
-            deny=tuple(self.deny),
-        )
 
 
 class DiversityBody(RequestBody):
@@ -93,10 +81,6 @@ class RecommendBody(RankingOptions):
     n: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH, description="Number of items to return.")
     filters: FiltersBody = Field(default_factory=FiltersBody)
 
-    def to_request(self) -> RecommendationRequest:
-        """Convert the body to the engine's request type."""
-        return _build_request(self, n=self.n, filters=self.filters.to_spec())
-
 
 ItemValue = ContextValue | Annotated[list[float], Field(max_length=100)]
 
@@ -130,10 +114,6 @@ class RankBody(RankingOptions):
             raise ValueError(f"found the item {duplicate!r} twice, expected each item once")
         return self
 
-    def to_request(self) -> RecommendationRequest:
-        """Convert the body to the engine's request type."""
-        return _build_request(self, items=tuple(self.item_ids), n=self.n or len(self.items))
-
     @property
     def item_ids(self) -> list[str]:
         """Item ids, in request order."""
@@ -143,17 +123,3 @@ class RankBody(RankingOptions):
     def item_fields(self) -> dict[str, Mapping[str, Any]]:
         """Item id -> fields, for the items that have fields."""
         return {item.id: item.fields for item in self.items if isinstance(item, ItemWithFields) and item.fields}
-
-
-def _build_request(body: RankingOptions, **more: Any) -> RecommendationRequest:
-    context: Mapping[str, Any] = body.context
-    return RecommendationRequest(
-        user=body.user,
-        session=body.session,
-        query=body.query,
-        history=None if body.history is None else tuple(body.history),
-        surface=body.surface,
-        context=context,
-        diversity=Diversity(body.diversity.per_category, body.diversity.weight),
-        **more,
-    )

@@ -18,7 +18,6 @@ from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, record_events
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.health import HealthStatus
 from feedrank.api.http.middleware import route_policy
-from feedrank.api.http.observability import record_feed
 from feedrank.api.http.service import admin_services, current_service, exclusive, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
@@ -134,7 +133,7 @@ def rank(path: ModelPath) -> dict[str, Any]:
     )  # fmt: skip
     budget = svc.latency_budget()
     ranking = svc.recommender.recommend(event.id, now, ranking_request, budget, log=False)
-    record_feed(svc, ranking, budget)
+    svc.record_feed(ranking, budget)
     items: list[dict[str, Any]] = [
         {"item": item, "score": score, "features": []}
         for item, score in zip(ranking.items, ranking.scores, strict=True)
@@ -160,7 +159,7 @@ def recommend(path: ModelPath) -> dict[str, Any]:
     ranking_request = RecommendationRequest(user=body.user, history=history, n=body.count)
     budget = svc.latency_budget()
     ranking = svc.recommender.recommend(new_id(), svc.clock(), ranking_request, budget, log=False)
-    record_feed(svc, ranking, budget)
+    svc.record_feed(ranking, budget)
     items = [{"item": item, "score": score} for item, score in zip(ranking.items, ranking.scores, strict=True)]
     return {"took": _elapsed_ms(started), "items": items}
 

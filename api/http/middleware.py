@@ -1,18 +1,30 @@
-"""Middleware: API keys, rate limits and body parsing before the route, security headers after it."""
+"""Middleware: what happens before and after the route of every request.
+
+Before it: timing, API keys, rate limits (by Flask-Limiter, with counters in the memory of this process) and body
+parsing. After it: security headers, metrics, the trace and the log line.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
+import math
+import threading
+import time
+import uuid
 import zlib
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from flask import Flask, Response, current_app, g, request
+from flask_limiter import Limiter, RequestLimit
+from limits.storage import Storage
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge, Unauthorized, UnsupportedMediaType
 
-from feedrank.api.http import limits
-from feedrank.api.http.service import EXTENSION_KEY, current_service
+from feedrank.api import logs
+from feedrank.api.http.problems import problem
+from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, current_service
 from feedrank.api.keys import ApiKey, Scope
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -34,13 +46,59 @@ def route_policy(body: str, scope: Scope | Literal["open"] = "read") -> Callable
 
 
 def init_app(app: Flask) -> None:
-    """Register the middleware: authentication, rate limit, JSON parsing and security headers."""
+    """Register the middleware: timing, authentication, rate limit, JSON parsing and security headers.
+
+    The hooks that time a request run before and after all others.
+    """
+    app.before_request(_start_request)
+    app.after_request(_finish_request)
     app.before_request(_authenticate)
     config = app.extensions[EXTENSION_KEY].config
     if config.rate_limit:
-        limits.init_app(app, config.rate_limit, _rate_limit_key, lambda: policy_of(request.endpoint)[1] == "open")
+        Limiter(
+            _rate_limit_key, app=app, application_limits=[config.rate_limit],
+            application_limits_exempt_when=lambda: policy_of(request.endpoint)[1] == "open", storage_uri="counts://",
+            on_breach=_too_many_requests,
+        )  # fmt: skip
     app.before_request(_parse_body)
     app.after_request(_add_security_headers)
+
+
+def _start_request() -> None:
+    g.started = time.perf_counter()
+    if (traces := current_service().traces) is not None:
+        rule = None if request.url_rule is None else request.url_rule.rule
+        g.trace = traces.start(request.method, rule, request.headers.get("traceparent"))
+
+
+def _finish_request(response: Response) -> Response:
+    started = g.get("started")
+    if started is None:
+        return response
+    seconds = time.perf_counter() - started
+    route = None if request.url_rule is None else request.url_rule.rule
+    metrics = current_service().metrics
+    if metrics is not None:
+        metrics.observe_request(route, request.method, response.status_code, seconds)
+    request_id = uuid.uuid4().hex
+    if (trace := g.get("trace")) is not None:
+        trace.end(response.status_code, request_id, g.get("rankings", ()), g.get("bundle"), g.get("degraded", ()))
+    if response.status_code >= 500 or logs.REQUESTS.isEnabledFor(logging.INFO):
+        line = logs.RequestLine(
+            request_id=request_id,
+            route=route,
+            method=request.method,
+            status=response.status_code,
+            seconds=seconds,
+            rankings=g.get("rankings", ()),
+            bundle=g.get("bundle"),
+            key=g.get("key_id"),
+            degraded=g.get("degraded", ()),
+        )
+        logs.log_request(line)
+    if (ranked_at := g.get("ranked_at")) is not None:
+        current_service().latencies.observe(RESPONSE_STAGE, time.perf_counter() - ranked_at)
+    return response
 
 
 def _authenticate() -> None:
@@ -119,6 +177,68 @@ def _decompress_body() -> None:
     request.environ["CONTENT_LENGTH"] = str(len(raw))
     request.__dict__.pop("content_length", None)
     request.stream = io.BytesIO(raw)
+
+
+PRUNE_THRESHOLD = 10_000
+"""Number of counters above which expired ones are removed."""
+
+
+class MemoryCounters(Storage):
+    """Stores rate-limit counters in memory.
+
+    The library's own memory storage starts a thread for nearly every request to remove expired counters.
+    """
+
+    STORAGE_SCHEME = ["counts"]  # noqa: RUF012  # the library reads this attribute
+    base_exceptions = ()
+
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, **_: float | str | bool) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._lock = threading.Lock()
+        self._counts: dict[str, tuple[float, int]] = {}
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Increment a counter; an expired one restarts at zero."""
+        now = time.time()
+        with self._lock:
+            ends, count = self._counts.get(key, (0.0, 0))
+            if ends <= now:
+                ends, count = now + expiry, 0
+                if len(self._counts) >= PRUNE_THRESHOLD:
+                    self._counts = {name: entry for name, entry in self._counts.items() if entry[0] > now}
+            self._counts[key] = (ends, count + amount)
+            return count + amount
+
+    def get(self, key: str) -> int:
+        """Return the value of a counter; 0 if it expired."""
+        ends, count = self._counts.get(key, (0.0, 0))
+        return count if ends > time.time() else 0
+
+    def get_expiry(self, key: str) -> float:
+        """Return the expiry time of a counter, in unix seconds."""
+        return self._counts.get(key, (time.time(), 0))[0]
+
+    def check(self) -> bool:
+        """Report that the storage is available."""
+        return True
+
+    def reset(self) -> int:
+        """Remove all counters; returns how many."""
+        with self._lock:
+            count, self._counts = len(self._counts), {}
+        return count
+
+    def clear(self, key: str) -> None:
+        """Remove a counter."""
+        with self._lock:
+            self._counts.pop(key, None)
+
+
+def _too_many_requests(exceeded: RequestLimit) -> Response:
+    wait = max(1, math.ceil(exceeded.reset_at - time.time()))
+    response = problem(429, "Too many requests", f"found more than {exceeded.limit}; wait {wait} s")
+    response.headers["Retry-After"] = str(wait)
+    return response
 
 
 SECURITY_HEADERS = {

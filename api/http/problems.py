@@ -32,7 +32,7 @@ def init_app(app: Flask) -> None:
 
     @app.errorhandler(EventError)
     def _bad_event(error: EventError) -> Response:
-        return problem(400, "Bad event", str(error), field=error.field)
+        return problem(400, "Bad request", str(error), field=error.field)
 
     @app.errorhandler(JournalError)
     def _no_journal(error: JournalError) -> Response:

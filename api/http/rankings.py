@@ -68,7 +68,7 @@ class ReplayResult(BaseModel):
 @route_policy("none")
 def ranking(path: RankingPath) -> dict[str, Any]:
     """Return a ranking as it was served."""
-    return responses.feed_json(_find_own_ranking(path.ranking_id))
+    return _find_own_ranking(path.ranking_id).to_answer()
 
 
 @routes.get("/v1/rankings/<path:ranking_id>/explain", responses={200: RankingExplanation})

@@ -79,21 +79,9 @@ class Problem(BaseModel):
     field: str | None = None
 
 
-def feed_json(record: RankingRecord, explanations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """Convert a ranking to a response body, without the parts that only the log needs."""
-    items: list[dict[str, Any]] = [
-        {"id": item, "score": score} for item, score in zip(record.items, record.scores, strict=True)
-    ]
-    for item, explanation in zip(items, explanations or (), strict=False):
+def feed_json(record: RankingRecord, explanations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Convert a ranking to a response body with an explanation of each item, as far as there are any."""
+    answer = record.to_answer()
+    for item, explanation in zip(answer["items"], explanations, strict=False):
         item["explanation"] = explanation
-    return {
-        "ranking": record.id,
-        "timestamp": record.timestamp,
-        "user": record.request.user,
-        "bundle": record.bundle,
-        "source": record.recall.source,
-        "items": items,
-        "degraded": list(record.degraded),
-        "experiments": dict(record.experiments),
-        "logged": record.logged,
-    }
+    return answer

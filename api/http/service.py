@@ -86,6 +86,22 @@ class Service:
             time.perf_counter, limit / 1000 - spent - self.latencies.estimate(RESPONSE_STAGE), self.latencies
         )
 
+    def record_feed(self, record: RankingRecord, budget: LatencyBudget) -> None:
+        """Record a ranking in the metrics, the trace and the log line of the current request."""
+        g.ranked_at = time.perf_counter()
+        g.rankings = [record.id]
+        g.bundle = record.bundle
+        g.degraded = budget.skipped
+        if (trace := g.get("trace")) is not None:
+            trace.record_stages(budget.stage_seconds)
+        if self.metrics is None:
+            return
+        self.metrics.observe_feed(record, budget)
+        if (queue := self.recommender.prefetch_queue) is not None:
+            self.metrics.update_prefetch(queue.completed, queue.dropped, queue.failed)
+        self.metrics.set_state_lag(self.recommender.lag_s)
+        self.metrics.set_item_count(len(self.recommender.catalogue))
+
 
 def current_service() -> Service:
     """Return the service of the current application."""

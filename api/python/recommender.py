@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from feedrank.api.client.requests import Diversity, Filters
 from feedrank.api.http.bodies import RankBody, RecommendBody
+from feedrank.api.http.recommendations import to_rank_request, to_recommend_request
 from feedrank.api.progress import ShowProgress
 from feedrank.api.python.feed import Feed, feed_from_record
 from feedrank.api.python.feed_table import FeedTable
@@ -24,7 +25,6 @@ from feedrank.api.validation_errors import first_error
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving import recommender as engine
 from feedrank.engine.serving.ranking_record import RankingRecord
-from feedrank.engine.serving.request import RecommendationRequest
 
 BATCH_USERS = 64
 """Users ranked together: larger batches are not faster, as their rows leave the processor's cache."""
@@ -103,7 +103,7 @@ class Recommender:
         at = time.time() if at is None else at
         remaining, done = iter(users), 0
         while batch := list(islice(remaining, BATCH_USERS)):
-            requests = [_validated(RecommendBody, {**body, "user": user}).to_request() for user in batch]
+            requests = [to_recommend_request(_validated(RecommendBody, {**body, "user": user})) for user in batch]
             known = recommender.snapshot.users
             unknown = [user for user in batch if known.row(user) < 0]
             if log:
@@ -143,7 +143,7 @@ class Recommender:
 
     def _recommend(self, body: RecommendBody | RankBody, at: float | None) -> Feed:
         recommender = self._open()
-        request: RecommendationRequest = body.to_request()
+        request = to_rank_request(body) if isinstance(body, RankBody) else to_recommend_request(body)
         at = time.time() if at is None else at
         record = recommender.recommend(str(uuid.uuid4()), at, request, log=self._log)
         return feed_from_record(record if self._log else replace(record, logged=False), recommender.snapshot)

@@ -122,7 +122,7 @@ def parse_fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
         if not isinstance(entry, Mapping):
             raise EventError(f"fields[{index}]", f"found {short_repr(entry)}, expected an object with name and value")
         name = required_str(entry, "name", f"fields[{index}].name")
-        parsed[name] = _field_value(entry.get("value"), f"fields[{index}].value")
+        parsed[name] = parse_field_value(entry.get("value"), f"fields[{index}].value")
     return parsed
 
 
@@ -159,7 +159,8 @@ def short_repr(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _field_value(value: object, path: str) -> FieldValue:
+def parse_field_value(value: object, path: str) -> FieldValue:
+    """Return the value of a field; numbers become floats. Raises EventError for a value that no field can have."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):

@@ -14,11 +14,10 @@ from feedrank.engine.experiments.exploration import sample_slate
 from feedrank.engine.experiments.hashing import hash32
 from feedrank.engine.experiments.interleaving import Interleaved, balanced_interleaving, team_draft
 from feedrank.engine.serving.deadline import LatencyBudget
-from feedrank.engine.serving.fallback import FULL, FallbackChain
-from feedrank.engine.serving.ranking_record import RankingJob, RankingRecord
+from feedrank.engine.serving.pipeline import FULL, FallbackChain
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.serving.serving_snapshot import ServingSnapshot, embed_query
-from feedrank.engine.serving.slate import OnRanked, rank_candidates, select_items
+from feedrank.engine.serving.serving_snapshot import OnRanked, RankingJob, ServingSnapshot, embed_query
 from feedrank.engine.types import QueryVectors
 
 _INTERLEAVERS: dict[str, Callable[[Sequence[Sequence[str]], int, int], Interleaved]] = {
@@ -70,7 +69,7 @@ def rank_for_arm(
     arm_request: ArmRequest, job: RankingJob, chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked
 ) -> RankingRecord:
     """Make the ranking of one arm. on_ranked: called with the features and scores of all candidates."""
-    level, ranking = rank_candidates(job, chain, budget, on_ranked)
+    level, ranking = job.rank_candidates(chain, budget, on_ranked)
     propensities, seed = None, None
     may_explore = arm_request.explore is not None and level == FULL and np.isfinite(ranking.scores).all()
     if arm_request.explore is not None and may_explore and not job.request.diversity:
@@ -78,7 +77,7 @@ def rank_for_arm(
         indices, probabilities = sample_slate(ranking.scores, job.request.n, arm_request.explore, seed)
         propensities = tuple(probabilities.tolist())
     else:
-        indices = select_items(job, ranking, budget)
+        indices = job.select_items(ranking, budget)
     return replace(
         RankingRecord.from_ranking(job, level, ranking.take(indices)),
         arm_overrides=dict(arm_request.overrides),

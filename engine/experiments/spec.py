@@ -1,14 +1,15 @@
-"""Defines the spec of an experiment: its units, arms, metrics and decision rules."""
+"""Defines the spec of an experiment: its units, its arms and its analysis plan."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from feedrank.engine.events.checks import check_range
+from feedrank.engine.experiments.analysis_plan import AnalysisPlan
 from feedrank.engine.retrieval.diversity import Diversity
 
 Kind = Literal["ab", "interleave", "shadow"]
@@ -83,34 +84,6 @@ class Targeting:
 
 
 @dataclass(frozen=True, slots=True)
-class Guardrail:
-    """A metric that an arm must not degrade."""
-
-    metric: str
-    """Name of the metric: a built-in one or one of `metrics`."""
-    max_relative_loss: float = 0.02
-    """Maximum accepted relative loss against control: 0.02 is 2 %."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_relative_loss < 1:
-            raise ValueError(f"max_relative_loss is {self.max_relative_loss}; expected at least 0 and less than 1")
-
-
-@dataclass(frozen=True, slots=True)
-class CustomMetric:
-    """A custom metric: the count or the summed value of one interaction type."""
-
-    type: str
-    """Interaction type, such as purchase. Only interactions joined to a ranking count."""
-    value: Literal["count", "sum"] = "count"
-    """count: number of interactions; sum: sum of their values."""
-    denominator: Literal["unit", "ranking", "impression", "click"] = "ranking"
-    """Denominator of the metric: it is the mean per unit, ranking, impression or click."""
-    higher_is_better: bool = True
-    """Whether a higher value is better; false for a metric such as returns."""
-
-
-@dataclass(frozen=True, slots=True)
 class ExperimentSpec:
     """The spec of an experiment; validated on construction (ValueError)."""
 
@@ -138,20 +111,10 @@ class ExperimentSpec:
     """Time before which no unit is assigned: epoch milliseconds, ISO-8601 text or a TOML date-time. Not set: none."""
     end: int | None = None
     """Time from which on no unit is assigned, written like `start`. Not set: none."""
-    primary: str = "clicks_per_ranking"
-    """Primary metric, which decides the winner."""
-    guardrails: tuple[Guardrail, ...] = ()
-    """Metrics that an arm must not degrade: one table [[guardrails]] each."""
     stop_on_breach: bool = False
     """Stop an arm automatically when it violates a guardrail."""
-    metrics: Mapping[str, CustomMetric] = field(default_factory=dict)
-    """Custom metrics by name, besides the built-in ones: one table [metrics.NAME] each."""
-    min_days: int = 7
-    """Minimum runtime in days before a verdict."""
-    min_units: int = 1_000
-    """Minimum number of units in each arm before a verdict."""
-    planned_units: int = 20_000
-    """Total number of units at which the confidence sequence is tuned to be narrowest."""
+    plan: AnalysisPlan = field(default_factory=AnalysisPlan)
+    """How the experiment is analysed. Where a spec is declared or stored, its keys stand beside the others."""
 
     def __post_init__(self) -> None:
         _check_name("name", self.name)
@@ -175,9 +138,6 @@ class ExperimentSpec:
             raise ValueError(f"holdout is {self.holdout}; expected at least 0 and less than 1")
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError(f"end is {self.end}; expected a time after start, {self.start}")
-        _check_at_least("min_days", self.min_days, 0)
-        _check_at_least("min_units", self.min_units, 1)
-        _check_at_least("planned_units", self.planned_units, 2)
 
     @property
     def control(self) -> str:
@@ -190,26 +150,32 @@ class ExperimentSpec:
         return self.salt or self.name
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to a JSON-ready dict; `from_dict` is the inverse."""
+        """Convert to a JSON-ready dict, the plan's keys beside the others; `from_dict` is the inverse."""
         body: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return body
+        plan: dict[str, Any] = body.pop("plan")
+        return body | plan
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> ExperimentSpec:
         """Build the spec from the result of `to_dict`. Raises ValueError for anything else."""
         try:
-            fields = dict(body)
-            fields["arms"] = {str(name): arm_from_dict(arm) for name, arm in fields["arms"].items()}
-            targeting = dict(fields.get("targeting", {}))
+            values = nest_plan(body)
+            values["plan"] = AnalysisPlan.from_dict(values["plan"])
+            values["arms"] = {str(name): arm_from_dict(arm) for name, arm in values["arms"].items()}
+            targeting = dict(values.get("targeting", {}))
             targeting["surfaces"] = tuple(targeting.get("surfaces", ()))
             targeting["context"] = {name: tuple(values) for name, values in targeting.get("context", {}).items()}
-            fields["targeting"] = Targeting(**targeting)
-            fields["guardrails"] = tuple(Guardrail(**guardrail) for guardrail in fields.get("guardrails", ()))
-            metrics = fields.get("metrics", {})
-            fields["metrics"] = {name: CustomMetric(**metric) for name, metric in metrics.items()}
-            return cls(**fields)
+            values["targeting"] = Targeting(**targeting)
+            return cls(**values)
         except (AttributeError, KeyError, TypeError) as problem:
             raise ValueError(f"can't read the experiment spec: {problem}") from None
+
+
+def nest_plan(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the keys of the analysis plan, which stand beside the others in a declaration, into a dict `plan`."""
+    plan_keys = {field.name for field in fields(AnalysisPlan)}
+    nested: dict[str, Any] = {key: value for key, value in body.items() if key not in plan_keys and key != "plan"}
+    return nested | {"plan": {key: value for key, value in body.items() if key in plan_keys}}
 
 
 ARM_SETTINGS = ("bundle", "candidates", "rerank_top_k", "diversity", "explore")

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, create_engine, delete, func, inspect, literal, or_, select, tuple_
+from sqlalchemy import Select, create_engine, delete, func, inspect, literal, select, tuple_
 from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import Event
+from feedrank.engine.journal.deletion import delete_before, delete_user
 from feedrank.engine.journal.errors import JournalError as JournalError
-from feedrank.engine.journal.file_lock import FileLock
-from feedrank.engine.journal.rows import decode, encode, is_new_flags, rows_by_id
-from feedrank.engine.journal.sqlite_connection import SqliteConnection
+from feedrank.engine.journal.legacy import upgrade
+from feedrank.engine.journal.sqlite_connection import SqliteConnection, WriteLock
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
     EVENTS,
     INSERT,
-    IS_TOMBSTONE,
     METADATA,
     SELECT_AFTER,
     begin_transaction,
@@ -62,11 +62,11 @@ class Journal:
         self._dialect = self._engine.dialect.name
         if self._dialect not in INSERT:
             raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
-        self._file_lock: FileLock | None = None
+        self._write_lock: WriteLock | None = None
         self._connection: SqliteConnection | None = None
         if self._dialect == "sqlite":
             if (path := self._engine.url.database) and path != ":memory:":
-                self._file_lock = FileLock(Path(f"{path}-lock"))
+                self._write_lock = WriteLock(Path(f"{path}-lock"))
                 self._connection = SqliteConnection(
                     self._engine, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
                 )
@@ -94,23 +94,24 @@ class Journal:
     def append(self, events: Iterable[Event]) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        Raises JournalError, with nothing written, if the database refuses.
+        Raises JournalError, with nothing written, for an event that could not be read back, or if the database refuses.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = rows_by_id(chunk)
+                rows = _rows_by_id(chunk)
                 written = connection.execute(INSERT[self._dialect], list(rows.values()))
-                is_new += is_new_flags(chunk, {row[0]: row[1] for row in written})
+                is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
 
-    def append_and_poll(self, events: Sequence[Event], since: int) -> AppendResult:
+    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
         """Append events and, in the same transaction, read what others wrote between offset `since` and them.
 
-        Raises JournalError, with nothing written, if the database refuses.
+        checked: the events can surely be read back, so they are not parsed again first. Raises JournalError, with
+        nothing written, for an event that can't be read back, or if the database refuses.
         """
-        rows = rows_by_id(events)
+        rows = _rows_by_id(events, checked)
         with self._write_errors():
             if self._connection is None:
                 with self._write_transaction() as connection:
@@ -119,16 +120,16 @@ class Journal:
                     written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
                     new = {row[0]: row[1] for row in written}
             else:
-                with self._file_lock.acquire() if self._file_lock else nullcontext():
+                with self._write_lock.acquire() if self._write_lock else nullcontext():
                     missed, new = self._connection.append_and_poll(list(rows.values()), since)
         offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        return AppendResult(is_new_flags(events, new), [decode(body) for _, body in missed], offset)
+        return AppendResult(_is_new_flags(events, new), [_decode(body) for _, body in missed], offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
             for offset, body in rows:
-                yield offset, decode(body)
+                yield offset, _decode(body)
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -147,13 +148,13 @@ class Journal:
         last = (-(2**62) if since_ms is None else since_ms, -1)
         while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
             for _, position, body in rows:
-                yield position, decode(body)
+                yield position, _decode(body)
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, or None."""
         rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
-        return decode(rows[0][0]) if rows else None
+        return _decode(rows[0][0]) if rows else None
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -168,32 +169,19 @@ class Journal:
         SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
         journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
         """
-        user_rankings = select(EVENTS.c.id).where(EVENTS.c.user_id == user, EVENTS.c.kind == "ranking")
         try:
             with self._write_transaction() as connection:
-                rankings = set(connection.scalars(user_rankings))
-                anonymous = select(EVENTS.c.id, EVENTS.c.body).where(
-                    EVENTS.c.kind == "interaction", EVENTS.c.user_id.is_(None)
-                )
-                joined = [
-                    event_id
-                    for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK_SIZE))
-                    if rankings and json.loads(body).get("ranking") in rankings
-                ]
-                deleted = connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user, ~IS_TOMBSTONE)).rowcount
-                for first in range(0, len(joined), 500):
-                    in_chunk = EVENTS.c.id.in_(joined[first : first + 500])
-                    deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
+                deleted = delete_user(connection, user)
                 if deleted:
                     connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
-                    connection.execute(INSERT[self._dialect], [encode(tombstone)])
+                    connection.execute(INSERT[self._dialect], [_encode(tombstone)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
             self._wal_checkpoint("TRUNCATE")
         else:
             self._vacuum()
-        return int(deleted)
+        return deleted
 
     def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
@@ -201,15 +189,13 @@ class Journal:
         cutoff_ms: epoch milliseconds. Item and user events stay, as the catalogue is built from them. Tombstones
         before the cutoff are deleted too. Raises JournalError, with nothing deleted, if the database refuses.
         """
-        old = (EVENTS.c.timestamp < cutoff_ms, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
         try:
             with self._write_transaction() as connection:
-                deleted = connection.execute(delete(EVENTS).where(*old)).rowcount
-                connection.execute(delete(EVENTS).where(EVENTS.c.timestamp < cutoff_ms, IS_TOMBSTONE))
+                deleted = delete_before(connection, cutoff_ms)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         self._vacuum()
-        return int(deleted)
+        return deleted
 
     @property
     def last_offset(self) -> int:
@@ -233,8 +219,8 @@ class Journal:
         if self._connection:
             self._connection.close()
         self._engine.dispose()
-        if self._file_lock:
-            self._file_lock.close()
+        if self._write_lock:
+            self._write_lock.close()
 
     @property
     def engine(self) -> Engine:
@@ -244,7 +230,7 @@ class Journal:
     @contextmanager
     def _write_transaction(self) -> Iterator[Connection]:
         """Open a transaction that excludes all other writers."""
-        lock = self._file_lock.acquire() if self._file_lock else nullcontext()
+        lock = self._write_lock.acquire() if self._write_lock else nullcontext()
         with lock, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
                 connection.execute(ADVISORY_LOCK)
@@ -288,3 +274,46 @@ class Journal:
         """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
+
+
+def _decode(body: str) -> Event:
+    """Read an event from the body of its row, in the names of today or of an older version."""
+    return parse(upgrade(json.loads(body)))
+
+
+def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
+    """Return the row of an event. Raises JournalError for an event that could not be read back.
+
+    checked: its values are known to be right, and only whether JSON in UTF-8 can hold them is checked.
+    """
+    body = to_dict(event)
+    try:
+        if not checked:
+            parse(body)  # an event that can't be parsed again would block every reader at its offset
+        encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        encoded.encode()
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise JournalError(f"event {event.id!r} could not be read back: {problem}; nothing was written") from None
+    return {
+        "id": event.id, "kind": body["event"], "timestamp": event.timestamp,
+        "effective_time": body.get("received", event.timestamp), "user_id": body.get("user"), "body": encoded,
+    }  # fmt: skip
+
+
+def _rows_by_id(events: Sequence[Event], checked: bool = False) -> dict[str, dict[str, Any]]:
+    """Map each event id to the row of its first event."""
+    rows: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.id not in rows:
+            rows[event.id] = _encode(event, checked)
+    return rows
+
+
+def _is_new_flags(events: Sequence[Event], inserted: Mapping[str, int]) -> list[bool]:
+    """Return for each event whether it was written: True for the first event of each inserted id."""
+    remaining = set(inserted)
+    flags = []
+    for event in events:
+        flags.append(event.id in remaining)
+        remaining.discard(event.id)
+    return flags

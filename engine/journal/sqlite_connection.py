@@ -9,10 +9,23 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Engine
+
+try:
+    import fcntl
+except ImportError:  # without fcntl (Windows), only SQLite's own lock applies
+    fcntl = None  # type: ignore[assignment]
+
+RETRY_INTERVAL_S = 0.0002
+"""Seconds between two attempts."""
+MAX_ATTEMPTS = 500
+"""Attempts before proceeding without the lock: its holder may be suspended, and the database has its own lock."""
 
 
 class SqliteConnection:
@@ -108,6 +121,66 @@ class SqliteConnection:
                 _disable_auto_checkpoint(connection)
             self._opened = (os.getpid(), connection)
         return self._opened[1]
+
+
+class WriteLock:
+    """An advisory lock that is retried every 0.2 ms; SQLite's busy handler sleeps 1 to 100 ms.
+
+    It only shortens waits. Correctness relies on the database's own lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """path: a separate lock file next to the database file; created if it is missing."""
+        self._path = path
+        self._thread_lock = threading.Lock()
+        self._pid_and_descriptor: tuple[int, int] | None = None
+
+    @contextmanager
+    def acquire(self) -> Iterator[None]:
+        """Hold the lock; after `MAX_ATTEMPTS` attempts proceed without it."""
+        if fcntl is None:
+            yield
+            return
+        with self._thread_lock:
+            descriptor = self._descriptor()
+            held = False
+            for _ in range(MAX_ATTEMPTS):
+                if descriptor is None:
+                    break
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    time.sleep(RETRY_INTERVAL_S)
+                    continue
+                held = True
+                break
+            try:
+                yield
+            finally:
+                if held and descriptor is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the lock file; the next `acquire` reopens it."""
+        with self._thread_lock:
+            if self._pid_and_descriptor is not None and self._pid_and_descriptor[0] == os.getpid():
+                os.close(self._pid_and_descriptor[1])
+            self._pid_and_descriptor = None
+
+    def _descriptor(self) -> int | None:
+        """Return a file descriptor of this process; one inherited by fork would share the parent's lock.
+
+        None if the file can't be opened: the database then reports the cause with a better message.
+        """
+        if self._pid_and_descriptor is None or self._pid_and_descriptor[0] != os.getpid():
+            try:
+                self._pid_and_descriptor = (
+                    os.getpid(),
+                    os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600),
+                )
+            except OSError:
+                return None
+        return self._pid_and_descriptor[1]
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

@@ -26,9 +26,9 @@ def eligibility_mask(catalogue: Catalogue, request: ResolvedRequest) -> NDArray[
     if filters.allow is None and filters.categories is None:
         if not len(banned):
             return None
-        mask = np.ones(len(catalogue), np.bool_)
+        mask = np.ones(len(catalogue.ids), np.bool_)
     else:
-        mask = np.zeros(len(catalogue), np.bool_)
+        mask = np.zeros(len(catalogue.ids), np.bool_)
         mask[_allowed_rows(catalogue, filters)] = True
     mask[banned] = False
     return mask

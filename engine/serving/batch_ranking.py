@@ -11,12 +11,10 @@ import numpy as np
 
 from feedrank.engine.protocols import Ranker
 from feedrank.engine.serving.deadline import unlimited_budget
-from feedrank.engine.serving.fallback import FULL, FallbackChain
-from feedrank.engine.serving.pipeline import Pipeline
-from feedrank.engine.serving.ranking_record import RankingJob, RankingRecord
+from feedrank.engine.serving.pipeline import FULL, FallbackChain, Pipeline
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.serving.serving_snapshot import ServingSnapshot
-from feedrank.engine.serving.slate import rank_candidates, select_items
+from feedrank.engine.serving.serving_snapshot import RankingJob, ServingSnapshot
 from feedrank.engine.types import Matrix, Offsets, QueryVectors, Ranking, ResolvedRequest, Scores
 
 _log = logging.getLogger(__name__)
@@ -42,12 +40,12 @@ def rank_batch(
             ranked = [(FULL, ranking) for ranking in _run_batch(pipeline, [job.resolved for job in jobs])]
         except Exception:  # one request alone has fallbacks
             _log.exception("a batch of %d requests failed; ranking them one by one", len(jobs))
-            ranked = [rank_candidates(job, chain, budget, lambda features, scores: None) for job in jobs]
+            ranked = [job.rank_candidates(chain, budget, lambda features, scores: None) for job in jobs]
     else:  # a cross-encoder scores the candidates of one request at a time
-        ranked = [rank_candidates(job, chain, budget, lambda features, scores: None) for job in jobs]
+        ranked = [job.rank_candidates(chain, budget, lambda features, scores: None) for job in jobs]
     records = []
     for job, (level, ranking) in zip(jobs, ranked, strict=True):
-        shown = ranking.take(select_items(job, ranking, budget))
+        shown = ranking.take(job.select_items(ranking, budget))
         no_rows = np.empty((0, shown.features.shape[1]), np.float32)
         records.append(RankingRecord.from_ranking(job, level, replace(shown, features=no_rows)))
     return records

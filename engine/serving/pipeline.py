@@ -1,18 +1,25 @@
-"""The ranking pipeline: recall, features, ranker."""
+"""The ranking pipeline: recall, features and ranker, and the levels that it falls back to where one of them fails."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.protocols import Featurizer, Ranker, Retriever, State
+from feedrank.engine.retrieval.retrievers import eligibility_mask
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.types import Batch, Candidates, Ranking, ResolvedRequest, Rows, in_recall_order
 
 EXPLICIT = "explicit"
 """The `source` of candidates that the caller lists explicitly."""
+FULL, NO_NEURAL, POPULAR, LAST_GOOD = "full", "no_neural", "popular", "last_good"
+"""The levels of the fallback chain."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +78,72 @@ class Pipeline:
 def explicit_candidates(rows: Rows) -> Candidates:
     """Wrap rows listed by the caller as candidates; their scores (-1, -2, ...) only keep the given order."""
     return Candidates(rows, -np.arange(1, len(rows) + 1, dtype=np.float32), EXPLICIT)
+
+
+class FallbackChain:
+    """Tries the levels in order until one succeeds; keeps the last successful list."""
+
+    def __init__(self) -> None:
+        self._last_good: Candidates | None = None
+        self._last_good_catalogue: Catalogue | None = None
+
+    def run(
+        self, pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest, budget: LatencyBudget,
+        explicit: Rows | None = None,
+    ) -> tuple[str, Ranking]:  # fmt: skip
+        """Return the first level that succeeds and its ranking; errors of the others are logged.
+
+        catalogue: that of the pipeline. explicit: (n,) rows to rank instead of recalled candidates. Raises
+        RuntimeError if every level fails.
+        """
+        for level, build_ranking in self._levels(pipeline, catalogue, request, budget, explicit):
+            try:
+                ranking = build_ranking()
+            except Exception:  # a worse list is better than none, whatever the error
+                _log.exception("ranking failed at fallback level %r; trying the next level", level)
+                budget.skip(level)
+                continue
+            if level == FULL and explicit is None and len(ranking.order):
+                self._last_good = Candidates(ranking.rows, ranking.scores, LAST_GOOD)
+                self._last_good_catalogue = catalogue
+            return level, ranking
+        raise RuntimeError("every fallback level failed and no earlier list is available; see the logged exceptions")
+
+    def _levels(
+        self, pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest, budget: LatencyBudget,
+        explicit: Rows | None,
+    ) -> Iterator[tuple[str, Callable[[], Ranking]]]:  # fmt: skip
+        """Yield (level, function that builds its ranking)."""
+        yield FULL, lambda: pipeline.run(request, budget, explicit)
+        without_reranker = replace(pipeline, reranker=None)
+        without_embeddings = replace(request, query_vector=None, query_tokens=None)
+        yield NO_NEURAL, lambda: without_reranker.run(without_embeddings, budget, explicit)
+        n_features = len(pipeline.featurizer.names)
+        if explicit is not None:
+            yield POPULAR, lambda: in_recall_order(explicit_candidates(explicit), n_features)
+            return
+        yield POPULAR, lambda: in_recall_order(_popular_by_category(pipeline, catalogue, request), n_features)
+        last = self._last_good
+        if last is not None and self._last_good_catalogue is catalogue:
+            yield LAST_GOOD, lambda: in_recall_order(_eligible_last_good(last, catalogue, request), n_features)
+
+
+def _popular_by_category(pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest) -> Candidates:
+    """Return the most popular items, alternating first categories, starting with that of the most popular item."""
+    if pipeline.popular is None:
+        raise RuntimeError("the pipeline has no retriever of popular items")
+    candidates = pipeline.popular.retrieve(request, pipeline.n_candidates)
+    codes = catalogue.first_categories(candidates.rows)
+    rank_in_category = np.zeros(len(codes), np.int64)
+    for code in np.unique(codes).tolist():
+        members = np.flatnonzero(codes == code)
+        rank_in_category[members] = np.arange(len(members))
+    order = np.argsort(rank_in_category, kind="stable")
+    return Candidates(candidates.rows[order], candidates.scores[order], POPULAR)
+
+
+def _eligible_last_good(last: Candidates, catalogue: Catalogue, request: ResolvedRequest) -> Candidates:
+    """Return the items of the last successful list that pass the request's filters."""
+    mask = eligibility_mask(catalogue, request)
+    passing = np.ones(len(last.rows), np.bool_) if mask is None else mask[last.rows]
+    return Candidates(last.rows[passing], last.scores[passing], LAST_GOOD)

@@ -10,18 +10,23 @@ import math
 from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from feedrank.engine.events.events import Event, RankingEvent
 from feedrank.engine.events.logged_features import LoggedRows, encode_scores
 from feedrank.engine.events.object_reader import ObjectReader
-from feedrank.engine.serving.fallback import FULL
-from feedrank.engine.serving.pipeline import Pipeline
+from feedrank.engine.serving.pipeline import FULL
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.serving.serving_snapshot import ServingSnapshot
-from feedrank.engine.types import Ranking, ResolvedRequest, Scores
+from feedrank.engine.types import Ranking, Scores
+
+if TYPE_CHECKING:
+    from feedrank.engine.serving.serving_snapshot import RankingJob
+
+
+class UnloggableRankingError(ValueError):
+    """Raised for a ranking that the journal could not give back; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +41,6 @@ class RecallRecord:
     """The recall score of each item shown; None for one that is not finite."""
     candidates: int | None = None
     """Number of candidates; None: not logged."""
-
-
-@dataclass(frozen=True, slots=True)
-class RankingJob:
-    """A request at its moment, with the snapshot and the pipeline that rank it."""
-
-    id: str
-    """Id of the ranking to make."""
-    timestamp: int
-    """Epoch milliseconds."""
-    request: RecommendationRequest
-    resolved: ResolvedRequest
-    """The request in rows, with the user's history."""
-    snapshot: ServingSnapshot
-    pipeline: Pipeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +154,26 @@ class RankingRecord:
             cross_encoder_scores=encode_scores(ranking.cross_encoder_scores),
         )
 
+    def to_answer(self) -> dict[str, Any]:
+        """Return the public part of the ranking, JSON-ready: what a client gets, without what only the log needs."""
+        return {
+            "ranking": self.id,
+            "timestamp": self.timestamp,
+            "user": self.request.user,
+            "bundle": self.bundle,
+            "source": self.recall.source,
+            "items": [{"id": item, "score": score} for item, score in zip(self.items, self.scores, strict=True)],
+            "degraded": list(self.degraded),
+            "experiments": dict(self.experiments),
+            "logged": self.logged,
+        }
+
     def to_event(self) -> RankingEvent:
-        """Return the ranking event to log; `from_event` gives the record back."""
+        """Return the ranking event to log; `from_event` gives the record back.
+
+        Raises UnloggableRankingError for a ranking that could not be read back. The request was checked before.
+        """
+        self._check_loggable()
         request = self.request
         served: dict[str, Any] = {
             "offset": self.offset,
@@ -193,7 +201,7 @@ class RankingRecord:
             session=request.session,
             fields={**request.context, "source": self.recall.source, **request.logged_fields()},
             positions=tuple(range(1, len(self.items) + 1)),
-            scores=self.scores,  # type: ignore[arg-type]  # None is refused where an event is written
+            scores=self.scores,  # type: ignore[arg-type]  # none of them is None here
             propensities=self.propensities,
             surface=request.surface,
             bundle=self.bundle,
@@ -204,6 +212,19 @@ class RankingRecord:
             features=None if self.features is None else self.features.to_json(),
             served={name: value for name, value in served.items() if value is not None and value not in ("", [], {})},
         )
+
+    def _check_loggable(self) -> None:
+        """Check what a retriever, a ranker or a sampler may get wrong. Raises UnloggableRankingError."""
+        if None in self.scores:
+            index = self.scores.index(None)
+            raise UnloggableRankingError(f"the score of {self.items[index]!r} is not finite; check the ranker")
+        if len(set(self.items)) < len(self.items):
+            raise UnloggableRankingError("an item is listed more than once; check the retriever")
+        if not all(0 < share <= 1 for share in self.propensities or ()):
+            raise UnloggableRankingError(
+                f"found the propensities {self.propensities}, expected probabilities above 0 and at most 1; raise the "
+                "temperature of the arm's exploration"
+            )
 
     @classmethod
     def from_event(cls, event: RankingEvent) -> RankingRecord:

@@ -21,6 +21,7 @@ from feedrank.engine.events.events import (
     ExperimentEvent,
     InteractionEvent,
     ItemEvent,
+    RankingEvent,
     UserEvent,
     effective_time,
 )
@@ -34,12 +35,10 @@ from feedrank.engine.protocols import EventLog
 from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
-from feedrank.engine.serving.fallback import FallbackChain
-from feedrank.engine.serving.pipeline import Pipeline
-from feedrank.engine.serving.ranking_record import RankingRecord
+from feedrank.engine.serving.pipeline import FallbackChain, Pipeline
+from feedrank.engine.serving.ranking_record import RankingRecord, UnloggableRankingError
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.serving.serving_snapshot import ServingSnapshot, embed_query
-from feedrank.engine.serving.slate import PlainRequest
+from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot, embed_query
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
 
 JOURNAL_RETRY_S = 1.0
@@ -107,9 +106,11 @@ class Recommender:
         at: unix seconds. The ranking is written to the journal before it is returned, unless `log` is false. If the
         journal already has a ranking with this id, that one is returned. If the journal can't be written, the ranking
         is returned with `logged` false, and the state does not change. arm: use this arm and ignore all experiments.
-        Raises DuplicateRankingIdError if another event has the id, RuntimeError if all fallbacks fail.
+        Raises EventError for a request that can't be logged, DuplicateRankingIdError if another event has the id,
+        RuntimeError if all fallbacks fail.
         """
         request, budget = request or RecommendationRequest(), budget or unlimited_budget()
+        request.check(ranking_id)
         while True:
             snapshot, servers = self._snapshot, self.arm_servers
             job: PlainRequest | AssignedRequest = PlainRequest(ranking_id, request, snapshot)
@@ -250,8 +251,9 @@ class Recommender:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
         if at >= self._journal_retry_at:
             try:
-                is_new = self._append([record.to_event()])
-                return record if is_new[0] else self._logged_ranking(record.id)
+                return record if self._append_ranking(record.to_event()) else self._logged_ranking(record.id)
+            except UnloggableRankingError:
+                _log.exception("the ranking is returned without being logged, as it could not be read back")
             except JournalError:
                 _log.exception("the ranking could not be written to the journal; it is returned without being logged")
                 self._journal_retry_at = at + JOURNAL_RETRY_S
@@ -263,6 +265,17 @@ class Recommender:
         if logged is None:
             raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
         return logged
+
+    def _append_ranking(self, event: RankingEvent) -> bool:
+        """Append a ranking made here and apply it and what other writers wrote to the state; return if it was new."""
+        snapshot = self._snapshot
+        result = self._journal.append_and_poll([event], snapshot.offset, checked=True)
+        snapshot.observe(result.missed)
+        if result.is_new[0]:
+            snapshot.observe_ranking(event)
+        snapshot.offset = result.offset
+        self._notify([*result.missed, event] if result.is_new[0] else result.missed)
+        return result.is_new[0]
 
     def _append(self, events: Sequence[Event]) -> list[bool]:
         """Append events to the journal and apply the new ones and those of other writers to the state."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.checks import EventError, FieldValue, parse_field_value, short_repr
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.retrieval.diversity import Diversity
 
@@ -43,6 +43,31 @@ class RecommendationRequest:
     """Where the ranking is shown, such as home or search."""
     context: Mapping[str, FieldValue] = field(default_factory=dict)
     """Further properties of the request; they are logged."""
+
+    def check(self, ranking_id: str) -> None:
+        """Check that a ranking of this request and id can be logged and read back. Raises EventError if not."""
+        filters = self.filters
+        for name, texts, may_be_empty in (
+            ("ranking", (ranking_id,), False),
+            ("user", () if self.user is None else (self.user,), False),
+            ("session", () if self.session is None else (self.session,), False),
+            ("surface", () if self.surface is None else (self.surface,), True),
+            ("query", (self.query,), True),
+            ("history", self.history or (), True),
+            ("items", self.items or (), False),
+            ("filters", (*(filters.categories or ()), *(filters.allow or ()), *filters.deny), True),
+            ("context", tuple(self.context), False),
+        ):
+            try:
+                "".join(texts).encode()
+            except (TypeError, UnicodeEncodeError) as problem:
+                raise EventError(name, f"found {short_repr(texts)}, expected text in UTF-8 ({problem})") from None
+            if not (may_be_empty or all(texts)):
+                raise EventError(name, "found an empty string, expected at least one character")
+        if self.items is not None and len(set(self.items)) < len(self.items):
+            raise EventError("items", "found an item more than once, expected each item once")
+        for name, value in self.context.items():
+            parse_field_value(value, f"context.{name}")
 
     @classmethod
     def from_log(cls, event: RankingEvent, options: Mapping[str, Any]) -> RecommendationRequest:

@@ -1,4 +1,7 @@
-"""The serving snapshot: one pipeline with its catalogue, user ids and behavioural state up to a journal offset."""
+"""The serving snapshot, and the requests that it ranks.
+
+A snapshot is one pipeline with its catalogue, user ids and behavioural state up to a journal offset.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,32 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import events_to_table
-from feedrank.engine.events.events import Event, effective_time, erased_user
+from feedrank.engine.events.events import Event, RankingEvent, effective_time, erased_user
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
+from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
-from feedrank.engine.serving.pipeline import Pipeline
+from feedrank.engine.serving.pipeline import FallbackChain, Pipeline
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
-from feedrank.engine.types import Filters, Matrix, QueryVectors, ResolvedRequest, Times, empty_rows
+from feedrank.engine.types import (
+    UNKNOWN_ROW,
+    Filters,
+    Matrix,
+    QueryVectors,
+    Ranking,
+    ResolvedRequest,
+    Scores,
+    Times,
+    empty_rows,
+)
 
+OnRanked = Callable[[Matrix, Scores], None]
+"""Called with the (N, F) features and (N,) scores of all candidates of a ranking."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +68,12 @@ class ServingSnapshot:
                 self.state.erase_user(self.users.row(user))
                 first = index + 1
         self._advance(events[first:])
+
+    def observe_ranking(self, event: RankingEvent) -> None:
+        """Apply a ranking that was made and logged just now; like `observe`, without an event table."""
+        user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
+        self.state.observe_ranking(event.timestamp / 1000, user, self.catalogue.ids.rows(event.items))
+        self.high_watermark_ms = max(self.high_watermark_ms, event.timestamp)
 
     def catch_up(self, events: Iterable[tuple[int, Event]]) -> list[Event]:
         """Apply the (offset, event) pairs that are newer than `offset`; return these events."""
@@ -119,3 +143,59 @@ def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budge
         return QueryVectors()
     budget.record("encode_query")
     return vectors
+
+
+@dataclass(frozen=True, slots=True)
+class RankingJob:
+    """A request at its moment, with the snapshot and the pipeline that rank it."""
+
+    id: str
+    """Id of the ranking to make."""
+    timestamp: int
+    """Epoch milliseconds."""
+    request: RecommendationRequest
+    resolved: ResolvedRequest
+    """The request in rows, with the user's history."""
+    snapshot: ServingSnapshot
+    pipeline: Pipeline
+
+    def rank_candidates(self, chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked) -> tuple[str, Ranking]:
+        """Return the fallback level that succeeded and its ranking of all candidates."""
+        catalogue = self.snapshot.catalogue
+        explicit = None if self.request.items is None else catalogue.ids.rows(self.request.items)
+        level, ranking = chain.run(self.pipeline, catalogue, self.resolved, budget, explicit)
+        on_ranked(ranking.features, ranking.scores)
+        return level, ranking
+
+    def select_items(self, ranking: Ranking, budget: LatencyBudget) -> NDArray[np.int64]:
+        """(n,) indices into the ranking of the items to show: the best, diversified if the request asks for it."""
+        n, diversity, snapshot = self.request.n, self.request.diversity, self.snapshot
+        if not (diversity.weight or diversity.per_category):
+            return np.arange(min(n, len(ranking.order)))
+        vectors = snapshot.item_vectors
+        indices = diversify(ranking.rows, ranking.scores, n, diversity, snapshot.catalogue, vectors)
+        budget.record("diversity")
+        return indices
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request in no experiment: one pipeline ranks it. `AssignedRequest` has the same methods."""
+
+    ranking_id: str
+    request: RecommendationRequest
+    snapshot: ServingSnapshot
+
+    def embed_queries(self, budget: LatencyBudget) -> dict[str, QueryVectors]:
+        """Encode the query. Slow: call it without the lock."""
+        return {"": embed_query(self.snapshot, self.request, budget)}
+
+    def rank(
+        self, timestamp: int, vectors: dict[str, QueryVectors], chain: FallbackChain, budget: LatencyBudget,
+        on_ranked: OnRanked,
+    ) -> RankingRecord:  # fmt: skip
+        """Rank the candidates and keep the items to show. timestamp: epoch milliseconds."""
+        resolved = self.snapshot.resolve(timestamp / 1000, self.request, vectors[""])
+        job = RankingJob(self.ranking_id, timestamp, self.request, resolved, self.snapshot, self.snapshot.pipeline)
+        level, ranking = job.rank_candidates(chain, budget, on_ranked)
+        return RankingRecord.from_ranking(job, level, ranking.take(job.select_items(ranking, budget)))

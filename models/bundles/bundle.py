@@ -77,6 +77,21 @@ class Bundle:
         return self.builder.item_model
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class BundleParts:
+    """What training made, and a bundle holds."""
+
+    builder: FeatureBuilder
+    ranker: LambdaRanker | None = None
+    """None: the recall order is the final order."""
+    histogram: FeatureHistogram | None = None
+    """The distribution of the training features, the reference for drift."""
+    first_stage: LambdaRanker | None = None
+    """First-stage ranker without cross-encoder scores; None without a cross-encoder."""
+    cross_encoder: CrossEncoderModel | None = None
+    """The cross-encoder with the tokens of these items."""
+
+
 def new_bundle_path(bundles: Path, name: str) -> Path:
     """Return the folder for a new bundle; raises BundleError if the name is invalid or taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == CURRENT:
@@ -93,22 +108,17 @@ def new_bundle_path(bundles: Path, name: str) -> Path:
 def save(
     bundles: Path,
     name: str,
-    builder: FeatureBuilder,
-    ranker: LambdaRanker | None,
+    parts: BundleParts,
     index: Mapping[str, Any],
     metadata: Mapping[str, Any],
     build_info: Mapping[str, Any] | None = None,
-    histogram: FeatureHistogram | None = None,
-    first_stage: LambdaRanker | None = None,
-    cross_encoder: CrossEncoderModel | None = None,
     custom_index: CustomIndexType | None = None,
 ) -> Path:
     """Write a bundle to a temporary folder, rename it into `bundles` and return its folder.
 
     index: the arguments of `AnnoyIndex.build`. metadata: more manifest entries, JSON-ready. build_info: what may differ
-    between two bundles of the same log, config and seed. histogram: the distribution of the training features.
-    first_stage: the first-stage ranker. cross_encoder: the cross-encoder with the tokens of these items. custom_index:
-    a class of the user's own, whose index is built and saved with the bundle if it can be saved.
+    between two bundles of the same log, config and seed. custom_index: a class of the user's own, whose index is built
+    and saved with the bundle if it can be saved.
 
     Raises BundleError if the name is invalid or taken; an existing bundle is never overwritten. Raises CustomIndexError
     if the custom index can't be built, saved and loaded again.
@@ -118,21 +128,22 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
+        builder, cross_encoder = parts.builder, parts.cross_encoder
         item_model = builder.item_model
         AnnoyIndex.build(temporary / INDEX, item_model.space.item_side, **index)
         if custom_index is not None and custom_index.is_saved:
             custom_index.write(temporary / CUSTOM_INDEX, item_model.space.item_side, index["metric"])
             metadata = {**metadata, "custom_index": custom_index.to_dict()}
         item_model_io.write_item_model(temporary, item_model)
-        if ranker is not None:
-            ranker.save(temporary)
-        if histogram is not None:
-            histogram.save(temporary / FEATURE_HISTOGRAM)
-        if first_stage is not None:
-            first_stage.save(temporary, FIRST_STAGE)
+        if parts.ranker is not None:
+            parts.ranker.save(temporary)
+        if parts.histogram is not None:
+            parts.histogram.save(temporary / FEATURE_HISTOGRAM)
+        if parts.first_stage is not None:
+            parts.first_stage.save(temporary, FIRST_STAGE)
         if cross_encoder is not None:
-            for part in cross_encoder_model.FILES:
-                shutil.copyfile(cross_encoder.folder / part, temporary / part)
+            for file_name in cross_encoder_model.FILES:
+                shutil.copyfile(cross_encoder.folder / file_name, temporary / file_name)
             np.savez(temporary / CROSS_ENCODER_ITEMS, ids=cross_encoder.items.ids, offsets=cross_encoder.items.offsets)
         manifest = {
             "format": FORMAT,
@@ -150,8 +161,8 @@ def save(
                 "families": builder.settings.families, "extra": builder.settings.extra,
                 "fingerprint": builder.fingerprint, "names": builder.names,
             },
-            "ranker": ranker is not None,
-            "two_stage": first_stage is not None,
+            "ranker": parts.ranker is not None,
+            "two_stage": parts.first_stage is not None,
             "model_digests": dict(item_model.model_digests),
             "files": {name: digest(temporary / name) for name in bundle_files(temporary)},
         }  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.experiments.analysis_plan import MIN_CONVERTING_UNITS, MIN_UNITS_FOR_CI
 from feedrank.models.experiments.lift import UNKNOWN_INTERVAL, Interval, welch_interval
 from feedrank.models.experiments.moments import (
     ArmComparison,
@@ -26,11 +27,6 @@ from feedrank.models.experiments.moments import (
     cumulative_moments,
 )
 from feedrank.models.experiments.outcomes import Metric, Outcomes
-
-MIN_UNITS = 50
-"""Units that each arm needs before an interval is given."""
-MIN_CONVERTING_UNITS = 25
-"""Units with a numerator that is not 0, such as a click, that each arm needs."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,7 +95,7 @@ def confidence_sequences(
     planned_units: float,
     alpha: float = 0.05,
     cuped: bool = False,
-    min_units: int = MIN_UNITS,
+    min_units: int = MIN_UNITS_FOR_CI,
     min_converting_units: int = MIN_CONVERTING_UNITS,
 ) -> tuple[ConfidenceSequence, ...]:
     """Compute the confidence sequence of each arm over the control, with a look at the end of each day.
@@ -119,7 +115,7 @@ def confidence_sequences_from_moments(
     *,
     planned_units: float,
     alpha: float = 0.05,
-    min_units: int = MIN_UNITS,
+    min_units: int = MIN_UNITS_FOR_CI,
     min_converting_units: int = MIN_CONVERTING_UNITS,
 ) -> tuple[ConfidenceSequence, ...]:
     """Compute `confidence_sequences` from moments."""

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.experiments.analysis_plan import CustomMetric
 from feedrank.engine.experiments.bucketing import INTERLEAVED
 from feedrank.engine.experiments.interleaving import balanced_credit
-from feedrank.engine.experiments.spec import HOLDOUT, CustomMetric, ExperimentSpec
+from feedrank.engine.experiments.spec import HOLDOUT, ExperimentSpec
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.types import UNKNOWN_ROW
 from feedrank.models.experiments.click_join import CLICK, match_impressions
-from feedrank.models.experiments.outcomes import BUILT_IN_COLUMNS, BUILT_IN_METRICS, Metric, Outcomes
+from feedrank.models.experiments.outcomes import Outcomes
 
 DAY_S = 86_400.0
 PRE_PERIOD_DAYS = 28
 """CUPED's covariate is the behaviour in this many days before the start."""
-_DENOMINATORS = {"unit": None, "ranking": "rankings", "impression": "impressions", "click": "clicks"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,16 +62,6 @@ class CollectedOutcomes:
     """Number of units seen in more than one arm, as after a change of weights; each counts for its first arm."""
     last_ranking_at: float
     """Unix seconds of the latest ranking; NaN: there is none."""
-
-
-def custom_metrics(experiment: ExperimentSpec) -> tuple[Metric, ...]:
-    """Convert the metrics that the experiment declares to `Metric`s. Raises ValueError for a name that is taken."""
-    if taken := experiment.metrics.keys() & {*BUILT_IN_COLUMNS, *(metric.name for metric in BUILT_IN_METRICS)}:
-        raise ValueError(f"found a metric called {', '.join(sorted(taken))}, which is built in; choose another name")
-    return tuple(
-        Metric(name, name, _DENOMINATORS[metric.denominator], higher_is_better=metric.higher_is_better)
-        for name, metric in experiment.metrics.items()
-    )
 
 
 def collect_outcomes(events: Iterable[Event], experiment: ExperimentSpec, started: float) -> CollectedOutcomes:
@@ -243,7 +233,7 @@ def _ranking_columns(
         "reciprocal_rank": np.where(np.isfinite(first_click), 1 / first_click, 0.0),
         "dwell_s": _sum_by_index(interactions.ranking[click], dwell[click], count),
     }
-    for name, metric in experiment.metrics.items():
+    for name, metric in experiment.plan.metrics.items():
         columns[name] = _custom_metric_column(log, metric, is_matched, count)
     return columns, clicked
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from feedrank.engine.experiments.analysis_plan import CorrectionMethod
 from feedrank.models.experiments.moments import Floats
-
-CorrectionMethod = Literal["benjamini-hochberg", "holm"]
 
 
 def adjust_p_values(p: Sequence[float] | Floats, method: CorrectionMethod) -> Floats:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feedrank.engine.experiments.analysis_plan import CorrectionMethod
 from feedrank.models.experiments.lift import Lift, lifts
 from feedrank.models.experiments.outcomes import Metric, Outcomes
-from feedrank.models.experiments.p_value_correction import CorrectionMethod, adjust_p_values
+from feedrank.models.experiments.p_value_correction import adjust_p_values
 
 
 @dataclass(frozen=True, slots=True)

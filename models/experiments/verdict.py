@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from feedrank.engine.experiments.analysis_plan import AnalysisPlan, Guardrail
 from feedrank.models.experiments.confidence_sequence import ConfidenceSequence as ConfidenceSequence
 from feedrank.models.experiments.lift import Interval
-from feedrank.models.experiments.plan import Guardrail, Plan
+from feedrank.models.experiments.plan_metrics import find_plan_metric
 from feedrank.models.experiments.sample_ratio import SampleRatioTest
 
 Decision = Literal["ship", "keep control", "continue", "stop", "invalid"]
@@ -50,19 +51,21 @@ class Verdict:
 
 
 def decide(
-    plan: Plan,
+    plan: AnalysisPlan,
     sample_ratio: SampleRatioTest,
     primary: Sequence[ConfidenceSequence],
     guardrails: Sequence[GuardrailResult],
     *,
     days: int,
     units: int,
+    declared_arms: int | None = None,
 ) -> Verdict:
     """Decide on an experiment.
 
     primary: the confidence sequence of the primary metric of each arm after the control, each with its share of alpha.
     units: of all arms together. Harm is reported before the minimum run is over, since the sequence holds at every
-    look. Of several winners the one with the highest lift is named.
+    look. Of several winners the one with the highest lift is named. declared_arms: the number of arms that
+    `plan.min_units` counts for; None: those of the sample ratio.
     """
     if sample_ratio.mismatch:
         counts = ", ".join(f"{name} {n:,}" for name, n in zip(sample_ratio.arms, sample_ratio.units, strict=True))
@@ -73,7 +76,7 @@ def decide(
         )
         return Verdict("invalid", None, reason)
     control = sample_ratio.arms[0]
-    higher_is_better = plan.metric(plan.primary).higher_is_better
+    higher_is_better = find_plan_metric(plan, plan.primary).higher_is_better
     gains = {
         sequence.arm: sequence.last_difference if higher_is_better else sequence.last_difference.negated()
         for sequence in primary
@@ -86,8 +89,9 @@ def decide(
     winners = [arm for arm in harmless if gains[arm].low > 0]
     best = max(winners or harmless, key=lambda arm: _nan_last(gains[arm].value))
     status = f"{lifts[best]} after {_count_noun(days, 'day')} and {_count_noun(units, 'unit')}"
-    if days < plan.min_days or units < plan.min_units:
-        minimum = f"{_count_noun(plan.min_days, 'day')} and {_count_noun(plan.min_units, 'unit')}"
+    min_days, min_units = max(plan.min_days, 1), plan.min_units * (declared_arms or len(sample_ratio.arms))
+    if days < min_days or units < min_units:
+        minimum = f"{_count_noun(min_days, 'day')} and {_count_noun(min_units, 'unit')}"
         return Verdict("continue", None, f"{status}; the plan needs at least {minimum}")
     if winners:
         others = f", and the best of {len(winners)} such arms" if len(winners) > 1 else ""

@@ -66,16 +66,7 @@ def distill(
     text_training.silence_libraries()
     text_training.seed_everything(settings.seed)
     teacher_model = distillation_run.load_teacher(folder, settings)
-    outputs = teacher_outputs.load_or_compute(
-        teacher_model,
-        train,
-        settings.student_config,
-        work / "teacher",
-        settings.hidden_state_weight > 0,
-        settings.bfloat16,
-        settings.seed,
-        progress,
-    )
+    outputs = teacher_outputs.load_or_compute(teacher_model, train, settings, work / "teacher", progress)
     progress("teacher scores of the validation groups", 0, 0)
     teacher_scores = model_types.cross_encoder_scores(teacher_model, validation)
     mean, std = float(outputs.scores.mean()), float(outputs.scores.std()) or 1.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,16 @@ from feedrank.models.finetune.finetune_settings import FinetuneSettings, check_m
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.text.model_weights import DEFAULT_EMBEDDER, find_weights
 from feedrank.models.training.training import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModels:
+    """The models that fine-tuning starts from."""
+
+    names: tuple[str, ...] = (DEFAULT_EMBEDDER,)
+    """Names or folders: one, or for `dpr` also two, for queries and for documents."""
+    revision: str | None = None
+    """Revision on the hub; None: the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +61,28 @@ def finetune(
     groups: QueryTextGroups,
     out: Path,
     settings: FinetuneSettings | None = None,
-    base: Sequence[str] = (DEFAULT_EMBEDDER,),
-    revision: str | None = None,
+    base: BaseModels | None = None,
     trained_on: Mapping[str, Any] | None = None,
     progress: Progress = lambda *_: None,
     validation: QueryTextGroups | None = None,
 ) -> FinetuneResult:
     """Fine-tune a model on labelled groups and write it to the folder `out`, with a model card in feedrank.json.
 
-    base: name or folder of the base model; `dpr` takes two, for queries and for documents. trained_on: description of
-    the data for the model card. validation: groups to validate on instead of a share of `groups`.
+    base: None: the default embedder. trained_on: description of the data for the model card. validation: groups to
+    validate on instead of a share of `groups`.
     A run that was interrupted, or reached its time limit, resumes from its last checkpoint when called again with the
     same groups, base and settings. Raises ValueError if `out` holds something else or a library is missing.
     """
     started = time.perf_counter()
-    settings = settings or settings_for(model_type)
-    if not 1 <= len(base) <= (2 if check_model_type(model_type) == "dpr" else 1):
+    settings, base = settings or settings_for(model_type), base or BaseModels()
+    if not 1 <= len(base.names) <= (2 if check_model_type(model_type) == "dpr" else 1):
         raise ValueError(
-            f"found {len(base)} base models, expected 1{' or 2' if model_type == 'dpr' else ''} for {model_type}"
+            f"found {len(base.names)} base models, expected 1{' or 2' if model_type == 'dpr' else ''} for {model_type}"
         )
     check_libraries()
-    folders = [find_weights(name, revision) for name in base]
-    bases = [model_folder.provenance(folder, name, revision) for folder, name in zip(folders, base, strict=True)]
+    folders = [find_weights(name, base.revision) for name in base.names]
+    named = zip(folders, base.names, strict=True)
+    bases = [model_folder.provenance(folder, name, base.revision) for folder, name in named]
     used_settings = {key: value for key, value in asdict(settings).items() if key != "minutes"}
     run_inputs = {
         "model_type": model_type,

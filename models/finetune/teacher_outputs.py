@@ -14,7 +14,7 @@ from torch import Tensor
 
 from feedrank.engine.types import Matrix, Scores
 from feedrank.models.atomic_files import atomic_write
-from feedrank.models.finetune.distillation_settings import StudentConfig
+from feedrank.models.finetune.distillation_settings import DistillSettings
 from feedrank.models.finetune.samples import QueryTextGroups
 from feedrank.models.finetune.student_init import MODEL_INPUTS, principal_directions, select_layers, state_projection
 from feedrank.models.training.training import Progress
@@ -56,42 +56,32 @@ class TeacherOutputs:
 
 
 def load_or_compute(
-    teacher: Any,
-    groups: QueryTextGroups,
-    student_config: StudentConfig,
-    folder: Path,
-    keep_states: bool,
-    bfloat16: bool,
-    seed: int,
-    progress: Progress,
+    teacher: Any, groups: QueryTextGroups, settings: DistillSettings, folder: Path, progress: Progress
 ) -> TeacherOutputs:
     """Run a teacher (a CrossEncoder) on all pairs, or load what an earlier session wrote to `folder`."""
     states_path, outputs_path = folder / "states.f16", folder / "outputs.npz"
-    layers = select_layers(teacher[0].model.config.num_hidden_layers, student_config.layers) if keep_states else []
+    student = settings.student_config
+    layers: Sequence[int] = ()
+    if settings.hidden_state_weight > 0:
+        layers = select_layers(teacher[0].model.config.num_hidden_layers, student.layers)
     if not outputs_path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _compute(
-            teacher, groups, student_config.hidden_size, layers, states_path, outputs_path, bfloat16, seed, progress
-        )
+        _compute(teacher, groups, settings, layers, states_path, outputs_path, progress)
     with np.load(outputs_path, allow_pickle=False) as stored:
         directions, scores, starts, lengths = (stored[name] for name in ("directions", "scores", "starts", "lengths"))
-    states = (
-        np.memmap(states_path, np.float16, "r").reshape(-1, len(layers) * student_config.hidden_size)
-        if layers
-        else NO_STATES
-    )
+    states = NO_STATES
+    if layers:
+        states = np.memmap(states_path, np.float16, "r").reshape(-1, len(layers) * student.hidden_size)
     return TeacherOutputs(torch.from_numpy(directions), scores, starts, lengths, states)
 
 
 def _compute(
     teacher: Any,
     groups: QueryTextGroups,
-    hidden_size: int,
+    settings: DistillSettings,
     layers: Sequence[int],
     states_path: Path,
     outputs_path: Path,
-    bfloat16: bool,
-    seed: int,
     progress: Progress,
 ) -> None:
     pairs = [
@@ -106,16 +96,16 @@ def _compute(
         features = teacher.preprocess([pairs[row] for row in rows])
         return {name: features[name].to(model.device) for name in MODEL_INPUTS if name in features}
 
-    sample = np.random.default_rng(seed).permutation(len(pairs))[:PCA_SAMPLE_PAIRS].tolist()
+    sample = np.random.default_rng(settings.seed).permutation(len(pairs))[:PCA_SAMPLE_PAIRS].tolist()
     batches = [inputs_of(sample[first : first + BATCH_SIZE]) for first in range(0, len(sample), BATCH_SIZE)]
-    directions = principal_directions(model, batches, hidden_size, seed)
+    directions = principal_directions(model, batches, settings.student_config.hidden_size, settings.seed)
     projection = state_projection(directions).to(model.device)
     written = 0
     with states_path.open("wb") as file, torch.inference_mode():
         for first in range(0, len(pairs), BATCH_SIZE):
             rows = by_length[first : first + BATCH_SIZE]
             inputs = inputs_of(rows)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=settings.bfloat16):
                 output = model(**inputs, output_hidden_states=bool(layers))
             mask = inputs["attention_mask"].bool()
             scores[rows] = output.logits[:, 0].float().cpu().numpy()

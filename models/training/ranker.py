@@ -1,4 +1,4 @@
-"""Train and apply a LambdaRank model with LightGBM (Burges, From RankNet to LambdaRank to LambdaMART, 2010)."""
+"""The rankers: a LambdaRank model of LightGBM (Burges, From RankNet to LambdaRank to LambdaMART, 2010), or none."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import lightgbm as lgb
 import numpy as np
 
-from feedrank.engine.types import Matrix, Scores
+from feedrank.engine.types import Matrix, Offsets, Scores
+from feedrank.features.families.listwise import group_zscore
 from feedrank.models.atomic_files import atomic_write
-from feedrank.models.training.position_bias import PositionBias, capture_position_biases
-from feedrank.models.training.query_groups import QueryGroups, ranks
+from feedrank.models.training.boosting import fit
+from feedrank.models.training.position_bias import PositionBias
+from feedrank.models.training.query_groups import QueryGroups
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,12 @@ class LambdaRanker:
             if progress:
                 progress(done, value)
 
+        init_booster = None if init_model is None else init_model._boosters[0]
         for seed_offset in range(settings.ensemble_size):
             parameters = DEFAULT_PARAMETERS | {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
             parameters |= dict(settings.parameters)
             try:
-                booster, curve = _fit(parameters, train, validation, names, settings, on_round, init_model)
+                booster, curve = fit(parameters, train, validation, names, settings, on_round, init_booster)
             except lgb.basic.LightGBMError as problem:
                 raise ValueError(f"LightGBM refused to train with {parameters}: {problem}") from None
             boosters.append(booster)
@@ -195,96 +198,44 @@ class LambdaRanker:
         return cls(boosters, names, fingerprint, PositionBias.load(bias) if bias.exists() else None)
 
 
-def _fit(
-    parameters: dict[str, Any],
-    train: Sequence[QueryGroups],
-    validation: QueryGroups,
-    names: tuple[str, ...],
-    settings: LambdaRankSettings,
-    progress: Callable[[int, float], None],
-    init_model: LambdaRanker | None,
-) -> tuple[lgb.Booster, PositionBias | None]:
-    def on_round(env: lgb.callback.CallbackEnv) -> None:
-        if env.evaluation_result_list:
-            progress(env.iteration + 1 - trees_before, float(env.evaluation_result_list[0][2]))
+class QueryAwareRanker:
+    """Wraps a ranker that was trained without queries; it would rank a query's candidates by the user alone.
 
-    init_booster = init_model._boosters[0] if init_model else None
-    trees_before = init_booster.num_trees() if init_booster else 0
-    debias = settings.debias and all(
-        part.positions is not None and (part.positions > 0).all() for part in (*train, validation) if len(part)
-    )
-    if debias:
-        parameters = parameters | {"verbosity": 2}  # LightGBM logs its position biases at this level only
-        return _fit_debiased(parameters, train, validation, names, settings, progress, init_booster)
-    data = _dataset(train, names, False, init_booster=init_booster)
-    held_out = _dataset([validation], names, False, data, init_booster)
-    stop = lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False)
-    booster = lgb.train(
-        parameters, data, settings.rounds, valid_sets=[held_out], callbacks=[stop, on_round], init_model=init_booster
-    )
-    if settings.refit:
-        rounds = booster.best_iteration - trees_before
-        del booster, data, held_out
-        data = _dataset([*train, validation], names, False, init_booster=init_booster)
-        return lgb.train(parameters, data, rounds, init_model=init_booster), None
-    # keep the best rounds only, so that the saved model is the measured one
-    return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration)), None
-
-
-def _fit_debiased(
-    parameters: dict[str, Any],
-    train: Sequence[QueryGroups],
-    validation: QueryGroups,
-    names: tuple[str, ...],
-    settings: LambdaRankSettings,
-    progress: Callable[[int, float], None],
-    init_booster: lgb.Booster | None,
-) -> tuple[lgb.Booster, PositionBias | None]:
-    """Train all rounds, then keep the number of rounds with the best inverse-propensity-weighted validation metric.
-
-    Unweighted clicks would stop training too early: a debiased model fits biased clicks worse.
+    Requests with a query keep recall order, which mixes query and user. If token vectors or a cross-encoder scored the
+    query, the order is the mean listwise z-score of the query features.
     """
-    with capture_position_biases() as listener:
-        data = _dataset(train, names, True, init_booster=init_booster)
-        booster = lgb.train(parameters, data, settings.rounds, init_model=init_booster)
-        curve = listener.curve
-        assert curve is not None, "LightGBM logged no position biases"
-        first = init_booster.num_trees() if init_booster else 0
-        matrix = validation.features()
-        scores = np.array(init_booster.predict(matrix)) if init_booster else np.zeros(len(matrix))
-        assert validation.positions is not None
-        weights = curve.inverse_propensity_gains(validation.labels, validation.positions)
-        best, rounds = -1.0, 1
-        for done in range(1, booster.num_trees() - first + 1):
-            scores += np.asarray(booster.predict(matrix, start_iteration=first + done - 1, num_iteration=1))
-            # over all groups at once: per-group normalisation would cancel the weight of a single click
-            discounts = 1 / np.log2(2 + ranks(scores, validation.offsets))
-            value = float((weights * discounts).sum() / weights.sum())
-            progress(done, value)
-            if value > best:
-                best, rounds = value, done
-        if settings.refit:
-            del booster
-            data = _dataset([*train, validation], names, True, init_booster=init_booster)
-            return lgb.train(parameters, data, rounds, init_model=init_booster), listener.curve
-        return lgb.Booster(model_str=booster.model_to_string(num_iteration=first + rounds)), curve
+
+    def __init__(self, ranker: LambdaRanker, names: tuple[str, ...]) -> None:
+        self._ranker = ranker
+        self._text_column = names.index("query_cosine") if "query_cosine" in names else None
+        readers = ("query_cosine", "maxsim_query", "ce_score")
+        self._query_columns = [names.index(name) for name in readers if name in names]
+
+    def contributions(self, features: Matrix) -> Matrix | None:
+        """Return the ranker's TreeSHAP contributions; None for requests with a query."""
+        no_query = self._text_column is None or bool(np.isnan(features[:, self._text_column]).all())
+        return self._ranker.contributions(features) if no_query else None
+
+    def score(self, features: Matrix) -> Scores:
+        """Return the ranker's scores; for requests with a query, the mean z-score or minus the recall position."""
+        if self._text_column is not None and np.isnan(features[:, self._text_column]).all():
+            return self._ranker.score(features)
+        columns = np.ascontiguousarray(features[:, self._query_columns])
+        if np.isnan(columns[:, 1:]).all():
+            return IdentityRanker().score(features)
+        z_scores = group_zscore(columns, np.array([0, len(columns)], np.int64))
+        return np.asarray(np.nan_to_num(z_scores, nan=-1.0).mean(axis=1), np.float32)
+
+    def score_groups(self, features: Matrix, offsets: Offsets) -> Scores:
+        """Score the rows of many requests without a query at once. Raises ValueError if one has a query."""
+        if self._text_column is not None and not np.isnan(features[:, self._text_column]).all():
+            raise ValueError("found a request with a query in a batch; score it alone")
+        return self._ranker.score(features)
 
 
-def _dataset(
-    parts: Sequence[QueryGroups], names: tuple[str, ...], positions: bool, reference: lgb.Dataset | None = None,
-    init_booster: lgb.Booster | None = None,
-) -> lgb.Dataset:  # fmt: skip
-    """Concatenate the parts into a LightGBM dataset; matrices are copied only if `init_booster` must score them."""
-    parts = [part for part in parts if len(part)]
-    position = np.concatenate([part.positions for part in parts if part.positions is not None]) if positions else None
-    matrices: Any = [part.matrix for part in parts]
-    if init_booster is not None or not all(isinstance(matrix, type(matrices[0])) for matrix in matrices):
-        matrices = [part.features() for part in parts]
-    return lgb.Dataset(
-        matrices if init_booster is None else np.concatenate(matrices),
-        np.concatenate([part.labels for part in parts]),
-        group=np.concatenate([np.diff(part.offsets) for part in parts]),
-        feature_name=list(names),
-        position=position,
-        reference=reference,
-    )
+class IdentityRanker:
+    """A ranker that keeps the candidates in recall order."""
+
+    def score(self, features: Matrix) -> Scores:
+        """Return minus the position of each row, from 1."""
+        return -np.arange(1, len(features) + 1, dtype=np.float32)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from feedrank.engine.journal import file_lock
-from feedrank.engine.journal.file_lock import FileLock
+from feedrank.engine.journal import sqlite_connection
+from feedrank.engine.journal.sqlite_connection import WriteLock
 
 HOLD = """
 import fcntl, sys, time
@@ -23,7 +23,7 @@ time.sleep(60)
 
 
 def test_threads_take_turns(tmp_path: Path) -> None:
-    mine, inside, most = FileLock(tmp_path / "turns"), [0], [0]
+    mine, inside, most = WriteLock(tmp_path / "turns"), [0], [0]
 
     def work() -> None:
         for _ in range(50):
@@ -47,14 +47,14 @@ def test_a_process_waits_for_another_but_not_for_ever(tmp_path: Path, monkeypatc
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            monkeypatch.setattr(file_lock, "MAX_ATTEMPTS", 20)
-            with FileLock(path).acquire():
+            monkeypatch.setattr(sqlite_connection, "MAX_ATTEMPTS", 20)
+            with WriteLock(path).acquire():
                 pass  # begun without
-            monkeypatch.setattr(file_lock, "MAX_ATTEMPTS", 100_000)
+            monkeypatch.setattr(sqlite_connection, "MAX_ATTEMPTS", 100_000)
             began = threading.Event()
 
             def work() -> None:
-                with FileLock(path).acquire():
+                with WriteLock(path).acquire():
                     began.set()
 
             waiting = threading.Thread(target=work)
