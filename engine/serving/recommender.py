@@ -61,7 +61,7 @@ class Recommender:
         self._snapshot = snapshot
         self._journal = journal
         self._items_changed_callback: Callable[[], None] = lambda: None
-        self._ranked_callback: Callable[[Matrix, Scores], None] = _ignore
+        self._ranked_callback: Callable[[Matrix, Scores], None] = lambda features, scores: None
         self._prefetch_queue_size = prefetch_queue_size
         self.prefetch_queue = self._new_prefetch_queue()
         self.arm_servers = arm_servers or ArmServers()
@@ -317,7 +317,3 @@ class Recommender:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:
             return None
         return LatestFirstQueue(self.precompute_scores, self._prefetch_queue_size)
-
-
-def _ignore(features: Matrix, scores: Scores) -> None:
-    """Do nothing (no-op callback)."""
