@@ -161,6 +161,8 @@ def check_event_log(build: Callable[[], EventLog]) -> None:
     _check_equal(result.missed, [other_event], "missed events of append_and_poll")
     _check_equal(result.offset, [offset for offset, _ in log.read()][-1], "the offset after append_and_poll")
     _check_equal(log.append_and_poll([], result.offset).missed, [], "missed events of the next append_and_poll")
+    last = ItemEvent("checked", first.timestamp, "an item")
+    _check_equal(log.append_and_poll([last], result.offset, checked=True).is_new, [True], "is_new of a checked event")
 
 
 def toy_events() -> tuple[Event, Event, Event, Event]:

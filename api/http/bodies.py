@@ -43,6 +43,10 @@ class DiversityBody(RequestBody):
     )  # fmt: skip
 
 
+NOT_OF_THE_REQUEST = {"ranking", "deadline_ms", "explain"}
+"""Options that are not part of the engine's request."""
+
+
 class RankingOptions(RequestBody):
     """Options that /v1/recommend and /v1/rank share."""
 

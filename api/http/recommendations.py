@@ -12,17 +12,16 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.bodies import MAX_LIST_LENGTH, RankBody, RankingOptions, RecommendBody
+from feedrank.api.http.bodies import MAX_LIST_LENGTH, NOT_OF_THE_REQUEST, RankBody, RankingOptions, RecommendBody
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.middleware import require_scope, route_policy
 from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import RANK_ONLY
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
-from feedrank.engine.retrieval.diversity import Diversity
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.recommender import DuplicateRankingIdError
-from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
+from feedrank.engine.serving.request import RecommendationRequest
 
 routes = make_blueprint("recommendations", "Feeds")
 
@@ -44,7 +43,8 @@ class SimilarQuery(BaseModel):
 @route_policy("json")
 def recommend(body: RecommendBody) -> dict[str, Any]:
     """Recommend items, best first. The ranking is in the journal before the response is sent."""
-    return _rank_and_log(body, to_recommend_request(body), current_service().latency_budget(body.deadline_ms))
+    budget = current_service().latency_budget(body.deadline_ms)
+    return _rank_and_log(body, body.model_dump(exclude=NOT_OF_THE_REQUEST), budget)
 
 
 @routes.post("/v1/rank", responses={200: responses.Feed})
@@ -59,7 +59,8 @@ def rank(body: RankBody) -> dict[str, Any]:
     if body.item_fields:
         require_scope("write")  # the items are written to the journal
         register_items(body.item_fields, budget)
-    return _rank_and_log(body, to_rank_request(body), budget)
+    options = body.model_dump(exclude=NOT_OF_THE_REQUEST) | {"items": body.item_ids, "n": body.n or len(body.items)}
+    return _rank_and_log(body, options, budget)
 
 
 @routes.get("/v1/items/<path:item_id>/similar", responses={200: responses.SimilarItems})
@@ -102,8 +103,9 @@ def _item_event(item: str, fields: Mapping[str, Any], timestamp_ms: int) -> Even
     return parse({**body, "item": item, "fields": named})
 
 
-def _rank_and_log(body: RankingOptions, request: RecommendationRequest, budget: LatencyBudget) -> dict[str, Any]:
-    svc = current_service()
+def _rank_and_log(body: RankingOptions, options: Mapping[str, Any], budget: LatencyBudget) -> dict[str, Any]:
+    """Make the ranking of a request with these options, and return the response body."""
+    svc, request = current_service(), RecommendationRequest.from_options(options)
     try:
         record = svc.recommender.recommend(body.ranking or new_id(), svc.clock(), request, budget)
     except DuplicateRankingIdError as problem:
@@ -112,32 +114,3 @@ def _rank_and_log(body: RankingOptions, request: RecommendationRequest, budget: 
     if body.explain:
         return responses.feed_json(record, explain_ranking(record, svc.recommender.snapshot))
     return record.to_answer()
-
-
-def to_rank_request(body: RankBody) -> RecommendationRequest:
-    """Convert the body of a request that ranks given items."""
-    return RecommendationRequest(items=tuple(body.item_ids), n=body.n or len(body.items), **_shared_options(body))
-
-
-def to_recommend_request(body: RecommendBody) -> RecommendationRequest:
-    """Convert the body of a request for recommendations."""
-    filters = FilterSpec(
-        include_seen=body.filters.include_seen,
-        categories=None if body.filters.categories is None else tuple(body.filters.categories),
-        allow=None if body.filters.allow is None else tuple(body.filters.allow),
-        deny=tuple(body.filters.deny),
-    )
-    return RecommendationRequest(n=body.n, filters=filters, **_shared_options(body))
-
-
-def _shared_options(body: RankingOptions) -> dict[str, Any]:
-    """Convert what both kinds of requests have to arguments of `RecommendationRequest`."""
-    return {
-        "user": body.user,
-        "session": body.session,
-        "query": body.query,
-        "history": None if body.history is None else tuple(body.history),
-        "surface": body.surface,
-        "context": body.context,
-        "diversity": Diversity(body.diversity.per_category, body.diversity.weight),
-    }

@@ -15,8 +15,7 @@ from typing import Any, SupportsIndex, TypeVar
 from pydantic import ValidationError
 
 from feedrank.api.client.requests import Diversity, Filters
-from feedrank.api.http.bodies import RankBody, RecommendBody
-from feedrank.api.http.recommendations import to_rank_request, to_recommend_request
+from feedrank.api.http.bodies import NOT_OF_THE_REQUEST, RankBody, RecommendBody
 from feedrank.api.progress import ShowProgress
 from feedrank.api.python.feed import Feed, feed_from_record
 from feedrank.api.python.feed_table import FeedTable
@@ -25,6 +24,7 @@ from feedrank.api.validation_errors import first_error
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving import recommender as engine
 from feedrank.engine.serving.ranking_record import RankingRecord
+from feedrank.engine.serving.request import RecommendationRequest
 
 BATCH_USERS = 64
 """Users ranked together: larger batches are not faster, as their rows leave the processor's cache."""
@@ -103,7 +103,7 @@ class Recommender:
         at = time.time() if at is None else at
         remaining, done = iter(users), 0
         while batch := list(islice(remaining, BATCH_USERS)):
-            requests = [to_recommend_request(_validated(RecommendBody, {**body, "user": user})) for user in batch]
+            requests = [_request(_validated(RecommendBody, {**body, "user": user})) for user in batch]
             known = recommender.snapshot.users
             unknown = [user for user in batch if known.row(user) < 0]
             if log:
@@ -142,11 +142,17 @@ class Recommender:
         return self._recommender
 
     def _recommend(self, body: RecommendBody | RankBody, at: float | None) -> Feed:
-        recommender = self._open()
-        request = to_rank_request(body) if isinstance(body, RankBody) else to_recommend_request(body)
+        recommender, request = self._open(), _request(body)
         at = time.time() if at is None else at
         record = recommender.recommend(str(uuid.uuid4()), at, request, log=self._log)
         return feed_from_record(record if self._log else replace(record, logged=False), recommender.snapshot)
+
+
+def _request(body: RecommendBody | RankBody) -> RecommendationRequest:
+    options = body.model_dump(exclude=NOT_OF_THE_REQUEST)
+    if isinstance(body, RankBody):
+        options |= {"items": body.item_ids, "n": body.n or len(body.items)}
+    return RecommendationRequest.from_options(options)
 
 
 def user_ids(users: object) -> list[str]:

@@ -21,7 +21,6 @@ from feedrank.engine.events.events import (
     ExperimentEvent,
     InteractionEvent,
     ItemEvent,
-    RankingEvent,
     UserEvent,
     effective_time,
 )
@@ -251,7 +250,7 @@ class Recommender:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
         if at >= self._journal_retry_at:
             try:
-                return record if self._append_ranking(record.to_event()) else self._logged_ranking(record.id)
+                return record if self._append([record.to_event()], checked=True)[0] else self._logged_ranking(record.id)
             except UnloggableRankingError:
                 _log.exception("the ranking is returned without being logged, as it could not be read back")
             except JournalError:
@@ -266,21 +265,13 @@ class Recommender:
             raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
         return logged
 
-    def _append_ranking(self, event: RankingEvent) -> bool:
-        """Append a ranking made here and apply it and what other writers wrote to the state; return if it was new."""
-        snapshot = self._snapshot
-        result = self._journal.append_and_poll([event], snapshot.offset, checked=True)
-        snapshot.observe(result.missed)
-        if result.is_new[0]:
-            snapshot.observe_ranking(event)
-        snapshot.offset = result.offset
-        self._notify([*result.missed, event] if result.is_new[0] else result.missed)
-        return result.is_new[0]
+    def _append(self, events: Sequence[Event], checked: bool = False) -> list[bool]:
+        """Append events to the journal and apply the new ones and those of other writers to the state.
 
-    def _append(self, events: Sequence[Event]) -> list[bool]:
-        """Append events to the journal and apply the new ones and those of other writers to the state."""
+        checked: the events can surely be read back.
+        """
         snapshot = self._snapshot
-        result = self._journal.append_and_poll(events, snapshot.offset)
+        result = self._journal.append_and_poll(events, snapshot.offset, checked)
         new_events = [event for event, is_new in zip(events, result.is_new, strict=True) if is_new]
         snapshot.observe([*result.missed, *new_events])
         snapshot.offset = result.offset

@@ -70,27 +70,35 @@ class RecommendationRequest:
             parse_field_value(value, f"context.{name}")
 
     @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> RecommendationRequest:
+        """Build a request from its fields as JSON has them: lists for tuples, objects for `filters` and `diversity`.
+
+        Raises AttributeError, TypeError or ValueError where they have another shape.
+        """
+        filters = {name: _as_tuple(value) for name, value in options.get("filters", {}).items()}
+        given = {
+            **options,
+            "history": _as_tuple(options.get("history")),
+            "items": _as_tuple(options.get("items")),
+            "filters": FilterSpec(**filters),
+            "diversity": Diversity(**options.get("diversity", {})),
+        }
+        return cls(**given)
+
+    @classmethod
     def from_log(cls, event: RankingEvent, options: Mapping[str, Any]) -> RecommendationRequest:
         """Rebuild the request of a logged ranking event and its `non_default_options`.
 
         Raises AttributeError, TypeError or ValueError where the options have another shape.
         """
-        fields, more = dict(event.fields), dict(options)
-        query, history = fields.pop("query", ""), fields.pop("history", None)
+        fields = dict(event.fields)
+        query, history = str(fields.pop("query", "")), fields.pop("history", None)
         fields.pop("source", None)
-        filters = {name: _as_tuple(value) for name, value in more.pop("filters", {}).items()}
-        return cls(
-            user=event.user,
-            session=event.session,
-            query=str(query),
-            history=_as_tuple(history),
-            items=_as_tuple(more.pop("items", None)),
-            filters=FilterSpec(**filters),
-            diversity=Diversity(**more.pop("diversity", {})),
-            surface=event.surface,
-            context=fields,
-            **more,
-        )
+        logged = {"user": event.user, "session": event.session, "query": query, "history": history,
+                  "surface": event.surface, "context": fields}  # fmt: skip
+        if taken := logged.keys() & options.keys():
+            raise ValueError(f"found {', '.join(sorted(taken))} among the options, expected these in the event itself")
+        return cls.from_options({**logged, **options})
 
     def logged_fields(self) -> dict[str, FieldValue]:
         """Return the query and the history that came with the request, as fields of the ranking event."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import events_to_table
-from feedrank.engine.events.events import Event, RankingEvent, effective_time, erased_user
+from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -63,17 +63,11 @@ class ServingSnapshot:
         """Apply events to the state in journal order; a tombstone erases its user."""
         first = 0
         for index, event in enumerate(events):
-            if (user := erased_user(event)) is not None:
+            if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
                 self._advance(events[first:index])
                 self.state.erase_user(self.users.row(user))
                 first = index + 1
         self._advance(events[first:])
-
-    def observe_ranking(self, event: RankingEvent) -> None:
-        """Apply a ranking that was made and logged just now; like `observe`, without an event table."""
-        user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
-        self.state.observe_ranking(event.timestamp / 1000, user, self.catalogue.ids.rows(event.items))
-        self.high_watermark_ms = max(self.high_watermark_ms, event.timestamp)
 
     def catch_up(self, events: Iterable[tuple[int, Event]]) -> list[Event]:
         """Apply the (offset, event) pairs that are newer than `offset`; return these events."""
@@ -107,9 +101,18 @@ class ServingSnapshot:
         )
 
     def _advance(self, events: Sequence[Event]) -> None:
-        if events:
+        if len(events) == 1 and isinstance(events[0], RankingEvent):
+            self._advance_by_ranking(events[0])
+        elif events:
             self.state.advance(events_to_table(events, self.catalogue.ids, self.users))
             self.high_watermark_ms = max(self.high_watermark_ms, max(map(effective_time, events)))
+
+    def _advance_by_ranking(self, event: RankingEvent) -> None:
+        """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
+        known_ms = event.timestamp if event.received is None else event.received
+        user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
+        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.catalogue.ids.rows(event.items))
+        self.high_watermark_ms = max(self.high_watermark_ms, known_ms)
 
     def _resolve_filters(self, filters: FilterSpec) -> Filters:
         ids, categories = self.catalogue.ids, self.catalogue.categories
