@@ -81,25 +81,25 @@ def accepted(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def touched_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def interactions_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the toy world's walks and a trained ranker; read it only, or take `home`."""
     home = tmp_path_factory.mktemp("touched")
     (home / "feedrank.toml").write_text(toyworld.CONFIG)
-    feedrank(home, "data", toyworld.write(home / "walks.jsonl", toyworld.items() + toyworld.touches()))
+    feedrank(home, "data", toyworld.write(home / "walks.jsonl", toyworld.items() + toyworld.interactions()))
     feedrank(home, "train", "--name", "toy")
     return home
 
 
 @pytest.fixture(scope="session")
-def shown_home(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rankings_home(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the walks, then rankings with clicks, and no bundle; read it only."""
     home = tmp_path_factory.mktemp("shown")
-    shutil.copytree(touched_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles"))
+    shutil.copytree(interactions_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles"))
     feedrank(home, "data", toyworld.write(home / "rankings.jsonl", toyworld.rankings()))
     return home
 
 
 @pytest.fixture
-def home(touched_home: Path, tmp_path: Path) -> Path:
+def home(interactions_home: Path, tmp_path: Path) -> Path:
     """One's own copy of the home with the walks and a ranker."""
-    return Path(shutil.copytree(touched_home, tmp_path / "home", symlinks=True))
+    return Path(shutil.copytree(interactions_home, tmp_path / "home", symlinks=True))

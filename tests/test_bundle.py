@@ -29,14 +29,14 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def made(touched_home: Path) -> compose.TrainingInputs:
-    home = HomePaths(touched_home)
+def made(interactions_home: Path) -> compose.TrainingInputs:
+    home = HomePaths(interactions_home)
     return compose.load_training_inputs(home, config.load_config(home.config))
 
 
 @pytest.fixture(scope="module")
-def settings(touched_home: Path) -> config.Config:
-    return config.load_config(HomePaths(touched_home).config)
+def settings(interactions_home: Path) -> config.Config:
+    return config.load_config(HomePaths(interactions_home).config)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def batch(made: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
 
 
 @pytest.fixture
-def bundles(touched_home: Path, tmp_path: Path) -> Path:
+def bundles(interactions_home: Path, tmp_path: Path) -> Path:
     """One's own copy of the folder of bundles."""
-    return Path(shutil.copytree(touched_home / "bundles", tmp_path / "bundles", symlinks=True))
+    return Path(shutil.copytree(interactions_home / "bundles", tmp_path / "bundles", symlinks=True))
 
 
 def opened(bundles: Path) -> Bundle:
@@ -211,9 +211,9 @@ def test_names_that_can_not_be_had(bundles: Path, trained: TrainedRanker, name: 
 
 
 def test_the_same_journal_config_and_seed_give_the_same_bytes(
-    touched_home: Path, settings: config.Config, tmp_path: Path
+    interactions_home: Path, settings: config.Config, tmp_path: Path
 ) -> None:
-    home = HomePaths(touched_home)
+    home = HomePaths(interactions_home)
     again = compose.load_training_inputs(home, settings)
     trained = compose.train(again, settings, lambda *_: None)
     compose.save_trained_bundle(HomePaths(tmp_path), settings, "toy", again, trained, {}, 1.5)

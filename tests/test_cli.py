@@ -92,7 +92,7 @@ def test_the_version() -> None:
 def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) -> None:
     home = tmp_path / "home"
     bad = ["{", '{"event": "item", "id": "x", "timestamp": 0}', "", '{"event": "clique"}']
-    source = toyworld.write(tmp_path / "log.jsonl", toyworld.items() + toyworld.touches(), bad)
+    source = toyworld.write(tmp_path / "log.jsonl", toyworld.items() + toyworld.interactions(), bad)
     said = feedrank(home, "data", source)
     assert re.search(r"item events in the journal\W+60\b", said)
     assert re.search(r"interaction events in the journal\W+540\b", said)
@@ -127,13 +127,13 @@ def test_an_index_gives_feeds_in_recall_order(home: Path) -> None:
     assert json.loads(feedrank(home, "recommend", "--user", "p0", "--json"))["items"][0]["id"] == "space-9"
 
 
-def test_training_from_rankings_learns_the_clicks(shown_home: Path, tmp_path: Path) -> None:
-    own = Path(shutil.copytree(shown_home, tmp_path / "home", symlinks=True))
+def test_training_from_rankings_learns_the_clicks(rankings_home: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(rankings_home, tmp_path / "home", symlinks=True))
     said = feedrank(own, "train", "--name", "clicks")
     assert "groups: 720 training, 80 validation" in said
     assert "bundles/clicks" in said
     feed = json.loads(feedrank(own, "recommend", "--user", "p2", "--json"))
-    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("clicks", toyworld.genre_liked_by(2))
+    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("clicks", toyworld.genre_of_user(2))
 
 
 def test_a_bundle_name_is_refused_before_the_work(home: Path) -> None:
@@ -185,9 +185,9 @@ def test_who_touched_everything_gets_an_empty_feed(home: Path) -> None:
 # --- evaluate
 
 
-def test_evaluate_writes_what_it_shows(touched_home: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_what_it_shows(interactions_home: Path, tmp_path: Path) -> None:
     report, picture, runs = tmp_path / "r.json", tmp_path / "p.png", tmp_path / "runs"
-    said = feedrank(touched_home, "evaluate", "--dataset", "toy", "--json", report, "--plot", picture, "--trec", runs)
+    said = feedrank(interactions_home, "evaluate", "--dataset", "toy", "--json", report, "--plot", picture, "--trec", runs)
     for method in ("lambdarank", "recall", "text", "popularity", "random"):
         assert method in said
     rows = {(row["dataset"], row["method"], row["metric"]): row for row in json.loads(report.read_text())["rows"]}
@@ -198,11 +198,11 @@ def test_evaluate_writes_what_it_shows(touched_home: Path, tmp_path: Path) -> No
     assert {path.name for path in runs.iterdir()} >= {
         "last-item.lambdarank.run", "last-item.qrels", "temporal.random.run", "temporal.qrels",
     }  # fmt: skip
-    assert (touched_home / "bundles" / "current").resolve().name == "toy"
+    assert (interactions_home / "bundles" / "current").resolve().name == "toy"
 
 
-def test_evaluate_takes_the_rankings_where_there_are_enough(shown_home: Path, tmp_path: Path) -> None:
-    feedrank(shown_home, "evaluate", "--json", tmp_path / "r.json")
+def test_evaluate_takes_the_rankings_where_there_are_enough(rankings_home: Path, tmp_path: Path) -> None:
+    feedrank(rankings_home, "evaluate", "--json", tmp_path / "r.json")
     rows = {(row["method"], row["metric"]): row for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
     assert rows["lambdarank", "ndcg@10"]["value"] > 0.95
     assert rows["random", "ndcg@10"]["value"] < 0.7

@@ -163,7 +163,7 @@ def test_feeds_lists_and_why(running: Running) -> None:
         feed = client.recommend(
             user="p0", n=5, session="s", surface="home", context={"device": "phone"}, deadline_ms=60_000, explain=True
         )
-        assert feed.ids[0] == toyworld.wanted_next(0)
+        assert feed.ids[0] == toyworld.expected_next_item(0)
         assert (len(feed.items), feed.user, feed.bundle, feed.logged, feed.degraded) == (5, "p0", "toy", True, ())
         assert feed.timestamp == round(NOW * 1000)
         logged = running.recommender.find(feed.ranking)
@@ -183,8 +183,8 @@ def test_feeds_lists_and_why(running: Running) -> None:
         plain = client.ranking(feed.ranking)
         assert type(plain) is Feed
         assert plain.ids == feed.ids
-        given = ["music-3", "nobody knows", toyworld.wanted_next(0)]
-        assert client.rank(given, user="p0").ids[0] == toyworld.wanted_next(0)
+        given = ["music-3", "nobody knows", toyworld.expected_next_item(0)]
+        assert client.rank(given, user="p0").ids[0] == toyworld.expected_next_item(0)
         assert len(client.rank(given, n=2).items) == 2
         assert len(client.similar("space-3", 4).items) == 4
         assert len(client.similar("space-3").items) == 10
@@ -192,7 +192,7 @@ def test_feeds_lists_and_why(running: Running) -> None:
 
 def test_what_is_asked_for_is_what_comes(running: Running) -> None:
     with running.client() as client:
-        seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
+        seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)}
         assert seen <= set(client.recommend(user="p0", n=100, filters=Filters(include_seen=True)).ids)
         music = [f"music-{place}" for place in range(toyworld.RING)]
         found = client.recommend(user="p0", n=100, filters=Filters(categories={"music"}, deny=music[:3]))
@@ -223,9 +223,9 @@ def test_a_click_changes_the_next_feed(running: Running) -> None:
 
 
 @pytest.fixture(scope="module")
-def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def still(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One service for tests whose writes do not matter to each other."""
-    with running_on(touched_home) as found:
+    with running_on(interactions_home) as found:
         found.recommender._journal = HomePaths(tmp_path_factory.mktemp("still")).journal()
         yield found
 
@@ -351,7 +351,7 @@ def test_events_whose_answer_was_lost_count_once(running: Running, trick: str) -
         taken = client.record_events([click(), click()])
     assert (taken.accepted, taken.duplicate) == (0, 2)
     assert len(running.gate.came) == 2
-    assert running.recommender._journal.count_by_kind()["interaction"] == 2 + toyworld.PEOPLE * toyworld.STEPS  # type: ignore[attr-defined]
+    assert running.recommender._journal.count_by_kind()["interaction"] == 2 + toyworld.USERS * toyworld.INTERACTIONS_PER_USER  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("trick", ["lost", "late"])
@@ -470,7 +470,7 @@ def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pyte
 def test_threads_share_a_client(still: Running) -> None:
     with still.client() as client, ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda n: client.recommend(user=f"p{n}", n=1).ids[0], range(40)))
-    assert found == [toyworld.wanted_next(n) for n in range(40)]
+    assert found == [toyworld.expected_next_item(n) for n in range(40)]
 
 
 # --- what else may answer

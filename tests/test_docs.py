@@ -162,11 +162,11 @@ def test_every_config_key_is_in_the_reference() -> None:
         assert f"| `{key}` |" in table, f"[{section}] {key} is not in docs/reference/config.md"
 
 
-def test_every_feature_is_in_the_reference(touched_home: Path) -> None:
+def test_every_feature_is_in_the_reference(interactions_home: Path) -> None:
     if settings.features() is None:
         pytest.skip("feedrank.features.catalog does not exist yet")
     page = reference("features.md")
-    names = registry.load_current(HomePaths(touched_home).bundles, print).builder.names
+    names = registry.load_current(HomePaths(interactions_home).bundles, print).builder.names
     missing = [name for name in names if f"| `{name}` |" not in page]
     assert not missing, f"these features are not in docs/reference/features.md: {', '.join(missing)}"
 
@@ -273,7 +273,7 @@ def shop() -> dict[str, Any]:
     ]
     clicks = [
         {"user": event["user"].removeprefix("p"), "item": event["item"], "timestamp": event["timestamp"]}
-        for event in toyworld.touches()
+        for event in toyworld.interactions()
     ]
     return {"items_df": pa.Table.from_pylist(items), "clicks_df": pa.Table.from_pylist(clicks)}
 
@@ -293,7 +293,7 @@ def test_python_examples_run(
     exec(compile(tree, "example", "exec"), names)
     if "feed" in names:
         assert len(names["feed"].ids) == 10
-        assert toyworld.genre_of(names["feed"].ids[0]) == toyworld.genre_liked_by(42)
+        assert toyworld.genre_of(names["feed"].ids[0]) == toyworld.genre_of_user(42)
 
 
 # --- the site

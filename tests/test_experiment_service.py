@@ -45,10 +45,10 @@ AB: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def two_bundles(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_bundles(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose bundle `toy` serves, beside a lesser one, `other`."""
     home = tmp_path_factory.mktemp("two") / "home"
-    shutil.copytree(touched_home, home, symlinks=True)
+    shutil.copytree(interactions_home, home, symlinks=True)
     (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "recency", "categories"]\n')
     feedrank(home, "--config", home / "less.toml", "train", "--name", "other")
     feedrank(home, "bundles", "promote", "toy")
@@ -90,7 +90,7 @@ def place(two_bundles: Path, tmp_path: Path) -> Place:
 
 def name_of(person: int) -> str:
     """Somebody whom the bundles know, and then strangers."""
-    return toyworld.user(person) if person < toyworld.PEOPLE else f"n{person}"
+    return toyworld.user_id(person) if person < toyworld.USERS else f"n{person}"
 
 
 def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingRecord:
@@ -255,7 +255,7 @@ def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None
     arms = {"only": {"explore": {"kind": "plackett-luce", "temperature": 0.5}, "candidates": 20}}
     place.begin({**AB, "name": "explore", "arms": arms})
     recommender = place.serve()
-    events = [shown(recommender, f"r{n}", place.at + n, toyworld.user(n % 7), n=5) for n in range(20)]
+    events = [shown(recommender, f"r{n}", place.at + n, toyworld.user_id(n % 7), n=5) for n in range(20)]
     assert any(list(event.scores) != sorted(event.scores, reverse=True) for event in events)
     for event in events[::5]:
         assert all(0 < share <= 1 for share in event.propensities)
@@ -273,9 +273,9 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_p
     recommender = place.serve()
     dice = np.random.default_rng(4)
     for n in range(900):
-        at, person = place.at + 60 * n, n % toyworld.PEOPLE
-        event = shown(recommender, f"r{n}", at, toyworld.user(person), n=2)
-        chance = [0.7 if toyworld.genre_of(item) == toyworld.genre_liked_by(person) else 0.1 for item in event.items]
+        at, person = place.at + 60 * n, n % toyworld.USERS
+        event = shown(recommender, f"r{n}", at, toyworld.user_id(person), n=2)
+        chance = [0.7 if toyworld.genre_of(item) == toyworld.genre_of_user(person) else 0.1 for item in event.items]
         hit = [item for item, own in zip(event.items, chance, strict=True) if dice.random() < own]
         place.journal.append(
             [InteractionEvent(f"c{n}{item}", round(at * 1000) + 1, item, "click", event.id) for item in hit]

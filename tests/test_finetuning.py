@@ -305,11 +305,11 @@ def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: FinetuneRes
         assert torch.allclose(small(**inputs).logits, large(**inputs).logits, atol=1e-4)
 
 
-def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_home: Path, tmp_path: Path) -> None:
+def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, rankings_home: Path, tmp_path: Path) -> None:
     from feedrank.api.cli.finetune import finetune as command
 
     def run(*arguments: object, code: int = 0) -> str:
-        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(HomePaths(shown_home), Config()))
+        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(HomePaths(rankings_home), Config()))
         assert result.exit_code == code, result.output
         return result.stdout if code == 0 else result.stderr
 

@@ -88,9 +88,9 @@ def server(home: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def still(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
     """One server for all tests that only look at an answer."""
-    place = HomePaths(touched_home)
+    place = HomePaths(interactions_home)
     recommender = compose.build_recommender(place, config.load_config(place.config))
     recommender._journal = HomePaths(
         tmp_path_factory.mktemp("still")
@@ -105,14 +105,14 @@ def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Serve
 
 @pytest.mark.parametrize("person", [0, 13, 26, 59])
 def test_a_known_person_gets_their_genre_and_first_what_comes_next(still: Server, person: int) -> None:
-    feed = still.feed(user=toyworld.user(person), n=5)
-    assert feed["items"][0]["id"] == toyworld.wanted_next(person)
+    feed = still.feed(user=toyworld.user_id(person), n=5)
+    assert feed["items"][0]["id"] == toyworld.expected_next_item(person)
     genres = [toyworld.genre_of(one["id"]) for one in feed["items"]]
-    assert genres == [toyworld.genre_liked_by(person)] * 5
+    assert genres == [toyworld.genre_of_user(person)] * 5
     scores = [one["score"] for one in feed["items"]]
     assert scores == sorted(scores, reverse=True)
     assert feed["bundle"] == "toy"
-    assert feed["user"] == toyworld.user(person)
+    assert feed["user"] == toyworld.user_id(person)
     assert feed["source"] == "embedding"
     assert feed["timestamp"] == round(still.clock.now * 1000)
 
@@ -139,17 +139,17 @@ def test_a_query_alone_finds_the_items_it_speaks_of(still: Server) -> None:
 
 def test_a_history_alone_is_as_good_as_being_known(still: Server) -> None:
     person = 9
-    walked = [toyworld.item(toyworld.genre_liked_by(person), toyworld.start_of(person) + s) for s in range(9)]
+    walked = [toyworld.item(toyworld.genre_of_user(person), toyworld.start_position(person) + s) for s in range(9)]
     latest_first = walked[::-1]
-    assert still.items(history=latest_first, n=3) == still.items(user=toyworld.user(person), n=3)
-    assert still.items(history=["no such item", *latest_first], n=3)[0] == toyworld.wanted_next(person)
+    assert still.items(history=latest_first, n=3) == still.items(user=toyworld.user_id(person), n=3)
+    assert still.items(history=["no such item", *latest_first], n=3)[0] == toyworld.expected_next_item(person)
     assert not set(walked) & set(still.items(history=latest_first, n=60))
 
 
 def test_a_history_stands_in_for_what_is_known_and_what_was_seen_stays_seen(still: Server) -> None:
-    feed = still.items(user=toyworld.user(0), history=["kitchen-2", "kitchen-1"], n=60)
+    feed = still.items(user=toyworld.user_id(0), history=["kitchen-2", "kitchen-1"], n=60)
     assert toyworld.genre_of(feed[0]) == "kitchen"
-    seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)} | {"kitchen-1", "kitchen-2"}
+    seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)} | {"kitchen-1", "kitchen-2"}
     assert not seen & set(feed)
 
 
@@ -160,8 +160,8 @@ def test_a_query_and_a_history_together(still: Server) -> None:
 
 @pytest.mark.parametrize("n", [1, 7, 51, 1000])
 def test_n_items_come_or_as_many_as_there_are(still: Server, n: int) -> None:
-    items = still.items(user=toyworld.user(1), n=n)
-    assert len(items) == len(set(items)) == min(n, len(toyworld.GENRES) * toyworld.RING - toyworld.STEPS)
+    items = still.items(user=toyworld.user_id(1), n=n)
+    assert len(items) == len(set(items)) == min(n, len(toyworld.GENRES) * toyworld.RING - toyworld.INTERACTIONS_PER_USER)
 
 
 def test_ten_items_come_where_nothing_is_said(still: Server) -> None:
@@ -172,7 +172,7 @@ def test_ten_items_come_where_nothing_is_said(still: Server) -> None:
 
 
 def test_seen_items_come_back_only_where_asked_for(still: Server) -> None:
-    seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
+    seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)}
     assert not seen & set(still.items(user="p0", n=100))
     assert seen <= set(still.items(user="p0", n=100, filters={"include_seen": True}))
 
@@ -475,10 +475,10 @@ def test_many_threads_at_once(server: Server) -> None:
         client = server.app.test_client()
         statuses: list[int] = []
         for turn in range(10):
-            feed = client.post("/v1/recommend", json={"user": toyworld.user(number), "n": 5})
+            feed = client.post("/v1/recommend", json={"user": toyworld.user_id(number), "n": 5})
             statuses.append(feed.status_code)
             item = feed.json["items"][0]["id"]
-            one = click(item, toyworld.user(number), ranking=feed.json["ranking"], id=f"{number} {turn}")
+            one = click(item, toyworld.user_id(number), ranking=feed.json["ranking"], id=f"{number} {turn}")
             statuses.append(client.post("/v1/events", json=one).status_code)
         return statuses
 

@@ -61,8 +61,8 @@ def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert_quiet(notebook)
     assert len(list((home / "bundles").glob("lambdarank-*"))) == 1
     feed = next(said(output) for cell, output in outputs(notebook) if cell == "feed")
-    last = toyworld.PEOPLE - 1
-    assert f"the {wanted_word(last)} book" in feed, "what the person wants next is not in the feed"
+    last = toyworld.USERS - 1
+    assert f"the {expected_word(last)} book" in feed, "what the person wants next is not in the feed"
 
 
 def write_archive(path: Path) -> Path:
@@ -72,7 +72,7 @@ def write_archive(path: Path) -> Path:
         fields = {field["name"]: field["value"] for field in event["fields"]}
         items.append(f"{event['item']}\t{fields['title']}\t{fields['category']}")
     touches = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
-    for event in toyworld.touches():
+    for event in toyworld.interactions():
         cells = event["user"], event["item"], event["value"], event["timestamp"] / 1000
         touches.append("\t".join(map(str, cells)))
     with zipfile.ZipFile(path, "w") as archive:
@@ -86,9 +86,9 @@ def test_it_uses_the_public_api_alone(committed: Any) -> None:
     assert re.findall(r"^(?:from|import) (feedrank\S*)", code, re.MULTILINE) == ["feedrank"]
 
 
-def wanted_word(person: int) -> str:
+def expected_word(person: int) -> str:
     """The word in the title of what a person wants next."""
-    genre, _, place = toyworld.wanted_next(person).rpartition("-")
+    genre, _, place = toyworld.expected_next_item(person).rpartition("-")
     return toyworld.GENRES[genre].split()[int(place)]
 
 

@@ -40,12 +40,12 @@ def item_rows() -> list[dict[str, Any]]:
     ]
 
 
-def touch_rows() -> list[dict[str, Any]]:
+def interaction_rows() -> list[dict[str, Any]]:
     """A row for each touch, in the columns of MovieLens."""
     return [
         {"userId": event["user"], "movieId": event["item"], "rating": event["value"],
          "timestamp": event["timestamp"] // 1000}
-        for event in toyworld.touches()
+        for event in toyworld.interactions()
     ]  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def events_of(home: Home, kind: str) -> list[Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The toy world, loaded from pandas and trained; read it only."""
     home = toy(tmp_path_factory.mktemp("trained"))
-    home.load(items=pd.DataFrame(item_rows()), interactions=pd.DataFrame(touch_rows()))
+    home.load(items=pd.DataFrame(item_rows()), interactions=pd.DataFrame(interaction_rows()))
     report = home.train("toy")
     assert report.bundle == "toy"
     assert report.trees >= 1
@@ -138,7 +138,7 @@ def test_type_checkers_see_every_public_name() -> None:
 @pytest.mark.parametrize("library", FRAMES)
 def test_frames_of_each_library_are_the_same_events(library: str, tmp_path: Path) -> None:
     home, frame = toy(tmp_path / "home"), FRAMES[library]
-    report = home.load(items=frame(item_rows()), interactions=frame(touch_rows()))
+    report = home.load(items=frame(item_rows()), interactions=frame(interaction_rows()))
     assert isinstance(report, LoadReport)
     assert (report["items"].new, report["interactions"].new, report.rejected) == (60, 540, 0)
     assert report.journal == {"item": 60, "interaction": 540}
@@ -150,7 +150,7 @@ def test_frames_of_each_library_are_the_same_events(library: str, tmp_path: Path
     for part in ("user <- userId", "epoch seconds", "the type is 'rating'", "2023-11-14 22:13:20 UTC", "540 of 540"):
         assert part in said
     # whatever the library, the same row has the same id
-    again = home.load(items=pd.DataFrame(item_rows()), interactions=pl.DataFrame(touch_rows()))
+    again = home.load(items=pd.DataFrame(item_rows()), interactions=pl.DataFrame(interaction_rows()))
     assert (again.new, again["items"].duplicates, again["interactions"].duplicates) == (0, 60, 540)
     first = events_of(home, "interaction")[0]
     assert (first.user, first.item, first.type, first.value, first.timestamp) == (
@@ -425,7 +425,7 @@ def test_an_evaluation_is_a_table_with_intervals(trained: Home, tmp_path: Path) 
 def test_a_feed_and_why(recommender: Recommender) -> None:
     feed = recommender.recommend(user="p0", n=5)
     assert isinstance(feed, Feed)
-    assert feed.ids[0] == toyworld.wanted_next(0)
+    assert feed.ids[0] == toyworld.expected_next_item(0)
     assert len(feed.ids) == len(feed.scores) == len(feed) == 5
     assert (feed.user, feed.bundle, feed.logged, feed.fallback) == ("p0", "toy", False, "full")
     assert "the satellite book" in repr(feed)
@@ -450,9 +450,9 @@ def test_requests_have_the_options_of_the_service(recommender: Recommender) -> N
     }
     assert toyworld.genre_of(recommender.recommend(query="guitar concert").ids[0]) == "music"
     assert recommender.recommend().source == "popular"
-    ranked = recommender.rank(["ocean-3", toyworld.wanted_next(0), "nowhere"], user="p0")
-    assert ranked.ids[0] == toyworld.wanted_next(0)
-    assert set(ranked.ids) == {"ocean-3", toyworld.wanted_next(0), "nowhere"}
+    ranked = recommender.rank(["ocean-3", toyworld.expected_next_item(0), "nowhere"], user="p0")
+    assert ranked.ids[0] == toyworld.expected_next_item(0)
+    assert set(ranked.ids) == {"ocean-3", toyworld.expected_next_item(0), "nowhere"}
     for call, message in (
         (lambda: recommender.recommend("p0", 0), "n: "),
         (lambda: recommender.recommend("p0", history="abc"), "expected several ids"),
@@ -483,7 +483,7 @@ def test_feeds_are_logged_by_default_and_the_recommender_closes(home: Path) -> N
 
 def test_many_feeds_are_those_of_single_requests(recommender: Recommender) -> None:
     at = time.time()
-    users = [toyworld.user(person) for person in range(toyworld.PEOPLE)] + ["nobody"]
+    users = [toyworld.user_id(person) for person in range(toyworld.USERS)] + ["nobody"]
     many = recommender.recommend_many(users, n=7, at=at)
     frame = many.to_pandas()
     assert list(frame.columns) == ["user", "position", "item", "score", "source"]
@@ -544,10 +544,10 @@ def test_a_world_of_interactions_alone_becomes_feeds(tmp_path: Path) -> None:
     home = toy(tmp_path / "home")
     (home.folder / "feedrank.toml").write_text(toyworld.CONFIG + '\n[embedder]\nmodel = "none"\n')
     home = Home(home.folder)
-    assert home.load(interactions=pd.DataFrame(touch_rows())).items_created == 60
+    assert home.load(interactions=pd.DataFrame(interaction_rows())).items_created == 60
     home.train()
     with home.recommender() as recommender:
-        assert recommender.recommend("p0").ids[0] == toyworld.wanted_next(0)
+        assert recommender.recommend("p0").ids[0] == toyworld.expected_next_item(0)
     assert isinstance(events_of(home, "interaction")[0], InteractionEvent)
 
 

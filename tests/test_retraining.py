@@ -21,10 +21,10 @@ from feedrank.models.retraining.gate import GateSettings, decide
 
 
 @pytest.fixture(scope="module")
-def trained_home(shown_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_home(rankings_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose log has rankings, with a current bundle; take `own`."""
     home = tmp_path_factory.mktemp("trained")
-    shutil.copytree(shown_home, home, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(rankings_home, home, symlinks=True, dirs_exist_ok=True)
     with (home / "feedrank.toml").open("a") as file:
         file.write("\n[retrain]\ntest_share = 0.2\n")
     text = (home / "feedrank.toml").read_text().replace("[training]\n", "[training]\nmin_rankings = 50\n")

@@ -99,11 +99,11 @@ def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
 
 def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
     client = running.client()
-    given = ["music-3", "nobody knows", toyworld.wanted_next(0), "ocean-5", "kitchen-2"]
-    answer = ask(client, "/v1/rank", {"user": toyworld.user(0), "items": given, "surface": "search"})
+    given = ["music-3", "nobody knows", toyworld.expected_next_item(0), "ocean-5", "kitchen-2"]
+    answer = ask(client, "/v1/rank", {"user": toyworld.user_id(0), "items": given, "surface": "search"})
     names = [one["id"] for one in answer["items"]]
     assert sorted(names) == sorted(given)
-    assert names[0] == toyworld.wanted_next(0)
+    assert names[0] == toyworld.expected_next_item(0)
     assert answer["source"] == "explicit"
     logged = running.recommender.find(answer["ranking"])
     assert isinstance(logged, RankingEvent)
@@ -565,7 +565,7 @@ def test_what_happens_is_counted(running: Running) -> None:
     ranked: list[tuple[int, ...]] = []
     running.recommender.on_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))
     ask(client, "/v1/recommend", {"user": "p0"})
-    candidates, width = 60 - toyworld.STEPS, len(running.recommender.pipeline.featurizer.names)
+    candidates, width = 60 - toyworld.INTERACTIONS_PER_USER, len(running.recommender.pipeline.featurizer.names)
     assert ranked == [(candidates, width, candidates)], "drift is measured on all candidates, as the ranker learnt from"
     client.post("/v1/recommend", json={"n": 0})
     client.get("/v1/nothing/here")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toyworld
 from conftest import feedrank
-from test_state import CATALOGUE, FULL, START, random_events
+from test_behavioural_state import CATALOGUE, FULL, START, random_events
 
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
@@ -134,10 +134,10 @@ def events_of(home: Path, user: str) -> list[Event]:
 
 def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
     said = feedrank(home, "snapshot")
-    assert f"{toyworld.PEOPLE} users" in said
+    assert f"{toyworld.USERS} users" in said
     assert HomePaths(home).snapshot.exists()
-    assert len(events_of(home, "p0")) == toyworld.STEPS
-    assert f"{toyworld.STEPS} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
+    assert len(events_of(home, "p0")) == toyworld.INTERACTIONS_PER_USER
+    assert f"{toyworld.INTERACTIONS_PER_USER} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
     assert not HomePaths(home).snapshot.exists()
     assert [erased_user(one) for one in events_of(home, "p0")] == ["p0"], "this alone says that there was something"
     assert "has no events of 'p0'" in feedrank(home, "forget", "p0", "--yes")
@@ -146,7 +146,7 @@ def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
 
 def test_nothing_is_deleted_without_a_yes(home: Path) -> None:
     assert "Aborted" in feedrank(home, "forget", "p0", code=1)
-    assert len(events_of(home, "p0")) == toyworld.STEPS
+    assert len(events_of(home, "p0")) == toyworld.INTERACTIONS_PER_USER
 
 
 def test_what_is_old_is_let_go(home: Path) -> None:

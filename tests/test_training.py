@@ -48,12 +48,12 @@ def world(events: list[dict[str, Any]]) -> tuple[ItemInputs, EventTable]:
 
 @pytest.fixture(scope="module")
 def walks() -> tuple[ItemInputs, EventTable]:
-    return world(toyworld.items() + toyworld.touches())
+    return world(toyworld.items() + toyworld.interactions())
 
 
 @pytest.fixture(scope="module")
 def lists() -> tuple[ItemInputs, EventTable]:
-    return world(toyworld.items() + toyworld.touches() + toyworld.rankings(200))
+    return world(toyworld.items() + toyworld.interactions() + toyworld.rankings(200))
 
 
 def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(

@@ -38,14 +38,14 @@ def sequences() -> UserHistories:
     )
 
 
-def people_by_items(sequences: UserHistories) -> NDArray[np.float64]:
+def users_by_items(sequences: UserHistories) -> NDArray[np.float64]:
     touched = np.zeros((PEOPLE, ITEMS))
     touched[sequences.user, sequences.items] = 1
     return touched
 
 
 def test_cooccurrence_is_the_cosine_of_the_items_people(sequences: UserHistories) -> None:
-    columns = people_by_items(sequences)
+    columns = users_by_items(sequences)
     lengths = np.linalg.norm(columns, axis=0)
     expected = columns.T @ columns / np.outer(lengths, lengths)
     np.fill_diagonal(expected, 0)
@@ -67,7 +67,7 @@ def test_transitions_count_what_came_soon_after(sequences: UserHistories, flat: 
 
 
 def test_ease_solves_the_ridge_regression_of_each_item_on_the_others(sequences: UserHistories) -> None:
-    columns = people_by_items(sequences)
+    columns = users_by_items(sequences)
     found = ease(sequences, ITEMS, max_items=ITEMS, ridge=5.0).toarray()
     assert not np.diag(found).any()
     for item in range(ITEMS):

@@ -141,9 +141,9 @@ def test_every_pass_draws_other_texts() -> None:
     assert pairs["label"] == [1.0, 0.0, 0.0, 0.0] * 4
 
 
-def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(shown_home: Path) -> None:
+def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(rankings_home: Path) -> None:
     config = Config()
-    made = compose.load_training_inputs(HomePaths(shown_home), config)
+    made = compose.load_training_inputs(HomePaths(rankings_home), config)
     documents = made.item_inputs.catalogue.documents(config.embedder.document)
     groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
     assert len(groups) == 800
@@ -157,14 +157,14 @@ def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(
     assert len(from_log(made.item_inputs, made.log, documents, config.training_settings, max_groups=100)) == 100
 
 
-def test_groups_of_a_log_without_rankings_come_from_recall(touched_home: Path) -> None:
+def test_groups_of_a_log_without_rankings_come_from_recall(interactions_home: Path) -> None:
     from feedrank.api.config import load_config
 
-    config = load_config(touched_home / "feedrank.toml")
-    made = compose.load_training_inputs(HomePaths(touched_home), config)
+    config = load_config(interactions_home / "feedrank.toml")
+    made = compose.load_training_inputs(HomePaths(interactions_home), config)
     documents = made.item_inputs.catalogue.documents(config.embedder.document)
     groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
-    assert 100 < len(groups) <= toyworld.PEOPLE * config.training.targets_per_user
+    assert 100 < len(groups) <= toyworld.USERS * config.training.targets_per_user
     assert (groups.positive_counts == 1).all()
     assert groups.evaluable.all()
 

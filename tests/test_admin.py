@@ -186,9 +186,9 @@ def test_a_person_is_shown_and_forgotten_by_every_process(place: Place, home: Pa
 
 
 def test_what_others_did_stays_where_one_is_forgotten(place: Place) -> None:
-    before = [place.feed(user=toyworld.user(person)) for person in range(4)]
-    place.call("DELETE", f"/v1/state/user/{toyworld.user(5)}")
-    after = [place.feed(user=toyworld.user(person)) for person in range(4)]
+    before = [place.feed(user=toyworld.user_id(person)) for person in range(4)]
+    place.call("DELETE", f"/v1/state/user/{toyworld.user_id(5)}")
+    after = [place.feed(user=toyworld.user_id(person)) for person in range(4)]
     assert [one[0] for one in after] == [one[0] for one in before]
 
 
@@ -200,7 +200,7 @@ def test_nobody_is_erased_by_an_event_from_outside(place: Place, name: str) -> N
 
 
 def test_an_item_is_shown_and_taken_out(place: Place) -> None:
-    wanted = toyworld.wanted_next(0)
+    wanted = toyworld.expected_next_item(0)
     place.click("p9", wanted)
     found = place.call("GET", f"/v1/state/item/{wanted}")
     assert found["fields"]["title"]
@@ -276,9 +276,9 @@ def test_bundles_are_listed_promoted_and_rolled_back(place: Place) -> None:
     assert registry.current_name(place.home.bundles) == "toy"
 
 
-def test_training_goes_through_the_gate(shown_home: Path, tmp_path: Path) -> None:
+def test_training_goes_through_the_gate(rankings_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "own"
-    shutil.copytree(shown_home, home, symlinks=True)
+    shutil.copytree(rankings_home, home, symlinks=True)
     feedrank(home, "train", "--name", "toy")
     place = Place(home)
     done = place.call("POST", "/train/xgboost")

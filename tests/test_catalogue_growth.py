@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
+from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue

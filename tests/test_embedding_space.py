@@ -29,7 +29,7 @@ def toy_space(decay: float = 0.8, depth: int = 4) -> EmbeddingSpace:
     return build_embedding_space(pairs, WEIGHTS, decay, depth)
 
 
-def slow_person(space: EmbeddingSpace, history: list[int]) -> Vector:
+def reference_user_vector(space: EmbeddingSpace, history: list[int]) -> Vector:
     """What the docstring says, a number at a time: each view the decayed sum, scaled to the length sqrt(weight)."""
     known = [row for row in history[: space.history_length] if row != UNKNOWN_ROW]
     vector = np.zeros(space.dimensions)
@@ -48,7 +48,7 @@ def slow_person(space: EmbeddingSpace, history: list[int]) -> Vector:
 def test_a_person_is_the_decayed_sum_of_their_touches(history: list[int], decay: float, depth: int) -> None:
     space = toy_space(decay, depth)
     found = space.user_vector(np.array(history, np.int32))
-    np.testing.assert_allclose(found, slow_person(space, history), atol=1e-5)
+    np.testing.assert_allclose(found, reference_user_vector(space, history), atol=1e-5)
     assert found.dtype == np.float32
 
 
