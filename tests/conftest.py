@@ -59,7 +59,7 @@ def feedrank(home: Path, *arguments: object, code: int = 0) -> str:
     return result.stdout if code == 0 else result.stderr
 
 
-def accepted(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def parse_command(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The command that a command line of feedrank calls, and its parameters; nothing is run. Raises UsageError."""
     from feedrank.api.cli import main
 
@@ -94,7 +94,9 @@ def interactions_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rankings_home(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with the walks, then rankings with clicks, and no bundle; read it only."""
     home = tmp_path_factory.mktemp("shown")
-    shutil.copytree(interactions_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles"))
+    shutil.copytree(
+        interactions_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles")
+    )
     feedrank(home, "data", toyworld.write(home / "rankings.jsonl", toyworld.rankings()))
     return home
 

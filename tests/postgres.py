@@ -19,9 +19,9 @@ SERVERS = "/usr/lib/postgresql"
 
 def programs() -> Path | None:
     """The folder of initdb and pg_ctl; None where no server is installed."""
-    places = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
-    places += sorted(Path(SERVERS).glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "initdb").exists()), None)
+    folders = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
+    folders += sorted(Path(SERVERS).glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,19 +60,19 @@ def log() -> list[dict[str, object]]:
     """Two genres of ten items in a ring, and 20 people who each walk along one of them."""
     events: list[dict[str, object]] = [
         {
-            "event": "item", "id": f"item {genre} {place}", "timestamp": START, "item": f"{genre}-{place}",
+            "event": "item", "id": f"item {genre} {position}", "timestamp": START, "item": f"{genre}-{position}",
             "fields": [{"name": "title", "value": f"the {word} book"}, {"name": "category", "value": genre}],
         }
         for genre, words in GENRES.items()
-        for place, word in enumerate(words)
+        for position, word in enumerate(words)
     ]  # fmt: skip
     for step in range(WALK):
-        for person in range(20):
-            item = f"{list(GENRES)[person % 2]}-{(person // 2 + step) % 10}"
+        for user in range(20):
+            item = f"{list(GENRES)[user % 2]}-{(user // 2 + step) % 10}"
             events.append(
                 {
-                    "event": "interaction", "id": f"touch {person} {step}", "user": str(person), "item": item,
-                    "type": "click", "timestamp": START + (step * 20 + person) * 60_000,
+                    "event": "interaction", "id": f"touch {user} {step}", "user": str(user), "item": item,
+                    "type": "click", "timestamp": START + (step * 20 + user) * 60_000,
                 }
             )  # fmt: skip
     return events

@@ -34,7 +34,7 @@ from feedrank.models.bundles import bundle, registry
 NOW = toyworld.END / 1000 + 1_000
 
 
-class Place:
+class Deployment:
     """A process that serves a home, without a socket; its clock goes on by a second a request."""
 
     def __init__(self, home: Path) -> None:
@@ -58,8 +58,8 @@ class Place:
         assert response.status_code == status, response.text
         return response.json
 
-    def feed(self, **asked: Any) -> list[str]:
-        return [one["id"] for one in self.call("POST", "/v1/recommend", asked)["items"]]
+    def feed(self, **options: Any) -> list[str]:
+        return [one["id"] for one in self.call("POST", "/v1/recommend", options)["items"]]
 
     def click(self, user: str, item: str) -> None:
         event = {"event": "interaction", "type": "click", "user": user, "item": item}
@@ -67,20 +67,20 @@ class Place:
 
 
 @pytest.fixture
-def place(home: Path) -> Place:
-    return Place(home)
+def deployment(home: Path) -> Deployment:
+    return Deployment(home)
 
 
 # --- rankings made again
 
 
 def test_a_ranking_says_all_that_it_was_asked() -> None:
-    asked = RecommendationRequest(
+    request = RecommendationRequest(
         "u", "s", "words", ("a", "b"), None, 7, FilterSpec(True, ("c",), ("x",), ("y",)), Diversity(2, 0.5), "home",
         {"device": "phone", "list": ["a"], "n": 3.0},
     )  # fmt: skip
     for one in (
-        asked,
+        request,
         RecommendationRequest(),
         RecommendationRequest(items=("a", "b"), n=2),
         RecommendationRequest(history=()),
@@ -104,13 +104,13 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("asked", QUESTIONS, ids=[", ".join(one) for one in QUESTIONS])
-def test_a_ranking_is_made_again_whatever_came_after_it(place: Place, asked: dict[str, Any]) -> None:
-    place.click("p0", "space-7")
-    served = place.call("POST", "/v1/recommend", asked)
+@pytest.mark.parametrize("body", QUESTIONS, ids=[", ".join(one) for one in QUESTIONS])
+def test_a_ranking_is_made_again_whatever_came_after_it(deployment: Deployment, body: dict[str, Any]) -> None:
+    deployment.click("p0", "space-7")
+    served = deployment.call("POST", "/v1/recommend", body)
     for user in ("p0", "p1", "p2", "p3"):
-        place.click(user, served["items"][0]["id"])
-    again = place.call("POST", f"/v1/rankings/{served['ranking']}/replay")
+        deployment.click(user, served["items"][0]["id"])
+    again = deployment.call("POST", f"/v1/rankings/{served['ranking']}/replay")
     assert again["identical"], again["difference"]
     assert again["items"] == served["items"]
     assert again["bundle"] == served["bundle"]
@@ -124,178 +124,182 @@ def test_a_replay_skips_the_query_encoder_by_its_old_name_too(part: str) -> None
     assert budget.has_time_for("features")
 
 
-def test_a_given_list_with_newcomers_is_made_again(place: Place) -> None:
-    place.call("POST", "/v1/events", {"event": "item", "item": "new", "fields": [
+def test_a_given_list_with_newcomers_is_made_again(deployment: Deployment) -> None:
+    deployment.call("POST", "/v1/events", {"event": "item", "item": "new", "fields": [
         {"name": "title", "value": "rocket orbit comet"}, {"name": "category", "value": "space"}]}, 202)  # fmt: skip
-    place.refresher.check_items()
-    served = place.call("POST", "/v1/rank", {"user": "p0", "items": ["ocean-1", "new", "unknown", "space-9"]})
-    place.click("p0", "new")
-    again = place.call("POST", f"/v1/rankings/{served['ranking']}/replay")
+    deployment.refresher.check_items()
+    served = deployment.call("POST", "/v1/rank", {"user": "p0", "items": ["ocean-1", "new", "unknown", "space-9"]})
+    deployment.click("p0", "new")
+    again = deployment.call("POST", f"/v1/rankings/{served['ranking']}/replay")
     assert again["identical"], again["difference"]
 
 
-def test_where_a_ranking_differs_is_said(place: Place) -> None:
-    served = place.call("POST", "/v1/recommend", {"user": "p0", "n": 5})
-    event = place.recommender.find(served["ranking"])
+def test_where_a_ranking_differs_is_said(deployment: Deployment) -> None:
+    served = deployment.call("POST", "/v1/recommend", {"user": "p0", "n": 5})
+    event = deployment.recommender.find(served["ranking"])
     assert isinstance(event, RankingEvent)
     scores = [*event.scores[:2], 99.0, *event.scores[3:]]
-    place.home.journal().append([replace(event, id="altered", scores=tuple(scores))])
-    again = place.call("POST", "/v1/rankings/altered/replay")
+    deployment.home.journal().append([replace(event, id="altered", scores=tuple(scores))])
+    again = deployment.call("POST", "/v1/rankings/altered/replay")
     assert not again["identical"]
     difference = again["difference"]
     assert (difference["position"], difference["served"]["score"], difference["features"]) == (3, 99.0, [])
     assert difference["replayed"] == served["items"][2]
 
 
-def test_what_can_not_be_made_again_is_said(place: Place) -> None:
-    served = place.call("POST", "/v1/recommend", {"user": "p0"})
-    feedrank(place.home.folder, "train", "--name", "second")
-    (place.home.bundles / "toy").rename(place.home.bundles / ".away")
-    assert "toy" in place.call("POST", f"/v1/rankings/{served['ranking']}/replay", status=409)["detail"]
-    place.home.journal().append([RankingEvent("imported", 1, ("a",))])
-    place.call("POST", "/v1/rankings/imported/replay", status=404)
+def test_what_can_not_be_made_again_is_said(deployment: Deployment) -> None:
+    served = deployment.call("POST", "/v1/recommend", {"user": "p0"})
+    feedrank(deployment.home.folder, "train", "--name", "second")
+    (deployment.home.bundles / "toy").rename(deployment.home.bundles / ".away")
+    assert "toy" in deployment.call("POST", f"/v1/rankings/{served['ranking']}/replay", status=409)["detail"]
+    deployment.home.journal().append([RankingEvent("imported", 1, ("a",))])
+    deployment.call("POST", "/v1/rankings/imported/replay", status=404)
 
 
 # --- what is known of whom
 
 
-def test_a_person_is_shown_and_forgotten_by_every_process(place: Place, home: Path) -> None:
-    other = Place(home)
-    place.click("zoë/1", "kitchen-3")
-    place.click("zoë/1", "kitchen-4")
+def test_a_person_is_shown_and_forgotten_by_every_process(deployment: Deployment, home: Path) -> None:
+    other = Deployment(home)
+    deployment.click("zoë/1", "kitchen-3")
+    deployment.click("zoë/1", "kitchen-4")
     feedrank(home, "snapshot")
-    elsewhere = place.home.snapshot.read_bytes()
+    elsewhere = deployment.home.snapshot.read_bytes()
     known = other.call("GET", "/v1/state/user/zo%C3%AB%2F1")
     assert known["interaction_count"] == 2
     assert [one["item"] for one in known["recent_interactions"]] == ["kitchen-4", "kitchen-3"]
-    assert place.feed(user="zoë/1")[0] == "kitchen-5"
+    assert deployment.feed(user="zoë/1")[0] == "kitchen-5"
     assert other.feed(user="zoë/1")[0] == "kitchen-5"
-    gone = place.call("DELETE", "/v1/state/user/zo%C3%AB%2F1")
+    gone = deployment.call("DELETE", "/v1/state/user/zo%C3%AB%2F1")
     assert gone["deleted_events"] == 4, "two clicks and two rankings"
-    for one in (other, place):
+    for one in (other, deployment):
         assert one.call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 0
         assert one.call("POST", "/v1/recommend", {"user": "zoë/1"})["source"] == "popular"
-    assert not [one for one in place.home.journal().events("interaction") if getattr(one, "user", "") == "zoë/1"]
-    place.click("zoë/1", "music-3")
+    assert not [one for one in deployment.home.journal().events("interaction") if getattr(one, "user", "") == "zoë/1"]
+    deployment.click("zoë/1", "music-3")
     assert other.feed(user="zoë/1")[0] == "music-4", "they may come back"
-    assert Place(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
-    assert not place.home.snapshot.exists()
-    place.home.snapshot.write_bytes(elsewhere)  # as that of another machine, which could not be removed then
-    assert Place(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
-    assert not place.home.snapshot.exists()
+    assert Deployment(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
+    assert not deployment.home.snapshot.exists()
+    deployment.home.snapshot.write_bytes(elsewhere)  # as that of another machine, which could not be removed then
+    assert Deployment(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
+    assert not deployment.home.snapshot.exists()
 
 
-def test_what_others_did_stays_where_one_is_forgotten(place: Place) -> None:
-    before = [place.feed(user=toyworld.user_id(person)) for person in range(4)]
-    place.call("DELETE", f"/v1/state/user/{toyworld.user_id(5)}")
-    after = [place.feed(user=toyworld.user_id(person)) for person in range(4)]
+def test_what_others_did_stays_where_one_is_forgotten(deployment: Deployment) -> None:
+    before = [deployment.feed(user=toyworld.user_id(user)) for user in range(4)]
+    deployment.call("DELETE", f"/v1/state/user/{toyworld.user_id(5)}")
+    after = [deployment.feed(user=toyworld.user_id(user)) for user in range(4)]
     assert [one[0] for one in after] == [one[0] for one in before]
 
 
 @pytest.mark.parametrize("name", ["erased", "forgotten"])
-def test_nobody_is_erased_by_an_event_from_outside(place: Place, name: str) -> None:
+def test_nobody_is_erased_by_an_event_from_outside(deployment: Deployment, name: str) -> None:
     event = {"event": "user", "user": "p0", "fields": [{"name": name, "value": True}]}
-    assert "DELETE" in place.call("POST", "/v1/events", event, 400)["detail"]
-    assert place.call("GET", "/v1/state/user/p0")["interaction_count"] > 0
+    assert "DELETE" in deployment.call("POST", "/v1/events", event, 400)["detail"]
+    assert deployment.call("GET", "/v1/state/user/p0")["interaction_count"] > 0
 
 
-def test_an_item_is_shown_and_taken_out(place: Place) -> None:
+def test_an_item_is_shown_and_taken_out(deployment: Deployment) -> None:
     wanted = toyworld.expected_next_item(0)
-    place.click("p9", wanted)
-    found = place.call("GET", f"/v1/state/item/{wanted}")
+    deployment.click("p9", wanted)
+    found = deployment.call("GET", f"/v1/state/item/{wanted}")
     assert found["fields"]["title"]
     assert not found["hidden"]
-    assert found["features"].keys() == set(place.recommender.pipeline.featurizer.names)
+    assert found["features"].keys() == set(deployment.recommender.pipeline.featurizer.names)
     assert found["features"]["since_interaction_h"] is not None
-    place.call("DELETE", f"/v1/state/item/{wanted}")
-    place.refresher.check_items()
-    assert place.call("GET", f"/v1/state/item/{wanted}")["hidden"]
-    assert wanted not in place.feed(user="p0", n=60)
+    deployment.call("DELETE", f"/v1/state/item/{wanted}")
+    deployment.refresher.check_items()
+    assert deployment.call("GET", f"/v1/state/item/{wanted}")["hidden"]
+    assert wanted not in deployment.feed(user="p0", n=60)
     for method in ("GET", "DELETE"):
-        place.call(method, "/v1/state/item/none", status=404)
-    place.call("GET", "/v1/state/planet/none", status=404)
+        deployment.call(method, "/v1/state/item/none", status=404)
+    deployment.call("GET", "/v1/state/planet/none", status=404)
 
 
 # --- lists that describe their items
 
 
-def test_a_list_may_describe_items_that_are_not_known(place: Place) -> None:
+def test_a_list_may_describe_items_that_are_not_known(deployment: Deployment) -> None:
     described = {"id": "offer", "fields": {"title": "comet nebula satellite rocket", "category": ["space"]}}
     known = {"id": "ocean-1", "fields": {"title": "x"}}
-    asked = {"user": "p0", "items": ["kitchen-1", {"id": "bare"}, described, known]}
-    first = place.call("POST", "/v1/rank", {**asked, "explain": True})
-    told = {
+    body = {"user": "p0", "items": ["kitchen-1", {"id": "bare"}, described, known]}
+    first = deployment.call("POST", "/v1/rank", {**body, "explain": True})
+    state = {
         one["id"]: sum(value is not None for value in one["explanation"]["features"].values()) for one in first["items"]
     }
-    assert told["offer"] > told["bare"]
-    assert place.recommender.catalogue.titles[place.recommender.catalogue.ids.row("ocean-1")] != "x"
-    assert "offer" not in place.feed(user="p0", n=60), "nothing but a list has named it"
-    count = place.home.journal().count_by_kind()["item"]
-    second = place.call("POST", "/v1/rank", asked)
+    assert state["offer"] > state["bare"]
+    assert deployment.recommender.catalogue.titles[deployment.recommender.catalogue.ids.row("ocean-1")] != "x"
+    assert "offer" not in deployment.feed(user="p0", n=60), "nothing but a list has named it"
+    count = deployment.home.journal().count_by_kind()["item"]
+    second = deployment.call("POST", "/v1/rank", body)
     assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
-    assert place.home.journal().count_by_kind()["item"] == count, "it is known now"
-    place.call("POST", "/v1/events", {"event": "item", "item": "offer", "fields": [{"name": "on", "value": True}]}, 202)
-    place.refresher.check_items()
-    assert "offer" in place.feed(user="p0", n=60), "an event of its own has"
-    assert not place.call("GET", "/v1/state/item/offer")["hidden"]
-    folded = Catalogue.from_events(one for one in place.home.journal().events("item") if isinstance(one, ItemEvent))
+    assert deployment.home.journal().count_by_kind()["item"] == count, "it is known now"
+    deployment.call(
+        "POST", "/v1/events", {"event": "item", "item": "offer", "fields": [{"name": "on", "value": True}]}, 202
+    )
+    deployment.refresher.check_items()
+    assert "offer" in deployment.feed(user="p0", n=60), "an event of its own has"
+    assert not deployment.call("GET", "/v1/state/item/offer")["hidden"]
+    folded = Catalogue.from_events(
+        one for one in deployment.home.journal().events("item") if isinstance(one, ItemEvent)
+    )
     assert folded.ids.row("offer") not in folded.hidden_rows
 
 
-def test_a_list_in_a_hurry_does_not_wait_for_descriptions(place: Place) -> None:
-    asked = {"items": ["kitchen-1", {"id": "late", "fields": {"title": "whale reef"}}], "deadline_ms": 1000}
-    hurried = place.call("POST", "/v1/rank", asked)
+def test_a_list_in_a_hurry_does_not_wait_for_descriptions(deployment: Deployment) -> None:
+    body = {"items": ["kitchen-1", {"id": "late", "fields": {"title": "whale reef"}}], "deadline_ms": 1000}
+    hurried = deployment.call("POST", "/v1/rank", body)
     assert hurried["degraded"] == ["items"]
-    place.refresher.check_items()
-    again = place.call("POST", f"/v1/rankings/{hurried['ranking']}/replay")
+    deployment.refresher.check_items()
+    again = deployment.call("POST", f"/v1/rankings/{hurried['ranking']}/replay")
     assert again["identical"], "the item was in the journal then, and not yet known"
-    assert place.call("POST", "/v1/rank", asked)["degraded"] == []
+    assert deployment.call("POST", "/v1/rank", body)["degraded"] == []
     bad = {"items": [{"id": "x", "fields": {"published": "never"}}]}
-    assert place.call("POST", "/v1/rank", bad, 400)["field"] == "fields.published"
+    assert deployment.call("POST", "/v1/rank", bad, 400)["field"] == "fields.published"
 
 
 # --- bundles and training
 
 
-def test_bundles_are_listed_promoted_and_rolled_back(place: Place) -> None:
-    feedrank(place.home.folder, "train", "--name", "second")
-    registry.promote(place.home.bundles, "toy")
-    listed = place.call("GET", "/v1/bundles")
+def test_bundles_are_listed_promoted_and_rolled_back(deployment: Deployment) -> None:
+    feedrank(deployment.home.folder, "train", "--name", "second")
+    registry.promote(deployment.home.bundles, "toy")
+    listed = deployment.call("GET", "/v1/bundles")
     assert listed["serving"] == "toy"
     assert [(one["name"], one["current"], one["has_ranker"]) for one in listed["bundles"]] == [
         ("toy", True, True), ("second", False, True)
     ]  # fmt: skip
-    assert place.call("POST", "/v1/bundles/second/promote") == {"current": "second"}
-    assert place.refresher.check_bundle()
-    assert place.call("GET", "/v1/bundles")["serving"] == "second"
-    assert place.call("POST", "/v1/bundles/rollback") == {"current": "toy"}
-    place.call("POST", "/v1/bundles/none/promote", status=404)
-    model = next((place.home.bundles / "second").glob("ranker*"))
+    assert deployment.call("POST", "/v1/bundles/second/promote") == {"current": "second"}
+    assert deployment.refresher.check_bundle()
+    assert deployment.call("GET", "/v1/bundles")["serving"] == "second"
+    assert deployment.call("POST", "/v1/bundles/rollback") == {"current": "toy"}
+    deployment.call("POST", "/v1/bundles/none/promote", status=404)
+    model = next((deployment.home.bundles / "second").glob("ranker*"))
     model.write_text(model.read_text()[:-20])
-    assert "second" in place.call("POST", "/v1/bundles/second/promote", status=409)["detail"]
-    assert registry.current_name(place.home.bundles) == "toy"
+    assert "second" in deployment.call("POST", "/v1/bundles/second/promote", status=409)["detail"]
+    assert registry.current_name(deployment.home.bundles) == "toy"
 
 
 def test_training_goes_through_the_gate(rankings_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "own"
     shutil.copytree(rankings_home, home, symlinks=True)
     feedrank(home, "train", "--name", "toy")
-    place = Place(home)
-    done = place.call("POST", "/train/xgboost")
-    names = [one.name for one in registry.list_bundles(place.home.bundles)]
+    deployment = Deployment(home)
+    done = deployment.call("POST", "/train/xgboost")
+    names = [one.name for one in registry.list_bundles(deployment.home.bundles)]
     assert done["bundle"] in names
-    assert done["promoted"] == (registry.current_name(place.home.bundles) == done["bundle"])
+    assert done["promoted"] == (registry.current_name(deployment.home.bundles) == done["bundle"])
     assert done["reasons"]
     assert sum(one["weight"] for one in done["features"]) > 0
     assert [one["id"] for one in done["iterations"]] == list(range(len(done["iterations"])))
     assert done["sizeBytes"] > 1_000
 
 
-def test_a_training_that_fails_says_why(place: Place) -> None:
-    Path(place.home.folder / "journal.db").unlink()
+def test_a_training_that_fails_says_why(deployment: Deployment) -> None:
+    Path(deployment.home.folder / "journal.db").unlink()
     for more in ("-wal", "-shm"):
-        Path(place.home.folder / f"journal.db{more}").unlink(missing_ok=True)
-    assert "journal" in place.call("POST", "/train/xgboost", status=409)["detail"]
+        Path(deployment.home.folder / f"journal.db{more}").unlink(missing_ok=True)
+    assert "journal" in deployment.call("POST", "/train/xgboost", status=409)["detail"]
 
 
 def test_a_service_without_upkeep_says_so(home: Path) -> None:
@@ -308,23 +312,23 @@ def test_a_service_without_upkeep_says_so(home: Path) -> None:
 # --- asked for again, and sent in
 
 
-def test_a_ranking_that_is_asked_for_again_comes_as_it_is_logged(place: Place) -> None:
-    asked = {"user": "p0", "n": 4, "ranking": "mine/1"}
-    first = place.call("POST", "/v1/recommend", asked)
-    place.click("p0", first["items"][0]["id"])
-    second = place.call("POST", "/v1/recommend", {**asked, "explain": True})
+def test_a_ranking_that_is_asked_for_again_comes_as_it_is_logged(deployment: Deployment) -> None:
+    body = {"user": "p0", "n": 4, "ranking": "mine/1"}
+    first = deployment.call("POST", "/v1/recommend", body)
+    deployment.click("p0", first["items"][0]["id"])
+    second = deployment.call("POST", "/v1/recommend", {**body, "explain": True})
     assert [one["id"] for one in second["items"]] == [one["id"] for one in first["items"]]
     assert second["items"][0]["explanation"]["contributions"]
-    assert place.home.journal().count_by_kind()["ranking"] == 1
-    place.call("POST", "/v1/events", {"event": "user", "id": "taken", "user": "u"}, 202)
-    place.call("POST", "/v1/recommend", {"ranking": "taken"}, 409)
+    assert deployment.home.journal().count_by_kind()["ranking"] == 1
+    deployment.call("POST", "/v1/events", {"event": "user", "id": "taken", "user": "u"}, 202)
+    deployment.call("POST", "/v1/recommend", {"ranking": "taken"}, 409)
 
 
 @pytest.mark.parametrize("name", ["/a", "//", "a\nb", "a/", "ranking/explain/"])
-def test_paths_take_ids_of_any_characters(place: Place, name: str) -> None:
-    place.call("POST", "/v1/recommend", {"ranking": name, "n": 2})
-    assert place.call("GET", f"/v1/rankings/{quote(name, safe='')}")["ranking"] == name
-    assert place.call("GET", f"/v1/rankings/{quote(name, safe='')}/explain")["ranking"] == name
+def test_paths_take_ids_of_any_characters(deployment: Deployment, name: str) -> None:
+    deployment.call("POST", "/v1/recommend", {"ranking": name, "n": 2})
+    assert deployment.call("GET", f"/v1/rankings/{quote(name, safe='')}")["ranking"] == name
+    assert deployment.call("GET", f"/v1/rankings/{quote(name, safe='')}/explain")["ranking"] == name
 
 
 @pytest.mark.parametrize(
@@ -342,13 +346,13 @@ def test_paths_take_ids_of_any_characters(place: Place, name: str) -> None:
     ],
     ids=str,
 )
-def test_a_ranking_that_was_sent_in_breaks_nothing(place: Place, more: dict[str, Any]) -> None:
+def test_a_ranking_that_was_sent_in_breaks_nothing(deployment: Deployment, more: dict[str, Any]) -> None:
     if "features" in more:
-        more["features"]["fingerprint"] = place.recommender.pipeline.featurizer.fingerprint
+        more["features"]["fingerprint"] = deployment.recommender.pipeline.featurizer.fingerprint
     event = {"event": "ranking", "id": "sent", "items": [{"id": "a"}, {"id": "b"}], **more}
-    place.call("POST", "/v1/events", {**event, "fields": [{"name": "source", "value": "x"}]}, 202)
-    assert [one["id"] for one in place.call("GET", "/v1/rankings/sent")["items"]] == ["a", "b"]
-    told = place.call("GET", "/v1/rankings/sent/explain")
-    assert told["items"][0]["explanation"]["recall_score"] is None
-    assert (told["items"][0]["explanation"]["features"], told["features"]) == ({}, [])
-    assert place.client.post("/v1/rankings/sent/replay").status_code in (200, 409)
+    deployment.call("POST", "/v1/events", {**event, "fields": [{"name": "source", "value": "x"}]}, 202)
+    assert [one["id"] for one in deployment.call("GET", "/v1/rankings/sent")["items"]] == ["a", "b"]
+    explanation = deployment.call("GET", "/v1/rankings/sent/explain")
+    assert explanation["items"][0]["explanation"]["recall_score"] is None
+    assert (explanation["items"][0]["explanation"]["features"], explanation["features"]) == ({}, [])
+    assert deployment.client.post("/v1/rankings/sent/replay").status_code in (200, 409)

@@ -62,10 +62,12 @@ def test_keys_come_back_as_they_were_made(
 ) -> None:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     keys = ApiKeys(path)
-    made = [keys.create(name, scopes, NOW, None if lives is None else NOW + lives) for name, scopes, lives in wanted]
-    assert ApiKeys(path).all() == tuple(key for key, _ in made)
-    assert [set(key.scopes) for key, _ in made] == [scopes for _, scopes, _ in wanted]
-    for key, token in made:
+    created_keys = [
+        keys.create(name, scopes, NOW, None if lives is None else NOW + lives) for name, scopes, lives in wanted
+    ]
+    assert ApiKeys(path).all() == tuple(key for key, _ in created_keys)
+    assert [set(key.scopes) for key, _ in created_keys] == [scopes for _, scopes, _ in wanted]
+    for key, token in created_keys:
         assert keys.authenticate(token, NOW) == key
 
 
@@ -112,28 +114,30 @@ def test_no_token_is_valid_once_the_file_is_gone(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[ApiKeys, str, str]:
+def two_keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[ApiKeys, str, str]:
     """Keys, and the tokens of two of them."""
     keys = ApiKeys(tmp_path_factory.mktemp("known") / "keys.json")
     return keys, keys.create("one", ["admin"], NOW)[1], keys.create("two", ["read"], NOW)[1]
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_other_text_is_no_token(known: tuple[ApiKeys, str, str], text: str) -> None:
-    keys, token, _ = known
+def test_any_other_text_is_no_token(two_keys: tuple[ApiKeys, str, str], text: str) -> None:
+    keys, token, _ = two_keys
     for wrong in (text, f"frk_{text}", token[:13] + text, f"{token}{text or '='}", f"{text or ' '}{token}"):
         assert keys.authenticate(wrong, NOW) is None
 
 
 @given(st.integers(0, 55), st.characters(exclude_categories=()))
-def test_a_token_with_one_character_changed_is_none(known: tuple[ApiKeys, str, str], place: int, other: str) -> None:
-    keys, token, _ = known
-    changed = token[:place] + other + token[place + 1 :]
+def test_a_token_with_one_character_changed_is_none(
+    two_keys: tuple[ApiKeys, str, str], position: int, other: str
+) -> None:
+    keys, token, _ = two_keys
+    changed = token[:position] + other + token[position + 1 :]
     assert (keys.authenticate(changed, NOW) is not None) == (changed == token)
 
 
-def test_the_secret_of_one_key_does_not_open_another(known: tuple[ApiKeys, str, str]) -> None:
-    keys, one, two = known
+def test_the_secret_of_one_key_does_not_open_another(two_keys: tuple[ApiKeys, str, str]) -> None:
+    keys, one, two = two_keys
     assert keys.authenticate(one[:13] + two[13:], NOW) is None
     assert keys.authenticate(f"{one}\n", NOW) is None
 
@@ -156,7 +160,7 @@ def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scopes", "created", "expires", "said"),
+    ("name", "scopes", "created", "expires", "message"),
     [
         ("web", ["read", "root"], NOW, None, "'root'.*read, write, admin"),
         ("web", "read", NOW, None, "'r'"),
@@ -172,10 +176,10 @@ def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
     ],
 )
 def test_what_no_key_can_be_is_refused(
-    path: Path, name: str, scopes: list[str], created: int, expires: int | None, said: str
+    path: Path, name: str, scopes: list[str], created: int, expires: int | None, message: str
 ) -> None:
     keys = ApiKeys(path)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         keys.create(name, scopes, created, expires)
     assert keys.all() == ()
     assert not path.exists()
@@ -195,8 +199,8 @@ def test_only_the_owner_may_read_the_file(path: Path) -> None:
 
 def entry(**changed: object) -> dict[str, object]:
     """A key as the file has it."""
-    made = {"id": "abcd1234", "name": "web", "scopes": ["read"], "created": NOW, "expires": None, "digest": "0" * 64}
-    return made | changed
+    key = {"id": "abcd1234", "name": "web", "scopes": ["read"], "created": NOW, "expires": None, "digest": "0" * 64}
+    return key | changed
 
 
 DAMAGED = {
@@ -232,11 +236,11 @@ def test_a_damaged_file_is_said_and_never_overwritten(path: Path, text: str) -> 
     ):
         with pytest.raises(KeysError) as caught:
             attempt()
-        said = str(caught.value)
-        assert said.startswith(f"{path}: ")
-        assert "expected" in said
-        assert "feedrank keys create" in said
-        assert len(said) < 500 + len(str(path))
+        output = str(caught.value)
+        assert output.startswith(f"{path}: ")
+        assert "expected" in output
+        assert "feedrank keys create" in output
+        assert len(output) < 500 + len(str(path))
     assert path.read_text(encoding="utf-8", errors="surrogateescape") == text
 
 
@@ -403,15 +407,15 @@ def run(home: Path, *arguments: str) -> Result:
 
 
 def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path: Path) -> None:
-    made = run(path.parent, "create", "web", "--scope", "read", "--scope", "write", "--days", "30")
-    assert made.exit_code == 0
-    token = made.stdout.removesuffix("\n")
+    created = run(path.parent, "create", "web", "--scope", "read", "--scope", "write", "--days", "30")
+    assert created.exit_code == 0
+    token = created.stdout.removesuffix("\n")
     (key,) = ApiKeys(path).all()
     assert ApiKeys(path).authenticate(token, key.created) == key
     assert (key.name, key.scopes) == ("web", ("read", "write"))
     assert key.expires == key.created + 30 * DAY
-    assert "not shown again" in made.stderr
-    assert token not in made.stderr
+    assert "not shown again" in created.stderr
+    assert token not in created.stderr
 
 
 def test_a_key_may_read_for_ever_where_nothing_else_is_said(path: Path) -> None:
@@ -424,14 +428,14 @@ def test_list_shows_keys_and_no_secrets(path: Path) -> None:
     assert "no keys" in run(path.parent, "list").stdout
     token = run(path.parent, "create", "[b]web[/b]", "--scope", "admin").stdout.strip()
     ApiKeys(path).create("old", ["read", "write"], NOW, NOW + DAY)
-    said = run(path.parent, "list").stdout
+    output = run(path.parent, "list").stdout
     for key in ApiKeys(path).all():
-        assert key.id in said
-        assert key.name in said
-        assert key.digest[:12] not in said
-    assert token[13:] not in said
+        assert key.id in output
+        assert key.name in output
+        assert key.digest[:12] not in output
+    assert token[13:] not in output
     for shown in ("admin", "read, write", "never", "2023-11-15 22:13", "expired"):
-        assert shown in said
+        assert shown in output
 
 
 def test_revoke_removes_a_key_and_refuses_an_unknown_one(path: Path) -> None:

@@ -62,7 +62,7 @@ def ops_of(listed: list[Op]) -> Operations:
     return Operations(
         code=np.array([code for code, *_ in listed], np.uint8),
         at=np.array([at for _, at, *_ in listed], np.float64),
-        user=np.array([person for _, _, person, _ in listed], np.int32),
+        user=np.array([user_row for _, _, user_row, _ in listed], np.int32),
         start=bounds[:-1],
         stop=bounds[1:],
         rows=np.array([row for *_, rows in listed for row in rows], np.int32),
@@ -70,23 +70,23 @@ def ops_of(listed: list[Op]) -> Operations:
     )
 
 
-def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]]:
+def reference_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]]:
     """Every READ from the whole list of what came before it, by the words of the kernel's docstring."""
     reads = []
-    for place, (code, at, person, rows) in enumerate(listed):
+    for position, (code, at, user, rows) in enumerate(listed):
         if code != OP_READ:
             continue
         past = [
             (code, when, who, row, 1 / len(items))
-            for code, when, who, items in listed[:place]
+            for code, when, who, items in listed[:position]
             if code != OP_READ
             for row in items
             if row != UNKNOWN_ROW
         ]
         chain = [
-            (row, when) for code, when, who, row, _ in past if code != OP_IMPRESSION and who == person != UNKNOWN_ROW
+            (row, when) for code, when, who, row, _ in past if code != OP_IMPRESSION and who == user != UNKNOWN_ROW
         ][::-1]
-        shown = [row for code, _, who, row, _ in past if code == OP_IMPRESSION and who == person != UNKNOWN_ROW]
+        shown = [row for code, _, who, row, _ in past if code == OP_IMPRESSION and who == user != UNKNOWN_ROW]
         read: dict[str, list[float]] = {
             "history": [row for row, _ in chain[: spec.history_length]],
             "history_at": [when for _, when in chain[: spec.history_length]],
@@ -103,12 +103,14 @@ def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]
             )
             read["item_age"].append(at - first if row != UNKNOWN_ROW else math.nan)
             read["since_interaction"].append(at - last if row != UNKNOWN_ROW else math.nan)
-            read["counters"] += slow_counters(past, row, at, spec)
+            read["counters"] += reference_counters(past, row, at, spec)
         reads.append(read)
     return reads
 
 
-def slow_counters(past: list[tuple[int, float, int, int, float]], row: int, at: float, spec: StateSpec) -> list[float]:
+def reference_counters(
+    past: list[tuple[int, float, int, int, float]], row: int, at: float, spec: StateSpec
+) -> list[float]:
     if row == UNKNOWN_ROW:
         return [math.nan] * spec.width
     counters = []
@@ -153,7 +155,7 @@ def operations(draw: st.DrawFn) -> list[Op]:
 @given(listed=operations())
 def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
     batch = BehaviouralState(CATALOGUE, SPEC).replay(ops_of(listed))
-    expected = slow_reads(listed, SPEC)
+    expected = reference_reads(listed, SPEC)
     assert len(batch.at) == len(expected)
     for r, read in enumerate(expected):
         lines = slice(int(batch.offsets[r]), int(batch.offsets[r + 1]))
@@ -219,8 +221,8 @@ def test_a_history_across_blocks(length: int) -> None:
     rows = [n % ITEMS for n in range(length)]
     for n, row in enumerate(rows):  # two people take blocks in turn
         state.observe(ops_of([(OP_INTERACTION, START + n, 0, [row]), (OP_PRE_LOG, START + n, 1, [ITEMS - 1 - row])]))
-    touched, times = state.history(0)
-    assert touched.tolist() == rows[::-1]
+    items, times = state.history(0)
+    assert items.tolist() == rows[::-1]
     assert times.tolist() == [START + n for n in range(length)][::-1]
     assert state.history(1)[0].tolist() == [ITEMS - 1 - row for row in rows[::-1]]
     assert len(state.history(2)[0]) == len(state.history(UNKNOWN_ROW)[0]) == len(state.history(10**6)[0]) == 0
@@ -285,7 +287,7 @@ def random_events(seed: int, length: int = 150) -> list[Event]:
     return events
 
 
-def moments_before_each(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
+def query_times(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
     """A group before each happening, for the person it happened to, and one at the end for nobody."""
     happened = operations_of(log)
     sizes = [len(rows) for rows in candidates]
@@ -324,18 +326,18 @@ def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
     candidates = [
         random.integers(UNKNOWN_ROW, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
     ]  # fmt: skip
-    moments = moments_before_each(log, candidates)
+    moments = query_times(log, candidates)
     replayed = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
 
     live = BehaviouralState(CATALOGUE, FULL)
-    people = log.users
+    users = log.users
     for r, rows in enumerate(candidates):
-        person = int(moments.user[r])
-        history, times = live.history(person)
-        request = ResolvedRequest(float(moments.at[r]), person, history, times, history)
+        user = int(moments.user[r])
+        history, times = live.history(user)
+        request = ResolvedRequest(float(moments.at[r]), user, history, times, history)
         same(live.read([request], [rows]), one(replayed, r))
         if r < len(events):
-            live.advance(events_to_table([events[r]], CATALOGUE.ids, people))
+            live.advance(events_to_table([events[r]], CATALOGUE.ids, users))
     assert np.array_equal(live.popularity(START * 2), _replayed(log).popularity(START * 2))
 
 
@@ -354,11 +356,11 @@ def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
         part = slice(first, first + step)
         cut = {name: getattr(ops, name)[part] for name in ("code", "at", "user", "start", "stop", "type_bits")}
         in_chunks.observe(ops._replace(**cut))
-    requests = [ResolvedRequest(at=float(log.at[-1]), user=person) for person in range(len(log.users))]
+    requests = [ResolvedRequest(at=float(log.at[-1]), user=user) for user in range(len(log.users))]
     rows = [np.arange(ITEMS, dtype=np.int32)] * len(requests)
     same(at_once.read(requests, rows), in_chunks.read(requests, rows))
-    for person in range(len(log.users)):
-        for a, b in zip(at_once.history(person), in_chunks.history(person), strict=True):
+    for user in range(len(log.users)):
+        for a, b in zip(at_once.history(user), in_chunks.history(user), strict=True):
             assert np.array_equal(a, b)
 
 
@@ -367,12 +369,12 @@ def test_people_and_the_pool_grow() -> None:
     touches: dict[int, list[int]] = {}
     random = np.random.default_rng(0)
     for n in range(400):
-        person = int(random.integers(0, n + 1))
+        user = int(random.integers(0, n + 1))
         row = int(random.integers(0, ITEMS))
-        state.observe(ops_of([(OP_INTERACTION, START + n, person, [row])]))
-        touches.setdefault(person, []).append(row)
-    for person in range(400):
-        assert state.history(person)[0].tolist() == touches.get(person, [])[::-1]
+        state.observe(ops_of([(OP_INTERACTION, START + n, user, [row])]))
+        touches.setdefault(user, []).append(row)
+    for user in range(400):
+        assert state.history(user)[0].tolist() == touches.get(user, [])[::-1]
     batch = state.read([ResolvedRequest(at=START + 400, user=10_000)], [np.zeros(1, np.int32)])
     assert batch.impressions.tolist() == [0]
 
@@ -404,17 +406,17 @@ def test_a_request_brings_its_own_history_and_query() -> None:
     assert str(batch.query_vectors.tolist()) == "[[1.0, 1.0, 1.0], [nan, nan, nan]]"
 
 
-def slow_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: int) -> list[float]:
+def reference_counter_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: int) -> list[float]:
     """The parts of every declared counter for one candidate of a moment, from all that happened before it."""
-    person, at = int(moments.user[moment]), float(moments.at[moment])
+    user, at = int(moments.user[moment]), float(moments.at[moment])
     happened: list[tuple[str, float, int, int]] = []
-    for place in log.event_order[: moments.before_event[moment]].tolist():
-        if place < len(log.interactions):
+    for position in log.event_order[: moments.before_event[moment]].tolist():
+        if position < len(log.interactions):
             of = log.interactions
-            kind = log.types.name(int(of.type[place]))
-            happened.append((kind, float(of.at[place]), int(of.user[place]), int(of.item[place])))
+            kind = log.types.name(int(of.type[position]))
+            happened.append((kind, float(of.at[position]), int(of.user[position]), int(of.item[position])))
         else:
-            r = place - len(log.interactions)
+            r = position - len(log.interactions)
             shown = log.rankings.items[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
             happened += [
                 (custom_counters.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.user[r]), one) for one in shown
@@ -433,7 +435,7 @@ def slow_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: i
                 for part, types in enumerate((counter.types, counter.rate_over)):
                     if kind in types and not (counter.per_user and who == UNKNOWN_ROW):
                         sums[2 + part] += worth
-                        sums[part] += worth * shared * (not counter.per_user or who == person)
+                        sums[part] += worth * shared * (not counter.per_user or who == user)
             parts += sums
     return parts
 
@@ -441,10 +443,10 @@ def slow_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: i
 @pytest.mark.parametrize("seed", range(3))
 def test_declared_counters_are_what_their_words_say(seed: int) -> None:
     log = events_to_table(random_events(seed), CATALOGUE.ids)
-    moments = moments_before_each(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
+    moments = query_times(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
     batch = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
     for moment in (3, 50, 149, 150):
-        expected = [slow_parts(log, moment, moments, row) for row in range(ITEMS)]
+        expected = [reference_counter_parts(log, moment, moments, row) for row in range(ITEMS)]
         found = batch.custom_counters[moment * ITEMS : (moment + 1) * ITEMS]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     inputs = FamilyInputs(None, FULL, np.empty(0, np.float32), {})  # type: ignore[arg-type]  # it needs no item model

@@ -46,12 +46,12 @@ def test_scores_are_those_of_rank_bm25(documents: list[str], query: str, data: s
     rows, history = data.draw(some), data.draw(some)
     known = [word for word in tokenize(query) if word in reference.idf]
     # without a word that any item has, the titles of the latest touches are the query
-    asked = known or [word for row in history[:LATEST] for word in tokenize(documents[row])]
+    query_words = known or [word for row in history[:LATEST] for word in tokenize(documents[row])]
     found = terms.scores(batch(rows, history, query), LATEST)
     if not known and not history:
         assert np.isnan(found).all()
     elif rows:
-        np.testing.assert_allclose(found, reference.get_batch_scores(asked, rows), atol=1e-4)
+        np.testing.assert_allclose(found, reference.get_batch_scores(query_words, rows), atol=1e-4)
 
 
 def test_a_case_computed_by_hand() -> None:

@@ -29,7 +29,7 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def made(interactions_home: Path) -> compose.TrainingInputs:
+def training_inputs(interactions_home: Path) -> compose.TrainingInputs:
     home = HomePaths(interactions_home)
     return compose.load_training_inputs(home, config.load_config(home.config))
 
@@ -40,19 +40,26 @@ def settings(interactions_home: Path) -> config.Config:
 
 
 @pytest.fixture(scope="module")
-def trained(made: compose.TrainingInputs, settings: config.Config) -> TrainedRanker:
-    return compose.train(made, settings, lambda *_: None)
+def trained(training_inputs: compose.TrainingInputs, settings: config.Config) -> TrainedRanker:
+    return compose.train(training_inputs, settings, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def batch(made: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
+def batch(training_inputs: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
     """Every person's last touch, as a question."""
-    sequences = UserHistories.from_log(made.log)
-    last = np.flatnonzero(sequences.count_after == 0)
+    histories = UserHistories.from_log(training_inputs.log)
+    last = np.flatnonzero(histories.count_after == 0)
     examples = from_recall(
-        made.log, sequences, last, exact_retriever(trained.item_model), 60, trained.builder.spec.history_length
+        training_inputs.log,
+        histories,
+        last,
+        exact_retriever(trained.item_model),
+        60,
+        trained.builder.spec.history_length,
     )
-    return point_in_time_batch(made.log, made.item_inputs.catalogue, trained.builder.spec, examples)
+    return point_in_time_batch(
+        training_inputs.log, training_inputs.item_inputs.catalogue, trained.builder.spec, examples
+    )
 
 
 @pytest.fixture
@@ -89,30 +96,30 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: Tr
     assert found.ranker is not None
     assert same_bits(found.ranker.score(matrix), trained.ranker.score(matrix))
     assert found.item_model.catalogue.to_items() == trained.item_model.catalogue.to_items()
-    person = found.item_model.space.user_vector(batch.history[0])
-    assert same_bits(person, trained.item_model.space.user_vector(batch.history[0]))
-    rows, _ = found.index.search(person, 10)
-    nearest = np.argsort(-trained.item_model.space.item_side @ person, kind="stable")[:10]
+    user_vector = found.item_model.space.user_vector(batch.history[0])
+    assert same_bits(user_vector, trained.item_model.space.user_vector(batch.history[0]))
+    rows, _ = found.index.search(user_vector, 10)
+    nearest = np.argsort(-trained.item_model.space.item_side @ user_vector, kind="stable")[:10]
     assert set(rows.tolist()) == set(nearest.tolist())
 
 
 def test_a_bundle_without_a_ranker(
-    bundles: Path, made: compose.TrainingInputs, settings: config.Config, tmp_path: Path
+    bundles: Path, training_inputs: compose.TrainingInputs, settings: config.Config, tmp_path: Path
 ) -> None:
     home = HomePaths(tmp_path)
-    compose.save_bundle(home, settings, "bare", BundleParts(compose.fit_without_ranker(made, settings)), {})
+    compose.save_bundle(home, settings, "bare", BundleParts(compose.fit_without_ranker(training_inputs, settings)), {})
     found = opened(bundles)
     assert found.name == "bare"
     assert found.ranker is None
     assert BehaviouralState(found.item_model.catalogue, found.builder.spec).spec == settings.state
 
 
-@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("file", [*FILES, "manifest.json"])
-def test_a_flipped_byte_is_found_and_its_file_named(bundles: Path, file: str, place: float) -> None:
+def test_a_flipped_byte_is_found_and_its_file_named(bundles: Path, file: str, share: float) -> None:
     path = bundles / "toy" / file
     data = bytearray(path.read_bytes())
-    data[int(len(data) * place)] ^= 1
+    data[int(len(data) * share)] ^= 1
     path.write_bytes(data)
     with pytest.raises(BundleError, match=file):
         opened(bundles)
@@ -140,8 +147,8 @@ def test_a_foreign_format_is_refused(bundles: Path) -> None:
 
 def test_a_bundle_of_an_earlier_format_says_to_train_again(bundles: Path) -> None:
     edit_manifest(bundles / "toy", lambda manifest: manifest.update(format=bundle.FORMAT - 1))
-    said = rf"toy/manifest\.json is of format {bundle.FORMAT - 1}; .* train again with `feedrank train`"
-    with pytest.raises(BundleError, match=said):
+    message = rf"toy/manifest\.json is of format {bundle.FORMAT - 1}; .* train again with `feedrank train`"
+    with pytest.raises(BundleError, match=message):
         opened(bundles)
 
 

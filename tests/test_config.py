@@ -81,7 +81,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "messages"),
     [
         ("sevre = 1", ["unknown key sevre", "at the top level", "serve"]),
         ("[serve]\nportt = 1", ["unknown key serve.portt", "[serve]", "host, port, workers, threads"]),
@@ -114,7 +114,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
         ("port: 5", ["is not TOML"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, text: str, messages: list[str]) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
@@ -122,7 +122,7 @@ def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, tex
     assert message.startswith(str(path))
     assert "\n" not in message
     assert len(message) - len(str(path)) < 250
-    for part in said:
+    for part in messages:
         assert part in message
 
 

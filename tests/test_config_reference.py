@@ -98,12 +98,12 @@ def test_the_keys_of_an_experiment_are_those_that_a_file_may_have() -> None:
 
 
 def test_a_class_without_a_source_says_so() -> None:
-    class Nowhere:
+    class WithoutSource:
         pass
 
-    Nowhere.__module__ = "itertools"
+    WithoutSource.__module__ = "itertools"
     with pytest.raises(RuntimeError, match="no source of itertools"):
-        attribute_docs(Nowhere)
+        attribute_docs(WithoutSource)
 
 
 # --- the template

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from conftest import PROJECT, accepted
+from conftest import PROJECT, parse_command
 from flask import Flask
 
 from feedrank.api import config
@@ -132,8 +132,8 @@ def test_the_image_runs_as_nobody_special_and_passes_signals_on() -> None:
     assert int(group) > 0
     assert last("STOPSIGNAL") == "SIGTERM"
     assert json.loads(last("ENTRYPOINT"))[0] == "feedrank", "a shell in between would keep the signals"
-    command, told = accepted(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
-    assert (command, told["host"], str(told["folder"])) == ("serve", "0.0.0.0", IMAGES_HOME)
+    command, parameters = parse_command(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
+    assert (command, parameters["host"], str(parameters["folder"])) == ("serve", "0.0.0.0", IMAGES_HOME)
     assert last("VOLUME") == IMAGES_HOME
     assert re.search(r"\bHOME=(\S+)", last("ENV"))[1] == IMAGES_HOME  # type: ignore[index]
 
@@ -230,10 +230,10 @@ def test_the_settings_of_the_container_are_settings(tmp_path: Path) -> None:
     url = config.load_config(tmp_path / "other.toml").journal.url
     assert url is not None
     assert url.startswith("postgresql+psycopg://")
-    assert meet("feedrank", url.partition("@")[2].partition("/")[0])
+    assert share_a_network("feedrank", url.partition("@")[2].partition("/")[0])
 
 
-def meet(one: str, other: str) -> bool:
+def share_a_network(one: str, other: str) -> bool:
     """Whether two services of compose share a network."""
     return bool(set(SERVICES[one]["networks"]) & set(SERVICES[other]["networks"]))
 
@@ -248,9 +248,9 @@ def test_prometheus_asks_for_what_is_served() -> None:
     assert name in SERVICES["prometheus"]["secrets"]
     ((target,),) = [one["targets"] for one in job["static_configs"]]
     host, port = target.split(":")
-    assert meet("prometheus", host)
-    _, told = accepted(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
-    listens = told["port"] or config.load_config(DEPLOY / "feedrank.toml").serve.port
+    assert share_a_network("prometheus", host)
+    _, parameters = parse_command(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
+    listens = parameters["port"] or config.load_config(DEPLOY / "feedrank.toml").serve.port
     assert {listens} == {int(port), int(last("EXPOSE")), int(SERVICES[host]["ports"][0].split(":")[-1])}
 
 
@@ -267,7 +267,7 @@ def test_alerts_are_on_metrics_that_there_are() -> None:
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:
     (source,) = yaml.safe_load((DEPLOY / "grafana" / "datasource.yaml").read_text())["datasources"]
     host, port = source["url"].removeprefix("http://").split(":")
-    assert meet("grafana", host)
+    assert share_a_network("grafana", host)
     assert any(one.endswith(f":{port}") for one in SERVICES[host]["ports"])
     (provider,) = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yaml").read_text())["providers"]
     mounts = {
@@ -284,34 +284,34 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
 
 @pytest.mark.parametrize("name", UNITS)
 def test_a_unit_runs_commands_that_there_are(name: str) -> None:
-    told = unit(name)
-    assert told["User"] == ["feedrank"]
-    for line in told["ExecStart"]:
-        _, params = accepted(shlex.split(line))
-        assert str(params["folder"]) == f"/var/lib/{told['StateDirectory'][0]}" == told["WorkingDirectory"][0]
+    entries = unit(name)
+    assert entries["User"] == ["feedrank"]
+    for line in entries["ExecStart"]:
+        _, params = parse_command(shlex.split(line))
+        assert str(params["folder"]) == f"/var/lib/{entries['StateDirectory'][0]}" == entries["WorkingDirectory"][0]
 
 
 def test_the_service_stops_in_time_and_a_refusal_is_no_failure() -> None:
-    told = unit("feedrank.service")
-    command, params = accepted(shlex.split(told["ExecStart"][0]))
+    entries = unit("feedrank.service")
+    command, params = parse_command(shlex.split(entries["ExecStart"][0]))
     assert (command, params["host"], params["port"]) == ("serve", "127.0.0.1", config.ServeConfig().port)
-    assert seconds(told["TimeoutStopSec"][0]) > DRAIN_TIMEOUT_S
-    assert (told["Type"], told["KillSignal"], told["KillMode"]) == (["notify"], ["SIGTERM"], ["mixed"])
-    assert "MemoryDenyWriteExecute" not in told, "numba writes machine code and runs it"
+    assert seconds(entries["TimeoutStopSec"][0]) > DRAIN_TIMEOUT_S
+    assert (entries["Type"], entries["KillSignal"], entries["KillMode"]) == (["notify"], ["SIGTERM"], ["mixed"])
+    assert "MemoryDenyWriteExecute" not in entries, "numba writes machine code and runs it"
     assert unit("feedrank-retrain.service")["SuccessExitStatus"] == [str(EXIT_REFUSED)]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")
 def test_systemd_reads_the_units(tmp_path: Path) -> None:
-    places, program = tmp_path / "etc/systemd/system", tmp_path / "opt/feedrank/bin/feedrank"
-    for folder in (places, program.parent):
+    unit_folder, program = tmp_path / "etc/systemd/system", tmp_path / "opt/feedrank/bin/feedrank"
+    for folder in (unit_folder, program.parent):
         folder.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     shutil.copytree("/usr/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
     names = [*UNITS, "feedrank-retrain.timer"]
     for name in names:
-        shutil.copy(DEPLOY / name, places)
+        shutil.copy(DEPLOY / name, unit_folder)
     done = subprocess.run(["systemd-analyze", "verify", f"--root={tmp_path}", *names], capture_output=True, text=True)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "feedrank" in line]) == (0, [])
 
@@ -326,6 +326,6 @@ def test_every_command_of_the_pages_is_one() -> None:
     found = re.findall(pattern, text)
     assert len(found) > 12
     for words in found:
-        accepted(["feedrank", *shlex.split(words)])
+        parse_command(["feedrank", *shlex.split(words)])
     for path in DEPLOY.iterdir():
         assert path.name in text, f"docs/how-to/deploy.md does not say what {path.name} is"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 import toyworld
 from click.testing import CliRunner
-from conftest import PROJECT, accepted
+from conftest import PROJECT, parse_command
 from documents import DOCS, DOCUMENTS, PAGES, README, REFERENCE, WRITTEN
 
 import feedrank
@@ -213,7 +213,7 @@ def test_every_command_of_a_document_is_one(path: Path, tmp_path: Path, monkeypa
         for word in words:
             if re.fullmatch(r"[\w-]+\.(jsonl|toml|csv)", word):  # click checks that files exist
                 Path(word).touch()
-        accepted(words)
+        parse_command(words)
 
 
 def runnable() -> list[Path]:
@@ -306,8 +306,8 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    made = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
-    assert {path.relative_to(DOCS) for path in PAGES} <= made
+    pages = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
+    assert {path.relative_to(DOCS) for path in PAGES} <= pages
     for page in site.rglob("*.html"):
         loaded = re.findall(
             r"""<(?:script|link|img)\b[^>]*?(?:src|href)=["']([^"']+)""", page.read_text(encoding="utf-8")

@@ -62,9 +62,9 @@ def test_the_views_are_shares_of_the_dot_product() -> None:
     for view in space.blocks:
         lengths = np.linalg.norm(space.item_side[:-1, view.slice], axis=1)
         np.testing.assert_allclose(lengths, math.sqrt(view.weight), rtol=1e-5)
-    person = space.user_vector(np.array([2, 5], np.int32))
+    user_vector = space.user_vector(np.array([2, 5], np.int32))
     np.testing.assert_allclose(
-        space.scores(person, np.arange(3, dtype=np.int32)), space.item_side[:3] @ person, atol=1e-6
+        space.scores(user_vector, np.arange(3, dtype=np.int32)), space.item_side[:3] @ user_vector, atol=1e-6
     )
     with pytest.raises(KeyError, match="found no block 'pictures'; there are text, cooccurrence, transition"):
         space.block("pictures")

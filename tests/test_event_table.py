@@ -81,17 +81,17 @@ def test_columns() -> None:
         UserEvent("u", 0, "ann"),
         InteractionEvent("2", 1_000, "d", HISTORY_TYPE),
     ]
-    people = Vocabulary(["zoe"])
-    log = events_to_table(events, ITEMS, people)
-    assert log.users is people
-    assert sorted(people) == ["ann", "bob", "zoe"]
+    users = Vocabulary(["zoe"])
+    log = events_to_table(events, ITEMS, users)
+    assert log.users is users
+    assert sorted(users) == ["ann", "bob", "zoe"]
     assert len(log) == 3
     assert log.at.tolist() == [1, 3, 5]
     assert log.interactions.item.tolist() == [UNKNOWN_ROW, 1]
-    assert [people.name(row) if row >= 0 else None for row in log.interactions.user] == [None, "bob"]
+    assert [users.name(row) if row >= 0 else None for row in log.interactions.user] == [None, "bob"]
     assert log.is_history.tolist() == [True, False]
     assert str(log.interactions.value.tolist()) == "[nan, 4.5]"
-    assert [people.name(row) for row in log.rankings.user] == ["ann"]
+    assert [users.name(row) for row in log.rankings.user] == ["ann"]
     assert log.event_order.tolist() == [0, 2, 1]
     assert np.isnan(log.rankings.labels).all()
 
@@ -99,17 +99,17 @@ def test_columns() -> None:
 @given(times=st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=15))
 def test_the_order_is_of_time_and_ties_are_stable(times: list[tuple[bool, int]]) -> None:
     events: list[RankingEvent | InteractionEvent] = [
-        RankingEvent(str(place), time, ("a",))
-        if shown
-        else InteractionEvent(str(place), time, "a", "click", value=place)
-        for place, (shown, time) in enumerate(times)
+        RankingEvent(str(position), time, ("a",))
+        if is_ranking
+        else InteractionEvent(str(position), time, "a", "click", value=position)
+        for position, (is_ranking, time) in enumerate(times)
     ]
     log = events_to_table(iter(events), ITEMS)
     happened = sorted(events, key=lambda event: event.timestamp)
-    touched = [event for event in happened if isinstance(event, InteractionEvent)]
-    shown = [event for event in happened if isinstance(event, RankingEvent)]
-    assert [[*touched, *shown][place] for place in log.event_order] == happened
-    assert log.interactions.value.tolist() == [event.value for event in touched]
+    interactions = [event for event in happened if isinstance(event, InteractionEvent)]
+    rankings = [event for event in happened if isinstance(event, RankingEvent)]
+    assert [[*interactions, *rankings][position] for position in log.event_order] == happened
+    assert log.interactions.value.tolist() == [event.value for event in interactions]
     assert log.at.tolist() == [event.timestamp / 1000 for event in happened]
-    places = log.event_positions()
-    assert [happened[place] for place in places] == [*touched, *shown]
+    event_positions = log.event_positions()
+    assert [happened[position] for position in event_positions] == [*interactions, *rankings]

@@ -241,9 +241,9 @@ def test_the_size_of_a_test_is_the_textbooks():
 
 def test_a_test_of_that_size_finds_it_as_often_as_was_said():
     world = replace(WORLD, users=3_000, lifts=(0.0,))
-    asked = required_sample_size_from_outcomes(simulate_experiment(world), CTR, mde=0.15, power=0.8)
-    assert asked is not None
-    users = round(sum(asked.fixed_horizon.units) / 0.95)  # a few never come
+    required = required_sample_size_from_outcomes(simulate_experiment(world), CTR, mde=0.15, power=0.8)
+    assert required is not None
+    users = round(sum(required.fixed_horizon.units) / 0.95)  # a few never come
     found = [
         lifts(simulate_experiment(replace(world, users=users, lifts=(0.15,), seed=seed)), CTR)[0].p <= 0.05
         for seed in range(150)

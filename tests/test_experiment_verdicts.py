@@ -123,7 +123,7 @@ PLAN = AnalysisPlan("ctr", min_days=7, min_units=1_000, planned_units=5_000)
 FAIR = sample_ratio_test(np.array([1_000, 1_000, 1_000]), arms=["a", "b", "c"])
 
 
-def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> ConfidenceSequence:
+def confidence_sequence(arm: str, low: float, high: float, metric: str = "ctr") -> ConfidenceSequence:
     """One whose last interval is this, for the difference as for the relative lift."""
     one = {"low": low, "high": high, "estimate": (low + high) / 2}
     column = {name: np.array([value]) for name, value in one.items()}
@@ -150,13 +150,13 @@ def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Confiden
     ],
 )
 def test_verdicts(b, c, days, units, word, reason):
-    found = decide(PLAN, FAIR, [sequence("b", *b), sequence("c", *c)], [], days=days, units=units)
+    found = decide(PLAN, FAIR, [confidence_sequence("b", *b), confidence_sequence("c", *c)], [], days=days, units=units)
     assert found.decision == word
     assert re.search(reason.replace("[", r"\[").replace("+", r"\+"), found.sentence), found.sentence
 
 
 def test_the_minimum_of_units_counts_for_every_declared_arm():
-    ratio, winner = sample_ratio_test(np.array([1_500, 1_500]), arms=["a", "b"]), [sequence("b", 0.01, 0.05)]
+    ratio, winner = sample_ratio_test(np.array([1_500, 1_500]), arms=["a", "b"]), [confidence_sequence("b", 0.01, 0.05)]
     assert decide(PLAN, ratio, winner, [], days=9, units=3_000).decision == "ship"
     assert decide(PLAN, ratio, winner, [], days=9, units=3_000, declared_arms=3).decision == "ship"
     found = decide(PLAN, ratio, winner, [], days=9, units=3_000, declared_arms=4)
@@ -173,19 +173,21 @@ def test_a_plan_that_says_nothing_of_cuped_uses_it_where_there_is_behaviour_from
 
 def test_a_broken_split_comes_before_all_else():
     off = sample_ratio_test(np.array([1_000, 1_300]), arms=["a", "b"])
-    found = decide(PLAN, off, [sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
+    found = decide(PLAN, off, [confidence_sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
     assert found.decision == "invalid"
     assert "found a 1,000, b 1,300 units, expected 1,150, 1,150" in found.sentence
 
 
 def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
-    rail = Guardrail("mrr", 0.02)
-    broken = check_guardrail(rail, sequence("b", -0.08, -0.03, "mrr"), higher_is_better=True)
+    guardrail = Guardrail("mrr", 0.02)
+    broken = check_guardrail(guardrail, confidence_sequence("b", -0.08, -0.03, "mrr"), higher_is_better=True)
     assert broken.breached
-    assert not check_guardrail(rail, sequence("b", -0.08, -0.01, "mrr"), higher_is_better=True).breached
-    assert check_guardrail(rail, sequence("b", 0.03, 0.08, "mrr"), higher_is_better=False).breached
-    assert not check_guardrail(rail, sequence("b", math.nan, math.nan, "mrr"), higher_is_better=True).breached
-    both = [sequence("b", 0.05, 0.09), sequence("c", 0.01, 0.05)]
+    assert not check_guardrail(guardrail, confidence_sequence("b", -0.08, -0.01, "mrr"), higher_is_better=True).breached
+    assert check_guardrail(guardrail, confidence_sequence("b", 0.03, 0.08, "mrr"), higher_is_better=False).breached
+    assert not check_guardrail(
+        guardrail, confidence_sequence("b", math.nan, math.nan, "mrr"), higher_is_better=True
+    ).breached
+    both = [confidence_sequence("b", 0.05, 0.09), confidence_sequence("c", 0.01, 0.05)]
     found = decide(PLAN, FAIR, both, [broken], days=7, units=3_000)
     assert (found.decision, found.arm) == ("ship", "c")
     found = decide(PLAN, FAIR, both[:1], [broken], days=1, units=300)
@@ -195,7 +197,7 @@ def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
 
 def test_where_less_is_better_the_winner_has_less():
     plan = replace(PLAN, primary="wait", metrics={"wait": CustomMetric("wait", "sum", "unit", higher_is_better=False)})
-    found = decide(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
+    found = decide(plan, FAIR, [confidence_sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
     assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 
 
@@ -217,16 +219,16 @@ def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
     outcomes = simulate_experiment(SimulatedExperiment(users=3_000, lifts=lifts_))
     segments = {"surface": np.array(["home", "<b>search"])[np.arange(3_000) % 2]}
     outcomes = replace(outcomes, segments=segments)
-    rails = (Guardrail("rankings_per_unit", 0.05),)
-    plan = AnalysisPlan("ctr", rails, min_units=500, planned_units=3_000, cuped=True, resamples=100)
+    guardrails = (Guardrail("rankings_per_unit", 0.05),)
+    plan = AnalysisPlan("ctr", guardrails, min_units=500, planned_units=3_000, cuped=True, resamples=100)
     found = compute_readout(outcomes, plan)
     assert (found.verdict.decision, found.verdict.arm) == ("ship", "b")
     assert len(found.lifts) == len(found.bootstrap_lifts) == 8 * len(lifts_)
     assert [one.alpha for one in found.confidence_sequences] == [0.05 / len(lifts_)] * 2 * len(lifts_)
-    made = readout_json(found)
-    assert json.loads(json.dumps(made, allow_nan=False)) == made
-    assert made["verdict"]["sentence"] == found.verdict.sentence
-    text = readout_page(made, "A <test>")
+    as_json = readout_json(found)
+    assert json.loads(json.dumps(as_json, allow_nan=False)) == as_json
+    assert as_json["verdict"]["sentence"] == found.verdict.sentence
+    text = readout_page(as_json, "A <test>")
     assert "A &lt;test&gt;" in text
     assert "&lt;b&gt;search" in text
     assert "<b>search" not in text

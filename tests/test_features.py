@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import custom_features
+import numpy as np
 import pytest
 import toyworld
 from conftest import feedrank
@@ -95,7 +95,7 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"name": "title length"}, "the character ' ', which LightGBM refuses"),
         ({"name": "a:b"}, "the character ':'"),
@@ -104,8 +104,8 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
         ({"missing": None}, "missing of the feature 'f' is None"),
     ],
 )
-def test_a_record_that_says_nothing_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_record_that_says_nothing_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Feature(**{"name": "f", "family": "a", "sentence": "It.", "unit": "u", "missing": "never"} | change)
 
 
@@ -124,7 +124,7 @@ def test_a_family_of_ones_own_passes_the_check() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("no_dict", "found a ndarray, expected a dict"),
         ("no_record", "found the key 'length', expected a Feature record"),
@@ -142,8 +142,8 @@ def test_a_family_of_ones_own_passes_the_check() -> None:
         ("one_name_twice", "two records named length"),
     ],
 )
-def test_the_check_finds_what_is_wrong_with_a_family(name: str, said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
+def test_the_check_finds_what_is_wrong_with_a_family(name: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
         check_feature_family(getattr(custom_features, name))
 
 
@@ -160,7 +160,7 @@ def test_extra_columns_follow_the_built_in_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         (
             "no_such_module:f",
@@ -178,8 +178,8 @@ def test_extra_columns_follow_the_built_in_ones() -> None:
         ("custom_features:fails", "failed on a batch of 1 requests and 0 candidates: KeyError: 'price'"),
     ],
 )
-def test_an_extra_family_that_can_not_be_used_says_why(path: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_extra_family_that_can_not_be_used_says_why(path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         all_features(FeatureSettings(extra=(path,)))
 
 
@@ -200,15 +200,15 @@ def test_a_family_with_other_columns_for_other_batches_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("extra", "message"),
     [
         (("title",), """extra has 'title'; expected a function as "package.module:function\""""),
         (("a b:c",), "extra has 'a b:c'"),
         ((OWN, OWN), f"extra has {OWN} twice"),
     ],
 )
-def test_a_path_that_is_none_is_refused(extra: tuple[str, ...], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_path_that_is_none_is_refused(extra: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         FeatureSettings(extra=extra)
 
 
@@ -231,8 +231,8 @@ def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypa
     listed = json.loads(feedrank(home, "features", "--bundle", "own", "--json"))
     assert [asdict(custom_features.TITLE_LENGTH), asdict(custom_features.TITLE_AGE)] == listed[-2:]
 
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
     client = create_app(Service(recommender, lambda: toyworld.END / 1000)).test_client()
     feed = client.post("/v1/recommend", json={"user": "p0", "n": 3}).json
     explained = client.get(f"/v1/rankings/{feed['ranking']}/explain").json

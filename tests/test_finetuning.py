@@ -54,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: position for position, word in enumerate(words)}).save_pretrained(folder)
     (folder / "README.md").write_text("---\nlanguage: none\nlicense: apache-2.0\n---\nA model.\n")
     return folder
 
@@ -65,9 +65,9 @@ def groups() -> QueryTextGroups:
     dice = random.Random(1)
 
     def text(rare: str, noise: int) -> str:
-        said = [rare, *dice.sample(NOISE, noise)]
-        dice.shuffle(said)
-        return " ".join(said)
+        words = [rare, *dice.sample(NOISE, noise)]
+        dice.shuffle(words)
+        return " ".join(words)
 
     def labelled(rare: str) -> dict[str, float]:
         others = dice.sample([one for one in RARE if one != rare], 5)
@@ -158,8 +158,8 @@ def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: QueryTe
 def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
     base: Path, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
-    told = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
-    knowing = finetune("bi-encoder", groups, tmp_path / "bi", told, BaseModels((str(base),))).folder
+    run_settings = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
+    knowing = finetune("bi-encoder", groups, tmp_path / "bi", run_settings, BaseModels((str(base),))).folder
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 2, "bi_encoder_distillation_epochs": 6})
     out = tmp_path / "cross"
 
@@ -169,11 +169,17 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
 
     with pytest.raises(KeyboardInterrupt):
         finetune("cross-encoder", groups, out, settings, BaseModels((str(knowing),)), progress=interrupt)
-    said: list[str] = []
+    messages: list[str] = []
     learnt = finetune(
-        "cross-encoder", groups, out, settings, BaseModels((str(knowing),)), progress=lambda *one: said.append(one[0])
+        "cross-encoder",
+        groups,
+        out,
+        settings,
+        BaseModels((str(knowing),)),
+        progress=lambda *one: messages.append(one[0]),
     )
-    assert not any(one.startswith("bi-encoder distillation") for one in said)  # it was over before the interruption
+    # the distillation was complete before the interruption
+    assert not any(one.startswith("bi-encoder distillation") for one in messages)
     assert learnt.metrics_after["mrr"] > max(CHANCE, learnt.metrics_before["mrr"]) + 0.15
     assert learnt.card["steps"] > 50
     other = finetune("cross-encoder", groups, tmp_path / "other", settings, BaseModels((str(knowing),)))
@@ -228,12 +234,12 @@ def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: Query
 
 
 def test_the_same_seed_gives_the_same_weights(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
-    made = []
+    folders = []
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         settings = settings_for("colbert", **SETTINGS | {"epochs": 1, "seed": seed})
         finetune("colbert", groups, tmp_path / name, settings, BaseModels((str(base),)))
-        made.append(weights(tmp_path / name))
-    assert made[0] == made[1] != made[2]
+        folders.append(weights(tmp_path / name))
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path) -> None:
@@ -250,8 +256,8 @@ def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: Quer
     assert learnt.card["licence"] == "apache-2.0"
     assert learnt.card["teacher"] == teacher.metrics_after
     validation = held_out(groups, settings)
-    made = model_types.MODEL_TYPES["cross-encoder"]
-    large, small = (made.score(made.load(one), validation) for one in (teacher.folder, learnt.folder))
+    model_type = model_types.MODEL_TYPES["cross-encoder"]
+    large, small = (model_type.score(model_type.load(one), validation) for one in (teacher.folder, learnt.folder))
     assert text_training.mean_reciprocal_rank(small, validation) == learnt.metrics_after["mrr"]
     # its scores are on the teacher's scale
     assert abs(float(small.mean() - large.mean())) < float(large.std())
@@ -265,7 +271,7 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
     size = StudentConfig(2, 16, 2, 32)
     settings = DistillSettings(size, epochs=3, learning_rate=4e-3, max_tokens=32)
     whole = distill(str(teacher.folder), groups, tmp_path / "whole", settings)
-    out, said = tmp_path / "broken", list[str]()
+    out, messages = tmp_path / "broken", list[str]()
 
     def interrupt(what: str, done: int, total: int) -> None:
         if what.startswith("student") and done == 20:
@@ -273,8 +279,8 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
 
     with pytest.raises(KeyboardInterrupt):
         distill(str(teacher.folder), groups, out, settings, progress=interrupt)
-    distill(str(teacher.folder), groups, out, settings, progress=lambda *one: said.append(one[0]))
-    assert "teacher inference" not in said
+    distill(str(teacher.folder), groups, out, settings, progress=lambda *one: messages.append(one[0]))
+    assert "teacher inference" not in messages
     assert weights(out) == weights(whole.folder)
     assert not unfinished(out)
     plain = DistillSettings(size, epochs=3, learning_rate=4e-3, max_tokens=32, hidden_state_weight=0.0)
@@ -319,14 +325,14 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, ranking
     file.write_text("question,answer\n" + "".join(f"{query},{text}\n" for query, text in rows))
     out = tmp_path / "from-file"
     columns = ("--query-column", "question", "--text-column", "answer")
-    said = run("bi-encoder", "--pairs", file, *columns, "--base", base, "--epochs", 1, "--out", out)
-    assert f'[embedder]\nmodel = "{out}"' in said
-    assert "mrr" in said
+    output = run("bi-encoder", "--pairs", file, *columns, "--base", base, "--epochs", 1, "--out", out)
+    assert f'[embedder]\nmodel = "{out}"' in output
+    assert "mrr" in output
     assert model_folder.read_card(out)["trained_on"]["file"] == "pairs.csv"
     assert "expected query; name the column" in run("bi-encoder", "--pairs", file, "--base", base, code=1)
     out = tmp_path / "from-journal"
-    said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--max-groups", 60)
-    assert f'[late_interaction]\nmodel = "{out}"' in said
+    output = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--max-groups", 60)
+    assert f'[late_interaction]\nmodel = "{out}"' in output
     window = model_folder.read_card(out)["trained_on"]["journal"]
     assert window["rankings"] == 800
     half = datetime.fromtimestamp((window["first"] + window["last"]) / 2, UTC).isoformat()
@@ -345,12 +351,12 @@ def test_the_command_makes_a_student(teacher: FinetuneResult, groups: QueryTextG
 
     file, out = tmp_path / "pairs.jsonl", tmp_path / "small"
     rows = [
-        {"query": groups.queries[place], "text": text, "label": label}
-        for place in range(40)
-        for text, label in groups.group(place).items()
+        {"query": groups.queries[position], "text": text, "label": label}
+        for position in range(40)
+        for text, label in groups.group(position).items()
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = (
+    options = (
         "--pairs",
         file,
         "--out",
@@ -366,7 +372,7 @@ def test_the_command_makes_a_student(teacher: FinetuneResult, groups: QueryTextG
         "--epochs",
         1,
     )
-    given = list(map(str, (teacher.folder, *told)))
+    given = list(map(str, (teacher.folder, *options)))
     result = CliRunner().invoke(command, given, obj=(HomePaths(tmp_path), Config()))
     assert result.exit_code == 0, result.output
     assert "mrr of the teacher" in result.stdout

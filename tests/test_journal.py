@@ -119,7 +119,7 @@ def test_any_appends_keep_the_order_of_first_writing(appends: list[list[str]], c
         patch.setattr(journal_module, "CHUNK_SIZE", chunk)
         known: list[str] = []
         for names in appends:
-            expected = [name not in known and name not in names[:place] for place, name in enumerate(names)]
+            expected = [name not in known and name not in names[:position] for position, name in enumerate(names)]
             assert journal.append(map(item, names)) == expected
             known += dict.fromkeys(name for name in names if name not in known)
         assert ids(journal) == known
@@ -207,7 +207,7 @@ def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60)[0].split() for process in writers]
+    acknowledged = [process.communicate(timeout=60)[0].split() for process in writers]
     assert [process.returncode for process in writers] == [0, 0]
     journal = Journal(url)
     found = ids(journal)
@@ -216,7 +216,7 @@ def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
     for prefix in "ab":
         assert [name for name in found if name.startswith(prefix)] == [f"{prefix}{n}" for n in range(300)]
     # each of the shared ids was new to exactly one of the two
-    assert [int(a) + int(b) for a, b in zip(said[0][1::2], said[1][1::2], strict=True)] == [1] * 100
+    assert [int(a) + int(b) for a, b in zip(acknowledged[0][1::2], acknowledged[1][1::2], strict=True)] == [1] * 100
     journal.close()
 
 
@@ -230,11 +230,11 @@ def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
         for _ in range(acknowledgements):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-        said = process.stdout.read().splitlines()
+        output_lines = process.stdout.read().splitlines()
         process.wait()
         process.stdin.close()
         process.stdout.close()
-        whole = [line for line in said if len(line.split()) == 2]
+        whole = [line for line in output_lines if len(line.split()) == 2]
         acknowledged = int(whole[-1].split()[0]) if whole else acknowledgements * 7
         journal = Journal(url)
         own = [int(name.partition(":")[2]) for name in ids(journal) if name.startswith(f"{round_}:")]
@@ -250,8 +250,8 @@ def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.Monkey
     late = InteractionEvent("late", 3, "a", "click", received=9)
     journal.append([item("b", 5), item("c", 9), late, item("a", 5), item("d", 9), item("first", -7)])
     assert [event.id for _, event in journal.read_by_effective_time()] == ["first", "b", "a", "c", "late", "d"]
-    places = {event.id: offset for offset, event in journal.read()}
-    assert all(places[event.id] == offset for offset, event in journal.read_by_effective_time())
+    offset_of = {event.id: offset for offset, event in journal.read()}
+    assert all(offset_of[event.id] == offset for offset, event in journal.read_by_effective_time())
 
 
 def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:

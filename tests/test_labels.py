@@ -45,12 +45,12 @@ def worlds(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def slow(log: EventTable) -> list[float]:
+def reference_labels(log: EventTable) -> list[float]:
     """The labels by SETTINGS, item after item."""
     found = []
     for r in range(len(log.rankings)):
-        for place in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
-            logged, row = log.rankings.labels[place], log.rankings.items[place]
+        for position in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
+            logged, row = log.rankings.labels[position], log.rankings.items[position]
             worth: dict[str, float] = {}
             for i in range(len(log.interactions)):
                 of = log.interactions
@@ -75,7 +75,7 @@ def slow(log: EventTable) -> list[float]:
 @given(worlds())
 def test_labels_are_what_their_words_say(events: list[Event]) -> None:
     log = events_to_table(events, ITEMS)
-    assert impression_labels(log, SETTINGS).tolist() == slow(log)
+    assert impression_labels(log, SETTINGS).tolist() == reference_labels(log)
 
 
 def test_by_default_any_answer_is_a_one() -> None:

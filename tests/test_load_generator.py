@@ -69,11 +69,11 @@ def served(answer: Answer) -> Iterator[Server]:
             writer.close()
 
     async def serve() -> None:
-        made = await asyncio.start_server(connected, HOST, 0)
-        server.port = made.sockets[0].getsockname()[1]
+        listener = await asyncio.start_server(connected, HOST, 0)
+        server.port = listener.sockets[0].getsockname()[1]
         ready.set()
         await stop.wait()
-        made.close()
+        listener.close()
         for writer in writers:
             writer.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -101,7 +101,7 @@ def post(n: int) -> Call:
     return Call("POST", "/feed", f'{{"user": "{n}"}}'.encode(), {"Content-Type": "application/json"})
 
 
-def made(latency_ms: np.ndarray, status: np.ndarray | int = 200) -> Outcome:
+def outcome_of(latency_ms: np.ndarray, status: np.ndarray | int = 200) -> Outcome:
     """An outcome of requests 1 ms apart, sent half way through their latency."""
     scheduled = np.arange(len(latency_ms)) / 1000
     sent, done = scheduled + latency_ms / 2000, scheduled + latency_ms / 1000
@@ -343,7 +343,7 @@ def test_a_number_out_of_bounds_is_refused(name: str, value: float) -> None:
 
 
 def test_percentiles_are_those_of_the_requests() -> None:
-    outcome = made(np.random.default_rng(0).permutation(np.arange(1, 1001)).astype(float))
+    outcome = outcome_of(np.random.default_rng(0).permutation(np.arange(1, 1001)).astype(float))
     expected = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999, "max": 1000}
     assert outcome.latency_ms == pytest.approx(expected)
     assert outcome.service_ms == pytest.approx({name: ms / 2 for name, ms in expected.items()})
@@ -351,13 +351,13 @@ def test_percentiles_are_those_of_the_requests() -> None:
 
 
 def test_what_failed_is_slower_than_anything() -> None:
-    outcome = made(np.full(1000, 2.0), np.where(np.arange(1000) % 200 == 0, 0, 200))
+    outcome = outcome_of(np.full(1000, 2.0), np.where(np.arange(1000) % 200 == 0, 0, 200))
     assert outcome.latency_ms["p99"] == pytest.approx(2)
     assert outcome.latency_ms["p99.9"] == math.inf
     assert outcome.above(3) == 0.005
-    said = json.loads(json.dumps(outcome.as_dict(), allow_nan=False))
-    assert said["statuses"] == {"0": 5, "200": 995}
-    assert said["latency_ms"]["max"] is None
+    summary = json.loads(json.dumps(outcome.as_dict(), allow_nan=False))
+    assert summary["statuses"] == {"0": 5, "200": 995}
+    assert summary["latency_ms"]["max"] is None
     console = Console(width=120)
     with console.capture() as capture:
         console.print(outcome.table())
@@ -367,7 +367,11 @@ def test_what_failed_is_slower_than_anything() -> None:
 
 def test_a_picture_is_drawn_whatever_failed(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    outcomes = {"calm": made(np.full(300, 2.0)), "all failed": made(np.full(3, 2.0), 0), "one": made(np.full(1, 1.0))}
+    outcomes = {
+        "calm": outcome_of(np.full(300, 2.0)),
+        "all failed": outcome_of(np.full(3, 2.0), 0),
+        "one": outcome_of(np.full(1, 1.0)),
+    }
     plot(tmp_path / "load.png", outcomes)
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
 
@@ -383,8 +387,8 @@ def test_the_command_asks_as_random_users_and_writes_its_summary(
         url = f"http://{HOST}:{server.port}/v1/recommend?k=3"
         main(["--url", url, "--rate", "200", "--seconds", "0.2", "--users", "9", "--key", "k", "--json", str(summary)])
     assert "latency, from the schedule" in capsys.readouterr().out
-    said = json.loads(summary.read_text())
-    assert (said["url"], said["requests"], said["errors"]) == (url, 40, 0)
+    as_json = json.loads(summary.read_text())
+    assert (as_json["url"], as_json["requests"], as_json["errors"]) == (url, 40, 0)
     assert all(request.startswith(b"POST /v1/recommend?k=3 HTTP/1.1\r\n") for request in server.requests)
     assert all(b"Authorization: Bearer k\r\n" in request for request in server.requests)
     users = {json.loads(request.partition(b"\r\n\r\n")[2])["user"] for request in server.requests}

@@ -31,7 +31,7 @@ log = logging.getLogger("engine.somewhere")
 
 
 @pytest.fixture(autouse=True)
-def _put_back() -> Iterator[None]:
+def _restore_root_logger() -> Iterator[None]:
     """Leave the root logger as it was."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
@@ -188,12 +188,12 @@ def test_nothing_of_a_person_gets_in(door: Callable[[], None], as_json: bool, st
     # pytest's own handlers keep the record whole, and complain where its format is wrong
     logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]
     door()
-    told = stderr()
-    assert told
-    assert SECRET not in told
-    assert "ann" not in told.replace("annoy", "")
-    assert "t0p" not in told
-    assert ("could not be logged" in told) == (door is as_wrong_format)
+    logged = stderr()
+    assert logged
+    assert SECRET not in logged
+    assert "ann" not in logged.replace("annoy", "")
+    assert "t0p" not in logged
+    assert ("could not be logged" in logged) == (door is as_wrong_format)
 
 
 def test_other_handlers_get_the_record_whole(stderr: Callable[[], str], caplog: pytest.LogCaptureFixture) -> None:
@@ -214,10 +214,10 @@ def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable
             raise RuntimeError(SECRET) from None
     except RuntimeError:
         log.exception("a write failed")
-    told = lines(stderr())[0]["error"] if as_json else stderr()
-    assert "RuntimeError <- sqlite3.OperationalError: database is locked" in told
-    assert f"tests/{Path(__file__).name}:" in told
-    assert "test_an_exception_says_what_it_was_and_where" in told
+    logged = lines(stderr())[0]["error"] if as_json else stderr()
+    assert "RuntimeError <- sqlite3.OperationalError: database is locked" in logged
+    assert f"tests/{Path(__file__).name}:" in logged
+    assert "test_an_exception_says_what_it_was_and_where" in logged
 
 
 def test_the_system_s_own_errors_are_told(stderr: Callable[[], str], tmp_path: Path) -> None:

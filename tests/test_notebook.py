@@ -30,7 +30,7 @@ def outputs(notebook: Any) -> list[tuple[str, Any]]:
     return [(cell.id, output) for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def said(output: Any) -> str:
+def texts_of(output: Any) -> str:
     """The texts of an output; pictures have none."""
     texts = [output.get("text", ""), *output.get("traceback", [])]
     texts += [data for kind, data in output.get("data", {}).items() if kind.startswith("text/")]
@@ -40,8 +40,8 @@ def said(output: Any) -> str:
 def assert_quiet(notebook: Any) -> None:
     """Neither errors nor anything on stderr, where warnings and progress bars go."""
     for cell, output in outputs(notebook):
-        assert output.output_type != "error", f"cell {cell!r} failed: {said(output)}"
-        assert output.get("name") != "stderr", f"cell {cell!r} wrote to stderr: {said(output)}"
+        assert output.output_type != "error", f"cell {cell!r} failed: {texts_of(output)}"
+        assert output.get("name") != "stderr", f"cell {cell!r} wrote to stderr: {texts_of(output)}"
 
 
 def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: Any) -> None:
@@ -60,7 +60,7 @@ def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=folder).execute()
     assert_quiet(notebook)
     assert len(list((home / "bundles").glob("lambdarank-*"))) == 1
-    feed = next(said(output) for cell, output in outputs(notebook) if cell == "feed")
+    feed = next(texts_of(output) for cell, output in outputs(notebook) if cell == "feed")
     last = toyworld.USERS - 1
     assert f"the {expected_word(last)} book" in feed, "what the person wants next is not in the feed"
 
@@ -86,10 +86,10 @@ def test_it_uses_the_public_api_alone(committed: Any) -> None:
     assert re.findall(r"^(?:from|import) (feedrank\S*)", code, re.MULTILINE) == ["feedrank"]
 
 
-def expected_word(person: int) -> str:
+def expected_word(user: int) -> str:
     """The word in the title of what a person wants next."""
-    genre, _, place = toyworld.expected_next_item(person).rpartition("-")
-    return toyworld.GENRES[genre].split()[int(place)]
+    genre, _, position = toyworld.expected_next_item(user).rpartition("-")
+    return toyworld.GENRES[genre].split()[int(position)]
 
 
 def test_what_is_committed_was_executed_in_order(committed: Any) -> None:
@@ -105,6 +105,6 @@ def test_what_is_committed_is_small_and_says_nothing_of_the_machine(committed: A
     assert NOTEBOOK.stat().st_size < MOST_BYTES
     assert_quiet(committed)
     for cell in committed.cells:
-        for text in (cell.source, *map(said, cell.get("outputs", []))):
+        for text in (cell.source, *map(texts_of, cell.get("outputs", []))):
             found = ABSOLUTE.search(text)
             assert not found, f"cell {cell.id!r} holds an absolute path: {text[max(found.start() - 40, 0) :][:120]}"

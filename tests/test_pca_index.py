@@ -23,8 +23,8 @@ RANDOM = np.random.default_rng(3)
 def spread(n: int, dimensions: int) -> Matrix:
     """Vectors that vary less and less from axis to axis, as embeddings do, turned so that no axis is a coordinate."""
     turn, _ = np.linalg.qr(RANDOM.normal(size=(dimensions, dimensions)))
-    made = RANDOM.normal(size=(n, dimensions)) * np.geomspace(1, 0.1, dimensions)
-    return (made @ turn).astype(np.float32)
+    vectors = RANDOM.normal(size=(n, dimensions)) * np.geomspace(1, 0.1, dimensions)
+    return (vectors @ turn).astype(np.float32)
 
 
 VECTORS = spread(12_000, 256)

@@ -42,11 +42,11 @@ def settings_of(home: Path, kind: str, **arguments: Any) -> Config:
 
 def train(home: Path, name: str, settings: Config) -> bundle.Bundle:
     """Write a bundle in recall order and make it the current one."""
-    place = HomePaths(home)
-    inputs = compose.load_training_inputs(place, settings)
+    paths = HomePaths(home)
+    inputs = compose.load_training_inputs(paths, settings)
     parts = BundleParts(compose.fit_without_ranker(inputs, settings))
-    compose.save_bundle(place, settings, name, parts, {})
-    return bundle.load(place.current_bundle)
+    compose.save_bundle(paths, settings, name, parts, {})
+    return bundle.load(paths.current_bundle)
 
 
 def feed(home: Path, settings: Config) -> tuple[str, ...]:
@@ -58,20 +58,23 @@ def feed(home: Path, settings: Config) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("custom_index", 'expected the form "package.module:name"'),
         ("custom_index:", 'expected the form "package.module:name"'),
         ("own index:Saved", 'expected the form "package.module:name"'),
         ("no_such_module_of_mine:Saved", "No module named 'no_such_module_of_mine'; install it, or add its folder to"),
-        ("custom_index:Sawed", "found no class or function 'Sawed' in custom_index for index.kind 'custom_index:Sawed'; the"),
+        (
+            "custom_index:Sawed",
+            "found no class or function 'Sawed' in custom_index for index.kind 'custom_index:Sawed'; the",
+        ),
         ("custom_index:NOT_CALLABLE", "found no class or function 'NOT_CALLABLE'"),
     ],
 )
-def test_a_path_that_leads_nowhere_says_why(path: str, said: str) -> None:
+def test_a_path_that_leads_nowhere_says_why(path: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"index\.kind") as caught:
         load_plugin(path, "index.kind")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_module_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +94,7 @@ def test_the_check_passes_for_indexes_that_are_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         (custom_index.PadsWithMinusOne, "rows of the search"),
         (custom_index.SavesNothing, "saved no file"),
@@ -101,8 +104,8 @@ def test_the_check_passes_for_indexes_that_are_right() -> None:
         (custom_index.no_index, "gave NoneType, expected an object with a method search"),
     ],
 )
-def test_the_check_finds_what_is_wrong(kind: Callable[..., Any], said: str) -> None:
-    with pytest.raises((AssertionError, CustomIndexError), match=said):
+def test_the_check_finds_what_is_wrong(kind: Callable[..., Any], message: str) -> None:
+    with pytest.raises((AssertionError, CustomIndexError), match=message):
         check_custom_index(kind)
 
 
@@ -121,18 +124,18 @@ def test_arguments_come_from_the_config(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"shfit": 1}, "unexpected keyword argument 'shfit'; its signature is (vectors"),
         ({"metric": "dot"}, "multiple values for argument 'metric'"),
     ],
 )
-def test_a_wrong_argument_is_found_before_the_training(home: Path, arguments: dict[str, Any], said: str) -> None:
+def test_a_wrong_argument_is_found_before_the_training(home: Path, arguments: dict[str, Any], message: str) -> None:
     settings = settings_of(home, "Saved", **arguments)
     with pytest.raises(CustomIndexError) as caught:
         compose.load_training_inputs(HomePaths(home), settings)
     assert "index.kind 'custom_index:Saved' with [index.arguments]" in str(caught.value)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     (home / "feedrank.toml").write_text('[index]\nkind = "custom_index:Sawed"\n')
     for command in (["train"], ["index"], ["serve", "--no-keys", "--port", 0]):
         assert "found no class or function 'Sawed'" in feedrank(home, *command, code=1)
@@ -197,12 +200,12 @@ def test_new_items_are_found_beside_a_saved_index(home: Path, monkeypatch: pytes
     opened = with_custom_index(train(home, "own", settings), settings.index)
     monkeypatch.setattr(custom_index.Saved, "built", 0)
     monkeypatch.setattr(custom_index.Saved, "loaded", 0)
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, settings)
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, settings)
     from feedrank.api.compose.cold_start_updater import ColdStartUpdater
     from feedrank.api.compose.text_signals import TextEncoders
 
-    updater = ColdStartUpdater(settings, opened, TextEncoders(place, opened))
+    updater = ColdStartUpdater(settings, opened, TextEncoders(paths, opened))
     fields = {"title": "the rocket book", "category": "space"}
     updater.apply([ItemEvent("i-new", toyworld.END, "new", fields)], 10_000,
                   lambda make: recommender.swap_snapshot(make, 2e9))  # fmt: skip
@@ -295,7 +298,7 @@ def test_the_check_of_a_reader_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("read", "said"),
+    ("read", "message"),
     [
         (custom_reader.read_unchecked, "event 2 is invalid: item: found ''"),
         (custom_reader.read_dicts, "event 1 is dict, expected an event"),
@@ -306,8 +309,8 @@ def test_the_check_of_a_reader_passes(tmp_path: Path) -> None:
         (lambda path, rejects: iter(rejects.reject("", 1, "why") or ()), "expected a source and a reason"),
     ],
 )
-def test_the_check_of_a_reader_finds_what_is_wrong(read: Callable[..., Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=said):
+def test_the_check_of_a_reader_finds_what_is_wrong(read: Callable[..., Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=message):
         check_reader(read, tmp_path)
 
 
@@ -354,7 +357,7 @@ def test_what_a_reader_counts_itself_is_not_counted_twice(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("format", "said"),
+    ("format", "message"),
     [
         ("custom_reader:read_dicts", "yielded dict as its event 1, expected an event"),
         ("custom_reader:read_nothing", "returned NoneType, expected an iterator of events; use yield"),
@@ -368,5 +371,5 @@ def test_what_a_reader_counts_itself_is_not_counted_twice(tmp_path: Path) -> Non
         ("txt", "found the format 'txt', expected one of jsonl"),
     ],
 )
-def test_a_reader_that_can_not_be_used_says_why(tmp_path: Path, format: str, said: str) -> None:
-    assert said in feedrank(tmp_path / "home", "import", tmp_path, "--format", format, code=1)
+def test_a_reader_that_can_not_be_used_says_why(tmp_path: Path, format: str, message: str) -> None:
+    assert message in feedrank(tmp_path / "home", "import", tmp_path, "--format", format, code=1)

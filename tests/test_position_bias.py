@@ -28,9 +28,9 @@ def groups(world: SimulatedLog, first: int, last: int, positions: bool = True) -
     kept = np.flatnonzero(world.clicks.any(axis=1))
     kept = kept[int(first * len(kept) / 10) : int(last * len(kept) / 10)]
     rows = (kept[:, None] * length + np.arange(length)).ravel()
-    places = np.tile(np.arange(1, length + 1, dtype=np.int32), len(kept)) if positions else None
+    shown_positions = np.tile(np.arange(1, length + 1, dtype=np.int32), len(kept)) if positions else None
     clicks = world.clicks.ravel()[rows].astype(np.float32)
-    return QueryGroups(world.features[rows], clicks, np.arange(len(kept) + 1, dtype=np.int64) * length, places)
+    return QueryGroups(world.features[rows], clicks, np.arange(len(kept) + 1, dtype=np.int64) * length, shown_positions)
 
 
 def ndcg(ranker: LambdaRanker, world: SimulatedLog) -> float:

@@ -146,9 +146,9 @@ def test_frames_of_each_library_are_the_same_events(library: str, tmp_path: Path
         "user": "userId", "item": "movieId", "timestamp": "timestamp", "value": "rating"
     }  # fmt: skip
     assert (report["interactions"].known_items, report["interactions"].unknown_items) == (540, 0)
-    said = repr(report)
+    output = repr(report)
     for part in ("user <- userId", "epoch seconds", "the type is 'rating'", "2023-11-14 22:13:20 UTC", "540 of 540"):
-        assert part in said
+        assert part in output
     # whatever the library, the same row has the same id
     again = home.load(items=pd.DataFrame(item_rows()), interactions=pl.DataFrame(interaction_rows()))
     assert (again.new, again["items"].duplicates, again["interactions"].duplicates) == (0, 60, 540)
@@ -317,10 +317,10 @@ def test_items_that_only_interactions_name(tmp_path: Path) -> None:
     report = home.load(interactions=clicks)
     assert (report.items_created, report["interactions"].duplicates) == (1, 3)
     assert "items made from ids that no item describes: 1" in repr(report)
-    described, made = events_of(home, "item")
+    described, created = events_of(home, "item")
     assert isinstance(described, ItemEvent)
     assert described.fields == {"category": ["Drama", "Comedy"], "year": 1999.0}
-    assert (made.item, made.fields, made.timestamp) == ("b", {}, 0)
+    assert (created.item, created.fields, created.timestamp) == ("b", {}, 0)
     assert home.load(interactions=clicks).items_created == 0
 
 
@@ -410,9 +410,9 @@ def test_an_evaluation_is_a_table_with_intervals(trained: Home, tmp_path: Path) 
     assert ((frame["low"] <= frame["value"]) & (frame["value"] <= frame["high"])).all()
     assert evaluation.value("lambdarank", "hr@10") > evaluation.value("random", "hr@10")
     assert pl.DataFrame(evaluation).height == len(frame)
-    said = repr(evaluation)
-    assert "toy, 60 groups" in said
-    assert "nDCG@10 gain of lambdarank over recall order" in said
+    output = repr(evaluation)
+    assert "toy, 60 groups" in output
+    assert "nDCG@10 gain of lambdarank over recall order" in output
     with pytest.raises(KeyError, match="found no 'ndcg@7'"):
         evaluation.value("lambdarank", "ndcg@7")
     evaluation.plot(tmp_path / "plot.png")
@@ -483,7 +483,7 @@ def test_feeds_are_logged_by_default_and_the_recommender_closes(home: Path) -> N
 
 def test_many_feeds_are_those_of_single_requests(recommender: Recommender) -> None:
     at = time.time()
-    users = [toyworld.user_id(person) for person in range(toyworld.USERS)] + ["nobody"]
+    users = [toyworld.user_id(index) for index in range(toyworld.USERS)] + ["nobody"]
     many = recommender.recommend_many(users, n=7, at=at)
     frame = many.to_pandas()
     assert list(frame.columns) == ["user", "position", "item", "score", "source"]
@@ -580,10 +580,10 @@ def test_the_command_writes_the_feeds_of_a_file_of_users(out: str, trained: Home
     users = tmp_path / "users.txt"
     users.write_text("p0\n\np1\nnobody\np0\n")
     path = tmp_path / out
-    said = feedrank(trained.folder, "recommend", "--users", users, "--out", path, "-n", 4)
-    assert "12 rows for 3 of 3 users" in said
-    assert "unknown users, who got popular items: 1" in said
-    assert "users per second" in said
+    output = feedrank(trained.folder, "recommend", "--users", users, "--out", path, "-n", 4)
+    assert "12 rows for 3 of 3 users" in output
+    assert "unknown users, who got popular items: 1" in output
+    assert "users per second" in output
     read = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda name: pd.read_json(name, lines=True)}
     frame = read[path.suffix](path)
     with trained.recommender(log=False) as recommender:
@@ -598,8 +598,8 @@ def test_the_command_reads_tables_of_users(trained: Home, tmp_path: Path) -> Non
     pq.write_table(pa.table({"visitorid": pa.array([1, 2])}), tmp_path / "users.parquet")
     out = tmp_path / "out.csv"
     assert "for 2 of 2" in feedrank(trained.folder, "recommend", "--users", tmp_path / "users.csv", "--out", out)
-    said = feedrank(trained.folder, "recommend", "--users", tmp_path / "users.parquet", "--out", out)
-    assert "who got popular items: 2" in said
+    output = feedrank(trained.folder, "recommend", "--users", tmp_path / "users.parquet", "--out", out)
+    assert "who got popular items: 2" in output
 
 
 def test_the_command_refuses_what_it_can_not_do(trained: Home, tmp_path: Path) -> None:
@@ -615,6 +615,6 @@ def test_the_command_refuses_what_it_can_not_do(trained: Home, tmp_path: Path) -
         ("nobody.csv", out, "is not there; give the path of a file of users"),
         ("users.txt", tmp_path / "feeds.xlsx", "expected one of .parquet, .csv, .jsonl"),
     ):
-        said = feedrank(trained.folder, "recommend", "--users", tmp_path / name, "--out", target, code=1)
-        assert message in said
+        output = feedrank(trained.folder, "recommend", "--users", tmp_path / name, "--out", target, code=1)
+        assert message in output
     assert not out.exists()

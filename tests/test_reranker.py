@@ -32,7 +32,7 @@ from feedrank.models.training.reranker_training import RerankerTraining
 NAMES = ("signal", "ce_score", "ce_gap")
 
 
-class Counting:
+class CountingScorer:
     """A scorer that gives an item its row, and remembers what it was asked."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Counting:
         return rows.astype(np.float32)
 
 
-class Plain:
+class RawFeaturizer:
     """A featurizer of one signal (the row) and the pair scores."""
 
     names, fingerprint = NAMES, "f"
@@ -58,7 +58,7 @@ class Plain:
         matrix[:, 1] = batch.cross_encoder_scores
 
 
-class Signal:
+class FirstColumnRanker:
     """A ranker by the first column."""
 
     def score(self, features: Any) -> Scores:
@@ -89,7 +89,7 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     for _ in range(60):
         costs.observe("cross_encoder", 0.001)
 
-    class Slow(Counting):
+    class SlowScorer(CountingScorer):
         def score(self, texts: Any, rows: Any) -> Scores:
             now[0] += 0.004 * len(rows)
             return super().score(texts, rows)
@@ -97,11 +97,11 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     def scored(seconds: float, name: str) -> tuple[int, list[str]]:
         now[0] = 0.0
         second = CrossEncoderReranker(
-            Signal(), Slow(), SqliteScoreCache(tmp_path / name, "m", titles, 100), titles, top_k=30
+            FirstColumnRanker(), SlowScorer(), SqliteScoreCache(tmp_path / name, "m", titles, 100), titles, top_k=30
         )
         watch = LatencyBudget(lambda: now[0], seconds, costs)
-        _, pairs = second.matrix(request, batch_of(list(range(100))), Plain(), watch)
-        return int(np.count_nonzero(~np.isnan(pairs))), watch.skipped
+        _, scores = second.matrix(request, batch_of(list(range(100))), RawFeaturizer(), watch)
+        return int(np.count_nonzero(~np.isnan(scores))), watch.skipped
 
     assert scored(float("inf"), "a") == (30, [])
     count, skipped = scored(0.04, "b")
@@ -113,23 +113,25 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
 
 def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: Path) -> None:
     titles = [f"title {n}" for n in range(10)]
-    scorer, cache = Counting(), SqliteScoreCache(tmp_path / "scores.db", "m", titles, 100)
-    second = CrossEncoderReranker(Signal(), scorer, cache, titles, top_k=3)
+    scorer, cache = CountingScorer(), SqliteScoreCache(tmp_path / "scores.db", "m", titles, 100)
+    second = CrossEncoderReranker(FirstColumnRanker(), scorer, cache, titles, top_k=3)
     request = ResolvedRequest(at=0.0, history=np.array([4, 7], np.int32), history_at=np.zeros(2))
     text = "title 4; title 7"
     cache.add(text, np.array([9, 2], np.int32), np.array([0.5, 0.25], np.float32))
-    found, scores = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    found, scores = second.matrix(request, batch_of([1, 2, 5, 8, 9]), RawFeaturizer())
     assert scorer.asked == [(text, 8), (text, 5)], "of the best three, 9 is known"
     np.testing.assert_array_equal(found[:, 1], np.array([np.nan, 0.25, 5, 8, 0.5], np.float32))
     np.testing.assert_array_equal(scores, found[:, 1])
-    again, _ = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    again, _ = second.matrix(request, batch_of([1, 2, 5, 8, 9]), RawFeaturizer())
     np.testing.assert_array_equal(again, found)
     assert len(scorer.asked) == 2, "what was scored is known now"
     assert second.precompute(request, np.array([1, 2, 3], np.int32)) == 2
-    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), Plain())[1]).any()
-    nobody = ResolvedRequest(at=0.0)
-    assert np.isnan(second.matrix(nobody, batch_of([1, 2]), Plain())[1]).all(), "without words nothing is asked"
-    assert second.precompute(nobody, np.array([1], np.int32)) == 0
+    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), RawFeaturizer())[1]).any()
+    anonymous = ResolvedRequest(at=0.0)
+    assert np.isnan(second.matrix(anonymous, batch_of([1, 2]), RawFeaturizer())[1]).all(), (
+        "without words nothing is asked"
+    )
+    assert second.precompute(anonymous, np.array([1], np.int32)) == 0
 
 
 def test_what_a_request_says() -> None:
@@ -174,23 +176,23 @@ def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
             raise ValueError(user)
         done.append(user)
 
-    ahead = LatestFirstQueue(work, max_waiting=3)
-    ahead.submit("first", "first")
-    while ahead.waiting:
+    queue = LatestFirstQueue(work, max_waiting=3)
+    queue.submit("first", "first")
+    while queue.waiting:
         time.sleep(0.001)
     for user in ("a", "b", "bad", "a", "c", "d"):
-        ahead.submit(user, user)
+        queue.submit(user, user)
     gate.set()
-    assert ahead.wait(10)
+    assert queue.wait(10)
     assert done == ["first", "d", "c", "a"]
-    assert (ahead.completed, ahead.dropped, ahead.failed) == (4, 2, 0)
-    ahead.submit("bad", "bad")
-    assert ahead.wait(10)
-    assert ahead.failed == 1
-    ahead.submit("after", "after")
-    assert ahead.wait(10)
+    assert (queue.completed, queue.dropped, queue.failed) == (4, 2, 0)
+    queue.submit("bad", "bad")
+    assert queue.wait(10)
+    assert queue.failed == 1
+    queue.submit("after", "after")
+    assert queue.wait(10)
     assert done[-1] == "after"
-    ahead.stop()
+    queue.stop()
 
 
 # --- training
@@ -208,22 +210,22 @@ def test_training_leaves_the_gaps_that_serving_has() -> None:
         matrix[:10, 1] = 77.0
         return QueryGroups(matrix, labels, np.arange(0, 4_001, 20), None, rows, ("text",) * 200, served)
 
-    scorer = Counting()
+    scorer = CountingScorer()
     settings = LambdaRankSettings(rounds=20, parameters={"min_data_in_leaf": 5, "num_threads": 1})
-    phase = RerankerTraining(scorer, top_k=6, precomputed_share=0.25)
-    first, train, validation = phase.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
+    training = RerankerTraining(scorer, top_k=6, precomputed_share=0.25)
+    first, train, validation = training.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
     assert set(first.importance()) == set(NAMES)
     assert first.importance()["ce_score"] == first.importance()["ce_gap"] == 0, "the first phase has no scores"
-    for made in (*train, validation):
-        scores = made.features()[:, 1].reshape(200, 20)
+    for group_set in (*train, validation):
+        scores = group_set.features()[:, 1].reshape(200, 20)
         known = (~np.isnan(scores)).sum(axis=1)
         assert set(known[1:].tolist()) == {6, 20}, "the best six, or all that was made ahead"
         assert 0.15 < (known[1:] == 20).mean() < 0.35
         assert (scores[0, :10] == 77).all(), "what was served stays as it was, gaps and all"
         assert np.isnan(scores[0, 10:]).all()
-        behind = made.features()[:, 2].reshape(200, 20)
+        behind = group_set.features()[:, 2].reshape(200, 20)
         assert (np.nanmax(behind, axis=1) == 0).all()
-    live = phase.score_top_k(part(4), first)
+    live = training.score_top_k(part(4), first)
     assert ((~np.isnan(live.features()[20:, 1])).reshape(199, 20).sum(axis=1) == 6).all()
 
 
@@ -236,8 +238,8 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     feedrank(home, "train", "--name", "two")
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
     assert recommender.prefetch_queue is not None
     column = recommender.pipeline.featurizer.names.index("ce_score")
 
@@ -264,9 +266,9 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
 def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
-    said = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
+    output = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
     for words in ("bm25", "embedding", "cross-encoder", "behaviour", "gain", "milliseconds per request"):
-        assert words in said
+        assert words in output
     found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
     by = {row["signal"]: row for row in found["rows"]}
     assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}

@@ -41,7 +41,7 @@ NOW = toyworld.END / 1000 + 1_000
 
 
 @dataclass
-class Running:
+class RunningService:
     """A recommender on a home of its own, and clients of it."""
 
     home: HomePaths
@@ -52,12 +52,12 @@ class Running:
 
 
 @pytest.fixture
-def running(home: Path) -> Running:
-    place = HomePaths(home)
-    return Running(place, compose.build_recommender(place, config.load_config(place.config)))
+def running(home: Path) -> RunningService:
+    paths = HomePaths(home)
+    return RunningService(paths, compose.build_recommender(paths, config.load_config(paths.config)))
 
 
-def refresher_of(running: Running) -> Refresher:
+def refresher_of(running: RunningService) -> Refresher:
     """What keeps it up to date, not started."""
     home, opened = running.home, bundle.load(running.home.current_bundle)
     settings, texts = config.load_config(home.config), TextEncoders(home, opened)
@@ -72,7 +72,7 @@ def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: An
 
 
 def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    running: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refresher, folds, done = refresher_of(running), list[float](), threading.Event()
 
@@ -97,7 +97,7 @@ def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
 # --- given lists
 
 
-def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
+def test_a_given_list_is_put_in_order_and_logged(running: RunningService) -> None:
     client = running.client()
     given = ["music-3", "nobody knows", toyworld.expected_next_item(0), "ocean-5", "kitchen-2"]
     answer = ask(client, "/v1/rank", {"user": toyworld.user_id(0), "items": given, "surface": "search"})
@@ -116,7 +116,7 @@ def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
         assert ask(client, "/v1/rank", bad, 400)["field"] == field
 
 
-def test_what_is_like_an_item(running: Running) -> None:
+def test_what_is_like_an_item(running: RunningService) -> None:
     client = running.client()
     found = client.get("/v1/items/space-3/similar?n=5").json
     assert len(found["items"]) == 5
@@ -128,26 +128,26 @@ def test_what_is_like_an_item(running: Running) -> None:
 # --- why
 
 
-def test_contributions_add_up_to_the_score(running: Running) -> None:
+def test_contributions_add_up_to_the_score(running: RunningService) -> None:
     client = running.client()
     feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5, "explain": True, "diversity": {"weight": 0.3}})
-    told = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
-    for one in (*feed["items"], *told["items"]):
+    explained = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
+    for one in (*feed["items"], *explained["items"]):
         explanation = one["explanation"]
         total = sum(explanation["contributions"].values()) + explanation["base"]
         assert one["score"] == pytest.approx(total, abs=1e-4)
         assert explanation["features"].keys() == explanation["contributions"].keys()
         assert explanation["recall_score"] > 0
     names = list(running.recommender.pipeline.featurizer.names)
-    assert [feature["name"] for feature in told["features"]] == names, "one table for all items, in column order"
-    assert told["features"][0] == {
+    assert [feature["name"] for feature in explained["features"]] == names, "one table for all items, in column order"
+    assert explained["features"][0] == {
         "name": "recall_score", "family": "recall", "unit": "dot product", "missing": "the user has no history",
         "sentence": "Dot product of the item vector with the user vector of embedding recall.",
     }  # fmt: skip
-    assert set(names) == told["items"][0]["explanation"]["features"].keys()
-    assert told["fallback"] == "full"
-    assert told["candidates"] >= 5
-    assert len(told["recall_order"]) == 5
+    assert set(names) == explained["items"][0]["explanation"]["features"].keys()
+    assert explained["fallback"] == "full"
+    assert explained["candidates"] >= 5
+    assert len(explained["recall_order"]) == 5
     plain = client.get(f"/v1/rankings/{feed['ranking']}").json
     assert [one["id"] for one in plain["items"]] == [one["id"] for one in feed["items"]]
     assert client.get("/v1/rankings/unknown").status_code == 404
@@ -156,7 +156,7 @@ def test_contributions_add_up_to_the_score(running: Running) -> None:
 # --- diversity
 
 
-def test_a_feed_can_be_mixed(running: Running) -> None:
+def test_a_feed_can_be_mixed(running: RunningService) -> None:
     client = running.client()
     mixed = ask(client, "/v1/recommend", {"user": "p0", "n": 12, "diversity": {"per_category": 3}})
     genres = [toyworld.genre_of(one["id"]) for one in mixed["items"]]
@@ -173,7 +173,7 @@ def test_a_feed_can_be_mixed(running: Running) -> None:
 # --- hurry
 
 
-class Slow:
+class SlowFeaturizer:
     """A featurizer that takes its time, on a clock that moves only here."""
 
     def __init__(self, inner: Any, clock: list[float], seconds: float) -> None:
@@ -188,10 +188,10 @@ class Slow:
         return found
 
 
-def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> None:
+def test_what_there_is_no_time_for_is_left_out_and_said(running: RunningService) -> None:
     recommender, clock = running.recommender, [0.0]
     live = recommender.snapshot
-    live.pipeline = replace(live.pipeline, featurizer=Slow(live.pipeline.featurizer, clock, 0.02))
+    live.pipeline = replace(live.pipeline, featurizer=SlowFeaturizer(live.pipeline.featurizer, clock, 0.02))
     costs = LatencyEstimator()
     for _ in range(30):
         recommender.recommend(
@@ -226,8 +226,8 @@ def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
     assert LatencyBudget(lambda: now[0], estimator=costs).units_in_budget("cross_encoder", 30) == 30
 
 
-@pytest.mark.parametrize(("truly", "made"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
-def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, made: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("truly", "measured_costs"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
+def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, measured_costs: tuple[float, float]) -> None:
     now, costs = [0.0], LatencyEstimator()
     costs.observe("features", 0.5)  # as the first ever, with all caches cold
     begun = []
@@ -237,13 +237,13 @@ def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, made: tup
         if begun[-1]:
             now[0] += truly
             watch.record("features")
-    assert made[0] <= np.mean(begun[10_000:]) <= made[1]
+    assert measured_costs[0] <= np.mean(begun[10_000:]) <= measured_costs[1]
 
 
 # --- when something fails
 
 
-class Broken:
+class FailingRetriever:
     """Raises, whatever is asked."""
 
     name = "broken"
@@ -255,11 +255,11 @@ class Broken:
         raise OSError("the counters are gone")
 
 
-def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> None:
+def test_a_worse_list_is_shown_where_a_better_one_fails(running: RunningService) -> None:
     client, live = running.client(), running.recommender.snapshot
     good = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     whole = live.pipeline
-    live.pipeline = replace(whole, retriever=Broken())
+    live.pipeline = replace(whole, retriever=FailingRetriever())
     popular = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert popular["source"] == "popular"
     assert popular["degraded"] == ["full", "no_neural"]
@@ -267,15 +267,17 @@ def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> Non
     scores = dict(zip(live.catalogue.ids.names(found.rows), found.scores.tolist(), strict=True))
     assert [one["score"] for one in popular["items"]] == [scores[one["id"]] for one in popular["items"]]
     assert len({toyworld.genre_of(one["id"]) for one in popular["items"]}) > 1, "categories take turns"
-    live.pipeline = replace(whole, retriever=Broken(), popular=Broken())
+    live.pipeline = replace(whole, retriever=FailingRetriever(), popular=FailingRetriever())
     last = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert [one["id"] for one in last["items"]] == [one["id"] for one in good["items"]]
-    told = client.get(f"/v1/rankings/{last['ranking']}/explain").json
-    assert told["fallback"] == "last_good"
+    explanation = client.get(f"/v1/rankings/{last['ranking']}/explain").json
+    assert explanation["fallback"] == "last_good"
     assert ask(client, "/v1/rank", {"items": ["space-1", "music-1"]})["degraded"] == []
 
 
-def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feeds_go_on_without_a_journal_and_writes_say_so(
+    running: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = running.client()
 
     def gone(*_: Any, **__: Any) -> Any:
@@ -309,7 +311,9 @@ def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monke
         ({"filters": FilterSpec(deny=("\udfff",))}, "filters"),
     ],
 )  # fmt: skip
-def test_a_request_that_could_not_be_read_back_is_refused(running: Running, wrong: dict[str, Any], field: str) -> None:
+def test_a_request_that_could_not_be_read_back_is_refused(
+    running: RunningService, wrong: dict[str, Any], field: str
+) -> None:
     before = running.recommender.snapshot.offset
     with pytest.raises(EventError) as caught:
         running.recommender.recommend("r", NOW, RecommendationRequest(**{"user": "p0", **wrong}))
@@ -325,7 +329,7 @@ def test_a_request_that_could_not_be_read_back_is_refused(running: Running, wron
     ids=["score", "item", "propensity"],
 )
 def test_a_ranking_that_could_not_be_read_back_is_answered_and_not_logged(
-    running: Running, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    running: RunningService, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = RankingRecord.from_ranking
 
@@ -344,7 +348,7 @@ def test_a_ranking_that_could_not_be_read_back_is_answered_and_not_logged(
 # --- several processes, by two recommenders on one journal
 
 
-def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Running) -> None:
+def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: RunningService) -> None:
     other = compose.build_recommender(running.home, config.load_config(running.home.config))
     first, second = running.client(), create_app(Service(other, lambda: NOW)).test_client()
 
@@ -382,7 +386,9 @@ def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
 # --- change while it runs
 
 
-def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_bundle_takes_over_and_a_bad_one_does_not(
+    running: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
     home = running.home
     refresher = refresher_of(running)
     client = running.client()
@@ -411,11 +417,11 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, capl
 
 def item(name: str, **fields: Any) -> dict[str, Any]:
     """An item event as a shop would send it."""
-    told = [{"name": key, "value": value} for key, value in fields.items()]
-    return {"event": "item", "item": name, "fields": told}
+    listed = [{"name": key, "value": value} for key, value in fields.items()]
+    return {"event": "item", "item": name, "fields": listed}
 
 
-def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_items_are_shown_and_removed_ones_are_not(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     client, refresher = running.client(), refresher_of(running)
 
     def feed(**body: Any) -> list[str]:
@@ -454,7 +460,7 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
     found = feed(user="p0")
     assert "lost/3" in found
     other = compose.build_recommender(running.home, config.load_config(running.home.config))
-    again = Running(running.home, other)
+    again = RunningService(running.home, other)
     assert refresher_of(again).check_items() == 4, "a new start finds them in the journal"
     answer = ask(again.client(), "/v1/recommend", {"user": "p0", "n": 200})
     assert {one["id"] for one in answer["items"]} == set(found)
@@ -463,7 +469,7 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
 # --- guards
 
 
-def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
+def test_keys_have_scopes(running: RunningService, tmp_path: Path) -> None:
     keys = ApiKeys(tmp_path / "keys.json")
     client = running.client(keys=keys)
     _, reads = keys.create("web", ["read"], 0)
@@ -500,12 +506,12 @@ def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
         ServeConfig(host="0.0.0.0", require_api_key=False)
 
 
-def test_a_key_can_ask_only_so_often(running: Running) -> None:
+def test_a_key_can_ask_only_so_often(running: RunningService) -> None:
     client = running.client(config=ServeConfig(rate_limit="3/minute"))
     assert [client.post("/v1/recommend", json={}).status_code for _ in range(5)] == [200] * 3 + [429] * 2
 
 
-def test_bodies_may_be_packed(running: Running) -> None:
+def test_bodies_may_be_packed(running: RunningService) -> None:
     client = running.client()
     events = [
         {"event": "interaction", "id": f"e{n}", "item": "ocean-3", "type": "click", "user": "new"} for n in range(500)
@@ -528,7 +534,7 @@ def test_bodies_may_be_packed(running: Running) -> None:
 # --- Metarank's routes
 
 
-def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None:
+def test_metaranks_clients_are_answered_as_they_expect(running: RunningService) -> None:
     client = running.client()
     assert client.get("/health").status_code == 200
     ranking = {
@@ -560,7 +566,7 @@ def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None
 # --- sight
 
 
-def test_what_happens_is_counted(running: Running) -> None:
+def test_what_happens_is_counted(running: RunningService) -> None:
     client = running.client(metrics=Metrics(lambda: NOW))
     ranked: list[tuple[int, ...]] = []
     running.recommender.on_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))
@@ -580,7 +586,7 @@ def test_what_happens_is_counted(running: Running) -> None:
         assert line in text
 
 
-def test_the_document_names_every_route(running: Running) -> None:
+def test_the_document_names_every_route(running: RunningService) -> None:
     client = running.client()
     document = client.get("/docs/openapi.json").json
     paths = {

@@ -50,10 +50,10 @@ def test_a_snapshot_and_the_rest_are_the_whole(journal: Journal, tmp_path: Path)
     path = tmp_path / "state.npz"
     for first in range(0, 240, 60):
         journal.append(events[first : first + 60])
-        living = restored(path, journal)
-        assert living.events_read == 60
-        same(living, restored(tmp_path / "none", journal))
-        snapshot.save(path, living, CATALOGUE)
+        restored_state = restored(path, journal)
+        assert restored_state.events_read == 60
+        same(restored_state, restored(tmp_path / "none", journal))
+        snapshot.save(path, restored_state, CATALOGUE)
     same(restored(path, journal), restored(tmp_path / "none", journal))
     assert restored(path, journal).events_read == 0
 
@@ -64,9 +64,9 @@ def test_older_events_that_were_imported_later_stand_in_their_order(journal: Jou
     snapshot.save(path, restored(path, journal), CATALOGUE)
     older = InteractionEvent("older", int(START * 1000) - 5_000, "i1", "click", user="u1")
     journal.append([older])
-    living = restored(path, journal)
-    assert living.events_read == 101
-    same(living, restored(tmp_path / "none", journal))
+    restored_state = restored(path, journal)
+    assert restored_state.events_read == 101
+    same(restored_state, restored(tmp_path / "none", journal))
 
 
 def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) -> None:
@@ -76,11 +76,11 @@ def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) 
     snapshot.save(path, restored(path, journal), CATALOGUE)
     now = events[-1].timestamp + 10
     journal.append([InteractionEvent("late", int(START * 1000), "i1", "click", user="u1", received=now)])
-    living = restored(path, journal)
-    assert living.events_read == 1
-    rows, times = living.state.history(living.users.row("u1"))
+    restored_state = restored(path, journal)
+    assert restored_state.events_read == 1
+    rows, times = restored_state.state.history(restored_state.users.row("u1"))
     assert (rows[0], times[0]) == (1, START)
-    same(living, restored(tmp_path / "none", journal))
+    same(restored_state, restored(tmp_path / "none", journal))
 
 
 @pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "other items", "other settings"])
@@ -96,9 +96,9 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path:
         spec = replace(FULL, history_length=7)
     else:
         path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"x" * 500, "empty": b""}[harm])
-    living = snapshot.restore(path, journal, catalogue, spec)
-    assert living.events_read == 100
-    assert isinstance(living.state, BehaviouralState)
+    restored_state = snapshot.restore(path, journal, catalogue, spec)
+    assert restored_state.events_read == 100
+    assert isinstance(restored_state.state, BehaviouralState)
 
 
 def test_only_what_a_journal_has_counts_or_had_at_an_offset(journal: Journal, tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def events_of(home: Path, user: str) -> list[Event]:
 
 
 def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
-    said = feedrank(home, "snapshot")
-    assert f"{toyworld.USERS} users" in said
+    output = feedrank(home, "snapshot")
+    assert f"{toyworld.USERS} users" in output
     assert HomePaths(home).snapshot.exists()
     assert len(events_of(home, "p0")) == toyworld.INTERACTIONS_PER_USER
     assert f"{toyworld.INTERACTIONS_PER_USER} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")

@@ -61,28 +61,28 @@ def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
 ) -> None:
     corpus, log = walks
     fitted: list[set[int]] = []
-    asked: list[set[int]] = []
+    seen_rows: list[set[int]] = []
     fit, ask = training.fit_item_views, training.from_recall
 
     def fit_items(*arguments: Any) -> Any:
         fitted.append(set(arguments[3].interaction.tolist()))
         return fit(*arguments)
 
-    def from_recall(log: EventTable, sequences: UserHistories, targets: Any, *rest: Any) -> Any:
-        asked.append(set(sequences.interaction[targets].tolist()))
-        return ask(log, sequences, targets, *rest)
+    def from_recall(log: EventTable, histories: UserHistories, targets: Any, *rest: Any) -> Any:
+        seen_rows.append(set(histories.interaction[targets].tolist()))
+        return ask(log, histories, targets, *rest)
 
     monkeypatch.setattr(training, "fit_item_views", fit_items)
     monkeypatch.setattr(training, "from_recall", from_recall)
     usable = log.interactions.at < np.quantile(log.interactions.at, 0.9)
     train_from_recall(corpus, log, usable, SMALL)
     allowed = set(np.flatnonzero(usable).tolist())
-    assert len(asked) == SMALL.training.folds
-    for learnt, wanted in zip(fitted, asked, strict=False):
+    assert len(seen_rows) == SMALL.training.folds
+    for learnt, wanted in zip(fitted, seen_rows, strict=False):
         assert wanted
         assert not learnt & wanted
     assert all(learnt <= allowed for learnt in fitted)
-    assert set().union(*asked) <= allowed
+    assert set().union(*seen_rows) <= allowed
     assert fitted[-1] == allowed
 
 
@@ -183,23 +183,23 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
 def test_matrices_on_disk_are_those_in_memory(lists: tuple[ItemInputs, EventTable], tmp_path: Path) -> None:
     corpus, log = lists
     examples = from_rankings(log, 20, 150)
-    knowledge = training.fit_item_views(
+    item_model = training.fit_item_views(
         corpus.catalogue, corpus.text, corpus.term_weights, UserHistories.from_log(log), SMALL.items
     )
-    builder = FeatureBuilder(knowledge, SMALL.state)
+    builder = FeatureBuilder(item_model, SMALL.state)
     whole = build_query_groups(log, builder, examples)
     written = parquet_dataset.write_query_groups(tmp_path / "groups.parquet", log, builder, examples, chunk_rows=100)
     again = parquet_dataset.read_query_groups(tmp_path / "groups.parquet")
-    for made in (written, again):
-        assert isinstance(made.matrix, parquet_dataset.ParquetMatrix)
-        assert made.matrix.shape == np.asarray(whole.matrix).shape
-        assert np.array_equal(made.features(), whole.features(), equal_nan=True)
-        assert np.array_equal(made.labels, whole.labels)
-        assert np.array_equal(made.offsets, whole.offsets)
-        for place in (0, 99, 100, len(whole.labels) - 1):
-            assert np.array_equal(made.matrix[place], whole.features()[place], equal_nan=True)
-        assert np.array_equal(made.matrix[90:310:7], whole.features()[90:310:7], equal_nan=True)
-        assert np.array_equal(made.matrix[[5, 205]], whole.features()[[5, 205]], equal_nan=True)
+    for matrix_set in (written, again):
+        assert isinstance(matrix_set.matrix, parquet_dataset.ParquetMatrix)
+        assert matrix_set.matrix.shape == np.asarray(whole.matrix).shape
+        assert np.array_equal(matrix_set.features(), whole.features(), equal_nan=True)
+        assert np.array_equal(matrix_set.labels, whole.labels)
+        assert np.array_equal(matrix_set.offsets, whole.offsets)
+        for row in (0, 99, 100, len(whole.labels) - 1):
+            assert np.array_equal(matrix_set.matrix[row], whole.features()[row], equal_nan=True)
+        assert np.array_equal(matrix_set.matrix[90:310:7], whole.features()[90:310:7], equal_nan=True)
+        assert np.array_equal(matrix_set.matrix[[5, 205]], whole.features()[[5, 205]], equal_nan=True)
     assert again.positions is not None
     assert (again.positions == -1).all()
 

@@ -25,7 +25,7 @@ WIKIQA = 'qid\tquestion\tsentence\tlabel\nQ1\twho\tshe said "so\t1\nQ1\twho\tnob
 
 def groups_of(groups: QueryTextGroups) -> list[tuple[str, dict[str, float]]]:
     """(query, text -> label) a group."""
-    return [(query, groups.group(place)) for place, query in enumerate(groups.queries)]
+    return [(query, groups.group(position)) for position, query in enumerate(groups.queries)]
 
 
 def test_files_of_every_kind_say_the_same(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_other_columns_triples_and_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.jsonl", '{"query": "who", "text": "she"}\n{"query": "why"}\n', "line 2: found the columns query, expected"),
         ("a.jsonl", '{"query": "who", "text": ""}\n', "line 1: text: found '', expected a text"),
@@ -72,11 +72,11 @@ def test_other_columns_triples_and_groups(tmp_path: Path) -> None:
         ("a.txt", "", "found the file type '.txt', expected .jsonl"),
     ],
 )  # fmt: skip
-def test_a_bad_row_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_bad_row_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=r"found|damaged") as problem:
         read_samples(tmp_path / name)
-    assert said in str(problem.value)
+    assert message in str(problem.value)
     assert str(tmp_path / name) in str(problem.value)
 
 
@@ -137,15 +137,15 @@ def test_every_pass_draws_other_texts() -> None:
     assert list(tuples)[:2] == ["anchor", "positive"]
     row = [column[0] for column in tuples.values()]
     assert len(set(row)) == len(row) == 14  # the nine of its own, and others from the other group
-    pairs = training_samples.pointwise_samples(groups, 3, 1, seed=5)
-    assert pairs["label"] == [1.0, 0.0, 0.0, 0.0] * 4
+    samples = training_samples.pointwise_samples(groups, 3, 1, seed=5)
+    assert samples["label"] == [1.0, 0.0, 0.0, 0.0] * 4
 
 
 def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(rankings_home: Path) -> None:
     config = Config()
-    made = compose.load_training_inputs(HomePaths(rankings_home), config)
-    documents = made.item_inputs.catalogue.documents(config.embedder.document)
-    groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
+    inputs = compose.load_training_inputs(HomePaths(rankings_home), config)
+    documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
+    groups = from_log(inputs.item_inputs, inputs.log, documents, config.training_settings)
     assert len(groups) == 800
     assert (groups.positive_counts == 1).all()
     assert (np.diff(groups.offsets) == 8).all()
@@ -154,38 +154,38 @@ def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(
         assert [text for text, label in labelled.items() if label] == [
             text for text in labelled if text.endswith(genre) and labelled[text]
         ]
-    assert len(from_log(made.item_inputs, made.log, documents, config.training_settings, max_groups=100)) == 100
+    assert len(from_log(inputs.item_inputs, inputs.log, documents, config.training_settings, max_groups=100)) == 100
 
 
 def test_groups_of_a_log_without_rankings_come_from_recall(interactions_home: Path) -> None:
     from feedrank.api.config import load_config
 
     config = load_config(interactions_home / "feedrank.toml")
-    made = compose.load_training_inputs(HomePaths(interactions_home), config)
-    documents = made.item_inputs.catalogue.documents(config.embedder.document)
-    groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
+    inputs = compose.load_training_inputs(HomePaths(interactions_home), config)
+    documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
+    groups = from_log(inputs.item_inputs, inputs.log, documents, config.training_settings)
     assert 100 < len(groups) <= toyworld.USERS * config.training.targets_per_user
     assert (groups.positive_counts == 1).all()
     assert groups.evaluable.all()
 
 
 def test_made_up_queries_are_words_of_a_text_of_their_group() -> None:
-    asked = [(f"who was q{n}", {f"t{n}a says one two three four": 1.0, f"t{n}b": 0.0}) for n in range(40)]
-    groups = QueryTextGroups.from_groups(asked)
+    labelled_queries = [(f"who was q{n}", {f"t{n}a says one two three four": 1.0, f"t{n}b": 0.0}) for n in range(40)]
+    groups = QueryTextGroups.from_groups(labelled_queries)
     more = with_synthetic_queries(groups, 2.0, seed=4)
-    assert groups_of(more)[:40] == asked
-    made = groups_of(more)[40:]
-    assert 20 < len(made) < 60, "of half of the texts nothing can be made"
+    assert groups_of(more)[:40] == labelled_queries
+    synthetic = groups_of(more)[40:]
+    assert 20 < len(synthetic) < 60, "of half of the texts nothing can be made"
     openings = 0
-    for query, labelled in made:
+    for query, labelled in synthetic:
         text, other = labelled
         assert set(labelled.values()) == {0.0}
         words = query.split()
         openings += words[:2] == ["who", "was"]
-        said = [word for word in words if word not in ("who", "was")]
-        assert 3 <= len(said) <= 6
-        assert [word for word in text.split() if word in said] == said, "in their order"
+        query_words = [word for word in words if word not in ("who", "was")]
+        assert 3 <= len(query_words) <= 6
+        assert [word for word in text.split() if word in query_words] == query_words, "in their order"
         assert other == text.split()[0][:-1] + "b"
-    assert 0 < openings < len(made)
+    assert 0 < openings < len(synthetic)
     assert groups_of(with_synthetic_queries(groups, 2.0, seed=4)) == groups_of(more)
     assert groups_of(with_synthetic_queries(QueryTextGroups.from_groups([]), 2.0, seed=4)) == []

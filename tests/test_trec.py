@@ -69,7 +69,7 @@ def test_our_metrics_equal_those_of_ir_measures_from_the_files(tmp_path, seed, e
     write_qrels(qrels_path, qrels)
     judged = label_run(run, qrels)
     ours = evaluate(MEASURES, judged.labels, judged.offsets, relevant=judged.ideal)
-    place = {query.replace(" ", "%20"): g for g, query in enumerate(qrels.queries)}
+    group_of_query = {query.replace(" ", "%20"): g for g, query in enumerate(qrels.queries)}
     theirs = ir_measures.iter_calc(
         list(MEASURES.values()),
         list(ir_measures.read_trec_qrels(str(qrels_path))),
@@ -79,7 +79,10 @@ def test_our_metrics_equal_those_of_ir_measures_from_the_files(tmp_path, seed, e
     seen = 0
     for value in theirs:
         name = names[value.measure]
-        assert ours[name][place[value.query_id]] == pytest.approx(value.value, abs=1e-6), (name, value.query_id)
+        assert ours[name][group_of_query[value.query_id]] == pytest.approx(value.value, abs=1e-6), (
+            name,
+            value.query_id,
+        )
         seen += 1
     assert seen == len(MEASURES) * len(run.queries)
 
