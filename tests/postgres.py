@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own for the tests: in a temporary folder, on a socket there, gone when they end."""
+"""A PostgreSQL server for the tests: in a temporary folder, on a socket there, removed at the end."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def from_the_wheel() -> None:
 
 
 def log() -> list[dict[str, object]]:
-    """Two genres of ten items in a ring, and 20 people who each walk along one of them."""
+    """Two genres of ten items in a ring, and 20 users whose histories follow one of them."""
     events: list[dict[str, object]] = [
         {
             "event": "item", "id": f"item {genre} {position}", "timestamp": START, "item": f"{genre}-{position}",
@@ -71,7 +71,7 @@ def log() -> list[dict[str, object]]:
             item = f"{list(GENRES)[user % 2]}-{(user // 2 + step) % 10}"
             events.append(
                 {
-                    "event": "interaction", "id": f"touch {user} {step}", "user": str(user), "item": item,
+                    "event": "interaction", "id": f"click {user} {step}", "user": str(user), "item": item,
                     "type": "click", "timestamp": START + (step * 20 + user) * 60_000,
                 }
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What stands behind the feed service: rankings made again, what is known of whom, bundles, and training."""
+"""The admin routes: replay of rankings, state of users and items, bundles, and training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOW = toyworld.END / 1000 + 1_000
 
 
 class Deployment:
-    """A process that serves a home, without a socket; its clock goes on by a second a request."""
+    """A process that serves a home, without a socket. Its clock advances by a second with each request."""
 
     def __init__(self, home: Path) -> None:
         self.home = HomePaths(home)
@@ -71,10 +71,10 @@ def deployment(home: Path) -> Deployment:
     return Deployment(home)
 
 
-# --- rankings made again
+# --- replay of rankings
 
 
-def test_a_ranking_says_all_that_it_was_asked() -> None:
+def test_a_ranking_records_every_option_of_its_request() -> None:
     request = RecommendationRequest(
         "u", "s", "words", ("a", "b"), None, 7, FilterSpec(True, ("c",), ("x",), ("y",)), Diversity(2, 0.5), "home",
         {"device": "phone", "list": ["a"], "n": 3.0},
@@ -90,7 +90,7 @@ def test_a_ranking_says_all_that_it_was_asked() -> None:
         assert RankingRecord.find_own(event) == record
 
 
-QUESTIONS = [
+REQUEST_BODIES = [
     {"user": "p0", "n": 15},
     {"n": 3},
     {"user": "p1", "query": "whale", "n": 5},
@@ -104,8 +104,8 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("body", QUESTIONS, ids=[", ".join(one) for one in QUESTIONS])
-def test_a_ranking_is_made_again_whatever_came_after_it(deployment: Deployment, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize("body", REQUEST_BODIES, ids=[", ".join(one) for one in REQUEST_BODIES])
+def test_a_ranking_is_replayed_exactly_despite_later_events(deployment: Deployment, body: dict[str, Any]) -> None:
     deployment.click("p0", "space-7")
     served = deployment.call("POST", "/v1/recommend", body)
     for user in ("p0", "p1", "p2", "p3"):
@@ -124,7 +124,7 @@ def test_a_replay_skips_the_query_encoder_by_its_old_name_too(part: str) -> None
     assert budget.has_time_for("features")
 
 
-def test_a_given_list_with_newcomers_is_made_again(deployment: Deployment) -> None:
+def test_a_given_list_with_cold_start_items_is_replayed(deployment: Deployment) -> None:
     deployment.call("POST", "/v1/events", {"event": "item", "item": "new", "fields": [
         {"name": "title", "value": "rocket orbit comet"}, {"name": "category", "value": "space"}]}, 202)  # fmt: skip
     deployment.refresher.check_items()
@@ -134,7 +134,7 @@ def test_a_given_list_with_newcomers_is_made_again(deployment: Deployment) -> No
     assert again["identical"], again["difference"]
 
 
-def test_where_a_ranking_differs_is_said(deployment: Deployment) -> None:
+def test_a_replay_names_the_first_difference(deployment: Deployment) -> None:
     served = deployment.call("POST", "/v1/recommend", {"user": "p0", "n": 5})
     event = deployment.recommender.find(served["ranking"])
     assert isinstance(event, RankingEvent)
@@ -147,7 +147,7 @@ def test_where_a_ranking_differs_is_said(deployment: Deployment) -> None:
     assert difference["replayed"] == served["items"][2]
 
 
-def test_what_can_not_be_made_again_is_said(deployment: Deployment) -> None:
+def test_a_replay_without_its_bundle_is_refused(deployment: Deployment) -> None:
     served = deployment.call("POST", "/v1/recommend", {"user": "p0"})
     feedrank(deployment.home.folder, "train", "--name", "second")
     (deployment.home.bundles / "toy").rename(deployment.home.bundles / ".away")
@@ -156,10 +156,10 @@ def test_what_can_not_be_made_again_is_said(deployment: Deployment) -> None:
     deployment.call("POST", "/v1/rankings/imported/replay", status=404)
 
 
-# --- what is known of whom
+# --- state of users and items
 
 
-def test_a_person_is_shown_and_forgotten_by_every_process(deployment: Deployment, home: Path) -> None:
+def test_every_process_reports_and_erases_a_user(deployment: Deployment, home: Path) -> None:
     other = Deployment(home)
     deployment.click("zoë/1", "kitchen-3")
     deployment.click("zoë/1", "kitchen-4")
@@ -180,12 +180,12 @@ def test_a_person_is_shown_and_forgotten_by_every_process(deployment: Deployment
     assert other.feed(user="zoë/1")[0] == "music-4", "they may come back"
     assert Deployment(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
     assert not deployment.home.snapshot.exists()
-    deployment.home.snapshot.write_bytes(elsewhere)  # as that of another machine, which could not be removed then
+    deployment.home.snapshot.write_bytes(elsewhere)  # as left by another machine, where it could not be removed
     assert Deployment(home).call("GET", "/v1/state/user/zo%C3%AB%2F1")["interaction_count"] == 1
     assert not deployment.home.snapshot.exists()
 
 
-def test_what_others_did_stays_where_one_is_forgotten(deployment: Deployment) -> None:
+def test_erasing_a_user_keeps_the_interactions_of_others(deployment: Deployment) -> None:
     before = [deployment.feed(user=toyworld.user_id(user)) for user in range(4)]
     deployment.call("DELETE", f"/v1/state/user/{toyworld.user_id(5)}")
     after = [deployment.feed(user=toyworld.user_id(user)) for user in range(4)]
@@ -193,13 +193,13 @@ def test_what_others_did_stays_where_one_is_forgotten(deployment: Deployment) ->
 
 
 @pytest.mark.parametrize("name", ["erased", "forgotten"])
-def test_nobody_is_erased_by_an_event_from_outside(deployment: Deployment, name: str) -> None:
+def test_an_event_from_outside_erases_no_user(deployment: Deployment, name: str) -> None:
     event = {"event": "user", "user": "p0", "fields": [{"name": name, "value": True}]}
     assert "DELETE" in deployment.call("POST", "/v1/events", event, 400)["detail"]
     assert deployment.call("GET", "/v1/state/user/p0")["interaction_count"] > 0
 
 
-def test_an_item_is_shown_and_taken_out(deployment: Deployment) -> None:
+def test_the_state_of_an_item_is_reported_and_the_item_hidden(deployment: Deployment) -> None:
     wanted = toyworld.expected_next_item(0)
     deployment.click("p9", wanted)
     found = deployment.call("GET", f"/v1/state/item/{wanted}")
@@ -216,10 +216,10 @@ def test_an_item_is_shown_and_taken_out(deployment: Deployment) -> None:
     deployment.call("GET", "/v1/state/planet/none", status=404)
 
 
-# --- lists that describe their items
+# --- rankings of described items
 
 
-def test_a_list_may_describe_items_that_are_not_known(deployment: Deployment) -> None:
+def test_a_list_may_describe_unknown_items(deployment: Deployment) -> None:
     described = {"id": "offer", "fields": {"title": "comet nebula satellite rocket", "category": ["space"]}}
     known = {"id": "ocean-1", "fields": {"title": "x"}}
     body = {"user": "p0", "items": ["kitchen-1", {"id": "bare"}, described, known]}
@@ -246,7 +246,7 @@ def test_a_list_may_describe_items_that_are_not_known(deployment: Deployment) ->
     assert folded.ids.row("offer") not in folded.hidden_rows
 
 
-def test_a_list_in_a_hurry_does_not_wait_for_descriptions(deployment: Deployment) -> None:
+def test_a_list_with_a_deadline_does_not_wait_for_descriptions(deployment: Deployment) -> None:
     body = {"items": ["kitchen-1", {"id": "late", "fields": {"title": "whale reef"}}], "deadline_ms": 1000}
     hurried = deployment.call("POST", "/v1/rank", body)
     assert hurried["degraded"] == ["items"]
@@ -302,17 +302,17 @@ def test_a_training_that_fails_says_why(deployment: Deployment) -> None:
     assert "journal" in deployment.call("POST", "/train/xgboost", status=409)["detail"]
 
 
-def test_a_service_without_upkeep_says_so(home: Path) -> None:
+def test_a_service_without_admin_services_says_so(home: Path) -> None:
     recommender = compose.build_recommender(HomePaths(home), config.load_config(HomePaths(home).config))
     client = create_app(Service(recommender, lambda: NOW)).test_client()
     assert client.get("/v1/bundles").status_code == 501
     assert client.post("/train/x").status_code == 501
 
 
-# --- asked for again, and sent in
+# --- repeated and imported rankings
 
 
-def test_a_ranking_that_is_asked_for_again_comes_as_it_is_logged(deployment: Deployment) -> None:
+def test_a_repeated_ranking_id_returns_the_logged_ranking(deployment: Deployment) -> None:
     body = {"user": "p0", "n": 4, "ranking": "mine/1"}
     first = deployment.call("POST", "/v1/recommend", body)
     deployment.click("p0", first["items"][0]["id"])
@@ -346,7 +346,7 @@ def test_paths_take_ids_of_any_characters(deployment: Deployment, name: str) -> 
     ],
     ids=str,
 )
-def test_a_ranking_that_was_sent_in_breaks_nothing(deployment: Deployment, more: dict[str, Any]) -> None:
+def test_an_imported_ranking_breaks_no_route(deployment: Deployment, more: dict[str, Any]) -> None:
     if "features" in more:
         more["features"]["fingerprint"] = deployment.recommender.pipeline.featurizer.fingerprint
     event = {"event": "ranking", "id": "sent", "items": [{"id": "a"}, {"id": "b"}], **more}

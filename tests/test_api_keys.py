@@ -1,4 +1,4 @@
-"""API keys: what a token may do, what is at rest, and what other processes see of a change."""
+"""API keys: scopes, what is stored, and what other processes see of a change."""
 
 from __future__ import annotations
 
@@ -115,13 +115,13 @@ def test_no_token_is_valid_once_the_file_is_gone(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def two_keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[ApiKeys, str, str]:
-    """Keys, and the tokens of two of them."""
+    """A keys file with two keys, and their tokens."""
     keys = ApiKeys(tmp_path_factory.mktemp("known") / "keys.json")
     return keys, keys.create("one", ["admin"], NOW)[1], keys.create("two", ["read"], NOW)[1]
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_other_text_is_no_token(two_keys: tuple[ApiKeys, str, str], text: str) -> None:
+def test_any_other_text_is_no_valid_token(two_keys: tuple[ApiKeys, str, str], text: str) -> None:
     keys, token, _ = two_keys
     for wrong in (text, f"frk_{text}", token[:13] + text, f"{token}{text or '='}", f"{text or ' '}{token}"):
         assert keys.authenticate(wrong, NOW) is None
@@ -175,7 +175,7 @@ def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
         ("web", ["read"], NOW, 10**18, "expires is"),
     ],
 )
-def test_what_no_key_can_be_is_refused(
+def test_an_invalid_key_is_refused(
     path: Path, name: str, scopes: list[str], created: int, expires: int | None, message: str
 ) -> None:
     keys = ApiKeys(path)

@@ -1,4 +1,4 @@
-"""The rules of the house: four packages, arrows one way, no circles, few third parties in the engine, no pickle."""
+"""The architecture rules: four packages, imports one way, no cycles, few dependencies of the engine, no pickle."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_import_has_the_full_name() -> None:
     assert not bare, f"import feedrank.engine and so on, never the folder's own name: {bare}"
 
 
-def test_imports_run_one_way_and_in_no_circle() -> None:
+def test_imports_are_acyclic_and_follow_the_layers() -> None:
     edges = import_graph.graph(FILES)
     assert len(edges) > 200
     assert import_graph.against_the_arrows(edges) == []

@@ -53,7 +53,7 @@ HOUR = 3_600.0
 START = 1.7e9
 
 Op = tuple[int, float, int, list[int]]
-"""Code, unix seconds, person, item rows."""
+"""Code, unix seconds, user row, item rows."""
 
 
 def ops_of(listed: list[Op]) -> Operations:
@@ -71,7 +71,7 @@ def ops_of(listed: list[Op]) -> Operations:
 
 
 def reference_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]]:
-    """Every READ from the whole list of what came before it, by the words of the kernel's docstring."""
+    """Compute every READ from all earlier operations, as the docstring of the kernel says."""
     reads = []
     for position, (code, at, user, rows) in enumerate(listed):
         if code != OP_READ:
@@ -191,7 +191,7 @@ def test_a_hand_computed_case() -> None:
                 (OP_IMPRESSION, START, 0, [0, 1, 2, 3]),
                 (OP_INTERACTION, START + HOUR / 2, 0, [1]),
                 (OP_READ, START + HOUR, 0, [1, 2]),
-                (OP_INTERACTION, START + HOUR, 0, [1]),  # after the read: it must not be seen
+                (OP_INTERACTION, START + HOUR, 0, [1]),  # after the read, so it must not count
             ]
         )
     )
@@ -219,7 +219,7 @@ def test_a_hand_computed_case() -> None:
 def test_a_history_across_blocks(length: int) -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
     rows = [n % ITEMS for n in range(length)]
-    for n, row in enumerate(rows):  # two people take blocks in turn
+    for n, row in enumerate(rows):  # two users take blocks in turn
         state.observe(ops_of([(OP_INTERACTION, START + n, 0, [row]), (OP_PRE_LOG, START + n, 1, [ITEMS - 1 - row])]))
     items, times = state.history(0)
     assert items.tolist() == rows[::-1]
@@ -228,7 +228,7 @@ def test_a_history_across_blocks(length: int) -> None:
     assert len(state.history(2)[0]) == len(state.history(UNKNOWN_ROW)[0]) == len(state.history(10**6)[0]) == 0
 
 
-def test_shown_counts_look_back_so_far() -> None:
+def test_impression_counts_look_back_a_limited_time() -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
     state.observe(ops_of([(OP_IMPRESSION, START, 0, [0, 1, 0])]))
     state.observe(ops_of([(OP_IMPRESSION, START, 0, [2])] * (MAX_RECENT_IMPRESSIONS - 2)))
@@ -236,7 +236,7 @@ def test_shown_counts_look_back_so_far() -> None:
     assert batch.impressions.tolist() == [1, 1, MAX_RECENT_IMPRESSIONS - 2]
 
 
-def test_popularity_of_what_nobody_touched_is_zero() -> None:
+def test_popularity_without_interactions_is_zero() -> None:
     for halves in ((1.0, math.inf), (1.0, 24.0)):
         state = BehaviouralState(CATALOGUE, StateSpec(half_lives_h=halves))
         assert state.popularity(START).tolist() == [0] * ITEMS
@@ -249,14 +249,14 @@ def test_popularity_of_what_nobody_touched_is_zero() -> None:
     assert state.popularity(START + 24 * HOUR).tolist() == [0, 0.5, 0, 1, 0]
 
 
-def test_a_spec_that_keeps_nothing_is_refused() -> None:
+def test_an_empty_state_spec_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one, all above 0"):
         StateSpec(half_lives_h=(0.0,))
     with pytest.raises(ValueError, match="history_length is 0; expected at least 1"):
         StateSpec(history_length=0)
 
 
-# --- replay and the live feed --------------------------------------------------------------------------------------
+# --- replay and the live state --------------------------------------------------------------------------------------
 
 
 def same(a: Batch, b: Batch, but: tuple[str, ...] = ()) -> None:
@@ -288,7 +288,7 @@ def random_events(seed: int, length: int = 150) -> list[Event]:
 
 
 def query_times(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
-    """A group before each happening, for the person it happened to, and one at the end for nobody."""
+    """A query before each event, for its user, and one at the end for the unknown user."""
     happened = operations_of(log)
     sizes = [len(rows) for rows in candidates]
     return PointInTimeQueries(
@@ -364,22 +364,22 @@ def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
             assert np.array_equal(a, b)
 
 
-def test_people_and_the_pool_grow() -> None:
+def test_users_and_the_block_pool_grow() -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
-    touches: dict[int, list[int]] = {}
+    interacted: dict[int, list[int]] = {}
     random = np.random.default_rng(0)
     for n in range(400):
         user = int(random.integers(0, n + 1))
         row = int(random.integers(0, ITEMS))
         state.observe(ops_of([(OP_INTERACTION, START + n, user, [row])]))
-        touches.setdefault(user, []).append(row)
+        interacted.setdefault(user, []).append(row)
     for user in range(400):
-        assert state.history(user)[0].tolist() == touches.get(user, [])[::-1]
+        assert state.history(user)[0].tolist() == interacted.get(user, [])[::-1]
     batch = state.read([ResolvedRequest(at=START + 400, user=10_000)], [np.zeros(1, np.int32)])
     assert batch.impressions.tolist() == [0]
 
 
-def test_moments_must_come_in_order() -> None:
+def test_queries_must_be_in_order_of_time() -> None:
     log = events_to_table(random_events(1, 5), CATALOGUE.ids)
     nothing = np.zeros(0, np.int32)
     backwards = PointInTimeQueries(np.array([3, 1]), np.zeros(2), np.zeros(2, np.int32), np.zeros(3, np.int64), nothing)
@@ -407,7 +407,7 @@ def test_a_request_brings_its_own_history_and_query() -> None:
 
 
 def reference_counter_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: int) -> list[float]:
-    """The parts of every declared counter for one candidate of a moment, from all that happened before it."""
+    """Compute the sums of every custom counter for one candidate, from all earlier events."""
     user, at = int(moments.user[moment]), float(moments.at[moment])
     happened: list[tuple[str, float, int, int]] = []
     for position in log.event_order[: moments.before_event[moment]].tolist():
@@ -441,7 +441,7 @@ def reference_counter_parts(log: EventTable, moment: int, moments: PointInTimeQu
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_declared_counters_are_what_their_words_say(seed: int) -> None:
+def test_custom_counters_equal_a_slow_reference(seed: int) -> None:
     log = events_to_table(random_events(seed), CATALOGUE.ids)
     moments = query_times(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
     batch = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
@@ -464,11 +464,11 @@ def test_declared_counters_are_what_their_words_say(seed: int) -> None:
 def test_sums_survive_a_landmark_that_moves() -> None:
     spec = StateSpec(half_lives_h=(1.0,), counters=(CounterSpec("c", "user x item", ("click",), half_lives_h=(1.0,)),))
     state = BehaviouralState(CATALOGUE, spec)
-    touches = [START, START + 205 * HOUR, START + 206 * HOUR]  # past two hundred half-lives
-    for n, at in enumerate(touches):
+    interacted = [START, START + 205 * HOUR, START + 206 * HOUR]  # past two hundred half-lives
+    for n, at in enumerate(interacted):
         event = InteractionEvent(f"c{n}", int(at * 1000), "i0", "click", user="ann")
         state.advance(events_to_table([event], CATALOGUE.ids, Vocabulary(["ann"])))
-    batch = state.read([ResolvedRequest(at=touches[-1] + HOUR, user=0)], [np.zeros(1, np.int32)])
+    batch = state.read([ResolvedRequest(at=interacted[-1] + HOUR, user=0)], [np.zeros(1, np.int32)])
     assert batch.counters[0, spec.counter_column("item", "interactions", 1.0)] == pytest.approx(0.75)
     assert batch.custom_counters[0, 0] == pytest.approx(0.75)
 
@@ -486,12 +486,12 @@ def test_sums_survive_a_landmark_that_moves() -> None:
         ({"entity": ""}, "entity is"),
     ],
 )
-def test_a_wrong_declaration_is_refused(settings: dict[str, object], reason: str) -> None:
+def test_an_invalid_counter_is_refused(settings: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         CounterSpec(**{"name": "x", **settings})  # type: ignore[arg-type]
 
 
-def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
+def test_counters_that_conflict_are_refused() -> None:
     with pytest.raises(ValueError, match="two counters are named a"):
         StateSpec(counters=(CounterSpec("a"), CounterSpec("a", "user")))
     with pytest.raises(ValueError, match="32 counters are declared; expected at most 31"):
@@ -505,7 +505,7 @@ def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
     entries=st.lists(st.tuples(st.integers(0, 99_999), st.integers(-(10**6), 10**9)), min_size=1, max_size=60),
     depth=st.integers(1, 70),
 )
-def test_a_chain_gives_back_what_was_put_in(entries: list[tuple[int, int]], depth: int) -> None:
+def test_a_history_returns_what_was_appended(entries: list[tuple[int, int]], depth: int) -> None:
     items = 100_000
     chain = history_store.empty_store()
     chain = chain._replace(

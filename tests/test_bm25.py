@@ -1,4 +1,4 @@
-"""BM25: our weights laid out by item against rank-bm25's own scores, and a case computed by hand."""
+"""BM25: our weights by item against the scores of rank-bm25, and a case computed by hand."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_scores_are_those_of_rank_bm25(documents: list[str], query: str, data: s
     some = st.lists(st.integers(0, len(documents) - 1), max_size=6)
     rows, history = data.draw(some), data.draw(some)
     known = [word for word in tokenize(query) if word in reference.idf]
-    # without a word that any item has, the titles of the latest touches are the query
+    # without a word that any item has, the titles of the latest items are the query
     query_words = known or [word for row in history[:LATEST] for word in tokenize(documents[row])]
     found = terms.scores(batch(rows, history, query), LATEST)
     if not known and not history:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: coverage in a simulation, seeds, pairs, and what is left out."""
+"""Bootstrap intervals: coverage in a simulation, seeds, paired differences, and missing values."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def trained(training_inputs: compose.TrainingInputs, settings: config.Config) ->
 
 @pytest.fixture(scope="module")
 def batch(training_inputs: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
-    """Every person's last touch, as a question."""
+    """Build a batch that predicts the last interaction of every user."""
     histories = UserHistories.from_log(training_inputs.log)
     last = np.flatnonzero(histories.count_after == 0)
     examples = from_recall(
@@ -64,7 +64,7 @@ def batch(training_inputs: compose.TrainingInputs, trained: TrainedRanker) -> Ba
 
 @pytest.fixture
 def bundles(interactions_home: Path, tmp_path: Path) -> Path:
-    """One's own copy of the folder of bundles."""
+    """A copy of the bundles folder that a test may change."""
     return Path(shutil.copytree(interactions_home / "bundles", tmp_path / "bundles", symlinks=True))
 
 
@@ -78,7 +78,7 @@ def same_bits(one: Any, other: Any) -> bool:
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """A manifest that says something else, and is whole in itself."""
+    """Change fields of a manifest and keep its checksum valid."""
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["sha256"]
     change(manifest)
@@ -201,7 +201,7 @@ def test_a_failed_save_leaves_nothing(bundles: Path, trained: TrainedRanker, mon
     assert opened(bundles).name == "toy"
 
 
-def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained: TrainedRanker) -> None:
+def test_leftovers_of_an_interrupted_save_are_ignored(bundles: Path, trained: TrainedRanker) -> None:
     (bundles / ".second.tmp").mkdir()
     (bundles / ".second.tmp" / "half.npz").write_bytes(b"half")
     (bundles / ".current.tmp").symlink_to("nowhere")
@@ -211,7 +211,7 @@ def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained:
 
 
 @pytest.mark.parametrize("name", ["toy", "current", "", ".", "..", "a/b", "../b", "/b", ".hidden", "a b", "x" * 101])
-def test_names_that_can_not_be_had(bundles: Path, trained: TrainedRanker, name: str) -> None:
+def test_invalid_bundle_names_are_refused(bundles: Path, trained: TrainedRanker, name: str) -> None:
     with pytest.raises(BundleError, match=r"choose another name|found the bundle name"):
         bundle.save(bundles, name, BundleParts(trained.builder, None), {}, {})
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "toy"]

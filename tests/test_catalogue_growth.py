@@ -1,4 +1,4 @@
-"""A state that grew: it must go on as one whose items had all been there from the start, bit for bit."""
+"""An extended state equals, bit for bit, one that had all items from the start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MANY = Catalogue.from_items({**CATALOGUE.to_items(), **{f"n{row}": {"category": 
 
 
 def happened(random: np.random.Generator, names: Sequence[str], length: int, now: float) -> list[Event]:
-    """Rankings and touches of these items; some late, some days apart, some of nobody, some of unknown items."""
+    """Random rankings and interactions: some late, some days apart, some without a user, some of unknown items."""
     events: list[Event] = []
     for _ in range(length):
         now += float(random.choice([0, 1, 600, 30 * HOUR, 1e7], p=[0.3, 0.3, 0.2, 0.15, 0.05]))
@@ -48,7 +48,7 @@ def happened(random: np.random.Generator, names: Sequence[str], length: int, now
 
 
 def used(state: BehaviouralState) -> dict[str, np.ndarray]:
-    """What the arrays of a state hold, without the places of blocks and of keys in a table, which may differ."""
+    """The contents of the arrays of a state, without the positions of blocks and table keys, which may differ."""
     arrays = state.arrays()
     held = {
         name: array for name, array in arrays.items() if name not in ("custom_counters.hash_index", "histories.heads")
@@ -63,7 +63,7 @@ def used(state: BehaviouralState) -> dict[str, np.ndarray]:
 
 
 def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
-    """All that can be read as of `at`, or of the latest event, is the same: of every person and item, and of nobody."""
+    """Assert that two states give the same reads as of `at` for every user and item, and for the unknown user."""
     for (name, one), other in zip(used(a).items(), used(b).values(), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
@@ -81,7 +81,7 @@ def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> No
     seed=st.integers(0, 2**32 - 1), first=st.integers(0, 120), second=st.integers(0, 60),
     larger=st.sampled_from([LARGER, MANY]),
 )  # fmt: skip
-def test_a_grown_state_goes_on_as_one_that_was_large_from_the_start(
+def test_an_extended_state_equals_one_that_had_all_items_from_the_start(
     seed: int, first: int, second: int, larger: Catalogue
 ) -> None:
     random, users, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
@@ -106,13 +106,13 @@ def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
     return state
 
 
-def test_growing_step_by_step_is_growing_at_once() -> None:
+def test_extending_step_by_step_equals_extending_at_once() -> None:
     between = Catalogue.from_items({**CATALOGUE.to_items(), "ny-ø": NEW["ny-ø"]})
     by_steps = extend_catalogue(extend_catalogue(lived(CATALOGUE), CATALOGUE, between), between, LARGER)
     alike(by_steps, extend_catalogue(lived(CATALOGUE), CATALOGUE, LARGER), len(LARGER), START)
 
 
-def test_growing_by_nothing_is_a_copy() -> None:
+def test_extending_by_no_items_is_a_copy() -> None:
     state = lived(CATALOGUE)
     copy = extend_catalogue(state, CATALOGUE, CATALOGUE)
     alike(copy, state, ITEMS, START)
@@ -125,15 +125,15 @@ def test_growing_by_nothing_is_a_copy() -> None:
     )
 
 
-def test_what_a_grown_state_sees_the_old_one_does_not() -> None:
-    state, untouched = lived(CATALOGUE), lived(CATALOGUE)
+def test_the_old_state_does_not_see_events_of_the_extended_one() -> None:
+    state, unchanged = lived(CATALOGUE), lived(CATALOGUE)
     extended = extend_catalogue(state, CATALOGUE, LARGER)
     log = events_to_table(happened(np.random.default_rng(1), list(LARGER.ids), 50, START), LARGER.ids)
     extended.advance(log)
-    alike(state, untouched, ITEMS, START)
+    alike(state, unchanged, ITEMS, START)
 
 
-def test_counts_stay_with_the_name_they_were_counted_under() -> None:
+def test_counters_keep_their_field_value() -> None:
     """An old item gets another size and another category, so that the codes of both move."""
     items = CATALOGUE.to_items()
     changed = Catalogue.from_items({**items, "i0": {"category": ["z"], "size": ["m"]}, **NEW})
@@ -151,7 +151,7 @@ def test_counts_stay_with_the_name_they_were_counted_under() -> None:
     assert np.array_equal(old.counters, new.counters)
 
 
-def test_counts_of_a_name_that_is_gone_are_let_go() -> None:
+def test_counters_of_a_removed_field_value_are_dropped() -> None:
     items = CATALOGUE.to_items()
     changed = Catalogue.from_items({**items, "i3": {"size": "m"}, "i1": {"size": "m"}})  # nothing is of size l now
     extended = extend_catalogue(lived(CATALOGUE), CATALOGUE, changed)
@@ -172,7 +172,7 @@ def test_items_in_other_rows_are_refused() -> None:
 
 
 @pytest.mark.parametrize("more", [ITEMS + 1, 128 * ITEMS, 10**6])
-def test_rewritten_chains_take_no_more_room_than_was_made(more: int) -> None:
+def test_rewritten_histories_fit_in_the_reserved_room(more: int) -> None:
     """Entries a second apart take one digit more under a larger number of items, or two, or three."""
     state = BehaviouralState(CATALOGUE, SPEC)
     first = int(START) * 1000

@@ -1,4 +1,4 @@
-"""The command line on the toy world: in this process through click's runner, and as the installed script."""
+"""The command line on the toy world: in process through the runner of click, and as the installed script."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_version() -> None:
 # --- data
 
 
-def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) -> None:
+def test_import_counts_new_events_and_keeps_rejected_lines(tmp_path: Path) -> None:
     home = tmp_path / "home"
     bad = ["{", '{"event": "item", "id": "x", "timestamp": 0}', "", '{"event": "clique"}']
     source = toyworld.write(tmp_path / "log.jsonl", toyworld.items() + toyworld.interactions(), bad)
@@ -178,7 +178,7 @@ def test_titles_are_shown_as_they_are(home: Path, tmp_path: Path) -> None:
     assert title in feedrank(home, "recommend", "--history", "space-8")
 
 
-def test_who_touched_everything_gets_an_empty_feed(home: Path) -> None:
+def test_a_user_who_interacted_with_every_item_gets_an_empty_feed(home: Path) -> None:
     everything = ",".join(
         toyworld.item(genre, position) for genre in toyworld.GENRES for position in range(toyworld.RING)
     )
@@ -294,7 +294,7 @@ def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[
         ('[index]\nkind = "feedrank.engine.retrieval.indexes:NoIndex"', "NoIndex"),
     ],
 )
-def test_an_index_of_ones_own_that_is_not_there(home: Path, text: str, expected_message: str) -> None:
+def test_a_missing_custom_index(home: Path, text: str, expected_message: str) -> None:
     (home / "feedrank.toml").write_text(text)
     message = feedrank(home, "recommend", code=1)
     assert "index.kind" in message
@@ -337,7 +337,7 @@ def serving(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGTERM, 0)])
-def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Signals, workers: int) -> None:
+def test_serve_answers_and_stops_on_a_signal(home: Path, number: signal.Signals, workers: int) -> None:
     address = ("--host", "::1") if workers == 1 else ()
     with serving(home, "--port", "0", "--workers", str(workers), *address) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The Python client against the real service, on a real socket; only the routes of upkeep meet a stand-in."""
+"""The Python client against the real service, on a real socket; only the admin routes meet a stand-in."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def served(app: Wsgi) -> Iterator[str]:
 
 @dataclass
 class FaultInjector:
-    """Stands before an application: counts what comes, and does the next of its tricks instead of answering."""
+    """A WSGI wrapper that counts requests and can replace an answer by the next fault of its list."""
 
     app: Wsgi
     tricks: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ class FaultInjector:
 
 @dataclass
 class FakeClock:
-    """Time that passes only in waits, which it remembers."""
+    """A clock that advances only in waits, which it records."""
 
     waits: list[float] = field(default_factory=list)
 
@@ -113,7 +113,7 @@ class FakeClock:
 
 @dataclass
 class RunningService:
-    """A service on a home of its own, behind a gate."""
+    """A service on its own home, behind a fault injector."""
 
     recommender: Recommender
     gate: FaultInjector
@@ -196,7 +196,7 @@ def test_feeds_lists_and_why(running: RunningService) -> None:
         assert len(client.similar("space-3").items) == 10
 
 
-def test_what_is_asked_for_is_what_comes(running: RunningService) -> None:
+def test_feeds_follow_the_options_of_the_request(running: RunningService) -> None:
     with running.client() as client:
         seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)}
         assert seen <= set(client.recommend(user="p0", n=100, filters=Filters(include_seen=True)).ids)
@@ -230,7 +230,7 @@ def test_a_click_changes_the_next_feed(running: RunningService) -> None:
 
 @pytest.fixture(scope="module")
 def shared_service(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """One service for tests whose writes do not matter to each other."""
+    """One service for all tests whose writes do not affect each other."""
     with running_on(interactions_home) as found:
         found.recommender._journal = HomePaths(tmp_path_factory.mktemp("still")).journal()
         yield found
@@ -251,10 +251,10 @@ def test_an_id_may_hold_any_characters(shared_service: RunningService, name: str
         assert repr(name) in caught.value.detail
 
 
-# --- guards
+# --- authentication and limits
 
 
-def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_api_keys_are_required_and_never_shown(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     keys = ApiKeys(home / "keys.json")
     _, reads = keys.create("web", ["read"], 0)
@@ -279,7 +279,7 @@ def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptur
         assert not bad or bad not in str(raised.value)
 
 
-def test_a_client_that_asks_too_often_is_told_how_long_to_wait(home: Path) -> None:
+def test_a_rate_limited_client_learns_how_long_to_wait(home: Path) -> None:
     patience = FakeClock()
     with running_on(home, config=ServeConfig(rate_limit="3/minute")) as running:
         with running.client(clock=patience.clock()) as client:
@@ -323,10 +323,10 @@ def test_a_wrong_request_says_where(shared_service: RunningService) -> None:
         client.ready()
 
 
-# --- again
+# --- retries
 
 
-def test_what_was_refused_for_a_while_is_done_once(running: RunningService) -> None:
+def test_a_retried_write_counts_once(running: RunningService) -> None:
     patience = FakeClock()
     with running.client(clock=patience.clock()) as client:
         running.gate.tricks = ["busy", "busy"]
@@ -350,7 +350,7 @@ def test_what_was_refused_for_a_while_is_done_once(running: RunningService) -> N
 
 
 @pytest.mark.parametrize("trick", ["lost", "late"])
-def test_events_whose_answer_was_lost_count_once(running: RunningService, trick: str) -> None:
+def test_events_whose_response_was_lost_count_once(running: RunningService, trick: str) -> None:
     patience, hurried = FakeClock(), Timeouts(read_s=0.8 if trick == "late" else 60)
     with running.client(clock=patience.clock(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
@@ -362,7 +362,7 @@ def test_events_whose_answer_was_lost_count_once(running: RunningService, trick:
 
 
 @pytest.mark.parametrize("trick", ["lost", "late"])
-def test_a_feed_whose_answer_was_lost_is_logged_once(running: RunningService, trick: str) -> None:
+def test_a_feed_whose_response_was_lost_is_logged_once(running: RunningService, trick: str) -> None:
     patience, hurried = FakeClock(), Timeouts(read_s=0.8 if trick == "late" else 60)
     with running.client(clock=patience.clock(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
@@ -418,14 +418,14 @@ def test_waits_grow_and_are_bounded() -> None:
     ("value", "seconds"),
     [("7", 7), (formatdate(NOW + 90, usegmt=True), 90), (formatdate(NOW - 90), 0), ("soon", None), ("-1", None)],
 )
-def test_what_the_service_asks_for_is_read(value: str, seconds: float | None) -> None:
+def test_retry_after_is_parsed(value: str, seconds: float | None) -> None:
     assert retries.retry_after(httpx.Response(503, headers={"Retry-After": value}), int(NOW)) == seconds
 
 
 # --- many events
 
 
-def test_many_events_are_sent_in_parts_and_packed(running: RunningService) -> None:
+def test_many_events_are_sent_in_compressed_batches(running: RunningService) -> None:
     events = [click(user=f"u{n % 7}") for n in range(MAX_EVENTS + 1)]
     with running.client() as client:
         result = client.record_events(iter(events))
@@ -437,7 +437,7 @@ def test_many_events_are_sent_in_parts_and_packed(running: RunningService) -> No
     assert "id" not in events[0], "the caller's events stay as they were"
 
 
-def test_what_was_not_taken_is_given_back(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_were_not_accepted_are_returned(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_EVENTS", 2)
     with running.client(retries=Retries(attempts=1)) as client:
         running.gate.tricks = ["", "lost"]
@@ -453,7 +453,7 @@ def test_what_was_not_taken_is_given_back(running: RunningService, monkeypatch: 
 
 
 @pytest.mark.parametrize("length", [10, 3_000_000, 8_388_590])
-def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_exceeds_the_limit_of_the_service(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (requests.MAX_BODY_BYTES, requests.MAX_EVENTS) == (MAX_BODY_BYTES, MAX_EVENTS)
     lines = [b'"' + str(n).encode() * length + b'"' for n in range(5)]
     lines = [line[: min(length, MAX_BODY_BYTES - 13) - 1] + b'"' for line in lines]
@@ -483,7 +483,7 @@ def test_threads_share_a_client(shared_service: RunningService) -> None:
 # --- what else may answer
 
 
-def test_what_is_not_the_service_is_told_apart() -> None:
+def test_answers_of_another_server_are_recognised() -> None:
     replies = {
         "/v1/rankings/page": ("200 OK", "text/html", "<h1>Sign in</h1> {key}"),
         "/v1/rankings/list": ("200 OK", "application/json", "[]"),
@@ -529,7 +529,7 @@ def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
         Client(url)
 
 
-# --- upkeep
+# --- admin routes
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
         (lambda client: client.rollback(), "POST /feedrank/v1/bundles/rollback"),
     ],
 )
-def test_upkeep_asks_for_the_right_thing(call: Callable[[Client], Any], expected_request: str) -> None:
+def test_admin_calls_request_the_right_route(call: Callable[[Client], Any], expected_request: str) -> None:
     came: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

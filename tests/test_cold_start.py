@@ -1,4 +1,4 @@
-"""Newcomers: what was known stays to the bit, and what is new stands where training would have put it."""
+"""Cold-start items: old rows keep their bits, and new items get the vectors that training would give them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ World = tuple[ItemModel, BehaviouralState, Matrix]
 
 
 def fitted(width: int = WIDTH) -> World:
-    """What fit_items learns of random touches, and a state that lived through them; the last items have none."""
+    """Fit an item model on random interactions, and a state of the same events. The last items have none."""
     random = np.random.default_rng(4)
     catalogue, text = Catalogue.from_items(items_of(random, N)), text_of(random, N)[:, :width]
     text[3] = 0  # an item without a text
@@ -113,7 +113,7 @@ def extended(item_model: ItemModel, by: ColdStartExtender | None = None) -> Item
 
 
 def parts(item_model: ItemModel, rows: Sequence[int]) -> Iterator[tuple[str, Any]]:
-    """Everything that is known of these items, row by row."""
+    """Yield every part of an item model, row by row."""
     catalogue, space, terms, tokens = (
         item_model.catalogue,
         item_model.space,
@@ -151,7 +151,7 @@ def same(a: ItemModel, b: ItemModel, rows: Sequence[int]) -> None:
 
 
 def cosines(a: ItemModel, b: ItemModel, rows: slice) -> dict[str, float]:
-    """The least cosine of the items' vectors in each view of text."""
+    """The smallest cosine between the vectors of two item models, by content view."""
     return {
         f"{name} {side}": float(np.einsum("nd,nd->n", a.vectors[name][side][rows], b.vectors[name][side][rows]).min())
         for name in CONTENT_VIEWS
@@ -160,7 +160,7 @@ def cosines(a: ItemModel, b: ItemModel, rows: slice) -> dict[str, float]:
 
 
 def first_items(item_model: ItemModel, m: int) -> ItemModel:
-    """The same knowledge of the first m items alone, without tables."""
+    """Cut an item model to its first m items, without the item-item matrices."""
     space, terms, end = item_model.space, item_model.term_weights, int(item_model.term_weights.offsets[m])
     return ItemModel(
         catalogue=Catalogue.from_items(dict(list(item_model.catalogue.to_items().items())[:m])),
@@ -177,15 +177,15 @@ def first_items(item_model: ItemModel, m: int) -> ItemModel:
     )
 
 
-# --- what was there stays
+# --- old items
 
 
-def test_old_rows_stay_to_the_bit_and_new_ones_come_after_them(world: World) -> None:
+def test_old_rows_keep_their_bits_and_new_rows_follow(world: World) -> None:
     item_model, _, _ = world
     before = list(parts(item_model, range(N)))
     grown = extended(item_model)
     same(grown, item_model, range(N))
-    assert str(before) == str(list(parts(item_model, range(N))))  # nothing was written into the old one
+    assert str(before) == str(list(parts(item_model, range(N))))  # the old model is unchanged
     assert list(grown.catalogue.ids)[N:] == list(NEW)
     assert grown.model_digests == item_model.model_digests
     assert grown.vectors["text"].item_side is grown.vectors["text"].user_side
@@ -202,7 +202,7 @@ def test_old_rows_stay_to_the_bit_and_new_ones_come_after_them(world: World) -> 
     assert str(statistics["published"]) == str([float(np.float32(START / DAY)), math.nan, math.nan])
 
 
-def test_features_of_old_items_stay_to_the_bit(world: World) -> None:
+def test_features_of_old_items_keep_their_bits(world: World) -> None:
     item_model, state, _ = world
     grown = extended(item_model)
     old, new = FeatureBuilder(item_model, SPEC), FeatureBuilder(grown, SPEC)
@@ -226,7 +226,7 @@ def test_features_of_old_items_stay_to_the_bit(world: World) -> None:
             if not np.array_equal(found[:, position], expected[:, position], equal_nan=True)
         ]  # fmt: skip
         assert differ == []
-    # and newcomers have features like any other
+    # and cold-start items have features like any other
     whole = new.matrix(
         extend_catalogue(state, item_model.catalogue, grown.catalogue).read(requests[1:2], [np.arange(N, N + 3)])
     )
@@ -238,7 +238,7 @@ def test_extending_by_nothing(world: World) -> None:
     assert ColdStartExtender(item_model).extend(item_model, {}, np.zeros((0, WIDTH), np.float32), []) is item_model
 
 
-def test_one_by_one_is_all_at_once(world: World) -> None:
+def test_extending_one_by_one_equals_extending_at_once(world: World) -> None:
     item_model, _, _ = world
     extender, grown = ColdStartExtender(item_model), item_model
     for position, (item, fields) in enumerate(NEW.items()):
@@ -251,8 +251,8 @@ def test_one_by_one_is_all_at_once(world: World) -> None:
     assert list(grown.catalogue.categories) == list(extended(item_model).catalogue.categories)
 
 
-def test_an_older_generation_does_not_change_under_those_who_read_it(world: World) -> None:
-    """Two generations made of the same one, and one made after many: all keep what they had."""
+def test_an_older_item_model_never_changes(world: World) -> None:
+    """Models extended from the same one share memory, and all keep their values."""
     item_model, _, _ = world
     extender = ColdStartExtender(item_model)
     ours = extended(item_model, extender)
@@ -266,7 +266,7 @@ def test_an_older_generation_does_not_change_under_those_who_read_it(world: Worl
     assert theirs.catalogue.titles[N:] == ("hat hat",)
 
 
-# --- what is new
+# --- new items
 
 
 def test_held_out_items_get_the_vectors_that_training_gave_them(world: World) -> None:
@@ -280,7 +280,7 @@ def test_held_out_items_get_the_vectors_that_training_gave_them(world: World) ->
     assert np.allclose(np.linalg.norm(grown.vectors["content"].item_side[m:], axis=1), 1)
 
 
-def test_a_twin_of_an_untouched_item_is_known_as_it_is(world: World) -> None:
+def test_a_copy_of_an_item_without_interactions_gets_its_vectors(world: World) -> None:
     item_model, _, text = world
     twin = {"twin": item_model.catalogue.to_items()[f"i{N - 1}"]}
     grown = ColdStartExtender(item_model).extend(item_model, twin, text[-1:], documents(twin))
@@ -304,7 +304,7 @@ def test_an_item_without_a_text_has_no_text_vectors(world: World) -> None:
     assert np.linalg.norm(grown.vectors["content"].item_side[N]) == pytest.approx(1)
 
 
-def test_where_no_item_has_a_text_categories_speak() -> None:
+def test_without_text_categories_give_the_content_vectors() -> None:
     item_model, _, _ = fitted(width=0)
     grown = ColdStartExtender(item_model).extend(item_model, NEW, np.zeros((3, 0), np.float32), documents(NEW))
     assert grown.vectors["text"].item_side.shape == (N + 3, 0)
@@ -312,7 +312,7 @@ def test_where_no_item_has_a_text_categories_speak() -> None:
     assert np.allclose(grown.vectors["content"].item_side[N], item_model.vectors["content"].item_side[twin], atol=1e-2)
 
 
-def test_the_terms_of_a_newcomer_computed_by_hand(world: World) -> None:
+def test_bm25_terms_of_a_cold_start_item_computed_by_hand(world: World) -> None:
     item_model, _, _ = world
     term_weights = extended(item_model).term_weights
     words = [tokenize(document) for document in item_model.catalogue.documents()]
@@ -338,7 +338,7 @@ def test_the_terms_of_a_newcomer_computed_by_hand(world: World) -> None:
     assert N in Bm25Retriever(extended(item_model).catalogue, term_weights).retrieve(request, N + 3).rows
 
 
-def test_a_newcomer_is_found_by_text(world: World) -> None:
+def test_a_cold_start_item_is_found_by_text(world: World) -> None:
     item_model, _, _ = world
     grown = extended(item_model)
     exact = ExactIndex(grown.space.item_side, "dot")
@@ -372,7 +372,7 @@ def test_new_categories_come_after_the_old_ones(world: World) -> None:
         (VECTORS, ["", "", ""], TokenVectors(np.zeros((0, 6), np.float32), np.zeros(4, np.int64)), "expected int8"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
+def test_inputs_of_different_lengths_are_refused(
     world: World, text: Matrix, documents: list[str], tokens: TokenVectors | None, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
@@ -436,7 +436,7 @@ CHANGED = st.lists(st.tuples(st.sampled_from(["a", "b", "ç", "新"]), FIELDS), 
 
 @settings(deadline=None, max_examples=60)
 @given(before=CHANGED, after=CHANGED)
-def test_a_catalogue_told_on_is_one_folded_from_all_events(
+def test_merged_catalogues_equal_one_built_from_all_events(
     before: list[tuple[str, dict[str, FieldValue]]], after: list[tuple[str, dict[str, FieldValue]]]
 ) -> None:
     events = [ItemEvent(str(n), n, item, fields) for n, (item, fields) in enumerate(before + after)]

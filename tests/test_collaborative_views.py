@@ -24,7 +24,7 @@ USERS, ITEMS = 40, 12
 
 @pytest.fixture(scope="module")
 def sequences() -> UserHistories:
-    """People who touch 0 to 14 items at random, some twice."""
+    """Users with 0 to 14 random interactions, some with the same item twice."""
     dice = np.random.default_rng(3)
     sizes = dice.integers(0, 15, USERS)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -44,7 +44,7 @@ def users_by_items(histories: UserHistories) -> NDArray[np.float64]:
     return interacted
 
 
-def test_cooccurrence_is_the_cosine_of_the_items_people(histories: UserHistories) -> None:
+def test_cooccurrence_is_the_cosine_of_the_items_users(histories: UserHistories) -> None:
     columns = users_by_items(histories)
     lengths = np.linalg.norm(columns, axis=0)
     expected = columns.T @ columns / np.outer(lengths, lengths)
@@ -54,7 +54,7 @@ def test_cooccurrence_is_the_cosine_of_the_items_people(histories: UserHistories
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_transitions_count_what_came_soon_after(histories: UserHistories, flat: bool) -> None:
+def test_transitions_count_the_next_items_of_a_history(histories: UserHistories, flat: bool) -> None:
     counts = np.zeros((ITEMS, ITEMS))
     for user in range(USERS):
         items = histories.items[histories.offsets[user] : histories.offsets[user + 1]]
@@ -77,7 +77,7 @@ def test_ease_solves_the_ridge_regression_of_each_item_on_the_others(histories: 
         np.testing.assert_allclose(found[others, item], expected, atol=1e-4)
 
 
-def test_only_the_most_touched_items_get_linear_weights(histories: UserHistories) -> None:
+def test_only_the_most_popular_items_get_linear_weights(histories: UserHistories) -> None:
     counts = np.bincount(histories.items, minlength=ITEMS)
     most = np.sort(np.argsort(-counts, kind="stable")[:5])
     for matrix in (ease(histories, ITEMS, max_items=5), slist(histories, ITEMS, max_items=5)):
@@ -107,7 +107,7 @@ def test_factors_of_full_rank_give_the_matrix_back(histories: UserHistories) -> 
     np.testing.assert_allclose(np.sort(found)[::-1], values, rtol=1e-4)
 
 
-def test_nothing_touched_gives_empty_views() -> None:
+def test_no_interactions_give_empty_views() -> None:
     nothing = UserHistories(np.zeros(1, np.int64), *(np.empty(0, kind) for kind in (np.int32, float, float, np.int64)))
     assert not transition_matrix(nothing, ITEMS, 4, 7.0).nnz
     assert not svd_factors(transition_matrix(nothing, ITEMS, 4, 7.0), 3, 1)[0].any()
@@ -115,8 +115,8 @@ def test_nothing_touched_gives_empty_views() -> None:
     assert not slist(nothing, ITEMS, 5).nnz
 
 
-def test_content_views_place_an_untouched_item_by_its_text() -> None:
-    """Two kinds of texts, people who keep to one: an item that nobody touched goes with its kind."""
+def test_content_views_place_an_item_without_interactions_by_its_text() -> None:
+    """Two kinds of texts, users who keep to one: an item without interactions is near its kind."""
     dice = np.random.default_rng(5)
     kinds = np.arange(ITEMS) % 2
     text = unit_rows((np.eye(6)[kinds] + 0.1 * dice.standard_normal((ITEMS, 6))).astype(np.float32))
@@ -136,7 +136,7 @@ def test_content_views_place_an_untouched_item_by_its_text() -> None:
         cca_view(vectors, catalogue, histories),
         (predicted_cf_factors(vectors, catalogue, factors, histories),) * 2,
     ):
-        for untouched in (10, 11):
-            scores = sources[:10] @ targets[untouched]
-            same = kinds[:10] == kinds[untouched]
+        for cold in (10, 11):
+            scores = sources[:10] @ targets[cold]
+            same = kinds[:10] == kinds[cold]
             assert scores[same].min() > scores[~same].max()

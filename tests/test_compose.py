@@ -1,4 +1,4 @@
-"""The composition root: what serves is what the bundle was made with, whatever the config says by now."""
+"""The composition root: a bundle serves with the settings it was built with, whatever the config says now."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from feedrank.models.training.ranker import IdentityRanker
 
 
 class ReversedIndex:
-    """An index of one's own: the exact order, turned round."""
+    """A custom index: the exact order, reversed."""
 
     def __init__(self, vectors: Matrix, metric: str) -> None:
         self._exact = ExactIndex(vectors, "dot")
@@ -47,7 +47,7 @@ def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | 
     )
 
 
-def test_an_index_of_ones_own(home: Path) -> None:
+def test_a_custom_index(home: Path) -> None:
     paths = HomePaths(home)
     settings = replace(config.load_config(paths.config), index=IndexConfig(kind=f"{__name__}:ReversedIndex"))
     opened = bundle.load(paths.current_bundle)
@@ -81,7 +81,7 @@ def test_recall_order_keeps_the_order_it_is_given() -> None:
     assert len(IdentityRanker().score(np.empty((0, 2), np.float32))) == 0
 
 
-def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
+def test_items_newer_than_the_bundle_wait_for_the_next_bundle(home: Path) -> None:
     paths = HomePaths(home)
     settings = config.load_config(paths.config)
     recommender = compose.build_recommender(paths, settings)
@@ -92,7 +92,7 @@ def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
     assert "new" not in recommender.recommend("r1", 2e9, RecommendationRequest("p0", n=100)).items
     inputs = compose.load_training_inputs(paths, settings)
     compose.save_bundle(paths, settings, "next", bundle.BundleParts(compose.fit_without_ranker(inputs, settings)), {})
-    assert "new" not in feed(home, settings, 100), "p0 has touched it"
+    assert "new" not in feed(home, settings, 100), "p0 has interacted with it"
     assert "new" in feed(home, settings, 100, user="p4")
 
 
@@ -110,7 +110,7 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
         compose.load_training_inputs(home, Config())
 
 
-def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_that_recall_uses(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feedrank.engine.retrieval.pca_index.BRUTE_FORCE_UP_TO", 10)
     paths = HomePaths(home)
     settings, opened = config.load_config(paths.config), bundle.load(paths.current_bundle)

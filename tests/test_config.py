@@ -1,4 +1,4 @@
-"""The config file: defaults, every key, and what is wrong said with its path."""
+"""The config file: defaults, every key, and errors that name the path of the key."""
 
 from __future__ import annotations
 

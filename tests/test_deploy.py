@@ -1,4 +1,4 @@
-"""What docs/deploy has: parsed, and held against the repository, the command line, the routes and the metrics."""
+"""The files of docs/deploy: parsed, and compared with the repository, the command line, the routes and the metrics."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_image_has_what_the_package_needs() -> None:
     assert f"Programming Language :: Python :: {version}" in setup["metadata"]["classifiers"]
 
 
-def test_the_image_runs_as_nobody_special_and_passes_signals_on() -> None:
+def test_the_image_runs_unprivileged_and_forwards_signals() -> None:
     user, group = last("USER").split(":")
     assert int(user) > 0
     assert int(group) > 0
@@ -160,7 +160,7 @@ def answering(status: int) -> Iterator[int]:
             thread.join()
 
 
-def test_the_health_check_of_the_image_asks_and_hears() -> None:
+def test_the_health_check_of_the_image_reads_the_status() -> None:
     program, flag, code = json.loads(last("HEALTHCHECK").partition("CMD")[2])
     assert (program, flag) == ("python", "-c")
     assert scope("/readyz") == "open"
@@ -174,7 +174,7 @@ def test_the_health_check_of_the_image_asks_and_hears() -> None:
         assert run(port) == 0
     with answering(503) as port:
         assert run(port) == 1
-    assert run(port) == 1, "nobody listens there any more"
+    assert run(port) == 1, "no server listens there any more"
 
 
 # --- compose
@@ -200,7 +200,7 @@ def test_what_compose_names_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_of_compose_is_held_close(name: str) -> None:
+def test_compose_services_are_sandboxed(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]

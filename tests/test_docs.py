@@ -180,7 +180,7 @@ def test_every_export_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_have_a_target(path: Path) -> None:
     for link in documents.links(path):
         target, _, anchor = link.partition("#")
         there = (path.parent / target).resolve() if target else path

@@ -1,4 +1,4 @@
-"""The click log: which ranking a click answers, labels, and the order of what happened."""
+"""The event table: which ranking a click joins, labels, and the order of events."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def answered(*events: Event) -> list[int]:
     return events_to_table(events, ITEMS).interactions.ranking.tolist()
 
 
-def test_a_click_answers_the_ranking_it_names() -> None:
+def test_a_click_joins_the_ranking_it_names() -> None:
     assert answered(ranking("r0", 0), ranking("r1", 1), click(2, answers="r0")) == [0]
     assert answered(ranking("r0", 0, user="bob"), click(500, "c", None, "r0")) == [0]
     assert answered(click(0, answers="r0"), ranking("r0", 1)) == [0]
     assert answered(ranking("r0", 0), click(1, answers="lost")) == [-1]
 
 
-def test_or_else_the_last_that_showed_the_item_to_the_person_in_time() -> None:
+def test_a_click_without_ranking_joins_the_last_impression_in_the_window() -> None:
     assert answered(ranking("r0", 0), ranking("r1", 1, "bc"), click(2, "a"), click(3, "b")) == [0, 1]
     assert answered(ranking("r0", 0), ranking("r1", 1, "abc", "bob"), click(2, "a")) == [0]
     assert answered(ranking("r0", 0), click(30), click(30.001)) == [0, -1]
@@ -55,7 +55,7 @@ def test_the_order_of_writing_breaks_ties_of_time() -> None:
     assert answered(click(2), ranking("r0", 1)) == [0]  # later in time, though written first
 
 
-def test_labels_are_logged_or_else_clicks() -> None:
+def test_labels_are_the_logged_ones_or_else_clicks() -> None:
     log = events_to_table(
         [
             ranking("r0", 0, "abd"),

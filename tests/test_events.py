@@ -1,4 +1,4 @@
-"""Events: what `parse` takes it can write and read again; what it refuses it refuses by name, and never otherwise."""
+"""Events: what `parse` accepts comes back unchanged; what it refuses is named, with no other error."""
 
 from __future__ import annotations
 

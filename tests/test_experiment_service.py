@@ -1,4 +1,4 @@
-"""Experiments at work: two bundles behind one recommender, the log of what was shown, the readout, and a promotion."""
+"""Experiments end to end: two bundles behind one recommender, logged rankings, the readout, and a promotion."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ AB: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def two_bundles(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose bundle `toy` serves, beside a lesser one, `other`."""
+    """A home whose bundle `toy` serves, next to a weaker one, `other`."""
     home = tmp_path_factory.mktemp("two") / "home"
     shutil.copytree(interactions_home, home, symlinks=True)
     (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "recency", "categories"]\n')
@@ -56,7 +56,7 @@ def two_bundles(interactions_home: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 class Deployment:
-    """A home of one's own with what serves it."""
+    """A home with the objects that serve it."""
 
     def __init__(self, folder: Path) -> None:
         self.home = HomePaths(folder)
@@ -71,7 +71,7 @@ class Deployment:
         self.desk.start(body["name"], self.at)
 
     def serve(self) -> Recommender:
-        """A recommender that has its arms' bundles at hand."""
+        """Create a recommender with the bundles of its arms loaded."""
         recommender = compose.build_recommender(self.home, self.config)
         recommender.arm_servers = ArmServers(self.desk.experiment_registry_at(recommender.snapshot.offset))
         self.arms = ArmLoader(self.home, self.config, self.journal, recommender, lambda: self.at)
@@ -89,7 +89,7 @@ def deployment(two_bundles: Path, tmp_path: Path) -> Deployment:
 
 
 def name_of(user: int) -> str:
-    """Somebody whom the bundles know, and then strangers."""
+    """The id of a user: known to the bundles first, then unknown."""
     return toyworld.user_id(user) if user < toyworld.USERS else f"n{user}"
 
 
@@ -100,7 +100,7 @@ def request_ranking(recommender: Recommender, name: str, at: float, user: str, *
 def three_days(
     deployment: Deployment, recommender: Recommender, click: Callable[[RankingEvent, str], float], users: int = 60
 ) -> None:
-    """Three days on which everybody gets a feed of five and clicks with a probability of their own."""
+    """Log three days on which every user gets a feed of five and clicks with a given probability."""
     dice = np.random.default_rng(3)
     for day in range(3):
         for user in range(users):
@@ -118,7 +118,7 @@ def test_an_ab_test_from_declaration_to_promotion(deployment: Deployment, tmp_pa
     deployment.start_experiment(AB)
     recommender = deployment.serve()
     assert recommender.arm_servers.loaded_bundles == ["other"]
-    three_days(deployment, recommender, lambda event, _: 0.2 if event.variant == "usual" else 0.6, people=140)
+    three_days(deployment, recommender, lambda event, _: 0.2 if event.variant == "usual" else 0.6, users=140)
     events = [event for event in deployment.journal.events("ranking") if isinstance(event, RankingEvent)]
     made_by = {(event.variant, event.bundle) for event in events}
     assert made_by == {("usual", "toy"), ("other", "other")}
@@ -128,7 +128,7 @@ def test_an_ab_test_from_declaration_to_promotion(deployment: Deployment, tmp_pa
             "by its own bundle, as of its offset"
         )
     arm_of = {event.user: event.variant for event in events}
-    assert all(event.variant == arm_of[event.user] for event in events), "a person stays in an arm"
+    assert all(event.variant == arm_of[event.user] for event in events), "a user stays in an arm"
     output = feedrank(
         deployment.home.folder,
         "experiment",
@@ -160,7 +160,7 @@ def test_an_ab_test_from_declaration_to_promotion(deployment: Deployment, tmp_pa
     assert request_ranking(recommender, "after", deployment.at + 4 * DAY, "n1").variant is None
 
 
-def test_every_process_puts_a_person_in_the_same_arm(deployment: Deployment) -> None:
+def test_every_process_assigns_a_user_to_the_same_arm(deployment: Deployment) -> None:
     deployment.start_experiment(AB)
     one, two = deployment.serve(), deployment.serve()
     for user in range(20):
@@ -169,17 +169,17 @@ def test_every_process_puts_a_person_in_the_same_arm(deployment: Deployment) -> 
         assert first.variant == second.variant
 
 
-def test_an_arm_that_nothing_has_happened_to_says_how_far_it_has_read(deployment: Deployment) -> None:
+def test_an_idle_arm_reports_its_journal_offset(deployment: Deployment) -> None:
     deployment.start_experiment(AB)
     recommender = deployment.serve()
-    recommender.catch_up(deployment.at)  # as the thread of a server does, with nothing new
+    recommender.catch_up(deployment.at)  # as the background thread of a server does, without new events
     found = (request_ranking(recommender, f"w{n}", deployment.at, f"n{n}") for n in range(50))
     event = next(event for event in found if event.variant == "other")
     assert event.offset >= deployment.journal.last_offset - 50
     assert replay(deployment.home, deployment.config, deployment.journal, event)[1] is None
 
 
-def test_an_arm_is_told_of_clicks_and_items(deployment: Deployment) -> None:
+def test_an_arm_reads_interactions_and_items(deployment: Deployment) -> None:
     deployment.start_experiment(AB)
     recommender = deployment.serve()
     found = ((f"n{n}", request_ranking(recommender, f"w{n}", deployment.at, f"n{n}")) for n in range(50))
@@ -189,7 +189,7 @@ def test_an_arm_is_told_of_clicks_and_items(deployment: Deployment) -> None:
     recommender.record([click], deployment.at + 2)
     second = request_ranking(recommender, "second", deployment.at + 3, user, n=60)
     assert second.bundle == "other"
-    assert first.items[0] not in second.items, "what was touched does not come back"
+    assert first.items[0] not in second.items, "seen items are not recommended again"
     new = ItemEvent(
         "new", round(deployment.at * 1000) + 4000, "space-new", {"title": "the orbit book", "category": "space"}
     )
@@ -198,7 +198,7 @@ def test_an_arm_is_told_of_clicks_and_items(deployment: Deployment) -> None:
     assert "space-new" in request_ranking(recommender, "third", deployment.at + 5, user, n=100).items
 
 
-def test_an_interleaved_list_counts_clicks_for_its_makers(deployment: Deployment, tmp_path: Path) -> None:
+def test_an_interleaved_list_credits_clicks_to_its_teams(deployment: Deployment, tmp_path: Path) -> None:
     arms = {"usual": {}, "other": {"bundle": "other", "diversity": {"per_category": 2}}}
     deployment.start_experiment({**AB, "name": "mix", "kind": "interleave", "planned_units": 60, "arms": arms})
     recommender = deployment.serve()
@@ -224,7 +224,7 @@ def test_an_interleaved_list_counts_clicks_for_its_makers(deployment: Deployment
         replay(deployment.home, deployment.config, deployment.journal, RankingRecord.from_event(event))
 
 
-def test_balanced_interleaving_keeps_places(deployment: Deployment) -> None:
+def test_balanced_interleaving_logs_ranks(deployment: Deployment) -> None:
     deployment.start_experiment(
         {**AB, "name": "mix", "kind": "interleave", "interleaving": "balanced", "planned_units": 60}
     )
@@ -236,7 +236,7 @@ def test_balanced_interleaving_keeps_places(deployment: Deployment) -> None:
     assert request_ranking(recommender, "r", deployment.at, "n1", n=6) == event, "the same id gives what was shown"
 
 
-def test_a_shadow_looks_on(deployment: Deployment, tmp_path: Path) -> None:
+def test_a_shadow_arm_ranks_without_being_shown(deployment: Deployment, tmp_path: Path) -> None:
     deployment.start_experiment({**AB, "name": "shade", "kind": "shadow"})
     recommender = deployment.serve()
     ticks = iter(range(10_000))
@@ -266,7 +266,7 @@ def test_a_shadow_looks_on(deployment: Deployment, tmp_path: Path) -> None:
     assert "of 31 feeds" in (tmp_path / "r.html").read_text()
 
 
-def test_what_explores_can_be_replayed_and_used_off_policy(deployment: Deployment) -> None:
+def test_explored_rankings_can_be_replayed_and_evaluated_off_policy(deployment: Deployment) -> None:
     arms = {"only": {"explore": {"kind": "plackett-luce", "temperature": 0.5}, "candidates": 20}}
     deployment.start_experiment({**AB, "name": "explore", "arms": arms})
     recommender = deployment.serve()
@@ -284,7 +284,7 @@ def test_what_explores_can_be_replayed_and_used_off_policy(deployment: Deploymen
     assert mixed.propensities is None, "a list that is mixed afterwards is not drawn by these"
 
 
-def test_what_was_drawn_tells_what_another_bundle_would_earn(deployment: Deployment, tmp_path: Path) -> None:
+def test_off_policy_evaluation_estimates_another_bundle(deployment: Deployment, tmp_path: Path) -> None:
     explore = {"kind": "plackett-luce", "temperature": 0.3, "depth": 12}
     deployment.start_experiment({**AB, "name": "explore", "arms": {"only": {"explore": explore}}})
     recommender = deployment.serve()
@@ -315,8 +315,8 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(deployment: Deploym
         "it draws what was never shown"
     )
     assert json.loads(path.read_text())["estimates"].keys() == {"snips"}
-    cut = feedrank(deployment.home.folder, "ope", "--bundle", "toy", "--temperature", 0.3, "--depth", 12, "--clip", "mse",
-                   "--method", "snips")  # fmt: skip
+    cut = feedrank(deployment.home.folder, "ope", "--bundle", "toy", "--temperature", 0.3, "--depth", 12,
+                   "--clip", "mse", "--method", "snips")  # fmt: skip
     assert "weights clipped at" in cut.replace("\n", " ")
     assert "overlap" in cut
     assert "expected mse, slope or a number" in feedrank(
@@ -328,12 +328,12 @@ def test_what_was_drawn_tells_what_another_bundle_would_earn(deployment: Deploym
     )
 
 
-def test_a_broken_guardrail_stops_its_arm(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_breached_guardrail_stops_its_arm(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
     deployment.start_experiment(
         {**AB, "guardrails": [{"metric": "ctr", "max_relative_loss": 0.1}], "stop_on_breach": True}
     )
     recommender = deployment.serve()
-    three_days(deployment, recommender, lambda event, _: 0.6 if event.variant == "usual" else 0.05, people=140)
+    three_days(deployment, recommender, lambda event, _: 0.6 if event.variant == "usual" else 0.05, users=140)
     guardrail_monitor = GuardrailMonitor(deployment.home, recommender)
     assert guardrail_monitor.has_guarded_experiments
     with caplog.at_level("WARNING"):
@@ -345,7 +345,7 @@ def test_a_broken_guardrail_stops_its_arm(deployment: Deployment, caplog: pytest
     assert "violates guardrail ctr" in feedrank(deployment.home.folder, "experiment", "readout", "ab")
 
 
-def test_units_that_move_count_for_their_first_arm(deployment: Deployment) -> None:
+def test_reassigned_units_count_for_their_first_arm(deployment: Deployment) -> None:
     deployment.start_experiment({**AB, "holdout": 0.1})
     recommender = deployment.serve()
     three_days(deployment, recommender, lambda *_: 0.3)
@@ -355,7 +355,7 @@ def test_units_that_move_count_for_their_first_arm(deployment: Deployment) -> No
     found = deployment.desk.report("ab")
     assert found.reassigned_units > 10
     assert found.readout is not None
-    assert not found.readout.sample_ratio.mismatch, "nobody new came after the weights changed"
+    assert not found.readout.sample_ratio.mismatch, "no new users came after the weights changed"
     assert [one.arm for one in found.holdout] == ["exposed"]
 
 
@@ -371,7 +371,7 @@ def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(deployment: Deploymen
     assert "removed: other" in feedrank(deployment.home.folder, "bundles", "prune", "--keep", 0)
 
 
-def test_an_arm_that_is_to_have_nobody_is_left_out(deployment: Deployment) -> None:
+def test_an_arm_of_weight_zero_is_left_out(deployment: Deployment) -> None:
     deployment.start_experiment({**AB, "arms": {**AB["arms"], "later": {"weight": 0, "candidates": 30}}})
     recommender = deployment.serve()
     three_days(deployment, recommender, lambda *_: 0.3)
@@ -381,7 +381,7 @@ def test_an_arm_that_is_to_have_nobody_is_left_out(deployment: Deployment) -> No
     assert sum(readout.units) == 60
 
 
-def test_without_its_library_a_readout_says_what_to_install(
+def test_a_readout_without_its_library_says_what_to_install(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment.start_experiment(AB)
@@ -394,7 +394,7 @@ def test_without_its_library_a_readout_says_what_to_install(
     assert (answer.status_code, message in answer.json["detail"]) == (501, True)
 
 
-def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(deployment: Deployment) -> None:
+def test_a_refresher_loads_started_arms_and_drops_stopped_ones(deployment: Deployment) -> None:
     opened = bundle.load(deployment.home.current_bundle)
     recommender = compose.build_recommender(deployment.home, deployment.config)
     refresher = Refresher(
@@ -418,7 +418,7 @@ def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(deployment: Dep
     assert recommender.arm_servers.loaded_bundles == []
 
 
-def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(deployment: Deployment) -> None:
+def test_a_damaged_bundle_leaves_the_experiment_without_users(deployment: Deployment) -> None:
     deployment.start_experiment(AB)
     ranker = next(path for path in (deployment.home.bundles / "other").iterdir() if path.suffix == ".txt")
     ranker.write_text("no ranker")
@@ -428,7 +428,7 @@ def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(deploymen
     assert event.variant is None
 
 
-def test_the_size_of_a_test_is_told_beforehand(deployment: Deployment, tmp_path: Path) -> None:
+def test_power_reports_the_required_sample_size(deployment: Deployment, tmp_path: Path) -> None:
     output = feedrank(deployment.home.folder, "experiment", "power", "--rate", 0.05, "--lift", 0.1, "--per-day", 1_000)
     # 2 x (1.96 + 0.8416)^2 x 0.05 x 0.95 / 0.005^2 = 29,826 an arm, and 60 days of 1,000
     assert "29,82" in output
@@ -451,7 +451,7 @@ def test_a_test_is_simulated_before_it_begins(deployment: Deployment, tmp_path: 
     assert deployment.desk.experiment_registry.states == {}, "nothing is written"
 
 
-def test_of_two_who_change_at_once_one_is_told(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_concurrent_changes_one_is_refused(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment.desk.create(experiment_config.parse_experiment(AB, "test"), NOW)
     append = deployment.journal.append
 
@@ -488,7 +488,7 @@ def test_over_http(deployment: Deployment) -> None:
     assert (stopped["status"], stopped["reason"]) == ("stopped", "enough")
 
 
-def test_who_may_write_events_may_not_change_experiments(deployment: Deployment) -> None:
+def test_the_write_scope_may_not_change_experiments(deployment: Deployment) -> None:
     client = deployment.client(deployment.serve())
     event = {"event": "experiment", "experiment": "ab", "change": "create", "payload": {"arms": {}}}
     for path in ("/v1/events", "/feedback"):
@@ -496,7 +496,7 @@ def test_who_may_write_events_may_not_change_experiments(deployment: Deployment)
     assert deployment.desk.experiment_registry.states == {}
 
 
-def test_an_answer_says_what_it_is_part_of(deployment: Deployment) -> None:
+def test_a_feed_names_its_experiment_and_variant(deployment: Deployment) -> None:
     deployment.start_experiment(AB)
     client = deployment.client(deployment.serve())
     answer = client.post("/v1/recommend", json={"user": "n1"}).json
@@ -504,7 +504,7 @@ def test_an_answer_says_what_it_is_part_of(deployment: Deployment) -> None:
     assert client.get(f"/v1/rankings/{answer['ranking']}").json["experiments"] == answer["experiments"]
 
 
-def test_a_wrong_declaration_says_what_is_wrong(deployment: Deployment, tmp_path: Path) -> None:
+def test_an_invalid_experiment_says_what_is_wrong(deployment: Deployment, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     for command in (("experiment", "list"), ("experiment", "readout", "ab"), ("ope", "--policy", "bts")):
         assert "there is no journal at" in feedrank(empty, *command, code=1)

@@ -1,4 +1,4 @@
-"""Lifts, earlier behaviour, splits, corrections, sizes, segments and days: against closed forms and simulations."""
+"""Lifts, CUPED, sample ratios, corrections, sample sizes, segments and days: against closed forms and simulations."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_delta_method_is_the_formula():
 
 
 def test_a_variance_that_is_rounding_makes_no_interval_of_ratios():
-    """Units of this arm that vary as one: what is left of their variance has either sign."""
+    """An arm of identical units: the rounding error of its variance has either sign."""
     rows = [(0, 0, 1.0, 1.0), (1, 0, 0.0, 0.5), (2, 0, 1e-12, 0.0), (3, 0, 1.0, 1e-12)]
     (lift,) = lifts(outcomes_of([0, 0, 1, 1], rows), CTR)
     assert lift.absolute.low <= lift.absolute.value <= lift.absolute.high
@@ -85,7 +85,7 @@ def test_an_arm_whose_units_are_all_alike_is_compared_with_one_whose_are_not():
     assert lift.relative.low < lift.relative.value < lift.relative.high
 
 
-def test_units_and_not_rows_are_what_varies():
+def test_the_variance_is_over_units_and_not_rows():
     outcomes = simulate_experiment(replace(WORLD, click_rate_cv=1.5, rankings_per_day=2.0, lifts=(0.0,)))
     (lift,) = lifts(outcomes, CTR)
     n = [outcomes.columns["impressions"][outcomes.arm_of[outcomes.unit] == arm].sum() for arm in (0, 1)]
@@ -124,7 +124,7 @@ def test_counts_are_units_that_click_or_do_not():
     assert lift.relative.value == pytest.approx(0.4)
 
 
-def test_earlier_behaviour_saves_what_its_correlation_says():
+def test_cuped_reduces_the_variance_by_the_correlation():
     outcomes = simulate_experiment(replace(WORLD, users=4_000, stable_rate_share=0.8))
     metric = find_metric("clicks_per_unit")
     plain, adjusted = (lifts(outcomes, metric, cuped=used)[0] for used in (False, True))
@@ -140,7 +140,7 @@ def test_earlier_behaviour_saves_what_its_correlation_says():
 
 
 @pytest.mark.parametrize("name", ["ctr", "ctr_per_unit", "clicks_per_unit", "mrr"])
-def test_our_covariate_is_the_librarys(name):
+def test_our_cuped_agrees_with_the_library(name):
     outcomes, metric = simulate_experiment(WORLD), find_metric(name)
     (lift,) = lifts(outcomes, metric, cuped=True)
     beside = compare_to_control(cumulative_moments(outcomes, metric, cuped=True), 1)
@@ -170,7 +170,7 @@ def test_a_covariate_that_is_not_there_changes_nothing():
         ([0, 0, 1, 1], [(0, 0, 1, 5), (1, 0, 2, 5), (2, 0, 3, 5), (3, 0, 1, 5)], "few units"),
     ],
 )
-def test_where_little_is_known_a_word_says_so(arm_of, rows, word):
+def test_an_undefined_lift_says_why(arm_of, rows, word):
     outcomes = outcomes_of(arm_of, rows)
     for found in (
         lifts(outcomes, CTR),
@@ -239,7 +239,7 @@ def test_the_size_of_a_test_is_the_textbooks():
         required_sample_size(0.05, 0.04, mde=0.0)
 
 
-def test_a_test_of_that_size_finds_it_as_often_as_was_said():
+def test_a_test_of_that_size_has_the_stated_power():
     world = replace(WORLD, users=3_000, lifts=(0.0,))
     required = required_sample_size_from_outcomes(simulate_experiment(world), CTR, mde=0.15, power=0.8)
     assert required is not None

@@ -54,7 +54,7 @@ def test_the_mixture_is_narrowest_when_the_planned_units_are_in():
     assert mixing_variance(4.0, 0.25, 0.05) == pytest.approx(chosen)  # a quarter of the units, four times the variance
 
 
-def test_a_sequence_is_the_formula_at_each_look():
+def test_a_confidence_sequence_is_the_formula_at_each_look():
     outcomes = simulate_experiment(replace(WORLD, users=3_000))
     (found,) = confidence_sequences(outcomes, CTR, planned_units=3_000)
     assert found.enough_data.all()
@@ -75,11 +75,11 @@ def test_a_sequence_is_the_formula_at_each_look():
     np.testing.assert_allclose([found.low[day], found.high[day]], found.estimate[day] + np.array([-half, half]))
     assert (np.diff(found.p) <= 0).all()
     assert (found.high - found.low > found.fixed_high - found.fixed_low).all()
-    assert ((found.low > 0) == (found.relative_low > 0)).all()  # the two never tell different stories
+    assert ((found.low > 0) == (found.relative_low > 0)).all()  # both intervals agree on the sign
     assert ((found.high < 0) == (found.relative_high < 0)).all()
 
 
-def test_looking_every_day_errs_as_seldom_as_was_said():
+def test_daily_looks_keep_the_error_rate():
     worlds = (SimulatedExperiment(users=400), SimulatedExperiment(users=600, click_rate=0.006, click_rate_cv=1.2))
     for world in worlds:
         wrong = peeked = 0
@@ -104,7 +104,7 @@ def test_a_real_lift_is_found_and_its_intervals_hold_at_every_look():
     assert found >= 54
 
 
-def test_nothing_is_said_of_few_units_or_few_clicks():
+def test_few_units_or_clicks_give_no_interval():
     outcomes = simulate_experiment(replace(WORLD, users=60))
     (found,) = confidence_sequences(outcomes, CTR, planned_units=1_000)
     assert not found.enough_data.any()
@@ -124,7 +124,7 @@ FAIR = sample_ratio_test(np.array([1_000, 1_000, 1_000]), arms=["a", "b", "c"])
 
 
 def confidence_sequence(arm: str, low: float, high: float, metric: str = "ctr") -> ConfidenceSequence:
-    """One whose last interval is this, for the difference as for the relative lift."""
+    """A confidence sequence with this last interval, for the difference and the relative lift."""
     one = {"low": low, "high": high, "estimate": (low + high) / 2}
     column = {name: np.array([value]) for name, value in one.items()}
     relative = {"relative": column["estimate"], "relative_low": column["low"], "relative_high": column["high"]}
@@ -163,7 +163,7 @@ def test_the_minimum_of_units_counts_for_every_declared_arm():
     assert found.sentence.endswith("the plan needs at least 7 days and 4,000 units")
 
 
-def test_a_plan_that_says_nothing_of_cuped_uses_it_where_there_is_behaviour_from_before():
+def test_cuped_is_on_by_default_where_there_is_earlier_behaviour():
     outcomes = simulate_experiment(WORLD)
     assert compute_readout(replace(outcomes, pre_period={}), AnalysisPlan("ctr")).plan.cuped is False
     before = {name: np.ones(len(outcomes.arm_of)) for name in outcomes.columns}
@@ -171,7 +171,7 @@ def test_a_plan_that_says_nothing_of_cuped_uses_it_where_there_is_behaviour_from
     assert compute_readout(replace(outcomes, pre_period=before), AnalysisPlan("ctr", cuped=False)).plan.cuped is False
 
 
-def test_a_broken_split_comes_before_all_else():
+def test_a_sample_ratio_mismatch_comes_first():
     off = sample_ratio_test(np.array([1_000, 1_300]), arms=["a", "b"])
     found = decide(PLAN, off, [confidence_sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
     assert found.decision == "invalid"

@@ -1,4 +1,4 @@
-"""Experiments in the engine: who is in which arm, how lists are mixed and drawn, how changes add up."""
+"""Experiments in the engine: assignment of users, interleaved and sampled lists, and replay of changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_hashes_are_those_that_were_published() -> None:
 
 
 @given(st.lists(st.text(max_size=40)), st.integers(0, 2**32 - 1))
-def test_many_are_hashed_as_one(texts: list[str], seed: int) -> None:
+def test_hashes_of_many_units_equal_single_hashes(texts: list[str], seed: int) -> None:
     assert hashes32(texts, seed).tolist() == [hash32(text, seed) for text in texts]
 
 
@@ -84,7 +84,9 @@ weights = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
 
 
 @given(weights, weights, weights)
-def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[int], three: list[int]) -> None:
+def test_a_change_of_weights_reassigns_as_few_units_as_possible(
+    one: list[int], two: list[int], three: list[int]
+) -> None:
     names = ("a", "b", "c")
     spans = initial_slot_ranges(dict(zip(names, one, strict=True)))
     for wanted in (two, three):
@@ -99,11 +101,11 @@ def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[in
         spans = after
 
 
-# --- who is in what
+# --- assignment to experiments
 
 
 def registry_after(*changes: tuple[str, str, dict[str, object]]) -> ExperimentRegistry:
-    """The roster after changes of (experiment, change, told)."""
+    """The registry after changes of (experiment, change, payload)."""
     return replay_events(
         ExperimentEvent(f"e{position}", 1_000 * position, name, change, payload)
         for position, (name, change, payload) in enumerate(changes)
@@ -120,14 +122,14 @@ def running(*experiments: ExperimentSpec) -> ExperimentRegistry:
 
 
 def variants_of_users(registry: ExperimentRegistry, **options: object) -> list[list[str]]:
-    """Of many people, the variants they are in."""
+    """The variants of many users."""
     return [
         [one.variant for one in assign(registry, RecommendationRequest(f"u{n}", **options), f"r{n}", 10**6).exposures]  # type: ignore[arg-type]
         for n in range(400)
     ]
 
 
-def test_a_person_stays_in_an_arm() -> None:
+def test_a_user_stays_in_an_arm() -> None:
     registry = running(ExperimentSpec("x", TWO))
     first, again = variants_of_users(registry), variants_of_users(registry)
     assert first == again
@@ -136,10 +138,12 @@ def test_a_person_stays_in_an_arm() -> None:
         one[0]: assign(registry, RecommendationRequest(f"u{n}"), "r", 10**6).arm.bundle for n, one in enumerate(first)
     }
     assert arms == {"a": "", "b": "other"}
-    assert assign(registry, RecommendationRequest(None), "r", 10**6) is NO_ASSIGNMENT, "somebody unnamed is no unit"
+    assert assign(registry, RecommendationRequest(None), "r", 10**6) is NO_ASSIGNMENT, (
+        "a request without a user is no unit"
+    )
 
 
-def test_experiments_of_a_layer_have_nobody_in_common() -> None:
+def test_experiments_of_a_layer_share_no_users() -> None:
     registry = running(ExperimentSpec("x", TWO, share=0.5), ExperimentSpec("y", TWO, share=0.5))
     counts = Counter(
         assign(registry, RecommendationRequest(f"u{n}"), "r", 10**6).exposures[0].experiment.name for n in range(400)
@@ -151,7 +155,7 @@ def test_experiments_of_a_layer_have_nobody_in_common() -> None:
         full.apply(ExperimentEvent("s", 0, "z", "start"))
 
 
-def test_what_stops_frees_its_share() -> None:
+def test_a_stopped_experiment_frees_its_share() -> None:
     registry = running(ExperimentSpec("x", TWO))
     registry = replay_events([ExperimentEvent("stop", 5, "x", "stop", {"reason": "enough"})], registry)
     assert registry.get("x").stop_reason == "enough"
@@ -168,9 +172,9 @@ def test_what_stops_frees_its_share() -> None:
 def test_layers_are_independent_and_may_not_change_the_same_thing() -> None:
     mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
     registry = running(ExperimentSpec("ranker", TWO), ExperimentSpec("diversity", mixed, layer="list"))
-    pairs = Counter(tuple(one) for one in variants_of_users(registry))
-    assert set(pairs) == {("a", "plain"), ("a", "mixed"), ("b", "plain"), ("b", "mixed")}
-    assert min(pairs.values()) > 50
+    combinations = Counter(tuple(one) for one in variants_of_users(registry))
+    assert set(combinations) == {("a", "plain"), ("a", "mixed"), ("b", "plain"), ("b", "mixed")}
+    assert min(combinations.values()) > 50
     own = next(
         RecommendationRequest(f"u{n}") for n, one in enumerate(variants_of_users(registry)) if one == ["b", "mixed"]
     )
@@ -210,7 +214,7 @@ def test_a_holdout_is_the_same_for_all_of_a_layer() -> None:
     found = variants_of_users(registry)
     kept = [one for one in found if HOLDOUT in one]
     assert 40 < len(kept) < 120
-    assert all(one == [HOLDOUT, HOLDOUT] for one in kept), "whoever is kept away is kept from both"
+    assert all(one == [HOLDOUT, HOLDOUT] for one in kept), "a user in the holdout is in that of both"
 
 
 def test_sessions_and_requests_are_units_too() -> None:
@@ -228,7 +232,7 @@ def test_sessions_and_requests_are_units_too() -> None:
     )
 
 
-def test_a_stopped_arm_has_nobody_and_the_others_keep_theirs() -> None:
+def test_a_stopped_arm_has_no_users_and_the_others_keep_theirs() -> None:
     three = {**TWO, "c": Arm(bundle="third")}
     registry = running(ExperimentSpec("x", three))
     before = variants_of_users(registry)
@@ -241,7 +245,7 @@ def test_a_stopped_arm_has_nobody_and_the_others_keep_theirs() -> None:
     assert drop_arm(initial_slot_ranges({"a": 1, "b": 1}), "b")["b"] == ()
 
 
-def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
+def test_interleaving_and_shadow_experiments_assign_all_arms() -> None:
     found = assign(running(ExperimentSpec("x", TWO, kind="interleave")), RecommendationRequest("u"), "r", 10**6)
     assert [one.variant for one in found.exposures] == [INTERLEAVED]
     assert [name for name, _ in found.interleaved_arms] == ["a", "b"]
@@ -253,7 +257,7 @@ def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
 # --- the journal's changes
 
 
-def test_a_declaration_survives_the_journal() -> None:
+def test_an_experiment_survives_the_journal() -> None:
     own = ExperimentSpec(
         "x", {"a": Arm(0.5), "b": Arm(0.5, "other", 50, 3, Diversity(2, 0.1), ExplorationPolicy("epsilon-greedy"))},
         targeting=Targeting(("home",), {"country": ("ch",)}, True),
@@ -266,7 +270,7 @@ def test_a_declaration_survives_the_journal() -> None:
     assert replay_events([event]).get("x").experiment == own
 
 
-def test_the_keys_of_a_plan_stand_beside_the_others_of_a_declaration() -> None:
+def test_the_keys_of_an_analysis_plan_are_keys_of_the_experiment() -> None:
     body = {"name": "x", "arms": {"a": {}, "b": {}}}
     declared = parse_experiment({**body, "primary": "ctr", "min_units": 50, "alpha": 0.1}, "x.toml")
     assert declared.plan == AnalysisPlan("ctr", min_units=50, alpha=0.1)
@@ -284,7 +288,7 @@ def test_the_keys_of_a_plan_stand_beside_the_others_of_a_declaration() -> None:
             parse_experiment({**body, **wrong}, "x.toml")
 
 
-def test_bad_changes_are_passed_over() -> None:
+def test_invalid_changes_are_skipped() -> None:
     own = ExperimentSpec("x", TWO)
     events = [ExperimentEvent("c", 1, "x", "create", own.to_dict()), ExperimentEvent("s", 2, "x", "start"),
               ExperimentEvent("w", 3, "x", "weights", {"weights": {"b": 3}})]  # fmt: skip
@@ -312,7 +316,7 @@ def test_reports_of_shadows_add_up() -> None:
     assert "other statistics" in registry.rejected["odd"]
 
 
-def test_bundles_are_pinned_where_they_are_what_differs() -> None:
+def test_bundles_are_pinned_where_arms_differ_by_bundle() -> None:
     registry = registry_after(("x", "create", ExperimentSpec("x", TWO).to_dict()), ("x", "start", {"incumbent": "now"}))
     assert [arm.bundle for arm in registry.get("x").experiment.arms.values()] == ["now", "other"]
     assert registry.bundles == ["now", "other"]
@@ -334,12 +338,12 @@ def test_bundles_are_pinned_where_they_are_what_differs() -> None:
         ({"start": 5, "end": 5}, "end is 5; expected a time after start"),
     ],
 )
-def test_what_can_not_be_is_refused(wrong: dict[str, object], message: str) -> None:
+def test_an_invalid_experiment_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(ExperimentSpec("x", TWO), **wrong)  # type: ignore[arg-type]
 
 
-# --- mixed lists
+# --- interleaved lists
 
 
 def test_a_team_draft_alternates_and_shows_each_item_once() -> None:
@@ -363,7 +367,7 @@ def test_a_team_draft_alternates_and_shows_each_item_once() -> None:
 
 
 def test_balanced_interleaving_is_that_of_the_paper() -> None:
-    # Joachims 2003: of A = a b c and B = b e a, the list is a b e c ... or b a e c ..., by who begins
+    # Joachims 2003: of A = a b c and B = b e a, the list is a b e c ... or b a e c ..., by the team that begins
     found = {balanced_interleaving([list("abc"), list("bea")], 4, seed).items for seed in range(20)}
     assert found == {("a", "b", "e", "c"), ("b", "a", "e", "c")}
     ranks = [[0, 1, -1, 2], [2, 0, 1, -1]]  # of the shown list a b e c in A and in B
@@ -373,7 +377,7 @@ def test_balanced_interleaving_is_that_of_the_paper() -> None:
     assert balanced_credit(ranks, [False] * 4) == [0.0, 0.0]
 
 
-# --- chance
+# --- exploration
 
 
 def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:

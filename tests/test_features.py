@@ -1,4 +1,4 @@
-"""Features describe themselves, families of one's own join them, and what a family must not do is found."""
+"""Features describe themselves, custom families are added, and the check finds what a family must not do."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
         ({"missing": None}, "missing of the feature 'f' is None"),
     ],
 )
-def test_a_record_that_says_nothing_is_refused(change: dict[str, Any], message: str) -> None:
+def test_an_incomplete_feature_record_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Feature(**{"name": "f", "family": "a", "sentence": "It.", "unit": "u", "missing": "never"} | change)
 
@@ -117,7 +117,7 @@ def test_the_built_in_families_pass_the_check(name: str) -> None:
     check_feature_family(FAMILIES[name], spec=StateSpec(counters=COUNTERS))
 
 
-def test_a_family_of_ones_own_passes_the_check() -> None:
+def test_a_custom_family_passes_the_check() -> None:
     check_feature_family(custom_features.title)
     check_feature_family(OWN)
     check_feature_family(custom_features.title, sample_item_model(20, PLAIN), StateSpec((1.0,), 3))
@@ -147,7 +147,7 @@ def test_the_check_finds_what_is_wrong_with_a_family(name: str, message: str) ->
         check_feature_family(getattr(custom_features, name))
 
 
-# --- families of one's own
+# --- custom families
 
 
 def test_extra_columns_follow_the_built_in_ones() -> None:
@@ -183,7 +183,7 @@ def test_an_extra_family_that_can_not_be_used_says_why(path: str, message: str) 
         all_features(FeatureSettings(extra=(path,)))
 
 
-def test_two_extra_families_have_names_of_their_own() -> None:
+def test_two_extra_families_need_distinct_names() -> None:
     with pytest.raises(ExtraFamilyError, match="family 'title', which is that of 'custom_features:title'"):
         all_features(FeatureSettings(extra=(OWN, "custom_features:other_title")))
 
@@ -207,7 +207,7 @@ def test_a_family_with_other_columns_for_other_batches_is_an_error() -> None:
         ((OWN, OWN), f"extra has {OWN} twice"),
     ],
 )
-def test_a_path_that_is_none_is_refused(extra: tuple[str, ...], message: str) -> None:
+def test_an_invalid_path_is_refused(extra: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FeatureSettings(extra=extra)
 
@@ -219,7 +219,7 @@ def test_a_module_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         load_extra_families(["half_written:f"])
 
 
-def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_family_is_trained_and_explained(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from feedrank.api import compose, config
     from feedrank.api.home_paths import HomePaths
 
@@ -252,7 +252,7 @@ def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypa
     assert len(message.strip().splitlines()) == 1
 
 
-def test_a_wrong_path_is_told_before_the_long_work(home: Path) -> None:
+def test_a_wrong_path_is_refused_before_the_training(home: Path) -> None:
     (home / "feedrank.toml").write_text('[features]\nextra = ["no_such_module:f"]\n')
     message = feedrank(home, "train", code=1)
     assert "no_such_module:f" in message

@@ -1,6 +1,6 @@
 """Fine-tuning and distillation, on models of a few thousand weights and a language of thirty words.
 
-What a query asks for is the text that shares its one rare word; all other words say nothing.
+The positive text of a query shares its one rare word; all other words are noise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CHANCE = (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6) / 6
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT that has learnt nothing."""
+    """An untrained BERT."""
     from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
 
     folder = tmp_path_factory.mktemp("base")
@@ -78,7 +78,7 @@ def groups() -> QueryTextGroups:
 
 @pytest.fixture(scope="module")
 def teacher(base: Path, groups: QueryTextGroups, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
-    """A cross-encoder that has learnt to look for the rare word."""
+    """A cross-encoder trained to find the rare word."""
     out = tmp_path_factory.mktemp("teacher") / "model"
     return finetune("cross-encoder", groups, out, settings_for("cross-encoder", **CROSS), BaseModels((str(base),)))
 
@@ -95,7 +95,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def unfinished(out: Path) -> list[Path]:
-    """Folders of runs that were broken off."""
+    """Folders of interrupted runs."""
     return list(out.parent.glob(f".{out.name}.*"))
 
 

@@ -33,7 +33,7 @@ from feedrank.models.bundles import bundle
 
 @dataclass
 class Clock:
-    """Moves on by an odd part of a second whenever it is read."""
+    """A clock that advances by an odd part of a second with each read."""
 
     now: float = toyworld.END / 1000
 
@@ -44,7 +44,7 @@ class Clock:
 
 @dataclass
 class Server:
-    """The application on a home of its own, and the journal behind it."""
+    """The application on its own home, and its journal."""
 
     app: Flask
     client: FlaskClient
@@ -53,7 +53,7 @@ class Server:
     clock: Clock
 
     def feed(self, **body: Any) -> dict[str, Any]:
-        """The answer to a request that must be right."""
+        """The answer to a request that must succeed."""
         response = self.client.post("/v1/recommend", json=body)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json
@@ -89,7 +89,7 @@ def server(home: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def shared_server(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """One server for all tests that only look at an answer."""
+    """One server for all tests that change nothing."""
     paths = HomePaths(interactions_home)
     recommender = compose.build_recommender(paths, config.load_config(paths.config))
     recommender._journal = HomePaths(
@@ -104,7 +104,7 @@ def shared_server(interactions_home: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize("user", [0, 13, 26, 59])
-def test_a_known_person_gets_their_genre_and_first_what_comes_next(shared_server: Server, user: int) -> None:
+def test_a_known_user_gets_the_expected_next_item_and_genre(shared_server: Server, user: int) -> None:
     feed = shared_server.feed(user=toyworld.user_id(user), n=5)
     assert feed["items"][0]["id"] == toyworld.expected_next_item(user)
     genres = [toyworld.genre_of(one["id"]) for one in feed["items"]]
@@ -117,10 +117,10 @@ def test_a_known_person_gets_their_genre_and_first_what_comes_next(shared_server
     assert feed["timestamp"] == round(shared_server.clock.now * 1000)
 
 
-def test_a_stranger_gets_what_is_popular(server: Server) -> None:
+def test_an_unknown_user_gets_popular_items(server: Server) -> None:
     server.events({"events": [click("ocean-3", f"fan {n}") for n in range(20)]})
-    for stranger in ({}, {"user": "never seen"}, {"history": []}, {"history": ["no such item"]}):
-        feed = server.feed(**stranger, n=60)
+    for options in ({}, {"user": "never seen"}, {"history": []}, {"history": ["no such item"]}):
+        feed = server.feed(**options, n=60)
         assert feed["source"] == "popular"
         assert len({one["id"] for one in feed["items"]}) == 60
         assert "ocean-3" in [one["id"] for one in feed["items"]]
@@ -130,14 +130,14 @@ def test_a_stranger_gets_what_is_popular(server: Server) -> None:
     assert server.recommender.catalogue.ids.name(int(np.argmax(popular))) == "ocean-3"
 
 
-def test_a_query_alone_finds_the_items_it_speaks_of(shared_server: Server) -> None:
+def test_a_query_alone_finds_matching_items(shared_server: Server) -> None:
     feed = shared_server.feed(query="guitar and violin music", n=60)
     assert feed["source"] == "embedding"
     first = [toyworld.genre_of(one["id"]) for one in feed["items"]][:10]
     assert first.count("music") >= 8
 
 
-def test_a_history_alone_is_as_good_as_being_known(shared_server: Server) -> None:
+def test_a_history_alone_equals_a_known_user(shared_server: Server) -> None:
     user = 9
     walked = [toyworld.item(toyworld.genre_of_user(user), toyworld.start_position(user) + s) for s in range(9)]
     latest_first = walked[::-1]
@@ -146,7 +146,7 @@ def test_a_history_alone_is_as_good_as_being_known(shared_server: Server) -> Non
     assert not set(walked) & set(shared_server.items(history=latest_first, n=60))
 
 
-def test_a_history_stands_in_for_what_is_known_and_what_was_seen_stays_seen(shared_server: Server) -> None:
+def test_a_history_replaces_the_stored_one_and_seen_items_stay_hidden(shared_server: Server) -> None:
     feed = shared_server.items(user=toyworld.user_id(0), history=["kitchen-2", "kitchen-1"], n=60)
     assert toyworld.genre_of(feed[0]) == "kitchen"
     seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)} | {"kitchen-1", "kitchen-2"}
@@ -166,7 +166,7 @@ def test_n_items_come_or_as_many_as_there_are(shared_server: Server, n: int) -> 
     )
 
 
-def test_ten_items_come_where_nothing_is_said(shared_server: Server) -> None:
+def test_ten_items_is_the_default(shared_server: Server) -> None:
     assert len(shared_server.items()) == 10
 
 
@@ -376,7 +376,7 @@ def test_a_click_changes_the_next_feed(server: Server) -> None:
     assert first not in after
 
 
-def test_a_stranger_is_known_after_a_click(server: Server) -> None:
+def test_an_unknown_user_is_known_after_a_click(server: Server) -> None:
     assert server.feed(user="new")["source"] == "popular"
     server.events(click("ocean-3", "new"))
     feed = server.feed(user="new", n=1)
@@ -384,7 +384,7 @@ def test_a_stranger_is_known_after_a_click(server: Server) -> None:
     assert feed["items"][0]["id"] == "ocean-4"
 
 
-def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
+def test_the_state_survives_a_restart(server: Server, home: Path) -> None:
     server.events({"events": [click("ocean-3", "new"), click("space-9", "p0")]})
     paths = HomePaths(home)
     again = create_app(
@@ -424,7 +424,7 @@ def of_the_request(name: str) -> bool:
 
 
 @pytest.mark.parametrize("n", [1000, 10])
-def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path, n: int) -> None:
+def test_logged_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path, n: int) -> None:
     dice = np.random.default_rng(3)
     users = ["p0", "p1", "p2", "new", None]
     served: list[str] = []

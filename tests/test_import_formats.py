@@ -1,4 +1,4 @@
-"""Other systems' logs: what they hold comes in as it is, nothing is invented, and a broken import goes on."""
+"""Logs of other systems: events are imported unchanged, nothing is invented, and an interrupted import resumes."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
     assert shown <= {item.item for item in items if isinstance(item, ItemEvent)}
 
 
-# --- an import that is broken off
+# --- an interrupted import
 
 
 def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:

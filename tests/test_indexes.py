@@ -1,4 +1,4 @@
-"""Vector indexes: the exact one against numpy, Annoy against the exact one, and both by the shipped checks."""
+"""Vector indexes: the exact one against numpy, Annoy against the exact one, and both with the shipped checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal: nothing acknowledged is lost, nothing is counted twice, and nothing is written by halves."""
+"""The journal: no acknowledged event is lost, none counts twice, and no batch is written in part."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def journal(url: str) -> Iterator[Journal]:
     journal.close()
 
 
-def test_feeds_leave_the_file_to_whoever_folds_the_log_into_it(tmp_path: Path) -> None:
+def test_feeds_leave_the_wal_checkpoint_to_the_background_thread(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal, words = Journal.open_sqlite(path), "word " * 2_000
 
@@ -69,7 +69,7 @@ def test_feeds_leave_the_file_to_whoever_folds_the_log_into_it(tmp_path: Path) -
     journal.close()
 
 
-def test_what_is_sent_in_waits_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
+def test_sent_events_wait_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
     journal = Journal.open_sqlite(tmp_path / "journal.db")
     line = journal._connection
     assert line is not None
@@ -176,7 +176,7 @@ def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytes
     assert journal.append([item("b")]) == [True]
 
 
-def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_text("no database at all" * 100)
     with pytest.raises(JournalError, match=r"can't open the journal at sqlite:.*not a database"):
@@ -220,7 +220,7 @@ def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
     journal.close()
 
 
-def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
+def test_acknowledged_events_survive_a_killed_process(url: str) -> None:
     for round_, acknowledgements in enumerate((1, 5, 20)):
         process = writer(url, f"{round_}:", 1_000_000, 7)
         assert process.stdin is not None
@@ -245,7 +245,7 @@ def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
         journal.close()
 
 
-def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_read_by_effective_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "CHUNK_SIZE", 2)
     late = InteractionEvent("late", 3, "a", "click", received=9)
     journal.append([item("b", 5), item("c", 9), late, item("a", 5), item("d", 9), item("first", -7)])
@@ -254,7 +254,7 @@ def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.Monkey
     assert all(offset_of[event.id] == offset for offset, event in journal.read_by_effective_time())
 
 
-def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
+def test_a_user_can_be_erased(journal: Journal, url: str) -> None:
     kept: list[Event] = [
         item("i"),
         UserEvent("u bob", 0, "bob", {"mood": "forgotten", "said": '{"name":"forgotten","value":true}'}),
@@ -285,7 +285,7 @@ def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
     assert journal.erase_user("bob", replace(note, id="bob", user="bob")) == 1
 
 
-def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
+def test_old_rankings_and_interactions_can_be_purged(journal: Journal) -> None:
     journal.append(
         [
             item("i", 1), UserEvent("u", 1, "ann"), RankingEvent("r1", 5, ("a",)), RankingEvent("r2", 9, ("a",)),

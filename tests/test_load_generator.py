@@ -1,4 +1,4 @@
-"""The load tool: its schedule never waits, every request is counted once, and answers are read whole."""
+"""The load generator: its schedule never waits, every request counts once, and responses are read completely."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_an_answer_cut_short_fails() -> None:
     assert outcome.bodies == [b""] * 5
 
 
-def test_where_nobody_listens_all_fails_and_is_not_fast() -> None:
+def test_without_a_server_every_request_fails_and_none_is_fast() -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Feature rows as served: kept with the ranking, and what training reads."""
+"""Logged features: stored with the ranking, and read by training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ranking(number: int, features: Any) -> RankingEvent:
     return RankingEvent(f"r{number}", number, ("a", "b", "c")[: 2 + number % 2], "ann", features=features)
 
 
-def test_rows_are_found_by_fingerprint_and_place() -> None:
+def test_logged_rows_are_found_by_fingerprint_and_position() -> None:
     matrices = [np.arange(8, dtype=np.float32).reshape(2, 4) + 100 * number for number in range(4)]
     features: list[Any] = [LoggedRows.encode("f", matrix).to_json() for matrix in matrices]
     damaged = [
@@ -51,7 +51,7 @@ def test_rows_are_found_by_fingerprint_and_place() -> None:
     assert not served.fill(out, shown, log.rankings.offsets, "unknown").any()
 
 
-def test_a_log_without_stored_rows_has_none() -> None:
+def test_a_log_without_logged_features_has_none() -> None:
     log = sorted_events_to_table([ranking(2, None)], ITEMS, with_logged_features=True)
     assert log.rankings.logged_features is not None
     assert not log.rankings.logged_features.fill(
@@ -61,7 +61,7 @@ def test_a_log_without_stored_rows_has_none() -> None:
 
 
 @pytest.mark.parametrize("memory_mb", [100, 0])
-def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
+def test_training_reads_the_logged_features(home: Path, memory_mb: int) -> None:
     paths = HomePaths(home)
     settings = config.load_config(paths.config)
     recommender = compose.build_recommender(paths, settings)
@@ -80,6 +80,6 @@ def test_training_reads_what_was_served(home: Path, memory_mb: int) -> None:
     remade = build_query_groups(inputs.log, builder, examples).features()  # type: ignore[arg-type]
     differs = ~((learnt == remade) | (np.isnan(learnt) & np.isnan(remade)))
     changed = {name for name, column in zip(builder.names, differs.T, strict=True) if column.any()}
-    # a feed of five was chosen among more: what is relative to the others can't be made again from five
+    # a feed of five was chosen from more candidates: listwise features can't be recomputed from five
     assert "candidates" in changed
     assert all(name.endswith("_z") or name in ("candidates", "recall_pct") for name in changed), changed

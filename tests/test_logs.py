@@ -1,4 +1,4 @@
-"""The log: what a request line says, and that nothing of a person gets in by any door."""
+"""Logs: the fields of a request line, and that no user data is logged by any call."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_the_time_is_utc_to_the_millisecond(stderr: Callable[[], str]) -> None:
     assert lines(stderr())[0]["time"] == "1970-01-01T00:00:01.250Z"
 
 
-def test_a_level_leaves_out_what_is_below(stderr: Callable[[], str]) -> None:
+def test_a_level_hides_lower_levels(stderr: Callable[[], str]) -> None:
     logs.configure_logging("WARNING")
     log.info("not this")
     log.warning("%d of %s", 3, "these")
@@ -183,7 +183,7 @@ def as_request_values() -> None:
         as_request_values,
     ],
 )
-def test_nothing_of_a_person_gets_in(door: Callable[[], None], as_json: bool, stderr: Callable[[], str]) -> None:
+def test_no_user_data_is_logged(door: Callable[[], None], as_json: bool, stderr: Callable[[], str]) -> None:
     logs.configure_logging("debug", as_json)
     # pytest's own handlers keep the record whole, and complain where its format is wrong
     logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]
@@ -220,7 +220,7 @@ def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable
     assert "test_an_exception_says_what_it_was_and_where" in logged
 
 
-def test_the_system_s_own_errors_are_told(stderr: Callable[[], str], tmp_path: Path) -> None:
+def test_errors_of_the_operating_system_are_logged(stderr: Callable[[], str], tmp_path: Path) -> None:
     logs.configure_logging()
     try:
         (tmp_path / "absent").read_text()

@@ -1,4 +1,4 @@
-"""The quickstart notebook runs from top to bottom on a small world, and what is committed is fit to be read."""
+"""The quickstart notebook runs from top to bottom on a small world; its committed outputs are in order and small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ nbclient = pytest.importorskip("nbclient", reason="the notebook's tools come wit
 NOTEBOOK = PROJECT / "notebooks" / "quickstart.ipynb"
 MOST_BYTES = 400_000
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?!v1/)\w[\w.-]*/[\w.-]|\b[A-Z]:\\")
-"""Where a path of somebody's machine begins; /v1/ is a route."""
+"""The start of an absolute path of a machine; /v1/ is a route."""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(list((home / "bundles").glob("lambdarank-*"))) == 1
     feed = next(texts_of(output) for cell, output in outputs(notebook) if cell == "feed")
     last = toyworld.USERS - 1
-    assert f"the {expected_word(last)} book" in feed, "what the person wants next is not in the feed"
+    assert f"the {expected_word(last)} book" in feed, "the expected next item is not in the feed"
 
 
 def write_archive(path: Path) -> Path:
@@ -71,12 +71,12 @@ def write_archive(path: Path) -> Path:
     for event in toyworld.items():
         fields = {field["name"]: field["value"] for field in event["fields"]}
         items.append(f"{event['item']}\t{fields['title']}\t{fields['category']}")
-    touches = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    interactions = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
     for event in toyworld.interactions():
         cells = event["user"], event["item"], event["value"], event["timestamp"] / 1000
-        touches.append("\t".join(map(str, cells)))
+        interactions.append("\t".join(map(str, cells)))
     with zipfile.ZipFile(path, "w") as archive:
-        for name, lines in (("item", items), ("inter", touches)):
+        for name, lines in (("item", items), ("inter", interactions)):
             archive.writestr(f"recbole/dataset_example/ml-100k/ml-100k.{name}", "\n".join(lines) + "\n")
     return path
 
@@ -87,7 +87,7 @@ def test_it_uses_the_public_api_alone(committed: Any) -> None:
 
 
 def expected_word(user: int) -> str:
-    """The word in the title of what a person wants next."""
+    """The title word of the expected next item of a user."""
     genre, _, position = toyworld.expected_next_item(user).rpartition("-")
     return toyworld.GENRES[genre].split()[int(position)]
 

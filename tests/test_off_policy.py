@@ -203,7 +203,7 @@ def test_rates_are_learnt_from_other_folds():
     action, position = np.array([0, 0, 1, 1], np.int32), np.zeros(4, np.int32)
     fold = np.array([0, 1, 0, 1])
     found = smoothed_rates(action, position, np.array([1.0, 0.0, 1.0, 0.0]), fold, 2, 2, smoothing=1.0)
-    # fold 0 is told of fold 1, where nobody clicked; fold 1 of fold 0, where all did
+    # fold 0 learns from fold 1, without clicks; fold 1 from fold 0, all clicked
     np.testing.assert_allclose(found[:, 0], [[0, 0], [1, 1]])
     found = smoothed_rates(action, position, np.array([1.0, 0.0, 0.0, 0.0]), fold, 2, 2, smoothing=1.0)
     # of fold 0: rate of all 1/2, of item 0 (1 + 1/2) / 2, of item 1 (0 + 1/2) / 2, of the place 1/2
@@ -222,7 +222,7 @@ def test_no_row_is_predicted_by_itself_or_by_its_user():
 
 
 @pytest.mark.parametrize("kind", ["logistic", "lightgbm"])
-def test_models_learn_what_the_context_tells(kind):
+def test_reward_models_learn_from_the_context(kind):
     generator = np.random.default_rng(4)
     context = generator.normal(size=(3000, 2))
     action = generator.integers(4, size=3000).astype(np.int32)
@@ -311,8 +311,8 @@ def test_thin_support_is_refused():
     beyond = Policy(np.column_stack((policy.probabilities * 0.9, np.full(2, 0.1))))
     assert "10 % of the candidate's mass" in refusal(log, beyond, max_unsupported_mass=0.01)
     assert "the mean weight is 0.9" in refusal(log, beyond, max_mean_deviation=4)  # seen without knowing what was shown
-    told_wrong = replace(log, propensity=np.full(3000, 0.05))
-    assert "the propensities are not those" in refusal(told_wrong, policy, max_mean_deviation=4)
+    wrong_propensity = replace(log, propensity=np.full(3000, 0.05))
+    assert "the propensities are not those" in refusal(wrong_propensity, policy, max_mean_deviation=4)
     heavy = replace(log, propensity=np.where(np.arange(3000) == 5, 1e-5, log.propensity))
     assert "one row has" in refusal(heavy, policy, max_row_share=0.05)
     user = replace(log, cluster=np.maximum(np.arange(3000), 1000))
@@ -372,7 +372,7 @@ def test_errors_say_what_was_expected():
 
 @pytest.mark.data
 @pytest.mark.parametrize("campaign", ["men", "women"])
-def test_the_random_log_tells_the_click_rate_of_thompson_sampling(sample_data, campaign):
+def test_the_random_log_estimates_the_click_rate_of_thompson_sampling(sample_data, campaign):
     def read(policy: str) -> BanditLog:
         with gzip.open(sample_data("open_bandit_sample") / f"{policy}_{campaign}.csv.gz", "rt") as file:
             rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""A journal that version 0.1 wrote opens, and says the same in today's names.
+"""A journal that version 0.1 wrote opens, and holds the same under the current names.
 
 `fixtures/journal-0.1.db.zst` was written by version 0.1 on the toy world: feeds in an A/B test, an interleaved, an
 exploring and a shadow experiment, with options, with a cross-encoder, an erased user. `journal-0.1.json` holds what

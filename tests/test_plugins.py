@@ -1,4 +1,4 @@
-"""Plug-ins by name: vector indexes and readers of one's own, and what is said of those that can't be used."""
+"""Plug-ins by name: custom vector indexes and readers, and the errors of those that can't be used."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from feedrank.models.bundles.bundle import BundleError, BundleParts
 
 
 def settings_of(home: Path, kind: str, **arguments: Any) -> Config:
-    """The home's config with an index of one's own."""
+    """The config of the home with a custom index."""
     return replace(
         config.load_config(HomePaths(home).config), index=IndexConfig(kind=f"custom_index:{kind}", arguments=arguments)
     )
@@ -267,7 +267,7 @@ def test_a_class_that_changed_since_asks_to_train_again(home: Path, monkeypatch:
         feed(home, settings)
 
 
-def test_the_same_seed_gives_the_same_bytes_with_an_index_of_ones_own(home: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_with_a_custom_index(home: Path) -> None:
     settings = settings_of(home, "Saved")
     first, second = train(home, "one", settings), train(home, "two", settings)
     names = [file for file in first.manifest["files"] if file.startswith("custom-index/")]
@@ -314,7 +314,7 @@ def test_the_check_of_a_reader_finds_what_is_wrong(read: Callable[..., Any], mes
         check_reader(read, tmp_path)
 
 
-def test_an_import_with_a_reader_of_ones_own(tmp_path: Path) -> None:
+def test_an_import_with_a_custom_reader(tmp_path: Path) -> None:
     home, log = tmp_path / "home", tmp_path / "log.txt"
     log.write_text(LINES)
     text = feedrank(home, "import", log, "--format", "custom_reader:read")
@@ -328,7 +328,7 @@ def test_an_import_with_a_reader_of_ones_own(tmp_path: Path) -> None:
     )
 
 
-def test_a_reader_of_ones_own_may_read_a_folder(tmp_path: Path) -> None:
+def test_a_custom_reader_may_read_a_folder(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     for name in ("a", "b"):
         (tmp_path / "logs" / name).write_text(LINES)

@@ -1,4 +1,4 @@
-"""Position bias: the simulator does what it says, and a debiased ranker finds what people would have clicked."""
+"""Position bias: the simulator follows its model, and a debiased ranker finds what users would have clicked."""
 
 from __future__ import annotations
 

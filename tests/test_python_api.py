@@ -41,7 +41,7 @@ def item_rows() -> list[dict[str, Any]]:
 
 
 def interaction_rows() -> list[dict[str, Any]]:
-    """A row for each touch, in the columns of MovieLens."""
+    """A row for each interaction, in the columns of MovieLens."""
     return [
         {"userId": event["user"], "movieId": event["item"], "rating": event["value"],
          "timestamp": event["timestamp"] // 1000}

@@ -1,4 +1,4 @@
-"""Readers: what is good is loaded, what is bad is reported with its line, and the same data is the same events."""
+"""Readers: good lines are loaded, bad ones are reported with their line, and the same data gives the same events."""
 
 from __future__ import annotations
 
@@ -863,7 +863,7 @@ def test_reading_needs_neither_the_server_nor_the_models() -> None:
 
 
 class Pip:
-    """Stands in for pip: puts a wheel, or nothing, where it is told to."""
+    """Stands in for pip: puts a wheel, or nothing, where the command says."""
 
     def __init__(self, wheel: bytes | None, code: int = 0) -> None:
         self.wheel, self.code, self.commands = wheel, code, list[list[str]]()

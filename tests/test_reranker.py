@@ -1,4 +1,4 @@
-"""Two phases: scores come from the cache, from the best of the first order, or not at all; and ahead of the request."""
+"""Cross-encoder reranking: scores from the cache, for the top k of the first stage, or none; and precomputed scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = ("signal", "ce_score", "ce_gap")
 
 
 class CountingScorer:
-    """A scorer that gives an item its row, and remembers what it was asked."""
+    """A scorer that returns the row of an item, and records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -44,7 +44,7 @@ class CountingScorer:
 
 
 class RawFeaturizer:
-    """A featurizer of one signal (the row) and the pair scores."""
+    """A featurizer of one signal (the row) and the cross-encoder scores."""
 
     names, fingerprint = NAMES, "f"
 
@@ -81,8 +81,8 @@ def batch_of(rows: list[int]) -> Batch:
     )
 
 
-def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: Path) -> None:
-    """The machine is busy: pairs take four times what they usually do."""
+def test_a_request_with_a_deadline_checks_the_time_between_batches(tmp_path: Path) -> None:
+    """The machine is busy: scoring takes four times the estimate."""
     titles = [f"title {n}" for n in range(100)]
     request = ResolvedRequest(at=0.0, history=np.array([1], np.int32), history_at=np.zeros(1))
     now, costs = [0.0], LatencyEstimator()
@@ -111,7 +111,7 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     assert scored(60.0, "c") == (30, [])
 
 
-def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: Path) -> None:
+def test_scores_come_from_the_cache_then_the_model_for_the_top_k(tmp_path: Path) -> None:
     titles = [f"title {n}" for n in range(10)]
     scorer, cache = CountingScorer(), SqliteScoreCache(tmp_path / "scores.db", "m", titles, 100)
     second = CrossEncoderReranker(FirstColumnRanker(), scorer, cache, titles, top_k=3)
@@ -134,7 +134,7 @@ def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: 
     assert second.precompute(anonymous, np.array([1], np.int32)) == 0
 
 
-def test_what_a_request_says() -> None:
+def test_the_query_text_of_a_request() -> None:
     titles = ["a", "", "c", "d"]
     assert request_text("words", np.array([0], np.int32), titles) == "words"
     assert request_text("", np.array([3, 1, 0, 2], np.int32), titles) == "d; a"
@@ -144,7 +144,7 @@ def test_what_a_request_says() -> None:
 # --- the cache
 
 
-def test_the_cache_is_kept_bounded_and_by_content(tmp_path: Path) -> None:
+def test_the_cache_is_bounded_and_keyed_by_content(tmp_path: Path) -> None:
     path, rows = tmp_path / "cache" / "scores.db", np.array([0, 1, -1], np.int32)
     cache = SqliteScoreCache(path, "m", ["x", "y"], max_texts=50)
     for n in range(400):
@@ -164,10 +164,10 @@ def test_the_cache_is_kept_bounded_and_by_content(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-# --- ahead of the request
+# --- precomputed scores
 
 
-def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
+def test_the_queue_serves_the_latest_first_and_drops_the_oldest() -> None:
     gate, done = threading.Event(), []
 
     def work(user: str) -> None:
@@ -198,7 +198,7 @@ def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
 # --- training
 
 
-def test_training_leaves_the_gaps_that_serving_has() -> None:
+def test_training_masks_scores_as_serving_does() -> None:
     def part(seed: int) -> QueryGroups:
         signal = np.random.default_rng(seed).random((200, 20)).astype(np.float32)
         matrix = np.full((4_000, 3), np.nan, np.float32)
@@ -234,7 +234,7 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.cross_encoder(tmp_path_factory.mktemp("cross") / "model")
 
 
-def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None:
+def test_a_click_precomputes_the_scores_of_the_next_feed(home: Path, cross: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     feedrank(home, "train", "--name", "two")
@@ -259,11 +259,11 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     assert recommender.prefetch_queue.completed == 1
     assert scored("p3") > 40, "all that the next feed chooses from"
     recommender.record([replace(click, id="d", user=None)], toyworld.END / 1000 + 60)
-    assert recommender.prefetch_queue.completed == 1, "a click of nobody has nobody's feed to make"
+    assert recommender.prefetch_queue.completed == 1, "a click without a user has no feed to precompute"
     recommender.prefetch_queue.stop()
 
 
-def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: Path) -> None:
+def test_ablation_reports_the_gain_of_each_signal(home: Path, cross: Path, tmp_path: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     output = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")

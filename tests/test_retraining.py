@@ -1,4 +1,4 @@
-"""Retraining: the gate lets through what it should, the reports say so, and bundles can be gone back to."""
+"""Retraining: the gate promotes what it should, the reports say so, and bundles can be rolled back."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_window_with_nothing_in_it_fails_and_leaves_nothing(home_copy: Path) -
     assert not (home_copy / "bundles" / "empty").exists()
 
 
-def test_a_log_without_rankings_is_judged_by_what_comes_next(home: Path) -> None:
+def test_a_log_without_rankings_is_evaluated_on_the_next_item(home: Path) -> None:
     output = feedrank(home, "retrain", "--name", "second", "--margin", "0.9")
     assert "promoted" in output
     rows = json.loads((home / "reports" / "second" / "report.json").read_text())["rows"]
@@ -181,7 +181,7 @@ def test_a_log_without_rankings_is_judged_by_what_comes_next(home: Path) -> None
 # --- bundles
 
 
-def test_back_to_the_bundle_before(home_copy: Path) -> None:
+def test_rollback_restores_the_previous_bundle(home_copy: Path) -> None:
     feedrank(home_copy, "index", "--name", "second")
     feedrank(home_copy, "index", "--name", "third")
     assert registry.previous(home_copy / "bundles") == ["second", "first"]
@@ -196,7 +196,7 @@ def test_back_to_the_bundle_before(home_copy: Path) -> None:
     assert "all sha256 checksums valid" in feedrank(home_copy, "bundles", "show", "first")
 
 
-def test_what_is_pruned(home_copy: Path) -> None:
+def test_prune_keeps_the_current_and_latest_bundles(home_copy: Path) -> None:
     for name in ("second", "third", "fourth"):
         feedrank(home_copy, "index", "--name", name)
     feedrank(home_copy, "bundles", "promote", "first")
@@ -206,7 +206,7 @@ def test_what_is_pruned(home_copy: Path) -> None:
     assert "nothing" in feedrank(home_copy, "bundles", "prune")
 
 
-def test_nothing_to_go_back_to(home_copy: Path) -> None:
+def test_rollback_without_a_previous_bundle_is_refused(home_copy: Path) -> None:
     assert "nothing to roll back to" in feedrank(home_copy, "bundles", "rollback", code=1)
 
 

@@ -1,4 +1,4 @@
-"""Recall: every filter against a brute-force reference, strangers, and the mix of a person and a query."""
+"""Retrievers: every filter against a brute-force reference, unknown users, and the mix of user and query vectors."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_filters_by_brute_force(
         assert found.source == source.name
 
 
-def test_an_index_that_misses_some_is_asked_for_more() -> None:
+def test_a_lossy_index_is_searched_deeper() -> None:
     class LossyIndex:
         """Misses every other neighbour."""
 
@@ -123,7 +123,7 @@ def test_the_shipped_checks(tmp_path: Path) -> None:
         forest = AnnoyIndex.build(tmp_path / "toy.ann", vectors)
         return EmbeddingRetriever(catalogue, space_of, ExactIndex(vectors), forest)
 
-    # the person stands a third of a step beyond the item touched last, so that no two items are equally near
+    # the user vector is a third of a step beyond the last item, so that no two items are equally near
     steps = np.vstack([vectors[1:], vectors[-1:]])
     beyond = unit_rows(vectors * np.float32(2 / 3) + steps * np.float32(1 / 3))
     shifted = EmbeddingSpace(space.blocks, space.item_side, beyond, space.decay, space.history_length)
@@ -138,7 +138,7 @@ def test_the_shipped_checks(tmp_path: Path) -> None:
     check_retriever(lambda catalogue: FallbackRetriever([build(catalogue, space)]))
 
 
-def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
+def test_a_check_finds_a_retriever_that_ignores_a_filter() -> None:
     class UnfilteredRetriever:
         def __init__(self, catalogue: Catalogue) -> None:
             self.popular = PopularRetriever(catalogue, lambda at: np.zeros(TOY_ITEMS, np.float32))
@@ -151,7 +151,7 @@ def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
     assert len(toy_catalogue()) == TOY_ITEMS
 
 
-def test_a_stranger_gets_the_popular_feed() -> None:
+def test_an_unknown_user_gets_the_popular_feed() -> None:
     both = FallbackRetriever([retriever(), popular()])
     unknown_user = request([], deny=[UNKNOWN_ROW])
     assert len(retriever().retrieve(unknown_user, 10).rows) == 0
@@ -163,7 +163,7 @@ def test_a_stranger_gets_the_popular_feed() -> None:
     assert (nothing.source, len(nothing.rows)) == ("popular", 0)
 
 
-def test_a_query_and_a_person_mix() -> None:
+def test_a_query_and_a_user_vector_are_mixed() -> None:
     query = VECTORS[50] * 3
     user_vector = SPACE.user_vector(rows_of([7, 9]))
     assert np.array_equal(retriever().request_vector(request([], query=query)), SPACE.query_vector(query))
@@ -176,6 +176,6 @@ def test_a_query_and_a_person_mix() -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1, MAX_CANDIDATES + 1])
-def test_how_many_is_bounded(k: int) -> None:
+def test_the_candidate_count_is_bounded(k: int) -> None:
     with pytest.raises(ValueError, match=f"found k = {k} candidates, expected 1 to 1000"):
         FallbackRetriever([popular()]).retrieve(request([]), k)

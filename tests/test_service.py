@@ -1,4 +1,4 @@
-"""The feed service: orders of given lists, explanations, hurry, guards, Metarank's routes, and change while it runs."""
+"""The feed service: ranking of lists, explanations, deadlines, authentication, Metarank routes, and live updates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def running(home: Path) -> RunningService:
 
 
 def refresher_of(running: RunningService) -> Refresher:
-    """What keeps it up to date, not started."""
+    """The refresher of a service, not started."""
     home, opened = running.home, bundle.load(running.home.current_bundle)
     settings, texts = config.load_config(home.config), TextEncoders(home, opened)
     return Refresher(home, settings, home.journal(), running.recommender, opened, texts, clock=lambda: NOW)
@@ -71,9 +71,7 @@ def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: An
     return response.json
 
 
-def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
-    running: RunningService, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wal_checkpoints_run_whatever_else_fails(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     refresher, folds, done = refresher_of(running), list[float](), threading.Event()
 
     def checkpoint(_: Journal) -> None:
@@ -97,7 +95,7 @@ def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
 # --- given lists
 
 
-def test_a_given_list_is_put_in_order_and_logged(running: RunningService) -> None:
+def test_a_given_list_is_ranked_and_logged(running: RunningService) -> None:
     client = running.client()
     given = ["music-3", "nobody knows", toyworld.expected_next_item(0), "ocean-5", "kitchen-2"]
     answer = ask(client, "/v1/rank", {"user": toyworld.user_id(0), "items": given, "surface": "search"})
@@ -116,7 +114,7 @@ def test_a_given_list_is_put_in_order_and_logged(running: RunningService) -> Non
         assert ask(client, "/v1/rank", bad, 400)["field"] == field
 
 
-def test_what_is_like_an_item(running: RunningService) -> None:
+def test_similar_items(running: RunningService) -> None:
     client = running.client()
     found = client.get("/v1/items/space-3/similar?n=5").json
     assert len(found["items"]) == 5
@@ -125,7 +123,7 @@ def test_what_is_like_an_item(running: RunningService) -> None:
     assert client.get("/v1/items/space-3/similar?n=0").status_code == 400
 
 
-# --- why
+# --- explanations
 
 
 def test_contributions_add_up_to_the_score(running: RunningService) -> None:
@@ -156,7 +154,7 @@ def test_contributions_add_up_to_the_score(running: RunningService) -> None:
 # --- diversity
 
 
-def test_a_feed_can_be_mixed(running: RunningService) -> None:
+def test_a_feed_can_be_diversified(running: RunningService) -> None:
     client = running.client()
     mixed = ask(client, "/v1/recommend", {"user": "p0", "n": 12, "diversity": {"per_category": 3}})
     genres = [toyworld.genre_of(one["id"]) for one in mixed["items"]]
@@ -170,7 +168,7 @@ def test_a_feed_can_be_mixed(running: RunningService) -> None:
     assert logged.served["options"] == {"diversity": {"weight": 0.9}, "n": 12}
 
 
-# --- hurry
+# --- deadlines
 
 
 class SlowFeaturizer:
@@ -188,7 +186,7 @@ class SlowFeaturizer:
         return found
 
 
-def test_what_there_is_no_time_for_is_left_out_and_said(running: RunningService) -> None:
+def test_stages_that_exceed_the_deadline_are_skipped_and_reported(running: RunningService) -> None:
     recommender, clock = running.recommender, [0.0]
     live = recommender.snapshot
     live.pipeline = replace(live.pipeline, featurizer=SlowFeaturizer(live.pipeline.featurizer, clock, 0.02))
@@ -207,7 +205,7 @@ def test_what_there_is_no_time_for_is_left_out_and_said(running: RunningService)
     assert recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).degraded == ()
 
 
-def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
+def test_a_latency_budget_gives_each_stage_its_usual_time() -> None:
     now, costs = [0.0], LatencyEstimator()
     for _ in range(100):
         watch = LatencyBudget(lambda: now[0], estimator=costs)
@@ -227,7 +225,7 @@ def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
 
 
 @pytest.mark.parametrize(("truly", "measured_costs"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
-def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, measured_costs: tuple[float, float]) -> None:
+def test_a_cost_estimate_that_was_too_high_recovers(truly: float, measured_costs: tuple[float, float]) -> None:
     now, costs = [0.0], LatencyEstimator()
     costs.observe("features", 0.5)  # as the first ever, with all caches cold
     begun = []
@@ -240,11 +238,11 @@ def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, measured_
     assert measured_costs[0] <= np.mean(begun[10_000:]) <= measured_costs[1]
 
 
-# --- when something fails
+# --- fallbacks
 
 
 class FailingRetriever:
-    """Raises, whatever is asked."""
+    """A retriever that always raises."""
 
     name = "broken"
 
@@ -255,7 +253,7 @@ class FailingRetriever:
         raise OSError("the counters are gone")
 
 
-def test_a_worse_list_is_shown_where_a_better_one_fails(running: RunningService) -> None:
+def test_fallbacks_are_tried_in_order(running: RunningService) -> None:
     client, live = running.client(), running.recommender.snapshot
     good = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     whole = live.pipeline
@@ -348,7 +346,7 @@ def test_a_ranking_that_could_not_be_read_back_is_answered_and_not_logged(
 # --- several processes, by two recommenders on one journal
 
 
-def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: RunningService) -> None:
+def test_events_of_one_process_change_the_next_feed_of_another(running: RunningService) -> None:
     other = compose.build_recommender(running.home, config.load_config(running.home.config))
     first, second = running.client(), create_app(Service(other, lambda: NOW)).test_client()
 
@@ -370,7 +368,7 @@ def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Run
         np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
-def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
+def test_append_and_poll_returns_earlier_events_of_others(tmp_path: Path) -> None:
     one, other = Journal.open_sqlite(tmp_path / "j.db"), Journal.open_sqlite(tmp_path / "j.db")
     events = [InteractionEvent(f"e{n}", n, "i", "click") for n in range(5)]
     first = one.append_and_poll(events[:2], 0)
@@ -383,10 +381,10 @@ def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
     assert one.append_and_poll([], third.offset).missed == []
 
 
-# --- change while it runs
+# --- live updates
 
 
-def test_another_bundle_takes_over_and_a_bad_one_does_not(
+def test_another_bundle_takes_over_and_a_damaged_one_does_not(
     running: RunningService, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = running.home
@@ -405,7 +403,7 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(
     ask(client, "/v1/events", {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}, 202)
     assert refresher.check_bundle()
     feed = ask(client, "/v1/recommend", {"user": "new", "n": 1})
-    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("plain", "ocean"), "nothing was forgotten"
+    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("plain", "ocean"), "no state was lost"
     served = ask(client, "/v1/recommend", {"user": "p0", "n": 2})["ranking"]
     registry.promote(home.bundles, "toy")
     assert refresher.check_bundle()
@@ -466,7 +464,7 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: RunningService, m
     assert {one["id"] for one in answer["items"]} == set(found)
 
 
-# --- guards
+# --- authentication and limits
 
 
 def test_keys_have_scopes(running: RunningService, tmp_path: Path) -> None:
@@ -506,7 +504,7 @@ def test_keys_have_scopes(running: RunningService, tmp_path: Path) -> None:
         ServeConfig(host="0.0.0.0", require_api_key=False)
 
 
-def test_a_key_can_ask_only_so_often(running: RunningService) -> None:
+def test_a_key_is_rate_limited(running: RunningService) -> None:
     client = running.client(config=ServeConfig(rate_limit="3/minute"))
     assert [client.post("/v1/recommend", json={}).status_code for _ in range(5)] == [200] * 3 + [429] * 2
 
@@ -563,10 +561,10 @@ def test_metaranks_clients_are_answered_as_they_expect(running: RunningService) 
     assert ask(client, "/rank/xgboost", many, 400)["field"] == "items"
 
 
-# --- sight
+# --- metrics and routes
 
 
-def test_what_happens_is_counted(running: RunningService) -> None:
+def test_requests_and_events_are_counted(running: RunningService) -> None:
     client = running.client(metrics=Metrics(lambda: NOW))
     ranked: list[tuple[int, ...]] = []
     running.recommender.on_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))

@@ -28,7 +28,7 @@ NAMES = ["a", "b"]
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock in seconds that a test advances."""
 
     now = NOW
 
@@ -98,7 +98,7 @@ def test_requests_stages_and_parts_are_counted() -> None:
     assert value(service_metrics, "items") == 12
 
 
-def test_what_the_queue_counted_is_added_once() -> None:
+def test_prefetch_counts_are_added_once() -> None:
     service_metrics = Metrics()
     for completed, dropped, failed in ((2, 0, 1), (5, 1, 1), (5, 1, 1)):
         service_metrics.update_prefetch(completed, dropped, failed)
@@ -135,7 +135,7 @@ def test_the_exposition_is_prometheus_text() -> None:
 # --- the bundle, and drift
 
 
-def test_a_bundle_grows_old_until_the_next() -> None:
+def test_the_age_of_a_bundle_grows_until_the_next() -> None:
     clock = Clock()
     service_metrics = Metrics(clock)
     service_metrics.set_bundle("first", NOW - 60, None, NAMES)
@@ -147,7 +147,7 @@ def test_a_bundle_grows_old_until_the_next() -> None:
     assert [value(service_metrics, "bundle_info", bundle=name) for name in ("first", "second")] == [0, 1]
 
 
-def test_drift_tells_what_moved() -> None:
+def test_drift_names_the_features_that_moved() -> None:
     watch = DriftMonitor(FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
     for seed in range(600):
         rows = normal(10, seed=seed + 1)

@@ -1,4 +1,4 @@
-"""Snapshots: a process that dies comes back to the same state, whatever was saved when, and whatever became of it."""
+"""Snapshots: a restarted process restores the same state, whatever was saved when, and whatever was damaged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_snapshot_and_the_rest_are_the_whole(journal: Journal, tmp_path: Path)
     assert restored(path, journal).events_read == 0
 
 
-def test_older_events_that_were_imported_later_stand_in_their_order(journal: Journal, tmp_path: Path) -> None:
+def test_older_events_that_were_imported_later_are_replayed_in_order(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     journal.append(random_events(3, 100))
     snapshot.save(path, restored(path, journal), CATALOGUE)
@@ -69,7 +69,7 @@ def test_older_events_that_were_imported_later_stand_in_their_order(journal: Jou
     same(restored_state, restored(tmp_path / "none", journal))
 
 
-def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) -> None:
+def test_a_late_event_counts_from_its_ingestion(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     events = random_events(3, 100)
     journal.append(events)
@@ -84,7 +84,7 @@ def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "other items", "other settings"])
-def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path: Path, harm: str) -> None:
+def test_a_snapshot_that_does_not_match_is_ignored(journal: Journal, tmp_path: Path, harm: str) -> None:
     path = tmp_path / "state.npz"
     journal.append(random_events(3, 100))
     snapshot.save(path, restored(path, journal), CATALOGUE)
@@ -101,7 +101,7 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path:
     assert isinstance(restored_state.state, BehaviouralState)
 
 
-def test_only_what_a_journal_has_counts_or_had_at_an_offset(journal: Journal, tmp_path: Path) -> None:
+def test_a_snapshot_ahead_of_its_journal_is_ignored(journal: Journal, tmp_path: Path) -> None:
     path, events = tmp_path / "state.npz", random_events(3, 100)
     journal.append(events)
     snapshot.save(path, restored(path, journal), CATALOGUE)
@@ -132,7 +132,7 @@ def events_of(home: Path, user: str) -> list[Event]:
     return [one for one in HomePaths(home).journal().events() if getattr(one, "user", None) == user]
 
 
-def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
+def test_an_erased_user_can_come_back(home: Path) -> None:
     output = feedrank(home, "snapshot")
     assert f"{toyworld.USERS} users" in output
     assert HomePaths(home).snapshot.exists()
@@ -149,7 +149,7 @@ def test_nothing_is_deleted_without_a_yes(home: Path) -> None:
     assert len(events_of(home, "p0")) == toyworld.INTERACTIONS_PER_USER
 
 
-def test_what_is_old_is_let_go(home: Path) -> None:
+def test_old_events_are_purged(home: Path) -> None:
     before = HomePaths(home).journal().count_by_kind()
     assert f"{before['interaction']:,} events from before" in feedrank(home, "purge", "--older-than-days", "1", "--yes")
     assert HomePaths(home).journal().count_by_kind() == {"item": before["item"]}

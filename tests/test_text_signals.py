@@ -1,4 +1,4 @@
-"""Each kind of text model: its public format loads, it scores as the library used directly does, it serves feeds."""
+"""Each kind of text model: its public format loads, its scores equal those of the library, and it serves feeds."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_storage_is_compact_and_still_orders(model_folders: dict[str, Any]) -> N
     np.testing.assert_allclose(a, b, atol=0.02)
 
 
-def test_what_asks_is_the_query_and_the_latest_items() -> None:
+def test_late_interaction_queries_with_the_query_and_the_latest_items() -> None:
     from feedrank.engine.types import Batch
 
     random = np.random.default_rng(0)
@@ -328,7 +328,8 @@ def test_every_kind_serves_feeds(model_folders: dict[str, Any], home: Path, kind
         "roberta": f'[embedder]\nmodel = "{model_folders["roberta"]}"\npooling = "cls"\n',
         "dpr": f'[embedder]\nmodel = "{model_folders["context"]}"\nquery_model = "{model_folders["question"]}"\n',
         "colbert": f'[embedder]\nmodel = "none"\n[late_interaction]\nmodel = "{model_folders["colbert"]}"\n',
-        "cross": f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{model_folders["cross"]}"\ntop_k = 8\nthreads = 1\n',
+        "cross": '[embedder]\nmodel = "none"\n'
+        f'[cross_encoder]\nmodel = "{model_folders["cross"]}"\ntop_k = 8\nthreads = 1\n',
         "none": '[embedder]\nmodel = "none"\n',
     }[kind]
     found = served(home, toml, "--user", "p0")

@@ -1,4 +1,4 @@
-"""Traces: a span for each request and each stage, nothing of a person in them, and a collector that receives them."""
+"""Traces: a span for each request and each stage, without user data, and a collector that receives them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from feedrank.api.traces import RequestTracer
 
 NOW = toyworld.END / 1000 + 1_000
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-SECRETS = ("ann-the-person", "guitar for beginners", "space-3", "vendor-note", "baggage-note", "agent-note")
+SECRETS = ("ann-the-user", "guitar for beginners", "space-3", "vendor-note", "baggage-note", "agent-note")
 
 
 class Clock:
@@ -121,7 +121,7 @@ def test_stages_follow_each_other_up_to_where_the_feed_was_made(memory_traces: I
         (f"00-{TRACE}-{PARENT}-01", 0.0, 1, PARENT),
         (f"00-{TRACE}-{PARENT}-00", 1.0, 0, None),
         (f"00-{'0' * 32}-{PARENT}-01", 1.0, 1, None),
-        ("ann-the-person", 1.0, 1, None),
+        ("ann-the-user", 1.0, 1, None),
         (None, 1.0, 1, None),
         (None, 0.0, 0, None),
     ],
@@ -159,7 +159,7 @@ def test_probes_are_not_traced(memory_traces: InMemoryTraces) -> None:
 # --- the service
 
 
-def test_requests_are_traced_and_nothing_of_a_person_is_in_it(home: Path) -> None:
+def test_requests_are_traced_without_user_data(home: Path) -> None:
     memory_traces, paths = InMemoryTraces(), HomePaths(home)
     memory_traces.traces = RequestTracer(memory_traces.exporter)  # with the clock that the stages are measured beside
     recommender = compose.build_recommender(paths, config.load_config(paths.config))
@@ -277,7 +277,7 @@ def test_a_collector_that_is_gone_costs_no_answer_and_few_words(
 ) -> None:
     monkeypatch.setattr(traces, "EXPORT_TIMEOUT_S", 0.5)
     logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").filters.clear()  # what spoke before
-    with socket.socket() as held:  # bound and not listening: nobody else takes the port, and nobody answers
+    with socket.socket() as held:  # bound and not listening: the port is taken, and no server answers
         held.bind(("127.0.0.1", 0))
         tracer = traces.create_tracer(f"http://127.0.0.1:{held.getsockname()[1]}")
         assert tracer is not None

@@ -1,4 +1,4 @@
-"""Training: nothing learns from what it is asked about; the ranker learns what there is to learn."""
+"""Training: no model sees the labels it predicts, and the ranker learns the order of the toy world."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lists() -> tuple[ItemInputs, EventTable]:
     return world(toyworld.items() + toyworld.interactions() + toyworld.rankings(200))
 
 
-def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
+def test_features_of_a_group_never_use_an_item_model_that_saw_its_label(
     walks: tuple[ItemInputs, EventTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus, log = walks
@@ -100,7 +100,7 @@ def test_rankings_are_learnt_from_in_blocks_of_time(
     monkeypatch.setattr(training, "fit_item_views", fit_items)
     train_from_rankings(corpus, log, 140, 160, replace(SMALL, training=TrainingSettings(folds=2)))
     starts = log.rankings.at[[0, 70, 140, 160]]
-    # the first block knows what was touched before the log alone; a refitted ranker serves with all before the test
+    # the first block sees only interactions before the rankings; a refitted ranker serves with all before the test
     assert latest[0] == -np.inf
     assert all(known < start for known, start in zip(latest[1:], starts[1:], strict=True))
 
@@ -126,14 +126,14 @@ def test_the_walk_is_learnt(walks: tuple[ItemInputs, EventTable], protocol: Call
     assert found["lambdarank", "recall@100"] == found["recall", "recall@100"]
 
 
-def test_the_test_slice_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInputs, EventTable]) -> None:
+def test_the_test_split_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInputs, EventTable]) -> None:
     compared = logged_rankings(*lists, "toy", SMALL)
     found = {(row.method, row.metric): row for row in compared.rows}
     assert found["lambdarank", "auc"].groups == 40
     assert found["lambdarank", "auc"].value > 0.8
 
 
-def test_nothing_to_learn_from_is_said(walks: tuple[ItemInputs, EventTable]) -> None:
+def test_a_log_without_training_groups_is_an_error(walks: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = walks
     with pytest.raises(ValueError, match="no clicked item among them"):
         train_from_recall(corpus, log, np.zeros(len(log.interactions), np.bool_), SMALL)
@@ -158,7 +158,7 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
 
     train, test = load("train"), load("test")
     names = tuple(f"f{column}" for column in range(301))
-    # the folds of a search engine's log are people; here every fifth query stops training
+    # the folds of a search log are users; here every fifth query stops training
     held = np.arange(len(train.offsets) - 1) % 5 == 0
     rows = np.repeat(held, np.diff(train.offsets))
     slices = [

@@ -1,4 +1,4 @@
-"""Training material for text models: from files, from the click log, with wrong answers by BM25."""
+"""Training samples for text models: from files, from the event log, with hard negatives by BM25."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_split_keeps_a_query_on_one_side() -> None:
         QueryTextGroups.from_groups([("q", {"yes": 1.0, "no": 0.0})]).split(0.5, seed=1)
 
 
-def test_a_teacher_is_also_asked_of_groups_that_nothing_answers() -> None:
+def test_a_teacher_also_scores_groups_without_positives() -> None:
     groups = QueryTextGroups.from_groups((f"q{i}", {f"a {i}": float(i % 4 > 0), f"b {i}": 0.0}) for i in range(80))
     train, held_out = groups.split(0.25, seed=1)
     more, same = groups.split(0.25, seed=1, keep_without_positives=True)
@@ -112,7 +112,7 @@ def test_a_teacher_is_also_asked_of_groups_that_nothing_answers() -> None:
     assert len(more) == 60 > len(train)
 
 
-def test_hard_negatives_share_words_and_never_answer() -> None:
+def test_hard_negatives_share_words_and_are_never_positives() -> None:
     groups = QueryTextGroups.from_groups(
         [(f"what is a {word}", {f"a {word} is a thing of kind {i % 3}": 1.0}) for i, word in enumerate("abcdefghijkl")]
         + [("what is a a", {"also right about a a a": 1.0})]
@@ -125,7 +125,7 @@ def test_hard_negatives_share_words_and_never_answer() -> None:
     assert with_hard_negatives(groups, 4, seed=1, bm25_depth=5).digest == mined.digest
 
 
-def test_every_pass_draws_other_texts() -> None:
+def test_every_epoch_draws_other_texts() -> None:
     groups = QueryTextGroups.from_groups(
         (f"q{i}", {f"yes {i}": 1.0} | {f"no {i} {j}": 0.0 for j in range(9)}) for i in range(4)
     )
@@ -141,7 +141,7 @@ def test_every_pass_draws_other_texts() -> None:
     assert samples["label"] == [1.0, 0.0, 0.0, 0.0] * 4
 
 
-def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(rankings_home: Path) -> None:
+def test_groups_from_rankings_are_clicked_against_skipped_items(rankings_home: Path) -> None:
     config = Config()
     inputs = compose.load_training_inputs(HomePaths(rankings_home), config)
     documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
@@ -169,7 +169,7 @@ def test_groups_of_a_log_without_rankings_come_from_recall(interactions_home: Pa
     assert groups.evaluable.all()
 
 
-def test_made_up_queries_are_words_of_a_text_of_their_group() -> None:
+def test_synthetic_queries_are_words_of_a_text_of_their_group() -> None:
     labelled_queries = [(f"who was q{n}", {f"t{n}a says one two three four": 1.0, f"t{n}b": 0.0}) for n in range(40)]
     groups = QueryTextGroups.from_groups(labelled_queries)
     more = with_synthetic_queries(groups, 2.0, seed=4)

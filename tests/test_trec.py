@@ -1,4 +1,4 @@
-"""TREC files: they keep our order, and ir_measures makes the same of them as we do."""
+"""TREC files: they keep our order, and ir_measures computes the same metrics from them."""
 
 from __future__ import annotations
 

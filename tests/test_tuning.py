@@ -1,4 +1,4 @@
-"""Tuning: the search starts from today's parameters, goes on where it was, and its result can be trained with."""
+"""Tuning: the search starts from the current parameters, resumes, and its result can be used for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of a person and a candidate against slow references, and the builder: a batch is its requests to the bit."""
+"""User-item features against slow references, and the builder: a batch equals its requests bit for bit."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def batches(draw: st.DrawFn) -> Batch:
     return batch_of(histories, [draw(CANDIDATES) for _ in histories])
 
 
-def pairs(batch: Batch) -> list[tuple[int, list[int]]]:
-    """(candidate, its person's history, latest first) of each line."""
+def candidates_and_histories(batch: Batch) -> list[tuple[int, list[int]]]:
+    """(candidate, history of its user, latest first) of each row."""
     histories = [[row for row in rows if row != UNKNOWN_ROW] for rows in batch.history.tolist()]
     return [(int(row), histories[group]) for row, group in zip(batch.rows, batch.request_index, strict=True)]
 
@@ -73,9 +73,9 @@ def close(found: Matrix, expected: list[list[float]]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(batch=batches())
-def test_vector_scores(batch: Batch) -> None:
+def test_user_item_vector_scores(batch: Batch) -> None:
     decays, expected = (0.7, 1.0), []
-    for row, history in pairs(batch):
+    for row, history in candidates_and_histories(batch):
         if not history or row == UNKNOWN_ROW:
             expected.append([np.nan] * 5)
             continue
@@ -92,7 +92,7 @@ def test_vector_scores(batch: Batch) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(batch=batches())
-def test_table_scores(batch: Batch) -> None:
+def test_item_item_scores(batch: Batch) -> None:
     filled = DENSE != 0
     table = ItemItemMatrix(
         np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int64),
@@ -107,7 +107,7 @@ def test_table_scores(batch: Batch) -> None:
             else np.nan
             for decay, depth in zip(decays, depths, strict=True)
         ]
-        for row, history in pairs(batch)
+        for row, history in candidates_and_histories(batch)
     ]
     close(item_item_scores(table, batch, decays, depths), expected)
 
@@ -119,7 +119,7 @@ def test_category_scores(batch: Batch) -> None:
     bounds = np.concatenate([[0], np.cumsum([len(names) for names in CATEGORIES])]).astype(np.int64)
     shares = np.array([0.4, 0.3, 0.3, 0.0], np.float32)
     decay, expected = 0.8, []
-    for row, history in pairs(batch):
+    for row, history in candidates_and_histories(batch):
         if not history or row == UNKNOWN_ROW or not CATEGORIES[row]:
             expected.append([np.nan] * 3)
             continue
@@ -145,7 +145,7 @@ def test_category_scores(batch: Batch) -> None:
 def test_distances(batch: Batch) -> None:
     values = np.array([np.nan, 1, 2, 3, np.nan, 5, 6, 7, 8, 9, 10, 11], np.float32)
     decay, expected = 0.8, []
-    for row, history in pairs(batch):
+    for row, history in candidates_and_histories(batch):
         own = values[row] if row != UNKNOWN_ROW else np.nan
         known = [(decay**age, values[item]) for age, item in enumerate(history) if values[item] == values[item]]
         mean = sum(w * v for w, v in known) / sum(w for w, _ in known) if known else np.nan
@@ -162,7 +162,7 @@ START = 1_700_000_000_000
 
 @pytest.fixture(scope="module")
 def world() -> tuple[ItemModel, BehaviouralState]:
-    """What fit_items learns from random sequences, and a state that lived through them."""
+    """An item model fitted on random histories, and a state of the same events."""
     random = np.random.default_rng(5)
     names = ["red", "green", "blue", "shoe", "hat", "coat"]
     items = {
@@ -181,7 +181,7 @@ def world() -> tuple[ItemModel, BehaviouralState]:
             shown = [f"i{row}" for row in random.permutation(40)[:8]]
             events.append(RankingEvent(f"r{n}", at, tuple(shown), user))
         else:
-            item = f"i{random.integers(0, 38)}"  # the last two are never touched
+            item = f"i{random.integers(0, 38)}"  # the last two have no interactions
             events.append(InteractionEvent(f"c{n}", at, item, "rating", None, user, value=float(random.integers(1, 6))))
     log = events_to_table(events, catalogue.ids)
     text = unit_rows(random.normal(size=(40, 16)).astype(np.float32))
@@ -193,7 +193,7 @@ def world() -> tuple[ItemModel, BehaviouralState]:
 
 
 def requests_of(world: tuple[ItemModel, BehaviouralState]) -> tuple[list[ResolvedRequest], list[np.ndarray]]:
-    """People with and without a history, with and without a query; candidates from none to all, some unknown."""
+    """Users with and without a history, with and without a query; candidates from none to all, some unknown."""
     _, state = world
     random = np.random.default_rng(6)
     requests, candidates = [], []
@@ -227,7 +227,7 @@ def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, Behavioural
     assert differ == []
     assert np.isnan(together[np.concatenate(candidates) == UNKNOWN_ROW]).all()
     assert not np.isinf(together).any()
-    # every column but those of a query says something to somebody
+    # every column but those of a query has values for some user
     silent = {name for position, name in enumerate(builder.names) if np.isnan(together[:, position]).all()}
     assert silent == (set() if with_queries else {"query_cosine"})
 
@@ -277,6 +277,6 @@ def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemModel,
         FeatureSettings(("horoscope",))
 
 
-def test_knowledge_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
+def test_an_item_model_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
     with pytest.raises(ValueError, match="item stat mean_value has 3 rows for 40 items"):
         replace(world[0], item_stats={"mean_value": np.zeros(3, np.float32)})

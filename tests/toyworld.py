@@ -1,7 +1,7 @@
-"""A small world whose right answers are known by construction: four genres, and people who each keep to one.
+"""A small world whose right answers are known by construction: four genres, and users who each keep to one.
 
-A genre's items stand in a ring, and everybody walks it one item at a time. So what a person wants next is the item
-after their last one, and what they want at all are the items of their genre.
+The items of a genre form a ring, and the history of each user follows it one item at a time. The expected next item of
+a user is the one after the last of the history; the relevant items are those of the genre.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RING = 15
 USERS = 60
 INTERACTIONS_PER_USER = 9
 START = 1_700_000_000_000
-"""Epoch milliseconds of the first touch."""
+"""Epoch milliseconds of the first interaction."""
 HOUR = 3_600_000
 END = START + (USERS * (INTERACTIONS_PER_USER + 1)) * HOUR // 10
 """After everything that happened in the world."""
@@ -62,22 +62,22 @@ def genre_of(item_id: str) -> str:
 
 
 def genre_of_user(user_index: int) -> str:
-    """The one genre that a person touches."""
+    """The one genre of a user's history."""
     return list(GENRES)[user_index % len(GENRES)]
 
 
 def start_position(user_index: int) -> int:
-    """Where on the ring a person began."""
+    """The ring position of a user's first item."""
     return user_index // len(GENRES)
 
 
 def expected_next_item(user_index: int) -> str:
-    """The item after the last one that a person touched."""
+    """The item after the last one of a user's history."""
     return item(genre_of_user(user_index), start_position(user_index) + INTERACTIONS_PER_USER)
 
 
 def user_id(index: int) -> str:
-    """The id of a person."""
+    """The id of a user."""
     return f"p{index}"
 
 
@@ -97,7 +97,7 @@ def items() -> list[dict[str, Any]]:
 
 
 def interactions() -> list[dict[str, Any]]:
-    """Everybody's walk, step by step: an interaction each, as MovieLens has them."""
+    """The histories of all users as interaction events, step by step, with values as in MovieLens."""
     return [
         {
             "event": "interaction",
@@ -114,7 +114,7 @@ def interactions() -> list[dict[str, Any]]:
 
 
 def rankings(count: int = 800) -> list[dict[str, Any]]:
-    """After the walks: lists of two items of each genre in any order, and a click on the first of the right one."""
+    """Rankings after all histories: two items of each genre at random, and a click on the first of the user's genre."""
     dice = random.Random(11)
     events: list[dict[str, Any]] = []
     for number in range(count):
@@ -135,6 +135,6 @@ def rankings(count: int = 800) -> list[dict[str, Any]]:
 
 
 def write(path: Path, events: Iterable[dict[str, Any]], extra: Iterable[str] = ()) -> Path:
-    """Events as JSONL, and any further lines as they are."""
+    """Write events as JSONL, and further lines unchanged."""
     path.write_text("".join(f"{line}\n" for line in [*(json.dumps(event) for event in events), *extra]))
     return path
