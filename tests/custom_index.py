@@ -21,14 +21,14 @@ class BuiltAtStart:
         self._vectors, self._shift = np.array(vectors), np.float32(shift)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """The k best rows and their scores."""
+        """Return the k best rows and their scores."""
         scores = self._vectors @ vector + self._shift
         best = np.argsort(-scores, kind="stable")[:k]
         return best.astype(np.int32), scores[best]
 
 
 class Saved(BuiltAtStart):
-    """The same, kept with the bundle as one npz file."""
+    """The same index, saved with the bundle as one npz file."""
 
     built = loaded = 0
 
@@ -65,7 +65,7 @@ class KeepsItsFolder(Saved):
 
     @classmethod
     def load(cls, folder: Path, vectors: Matrix, metric: str, shift: float = 0.0) -> Saved:
-        """Read from the folder that was noted."""
+        """Read from the stored folder."""
         return super().load(Path((folder / "folder.txt").read_text()), vectors, metric, shift)
 
 

@@ -39,12 +39,12 @@ ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "fa
 
 
 def say(text: str) -> None:
-    """One line of what was done."""
+    """Print one line about a finished step."""
     print(f"smoke: {text}", flush=True)
 
 
 def from_the_wheel() -> None:
-    """All packages come from where wheels are installed, not from a folder of sources."""
+    """Check that all packages come from installed wheels, not from a source folder."""
     for package in ("feedrank", "feedrank.engine", "feedrank.features", "feedrank.models", "feedrank.api"):
         spec = find_spec(package)
         origin = Path(spec.origin if spec and spec.origin else "nowhere")
@@ -79,7 +79,7 @@ def log() -> list[dict[str, object]]:
 
 
 def feedrank(*arguments: str) -> str:
-    """What the console script prints; it must succeed, and say nothing of an error."""
+    """Run the console script and return what it prints; it must succeed without an error message."""
     started = time.perf_counter()
     done = subprocess.run(["feedrank", *arguments], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, f"feedrank {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}"
@@ -89,7 +89,7 @@ def feedrank(*arguments: str) -> str:
 
 
 def serve_one() -> None:
-    """One feed over HTTP."""
+    """Serve one feed over HTTP."""
     command = ["feedrank", "serve", "--port", "0", "--no-keys"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         try:
@@ -108,7 +108,7 @@ def serve_one() -> None:
 
 
 def main() -> None:
-    """All of it, in the current folder."""
+    """Run every step in the current folder."""
     script = shutil.which("feedrank")
     assert script, "there is no feedrank on the PATH; install the wheel with its offline extra"
     say(f"Python {sys.version.split()[0]}, {script}")

@@ -295,14 +295,14 @@ def test_training_goes_through_the_gate(rankings_home: Path, tmp_path: Path) -> 
     assert done["sizeBytes"] > 1_000
 
 
-def test_a_training_that_fails_says_why(deployment: Deployment) -> None:
+def test_a_failed_training_reports_the_reason(deployment: Deployment) -> None:
     Path(deployment.home.folder / "journal.db").unlink()
     for more in ("-wal", "-shm"):
         Path(deployment.home.folder / f"journal.db{more}").unlink(missing_ok=True)
     assert "journal" in deployment.call("POST", "/train/xgboost", status=409)["detail"]
 
 
-def test_a_service_without_admin_services_says_so(home: Path) -> None:
+def test_a_service_without_admin_services_refuses_admin_routes(home: Path) -> None:
     recommender = compose.build_recommender(HomePaths(home), config.load_config(HomePaths(home).config))
     client = create_app(Service(recommender, lambda: NOW)).test_client()
     assert client.get("/v1/bundles").status_code == 501

@@ -30,7 +30,7 @@ DAY = 86_400_000
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A keys file that is not there yet, in a folder that is not there either."""
+    """The path of a keys file that does not exist yet, nor does its folder."""
     return tmp_path / "home" / "keys.json"
 
 
@@ -57,7 +57,7 @@ def test_a_token_is_its_key_here_and_in_another_process(path: Path) -> None:
         max_size=5,
     )
 )
-def test_keys_come_back_as_they_were_made(
+def test_created_keys_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[tuple[str, set[str], int | None]]
 ) -> None:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
@@ -100,7 +100,7 @@ def test_a_revoked_token_stops_at_the_next_check_everywhere(path: Path) -> None:
     assert keys.all() == (kept[0],)
 
 
-def test_revoking_what_is_not_there_makes_no_folder(path: Path) -> None:
+def test_revoking_an_unknown_key_creates_no_folder(path: Path) -> None:
     assert not ApiKeys(path).revoke("abcdefgh")
     assert not path.parent.exists()
 
@@ -198,7 +198,7 @@ def test_only_the_owner_may_read_the_file(path: Path) -> None:
 
 
 def entry(**changed: object) -> dict[str, object]:
-    """A key as the file has it."""
+    """A key as stored in the file."""
     key = {"id": "abcd1234", "name": "web", "scopes": ["read"], "created": NOW, "expires": None, "digest": "0" * 64}
     return key | changed
 
@@ -224,7 +224,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_said_and_never_overwritten(path: Path, text: str) -> None:
+def test_a_damaged_keys_file_is_reported_and_never_overwritten(path: Path, text: str) -> None:
     keys = ApiKeys(path)
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -313,7 +313,7 @@ def test_a_file_that_did_not_change_is_not_read_again(path: Path, caplog: pytest
 
 
 def test_changes_within_one_tick_of_the_clock_are_seen(path: Path) -> None:
-    """Even where a disk's clock stands still, or is set back, the file's time goes on."""
+    """The time of the file advances even if the clock of the disk stands still or is set back."""
     keys = ApiKeys(path)
     key, _ = keys.create("web", ["read"], NOW)
     os.utime(path, ns=(0, 2**62))
@@ -402,11 +402,11 @@ def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
 
 
 def run(home: Path, *arguments: str) -> Result:
-    """`feedrank keys` on a home."""
+    """Run `feedrank keys` on a home."""
     return CliRunner().invoke(command, arguments, obj=(HomePaths(home), Config()), catch_exceptions=False)
 
 
-def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path: Path) -> None:
+def test_create_prints_the_token_once(path: Path) -> None:
     created = run(path.parent, "create", "web", "--scope", "read", "--scope", "write", "--days", "30")
     assert created.exit_code == 0
     token = created.stdout.removesuffix("\n")
@@ -418,7 +418,7 @@ def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path:
     assert token not in created.stderr
 
 
-def test_a_key_may_read_for_ever_where_nothing_else_is_said(path: Path) -> None:
+def test_a_key_is_read_only_and_never_expires_by_default(path: Path) -> None:
     assert run(path.parent, "create", "web").exit_code == 0
     (key,) = ApiKeys(path).all()
     assert (key.scopes, key.expires) == (("read",), None)
@@ -452,7 +452,7 @@ def test_revoke_removes_a_key_and_refuses_an_unknown_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("create", "web"), ("list",), ("revoke", "abcd1234")])
-def test_the_command_says_a_damaged_file_in_one_line(path: Path, arguments: tuple[str, ...]) -> None:
+def test_the_command_reports_a_damaged_file_in_one_line(path: Path, arguments: tuple[str, ...]) -> None:
     path.parent.mkdir()
     path.write_text("{")
     result = run(path.parent, *arguments)

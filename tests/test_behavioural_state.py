@@ -172,7 +172,7 @@ def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
 
 
 @pytest.mark.parametrize("spec", [SPEC, FULL], ids=["built-in counters", "custom counters"])
-def test_one_ranking_leaves_the_bits_that_a_log_of_it_leaves(spec: StateSpec) -> None:
+def test_a_single_ranking_and_a_log_of_it_give_the_same_bits(spec: StateSpec) -> None:
     whole, one_by_one = BehaviouralState(CATALOGUE, spec), BehaviouralState(CATALOGUE, spec)
     users = Vocabulary()
     for n, items in enumerate((("i0", "i3", "no item"), ("i4",), ("i0", "i1", "i2"))):
@@ -300,7 +300,7 @@ def query_times(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
     )
 
 
-def one(batch: Batch, r: int) -> Batch:
+def request_of(batch: Batch, r: int) -> Batch:
     """One request of a batch."""
     lines = slice(int(batch.offsets[r]), int(batch.offsets[r + 1]))
     return Batch(
@@ -335,7 +335,7 @@ def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
         user = int(moments.user[r])
         history, times = live.history(user)
         request = ResolvedRequest(float(moments.at[r]), user, history, times, history)
-        same(live.read([request], [rows]), one(replayed, r))
+        same(live.read([request], [rows]), request_of(replayed, r))
         if r < len(events):
             live.advance(events_to_table([events[r]], CATALOGUE.ids, users))
     assert np.array_equal(live.popularity(START * 2), _replayed(log).popularity(START * 2))
@@ -522,7 +522,7 @@ def test_a_history_returns_what_was_appended(entries: list[tuple[int, int]], dep
     assert history_store.read(chain, 0, history_store.IMPRESSIONS, items, rows, times) == 0
 
 
-def test_a_restored_state_goes_on_as_the_one_it_was_taken_from() -> None:
+def test_a_restored_state_continues_like_the_original() -> None:
     log = events_to_table(random_events(5, 200), CATALOGUE.ids)
     first, rest = BehaviouralState(CATALOGUE, FULL), events_to_table(random_events(6, 50), CATALOGUE.ids, log.users)
     first.advance(log)

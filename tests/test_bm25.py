@@ -79,7 +79,7 @@ def test_items_without_words(documents: list[str]) -> None:
     assert np.isnan(terms.scores(batch(rows, [], "red"), LATEST)).all()
 
 
-def test_one_request_leaves_nothing_behind_for_the_next() -> None:
+def test_requests_do_not_affect_each_other() -> None:
     terms = TermWeights.fit(["red shoe", "blue hat", "green"])
     one, other = batch([0, 1, 2], [1, 2], None), batch([0, 1, 2], [], "red")
     both = Batch(

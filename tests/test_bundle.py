@@ -85,7 +85,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> Non
     bundle._write_manifest(folder / "manifest.json", manifest)
 
 
-def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: TrainedRanker, batch: Batch) -> None:
+def test_a_bundle_is_loaded_as_it_was_saved_bit_for_bit(bundles: Path, trained: TrainedRanker, batch: Batch) -> None:
     found = opened(bundles)
     assert found.name == "toy"
     assert set(found.manifest["files"]) == set(FILES)
@@ -165,12 +165,12 @@ def test_a_ranker_of_other_features_is_refused(bundles: Path, trained: TrainedRa
         bundle.load(bundles / "mixed")
 
 
-def test_no_bundle_at_all_says_how_to_make_one(tmp_path: Path) -> None:
+def test_without_a_bundle_the_error_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="feedrank train"):
         bundle.load(tmp_path / bundle.CURRENT)
 
 
-def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: TrainedRanker) -> None:
+def test_promotion_swaps_a_link_and_keeps_open_bundles(bundles: Path, trained: TrainedRanker) -> None:
     before = opened(bundles)
     bundle.save(bundles, "second", BundleParts(trained.builder, trained.ranker), {}, {})
     assert opened(bundles).name == "toy"

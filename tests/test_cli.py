@@ -159,7 +159,7 @@ def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) 
     assert events[0].items[0] == "space-9"
 
 
-def test_recommend_as_json_is_what_http_answers(home: Path) -> None:
+def test_recommend_as_json_equals_the_http_answer(home: Path) -> None:
     feed = json.loads(feedrank(home, "recommend", "--history", "space-4, space-3,,space-2", "-n", 2, "--json"))
     assert set(feed) == {
         "ranking", "timestamp", "user", "bundle", "source", "items", "degraded", "logged", "experiments",
@@ -207,7 +207,7 @@ def test_evaluate_writes_what_it_shows(interactions_home: Path, tmp_path: Path) 
     assert (interactions_home / "bundles" / "current").resolve().name == "toy"
 
 
-def test_evaluate_takes_the_rankings_where_there_are_enough(rankings_home: Path, tmp_path: Path) -> None:
+def test_evaluate_uses_the_rankings_where_there_are_enough(rankings_home: Path, tmp_path: Path) -> None:
     feedrank(rankings_home, "evaluate", "--json", tmp_path / "r.json")
     rows = {(row["method"], row["metric"]): row for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
     assert rows["lambdarank", "ndcg@10"]["value"] > 0.95
@@ -280,7 +280,7 @@ def test_wrong_arguments_show_the_usage(tmp_path: Path, arguments: list[str]) ->
 
 
 @pytest.mark.parametrize("arguments", [["--user", ""], ["--user", "x" * 257], ["--query", "x" * 2_001]])
-def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[str]) -> None:
+def test_an_invalid_feed_request_is_refused_as_over_http(home: Path, arguments: list[str]) -> None:
     message = feedrank(home, "recommend", *arguments, code=1)
     assert message.startswith(f"Error: {arguments[0][2:]}: found ")
     assert len(message.splitlines()) == 1

@@ -63,7 +63,7 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 @contextmanager
 def served(app: Wsgi) -> Iterator[str]:
-    """The address of an application that answers on loopback."""
+    """Serve an application on loopback and yield its address."""
     sockets: dict[Any, Any] = {}
     server = create_server(app, host=HOST, port=0, threads=4, map=sockets)
     thread = threading.Thread(target=server.run)
@@ -120,7 +120,7 @@ class RunningService:
     url: str
 
     def client(self, key: str | None = None, *, timeouts: Timeouts = PATIENT, **more: Any) -> Client:
-        """A client that looks past the proxies of the environment."""
+        """A client that ignores the proxies of the environment."""
         return Client(self.url, key, timeouts=timeouts, transport=httpx.HTTPTransport(), **more)
 
 
@@ -159,7 +159,7 @@ def test_the_client_needs_httpx_alone() -> None:
 # --- answers
 
 
-def test_feeds_lists_and_why(running: RunningService) -> None:
+def test_feeds_ranked_lists_and_explanations(running: RunningService) -> None:
     with running.client() as client:
         assert (client.ready().status, client.ready().items) == ("ready", 60)
         feed = client.recommend(
@@ -294,7 +294,7 @@ def test_a_rate_limited_client_learns_how_long_to_wait(home: Path) -> None:
     assert patience.waits == []
 
 
-def test_a_wrong_request_says_where(shared_service: RunningService) -> None:
+def test_an_invalid_request_names_the_field(shared_service: RunningService) -> None:
     with shared_service.client() as client:
         with pytest.raises(BadRequest, match="400 Bad request") as caught:
             client.recommend(n=0)
@@ -524,7 +524,7 @@ def test_an_error_can_be_pickled() -> None:
 @pytest.mark.parametrize(
     "url", ["", "service:8080", "ftp://service", "http://", "http://a:b@service", "http://s/?key=x"]
 )
-def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="address"):
         Client(url)
 

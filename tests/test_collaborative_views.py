@@ -23,7 +23,7 @@ USERS, ITEMS = 40, 12
 
 
 @pytest.fixture(scope="module")
-def sequences() -> UserHistories:
+def histories() -> UserHistories:
     """Users with 0 to 14 random interactions, some with the same item twice."""
     dice = np.random.default_rng(3)
     sizes = dice.integers(0, 15, USERS)

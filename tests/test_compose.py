@@ -68,7 +68,7 @@ def test_the_metric_is_that_of_the_bundle(home: Path, kind: str) -> None:
     assert feed(home, changed, 20) == usual
 
 
-def test_a_query_goes_through_the_model_that_the_items_went_through(home: Path) -> None:
+def test_a_query_is_encoded_by_the_model_of_the_items(home: Path) -> None:
     settings = replace(config.load_config(HomePaths(home).config), embedder=EmbedderConfig(model="/no/such/model"))
     found = feed(home, settings, query="guitar and violin music", user=None)
     assert {toyworld.genre_of(item) for item in found} == {"music"}
@@ -96,7 +96,7 @@ def test_items_newer_than_the_bundle_wait_for_the_next_bundle(home: Path) -> Non
     assert "new" in feed(home, settings, 100, user="p4")
 
 
-def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> None:
+def test_training_without_a_journal_creates_none(tmp_path: Path) -> None:
     home = HomePaths(tmp_path / "mistyped")
     with pytest.raises(ValueError, match=r"no journal at .*feedrank import"):
         compose.load_training_inputs(home, Config())

@@ -114,7 +114,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
         ("port: 5", ["is not TOML"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, text: str, messages: list[str]) -> None:
+def test_an_error_is_one_line_with_file_and_key(tmp_path: Path, text: str, messages: list[str]) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, tex
         assert part in message
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't read the config file"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="can't read the config file"):

@@ -38,7 +38,7 @@ IMAGES_HOME = "/data"
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """(instruction, the rest of it) of each, in order; lines that go on are one."""
+    """The (instruction, arguments) pairs of the Dockerfile, in order, with continued lines joined."""
     lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not re.match(r"\s*#", line)]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [
@@ -52,7 +52,7 @@ def last(instruction: str) -> str:
 
 
 def unit(name: str) -> dict[str, list[str]]:
-    """Key -> its values, of all sections of a unit."""
+    """The values by key of all sections of a unit."""
     found: dict[str, list[str]] = {}
     for line in (DEPLOY / name).read_text().splitlines():
         if line and not line.startswith(("#", "[")):
@@ -63,12 +63,12 @@ def unit(name: str) -> dict[str, list[str]]:
 
 @cache
 def app() -> Flask:
-    """The application, for its routes; nothing is asked of it."""
+    """The application, used for its route table only."""
     return create_app(Service(cast(Any, None)))
 
 
 def scope(path: str) -> str:
-    """The scope that GET of a path asks for; fails where there is no such route."""
+    """The scope that GET of a path requires; fails if there is no such route."""
     endpoint, _ = app().url_map.bind("").match(path, "GET")
     kind, found = app().view_functions[endpoint].feedrank  # type: ignore[attr-defined]  # as the guards mark it
     assert kind == "none"
@@ -76,7 +76,7 @@ def scope(path: str) -> str:
 
 
 def seconds(span: str) -> float:
-    """Of `45s`, `15min` or `45`."""
+    """Parse a duration such as `45s`, `15min` or `45`."""
     number, kind = re.fullmatch(r"(\d+)(s|min|)", span).groups()  # type: ignore[union-attr]
     return float(number) * (60 if kind == "min" else 1)
 
@@ -89,7 +89,7 @@ def copied() -> list[str]:
 
 
 def ignored(path: str) -> bool:
-    """Whether the build does not see a path: of the patterns that match it or a folder above it, the last counts."""
+    """Whether the build ignores a path: the last pattern that matches it or a parent folder decides."""
     found = False
     parts = path.split("/")
     above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
@@ -102,7 +102,7 @@ def ignored(path: str) -> bool:
     return found
 
 
-def test_the_image_is_made_of_what_is_there() -> None:
+def test_the_image_copies_existing_files() -> None:
     for source in copied():
         assert (PROJECT / source).exists(), f"the Dockerfile copies {source}, which is not in the repository"
         assert not ignored(source), f"the Dockerfile copies {source}, which its .dockerignore leaves out"
@@ -180,7 +180,7 @@ def test_the_health_check_of_the_image_reads_the_status() -> None:
 # --- compose
 
 
-def test_what_compose_names_is_there() -> None:
+def test_paths_in_compose_exist() -> None:
     built = SERVICES["feedrank"]["build"]
     context = (DEPLOY / built["context"]).resolve()
     assert context == PROJECT
@@ -223,7 +223,7 @@ def test_compose_runs_the_image_as_it_is() -> None:
     assert seconds(SERVICES["feedrank"]["stop_grace_period"]) > DRAIN_TIMEOUT_S
 
 
-def test_the_settings_of_the_container_are_settings(tmp_path: Path) -> None:
+def test_the_settings_of_the_container_exist(tmp_path: Path) -> None:
     given = DEPLOY / "feedrank.toml"
     assert config.load_config(given).journal.url is None
     (tmp_path / "other.toml").write_text(re.sub(r"(?m)^# (?=\[journal\]|url = )", "", given.read_text()))
@@ -241,7 +241,7 @@ def share_a_network(one: str, other: str) -> bool:
 # --- Prometheus and Grafana
 
 
-def test_prometheus_asks_for_what_is_served() -> None:
+def test_prometheus_scrapes_served_routes() -> None:
     (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
     assert scope(job["metrics_path"]) == "read"
     name = Path(job["authorization"]["credentials_file"]).name
@@ -254,7 +254,7 @@ def test_prometheus_asks_for_what_is_served() -> None:
     assert {listens} == {int(port), int(last("EXPOSE")), int(SERVICES[host]["ports"][0].split(":")[-1])}
 
 
-def test_alerts_are_on_metrics_that_there_are() -> None:
+def test_alerts_use_existing_metrics() -> None:
     ((group,),) = [yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]]
     text = "\n".join(rule["expr"] for rule in group["rules"])
     known = set(re.findall(r"(?m)^# HELP (\S+)", Metrics().render()[0].decode()))
@@ -283,7 +283,7 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_a_unit_runs_commands_that_there_are(name: str) -> None:
+def test_units_run_existing_commands(name: str) -> None:
     entries = unit(name)
     assert entries["User"] == ["feedrank"]
     for line in entries["ExecStart"]:
@@ -319,7 +319,7 @@ def test_systemd_reads_the_units(tmp_path: Path) -> None:
 # --- the document
 
 
-def test_every_command_of_the_pages_is_one() -> None:
+def test_every_command_of_the_pages_exists() -> None:
     pages = ("deploy.md", "operate.md", "several-machines.md")
     text = "\n".join((PROJECT / "docs" / "how-to" / page).read_text() for page in pages)
     pattern = r"(?m)^    (?:feedrank |.*/bin/feedrank |docker compose run .* work )(.*?)(?: [>#] .*)?$"

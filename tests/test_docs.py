@@ -43,7 +43,7 @@ MOST_WORDS = 18
 
 
 def name_of(path: Path) -> str:
-    """A document by its path in the repository."""
+    """The path of a document in the repository."""
     return str(path.relative_to(PROJECT))
 
 
@@ -121,7 +121,7 @@ def test_every_column_is_in_the_reference() -> None:
         assert all(f"| `{column}`" in parts for column in columns if column != "labels"), kind
 
 
-def test_what_an_event_requires_is_what_the_reference_says() -> None:
+def test_the_reference_names_the_required_parts_of_an_event() -> None:
     examples = {"item": "a", "user": "u", "items": [{"id": "a"}], "type": "click", "experiment": "e", "change": "start"}
     for kind, required in event_parts.REQUIRED.items():
         body = {"event": kind, "id": "x", "timestamp": 0, **{part: examples[part] for part in required}}
@@ -131,7 +131,7 @@ def test_what_an_event_requires_is_what_the_reference_says() -> None:
                 parse({name: value for name, value in body.items() if name != part})
 
 
-def test_every_documented_part_is_one_that_events_keep() -> None:
+def test_events_keep_every_documented_part() -> None:
     lists = {"items": [{"id": "a"}], "positions": [1], "scores": [0.5], "propensities": [0.5], "team": ["a"]}
     values = {"value": 4.0, "dwell_ms": 9.0, "position": 2, "seed": 3, **lists}
     values |= {part: {"x": 1} for part in ("features", "served", "payload")}
@@ -206,7 +206,7 @@ def test_the_readme_is_short_and_shows_code_early() -> None:
 
 
 @pytest.mark.parametrize("path", [README, PROJECT / "CONTRIBUTING.md", *WRITTEN], ids=name_of)
-def test_every_command_of_a_document_is_one(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_a_document_exists(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for line in documents.command_lines(path):
         words = shlex.split(line)
@@ -222,7 +222,7 @@ def runnable() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", runnable(), ids=name_of)
-def test_commands_that_can_run_do(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runnable_commands_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for block in documents.blocks(path):
         if block.mark.startswith("file: "):

@@ -113,7 +113,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("kind", "parts", "location"), REFUSED, ids=range(len(REFUSED)))
-def test_what_is_wrong_is_named(kind: str, parts: dict[str, Any], location: str) -> None:
+def test_a_refused_event_names_the_part(kind: str, parts: dict[str, Any], location: str) -> None:
     with pytest.raises(EventError) as caught:
         parse(GOOD[kind] | parts)
     assert caught.value.field == location
@@ -203,7 +203,7 @@ PARTS = (
 
 
 @given(kind=st.sampled_from(list(GOOD)), parts=st.dictionaries(st.sampled_from(PARTS), ANYTHING, max_size=3))
-def test_anything_is_read_whole_or_refused(kind: str, parts: dict[str, Any]) -> None:
+def test_any_json_is_parsed_or_refused(kind: str, parts: dict[str, Any]) -> None:
     try:
         event = parse(GOOD[kind] | parts)
     except EventError:
@@ -213,7 +213,7 @@ def test_anything_is_read_whole_or_refused(kind: str, parts: dict[str, Any]) -> 
 
 
 @given(entries=st.lists(st.fixed_dictionaries({"name": ANYTHING, "value": ANYTHING}), max_size=3), label=ANYTHING)
-def test_any_field_and_label_is_read_whole_or_refused(entries: list[Any], label: Any) -> None:
+def test_any_field_and_label_is_parsed_or_refused(entries: list[Any], label: Any) -> None:
     try:
         event = parse(GOOD["ranking"] | {"fields": entries, "items": [{"id": "a", "label": label}]})
     except EventError:

@@ -195,13 +195,13 @@ def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
     assert "b violates guardrail mrr: gain -5.5% [-8.0%, -3.0%], allowed -2.0%" in found.sentence
 
 
-def test_where_less_is_better_the_winner_has_less():
+def test_a_metric_where_lower_is_better():
     plan = replace(PLAN, primary="wait", metrics={"wait": CustomMetric("wait", "sum", "unit", higher_is_better=False)})
     found = decide(plan, FAIR, [confidence_sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
     assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 
 
-def test_a_plan_says_what_is_wrong_with_it():
+def test_an_invalid_plan_says_what_is_wrong():
     with pytest.raises(ValueError, match="found the metric 'saves'"):
         check_metrics(AnalysisPlan("saves"))
     with pytest.raises(ValueError, match="alpha is 5"):
@@ -215,7 +215,7 @@ def test_a_plan_says_what_is_wrong_with_it():
 
 
 @pytest.mark.parametrize("lifts_", [(0.3,), (0.3, -0.3)])
-def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
+def test_a_readout_becomes_json_and_a_page(lifts_):
     outcomes = simulate_experiment(SimulatedExperiment(users=3_000, lifts=lifts_))
     segments = {"surface": np.array(["home", "<b>search"])[np.arange(3_000) % 2]}
     outcomes = replace(outcomes, segments=segments)
@@ -271,7 +271,7 @@ def small(draw) -> Outcomes:
 
 @settings(deadline=None, max_examples=25)
 @given(small(), st.booleans())
-def test_any_outcomes_can_be_read_without_a_warning(outcomes, cuped):
+def test_any_outcomes_give_a_readout_without_warnings(outcomes, cuped):
     plan = AnalysisPlan(
         "ctr", guardrails=(Guardrail("mrr", 0.1),), min_days=1, min_units=1, planned_units=5, cuped=cuped,
         min_units_for_ci=1, min_converting_units=0, resamples=20,

@@ -399,7 +399,7 @@ def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
     assert chisquare([*drawn.values()], np.array(expected) * 6_000 / sum(expected)).pvalue > 0.001
 
 
-def test_plackett_luce_holds_at_the_ends() -> None:
+def test_plackett_luce_at_extreme_temperatures() -> None:
     scores = np.array([2.0, 1.0, 0.0], np.float32)
     positions, shares = sample_slate(scores, 3, ExplorationPolicy(temperature=1e-3), 1)
     assert (positions.tolist(), shares.tolist()) == ([0, 1, 2], [1, 1, 1])

@@ -100,7 +100,7 @@ def unfinished(out: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("model_type", ["bi-encoder", "dpr", "colbert"])
-def test_a_model_learns_is_loaded_and_says_what_it_is(
+def test_a_model_is_trained_loaded_and_described(
     model_type: str, base: Path, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     from feedrank.models.finetune import model_types, text_training
@@ -155,9 +155,7 @@ def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: QueryTe
     )
 
 
-def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
-    base: Path, groups: QueryTextGroups, tmp_path: Path
-) -> None:
+def test_a_cross_encoder_starts_from_its_bi_encoder(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     run_settings = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
     knowing = finetune("bi-encoder", groups, tmp_path / "bi", run_settings, BaseModels((str(base),))).folder
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 2, "bi_encoder_distillation_epochs": 6})
@@ -187,9 +185,7 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
     assert {**other.card, "seconds": 0} == {**learnt.card, "seconds": 0}
 
 
-def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
-    base: Path, groups: QueryTextGroups, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_resumes_and_ends_the_same(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 3})
     arguments = ("cross-encoder", groups)
     finetune(*arguments, tmp_path / "whole", settings, BaseModels((str(base),)))
@@ -216,7 +212,7 @@ def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
     assert weights(out) != {}
 
 
-def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
+def test_a_run_out_of_time_leaves_a_resumable_model(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("bi-encoder", **SETTINGS, minutes=1e-6)
     first = finetune("bi-encoder", groups, tmp_path / "model", settings, BaseModels((str(base),)))
     assert not first.finished
@@ -265,7 +261,7 @@ def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: Quer
         distill(str(teacher.folder), groups, tmp_path / "other", DistillSettings(StudentConfig(3, 16, 2, 32)))
 
 
-def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_again(
+def test_interrupted_distillation_reuses_the_teacher_outputs(
     teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     size = StudentConfig(2, 16, 2, 32)
@@ -288,7 +284,7 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
     assert weights(other.folder) != weights(whole.folder)
 
 
-def test_only_a_cross_encoder_can_teach(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
+def test_only_a_cross_encoder_can_be_a_teacher(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="feedrank finetune cross-encoder"):
         distill(str(base), groups, tmp_path / "small")
 

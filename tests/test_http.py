@@ -159,7 +159,7 @@ def test_a_query_and_a_history_together(shared_server: Server) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 7, 51, 1000])
-def test_n_items_come_or_as_many_as_there_are(shared_server: Server, n: int) -> None:
+def test_a_feed_has_n_items_or_all_there_are(shared_server: Server, n: int) -> None:
     items = shared_server.items(user=toyworld.user_id(1), n=n)
     assert (
         len(items) == len(set(items)) == min(n, len(toyworld.GENRES) * toyworld.RING - toyworld.INTERACTIONS_PER_USER)
@@ -173,7 +173,7 @@ def test_ten_items_is_the_default(shared_server: Server) -> None:
 # --- filters
 
 
-def test_seen_items_come_back_only_where_asked_for(shared_server: Server) -> None:
+def test_seen_items_are_recommended_only_on_request(shared_server: Server) -> None:
     seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)}
     assert not seen & set(shared_server.items(user="p0", n=100))
     assert seen <= set(shared_server.items(user="p0", n=100, filters={"include_seen": True}))
@@ -208,7 +208,7 @@ def test_filters_that_let_nothing_through_give_an_empty_feed(
 
 
 def problem(response: Any, status: int) -> dict[str, Any]:
-    """The problem document of a response, which must be one."""
+    """Return the problem document of a response, and assert that it is one."""
     assert response.status_code == status, response.text
     assert response.mimetype == "application/problem+json"
     body: dict[str, Any] = response.json
@@ -275,7 +275,7 @@ def test_a_wrong_body_is_a_problem_that_names_the_field(
     ],
     ids=lambda text: repr(text[:12]),
 )  # fmt: skip
-def test_what_is_no_json_object_is_a_problem(shared_server: Server, path: str, text: bytes) -> None:
+def test_a_body_that_is_no_json_object_is_a_problem(shared_server: Server, path: str, text: bytes) -> None:
     problem(shared_server.client.post(path, data=text, content_type="application/json"), 400)
 
 
@@ -469,9 +469,7 @@ def test_health_and_readiness(shared_server: Server) -> None:
     assert ready.headers["Cache-Control"] == "no-store"
 
 
-def test_an_unforeseen_error_says_nothing_of_the_inside(
-    shared_server: Server, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unexpected_error_reveals_no_internals(shared_server: Server, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> float:
         raise ZeroDivisionError("secret")
 

@@ -80,7 +80,7 @@ def test_metaranks_events_unchanged(tmp_path: Path, shape: str, packed: str) -> 
     )
 
 
-def test_what_is_broken_between_values_is_named_by_its_line(tmp_path: Path) -> None:
+def test_an_error_between_values_names_its_line(tmp_path: Path) -> None:
     good = [json.dumps({**METARANK[0], "id": f"good {n}"}, indent=2) for n in range(4)]
     path = tmp_path / "a.json"
     parts = [
@@ -214,7 +214,7 @@ def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
 # --- an interrupted import
 
 
-def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_import_resumes(tmp_path: Path) -> None:
     source = tmp_path / "log.jsonl"
     with source.open("w") as file:
         for n in range(90_000):

@@ -26,7 +26,7 @@ from feedrank.engine.testing import check_event_log, toy_events
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a journal in which nothing is yet."""
+    """The URL of an empty journal."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'journal.db'}"
     server: str = request.getfixturevalue("postgresql")
@@ -50,7 +50,7 @@ def test_feeds_leave_the_wal_checkpoint_to_the_background_thread(tmp_path: Path)
     journal, words = Journal.open_sqlite(path), "word " * 2_000
 
     def write(first: int) -> None:
-        """Some 10 MB, in more than a thousand pages."""
+        """Write about 10 MB, more than a thousand pages."""
         for n in range(first, first + 1_000):
             journal.append_and_poll([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
 
@@ -144,14 +144,14 @@ def test_kinds(journal: Journal) -> None:
     assert [event.id for _, event in journal.read(since=offsets[1], kind="item")] == ["i2"]
 
 
-def test_every_kind_comes_back_as_it_was(journal: Journal) -> None:
+def test_every_kind_is_read_back_unchanged(journal: Journal) -> None:
     events = toy_events()
     journal.append(events)
     assert tuple(journal.events()) == events
 
 
 @pytest.mark.parametrize("chunk", [2, 5_000])
-def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_a_failed_append_writes_nothing(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(journal_module, "CHUNK_SIZE", chunk)
     journal.append([item("a")])
 
@@ -201,7 +201,7 @@ def writer(url: str, prefix: str, events: int, step: int) -> subprocess.Popen[st
     return process
 
 
-def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
+def test_two_processes_lose_and_duplicate_nothing(url: str) -> None:
     writers = [writer(url, prefix, 300, 3) for prefix in "ab"]
     for process in writers:
         assert process.stdin is not None

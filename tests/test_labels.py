@@ -46,7 +46,7 @@ def worlds(draw: st.DrawFn) -> list[Event]:
 
 
 def reference_labels(log: EventTable) -> list[float]:
-    """The labels by SETTINGS, item after item."""
+    """Compute the labels by SETTINGS, item by item."""
     found = []
     for r in range(len(log.rankings)):
         for position in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):

@@ -26,7 +26,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @dataclass
 class Server:
-    """What a test's server has seen."""
+    """The requests that a test server received."""
 
     port: int = 0
     connections: int = 0
@@ -43,7 +43,7 @@ An answer that ends in "cut" is sent without that, and then the connection is cl
 
 @contextmanager
 def served(answer: Answer) -> Iterator[Server]:
-    """A server on loopback in a thread of its own."""
+    """Run a server on loopback in its own thread."""
     server, loop, ready = Server(), asyncio.new_event_loop(), threading.Event()
     writers: list[asyncio.StreamWriter] = []
 
@@ -175,7 +175,7 @@ def test_a_server_that_refuses_is_an_error_and_a_caller_that_is_wrong_is_not() -
     assert max(outcome.latency_ms.values()) < math.inf
 
 
-def test_a_stall_is_felt_by_all_that_were_due_meanwhile() -> None:
+def test_a_stall_delays_every_request_due_meanwhile() -> None:
     async def answer(n: int, _: bytes) -> bytes:
         await asyncio.sleep(0.3 if n == 50 else 0)
         return OK
@@ -214,7 +214,7 @@ def test_a_connection_that_the_server_cuts_fails_its_request_and_no_other() -> N
         b"HTTP/1.0 200 OK\r\n\r\nokcut",
     ],
 )
-def test_a_connection_that_ends_with_its_answer_is_made_anew(answer: bytes) -> None:
+def test_a_connection_that_ends_with_its_response_is_reopened(answer: bytes) -> None:
     with served(lambda n, _: answer) as server:
         outcome = run(HOST, server.port, get, 100, 0.1, connections=1, arrivals="even", keep_bodies=True)
     assert outcome.statuses == {200: 10}
@@ -222,7 +222,7 @@ def test_a_connection_that_ends_with_its_answer_is_made_anew(answer: bytes) -> N
     assert server.connections == 10
 
 
-def test_a_connection_that_was_closed_while_idle_is_made_anew() -> None:
+def test_a_connection_that_was_closed_while_idle_is_reopened() -> None:
     with served(lambda n, _: OK + b"cut") as server:
         outcome = run(HOST, server.port, get, 20, 0.5, connections=1, arrivals="even")
     assert outcome.statuses == {200: 10}
@@ -350,7 +350,7 @@ def test_percentiles_are_those_of_the_requests() -> None:
     assert outcome.above(900.5) == 0.1
 
 
-def test_what_failed_is_slower_than_anything() -> None:
+def test_failed_requests_count_as_slowest() -> None:
     outcome = outcome_of(np.full(1000, 2.0), np.where(np.arange(1000) % 200 == 0, 0, 200))
     assert outcome.latency_ms["p99"] == pytest.approx(2)
     assert outcome.latency_ms["p99.9"] == math.inf
@@ -365,7 +365,7 @@ def test_what_failed_is_slower_than_anything() -> None:
     assert "errors: 5" in capture.get()
 
 
-def test_a_picture_is_drawn_whatever_failed(tmp_path: Path) -> None:
+def test_a_plot_is_drawn_despite_failures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     outcomes = {
         "calm": outcome_of(np.full(300, 2.0)),
@@ -379,7 +379,7 @@ def test_a_picture_is_drawn_whatever_failed(tmp_path: Path) -> None:
 # --- the command
 
 
-def test_the_command_asks_as_random_users_and_writes_its_summary(
+def test_the_command_requests_feeds_of_random_users_and_writes_its_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = tmp_path / "load.json"
@@ -416,7 +416,7 @@ def test_the_command_gets_or_posts_a_body() -> None:
         (["--url", "http://127.0.0.1/", "--users", "0"], "high"),
     ],
 )
-def test_the_command_says_what_it_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_what_it_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert text in capsys.readouterr().err

@@ -32,7 +32,7 @@ log = logging.getLogger("engine.somewhere")
 
 @pytest.fixture(autouse=True)
 def _restore_root_logger() -> Iterator[None]:
-    """Leave the root logger as it was."""
+    """Restore the root logger after a test."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     quiet = {name: logging.getLogger(name).level for name in logs.QUIET_LOGGERS}
@@ -45,7 +45,7 @@ def _restore_root_logger() -> Iterator[None]:
 
 @pytest.fixture
 def stderr(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What was written to stderr since it was last asked for."""
+    """Return what was written to stderr since the last call."""
     return lambda: capsys.readouterr().err
 
 
@@ -205,7 +205,7 @@ def test_other_handlers_get_the_record_whole(stderr: Callable[[], str], caplog: 
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
-def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable[[], str]) -> None:
+def test_an_exception_is_logged_with_type_and_location(as_json: bool, stderr: Callable[[], str]) -> None:
     logs.configure_logging("info", as_json)
     try:
         try:
@@ -217,7 +217,7 @@ def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable
     logged = lines(stderr())[0]["error"] if as_json else stderr()
     assert "RuntimeError <- sqlite3.OperationalError: database is locked" in logged
     assert f"tests/{Path(__file__).name}:" in logged
-    assert "test_an_exception_says_what_it_was_and_where" in logged
+    assert "test_an_exception_is_logged_with_type_and_location" in logged
 
 
 def test_errors_of_the_operating_system_are_logged(stderr: Callable[[], str], tmp_path: Path) -> None:

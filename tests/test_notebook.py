@@ -92,7 +92,7 @@ def expected_word(user: int) -> str:
     return toyworld.GENRES[genre].split()[int(position)]
 
 
-def test_what_is_committed_was_executed_in_order(committed: Any) -> None:
+def test_committed_cells_were_executed_in_order(committed: Any) -> None:
     nbformat.validate(committed)
     assert (committed.nbformat, committed.nbformat_minor) >= (4, 5)
     counts = [cell.execution_count for cell in committed.cells if cell.cell_type == "code"]
@@ -101,7 +101,7 @@ def test_what_is_committed_was_executed_in_order(committed: Any) -> None:
     assert len(pictures) >= 3
 
 
-def test_what_is_committed_is_small_and_says_nothing_of_the_machine(committed: Any) -> None:
+def test_committed_outputs_are_small_and_name_no_local_path(committed: Any) -> None:
     assert NOTEBOOK.stat().st_size < MOST_BYTES
     assert_quiet(committed)
     for cell in committed.cells:

@@ -71,7 +71,7 @@ def feed(home: Path, settings: Config) -> tuple[str, ...]:
         ("custom_index:NOT_CALLABLE", "found no class or function 'NOT_CALLABLE'"),
     ],
 )
-def test_a_path_that_leads_nowhere_says_why(path: str, message: str) -> None:
+def test_a_wrong_path_says_why(path: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"index\.kind") as caught:
         load_plugin(path, "index.kind")
     assert message in str(caught.value)
@@ -165,7 +165,7 @@ def test_a_saved_index_is_built_once_and_loaded_by_each_server(
     assert "custom_index" in feedrank(home, "bundles", "show", "own")
 
 
-def test_an_index_that_can_not_be_saved_is_built_at_start_and_the_log_says_so(
+def test_an_unsaveable_index_is_built_at_start_and_logged(
     home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(custom_index.BuiltAtStart, "built", 0)
@@ -195,7 +195,7 @@ def test_a_bundle_with_another_index_is_served_with_a_warning(
     assert "the bundle toy was made with no custom index; train again" in caplog.text
 
 
-def test_new_items_are_found_beside_a_saved_index(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_items_are_found_with_a_saved_index(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(home, "Saved")
     opened = with_custom_index(train(home, "own", settings), settings.index)
     monkeypatch.setattr(custom_index.Saved, "built", 0)
@@ -218,7 +218,7 @@ def test_new_items_are_found_beside_a_saved_index(home: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("kind", ["SavesNothing", "OnlySaves", "LoadsSomethingElse", "no_index"])
-def test_a_class_that_can_not_keep_its_promise_makes_no_bundle(home: Path, kind: str) -> None:
+def test_an_index_that_fails_its_check_makes_no_bundle(home: Path, kind: str) -> None:
     settings = settings_of(home, kind)
     if kind == "no_index":
         train(home, "own", settings)
@@ -232,7 +232,7 @@ def test_a_class_that_can_not_keep_its_promise_makes_no_bundle(home: Path, kind:
     assert not list(HomePaths(home).bundles.glob(".own*"))
 
 
-def test_what_the_class_refuses_is_passed_on(home: Path) -> None:
+def test_an_error_of_the_class_is_passed_on(home: Path) -> None:
     settings = settings_of(home, "Saved")
     settings = replace(settings, index=replace(settings.index, metric="cosine"))
     with pytest.raises(CustomIndexError, match=r"can't be built: ValueError: found the metric 'cosine', expected dot"):
@@ -255,7 +255,7 @@ def test_a_damaged_or_foreign_file_of_the_index_is_named(home: Path) -> None:
         bundle.load(folder)
 
 
-def test_a_class_that_changed_since_asks_to_train_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_class_requires_retraining(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(home, "Saved")
     train(home, "own", settings)
 
@@ -275,7 +275,7 @@ def test_the_same_seed_gives_the_same_bytes_with_a_custom_index(home: Path) -> N
     assert all(first.manifest["files"][name] == second.manifest["files"][name] for name in names)
 
 
-def test_a_compiled_class_without_a_signature_is_not_asked_for_one() -> None:
+def test_a_compiled_class_needs_no_signature() -> None:
     check_vector_index(lambda vectors: ExactIndex(vectors, "dot"))
     custom = custom_index_type(IndexConfig(kind="builtins:dict", arguments={"a": 1}))
     assert custom is not None
@@ -348,7 +348,7 @@ def test_invalid_events_of_a_reader_are_rejected_not_stored(tmp_path: Path) -> N
     assert "item: found ''" in written[0]["reason"]
 
 
-def test_what_a_reader_counts_itself_is_not_counted_twice(tmp_path: Path) -> None:
+def test_lines_counted_by_the_reader_count_once(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text(LINES)
     rejects = Rejects()

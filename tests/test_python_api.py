@@ -97,7 +97,7 @@ def test_the_package_imports_nothing_and_the_client_httpx_alone() -> None:
         assert run.stdout.strip() == str(allowed), code
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in public.__all__:
         assert getattr(public, name) is not None
     assert set(public.__all__) <= set(dir(public))
@@ -107,7 +107,7 @@ def test_every_public_name_is_there() -> None:
         _ = public.Hom
 
 
-def test_the_version_stands_in_one_place_and_each_bundle_says_it(trained: Home) -> None:
+def test_the_version_has_one_source_and_is_in_each_bundle(trained: Home) -> None:
     assert "version = attr: feedrank.__version__" in (PROJECT / "setup.cfg").read_text()
     build = json.loads((trained.folder / "bundles" / "toy" / "build.json").read_text())
     assert build["version"] == __version__
@@ -199,7 +199,7 @@ def test_wrong_columns_are_refused(columns: Any, message: str, tmp_path: Path) -
         Home(tmp_path).load(interactions=one_click(), columns=columns)
 
 
-def test_what_is_no_frame_is_refused(tmp_path: Path) -> None:
+def test_an_object_that_is_no_frame_is_refused(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with pytest.raises(TypeError, match="interactions: found list, expected a data frame with the Arrow stream"):
         home.load(interactions=[{"user": "u"}])  # type: ignore[arg-type]
@@ -300,7 +300,7 @@ def test_numbers_as_event_ids_do_not_meet_those_of_another_frame(tmp_path: Path)
     assert events_of(home, "interaction")[1].id == "uuid-1"
 
 
-def test_a_rejected_row_is_logged_for_those_who_do_not_print(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_row_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Home(tmp_path).load(interactions=one_click(user=["u"] * 2, item=["i", None], timestamp=[1_700_000_000, 2e9]))
     assert "interactions: 1 of 2 rows were rejected" in caplog.text
@@ -422,7 +422,7 @@ def test_an_evaluation_is_a_table_with_intervals(trained: Home, tmp_path: Path) 
     assert len(list((trained.folder / "bundles").glob("*/manifest.json"))) == 2  # toy and the link to it
 
 
-def test_a_feed_and_why(recommender: Recommender) -> None:
+def test_a_feed_and_its_explanation(recommender: Recommender) -> None:
     feed = recommender.recommend(user="p0", n=5)
     assert isinstance(feed, Feed)
     assert feed.ids[0] == toyworld.expected_next_item(0)
@@ -540,7 +540,7 @@ def test_many_feeds_can_be_logged(home: Path) -> None:
     ]
 
 
-def test_a_world_of_interactions_alone_becomes_feeds(tmp_path: Path) -> None:
+def test_interactions_alone_give_feeds(tmp_path: Path) -> None:
     home = toy(tmp_path / "home")
     (home.folder / "feedrank.toml").write_text(toyworld.CONFIG + '\n[embedder]\nmodel = "none"\n')
     home = Home(home.folder)
@@ -551,7 +551,7 @@ def test_a_world_of_interactions_alone_becomes_feeds(tmp_path: Path) -> None:
     assert isinstance(events_of(home, "interaction")[0], InteractionEvent)
 
 
-def test_a_home_without_data_says_what_to_do(tmp_path: Path) -> None:
+def test_a_home_without_data_is_an_error_with_a_hint(tmp_path: Path) -> None:
     home = Home(tmp_path / "empty")
     for call in (home.recommender, home.train, home.evaluate):
         with pytest.raises(ValueError, match=r"there is no journal at .*load"):

@@ -22,7 +22,7 @@ from feedrank.models.retraining.gate import GateSettings, decide
 
 @pytest.fixture(scope="module")
 def trained_home(rankings_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose log has rankings, with a current bundle; take `own`."""
+    """A home whose log has rankings, with a current bundle. Tests that write use `home_copy`."""
     home = tmp_path_factory.mktemp("trained")
     shutil.copytree(rankings_home, home, symlinks=True, dirs_exist_ok=True)
     with (home / "feedrank.toml").open("a") as file:

@@ -102,7 +102,7 @@ def test_filters_by_brute_force(
 
 def test_a_lossy_index_is_searched_deeper() -> None:
     class LossyIndex:
-        """Misses every other neighbour."""
+        """An index that misses every other neighbour."""
 
         def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
             rows, scores = EXACT.search(vector, k)

@@ -42,7 +42,7 @@ NOW = toyworld.END / 1000 + 1_000
 
 @dataclass
 class RunningService:
-    """A recommender on a home of its own, and clients of it."""
+    """A recommender on its own home, and its clients."""
 
     home: HomePaths
     recommender: Recommender
@@ -65,7 +65,7 @@ def refresher_of(running: RunningService) -> Refresher:
 
 
 def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: Any) -> Any:
-    """The decoded answer to a POST."""
+    """POST a body and return the decoded answer."""
     response = client.post(path, json=body, **more)
     assert response.status_code == status, response.text
     return response.json
@@ -172,7 +172,7 @@ def test_a_feed_can_be_diversified(running: RunningService) -> None:
 
 
 class SlowFeaturizer:
-    """A featurizer that takes its time, on a clock that moves only here."""
+    """A featurizer that takes a fixed time, on a clock that only it advances."""
 
     def __init__(self, inner: Any, clock: list[float], seconds: float) -> None:
         self._inner, self._clock, self._seconds = inner, clock, seconds

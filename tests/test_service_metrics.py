@@ -43,7 +43,7 @@ def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 def value(service_metrics: Metrics, name: str, **labels: str) -> float:
-    """What is exposed under a name and labels."""
+    """The exposed value of a metric by name and labels."""
     return samples(service_metrics.render()[0])[f"feedrank_{name}", frozenset(labels.items())]
 
 

@@ -313,7 +313,7 @@ def test_what_is_no_cross_encoder_is_refused(model_folders: dict[str, Any], tmp_
 
 
 def served(own: Path, toml: str, *arguments: str) -> list[dict[str, Any]]:
-    """The items of a feed of a home that was trained with this config."""
+    """Train a home with this config and return the items of a feed."""
     with (own / "feedrank.toml").open("a") as file:
         file.write(toml)
     feedrank(own, "train", "--name", "other")

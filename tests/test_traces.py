@@ -44,7 +44,7 @@ SECRETS = ("ann-the-user", "guitar for beginners", "space-3", "vendor-note", "ba
 
 
 class Clock:
-    """Unix nanoseconds, a millisecond further at each look."""
+    """A clock in unix nanoseconds that advances by a millisecond with each read."""
 
     now = 1_700_000_000_000_000_000
 
@@ -55,7 +55,7 @@ class Clock:
 
 @dataclass
 class InMemoryTraces:
-    """Traces that stay in memory."""
+    """Traces whose spans are kept in memory."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     share: float = 1.0
@@ -64,7 +64,7 @@ class InMemoryTraces:
         self.traces = RequestTracer(self.exporter, self.share, Clock())
 
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """All that was sent; there is no more to come."""
+        """Shut the exporter down and return all spans."""
         self.traces.close()
         return self.exporter.get_finished_spans()
 
@@ -75,7 +75,7 @@ def memory_traces() -> InMemoryTraces:
 
 
 def is_in(child: ReadableSpan, parent: ReadableSpan) -> bool:
-    """Whether a span is one of another's, and lies within its time."""
+    """Whether a span is a child of another and lies within its time."""
     assert child.parent is not None
     assert parent.start_time is not None
     assert child.start_time is not None
@@ -208,7 +208,7 @@ def test_requests_are_traced_without_user_data(home: Path) -> None:
 
 @dataclass
 class Collector:
-    """What a collector on loopback was sent."""
+    """The requests that a collector on loopback received."""
 
     url: str
     heads: list[tuple[str, str]] = field(default_factory=list)

@@ -42,7 +42,7 @@ def bounds(sizes):
 
 
 def world(seed):
-    """A run with tied scores and graded judgements, some of them of what was not listed, some queries with none > 0."""
+    """A run with tied scores and graded judgements, some of unlisted items, and some queries without a positive one."""
     generator = np.random.default_rng(seed)
     queries = tuple(f"q {g}" for g in range(12))
     listed, judged = generator.integers(1, 15, 12), generator.integers(1, 20, 12)
