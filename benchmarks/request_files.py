@@ -60,7 +60,7 @@ def _toy_home(folder: Path) -> Path:
     from feedrank.api.cli import main
 
     (folder / "feedrank.toml").write_text(toyworld.CONFIG)
-    log = toyworld.write(folder / "walks.jsonl", toyworld.items() + toyworld.touches())
+    log = toyworld.write(folder / "walks.jsonl", toyworld.items() + toyworld.interactions())
     for command in (["import", str(log)], ["train"]):
         result = CliRunner().invoke(main, ["--home", str(folder), *command], catch_exceptions=False)
         if result.exit_code:

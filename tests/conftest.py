@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests. No test touches the network."""
+"""Fixtures shared by all tests. No test uses the network."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def postgresql() -> Iterator[str]:
 
 
 def feedrank(home: Path, *arguments: object, code: int = 0) -> str:
-    """What a command prints on a home; fails where it does not end with that exit code."""
+    """Run a command on a home and return what it prints; fail if its exit code is another one."""
     from feedrank.api.cli import main
 
     result = CliRunner().invoke(main, ["--home", str(home), *map(str, arguments)], catch_exceptions=False)
@@ -59,8 +59,8 @@ def feedrank(home: Path, *arguments: object, code: int = 0) -> str:
     return result.stdout if code == 0 else result.stderr
 
 
-def accepted(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """The command that a command line of feedrank calls, and its parameters; nothing is run. Raises UsageError."""
+def parse_command(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Parse a command line of feedrank: the command and its parameters. Nothing is run. Raises UsageError."""
     from feedrank.api.cli import main
 
     assert Path(words[0]).name == "feedrank"
@@ -81,25 +81,27 @@ def accepted(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def touched_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the toy world's walks and a trained ranker; read it only, or take `home`."""
-    home = tmp_path_factory.mktemp("touched")
+def interactions_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only home with the interactions of the toy world and a trained ranker. Tests that write use `home`."""
+    home = tmp_path_factory.mktemp("interactions")
     (home / "feedrank.toml").write_text(toyworld.CONFIG)
-    feedrank(home, "data", toyworld.write(home / "walks.jsonl", toyworld.items() + toyworld.touches()))
+    feedrank(home, "data", toyworld.write(home / "walks.jsonl", toyworld.items() + toyworld.interactions()))
     feedrank(home, "train", "--name", "toy")
     return home
 
 
 @pytest.fixture(scope="session")
-def shown_home(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the walks, then rankings with clicks, and no bundle; read it only."""
-    home = tmp_path_factory.mktemp("shown")
-    shutil.copytree(touched_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles"))
+def rankings_home(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A read-only home with the interactions, then rankings with clicks, and no bundle."""
+    home = tmp_path_factory.mktemp("rankings")
+    shutil.copytree(
+        interactions_home, home, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("bundles")
+    )
     feedrank(home, "data", toyworld.write(home / "rankings.jsonl", toyworld.rankings()))
     return home
 
 
 @pytest.fixture
-def home(touched_home: Path, tmp_path: Path) -> Path:
-    """One's own copy of the home with the walks and a ranker."""
-    return Path(shutil.copytree(touched_home, tmp_path / "home", symlinks=True))
+def home(interactions_home: Path, tmp_path: Path) -> Path:
+    """A copy of `interactions_home` that a test may change."""
+    return Path(shutil.copytree(interactions_home, tmp_path / "home", symlinks=True))

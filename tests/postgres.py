@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one's own for the tests: in a temporary folder, on a socket there, gone when they end."""
+"""A PostgreSQL server for the tests: in a temporary folder, on a socket there, removed at the end."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SERVERS = "/usr/lib/postgresql"
 
 
 def programs() -> Path | None:
-    """The folder of initdb and pg_ctl; None where no server is installed."""
-    places = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
-    places += sorted(Path(SERVERS).glob("*/bin"), reverse=True)
-    return next((place for place in places if (place / "initdb").exists()), None)
+    """Find the folder of initdb and pg_ctl; None where no server is installed."""
+    folders = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
+    folders += sorted(Path(SERVERS).glob("*/bin"), reverse=True)
+    return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs, and may be stopped and started again."""
+    """A running server that can be stopped and started."""
 
     url: str
     start: Callable[[], None]
@@ -35,7 +35,7 @@ class Server:
 
 @contextmanager
 def server(folder: Path) -> Iterator[Server]:
-    """A server that is up within the block; `folder` is what initdb and pg_ctl are in."""
+    """Run a server within the block; `folder` holds initdb and pg_ctl."""
     work = Path(mkdtemp(prefix="feedrank-pg-"))  # a short path: a socket's may have 107 characters
     data = work / "data"
     as_user: list[str] = []

@@ -99,12 +99,12 @@ def broken_jsonl() -> dict[str, bytes]:
 
     for kind, body in GOOD.items():
         line = json.dumps(body, ensure_ascii=False).encode()
-        for place in range(1, len(line), 9):
-            add(f"{kind} cut at byte {place}", line[:place])
-            add(f"{kind} without its first {place} bytes", line[place:])
-        for place in range(0, len(line), 31):
-            add(f"{kind} with a NUL at {place}", line[:place] + b"\0" + line[place:])
-            add(f"{kind} with byte 0xff at {place}", line[:place] + b"\xff" + line[place:])
+        for position in range(1, len(line), 9):
+            add(f"{kind} cut at byte {position}", line[:position])
+            add(f"{kind} without its first {position} bytes", line[position:])
+        for position in range(0, len(line), 31):
+            add(f"{kind} with a NUL at {position}", line[:position] + b"\0" + line[position:])
+            add(f"{kind} with byte 0xff at {position}", line[:position] + b"\xff" + line[position:])
         add(f"{kind} in a list", b"[" + line + b"]")
         add(f"{kind} as a string", json.dumps(line.decode()).encode())
         add(f"{kind} in UTF-16", line.decode().encode("utf-16-le").replace(b"\n", b""))

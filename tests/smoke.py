@@ -39,12 +39,12 @@ ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "fa
 
 
 def say(text: str) -> None:
-    """One line of what was done."""
+    """Print one line about a finished step."""
     print(f"smoke: {text}", flush=True)
 
 
 def from_the_wheel() -> None:
-    """All packages come from where wheels are installed, not from a folder of sources."""
+    """Check that all packages come from installed wheels, not from a source folder."""
     for package in ("feedrank", "feedrank.engine", "feedrank.features", "feedrank.models", "feedrank.api"):
         spec = find_spec(package)
         origin = Path(spec.origin if spec and spec.origin else "nowhere")
@@ -57,29 +57,29 @@ def from_the_wheel() -> None:
 
 
 def log() -> list[dict[str, object]]:
-    """Two genres of ten items in a ring, and 20 people who each walk along one of them."""
+    """Two genres of ten items in a ring, and 20 users whose histories follow one of them."""
     events: list[dict[str, object]] = [
         {
-            "event": "item", "id": f"item {genre} {place}", "timestamp": START, "item": f"{genre}-{place}",
+            "event": "item", "id": f"item {genre} {position}", "timestamp": START, "item": f"{genre}-{position}",
             "fields": [{"name": "title", "value": f"the {word} book"}, {"name": "category", "value": genre}],
         }
         for genre, words in GENRES.items()
-        for place, word in enumerate(words)
+        for position, word in enumerate(words)
     ]  # fmt: skip
     for step in range(WALK):
-        for person in range(20):
-            item = f"{list(GENRES)[person % 2]}-{(person // 2 + step) % 10}"
+        for user in range(20):
+            item = f"{list(GENRES)[user % 2]}-{(user // 2 + step) % 10}"
             events.append(
                 {
-                    "event": "interaction", "id": f"touch {person} {step}", "user": str(person), "item": item,
-                    "type": "click", "timestamp": START + (step * 20 + person) * 60_000,
+                    "event": "interaction", "id": f"click {user} {step}", "user": str(user), "item": item,
+                    "type": "click", "timestamp": START + (step * 20 + user) * 60_000,
                 }
             )  # fmt: skip
     return events
 
 
 def feedrank(*arguments: str) -> str:
-    """What the console script prints; it must succeed, and say nothing of an error."""
+    """Run the console script and return what it prints; it must succeed without an error message."""
     started = time.perf_counter()
     done = subprocess.run(["feedrank", *arguments], capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, f"feedrank {' '.join(arguments)}: exit code {done.returncode}\n{done.stderr}"
@@ -89,7 +89,7 @@ def feedrank(*arguments: str) -> str:
 
 
 def serve_one() -> None:
-    """One feed over HTTP."""
+    """Serve one feed over HTTP."""
     command = ["feedrank", "serve", "--port", "0", "--no-keys"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as server:
         try:
@@ -108,7 +108,7 @@ def serve_one() -> None:
 
 
 def main() -> None:
-    """All of it, in the current folder."""
+    """Run every step in the current folder."""
     script = shutil.which("feedrank")
     assert script, "there is no feedrank on the PATH; install the wheel with its offline extra"
     say(f"Python {sys.version.split()[0]}, {script}")

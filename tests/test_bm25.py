@@ -1,4 +1,4 @@
-"""BM25: our weights laid out by item against rank-bm25's own scores, and a case computed by hand."""
+"""BM25: our weights by item against the scores of rank-bm25, and a case computed by hand."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_scores_are_those_of_rank_bm25(documents: list[str], query: str, data: s
     some = st.lists(st.integers(0, len(documents) - 1), max_size=6)
     rows, history = data.draw(some), data.draw(some)
     known = [word for word in tokenize(query) if word in reference.idf]
-    # without a word that any item has, the titles of the latest touches are the query
-    asked = known or [word for row in history[:LATEST] for word in tokenize(documents[row])]
+    # without a word that any item has, the titles of the latest items are the query
+    query_words = known or [word for row in history[:LATEST] for word in tokenize(documents[row])]
     found = terms.scores(batch(rows, history, query), LATEST)
     if not known and not history:
         assert np.isnan(found).all()
     elif rows:
-        np.testing.assert_allclose(found, reference.get_batch_scores(asked, rows), atol=1e-4)
+        np.testing.assert_allclose(found, reference.get_batch_scores(query_words, rows), atol=1e-4)
 
 
 def test_a_case_computed_by_hand() -> None:
@@ -79,7 +79,7 @@ def test_items_without_words(documents: list[str]) -> None:
     assert np.isnan(terms.scores(batch(rows, [], "red"), LATEST)).all()
 
 
-def test_one_request_leaves_nothing_behind_for_the_next() -> None:
+def test_requests_do_not_affect_each_other() -> None:
     terms = TermWeights.fit(["red shoe", "blue hat", "green"])
     one, other = batch([0, 1, 2], [1, 2], None), batch([0, 1, 2], [], "red")
     both = Batch(

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: coverage in a simulation, seeds, pairs, and what is left out."""
+"""Bootstrap intervals: coverage in a simulation, seeds, paired differences, and missing values."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_equal_values_have_no_width():
     np.testing.assert_allclose([found.low, found.high], 0.1)
 
 
-def test_pairs_see_what_two_intervals_cannot():
+def test_a_paired_difference_is_more_sensitive_than_two_intervals():
     generator = np.random.default_rng(7)
     hard = generator.normal(0.5, 0.3, 200)  # what groups have in common
     first, second = hard + 0.02 + generator.normal(0, 0.05, 200), hard
@@ -91,7 +91,7 @@ def test_pairs_see_what_two_intervals_cannot():
     assert difference(second, first, seed=0).one_sided_p == 1.0
 
 
-def test_a_difference_of_nothing_is_not_better():
+def test_a_difference_of_zero_is_not_better():
     values = np.random.default_rng(8).random(40)
     found = difference(values, values, seed=0)
     assert (found.mean, found.low, found.high, found.one_sided_p) == (0.0, 0.0, 0.0, 1.0)
@@ -100,7 +100,7 @@ def test_a_difference_of_nothing_is_not_better():
     assert 0.55 < found.one_sided_p < 0.62  # half of the rest, and the 12.5 % of resamples that draw ten of each
 
 
-def test_nan_in_either_leaves_the_pair_out():
+def test_nan_in_either_excludes_the_pair():
     first, second = np.array([1.0, np.nan, 0.5, 0.2]), np.array([0.5, 0.1, np.nan, 0.1])
     found = difference(first, second, seed=0)
     assert (found.groups, found.skipped) == (2, 2)

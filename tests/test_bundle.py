@@ -29,36 +29,43 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def made(touched_home: Path) -> compose.TrainingInputs:
-    home = HomePaths(touched_home)
+def training_inputs(interactions_home: Path) -> compose.TrainingInputs:
+    home = HomePaths(interactions_home)
     return compose.load_training_inputs(home, config.load_config(home.config))
 
 
 @pytest.fixture(scope="module")
-def settings(touched_home: Path) -> config.Config:
-    return config.load_config(HomePaths(touched_home).config)
+def settings(interactions_home: Path) -> config.Config:
+    return config.load_config(HomePaths(interactions_home).config)
 
 
 @pytest.fixture(scope="module")
-def trained(made: compose.TrainingInputs, settings: config.Config) -> TrainedRanker:
-    return compose.train(made, settings, lambda *_: None)
+def trained(training_inputs: compose.TrainingInputs, settings: config.Config) -> TrainedRanker:
+    return compose.train(training_inputs, settings, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def batch(made: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
-    """Every person's last touch, as a question."""
-    sequences = UserHistories.from_log(made.log)
-    last = np.flatnonzero(sequences.count_after == 0)
+def batch(training_inputs: compose.TrainingInputs, trained: TrainedRanker) -> Batch:
+    """Build a batch that predicts the last interaction of every user."""
+    histories = UserHistories.from_log(training_inputs.log)
+    last = np.flatnonzero(histories.count_after == 0)
     examples = from_recall(
-        made.log, sequences, last, exact_retriever(trained.item_model), 60, trained.builder.spec.history_length
+        training_inputs.log,
+        histories,
+        last,
+        exact_retriever(trained.item_model),
+        60,
+        trained.builder.spec.history_length,
     )
-    return point_in_time_batch(made.log, made.item_inputs.catalogue, trained.builder.spec, examples)
+    return point_in_time_batch(
+        training_inputs.log, training_inputs.item_inputs.catalogue, trained.builder.spec, examples
+    )
 
 
 @pytest.fixture
-def bundles(touched_home: Path, tmp_path: Path) -> Path:
-    """One's own copy of the folder of bundles."""
-    return Path(shutil.copytree(touched_home / "bundles", tmp_path / "bundles", symlinks=True))
+def bundles(interactions_home: Path, tmp_path: Path) -> Path:
+    """A copy of the bundles folder that a test may change."""
+    return Path(shutil.copytree(interactions_home / "bundles", tmp_path / "bundles", symlinks=True))
 
 
 def opened(bundles: Path) -> Bundle:
@@ -71,14 +78,14 @@ def same_bits(one: Any, other: Any) -> bool:
 
 
 def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """A manifest that says something else, and is whole in itself."""
+    """Change fields of a manifest and keep its checksum valid."""
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["sha256"]
     change(manifest)
     bundle._write_manifest(folder / "manifest.json", manifest)
 
 
-def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: TrainedRanker, batch: Batch) -> None:
+def test_a_bundle_is_loaded_as_it_was_saved_bit_for_bit(bundles: Path, trained: TrainedRanker, batch: Batch) -> None:
     found = opened(bundles)
     assert found.name == "toy"
     assert set(found.manifest["files"]) == set(FILES)
@@ -89,30 +96,30 @@ def test_what_is_loaded_is_what_was_saved_bit_for_bit(bundles: Path, trained: Tr
     assert found.ranker is not None
     assert same_bits(found.ranker.score(matrix), trained.ranker.score(matrix))
     assert found.item_model.catalogue.to_items() == trained.item_model.catalogue.to_items()
-    person = found.item_model.space.user_vector(batch.history[0])
-    assert same_bits(person, trained.item_model.space.user_vector(batch.history[0]))
-    rows, _ = found.index.search(person, 10)
-    nearest = np.argsort(-trained.item_model.space.item_side @ person, kind="stable")[:10]
+    user_vector = found.item_model.space.user_vector(batch.history[0])
+    assert same_bits(user_vector, trained.item_model.space.user_vector(batch.history[0]))
+    rows, _ = found.index.search(user_vector, 10)
+    nearest = np.argsort(-trained.item_model.space.item_side @ user_vector, kind="stable")[:10]
     assert set(rows.tolist()) == set(nearest.tolist())
 
 
 def test_a_bundle_without_a_ranker(
-    bundles: Path, made: compose.TrainingInputs, settings: config.Config, tmp_path: Path
+    bundles: Path, training_inputs: compose.TrainingInputs, settings: config.Config, tmp_path: Path
 ) -> None:
     home = HomePaths(tmp_path)
-    compose.save_bundle(home, settings, "bare", BundleParts(compose.fit_without_ranker(made, settings)), {})
+    compose.save_bundle(home, settings, "bare", BundleParts(compose.fit_without_ranker(training_inputs, settings)), {})
     found = opened(bundles)
     assert found.name == "bare"
     assert found.ranker is None
     assert BehaviouralState(found.item_model.catalogue, found.builder.spec).spec == settings.state
 
 
-@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 @pytest.mark.parametrize("file", [*FILES, "manifest.json"])
-def test_a_flipped_byte_is_found_and_its_file_named(bundles: Path, file: str, place: float) -> None:
+def test_a_flipped_byte_is_found_and_its_file_named(bundles: Path, file: str, share: float) -> None:
     path = bundles / "toy" / file
     data = bytearray(path.read_bytes())
-    data[int(len(data) * place)] ^= 1
+    data[int(len(data) * share)] ^= 1
     path.write_bytes(data)
     with pytest.raises(BundleError, match=file):
         opened(bundles)
@@ -140,8 +147,8 @@ def test_a_foreign_format_is_refused(bundles: Path) -> None:
 
 def test_a_bundle_of_an_earlier_format_says_to_train_again(bundles: Path) -> None:
     edit_manifest(bundles / "toy", lambda manifest: manifest.update(format=bundle.FORMAT - 1))
-    said = rf"toy/manifest\.json is of format {bundle.FORMAT - 1}; .* train again with `feedrank train`"
-    with pytest.raises(BundleError, match=said):
+    message = rf"toy/manifest\.json is of format {bundle.FORMAT - 1}; .* train again with `feedrank train`"
+    with pytest.raises(BundleError, match=message):
         opened(bundles)
 
 
@@ -158,12 +165,12 @@ def test_a_ranker_of_other_features_is_refused(bundles: Path, trained: TrainedRa
         bundle.load(bundles / "mixed")
 
 
-def test_no_bundle_at_all_says_how_to_make_one(tmp_path: Path) -> None:
+def test_without_a_bundle_the_error_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="feedrank train"):
         bundle.load(tmp_path / bundle.CURRENT)
 
 
-def test_promotion_swaps_a_link_and_keeps_what_is_open(bundles: Path, trained: TrainedRanker) -> None:
+def test_promotion_swaps_a_link_and_keeps_open_bundles(bundles: Path, trained: TrainedRanker) -> None:
     before = opened(bundles)
     bundle.save(bundles, "second", BundleParts(trained.builder, trained.ranker), {}, {})
     assert opened(bundles).name == "toy"
@@ -194,7 +201,7 @@ def test_a_failed_save_leaves_nothing(bundles: Path, trained: TrainedRanker, mon
     assert opened(bundles).name == "toy"
 
 
-def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained: TrainedRanker) -> None:
+def test_leftovers_of_an_interrupted_save_are_ignored(bundles: Path, trained: TrainedRanker) -> None:
     (bundles / ".second.tmp").mkdir()
     (bundles / ".second.tmp" / "half.npz").write_bytes(b"half")
     (bundles / ".current.tmp").symlink_to("nowhere")
@@ -204,16 +211,16 @@ def test_what_an_interrupted_save_left_is_in_nobodys_way(bundles: Path, trained:
 
 
 @pytest.mark.parametrize("name", ["toy", "current", "", ".", "..", "a/b", "../b", "/b", ".hidden", "a b", "x" * 101])
-def test_names_that_can_not_be_had(bundles: Path, trained: TrainedRanker, name: str) -> None:
+def test_invalid_bundle_names_are_refused(bundles: Path, trained: TrainedRanker, name: str) -> None:
     with pytest.raises(BundleError, match=r"choose another name|found the bundle name"):
         bundle.save(bundles, name, BundleParts(trained.builder, None), {}, {})
     assert sorted(path.name for path in bundles.iterdir()) == ["current", "promotions.jsonl", "toy"]
 
 
 def test_the_same_journal_config_and_seed_give_the_same_bytes(
-    touched_home: Path, settings: config.Config, tmp_path: Path
+    interactions_home: Path, settings: config.Config, tmp_path: Path
 ) -> None:
-    home = HomePaths(touched_home)
+    home = HomePaths(interactions_home)
     again = compose.load_training_inputs(home, settings)
     trained = compose.train(again, settings, lambda *_: None)
     compose.save_trained_bundle(HomePaths(tmp_path), settings, "toy", again, trained, {}, 1.5)

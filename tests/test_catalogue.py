@@ -66,7 +66,7 @@ def test_category_names_are_kept_in_their_order_once_each() -> None:
     assert Catalogue.from_items({"a": {"tags": ["", "t"]}}).tags == (("t",),)
 
 
-def test_an_older_event_that_comes_later_does_not_win() -> None:
+def test_a_late_older_event_does_not_overwrite_a_newer_one() -> None:
     events = [
         ItemEvent("1", 10, "b", {"title": "B at 10"}),
         ItemEvent("2", 30, "a", {"title": "A at 30"}),
@@ -82,7 +82,7 @@ def test_an_older_event_that_comes_later_does_not_win() -> None:
 
 
 @given(moments=st.lists(st.tuples(NAMES, NAMES), max_size=8), seed=st.integers(0, 100))
-def test_arrival_decides_the_rows_and_time_the_fields(moments: list[tuple[str, str]], seed: int) -> None:
+def test_arrival_gives_the_rows_and_time_the_fields(moments: list[tuple[str, str]], seed: int) -> None:
     events = [ItemEvent(str(time), time, item, {"title": title}) for time, (item, title) in enumerate(moments)]
     in_order = Catalogue.from_events(events)
     arrived = random.Random(seed).sample(events, len(events))
@@ -91,7 +91,7 @@ def test_arrival_decides_the_rows_and_time_the_fields(moments: list[tuple[str, s
     assert list(catalogue.ids) == list(dict.fromkeys(event.item for event in arrived))
 
 
-def test_documents_join_the_parts_that_are_there() -> None:
+def test_documents_join_the_fields_of_an_item() -> None:
     catalogue = Catalogue.from_items(
         {
             "a": {"title": "T", "text": "Body", "category": ["x", "y"], "tags": ["t"], "by": ["u", "v"]},

@@ -1,4 +1,4 @@
-"""The command line on the toy world: in this process through click's runner, and as the installed script."""
+"""The command line on the toy world: in process through the runner of click, and as the installed script."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ def test_the_version() -> None:
 # --- data
 
 
-def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) -> None:
+def test_import_counts_new_events_and_keeps_rejected_lines(tmp_path: Path) -> None:
     home = tmp_path / "home"
     bad = ["{", '{"event": "item", "id": "x", "timestamp": 0}', "", '{"event": "clique"}']
-    source = toyworld.write(tmp_path / "log.jsonl", toyworld.items() + toyworld.touches(), bad)
-    said = feedrank(home, "data", source)
-    assert re.search(r"item events in the journal\W+60\b", said)
-    assert re.search(r"interaction events in the journal\W+540\b", said)
-    assert "600 of 600" in said
-    assert re.search(r"lines rejected\W+3\b", said)
+    source = toyworld.write(tmp_path / "log.jsonl", toyworld.items() + toyworld.interactions(), bad)
+    output = feedrank(home, "data", source)
+    assert re.search(r"item events in the journal\W+60\b", output)
+    assert re.search(r"interaction events in the journal\W+540\b", output)
+    assert "600 of 600" in output
+    assert re.search(r"lines rejected\W+3\b", output)
     rejects = [json.loads(line) for line in (home / "rejects.jsonl").read_text().splitlines()]
     assert [one["line"] for one in rejects] == [601, 602, 604]
     assert all(one["reason"] and one["source"] == str(source) for one in rejects)
@@ -107,8 +107,8 @@ def test_data_counts_what_is_new_and_keeps_what_can_not_be_read(tmp_path: Path) 
 
 def test_strict_data_stops_at_the_line(tmp_path: Path) -> None:
     source = toyworld.write(tmp_path / "log.jsonl", toyworld.items(), ["{"])
-    said = feedrank(tmp_path / "home", "data", source, "--strict", code=1)
-    assert f"{source}:61: not JSON" in said
+    output = feedrank(tmp_path / "home", "data", source, "--strict", code=1)
+    assert f"{source}:61: not JSON" in output
     assert HomePaths(tmp_path / "home").journal().count_by_kind() == {}
 
 
@@ -116,24 +116,26 @@ def test_strict_data_stops_at_the_line(tmp_path: Path) -> None:
 
 
 def test_an_index_gives_feeds_in_recall_order(home: Path) -> None:
-    said = feedrank(home, "index", "--name", "plain")
-    assert "plain (recall order" in said
+    output = feedrank(home, "index", "--name", "plain")
+    assert "plain (recall order" in output
     for arguments in (["--user", "p0"], ["--user", "p0", "--query", "guitar music"], ["--query", "guitar music"]):
         feed = json.loads(feedrank(home, "recommend", *arguments, "-n", 60, "--json"))
         assert feed["bundle"] == "plain"
-        assert [one["score"] for one in feed["items"]] == [-float(place) for place in range(1, len(feed["items"]) + 1)]
+        assert [one["score"] for one in feed["items"]] == [
+            -float(position) for position in range(1, len(feed["items"]) + 1)
+        ]
         first = {toyworld.genre_of(one["id"]) for one in feed["items"][:5]}
         assert first >= {"music"} if "--query" in arguments else first == {"space"}
     assert json.loads(feedrank(home, "recommend", "--user", "p0", "--json"))["items"][0]["id"] == "space-9"
 
 
-def test_training_from_rankings_learns_the_clicks(shown_home: Path, tmp_path: Path) -> None:
-    own = Path(shutil.copytree(shown_home, tmp_path / "home", symlinks=True))
-    said = feedrank(own, "train", "--name", "clicks")
-    assert "groups: 720 training, 80 validation" in said
-    assert "bundles/clicks" in said
+def test_training_from_rankings_learns_the_clicks(rankings_home: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(rankings_home, tmp_path / "home", symlinks=True))
+    output = feedrank(own, "train", "--name", "clicks")
+    assert "groups: 720 training, 80 validation" in output
+    assert "bundles/clicks" in output
     feed = json.loads(feedrank(own, "recommend", "--user", "p2", "--json"))
-    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("clicks", toyworld.genre_liked_by(2))
+    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("clicks", toyworld.genre_of_user(2))
 
 
 def test_a_bundle_name_is_refused_before_the_work(home: Path) -> None:
@@ -146,8 +148,8 @@ def test_a_bundle_name_is_refused_before_the_work(home: Path) -> None:
 
 
 def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) -> None:
-    said = feedrank(home, "recommend", "--user", "p0", "-n", 3)
-    lines = [line for line in said.splitlines() if "space" in line]
+    output = feedrank(home, "recommend", "--user", "p0", "-n", 3)
+    lines = [line for line in output.splitlines() if "space" in line]
     assert len(lines) == 3
     assert "space-9" in lines[0]
     assert "the satellite book" in lines[0]
@@ -157,7 +159,7 @@ def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal(home: Path) 
     assert events[0].items[0] == "space-9"
 
 
-def test_recommend_as_json_is_what_http_answers(home: Path) -> None:
+def test_recommend_as_json_equals_the_http_answer(home: Path) -> None:
     feed = json.loads(feedrank(home, "recommend", "--history", "space-4, space-3,,space-2", "-n", 2, "--json"))
     assert set(feed) == {
         "ranking", "timestamp", "user", "bundle", "source", "items", "degraded", "logged", "experiments",
@@ -176,8 +178,10 @@ def test_titles_are_shown_as_they_are(home: Path, tmp_path: Path) -> None:
     assert title in feedrank(home, "recommend", "--history", "space-8")
 
 
-def test_who_touched_everything_gets_an_empty_feed(home: Path) -> None:
-    everything = ",".join(toyworld.item(genre, place) for genre in toyworld.GENRES for place in range(toyworld.RING))
+def test_a_user_who_interacted_with_every_item_gets_an_empty_feed(home: Path) -> None:
+    everything = ",".join(
+        toyworld.item(genre, position) for genre in toyworld.GENRES for position in range(toyworld.RING)
+    )
     assert "the feed is empty" in feedrank(home, "recommend", "--history", everything)
     assert json.loads(feedrank(home, "recommend", "--history", everything, "--json"))["items"] == []
 
@@ -185,11 +189,13 @@ def test_who_touched_everything_gets_an_empty_feed(home: Path) -> None:
 # --- evaluate
 
 
-def test_evaluate_writes_what_it_shows(touched_home: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_what_it_shows(interactions_home: Path, tmp_path: Path) -> None:
     report, picture, runs = tmp_path / "r.json", tmp_path / "p.png", tmp_path / "runs"
-    said = feedrank(touched_home, "evaluate", "--dataset", "toy", "--json", report, "--plot", picture, "--trec", runs)
+    output = feedrank(
+        interactions_home, "evaluate", "--dataset", "toy", "--json", report, "--plot", picture, "--trec", runs
+    )
     for method in ("lambdarank", "recall", "text", "popularity", "random"):
-        assert method in said
+        assert method in output
     rows = {(row["dataset"], row["method"], row["metric"]): row for row in json.loads(report.read_text())["rows"]}
     for dataset in ("toy", "toy (temporal)"):
         assert rows[dataset, "lambdarank", "hr@10"]["value"] == 1.0
@@ -198,11 +204,11 @@ def test_evaluate_writes_what_it_shows(touched_home: Path, tmp_path: Path) -> No
     assert {path.name for path in runs.iterdir()} >= {
         "last-item.lambdarank.run", "last-item.qrels", "temporal.random.run", "temporal.qrels",
     }  # fmt: skip
-    assert (touched_home / "bundles" / "current").resolve().name == "toy"
+    assert (interactions_home / "bundles" / "current").resolve().name == "toy"
 
 
-def test_evaluate_takes_the_rankings_where_there_are_enough(shown_home: Path, tmp_path: Path) -> None:
-    feedrank(shown_home, "evaluate", "--json", tmp_path / "r.json")
+def test_evaluate_uses_the_rankings_where_there_are_enough(rankings_home: Path, tmp_path: Path) -> None:
+    feedrank(rankings_home, "evaluate", "--json", tmp_path / "r.json")
     rows = {(row["method"], row["metric"]): row for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
     assert rows["lambdarank", "ndcg@10"]["value"] > 0.95
     assert rows["random", "ndcg@10"]["value"] < 0.7
@@ -216,7 +222,7 @@ def test_evaluate_takes_the_rankings_where_there_are_enough(shown_home: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected_message"),
     [
         (["recommend"], "feedrank train"),
         (["serve"], "feedrank train"),
@@ -231,28 +237,30 @@ def test_evaluate_takes_the_rankings_where_there_are_enough(shown_home: Path, tm
     ],
     ids=" ".join,
 )
-def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
+def test_errors_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected_message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "setup.cfg").write_text("[a]\n")
     message = feedrank(tmp_path / "home", *arguments, code=1)
-    assert said in message
+    assert expected_message in message
     assert message.strip().startswith("Error: ")
     assert len(message.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_message"),
     [
         ("[serve]\nportt = 1", "unknown key serve.portt"),
         ('[ranker]\nrounds = "many"', "ranker.rounds: found 'many'"),
         ("[index", "is not TOML"),
     ],
 )
-def test_errors_in_the_config_name_the_file_and_the_key(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_in_the_config_name_the_file_and_the_key(tmp_path: Path, text: str, expected_message: str) -> None:
     path = tmp_path / "feedrank.toml"
     path.write_text(text)
     message = feedrank(tmp_path, "train", code=1)
-    assert said in message
+    assert expected_message in message
     assert str(path) in message
     assert len(message.strip().splitlines()) == 1
 
@@ -272,7 +280,7 @@ def test_wrong_arguments_show_the_usage(tmp_path: Path, arguments: list[str]) ->
 
 
 @pytest.mark.parametrize("arguments", [["--user", ""], ["--user", "x" * 257], ["--query", "x" * 2_001]])
-def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[str]) -> None:
+def test_an_invalid_feed_request_is_refused_as_over_http(home: Path, arguments: list[str]) -> None:
     message = feedrank(home, "recommend", *arguments, code=1)
     assert message.startswith(f"Error: {arguments[0][2:]}: found ")
     assert len(message.splitlines()) == 1
@@ -280,17 +288,17 @@ def test_a_feed_that_http_would_not_give_is_refused(home: Path, arguments: list[
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected_message"),
     [
         ('[index]\nkind = "no_such_module:Index"', "no_such_module"),
         ('[index]\nkind = "feedrank.engine.retrieval.indexes:NoIndex"', "NoIndex"),
     ],
 )
-def test_an_index_of_ones_own_that_is_not_there(home: Path, text: str, said: str) -> None:
+def test_a_missing_custom_index(home: Path, text: str, expected_message: str) -> None:
     (home / "feedrank.toml").write_text(text)
     message = feedrank(home, "recommend", code=1)
     assert "index.kind" in message
-    assert said in message
+    assert expected_message in message
 
 
 def test_an_exact_index_gives_the_same_feed(home: Path) -> None:
@@ -329,17 +337,17 @@ def serving(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGINT, 1), (signal.SIGTERM, 0)])
-def test_serve_answers_and_ends_when_it_is_told_to(home: Path, number: signal.Signals, workers: int) -> None:
+def test_serve_answers_and_stops_on_a_signal(home: Path, number: signal.Signals, workers: int) -> None:
     address = ("--host", "::1") if workers == 1 else ()
     with serving(home, "--port", "0", "--workers", str(workers), *address) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         found = re.search(r"listening on (http://(?:127\.0\.0\.1|\[::1\]):\d+)", line)
         assert found, f"{line!r}, {process.poll()}"
-        asked = urllib.request.Request(
+        request = urllib.request.Request(
             f"{found[1]}/v1/recommend", b'{"user": "p0", "n": 1}', {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:
             assert json.load(answer)["items"][0]["id"] == "space-9"
         process.send_signal(number)
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""The Python client against the real service, on a real socket; only the routes of upkeep meet a stand-in."""
+"""The Python client against the real service, on a real socket; only the admin routes meet a stand-in."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 @contextmanager
 def served(app: Wsgi) -> Iterator[str]:
-    """The address of an application that answers on loopback."""
+    """Serve an application on loopback and yield its address."""
     sockets: dict[Any, Any] = {}
     server = create_server(app, host=HOST, port=0, threads=4, map=sockets)
     thread = threading.Thread(target=server.run)
@@ -77,8 +77,8 @@ def served(app: Wsgi) -> Iterator[str]:
 
 
 @dataclass
-class Gate:
-    """Stands before an application: counts what comes, and does the next of its tricks instead of answering."""
+class FaultInjector:
+    """A WSGI wrapper that counts requests and can replace an answer by the next fault of its list."""
 
     app: Wsgi
     tricks: list[str] = field(default_factory=list)
@@ -102,8 +102,8 @@ class Gate:
 
 
 @dataclass
-class Patience:
-    """Time that passes only in waits, which it remembers."""
+class FakeClock:
+    """A clock that advances only in waits, which it records."""
 
     waits: list[float] = field(default_factory=list)
 
@@ -112,29 +112,29 @@ class Patience:
 
 
 @dataclass
-class Running:
-    """A service on a home of its own, behind a gate."""
+class RunningService:
+    """A service on its own home, behind a fault injector."""
 
     recommender: Recommender
-    gate: Gate
+    gate: FaultInjector
     url: str
 
     def client(self, key: str | None = None, *, timeouts: Timeouts = PATIENT, **more: Any) -> Client:
-        """A client that looks past the proxies of the environment."""
+        """A client that ignores the proxies of the environment."""
         return Client(self.url, key, timeouts=timeouts, transport=httpx.HTTPTransport(), **more)
 
 
 @contextmanager
-def running_on(home: Path, **parts: Any) -> Iterator[Running]:
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
-    gate = Gate(create_app(Service(recommender, lambda: NOW, **parts)).wsgi_app)
+def running_on(home: Path, **parts: Any) -> Iterator[RunningService]:
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
+    gate = FaultInjector(create_app(Service(recommender, lambda: NOW, **parts)).wsgi_app)
     with served(gate) as url:
-        yield Running(recommender, gate, url)
+        yield RunningService(recommender, gate, url)
 
 
 @pytest.fixture
-def running(home: Path) -> Iterator[Running]:
+def running(home: Path) -> Iterator[RunningService]:
     with running_on(home) as found:
         yield found
 
@@ -145,8 +145,10 @@ def click(item: str = "ocean-3", user: str = "new", **more: Any) -> dict[str, An
 
 def test_the_client_needs_httpx_alone() -> None:
     code = "import sys, feedrank.api.client; print(*sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
-    loaded = set(said.split())
+    output = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    loaded = set(output.split())
     for name in ("numpy", "torch", "flask", "pydantic", "lightgbm", "sqlalchemy"):
         assert name not in loaded
     own = {one for one in loaded if one.startswith("feedrank.")}
@@ -157,23 +159,27 @@ def test_the_client_needs_httpx_alone() -> None:
 # --- answers
 
 
-def test_feeds_lists_and_why(running: Running) -> None:
+def test_feeds_ranked_lists_and_explanations(running: RunningService) -> None:
     with running.client() as client:
         assert (client.ready().status, client.ready().items) == ("ready", 60)
         feed = client.recommend(
             user="p0", n=5, session="s", surface="home", context={"device": "phone"}, deadline_ms=60_000, explain=True
         )
-        assert feed.ids[0] == toyworld.wanted_next(0)
+        assert feed.ids[0] == toyworld.expected_next_item(0)
         assert (len(feed.items), feed.user, feed.bundle, feed.logged, feed.degraded) == (5, "p0", "toy", True, ())
         assert feed.timestamp == round(NOW * 1000)
         logged = running.recommender.find(feed.ranking)
         assert logged is not None
         assert logged.surface == "home"  # type: ignore[union-attr]
-        told = client.explain(feed.ranking)
-        assert (told.fallback, told.ids, set(told.recall_order)) == ("full", feed.ids, set(told.recall_order))
+        explanation = client.explain(feed.ranking)
+        assert (explanation.fallback, explanation.ids, set(explanation.recall_order)) == (
+            "full",
+            feed.ids,
+            set(explanation.recall_order),
+        )
         described = [asdict(feature) for feature in running.recommender.pipeline.featurizer.features]
-        assert [asdict(feature) for feature in told.features] == described
-        for one, again in zip(feed.items, told.items, strict=True):
+        assert [asdict(feature) for feature in explanation.features] == described
+        for one, again in zip(feed.items, explanation.items, strict=True):
             assert one.explanation is not None
             assert one.explanation.base is not None
             assert one.explanation == again.explanation
@@ -183,18 +189,18 @@ def test_feeds_lists_and_why(running: Running) -> None:
         plain = client.ranking(feed.ranking)
         assert type(plain) is Feed
         assert plain.ids == feed.ids
-        given = ["music-3", "nobody knows", toyworld.wanted_next(0)]
-        assert client.rank(given, user="p0").ids[0] == toyworld.wanted_next(0)
+        given = ["music-3", "nobody knows", toyworld.expected_next_item(0)]
+        assert client.rank(given, user="p0").ids[0] == toyworld.expected_next_item(0)
         assert len(client.rank(given, n=2).items) == 2
         assert len(client.similar("space-3", 4).items) == 4
         assert len(client.similar("space-3").items) == 10
 
 
-def test_what_is_asked_for_is_what_comes(running: Running) -> None:
+def test_feeds_follow_the_options_of_the_request(running: RunningService) -> None:
     with running.client() as client:
-        seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
+        seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)}
         assert seen <= set(client.recommend(user="p0", n=100, filters=Filters(include_seen=True)).ids)
-        music = [f"music-{place}" for place in range(toyworld.RING)]
+        music = [f"music-{position}" for position in range(toyworld.RING)]
         found = client.recommend(user="p0", n=100, filters=Filters(categories={"music"}, deny=music[:3]))
         assert set(found.ids) == set(music[3:])
         assert client.recommend(filters=Filters(allow=[])).items == ()
@@ -208,35 +214,35 @@ def test_what_is_asked_for_is_what_comes(running: Running) -> None:
         assert toyworld.genre_of(client.recommend(query="guitar and violin music").ids[0]) == "music"
 
 
-def test_a_click_changes_the_next_feed(running: Running) -> None:
+def test_a_click_changes_the_next_feed(running: RunningService) -> None:
     with running.client() as client:
         feed = client.recommend(user="new", n=60)
-        taken = client.record_interaction(
+        result = client.record_interaction(
             "ocean-3", ranking=feed.ranking, user="new", position=1 + feed.ids.index("ocean-3"), fields={"page": "home"}
         )
-        assert (taken.accepted, taken.duplicate, taken.rejected) == (1, 0, ())
-        logged: Any = running.recommender.find(str(taken.ids[0]))
+        assert (result.accepted, result.duplicate, result.rejected) == (1, 0, ())
+        logged: Any = running.recommender.find(str(result.ids[0]))
         assert (logged.type, logged.ranking, logged.fields) == ("click", feed.ranking, {"page": "home"})
         assert logged.timestamp == pytest.approx(1000 * time.time(), abs=600_000)
         assert client.recommend(user="new").ids[0] == "ocean-4"
-        assert client.record_interaction("ocean-3", "rating", value=4.5, id=taken.ids[0]).duplicate == 1
+        assert client.record_interaction("ocean-3", "rating", value=4.5, id=result.ids[0]).duplicate == 1
 
 
 @pytest.fixture(scope="module")
-def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One service for tests whose writes do not matter to each other."""
-    with running_on(touched_home) as found:
+def shared_service(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """One service for all tests whose writes do not affect each other."""
+    with running_on(interactions_home) as found:
         found.recommender._journal = HomePaths(tmp_path_factory.mktemp("still")).journal()
         yield found
 
 
 @pytest.mark.parametrize("name", ["a/b", ".", "..", "ünï", "a%2Fb", "?x#y", "a b+c&d=e;f", "100%", "日本\\", "ä\t"])
-def test_an_id_may_hold_any_characters(still: Running, name: str) -> None:
+def test_an_id_may_hold_any_characters(shared_service: RunningService, name: str) -> None:
     shown = {
         "event": "ranking", "id": name, "items": [{"id": name}], "bundle": "toy", "scores": [0.5],
         "fields": [{"name": "source", "value": "given"}],
     }  # fmt: skip
-    with still.client() as client:
+    with shared_service.client() as client:
         assert client.record_events(shown).ids == (name,)
         for found in (client.ranking(name), client.explain(name)):
             assert (found.ranking, found.ids) == (name, (name,))
@@ -245,10 +251,10 @@ def test_an_id_may_hold_any_characters(still: Running, name: str) -> None:
         assert repr(name) in caught.value.detail
 
 
-# --- guards
+# --- authentication and limits
 
 
-def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_api_keys_are_required_and_never_shown(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     keys = ApiKeys(home / "keys.json")
     _, reads = keys.create("web", ["read"], 0)
@@ -268,13 +274,13 @@ def test_keys_are_asked_for_and_never_shown(home: Path, caplog: pytest.LogCaptur
     assert reads not in caplog.text
     assert wrong not in caplog.text
     for bad in ("two words", "", "schlüssel", "line\nbreak"):
-        with pytest.raises(ValueError, match="found a key that") as said:
+        with pytest.raises(ValueError, match="found a key that") as raised:
             Client("http://service", bad)
-        assert not bad or bad not in str(said.value)
+        assert not bad or bad not in str(raised.value)
 
 
-def test_a_client_that_asks_too_often_is_told_how_long_to_wait(home: Path) -> None:
-    patience = Patience()
+def test_a_rate_limited_client_learns_how_long_to_wait(home: Path) -> None:
+    patience = FakeClock()
     with running_on(home, config=ServeConfig(rate_limit="3/minute")) as running:
         with running.client(clock=patience.clock()) as client:
             for _ in range(3):
@@ -288,18 +294,18 @@ def test_a_client_that_asks_too_often_is_told_how_long_to_wait(home: Path) -> No
     assert patience.waits == []
 
 
-def test_a_wrong_request_says_where(still: Running) -> None:
-    with still.client() as client:
+def test_an_invalid_request_names_the_field(shared_service: RunningService) -> None:
+    with shared_service.client() as client:
         with pytest.raises(BadRequest, match="400 Bad request") as caught:
             client.recommend(n=0)
         assert (caught.value.field, caught.value.status) == ("n", 400)
         with pytest.raises(BadRequest) as caught:
             client.record_events({"event": "interaction", "item": "ocean-3"})
         assert caught.value.field == "type"
-        taken = client.record_events([click(), {"event": "nothing"}, click()])
-        assert (taken.accepted, taken.rejected[0].index, taken.rejected[0].field) == (2, 1, "event")
-        assert [one is None for one in taken.ids] == [False, True, False]
-        for wrong, error, said in (
+        result = client.record_events([click(), {"event": "nothing"}, click()])
+        assert (result.accepted, result.rejected[0].index, result.rejected[0].field) == (2, 1, "event")
+        assert [one is None for one in result.ids] == [False, True, False]
+        for wrong, error, message in (
             (lambda: client.recommend(history="space-1"), TypeError, "expected several ids"),
             (lambda: client.rank("space-1"), TypeError, "expected several items"),
             (lambda: client.recommend(context={"age": float("nan")}), ValueError, "can't be written as JSON"),
@@ -309,23 +315,23 @@ def test_a_wrong_request_says_where(still: Running) -> None:
             (lambda: client.record_events({"events": [click()]}), ValueError, "pass the list"),
             (lambda: client.record_events([click(), click(value={1})]), TypeError, r"events\[1\]"),
         ):
-            before = len(still.gate.came)
-            with pytest.raises(error, match=said):
+            before = len(shared_service.gate.came)
+            with pytest.raises(error, match=message):
                 wrong()
-            assert len(still.gate.came) == before
+            assert len(shared_service.gate.came) == before
     with pytest.raises(RuntimeError, match="closed"):
         client.ready()
 
 
-# --- again
+# --- retries
 
 
-def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
-    patience = Patience()
+def test_a_retried_write_counts_once(running: RunningService) -> None:
+    patience = FakeClock()
     with running.client(clock=patience.clock()) as client:
         running.gate.tricks = ["busy", "busy"]
-        taken = client.record_events([click() for _ in range(3)])
-        assert (taken.accepted, taken.duplicate) == (3, 0)
+        result = client.record_events([click() for _ in range(3)])
+        assert (result.accepted, result.duplicate) == (3, 0)
         assert patience.waits == [2.05, 2.1], "what was asked for, and a chance share of the backoff"
         running.gate.tricks = ["busy"]
         assert len(client.recommend().items) == 10
@@ -344,19 +350,20 @@ def test_what_was_refused_for_a_while_is_done_once(running: Running) -> None:
 
 
 @pytest.mark.parametrize("trick", ["lost", "late"])
-def test_events_whose_answer_was_lost_count_once(running: Running, trick: str) -> None:
-    patience, hurried = Patience(), Timeouts(read_s=0.8 if trick == "late" else 60)
+def test_events_whose_response_was_lost_count_once(running: RunningService, trick: str) -> None:
+    patience, hurried = FakeClock(), Timeouts(read_s=0.8 if trick == "late" else 60)
     with running.client(clock=patience.clock(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
-        taken = client.record_events([click(), click()])
-    assert (taken.accepted, taken.duplicate) == (0, 2)
+        result = client.record_events([click(), click()])
+    assert (result.accepted, result.duplicate) == (0, 2)
     assert len(running.gate.came) == 2
-    assert running.recommender._journal.count_by_kind()["interaction"] == 2 + toyworld.PEOPLE * toyworld.STEPS  # type: ignore[attr-defined]
+    count = running.recommender._journal.count_by_kind()["interaction"]  # type: ignore[attr-defined]
+    assert count == 2 + toyworld.USERS * toyworld.INTERACTIONS_PER_USER
 
 
 @pytest.mark.parametrize("trick", ["lost", "late"])
-def test_a_feed_whose_answer_was_lost_is_logged_once(running: Running, trick: str) -> None:
-    patience, hurried = Patience(), Timeouts(read_s=0.8 if trick == "late" else 60)
+def test_a_feed_whose_response_was_lost_is_logged_once(running: RunningService, trick: str) -> None:
+    patience, hurried = FakeClock(), Timeouts(read_s=0.8 if trick == "late" else 60)
     with running.client(clock=patience.clock(), timeouts=hurried) as client:
         running.gate.tricks = [trick]
         feed = client.recommend(user="p1")
@@ -369,7 +376,7 @@ def test_a_feed_whose_answer_was_lost_is_logged_once(running: Running, trick: st
 
 
 def test_no_service_and_no_answer() -> None:
-    patience = Patience()
+    patience = FakeClock()
     with socket.socket() as free:
         free.bind((HOST, 0))
         url = f"http://{HOST}:{free.getsockname()[1]}"
@@ -411,26 +418,26 @@ def test_waits_grow_and_are_bounded() -> None:
     ("value", "seconds"),
     [("7", 7), (formatdate(NOW + 90, usegmt=True), 90), (formatdate(NOW - 90), 0), ("soon", None), ("-1", None)],
 )
-def test_what_the_service_asks_for_is_read(value: str, seconds: float | None) -> None:
+def test_retry_after_is_parsed(value: str, seconds: float | None) -> None:
     assert retries.retry_after(httpx.Response(503, headers={"Retry-After": value}), int(NOW)) == seconds
 
 
 # --- many events
 
 
-def test_many_events_are_sent_in_parts_and_packed(running: Running) -> None:
+def test_many_events_are_sent_in_compressed_batches(running: RunningService) -> None:
     events = [click(user=f"u{n % 7}") for n in range(MAX_EVENTS + 1)]
     with running.client() as client:
-        taken = client.record_events(iter(events))
-    assert (taken.accepted, taken.rejected) == (MAX_EVENTS + 1, ())
-    assert len(set(taken.ids)) == MAX_EVENTS + 1
+        result = client.record_events(iter(events))
+    assert (result.accepted, result.rejected) == (MAX_EVENTS + 1, ())
+    assert len(set(result.ids)) == MAX_EVENTS + 1
     first, second = running.gate.came
     assert first["HTTP_CONTENT_ENCODING"] == "gzip"
     assert "HTTP_CONTENT_ENCODING" not in second
     assert "id" not in events[0], "the caller's events stay as they were"
 
 
-def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_that_were_not_accepted_are_returned(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_EVENTS", 2)
     with running.client(retries=Retries(attempts=1)) as client:
         running.gate.tricks = ["", "lost"]
@@ -439,19 +446,19 @@ def test_what_was_not_taken_is_given_back(running: Running, monkeypatch: pytest.
         before, left = caught.value.partial_result, caught.value.unacknowledged
         assert before is not None
         assert (before.accepted, before.rejected[0].index, len(left)) == (1, 1, 3)
-        taken = client.record_events([*left, {"event": "nothing"}])
-    assert (taken.accepted, taken.duplicate) == (1, 2)
-    assert [one.index for one in taken.rejected] == [3], "places count over all parts"
-    assert taken.ids == (*(one["id"] for one in left), None)
+        result = client.record_events([*left, {"event": "nothing"}])
+    assert (result.accepted, result.duplicate) == (1, 2)
+    assert [one.index for one in result.rejected] == [3], "places count over all parts"
+    assert result.ids == (*(one["id"] for one in left), None)
 
 
 @pytest.mark.parametrize("length", [10, 3_000_000, 8_388_590])
-def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_exceeds_the_limit_of_the_service(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (requests.MAX_BODY_BYTES, requests.MAX_EVENTS) == (MAX_BODY_BYTES, MAX_EVENTS)
     lines = [b'"' + str(n).encode() * length + b'"' for n in range(5)]
     lines = [line[: min(length, MAX_BODY_BYTES - 13) - 1] + b'"' for line in lines]
     parts = list(requests.batches(lines))
-    assert [place for first, last, _ in parts for place in range(first, last)] == list(range(5))
+    assert [number for first, last, _ in parts for number in range(first, last)] == list(range(5))
     assert len(parts) == {10: 1, 3_000_000: 3, 8_388_590: 5}[length]
     for first, last, body in parts:
         assert len(body) <= MAX_BODY_BYTES
@@ -467,16 +474,16 @@ def test_no_part_is_longer_than_the_service_takes(length: int, monkeypatch: pyte
         list(requests.batches([b"1", b"1" * MAX_BODY_BYTES]))
 
 
-def test_threads_share_a_client(still: Running) -> None:
-    with still.client() as client, ThreadPoolExecutor(4) as threads:
+def test_threads_share_a_client(shared_service: RunningService) -> None:
+    with shared_service.client() as client, ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda n: client.recommend(user=f"p{n}", n=1).ids[0], range(40)))
-    assert found == [toyworld.wanted_next(n) for n in range(40)]
+    assert found == [toyworld.expected_next_item(n) for n in range(40)]
 
 
 # --- what else may answer
 
 
-def test_what_is_not_the_service_is_told_apart() -> None:
+def test_answers_of_another_server_are_recognised() -> None:
     replies = {
         "/v1/rankings/page": ("200 OK", "text/html", "<h1>Sign in</h1> {key}"),
         "/v1/rankings/list": ("200 OK", "application/json", "[]"),
@@ -495,7 +502,7 @@ def test_what_is_not_the_service_is_told_apart() -> None:
         served(app) as url,
         Client(url, "frk_secret", retries=Retries(attempts=1), transport=httpx.HTTPTransport()) as client,
     ):
-        for name, error, said in (
+        for name, error, message in (
             ("page", BadAnswer, r"bytes of text/html, which begin with '<h1>Sign in</h1> Bearer \*\*\*', expected"),
             ("list", BadAnswer, "expected a JSON object"),
             ("other", BadAnswer, "JSON of another shape .KeyError: 'timestamp'"),
@@ -503,7 +510,7 @@ def test_what_is_not_the_service_is_told_apart() -> None:
             ("moved", ApiError, "302 Found: found a redirect to '/login'"),
             ("problem", Conflict, r"409 No: Bearer \*\*\*"),
         ):
-            with pytest.raises(error, match=said) as caught:
+            with pytest.raises(error, match=message) as caught:
                 client.ranking(name)
             assert "frk_secret" not in f"{caught.value!r} {vars(caught.value)}"
 
@@ -517,16 +524,16 @@ def test_an_error_can_be_pickled() -> None:
 @pytest.mark.parametrize(
     "url", ["", "service:8080", "ftp://service", "http://", "http://a:b@service", "http://s/?key=x"]
 )
-def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="address"):
         Client(url)
 
 
-# --- upkeep
+# --- admin routes
 
 
 @pytest.mark.parametrize(
-    ("call", "asked"),
+    ("call", "expected_request"),
     [
         (lambda client: client.replay("a/b"), "POST /feedrank/v1/rankings/a%2Fb/replay"),
         (lambda client: client.state("user", "ünï"), "GET /feedrank/v1/state/user/%C3%BCn%C3%AF"),
@@ -537,7 +544,7 @@ def test_an_address_that_can_not_be_one_is_refused(url: str) -> None:
         (lambda client: client.rollback(), "POST /feedrank/v1/bundles/rollback"),
     ],
 )
-def test_upkeep_asks_for_the_right_thing(call: Callable[[Client], Any], asked: str) -> None:
+def test_admin_calls_request_the_right_route(call: Callable[[Client], Any], expected_request: str) -> None:
     came: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -546,4 +553,4 @@ def test_upkeep_asks_for_the_right_thing(call: Callable[[Client], Any], asked: s
 
     with Client("https://service/feedrank/", transport=httpx.MockTransport(answer)) as client:
         assert call(client) == {"done": [True]}
-    assert came == [asked]
+    assert came == [expected_request]

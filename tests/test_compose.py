@@ -1,4 +1,4 @@
-"""The composition root: what serves is what the bundle was made with, whatever the config says by now."""
+"""The composition root: a bundle serves with the settings it was built with, whatever the config says now."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from feedrank.models.bundles import bundle
 from feedrank.models.training.ranker import IdentityRanker
 
 
-class Backwards:
-    """An index of one's own: the exact order, turned round."""
+class ReversedIndex:
+    """A custom index: the exact order, reversed."""
 
     def __init__(self, vectors: Matrix, metric: str) -> None:
         self._exact = ExactIndex(vectors, "dot")
@@ -47,28 +47,28 @@ def feed(home: Path, settings: Config, n: int = 3, query: str = "", user: str | 
     )
 
 
-def test_an_index_of_ones_own(home: Path) -> None:
-    place = HomePaths(home)
-    settings = replace(config.load_config(place.config), index=IndexConfig(kind=f"{__name__}:Backwards"))
-    opened = bundle.load(place.current_bundle)
+def test_a_custom_index(home: Path) -> None:
+    paths = HomePaths(home)
+    settings = replace(config.load_config(paths.config), index=IndexConfig(kind=f"{__name__}:ReversedIndex"))
+    opened = bundle.load(paths.current_bundle)
     exact = ExactIndex(opened.item_model.space.item_side, "dot")
     index = compose.build_vector_index(opened, settings.index)
     assert index is not None
-    person = opened.item_model.space.user_vector(np.array([0], np.int32))
-    assert index.search(person, 60)[0].tolist() == exact.search(person, 60)[0].tolist()[::-1]
+    user_vector = opened.item_model.space.user_vector(np.array([0], np.int32))
+    assert index.search(user_vector, 60)[0].tolist() == exact.search(user_vector, 60)[0].tolist()[::-1]
     assert len(feed(home, settings)) == 3
 
 
 @pytest.mark.parametrize("kind", ["annoy", "exact"])
 def test_the_metric_is_that_of_the_bundle(home: Path, kind: str) -> None:
-    place = HomePaths(home)
-    asked = config.load_config(place.config)
-    usual = feed(home, asked, 20)
-    changed = replace(asked, index=IndexConfig(kind=kind, metric="euclidean"))
+    paths = HomePaths(home)
+    loaded = config.load_config(paths.config)
+    usual = feed(home, loaded, 20)
+    changed = replace(loaded, index=IndexConfig(kind=kind, metric="euclidean"))
     assert feed(home, changed, 20) == usual
 
 
-def test_a_query_goes_through_the_model_that_the_items_went_through(home: Path) -> None:
+def test_a_query_is_encoded_by_the_model_of_the_items(home: Path) -> None:
     settings = replace(config.load_config(HomePaths(home).config), embedder=EmbedderConfig(model="/no/such/model"))
     found = feed(home, settings, query="guitar and violin music", user=None)
     assert {toyworld.genre_of(item) for item in found} == {"music"}
@@ -81,22 +81,22 @@ def test_recall_order_keeps_the_order_it_is_given() -> None:
     assert len(IdentityRanker().score(np.empty((0, 2), np.float32))) == 0
 
 
-def test_items_that_came_after_the_bundle_wait_for_the_next(home: Path) -> None:
-    place = HomePaths(home)
-    settings = config.load_config(place.config)
-    recommender = compose.build_recommender(place, settings)
+def test_items_newer_than_the_bundle_wait_for_the_next_bundle(home: Path) -> None:
+    paths = HomePaths(home)
+    settings = config.load_config(paths.config)
+    recommender = compose.build_recommender(paths, settings)
     late = {"event": "item", "id": "late", "timestamp": toyworld.END, "item": "new",
             "fields": [{"name": "title", "value": "the rover book"}]}  # fmt: skip
     click = {"event": "interaction", "id": "c", "timestamp": toyworld.END, "item": "new", "type": "click", "user": "p0"}
     assert recommender.record([parse(late), parse(click)], toyworld.END / 1000 + 5) == [True, True]
     assert "new" not in recommender.recommend("r1", 2e9, RecommendationRequest("p0", n=100)).items
-    made = compose.load_training_inputs(place, settings)
-    compose.save_bundle(place, settings, "next", bundle.BundleParts(compose.fit_without_ranker(made, settings)), {})
-    assert "new" not in feed(home, settings, 100), "p0 has touched it"
+    inputs = compose.load_training_inputs(paths, settings)
+    compose.save_bundle(paths, settings, "next", bundle.BundleParts(compose.fit_without_ranker(inputs, settings)), {})
+    assert "new" not in feed(home, settings, 100), "p0 has interacted with it"
     assert "new" in feed(home, settings, 100, user="p4")
 
 
-def test_no_journal_is_made_where_there_is_none_to_train_on(tmp_path: Path) -> None:
+def test_training_without_a_journal_creates_none(tmp_path: Path) -> None:
     home = HomePaths(tmp_path / "mistyped")
     with pytest.raises(ValueError, match=r"no journal at .*feedrank import"):
         compose.load_training_inputs(home, Config())
@@ -110,20 +110,20 @@ def test_a_journal_without_items_says_what_to_do(tmp_path: Path) -> None:
         compose.load_training_inputs(home, Config())
 
 
-def test_what_recall_looks_through(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_that_recall_uses(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feedrank.engine.retrieval.pca_index.BRUTE_FORCE_UP_TO", 10)
-    place = HomePaths(home)
-    settings, opened = config.load_config(place.config), bundle.load(place.current_bundle)
+    paths = HomePaths(home)
+    settings, opened = config.load_config(paths.config), bundle.load(paths.current_bundle)
     assert isinstance(opened.exact_index, PcaRefineIndex)
 
-    def chosen(**told: Any) -> tuple[Any, Any]:
-        index = IndexConfig(**told)
+    def chosen(**index_settings: Any) -> tuple[Any, Any]:
+        index = IndexConfig(**index_settings)
         found = replace(settings, index=index)
-        made = compose.build_recommender(place, found).pipeline.retriever
-        embedding = next(one for one in made._retrievers if isinstance(one, EmbeddingRetriever))
+        retriever = compose.build_recommender(paths, found).pipeline.retriever
+        embedding = next(one for one in retriever._retrievers if isinstance(one, EmbeddingRetriever))
         return type(embedding._index), type(embedding._exact_index)
 
     assert chosen() == (NoneType, PcaRefineIndex)
     assert chosen(exact_below=10) == (AnnoyIndex, PcaRefineIndex)
     assert chosen(kind="exact") == (NoneType, ExactIndex)
-    assert chosen(kind=f"{__name__}:Backwards") == (Backwards, PcaRefineIndex)
+    assert chosen(kind=f"{__name__}:ReversedIndex") == (ReversedIndex, PcaRefineIndex)

@@ -1,4 +1,4 @@
-"""The config file: defaults, every key, and what is wrong said with its path."""
+"""The config file: defaults, every key, and errors that name the path of the key."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "messages"),
     [
         ("sevre = 1", ["unknown key sevre", "at the top level", "serve"]),
         ("[serve]\nportt = 1", ["unknown key serve.portt", "[serve]", "host, port, workers, threads"]),
@@ -114,7 +114,7 @@ def test_a_whole_number_stands_for_a_float_and_infinity_is_inf(tmp_path: Path) -
         ("port: 5", ["is not TOML"]),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_an_error_is_one_line_with_file_and_key(tmp_path: Path, text: str, messages: list[str]) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         load_config(path)
@@ -122,11 +122,11 @@ def test_what_is_wrong_is_said_in_one_line_with_file_and_key(tmp_path: Path, tex
     assert message.startswith(str(path))
     assert "\n" not in message
     assert len(message) - len(str(path)) < 250
-    for part in said:
+    for part in messages:
         assert part in message
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't read the config file"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="can't read the config file"):

@@ -53,7 +53,7 @@ def test_every_key_has_a_type_a_default_and_a_meaning(key: ConfigKey) -> None:
         assert word not in key.meaning.split(), f"{key.key}: a config file has no {word}"
 
 
-def test_every_key_of_every_section_is_there_once() -> None:
+def test_every_key_of_every_section_is_listed_once() -> None:
     listed = [key.key for key in config_keys()]
     assert len(set(listed)) == len(listed)
     in_lists = {key for key in listed if key.startswith("state.counters.")}
@@ -97,13 +97,13 @@ def test_the_keys_of_an_experiment_are_those_that_a_file_may_have() -> None:
     assert listed == {path for path in allowed if path not in ("targeting", "arms.*", "metrics.*")}
 
 
-def test_a_class_without_a_source_says_so() -> None:
-    class Nowhere:
+def test_a_class_without_a_source_is_an_error() -> None:
+    class WithoutSource:
         pass
 
-    Nowhere.__module__ = "itertools"
+    WithoutSource.__module__ = "itertools"
     with pytest.raises(RuntimeError, match="no source of itertools"):
-        attribute_docs(Nowhere)
+        attribute_docs(WithoutSource)
 
 
 # --- the template
@@ -213,7 +213,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_as_toml_is_read_back(value: Any) -> None:
+def test_values_written_as_toml_are_read_back(value: Any) -> None:
     import tomllib
 
     assert tomllib.loads(f"key = {to_toml(value)}\n") == {"key": value}

@@ -1,4 +1,4 @@
-"""What docs/deploy has: parsed, and held against the repository, the command line, the routes and the metrics."""
+"""The files of docs/deploy: parsed, and compared with the repository, the command line, the routes and the metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from conftest import PROJECT, accepted
+from conftest import PROJECT, parse_command
 from flask import Flask
 
 from feedrank.api import config
@@ -38,7 +38,7 @@ IMAGES_HOME = "/data"
 
 
 def dockerfile() -> list[tuple[str, str]]:
-    """(instruction, the rest of it) of each, in order; lines that go on are one."""
+    """The (instruction, arguments) pairs of the Dockerfile, in order, with continued lines joined."""
     lines = [line for line in (DEPLOY / "Dockerfile").read_text().splitlines() if not re.match(r"\s*#", line)]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [
@@ -52,7 +52,7 @@ def last(instruction: str) -> str:
 
 
 def unit(name: str) -> dict[str, list[str]]:
-    """Key -> its values, of all sections of a unit."""
+    """The values by key of all sections of a unit."""
     found: dict[str, list[str]] = {}
     for line in (DEPLOY / name).read_text().splitlines():
         if line and not line.startswith(("#", "[")):
@@ -63,12 +63,12 @@ def unit(name: str) -> dict[str, list[str]]:
 
 @cache
 def app() -> Flask:
-    """The application, for its routes; nothing is asked of it."""
+    """The application, used for its route table only."""
     return create_app(Service(cast(Any, None)))
 
 
 def scope(path: str) -> str:
-    """The scope that GET of a path asks for; fails where there is no such route."""
+    """The scope that GET of a path requires; fails if there is no such route."""
     endpoint, _ = app().url_map.bind("").match(path, "GET")
     kind, found = app().view_functions[endpoint].feedrank  # type: ignore[attr-defined]  # as the guards mark it
     assert kind == "none"
@@ -76,7 +76,7 @@ def scope(path: str) -> str:
 
 
 def seconds(span: str) -> float:
-    """Of `45s`, `15min` or `45`."""
+    """Parse a duration such as `45s`, `15min` or `45`."""
     number, kind = re.fullmatch(r"(\d+)(s|min|)", span).groups()  # type: ignore[union-attr]
     return float(number) * (60 if kind == "min" else 1)
 
@@ -89,7 +89,7 @@ def copied() -> list[str]:
 
 
 def ignored(path: str) -> bool:
-    """Whether the build does not see a path: of the patterns that match it or a folder above it, the last counts."""
+    """Whether the build ignores a path: the last pattern that matches it or a parent folder decides."""
     found = False
     parts = path.split("/")
     above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
@@ -102,7 +102,7 @@ def ignored(path: str) -> bool:
     return found
 
 
-def test_the_image_is_made_of_what_is_there() -> None:
+def test_the_image_copies_existing_files() -> None:
     for source in copied():
         assert (PROJECT / source).exists(), f"the Dockerfile copies {source}, which is not in the repository"
         assert not ignored(source), f"the Dockerfile copies {source}, which its .dockerignore leaves out"
@@ -126,14 +126,14 @@ def test_the_image_has_what_the_package_needs() -> None:
     assert f"Programming Language :: Python :: {version}" in setup["metadata"]["classifiers"]
 
 
-def test_the_image_runs_as_nobody_special_and_passes_signals_on() -> None:
+def test_the_image_runs_unprivileged_and_forwards_signals() -> None:
     user, group = last("USER").split(":")
     assert int(user) > 0
     assert int(group) > 0
     assert last("STOPSIGNAL") == "SIGTERM"
     assert json.loads(last("ENTRYPOINT"))[0] == "feedrank", "a shell in between would keep the signals"
-    command, told = accepted(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
-    assert (command, told["host"], str(told["folder"])) == ("serve", "0.0.0.0", IMAGES_HOME)
+    command, parameters = parse_command(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
+    assert (command, parameters["host"], str(parameters["folder"])) == ("serve", "0.0.0.0", IMAGES_HOME)
     assert last("VOLUME") == IMAGES_HOME
     assert re.search(r"\bHOME=(\S+)", last("ENV"))[1] == IMAGES_HOME  # type: ignore[index]
 
@@ -160,7 +160,7 @@ def answering(status: int) -> Iterator[int]:
             thread.join()
 
 
-def test_the_health_check_of_the_image_asks_and_hears() -> None:
+def test_the_health_check_of_the_image_reads_the_status() -> None:
     program, flag, code = json.loads(last("HEALTHCHECK").partition("CMD")[2])
     assert (program, flag) == ("python", "-c")
     assert scope("/readyz") == "open"
@@ -174,13 +174,13 @@ def test_the_health_check_of_the_image_asks_and_hears() -> None:
         assert run(port) == 0
     with answering(503) as port:
         assert run(port) == 1
-    assert run(port) == 1, "nobody listens there any more"
+    assert run(port) == 1, "no server listens there any more"
 
 
 # --- compose
 
 
-def test_what_compose_names_is_there() -> None:
+def test_paths_in_compose_exist() -> None:
     built = SERVICES["feedrank"]["build"]
     context = (DEPLOY / built["context"]).resolve()
     assert context == PROJECT
@@ -200,7 +200,7 @@ def test_what_compose_names_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_of_compose_is_held_close(name: str) -> None:
+def test_compose_services_are_sandboxed(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
@@ -223,17 +223,17 @@ def test_compose_runs_the_image_as_it_is() -> None:
     assert seconds(SERVICES["feedrank"]["stop_grace_period"]) > DRAIN_TIMEOUT_S
 
 
-def test_the_settings_of_the_container_are_settings(tmp_path: Path) -> None:
+def test_the_settings_of_the_container_exist(tmp_path: Path) -> None:
     given = DEPLOY / "feedrank.toml"
     assert config.load_config(given).journal.url is None
     (tmp_path / "other.toml").write_text(re.sub(r"(?m)^# (?=\[journal\]|url = )", "", given.read_text()))
     url = config.load_config(tmp_path / "other.toml").journal.url
     assert url is not None
     assert url.startswith("postgresql+psycopg://")
-    assert meet("feedrank", url.partition("@")[2].partition("/")[0])
+    assert share_a_network("feedrank", url.partition("@")[2].partition("/")[0])
 
 
-def meet(one: str, other: str) -> bool:
+def share_a_network(one: str, other: str) -> bool:
     """Whether two services of compose share a network."""
     return bool(set(SERVICES[one]["networks"]) & set(SERVICES[other]["networks"]))
 
@@ -241,20 +241,20 @@ def meet(one: str, other: str) -> bool:
 # --- Prometheus and Grafana
 
 
-def test_prometheus_asks_for_what_is_served() -> None:
+def test_prometheus_scrapes_served_routes() -> None:
     (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
     assert scope(job["metrics_path"]) == "read"
     name = Path(job["authorization"]["credentials_file"]).name
     assert name in SERVICES["prometheus"]["secrets"]
     ((target,),) = [one["targets"] for one in job["static_configs"]]
     host, port = target.split(":")
-    assert meet("prometheus", host)
-    _, told = accepted(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
-    listens = told["port"] or config.load_config(DEPLOY / "feedrank.toml").serve.port
+    assert share_a_network("prometheus", host)
+    _, parameters = parse_command(json.loads(last("ENTRYPOINT")) + json.loads(last("CMD")))
+    listens = parameters["port"] or config.load_config(DEPLOY / "feedrank.toml").serve.port
     assert {listens} == {int(port), int(last("EXPOSE")), int(SERVICES[host]["ports"][0].split(":")[-1])}
 
 
-def test_alerts_are_on_metrics_that_there_are() -> None:
+def test_alerts_use_existing_metrics() -> None:
     ((group,),) = [yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]]
     text = "\n".join(rule["expr"] for rule in group["rules"])
     known = set(re.findall(r"(?m)^# HELP (\S+)", Metrics().render()[0].decode()))
@@ -267,7 +267,7 @@ def test_alerts_are_on_metrics_that_there_are() -> None:
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:
     (source,) = yaml.safe_load((DEPLOY / "grafana" / "datasource.yaml").read_text())["datasources"]
     host, port = source["url"].removeprefix("http://").split(":")
-    assert meet("grafana", host)
+    assert share_a_network("grafana", host)
     assert any(one.endswith(f":{port}") for one in SERVICES[host]["ports"])
     (provider,) = yaml.safe_load((DEPLOY / "grafana" / "dashboards.yaml").read_text())["providers"]
     mounts = {
@@ -283,35 +283,35 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
 
 
 @pytest.mark.parametrize("name", UNITS)
-def test_a_unit_runs_commands_that_there_are(name: str) -> None:
-    told = unit(name)
-    assert told["User"] == ["feedrank"]
-    for line in told["ExecStart"]:
-        _, params = accepted(shlex.split(line))
-        assert str(params["folder"]) == f"/var/lib/{told['StateDirectory'][0]}" == told["WorkingDirectory"][0]
+def test_units_run_existing_commands(name: str) -> None:
+    entries = unit(name)
+    assert entries["User"] == ["feedrank"]
+    for line in entries["ExecStart"]:
+        _, params = parse_command(shlex.split(line))
+        assert str(params["folder"]) == f"/var/lib/{entries['StateDirectory'][0]}" == entries["WorkingDirectory"][0]
 
 
 def test_the_service_stops_in_time_and_a_refusal_is_no_failure() -> None:
-    told = unit("feedrank.service")
-    command, params = accepted(shlex.split(told["ExecStart"][0]))
+    entries = unit("feedrank.service")
+    command, params = parse_command(shlex.split(entries["ExecStart"][0]))
     assert (command, params["host"], params["port"]) == ("serve", "127.0.0.1", config.ServeConfig().port)
-    assert seconds(told["TimeoutStopSec"][0]) > DRAIN_TIMEOUT_S
-    assert (told["Type"], told["KillSignal"], told["KillMode"]) == (["notify"], ["SIGTERM"], ["mixed"])
-    assert "MemoryDenyWriteExecute" not in told, "numba writes machine code and runs it"
+    assert seconds(entries["TimeoutStopSec"][0]) > DRAIN_TIMEOUT_S
+    assert (entries["Type"], entries["KillSignal"], entries["KillMode"]) == (["notify"], ["SIGTERM"], ["mixed"])
+    assert "MemoryDenyWriteExecute" not in entries, "numba writes machine code and runs it"
     assert unit("feedrank-retrain.service")["SuccessExitStatus"] == [str(EXIT_REFUSED)]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")
 def test_systemd_reads_the_units(tmp_path: Path) -> None:
-    places, program = tmp_path / "etc/systemd/system", tmp_path / "opt/feedrank/bin/feedrank"
-    for folder in (places, program.parent):
+    unit_folder, program = tmp_path / "etc/systemd/system", tmp_path / "opt/feedrank/bin/feedrank"
+    for folder in (unit_folder, program.parent):
         folder.mkdir(parents=True)
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     shutil.copytree("/usr/lib/systemd/system", tmp_path / "usr/lib/systemd/system", symlinks=True)
     names = [*UNITS, "feedrank-retrain.timer"]
     for name in names:
-        shutil.copy(DEPLOY / name, places)
+        shutil.copy(DEPLOY / name, unit_folder)
     done = subprocess.run(["systemd-analyze", "verify", f"--root={tmp_path}", *names], capture_output=True, text=True)
     assert (done.returncode, [line for line in done.stderr.splitlines() if "feedrank" in line]) == (0, [])
 
@@ -319,13 +319,13 @@ def test_systemd_reads_the_units(tmp_path: Path) -> None:
 # --- the document
 
 
-def test_every_command_of_the_pages_is_one() -> None:
+def test_every_command_of_the_pages_exists() -> None:
     pages = ("deploy.md", "operate.md", "several-machines.md")
     text = "\n".join((PROJECT / "docs" / "how-to" / page).read_text() for page in pages)
     pattern = r"(?m)^    (?:feedrank |.*/bin/feedrank |docker compose run .* work )(.*?)(?: [>#] .*)?$"
     found = re.findall(pattern, text)
     assert len(found) > 12
     for words in found:
-        accepted(["feedrank", *shlex.split(words)])
+        parse_command(["feedrank", *shlex.split(words)])
     for path in DEPLOY.iterdir():
         assert path.name in text, f"docs/how-to/deploy.md does not say what {path.name} is"

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 import toyworld
 from click.testing import CliRunner
-from conftest import PROJECT, accepted
+from conftest import PROJECT, parse_command
 from documents import DOCS, DOCUMENTS, PAGES, README, REFERENCE, WRITTEN
 
 import feedrank
@@ -43,7 +43,7 @@ MOST_WORDS = 18
 
 
 def name_of(path: Path) -> str:
-    """A document by its path in the repository."""
+    """The path of a document in the repository."""
     return str(path.relative_to(PROJECT))
 
 
@@ -121,7 +121,7 @@ def test_every_column_is_in_the_reference() -> None:
         assert all(f"| `{column}`" in parts for column in columns if column != "labels"), kind
 
 
-def test_what_an_event_requires_is_what_the_reference_says() -> None:
+def test_the_reference_names_the_required_parts_of_an_event() -> None:
     examples = {"item": "a", "user": "u", "items": [{"id": "a"}], "type": "click", "experiment": "e", "change": "start"}
     for kind, required in event_parts.REQUIRED.items():
         body = {"event": kind, "id": "x", "timestamp": 0, **{part: examples[part] for part in required}}
@@ -131,7 +131,7 @@ def test_what_an_event_requires_is_what_the_reference_says() -> None:
                 parse({name: value for name, value in body.items() if name != part})
 
 
-def test_every_documented_part_is_one_that_events_keep() -> None:
+def test_events_keep_every_documented_part() -> None:
     lists = {"items": [{"id": "a"}], "positions": [1], "scores": [0.5], "propensities": [0.5], "team": ["a"]}
     values = {"value": 4.0, "dwell_ms": 9.0, "position": 2, "seed": 3, **lists}
     values |= {part: {"x": 1} for part in ("features", "served", "payload")}
@@ -162,11 +162,11 @@ def test_every_config_key_is_in_the_reference() -> None:
         assert f"| `{key}` |" in table, f"[{section}] {key} is not in docs/reference/config.md"
 
 
-def test_every_feature_is_in_the_reference(touched_home: Path) -> None:
+def test_every_feature_is_in_the_reference(interactions_home: Path) -> None:
     if settings.features() is None:
         pytest.skip("feedrank.features.catalog does not exist yet")
     page = reference("features.md")
-    names = registry.load_current(HomePaths(touched_home).bundles, print).builder.names
+    names = registry.load_current(HomePaths(interactions_home).bundles, print).builder.names
     missing = [name for name in names if f"| `{name}` |" not in page]
     assert not missing, f"these features are not in docs/reference/features.md: {', '.join(missing)}"
 
@@ -180,7 +180,7 @@ def test_every_export_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_have_a_target(path: Path) -> None:
     for link in documents.links(path):
         target, _, anchor = link.partition("#")
         there = (path.parent / target).resolve() if target else path
@@ -206,14 +206,14 @@ def test_the_readme_is_short_and_shows_code_early() -> None:
 
 
 @pytest.mark.parametrize("path", [README, PROJECT / "CONTRIBUTING.md", *WRITTEN], ids=name_of)
-def test_every_command_of_a_document_is_one(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_of_a_document_exists(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for line in documents.command_lines(path):
         words = shlex.split(line)
         for word in words:
             if re.fullmatch(r"[\w-]+\.(jsonl|toml|csv)", word):  # click checks that files exist
                 Path(word).touch()
-        accepted(words)
+        parse_command(words)
 
 
 def runnable() -> list[Path]:
@@ -222,7 +222,7 @@ def runnable() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", runnable(), ids=name_of)
-def test_commands_that_can_run_do(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runnable_commands_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for block in documents.blocks(path):
         if block.mark.startswith("file: "):
@@ -273,7 +273,7 @@ def shop() -> dict[str, Any]:
     ]
     clicks = [
         {"user": event["user"].removeprefix("p"), "item": event["item"], "timestamp": event["timestamp"]}
-        for event in toyworld.touches()
+        for event in toyworld.interactions()
     ]
     return {"items_df": pa.Table.from_pylist(items), "clicks_df": pa.Table.from_pylist(clicks)}
 
@@ -293,7 +293,7 @@ def test_python_examples_run(
     exec(compile(tree, "example", "exec"), names)
     if "feed" in names:
         assert len(names["feed"].ids) == 10
-        assert toyworld.genre_of(names["feed"].ids[0]) == toyworld.genre_liked_by(42)
+        assert toyworld.genre_of(names["feed"].ids[0]) == toyworld.genre_of_user(42)
 
 
 # --- the site
@@ -306,8 +306,8 @@ def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_p
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
-    made = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
-    assert {path.relative_to(DOCS) for path in PAGES} <= made
+    pages = {path.relative_to(site).with_suffix(".md") for path in site.rglob("*.html")}
+    assert {path.relative_to(DOCS) for path in PAGES} <= pages
     for page in site.rglob("*.html"):
         loaded = re.findall(
             r"""<(?:script|link|img)\b[^>]*?(?:src|href)=["']([^"']+)""", page.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Events: what `parse` takes it can write and read again; what it refuses it refuses by name, and never otherwise."""
+"""Events: what `parse` accepts comes back unchanged; what it refuses is named, with no other error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def field(value: object, name: object = "x") -> list[dict[str, object]]:
     return [{"name": name, "value": value}]
 
 
-def shown(**parts: object) -> list[dict[str, object]]:
+def ranking_with(**parts: object) -> list[dict[str, object]]:
     return [{"id": "a", **parts}, {"id": "b"}]
 
 
@@ -67,7 +67,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for value in (LARGE, LONGER, math.inf, math.nan, "1", True, [1])
     ),
     *(("interaction", {"position": value}, "position") for value in (0, -1, 1.5, 0.0, 2**53 + 1)),
-    *(("ranking", {"items": shown(label=value)}, "items[0].label") for value in (LARGE, LONGER, math.inf, "1", True)),
+    *(
+        ("ranking", {"items": ranking_with(label=value)}, "items[0].label")
+        for value in (LARGE, LONGER, math.inf, "1", True)
+    ),
     ("ranking", {"items": [{"id": "a"}, {"id": "a\udfff"}]}, "items[1].id"),
     ("ranking", {"items": [{"id": 1}, {"id": "1"}]}, "items"),
     *(("ranking", {name: "\ud800"}, name) for name in ("user", "session", "surface", "variant")),
@@ -109,11 +112,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "parts", "place"), REFUSED, ids=range(len(REFUSED)))
-def test_what_is_wrong_is_named(kind: str, parts: dict[str, Any], place: str) -> None:
+@pytest.mark.parametrize(("kind", "parts", "location"), REFUSED, ids=range(len(REFUSED)))
+def test_a_refused_event_names_the_part(kind: str, parts: dict[str, Any], location: str) -> None:
     with pytest.raises(EventError) as caught:
         parse(GOOD[kind] | parts)
-    assert caught.value.field == place
+    assert caught.value.field == location
     assert len(str(caught.value).encode()) < 400
 
 
@@ -144,7 +147,7 @@ def test_every_part_is_read() -> None:
         "features": {"rows": [[1.5, None]]},
     }
     body = {"event": "ranking", "id": 7, "timestamp": "6", "user": "ann", "session": 8, "fields": field([1, 2])}
-    ranking = parse(body | {"items": shown(label=1)} | extra)
+    ranking = parse(body | {"items": ranking_with(label=1)} | extra)
     assert isinstance(ranking, RankingEvent)
     assert (ranking.id, ranking.timestamp, ranking.items) == ("7", 6, ("a", "b"))
     assert (ranking.user, ranking.session, ranking.fields) == ("ann", "8", {"x": [1.0, 2.0]})
@@ -200,7 +203,7 @@ PARTS = (
 
 
 @given(kind=st.sampled_from(list(GOOD)), parts=st.dictionaries(st.sampled_from(PARTS), ANYTHING, max_size=3))
-def test_anything_is_read_whole_or_refused(kind: str, parts: dict[str, Any]) -> None:
+def test_any_json_is_parsed_or_refused(kind: str, parts: dict[str, Any]) -> None:
     try:
         event = parse(GOOD[kind] | parts)
     except EventError:
@@ -210,7 +213,7 @@ def test_anything_is_read_whole_or_refused(kind: str, parts: dict[str, Any]) -> 
 
 
 @given(entries=st.lists(st.fixed_dictionaries({"name": ANYTHING, "value": ANYTHING}), max_size=3), label=ANYTHING)
-def test_any_field_and_label_is_read_whole_or_refused(entries: list[Any], label: Any) -> None:
+def test_any_field_and_label_is_parsed_or_refused(entries: list[Any], label: Any) -> None:
     try:
         event = parse(GOOD["ranking"] | {"fields": entries, "items": [{"id": "a", "label": label}]})
     except EventError:

@@ -1,4 +1,4 @@
-"""Experiments at work: two bundles behind one recommender, the log of what was shown, the readout, and a promotion."""
+"""Experiments end to end: two bundles behind one recommender, logged rankings, the readout, and a promotion."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ AB: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def two_bundles(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose bundle `toy` serves, beside a lesser one, `other`."""
+def two_bundles(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose bundle `toy` serves, next to a weaker one, `other`."""
     home = tmp_path_factory.mktemp("two") / "home"
-    shutil.copytree(touched_home, home, symlinks=True)
+    shutil.copytree(interactions_home, home, symlinks=True)
     (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "recency", "categories"]\n')
     feedrank(home, "--config", home / "less.toml", "train", "--name", "other")
     feedrank(home, "bundles", "promote", "toy")
     return home
 
 
-class Place:
-    """A home of one's own with what serves it."""
+class Deployment:
+    """A home with the objects that serve it."""
 
     def __init__(self, folder: Path) -> None:
         self.home = HomePaths(folder)
@@ -65,13 +65,13 @@ class Place:
         self.desk = ExperimentService(self.home, self.journal)
         self.at = NOW
 
-    def begin(self, body: dict[str, Any]) -> None:
+    def start_experiment(self, body: dict[str, Any]) -> None:
         """Declare and start an experiment."""
         self.desk.create(experiment_config.parse_experiment(body, "test"), self.at)
         self.desk.start(body["name"], self.at)
 
     def serve(self) -> Recommender:
-        """A recommender that has its arms' bundles at hand."""
+        """Create a recommender with the bundles of its arms loaded."""
         recommender = compose.build_recommender(self.home, self.config)
         recommender.arm_servers = ArmServers(self.desk.experiment_registry_at(recommender.snapshot.offset))
         self.arms = ArmLoader(self.home, self.config, self.journal, recommender, lambda: self.at)
@@ -84,26 +84,28 @@ class Place:
 
 
 @pytest.fixture
-def place(two_bundles: Path, tmp_path: Path) -> Place:
-    return Place(Path(shutil.copytree(two_bundles, tmp_path / "home", symlinks=True)))
+def deployment(two_bundles: Path, tmp_path: Path) -> Deployment:
+    return Deployment(Path(shutil.copytree(two_bundles, tmp_path / "home", symlinks=True)))
 
 
-def name_of(person: int) -> str:
-    """Somebody whom the bundles know, and then strangers."""
-    return toyworld.user(person) if person < toyworld.PEOPLE else f"n{person}"
+def name_of(user: int) -> str:
+    """The id of a user: known to the bundles first, then unknown."""
+    return toyworld.user_id(user) if user < toyworld.USERS else f"n{user}"
 
 
-def shown(recommender: Recommender, name: str, at: float, user: str, **asked: Any) -> RankingRecord:
-    return recommender.recommend(name, at, RecommendationRequest(user, **asked))
+def request_ranking(recommender: Recommender, name: str, at: float, user: str, **options: Any) -> RankingRecord:
+    return recommender.recommend(name, at, RecommendationRequest(user, **options))
 
 
-def days(place: Place, recommender: Recommender, click: Callable[[RankingEvent, str], float], people: int = 60) -> None:
-    """Three days on which everybody gets a feed of five and clicks with a probability of their own."""
+def three_days(
+    deployment: Deployment, recommender: Recommender, click: Callable[[RankingEvent, str], float], users: int = 60
+) -> None:
+    """Log three days on which every user gets a feed of five and clicks with a given probability."""
     dice = np.random.default_rng(3)
     for day in range(3):
-        for person in range(people):
-            at = place.at + day * DAY + person
-            event = shown(recommender, f"r{day}-{person}", at, name_of(person), n=5)
+        for user in range(users):
+            at = deployment.at + day * DAY + user
+            event = request_ranking(recommender, f"r{day}-{user}", at, name_of(user), n=5)
             clicks = [
                 InteractionEvent(f"c-{event.id}-{item}", round(at * 1000) + 1, item, "click", event.id, event.user)
                 for item in event.items
@@ -112,29 +114,38 @@ def days(place: Place, recommender: Recommender, click: Callable[[RankingEvent, 
             recommender.record(clicks, at + 1)
 
 
-def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) -> None:
-    place.begin(AB)
-    recommender = place.serve()
+def test_an_ab_test_from_declaration_to_promotion(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.start_experiment(AB)
+    recommender = deployment.serve()
     assert recommender.arm_servers.loaded_bundles == ["other"]
-    days(place, recommender, lambda event, _: 0.2 if event.variant == "usual" else 0.6, people=140)
-    events = [event for event in place.journal.events("ranking") if isinstance(event, RankingEvent)]
+    three_days(deployment, recommender, lambda event, _: 0.2 if event.variant == "usual" else 0.6, users=140)
+    events = [event for event in deployment.journal.events("ranking") if isinstance(event, RankingEvent)]
     made_by = {(event.variant, event.bundle) for event in events}
     assert made_by == {("usual", "toy"), ("other", "other")}
     for event in [one for one in events if one.variant == "other"][-3:]:
         record = RankingRecord.from_event(event)
-        assert replay(place.home, place.config, place.journal, record)[1] is None, "by its own bundle, as of its offset"
+        assert replay(deployment.home, deployment.config, deployment.journal, record)[1] is None, (
+            "by its own bundle, as of its offset"
+        )
     arm_of = {event.user: event.variant for event in events}
-    assert all(event.variant == arm_of[event.user] for event in events), "a person stays in an arm"
-    said = feedrank(
-        place.home.folder, "experiment", "readout", "ab", "--json", tmp_path / "r.json", "--html", tmp_path / "r.html"
+    assert all(event.variant == arm_of[event.user] for event in events), "a user stays in an arm"
+    output = feedrank(
+        deployment.home.folder,
+        "experiment",
+        "readout",
+        "ab",
+        "--json",
+        tmp_path / "r.json",
+        "--html",
+        tmp_path / "r.html",
     )
-    assert "ship other" in said
-    told = json.loads((tmp_path / "r.json").read_text())["readout"]
+    assert "ship other" in output
+    readout = json.loads((tmp_path / "r.json").read_text())["readout"]
     counts = {arm: sum(one == arm for one in arm_of.values()) for arm in ("usual", "other")}
-    assert dict(zip(told["arms"], told["units"], strict=True)) == counts
-    lift = next(one for one in told["lifts"] if one["metric"] == "ctr")
+    assert dict(zip(readout["arms"], readout["units"], strict=True)) == counts
+    lift = next(one for one in readout["lifts"] if one["metric"] == "ctr")
     clicks = {"usual": 0, "other": 0}
-    for event in place.journal.events("interaction"):
+    for event in deployment.journal.events("interaction"):
         assert isinstance(event, InteractionEvent)
         if event.type == "click":
             clicks[arm_of[event.user]] += 1
@@ -142,88 +153,92 @@ def test_an_ab_test_from_declaration_to_promotion(place: Place, tmp_path: Path) 
     assert lift["value"] == pytest.approx(clicks["other"] / (counts["other"] * 15))
     assert "Ship other" in (tmp_path / "r.html").read_text()
     assert "http" not in (tmp_path / "r.html").read_text().replace("http://www.w3.org", "")
-    assert "current bundle: other" in feedrank(place.home.folder, "experiment", "readout", "ab", "--promote")
-    assert registry.current_name(place.home.bundles) == "other"
-    assert "stopped" in feedrank(place.home.folder, "experiment", "list")
-    recommender.catch_up(place.at + 4 * DAY)
-    assert shown(recommender, "after", place.at + 4 * DAY, "n1").variant is None
+    assert "current bundle: other" in feedrank(deployment.home.folder, "experiment", "readout", "ab", "--promote")
+    assert registry.current_name(deployment.home.bundles) == "other"
+    assert "stopped" in feedrank(deployment.home.folder, "experiment", "list")
+    recommender.catch_up(deployment.at + 4 * DAY)
+    assert request_ranking(recommender, "after", deployment.at + 4 * DAY, "n1").variant is None
 
 
-def test_every_process_puts_a_person_in_the_same_arm(place: Place) -> None:
-    place.begin(AB)
-    one, two = place.serve(), place.serve()
-    for person in range(20):
-        first = shown(one, f"one {person}", place.at, f"n{person}")
-        second = shown(two, f"two {person}", place.at, f"n{person}")
+def test_every_process_assigns_a_user_to_the_same_arm(deployment: Deployment) -> None:
+    deployment.start_experiment(AB)
+    one, two = deployment.serve(), deployment.serve()
+    for user in range(20):
+        first = request_ranking(one, f"one {user}", deployment.at, f"n{user}")
+        second = request_ranking(two, f"two {user}", deployment.at, f"n{user}")
         assert first.variant == second.variant
 
 
-def test_an_arm_that_nothing_has_happened_to_says_how_far_it_has_read(place: Place) -> None:
-    place.begin(AB)
-    recommender = place.serve()
-    recommender.catch_up(place.at)  # as the thread of a server does, with nothing new
-    found = (shown(recommender, f"w{n}", place.at, f"n{n}") for n in range(50))
+def test_an_idle_arm_reports_its_journal_offset(deployment: Deployment) -> None:
+    deployment.start_experiment(AB)
+    recommender = deployment.serve()
+    recommender.catch_up(deployment.at)  # as the background thread of a server does, without new events
+    found = (request_ranking(recommender, f"w{n}", deployment.at, f"n{n}") for n in range(50))
     event = next(event for event in found if event.variant == "other")
-    assert event.offset >= place.journal.last_offset - 50
-    assert replay(place.home, place.config, place.journal, event)[1] is None
+    assert event.offset >= deployment.journal.last_offset - 50
+    assert replay(deployment.home, deployment.config, deployment.journal, event)[1] is None
 
 
-def test_an_arm_is_told_of_clicks_and_items(place: Place) -> None:
-    place.begin(AB)
-    recommender = place.serve()
-    found = ((f"n{n}", shown(recommender, f"w{n}", place.at, f"n{n}")) for n in range(50))
+def test_an_arm_reads_interactions_and_items(deployment: Deployment) -> None:
+    deployment.start_experiment(AB)
+    recommender = deployment.serve()
+    found = ((f"n{n}", request_ranking(recommender, f"w{n}", deployment.at, f"n{n}")) for n in range(50))
     user = next(user for user, event in found if event.variant == "other")
-    first = shown(recommender, "first", place.at + 1, user, n=60)
-    click = InteractionEvent("click", round(place.at * 1000) + 2000, first.items[0], "click", "first", user)
-    recommender.record([click], place.at + 2)
-    second = shown(recommender, "second", place.at + 3, user, n=60)
+    first = request_ranking(recommender, "first", deployment.at + 1, user, n=60)
+    click = InteractionEvent("click", round(deployment.at * 1000) + 2000, first.items[0], "click", "first", user)
+    recommender.record([click], deployment.at + 2)
+    second = request_ranking(recommender, "second", deployment.at + 3, user, n=60)
     assert second.bundle == "other"
-    assert first.items[0] not in second.items, "what was touched does not come back"
-    new = ItemEvent("new", round(place.at * 1000) + 4000, "space-new", {"title": "the orbit book", "category": "space"})
-    recommender.record([new], place.at + 4)
-    place.arms.update_items()
-    assert "space-new" in shown(recommender, "third", place.at + 5, user, n=100).items
+    assert first.items[0] not in second.items, "seen items are not recommended again"
+    new = ItemEvent(
+        "new", round(deployment.at * 1000) + 4000, "space-new", {"title": "the orbit book", "category": "space"}
+    )
+    recommender.record([new], deployment.at + 4)
+    deployment.arms.update_items()
+    assert "space-new" in request_ranking(recommender, "third", deployment.at + 5, user, n=100).items
 
 
-def test_an_interleaved_list_counts_clicks_for_its_makers(place: Place, tmp_path: Path) -> None:
+def test_an_interleaved_list_credits_clicks_to_its_teams(deployment: Deployment, tmp_path: Path) -> None:
     arms = {"usual": {}, "other": {"bundle": "other", "diversity": {"per_category": 2}}}
-    place.begin({**AB, "name": "mix", "kind": "interleave", "planned_units": 60, "arms": arms})
-    recommender = place.serve()
+    deployment.start_experiment({**AB, "name": "mix", "kind": "interleave", "planned_units": 60, "arms": arms})
+    recommender = deployment.serve()
 
     def click(event: RankingEvent, item: str) -> float:
         return 0.7 if event.team[event.items.index(item)] == "other" else 0.1
 
-    days(place, recommender, click)
-    event = place.journal.find("r0-0")
+    three_days(deployment, recommender, click)
+    event = deployment.journal.find("r0-0")
     assert isinstance(event, RankingEvent)
     assert set(event.team) <= {"usual", "other", ""}
     assert (event.experiment, event.variant) == ("mix", "interleaved")
-    found = place.desk.report("mix")
+    found = deployment.desk.report("mix")
     (preference,) = found.preferences
     assert preference.low[-1] > 0
     assert int(preference.rankings[-1]) == 180
-    said = feedrank(place.home.folder, "experiment", "readout", "mix", "--html", tmp_path / "r.html")
-    assert "other is preferred to usual" in said
+    output = feedrank(deployment.home.folder, "experiment", "readout", "mix", "--html", tmp_path / "r.html")
+    assert "other is preferred to usual" in output
     page = (tmp_path / "r.html").read_text()
     assert "other is preferred to usual" in page
     assert "clicks on other&#x27;s items - clicks on usual&#x27;s items" in page
     with pytest.raises(ReplayError, match="lists of several arms"):
-        replay(place.home, place.config, place.journal, RankingRecord.from_event(event))
+        replay(deployment.home, deployment.config, deployment.journal, RankingRecord.from_event(event))
 
 
-def test_balanced_interleaving_keeps_places(place: Place) -> None:
-    place.begin({**AB, "name": "mix", "kind": "interleave", "interleaving": "balanced", "planned_units": 60})
-    recommender = place.serve()
-    event = shown(recommender, "r", place.at, "n1", n=6)
-    places = event.ranks
-    assert [len(one) for one in places] == [6, 6]
-    assert all(min(one[place] for one in places if one[place] >= 0) <= place for place in range(6))
-    assert shown(recommender, "r", place.at, "n1", n=6) == event, "the same id gives what was shown"
+def test_balanced_interleaving_logs_ranks(deployment: Deployment) -> None:
+    deployment.start_experiment(
+        {**AB, "name": "mix", "kind": "interleave", "interleaving": "balanced", "planned_units": 60}
+    )
+    recommender = deployment.serve()
+    event = request_ranking(recommender, "r", deployment.at, "n1", n=6)
+    ranks = event.ranks
+    assert [len(one) for one in ranks] == [6, 6]
+    assert all(min(one[deployment] for one in ranks if one[deployment] >= 0) <= deployment for deployment in range(6))
+    assert request_ranking(recommender, "r", deployment.at, "n1", n=6) == event, "the same id gives what was shown"
 
 
-def test_a_shadow_looks_on(place: Place, tmp_path: Path) -> None:
-    place.begin({**AB, "name": "shade", "kind": "shadow"})
-    recommender = place.serve()
+def test_a_shadow_arm_ranks_without_being_shown(deployment: Deployment, tmp_path: Path) -> None:
+    deployment.start_experiment({**AB, "name": "shade", "kind": "shadow"})
+    recommender = deployment.serve()
     ticks = iter(range(10_000))
     recommender.shadows = ShadowRunner(
         recommender.read_shadow_inputs,
@@ -233,223 +248,235 @@ def test_a_shadow_looks_on(place: Place, tmp_path: Path) -> None:
         queue_size=1_000,
     )
     for n in range(30):
-        event = shown(recommender, f"r{n}", place.at + n, f"n{n}", n=5)
+        event = request_ranking(recommender, f"r{n}", deployment.at + n, f"n{n}", n=5)
         assert event.bundle == "toy"
         assert event.variant is None
         if n == 10:
             recommender.recommend(
-                "given", place.at + n, RecommendationRequest(f"n{n}", items=("space-1", "music-2", "ocean-3"))
+                "given", deployment.at + n, RecommendationRequest(f"n{n}", items=("space-1", "music-2", "ocean-3"))
             )
     assert recommender.shadows.wait(30)
-    recommender.shadows.stop(place.at + 40)
-    (one,) = place.desk.report("shade").shadows
+    recommender.shadows.stop(deployment.at + 40)
+    (one,) = deployment.desk.report("shade").shadows
     assert (one.rankings, one.failed, one.dropped) == (31, 0, 0)
     assert 0 < one.overlap <= 1
     assert one.p50_ms <= 2
-    said = feedrank(place.home.folder, "experiment", "readout", "shade", "--html", tmp_path / "r.html")
-    assert "of 31 feeds" in " ".join(said.split())
+    output = feedrank(deployment.home.folder, "experiment", "readout", "shade", "--html", tmp_path / "r.html")
+    assert "of 31 feeds" in " ".join(output.split())
     assert "of 31 feeds" in (tmp_path / "r.html").read_text()
 
 
-def test_what_explores_can_be_replayed_and_used_off_policy(place: Place) -> None:
+def test_explored_rankings_can_be_replayed_and_evaluated_off_policy(deployment: Deployment) -> None:
     arms = {"only": {"explore": {"kind": "plackett-luce", "temperature": 0.5}, "candidates": 20}}
-    place.begin({**AB, "name": "explore", "arms": arms})
-    recommender = place.serve()
-    events = [shown(recommender, f"r{n}", place.at + n, toyworld.user(n % 7), n=5) for n in range(20)]
+    deployment.start_experiment({**AB, "name": "explore", "arms": arms})
+    recommender = deployment.serve()
+    events = [request_ranking(recommender, f"r{n}", deployment.at + n, toyworld.user_id(n % 7), n=5) for n in range(20)]
     assert any(list(event.scores) != sorted(event.scores, reverse=True) for event in events)
     for event in events[::5]:
         assert all(0 < share <= 1 for share in event.propensities)
         assert event.recall.candidates <= 20
-        again, difference = replay(place.home, place.config, place.journal, event)
+        again, difference = replay(deployment.home, deployment.config, deployment.journal, event)
         assert difference is None
         assert again.propensities == event.propensities
-    mixed = recommender.recommend("mixed", place.at + 50, RecommendationRequest("n1", diversity=Diversity(weight=0.5)))
+    mixed = recommender.recommend(
+        "mixed", deployment.at + 50, RecommendationRequest("n1", diversity=Diversity(weight=0.5))
+    )
     assert mixed.propensities is None, "a list that is mixed afterwards is not drawn by these"
 
 
-def test_what_was_drawn_tells_what_another_bundle_would_earn(place: Place, tmp_path: Path) -> None:
+def test_off_policy_evaluation_estimates_another_bundle(deployment: Deployment, tmp_path: Path) -> None:
     explore = {"kind": "plackett-luce", "temperature": 0.3, "depth": 12}
-    place.begin({**AB, "name": "explore", "arms": {"only": {"explore": explore}}})
-    recommender = place.serve()
+    deployment.start_experiment({**AB, "name": "explore", "arms": {"only": {"explore": explore}}})
+    recommender = deployment.serve()
     dice = np.random.default_rng(4)
     for n in range(900):
-        at, person = place.at + 60 * n, n % toyworld.PEOPLE
-        event = shown(recommender, f"r{n}", at, toyworld.user(person), n=2)
-        chance = [0.7 if toyworld.genre_of(item) == toyworld.genre_liked_by(person) else 0.1 for item in event.items]
+        at, user = deployment.at + 60 * n, n % toyworld.USERS
+        event = request_ranking(recommender, f"r{n}", at, toyworld.user_id(user), n=2)
+        chance = [0.7 if toyworld.genre_of(item) == toyworld.genre_of_user(user) else 0.1 for item in event.items]
         hit = [item for item, own in zip(event.items, chance, strict=True) if dice.random() < own]
-        place.journal.append(
+        deployment.journal.append(
             [InteractionEvent(f"c{n}{item}", round(at * 1000) + 1, item, "click", event.id) for item in hit]
         )
     path = tmp_path / "ope.json"
-    said = feedrank(place.home.folder, "ope", "--bundle", "toy", "--temperature", "0.3", "--depth", 12, "--json", path)
-    assert "900 rankings" in said
-    told = json.loads(path.read_text())
-    for name, one in told["estimates"].items():
+    output = feedrank(
+        deployment.home.folder, "ope", "--bundle", "toy", "--temperature", "0.3", "--depth", 12, "--json", path
+    )
+    assert "900 rankings" in output
+    report = json.loads(path.read_text())
+    for name, one in report["estimates"].items():
         assert one["refusal"] is None, name
-        assert one["low"] < told["mean_reward"] < one["high"], "the policy that made the log earns what the log earned"
-    feedrank(place.home.folder, "ope", "--bundle", "other", "--temperature", "0.3", "--method", "snips", "--json", path)
+        assert one["low"] < report["mean_reward"] < one["high"], (
+            "the policy that made the log earns what the log earned"
+        )
+    feedrank(
+        deployment.home.folder, "ope", "--bundle", "other", "--temperature", "0.3", "--method", "snips", "--json", path
+    )
     assert "expected 1" in json.loads(path.read_text())["estimates"]["snips"]["refusal"], (
         "it draws what was never shown"
     )
     assert json.loads(path.read_text())["estimates"].keys() == {"snips"}
-    cut = feedrank(place.home.folder, "ope", "--bundle", "toy", "--temperature", 0.3, "--depth", 12, "--clip", "mse",
-                   "--method", "snips")  # fmt: skip
+    cut = feedrank(deployment.home.folder, "ope", "--bundle", "toy", "--temperature", 0.3, "--depth", 12,
+                   "--clip", "mse", "--method", "snips")  # fmt: skip
     assert "weights clipped at" in cut.replace("\n", " ")
     assert "overlap" in cut
     assert "expected mse, slope or a number" in feedrank(
-        place.home.folder, "ope", "--bundle", "toy", "--clip", "x", code=1
+        deployment.home.folder, "ope", "--bundle", "toy", "--clip", "x", code=1
     )
-    assert "give one" in feedrank(place.home.folder, "ope", code=1)
+    assert "give one" in feedrank(deployment.home.folder, "ope", code=1)
     assert "found 0 matching rankings" in feedrank(
-        place.home.folder, "ope", "--bundle", "toy", "--variant", "none", code=1
+        deployment.home.folder, "ope", "--bundle", "toy", "--variant", "none", code=1
     )
 
 
-def test_a_broken_guardrail_stops_its_arm(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.begin({**AB, "guardrails": [{"metric": "ctr", "max_relative_loss": 0.1}], "stop_on_breach": True})
-    recommender = place.serve()
-    days(place, recommender, lambda event, _: 0.6 if event.variant == "usual" else 0.05, people=140)
-    guardian = GuardrailMonitor(place.home, recommender)
-    assert guardian.has_guarded_experiments
+def test_a_breached_guardrail_stops_its_arm(deployment: Deployment, caplog: pytest.LogCaptureFixture) -> None:
+    deployment.start_experiment(
+        {**AB, "guardrails": [{"metric": "ctr", "max_relative_loss": 0.1}], "stop_on_breach": True}
+    )
+    recommender = deployment.serve()
+    three_days(deployment, recommender, lambda event, _: 0.6 if event.variant == "usual" else 0.05, users=140)
+    guardrail_monitor = GuardrailMonitor(deployment.home, recommender)
+    assert guardrail_monitor.has_guarded_experiments
     with caplog.at_level("WARNING"):
-        guardian.check()  # runs `feedrank experiment watch --once`
+        guardrail_monitor.check()  # runs `feedrank experiment watch --once`
     assert "ab: stopped the arm other" in caplog.text
-    recommender.catch_up(place.at + 4 * DAY)
-    left = {shown(recommender, f"z{n}", place.at + 4 * DAY, f"n{n}").variant for n in range(30)}
+    recommender.catch_up(deployment.at + 4 * DAY)
+    left = {request_ranking(recommender, f"z{n}", deployment.at + 4 * DAY, f"n{n}").variant for n in range(30)}
     assert left == {None}, "with one arm left there is nothing to compare"
-    assert "violates guardrail ctr" in feedrank(place.home.folder, "experiment", "readout", "ab")
+    assert "violates guardrail ctr" in feedrank(deployment.home.folder, "experiment", "readout", "ab")
 
 
-def test_units_that_move_count_for_their_first_arm(place: Place) -> None:
-    place.begin({**AB, "holdout": 0.1})
-    recommender = place.serve()
-    days(place, recommender, lambda *_: 0.3)
-    feedrank(place.home.folder, "experiment", "set-weights", "ab", "other=9")
+def test_reassigned_units_count_for_their_first_arm(deployment: Deployment) -> None:
+    deployment.start_experiment({**AB, "holdout": 0.1})
+    recommender = deployment.serve()
+    three_days(deployment, recommender, lambda *_: 0.3)
+    feedrank(deployment.home.folder, "experiment", "set-weights", "ab", "other=9")
     for n in range(60):
-        shown(recommender, f"z{n}", place.at + 3 * DAY, name_of(n))
-    found = place.desk.report("ab")
+        request_ranking(recommender, f"z{n}", deployment.at + 3 * DAY, name_of(n))
+    found = deployment.desk.report("ab")
     assert found.reassigned_units > 10
     assert found.readout is not None
-    assert not found.readout.sample_ratio.mismatch, "nobody new came after the weights changed"
+    assert not found.readout.sample_ratio.mismatch, "no new users came after the weights changed"
     assert [one.arm for one in found.holdout] == ["exposed"]
 
 
-def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(place: Place) -> None:
-    feedrank(place.home.folder, "bundles", "promote", "other")
-    feedrank(place.home.folder, "bundles", "promote", "toy")
-    place.begin({**AB, "name": "ab"})
-    shutil.copytree(place.home.bundles / "other", place.home.bundles / "aaa")
-    assert "removed: aaa" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
-    (place.home.bundles / registry.PROMOTIONS_FILE).write_text("")
-    assert "removed: nothing" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
-    place.desk.change("ab", "stop", {}, NOW)
-    assert "removed: other" in feedrank(place.home.folder, "bundles", "prune", "--keep", 0)
+def test_a_bundle_that_an_experiment_runs_on_is_not_pruned(deployment: Deployment) -> None:
+    feedrank(deployment.home.folder, "bundles", "promote", "other")
+    feedrank(deployment.home.folder, "bundles", "promote", "toy")
+    deployment.start_experiment({**AB, "name": "ab"})
+    shutil.copytree(deployment.home.bundles / "other", deployment.home.bundles / "aaa")
+    assert "removed: aaa" in feedrank(deployment.home.folder, "bundles", "prune", "--keep", 0)
+    (deployment.home.bundles / registry.PROMOTIONS_FILE).write_text("")
+    assert "removed: nothing" in feedrank(deployment.home.folder, "bundles", "prune", "--keep", 0)
+    deployment.desk.change("ab", "stop", {}, NOW)
+    assert "removed: other" in feedrank(deployment.home.folder, "bundles", "prune", "--keep", 0)
 
 
-def test_an_arm_that_is_to_have_nobody_is_left_out(place: Place) -> None:
-    place.begin({**AB, "arms": {**AB["arms"], "later": {"weight": 0, "candidates": 30}}})
-    recommender = place.serve()
-    days(place, recommender, lambda *_: 0.3)
-    readout = place.desk.report("ab").readout
+def test_an_arm_of_weight_zero_is_left_out(deployment: Deployment) -> None:
+    deployment.start_experiment({**AB, "arms": {**AB["arms"], "later": {"weight": 0, "candidates": 30}}})
+    recommender = deployment.serve()
+    three_days(deployment, recommender, lambda *_: 0.3)
+    readout = deployment.desk.report("ab").readout
     assert readout is not None
     assert readout.arms == ("usual", "other")
     assert sum(readout.units) == 60
 
 
-def test_without_its_library_a_readout_says_what_to_install(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.begin(AB)
-    recommender = place.serve()
-    days(place, recommender, lambda *_: 0.3)
+def test_a_readout_without_its_library_says_what_to_install(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.start_experiment(AB)
+    recommender = deployment.serve()
+    three_days(deployment, recommender, lambda *_: 0.3)
     monkeypatch.setitem(sys.modules, "tea_tasting", None)
-    said = "pip install 'feedrank[experiments]'"
-    assert said in feedrank(place.home.folder, "experiment", "readout", "ab", code=1)
-    answer = place.client(recommender).get("/v1/experiments/ab/readout")
-    assert (answer.status_code, said in answer.json["detail"]) == (501, True)
+    message = "pip install 'feedrank[experiments]'"
+    assert message in feedrank(deployment.home.folder, "experiment", "readout", "ab", code=1)
+    answer = deployment.client(recommender).get("/v1/experiments/ab/readout")
+    assert (answer.status_code, message in answer.json["detail"]) == (501, True)
 
 
-def test_a_refresher_seats_what_starts_and_lets_go_of_what_stops(place: Place) -> None:
-    opened = bundle.load(place.home.current_bundle)
-    recommender = compose.build_recommender(place.home, place.config)
+def test_a_refresher_loads_started_arms_and_drops_stopped_ones(deployment: Deployment) -> None:
+    opened = bundle.load(deployment.home.current_bundle)
+    recommender = compose.build_recommender(deployment.home, deployment.config)
     refresher = Refresher(
-        place.home,
-        place.config,
-        place.journal,
+        deployment.home,
+        deployment.config,
+        deployment.journal,
         recommender,
         opened,
-        TextEncoders(place.home, opened),
+        TextEncoders(deployment.home, opened),
         clock=lambda: NOW,
     )
     assert refresher.check_arms() is False
-    place.begin(AB)
-    assert shown(recommender, "before", NOW, "n1").variant is None, "its bundle is not at hand yet"
+    deployment.start_experiment(AB)
+    assert request_ranking(recommender, "before", NOW, "n1").variant is None, "its bundle is not at hand yet"
     recommender.catch_up(NOW)
     assert refresher.check_arms() is True
-    assert shown(recommender, "now", NOW, "n1").variant is not None
-    place.desk.change("ab", "stop", {}, NOW)
+    assert request_ranking(recommender, "now", NOW, "n1").variant is not None
+    deployment.desk.change("ab", "stop", {}, NOW)
     recommender.catch_up(NOW)
     assert refresher.check_arms() is True
     assert recommender.arm_servers.loaded_bundles == []
 
 
-def test_a_bundle_that_is_damaged_leaves_the_experiment_without_people(place: Place) -> None:
-    place.begin(AB)
-    ranker = next(path for path in (place.home.bundles / "other").iterdir() if path.suffix == ".txt")
+def test_a_damaged_bundle_leaves_the_experiment_without_users(deployment: Deployment) -> None:
+    deployment.start_experiment(AB)
+    ranker = next(path for path in (deployment.home.bundles / "other").iterdir() if path.suffix == ".txt")
     ranker.write_text("no ranker")
-    recommender = place.serve()
-    event = shown(recommender, "r", NOW, "n1")
+    recommender = deployment.serve()
+    event = request_ranking(recommender, "r", NOW, "n1")
     assert event.bundle == "toy"
     assert event.variant is None
 
 
-def test_the_size_of_a_test_is_told_beforehand(place: Place, tmp_path: Path) -> None:
-    said = feedrank(place.home.folder, "experiment", "power", "--rate", 0.05, "--lift", 0.1, "--per-day", 1_000)
+def test_power_reports_the_required_sample_size(deployment: Deployment, tmp_path: Path) -> None:
+    output = feedrank(deployment.home.folder, "experiment", "power", "--rate", 0.05, "--lift", 0.1, "--per-day", 1_000)
     # 2 x (1.96 + 0.8416)^2 x 0.05 x 0.95 / 0.005^2 = 29,826 an arm, and 60 days of 1,000
-    assert "29,82" in said
-    assert " 60 " in said
-    assert "give one" in feedrank(place.home.folder, "experiment", "power", code=1)
-    place.begin(AB)
-    assert "too few units yet" in feedrank(place.home.folder, "experiment", "power", "ab", code=1)
-    days(place, place.serve(), lambda *_: 0.3)
-    assert "a look at any time" in feedrank(place.home.folder, "experiment", "power", "ab", "--lift", 0.2)
+    assert "29,82" in output
+    assert " 60 " in output
+    assert "give one" in feedrank(deployment.home.folder, "experiment", "power", code=1)
+    deployment.start_experiment(AB)
+    assert "too few units yet" in feedrank(deployment.home.folder, "experiment", "power", "ab", code=1)
+    three_days(deployment, deployment.serve(), lambda *_: 0.3)
+    assert "a look at any time" in feedrank(deployment.home.folder, "experiment", "power", "ab", "--lift", 0.2)
 
 
-def test_a_test_is_simulated_before_it_begins(place: Place, tmp_path: Path) -> None:
+def test_a_test_is_simulated_before_it_begins(deployment: Deployment, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('name = "x"\nmin_days = 2\nmin_units = 100\nplanned_units = 600\n[arms.a]\n[arms.b]\n')
-    told = ("--users", 600, "--days", 6, "--rate", 0.1, "--visits", 2, "--runs", 4)
-    assert "ship b" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", 0.8, *told)
-    assert "stop" in feedrank(place.home.folder, "experiment", "simulate", path, "--lift", -0.6, *told)
+    options = ("--users", 600, "--days", 6, "--rate", 0.1, "--visits", 2, "--runs", 4)
+    assert "ship b" in feedrank(deployment.home.folder, "experiment", "simulate", path, "--lift", 0.8, *options)
+    assert "stop" in feedrank(deployment.home.folder, "experiment", "simulate", path, "--lift", -0.6, *options)
     path.write_text('name = "x"\nkind = "shadow"\n[arms.a]\n[arms.b]\n')
-    assert "expected an ab test" in feedrank(place.home.folder, "experiment", "simulate", path, code=1)
-    assert place.desk.experiment_registry.states == {}, "nothing is written"
+    assert "expected an ab test" in feedrank(deployment.home.folder, "experiment", "simulate", path, code=1)
+    assert deployment.desk.experiment_registry.states == {}, "nothing is written"
 
 
-def test_of_two_who_change_at_once_one_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.desk.create(experiment_config.parse_experiment(AB, "test"), NOW)
-    append = place.journal.append
+def test_of_two_concurrent_changes_one_is_refused(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment.desk.create(experiment_config.parse_experiment(AB, "test"), NOW)
+    append = deployment.journal.append
 
     def after_another(events: list[Event]) -> list[bool]:
         monkeypatch.undo()
-        place.desk.start("ab", NOW)
+        deployment.desk.start("ab", NOW)
         return append(events)
 
-    monkeypatch.setattr(place.journal, "append", after_another)
+    monkeypatch.setattr(deployment.journal, "append", after_another)
     with pytest.raises(ChangeError, match="is running; only a created one can start"):
-        place.desk.start("ab", NOW)
-    assert place.desk.experiment_registry.get("ab").status == "running"
+        deployment.desk.start("ab", NOW)
+    assert deployment.desk.experiment_registry.get("ab").status == "running"
 
 
-def test_over_http(place: Place) -> None:
-    client = place.client(place.serve())
+def test_over_http(deployment: Deployment) -> None:
+    client = deployment.client(deployment.serve())
     assert client.get("/v1/experiments").json == {"experiments": []}
-    for body, status, said in (
+    for body, status, message in (
         ({**AB, "arms": {"usual": {}, "other": {"bundle": "none"}}}, 409, "none"),
         ({**AB, "primary": "fame"}, 409, "found the metric 'fame'"),
         ({**AB, "metrics": {"clicks": {"type": "buy"}}}, 409, "found a metric called clicks, which is built in"),
         ({**AB, "arms": {"usual": {}, "other": {"colour": "red"}}}, 400, "unknown key arms.other.colour"),
     ):
         answer = client.post("/v1/experiments", json=body)
-        assert (answer.status_code, said in answer.json["detail"]) == (status, True), answer.text
+        assert (answer.status_code, message in answer.json["detail"]) == (status, True), answer.text
     assert client.post("/v1/experiments", json=AB).json["status"] == "created"
     assert client.get("/v1/experiments/ab/readout").status_code == 409
     assert client.post("/v1/experiments/ab/start").json["spec"]["arms"]["usual"]["bundle"] == "toy"
@@ -461,23 +488,23 @@ def test_over_http(place: Place) -> None:
     assert (stopped["status"], stopped["reason"]) == ("stopped", "enough")
 
 
-def test_who_may_write_events_may_not_change_experiments(place: Place) -> None:
-    client = place.client(place.serve())
+def test_the_write_scope_may_not_change_experiments(deployment: Deployment) -> None:
+    client = deployment.client(deployment.serve())
     event = {"event": "experiment", "experiment": "ab", "change": "create", "payload": {"arms": {}}}
     for path in ("/v1/events", "/feedback"):
         assert client.post(path, json=event).status_code == 400
-    assert place.desk.experiment_registry.states == {}
+    assert deployment.desk.experiment_registry.states == {}
 
 
-def test_an_answer_says_what_it_is_part_of(place: Place) -> None:
-    place.begin(AB)
-    client = place.client(place.serve())
+def test_a_feed_names_its_experiment_and_variant(deployment: Deployment) -> None:
+    deployment.start_experiment(AB)
+    client = deployment.client(deployment.serve())
     answer = client.post("/v1/recommend", json={"user": "n1"}).json
     assert answer["experiments"].keys() == {"ab"}
     assert client.get(f"/v1/rankings/{answer['ranking']}").json["experiments"] == answer["experiments"]
 
 
-def test_a_wrong_declaration_says_what_is_wrong(place: Place, tmp_path: Path) -> None:
+def test_an_invalid_experiment_says_what_is_wrong(deployment: Deployment, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     for command in (("experiment", "list"), ("experiment", "readout", "ab"), ("ope", "--policy", "bts")):
         assert "there is no journal at" in feedrank(empty, *command, code=1)
@@ -485,11 +512,13 @@ def test_a_wrong_declaration_says_what_is_wrong(place: Place, tmp_path: Path) ->
     path = tmp_path / "x.toml"
     path.write_text('name = "x"\n[arms.a]\n[arms.b]\nwieght = 1\n')
     assert "unknown key arms.b.wieght; the keys there are weight, bundle" in feedrank(
-        place.home.folder, "experiment", "create", path, code=1
+        deployment.home.folder, "experiment", "create", path, code=1
     )
     path.write_text("name = ")
-    assert "is not TOML" in feedrank(place.home.folder, "experiment", "create", path, code=1)
-    assert "found no experiment 'x'; there are: none" in feedrank(place.home.folder, "experiment", "start", "x", code=1)
-    place.begin(AB)
+    assert "is not TOML" in feedrank(deployment.home.folder, "experiment", "create", path, code=1)
+    assert "found no experiment 'x'; there are: none" in feedrank(
+        deployment.home.folder, "experiment", "start", "x", code=1
+    )
+    deployment.start_experiment(AB)
     with pytest.raises(ChangeError, match="has no winner"):
-        place.desk.promote_winner(place.desk.report("ab"), NOW)
+        deployment.desk.promote_winner(deployment.desk.report("ab"), NOW)

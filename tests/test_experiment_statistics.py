@@ -1,4 +1,4 @@
-"""Lifts, earlier behaviour, splits, corrections, sizes, segments and days: against closed forms and simulations."""
+"""Lifts, CUPED, sample ratios, corrections, sample sizes, segments and days: against closed forms and simulations."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_the_delta_method_is_the_formula():
     np.testing.assert_allclose([lift.relative.low, lift.relative.high], bounds, atol=1e-4)
 
 
-def test_a_variance_that_is_rounding_makes_no_interval_of_ratios():
-    """Units of this arm that vary as one: what is left of their variance has either sign."""
+def test_a_variance_of_rounding_errors_gives_no_ratio_interval():
+    """An arm of identical units: the rounding error of its variance has either sign."""
     rows = [(0, 0, 1.0, 1.0), (1, 0, 0.0, 0.5), (2, 0, 1e-12, 0.0), (3, 0, 1.0, 1e-12)]
     (lift,) = lifts(outcomes_of([0, 0, 1, 1], rows), CTR)
     assert lift.absolute.low <= lift.absolute.value <= lift.absolute.high
@@ -79,13 +79,13 @@ def test_a_variance_that_is_rounding_makes_no_interval_of_ratios():
     assert lift.note == "the variance is lost in rounding: the relative lift has no interval"
 
 
-def test_an_arm_whose_units_are_all_alike_is_compared_with_one_whose_are_not():
+def test_an_arm_of_identical_units_is_compared():
     rows = [(unit, 0, 1.0, 2.0) for unit in range(40)] + [(40 + unit, 0, float(unit % 3), 2.0) for unit in range(40)]
     (lift,) = lifts(outcomes_of([0] * 40 + [1] * 40, rows), CTR)
     assert lift.relative.low < lift.relative.value < lift.relative.high
 
 
-def test_units_and_not_rows_are_what_varies():
+def test_the_variance_is_over_units_and_not_rows():
     outcomes = simulate_experiment(replace(WORLD, click_rate_cv=1.5, rankings_per_day=2.0, lifts=(0.0,)))
     (lift,) = lifts(outcomes, CTR)
     n = [outcomes.columns["impressions"][outcomes.arm_of[outcomes.unit] == arm].sum() for arm in (0, 1)]
@@ -124,7 +124,7 @@ def test_counts_are_units_that_click_or_do_not():
     assert lift.relative.value == pytest.approx(0.4)
 
 
-def test_earlier_behaviour_saves_what_its_correlation_says():
+def test_cuped_reduces_the_variance_by_the_correlation():
     outcomes = simulate_experiment(replace(WORLD, users=4_000, stable_rate_share=0.8))
     metric = find_metric("clicks_per_unit")
     plain, adjusted = (lifts(outcomes, metric, cuped=used)[0] for used in (False, True))
@@ -140,7 +140,7 @@ def test_earlier_behaviour_saves_what_its_correlation_says():
 
 
 @pytest.mark.parametrize("name", ["ctr", "ctr_per_unit", "clicks_per_unit", "mrr"])
-def test_our_covariate_is_the_librarys(name):
+def test_our_cuped_agrees_with_the_library(name):
     outcomes, metric = simulate_experiment(WORLD), find_metric(name)
     (lift,) = lifts(outcomes, metric, cuped=True)
     beside = compare_to_control(cumulative_moments(outcomes, metric, cuped=True), 1)
@@ -149,7 +149,7 @@ def test_our_covariate_is_the_librarys(name):
     np.testing.assert_allclose([half[-1], p[-1]], [lift.absolute.high - lift.absolute.value, lift.p])
 
 
-def test_a_covariate_that_is_not_there_changes_nothing():
+def test_a_missing_covariate_changes_nothing():
     outcomes = simulate_experiment(replace(WORLD, pre_period_days=0))
     assert lifts(outcomes, CTR, cuped=True)[0].absolute == lifts(outcomes, CTR)[0].absolute
     silent = replace(outcomes, pre_period={name: np.zeros(1_000) for name in BUILT_IN_COLUMNS})
@@ -170,7 +170,7 @@ def test_a_covariate_that_is_not_there_changes_nothing():
         ([0, 0, 1, 1], [(0, 0, 1, 5), (1, 0, 2, 5), (2, 0, 3, 5), (3, 0, 1, 5)], "few units"),
     ],
 )
-def test_where_little_is_known_a_word_says_so(arm_of, rows, word):
+def test_an_undefined_lift_says_why(arm_of, rows, word):
     outcomes = outcomes_of(arm_of, rows)
     for found in (
         lifts(outcomes, CTR),
@@ -220,7 +220,7 @@ def test_corrections_by_hand():
     np.testing.assert_allclose(holm(known), [theirs[n]["x"]["pvalue_adj"] for n in range(len(known))])
 
 
-def test_the_size_of_a_test_is_the_textbooks():
+def test_the_sample_size_is_that_of_the_textbook():
     found = required_sample_size(0.05, 0.05 * 0.95, mde=0.1, impressions_per_unit=1, units_per_day=5_000)
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
     units = 2 * z**2 * 0.05 * 0.95 / 0.005**2
@@ -239,11 +239,11 @@ def test_the_size_of_a_test_is_the_textbooks():
         required_sample_size(0.05, 0.04, mde=0.0)
 
 
-def test_a_test_of_that_size_finds_it_as_often_as_was_said():
+def test_a_test_of_that_size_has_the_stated_power():
     world = replace(WORLD, users=3_000, lifts=(0.0,))
-    asked = required_sample_size_from_outcomes(simulate_experiment(world), CTR, mde=0.15, power=0.8)
-    assert asked is not None
-    users = round(sum(asked.fixed_horizon.units) / 0.95)  # a few never come
+    required = required_sample_size_from_outcomes(simulate_experiment(world), CTR, mde=0.15, power=0.8)
+    assert required is not None
+    users = round(sum(required.fixed_horizon.units) / 0.95)  # a few never come
     found = [
         lifts(simulate_experiment(replace(world, users=users, lifts=(0.15,), seed=seed)), CTR)[0].p <= 0.05
         for seed in range(150)
@@ -266,7 +266,7 @@ def test_segments_are_lifts_of_their_units_with_p_corrected():
         segment_lifts(outcomes, CTR, segments=["country"])
 
 
-def test_a_day_has_its_own_rows_alone():
+def test_daily_lifts_use_the_rows_of_the_day_only():
     outcomes = simulate_experiment(WORLD)
     (found,) = novelty_effects(outcomes, CTR)
     (alone,) = lifts(replace(outcomes, **rows_of(outcomes, 3)), CTR)
@@ -282,7 +282,7 @@ def rows_of(outcomes: Outcomes, day: int) -> dict[str, object]:
     return {"unit": outcomes.unit[kept], "day": outcomes.day[kept], "columns": columns}
 
 
-def test_a_slope_is_seldom_seen_where_there_is_none_and_seen_where_an_effect_fades():
+def test_novelty_effects_are_found_where_an_effect_fades_only():
     steady = [
         novelty_effects(simulate_experiment(replace(WORLD, users=400, days=7, seed=seed)), CTR)[0]
         for seed in range(150)
@@ -297,7 +297,7 @@ def test_a_slope_is_seldom_seen_where_there_is_none_and_seen_where_an_effect_fad
     assert (short.trend, math.isnan(short.p)) == ("unknown", True)
 
 
-def test_the_simulator_makes_what_it_says():
+def test_the_simulator_follows_its_settings():
     world = replace(WORLD, users=20_000, lifts=(0.2,), weights=(3, 1), arrival_days=3)
     outcomes = simulate_experiment(world)
     columns = outcomes.columns

@@ -54,7 +54,7 @@ def test_the_mixture_is_narrowest_when_the_planned_units_are_in():
     assert mixing_variance(4.0, 0.25, 0.05) == pytest.approx(chosen)  # a quarter of the units, four times the variance
 
 
-def test_a_sequence_is_the_formula_at_each_look():
+def test_a_confidence_sequence_is_the_formula_at_each_look():
     outcomes = simulate_experiment(replace(WORLD, users=3_000))
     (found,) = confidence_sequences(outcomes, CTR, planned_units=3_000)
     assert found.enough_data.all()
@@ -75,11 +75,11 @@ def test_a_sequence_is_the_formula_at_each_look():
     np.testing.assert_allclose([found.low[day], found.high[day]], found.estimate[day] + np.array([-half, half]))
     assert (np.diff(found.p) <= 0).all()
     assert (found.high - found.low > found.fixed_high - found.fixed_low).all()
-    assert ((found.low > 0) == (found.relative_low > 0)).all()  # the two never tell different stories
+    assert ((found.low > 0) == (found.relative_low > 0)).all()  # both intervals agree on the sign
     assert ((found.high < 0) == (found.relative_high < 0)).all()
 
 
-def test_looking_every_day_errs_as_seldom_as_was_said():
+def test_daily_looks_keep_the_error_rate():
     worlds = (SimulatedExperiment(users=400), SimulatedExperiment(users=600, click_rate=0.006, click_rate_cv=1.2))
     for world in worlds:
         wrong = peeked = 0
@@ -104,7 +104,7 @@ def test_a_real_lift_is_found_and_its_intervals_hold_at_every_look():
     assert found >= 54
 
 
-def test_nothing_is_said_of_few_units_or_few_clicks():
+def test_few_units_or_clicks_give_no_interval():
     outcomes = simulate_experiment(replace(WORLD, users=60))
     (found,) = confidence_sequences(outcomes, CTR, planned_units=1_000)
     assert not found.enough_data.any()
@@ -123,8 +123,8 @@ PLAN = AnalysisPlan("ctr", min_days=7, min_units=1_000, planned_units=5_000)
 FAIR = sample_ratio_test(np.array([1_000, 1_000, 1_000]), arms=["a", "b", "c"])
 
 
-def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> ConfidenceSequence:
-    """One whose last interval is this, for the difference as for the relative lift."""
+def confidence_sequence(arm: str, low: float, high: float, metric: str = "ctr") -> ConfidenceSequence:
+    """A confidence sequence with this last interval, for the difference and the relative lift."""
     one = {"low": low, "high": high, "estimate": (low + high) / 2}
     column = {name: np.array([value]) for name, value in one.items()}
     relative = {"relative": column["estimate"], "relative_low": column["low"], "relative_high": column["high"]}
@@ -150,20 +150,20 @@ def sequence(arm: str, low: float, high: float, metric: str = "ctr") -> Confiden
     ],
 )
 def test_verdicts(b, c, days, units, word, reason):
-    found = decide(PLAN, FAIR, [sequence("b", *b), sequence("c", *c)], [], days=days, units=units)
+    found = decide(PLAN, FAIR, [confidence_sequence("b", *b), confidence_sequence("c", *c)], [], days=days, units=units)
     assert found.decision == word
     assert re.search(reason.replace("[", r"\[").replace("+", r"\+"), found.sentence), found.sentence
 
 
 def test_the_minimum_of_units_counts_for_every_declared_arm():
-    ratio, winner = sample_ratio_test(np.array([1_500, 1_500]), arms=["a", "b"]), [sequence("b", 0.01, 0.05)]
+    ratio, winner = sample_ratio_test(np.array([1_500, 1_500]), arms=["a", "b"]), [confidence_sequence("b", 0.01, 0.05)]
     assert decide(PLAN, ratio, winner, [], days=9, units=3_000).decision == "ship"
     assert decide(PLAN, ratio, winner, [], days=9, units=3_000, declared_arms=3).decision == "ship"
     found = decide(PLAN, ratio, winner, [], days=9, units=3_000, declared_arms=4)
     assert found.sentence.endswith("the plan needs at least 7 days and 4,000 units")
 
 
-def test_a_plan_that_says_nothing_of_cuped_uses_it_where_there_is_behaviour_from_before():
+def test_cuped_is_on_by_default_where_there_is_earlier_behaviour():
     outcomes = simulate_experiment(WORLD)
     assert compute_readout(replace(outcomes, pre_period={}), AnalysisPlan("ctr")).plan.cuped is False
     before = {name: np.ones(len(outcomes.arm_of)) for name in outcomes.columns}
@@ -171,21 +171,23 @@ def test_a_plan_that_says_nothing_of_cuped_uses_it_where_there_is_behaviour_from
     assert compute_readout(replace(outcomes, pre_period=before), AnalysisPlan("ctr", cuped=False)).plan.cuped is False
 
 
-def test_a_broken_split_comes_before_all_else():
+def test_a_sample_ratio_mismatch_comes_first():
     off = sample_ratio_test(np.array([1_000, 1_300]), arms=["a", "b"])
-    found = decide(PLAN, off, [sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
+    found = decide(PLAN, off, [confidence_sequence("b", 0.01, 0.05)], [], days=9, units=2_300)
     assert found.decision == "invalid"
     assert "found a 1,000, b 1,300 units, expected 1,150, 1,150" in found.sentence
 
 
 def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
-    rail = Guardrail("mrr", 0.02)
-    broken = check_guardrail(rail, sequence("b", -0.08, -0.03, "mrr"), higher_is_better=True)
+    guardrail = Guardrail("mrr", 0.02)
+    broken = check_guardrail(guardrail, confidence_sequence("b", -0.08, -0.03, "mrr"), higher_is_better=True)
     assert broken.breached
-    assert not check_guardrail(rail, sequence("b", -0.08, -0.01, "mrr"), higher_is_better=True).breached
-    assert check_guardrail(rail, sequence("b", 0.03, 0.08, "mrr"), higher_is_better=False).breached
-    assert not check_guardrail(rail, sequence("b", math.nan, math.nan, "mrr"), higher_is_better=True).breached
-    both = [sequence("b", 0.05, 0.09), sequence("c", 0.01, 0.05)]
+    assert not check_guardrail(guardrail, confidence_sequence("b", -0.08, -0.01, "mrr"), higher_is_better=True).breached
+    assert check_guardrail(guardrail, confidence_sequence("b", 0.03, 0.08, "mrr"), higher_is_better=False).breached
+    assert not check_guardrail(
+        guardrail, confidence_sequence("b", math.nan, math.nan, "mrr"), higher_is_better=True
+    ).breached
+    both = [confidence_sequence("b", 0.05, 0.09), confidence_sequence("c", 0.01, 0.05)]
     found = decide(PLAN, FAIR, both, [broken], days=7, units=3_000)
     assert (found.decision, found.arm) == ("ship", "c")
     found = decide(PLAN, FAIR, both[:1], [broken], days=1, units=300)
@@ -193,13 +195,13 @@ def test_a_guardrail_takes_an_arm_out_and_the_last_arm_stops_the_test():
     assert "b violates guardrail mrr: gain -5.5% [-8.0%, -3.0%], allowed -2.0%" in found.sentence
 
 
-def test_where_less_is_better_the_winner_has_less():
+def test_a_metric_where_lower_is_better():
     plan = replace(PLAN, primary="wait", metrics={"wait": CustomMetric("wait", "sum", "unit", higher_is_better=False)})
-    found = decide(plan, FAIR, [sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
+    found = decide(plan, FAIR, [confidence_sequence("b", -0.05, -0.01, "wait")], [], days=9, units=3_000)
     assert found.sentence.startswith("ship b: b changes wait by -3.0%")
 
 
-def test_a_plan_says_what_is_wrong_with_it():
+def test_an_invalid_plan_says_what_is_wrong():
     with pytest.raises(ValueError, match="found the metric 'saves'"):
         check_metrics(AnalysisPlan("saves"))
     with pytest.raises(ValueError, match="alpha is 5"):
@@ -213,20 +215,20 @@ def test_a_plan_says_what_is_wrong_with_it():
 
 
 @pytest.mark.parametrize("lifts_", [(0.3,), (0.3, -0.3)])
-def test_a_readout_joins_all_and_is_json_and_a_page(lifts_):
+def test_a_readout_becomes_json_and_a_page(lifts_):
     outcomes = simulate_experiment(SimulatedExperiment(users=3_000, lifts=lifts_))
     segments = {"surface": np.array(["home", "<b>search"])[np.arange(3_000) % 2]}
     outcomes = replace(outcomes, segments=segments)
-    rails = (Guardrail("rankings_per_unit", 0.05),)
-    plan = AnalysisPlan("ctr", rails, min_units=500, planned_units=3_000, cuped=True, resamples=100)
+    guardrails = (Guardrail("rankings_per_unit", 0.05),)
+    plan = AnalysisPlan("ctr", guardrails, min_units=500, planned_units=3_000, cuped=True, resamples=100)
     found = compute_readout(outcomes, plan)
     assert (found.verdict.decision, found.verdict.arm) == ("ship", "b")
     assert len(found.lifts) == len(found.bootstrap_lifts) == 8 * len(lifts_)
     assert [one.alpha for one in found.confidence_sequences] == [0.05 / len(lifts_)] * 2 * len(lifts_)
-    made = readout_json(found)
-    assert json.loads(json.dumps(made, allow_nan=False)) == made
-    assert made["verdict"]["sentence"] == found.verdict.sentence
-    text = readout_page(made, "A <test>")
+    as_json = readout_json(found)
+    assert json.loads(json.dumps(as_json, allow_nan=False)) == as_json
+    assert as_json["verdict"]["sentence"] == found.verdict.sentence
+    text = readout_page(as_json, "A <test>")
     assert "A &lt;test&gt;" in text
     assert "&lt;b&gt;search" in text
     assert "<b>search" not in text
@@ -269,7 +271,7 @@ def small(draw) -> Outcomes:
 
 @settings(deadline=None, max_examples=25)
 @given(small(), st.booleans())
-def test_any_outcomes_can_be_read_without_a_warning(outcomes, cuped):
+def test_any_outcomes_give_a_readout_without_warnings(outcomes, cuped):
     plan = AnalysisPlan(
         "ctr", guardrails=(Guardrail("mrr", 0.1),), min_days=1, min_units=1, planned_units=5, cuped=cuped,
         min_units_for_ci=1, min_converting_units=0, resamples=20,

@@ -1,4 +1,4 @@
-"""Experiments in the engine: who is in which arm, how lists are mixed and drawn, how changes add up."""
+"""Experiments in the engine: assignment of users, interleaved and sampled lists, and replay of changes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_hashes_are_those_that_were_published() -> None:
 
 
 @given(st.lists(st.text(max_size=40)), st.integers(0, 2**32 - 1))
-def test_many_are_hashed_as_one(texts: list[str], seed: int) -> None:
+def test_hashes_of_many_units_equal_single_hashes(texts: list[str], seed: int) -> None:
     assert hashes32(texts, seed).tolist() == [hash32(text, seed) for text in texts]
 
 
@@ -66,9 +66,9 @@ def test_slots_are_those_of_the_golden_file() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node on this machine: the golden file alone was compared")
-    said = subprocess.run([node, TESTS / "assignment.js"], input=json.dumps({"cases": cases}), capture_output=True,
+    output = subprocess.run([node, TESTS / "assignment.js"], input=json.dumps({"cases": cases}), capture_output=True,
                           text=True, check=True).stdout  # fmt: skip
-    assert json.loads(said)["slots"] == [one["slot"] for one in cases]
+    assert json.loads(output)["slots"] == [one["slot"] for one in cases]
 
 
 def test_units_are_shared_out_by_weight() -> None:
@@ -84,7 +84,9 @@ weights = st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any)
 
 
 @given(weights, weights, weights)
-def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[int], three: list[int]) -> None:
+def test_a_change_of_weights_reassigns_as_few_units_as_possible(
+    one: list[int], two: list[int], three: list[int]
+) -> None:
     names = ("a", "b", "c")
     spans = initial_slot_ranges(dict(zip(names, one, strict=True)))
     for wanted in (two, three):
@@ -99,14 +101,14 @@ def test_a_change_of_weights_moves_as_few_as_can_be(one: list[int], two: list[in
         spans = after
 
 
-# --- who is in what
+# --- assignment to experiments
 
 
-def changed(*changes: tuple[str, str, dict[str, object]]) -> ExperimentRegistry:
-    """The roster after changes of (experiment, change, told)."""
+def registry_after(*changes: tuple[str, str, dict[str, object]]) -> ExperimentRegistry:
+    """The registry after changes of (experiment, change, payload)."""
     return replay_events(
-        ExperimentEvent(f"e{place}", 1_000 * place, name, change, told)
-        for place, (name, change, told) in enumerate(changes)
+        ExperimentEvent(f"e{position}", 1_000 * position, name, change, payload)
+        for position, (name, change, payload) in enumerate(changes)
     )
 
 
@@ -114,131 +116,136 @@ def running(*experiments: ExperimentSpec) -> ExperimentRegistry:
     changes = [
         change for one in experiments for change in ((one.name, "create", one.to_dict()), (one.name, "start", {}))
     ]
-    roster = changed(*changes)
-    assert all(roster.get(one.name).status == "running" for one in experiments)
-    return roster
+    registry = registry_after(*changes)
+    assert all(registry.get(one.name).status == "running" for one in experiments)
+    return registry
 
 
-def variants(roster: ExperimentRegistry, **asked: object) -> list[list[str]]:
-    """Of many people, the variants they are in."""
+def variants_of_users(registry: ExperimentRegistry, **options: object) -> list[list[str]]:
+    """The variants of many users."""
     return [
-        [one.variant for one in assign(roster, RecommendationRequest(f"u{n}", **asked), f"r{n}", 10**6).exposures]  # type: ignore[arg-type]
+        [one.variant for one in assign(registry, RecommendationRequest(f"u{n}", **options), f"r{n}", 10**6).exposures]  # type: ignore[arg-type]
         for n in range(400)
     ]
 
 
-def test_a_person_stays_in_an_arm() -> None:
-    roster = running(ExperimentSpec("x", TWO))
-    first, again = variants(roster), variants(roster)
+def test_a_user_stays_in_an_arm() -> None:
+    registry = running(ExperimentSpec("x", TWO))
+    first, again = variants_of_users(registry), variants_of_users(registry)
     assert first == again
     assert {tuple(one) for one in first} == {("a",), ("b",)}
     arms = {
-        one[0]: assign(roster, RecommendationRequest(f"u{n}"), "r", 10**6).arm.bundle for n, one in enumerate(first)
+        one[0]: assign(registry, RecommendationRequest(f"u{n}"), "r", 10**6).arm.bundle for n, one in enumerate(first)
     }
     assert arms == {"a": "", "b": "other"}
-    assert assign(roster, RecommendationRequest(None), "r", 10**6) is NO_ASSIGNMENT, "somebody unnamed is no unit"
+    assert assign(registry, RecommendationRequest(None), "r", 10**6) is NO_ASSIGNMENT, (
+        "a request without a user is no unit"
+    )
 
 
-def test_experiments_of_a_layer_have_nobody_in_common() -> None:
-    roster = running(ExperimentSpec("x", TWO, share=0.5), ExperimentSpec("y", TWO, share=0.5))
+def test_experiments_of_a_layer_share_no_users() -> None:
+    registry = running(ExperimentSpec("x", TWO, share=0.5), ExperimentSpec("y", TWO, share=0.5))
     counts = Counter(
-        assign(roster, RecommendationRequest(f"u{n}"), "r", 10**6).exposures[0].experiment.name for n in range(400)
+        assign(registry, RecommendationRequest(f"u{n}"), "r", 10**6).exposures[0].experiment.name for n in range(400)
     )  # fmt: skip
     assert sum(counts.values()) == 400
     assert min(counts.values()) > 120
-    full = roster.apply(ExperimentEvent("c", 0, "z", "create", ExperimentSpec("z", TWO, share=0.1).to_dict()))
+    full = registry.apply(ExperimentEvent("c", 0, "z", "create", ExperimentSpec("z", TWO, share=0.1).to_dict()))
     with pytest.raises(ChangeError, match=r"has 0\.0% of its units free.*needs 10\.0%"):
         full.apply(ExperimentEvent("s", 0, "z", "start"))
 
 
-def test_what_stops_frees_its_share() -> None:
-    roster = running(ExperimentSpec("x", TWO))
-    roster = replay_events([ExperimentEvent("stop", 5, "x", "stop", {"reason": "enough"})], roster)
-    assert roster.get("x").stop_reason == "enough"
+def test_a_stopped_experiment_frees_its_share() -> None:
+    registry = running(ExperimentSpec("x", TWO))
+    registry = replay_events([ExperimentEvent("stop", 5, "x", "stop", {"reason": "enough"})], registry)
+    assert registry.get("x").stop_reason == "enough"
     both = replay_events(
         [
             ExperimentEvent("c", 6, "y", "create", ExperimentSpec("y", TWO).to_dict()),
             ExperimentEvent("s", 7, "y", "start"),
         ],
-        roster,
+        registry,
     )
-    assert {one[0] for one in variants(both)} == {"a", "b"}
+    assert {one[0] for one in variants_of_users(both)} == {"a", "b"}
 
 
 def test_layers_are_independent_and_may_not_change_the_same_thing() -> None:
     mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
-    roster = running(ExperimentSpec("ranker", TWO), ExperimentSpec("diversity", mixed, layer="list"))
-    pairs = Counter(tuple(one) for one in variants(roster))
-    assert set(pairs) == {("a", "plain"), ("a", "mixed"), ("b", "plain"), ("b", "mixed")}
-    assert min(pairs.values()) > 50
-    own = next(RecommendationRequest(f"u{n}") for n, one in enumerate(variants(roster)) if one == ["b", "mixed"])
-    arm = assign(roster, own, "r", 10**6).arm
+    registry = running(ExperimentSpec("ranker", TWO), ExperimentSpec("diversity", mixed, layer="list"))
+    combinations = Counter(tuple(one) for one in variants_of_users(registry))
+    assert set(combinations) == {("a", "plain"), ("a", "mixed"), ("b", "plain"), ("b", "mixed")}
+    assert min(combinations.values()) > 50
+    own = next(
+        RecommendationRequest(f"u{n}") for n, one in enumerate(variants_of_users(registry)) if one == ["b", "mixed"]
+    )
+    arm = assign(registry, own, "r", 10**6).arm
     assert (arm.bundle, arm.diversity) == ("other", Diversity(weight=0.3))
-    more = roster.apply(ExperimentEvent("c", 0, "other", "create", ExperimentSpec("other", TWO, layer="z").to_dict()))
+    more = registry.apply(ExperimentEvent("c", 0, "other", "create", ExperimentSpec("other", TWO, layer="z").to_dict()))
     with pytest.raises(ChangeError, match="also changes bundle; put 'other' in the same layer"):
         more.apply(ExperimentEvent("s", 0, "other", "start"))
 
 
 def test_only_requests_on_which_arms_could_differ_count() -> None:
     mixed = {"plain": Arm(), "mixed": Arm(diversity=Diversity(weight=0.3))}
-    roster = running(
+    registry = running(
         ExperimentSpec("x", mixed), ExperimentSpec("y", {"few": Arm(), "many": Arm(candidates=300)}, layer="l")
     )
-    assert {len(one) for one in variants(roster)} == {2}
-    assert {len(one) for one in variants(roster, items=("i",))} == {1}, "given items are not recalled"
-    assert {len(one) for one in variants(roster, diversity=Diversity(weight=0.5))} == {1}
+    assert {len(one) for one in variants_of_users(registry)} == {2}
+    assert {len(one) for one in variants_of_users(registry, items=("i",))} == {1}, "given items are not recalled"
+    assert {len(one) for one in variants_of_users(registry, diversity=Diversity(weight=0.5))} == {1}
 
 
 def test_targeting_and_times() -> None:
     aimed = Targeting(surfaces=("home",), context={"country": ("ch", "at")}, queries=False)
-    roster = running(ExperimentSpec("x", TWO, targeting=aimed, start=500, end=2_000_000))
-    said = {"surface": "home", "context": {"country": "ch"}}
-    assert {len(one) for one in variants(roster, **said)} == {1}
+    registry = running(ExperimentSpec("x", TWO, targeting=aimed, start=500, end=2_000_000))
+    context_options = {"surface": "home", "context": {"country": "ch"}}
+    assert {len(one) for one in variants_of_users(registry, **context_options)} == {1}
     for other in ({"surface": "search"}, {"context": {"country": "de"}}, {"query": "moon"}, {"context": {}}):
-        assert {len(one) for one in variants(roster, **{**said, **other})} == {0}
-    person = RecommendationRequest("u", surface="home", context={"country": "ch"})
-    assert assign(roster, person, "r", 499) is NO_ASSIGNMENT
-    assert assign(roster, person, "r", 2_000_000) is NO_ASSIGNMENT
+        assert {len(one) for one in variants_of_users(registry, **{**context_options, **other})} == {0}
+    request = RecommendationRequest("u", surface="home", context={"country": "ch"})
+    assert assign(registry, request, "r", 499) is NO_ASSIGNMENT
+    assert assign(registry, request, "r", 2_000_000) is NO_ASSIGNMENT
 
 
 def test_a_holdout_is_the_same_for_all_of_a_layer() -> None:
-    roster = running(
+    registry = running(
         ExperimentSpec("x", TWO, holdout=0.2, share=0.5), ExperimentSpec("y", TWO, holdout=0.2, share=0.5)
     )  # fmt: skip
-    found = variants(roster)
+    found = variants_of_users(registry)
     kept = [one for one in found if HOLDOUT in one]
     assert 40 < len(kept) < 120
-    assert all(one == [HOLDOUT, HOLDOUT] for one in kept), "whoever is kept away is kept from both"
+    assert all(one == [HOLDOUT, HOLDOUT] for one in kept), "a user in the holdout is in that of both"
 
 
 def test_sessions_and_requests_are_units_too() -> None:
-    roster = running(ExperimentSpec("x", TWO, unit="request"))
-    found = {assign(roster, RecommendationRequest("u"), f"r{n}", 10**6).exposures[0].variant for n in range(50)}
+    registry = running(ExperimentSpec("x", TWO, unit="request"))
+    found = {assign(registry, RecommendationRequest("u"), f"r{n}", 10**6).exposures[0].variant for n in range(50)}
     assert found == {"a", "b"}
-    roster = running(ExperimentSpec("x", TWO, unit="session"))
-    assert assign(roster, RecommendationRequest("u"), "r", 10**6) is NO_ASSIGNMENT
+    registry = running(ExperimentSpec("x", TWO, unit="session"))
+    assert assign(registry, RecommendationRequest("u"), "r", 10**6) is NO_ASSIGNMENT
     assert {
-        assign(roster, RecommendationRequest("u", session="s"), f"r{n}", 10**6).exposures[0].variant for n in range(50)
+        assign(registry, RecommendationRequest("u", session="s"), f"r{n}", 10**6).exposures[0].variant
+        for n in range(50)
     } in (
         {"a"},
         {"b"},
     )
 
 
-def test_a_stopped_arm_has_nobody_and_the_others_keep_theirs() -> None:
+def test_a_stopped_arm_has_no_users_and_the_others_keep_theirs() -> None:
     three = {**TWO, "c": Arm(bundle="third")}
-    roster = running(ExperimentSpec("x", three))
-    before = variants(roster)
-    roster = replay_events([ExperimentEvent("s", 9, "x", "stop-arm", {"arm": "c", "reason": "harm"})], roster)
-    after = variants(roster)
+    registry = running(ExperimentSpec("x", three))
+    before = variants_of_users(registry)
+    registry = replay_events([ExperimentEvent("s", 9, "x", "stop-arm", {"arm": "c", "reason": "harm"})], registry)
+    after = variants_of_users(registry)
     assert all(now == ([] if then == ["c"] else then) for then, now in zip(before, after, strict=True))
-    assert roster.get("x").stopped_arms == {"c": "harm"}
+    assert registry.get("x").stopped_arms == {"c": "harm"}
     with pytest.raises(ChangeError, match="expected one of b, c"):
-        roster.apply(ExperimentEvent("t", 9, "x", "stop-arm", {"arm": "a"}))
+        registry.apply(ExperimentEvent("t", 9, "x", "stop-arm", {"arm": "a"}))
     assert drop_arm(initial_slot_ranges({"a": 1, "b": 1}), "b")["b"] == ()
 
 
-def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
+def test_interleaving_and_shadow_experiments_assign_all_arms() -> None:
     found = assign(running(ExperimentSpec("x", TWO, kind="interleave")), RecommendationRequest("u"), "r", 10**6)
     assert [one.variant for one in found.exposures] == [INTERLEAVED]
     assert [name for name, _ in found.interleaved_arms] == ["a", "b"]
@@ -250,7 +257,7 @@ def test_interleaving_and_shadows_are_enrolled_by_all_arms() -> None:
 # --- the journal's changes
 
 
-def test_a_declaration_survives_the_journal() -> None:
+def test_an_experiment_survives_the_journal() -> None:
     own = ExperimentSpec(
         "x", {"a": Arm(0.5), "b": Arm(0.5, "other", 50, 3, Diversity(2, 0.1), ExplorationPolicy("epsilon-greedy"))},
         targeting=Targeting(("home",), {"country": ("ch",)}, True),
@@ -263,13 +270,13 @@ def test_a_declaration_survives_the_journal() -> None:
     assert replay_events([event]).get("x").experiment == own
 
 
-def test_the_keys_of_a_plan_stand_beside_the_others_of_a_declaration() -> None:
+def test_the_keys_of_an_analysis_plan_are_keys_of_the_experiment() -> None:
     body = {"name": "x", "arms": {"a": {}, "b": {}}}
     declared = parse_experiment({**body, "primary": "ctr", "min_units": 50, "alpha": 0.1}, "x.toml")
     assert declared.plan == AnalysisPlan("ctr", min_units=50, alpha=0.1)
     assert parse_experiment(body, "x.toml").plan == AnalysisPlan() == ExperimentSpec.from_dict(body).plan
     assert {"alpha", "min_units", "primary"} <= declared.to_dict().keys()
-    for wrong, said in (
+    for wrong, message in (
         ({"min_units": 0}, "x.toml: min_units is 0; expected at least 1"),
         ({"planned_units": "9"}, "x.toml: planned_units: found '9'"),
         ({"power": 0.01}, "x.toml: power is 0.01; expected a probability above alpha"),
@@ -277,11 +284,11 @@ def test_the_keys_of_a_plan_stand_beside_the_others_of_a_declaration() -> None:
         ({"plan": {}}, "x.toml: unknown key plan;"),
         ({"weights": [1, 1]}, "x.toml: unknown key weights;"),
     ):
-        with pytest.raises(ValueError, match=f"^{said}"):
+        with pytest.raises(ValueError, match=f"^{message}"):
             parse_experiment({**body, **wrong}, "x.toml")
 
 
-def test_bad_changes_are_passed_over() -> None:
+def test_invalid_changes_are_skipped() -> None:
     own = ExperimentSpec("x", TWO)
     events = [ExperimentEvent("c", 1, "x", "create", own.to_dict()), ExperimentEvent("s", 2, "x", "start"),
               ExperimentEvent("w", 3, "x", "weights", {"weights": {"b": 3}})]  # fmt: skip
@@ -289,37 +296,37 @@ def test_bad_changes_are_passed_over() -> None:
            ExperimentEvent("n", 6, "nobody", "stop"), ExperimentEvent("o", 7, "x", "fly"),
            ExperimentEvent("b", 8, "y", "create", {"arms": {"a": {"color": 1}}}),
            ExperimentEvent("v", 9, "x", "weights", {"weights": {"z": 1}})]  # fmt: skip
-    roster = replay_events([*events, *bad])
-    assert roster.states == replay_events(events).states
-    assert set(roster.rejected) == {event.id for event in bad}
-    standing = roster.get("x")
-    assert [shares for _, shares in standing.allocation_history] == [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
+    registry = replay_events([*events, *bad])
+    assert registry.states == replay_events(events).states
+    assert set(registry.rejected) == {event.id for event in bad}
+    state = registry.get("x")
+    assert [shares for _, shares in state.allocation_history] == [{"a": 0.5, "b": 0.5}, {"a": 0.25, "b": 0.75}]
     with pytest.raises(ChangeError, match="found no experiment 'y'; there are: x"):
-        roster.get("y")
+        registry.get("y")
 
 
 def test_reports_of_shadows_add_up() -> None:
     own = ExperimentSpec("x", TWO, kind="shadow")
-    told = {"arm": "b", "rankings": 2, "kendall_tau": 0.5, "latency_counts": [1, 1]}
+    shadow_report = {"arm": "b", "rankings": 2, "kendall_tau": 0.5, "latency_counts": [1, 1]}
     events = [ExperimentEvent("c", 1, "x", "create", own.to_dict())]
-    events += [ExperimentEvent(f"r{n}", 2 + n, "x", "shadow", told) for n in range(3)]
-    odd = ExperimentEvent("odd", 9, "x", "shadow", {**told, "latency_counts": [1]})
-    roster = replay_events([*events, odd])
-    assert roster.get("x").shadow_totals == {"b": {"rankings": 6, "kendall_tau": 1.5, "latency_counts": [3, 3]}}
-    assert "other statistics" in roster.rejected["odd"]
+    events += [ExperimentEvent(f"r{n}", 2 + n, "x", "shadow", shadow_report) for n in range(3)]
+    odd = ExperimentEvent("odd", 9, "x", "shadow", {**shadow_report, "latency_counts": [1]})
+    registry = replay_events([*events, odd])
+    assert registry.get("x").shadow_totals == {"b": {"rankings": 6, "kendall_tau": 1.5, "latency_counts": [3, 3]}}
+    assert "other statistics" in registry.rejected["odd"]
 
 
-def test_bundles_are_pinned_where_they_are_what_differs() -> None:
-    roster = changed(("x", "create", ExperimentSpec("x", TWO).to_dict()), ("x", "start", {"incumbent": "now"}))
-    assert [arm.bundle for arm in roster.get("x").experiment.arms.values()] == ["now", "other"]
-    assert roster.bundles == ["now", "other"]
+def test_bundles_are_pinned_where_arms_differ_by_bundle() -> None:
+    registry = registry_after(("x", "create", ExperimentSpec("x", TWO).to_dict()), ("x", "start", {"incumbent": "now"}))
+    assert [arm.bundle for arm in registry.get("x").experiment.arms.values()] == ["now", "other"]
+    assert registry.bundles == ["now", "other"]
     mixed = ExperimentSpec("y", {"a": Arm(), "b": Arm(candidates=50)})
-    roster = changed(("y", "create", mixed.to_dict()), ("y", "start", {"incumbent": "now"}))
-    assert roster.bundles == [], "whatever serves makes both arms"
+    registry = registry_after(("y", "create", mixed.to_dict()), ("y", "start", {"incumbent": "now"}))
+    assert registry.bundles == [], "whatever serves makes both arms"
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"name": "a b"}, "expected 1 to 100 characters without white space or /"),
         ({"arms": {"a": Arm()}}, "found 1 arms, expected at least 2"),
@@ -331,26 +338,26 @@ def test_bundles_are_pinned_where_they_are_what_differs() -> None:
         ({"start": 5, "end": 5}, "end is 5; expected a time after start"),
     ],
 )
-def test_what_can_not_be_is_refused(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_experiment_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         replace(ExperimentSpec("x", TWO), **wrong)  # type: ignore[arg-type]
 
 
-# --- mixed lists
+# --- interleaved lists
 
 
 def test_a_team_draft_alternates_and_shows_each_item_once() -> None:
     lists = [list("abcdef"), list("badxyz"), list("zyxabc")]
     firsts = Counter()
     for seed in range(300):
-        made = team_draft(lists[:2], 6, seed)
-        assert len(set(made.items)) == 6
-        assert made.teams.count(0) == made.teams.count(1), "one of each team a round"
-        for place, team in enumerate(made.teams):
+        draft = team_draft(lists[:2], 6, seed)
+        assert len(set(draft.items)) == 6
+        assert draft.teams.count(0) == draft.teams.count(1), "one of each team a round"
+        for position, team in enumerate(draft.teams):
             for own in (0, 1) if team < 0 else (team,):
-                rest = [item for item in lists[own] if item not in made.items[:place]]
-                assert made.items[place] == rest[0], "a team's best that is not shown yet"
-        firsts[made.teams[0]] += 1
+                rest = [item for item in lists[own] if item not in draft.items[:position]]
+                assert draft.items[position] == rest[0], "a team's best that is not shown yet"
+        firsts[draft.teams[0]] += 1
     assert 110 < firsts[0] < 190
     three = team_draft(lists, 7, 1)
     assert sorted(three.teams[:3]) == [0, 1, 2]
@@ -360,17 +367,17 @@ def test_a_team_draft_alternates_and_shows_each_item_once() -> None:
 
 
 def test_balanced_interleaving_is_that_of_the_paper() -> None:
-    # Joachims 2003: of A = a b c and B = b e a, the list is a b e c ... or b a e c ..., by who begins
+    # Joachims 2003: of A = a b c and B = b e a, the list is a b e c ... or b a e c ..., by the team that begins
     found = {balanced_interleaving([list("abc"), list("bea")], 4, seed).items for seed in range(20)}
     assert found == {("a", "b", "e", "c"), ("b", "a", "e", "c")}
-    places = [[0, 1, -1, 2], [2, 0, 1, -1]]  # of the shown list a b e c in A and in B
-    assert balanced_credit(places, [False, True, False, False]) == [0.0, 1.0]
-    assert balanced_credit(places, [True, False, False, False]) == [1.0, 0.0]
-    assert balanced_credit(places, [True, False, True, False]) == [1.0, 1.0]
-    assert balanced_credit(places, [False] * 4) == [0.0, 0.0]
+    ranks = [[0, 1, -1, 2], [2, 0, 1, -1]]  # of the shown list a b e c in A and in B
+    assert balanced_credit(ranks, [False, True, False, False]) == [0.0, 1.0]
+    assert balanced_credit(ranks, [True, False, False, False]) == [1.0, 0.0]
+    assert balanced_credit(ranks, [True, False, True, False]) == [1.0, 1.0]
+    assert balanced_credit(ranks, [False] * 4) == [0.0, 0.0]
 
 
-# --- chance
+# --- exploration
 
 
 def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
@@ -379,9 +386,9 @@ def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
     shares: dict[tuple[int, ...], float] = {}
     chosen = ExplorationPolicy(temperature=0.7, depth=10)
     for seed in range(6_000):
-        places, propensities = sample_slate(scores, 2, chosen, seed)
-        drawn[tuple(places.tolist())] += 1
-        shares[tuple(places.tolist())] = float(np.prod(propensities))
+        positions, propensities = sample_slate(scores, 2, chosen, seed)
+        drawn[tuple(positions.tolist())] += 1
+        shares[tuple(positions.tolist())] = float(np.prod(propensities))
     weights = np.exp(scores / 0.7).astype(np.float64)
     for pair in permutations(range(4), 2):
         exact = weights[pair[0]] / weights.sum() * weights[pair[1]] / (weights.sum() - weights[pair[0]])
@@ -392,15 +399,15 @@ def test_plackett_luce_draws_by_the_probabilities_it_logs() -> None:
     assert chisquare([*drawn.values()], np.array(expected) * 6_000 / sum(expected)).pvalue > 0.001
 
 
-def test_plackett_luce_holds_at_the_ends() -> None:
+def test_plackett_luce_at_extreme_temperatures() -> None:
     scores = np.array([2.0, 1.0, 0.0], np.float32)
-    places, shares = sample_slate(scores, 3, ExplorationPolicy(temperature=1e-3), 1)
-    assert (places.tolist(), shares.tolist()) == ([0, 1, 2], [1, 1, 1])
-    places, shares = sample_slate(
+    positions, shares = sample_slate(scores, 3, ExplorationPolicy(temperature=1e-3), 1)
+    assert (positions.tolist(), shares.tolist()) == ([0, 1, 2], [1, 1, 1])
+    positions, shares = sample_slate(
         np.arange(5, 0, -1).astype(np.float32), 5, ExplorationPolicy(temperature=1e6, depth=2), 3
     )
-    assert set(places[:2].tolist()) == {0, 1}
-    assert places[2:].tolist() == [2, 3, 4]
+    assert set(positions[:2].tolist()) == {0, 1}
+    assert positions[2:].tolist() == [2, 3, 4]
     assert shares[2:].tolist() == [1, 1, 1]
     _, shares = sample_slate(
         np.linspace(500, -500, 100).astype(np.float32), 100, ExplorationPolicy(temperature=0.5, depth=100), 5
@@ -415,13 +422,13 @@ def test_epsilon_greedy_leaves_the_head_alone() -> None:
     chosen = ExplorationPolicy("epsilon-greedy", epsilon=0.5, tail=2, depth=8)
     tails: Counter[int] = Counter()
     for seed in range(4_000):
-        places, shares = sample_slate(scores, 4, chosen, seed)
-        assert places[:2].tolist() == [0, 1]
+        positions, shares = sample_slate(scores, 4, chosen, seed)
+        assert positions[:2].tolist() == [0, 1]
         assert shares[:2].tolist() == [1, 1]
-        assert shares[2] == pytest.approx(0.5 / 6 + 0.5 * (places[2] == 2))
-        tails[int(places[2])] += 1
-    expected = {place: 4_000 * (0.5 / 6 + 0.5 * (place == 2)) for place in range(2, 8)}
-    assert chisquare([tails[place] for place in expected], [*expected.values()]).pvalue > 0.001
+        assert shares[2] == pytest.approx(0.5 / 6 + 0.5 * (positions[2] == 2))
+        tails[int(positions[2])] += 1
+    expected = {position: 4_000 * (0.5 / 6 + 0.5 * (position == 2)) for position in range(2, 8)}
+    assert chisquare([tails[position] for position in expected], [*expected.values()]).pvalue > 0.001
 
 
 def test_rank_correlation() -> None:

@@ -1,4 +1,4 @@
-"""Features describe themselves, families of one's own join them, and what a family must not do is found."""
+"""Features describe themselves, custom families are added, and the check finds what a family must not do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import custom_features
 import numpy as np
-import own_features
 import pytest
 import toyworld
 from conftest import feedrank
@@ -35,7 +35,7 @@ COUNTERS = (
     CounterSpec("taste", "user x category", ("click",), ("impression",), (1.0, 72.0, float("inf"))),
 )
 PLAIN = ItemModelParts(late_interaction=False, cross_encoder=False)
-OWN = "own_features:title"
+OWN = "custom_features:title"
 
 
 # --- the records
@@ -75,8 +75,8 @@ def test_records_follow_the_settings() -> None:
     assert own["smell_max"].sentence.endswith("by vectors of the view smell.")
 
 
-def test_a_trained_ranker_has_the_features_of_the_catalog(touched_home: Path) -> None:
-    builder = bundle.load(touched_home / "bundles" / "current").builder
+def test_a_trained_ranker_has_the_features_of_the_catalog(interactions_home: Path) -> None:
+    builder = bundle.load(interactions_home / "bundles" / "current").builder
     assert list(builder.features) == all_features(parts=PLAIN)
     assert builder.names == tuple(feature.name for feature in builder.features)
 
@@ -95,7 +95,7 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"name": "title length"}, "the character ' ', which LightGBM refuses"),
         ({"name": "a:b"}, "the character ':'"),
@@ -104,8 +104,8 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
         ({"missing": None}, "missing of the feature 'f' is None"),
     ],
 )
-def test_a_record_that_says_nothing_is_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_incomplete_feature_record_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Feature(**{"name": "f", "family": "a", "sentence": "It.", "unit": "u", "missing": "never"} | change)
 
 
@@ -117,14 +117,14 @@ def test_the_built_in_families_pass_the_check(name: str) -> None:
     check_feature_family(FAMILIES[name], spec=StateSpec(counters=COUNTERS))
 
 
-def test_a_family_of_ones_own_passes_the_check() -> None:
-    check_feature_family(own_features.title)
+def test_a_custom_family_passes_the_check() -> None:
+    check_feature_family(custom_features.title)
     check_feature_family(OWN)
-    check_feature_family(own_features.title, sample_item_model(20, PLAIN), StateSpec((1.0,), 3))
+    check_feature_family(custom_features.title, sample_item_model(20, PLAIN), StateSpec((1.0,), 3))
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("no_dict", "found a ndarray, expected a dict"),
         ("no_record", "found the key 'length', expected a Feature record"),
@@ -142,54 +142,54 @@ def test_a_family_of_ones_own_passes_the_check() -> None:
         ("one_name_twice", "two records named length"),
     ],
 )
-def test_the_check_finds_what_is_wrong_with_a_family(name: str, said: str) -> None:
-    with pytest.raises(AssertionError, match=said):
-        check_feature_family(getattr(own_features, name))
+def test_the_check_finds_what_is_wrong_with_a_family(name: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_feature_family(getattr(custom_features, name))
 
 
-# --- families of one's own
+# --- custom families
 
 
 def test_extra_columns_follow_the_built_in_ones() -> None:
     model, spec = sample_item_model(30), StateSpec()
     plain, builder = FeatureBuilder(model, spec), FeatureBuilder(model, spec, FeatureSettings(extra=(OWN,)))
     assert builder.names == (*plain.names, "title_length", "title_age")
-    assert builder.features[-2] == own_features.TITLE_LENGTH
+    assert builder.features[-2] == custom_features.TITLE_LENGTH
     assert builder.fingerprint != plain.fingerprint
     assert [feature.name for feature in all_features(FeatureSettings(extra=(OWN,)))] == list(builder.names)
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         (
             "no_such_module:f",
             "can't import the module.*'no_such_module:f'.*install it, or add its folder to PYTHON",
         ),
         ("readers_broken:f", "readers_broken:f"),
-        ("own_features:titel", "found no function 'titel' in own_features.*title"),
-        ("own_features:TITLE_LENGTH", "found no function 'TITLE_LENGTH'"),
-        ("own_features:taken_name", "two features are named bm25, in the families bm25 and other"),
-        ("own_features:taken_family", "length in the family 'bm25', which is built in; choose another"),
-        ("own_features:no_record", "a column without a record: the key 'length'; use a Feature"),
-        ("own_features:no_dict", "returned an array of shape .*, expected a dict"),
-        ("own_features:wrong_shape", r"an array of shape \(0, 1\) for length, expected an array of shape \(0,\)"),
-        ("own_features:wrong_dtype", "returned float64 values for length, expected float32; use .astype"),
-        ("own_features:fails", "failed on a batch of 1 requests and 0 candidates: KeyError: 'price'"),
+        ("custom_features:titel", "found no function 'titel' in custom_features.*title"),
+        ("custom_features:TITLE_LENGTH", "found no function 'TITLE_LENGTH'"),
+        ("custom_features:taken_name", "two features are named bm25, in the families bm25 and other"),
+        ("custom_features:taken_family", "length in the family 'bm25', which is built in; choose another"),
+        ("custom_features:no_record", "a column without a record: the key 'length'; use a Feature"),
+        ("custom_features:no_dict", "returned an array of shape .*, expected a dict"),
+        ("custom_features:wrong_shape", r"an array of shape \(0, 1\) for length, expected an array of shape \(0,\)"),
+        ("custom_features:wrong_dtype", "returned float64 values for length, expected float32; use .astype"),
+        ("custom_features:fails", "failed on a batch of 1 requests and 0 candidates: KeyError: 'price'"),
     ],
 )
-def test_an_extra_family_that_can_not_be_used_says_why(path: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_extra_family_that_can_not_be_used_says_why(path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         all_features(FeatureSettings(extra=(path,)))
 
 
-def test_two_extra_families_have_names_of_their_own() -> None:
-    with pytest.raises(ExtraFamilyError, match="family 'title', which is that of 'own_features:title'"):
-        all_features(FeatureSettings(extra=(OWN, "own_features:other_title")))
+def test_two_extra_families_need_distinct_names() -> None:
+    with pytest.raises(ExtraFamilyError, match="family 'title', which is that of 'custom_features:title'"):
+        all_features(FeatureSettings(extra=(OWN, "custom_features:other_title")))
 
 
 def test_a_family_with_other_columns_for_other_batches_is_an_error() -> None:
-    builder = FeatureBuilder(sample_item_model(3), StateSpec(), FeatureSettings(("user",), ("own_features:moody",)))
+    builder = FeatureBuilder(sample_item_model(3), StateSpec(), FeatureSettings(("user",), ("custom_features:moody",)))
     from feedrank.engine.types import ResolvedRequest
     from feedrank.features.state import BehaviouralState
 
@@ -200,15 +200,15 @@ def test_a_family_with_other_columns_for_other_batches_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("extra", "message"),
     [
         (("title",), """extra has 'title'; expected a function as "package.module:function\""""),
         (("a b:c",), "extra has 'a b:c'"),
         ((OWN, OWN), f"extra has {OWN} twice"),
     ],
 )
-def test_a_path_that_is_none_is_refused(extra: tuple[str, ...], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_path_is_refused(extra: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         FeatureSettings(extra=extra)
 
 
@@ -219,7 +219,7 @@ def test_a_module_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         load_extra_families(["half_written:f"])
 
 
-def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_family_is_trained_and_explained(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from feedrank.api import compose, config
     from feedrank.api.home_paths import HomePaths
 
@@ -229,10 +229,10 @@ def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypa
     folder = home / "bundles" / "own"
     assert bundle.read_manifest(folder)["features"]["extra"] == [OWN]
     listed = json.loads(feedrank(home, "features", "--bundle", "own", "--json"))
-    assert [asdict(own_features.TITLE_LENGTH), asdict(own_features.TITLE_AGE)] == listed[-2:]
+    assert [asdict(custom_features.TITLE_LENGTH), asdict(custom_features.TITLE_AGE)] == listed[-2:]
 
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
     client = create_app(Service(recommender, lambda: toyworld.END / 1000)).test_client()
     feed = client.post("/v1/recommend", json={"user": "p0", "n": 3}).json
     explained = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
@@ -245,14 +245,14 @@ def test_training_with_a_family_of_ones_own_reaches_explain(home: Path, monkeypa
     # the bundle remembers its families, whatever the config says now
     (home / "feedrank.toml").write_text(toyworld.CONFIG)
     assert bundle.load(folder).builder.names[-2:] == ("title_length", "title_age")
-    monkeypatch.setitem(sys.modules, "own_features", None)
+    monkeypatch.setitem(sys.modules, "custom_features", None)
     with pytest.raises(BundleError, match=f"own was trained with an extra .*'{OWN}'.*PYTHONPATH"):
         bundle.load(folder)
     message = feedrank(home, "features", "--bundle", "own", code=1)
     assert len(message.strip().splitlines()) == 1
 
 
-def test_a_wrong_path_is_told_before_the_long_work(home: Path) -> None:
+def test_a_wrong_path_is_refused_before_the_training(home: Path) -> None:
     (home / "feedrank.toml").write_text('[features]\nextra = ["no_such_module:f"]\n')
     message = feedrank(home, "train", code=1)
     assert "no_such_module:f" in message
@@ -288,8 +288,8 @@ def test_features_of_one_family(tmp_path: Path) -> None:
     assert "found no features of the family 'colour'; there are recall, bm25" in message
 
 
-def test_features_of_a_bundle(touched_home: Path) -> None:
-    listed = json.loads(feedrank(touched_home, "features", "--bundle", "current", "--json"))
+def test_features_of_a_bundle(interactions_home: Path) -> None:
+    listed = json.loads(feedrank(interactions_home, "features", "--bundle", "current", "--json"))
     assert listed == [asdict(feature) for feature in all_features(parts=PLAIN)]
-    assert "123 features" in feedrank(touched_home, "features", "--bundle", "toy").splitlines()[-1]
-    assert "none" in feedrank(touched_home, "features", "--bundle", "none", code=1)
+    assert "123 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
+    assert "none" in feedrank(interactions_home, "features", "--bundle", "none", code=1)

@@ -1,6 +1,6 @@
 """Fine-tuning and distillation, on models of a few thousand weights and a language of thirty words.
 
-What a query asks for is the text that shares its one rare word; all other words say nothing.
+The positive text of a query shares its one rare word; all other words are noise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CHANCE = (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5 + 1 / 6) / 6
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT that has learnt nothing."""
+    """An untrained BERT."""
     from transformers import BertConfig, BertModel, BertTokenizerFast, set_seed
 
     folder = tmp_path_factory.mktemp("base")
@@ -54,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64, initializer_range=0.2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab={word: place for place, word in enumerate(words)}).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: position for position, word in enumerate(words)}).save_pretrained(folder)
     (folder / "README.md").write_text("---\nlanguage: none\nlicense: apache-2.0\n---\nA model.\n")
     return folder
 
@@ -65,9 +65,9 @@ def groups() -> QueryTextGroups:
     dice = random.Random(1)
 
     def text(rare: str, noise: int) -> str:
-        said = [rare, *dice.sample(NOISE, noise)]
-        dice.shuffle(said)
-        return " ".join(said)
+        words = [rare, *dice.sample(NOISE, noise)]
+        dice.shuffle(words)
+        return " ".join(words)
 
     def labelled(rare: str) -> dict[str, float]:
         others = dice.sample([one for one in RARE if one != rare], 5)
@@ -78,7 +78,7 @@ def groups() -> QueryTextGroups:
 
 @pytest.fixture(scope="module")
 def teacher(base: Path, groups: QueryTextGroups, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
-    """A cross-encoder that has learnt to look for the rare word."""
+    """A cross-encoder trained to find the rare word."""
     out = tmp_path_factory.mktemp("teacher") / "model"
     return finetune("cross-encoder", groups, out, settings_for("cross-encoder", **CROSS), BaseModels((str(base),)))
 
@@ -95,12 +95,12 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def unfinished(out: Path) -> list[Path]:
-    """Folders of runs that were broken off."""
+    """Folders of interrupted runs."""
     return list(out.parent.glob(f".{out.name}.*"))
 
 
 @pytest.mark.parametrize("model_type", ["bi-encoder", "dpr", "colbert"])
-def test_a_model_learns_is_loaded_and_says_what_it_is(
+def test_a_model_is_trained_loaded_and_described(
     model_type: str, base: Path, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     from feedrank.models.finetune import model_types, text_training
@@ -155,11 +155,9 @@ def test_a_cross_encoder_has_other_losses(loss: str, base: Path, groups: QueryTe
     )
 
 
-def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
-    base: Path, groups: QueryTextGroups, tmp_path: Path
-) -> None:
-    told = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
-    knowing = finetune("bi-encoder", groups, tmp_path / "bi", told, BaseModels((str(base),))).folder
+def test_a_cross_encoder_starts_from_its_bi_encoder(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
+    run_settings = settings_for("bi-encoder", **SETTINGS | {"epochs": 8})
+    knowing = finetune("bi-encoder", groups, tmp_path / "bi", run_settings, BaseModels((str(base),))).folder
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 2, "bi_encoder_distillation_epochs": 6})
     out = tmp_path / "cross"
 
@@ -169,11 +167,17 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
 
     with pytest.raises(KeyboardInterrupt):
         finetune("cross-encoder", groups, out, settings, BaseModels((str(knowing),)), progress=interrupt)
-    said: list[str] = []
+    messages: list[str] = []
     learnt = finetune(
-        "cross-encoder", groups, out, settings, BaseModels((str(knowing),)), progress=lambda *one: said.append(one[0])
+        "cross-encoder",
+        groups,
+        out,
+        settings,
+        BaseModels((str(knowing),)),
+        progress=lambda *one: messages.append(one[0]),
     )
-    assert not any(one.startswith("bi-encoder distillation") for one in said)  # it was over before the interruption
+    # the distillation was complete before the interruption
+    assert not any(one.startswith("bi-encoder distillation") for one in messages)
     assert learnt.metrics_after["mrr"] > max(CHANCE, learnt.metrics_before["mrr"]) + 0.15
     assert learnt.card["steps"] > 50
     other = finetune("cross-encoder", groups, tmp_path / "other", settings, BaseModels((str(knowing),)))
@@ -181,9 +185,7 @@ def test_a_cross_encoder_begins_with_what_its_bi_encoder_knows(
     assert {**other.card, "seconds": 0} == {**learnt.card, "seconds": 0}
 
 
-def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
-    base: Path, groups: QueryTextGroups, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_resumes_and_ends_the_same(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("cross-encoder", **CROSS | {"epochs": 3})
     arguments = ("cross-encoder", groups)
     finetune(*arguments, tmp_path / "whole", settings, BaseModels((str(base),)))
@@ -210,7 +212,7 @@ def test_an_interrupted_run_goes_on_and_ends_where_it_would_have(
     assert weights(out) != {}
 
 
-def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
+def test_a_run_out_of_time_leaves_a_resumable_model(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     settings = settings_for("bi-encoder", **SETTINGS, minutes=1e-6)
     first = finetune("bi-encoder", groups, tmp_path / "model", settings, BaseModels((str(base),)))
     assert not first.finished
@@ -228,12 +230,12 @@ def test_time_that_is_up_leaves_a_model_that_can_go_on(base: Path, groups: Query
 
 
 def test_the_same_seed_gives_the_same_weights(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
-    made = []
+    folders = []
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         settings = settings_for("colbert", **SETTINGS | {"epochs": 1, "seed": seed})
         finetune("colbert", groups, tmp_path / name, settings, BaseModels((str(base),)))
-        made.append(weights(tmp_path / name))
-    assert made[0] == made[1] != made[2]
+        folders.append(weights(tmp_path / name))
+    assert folders[0] == folders[1] != folders[2]
 
 
 def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path) -> None:
@@ -250,8 +252,8 @@ def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: Quer
     assert learnt.card["licence"] == "apache-2.0"
     assert learnt.card["teacher"] == teacher.metrics_after
     validation = held_out(groups, settings)
-    made = model_types.MODEL_TYPES["cross-encoder"]
-    large, small = (made.score(made.load(one), validation) for one in (teacher.folder, learnt.folder))
+    model_type = model_types.MODEL_TYPES["cross-encoder"]
+    large, small = (model_type.score(model_type.load(one), validation) for one in (teacher.folder, learnt.folder))
     assert text_training.mean_reciprocal_rank(small, validation) == learnt.metrics_after["mrr"]
     # its scores are on the teacher's scale
     assert abs(float(small.mean() - large.mean())) < float(large.std())
@@ -259,13 +261,13 @@ def test_a_student_learns_from_its_teacher(teacher: FinetuneResult, groups: Quer
         distill(str(teacher.folder), groups, tmp_path / "other", DistillSettings(StudentConfig(3, 16, 2, 32)))
 
 
-def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_again(
+def test_interrupted_distillation_reuses_the_teacher_outputs(
     teacher: FinetuneResult, groups: QueryTextGroups, tmp_path: Path
 ) -> None:
     size = StudentConfig(2, 16, 2, 32)
     settings = DistillSettings(size, epochs=3, learning_rate=4e-3, max_tokens=32)
     whole = distill(str(teacher.folder), groups, tmp_path / "whole", settings)
-    out, said = tmp_path / "broken", list[str]()
+    out, messages = tmp_path / "broken", list[str]()
 
     def interrupt(what: str, done: int, total: int) -> None:
         if what.startswith("student") and done == 20:
@@ -273,8 +275,8 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
 
     with pytest.raises(KeyboardInterrupt):
         distill(str(teacher.folder), groups, out, settings, progress=interrupt)
-    distill(str(teacher.folder), groups, out, settings, progress=lambda *one: said.append(one[0]))
-    assert "teacher inference" not in said
+    distill(str(teacher.folder), groups, out, settings, progress=lambda *one: messages.append(one[0]))
+    assert "teacher inference" not in messages
     assert weights(out) == weights(whole.folder)
     assert not unfinished(out)
     plain = DistillSettings(size, epochs=3, learning_rate=4e-3, max_tokens=32, hidden_state_weight=0.0)
@@ -282,7 +284,7 @@ def test_distillation_that_is_interrupted_goes_on_without_asking_the_teacher_aga
     assert weights(other.folder) != weights(whole.folder)
 
 
-def test_only_a_cross_encoder_can_teach(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
+def test_only_a_cross_encoder_can_be_a_teacher(base: Path, groups: QueryTextGroups, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="feedrank finetune cross-encoder"):
         distill(str(base), groups, tmp_path / "small")
 
@@ -305,11 +307,11 @@ def test_a_student_of_the_teachers_own_shape_is_the_teacher(teacher: FinetuneRes
         assert torch.allclose(small(**inputs).logits, large(**inputs).logits, atol=1e-4)
 
 
-def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_home: Path, tmp_path: Path) -> None:
+def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, rankings_home: Path, tmp_path: Path) -> None:
     from feedrank.api.cli.finetune import finetune as command
 
     def run(*arguments: object, code: int = 0) -> str:
-        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(HomePaths(shown_home), Config()))
+        result = CliRunner().invoke(command, list(map(str, arguments)), obj=(HomePaths(rankings_home), Config()))
         assert result.exit_code == code, result.output
         return result.stdout if code == 0 else result.stderr
 
@@ -319,14 +321,14 @@ def test_the_command_trains_from_a_file_and_from_the_journal(base: Path, shown_h
     file.write_text("question,answer\n" + "".join(f"{query},{text}\n" for query, text in rows))
     out = tmp_path / "from-file"
     columns = ("--query-column", "question", "--text-column", "answer")
-    said = run("bi-encoder", "--pairs", file, *columns, "--base", base, "--epochs", 1, "--out", out)
-    assert f'[embedder]\nmodel = "{out}"' in said
-    assert "mrr" in said
+    output = run("bi-encoder", "--pairs", file, *columns, "--base", base, "--epochs", 1, "--out", out)
+    assert f'[embedder]\nmodel = "{out}"' in output
+    assert "mrr" in output
     assert model_folder.read_card(out)["trained_on"]["file"] == "pairs.csv"
     assert "expected query; name the column" in run("bi-encoder", "--pairs", file, "--base", base, code=1)
     out = tmp_path / "from-journal"
-    said = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--max-groups", 60)
-    assert f'[late_interaction]\nmodel = "{out}"' in said
+    output = run("colbert", "--base", base, "--epochs", 1, "--out", out, "--max-groups", 60)
+    assert f'[late_interaction]\nmodel = "{out}"' in output
     window = model_folder.read_card(out)["trained_on"]["journal"]
     assert window["rankings"] == 800
     half = datetime.fromtimestamp((window["first"] + window["last"]) / 2, UTC).isoformat()
@@ -345,12 +347,12 @@ def test_the_command_makes_a_student(teacher: FinetuneResult, groups: QueryTextG
 
     file, out = tmp_path / "pairs.jsonl", tmp_path / "small"
     rows = [
-        {"query": groups.queries[place], "text": text, "label": label}
-        for place in range(40)
-        for text, label in groups.group(place).items()
+        {"query": groups.queries[position], "text": text, "label": label}
+        for position in range(40)
+        for text, label in groups.group(position).items()
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = (
+    options = (
         "--pairs",
         file,
         "--out",
@@ -366,7 +368,7 @@ def test_the_command_makes_a_student(teacher: FinetuneResult, groups: QueryTextG
         "--epochs",
         1,
     )
-    given = list(map(str, (teacher.folder, *told)))
+    given = list(map(str, (teacher.folder, *options)))
     result = CliRunner().invoke(command, given, obj=(HomePaths(tmp_path), Config()))
     assert result.exit_code == 0, result.output
     assert "mrr of the teacher" in result.stdout

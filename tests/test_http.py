@@ -33,7 +33,7 @@ from feedrank.models.bundles import bundle
 
 @dataclass
 class Clock:
-    """Moves on by an odd part of a second whenever it is read."""
+    """A clock that advances by an odd part of a second with each read."""
 
     now: float = toyworld.END / 1000
 
@@ -44,7 +44,7 @@ class Clock:
 
 @dataclass
 class Server:
-    """The application on a home of its own, and the journal behind it."""
+    """The application on its own home, and its journal."""
 
     app: Flask
     client: FlaskClient
@@ -53,7 +53,7 @@ class Server:
     clock: Clock
 
     def feed(self, **body: Any) -> dict[str, Any]:
-        """The answer to a request that must be right."""
+        """The answer to a request that must succeed."""
         response = self.client.post("/v1/recommend", json=body)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json
@@ -78,49 +78,49 @@ def click(item: str, user: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def server(home: Path) -> Iterator[Server]:
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
     clock = Clock()
     app = create_app(Service(recommender, clock))
-    journal = place.journal()
+    journal = paths.journal()
     yield Server(app, app.test_client(), journal, recommender, clock)
     journal.close()
 
 
 @pytest.fixture(scope="module")
-def still(touched_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """One server for all tests that only look at an answer."""
-    place = HomePaths(touched_home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
+def shared_server(interactions_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """One server for all tests that change nothing."""
+    paths = HomePaths(interactions_home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
     recommender._journal = HomePaths(
         tmp_path_factory.mktemp("still")
     ).journal()  # so that the shared home stays as it is
     clock = Clock()
     app = create_app(Service(recommender, clock))
-    return Server(app, app.test_client(), place.journal(), recommender, clock)
+    return Server(app, app.test_client(), paths.journal(), recommender, clock)
 
 
 # --- feeds
 
 
-@pytest.mark.parametrize("person", [0, 13, 26, 59])
-def test_a_known_person_gets_their_genre_and_first_what_comes_next(still: Server, person: int) -> None:
-    feed = still.feed(user=toyworld.user(person), n=5)
-    assert feed["items"][0]["id"] == toyworld.wanted_next(person)
+@pytest.mark.parametrize("user", [0, 13, 26, 59])
+def test_a_known_user_gets_the_expected_next_item_and_genre(shared_server: Server, user: int) -> None:
+    feed = shared_server.feed(user=toyworld.user_id(user), n=5)
+    assert feed["items"][0]["id"] == toyworld.expected_next_item(user)
     genres = [toyworld.genre_of(one["id"]) for one in feed["items"]]
-    assert genres == [toyworld.genre_liked_by(person)] * 5
+    assert genres == [toyworld.genre_of_user(user)] * 5
     scores = [one["score"] for one in feed["items"]]
     assert scores == sorted(scores, reverse=True)
     assert feed["bundle"] == "toy"
-    assert feed["user"] == toyworld.user(person)
+    assert feed["user"] == toyworld.user_id(user)
     assert feed["source"] == "embedding"
-    assert feed["timestamp"] == round(still.clock.now * 1000)
+    assert feed["timestamp"] == round(shared_server.clock.now * 1000)
 
 
-def test_a_stranger_gets_what_is_popular(server: Server) -> None:
+def test_an_unknown_user_gets_popular_items(server: Server) -> None:
     server.events({"events": [click("ocean-3", f"fan {n}") for n in range(20)]})
-    for stranger in ({}, {"user": "never seen"}, {"history": []}, {"history": ["no such item"]}):
-        feed = server.feed(**stranger, n=60)
+    for options in ({}, {"user": "never seen"}, {"history": []}, {"history": ["no such item"]}):
+        feed = server.feed(**options, n=60)
         assert feed["source"] == "popular"
         assert len({one["id"] for one in feed["items"]}) == 60
         assert "ocean-3" in [one["id"] for one in feed["items"]]
@@ -130,59 +130,61 @@ def test_a_stranger_gets_what_is_popular(server: Server) -> None:
     assert server.recommender.catalogue.ids.name(int(np.argmax(popular))) == "ocean-3"
 
 
-def test_a_query_alone_finds_the_items_it_speaks_of(still: Server) -> None:
-    feed = still.feed(query="guitar and violin music", n=60)
+def test_a_query_alone_finds_matching_items(shared_server: Server) -> None:
+    feed = shared_server.feed(query="guitar and violin music", n=60)
     assert feed["source"] == "embedding"
     first = [toyworld.genre_of(one["id"]) for one in feed["items"]][:10]
     assert first.count("music") >= 8
 
 
-def test_a_history_alone_is_as_good_as_being_known(still: Server) -> None:
-    person = 9
-    walked = [toyworld.item(toyworld.genre_liked_by(person), toyworld.start_of(person) + s) for s in range(9)]
+def test_a_history_alone_equals_a_known_user(shared_server: Server) -> None:
+    user = 9
+    walked = [toyworld.item(toyworld.genre_of_user(user), toyworld.start_position(user) + s) for s in range(9)]
     latest_first = walked[::-1]
-    assert still.items(history=latest_first, n=3) == still.items(user=toyworld.user(person), n=3)
-    assert still.items(history=["no such item", *latest_first], n=3)[0] == toyworld.wanted_next(person)
-    assert not set(walked) & set(still.items(history=latest_first, n=60))
+    assert shared_server.items(history=latest_first, n=3) == shared_server.items(user=toyworld.user_id(user), n=3)
+    assert shared_server.items(history=["no such item", *latest_first], n=3)[0] == toyworld.expected_next_item(user)
+    assert not set(walked) & set(shared_server.items(history=latest_first, n=60))
 
 
-def test_a_history_stands_in_for_what_is_known_and_what_was_seen_stays_seen(still: Server) -> None:
-    feed = still.items(user=toyworld.user(0), history=["kitchen-2", "kitchen-1"], n=60)
+def test_a_history_replaces_the_stored_one_and_seen_items_stay_hidden(shared_server: Server) -> None:
+    feed = shared_server.items(user=toyworld.user_id(0), history=["kitchen-2", "kitchen-1"], n=60)
     assert toyworld.genre_of(feed[0]) == "kitchen"
-    seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)} | {"kitchen-1", "kitchen-2"}
+    seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)} | {"kitchen-1", "kitchen-2"}
     assert not seen & set(feed)
 
 
-def test_a_query_and_a_history_together(still: Server) -> None:
-    feed = still.items(query="guitar and violin music", history=["ocean-1", "ocean-0"], n=20)
+def test_a_query_and_a_history_together(shared_server: Server) -> None:
+    feed = shared_server.items(query="guitar and violin music", history=["ocean-1", "ocean-0"], n=20)
     assert {toyworld.genre_of(item) for item in feed[:12]} >= {"music", "ocean"}
 
 
 @pytest.mark.parametrize("n", [1, 7, 51, 1000])
-def test_n_items_come_or_as_many_as_there_are(still: Server, n: int) -> None:
-    items = still.items(user=toyworld.user(1), n=n)
-    assert len(items) == len(set(items)) == min(n, len(toyworld.GENRES) * toyworld.RING - toyworld.STEPS)
+def test_a_feed_has_n_items_or_all_there_are(shared_server: Server, n: int) -> None:
+    items = shared_server.items(user=toyworld.user_id(1), n=n)
+    assert (
+        len(items) == len(set(items)) == min(n, len(toyworld.GENRES) * toyworld.RING - toyworld.INTERACTIONS_PER_USER)
+    )
 
 
-def test_ten_items_come_where_nothing_is_said(still: Server) -> None:
-    assert len(still.items()) == 10
+def test_ten_items_is_the_default(shared_server: Server) -> None:
+    assert len(shared_server.items()) == 10
 
 
 # --- filters
 
 
-def test_seen_items_come_back_only_where_asked_for(still: Server) -> None:
-    seen = {toyworld.item("space", step) for step in range(toyworld.STEPS)}
-    assert not seen & set(still.items(user="p0", n=100))
-    assert seen <= set(still.items(user="p0", n=100, filters={"include_seen": True}))
+def test_seen_items_are_recommended_only_on_request(shared_server: Server) -> None:
+    seen = {toyworld.item("space", step) for step in range(toyworld.INTERACTIONS_PER_USER)}
+    assert not seen & set(shared_server.items(user="p0", n=100))
+    assert seen <= set(shared_server.items(user="p0", n=100, filters={"include_seen": True}))
 
 
-def test_categories_allow_and_deny(still: Server) -> None:
+def test_categories_allow_and_deny(shared_server: Server) -> None:
     def left(**filters: Any) -> set[str]:
-        return set(still.items(user="p0", n=100, filters=filters))
+        return set(shared_server.items(user="p0", n=100, filters=filters))
 
     def all_of(genre: str) -> set[str]:
-        return {toyworld.item(genre, place) for place in range(toyworld.RING)}
+        return {toyworld.item(genre, position) for position in range(toyworld.RING)}
 
     assert left(categories=["music"]) == all_of("music")
     assert left(categories=["music", "ocean", "no such genre"]) == all_of("music") | all_of("ocean")
@@ -196,15 +198,17 @@ def test_categories_allow_and_deny(still: Server) -> None:
 @pytest.mark.parametrize(
     "filters", [{"categories": ["no such genre"]}, {"categories": []}, {"allow": ["no such item"]}, {"allow": []}]
 )
-def test_filters_that_let_nothing_through_give_an_empty_feed(still: Server, user: str, filters: dict[str, Any]) -> None:
-    assert still.feed(user=user, filters=filters)["items"] == []
+def test_filters_that_let_nothing_through_give_an_empty_feed(
+    shared_server: Server, user: str, filters: dict[str, Any]
+) -> None:
+    assert shared_server.feed(user=user, filters=filters)["items"] == []
 
 
 # --- bodies that are wrong
 
 
 def problem(response: Any, status: int) -> dict[str, Any]:
-    """The problem document of a response, which must be one."""
+    """Return the problem document of a response, and assert that it is one."""
     assert response.status_code == status, response.text
     assert response.mimetype == "application/problem+json"
     body: dict[str, Any] = response.json
@@ -253,8 +257,10 @@ def problem(response: Any, status: int) -> dict[str, Any]:
     ],
     ids=lambda value: value if isinstance(value, str) else json.dumps(value)[:40],
 )
-def test_a_wrong_body_is_a_problem_that_names_the_field(still: Server, body: dict[str, Any], field: str) -> None:
-    found = problem(still.client.post("/v1/recommend", json=body), 400)
+def test_a_wrong_body_is_a_problem_that_names_the_field(
+    shared_server: Server, body: dict[str, Any], field: str
+) -> None:
+    found = problem(shared_server.client.post("/v1/recommend", json=body), 400)
     assert found["field"] == field
     assert found["detail"].startswith(field)
     assert len(found["detail"]) < 300
@@ -269,23 +275,26 @@ def test_a_wrong_body_is_a_problem_that_names_the_field(still: Server, body: dic
     ],
     ids=lambda text: repr(text[:12]),
 )  # fmt: skip
-def test_what_is_no_json_object_is_a_problem(still: Server, path: str, text: bytes) -> None:
-    problem(still.client.post(path, data=text, content_type="application/json"), 400)
+def test_a_body_that_is_no_json_object_is_a_problem(shared_server: Server, path: str, text: bytes) -> None:
+    problem(shared_server.client.post(path, data=text, content_type="application/json"), 400)
 
 
 @pytest.mark.parametrize("path", ["/v1/recommend", "/v1/events"])
-def test_other_content_types_and_large_bodies_are_problems(still: Server, path: str) -> None:
-    assert "application/json" in problem(still.client.post(path, data="{}", content_type="text/plain"), 415)["detail"]
-    problem(still.client.post(path, data={"user": "p0"}), 415)
-    problem(still.client.post(path, data=b" " * (8 * 1024 * 1024 + 1), content_type="application/json"), 413)
+def test_other_content_types_and_large_bodies_are_problems(shared_server: Server, path: str) -> None:
+    assert (
+        "application/json"
+        in problem(shared_server.client.post(path, data="{}", content_type="text/plain"), 415)["detail"]
+    )
+    problem(shared_server.client.post(path, data={"user": "p0"}), 415)
+    problem(shared_server.client.post(path, data=b" " * (8 * 1024 * 1024 + 1), content_type="application/json"), 413)
 
 
-def test_other_paths_and_methods_are_problems(still: Server) -> None:
-    problem(still.client.get("/v1/nothing"), 404)
-    response = still.client.get("/v1/recommend")
+def test_other_paths_and_methods_are_problems(shared_server: Server) -> None:
+    problem(shared_server.client.get("/v1/nothing"), 404)
+    response = shared_server.client.get("/v1/recommend")
     problem(response, 405)
     assert "POST" in response.headers["Allow"]
-    problem(still.client.delete("/healthz"), 405)
+    problem(shared_server.client.delete("/healthz"), 405)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +376,7 @@ def test_a_click_changes_the_next_feed(server: Server) -> None:
     assert first not in after
 
 
-def test_a_stranger_is_known_after_a_click(server: Server) -> None:
+def test_an_unknown_user_is_known_after_a_click(server: Server) -> None:
     assert server.feed(user="new")["source"] == "popular"
     server.events(click("ocean-3", "new"))
     feed = server.feed(user="new", n=1)
@@ -375,11 +384,11 @@ def test_a_stranger_is_known_after_a_click(server: Server) -> None:
     assert feed["items"][0]["id"] == "ocean-4"
 
 
-def test_what_is_known_survives_a_new_start(server: Server, home: Path) -> None:
+def test_the_state_survives_a_restart(server: Server, home: Path) -> None:
     server.events({"events": [click("ocean-3", "new"), click("space-9", "p0")]})
-    place = HomePaths(home)
+    paths = HomePaths(home)
     again = create_app(
-        Service(compose.build_recommender(place, config.load_config(place.config)), server.clock)
+        Service(compose.build_recommender(paths, config.load_config(paths.config)), server.clock)
     ).test_client()
     for body in ({"user": "new"}, {"user": "p0"}):
         items = again.post("/v1/recommend", json=body | {"n": 20}).json["items"]
@@ -415,12 +424,12 @@ def of_the_request(name: str) -> bool:
 
 
 @pytest.mark.parametrize("n", [1000, 10])
-def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path, n: int) -> None:
+def test_logged_features_equal_those_of_a_replay_bit_for_bit(server: Server, home: Path, n: int) -> None:
     dice = np.random.default_rng(3)
-    people = ["p0", "p1", "p2", "new", None]
+    users = ["p0", "p1", "p2", "new", None]
     served: list[str] = []
     for _ in range(25):
-        user = people[int(dice.integers(len(people)))]
+        user = users[int(dice.integers(len(users)))]
         feed = server.feed(user=user, n=n)
         served.append(feed["ranking"])
         for one in feed["items"][: int(dice.integers(3))]:
@@ -444,8 +453,8 @@ def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, hom
     assert live.shape == replayed.shape
     different = [
         name
-        for place, name in enumerate(opened.builder.names)
-        if not np.array_equal(live[:, place].view(np.uint32), replayed[:, place].view(np.uint32))
+        for column, name in enumerate(opened.builder.names)
+        if not np.array_equal(live[:, column].view(np.uint32), replayed[:, column].view(np.uint32))
     ]
     assert not [name for name in different if n == 1000 or not of_the_request(name)]
 
@@ -453,18 +462,18 @@ def test_served_features_equal_those_of_a_replay_bit_for_bit(server: Server, hom
 # --- health, and many at once
 
 
-def test_health_and_readiness(still: Server) -> None:
-    assert still.client.get("/healthz").json == {"status": "ok"}
-    ready = still.client.get("/readyz")
+def test_health_and_readiness(shared_server: Server) -> None:
+    assert shared_server.client.get("/healthz").json == {"status": "ok"}
+    ready = shared_server.client.get("/readyz")
     assert ready.json == {"status": "ready", "bundle": "toy", "items": 60}
     assert ready.headers["Cache-Control"] == "no-store"
 
 
-def test_an_unforeseen_error_says_nothing_of_the_inside(still: Server, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_reveals_no_internals(shared_server: Server, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> float:
         raise ZeroDivisionError("secret")
 
-    app = create_app(Service(still.recommender, broken))
+    app = create_app(Service(shared_server.recommender, broken))
     found = problem(app.test_client().post("/v1/recommend", json={}), 500)
     assert "secret" not in json.dumps(found)
     assert "secret" in caplog.text
@@ -475,10 +484,10 @@ def test_many_threads_at_once(server: Server) -> None:
         client = server.app.test_client()
         statuses: list[int] = []
         for turn in range(10):
-            feed = client.post("/v1/recommend", json={"user": toyworld.user(number), "n": 5})
+            feed = client.post("/v1/recommend", json={"user": toyworld.user_id(number), "n": 5})
             statuses.append(feed.status_code)
             item = feed.json["items"][0]["id"]
-            one = click(item, toyworld.user(number), ranking=feed.json["ranking"], id=f"{number} {turn}")
+            one = click(item, toyworld.user_id(number), ranking=feed.json["ranking"], id=f"{number} {turn}")
             statuses.append(client.post("/v1/events", json=one).status_code)
         return statuses
 

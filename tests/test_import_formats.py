@@ -1,4 +1,4 @@
-"""Other systems' logs: what they hold comes in as it is, nothing is invented, and a broken import goes on."""
+"""Logs of other systems: events are imported unchanged, nothing is invented, and an interrupted import resumes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_metaranks_events_unchanged(tmp_path: Path, shape: str, packed: str) -> 
     )
 
 
-def test_what_is_broken_between_values_is_named_by_its_line(tmp_path: Path) -> None:
+def test_an_error_between_values_names_its_line(tmp_path: Path) -> None:
     good = [json.dumps({**METARANK[0], "id": f"good {n}"}, indent=2) for n in range(4)]
     path = tmp_path / "a.json"
     parts = [
@@ -96,12 +96,12 @@ def test_what_is_broken_between_values_is_named_by_its_line(tmp_path: Path) -> N
     path.write_text("\n".join(parts) + "\n{")
     found: list[tuple[int, str]] = []
 
-    class Heard(Rejects):
+    class RecordedRejects(Rejects):
         def reject(self, source: str, line_number: int, reason: str, line: str | bytes = "") -> None:
             super().reject(source, line_number, reason, line)
             found.append((line_number, reason))
 
-    events = list(read_events(path, Heard()))
+    events = list(read_events(path, RecordedRejects()))
     assert [event.id for event in events] == [f"good {n}" for n in range(4)]
     text = path.read_text().splitlines()
     assert [text[number - 1] for number, _ in found] == [
@@ -186,8 +186,8 @@ def test_gorse(tmp_path: Path) -> None:
     (item,), _ = load(items)
     assert isinstance(item, ItemEvent)
     assert item.fields == {"title": "A title", "category": ["a", "b"], "tags": ["x"]}
-    said = feedrank(tmp_path / "home", "import", feedback)
-    assert "gives no rankings to train on" in " ".join(said.split())
+    output = feedrank(tmp_path / "home", "import", feedback)
+    assert "gives no rankings to train on" in " ".join(output.split())
 
 
 def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
@@ -211,10 +211,10 @@ def test_open_bandit(sample_data: Callable[[str], Path]) -> None:
     assert shown <= {item.item for item in items if isinstance(item, ItemEvent)}
 
 
-# --- an import that is broken off
+# --- an interrupted import
 
 
-def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_import_resumes(tmp_path: Path) -> None:
     source = tmp_path / "log.jsonl"
     with source.open("w") as file:
         for n in range(90_000):
@@ -237,8 +237,8 @@ def test_a_killed_import_goes_on_where_it_was(tmp_path: Path) -> None:
     process.wait()
     done = next(iter(json.loads(home.import_progress.read_text()).values()))["done"]
     assert 20_000 <= done < 90_000
-    said = feedrank(home.folder, "import", source)
-    assert f"{done:,}" in said
+    output = feedrank(home.folder, "import", source)
+    assert f"{done:,}" in output
     assert [event.id for event in home.journal().events()] == [f"c{n}" for n in range(90_000)]
     rejected = [json.loads(line)["line"] for line in home.rejects.read_text().splitlines()]
     assert sorted(set(rejected)) == [2, 30_003, 60_004]

@@ -1,4 +1,4 @@
-"""Vector indexes: the exact one against numpy, Annoy against the exact one, and both by the shipped checks."""
+"""Vector indexes: the exact one against numpy, Annoy against the exact one, and both with the shipped checks."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_ties_go_by_row(metric: Metric) -> None:
     assert rows.tolist() == list(range(7))
 
 
-def test_annoy_finds_nearly_all(metric: Metric, forests: dict[str, AnnoyIndex]) -> None:
+def test_annoy_has_high_recall(metric: Metric, forests: dict[str, AnnoyIndex]) -> None:
     exact = ExactIndex(VECTORS, metric)
     shares = []
     for query in QUERIES:
@@ -81,7 +81,7 @@ def test_annoy_finds_nearly_all(metric: Metric, forests: dict[str, AnnoyIndex]) 
     assert np.mean(shares) >= 0.95
 
 
-def test_annoy_gives_as_many_as_asked_for_or_all(metric: Metric, forests: dict[str, AnnoyIndex]) -> None:
+def test_annoy_returns_k_rows_or_all(metric: Metric, forests: dict[str, AnnoyIndex]) -> None:
     for k in (1, 1_000, 3_000, 10_000):
         rows, scores = forests[metric].search(QUERIES[0], k)
         assert len(np.unique(rows)) == len(rows) == len(scores) == min(k, 3_000)
@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_bytes(metric: Metric, tmp_path: Path) -> N
     assert a == b != c
 
 
-def test_what_is_not_finite_is_refused(metric: Metric, tmp_path: Path) -> None:
+def test_non_finite_vectors_are_refused(metric: Metric, tmp_path: Path) -> None:
     for spoilt in (np.nan, np.inf):
         vectors = toy_vectors()
         vectors[7, 2] = spoilt

@@ -1,4 +1,4 @@
-"""The journal: nothing acknowledged is lost, nothing is counted twice, and nothing is written by halves."""
+"""The journal: no acknowledged event is lost, none counts twice, and no batch is written in part."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from feedrank.engine.testing import check_event_log, toy_events
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a journal in which nothing is yet."""
+    """The URL of an empty journal."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'journal.db'}"
     server: str = request.getfixturevalue("postgresql")
@@ -45,12 +45,12 @@ def journal(url: str) -> Iterator[Journal]:
     journal.close()
 
 
-def test_feeds_leave_the_file_to_whoever_folds_the_log_into_it(tmp_path: Path) -> None:
+def test_feeds_leave_the_wal_checkpoint_to_the_background_thread(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal, words = Journal.open_sqlite(path), "word " * 2_000
 
     def write(first: int) -> None:
-        """Some 10 MB, in more than a thousand pages."""
+        """Write about 10 MB, more than a thousand pages."""
         for n in range(first, first + 1_000):
             journal.append_and_poll([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
 
@@ -69,7 +69,7 @@ def test_feeds_leave_the_file_to_whoever_folds_the_log_into_it(tmp_path: Path) -
     journal.close()
 
 
-def test_what_is_sent_in_waits_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
+def test_sent_events_wait_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
     journal = Journal.open_sqlite(tmp_path / "journal.db")
     line = journal._connection
     assert line is not None
@@ -119,7 +119,7 @@ def test_any_appends_keep_the_order_of_first_writing(appends: list[list[str]], c
         patch.setattr(journal_module, "CHUNK_SIZE", chunk)
         known: list[str] = []
         for names in appends:
-            expected = [name not in known and name not in names[:place] for place, name in enumerate(names)]
+            expected = [name not in known and name not in names[:position] for position, name in enumerate(names)]
             assert journal.append(map(item, names)) == expected
             known += dict.fromkeys(name for name in names if name not in known)
         assert ids(journal) == known
@@ -144,14 +144,14 @@ def test_kinds(journal: Journal) -> None:
     assert [event.id for _, event in journal.read(since=offsets[1], kind="item")] == ["i2"]
 
 
-def test_every_kind_comes_back_as_it_was(journal: Journal) -> None:
+def test_every_kind_is_read_back_unchanged(journal: Journal) -> None:
     events = toy_events()
     journal.append(events)
     assert tuple(journal.events()) == events
 
 
 @pytest.mark.parametrize("chunk", [2, 5_000])
-def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_a_failed_append_writes_nothing(journal: Journal, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(journal_module, "CHUNK_SIZE", chunk)
     journal.append([item("a")])
 
@@ -176,7 +176,7 @@ def test_nothing_of_a_failed_append_is_kept(journal: Journal, monkeypatch: pytes
     assert journal.append([item("b")]) == [True]
 
 
-def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_text("no database at all" * 100)
     with pytest.raises(JournalError, match=r"can't open the journal at sqlite:.*not a database"):
@@ -201,13 +201,13 @@ def writer(url: str, prefix: str, events: int, step: int) -> subprocess.Popen[st
     return process
 
 
-def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
+def test_two_processes_lose_and_duplicate_nothing(url: str) -> None:
     writers = [writer(url, prefix, 300, 3) for prefix in "ab"]
     for process in writers:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    said = [process.communicate(timeout=60)[0].split() for process in writers]
+    acknowledged = [process.communicate(timeout=60)[0].split() for process in writers]
     assert [process.returncode for process in writers] == [0, 0]
     journal = Journal(url)
     found = ids(journal)
@@ -216,11 +216,11 @@ def test_two_processes_lose_nothing_and_double_nothing(url: str) -> None:
     for prefix in "ab":
         assert [name for name in found if name.startswith(prefix)] == [f"{prefix}{n}" for n in range(300)]
     # each of the shared ids was new to exactly one of the two
-    assert [int(a) + int(b) for a, b in zip(said[0][1::2], said[1][1::2], strict=True)] == [1] * 100
+    assert [int(a) + int(b) for a, b in zip(acknowledged[0][1::2], acknowledged[1][1::2], strict=True)] == [1] * 100
     journal.close()
 
 
-def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
+def test_acknowledged_events_survive_a_killed_process(url: str) -> None:
     for round_, acknowledgements in enumerate((1, 5, 20)):
         process = writer(url, f"{round_}:", 1_000_000, 7)
         assert process.stdin is not None
@@ -230,11 +230,11 @@ def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
         for _ in range(acknowledgements):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-        said = process.stdout.read().splitlines()
+        output_lines = process.stdout.read().splitlines()
         process.wait()
         process.stdin.close()
         process.stdout.close()
-        whole = [line for line in said if len(line.split()) == 2]
+        whole = [line for line in output_lines if len(line.split()) == 2]
         acknowledged = int(whole[-1].split()[0]) if whole else acknowledgements * 7
         journal = Journal(url)
         own = [int(name.partition(":")[2]) for name in ids(journal) if name.startswith(f"{round_}:")]
@@ -245,16 +245,16 @@ def test_what_a_killed_process_had_acknowledged_is_there(url: str) -> None:
         journal.close()
 
 
-def test_in_order_of_what_was_known(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_read_by_effective_time(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "CHUNK_SIZE", 2)
     late = InteractionEvent("late", 3, "a", "click", received=9)
     journal.append([item("b", 5), item("c", 9), late, item("a", 5), item("d", 9), item("first", -7)])
     assert [event.id for _, event in journal.read_by_effective_time()] == ["first", "b", "a", "c", "late", "d"]
-    places = {event.id: offset for offset, event in journal.read()}
-    assert all(places[event.id] == offset for offset, event in journal.read_by_effective_time())
+    offset_of = {event.id: offset for offset, event in journal.read()}
+    assert all(offset_of[event.id] == offset for offset, event in journal.read_by_effective_time())
 
 
-def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
+def test_a_user_can_be_erased(journal: Journal, url: str) -> None:
     kept: list[Event] = [
         item("i"),
         UserEvent("u bob", 0, "bob", {"mood": "forgotten", "said": '{"name":"forgotten","value":true}'}),
@@ -285,7 +285,7 @@ def test_a_person_can_be_forgotten(journal: Journal, url: str) -> None:
     assert journal.erase_user("bob", replace(note, id="bob", user="bob")) == 1
 
 
-def test_old_rankings_and_interactions_can_be_let_go(journal: Journal) -> None:
+def test_old_rankings_and_interactions_can_be_purged(journal: Journal) -> None:
     journal.append(
         [
             item("i", 1), UserEvent("u", 1, "ann"), RankingEvent("r1", 5, ("a",)), RankingEvent("r2", 9, ("a",)),

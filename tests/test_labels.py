@@ -1,4 +1,4 @@
-"""Labels: every shown item's worth against a slow reading of the same words; what nobody looked at is left out."""
+"""Labels of impressions against a slow reference; impressions that were not examined have none."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def worlds(draw: st.DrawFn) -> list[Event]:
     return events
 
 
-def slow(log: EventTable) -> list[float]:
-    """The labels by SETTINGS, item after item."""
+def reference_labels(log: EventTable) -> list[float]:
+    """Compute the labels by SETTINGS, item by item."""
     found = []
     for r in range(len(log.rankings)):
-        for place in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
-            logged, row = log.rankings.labels[place], log.rankings.items[place]
+        for position in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
+            logged, row = log.rankings.labels[position], log.rankings.items[position]
             worth: dict[str, float] = {}
             for i in range(len(log.interactions)):
                 of = log.interactions
@@ -73,12 +73,12 @@ def slow(log: EventTable) -> list[float]:
 
 @settings(max_examples=150, deadline=None)
 @given(worlds())
-def test_labels_are_what_their_words_say(events: list[Event]) -> None:
+def test_labels_equal_a_slow_reference(events: list[Event]) -> None:
     log = events_to_table(events, ITEMS)
-    assert impression_labels(log, SETTINGS).tolist() == slow(log)
+    assert impression_labels(log, SETTINGS).tolist() == reference_labels(log)
 
 
-def test_by_default_any_answer_is_a_one() -> None:
+def test_by_default_any_interaction_is_a_label_of_1() -> None:
     log = events_to_table(
         [
             RankingEvent("r", 0, tuple("abcd"), "u"),
@@ -91,7 +91,7 @@ def test_by_default_any_answer_is_a_one() -> None:
     assert impression_labels(log).tolist() == [1, 0, 1, 0]
 
 
-def test_a_cut_after_the_last_answer_where_positions_are_known() -> None:
+def test_examination_ends_after_the_last_interaction_where_positions_are_known() -> None:
     shown = tuple("abcdef")
     log = events_to_table(
         [

@@ -1,4 +1,4 @@
-"""The log: what a request line says, and that nothing of a person gets in by any door."""
+"""Logs: the fields of a request line, and that no user data is logged by any call."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ log = logging.getLogger("engine.somewhere")
 
 
 @pytest.fixture(autouse=True)
-def _put_back() -> Iterator[None]:
-    """Leave the root logger as it was."""
+def _restore_root_logger() -> Iterator[None]:
+    """Restore the root logger after a test."""
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     quiet = {name: logging.getLogger(name).level for name in logs.QUIET_LOGGERS}
@@ -45,7 +45,7 @@ def _put_back() -> Iterator[None]:
 
 @pytest.fixture
 def stderr(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What was written to stderr since it was last asked for."""
+    """Return what was written to stderr since the last call."""
     return lambda: capsys.readouterr().err
 
 
@@ -94,7 +94,7 @@ def test_the_time_is_utc_to_the_millisecond(stderr: Callable[[], str]) -> None:
     assert lines(stderr())[0]["time"] == "1970-01-01T00:00:01.250Z"
 
 
-def test_a_level_leaves_out_what_is_below(stderr: Callable[[], str]) -> None:
+def test_a_level_hides_lower_levels(stderr: Callable[[], str]) -> None:
     logs.configure_logging("WARNING")
     log.info("not this")
     log.warning("%d of %s", 3, "these")
@@ -183,17 +183,17 @@ def as_request_values() -> None:
         as_request_values,
     ],
 )
-def test_nothing_of_a_person_gets_in(door: Callable[[], None], as_json: bool, stderr: Callable[[], str]) -> None:
+def test_no_user_data_is_logged(door: Callable[[], None], as_json: bool, stderr: Callable[[], str]) -> None:
     logs.configure_logging("debug", as_json)
     # pytest's own handlers keep the record whole, and complain where its format is wrong
     logging.getLogger().handlers[:] = logging.getLogger().handlers[-1:]
     door()
-    told = stderr()
-    assert told
-    assert SECRET not in told
-    assert "ann" not in told.replace("annoy", "")
-    assert "t0p" not in told
-    assert ("could not be logged" in told) == (door is as_wrong_format)
+    logged = stderr()
+    assert logged
+    assert SECRET not in logged
+    assert "ann" not in logged.replace("annoy", "")
+    assert "t0p" not in logged
+    assert ("could not be logged" in logged) == (door is as_wrong_format)
 
 
 def test_other_handlers_get_the_record_whole(stderr: Callable[[], str], caplog: pytest.LogCaptureFixture) -> None:
@@ -205,7 +205,7 @@ def test_other_handlers_get_the_record_whole(stderr: Callable[[], str], caplog: 
 
 
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "text"])
-def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable[[], str]) -> None:
+def test_an_exception_is_logged_with_type_and_location(as_json: bool, stderr: Callable[[], str]) -> None:
     logs.configure_logging("info", as_json)
     try:
         try:
@@ -214,13 +214,13 @@ def test_an_exception_says_what_it_was_and_where(as_json: bool, stderr: Callable
             raise RuntimeError(SECRET) from None
     except RuntimeError:
         log.exception("a write failed")
-    told = lines(stderr())[0]["error"] if as_json else stderr()
-    assert "RuntimeError <- sqlite3.OperationalError: database is locked" in told
-    assert f"tests/{Path(__file__).name}:" in told
-    assert "test_an_exception_says_what_it_was_and_where" in told
+    logged = lines(stderr())[0]["error"] if as_json else stderr()
+    assert "RuntimeError <- sqlite3.OperationalError: database is locked" in logged
+    assert f"tests/{Path(__file__).name}:" in logged
+    assert "test_an_exception_is_logged_with_type_and_location" in logged
 
 
-def test_the_system_s_own_errors_are_told(stderr: Callable[[], str], tmp_path: Path) -> None:
+def test_errors_of_the_operating_system_are_logged(stderr: Callable[[], str], tmp_path: Path) -> None:
     logs.configure_logging()
     try:
         (tmp_path / "absent").read_text()

@@ -156,7 +156,7 @@ def test_ideal_labels_and_counts_agree_where_labels_are_binary(groups, unlisted)
         np.testing.assert_allclose(by_count[name], by_label[name], err_msg=name)
 
 
-def test_a_graded_ideal_counts_what_was_not_listed():
+def test_a_graded_ideal_includes_unlisted_items():
     labels, offsets = column([[1]])
     ideal = Ideal(*column([[0, 1, 3]]))
     best = 3 + 1 / np.log2(3)
@@ -212,7 +212,7 @@ def test_no_group_at_all():
 
 
 @pytest.mark.parametrize("name", [*ALL, "auc", "recall@100"])
-def test_a_measure_reads_back_its_own_name(name):
+def test_a_measure_is_parsed_from_its_name(name):
     assert str(Measure.parse(name)) == name
     assert Measure.parse(f" {name.upper()} ") == Measure.parse(name)
 
@@ -230,7 +230,7 @@ def test_a_measure_reads_back_its_own_name(name):
         ("auc@10", "write auc"),
     ],
 )
-def test_an_unknown_measure_says_what_there_is(name, complaint):
+def test_an_unknown_measure_lists_the_known_ones(name, complaint):
     with pytest.raises(ValueError, match=complaint):
         Measure.parse(name)
 

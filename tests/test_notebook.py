@@ -1,4 +1,4 @@
-"""The quickstart notebook runs from top to bottom on a small world, and what is committed is fit to be read."""
+"""The quickstart notebook runs from top to bottom on a small world; its committed outputs are in order and small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ nbclient = pytest.importorskip("nbclient", reason="the notebook's tools come wit
 NOTEBOOK = PROJECT / "notebooks" / "quickstart.ipynb"
 MOST_BYTES = 400_000
 ABSOLUTE = re.compile(r"(?<![\w.:/<])/(?!v1/)\w[\w.-]*/[\w.-]|\b[A-Z]:\\")
-"""Where a path of somebody's machine begins; /v1/ is a route."""
+"""The start of an absolute path of a machine; /v1/ is a route."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def outputs(notebook: Any) -> list[tuple[str, Any]]:
     return [(cell.id, output) for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
-def said(output: Any) -> str:
+def texts_of(output: Any) -> str:
     """The texts of an output; pictures have none."""
     texts = [output.get("text", ""), *output.get("traceback", [])]
     texts += [data for kind, data in output.get("data", {}).items() if kind.startswith("text/")]
@@ -40,8 +40,8 @@ def said(output: Any) -> str:
 def assert_quiet(notebook: Any) -> None:
     """Neither errors nor anything on stderr, where warnings and progress bars go."""
     for cell, output in outputs(notebook):
-        assert output.output_type != "error", f"cell {cell!r} failed: {said(output)}"
-        assert output.get("name") != "stderr", f"cell {cell!r} wrote to stderr: {said(output)}"
+        assert output.output_type != "error", f"cell {cell!r} failed: {texts_of(output)}"
+        assert output.get("name") != "stderr", f"cell {cell!r} wrote to stderr: {texts_of(output)}"
 
 
 def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: Any) -> None:
@@ -60,9 +60,9 @@ def test_it_runs_on_a_small_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=folder).execute()
     assert_quiet(notebook)
     assert len(list((home / "bundles").glob("lambdarank-*"))) == 1
-    feed = next(said(output) for cell, output in outputs(notebook) if cell == "feed")
-    last = toyworld.PEOPLE - 1
-    assert f"the {wanted_word(last)} book" in feed, "what the person wants next is not in the feed"
+    feed = next(texts_of(output) for cell, output in outputs(notebook) if cell == "feed")
+    last = toyworld.USERS - 1
+    assert f"the {expected_word(last)} book" in feed, "the expected next item is not in the feed"
 
 
 def write_archive(path: Path) -> Path:
@@ -71,12 +71,12 @@ def write_archive(path: Path) -> Path:
     for event in toyworld.items():
         fields = {field["name"]: field["value"] for field in event["fields"]}
         items.append(f"{event['item']}\t{fields['title']}\t{fields['category']}")
-    touches = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
-    for event in toyworld.touches():
+    interactions = ["user_id:token\titem_id:token\trating:float\ttimestamp:float"]
+    for event in toyworld.interactions():
         cells = event["user"], event["item"], event["value"], event["timestamp"] / 1000
-        touches.append("\t".join(map(str, cells)))
+        interactions.append("\t".join(map(str, cells)))
     with zipfile.ZipFile(path, "w") as archive:
-        for name, lines in (("item", items), ("inter", touches)):
+        for name, lines in (("item", items), ("inter", interactions)):
             archive.writestr(f"recbole/dataset_example/ml-100k/ml-100k.{name}", "\n".join(lines) + "\n")
     return path
 
@@ -86,13 +86,13 @@ def test_it_uses_the_public_api_alone(committed: Any) -> None:
     assert re.findall(r"^(?:from|import) (feedrank\S*)", code, re.MULTILINE) == ["feedrank"]
 
 
-def wanted_word(person: int) -> str:
-    """The word in the title of what a person wants next."""
-    genre, _, place = toyworld.wanted_next(person).rpartition("-")
-    return toyworld.GENRES[genre].split()[int(place)]
+def expected_word(user: int) -> str:
+    """The title word of the expected next item of a user."""
+    genre, _, position = toyworld.expected_next_item(user).rpartition("-")
+    return toyworld.GENRES[genre].split()[int(position)]
 
 
-def test_what_is_committed_was_executed_in_order(committed: Any) -> None:
+def test_committed_cells_were_executed_in_order(committed: Any) -> None:
     nbformat.validate(committed)
     assert (committed.nbformat, committed.nbformat_minor) >= (4, 5)
     counts = [cell.execution_count for cell in committed.cells if cell.cell_type == "code"]
@@ -101,10 +101,10 @@ def test_what_is_committed_was_executed_in_order(committed: Any) -> None:
     assert len(pictures) >= 3
 
 
-def test_what_is_committed_is_small_and_says_nothing_of_the_machine(committed: Any) -> None:
+def test_committed_outputs_are_small_and_name_no_local_path(committed: Any) -> None:
     assert NOTEBOOK.stat().st_size < MOST_BYTES
     assert_quiet(committed)
     for cell in committed.cells:
-        for text in (cell.source, *map(said, cell.get("outputs", []))):
+        for text in (cell.source, *map(texts_of, cell.get("outputs", []))):
             found = ABSOLUTE.search(text)
             assert not found, f"cell {cell.id!r} holds an absolute path: {text[max(found.start() - 40, 0) :][:120]}"

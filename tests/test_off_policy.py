@@ -45,7 +45,7 @@ ANYTHING = SupportLimits(
 
 
 def simulated(seed: int, rows: int = 3000, users: int | None = None) -> tuple[BanditLog, Policy, float]:
-    """Ten items at two positions clicked 2 to 20 % of the time, and what a sharper candidate truly earns."""
+    """Ten items at two positions clicked 2 to 20 % of the time, and the true value of a sharper candidate policy."""
     generator = np.random.default_rng(seed)
     click = np.linspace(0.02, 0.2, 20).reshape(2, 10)
     logging = np.stack((np.linspace(1, 3, 10), np.linspace(3, 1, 10)))
@@ -142,7 +142,7 @@ def test_a_candidate_that_is_the_logging_policy_earns_the_plain_mean(seed):
 
 
 @given(st.floats(1e-3, 1e3))
-def test_snips_does_not_care_for_the_scale_of_weights(scale):
+def test_snips_is_invariant_to_the_scale_of_weights(scale):
     found, scaled = (estimators.snips(by * WEIGHTS, HAND.reward) for by in (1.0, scale))
     assert scaled.value == pytest.approx(found.value)
     np.testing.assert_allclose(scaled.influence, found.influence)
@@ -182,7 +182,7 @@ def test_intervals_cover_the_truth_about_95_times_in_100(users):
         assert 0.90 <= times / repeats <= 0.99, f"{name} covers {times} of {repeats}"
 
 
-def test_rows_of_a_user_taken_for_independent_are_too_sure():
+def test_ignoring_user_clusters_gives_too_narrow_intervals():
     log, policy, _ = simulated(0, 2000, 50)
     alone = replace(log, cluster=None)
     settings = EstimateSettings(limits=ANYTHING)
@@ -203,7 +203,7 @@ def test_rates_are_learnt_from_other_folds():
     action, position = np.array([0, 0, 1, 1], np.int32), np.zeros(4, np.int32)
     fold = np.array([0, 1, 0, 1])
     found = smoothed_rates(action, position, np.array([1.0, 0.0, 1.0, 0.0]), fold, 2, 2, smoothing=1.0)
-    # fold 0 is told of fold 1, where nobody clicked; fold 1 of fold 0, where all did
+    # fold 0 learns from fold 1, without clicks; fold 1 from fold 0, all clicked
     np.testing.assert_allclose(found[:, 0], [[0, 0], [1, 1]])
     found = smoothed_rates(action, position, np.array([1.0, 0.0, 0.0, 0.0]), fold, 2, 2, smoothing=1.0)
     # of fold 0: rate of all 1/2, of item 0 (1 + 1/2) / 2, of item 1 (0 + 1/2) / 2, of the place 1/2
@@ -222,7 +222,7 @@ def test_no_row_is_predicted_by_itself_or_by_its_user():
 
 
 @pytest.mark.parametrize("kind", ["logistic", "lightgbm"])
-def test_models_learn_what_the_context_tells(kind):
+def test_reward_models_learn_from_the_context(kind):
     generator = np.random.default_rng(4)
     context = generator.normal(size=(3000, 2))
     action = generator.integers(4, size=3000).astype(np.int32)
@@ -264,7 +264,7 @@ def test_the_threshold_is_chosen_on_record(rule):
             np.testing.assert_array_equal(kept, weights)
 
 
-def test_a_clipped_estimate_reaches_back_to_where_it_came_from():
+def test_a_clipped_interval_covers_the_unclipped_estimate():
     log, policy, _ = simulated(6)
     plain, clipped = (estimate(log, policy, ("ips", "dr"), EstimateSettings(clip=rule), seed=0) for rule in (None, 1.5))
     assert clipped["ips"].value < plain["ips"].value < clipped["ips"].high
@@ -283,7 +283,7 @@ def test_support_by_hand():
     assert found.overlap_summary.startswith("good overlap: 3 rows, effective sample size 3")
 
 
-def test_what_the_log_never_showed_is_found_by_position():
+def test_unsupported_actions_are_found_by_position():
     log = BanditLog(np.array([0, 1, 0], np.int32), np.array([0, 0, 1], np.int32), np.zeros(3), np.full(3, 0.5))
     by_position, mass = find_unsupported_mass(log, uniform_policy(2, 4))
     np.testing.assert_allclose(by_position, [0.5, 0.75])
@@ -311,8 +311,8 @@ def test_thin_support_is_refused():
     beyond = Policy(np.column_stack((policy.probabilities * 0.9, np.full(2, 0.1))))
     assert "10 % of the candidate's mass" in refusal(log, beyond, max_unsupported_mass=0.01)
     assert "the mean weight is 0.9" in refusal(log, beyond, max_mean_deviation=4)  # seen without knowing what was shown
-    told_wrong = replace(log, propensity=np.full(3000, 0.05))
-    assert "the propensities are not those" in refusal(told_wrong, policy, max_mean_deviation=4)
+    wrong_propensity = replace(log, propensity=np.full(3000, 0.05))
+    assert "the propensities are not those" in refusal(wrong_propensity, policy, max_mean_deviation=4)
     heavy = replace(log, propensity=np.where(np.arange(3000) == 5, 1e-5, log.propensity))
     assert "one row has" in refusal(heavy, policy, max_row_share=0.05)
     user = replace(log, cluster=np.maximum(np.arange(3000), 1000))
@@ -321,7 +321,7 @@ def test_thin_support_is_refused():
     assert "clipping removed" in estimate(log, policy, ("snips",), settings, seed=0)["snips"].refusal
 
 
-def test_a_candidate_that_shows_nothing_of_the_log_is_refused():
+def test_a_candidate_without_overlap_is_refused():
     log = replace(HAND, action=np.zeros(4, np.int32))
     policy = Policy(np.array([[0.0, 0.5, 0.5]]))
     for clipping in (None, "mse"):
@@ -372,7 +372,7 @@ def test_errors_say_what_was_expected():
 
 @pytest.mark.data
 @pytest.mark.parametrize("campaign", ["men", "women"])
-def test_the_random_log_tells_the_click_rate_of_thompson_sampling(sample_data, campaign):
+def test_the_random_log_estimates_the_click_rate_of_thompson_sampling(sample_data, campaign):
     def read(policy: str) -> BanditLog:
         with gzip.open(sample_data("open_bandit_sample") / f"{policy}_{campaign}.csv.gz", "rt") as file:
             rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""A journal that version 0.1 wrote opens, and says the same in today's names.
+"""A journal that version 0.1 wrote opens, and holds the same under the current names.
 
 `fixtures/journal-0.1.db.zst` was written by version 0.1 on the toy world: feeds in an A/B test, an interleaved, an
 exploring and a shadow experiment, with options, with a cross-encoder, an erased user. `journal-0.1.json` holds what
@@ -53,7 +53,7 @@ def test_nothing_is_lost(old_home: HomePaths, events: dict[str, Event]) -> None:
 
 
 @pytest.mark.parametrize("ranking", EXPECTED["rankings"])
-def test_a_ranking_says_the_same(events: dict[str, Event], ranking: str) -> None:
+def test_rankings_are_read_under_current_names(events: dict[str, Event], ranking: str) -> None:
     event, expected = events[ranking], EXPECTED["rankings"][ranking]
     assert isinstance(event, RankingEvent)
     record = RankingRecord.from_event(event)
@@ -77,7 +77,7 @@ def test_a_ranking_says_the_same(events: dict[str, Event], ranking: str) -> None
     assert scores == expected.get("pairs", [])
 
 
-def test_experiments_say_the_same(old_home: HomePaths) -> None:
+def test_experiments_are_read_under_current_names(old_home: HomePaths) -> None:
     service = ExperimentService(old_home, old_home.journal())
     ab, mix, shade = (service.report(name) for name in ("ab", "mix", "shade"))
     assert ab.readout is not None
@@ -105,13 +105,13 @@ def test_the_table_is_migrated_once(old_home: HomePaths) -> None:
     assert "events_in_order" not in indexes
 
 
-def test_today_s_events_stay_as_they_are(events: dict[str, Event]) -> None:
+def test_current_events_are_unchanged(events: dict[str, Event]) -> None:
     for event in events.values():
         body = to_dict(event)
         assert legacy.upgrade(body) == body
 
 
-def test_parts_that_the_fixture_lacks_are_upgraded() -> None:
+def test_parts_missing_from_the_fixture_are_upgraded() -> None:
     body = {
         "event": "ranking", "fields": [{"name": "source", "value": "given"}, {"name": "x", "value": "given"}],
         "served": {"step": "popular", "skipped": ["encode", "rank", "late", "pairs"], "kept": False,

@@ -1,4 +1,4 @@
-"""Position bias: the simulator does what it says, and a debiased ranker finds what people would have clicked."""
+"""Position bias: the simulator follows its model, and a debiased ranker finds what users would have clicked."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def groups(world: SimulatedLog, first: int, last: int, positions: bool = True) -
     kept = np.flatnonzero(world.clicks.any(axis=1))
     kept = kept[int(first * len(kept) / 10) : int(last * len(kept) / 10)]
     rows = (kept[:, None] * length + np.arange(length)).ravel()
-    places = np.tile(np.arange(1, length + 1, dtype=np.int32), len(kept)) if positions else None
+    shown_positions = np.tile(np.arange(1, length + 1, dtype=np.int32), len(kept)) if positions else None
     clicks = world.clicks.ravel()[rows].astype(np.float32)
-    return QueryGroups(world.features[rows], clicks, np.arange(len(kept) + 1, dtype=np.int64) * length, places)
+    return QueryGroups(world.features[rows], clicks, np.arange(len(kept) + 1, dtype=np.int64) * length, shown_positions)
 
 
 def ndcg(ranker: LambdaRanker, world: SimulatedLog) -> float:
@@ -66,7 +66,7 @@ def test_the_same_seed_is_the_same_world() -> None:
     assert not np.array_equal(first.relevance, other.relevance)
 
 
-def test_its_events_are_its_arrays() -> None:
+def test_simulated_events_equal_the_arrays() -> None:
     world = simulate(SimulatorSettings(rankings=200, list_length=6))
     log = events_to_table(world.events(), Vocabulary(f"i{n}" for n in range(1_200)))
     assert np.array_equal(impression_labels(log).reshape(200, 6) > 0, world.clicks)
@@ -102,7 +102,7 @@ def test_positions_are_used_only_where_all_rows_have_one() -> None:
     assert LambdaRanker.train([whole], parts[1], names, "x", off).position_bias is None
 
 
-def test_the_curve_is_kept_beside_the_trees(debiased: LambdaRanker, tmp_path: Path) -> None:
+def test_the_propensity_curve_is_stored_with_the_ranker(debiased: LambdaRanker, tmp_path: Path) -> None:
     written = debiased.save(tmp_path)
     assert [path.name for path in written] == ["ranker-0.txt", "position-bias.json"]
     again = LambdaRanker.load(tmp_path, NAMES, "x")
@@ -113,7 +113,7 @@ def test_the_curve_is_kept_beside_the_trees(debiased: LambdaRanker, tmp_path: Pa
     assert np.array_equal(again.score(features), debiased.score(features))
 
 
-def test_clicks_weigh_what_they_would_without_bias() -> None:
+def test_inverse_propensity_weights_of_clicks() -> None:
     curve = PositionBias(np.array([1, 2, 3]), np.log([1.0, 0.5, 0.01]))
     found = curve.inverse_propensity_gains(np.array([1, 1, 2, 0, 1], np.float32), np.array([1, 2, 2, 1, 3], np.int32))
     np.testing.assert_allclose(found, [1, 2, 6, 0, 20], rtol=1e-6)

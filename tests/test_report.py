@@ -1,4 +1,4 @@
-"""Reports: the table, the JSON and the picture say what was measured."""
+"""Reports: the table, the JSON and the plot show what was measured."""
 
 from __future__ import annotations
 

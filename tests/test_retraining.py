@@ -1,4 +1,4 @@
-"""Retraining: the gate lets through what it should, the reports say so, and bundles can be gone back to."""
+"""Retraining: the gate promotes what it should, the reports say so, and bundles can be rolled back."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from feedrank.models.retraining.gate import GateSettings, decide
 
 
 @pytest.fixture(scope="module")
-def trained_home(shown_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose log has rankings, with a current bundle; take `own`."""
+def trained_home(rankings_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose log has rankings, with a current bundle. Tests that write use `home_copy`."""
     home = tmp_path_factory.mktemp("trained")
-    shutil.copytree(shown_home, home, symlinks=True, dirs_exist_ok=True)
+    shutil.copytree(rankings_home, home, symlinks=True, dirs_exist_ok=True)
     with (home / "feedrank.toml").open("a") as file:
         file.write("\n[retrain]\ntest_share = 0.2\n")
     text = (home / "feedrank.toml").read_text().replace("[training]\n", "[training]\nmin_rankings = 50\n")
@@ -34,7 +34,7 @@ def trained_home(shown_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def own(trained_home: Path, tmp_path: Path) -> Path:
+def home_copy(trained_home: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained_home, tmp_path / "home", symlinks=True))
 
 
@@ -67,9 +67,9 @@ def test_the_gate() -> None:
 def test_a_segment_must_not_fall() -> None:
     few = np.arange(400) < 60
     candidate = np.where(few, GROUPS - 0.1, GROUPS + 0.1)
-    verdict = decide(candidate, GROUPS, {"new": few, "heavy": ~few}, GateSettings())
-    assert not verdict.promote
-    assert any("'new' degrades" in reason for reason in verdict.reasons)
+    decision = decide(candidate, GROUPS, {"new": few, "heavy": ~few}, GateSettings())
+    assert not decision.promote
+    assert any("'new' degrades" in reason for reason in decision.reasons)
     assert decide(candidate, GROUPS, {"new": few}, GateSettings(segments=("heavy",))).promote
     assert decide(candidate, GROUPS, {"new": np.arange(400) < 20}, GateSettings()).promote, "too few groups to say"
 
@@ -109,11 +109,11 @@ def test_a_sample_is_of_all_parts() -> None:
 # --- the command
 
 
-def test_a_candidate_that_is_as_good_is_promoted(own: Path) -> None:
-    said = feedrank(own, "retrain", "--name", "second", "--margin", "0.5")
-    assert "promoted; current bundle" in said
-    assert current(own) == "second"
-    report = json.loads((own / "reports" / "second" / "report.json").read_text())
+def test_a_candidate_that_is_as_good_is_promoted(home_copy: Path) -> None:
+    output = feedrank(home_copy, "retrain", "--name", "second", "--margin", "0.5")
+    assert "promoted; current bundle" in output
+    assert current(home_copy) == "second"
+    report = json.loads((home_copy / "reports" / "second" / "report.json").read_text())
     assert report["promote"]
     assert report["bundles"] == {"candidate": "second", "incumbent": "first"}
     assert report["warnings"], "the incumbent was trained on the whole journal"
@@ -121,57 +121,57 @@ def test_a_candidate_that_is_as_good_is_promoted(own: Path) -> None:
     assert {("all", "candidate"), ("all", "incumbent")} <= methods
     assert report["drift"]
     assert len(report["learning_curve"]) > 5
-    page = (own / "reports" / "second" / "report.html").read_text()
+    page = (home_copy / "reports" / "second" / "report.html").read_text()
     for words in ("second", "promoted", "Learning curve", "Drift", "Features, by share of gain", "Warning"):
         assert words in page
     assert "http" not in page, "nothing is loaded from elsewhere"
-    manifest = bundle.read_manifest(own / "bundles" / "second")
+    manifest = bundle.read_manifest(home_copy / "bundles" / "second")
     assert manifest["metrics"]["ndcg@10"] > 0
     assert manifest["window"]["rankings"] > 0
 
 
-def test_a_candidate_that_is_not_better_is_refused_and_kept(own: Path) -> None:
-    said = feedrank(own, "retrain", "--name", "second", "--gate", "superior", "--margin", "0.9", code=3)
-    del said
-    assert current(own) == "first"
-    assert (own / "bundles" / "second").is_dir()
-    assert not json.loads((own / "reports" / "second" / "report.json").read_text())["promote"]
-    feedrank(own, "bundles", "promote", "second")
-    assert current(own) == "second"
+def test_a_candidate_that_is_not_better_is_refused_and_kept(home_copy: Path) -> None:
+    output = feedrank(home_copy, "retrain", "--name", "second", "--gate", "superior", "--margin", "0.9", code=3)
+    del output
+    assert current(home_copy) == "first"
+    assert (home_copy / "bundles" / "second").is_dir()
+    assert not json.loads((home_copy / "reports" / "second" / "report.json").read_text())["promote"]
+    feedrank(home_copy, "bundles", "promote", "second")
+    assert current(home_copy) == "second"
 
 
-def test_without_an_incumbent_the_first_is_promoted(own: Path) -> None:
-    shutil.rmtree(own / "bundles")
-    assert "there is no incumbent" in feedrank(own, "retrain", "--name", "only")
-    assert current(own) == "only"
+def test_without_an_incumbent_the_first_is_promoted(home_copy: Path) -> None:
+    shutil.rmtree(home_copy / "bundles")
+    assert "there is no incumbent" in feedrank(home_copy, "retrain", "--name", "only")
+    assert current(home_copy) == "only"
 
 
-def test_a_warm_start_keeps_the_trees(own: Path) -> None:
-    feedrank(own, "retrain", "--name", "warm", "--warm-start", "--margin", "0.5")
-    before, after = (bundle.load(own / "bundles" / name).ranker for name in ("first", "warm"))
+def test_a_warm_start_keeps_the_trees(home_copy: Path) -> None:
+    feedrank(home_copy, "retrain", "--name", "warm", "--warm-start", "--margin", "0.5")
+    before, after = (bundle.load(home_copy / "bundles" / name).ranker for name in ("first", "warm"))
     assert before is not None
     assert after is not None
     assert after.trees > before.trees
 
 
-def test_a_warm_start_from_other_features_is_refused(own: Path) -> None:
-    with (own / "feedrank.toml").open("a") as file:
+def test_a_warm_start_from_other_features_is_refused(home_copy: Path) -> None:
+    with (home_copy / "feedrank.toml").open("a") as file:
         file.write('\n[features]\nfamilies = ["recall", "rates"]\n')
-    said = feedrank(own, "retrain", "--name", "warm", "--warm-start", code=1)
-    assert "trained on other features" in said
-    assert not (own / "bundles" / "warm").exists()
+    output = feedrank(home_copy, "retrain", "--name", "warm", "--warm-start", code=1)
+    assert "trained on other features" in output
+    assert not (home_copy / "bundles" / "warm").exists()
 
 
-def test_a_window_with_nothing_in_it_fails_and_leaves_nothing(own: Path) -> None:
-    said = feedrank(own, "retrain", "--name", "empty", "--days", "0.5", code=1)
-    assert "found no interactions in this time window" in said
-    assert current(own) == "first"
-    assert not (own / "bundles" / "empty").exists()
+def test_a_window_with_nothing_in_it_fails_and_leaves_nothing(home_copy: Path) -> None:
+    output = feedrank(home_copy, "retrain", "--name", "empty", "--days", "0.5", code=1)
+    assert "found no interactions in this time window" in output
+    assert current(home_copy) == "first"
+    assert not (home_copy / "bundles" / "empty").exists()
 
 
-def test_a_log_without_rankings_is_judged_by_what_comes_next(home: Path) -> None:
-    said = feedrank(home, "retrain", "--name", "second", "--margin", "0.9")
-    assert "promoted" in said
+def test_a_log_without_rankings_is_evaluated_on_the_next_item(home: Path) -> None:
+    output = feedrank(home, "retrain", "--name", "second", "--margin", "0.9")
+    assert "promoted" in output
     rows = json.loads((home / "reports" / "second" / "report.json").read_text())["rows"]
     by = {row["method"]: row["value"] for row in rows if (row["dataset"], row["metric"]) == ("all", "ndcg@10")}
     assert set(by) == {"candidate", "incumbent"}
@@ -181,64 +181,64 @@ def test_a_log_without_rankings_is_judged_by_what_comes_next(home: Path) -> None
 # --- bundles
 
 
-def test_back_to_the_bundle_before(own: Path) -> None:
-    feedrank(own, "index", "--name", "second")
-    feedrank(own, "index", "--name", "third")
-    assert registry.previous(own / "bundles") == ["second", "first"]
-    assert "current bundle: second" in feedrank(own, "bundles", "rollback")
-    assert current(own) == "second"
-    shown = json.loads(feedrank(own, "bundles", "list", "--json"))
+def test_rollback_restores_the_previous_bundle(home_copy: Path) -> None:
+    feedrank(home_copy, "index", "--name", "second")
+    feedrank(home_copy, "index", "--name", "third")
+    assert registry.previous(home_copy / "bundles") == ["second", "first"]
+    assert "current bundle: second" in feedrank(home_copy, "bundles", "rollback")
+    assert current(home_copy) == "second"
+    shown = json.loads(feedrank(home_copy, "bundles", "list", "--json"))
     assert [(one["name"], one["current"]) for one in shown] == [("first", False), ("second", True), ("third", False)]
-    assert "*" in feedrank(own, "bundles", "list")
-    differing = json.loads(feedrank(own, "bundles", "diff", "first", "--json"))
+    assert "*" in feedrank(home_copy, "bundles", "list")
+    differing = json.loads(feedrank(home_copy, "bundles", "diff", "first", "--json"))
     assert differing["ranker"] == [True, False]
-    assert "name" in feedrank(own, "bundles", "diff", "first", "second")
-    assert "all sha256 checksums valid" in feedrank(own, "bundles", "show", "first")
+    assert "name" in feedrank(home_copy, "bundles", "diff", "first", "second")
+    assert "all sha256 checksums valid" in feedrank(home_copy, "bundles", "show", "first")
 
 
-def test_what_is_pruned(own: Path) -> None:
+def test_prune_keeps_the_current_and_latest_bundles(home_copy: Path) -> None:
     for name in ("second", "third", "fourth"):
-        feedrank(own, "index", "--name", name)
-    feedrank(own, "bundles", "promote", "first")
-    assert "second, third" in feedrank(own, "bundles", "prune", "--keep", "0", "--dry-run")
-    assert "second, third" in feedrank(own, "bundles", "prune", "--keep", "0")
-    assert {entry.name for entry in registry.list_bundles(own / "bundles")} == {"first", "fourth"}
-    assert "nothing" in feedrank(own, "bundles", "prune")
+        feedrank(home_copy, "index", "--name", name)
+    feedrank(home_copy, "bundles", "promote", "first")
+    assert "second, third" in feedrank(home_copy, "bundles", "prune", "--keep", "0", "--dry-run")
+    assert "second, third" in feedrank(home_copy, "bundles", "prune", "--keep", "0")
+    assert {entry.name for entry in registry.list_bundles(home_copy / "bundles")} == {"first", "fourth"}
+    assert "nothing" in feedrank(home_copy, "bundles", "prune")
 
 
-def test_nothing_to_go_back_to(own: Path) -> None:
-    assert "nothing to roll back to" in feedrank(own, "bundles", "rollback", code=1)
+def test_rollback_without_a_previous_bundle_is_refused(home_copy: Path) -> None:
+    assert "nothing to roll back to" in feedrank(home_copy, "bundles", "rollback", code=1)
 
 
-def test_a_damaged_bundle_is_not_promoted(own: Path) -> None:
-    feedrank(own, "index", "--name", "second")
-    feedrank(own, "bundles", "rollback")
-    (own / "bundles" / "second" / "item-model.npz").write_bytes(b"damaged")
-    assert "item-model.npz is damaged" in feedrank(own, "bundles", "promote", "second", code=1)
-    (own / "bundles" / "second" / "item-model.npz").unlink()
-    assert "item-model.npz is missing" in feedrank(own, "bundles", "promote", "second", code=1)
-    (own / "bundles" / "first" / "extra.bin").write_bytes(b"?")
-    assert "extra.bin is foreign" in feedrank(own, "bundles", "promote", "first", code=1)
+def test_a_damaged_bundle_is_not_promoted(home_copy: Path) -> None:
+    feedrank(home_copy, "index", "--name", "second")
+    feedrank(home_copy, "bundles", "rollback")
+    (home_copy / "bundles" / "second" / "item-model.npz").write_bytes(b"damaged")
+    assert "item-model.npz is damaged" in feedrank(home_copy, "bundles", "promote", "second", code=1)
+    (home_copy / "bundles" / "second" / "item-model.npz").unlink()
+    assert "item-model.npz is missing" in feedrank(home_copy, "bundles", "promote", "second", code=1)
+    (home_copy / "bundles" / "first" / "extra.bin").write_bytes(b"?")
+    assert "extra.bin is foreign" in feedrank(home_copy, "bundles", "promote", "first", code=1)
 
 
 def test_the_last_good_bundle_goes_on_where_the_current_is_damaged(
-    own: Path, capsys: pytest.CaptureFixture[str]
+    home_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    feedrank(own, "index", "--name", "second")
-    (own / "bundles" / "second" / "index.ann").write_bytes(b"damaged")
-    home = HomePaths(own)
+    feedrank(home_copy, "index", "--name", "second")
+    (home_copy / "bundles" / "second" / "index.ann").write_bytes(b"damaged")
+    home = HomePaths(home_copy)
     recommender = compose.build_recommender(home, config.load_config(home.config))
     assert recommender.pipeline.bundle == "first"
-    said = capsys.readouterr().err
-    assert "index.ann is damaged" in said
-    assert "Serving the previous bundle instead: first" in said
-    (own / "bundles" / "first" / "index.ann").write_bytes(b"damaged")
+    output = capsys.readouterr().err
+    assert "index.ann is damaged" in output
+    assert "Serving the previous bundle instead: first" in output
+    (home_copy / "bundles" / "first" / "index.ann").write_bytes(b"damaged")
     with pytest.raises(BundleError, match=r"second/index\.ann is damaged"):
         registry.load_current(home.bundles, lambda _: None)
 
 
-def test_a_history_that_was_cut_short_is_read(own: Path) -> None:
-    feedrank(own, "index", "--name", "second")
-    with (own / "bundles" / registry.PROMOTIONS_FILE).open("a") as file:
+def test_a_history_that_was_cut_short_is_read(home_copy: Path) -> None:
+    feedrank(home_copy, "index", "--name", "second")
+    with (home_copy / "bundles" / registry.PROMOTIONS_FILE).open("a") as file:
         file.write('{"na')
-    assert registry.previous(own / "bundles") == ["first"]
+    assert registry.previous(home_copy / "bundles") == ["first"]

@@ -1,4 +1,4 @@
-"""The feed service: orders of given lists, explanations, hurry, guards, Metarank's routes, and change while it runs."""
+"""The feed service: ranking of lists, explanations, deadlines, authentication, Metarank routes, and live updates."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ NOW = toyworld.END / 1000 + 1_000
 
 
 @dataclass
-class Running:
-    """A recommender on a home of its own, and clients of it."""
+class RunningService:
+    """A recommender on its own home, and its clients."""
 
     home: HomePaths
     recommender: Recommender
@@ -52,28 +52,26 @@ class Running:
 
 
 @pytest.fixture
-def running(home: Path) -> Running:
-    place = HomePaths(home)
-    return Running(place, compose.build_recommender(place, config.load_config(place.config)))
+def running(home: Path) -> RunningService:
+    paths = HomePaths(home)
+    return RunningService(paths, compose.build_recommender(paths, config.load_config(paths.config)))
 
 
-def refresher_of(running: Running) -> Refresher:
-    """What keeps it up to date, not started."""
+def refresher_of(running: RunningService) -> Refresher:
+    """The refresher of a service, not started."""
     home, opened = running.home, bundle.load(running.home.current_bundle)
     settings, texts = config.load_config(home.config), TextEncoders(home, opened)
     return Refresher(home, settings, home.journal(), running.recommender, opened, texts, clock=lambda: NOW)
 
 
 def ask(client: FlaskClient, path: str, body: Any, status: int = 200, **more: Any) -> Any:
-    """The decoded answer to a POST."""
+    """POST a body and return the decoded answer."""
     response = client.post(path, json=body, **more)
     assert response.status_code == status, response.text
     return response.json
 
 
-def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wal_checkpoints_run_whatever_else_fails(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     refresher, folds, done = refresher_of(running), list[float](), threading.Event()
 
     def checkpoint(_: Journal) -> None:
@@ -97,13 +95,13 @@ def test_the_journals_log_is_folded_whatever_becomes_of_the_rest(
 # --- given lists
 
 
-def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
+def test_a_given_list_is_ranked_and_logged(running: RunningService) -> None:
     client = running.client()
-    given = ["music-3", "nobody knows", toyworld.wanted_next(0), "ocean-5", "kitchen-2"]
-    answer = ask(client, "/v1/rank", {"user": toyworld.user(0), "items": given, "surface": "search"})
+    given = ["music-3", "nobody knows", toyworld.expected_next_item(0), "ocean-5", "kitchen-2"]
+    answer = ask(client, "/v1/rank", {"user": toyworld.user_id(0), "items": given, "surface": "search"})
     names = [one["id"] for one in answer["items"]]
     assert sorted(names) == sorted(given)
-    assert names[0] == toyworld.wanted_next(0)
+    assert names[0] == toyworld.expected_next_item(0)
     assert answer["source"] == "explicit"
     logged = running.recommender.find(answer["ranking"])
     assert isinstance(logged, RankingEvent)
@@ -116,7 +114,7 @@ def test_a_given_list_is_put_in_order_and_logged(running: Running) -> None:
         assert ask(client, "/v1/rank", bad, 400)["field"] == field
 
 
-def test_what_is_like_an_item(running: Running) -> None:
+def test_similar_items(running: RunningService) -> None:
     client = running.client()
     found = client.get("/v1/items/space-3/similar?n=5").json
     assert len(found["items"]) == 5
@@ -125,29 +123,29 @@ def test_what_is_like_an_item(running: Running) -> None:
     assert client.get("/v1/items/space-3/similar?n=0").status_code == 400
 
 
-# --- why
+# --- explanations
 
 
-def test_contributions_add_up_to_the_score(running: Running) -> None:
+def test_contributions_add_up_to_the_score(running: RunningService) -> None:
     client = running.client()
     feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5, "explain": True, "diversity": {"weight": 0.3}})
-    told = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
-    for one in (*feed["items"], *told["items"]):
+    explained = client.get(f"/v1/rankings/{feed['ranking']}/explain").json
+    for one in (*feed["items"], *explained["items"]):
         explanation = one["explanation"]
         total = sum(explanation["contributions"].values()) + explanation["base"]
         assert one["score"] == pytest.approx(total, abs=1e-4)
         assert explanation["features"].keys() == explanation["contributions"].keys()
         assert explanation["recall_score"] > 0
     names = list(running.recommender.pipeline.featurizer.names)
-    assert [feature["name"] for feature in told["features"]] == names, "one table for all items, in column order"
-    assert told["features"][0] == {
+    assert [feature["name"] for feature in explained["features"]] == names, "one table for all items, in column order"
+    assert explained["features"][0] == {
         "name": "recall_score", "family": "recall", "unit": "dot product", "missing": "the user has no history",
         "sentence": "Dot product of the item vector with the user vector of embedding recall.",
     }  # fmt: skip
-    assert set(names) == told["items"][0]["explanation"]["features"].keys()
-    assert told["fallback"] == "full"
-    assert told["candidates"] >= 5
-    assert len(told["recall_order"]) == 5
+    assert set(names) == explained["items"][0]["explanation"]["features"].keys()
+    assert explained["fallback"] == "full"
+    assert explained["candidates"] >= 5
+    assert len(explained["recall_order"]) == 5
     plain = client.get(f"/v1/rankings/{feed['ranking']}").json
     assert [one["id"] for one in plain["items"]] == [one["id"] for one in feed["items"]]
     assert client.get("/v1/rankings/unknown").status_code == 404
@@ -156,7 +154,7 @@ def test_contributions_add_up_to_the_score(running: Running) -> None:
 # --- diversity
 
 
-def test_a_feed_can_be_mixed(running: Running) -> None:
+def test_a_feed_can_be_diversified(running: RunningService) -> None:
     client = running.client()
     mixed = ask(client, "/v1/recommend", {"user": "p0", "n": 12, "diversity": {"per_category": 3}})
     genres = [toyworld.genre_of(one["id"]) for one in mixed["items"]]
@@ -170,11 +168,11 @@ def test_a_feed_can_be_mixed(running: Running) -> None:
     assert logged.served["options"] == {"diversity": {"weight": 0.9}, "n": 12}
 
 
-# --- hurry
+# --- deadlines
 
 
-class Slow:
-    """A featurizer that takes its time, on a clock that moves only here."""
+class SlowFeaturizer:
+    """A featurizer that takes a fixed time, on a clock that only it advances."""
 
     def __init__(self, inner: Any, clock: list[float], seconds: float) -> None:
         self._inner, self._clock, self._seconds = inner, clock, seconds
@@ -188,10 +186,10 @@ class Slow:
         return found
 
 
-def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> None:
+def test_stages_that_exceed_the_deadline_are_skipped_and_reported(running: RunningService) -> None:
     recommender, clock = running.recommender, [0.0]
     live = recommender.snapshot
-    live.pipeline = replace(live.pipeline, featurizer=Slow(live.pipeline.featurizer, clock, 0.02))
+    live.pipeline = replace(live.pipeline, featurizer=SlowFeaturizer(live.pipeline.featurizer, clock, 0.02))
     costs = LatencyEstimator()
     for _ in range(30):
         recommender.recommend(
@@ -207,7 +205,7 @@ def test_what_there_is_no_time_for_is_left_out_and_said(running: Running) -> Non
     assert recommender.recommend("calm", NOW, RecommendationRequest("p0"), calm).degraded == ()
 
 
-def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
+def test_a_latency_budget_gives_each_stage_its_usual_time() -> None:
     now, costs = [0.0], LatencyEstimator()
     for _ in range(100):
         watch = LatencyBudget(lambda: now[0], estimator=costs)
@@ -226,8 +224,8 @@ def test_a_watch_gives_each_stage_what_it_usually_takes() -> None:
     assert LatencyBudget(lambda: now[0], estimator=costs).units_in_budget("cross_encoder", 30) == 30
 
 
-@pytest.mark.parametrize(("truly", "made"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
-def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, made: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("truly", "measured_costs"), [(0.005, (0.9, 1.0)), (0.020, (0.0, 0.01))])
+def test_a_cost_estimate_that_was_too_high_recovers(truly: float, measured_costs: tuple[float, float]) -> None:
     now, costs = [0.0], LatencyEstimator()
     costs.observe("features", 0.5)  # as the first ever, with all caches cold
     begun = []
@@ -237,14 +235,14 @@ def test_a_cost_that_was_once_too_high_is_measured_again(truly: float, made: tup
         if begun[-1]:
             now[0] += truly
             watch.record("features")
-    assert made[0] <= np.mean(begun[10_000:]) <= made[1]
+    assert measured_costs[0] <= np.mean(begun[10_000:]) <= measured_costs[1]
 
 
-# --- when something fails
+# --- fallbacks
 
 
-class Broken:
-    """Raises, whatever is asked."""
+class FailingRetriever:
+    """A retriever that always raises."""
 
     name = "broken"
 
@@ -255,11 +253,11 @@ class Broken:
         raise OSError("the counters are gone")
 
 
-def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> None:
+def test_fallbacks_are_tried_in_order(running: RunningService) -> None:
     client, live = running.client(), running.recommender.snapshot
     good = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     whole = live.pipeline
-    live.pipeline = replace(whole, retriever=Broken())
+    live.pipeline = replace(whole, retriever=FailingRetriever())
     popular = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert popular["source"] == "popular"
     assert popular["degraded"] == ["full", "no_neural"]
@@ -267,15 +265,17 @@ def test_a_worse_list_is_shown_where_a_better_one_fails(running: Running) -> Non
     scores = dict(zip(live.catalogue.ids.names(found.rows), found.scores.tolist(), strict=True))
     assert [one["score"] for one in popular["items"]] == [scores[one["id"]] for one in popular["items"]]
     assert len({toyworld.genre_of(one["id"]) for one in popular["items"]}) > 1, "categories take turns"
-    live.pipeline = replace(whole, retriever=Broken(), popular=Broken())
+    live.pipeline = replace(whole, retriever=FailingRetriever(), popular=FailingRetriever())
     last = ask(client, "/v1/recommend", {"user": "p0", "n": 10})
     assert [one["id"] for one in last["items"]] == [one["id"] for one in good["items"]]
-    told = client.get(f"/v1/rankings/{last['ranking']}/explain").json
-    assert told["fallback"] == "last_good"
+    explanation = client.get(f"/v1/rankings/{last['ranking']}/explain").json
+    assert explanation["fallback"] == "last_good"
     assert ask(client, "/v1/rank", {"items": ["space-1", "music-1"]})["degraded"] == []
 
 
-def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feeds_go_on_without_a_journal_and_writes_say_so(
+    running: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = running.client()
 
     def gone(*_: Any, **__: Any) -> Any:
@@ -309,7 +309,9 @@ def test_feeds_go_on_without_a_journal_and_writes_say_so(running: Running, monke
         ({"filters": FilterSpec(deny=("\udfff",))}, "filters"),
     ],
 )  # fmt: skip
-def test_a_request_that_could_not_be_read_back_is_refused(running: Running, wrong: dict[str, Any], field: str) -> None:
+def test_a_request_that_could_not_be_read_back_is_refused(
+    running: RunningService, wrong: dict[str, Any], field: str
+) -> None:
     before = running.recommender.snapshot.offset
     with pytest.raises(EventError) as caught:
         running.recommender.recommend("r", NOW, RecommendationRequest(**{"user": "p0", **wrong}))
@@ -325,7 +327,7 @@ def test_a_request_that_could_not_be_read_back_is_refused(running: Running, wron
     ids=["score", "item", "propensity"],
 )
 def test_a_ranking_that_could_not_be_read_back_is_answered_and_not_logged(
-    running: Running, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    running: RunningService, wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = RankingRecord.from_ranking
 
@@ -344,7 +346,7 @@ def test_a_ranking_that_could_not_be_read_back_is_answered_and_not_logged(
 # --- several processes, by two recommenders on one journal
 
 
-def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Running) -> None:
+def test_events_of_one_process_change_the_next_feed_of_another(running: RunningService) -> None:
     other = compose.build_recommender(running.home, config.load_config(running.home.config))
     first, second = running.client(), create_app(Service(other, lambda: NOW)).test_client()
 
@@ -366,7 +368,7 @@ def test_what_one_process_takes_in_changes_the_next_feed_of_another(running: Run
         np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
-def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
+def test_append_and_poll_returns_earlier_events_of_others(tmp_path: Path) -> None:
     one, other = Journal.open_sqlite(tmp_path / "j.db"), Journal.open_sqlite(tmp_path / "j.db")
     events = [InteractionEvent(f"e{n}", n, "i", "click") for n in range(5)]
     first = one.append_and_poll(events[:2], 0)
@@ -379,10 +381,12 @@ def test_an_exchange_gives_what_others_wrote_before(tmp_path: Path) -> None:
     assert one.append_and_poll([], third.offset).missed == []
 
 
-# --- change while it runs
+# --- live updates
 
 
-def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_bundle_takes_over_and_a_damaged_one_does_not(
+    running: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
     home = running.home
     refresher = refresher_of(running)
     client = running.client()
@@ -399,7 +403,7 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, capl
     ask(client, "/v1/events", {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}, 202)
     assert refresher.check_bundle()
     feed = ask(client, "/v1/recommend", {"user": "new", "n": 1})
-    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("plain", "ocean"), "nothing was forgotten"
+    assert (feed["bundle"], toyworld.genre_of(feed["items"][0]["id"])) == ("plain", "ocean"), "no state was lost"
     served = ask(client, "/v1/recommend", {"user": "p0", "n": 2})["ranking"]
     registry.promote(home.bundles, "toy")
     assert refresher.check_bundle()
@@ -411,11 +415,11 @@ def test_another_bundle_takes_over_and_a_bad_one_does_not(running: Running, capl
 
 def item(name: str, **fields: Any) -> dict[str, Any]:
     """An item event as a shop would send it."""
-    told = [{"name": key, "value": value} for key, value in fields.items()]
-    return {"event": "item", "item": name, "fields": told}
+    listed = [{"name": key, "value": value} for key, value in fields.items()]
+    return {"event": "item", "item": name, "fields": listed}
 
 
-def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_items_are_shown_and_removed_ones_are_not(running: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
     client, refresher = running.client(), refresher_of(running)
 
     def feed(**body: Any) -> list[str]:
@@ -454,16 +458,16 @@ def test_new_items_are_shown_and_removed_ones_are_not(running: Running, monkeypa
     found = feed(user="p0")
     assert "lost/3" in found
     other = compose.build_recommender(running.home, config.load_config(running.home.config))
-    again = Running(running.home, other)
+    again = RunningService(running.home, other)
     assert refresher_of(again).check_items() == 4, "a new start finds them in the journal"
     answer = ask(again.client(), "/v1/recommend", {"user": "p0", "n": 200})
     assert {one["id"] for one in answer["items"]} == set(found)
 
 
-# --- guards
+# --- authentication and limits
 
 
-def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
+def test_keys_have_scopes(running: RunningService, tmp_path: Path) -> None:
     keys = ApiKeys(tmp_path / "keys.json")
     client = running.client(keys=keys)
     _, reads = keys.create("web", ["read"], 0)
@@ -500,12 +504,12 @@ def test_keys_have_scopes(running: Running, tmp_path: Path) -> None:
         ServeConfig(host="0.0.0.0", require_api_key=False)
 
 
-def test_a_key_can_ask_only_so_often(running: Running) -> None:
+def test_a_key_is_rate_limited(running: RunningService) -> None:
     client = running.client(config=ServeConfig(rate_limit="3/minute"))
     assert [client.post("/v1/recommend", json={}).status_code for _ in range(5)] == [200] * 3 + [429] * 2
 
 
-def test_bodies_may_be_packed(running: Running) -> None:
+def test_bodies_may_be_packed(running: RunningService) -> None:
     client = running.client()
     events = [
         {"event": "interaction", "id": f"e{n}", "item": "ocean-3", "type": "click", "user": "new"} for n in range(500)
@@ -528,7 +532,7 @@ def test_bodies_may_be_packed(running: Running) -> None:
 # --- Metarank's routes
 
 
-def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None:
+def test_metaranks_clients_are_answered_as_they_expect(running: RunningService) -> None:
     client = running.client()
     assert client.get("/health").status_code == 200
     ranking = {
@@ -557,15 +561,15 @@ def test_metaranks_clients_are_answered_as_they_expect(running: Running) -> None
     assert ask(client, "/rank/xgboost", many, 400)["field"] == "items"
 
 
-# --- sight
+# --- metrics and routes
 
 
-def test_what_happens_is_counted(running: Running) -> None:
+def test_requests_and_events_are_counted(running: RunningService) -> None:
     client = running.client(metrics=Metrics(lambda: NOW))
     ranked: list[tuple[int, ...]] = []
     running.recommender.on_ranked(lambda features, scores: ranked.append((*features.shape, len(scores))))
     ask(client, "/v1/recommend", {"user": "p0"})
-    candidates, width = 60 - toyworld.STEPS, len(running.recommender.pipeline.featurizer.names)
+    candidates, width = 60 - toyworld.INTERACTIONS_PER_USER, len(running.recommender.pipeline.featurizer.names)
     assert ranked == [(candidates, width, candidates)], "drift is measured on all candidates, as the ranker learnt from"
     client.post("/v1/recommend", json={"n": 0})
     client.get("/v1/nothing/here")
@@ -580,7 +584,7 @@ def test_what_happens_is_counted(running: Running) -> None:
         assert line in text
 
 
-def test_the_document_names_every_route(running: Running) -> None:
+def test_the_document_names_every_route(running: RunningService) -> None:
     client = running.client()
     document = client.get("/docs/openapi.json").json
     paths = {

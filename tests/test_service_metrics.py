@@ -28,7 +28,7 @@ NAMES = ["a", "b"]
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock in seconds that a test advances."""
 
     now = NOW
 
@@ -42,9 +42,9 @@ def samples(text: bytes) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
 
 
-def value(made: Metrics, name: str, **labels: str) -> float:
-    """What is exposed under a name and labels."""
-    return samples(made.render()[0])[f"feedrank_{name}", frozenset(labels.items())]
+def value(service_metrics: Metrics, name: str, **labels: str) -> float:
+    """The exposed value of a metric by name and labels."""
+    return samples(service_metrics.render()[0])[f"feedrank_{name}", frozenset(labels.items())]
 
 
 def normal(rows: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -56,46 +56,57 @@ def normal(rows: int, shift: float = 0.0, seed: int = 0) -> np.ndarray:
 
 
 def test_requests_stages_and_parts_are_counted() -> None:
-    made = Metrics()
+    service_metrics = Metrics()
     for _ in range(3):
-        made.observe_request("/v1/recommend", "POST", 200, 0.004)
-    made.observe_stages({"recall": 0.002, "rank": 0.001, "a new one": 0.5})
-    made.observe_candidates("annoy", 100)
+        service_metrics.observe_request("/v1/recommend", "POST", 200, 0.004)
+    service_metrics.observe_stages({"recall": 0.002, "rank": 0.001, "a new one": 0.5})
+    service_metrics.observe_candidates("annoy", 100)
     for level in ("full", "popular"):
-        made.count_fallback(level)
-    made.count_degraded(["cross_encoder", "full", "no_neural"])
-    made.count_cross_encoder_scores("cache", 70)
-    made.count_cross_encoder_scores("missing", 30)
-    made.count_events("interaction", "accepted", 5)
-    made.count_events("nonsense", "rejected")
-    made.count_journal_failure()
-    made.set_state_lag(0.25)
-    made.count_exposure("ab", "usual")
-    made.set_item_count(12)
-    assert value(made, "requests_total", route="/v1/recommend", method="POST", status="200") == 3
-    assert value(made, "request_seconds_sum", route="/v1/recommend") == pytest.approx(0.012)
-    assert value(made, "request_seconds_bucket", route="/v1/recommend", le="0.003") == 0
-    assert value(made, "request_seconds_bucket", route="/v1/recommend", le="0.004") == 3
-    assert value(made, "stage_seconds_count", stage="recall") == 1
-    assert value(made, "stage_seconds_sum", stage="other") == 0.5
-    assert value(made, "candidates_sum", source="annoy") == 100
-    assert value(made, "exposures_total", experiment="ab", variant="usual") == 1
-    assert [value(made, "fallbacks_total", level=level) for level in metrics.FALLBACK_LEVELS] == [0, 1, 0]
-    assert [value(made, "degraded_total", part=part) for part in metrics.DEGRADABLE_PARTS] == [0, 0, 0, 0, 1, 0]
-    assert value(made, "cross_encoder_scores_total", origin="cache") == 70
-    assert value(made, "cross_encoder_scores_total", origin="live") == 0
-    assert value(made, "events_total", kind="interaction", outcome="accepted") == 5
-    assert value(made, "events_total", kind="other", outcome="rejected") == 1
-    assert value(made, "journal_failures_total") == 1
-    assert value(made, "state_lag_seconds") == 0.25
-    assert value(made, "items") == 12
+        service_metrics.count_fallback(level)
+    service_metrics.count_degraded(["cross_encoder", "full", "no_neural"])
+    service_metrics.count_cross_encoder_scores("cache", 70)
+    service_metrics.count_cross_encoder_scores("missing", 30)
+    service_metrics.count_events("interaction", "accepted", 5)
+    service_metrics.count_events("nonsense", "rejected")
+    service_metrics.count_journal_failure()
+    service_metrics.set_state_lag(0.25)
+    service_metrics.count_exposure("ab", "usual")
+    service_metrics.set_item_count(12)
+    assert value(service_metrics, "requests_total", route="/v1/recommend", method="POST", status="200") == 3
+    assert value(service_metrics, "request_seconds_sum", route="/v1/recommend") == pytest.approx(0.012)
+    assert value(service_metrics, "request_seconds_bucket", route="/v1/recommend", le="0.003") == 0
+    assert value(service_metrics, "request_seconds_bucket", route="/v1/recommend", le="0.004") == 3
+    assert value(service_metrics, "stage_seconds_count", stage="recall") == 1
+    assert value(service_metrics, "stage_seconds_sum", stage="other") == 0.5
+    assert value(service_metrics, "candidates_sum", source="annoy") == 100
+    assert value(service_metrics, "exposures_total", experiment="ab", variant="usual") == 1
+    assert [value(service_metrics, "fallbacks_total", level=level) for level in metrics.FALLBACK_LEVELS] == [0, 1, 0]
+    assert [value(service_metrics, "degraded_total", part=part) for part in metrics.DEGRADABLE_PARTS] == [
+        0,
+        0,
+        0,
+        0,
+        1,
+        0,
+    ]
+    assert value(service_metrics, "cross_encoder_scores_total", origin="cache") == 70
+    assert value(service_metrics, "cross_encoder_scores_total", origin="live") == 0
+    assert value(service_metrics, "events_total", kind="interaction", outcome="accepted") == 5
+    assert value(service_metrics, "events_total", kind="other", outcome="rejected") == 1
+    assert value(service_metrics, "journal_failures_total") == 1
+    assert value(service_metrics, "state_lag_seconds") == 0.25
+    assert value(service_metrics, "items") == 12
 
 
-def test_what_the_queue_counted_is_added_once() -> None:
-    made = Metrics()
+def test_prefetch_counts_are_added_once() -> None:
+    service_metrics = Metrics()
     for completed, dropped, failed in ((2, 0, 1), (5, 1, 1), (5, 1, 1)):
-        made.update_prefetch(completed, dropped, failed)
-    assert [value(made, "prefetch_total", outcome=outcome) for outcome in metrics.PREFETCH_OUTCOMES] == [5, 1, 1]
+        service_metrics.update_prefetch(completed, dropped, failed)
+    assert [value(service_metrics, "prefetch_total", outcome=outcome) for outcome in metrics.PREFETCH_OUTCOMES] == [
+        5,
+        1,
+        1,
+    ]
 
 
 def test_two_in_one_process_do_not_meet() -> None:
@@ -105,14 +116,14 @@ def test_two_in_one_process_do_not_meet() -> None:
 
 
 def test_labels_are_bounded_whatever_a_client_sends() -> None:
-    made = Metrics()
+    service_metrics = Metrics()
     for number in range(1_000):
-        made.observe_request(f"/users/{number}", f"VERB{number}", 404, 0.001)
-    made.observe_request(None, "GET", 404, 0.001)
-    seen = [dict(labels) for name, labels in samples(made.render()[0]) if name == "feedrank_requests_total"]
+        service_metrics.observe_request(f"/users/{number}", f"VERB{number}", 404, 0.001)
+    service_metrics.observe_request(None, "GET", 404, 0.001)
+    seen = [dict(labels) for name, labels in samples(service_metrics.render()[0]) if name == "feedrank_requests_total"]
     assert {one["method"] for one in seen} == {"GET", metrics.OTHER}
     assert len({one["route"] for one in seen}) == metrics.MAX_ROUTES + 2
-    assert value(made, "requests_total", route=metrics.UNMATCHED, method="GET", status="404") == 1
+    assert value(service_metrics, "requests_total", route=metrics.UNMATCHED, method="GET", status="404") == 1
 
 
 def test_the_exposition_is_prometheus_text() -> None:
@@ -124,19 +135,19 @@ def test_the_exposition_is_prometheus_text() -> None:
 # --- the bundle, and drift
 
 
-def test_a_bundle_grows_old_until_the_next() -> None:
+def test_the_age_of_a_bundle_grows_until_the_next() -> None:
     clock = Clock()
-    made = Metrics(clock)
-    made.set_bundle("first", NOW - 60, None, NAMES)
+    service_metrics = Metrics(clock)
+    service_metrics.set_bundle("first", NOW - 60, None, NAMES)
     clock.now += 5
-    assert value(made, "bundle_age_seconds") == 65
-    assert value(made, "bundle_info", bundle="first") == 1
-    made.set_bundle("second", NOW, None, NAMES)
-    assert value(made, "bundle_age_seconds") == 5
-    assert [value(made, "bundle_info", bundle=name) for name in ("first", "second")] == [0, 1]
+    assert value(service_metrics, "bundle_age_seconds") == 65
+    assert value(service_metrics, "bundle_info", bundle="first") == 1
+    service_metrics.set_bundle("second", NOW, None, NAMES)
+    assert value(service_metrics, "bundle_age_seconds") == 5
+    assert [value(service_metrics, "bundle_info", bundle=name) for name in ("first", "second")] == [0, 1]
 
 
-def test_drift_tells_what_moved() -> None:
+def test_drift_names_the_features_that_moved() -> None:
     watch = DriftMonitor(FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
     for seed in range(600):
         rows = normal(10, seed=seed + 1)
@@ -189,17 +200,17 @@ def test_scores_that_are_not_numbers_do_no_harm() -> None:
 
 def test_drift_is_exposed_and_begins_anew_with_a_bundle() -> None:
     clock = Clock()
-    made = Metrics(clock)
-    made.add_drift_rows(normal(10), np.zeros(10, np.float32))
-    made.set_bundle("first", NOW, FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
-    assert math.isnan(value(made, "score_mean"))
+    service_metrics = Metrics(clock)
+    service_metrics.add_drift_rows(normal(10), np.zeros(10, np.float32))
+    service_metrics.set_bundle("first", NOW, FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
+    assert math.isnan(value(service_metrics, "score_mean"))
     for seed in range(10):
-        made.add_drift_rows(normal(100, 3.0, seed), np.full(100, 0.5, np.float32))
-    assert value(made, "feature_psi", feature="a") > PSI_LARGE
-    assert value(made, "score_mean") == 0.5
-    made.set_bundle("second", NOW, FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
-    assert math.isnan(value(made, "feature_psi", feature="a"))
-    assert math.isnan(value(made, "score_mean"))
+        service_metrics.add_drift_rows(normal(100, 3.0, seed), np.full(100, 0.5, np.float32))
+    assert value(service_metrics, "feature_psi", feature="a") > PSI_LARGE
+    assert value(service_metrics, "score_mean") == 0.5
+    service_metrics.set_bundle("second", NOW, FeatureHistogram.from_matrix(normal(20_000), NAMES), NAMES)
+    assert math.isnan(value(service_metrics, "feature_psi", feature="a"))
+    assert math.isnan(value(service_metrics, "score_mean"))
 
 
 # --- several processes
@@ -320,12 +331,16 @@ def test_the_dashboard_shows_every_metric_and_no_other() -> None:
 
 
 def test_the_dashboard_names_labels_that_there_are() -> None:
-    made = Metrics()
-    made.observe_request("/", "GET", 200, 0.1)
-    made.observe_candidates("annoy", 1)
-    made.count_exposure("ab", "usual")
-    made.set_bundle("toy", NOW, None, NAMES)
-    there = {name for _, labels in samples(made.render()[0]) for name, _ in labels} | {"feature", "job", "instance"}
+    service_metrics = Metrics()
+    service_metrics.observe_request("/", "GET", 200, 0.1)
+    service_metrics.observe_candidates("annoy", 1)
+    service_metrics.count_exposure("ab", "usual")
+    service_metrics.set_bundle("toy", NOW, None, NAMES)
+    there = {name for _, labels in samples(service_metrics.render()[0]) for name, _ in labels} | {
+        "feature",
+        "job",
+        "instance",
+    }
     for text in expressions():
         grouped = re.findall(r"(?:by|ignoring) \(([^)]*)\)", text)
         assert {label.strip() for one in grouped for label in one.split(",")} <= there, text
@@ -342,14 +357,10 @@ def test_the_dashboard_is_ready_to_import() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells: set[tuple[int, int]] = set()
     for panel in panels:
-        place = panel["gridPos"]
-        own = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
+        grid = panel["gridPos"]
+        own = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
         assert not own & cells, f"{panel['title']} lies over another panel"
-        assert place["x"] + place["w"] <= 24
+        assert grid["x"] + grid["w"] <= 24
         cells |= own
         for part in [panel, *panel["targets"]] if panel["type"] != "row" else []:
             assert part["datasource"]["uid"] == "${datasource}", panel["title"]

@@ -58,14 +58,14 @@ def marginals(scores: np.ndarray) -> np.ndarray:
 
 
 def world() -> tuple[SlateLog, SlatePolicy]:
-    """Every slate once; the chance of each under the logging policy makes means of expectations."""
+    """Every slate once; weighted by its probability under the logging policy, a mean is an exact expectation."""
     log = SlateLog(EVERY, np.zeros(EVERY.shape), chances(LOGGING), marginals(LOGGING))
     conditional = plackett_luce_conditionals(np.tile(CANDIDATE, (len(EVERY), 1)), EVERY, 1.0)
     return log, SlatePolicy(chances(CANDIDATE), marginals(CANDIDATE), conditional)
 
 
 def drawn(seed: int, rows: int) -> tuple[SlateLog, SlatePolicy, float]:
-    """A log of slates with clicks that those above take away, and the candidate's true value."""
+    """A log of slates where clicks at earlier positions prevent later ones, and the true value of the candidate."""
     generator = np.random.default_rng(seed)
     click = np.array([0.3, 0.2, 0.1, 0.25])[EVERY]
     click = click * np.cumprod(np.column_stack((np.ones(len(click)), 1 - click[:, :-1])), axis=1)

@@ -1,4 +1,4 @@
-"""Snapshots: a process that dies comes back to the same state, whatever was saved when, and whatever became of it."""
+"""Snapshots: a restarted process restores the same state, whatever was saved when, and whatever was damaged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toyworld
 from conftest import feedrank
-from test_state import CATALOGUE, FULL, START, random_events
+from test_behavioural_state import CATALOGUE, FULL, START, random_events
 
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
@@ -50,41 +50,41 @@ def test_a_snapshot_and_the_rest_are_the_whole(journal: Journal, tmp_path: Path)
     path = tmp_path / "state.npz"
     for first in range(0, 240, 60):
         journal.append(events[first : first + 60])
-        living = restored(path, journal)
-        assert living.events_read == 60
-        same(living, restored(tmp_path / "none", journal))
-        snapshot.save(path, living, CATALOGUE)
+        restored_state = restored(path, journal)
+        assert restored_state.events_read == 60
+        same(restored_state, restored(tmp_path / "none", journal))
+        snapshot.save(path, restored_state, CATALOGUE)
     same(restored(path, journal), restored(tmp_path / "none", journal))
     assert restored(path, journal).events_read == 0
 
 
-def test_older_events_that_were_imported_later_stand_in_their_order(journal: Journal, tmp_path: Path) -> None:
+def test_older_events_that_were_imported_later_are_replayed_in_order(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     journal.append(random_events(3, 100))
     snapshot.save(path, restored(path, journal), CATALOGUE)
     older = InteractionEvent("older", int(START * 1000) - 5_000, "i1", "click", user="u1")
     journal.append([older])
-    living = restored(path, journal)
-    assert living.events_read == 101
-    same(living, restored(tmp_path / "none", journal))
+    restored_state = restored(path, journal)
+    assert restored_state.events_read == 101
+    same(restored_state, restored(tmp_path / "none", journal))
 
 
-def test_a_late_event_stands_where_it_came_in(journal: Journal, tmp_path: Path) -> None:
+def test_a_late_event_counts_from_its_ingestion(journal: Journal, tmp_path: Path) -> None:
     path = tmp_path / "state.npz"
     events = random_events(3, 100)
     journal.append(events)
     snapshot.save(path, restored(path, journal), CATALOGUE)
     now = events[-1].timestamp + 10
     journal.append([InteractionEvent("late", int(START * 1000), "i1", "click", user="u1", received=now)])
-    living = restored(path, journal)
-    assert living.events_read == 1
-    rows, times = living.state.history(living.users.row("u1"))
+    restored_state = restored(path, journal)
+    assert restored_state.events_read == 1
+    rows, times = restored_state.state.history(restored_state.users.row("u1"))
     assert (rows[0], times[0]) == (1, START)
-    same(living, restored(tmp_path / "none", journal))
+    same(restored_state, restored(tmp_path / "none", journal))
 
 
 @pytest.mark.parametrize("harm", ["cut", "garbage", "empty", "other items", "other settings"])
-def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path: Path, harm: str) -> None:
+def test_a_snapshot_that_does_not_match_is_ignored(journal: Journal, tmp_path: Path, harm: str) -> None:
     path = tmp_path / "state.npz"
     journal.append(random_events(3, 100))
     snapshot.save(path, restored(path, journal), CATALOGUE)
@@ -96,12 +96,12 @@ def test_a_snapshot_that_does_not_fit_is_passed_over(journal: Journal, tmp_path:
         spec = replace(FULL, history_length=7)
     else:
         path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"x" * 500, "empty": b""}[harm])
-    living = snapshot.restore(path, journal, catalogue, spec)
-    assert living.events_read == 100
-    assert isinstance(living.state, BehaviouralState)
+    restored_state = snapshot.restore(path, journal, catalogue, spec)
+    assert restored_state.events_read == 100
+    assert isinstance(restored_state.state, BehaviouralState)
 
 
-def test_only_what_a_journal_has_counts_or_had_at_an_offset(journal: Journal, tmp_path: Path) -> None:
+def test_a_snapshot_ahead_of_its_journal_is_ignored(journal: Journal, tmp_path: Path) -> None:
     path, events = tmp_path / "state.npz", random_events(3, 100)
     journal.append(events)
     snapshot.save(path, restored(path, journal), CATALOGUE)
@@ -132,12 +132,12 @@ def events_of(home: Path, user: str) -> list[Event]:
     return [one for one in HomePaths(home).journal().events() if getattr(one, "user", None) == user]
 
 
-def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
-    said = feedrank(home, "snapshot")
-    assert f"{toyworld.PEOPLE} users" in said
+def test_an_erased_user_can_come_back(home: Path) -> None:
+    output = feedrank(home, "snapshot")
+    assert f"{toyworld.USERS} users" in output
     assert HomePaths(home).snapshot.exists()
-    assert len(events_of(home, "p0")) == toyworld.STEPS
-    assert f"{toyworld.STEPS} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
+    assert len(events_of(home, "p0")) == toyworld.INTERACTIONS_PER_USER
+    assert f"{toyworld.INTERACTIONS_PER_USER} events of 'p0' deleted" in feedrank(home, "forget", "p0", "--yes")
     assert not HomePaths(home).snapshot.exists()
     assert [erased_user(one) for one in events_of(home, "p0")] == ["p0"], "this alone says that there was something"
     assert "has no events of 'p0'" in feedrank(home, "forget", "p0", "--yes")
@@ -146,10 +146,10 @@ def test_a_person_is_forgotten_and_can_be_met_again(home: Path) -> None:
 
 def test_nothing_is_deleted_without_a_yes(home: Path) -> None:
     assert "Aborted" in feedrank(home, "forget", "p0", code=1)
-    assert len(events_of(home, "p0")) == toyworld.STEPS
+    assert len(events_of(home, "p0")) == toyworld.INTERACTIONS_PER_USER
 
 
-def test_what_is_old_is_let_go(home: Path) -> None:
+def test_old_events_are_purged(home: Path) -> None:
     before = HomePaths(home).journal().count_by_kind()
     assert f"{before['interaction']:,} events from before" in feedrank(home, "purge", "--older-than-days", "1", "--yes")
     assert HomePaths(home).journal().count_by_kind() == {"item": before["item"]}

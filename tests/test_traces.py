@@ -1,4 +1,4 @@
-"""Traces: a span for each request and each stage, nothing of a person in them, and a collector that receives them."""
+"""Traces: a span for each request and each stage, without user data, and a collector that receives them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from feedrank.api.traces import RequestTracer
 
 NOW = toyworld.END / 1000 + 1_000
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-SECRETS = ("ann-the-person", "guitar for beginners", "space-3", "vendor-note", "baggage-note", "agent-note")
+SECRETS = ("ann-the-user", "guitar for beginners", "space-3", "vendor-note", "baggage-note", "agent-note")
 
 
 class Clock:
-    """Unix nanoseconds, a millisecond further at each look."""
+    """A clock in unix nanoseconds that advances by a millisecond with each read."""
 
     now = 1_700_000_000_000_000_000
 
@@ -54,8 +54,8 @@ class Clock:
 
 
 @dataclass
-class Kept:
-    """Traces that stay in memory."""
+class InMemoryTraces:
+    """Traces whose spans are kept in memory."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     share: float = 1.0
@@ -64,18 +64,18 @@ class Kept:
         self.traces = RequestTracer(self.exporter, self.share, Clock())
 
     def spans(self) -> tuple[ReadableSpan, ...]:
-        """All that was sent; there is no more to come."""
+        """Shut the exporter down and return all spans."""
         self.traces.close()
         return self.exporter.get_finished_spans()
 
 
 @pytest.fixture
-def kept() -> Kept:
-    return Kept()
+def memory_traces() -> InMemoryTraces:
+    return InMemoryTraces()
 
 
 def is_in(child: ReadableSpan, parent: ReadableSpan) -> bool:
-    """Whether a span is one of another's, and lies within its time."""
+    """Whether a span is a child of another and lies within its time."""
     assert child.parent is not None
     assert parent.start_time is not None
     assert child.start_time is not None
@@ -88,13 +88,13 @@ def is_in(child: ReadableSpan, parent: ReadableSpan) -> bool:
 # --- spans
 
 
-def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> None:
-    trace = kept.traces.start("POST", "/v1/recommend")
+def test_stages_follow_each_other_up_to_where_the_feed_was_made(memory_traces: InMemoryTraces) -> None:
+    trace = memory_traces.traces.start("POST", "/v1/recommend")
     assert trace is not None
     began = Clock.now + 1_000_000
     trace.record_stages({"recall": 0.000_2, "features": 0.000_5, "rank": 0.000_3})
     trace.end(200, "4f1c", ["r1", "r 2"], "toy", ["cross_encoder"])
-    recall, features, rank, whole = kept.spans()
+    recall, features, rank, whole = memory_traces.spans()
     assert (whole.start_time, whole.end_time) == (began, began + 2_000_000)
     assert (recall.start_time, rank.end_time) == (began, began + 1_000_000)
     assert (recall.end_time, features.end_time) == (features.start_time, rank.start_time)
@@ -110,9 +110,9 @@ def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> N
         "feedrank.bundle": "toy",
         "feedrank.degraded": ("cross_encoder",),
     }
-    told = whole.resource.attributes
-    assert told["service.name"] == "feedrank"
-    assert told["service.instance.id"]
+    attributes = whole.resource.attributes
+    assert attributes["service.name"] == "feedrank"
+    assert attributes["service.instance.id"]
 
 
 @pytest.mark.parametrize(
@@ -121,69 +121,69 @@ def test_stages_follow_each_other_up_to_where_the_feed_was_made(kept: Kept) -> N
         (f"00-{TRACE}-{PARENT}-01", 0.0, 1, PARENT),
         (f"00-{TRACE}-{PARENT}-00", 1.0, 0, None),
         (f"00-{'0' * 32}-{PARENT}-01", 1.0, 1, None),
-        ("ann-the-person", 1.0, 1, None),
+        ("ann-the-user", 1.0, 1, None),
         (None, 1.0, 1, None),
         (None, 0.0, 0, None),
     ],
 )
 def test_who_calls_may_decide(traceparent: str | None, share: float, spans: int, parent: str | None) -> None:
-    kept = Kept(share=share)
-    trace = kept.traces.start("GET", "/v1/rankings/<path:ranking_id>", traceparent)
+    memory_traces = InMemoryTraces(share=share)
+    trace = memory_traces.traces.start("GET", "/v1/rankings/<path:ranking_id>", traceparent)
     assert (trace is not None) == bool(spans)
     if trace is not None:
         trace.end(200)
-    found = kept.spans()
+    found = memory_traces.spans()
     assert len(found) == spans
     for span in found:
         assert (span.parent and f"{span.parent.span_id:016x}") == parent
         assert (f"{span.context.trace_id:032x}" == TRACE) == (parent is not None)
 
 
-def test_errors_are_marked_and_odd_methods_are_one(kept: Kept) -> None:
+def test_errors_are_marked_and_odd_methods_are_one(memory_traces: InMemoryTraces) -> None:
     for method, route, status in (("POST", "/v1/events", 503), ("BREW", None, 404)):
-        trace = kept.traces.start(method, route)
+        trace = memory_traces.traces.start(method, route)
         assert trace is not None
         trace.end(status)
-    failed, unmatched = kept.spans()
+    failed, unmatched = memory_traces.spans()
     assert (failed.status.status_code, (failed.attributes or {})["error.type"]) == (StatusCode.ERROR, "503")
     assert unmatched.name == "_OTHER"
     assert unmatched.status.status_code is StatusCode.UNSET
     assert dict(unmatched.attributes or {}) == {"http.request.method": "_OTHER", "http.response.status_code": 404}
 
 
-def test_probes_are_not_traced(kept: Kept) -> None:
-    assert all(kept.traces.start("GET", route) is None for route in traces.UNTRACED_ROUTES)
-    assert kept.spans() == ()
+def test_probes_are_not_traced(memory_traces: InMemoryTraces) -> None:
+    assert all(memory_traces.traces.start("GET", route) is None for route in traces.UNTRACED_ROUTES)
+    assert memory_traces.spans() == ()
 
 
 # --- the service
 
 
-def test_requests_are_traced_and_nothing_of_a_person_is_in_it(home: Path) -> None:
-    kept, place = Kept(), HomePaths(home)
-    kept.traces = RequestTracer(kept.exporter)  # with the clock that the stages are measured beside
-    recommender = compose.build_recommender(place, config.load_config(place.config))
-    client = create_app(Service(recommender, lambda: NOW, traces=kept.traces)).test_client()
-    person, query, item, vendor, baggage, agent = SECRETS
+def test_requests_are_traced_without_user_data(home: Path) -> None:
+    memory_traces, paths = InMemoryTraces(), HomePaths(home)
+    memory_traces.traces = RequestTracer(memory_traces.exporter)  # with the clock that the stages are measured beside
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
+    client = create_app(Service(recommender, lambda: NOW, traces=memory_traces.traces)).test_client()
+    user, query, item, vendor, baggage, agent = SECRETS
     headers = {
         "traceparent": f"00-{TRACE}-{PARENT}-01",
         "tracestate": f"shop={vendor}",
         "baggage": f"user={baggage}",
         "User-Agent": agent,
     }
-    body = {"user": person, "query": query, "history": [item], "n": 3}
+    body = {"user": user, "query": query, "history": [item], "n": 3}
     feed = client.post("/v1/recommend", json=body, headers=headers).json
     assert feed is not None
-    click = {"event": "interaction", "item": item, "type": "click", "user": person}
+    click = {"event": "interaction", "item": item, "type": "click", "user": user}
     for answer, status in (
         (client.post("/v1/events", json=click), 202),
         (client.get(f"/v1/items/{item}/similar?n=2"), 200),
-        (client.post("/v1/recommend", json={"user": person, "n": 0}), 400),
-        (client.get(f"/v1/{person}"), 404),
+        (client.post("/v1/recommend", json={"user": user, "n": 0}), 400),
+        (client.get(f"/v1/{user}"), 404),
         (client.get("/healthz"), 200),
     ):
         assert answer.status_code == status
-    spans = kept.spans()
+    spans = memory_traces.spans()
     whole = [span for span in spans if span.kind is SpanKind.SERVER]
     assert [span.name for span in whole] == [
         "POST /v1/recommend", "POST /v1/events", "GET /v1/items/<path:item_id>/similar", "POST /v1/recommend", "GET",
@@ -199,8 +199,8 @@ def test_requests_are_traced_and_nothing_of_a_person_is_in_it(home: Path) -> Non
     assert {span.name for span in stages} <= set(STAGES)
     assert {"recall", "features", "rank", "journal"} <= {span.name for span in stages}
     assert all(is_in(span, first) for span in stages)
-    told = "".join(span.to_json() for span in spans)
-    assert [secret for secret in SECRETS if secret in told] == []
+    span_text = "".join(span.to_json() for span in spans)
+    assert [secret for secret in SECRETS if secret in span_text] == []
 
 
 # --- a collector
@@ -208,7 +208,7 @@ def test_requests_are_traced_and_nothing_of_a_person_is_in_it(home: Path) -> Non
 
 @dataclass
 class Collector:
-    """What a collector on loopback was sent."""
+    """The requests that a collector on loopback received."""
 
     url: str
     heads: list[tuple[str, str]] = field(default_factory=list)
@@ -219,9 +219,9 @@ class Collector:
         """(which process, span) of all."""
         found = []
         for sent in (one for batch in self.batches for one in batch.resource_spans):
-            told = {one.key: one.value.string_value for one in sent.resource.attributes}
-            assert told["service.name"] == "feedrank"
-            found += [(told["service.instance.id"], span) for scope in sent.scope_spans for span in scope.spans]
+            attributes = {one.key: one.value.string_value for one in sent.resource.attributes}
+            assert attributes["service.name"] == "feedrank"
+            found += [(attributes["service.instance.id"], span) for scope in sent.scope_spans for span in scope.spans]
         return found
 
 
@@ -254,13 +254,13 @@ def collecting() -> Iterator[Collector]:
 @pytest.mark.parametrize("ending", ["", "/", "/v1/traces"])
 def test_a_collector_receives_what_was_traced(ending: str) -> None:
     with collecting() as collector:
-        made = traces.create_tracer(collector.url + ending)
-        assert made is not None
-        trace = made.start("POST", "/v1/rank", f"00-{TRACE}-{PARENT}-01")
+        tracer = traces.create_tracer(collector.url + ending)
+        assert tracer is not None
+        trace = tracer.start("POST", "/v1/rank", f"00-{TRACE}-{PARENT}-01")
         assert trace is not None
         trace.record_stages({"recall": 0.001})
         trace.end(200, rankings=["r1"])
-        made.close()
+        tracer.close()
     assert set(collector.heads) == {("/v1/traces", "application/x-protobuf")}
     (_, stage), (_, whole) = collector.spans()
     assert (stage.name, whole.name) == ("recall", "POST /v1/rank")
@@ -277,23 +277,23 @@ def test_a_collector_that_is_gone_costs_no_answer_and_few_words(
 ) -> None:
     monkeypatch.setattr(traces, "EXPORT_TIMEOUT_S", 0.5)
     logging.getLogger("opentelemetry.exporter.otlp.proto.http.trace_exporter").filters.clear()  # what spoke before
-    with socket.socket() as held:  # bound and not listening: nobody else takes the port, and nobody answers
+    with socket.socket() as held:  # bound and not listening: the port is taken, and no server answers
         held.bind(("127.0.0.1", 0))
-        made = traces.create_tracer(f"http://127.0.0.1:{held.getsockname()[1]}")
-        assert made is not None
+        tracer = traces.create_tracer(f"http://127.0.0.1:{held.getsockname()[1]}")
+        assert tracer is not None
         started = time.perf_counter()
         for _ in range(600):
-            trace = made.start("POST", "/v1/recommend")
+            trace = tracer.start("POST", "/v1/recommend")
             assert trace is not None
             trace.end(200)
         assert time.perf_counter() - started < 2
-        made.close()
+        tracer.close()
         assert time.perf_counter() - started < 10
     assert len([one for one in caplog.records if one.name.startswith("opentelemetry.exporter")]) == 1
 
 
 def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
-    asked = 40
+    request_count = 40
     with collecting() as collector:
         settings = f'{toyworld.CONFIG}\n[serve]\notlp_endpoint = "{collector.url}"\n'
         (home / "feedrank.toml").write_text(settings)
@@ -308,7 +308,7 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
                 assert found
                 kind = {"Content-Type": "application/json"}
                 rankings = set()
-                for _ in range(asked):
+                for _ in range(request_count):
                     request = urllib.request.Request(f"{found[0]}/v1/recommend", b'{"user": "p0"}', kind)
                     with urllib.request.urlopen(request, timeout=30) as answer:
                         rankings.add(json.load(answer)["ranking"])
@@ -324,7 +324,7 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
         for value in one.value.array_value.values
     ]
     assert sorted(sent) == sorted(rankings)
-    assert len(rankings) == asked
+    assert len(rankings) == request_count
     assert 1 <= len({process for process, _ in spans}) <= 2
 
 
@@ -333,12 +333,12 @@ def test_every_process_of_a_server_sends_what_it_traced(home: Path) -> None:
 
 def test_nothing_is_imported_where_there_are_no_traces() -> None:
     assert traces.create_tracer("") is None
-    told = (
+    code = (
         "import sys, feedrank.api.cli, feedrank.api.server, feedrank.api.http.app, feedrank.api.traces as traces; "
         "assert traces.create_tracer('') is None; "
         "print([one for one in sys.modules if one.startswith('opentelemetry')])"
     )
-    done = subprocess.run([sys.executable, "-c", told], cwd=PROJECT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -1,4 +1,4 @@
-"""Training: nothing learns from what it is asked about; the ranker learns what there is to learn."""
+"""Training: no model sees the labels it predicts, and the ranker learns the order of the toy world."""
 
 from __future__ import annotations
 
@@ -48,41 +48,41 @@ def world(events: list[dict[str, Any]]) -> tuple[ItemInputs, EventTable]:
 
 @pytest.fixture(scope="module")
 def walks() -> tuple[ItemInputs, EventTable]:
-    return world(toyworld.items() + toyworld.touches())
+    return world(toyworld.items() + toyworld.interactions())
 
 
 @pytest.fixture(scope="module")
 def lists() -> tuple[ItemInputs, EventTable]:
-    return world(toyworld.items() + toyworld.touches() + toyworld.rankings(200))
+    return world(toyworld.items() + toyworld.interactions() + toyworld.rankings(200))
 
 
-def test_features_of_a_group_never_come_of_knowledge_that_saw_its_answer(
+def test_features_of_a_group_never_use_an_item_model_that_saw_its_label(
     walks: tuple[ItemInputs, EventTable], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus, log = walks
     fitted: list[set[int]] = []
-    asked: list[set[int]] = []
+    seen_rows: list[set[int]] = []
     fit, ask = training.fit_item_views, training.from_recall
 
     def fit_items(*arguments: Any) -> Any:
         fitted.append(set(arguments[3].interaction.tolist()))
         return fit(*arguments)
 
-    def from_recall(log: EventTable, sequences: UserHistories, targets: Any, *rest: Any) -> Any:
-        asked.append(set(sequences.interaction[targets].tolist()))
-        return ask(log, sequences, targets, *rest)
+    def from_recall(log: EventTable, histories: UserHistories, targets: Any, *rest: Any) -> Any:
+        seen_rows.append(set(histories.interaction[targets].tolist()))
+        return ask(log, histories, targets, *rest)
 
     monkeypatch.setattr(training, "fit_item_views", fit_items)
     monkeypatch.setattr(training, "from_recall", from_recall)
     usable = log.interactions.at < np.quantile(log.interactions.at, 0.9)
     train_from_recall(corpus, log, usable, SMALL)
     allowed = set(np.flatnonzero(usable).tolist())
-    assert len(asked) == SMALL.training.folds
-    for learnt, wanted in zip(fitted, asked, strict=False):
+    assert len(seen_rows) == SMALL.training.folds
+    for learnt, wanted in zip(fitted, seen_rows, strict=False):
         assert wanted
         assert not learnt & wanted
     assert all(learnt <= allowed for learnt in fitted)
-    assert set().union(*asked) <= allowed
+    assert set().union(*seen_rows) <= allowed
     assert fitted[-1] == allowed
 
 
@@ -100,7 +100,7 @@ def test_rankings_are_learnt_from_in_blocks_of_time(
     monkeypatch.setattr(training, "fit_item_views", fit_items)
     train_from_rankings(corpus, log, 140, 160, replace(SMALL, training=TrainingSettings(folds=2)))
     starts = log.rankings.at[[0, 70, 140, 160]]
-    # the first block knows what was touched before the log alone; a refitted ranker serves with all before the test
+    # the first block sees only interactions before the rankings; a refitted ranker serves with all before the test
     assert latest[0] == -np.inf
     assert all(known < start for known, start in zip(latest[1:], starts[1:], strict=True))
 
@@ -126,14 +126,14 @@ def test_the_walk_is_learnt(walks: tuple[ItemInputs, EventTable], protocol: Call
     assert found["lambdarank", "recall@100"] == found["recall", "recall@100"]
 
 
-def test_the_test_slice_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInputs, EventTable]) -> None:
+def test_the_test_split_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInputs, EventTable]) -> None:
     compared = logged_rankings(*lists, "toy", SMALL)
     found = {(row.method, row.metric): row for row in compared.rows}
     assert found["lambdarank", "auc"].groups == 40
     assert found["lambdarank", "auc"].value > 0.8
 
 
-def test_nothing_to_learn_from_is_said(walks: tuple[ItemInputs, EventTable]) -> None:
+def test_a_log_without_training_groups_is_an_error(walks: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = walks
     with pytest.raises(ValueError, match="no clicked item among them"):
         train_from_recall(corpus, log, np.zeros(len(log.interactions), np.bool_), SMALL)
@@ -158,7 +158,7 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
 
     train, test = load("train"), load("test")
     names = tuple(f"f{column}" for column in range(301))
-    # the folds of a search engine's log are people; here every fifth query stops training
+    # the folds of a search log are users; here every fifth query stops training
     held = np.arange(len(train.offsets) - 1) % 5 == 0
     rows = np.repeat(held, np.diff(train.offsets))
     slices = [
@@ -183,23 +183,23 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
 def test_matrices_on_disk_are_those_in_memory(lists: tuple[ItemInputs, EventTable], tmp_path: Path) -> None:
     corpus, log = lists
     examples = from_rankings(log, 20, 150)
-    knowledge = training.fit_item_views(
+    item_model = training.fit_item_views(
         corpus.catalogue, corpus.text, corpus.term_weights, UserHistories.from_log(log), SMALL.items
     )
-    builder = FeatureBuilder(knowledge, SMALL.state)
+    builder = FeatureBuilder(item_model, SMALL.state)
     whole = build_query_groups(log, builder, examples)
     written = parquet_dataset.write_query_groups(tmp_path / "groups.parquet", log, builder, examples, chunk_rows=100)
     again = parquet_dataset.read_query_groups(tmp_path / "groups.parquet")
-    for made in (written, again):
-        assert isinstance(made.matrix, parquet_dataset.ParquetMatrix)
-        assert made.matrix.shape == np.asarray(whole.matrix).shape
-        assert np.array_equal(made.features(), whole.features(), equal_nan=True)
-        assert np.array_equal(made.labels, whole.labels)
-        assert np.array_equal(made.offsets, whole.offsets)
-        for place in (0, 99, 100, len(whole.labels) - 1):
-            assert np.array_equal(made.matrix[place], whole.features()[place], equal_nan=True)
-        assert np.array_equal(made.matrix[90:310:7], whole.features()[90:310:7], equal_nan=True)
-        assert np.array_equal(made.matrix[[5, 205]], whole.features()[[5, 205]], equal_nan=True)
+    for matrix_set in (written, again):
+        assert isinstance(matrix_set.matrix, parquet_dataset.ParquetMatrix)
+        assert matrix_set.matrix.shape == np.asarray(whole.matrix).shape
+        assert np.array_equal(matrix_set.features(), whole.features(), equal_nan=True)
+        assert np.array_equal(matrix_set.labels, whole.labels)
+        assert np.array_equal(matrix_set.offsets, whole.offsets)
+        for row in (0, 99, 100, len(whole.labels) - 1):
+            assert np.array_equal(matrix_set.matrix[row], whole.features()[row], equal_nan=True)
+        assert np.array_equal(matrix_set.matrix[90:310:7], whole.features()[90:310:7], equal_nan=True)
+        assert np.array_equal(matrix_set.matrix[[5, 205]], whole.features()[[5, 205]], equal_nan=True)
     assert again.positions is not None
     assert (again.positions == -1).all()
 

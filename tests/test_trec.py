@@ -1,4 +1,4 @@
-"""TREC files: they keep our order, and ir_measures makes the same of them as we do."""
+"""TREC files: they keep our order, and ir_measures computes the same metrics from them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def bounds(sizes):
 
 
 def world(seed):
-    """A run with tied scores and graded judgements, some of them of what was not listed, some queries with none > 0."""
+    """A run with tied scores and graded judgements, some of unlisted items, and some queries without a positive one."""
     generator = np.random.default_rng(seed)
     queries = tuple(f"q {g}" for g in range(12))
     listed, judged = generator.integers(1, 15, 12), generator.integers(1, 20, 12)
@@ -69,7 +69,7 @@ def test_our_metrics_equal_those_of_ir_measures_from_the_files(tmp_path, seed, e
     write_qrels(qrels_path, qrels)
     judged = label_run(run, qrels)
     ours = evaluate(MEASURES, judged.labels, judged.offsets, relevant=judged.ideal)
-    place = {query.replace(" ", "%20"): g for g, query in enumerate(qrels.queries)}
+    group_of_query = {query.replace(" ", "%20"): g for g, query in enumerate(qrels.queries)}
     theirs = ir_measures.iter_calc(
         list(MEASURES.values()),
         list(ir_measures.read_trec_qrels(str(qrels_path))),
@@ -79,7 +79,10 @@ def test_our_metrics_equal_those_of_ir_measures_from_the_files(tmp_path, seed, e
     seen = 0
     for value in theirs:
         name = names[value.measure]
-        assert ours[name][place[value.query_id]] == pytest.approx(value.value, abs=1e-6), (name, value.query_id)
+        assert ours[name][group_of_query[value.query_id]] == pytest.approx(value.value, abs=1e-6), (
+            name,
+            value.query_id,
+        )
         seen += 1
     assert seen == len(MEASURES) * len(run.queries)
 

@@ -1,4 +1,4 @@
-"""Tuning: the search starts from today's parameters, goes on where it was, and its result can be trained with."""
+"""Tuning: the search starts from the current parameters, resumes, and its result can be used for training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from feedrank.models.training import tuning
 
 def test_a_search_is_kept_goes_on_and_is_used(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "create it with `feedrank tune`" in feedrank(home, "train", "--tuned", code=1)
-    said = feedrank(home, "tune", "--trials", "2")
-    assert "2 trials" in said
-    said = feedrank(home, "tune", "--trials", "2")
-    assert "4 trials" in said
-    assert "optimistic" in said
+    output = feedrank(home, "tune", "--trials", "2")
+    assert "2 trials" in output
+    output = feedrank(home, "tune", "--trials", "2")
+    assert "4 trials" in output
+    assert "optimistic" in output
     found = tomllib.loads((home / "tuned.toml").read_text())["ranker"]["parameters"]
     # the first is named in the config, the second is decided by groups that come from recall
     assert found.keys() == tuning.SEARCH_SPACE.keys() - {"min_data_in_leaf", "lambdarank_truncation_level"}

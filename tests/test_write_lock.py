@@ -1,4 +1,4 @@
-"""Turns at a file: one after the other between threads and processes, and never for ever."""
+"""The write lock: one holder at a time between threads and processes, and a bounded wait."""
 
 from __future__ import annotations
 

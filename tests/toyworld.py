@@ -1,7 +1,7 @@
-"""A small world whose right answers are known by construction: four genres, and people who each keep to one.
+"""A small world whose right answers are known by construction: four genres, and users who each keep to one.
 
-A genre's items stand in a ring, and everybody walks it one item at a time. So what a person wants next is the item
-after their last one, and what they want at all are the items of their genre.
+The items of a genre form a ring, and the history of each user follows it one item at a time. The expected next item of
+a user is the one after the last of the history; the relevant items are those of the genre.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ GENRES = {
 }
 """Genre -> the word that makes an item's title."""
 RING = 15
-PEOPLE = 60
-STEPS = 9
+USERS = 60
+INTERACTIONS_PER_USER = 9
 START = 1_700_000_000_000
-"""Epoch milliseconds of the first touch."""
+"""Epoch milliseconds of the first interaction."""
 HOUR = 3_600_000
-END = START + (PEOPLE * (STEPS + 1)) * HOUR // 10
+END = START + (USERS * (INTERACTIONS_PER_USER + 1)) * HOUR // 10
 """After everything that happened in the world."""
 
 CONFIG = """
@@ -51,9 +51,9 @@ min_data_in_leaf = 5
 """
 
 
-def item(genre: str, place: int) -> str:
+def item(genre: str, position: int) -> str:
     """The id of an item of the ring."""
-    return f"{genre}-{place % RING}"
+    return f"{genre}-{position % RING}"
 
 
 def genre_of(item_id: str) -> str:
@@ -61,24 +61,24 @@ def genre_of(item_id: str) -> str:
     return item_id.rpartition("-")[0]
 
 
-def genre_liked_by(person: int) -> str:
-    """The one genre that a person touches."""
-    return list(GENRES)[person % len(GENRES)]
+def genre_of_user(user_index: int) -> str:
+    """The one genre of a user's history."""
+    return list(GENRES)[user_index % len(GENRES)]
 
 
-def start_of(person: int) -> int:
-    """Where on the ring a person began."""
-    return person // len(GENRES)
+def start_position(user_index: int) -> int:
+    """The ring position of a user's first item."""
+    return user_index // len(GENRES)
 
 
-def wanted_next(person: int) -> str:
-    """The item after the last one that a person touched."""
-    return item(genre_liked_by(person), start_of(person) + STEPS)
+def expected_next_item(user_index: int) -> str:
+    """The item after the last one of a user's history."""
+    return item(genre_of_user(user_index), start_position(user_index) + INTERACTIONS_PER_USER)
 
 
-def user(person: int) -> str:
-    """The id of a person."""
-    return f"p{person}"
+def user_id(index: int) -> str:
+    """The id of a user."""
+    return f"p{index}"
 
 
 def items() -> list[dict[str, Any]]:
@@ -86,55 +86,55 @@ def items() -> list[dict[str, Any]]:
     return [
         {
             "event": "item",
-            "id": f"i-{item(genre, place)}",
+            "id": f"i-{item(genre, position)}",
             "timestamp": START,
-            "item": item(genre, place),
+            "item": item(genre, position),
             "fields": [{"name": "title", "value": f"the {word} book"}, {"name": "category", "value": genre}],
         }
         for genre, words in GENRES.items()
-        for place, word in enumerate(words.split())
+        for position, word in enumerate(words.split())
     ]
 
 
-def touches() -> list[dict[str, Any]]:
-    """Everybody's walk, step by step: an interaction each, as MovieLens has them."""
+def interactions() -> list[dict[str, Any]]:
+    """The histories of all users as interaction events, step by step, with values as in MovieLens."""
     return [
         {
             "event": "interaction",
-            "id": f"t-{person}-{step}",
-            "timestamp": START + (step * PEOPLE + person) * HOUR // 10,
-            "item": item(genre_liked_by(person), start_of(person) + step),
+            "id": f"t-{user_index}-{step}",
+            "timestamp": START + (step * USERS + user_index) * HOUR // 10,
+            "item": item(genre_of_user(user_index), start_position(user_index) + step),
             "type": "rating",
-            "user": user(person),
+            "user": user_id(user_index),
             "value": 4.0 + step % 2,
         }
-        for step in range(STEPS)
-        for person in range(PEOPLE)
+        for step in range(INTERACTIONS_PER_USER)
+        for user_index in range(USERS)
     ]
 
 
 def rankings(count: int = 800) -> list[dict[str, Any]]:
-    """After the walks: lists of two items of each genre in any order, and a click on the first of the right one."""
+    """Rankings after all histories: two items of each genre at random, and a click on the first of the user's genre."""
     dice = random.Random(11)
     events: list[dict[str, Any]] = []
     for number in range(count):
-        person = number % PEOPLE
-        shown = [item(genre, place) for genre in GENRES for place in dice.sample(range(RING), 2)]
-        dice.shuffle(shown)
-        clicked = next(one for one in shown if genre_of(one) == genre_liked_by(person))
+        user_index = number % USERS
+        listed_ids = [item(genre, position) for genre in GENRES for position in dice.sample(range(RING), 2)]
+        dice.shuffle(listed_ids)
+        clicked = next(one for one in listed_ids if genre_of(one) == genre_of_user(user_index))
         at = END + number * HOUR // 10
-        listed = [{"id": one} for one in shown]
+        listed = [{"id": one} for one in listed_ids]
         events += [
-            {"event": "ranking", "id": f"r-{number}", "timestamp": at, "user": user(person), "items": listed},
+            {"event": "ranking", "id": f"r-{number}", "timestamp": at, "user": user_id(user_index), "items": listed},
             {
                 "event": "interaction", "id": f"c-{number}", "timestamp": at + 5_000, "item": clicked, "type": "click",
-                "user": user(person), "ranking": f"r-{number}",
+                "user": user_id(user_index), "ranking": f"r-{number}",
             },
         ]  # fmt: skip
     return events
 
 
 def write(path: Path, events: Iterable[dict[str, Any]], extra: Iterable[str] = ()) -> Path:
-    """Events as JSONL, and any further lines as they are."""
+    """Write events as JSONL, and further lines unchanged."""
     path.write_text("".join(f"{line}\n" for line in [*(json.dumps(event) for event in events), *extra]))
     return path

@@ -1,4 +1,4 @@
-"""A state that grew: it must go on as one whose items had all been there from the start, bit for bit."""
+"""An extended state equals, bit for bit, one that had all items from the start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
+from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
@@ -21,7 +21,7 @@ from feedrank.features.catalogue_growth import _reencode_histories, extend_catal
 from feedrank.features.history_store import HistoryStore
 from feedrank.features.state import BehaviouralState
 
-PEOPLE = 6
+USERS = 6
 NEW: dict[str, dict[str, FieldValue]] = {
     "ny-ø": {"category": ["w", "x"], "size": ["xl", "s"]},
     "新": {"category": "z"},
@@ -32,12 +32,12 @@ MANY = Catalogue.from_items({**CATALOGUE.to_items(), **{f"n{row}": {"category": 
 
 
 def happened(random: np.random.Generator, names: Sequence[str], length: int, now: float) -> list[Event]:
-    """Rankings and touches of these items; some late, some days apart, some of nobody, some of unknown items."""
+    """Random rankings and interactions: some late, some days apart, some without a user, some of unknown items."""
     events: list[Event] = []
     for _ in range(length):
         now += float(random.choice([0, 1, 600, 30 * HOUR, 1e7], p=[0.3, 0.3, 0.2, 0.15, 0.05]))
         at, name = int(1000 * (now - random.choice([0, 0, 5 * HOUR]))), f"e{random.integers(1 << 60)}"
-        user = None if random.random() < 0.1 else f"u{random.integers(0, PEOPLE)}"
+        user = None if random.random() < 0.1 else f"u{random.integers(0, USERS)}"
         shown = [str(one) for one in random.permutation([*names, "unknown"])]
         if random.random() < 0.4:
             events.append(RankingEvent(name, at, tuple(shown[: random.integers(1, 5)]), user, received=int(1000 * now)))
@@ -48,31 +48,31 @@ def happened(random: np.random.Generator, names: Sequence[str], length: int, now
 
 
 def used(state: BehaviouralState) -> dict[str, np.ndarray]:
-    """What the arrays of a state hold, without the places of blocks and of keys in a table, which may differ."""
+    """The contents of the arrays of a state, without the positions of blocks and table keys, which may differ."""
     arrays = state.arrays()
     held = {
         name: array for name, array in arrays.items() if name not in ("custom_counters.hash_index", "histories.heads")
     }
     for name in ("custom_counters.keys", "custom_counters.sums"):
         held[name] = held[name][: int(arrays["custom_counters.used"][0])]
-    people = int((arrays["histories.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
+    user_count = int((arrays["histories.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
     for name in ("histories.lengths", "histories.latest", "histories.fills"):
-        held[name] = held[name][:people]
+        held[name] = held[name][:user_count]
     del held["histories.pool"], held["histories.previous"]
     return held
 
 
 def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
-    """All that can be read as of `at`, or of the latest event, is the same: of every person and item, and of nobody."""
+    """Assert that two states give the same reads as of `at` for every user and item, and for the unknown user."""
     for (name, one), other in zip(used(a).items(), used(b).values(), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
-    requests = [ResolvedRequest(at, person) for person in range(UNKNOWN_ROW, PEOPLE + 1)]
+    requests = [ResolvedRequest(at, user) for user in range(UNKNOWN_ROW, USERS + 1)]
     rows = [np.arange(UNKNOWN_ROW, items, dtype=np.int32)] * len(requests)
     same(a.read(requests, rows), b.read(requests, rows))
     assert np.array_equal(a.popularity(at), b.popularity(at))
-    for person in range(PEOPLE):
-        for one, other in zip(a.history(person), b.history(person), strict=True):
+    for user in range(USERS):
+        for one, other in zip(a.history(user), b.history(user), strict=True):
             assert np.array_equal(one, other)
 
 
@@ -81,21 +81,21 @@ def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> No
     seed=st.integers(0, 2**32 - 1), first=st.integers(0, 120), second=st.integers(0, 60),
     larger=st.sampled_from([LARGER, MANY]),
 )  # fmt: skip
-def test_a_grown_state_goes_on_as_one_that_was_large_from_the_start(
+def test_an_extended_state_equals_one_that_had_all_items_from_the_start(
     seed: int, first: int, second: int, larger: Catalogue
 ) -> None:
-    random, people, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
+    random, users, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
     before = happened(random, list(CATALOGUE.ids), first, START)
     now = max([START, *(event.received / 1000 for event in before if event.received)])
     after = happened(random, list(larger.ids)[: ITEMS + 20], second, now)
     small, large = BehaviouralState(CATALOGUE, FULL), BehaviouralState(larger, FULL)
-    small.advance(events_to_table(before, CATALOGUE.ids, people))
+    small.advance(events_to_table(before, CATALOGUE.ids, users))
     large.advance(events_to_table(before, larger.ids, others))
-    made = extend_catalogue(small, CATALOGUE, larger)
-    alike(made, large, len(larger), now)
-    made.advance(events_to_table(after, larger.ids, people))
+    extended = extend_catalogue(small, CATALOGUE, larger)
+    alike(extended, large, len(larger), now)
+    extended.advance(events_to_table(after, larger.ids, users))
     large.advance(events_to_table(after, larger.ids, others))
-    alike(made, large, len(larger), now + HOUR)
+    alike(extended, large, len(larger), now + HOUR)
 
 
 def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
@@ -106,13 +106,13 @@ def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
     return state
 
 
-def test_growing_step_by_step_is_growing_at_once() -> None:
+def test_extending_step_by_step_equals_extending_at_once() -> None:
     between = Catalogue.from_items({**CATALOGUE.to_items(), "ny-ø": NEW["ny-ø"]})
     by_steps = extend_catalogue(extend_catalogue(lived(CATALOGUE), CATALOGUE, between), between, LARGER)
     alike(by_steps, extend_catalogue(lived(CATALOGUE), CATALOGUE, LARGER), len(LARGER), START)
 
 
-def test_growing_by_nothing_is_a_copy() -> None:
+def test_extending_by_no_items_is_a_copy() -> None:
     state = lived(CATALOGUE)
     copy = extend_catalogue(state, CATALOGUE, CATALOGUE)
     alike(copy, state, ITEMS, START)
@@ -125,25 +125,25 @@ def test_growing_by_nothing_is_a_copy() -> None:
     )
 
 
-def test_what_a_grown_state_sees_the_old_one_does_not() -> None:
-    state, untouched = lived(CATALOGUE), lived(CATALOGUE)
-    made = extend_catalogue(state, CATALOGUE, LARGER)
+def test_the_old_state_does_not_see_events_of_the_extended_one() -> None:
+    state, unchanged = lived(CATALOGUE), lived(CATALOGUE)
+    extended = extend_catalogue(state, CATALOGUE, LARGER)
     log = events_to_table(happened(np.random.default_rng(1), list(LARGER.ids), 50, START), LARGER.ids)
-    made.advance(log)
-    alike(state, untouched, ITEMS, START)
+    extended.advance(log)
+    alike(state, unchanged, ITEMS, START)
 
 
-def test_counts_stay_with_the_name_they_were_counted_under() -> None:
+def test_counters_keep_their_field_value() -> None:
     """An old item gets another size and another category, so that the codes of both move."""
     items = CATALOGUE.to_items()
     changed = Catalogue.from_items({**items, "i0": {"category": ["z"], "size": ["m"]}, **NEW})
     state = lived(CATALOGUE)
-    made = extend_catalogue(state, CATALOGUE, changed)
+    extended = extend_catalogue(state, CATALOGUE, changed)
     assert changed.field_codes("size")[0].tolist() != LARGER.field_codes("size")[0].tolist()
     assert list(changed.categories)[:3] != list(CATALOGUE.categories)
     before = {counter.name: line for line, counter in enumerate(FULL.counters)}
-    requests = [ResolvedRequest(START, person) for person in range(PEOPLE)]
-    old, new = (one.read(requests, [np.array([3, 4], np.int32)] * PEOPLE) for one in (state, made))
+    requests = [ResolvedRequest(START, user) for user in range(USERS)]
+    old, new = (one.read(requests, [np.array([3, 4], np.int32)] * USERS) for one in (state, extended))
     for name in ("size", "my_size", "rate", "clicks"):  # items 3 and 4 are what they were
         part = slice(12 * before[name], 12 * before[name] + 12)
         assert np.array_equal(old.custom_counters[:, part], new.custom_counters[:, part]), name
@@ -151,13 +151,13 @@ def test_counts_stay_with_the_name_they_were_counted_under() -> None:
     assert np.array_equal(old.counters, new.counters)
 
 
-def test_counts_of_a_name_that_is_gone_are_let_go() -> None:
+def test_counters_of_a_removed_field_value_are_dropped() -> None:
     items = CATALOGUE.to_items()
     changed = Catalogue.from_items({**items, "i3": {"size": "m"}, "i1": {"size": "m"}})  # nothing is of size l now
-    made = extend_catalogue(lived(CATALOGUE), CATALOGUE, changed)
+    extended = extend_catalogue(lived(CATALOGUE), CATALOGUE, changed)
     state = lived(CATALOGUE)
-    assert 0 < int(made.arrays()["custom_counters.used"][0]) < int(state.arrays()["custom_counters.used"][0])
-    old, new = (one.read([ResolvedRequest(START, 1)], [np.array([4], np.int32)]) for one in (state, made))
+    assert 0 < int(extended.arrays()["custom_counters.used"][0]) < int(state.arrays()["custom_counters.used"][0])
+    old, new = (one.read([ResolvedRequest(START, 1)], [np.array([4], np.int32)]) for one in (state, extended))
     assert np.array_equal(old.custom_counters, new.custom_counters)
 
 
@@ -172,7 +172,7 @@ def test_items_in_other_rows_are_refused() -> None:
 
 
 @pytest.mark.parametrize("more", [ITEMS + 1, 128 * ITEMS, 10**6])
-def test_rewritten_chains_take_no_more_room_than_was_made(more: int) -> None:
+def test_rewritten_histories_fit_in_the_reserved_room(more: int) -> None:
     """Entries a second apart take one digit more under a larger number of items, or two, or three."""
     state = BehaviouralState(CATALOGUE, SPEC)
     first = int(START) * 1000

@@ -1,4 +1,4 @@
-"""Standings and places within a request, against slow references."""
+"""Listwise features: z-scores and percentiles within a request, against slow references."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def flat(groups: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(deadline=None)
 @given(groups=GROUPS)
-def test_places(groups: list[list[float]]) -> None:
+def test_group_percentile(groups: list[list[float]]) -> None:
     column, offsets = flat(groups)
     expected = []
     for group in groups:

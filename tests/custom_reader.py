@@ -1,4 +1,4 @@
-"""Readers of one's own, as a user would write them: lines of `time user item type`."""
+"""Custom readers, as an application would write them: lines of `time user item type`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_folder(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def read_unchecked(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """Yield two events that are valid and three that no one else would get in."""
+    """Yield two valid events and three that are not."""
     yield ItemEvent("a", 1, "x", {"title": "X"})
     yield ItemEvent("b", 1, "", {})
     yield InteractionEvent("c", 10**18, "x", "click")
@@ -41,7 +41,7 @@ def read_unchecked(path: Path, rejects: Rejects) -> Iterator[Event]:
 
 
 def read_dicts(path: Path, rejects: Rejects) -> Iterator[Any]:
-    """Yield what is no event."""
+    """Yield dicts instead of events."""
     yield {"event": "item", "id": "a", "timestamp": 1, "item": "x"}
 
 

@@ -1,4 +1,4 @@
-"""The two looks of a scan against brute force, and by the shipped checks."""
+"""The PCA filter-and-refine index against brute force, and with the shipped checks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ RANDOM = np.random.default_rng(3)
 
 
 def spread(n: int, dimensions: int) -> Matrix:
-    """Vectors that vary less and less from axis to axis, as embeddings do, turned so that no axis is a coordinate."""
+    """Vectors whose variance falls from axis to axis, as with embeddings, rotated so that no axis is a coordinate."""
     turn, _ = np.linalg.qr(RANDOM.normal(size=(dimensions, dimensions)))
-    made = RANDOM.normal(size=(n, dimensions)) * np.geomspace(1, 0.1, dimensions)
-    return (made @ turn).astype(np.float32)
+    vectors = RANDOM.normal(size=(n, dimensions)) * np.geomspace(1, 0.1, dimensions)
+    return (vectors @ turn).astype(np.float32)
 
 
 VECTORS = spread(12_000, 256)
@@ -37,7 +37,7 @@ def test_the_shipped_checks(metric: Metric) -> None:
     check_vector_index(lambda vectors: PcaRefineIndex.from_vectors(vectors, metric))
 
 
-def test_few_dimensions_are_all_there_are(metric: Metric) -> None:
+def test_few_dimensions_are_not_projected(metric: Metric) -> None:
     narrow = np.ascontiguousarray(VECTORS[:, :PCA_DIMENSIONS])
     scan, exact = PcaRefineIndex.from_vectors(narrow, metric), ExactIndex(narrow, metric)
     for query in QUERIES:
@@ -49,7 +49,7 @@ def test_few_dimensions_are_all_there_are(metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.2, 0.01])
-def test_nearly_all_is_found_in_any_part(metric: Metric, share: float) -> None:
+def test_recall_is_high_in_any_subset(metric: Metric, share: float) -> None:
     scan, exact = PcaRefineIndex.from_vectors(VECTORS, metric), ExactIndex(VECTORS, metric)
     part = np.flatnonzero(RANDOM.random(len(VECTORS)) < share).astype(np.int32)
     found = []
@@ -63,7 +63,7 @@ def test_nearly_all_is_found_in_any_part(metric: Metric, share: float) -> None:
     assert np.mean(found) > (0.97 if len(part) > REFINE_FACTOR * 100 else 0.9999)
 
 
-def test_items_that_came_later_are_found(metric: Metric) -> None:
+def test_items_added_later_are_found(metric: Metric) -> None:
     first = build_scannable_index(VECTORS[:10_000], metric)
     assert isinstance(first, PcaRefineIndex)
     later = build_scannable_index(VECTORS, metric, first)
@@ -78,6 +78,6 @@ def test_items_that_came_later_are_found(metric: Metric) -> None:
     assert isinstance(build_scannable_index(VECTORS[:BRUTE_FORCE_UP_TO], metric, first), ExactIndex)
 
 
-def test_nothing_is_made_again_for_the_same_vectors(metric: Metric) -> None:
+def test_the_projection_is_cached_for_the_same_vectors(metric: Metric) -> None:
     scan = PcaRefineIndex.from_vectors(VECTORS, metric)
     assert (scan.with_vectors(VECTORS) is scan) == (metric != "cosine")  # which scales them first

@@ -1,4 +1,4 @@
-"""The space: a person's vector against a slow reference, the query's vector, and what nobody has touched."""
+"""The embedding space: user vectors against a slow reference, query vectors, and items without interactions."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def toy_space(decay: float = 0.8, depth: int = 4) -> EmbeddingSpace:
 
     def view(width: int) -> Matrix:
         rows = unit_rows(random.normal(size=(ITEMS, width)).astype(np.float32))
-        rows[-1] = 0  # an item of which nothing is known
+        rows[-1] = 0  # an item without any data
         return rows
 
     text, together = view(5), view(3)
-    pairs = {"text": (text, text), "cooccurrence": (together, together), "transition": (view(4), view(4))}
-    return build_embedding_space(pairs, WEIGHTS, decay, depth)
+    sides = {"text": (text, text), "cooccurrence": (together, together), "transition": (view(4), view(4))}
+    return build_embedding_space(sides, WEIGHTS, decay, depth)
 
 
-def slow_person(space: EmbeddingSpace, history: list[int]) -> Vector:
-    """What the docstring says, a number at a time: each view the decayed sum, scaled to the length sqrt(weight)."""
+def reference_user_vector(space: EmbeddingSpace, history: list[int]) -> Vector:
+    """Compute a user vector a number at a time: each block is the decayed sum, scaled to the length sqrt(weight)."""
     known = [row for row in history[: space.history_length] if row != UNKNOWN_ROW]
     vector = np.zeros(space.dimensions)
     for view in space.blocks:
@@ -45,14 +45,14 @@ def slow_person(space: EmbeddingSpace, history: list[int]) -> Vector:
 @given(
     history=st.lists(st.integers(UNKNOWN_ROW, ITEMS - 1), max_size=8), decay=st.floats(0.1, 1), depth=st.integers(1, 6)
 )
-def test_a_person_is_the_decayed_sum_of_their_touches(history: list[int], decay: float, depth: int) -> None:
+def test_a_user_vector_is_the_decayed_sum_of_its_interactions(history: list[int], decay: float, depth: int) -> None:
     space = toy_space(decay, depth)
     found = space.user_vector(np.array(history, np.int32))
-    np.testing.assert_allclose(found, slow_person(space, history), atol=1e-5)
+    np.testing.assert_allclose(found, reference_user_vector(space, history), atol=1e-5)
     assert found.dtype == np.float32
 
 
-def test_the_views_are_shares_of_the_dot_product() -> None:
+def test_embedding_blocks_are_shares_of_the_dot_product() -> None:
     space = toy_space()
     assert [(view.name, view.start, view.stop, view.weight) for view in space.blocks] == [
         ("text", 0, 5, 0.25),
@@ -62,9 +62,9 @@ def test_the_views_are_shares_of_the_dot_product() -> None:
     for view in space.blocks:
         lengths = np.linalg.norm(space.item_side[:-1, view.slice], axis=1)
         np.testing.assert_allclose(lengths, math.sqrt(view.weight), rtol=1e-5)
-    person = space.user_vector(np.array([2, 5], np.int32))
+    user_vector = space.user_vector(np.array([2, 5], np.int32))
     np.testing.assert_allclose(
-        space.scores(person, np.arange(3, dtype=np.int32)), space.item_side[:3] @ person, atol=1e-6
+        space.scores(user_vector, np.arange(3, dtype=np.int32)), space.item_side[:3] @ user_vector, atol=1e-6
     )
     with pytest.raises(KeyError, match="found no block 'pictures'; there are text, cooccurrence, transition"):
         space.block("pictures")
@@ -84,7 +84,7 @@ def test_a_query_scores_items_by_the_cosine_of_the_texts() -> None:
 
 
 @pytest.mark.parametrize("history", [[], [UNKNOWN_ROW], [UNKNOWN_ROW] * 5, [ITEMS - 1], [ITEMS - 1, UNKNOWN_ROW]])
-def test_nothing_known_is_zero(history: list[int]) -> None:
+def test_an_unknown_user_or_item_has_zero_scores(history: list[int]) -> None:
     vector = toy_space().user_vector(np.array(history, np.int32))
     assert vector.shape == (12,)
     assert not vector.any()

@@ -1,4 +1,4 @@
-"""Ids: strings to rows and back, in order of arrival."""
+"""The vocabulary: strings to rows and back, in order of arrival."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_rows_are_given_once_in_order_of_arrival(names: list[str], others: list[
     assert {name: ids.row(name) for name in distinct} == before
 
 
-def test_nobody() -> None:
+def test_unknown_ids_have_no_row() -> None:
     assert Vocabulary().row("a") == UNKNOWN_ROW
     assert Vocabulary(["a"]).row(None) == UNKNOWN_ROW
     assert Vocabulary().rows([]).dtype == "int32"

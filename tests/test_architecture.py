@@ -1,4 +1,4 @@
-"""The rules of the house: four packages, arrows one way, no circles, few third parties in the engine, no pickle."""
+"""The architecture rules: four packages, imports one way, no cycles, few dependencies of the engine, no pickle."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_every_import_has_the_full_name() -> None:
     assert not bare, f"import feedrank.engine and so on, never the folder's own name: {bare}"
 
 
-def test_imports_run_one_way_and_in_no_circle() -> None:
+def test_imports_are_acyclic_and_follow_the_layers() -> None:
     edges = import_graph.graph(FILES)
     assert len(edges) > 200
     assert import_graph.against_the_arrows(edges) == []
     assert import_graph.circles(edges) == []
 
 
-def test_the_graph_sees_what_it_is_asked_to_refuse() -> None:
+def test_the_import_graph_finds_violations() -> None:
     edges = {
         "feedrank.engine.a": {"feedrank.models.b"},
         "feedrank.models.b": {"feedrank.models.c"},
@@ -103,7 +103,7 @@ def test_every_folder_of_modules_is_a_package() -> None:
         assert (path.parent / "__init__.py").is_file(), f"{path.parent} has no __init__.py, so a wheel would lack it"
 
 
-def test_a_server_begins_without_what_only_some_need(tmp_path: Path) -> None:
+def test_a_server_starts_without_optional_imports(tmp_path: Path) -> None:
     code = "import sys, feedrank.api.cli, feedrank.api.server; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     heavy = {"torch", "transformers", "sentence_transformers", "onnxruntime", "sklearn", "pandas", "scipy.stats"}

@@ -1,4 +1,4 @@
-"""Features of a person and a candidate against slow references, and the builder: a batch is its requests to the bit."""
+"""User-item features against slow references, and the builder: a batch equals its requests bit for bit."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def batches(draw: st.DrawFn) -> Batch:
     return batch_of(histories, [draw(CANDIDATES) for _ in histories])
 
 
-def pairs(batch: Batch) -> list[tuple[int, list[int]]]:
-    """(candidate, its person's history, latest first) of each line."""
+def candidates_and_histories(batch: Batch) -> list[tuple[int, list[int]]]:
+    """(candidate, history of its user, latest first) of each row."""
     histories = [[row for row in rows if row != UNKNOWN_ROW] for rows in batch.history.tolist()]
     return [(int(row), histories[group]) for row, group in zip(batch.rows, batch.request_index, strict=True)]
 
@@ -73,18 +73,18 @@ def close(found: Matrix, expected: list[list[float]]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(batch=batches())
-def test_vector_scores(batch: Batch) -> None:
+def test_user_item_vector_scores(batch: Batch) -> None:
     decays, expected = (0.7, 1.0), []
-    for row, history in pairs(batch):
+    for row, history in candidates_and_histories(batch):
         if not history or row == UNKNOWN_ROW:
             expected.append([np.nan] * 5)
             continue
         line = []
         for decay in decays:
-            profile = sum(decay**age * SOURCES[touched].astype(np.float64) for age, touched in enumerate(history))
+            profile = sum(decay**age * SOURCES[item].astype(np.float64) for age, item in enumerate(history))
             length = np.linalg.norm(profile)
             line.append(profile @ TARGETS[row] / length if length > 0 else np.nan)
-        each = [float(SOURCES[touched] @ TARGETS[row]) for touched in history]
+        each = [float(SOURCES[item] @ TARGETS[row]) for item in history]
         best = sorted(each, reverse=True)[:TOP_K]
         expected.append([*line, each[0], best[0], sum(best) / len(best)])
     close(vector_scores(UserItemVectors(SOURCES, TARGETS), batch, decays), expected)
@@ -92,7 +92,7 @@ def test_vector_scores(batch: Batch) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(batch=batches())
-def test_table_scores(batch: Batch) -> None:
+def test_item_item_scores(batch: Batch) -> None:
     filled = DENSE != 0
     table = ItemItemMatrix(
         np.concatenate([[0], np.cumsum(filled.sum(axis=1))]).astype(np.int64),
@@ -102,12 +102,12 @@ def test_table_scores(batch: Batch) -> None:
     decays, depths = (1.0, 0.5, 0.9), (1, 3, 40)
     expected = [
         [
-            sum(decay**age * float(DENSE[touched, row]) for age, touched in enumerate(history[:depth]))
+            sum(decay**age * float(DENSE[item, row]) for age, item in enumerate(history[:depth]))
             if history and row != UNKNOWN_ROW
             else np.nan
             for decay, depth in zip(decays, depths, strict=True)
         ]
-        for row, history in pairs(batch)
+        for row, history in candidates_and_histories(batch)
     ]
     close(item_item_scores(table, batch, decays, depths), expected)
 
@@ -119,15 +119,15 @@ def test_category_scores(batch: Batch) -> None:
     bounds = np.concatenate([[0], np.cumsum([len(names) for names in CATEGORIES])]).astype(np.int64)
     shares = np.array([0.4, 0.3, 0.3, 0.0], np.float32)
     decay, expected = 0.8, []
-    for row, history in pairs(batch):
+    for row, history in candidates_and_histories(batch):
         if not history or row == UNKNOWN_ROW or not CATEGORIES[row]:
             expected.append([np.nan] * 3)
             continue
         plain, recent = np.zeros(4), np.zeros(4)
-        for age, touched in enumerate(history):
-            for code in CATEGORIES[touched]:
-                plain[code] += 1 / len(CATEGORIES[touched])
-                recent[code] += decay**age / len(CATEGORIES[touched])
+        for age, item in enumerate(history):
+            for code in CATEGORIES[item]:
+                plain[code] += 1 / len(CATEGORIES[item])
+                recent[code] += decay**age / len(CATEGORIES[item])
         of, total = CATEGORIES[row], len(history)
         usual = np.maximum(shares, 1e-6)
         expected.append(
@@ -145,11 +145,9 @@ def test_category_scores(batch: Batch) -> None:
 def test_distances(batch: Batch) -> None:
     values = np.array([np.nan, 1, 2, 3, np.nan, 5, 6, 7, 8, 9, 10, 11], np.float32)
     decay, expected = 0.8, []
-    for row, history in pairs(batch):
+    for row, history in candidates_and_histories(batch):
         own = values[row] if row != UNKNOWN_ROW else np.nan
-        known = [
-            (decay**age, values[touched]) for age, touched in enumerate(history) if values[touched] == values[touched]
-        ]
+        known = [(decay**age, values[item]) for age, item in enumerate(history) if values[item] == values[item]]
         mean = sum(w * v for w, v in known) / sum(w for w, _ in known) if known else np.nan
         expected.append([own, own - mean])
     close(stat_distances(values, batch, decay), expected)
@@ -158,13 +156,13 @@ def test_distances(batch: Batch) -> None:
 # --- the builder ---------------------------------------------------------------------------------------------------
 
 SPEC = StateSpec(half_lives_h=(1.0, 24.0, 168.0, float("inf")), history_length=20)
-PEOPLE = 15
+USERS = 15
 START = 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")
 def world() -> tuple[ItemModel, BehaviouralState]:
-    """What fit_items learns from random sequences, and a state that lived through them."""
+    """An item model fitted on random histories, and a state of the same events."""
     random = np.random.default_rng(5)
     names = ["red", "green", "blue", "shoe", "hat", "coat"]
     items = {
@@ -178,12 +176,12 @@ def world() -> tuple[ItemModel, BehaviouralState]:
     catalogue = Catalogue.from_items(items)
     events: list[Event] = []
     for n in range(500):
-        at, user = START + n * 60_000, f"u{random.integers(0, PEOPLE)}"
+        at, user = START + n * 60_000, f"u{random.integers(0, USERS)}"
         if n % 3 == 0:
             shown = [f"i{row}" for row in random.permutation(40)[:8]]
             events.append(RankingEvent(f"r{n}", at, tuple(shown), user))
         else:
-            item = f"i{random.integers(0, 38)}"  # the last two are never touched
+            item = f"i{random.integers(0, 38)}"  # the last two have no interactions
             events.append(InteractionEvent(f"c{n}", at, item, "rating", None, user, value=float(random.integers(1, 6))))
     log = events_to_table(events, catalogue.ids)
     text = unit_rows(random.normal(size=(40, 16)).astype(np.float32))
@@ -195,25 +193,25 @@ def world() -> tuple[ItemModel, BehaviouralState]:
 
 
 def requests_of(world: tuple[ItemModel, BehaviouralState]) -> tuple[list[ResolvedRequest], list[np.ndarray]]:
-    """People with and without a history, with and without a query; candidates from none to all, some unknown."""
+    """Users with and without a history, with and without a query; candidates from none to all, some unknown."""
     _, state = world
     random = np.random.default_rng(6)
     requests, candidates = [], []
     for n, size in enumerate([10, 1, 40, 0, 7, 33, 2, 100, 3, 17, 5, 64, 31]):
-        person = int(random.integers(UNKNOWN_ROW, PEOPLE))
-        history, times = state.history(person)
+        user = int(random.integers(UNKNOWN_ROW, USERS))
+        history, times = state.history(user)
         query = ("", "red shoe", "unheard-of")[n % 3]
         vector = unit_rows(random.normal(size=(1, 16)).astype(np.float32))[0] if query else None
         at = START / 1000 + 40_000 + n
-        requests.append(ResolvedRequest(at, person, history, times, history, query, vector))
+        requests.append(ResolvedRequest(at, user, history, times, history, query, vector))
         candidates.append(random.integers(UNKNOWN_ROW if n % 2 else 0, 40, size).astype(np.int32))
     return requests, candidates
 
 
 @pytest.mark.parametrize("with_queries", [False, True])
 def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, BehaviouralState], with_queries: bool) -> None:
-    knowledge, state = world
-    builder = FeatureBuilder(knowledge, SPEC)
+    item_model, state = world
+    builder = FeatureBuilder(item_model, SPEC)
     requests, candidates = requests_of(world)
     if not with_queries:
         requests = [replace(request, query="", query_vector=None) for request in requests]
@@ -223,62 +221,62 @@ def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, Behavioural
     assert together.dtype == np.float32
     stacked = np.concatenate(alone)
     differ = [
-        name for place, name in enumerate(builder.names)
-        if not np.array_equal(together[:, place], stacked[:, place], equal_nan=True)
+        name for position, name in enumerate(builder.names)
+        if not np.array_equal(together[:, position], stacked[:, position], equal_nan=True)
     ]  # fmt: skip
     assert differ == []
     assert np.isnan(together[np.concatenate(candidates) == UNKNOWN_ROW]).all()
     assert not np.isinf(together).any()
-    # every column but those of a query says something to somebody
-    silent = {name for place, name in enumerate(builder.names) if np.isnan(together[:, place]).all()}
+    # every column but those of a query has values for some user
+    silent = {name for position, name in enumerate(builder.names) if np.isnan(together[:, position]).all()}
     assert silent == (set() if with_queries else {"query_cosine"})
 
 
 def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemModel, BehaviouralState]) -> None:
-    knowledge, state = world
-    builder = FeatureBuilder(knowledge, SPEC)
+    item_model, state = world
+    builder = FeatureBuilder(item_model, SPEC)
     history, times = state.history(1)
-    asked = ResolvedRequest(START / 1000 + 40_000, 1, history, times, history)
+    request = ResolvedRequest(START / 1000 + 40_000, 1, history, times, history)
     known = np.arange(20, dtype=np.int32)
-    alone = builder.matrix(state.read([asked], [known]))
-    among = builder.matrix(state.read([asked], [np.insert(known, 7, UNKNOWN_ROW)]))
+    alone = builder.matrix(state.read([request], [known]))
+    among = builder.matrix(state.read([request], [np.insert(known, 7, UNKNOWN_ROW)]))
     differ = np.any((np.delete(among, 7, axis=0) != alone) & ~np.isnan(alone), axis=0)
-    assert [builder.names[place] for place in np.flatnonzero(differ)] == ["candidates"]
+    assert [builder.names[position] for position in np.flatnonzero(differ)] == ["candidates"]
 
 
 def test_no_two_features_share_a_name(world: tuple[ItemModel, BehaviouralState]) -> None:
-    knowledge, _ = world
-    builder = FeatureBuilder(knowledge, SPEC)
+    item_model, _ = world
+    builder = FeatureBuilder(item_model, SPEC)
     assert len(set(builder.names)) == len(builder.names)
     # a view and a table of the same name keep their own columns
-    assert {"transition", "cooccurrence"} <= knowledge.vectors.keys() & knowledge.item_item.keys()
-    for name in knowledge.vectors:
+    assert {"transition", "cooccurrence"} <= item_model.vectors.keys() & item_model.item_item.keys()
+    for name in item_model.vectors:
         assert {f"{name}_{tag}" for tag in ("decay0.7", "decay0.93", "decay1", "latest", "max", "top5_mean")} <= set(
             builder.names
         )
-    for name in knowledge.item_item:
+    for name in item_model.item_item:
         assert {f"{name}_i2i_{tag}" for tag in ("latest", "decay0.7", "decay0.93")} <= set(builder.names)
-    crossing = replace(knowledge, item_stats={"bm25": np.zeros(40, np.float32)})
+    crossing = replace(item_model, item_stats={"bm25": np.zeros(40, np.float32)})
     with pytest.raises(ValueError, match="two features are named bm25"):
         FeatureBuilder(crossing, SPEC)
 
 
 def test_the_fingerprint_is_of_the_spec_and_the_families(world: tuple[ItemModel, BehaviouralState]) -> None:
-    knowledge, _ = world
+    item_model, _ = world
     builders = [
-        FeatureBuilder(knowledge, SPEC),
-        FeatureBuilder(knowledge, replace(SPEC, history_length=21)),
-        FeatureBuilder(knowledge, replace(SPEC, half_lives_h=(1.0, 24.0, 168.0))),
-        FeatureBuilder(knowledge, SPEC, FeatureSettings(tuple(FAMILIES)[:-1])),
-        FeatureBuilder(knowledge, SPEC, FeatureSettings(("bm25", "recall"))),
-        FeatureBuilder(knowledge, SPEC, FeatureSettings(("recall", "bm25"))),
+        FeatureBuilder(item_model, SPEC),
+        FeatureBuilder(item_model, replace(SPEC, history_length=21)),
+        FeatureBuilder(item_model, replace(SPEC, half_lives_h=(1.0, 24.0, 168.0))),
+        FeatureBuilder(item_model, SPEC, FeatureSettings(tuple(FAMILIES)[:-1])),
+        FeatureBuilder(item_model, SPEC, FeatureSettings(("bm25", "recall"))),
+        FeatureBuilder(item_model, SPEC, FeatureSettings(("recall", "bm25"))),
     ]
     assert len({builder.fingerprint for builder in builders}) == len(builders)
-    assert FeatureBuilder(knowledge, SPEC).fingerprint == builders[0].fingerprint
+    assert FeatureBuilder(item_model, SPEC).fingerprint == builders[0].fingerprint
     with pytest.raises(ValueError, match="no feature family 'horoscope'; there are recall, bm25"):
         FeatureSettings(("horoscope",))
 
 
-def test_knowledge_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
+def test_an_item_model_of_another_size_is_refused(world: tuple[ItemModel, BehaviouralState]) -> None:
     with pytest.raises(ValueError, match="item stat mean_value has 3 rows for 40 items"):
         replace(world[0], item_stats={"mean_value": np.zeros(3, np.float32)})

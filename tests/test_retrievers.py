@@ -1,4 +1,4 @@
-"""Recall: every filter against a brute-force reference, strangers, and the mix of a person and a query."""
+"""Retrievers: every filter against a brute-force reference, unknown users, and the mix of user and query vectors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_filters_by_brute_force(
     forest: AnnoyIndex, history: list[int], seen: bool, categories: list[int] | None, allow: list[int] | None,
     deny: list[int], k: int,
 ) -> None:  # fmt: skip
-    asked = request(history, seen, categories, allow, deny)
+    filtered_request = request(history, seen, categories, allow, deny)
     passing = [
         row
         for row in range(ITEMS)
@@ -89,9 +89,9 @@ def test_filters_by_brute_force(
         and (allow is None or row in allow)
         and row not in deny
     ]
-    nearness = VECTORS @ SPACE.user_vector(asked.history)
+    nearness = VECTORS @ SPACE.user_vector(filtered_request.history)
     for scored, source in ((nearness, retriever()), (nearness, retriever(forest)), (POPULARITY, popular())):
-        found = source.retrieve(asked, k)
+        found = source.retrieve(filtered_request, k)
         assert len(found.rows) == len(set(found.rows.tolist())) == min(k, len(passing))
         assert set(found.rows.tolist()) <= set(passing)
         best = np.sort(scored[passing])[::-1][:k]
@@ -100,15 +100,15 @@ def test_filters_by_brute_force(
         assert found.source == source.name
 
 
-def test_an_index_that_misses_some_is_asked_for_more() -> None:
-    class Lossy:
-        """Misses every other neighbour."""
+def test_a_lossy_index_is_searched_deeper() -> None:
+    class LossyIndex:
+        """An index that misses every other neighbour."""
 
         def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
             rows, scores = EXACT.search(vector, k)
             return rows[::2], scores[::2]
 
-    source = EmbeddingRetriever(CATALOGUE, SPACE, EXACT, Lossy())
+    source = EmbeddingRetriever(CATALOGUE, SPACE, EXACT, LossyIndex())
     for k in (5, 10, 40, 119):
         found = source.retrieve(request([3], deny=[8, 9]), k)
         assert len(found.rows) == min(k, ITEMS - 2)
@@ -123,23 +123,23 @@ def test_the_shipped_checks(tmp_path: Path) -> None:
         forest = AnnoyIndex.build(tmp_path / "toy.ann", vectors)
         return EmbeddingRetriever(catalogue, space_of, ExactIndex(vectors), forest)
 
-    # the person stands a third of a step beyond the item touched last, so that no two items are equally near
+    # the user vector is a third of a step beyond the last item, so that no two items are equally near
     steps = np.vstack([vectors[1:], vectors[-1:]])
     beyond = unit_rows(vectors * np.float32(2 / 3) + steps * np.float32(1 / 3))
     shifted = EmbeddingSpace(space.blocks, space.item_side, beyond, space.decay, space.history_length)
     check_retriever(
         lambda catalogue: build(catalogue, shifted),
-        lambda asked: sorted(range(TOY_ITEMS), key=lambda row: abs(row - min(int(asked.history[0]) + 0.33, 59))),
+        lambda request: sorted(range(TOY_ITEMS), key=lambda row: abs(row - min(int(request.history[0]) + 0.33, 59))),
     )
     check_retriever(
         lambda catalogue: PopularRetriever(catalogue, lambda at: -np.arange(TOY_ITEMS, dtype=np.float32)),
-        lambda asked: range(TOY_ITEMS),
+        lambda request: range(TOY_ITEMS),
     )
     check_retriever(lambda catalogue: FallbackRetriever([build(catalogue, space)]))
 
 
-def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
-    class Forgetful:
+def test_a_check_finds_a_retriever_that_ignores_a_filter() -> None:
+    class UnfilteredRetriever:
         def __init__(self, catalogue: Catalogue) -> None:
             self.popular = PopularRetriever(catalogue, lambda at: np.zeros(TOY_ITEMS, np.float32))
 
@@ -147,15 +147,15 @@ def test_a_check_finds_a_retriever_that_forgets_a_filter() -> None:
             return self.popular.retrieve(ResolvedRequest(at=request.at), k)
 
     with pytest.raises(AssertionError, match="found"):
-        check_retriever(Forgetful)
+        check_retriever(UnfilteredRetriever)
     assert len(toy_catalogue()) == TOY_ITEMS
 
 
-def test_a_stranger_gets_the_popular_feed() -> None:
+def test_an_unknown_user_gets_the_popular_feed() -> None:
     both = FallbackRetriever([retriever(), popular()])
-    stranger = request([], deny=[UNKNOWN_ROW])
-    assert len(retriever().retrieve(stranger, 10).rows) == 0
-    found = both.retrieve(stranger, 10)
+    unknown_user = request([], deny=[UNKNOWN_ROW])
+    assert len(retriever().retrieve(unknown_user, 10).rows) == 0
+    found = both.retrieve(unknown_user, 10)
     assert found.source == "popular"
     assert found.rows.tolist() == np.argsort(-POPULARITY, kind="stable")[:10].tolist()
     assert both.retrieve(request([3]), 10).source == "embedding"
@@ -163,19 +163,19 @@ def test_a_stranger_gets_the_popular_feed() -> None:
     assert (nothing.source, len(nothing.rows)) == ("popular", 0)
 
 
-def test_a_query_and_a_person_mix() -> None:
+def test_a_query_and_a_user_vector_are_mixed() -> None:
     query = VECTORS[50] * 3
-    person = SPACE.user_vector(rows_of([7, 9]))
+    user_vector = SPACE.user_vector(rows_of([7, 9]))
     assert np.array_equal(retriever().request_vector(request([], query=query)), SPACE.query_vector(query))
-    assert np.array_equal(retriever().request_vector(request([7, 9])), person)
+    assert np.array_equal(retriever().request_vector(request([7, 9])), user_vector)
     mixed = retriever(query_share=0.25).request_vector(request([7, 9], query=query))
-    np.testing.assert_allclose(mixed, 0.25 * VECTORS[50] + 0.75 * person, atol=1e-6)
+    np.testing.assert_allclose(mixed, 0.25 * VECTORS[50] + 0.75 * user_vector, atol=1e-6)
     assert retriever().retrieve(request([], query=query), 1).rows.tolist() == [50]
     assert retriever(query_share=1.0).retrieve(request([7], query=query), 1).rows.tolist() == [50]
     assert retriever(query_share=0.0).retrieve(request([7], query=query), 1).rows.tolist() == [7]
 
 
 @pytest.mark.parametrize("k", [0, -1, MAX_CANDIDATES + 1])
-def test_how_many_is_bounded(k: int) -> None:
+def test_the_candidate_count_is_bounded(k: int) -> None:
     with pytest.raises(ValueError, match=f"found k = {k} candidates, expected 1 to 1000"):
         FallbackRetriever([popular()]).retrieve(request([]), k)

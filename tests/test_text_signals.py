@@ -1,4 +1,4 @@
-"""Each kind of text model: its public format loads, it scores as the library used directly does, it serves feeds."""
+"""Each kind of text model: its public format loads, its scores equal those of the library, and it serves feeds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLOSE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("checkpoints")
     question, context = checkpoints.dpr(folder / "dpr")
     return {
@@ -59,15 +59,15 @@ def hidden(folder: Path, texts: list[str]) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("pooling", [None, "mean", "cls"])
-def test_a_plain_checkpoint_is_pooled(made: dict[str, Any], kind: str, pooling: str | None) -> None:
-    embedder = SentenceEmbedder(EmbedderSettings(str(made[kind]), pooling=pooling))
-    states, mask = hidden(made[kind], TEXTS)
+def test_a_plain_checkpoint_is_pooled(model_folders: dict[str, Any], kind: str, pooling: str | None) -> None:
+    embedder = SentenceEmbedder(EmbedderSettings(str(model_folders[kind]), pooling=pooling))
+    states, mask = hidden(model_folders[kind], TEXTS)
     expected = states[:, 0] if pooling == "cls" else (states * mask).sum(axis=1) / mask.sum(axis=1)
     np.testing.assert_allclose(embedder.encode(TEXTS), unit_rows(expected), atol=CLOSE)
     np.testing.assert_allclose(embedder.encode_query(TEXTS[0]), unit_rows(expected)[0], atol=CLOSE)
 
 
-def test_a_dpr_pair_has_a_tower_for_each_side(made: dict[str, Any], tmp_path: Path) -> None:
+def test_a_dpr_pair_has_a_tower_for_each_side(model_folders: dict[str, Any], tmp_path: Path) -> None:
     import torch
     from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
@@ -76,22 +76,25 @@ def test_a_dpr_pair_has_a_tower_for_each_side(made: dict[str, Any], tmp_path: Pa
         with torch.inference_mode():
             return kind.from_pretrained(str(folder)).eval()(**tokens).pooler_output.numpy()
 
-    embedder = SentenceEmbedder(EmbedderSettings(str(made["context"]), query_model=str(made["question"])), tmp_path)
-    items = pooled(DPRContextEncoder, made["context"], TEXTS)
+    embedder = SentenceEmbedder(
+        EmbedderSettings(str(model_folders["context"]), query_model=str(model_folders["question"])), tmp_path
+    )
+    items = pooled(DPRContextEncoder, model_folders["context"], TEXTS)
     np.testing.assert_allclose(embedder.encode(TEXTS), items, atol=CLOSE)
     np.testing.assert_allclose(embedder.encode(TEXTS), items, atol=CLOSE)  # now by the cache
-    asked = pooled(DPRQuestionEncoder, made["question"], QUERIES)
+    query_vectors = pooled(DPRQuestionEncoder, model_folders["question"], QUERIES)
     found = np.stack([embedder.encode_query(query) for query in QUERIES])
-    np.testing.assert_allclose(found @ embedder.encode(TEXTS).T, asked @ items.T, atol=CLOSE)
+    np.testing.assert_allclose(found @ embedder.encode(TEXTS).T, query_vectors @ items.T, atol=CLOSE)
     assert np.linalg.norm(items, axis=1).std() > 0, "lengths carry meaning and are kept"
 
 
-def test_prompts_and_lengths(made: dict[str, Any], tmp_path: Path) -> None:
-    plain = SentenceEmbedder(EmbedderSettings(str(made["bert"])), tmp_path)
+def test_prompts_and_lengths(model_folders: dict[str, Any], tmp_path: Path) -> None:
+    plain = SentenceEmbedder(EmbedderSettings(str(model_folders["bert"])), tmp_path)
     prompted = SentenceEmbedder(
-        EmbedderSettings(str(made["bert"]), query_prompt="what is ", item_prompt="a book ", normalise=False), tmp_path
+        EmbedderSettings(str(model_folders["bert"]), query_prompt="what is ", item_prompt="a book ", normalise=False),
+        tmp_path,
     )
-    states, mask = hidden(made["bert"], ["a book whale", "what is whale"])
+    states, mask = hidden(model_folders["bert"], ["a book whale", "what is whale"])
     expected = (states * mask).sum(axis=1) / mask.sum(axis=1)
     np.testing.assert_allclose(prompted.encode(["whale"])[0], expected[0], atol=CLOSE)
     np.testing.assert_allclose(prompted.encode_query("whale"), expected[1], atol=CLOSE)
@@ -126,15 +129,15 @@ def maxsim(query: Any, tokens: Any) -> float:
     return float((query @ tokens.T).max(axis=1).mean())
 
 
-def test_stanfords_colbert_scores_as_the_library_does(made: dict[str, Any], tmp_path: Path) -> None:
+def test_stanfords_colbert_scores_as_the_library_does(model_folders: dict[str, Any], tmp_path: Path) -> None:
     from sentence_transformers import MultiVectorEncoder
 
-    assert is_colbert(made["colbert"])
-    assert not is_colbert(made["bert"])
-    settings = LateInteractionSettings(str(made["colbert"]), precision="float32", item_tokens=0)
+    assert is_colbert(model_folders["colbert"])
+    assert not is_colbert(model_folders["bert"])
+    settings = LateInteractionSettings(str(model_folders["colbert"]), precision="float32", item_tokens=0)
     encoder = TokenEncoder(settings, tmp_path)
     tokens = encoder.encode_items(TEXTS)
-    model = MultiVectorEncoder(str(made["colbert"]))
+    model = MultiVectorEncoder(str(model_folders["colbert"]))
     documents = [np.asarray(one) for one in model.encode_document(TEXTS)]
     rows = np.arange(len(TEXTS), dtype=np.int32)
     for query in QUERIES:
@@ -185,39 +188,41 @@ def test_the_librarys_own_format_is_known(tmp_path: Path) -> None:
     assert is_colbert(folder)
     tokens = TokenEncoder(LateInteractionSettings(str(folder), precision="float32", item_tokens=0)).encode_items(TEXTS)
     direct = MultiVectorEncoder(str(folder)).encode_document(TEXTS)
-    for place, one in enumerate(direct):
-        own = tokens.values[tokens.offsets[place] : tokens.offsets[place + 1]]
+    for position, one in enumerate(direct):
+        own = tokens.values[tokens.offsets[position] : tokens.offsets[position + 1]]
         np.testing.assert_allclose(own, np.asarray(one), atol=CLOSE)
 
 
-def test_another_models_token_vectors(made: dict[str, Any]) -> None:
-    states, mask = hidden(made["bert"], TEXTS)
-    tokens = TokenEncoder(LateInteractionSettings(str(made["bert"]), precision="float32", item_tokens=3)).encode_items(
-        TEXTS
-    )
-    for place, text in enumerate(TEXTS):
-        inner = unit_rows(states[place][mask[place, :, 0] > 0][1:-1])[:3]
-        own = tokens.values[tokens.offsets[place] : tokens.offsets[place + 1]]
+def test_another_models_token_vectors(model_folders: dict[str, Any]) -> None:
+    states, mask = hidden(model_folders["bert"], TEXTS)
+    tokens = TokenEncoder(
+        LateInteractionSettings(str(model_folders["bert"]), precision="float32", item_tokens=3)
+    ).encode_items(TEXTS)
+    for position, text in enumerate(TEXTS):
+        inner = unit_rows(states[position][mask[position, :, 0] > 0][1:-1])[:3]
+        own = tokens.values[tokens.offsets[position] : tokens.offsets[position + 1]]
         np.testing.assert_allclose(own, inner, atol=CLOSE, err_msg=text)
 
 
-def test_storage_is_compact_and_still_orders(made: dict[str, Any]) -> None:
+def test_storage_is_compact_and_still_orders(model_folders: dict[str, Any]) -> None:
     texts = [f"the {a} and the {b}" for a in checkpoints.WORDS[4:24] for b in checkpoints.WORDS[4:24]]
-    exact = TokenEncoder(LateInteractionSettings(str(made["bert"]), dimensions=0, precision="float32")).encode_items(
-        texts
-    )
-    small = TokenEncoder(LateInteractionSettings(str(made["bert"]), dimensions=16, pool_factor=2)).encode_items(texts)
+    exact = TokenEncoder(
+        LateInteractionSettings(str(model_folders["bert"]), dimensions=0, precision="float32")
+    ).encode_items(texts)
+    small = TokenEncoder(
+        LateInteractionSettings(str(model_folders["bert"]), dimensions=16, pool_factor=2)
+    ).encode_items(texts)
     assert small.values.dtype == np.int8
     assert small.values.shape[1] == 16
     assert small.nbytes < exact.nbytes / 10
-    whole = TokenEncoder(LateInteractionSettings(str(made["bert"]), dimensions=0)).encode_items(texts)
+    whole = TokenEncoder(LateInteractionSettings(str(model_folders["bert"]), dimensions=0)).encode_items(texts)
     rows = np.arange(len(texts), dtype=np.int32)
-    query = TokenEncoder(LateInteractionSettings(str(made["bert"]))).encode_query("the moon and the soup")
+    query = TokenEncoder(LateInteractionSettings(str(model_folders["bert"]))).encode_query("the moon and the soup")
     a, b = exact.scores(exact.encode_query(query), rows), whole.scores(whole.encode_query(query), rows)
     np.testing.assert_allclose(a, b, atol=0.02)
 
 
-def test_what_asks_is_the_query_and_the_latest_items() -> None:
+def test_late_interaction_queries_with_the_query_and_the_latest_items() -> None:
     from feedrank.engine.types import Batch
 
     random = np.random.default_rng(0)
@@ -241,8 +246,10 @@ def test_what_asks_is_the_query_and_the_latest_items() -> None:
         query_tokens=(None, vectors[:2]),
     )
     found = maxsim_scores(tokens, batch)
-    asked = [maxsim(parts[2], parts[3]), *[maxsim(parts[0], parts[3])] * often]  # item 1 has no tokens
-    np.testing.assert_allclose(found[0], [asked[0], max(asked), np.mean(asked), np.nan], atol=1e-6)
+    expected_scores = [maxsim(parts[2], parts[3]), *[maxsim(parts[0], parts[3])] * often]  # item 1 has no tokens
+    np.testing.assert_allclose(
+        found[0], [expected_scores[0], max(expected_scores), np.mean(expected_scores), np.nan], atol=1e-6
+    )
     assert np.isnan(found[1:3]).all()
     np.testing.assert_allclose(found[3], [np.nan] * 3 + [maxsim(plain[:2], parts[0])], atol=1e-6)
 
@@ -252,16 +259,16 @@ def test_what_asks_is_the_query_and_the_latest_items() -> None:
 
 @pytest.mark.parametrize(("kind", "int8"), [("cross", False), ("cross", True), ("cross-roberta", False)])
 def test_a_cross_encoder_scores_as_the_library_does(
-    made: dict[str, Any], tmp_path: Path, kind: str, int8: bool
+    model_folders: dict[str, Any], tmp_path: Path, kind: str, int8: bool
 ) -> None:
     import torch
     from sentence_transformers import CrossEncoder
 
-    folder = export_cached(CrossEncoderSettings(str(made[kind]), int8=int8), tmp_path)
+    folder = export_cached(CrossEncoderSettings(str(model_folders[kind]), int8=int8), tmp_path)
     model = CrossEncoderModel(folder, threads=1)
     model.with_items(model.tokenize([*TEXTS, ""], 32))
     pairs = [(query, text) for query in QUERIES for text in TEXTS]
-    direct = CrossEncoder(str(made[kind])).predict(pairs, activation_fn=torch.nn.Identity())
+    direct = CrossEncoder(str(model_folders[kind])).predict(pairs, activation_fn=torch.nn.Identity())
     rows = np.array([*range(4), *range(4)], np.int32)
     found = model.score([query for query, _ in pairs], rows)
     assert np.std(direct) > 0.01
@@ -270,7 +277,7 @@ def test_a_cross_encoder_scores_as_the_library_does(
     else:
         np.testing.assert_allclose(found, direct, atol=CLOSE)
     assert np.isnan(model.score(["", "moon", "moon"], np.array([0, 4, -1], np.int32))).all()
-    assert export_cached(CrossEncoderSettings(str(made[kind]), int8=int8), tmp_path) == folder, "made once"
+    assert export_cached(CrossEncoderSettings(str(model_folders[kind]), int8=int8), tmp_path) == folder, "made once"
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra", "roberta", "xlm-roberta", "distilbert"])
@@ -295,9 +302,9 @@ def test_a_last_layer_for_the_first_token_alone_leaves_scores_as_they_were(kind:
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
-def test_what_is_no_cross_encoder_is_refused(made: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_no_cross_encoder_is_refused(model_folders: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has 2 outputs, expected one.*feedrank finetune cross-encoder"):
-        export_cached(CrossEncoderSettings(str(made["bert"])), tmp_path)
+        export_cached(CrossEncoderSettings(str(model_folders["bert"])), tmp_path)
     with pytest.raises(WeightsNotFoundError, match="no model folder at"):
         export_cached(CrossEncoderSettings("/no/such/model"), tmp_path)
 
@@ -306,7 +313,7 @@ def test_what_is_no_cross_encoder_is_refused(made: dict[str, Any], tmp_path: Pat
 
 
 def served(own: Path, toml: str, *arguments: str) -> list[dict[str, Any]]:
-    """The items of a feed of a home that was trained with this config."""
+    """Train a home with this config and return the items of a feed."""
     with (own / "feedrank.toml").open("a") as file:
         file.write(toml)
     feedrank(own, "train", "--name", "other")
@@ -315,29 +322,30 @@ def served(own: Path, toml: str, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "dpr", "colbert", "cross", "none"])
-def test_every_kind_serves_feeds(made: dict[str, Any], home: Path, kind: str) -> None:
+def test_every_kind_serves_feeds(model_folders: dict[str, Any], home: Path, kind: str) -> None:
     toml = {
-        "bert": f'[embedder]\nmodel = "{made["bert"]}"\n',
-        "roberta": f'[embedder]\nmodel = "{made["roberta"]}"\npooling = "cls"\n',
-        "dpr": f'[embedder]\nmodel = "{made["context"]}"\nquery_model = "{made["question"]}"\n',
-        "colbert": f'[embedder]\nmodel = "none"\n[late_interaction]\nmodel = "{made["colbert"]}"\n',
-        "cross": f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{made["cross"]}"\ntop_k = 8\nthreads = 1\n',
+        "bert": f'[embedder]\nmodel = "{model_folders["bert"]}"\n',
+        "roberta": f'[embedder]\nmodel = "{model_folders["roberta"]}"\npooling = "cls"\n',
+        "dpr": f'[embedder]\nmodel = "{model_folders["context"]}"\nquery_model = "{model_folders["question"]}"\n',
+        "colbert": f'[embedder]\nmodel = "none"\n[late_interaction]\nmodel = "{model_folders["colbert"]}"\n',
+        "cross": '[embedder]\nmodel = "none"\n'
+        f'[cross_encoder]\nmodel = "{model_folders["cross"]}"\ntop_k = 8\nthreads = 1\n',
         "none": '[embedder]\nmodel = "none"\n',
     }[kind]
     found = served(home, toml, "--user", "p0")
     assert toyworld.genre_of(found[0]["id"]) == "space"
-    asked = json.loads(feedrank(home, "recommend", "--json", "--query", "the violin book"))
-    assert asked["items"]
+    query_feed = json.loads(feedrank(home, "recommend", "--json", "--query", "the violin book"))
+    assert query_feed["items"]
     if kind in ("colbert", "cross", "none"):
-        assert asked["source"] == "bm25", "without an embedding, words find what a query asks for"
-        assert kind == "cross" or asked["items"][0]["id"] == "music-0"
+        assert query_feed["source"] == "bm25", "without an embedding, words find what a query asks for"
+        assert kind == "cross" or query_feed["items"][0]["id"] == "music-0"
     manifest = json.loads((home / "bundles" / "other" / "manifest.json").read_text())
     signal = {"colbert": "late_interaction", "cross": "cross_encoder", "none": None}.get(kind, "text")
     assert (set(manifest["model_digests"]) == {signal}) if signal else not manifest["model_digests"]
 
 
-def test_a_bundle_keeps_its_models_with_it(made: dict[str, Any], home: Path, tmp_path: Path) -> None:
-    gone = Path(shutil.copytree(made["cross"], tmp_path / "gone"))
+def test_a_bundle_keeps_its_models_with_it(model_folders: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    gone = Path(shutil.copytree(model_folders["cross"], tmp_path / "gone"))
     toml = f'[embedder]\nmodel = "none"\n[cross_encoder]\nmodel = "{gone}"\ntop_k = 5\nthreads = 1\n'
     found = served(home, toml, "--user", "p1")
     shutil.rmtree(gone)
@@ -359,8 +367,8 @@ def test_bm25_recall_finds_what_has_the_words() -> None:
     from feedrank.engine.types import Filters, ResolvedRequest
 
     retriever = build(toy_catalogue())
-    asked = ResolvedRequest(at=0.0, query="title 17", filters=Filters(deny=np.array([3], np.int32)))
-    found = retriever.retrieve(asked, 5)
+    request = ResolvedRequest(at=0.0, query="title 17", filters=Filters(deny=np.array([3], np.int32)))
+    found = retriever.retrieve(request, 5)
     assert found.rows[0] == 17
     assert 3 not in found.rows
     assert len(retriever.retrieve(ResolvedRequest(at=0.0, query="nothing known"), 5).rows) == 0

@@ -1,4 +1,4 @@
-"""Feature families of one's own for tests of `[features] extra`: a good one, and some that can't be used."""
+"""Custom feature families for tests of `[features] extra`: a valid one, and some that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The click log: which ranking a click answers, labels, and the order of what happened."""
+"""The event table: which ranking a click joins, labels, and the order of events."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def answered(*events: Event) -> list[int]:
     return events_to_table(events, ITEMS).interactions.ranking.tolist()
 
 
-def test_a_click_answers_the_ranking_it_names() -> None:
+def test_a_click_joins_the_ranking_it_names() -> None:
     assert answered(ranking("r0", 0), ranking("r1", 1), click(2, answers="r0")) == [0]
     assert answered(ranking("r0", 0, user="bob"), click(500, "c", None, "r0")) == [0]
     assert answered(click(0, answers="r0"), ranking("r0", 1)) == [0]
     assert answered(ranking("r0", 0), click(1, answers="lost")) == [-1]
 
 
-def test_or_else_the_last_that_showed_the_item_to_the_person_in_time() -> None:
+def test_a_click_without_ranking_joins_the_last_impression_in_the_window() -> None:
     assert answered(ranking("r0", 0), ranking("r1", 1, "bc"), click(2, "a"), click(3, "b")) == [0, 1]
     assert answered(ranking("r0", 0), ranking("r1", 1, "abc", "bob"), click(2, "a")) == [0]
     assert answered(ranking("r0", 0), click(30), click(30.001)) == [0, -1]
@@ -55,7 +55,7 @@ def test_the_order_of_writing_breaks_ties_of_time() -> None:
     assert answered(click(2), ranking("r0", 1)) == [0]  # later in time, though written first
 
 
-def test_labels_are_logged_or_else_clicks() -> None:
+def test_labels_are_the_logged_ones_or_else_clicks() -> None:
     log = events_to_table(
         [
             ranking("r0", 0, "abd"),
@@ -81,17 +81,17 @@ def test_columns() -> None:
         UserEvent("u", 0, "ann"),
         InteractionEvent("2", 1_000, "d", HISTORY_TYPE),
     ]
-    people = Vocabulary(["zoe"])
-    log = events_to_table(events, ITEMS, people)
-    assert log.users is people
-    assert sorted(people) == ["ann", "bob", "zoe"]
+    users = Vocabulary(["zoe"])
+    log = events_to_table(events, ITEMS, users)
+    assert log.users is users
+    assert sorted(users) == ["ann", "bob", "zoe"]
     assert len(log) == 3
     assert log.at.tolist() == [1, 3, 5]
     assert log.interactions.item.tolist() == [UNKNOWN_ROW, 1]
-    assert [people.name(row) if row >= 0 else None for row in log.interactions.user] == [None, "bob"]
+    assert [users.name(row) if row >= 0 else None for row in log.interactions.user] == [None, "bob"]
     assert log.is_history.tolist() == [True, False]
     assert str(log.interactions.value.tolist()) == "[nan, 4.5]"
-    assert [people.name(row) for row in log.rankings.user] == ["ann"]
+    assert [users.name(row) for row in log.rankings.user] == ["ann"]
     assert log.event_order.tolist() == [0, 2, 1]
     assert np.isnan(log.rankings.labels).all()
 
@@ -99,17 +99,17 @@ def test_columns() -> None:
 @given(times=st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=15))
 def test_the_order_is_of_time_and_ties_are_stable(times: list[tuple[bool, int]]) -> None:
     events: list[RankingEvent | InteractionEvent] = [
-        RankingEvent(str(place), time, ("a",))
-        if shown
-        else InteractionEvent(str(place), time, "a", "click", value=place)
-        for place, (shown, time) in enumerate(times)
+        RankingEvent(str(position), time, ("a",))
+        if is_ranking
+        else InteractionEvent(str(position), time, "a", "click", value=position)
+        for position, (is_ranking, time) in enumerate(times)
     ]
     log = events_to_table(iter(events), ITEMS)
     happened = sorted(events, key=lambda event: event.timestamp)
-    touched = [event for event in happened if isinstance(event, InteractionEvent)]
-    shown = [event for event in happened if isinstance(event, RankingEvent)]
-    assert [[*touched, *shown][place] for place in log.event_order] == happened
-    assert log.interactions.value.tolist() == [event.value for event in touched]
+    interactions = [event for event in happened if isinstance(event, InteractionEvent)]
+    rankings = [event for event in happened if isinstance(event, RankingEvent)]
+    assert [[*interactions, *rankings][position] for position in log.event_order] == happened
+    assert log.interactions.value.tolist() == [event.value for event in interactions]
     assert log.at.tolist() == [event.timestamp / 1000 for event in happened]
-    places = log.event_positions()
-    assert [happened[place] for place in places] == [*touched, *shown]
+    event_positions = log.event_positions()
+    assert [happened[position] for position in event_positions] == [*interactions, *rankings]

@@ -1,4 +1,4 @@
-"""Vector indexes of one's own, as a user would write them: exact ones in numpy."""
+"""Custom vector indexes, as an application would write them: exact ones in numpy."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class BuiltAtStart:
         self._vectors, self._shift = np.array(vectors), np.float32(shift)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
-        """The k best rows and their scores."""
+        """Return the k best rows and their scores."""
         scores = self._vectors @ vector + self._shift
         best = np.argsort(-scores, kind="stable")[:k]
         return best.astype(np.int32), scores[best]
 
 
 class Saved(BuiltAtStart):
-    """The same, kept with the bundle as one npz file."""
+    """The same index, saved with the bundle as one npz file."""
 
     built = loaded = 0
 
@@ -49,14 +49,14 @@ class Saved(BuiltAtStart):
 
 
 class SavesNothing(Saved):
-    """It forgets to write a file."""
+    """An index whose save writes no file."""
 
     def save(self, folder: Path) -> None:
         """Write nothing."""
 
 
 class KeepsItsFolder(Saved):
-    """It notes the folder in which it was saved, which is another one later."""
+    """An index that depends on the folder it was saved in, which moves later."""
 
     def save(self, folder: Path) -> None:
         """Write the vectors and the folder."""
@@ -65,12 +65,12 @@ class KeepsItsFolder(Saved):
 
     @classmethod
     def load(cls, folder: Path, vectors: Matrix, metric: str, shift: float = 0.0) -> Saved:
-        """Read from the folder that was noted."""
+        """Read from the stored folder."""
         return super().load(Path((folder / "folder.txt").read_text()), vectors, metric, shift)
 
 
 class LoadsSomethingElse(Saved):
-    """What it loads finds other rows."""
+    """An index that returns other rows after loading."""
 
     @classmethod
     def load(cls, folder: Path, vectors: Matrix, metric: str, shift: float = 0.0) -> Saved:
@@ -81,7 +81,7 @@ class LoadsSomethingElse(Saved):
 
 
 class OnlySaves(BuiltAtStart):
-    """It has no load."""
+    """An index with save and without load."""
 
     def save(self, folder: Path) -> None:
         """Write the vectors."""
@@ -89,7 +89,7 @@ class OnlySaves(BuiltAtStart):
 
 
 class PadsWithMinusOne(BuiltAtStart):
-    """It gives k rows always, as FAISS does: -1 where there are no more."""
+    """An index that always returns k rows, padded with -1, as FAISS does."""
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """The k best rows, then -1."""
@@ -99,7 +99,7 @@ class PadsWithMinusOne(BuiltAtStart):
 
 
 def no_index(vectors: Matrix, metric: str) -> None:
-    """It builds nothing."""
+    """Build nothing."""
 
 
 NOT_CALLABLE = 7

@@ -1,4 +1,4 @@
-"""API keys: what a token may do, what is at rest, and what other processes see of a change."""
+"""API keys: scopes, what is stored, and what other processes see of a change."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY = 86_400_000
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A keys file that is not there yet, in a folder that is not there either."""
+    """The path of a keys file that does not exist yet, nor does its folder."""
     return tmp_path / "home" / "keys.json"
 
 
@@ -57,15 +57,17 @@ def test_a_token_is_its_key_here_and_in_another_process(path: Path) -> None:
         max_size=5,
     )
 )
-def test_keys_come_back_as_they_were_made(
+def test_created_keys_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[tuple[str, set[str], int | None]]
 ) -> None:
     path = tmp_path_factory.mktemp("keys") / "keys.json"
     keys = ApiKeys(path)
-    made = [keys.create(name, scopes, NOW, None if lives is None else NOW + lives) for name, scopes, lives in wanted]
-    assert ApiKeys(path).all() == tuple(key for key, _ in made)
-    assert [set(key.scopes) for key, _ in made] == [scopes for _, scopes, _ in wanted]
-    for key, token in made:
+    created_keys = [
+        keys.create(name, scopes, NOW, None if lives is None else NOW + lives) for name, scopes, lives in wanted
+    ]
+    assert ApiKeys(path).all() == tuple(key for key, _ in created_keys)
+    assert [set(key.scopes) for key, _ in created_keys] == [scopes for _, scopes, _ in wanted]
+    for key, token in created_keys:
         assert keys.authenticate(token, NOW) == key
 
 
@@ -98,7 +100,7 @@ def test_a_revoked_token_stops_at_the_next_check_everywhere(path: Path) -> None:
     assert keys.all() == (kept[0],)
 
 
-def test_revoking_what_is_not_there_makes_no_folder(path: Path) -> None:
+def test_revoking_an_unknown_key_creates_no_folder(path: Path) -> None:
     assert not ApiKeys(path).revoke("abcdefgh")
     assert not path.parent.exists()
 
@@ -112,28 +114,30 @@ def test_no_token_is_valid_once_the_file_is_gone(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[ApiKeys, str, str]:
-    """Keys, and the tokens of two of them."""
+def two_keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[ApiKeys, str, str]:
+    """A keys file with two keys, and their tokens."""
     keys = ApiKeys(tmp_path_factory.mktemp("known") / "keys.json")
     return keys, keys.create("one", ["admin"], NOW)[1], keys.create("two", ["read"], NOW)[1]
 
 
 @given(st.text(st.characters(exclude_categories=())))
-def test_any_other_text_is_no_token(known: tuple[ApiKeys, str, str], text: str) -> None:
-    keys, token, _ = known
+def test_any_other_text_is_no_valid_token(two_keys: tuple[ApiKeys, str, str], text: str) -> None:
+    keys, token, _ = two_keys
     for wrong in (text, f"frk_{text}", token[:13] + text, f"{token}{text or '='}", f"{text or ' '}{token}"):
         assert keys.authenticate(wrong, NOW) is None
 
 
 @given(st.integers(0, 55), st.characters(exclude_categories=()))
-def test_a_token_with_one_character_changed_is_none(known: tuple[ApiKeys, str, str], place: int, other: str) -> None:
-    keys, token, _ = known
-    changed = token[:place] + other + token[place + 1 :]
+def test_a_token_with_one_character_changed_is_none(
+    two_keys: tuple[ApiKeys, str, str], position: int, other: str
+) -> None:
+    keys, token, _ = two_keys
+    changed = token[:position] + other + token[position + 1 :]
     assert (keys.authenticate(changed, NOW) is not None) == (changed == token)
 
 
-def test_the_secret_of_one_key_does_not_open_another(known: tuple[ApiKeys, str, str]) -> None:
-    keys, one, two = known
+def test_the_secret_of_one_key_does_not_open_another(two_keys: tuple[ApiKeys, str, str]) -> None:
+    keys, one, two = two_keys
     assert keys.authenticate(one[:13] + two[13:], NOW) is None
     assert keys.authenticate(f"{one}\n", NOW) is None
 
@@ -156,7 +160,7 @@ def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scopes", "created", "expires", "said"),
+    ("name", "scopes", "created", "expires", "message"),
     [
         ("web", ["read", "root"], NOW, None, "'root'.*read, write, admin"),
         ("web", "read", NOW, None, "'r'"),
@@ -171,11 +175,11 @@ def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:
         ("web", ["read"], NOW, 10**18, "expires is"),
     ],
 )
-def test_what_no_key_can_be_is_refused(
-    path: Path, name: str, scopes: list[str], created: int, expires: int | None, said: str
+def test_an_invalid_key_is_refused(
+    path: Path, name: str, scopes: list[str], created: int, expires: int | None, message: str
 ) -> None:
     keys = ApiKeys(path)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         keys.create(name, scopes, created, expires)
     assert keys.all() == ()
     assert not path.exists()
@@ -194,9 +198,9 @@ def test_only_the_owner_may_read_the_file(path: Path) -> None:
 
 
 def entry(**changed: object) -> dict[str, object]:
-    """A key as the file has it."""
-    made = {"id": "abcd1234", "name": "web", "scopes": ["read"], "created": NOW, "expires": None, "digest": "0" * 64}
-    return made | changed
+    """A key as stored in the file."""
+    key = {"id": "abcd1234", "name": "web", "scopes": ["read"], "created": NOW, "expires": None, "digest": "0" * 64}
+    return key | changed
 
 
 DAMAGED = {
@@ -220,7 +224,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("text", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_file_is_said_and_never_overwritten(path: Path, text: str) -> None:
+def test_a_damaged_keys_file_is_reported_and_never_overwritten(path: Path, text: str) -> None:
     keys = ApiKeys(path)
     path.parent.mkdir()
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -232,11 +236,11 @@ def test_a_damaged_file_is_said_and_never_overwritten(path: Path, text: str) -> 
     ):
         with pytest.raises(KeysError) as caught:
             attempt()
-        said = str(caught.value)
-        assert said.startswith(f"{path}: ")
-        assert "expected" in said
-        assert "feedrank keys create" in said
-        assert len(said) < 500 + len(str(path))
+        output = str(caught.value)
+        assert output.startswith(f"{path}: ")
+        assert "expected" in output
+        assert "feedrank keys create" in output
+        assert len(output) < 500 + len(str(path))
     assert path.read_text(encoding="utf-8", errors="surrogateescape") == text
 
 
@@ -309,7 +313,7 @@ def test_a_file_that_did_not_change_is_not_read_again(path: Path, caplog: pytest
 
 
 def test_changes_within_one_tick_of_the_clock_are_seen(path: Path) -> None:
-    """Even where a disk's clock stands still, or is set back, the file's time goes on."""
+    """The time of the file advances even if the clock of the disk stands still or is set back."""
     keys = ApiKeys(path)
     key, _ = keys.create("web", ["read"], NOW)
     os.utime(path, ns=(0, 2**62))
@@ -398,23 +402,23 @@ def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
 
 
 def run(home: Path, *arguments: str) -> Result:
-    """`feedrank keys` on a home."""
+    """Run `feedrank keys` on a home."""
     return CliRunner().invoke(command, arguments, obj=(HomePaths(home), Config()), catch_exceptions=False)
 
 
-def test_create_prints_the_token_alone_and_says_that_it_is_not_shown_again(path: Path) -> None:
-    made = run(path.parent, "create", "web", "--scope", "read", "--scope", "write", "--days", "30")
-    assert made.exit_code == 0
-    token = made.stdout.removesuffix("\n")
+def test_create_prints_the_token_once(path: Path) -> None:
+    created = run(path.parent, "create", "web", "--scope", "read", "--scope", "write", "--days", "30")
+    assert created.exit_code == 0
+    token = created.stdout.removesuffix("\n")
     (key,) = ApiKeys(path).all()
     assert ApiKeys(path).authenticate(token, key.created) == key
     assert (key.name, key.scopes) == ("web", ("read", "write"))
     assert key.expires == key.created + 30 * DAY
-    assert "not shown again" in made.stderr
-    assert token not in made.stderr
+    assert "not shown again" in created.stderr
+    assert token not in created.stderr
 
 
-def test_a_key_may_read_for_ever_where_nothing_else_is_said(path: Path) -> None:
+def test_a_key_is_read_only_and_never_expires_by_default(path: Path) -> None:
     assert run(path.parent, "create", "web").exit_code == 0
     (key,) = ApiKeys(path).all()
     assert (key.scopes, key.expires) == (("read",), None)
@@ -424,14 +428,14 @@ def test_list_shows_keys_and_no_secrets(path: Path) -> None:
     assert "no keys" in run(path.parent, "list").stdout
     token = run(path.parent, "create", "[b]web[/b]", "--scope", "admin").stdout.strip()
     ApiKeys(path).create("old", ["read", "write"], NOW, NOW + DAY)
-    said = run(path.parent, "list").stdout
+    output = run(path.parent, "list").stdout
     for key in ApiKeys(path).all():
-        assert key.id in said
-        assert key.name in said
-        assert key.digest[:12] not in said
-    assert token[13:] not in said
+        assert key.id in output
+        assert key.name in output
+        assert key.digest[:12] not in output
+    assert token[13:] not in output
     for shown in ("admin", "read, write", "never", "2023-11-15 22:13", "expired"):
-        assert shown in said
+        assert shown in output
 
 
 def test_revoke_removes_a_key_and_refuses_an_unknown_one(path: Path) -> None:
@@ -448,7 +452,7 @@ def test_revoke_removes_a_key_and_refuses_an_unknown_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("create", "web"), ("list",), ("revoke", "abcd1234")])
-def test_the_command_says_a_damaged_file_in_one_line(path: Path, arguments: tuple[str, ...]) -> None:
+def test_the_command_reports_a_damaged_file_in_one_line(path: Path, arguments: tuple[str, ...]) -> None:
     path.parent.mkdir()
     path.write_text("{")
     result = run(path.parent, *arguments)

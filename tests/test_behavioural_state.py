@@ -53,7 +53,7 @@ HOUR = 3_600.0
 START = 1.7e9
 
 Op = tuple[int, float, int, list[int]]
-"""Code, unix seconds, person, item rows."""
+"""Code, unix seconds, user row, item rows."""
 
 
 def ops_of(listed: list[Op]) -> Operations:
@@ -62,7 +62,7 @@ def ops_of(listed: list[Op]) -> Operations:
     return Operations(
         code=np.array([code for code, *_ in listed], np.uint8),
         at=np.array([at for _, at, *_ in listed], np.float64),
-        user=np.array([person for _, _, person, _ in listed], np.int32),
+        user=np.array([user_row for _, _, user_row, _ in listed], np.int32),
         start=bounds[:-1],
         stop=bounds[1:],
         rows=np.array([row for *_, rows in listed for row in rows], np.int32),
@@ -70,23 +70,23 @@ def ops_of(listed: list[Op]) -> Operations:
     )
 
 
-def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]]:
-    """Every READ from the whole list of what came before it, by the words of the kernel's docstring."""
+def reference_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]]:
+    """Compute every READ from all earlier operations, as the docstring of the kernel says."""
     reads = []
-    for place, (code, at, person, rows) in enumerate(listed):
+    for position, (code, at, user, rows) in enumerate(listed):
         if code != OP_READ:
             continue
         past = [
             (code, when, who, row, 1 / len(items))
-            for code, when, who, items in listed[:place]
+            for code, when, who, items in listed[:position]
             if code != OP_READ
             for row in items
             if row != UNKNOWN_ROW
         ]
         chain = [
-            (row, when) for code, when, who, row, _ in past if code != OP_IMPRESSION and who == person != UNKNOWN_ROW
+            (row, when) for code, when, who, row, _ in past if code != OP_IMPRESSION and who == user != UNKNOWN_ROW
         ][::-1]
-        shown = [row for code, _, who, row, _ in past if code == OP_IMPRESSION and who == person != UNKNOWN_ROW]
+        shown = [row for code, _, who, row, _ in past if code == OP_IMPRESSION and who == user != UNKNOWN_ROW]
         read: dict[str, list[float]] = {
             "history": [row for row, _ in chain[: spec.history_length]],
             "history_at": [when for _, when in chain[: spec.history_length]],
@@ -103,12 +103,14 @@ def slow_reads(listed: list[Op], spec: StateSpec) -> list[dict[str, list[float]]
             )
             read["item_age"].append(at - first if row != UNKNOWN_ROW else math.nan)
             read["since_interaction"].append(at - last if row != UNKNOWN_ROW else math.nan)
-            read["counters"] += slow_counters(past, row, at, spec)
+            read["counters"] += reference_counters(past, row, at, spec)
         reads.append(read)
     return reads
 
 
-def slow_counters(past: list[tuple[int, float, int, int, float]], row: int, at: float, spec: StateSpec) -> list[float]:
+def reference_counters(
+    past: list[tuple[int, float, int, int, float]], row: int, at: float, spec: StateSpec
+) -> list[float]:
     if row == UNKNOWN_ROW:
         return [math.nan] * spec.width
     counters = []
@@ -153,7 +155,7 @@ def operations(draw: st.DrawFn) -> list[Op]:
 @given(listed=operations())
 def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
     batch = BehaviouralState(CATALOGUE, SPEC).replay(ops_of(listed))
-    expected = slow_reads(listed, SPEC)
+    expected = reference_reads(listed, SPEC)
     assert len(batch.at) == len(expected)
     for r, read in enumerate(expected):
         lines = slice(int(batch.offsets[r]), int(batch.offsets[r + 1]))
@@ -170,7 +172,7 @@ def test_the_kernel_against_a_slow_reference(listed: list[Op]) -> None:
 
 
 @pytest.mark.parametrize("spec", [SPEC, FULL], ids=["built-in counters", "custom counters"])
-def test_one_ranking_leaves_the_bits_that_a_log_of_it_leaves(spec: StateSpec) -> None:
+def test_a_single_ranking_and_a_log_of_it_give_the_same_bits(spec: StateSpec) -> None:
     whole, one_by_one = BehaviouralState(CATALOGUE, spec), BehaviouralState(CATALOGUE, spec)
     users = Vocabulary()
     for n, items in enumerate((("i0", "i3", "no item"), ("i4",), ("i0", "i1", "i2"))):
@@ -189,7 +191,7 @@ def test_a_hand_computed_case() -> None:
                 (OP_IMPRESSION, START, 0, [0, 1, 2, 3]),
                 (OP_INTERACTION, START + HOUR / 2, 0, [1]),
                 (OP_READ, START + HOUR, 0, [1, 2]),
-                (OP_INTERACTION, START + HOUR, 0, [1]),  # after the read: it must not be seen
+                (OP_INTERACTION, START + HOUR, 0, [1]),  # after the read, so it must not count
             ]
         )
     )
@@ -217,16 +219,16 @@ def test_a_hand_computed_case() -> None:
 def test_a_history_across_blocks(length: int) -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
     rows = [n % ITEMS for n in range(length)]
-    for n, row in enumerate(rows):  # two people take blocks in turn
+    for n, row in enumerate(rows):  # two users take blocks in turn
         state.observe(ops_of([(OP_INTERACTION, START + n, 0, [row]), (OP_PRE_LOG, START + n, 1, [ITEMS - 1 - row])]))
-    touched, times = state.history(0)
-    assert touched.tolist() == rows[::-1]
+    items, times = state.history(0)
+    assert items.tolist() == rows[::-1]
     assert times.tolist() == [START + n for n in range(length)][::-1]
     assert state.history(1)[0].tolist() == [ITEMS - 1 - row for row in rows[::-1]]
     assert len(state.history(2)[0]) == len(state.history(UNKNOWN_ROW)[0]) == len(state.history(10**6)[0]) == 0
 
 
-def test_shown_counts_look_back_so_far() -> None:
+def test_impression_counts_look_back_a_limited_time() -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
     state.observe(ops_of([(OP_IMPRESSION, START, 0, [0, 1, 0])]))
     state.observe(ops_of([(OP_IMPRESSION, START, 0, [2])] * (MAX_RECENT_IMPRESSIONS - 2)))
@@ -234,7 +236,7 @@ def test_shown_counts_look_back_so_far() -> None:
     assert batch.impressions.tolist() == [1, 1, MAX_RECENT_IMPRESSIONS - 2]
 
 
-def test_popularity_of_what_nobody_touched_is_zero() -> None:
+def test_popularity_without_interactions_is_zero() -> None:
     for halves in ((1.0, math.inf), (1.0, 24.0)):
         state = BehaviouralState(CATALOGUE, StateSpec(half_lives_h=halves))
         assert state.popularity(START).tolist() == [0] * ITEMS
@@ -247,14 +249,14 @@ def test_popularity_of_what_nobody_touched_is_zero() -> None:
     assert state.popularity(START + 24 * HOUR).tolist() == [0, 0.5, 0, 1, 0]
 
 
-def test_a_spec_that_keeps_nothing_is_refused() -> None:
+def test_an_empty_state_spec_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one, all above 0"):
         StateSpec(half_lives_h=(0.0,))
     with pytest.raises(ValueError, match="history_length is 0; expected at least 1"):
         StateSpec(history_length=0)
 
 
-# --- replay and the live feed --------------------------------------------------------------------------------------
+# --- replay and the live state --------------------------------------------------------------------------------------
 
 
 def same(a: Batch, b: Batch, but: tuple[str, ...] = ()) -> None:
@@ -285,8 +287,8 @@ def random_events(seed: int, length: int = 150) -> list[Event]:
     return events
 
 
-def moments_before_each(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
-    """A group before each happening, for the person it happened to, and one at the end for nobody."""
+def query_times(log: EventTable, candidates: list[Rows]) -> PointInTimeQueries:
+    """A query before each event, for its user, and one at the end for the unknown user."""
     happened = operations_of(log)
     sizes = [len(rows) for rows in candidates]
     return PointInTimeQueries(
@@ -298,7 +300,7 @@ def moments_before_each(log: EventTable, candidates: list[Rows]) -> PointInTimeQ
     )
 
 
-def one(batch: Batch, r: int) -> Batch:
+def request_of(batch: Batch, r: int) -> Batch:
     """One request of a batch."""
     lines = slice(int(batch.offsets[r]), int(batch.offsets[r + 1]))
     return Batch(
@@ -324,18 +326,18 @@ def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
     candidates = [
         random.integers(UNKNOWN_ROW, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
     ]  # fmt: skip
-    moments = moments_before_each(log, candidates)
+    moments = query_times(log, candidates)
     replayed = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
 
     live = BehaviouralState(CATALOGUE, FULL)
-    people = log.users
+    users = log.users
     for r, rows in enumerate(candidates):
-        person = int(moments.user[r])
-        history, times = live.history(person)
-        request = ResolvedRequest(float(moments.at[r]), person, history, times, history)
-        same(live.read([request], [rows]), one(replayed, r))
+        user = int(moments.user[r])
+        history, times = live.history(user)
+        request = ResolvedRequest(float(moments.at[r]), user, history, times, history)
+        same(live.read([request], [rows]), request_of(replayed, r))
         if r < len(events):
-            live.advance(events_to_table([events[r]], CATALOGUE.ids, people))
+            live.advance(events_to_table([events[r]], CATALOGUE.ids, users))
     assert np.array_equal(live.popularity(START * 2), _replayed(log).popularity(START * 2))
 
 
@@ -354,30 +356,30 @@ def test_observing_in_chunks_is_observing_at_once(step: int) -> None:
         part = slice(first, first + step)
         cut = {name: getattr(ops, name)[part] for name in ("code", "at", "user", "start", "stop", "type_bits")}
         in_chunks.observe(ops._replace(**cut))
-    requests = [ResolvedRequest(at=float(log.at[-1]), user=person) for person in range(len(log.users))]
+    requests = [ResolvedRequest(at=float(log.at[-1]), user=user) for user in range(len(log.users))]
     rows = [np.arange(ITEMS, dtype=np.int32)] * len(requests)
     same(at_once.read(requests, rows), in_chunks.read(requests, rows))
-    for person in range(len(log.users)):
-        for a, b in zip(at_once.history(person), in_chunks.history(person), strict=True):
+    for user in range(len(log.users)):
+        for a, b in zip(at_once.history(user), in_chunks.history(user), strict=True):
             assert np.array_equal(a, b)
 
 
-def test_people_and_the_pool_grow() -> None:
+def test_users_and_the_block_pool_grow() -> None:
     state = BehaviouralState(CATALOGUE, SPEC)
-    touches: dict[int, list[int]] = {}
+    interacted: dict[int, list[int]] = {}
     random = np.random.default_rng(0)
     for n in range(400):
-        person = int(random.integers(0, n + 1))
+        user = int(random.integers(0, n + 1))
         row = int(random.integers(0, ITEMS))
-        state.observe(ops_of([(OP_INTERACTION, START + n, person, [row])]))
-        touches.setdefault(person, []).append(row)
-    for person in range(400):
-        assert state.history(person)[0].tolist() == touches.get(person, [])[::-1]
+        state.observe(ops_of([(OP_INTERACTION, START + n, user, [row])]))
+        interacted.setdefault(user, []).append(row)
+    for user in range(400):
+        assert state.history(user)[0].tolist() == interacted.get(user, [])[::-1]
     batch = state.read([ResolvedRequest(at=START + 400, user=10_000)], [np.zeros(1, np.int32)])
     assert batch.impressions.tolist() == [0]
 
 
-def test_moments_must_come_in_order() -> None:
+def test_queries_must_be_in_order_of_time() -> None:
     log = events_to_table(random_events(1, 5), CATALOGUE.ids)
     nothing = np.zeros(0, np.int32)
     backwards = PointInTimeQueries(np.array([3, 1]), np.zeros(2), np.zeros(2, np.int32), np.zeros(3, np.int64), nothing)
@@ -404,17 +406,17 @@ def test_a_request_brings_its_own_history_and_query() -> None:
     assert str(batch.query_vectors.tolist()) == "[[1.0, 1.0, 1.0], [nan, nan, nan]]"
 
 
-def slow_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: int) -> list[float]:
-    """The parts of every declared counter for one candidate of a moment, from all that happened before it."""
-    person, at = int(moments.user[moment]), float(moments.at[moment])
+def reference_counter_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: int) -> list[float]:
+    """Compute the sums of every custom counter for one candidate, from all earlier events."""
+    user, at = int(moments.user[moment]), float(moments.at[moment])
     happened: list[tuple[str, float, int, int]] = []
-    for place in log.event_order[: moments.before_event[moment]].tolist():
-        if place < len(log.interactions):
+    for position in log.event_order[: moments.before_event[moment]].tolist():
+        if position < len(log.interactions):
             of = log.interactions
-            kind = log.types.name(int(of.type[place]))
-            happened.append((kind, float(of.at[place]), int(of.user[place]), int(of.item[place])))
+            kind = log.types.name(int(of.type[position]))
+            happened.append((kind, float(of.at[position]), int(of.user[position]), int(of.item[position])))
         else:
-            r = place - len(log.interactions)
+            r = position - len(log.interactions)
             shown = log.rankings.items[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
             happened += [
                 (custom_counters.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.user[r]), one) for one in shown
@@ -433,18 +435,18 @@ def slow_parts(log: EventTable, moment: int, moments: PointInTimeQueries, row: i
                 for part, types in enumerate((counter.types, counter.rate_over)):
                     if kind in types and not (counter.per_user and who == UNKNOWN_ROW):
                         sums[2 + part] += worth
-                        sums[part] += worth * shared * (not counter.per_user or who == person)
+                        sums[part] += worth * shared * (not counter.per_user or who == user)
             parts += sums
     return parts
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_declared_counters_are_what_their_words_say(seed: int) -> None:
+def test_custom_counters_equal_a_slow_reference(seed: int) -> None:
     log = events_to_table(random_events(seed), CATALOGUE.ids)
-    moments = moments_before_each(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
+    moments = query_times(log, [np.arange(ITEMS, dtype=np.int32)] * (len(log) + 1))
     batch = BehaviouralState(CATALOGUE, FULL).replay_log(log, moments)
     for moment in (3, 50, 149, 150):
-        expected = [slow_parts(log, moment, moments, row) for row in range(ITEMS)]
+        expected = [reference_counter_parts(log, moment, moments, row) for row in range(ITEMS)]
         found = batch.custom_counters[moment * ITEMS : (moment + 1) * ITEMS]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     inputs = FamilyInputs(None, FULL, np.empty(0, np.float32), {})  # type: ignore[arg-type]  # it needs no item model
@@ -462,11 +464,11 @@ def test_declared_counters_are_what_their_words_say(seed: int) -> None:
 def test_sums_survive_a_landmark_that_moves() -> None:
     spec = StateSpec(half_lives_h=(1.0,), counters=(CounterSpec("c", "user x item", ("click",), half_lives_h=(1.0,)),))
     state = BehaviouralState(CATALOGUE, spec)
-    touches = [START, START + 205 * HOUR, START + 206 * HOUR]  # past two hundred half-lives
-    for n, at in enumerate(touches):
+    interacted = [START, START + 205 * HOUR, START + 206 * HOUR]  # past two hundred half-lives
+    for n, at in enumerate(interacted):
         event = InteractionEvent(f"c{n}", int(at * 1000), "i0", "click", user="ann")
         state.advance(events_to_table([event], CATALOGUE.ids, Vocabulary(["ann"])))
-    batch = state.read([ResolvedRequest(at=touches[-1] + HOUR, user=0)], [np.zeros(1, np.int32)])
+    batch = state.read([ResolvedRequest(at=interacted[-1] + HOUR, user=0)], [np.zeros(1, np.int32)])
     assert batch.counters[0, spec.counter_column("item", "interactions", 1.0)] == pytest.approx(0.75)
     assert batch.custom_counters[0, 0] == pytest.approx(0.75)
 
@@ -484,12 +486,12 @@ def test_sums_survive_a_landmark_that_moves() -> None:
         ({"entity": ""}, "entity is"),
     ],
 )
-def test_a_wrong_declaration_is_refused(settings: dict[str, object], reason: str) -> None:
+def test_an_invalid_counter_is_refused(settings: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         CounterSpec(**{"name": "x", **settings})  # type: ignore[arg-type]
 
 
-def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
+def test_counters_that_conflict_are_refused() -> None:
     with pytest.raises(ValueError, match="two counters are named a"):
         StateSpec(counters=(CounterSpec("a"), CounterSpec("a", "user")))
     with pytest.raises(ValueError, match="32 counters are declared; expected at most 31"):
@@ -503,7 +505,7 @@ def test_declarations_that_can_not_stand_side_by_side_are_refused() -> None:
     entries=st.lists(st.tuples(st.integers(0, 99_999), st.integers(-(10**6), 10**9)), min_size=1, max_size=60),
     depth=st.integers(1, 70),
 )
-def test_a_chain_gives_back_what_was_put_in(entries: list[tuple[int, int]], depth: int) -> None:
+def test_a_history_returns_what_was_appended(entries: list[tuple[int, int]], depth: int) -> None:
     items = 100_000
     chain = history_store.empty_store()
     chain = chain._replace(
@@ -520,7 +522,7 @@ def test_a_chain_gives_back_what_was_put_in(entries: list[tuple[int, int]], dept
     assert history_store.read(chain, 0, history_store.IMPRESSIONS, items, rows, times) == 0
 
 
-def test_a_restored_state_goes_on_as_the_one_it_was_taken_from() -> None:
+def test_a_restored_state_continues_like_the_original() -> None:
     log = events_to_table(random_events(5, 200), CATALOGUE.ids)
     first, rest = BehaviouralState(CATALOGUE, FULL), events_to_table(random_events(6, 50), CATALOGUE.ids, log.users)
     first.advance(log)

@@ -1,4 +1,4 @@
-"""Training material for text models: from files, from the click log, with wrong answers by BM25."""
+"""Training samples for text models: from files, from the event log, with hard negatives by BM25."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIKIQA = 'qid\tquestion\tsentence\tlabel\nQ1\twho\tshe said "so\t1\nQ1\twho\tnob
 
 def groups_of(groups: QueryTextGroups) -> list[tuple[str, dict[str, float]]]:
     """(query, text -> label) a group."""
-    return [(query, groups.group(place)) for place, query in enumerate(groups.queries)]
+    return [(query, groups.group(position)) for position, query in enumerate(groups.queries)]
 
 
 def test_files_of_every_kind_say_the_same(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_other_columns_triples_and_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.jsonl", '{"query": "who", "text": "she"}\n{"query": "why"}\n', "line 2: found the columns query, expected"),
         ("a.jsonl", '{"query": "who", "text": ""}\n', "line 1: text: found '', expected a text"),
@@ -72,11 +72,11 @@ def test_other_columns_triples_and_groups(tmp_path: Path) -> None:
         ("a.txt", "", "found the file type '.txt', expected .jsonl"),
     ],
 )  # fmt: skip
-def test_a_bad_row_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_bad_row_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=r"found|damaged") as problem:
         read_samples(tmp_path / name)
-    assert said in str(problem.value)
+    assert message in str(problem.value)
     assert str(tmp_path / name) in str(problem.value)
 
 
@@ -103,7 +103,7 @@ def test_a_split_keeps_a_query_on_one_side() -> None:
         QueryTextGroups.from_groups([("q", {"yes": 1.0, "no": 0.0})]).split(0.5, seed=1)
 
 
-def test_a_teacher_is_also_asked_of_groups_that_nothing_answers() -> None:
+def test_a_teacher_also_scores_groups_without_positives() -> None:
     groups = QueryTextGroups.from_groups((f"q{i}", {f"a {i}": float(i % 4 > 0), f"b {i}": 0.0}) for i in range(80))
     train, held_out = groups.split(0.25, seed=1)
     more, same = groups.split(0.25, seed=1, keep_without_positives=True)
@@ -112,7 +112,7 @@ def test_a_teacher_is_also_asked_of_groups_that_nothing_answers() -> None:
     assert len(more) == 60 > len(train)
 
 
-def test_hard_negatives_share_words_and_never_answer() -> None:
+def test_hard_negatives_share_words_and_are_never_positives() -> None:
     groups = QueryTextGroups.from_groups(
         [(f"what is a {word}", {f"a {word} is a thing of kind {i % 3}": 1.0}) for i, word in enumerate("abcdefghijkl")]
         + [("what is a a", {"also right about a a a": 1.0})]
@@ -125,7 +125,7 @@ def test_hard_negatives_share_words_and_never_answer() -> None:
     assert with_hard_negatives(groups, 4, seed=1, bm25_depth=5).digest == mined.digest
 
 
-def test_every_pass_draws_other_texts() -> None:
+def test_every_epoch_draws_other_texts() -> None:
     groups = QueryTextGroups.from_groups(
         (f"q{i}", {f"yes {i}": 1.0} | {f"no {i} {j}": 0.0 for j in range(9)}) for i in range(4)
     )
@@ -137,15 +137,15 @@ def test_every_pass_draws_other_texts() -> None:
     assert list(tuples)[:2] == ["anchor", "positive"]
     row = [column[0] for column in tuples.values()]
     assert len(set(row)) == len(row) == 14  # the nine of its own, and others from the other group
-    pairs = training_samples.pointwise_samples(groups, 3, 1, seed=5)
-    assert pairs["label"] == [1.0, 0.0, 0.0, 0.0] * 4
+    samples = training_samples.pointwise_samples(groups, 3, 1, seed=5)
+    assert samples["label"] == [1.0, 0.0, 0.0, 0.0] * 4
 
 
-def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(shown_home: Path) -> None:
+def test_groups_from_rankings_are_clicked_against_skipped_items(rankings_home: Path) -> None:
     config = Config()
-    made = compose.load_training_inputs(HomePaths(shown_home), config)
-    documents = made.item_inputs.catalogue.documents(config.embedder.document)
-    groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
+    inputs = compose.load_training_inputs(HomePaths(rankings_home), config)
+    documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
+    groups = from_log(inputs.item_inputs, inputs.log, documents, config.training_settings)
     assert len(groups) == 800
     assert (groups.positive_counts == 1).all()
     assert (np.diff(groups.offsets) == 8).all()
@@ -154,38 +154,38 @@ def test_groups_from_rankings_are_what_was_clicked_against_what_was_passed_over(
         assert [text for text, label in labelled.items() if label] == [
             text for text in labelled if text.endswith(genre) and labelled[text]
         ]
-    assert len(from_log(made.item_inputs, made.log, documents, config.training_settings, max_groups=100)) == 100
+    assert len(from_log(inputs.item_inputs, inputs.log, documents, config.training_settings, max_groups=100)) == 100
 
 
-def test_groups_of_a_log_without_rankings_come_from_recall(touched_home: Path) -> None:
+def test_groups_of_a_log_without_rankings_come_from_recall(interactions_home: Path) -> None:
     from feedrank.api.config import load_config
 
-    config = load_config(touched_home / "feedrank.toml")
-    made = compose.load_training_inputs(HomePaths(touched_home), config)
-    documents = made.item_inputs.catalogue.documents(config.embedder.document)
-    groups = from_log(made.item_inputs, made.log, documents, config.training_settings)
-    assert 100 < len(groups) <= toyworld.PEOPLE * config.training.targets_per_user
+    config = load_config(interactions_home / "feedrank.toml")
+    inputs = compose.load_training_inputs(HomePaths(interactions_home), config)
+    documents = inputs.item_inputs.catalogue.documents(config.embedder.document)
+    groups = from_log(inputs.item_inputs, inputs.log, documents, config.training_settings)
+    assert 100 < len(groups) <= toyworld.USERS * config.training.targets_per_user
     assert (groups.positive_counts == 1).all()
     assert groups.evaluable.all()
 
 
-def test_made_up_queries_are_words_of_a_text_of_their_group() -> None:
-    asked = [(f"who was q{n}", {f"t{n}a says one two three four": 1.0, f"t{n}b": 0.0}) for n in range(40)]
-    groups = QueryTextGroups.from_groups(asked)
+def test_synthetic_queries_are_words_of_a_text_of_their_group() -> None:
+    labelled_queries = [(f"who was q{n}", {f"t{n}a says one two three four": 1.0, f"t{n}b": 0.0}) for n in range(40)]
+    groups = QueryTextGroups.from_groups(labelled_queries)
     more = with_synthetic_queries(groups, 2.0, seed=4)
-    assert groups_of(more)[:40] == asked
-    made = groups_of(more)[40:]
-    assert 20 < len(made) < 60, "of half of the texts nothing can be made"
+    assert groups_of(more)[:40] == labelled_queries
+    synthetic = groups_of(more)[40:]
+    assert 20 < len(synthetic) < 60, "of half of the texts nothing can be made"
     openings = 0
-    for query, labelled in made:
+    for query, labelled in synthetic:
         text, other = labelled
         assert set(labelled.values()) == {0.0}
         words = query.split()
         openings += words[:2] == ["who", "was"]
-        said = [word for word in words if word not in ("who", "was")]
-        assert 3 <= len(said) <= 6
-        assert [word for word in text.split() if word in said] == said, "in their order"
+        query_words = [word for word in words if word not in ("who", "was")]
+        assert 3 <= len(query_words) <= 6
+        assert [word for word in text.split() if word in query_words] == query_words, "in their order"
         assert other == text.split()[0][:-1] + "b"
-    assert 0 < openings < len(made)
+    assert 0 < openings < len(synthetic)
     assert groups_of(with_synthetic_queries(groups, 2.0, seed=4)) == groups_of(more)
     assert groups_of(with_synthetic_queries(QueryTextGroups.from_groups([]), 2.0, seed=4)) == []

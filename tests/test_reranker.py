@@ -1,4 +1,4 @@
-"""Two phases: scores come from the cache, from the best of the first order, or not at all; and ahead of the request."""
+"""Cross-encoder reranking: scores from the cache, for the top k of the first stage, or none; and precomputed scores."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from feedrank.models.training.reranker_training import RerankerTraining
 NAMES = ("signal", "ce_score", "ce_gap")
 
 
-class Counting:
-    """A scorer that gives an item its row, and remembers what it was asked."""
+class CountingScorer:
+    """A scorer that returns the row of an item, and records its calls."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -43,8 +43,8 @@ class Counting:
         return rows.astype(np.float32)
 
 
-class Plain:
-    """A featurizer of one signal (the row) and the pair scores."""
+class RawFeaturizer:
+    """A featurizer of one signal (the row) and the cross-encoder scores."""
 
     names, fingerprint = NAMES, "f"
 
@@ -58,7 +58,7 @@ class Plain:
         matrix[:, 1] = batch.cross_encoder_scores
 
 
-class Signal:
+class FirstColumnRanker:
     """A ranker by the first column."""
 
     def score(self, features: Any) -> Scores:
@@ -81,15 +81,15 @@ def batch_of(rows: list[int]) -> Batch:
     )
 
 
-def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: Path) -> None:
-    """The machine is busy: pairs take four times what they usually do."""
+def test_a_request_with_a_deadline_checks_the_time_between_batches(tmp_path: Path) -> None:
+    """The machine is busy: scoring takes four times the estimate."""
     titles = [f"title {n}" for n in range(100)]
     request = ResolvedRequest(at=0.0, history=np.array([1], np.int32), history_at=np.zeros(1))
     now, costs = [0.0], LatencyEstimator()
     for _ in range(60):
         costs.observe("cross_encoder", 0.001)
 
-    class Slow(Counting):
+    class SlowScorer(CountingScorer):
         def score(self, texts: Any, rows: Any) -> Scores:
             now[0] += 0.004 * len(rows)
             return super().score(texts, rows)
@@ -97,11 +97,11 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     def scored(seconds: float, name: str) -> tuple[int, list[str]]:
         now[0] = 0.0
         second = CrossEncoderReranker(
-            Signal(), Slow(), SqliteScoreCache(tmp_path / name, "m", titles, 100), titles, top_k=30
+            FirstColumnRanker(), SlowScorer(), SqliteScoreCache(tmp_path / name, "m", titles, 100), titles, top_k=30
         )
         watch = LatencyBudget(lambda: now[0], seconds, costs)
-        _, pairs = second.matrix(request, batch_of(list(range(100))), Plain(), watch)
-        return int(np.count_nonzero(~np.isnan(pairs))), watch.skipped
+        _, scores = second.matrix(request, batch_of(list(range(100))), RawFeaturizer(), watch)
+        return int(np.count_nonzero(~np.isnan(scores))), watch.skipped
 
     assert scored(float("inf"), "a") == (30, [])
     count, skipped = scored(0.04, "b")
@@ -111,28 +111,30 @@ def test_a_request_in_a_hurry_looks_at_the_time_after_every_few_pairs(tmp_path: 
     assert scored(60.0, "c") == (30, [])
 
 
-def test_scores_come_from_the_cache_then_for_the_best_then_not_at_all(tmp_path: Path) -> None:
+def test_scores_come_from_the_cache_then_the_model_for_the_top_k(tmp_path: Path) -> None:
     titles = [f"title {n}" for n in range(10)]
-    scorer, cache = Counting(), SqliteScoreCache(tmp_path / "scores.db", "m", titles, 100)
-    second = CrossEncoderReranker(Signal(), scorer, cache, titles, top_k=3)
+    scorer, cache = CountingScorer(), SqliteScoreCache(tmp_path / "scores.db", "m", titles, 100)
+    second = CrossEncoderReranker(FirstColumnRanker(), scorer, cache, titles, top_k=3)
     request = ResolvedRequest(at=0.0, history=np.array([4, 7], np.int32), history_at=np.zeros(2))
     text = "title 4; title 7"
     cache.add(text, np.array([9, 2], np.int32), np.array([0.5, 0.25], np.float32))
-    found, scores = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    found, scores = second.matrix(request, batch_of([1, 2, 5, 8, 9]), RawFeaturizer())
     assert scorer.asked == [(text, 8), (text, 5)], "of the best three, 9 is known"
     np.testing.assert_array_equal(found[:, 1], np.array([np.nan, 0.25, 5, 8, 0.5], np.float32))
     np.testing.assert_array_equal(scores, found[:, 1])
-    again, _ = second.matrix(request, batch_of([1, 2, 5, 8, 9]), Plain())
+    again, _ = second.matrix(request, batch_of([1, 2, 5, 8, 9]), RawFeaturizer())
     np.testing.assert_array_equal(again, found)
     assert len(scorer.asked) == 2, "what was scored is known now"
     assert second.precompute(request, np.array([1, 2, 3], np.int32)) == 2
-    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), Plain())[1]).any()
-    nobody = ResolvedRequest(at=0.0)
-    assert np.isnan(second.matrix(nobody, batch_of([1, 2]), Plain())[1]).all(), "without words nothing is asked"
-    assert second.precompute(nobody, np.array([1], np.int32)) == 0
+    assert not np.isnan(second.matrix(request, batch_of([1, 2, 3]), RawFeaturizer())[1]).any()
+    anonymous = ResolvedRequest(at=0.0)
+    assert np.isnan(second.matrix(anonymous, batch_of([1, 2]), RawFeaturizer())[1]).all(), (
+        "without words nothing is asked"
+    )
+    assert second.precompute(anonymous, np.array([1], np.int32)) == 0
 
 
-def test_what_a_request_says() -> None:
+def test_the_query_text_of_a_request() -> None:
     titles = ["a", "", "c", "d"]
     assert request_text("words", np.array([0], np.int32), titles) == "words"
     assert request_text("", np.array([3, 1, 0, 2], np.int32), titles) == "d; a"
@@ -142,7 +144,7 @@ def test_what_a_request_says() -> None:
 # --- the cache
 
 
-def test_the_cache_is_kept_bounded_and_by_content(tmp_path: Path) -> None:
+def test_the_cache_is_bounded_and_keyed_by_content(tmp_path: Path) -> None:
     path, rows = tmp_path / "cache" / "scores.db", np.array([0, 1, -1], np.int32)
     cache = SqliteScoreCache(path, "m", ["x", "y"], max_texts=50)
     for n in range(400):
@@ -162,10 +164,10 @@ def test_the_cache_is_kept_bounded_and_by_content(tmp_path: Path) -> None:
     assert not (tmp_path / "none.db").exists()
 
 
-# --- ahead of the request
+# --- precomputed scores
 
 
-def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
+def test_the_queue_serves_the_latest_first_and_drops_the_oldest() -> None:
     gate, done = threading.Event(), []
 
     def work(user: str) -> None:
@@ -174,29 +176,29 @@ def test_the_latest_are_first_and_the_oldest_are_dropped() -> None:
             raise ValueError(user)
         done.append(user)
 
-    ahead = LatestFirstQueue(work, max_waiting=3)
-    ahead.submit("first", "first")
-    while ahead.waiting:
+    queue = LatestFirstQueue(work, max_waiting=3)
+    queue.submit("first", "first")
+    while queue.waiting:
         time.sleep(0.001)
     for user in ("a", "b", "bad", "a", "c", "d"):
-        ahead.submit(user, user)
+        queue.submit(user, user)
     gate.set()
-    assert ahead.wait(10)
+    assert queue.wait(10)
     assert done == ["first", "d", "c", "a"]
-    assert (ahead.completed, ahead.dropped, ahead.failed) == (4, 2, 0)
-    ahead.submit("bad", "bad")
-    assert ahead.wait(10)
-    assert ahead.failed == 1
-    ahead.submit("after", "after")
-    assert ahead.wait(10)
+    assert (queue.completed, queue.dropped, queue.failed) == (4, 2, 0)
+    queue.submit("bad", "bad")
+    assert queue.wait(10)
+    assert queue.failed == 1
+    queue.submit("after", "after")
+    assert queue.wait(10)
     assert done[-1] == "after"
-    ahead.stop()
+    queue.stop()
 
 
 # --- training
 
 
-def test_training_leaves_the_gaps_that_serving_has() -> None:
+def test_training_masks_scores_as_serving_does() -> None:
     def part(seed: int) -> QueryGroups:
         signal = np.random.default_rng(seed).random((200, 20)).astype(np.float32)
         matrix = np.full((4_000, 3), np.nan, np.float32)
@@ -208,22 +210,22 @@ def test_training_leaves_the_gaps_that_serving_has() -> None:
         matrix[:10, 1] = 77.0
         return QueryGroups(matrix, labels, np.arange(0, 4_001, 20), None, rows, ("text",) * 200, served)
 
-    scorer = Counting()
+    scorer = CountingScorer()
     settings = LambdaRankSettings(rounds=20, parameters={"min_data_in_leaf": 5, "num_threads": 1})
-    phase = RerankerTraining(scorer, top_k=6, precomputed_share=0.25)
-    first, train, validation = phase.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
+    training = RerankerTraining(scorer, top_k=6, precomputed_share=0.25)
+    first, train, validation = training.train([part(1), part(2)], part(3), NAMES, "f", settings, lambda *_: None)
     assert set(first.importance()) == set(NAMES)
     assert first.importance()["ce_score"] == first.importance()["ce_gap"] == 0, "the first phase has no scores"
-    for made in (*train, validation):
-        scores = made.features()[:, 1].reshape(200, 20)
+    for group_set in (*train, validation):
+        scores = group_set.features()[:, 1].reshape(200, 20)
         known = (~np.isnan(scores)).sum(axis=1)
         assert set(known[1:].tolist()) == {6, 20}, "the best six, or all that was made ahead"
         assert 0.15 < (known[1:] == 20).mean() < 0.35
         assert (scores[0, :10] == 77).all(), "what was served stays as it was, gaps and all"
         assert np.isnan(scores[0, 10:]).all()
-        behind = made.features()[:, 2].reshape(200, 20)
+        behind = group_set.features()[:, 2].reshape(200, 20)
         assert (np.nanmax(behind, axis=1) == 0).all()
-    live = phase.score_top_k(part(4), first)
+    live = training.score_top_k(part(4), first)
     assert ((~np.isnan(live.features()[20:, 1])).reshape(199, 20).sum(axis=1) == 6).all()
 
 
@@ -232,12 +234,12 @@ def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.cross_encoder(tmp_path_factory.mktemp("cross") / "model")
 
 
-def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None:
+def test_a_click_precomputes_the_scores_of_the_next_feed(home: Path, cross: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
     feedrank(home, "train", "--name", "two")
-    place = HomePaths(home)
-    recommender = compose.build_recommender(place, config.load_config(place.config))
+    paths = HomePaths(home)
+    recommender = compose.build_recommender(paths, config.load_config(paths.config))
     assert recommender.prefetch_queue is not None
     column = recommender.pipeline.featurizer.names.index("ce_score")
 
@@ -257,16 +259,16 @@ def test_a_click_has_the_next_feed_scored_ahead(home: Path, cross: Path) -> None
     assert recommender.prefetch_queue.completed == 1
     assert scored("p3") > 40, "all that the next feed chooses from"
     recommender.record([replace(click, id="d", user=None)], toyworld.END / 1000 + 60)
-    assert recommender.prefetch_queue.completed == 1, "a click of nobody has nobody's feed to make"
+    assert recommender.prefetch_queue.completed == 1, "a click without a user has no feed to precompute"
     recommender.prefetch_queue.stop()
 
 
-def test_ablation_says_what_each_signal_adds(home: Path, cross: Path, tmp_path: Path) -> None:
+def test_ablation_reports_the_gain_of_each_signal(home: Path, cross: Path, tmp_path: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
-    said = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
+    output = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
     for words in ("bm25", "embedding", "cross-encoder", "behaviour", "gain", "milliseconds per request"):
-        assert words in said
+        assert words in output
     found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
     by = {row["signal"]: row for row in found["rows"]}
     assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}

@@ -1,4 +1,4 @@
-"""The load tool: its schedule never waits, every request is counted once, and answers are read whole."""
+"""The load generator: its schedule never waits, every request counts once, and responses are read completely."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 @dataclass
 class Server:
-    """What a test's server has seen."""
+    """The requests that a test server received."""
 
     port: int = 0
     connections: int = 0
@@ -43,7 +43,7 @@ An answer that ends in "cut" is sent without that, and then the connection is cl
 
 @contextmanager
 def served(answer: Answer) -> Iterator[Server]:
-    """A server on loopback in a thread of its own."""
+    """Run a server on loopback in its own thread."""
     server, loop, ready = Server(), asyncio.new_event_loop(), threading.Event()
     writers: list[asyncio.StreamWriter] = []
 
@@ -69,11 +69,11 @@ def served(answer: Answer) -> Iterator[Server]:
             writer.close()
 
     async def serve() -> None:
-        made = await asyncio.start_server(connected, HOST, 0)
-        server.port = made.sockets[0].getsockname()[1]
+        listener = await asyncio.start_server(connected, HOST, 0)
+        server.port = listener.sockets[0].getsockname()[1]
         ready.set()
         await stop.wait()
-        made.close()
+        listener.close()
         for writer in writers:
             writer.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -101,7 +101,7 @@ def post(n: int) -> Call:
     return Call("POST", "/feed", f'{{"user": "{n}"}}'.encode(), {"Content-Type": "application/json"})
 
 
-def made(latency_ms: np.ndarray, status: np.ndarray | int = 200) -> Outcome:
+def outcome_of(latency_ms: np.ndarray, status: np.ndarray | int = 200) -> Outcome:
     """An outcome of requests 1 ms apart, sent half way through their latency."""
     scheduled = np.arange(len(latency_ms)) / 1000
     sent, done = scheduled + latency_ms / 2000, scheduled + latency_ms / 1000
@@ -175,7 +175,7 @@ def test_a_server_that_refuses_is_an_error_and_a_caller_that_is_wrong_is_not() -
     assert max(outcome.latency_ms.values()) < math.inf
 
 
-def test_a_stall_is_felt_by_all_that_were_due_meanwhile() -> None:
+def test_a_stall_delays_every_request_due_meanwhile() -> None:
     async def answer(n: int, _: bytes) -> bytes:
         await asyncio.sleep(0.3 if n == 50 else 0)
         return OK
@@ -214,7 +214,7 @@ def test_a_connection_that_the_server_cuts_fails_its_request_and_no_other() -> N
         b"HTTP/1.0 200 OK\r\n\r\nokcut",
     ],
 )
-def test_a_connection_that_ends_with_its_answer_is_made_anew(answer: bytes) -> None:
+def test_a_connection_that_ends_with_its_response_is_reopened(answer: bytes) -> None:
     with served(lambda n, _: answer) as server:
         outcome = run(HOST, server.port, get, 100, 0.1, connections=1, arrivals="even", keep_bodies=True)
     assert outcome.statuses == {200: 10}
@@ -222,7 +222,7 @@ def test_a_connection_that_ends_with_its_answer_is_made_anew(answer: bytes) -> N
     assert server.connections == 10
 
 
-def test_a_connection_that_was_closed_while_idle_is_made_anew() -> None:
+def test_a_connection_that_was_closed_while_idle_is_reopened() -> None:
     with served(lambda n, _: OK + b"cut") as server:
         outcome = run(HOST, server.port, get, 20, 0.5, connections=1, arrivals="even")
     assert outcome.statuses == {200: 10}
@@ -236,7 +236,7 @@ def test_an_answer_cut_short_fails() -> None:
     assert outcome.bodies == [b""] * 5
 
 
-def test_where_nobody_listens_all_fails_and_is_not_fast() -> None:
+def test_without_a_server_every_request_fails_and_none_is_fast() -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
@@ -343,21 +343,21 @@ def test_a_number_out_of_bounds_is_refused(name: str, value: float) -> None:
 
 
 def test_percentiles_are_those_of_the_requests() -> None:
-    outcome = made(np.random.default_rng(0).permutation(np.arange(1, 1001)).astype(float))
+    outcome = outcome_of(np.random.default_rng(0).permutation(np.arange(1, 1001)).astype(float))
     expected = {"p50": 500, "p90": 900, "p99": 990, "p99.9": 999, "max": 1000}
     assert outcome.latency_ms == pytest.approx(expected)
     assert outcome.service_ms == pytest.approx({name: ms / 2 for name, ms in expected.items()})
     assert outcome.above(900.5) == 0.1
 
 
-def test_what_failed_is_slower_than_anything() -> None:
-    outcome = made(np.full(1000, 2.0), np.where(np.arange(1000) % 200 == 0, 0, 200))
+def test_failed_requests_count_as_slowest() -> None:
+    outcome = outcome_of(np.full(1000, 2.0), np.where(np.arange(1000) % 200 == 0, 0, 200))
     assert outcome.latency_ms["p99"] == pytest.approx(2)
     assert outcome.latency_ms["p99.9"] == math.inf
     assert outcome.above(3) == 0.005
-    said = json.loads(json.dumps(outcome.as_dict(), allow_nan=False))
-    assert said["statuses"] == {"0": 5, "200": 995}
-    assert said["latency_ms"]["max"] is None
+    summary = json.loads(json.dumps(outcome.as_dict(), allow_nan=False))
+    assert summary["statuses"] == {"0": 5, "200": 995}
+    assert summary["latency_ms"]["max"] is None
     console = Console(width=120)
     with console.capture() as capture:
         console.print(outcome.table())
@@ -365,9 +365,13 @@ def test_what_failed_is_slower_than_anything() -> None:
     assert "errors: 5" in capture.get()
 
 
-def test_a_picture_is_drawn_whatever_failed(tmp_path: Path) -> None:
+def test_a_plot_is_drawn_despite_failures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    outcomes = {"calm": made(np.full(300, 2.0)), "all failed": made(np.full(3, 2.0), 0), "one": made(np.full(1, 1.0))}
+    outcomes = {
+        "calm": outcome_of(np.full(300, 2.0)),
+        "all failed": outcome_of(np.full(3, 2.0), 0),
+        "one": outcome_of(np.full(1, 1.0)),
+    }
     plot(tmp_path / "load.png", outcomes)
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
 
@@ -375,7 +379,7 @@ def test_a_picture_is_drawn_whatever_failed(tmp_path: Path) -> None:
 # --- the command
 
 
-def test_the_command_asks_as_random_users_and_writes_its_summary(
+def test_the_command_requests_feeds_of_random_users_and_writes_its_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = tmp_path / "load.json"
@@ -383,8 +387,8 @@ def test_the_command_asks_as_random_users_and_writes_its_summary(
         url = f"http://{HOST}:{server.port}/v1/recommend?k=3"
         main(["--url", url, "--rate", "200", "--seconds", "0.2", "--users", "9", "--key", "k", "--json", str(summary)])
     assert "latency, from the schedule" in capsys.readouterr().out
-    said = json.loads(summary.read_text())
-    assert (said["url"], said["requests"], said["errors"]) == (url, 40, 0)
+    as_json = json.loads(summary.read_text())
+    assert (as_json["url"], as_json["requests"], as_json["errors"]) == (url, 40, 0)
     assert all(request.startswith(b"POST /v1/recommend?k=3 HTTP/1.1\r\n") for request in server.requests)
     assert all(b"Authorization: Bearer k\r\n" in request for request in server.requests)
     users = {json.loads(request.partition(b"\r\n\r\n")[2])["user"] for request in server.requests}
@@ -412,7 +416,7 @@ def test_the_command_gets_or_posts_a_body() -> None:
         (["--url", "http://127.0.0.1/", "--users", "0"], "high"),
     ],
 )
-def test_the_command_says_what_it_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_what_it_refuses(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert text in capsys.readouterr().err
