@@ -61,6 +61,20 @@ COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
     experiment, ope, keys, config, snapshot, purge, forget,
 )  # fmt: skip
+
+
+def _name_help_options(command: click.Command) -> None:
+    """Give a command and those below it the group's names of the help option, however it is invoked first.
+
+    Click caches the option at its first use, so a command that is invoked without the group would never know -h.
+    """
+    command.context_settings.setdefault("help_option_names", main.context_settings["help_option_names"])
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _name_help_options(below)
+
+
 for command in COMMANDS:
     main.add_command(command)
+    _name_help_options(command)
 main.add_command(import_events, "data")  # alias

@@ -34,7 +34,9 @@ def page() -> str:
 
 
 def _section(name: str, command: click.Command) -> str:
-    usage = " ".join([name, *command.collect_usage_pieces(click.Context(command, info_name=name))])
+    # click caches a command's help option at its first use, so the context needs the names that the group gives it
+    context = click.Context(command, info_name=name, **main.context_settings)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
     if command.name and name.split()[-1] not in (command.name, "feedrank"):
         return f"## {name}\n\nAn alias of {code(f'feedrank {command.name}')}.\n"
     parts = [f"## {name}\n", prose(command.help or ""), f"\n```text\n{usage}\n```\n"]
