@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.bars import PROJECT
 
-NAMES = ("quality", "replay", "relevance", "service", "experiments")
+NAMES = ("house", "quality", "replay", "relevance", "service", "experiments")
 
 if __name__ == "__main__":
     for name in NAMES:
