@@ -100,18 +100,18 @@ class ExperimentService:
 
         cuped: adjust for pre-experiment behaviour (CUPED); None: as the plan says.
         """
-        standing = self.experiment_registry.get(name)
-        spec = standing.experiment
-        if standing.started_ms is None:
+        state = self.experiment_registry.get(name)
+        spec = state.experiment
+        if state.started_ms is None:
             raise ChangeError(f"the experiment {name!r} has not started; run `feedrank experiment start {name}`")
         if spec.kind == "shadow":
             arms = (arm for arm in spec.arms if arm != spec.control)
             return ExperimentReport(
-                standing, shadows=tuple(shadow_report(arm, standing.shadow_totals.get(arm)) for arm in arms)
+                state, shadows=tuple(shadow_report(arm, state.shadow_totals.get(arm)) for arm in arms)
             )
-        started = self._start_time(standing)
+        started = self._start_time(state)
         collected = collect_outcomes(
-            self._events_since(started - PRE_PERIOD_DAYS * DAY_S, standing.stopped_ms), spec, started
+            self._events_since(started - PRE_PERIOD_DAYS * DAY_S, state.stopped_ms), spec, started
         )
         holdout = _holdout_lifts(collected.holdout, spec)
         if spec.kind == "interleave":
@@ -119,29 +119,29 @@ class ExperimentService:
                 collected.impressions, list(spec.arms), started, spec.plan.planned_units, spec.plan.alpha
             )
             return ExperimentReport(
-                standing, preferences=by_arm, holdout=holdout, reassigned_units=collected.reassigned_units
+                state, preferences=by_arm, holdout=holdout, reassigned_units=collected.reassigned_units
             )
-        outcomes, shares = _drop_empty_arms(collected.outcomes, expected_shares(standing, collected))
+        outcomes, shares = _drop_empty_arms(collected.outcomes, expected_shares(state, collected))
         plan = spec.plan if cuped is None else replace(spec.plan, cuped=cuped)
         readout = compute_readout(outcomes, plan, shares, len(spec.arms)) if len(outcomes.arms) > 1 else None
-        return ExperimentReport(standing, readout, holdout=holdout, reassigned_units=collected.reassigned_units)
+        return ExperimentReport(state, readout, holdout=holdout, reassigned_units=collected.reassigned_units)
 
     def outcomes(self, name: str) -> tuple[Outcomes, tuple[float, ...]]:
         """Return the outcomes of an A/B test so far and the expected shares of units of their arms.
 
         Raises ChangeError for other experiments.
         """
-        standing = self.experiment_registry.get(name)
-        spec = standing.experiment
-        if standing.started_ms is None or spec.kind != "ab":
+        state = self.experiment_registry.get(name)
+        spec = state.experiment
+        if state.started_ms is None or spec.kind != "ab":
             raise ChangeError(
-                f"{name!r} is a {spec.kind} experiment, {standing.status}; expected an ab test that has started"
+                f"{name!r} is a {spec.kind} experiment, {state.status}; expected an ab test that has started"
             )
-        started = self._start_time(standing)
+        started = self._start_time(state)
         collected = collect_outcomes(
-            self._events_since(started - PRE_PERIOD_DAYS * DAY_S, standing.stopped_ms), spec, started
+            self._events_since(started - PRE_PERIOD_DAYS * DAY_S, state.stopped_ms), spec, started
         )
-        return _drop_empty_arms(collected.outcomes, expected_shares(standing, collected))
+        return _drop_empty_arms(collected.outcomes, expected_shares(state, collected))
 
     def stop_breaching_arms(self, report: ExperimentReport, at: float) -> list[str]:
         """Stop the arms that violate a guardrail, if the spec has `stop_on_breach`; returns their names."""

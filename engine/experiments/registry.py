@@ -94,23 +94,23 @@ class ExperimentRegistry:
             except ValueError as problem:
                 raise ChangeError(str(problem)) from None
             return self._with_state(ExperimentState(spec))
-        standing = self.get(event.experiment)
+        state = self.get(event.experiment)
         match event.change:
             case "start":
-                return self._with_state(self._start(standing, event))
+                return self._with_state(self._start(state, event))
             case "weights":
-                return self._with_state(_set_weights(standing, event))
+                return self._with_state(_set_weights(state, event))
             case "stop-arm":
-                return self._with_state(_stop_arm(standing, event))
+                return self._with_state(_stop_arm(state, event))
             case "stop":
-                if standing.status == "stopped":
+                if state.status == "stopped":
                     raise ChangeError(f"the experiment {event.experiment!r} is stopped already")
                 reason = str(event.payload.get("reason", ""))
                 return self._with_state(
-                    replace(standing, status="stopped", stopped_ms=event.timestamp, stop_reason=reason)
+                    replace(state, status="stopped", stopped_ms=event.timestamp, stop_reason=reason)
                 )
             case "shadow":
-                return self._with_state(_add_shadow_report(standing, event.payload))
+                return self._with_state(_add_shadow_report(state, event.payload))
         raise ChangeError(f"found the change {event.change!r}, expected one of {', '.join(CHANGES)}")
 
     def _start(self, state: ExperimentState, event: ExperimentEvent) -> ExperimentState:
