@@ -55,7 +55,8 @@ def bars() -> list[Bar]:
                     speeds[version].append(asked(call, source))
             medians = {version: float(np.median(values)) for version, values in speeds.items()}
             console.print(f"[dim]{name}: {medians['now']:,.0f} now, {medians['before']:,.0f} before[/]")
-            found.append(Bar(f"{name}: ratio to the code before", medians["now"] / medians["before"], "x", 0.9, "higher"))
+            ratio = medians["now"] / medians["before"]
+            found.append(Bar(f"{name}: ratio to the code before", ratio, "x", 0.9, "higher"))
     return found
 
 
