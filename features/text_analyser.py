@@ -271,6 +271,5 @@ def _number(piece: str) -> str:
 def _parts(piece: str) -> Sequence[str]:
     """Split a word at changes from lower to upper case and between letters and digits; single letters are no parts."""
     split = [part for cased in _CASE_CHANGE.split(piece) for part in _DIGITS.findall(cased)]
-    if not 1 < len(split) <= MAX_PARTS:
-        return [piece]
-    return [part for part in split if len(part) > 1 or part.isdigit()]
+    parts = [part for part in split if len(part) > 1 or part.isdigit()]
+    return parts if 1 < len(parts) and len(split) <= MAX_PARTS else [piece]
