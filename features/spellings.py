@@ -14,7 +14,9 @@ _BEFORE_NFKC = str.maketrans(
     | {chr(code): "" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xFE00, 0xFE10))}
 )
 _HEBREW_POINTS = "".join(map(chr, (*range(0x0591, 0x05BE), 0x05BF, 0x05C1, 0x05C2, 0x05C4, 0x05C5, 0x05C7)))
-_ARABIC_MARKS = "".join(map(chr, (0x0640, *range(0x0610, 0x061B), *range(0x064B, 0x0660), 0x0670, *range(0x06D6, 0x06EE))))
+_ARABIC_MARKS = "".join(
+    map(chr, (0x0640, *range(0x0610, 0x061B), *range(0x064B, 0x0660), 0x0670, *range(0x06D6, 0x06EE)))
+)
 _AFTER_NFKC = str.maketrans(
     dict.fromkeys(_HEBREW_POINTS + _ARABIC_MARKS, "")
     | dict.fromkeys("آأإٱ", "ا")
@@ -24,7 +26,20 @@ _AFTER_NFKC = str.maketrans(
     | {chr(code): chr(code - 0x60) for code in range(0x30A1, 0x30F7)}  # katakana as hiragana
 )
 _NO_DECOMPOSITION = str.maketrans(
-    {"ø": "o", "đ": "d", "ł": "l", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ı": "i", "ŋ": "n", "ə": "e"}
+    {
+        "ø": "o",
+        "đ": "d",
+        "ł": "l",
+        "ħ": "h",
+        "ŧ": "t",
+        "æ": "ae",
+        "œ": "oe",
+        "þ": "th",
+        "ð": "d",
+        "ı": "i",
+        "ŋ": "n",
+        "ə": "e",
+    }
 )
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 _ABBREVIATION = regex.compile(r"(?<=\p{Hebrew})[\"״](?=\p{Hebrew})")
@@ -44,7 +59,7 @@ def normalise(text: str, language: str = "") -> str:
     if language == "turkish":
         text = text.replace("I", "ı").replace("İ", "i")
     text = unicodedata.normalize("NFKC", text.translate(_BEFORE_NFKC))
-    return _ABBREVIATION.sub("", text.translate(_AFTER_NFKC))
+    return str(_ABBREVIATION.sub("", text.translate(_AFTER_NFKC)))
 
 
 def fold_accents(word: str) -> str:

@@ -120,7 +120,9 @@ def analyse_fields(
     """
     weights, normalisation = analyser.settings.field_weights, analyser.settings.length_normalisation
     return [
-        FieldTerms(weights.get(name, 1.0), normalisation.get(name, LENGTH_NORMALISATION), analyser.documents(texts, codes))
+        FieldTerms(
+            weights.get(name, 1.0), normalisation.get(name, LENGTH_NORMALISATION), analyser.documents(texts, codes)
+        )
         for name, texts in documents.items()
     ]
 

@@ -252,7 +252,7 @@ def _stemmer(language: str) -> Callable[[str], str]:
 
 
 def _plain_word(chunk: str) -> str | None:
-    """Return the word of ASCII letters or digits that a text without spaces is, without punctuation; None if it is more."""
+    """Return the word of ASCII letters or digits in a text without spaces; None if there is more than punctuation."""
     plain = chunk.rstrip(_AFTER).lstrip(_BEFORE)
     if plain.isascii() and ((plain.isalpha() and (plain[1:].islower() or plain.isupper())) or plain.isdigit()):
         return plain
@@ -272,4 +272,4 @@ def _parts(piece: str) -> Sequence[str]:
     """Split a word at changes from lower to upper case and between letters and digits; single letters are no parts."""
     split = [part for cased in _CASE_CHANGE.split(piece) for part in _DIGITS.findall(cased)]
     parts = [part for part in split if len(part) > 1 or part.isdigit()]
-    return parts if 1 < len(parts) and len(split) <= MAX_PARTS else [piece]
+    return parts if len(parts) > 1 and len(split) <= MAX_PARTS else [piece]

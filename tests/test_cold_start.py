@@ -171,8 +171,11 @@ def first_items(item_model: ItemModel, m: int) -> ItemModel:
         },
         item_item={},
         term_weights=replace(
-            terms, term_codes=terms.term_codes[:end], weights=terms.weights[:end],
-            term_counts=terms.term_counts[:end], offsets=terms.offsets[: m + 1],
+            terms,
+            term_codes=terms.term_codes[:end],
+            weights=terms.weights[:end],
+            term_counts=terms.term_counts[:end],
+            offsets=terms.offsets[: m + 1],
         ),
         item_stats={name: column[:m] for name, column in item_model.item_stats.items()},
     )

@@ -64,7 +64,7 @@ def test_records_follow_the_settings() -> None:
         return {feature.name for feature in all_features(**settings)}
 
     assert len(names()) == 133
-    assert len(names(parts=PLAIN)) == 123
+    assert len(names(parts=PLAIN)) == 124
     two = names(spec=StateSpec((2.0, 100.0), counters=COUNTERS))
     assert {"ctr_2h", "popularity_4.16667d", "seen_7d", "taste_all"} <= two
     assert not {"ctr_24h", "ctr_24h_z"} & two

@@ -151,7 +151,7 @@ class Catalogue:
         return [". ".join(filter(None, (self._document_part(row, part) for part in parts))) for row in range(len(self))]
 
     def field_texts(self, parts: Sequence[str], rows: Iterable[int] | None = None) -> dict[str, list[str]]:
-        """Return part -> the text of that part for each item, or for each of `rows`; the parts are as in `documents`."""
+        """Return part -> the text of that part of each item, or of each of `rows`; the parts are as in `documents`."""
         chosen = range(len(self)) if rows is None else list(rows)
         return {part: [self._document_part(row, part) for row in chosen] for part in parts}
 

@@ -117,10 +117,13 @@ def _write_terms(path: Path, term_weights: TermWeights) -> None:
 
 def _read_terms(path: Path, arrays: Mapping[str, NDArray[Any]]) -> TermWeights:
     body = json.loads(path.read_text(encoding="utf-8"))
-    columns = [arrays[f"terms/{column}"] for column in _TERM_COLUMNS]
-    statistics = CorpusStatistics(*(arrays[f"terms/{column}"] for column in _TERM_STATISTICS), body["documents"])
+    codes, weights, counts, offsets = (arrays[f"terms/{column}"] for column in _TERM_COLUMNS)
+    idf, mean_lengths = (arrays[f"terms/{column}"] for column in _TERM_STATISTICS)
+    statistics = CorpusStatistics(idf, mean_lengths, body["documents"])
     analyser = TextAnalyser(TextSettings(**body["analyser"]))
-    return TermWeights(Vocabulary(body["terms"]), *columns, tuple(body["fields"]), statistics, analyser)
+    return TermWeights(
+        Vocabulary(body["terms"]), codes, weights, counts, offsets, tuple(body["fields"]), statistics, analyser
+    )
 
 
 def _read_tokens(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> TokenVectors:

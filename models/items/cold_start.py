@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
@@ -116,12 +115,18 @@ class ColdStartExtender:
         """Weigh the new texts with the fitted idf and mean lengths; new words become terms."""
         texts = {DOCUMENT: documents} | catalogue.field_texts([name for name in old.fields if name != DOCUMENT], rows)
         terms, items = old.weigh_new(texts)
-        columns = {"term_codes": items.codes, "weights": items.weights, "term_counts": items.counts}
-        flat = {
-            name: self._arrays.put_ragged(f"terms {name}", getattr(old, name), old.offsets, rows, values, items.offsets)
-            for name, values in columns.items()
-        }
-        return replace(old, terms=terms, offsets=spliced_offsets(old.offsets, rows, items.offsets), **flat)
+
+        def put(name: str, before: Array, values: Array) -> Array:
+            return self._arrays.put_ragged(f"terms {name}", before, old.offsets, rows, values, items.offsets)
+
+        return replace(
+            old,
+            terms=terms,
+            term_codes=put("codes", old.term_codes, items.codes),
+            weights=put("weights", old.weights, items.weights),
+            term_counts=put("counts", old.term_counts, items.counts),
+            offsets=spliced_offsets(old.offsets, rows, items.offsets),
+        )
 
     def _extend_tokens(self, old: TokenVectors, rows: Rows, tokens: TokenVectors | None) -> TokenVectors:
         tokens = tokens or TokenVectors(old.values[:0], np.zeros(len(rows) + 1, np.int64))

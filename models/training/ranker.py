@@ -241,7 +241,9 @@ class QueryAwareRanker:
             raise ValueError("found a request with a query in a batch; score it alone")
         if isinstance(self._ranker, LambdaRanker):
             return self._ranker.score(features)
-        return np.concatenate([np.empty(0, np.float32), *(self._ranker.score(features[i:j]) for i, j in pairwise(offsets))])
+        return np.concatenate(
+            [np.empty(0, np.float32), *(self._ranker.score(features[i:j]) for i, j in pairwise(offsets))]
+        )
 
     def _has_query(self, features: Matrix) -> bool:
         return bool(self._signs) and not np.isnan(features[:, self._signs]).all()
