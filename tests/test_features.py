@@ -63,12 +63,12 @@ def test_records_follow_the_settings() -> None:
     def names(**settings: Any) -> set[str]:
         return {feature.name for feature in all_features(**settings)}
 
-    assert len(names()) == 132
-    assert len(names(parts=PLAIN)) == 123
+    assert len(names()) == 133
+    assert len(names(parts=PLAIN)) == 124
     two = names(spec=StateSpec((2.0, 100.0), counters=COUNTERS))
     assert {"ctr_2h", "popularity_4.16667d", "seen_7d", "taste_all"} <= two
     assert not {"ctr_24h", "ctr_24h_z"} & two
-    assert names(settings=FeatureSettings(("bm25", "listwise"))) == {"bm25", "bm25_z"}
+    assert names(settings=FeatureSettings(("bm25", "listwise"))) == {"bm25", "bm25_query", "bm25_z"}
     parts = ItemModelParts(("text", "smell"), ("ease",), ("price",))
     own = {feature.name: feature for feature in all_features(parts=parts)}
     assert {"smell_max", "ease_i2i_latest", "price", "price_distance"} <= own.keys()
@@ -266,7 +266,7 @@ def test_features_lists_what_the_config_gives(tmp_path: Path) -> None:
     shown = feedrank(tmp_path, "features")
     for feature in all_features():
         assert feature.name in shown
-    assert "132 features" in shown
+    assert "133 features" in shown
     assert "only exist with a model in [cross_encoder]" in shown
     listed = json.loads(feedrank(tmp_path, "features", "--json"))
     assert listed == [asdict(feature) for feature in all_features()]
@@ -283,7 +283,7 @@ def test_features_of_one_family(tmp_path: Path) -> None:
     assert [feature["name"] for feature in listed] == [
         "item_age_h", "since_interaction_h", "since_published_h", "recent_impressions",
     ]  # fmt: skip
-    assert "1 feature\n" in feedrank(tmp_path, "features", "--family", "bm25")
+    assert "2 features\n" in feedrank(tmp_path, "features", "--family", "bm25")
     message = feedrank(tmp_path, "features", "--family", "colour", code=1)
     assert "found no features of the family 'colour'; there are recall, bm25" in message
 
@@ -291,5 +291,5 @@ def test_features_of_one_family(tmp_path: Path) -> None:
 def test_features_of_a_bundle(interactions_home: Path) -> None:
     listed = json.loads(feedrank(interactions_home, "features", "--bundle", "current", "--json"))
     assert listed == [asdict(feature) for feature in all_features(parts=PLAIN)]
-    assert "123 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
+    assert "124 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
     assert "none" in feedrank(interactions_home, "features", "--bundle", "none", code=1)

@@ -9,8 +9,12 @@ from feedrank.api.compose.vector_index import build_exact_index, build_vector_in
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.protocols import Ranker
-from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, FallbackRetriever, PopularRetriever
+from feedrank.engine.retrieval.retrievers import (
+    EmbeddingRetriever,
+    FallbackRetriever,
+    HybridRetriever,
+    PopularRetriever,
+)
 from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.reranking import CrossEncoderReranker
@@ -52,20 +56,13 @@ def build_snapshot(
         opened.item_model.catalogue,
         restored.users,
         restored.state,
-        build_pipeline(
-            opened, config, restored.state, build_ranker(opened), build_reranker(home, opened, config.cross_encoder)
-        ),
+        build_pipeline(opened, config, restored.state, build_reranker(home, opened, config.cross_encoder)),
         opened.item_model.space.item_side,
         encoders.encode_query if encoders else None,
         restored.offset,
         bundle.journal_offset_of(opened),
         max(restored.high_watermark_ms, 0),
     )
-
-
-def build_ranker(opened: bundle.Bundle) -> Ranker:
-    """Build the ranker of a bundle; without a trained one, recall order is kept."""
-    return QueryAwareRanker(opened.ranker, opened.builder.names) if opened.ranker else IdentityRanker()
 
 
 def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
@@ -89,10 +86,12 @@ def build_pipeline(
     opened: bundle.Bundle,
     config: Config,
     state: BehaviouralState,
-    ranker: Ranker,
     reranker: CrossEncoderReranker | None,
 ) -> Pipeline:
-    """Build the pipeline: BM25, embedding or popularity recall, then the bundle's features, ranker and reranker."""
+    """Build the pipeline: BM25, embedding or popularity recall, then the bundle's features, ranker and reranker.
+
+    Without a trained ranker, requests without a query keep recall order.
+    """
     knowledge = opened.item_model
     by_embedding = EmbeddingRetriever(
         knowledge.catalogue,
@@ -103,7 +102,8 @@ def build_pipeline(
     )
     by_terms = Bm25Retriever(knowledge.catalogue, knowledge.term_weights)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FallbackRetriever([by_terms, by_embedding, popular])
+    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding, popular])
+    ranker = QueryAwareRanker(opened.ranker or IdentityRanker(), opened.builder.names, config.recall.query_weight)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, reranker, popular)
 
 

@@ -76,7 +76,7 @@ def load_training_inputs(
     catalogue = Catalogue.from_events(event for event in journal.events("item") if isinstance(event, ItemEvent))
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; import some with `feedrank import`")
-    terms = TermWeights.fit(catalogue.documents(config.embedder.document))
+    terms = TermWeights.fit(catalogue.field_texts(config.embedder.document), config.text)
     corpus = text_signals.item_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )

@@ -150,6 +150,11 @@ class Catalogue:
         """
         return [". ".join(filter(None, (self._document_part(row, part) for part in parts))) for row in range(len(self))]
 
+    def field_texts(self, parts: Sequence[str], rows: Iterable[int] | None = None) -> dict[str, list[str]]:
+        """Return part -> the text of that part of each item, or of each of `rows`; the parts are as in `documents`."""
+        chosen = range(len(self)) if rows is None else list(rows)
+        return {part: [self._document_part(row, part) for row in chosen] for part in parts}
+
     @cached_property
     def category_members(self) -> tuple[NDArray[np.int32], Offsets]:
         """Item rows grouped by category code, flattened, and their (codes + 1,) offsets."""
