@@ -83,9 +83,9 @@ def evaluate(
         config = replace(config, labels=replace(config.labels, **(gain or {}), **level))
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
-        for protocol in compose.protocols_of(inputs, config, protocols):
+        for number, protocol in enumerate(compose.protocols_of(inputs, config, protocols)):
             with progress_bars() as show:
-                timed = compose.compare(inputs, config, protocol, dataset, show)
+                timed = compose.compare(inputs, config, protocol, dataset, show, is_first=not number)
             compared, name = timed.comparison, timed.dataset
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds

@@ -105,8 +105,8 @@ class Home:
         notes: dict[str, tuple[str, ...]] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
-            for protocol in compose.protocols_of(inputs, self._config, chosen):
-                timed = compose.compare(inputs, self._config, protocol, dataset, show)
+            for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
+                timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
                 notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)

@@ -277,8 +277,8 @@ def _compare(
     for name, ranked in methods.items():
         labels = _labels_of(ranked, relevant_rows, qrels, len(item_inputs.catalogue))
         metric_values = evaluate(
-            METRICS[protocol], labels, ranked.offsets, relevant=Ideal(qrels.labels, qrels.offsets), scores=ranked.scores,
-            gain=labels_of.label_gain, level=labels_of.relevance_level,
+            METRICS[protocol], labels, ranked.offsets, relevant=Ideal(qrels.labels, qrels.offsets),
+            scores=ranked.scores, gain=labels_of.label_gain, level=labels_of.relevance_level,
         )  # fmt: skip
         values[name] = metric_values["ndcg@10"]
         rows += [

@@ -99,7 +99,8 @@ def from_rankings(
     """Build groups from the impressions of rankings [first, last) of the log, as of the moment just before each.
 
     Items that are missing in the catalogue are no candidates, but stay in the ideal. drop_unexamined: leave out
-    impressions that were likely not examined, by `LabelSettings.examination_window`. Use it for training, never for a test.
+    impressions that were likely not examined, by `LabelSettings.examination_window`. Use it for training, never for a
+    test.
     """
     settings = settings or LabelSettings()
     rankings = log.rankings

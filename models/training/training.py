@@ -283,9 +283,10 @@ def prepare_from_recall(
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, known, settings)
+    problem = missing_contrast(log, impression_labels(log, settings.labels))
     return TrainingData(
         train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
-        label_notes(log, settings.labels),
+        (f"the rankings are not used: {problem}",) if problem else (),
     )  # fmt: skip
 
 
