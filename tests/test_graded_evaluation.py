@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ir_measures
 import numpy as np
 import pytest
 import toyworld
+from conftest import feedrank
 from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
@@ -325,3 +328,50 @@ def test_targets_that_the_catalogue_lacks_count_as_missed(protocol: Any) -> None
         ours = {row.metric: row.value for row in compared.rows if row.method == method}
         assert ours == pytest.approx(by_ir_measures(compared, corpus, measures, method), abs=1e-6), method
         assert ours["recall@100"] <= 1 - count / len(whole.qrels.queries) + 1e-9
+
+
+# --- the commands
+
+
+def test_evaluate_takes_the_gain_and_writes_grades(home: Path, tmp_path: Path) -> None:
+    settings = home / "feedrank.toml"
+    settings.write_text(settings.read_text().replace("[training]", "[training]\nmin_rankings = 50"))
+    rankings = ranking_events(lambda number, item: (0.5, 0.0, 4.5, 0.0, 2.0)[item % 5])
+    feedrank(home, "import", toyworld.write(tmp_path / "rankings.jsonl", rankings))
+    options = ("--gain", "0,1,5,20", "--relevance-level", 2, "--json", tmp_path / "r.json", "--trec", tmp_path)
+    output = feedrank(home, "evaluate", *options)
+    graded = "logged labels from 0 to 4.5 have fractions, so they were graded by value, one grade each"
+    assert graded in output
+    assert "labels up to 3; nDCG with the gain [0.0, 1.0, 5.0, 20.0]; other metrics: relevant from label 2 on" in output
+    report = json.loads((tmp_path / "r.json").read_text())
+    found = report["costs"]["journal: labels"]
+    assert (found["highest"], found["gain"], found["relevance_level"]) == (3, [0, 1, 5, 20], 2)
+    assert found["notes"][0].startswith(graded)
+    qrels = list(ir_measures.read_trec_qrels(str(tmp_path / "rankings.qrels")))
+    assert {qrel.relevance for qrel in qrels} == {1, 2, 3}
+    gains = {0: 0, 1: 1, 2: 5, 3: 20}
+    measures = {"ndcg@10": nDCG(gains=gains) @ 10, "map": AP(rel=2), "mrr": RR(rel=2)}
+    for method in ("lambdarank", "text", "random"):
+        run = list(ir_measures.read_trec_run(str(tmp_path / f"rankings.{method}.run")))
+        theirs = ir_measures.calc_aggregate(list(measures.values()), qrels, run)
+        ours = {row["metric"]: row["value"] for row in report["rows"] if row["method"] == method}
+        assert {name: ours[name] for name in measures} == pytest.approx(
+            {name: theirs[measure] for name, measure in measures.items()}, abs=1e-6
+        )
+    assert graded in feedrank(home, "train", "--name", "graded")
+    manifest = json.loads((home / "bundles" / "graded" / "manifest.json").read_text())
+    assert manifest["label_notes"][0].startswith(graded)
+
+
+def test_training_and_evaluation_refuse_labels_without_contrast(tmp_path: Path) -> None:
+    (tmp_path / "feedrank.toml").write_text('[embedder]\nmodel = "none"\n')
+    events = toyworld.items() + ranking_events(lambda number, item: 1, count=60)
+    feedrank(tmp_path, "import", toyworld.write(tmp_path / "log.jsonl", events))
+    for command in ("train", "evaluate", "retrain"):
+        assert "every one of the 420 logged labels is 1" in feedrank(tmp_path, command, code=1), command
+
+
+def test_several_protocols_have_names_of_their_own(home: Path, tmp_path: Path) -> None:
+    feedrank(home, "evaluate", "--protocol", "temporal", "--protocol", "last-item", "--json", tmp_path / "r.json")
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert {row["dataset"] for row in rows} == {"journal (temporal)", "journal (last-item)"}

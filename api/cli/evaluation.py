@@ -78,7 +78,7 @@ def evaluate(
     home, config = obj
     rows: list[report.Row] = []
     costs: dict[str, Any] = {}
-    level = {} if relevance_level is None else {"relevance_level": relevance_level}
+    level: dict[str, Any] = {} if relevance_level is None else {"relevance_level": relevance_level}
     with command_errors():
         config = replace(config, labels=replace(config.labels, **(gain or {}), **level))
         with progress_bars() as show:
@@ -98,7 +98,7 @@ def evaluate(
                 f" ({protocol}, {lift.groups:,} test groups)"
             )
             for note in (*compared.trained.notes, *compared.notes):
-                click.echo(f"note: {note}", err=True)
+                click.echo(f"note: {note}")
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
@@ -116,7 +116,7 @@ def evaluate(
 
 
 def _label_report(compared: Comparison, config: Config) -> dict[str, Any]:
-    """Return what a label is worth in these metrics, and what was done with the labels; print it if there are grades."""
+    """Return what a label is worth in these metrics, and what was done with the labels; print the worth of grades."""
     gain = config.labels.label_gain
     shown_gain = gain if isinstance(gain, str) else list(gain)
     if compared.highest_label > 1:

@@ -35,11 +35,11 @@ from feedrank.models.training.dataset import (
     from_recall,
     point_in_time_batch,
 )
+from feedrank.models.training.label_contrast import check_contrast
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
     TrainedRanker,
-    check_contrast,
     exact_retriever,
     has_enough_rankings,
     time_quantile,
@@ -146,7 +146,7 @@ def logged_rankings(
     Raises ValueError if there are too few rankings to split, or if their labels have no contrast.
     """
     settings = settings or ModelSettings()
-    check_contrast(log, settings)
+    check_contrast(log, settings.labels)
     total = len(log.rankings)
     validation_start, test_start = round(total * TRAIN_SHARE), round(total * (TRAIN_SHARE + VALIDATION_SHARE))
     if not 0 < validation_start < test_start < total:

@@ -8,7 +8,7 @@ is undefined if a group lacks relevant or other rows: it is NaN there, and `mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Offsets
+from feedrank.models.evaluation.gains import Gain, gains
 
 Column = NDArray[Any]
 """(N,) numbers or booleans."""
 Values = NDArray[np.float64]
 """(G,) one value per group."""
-Gain = Literal["linear", "exponential"] | Sequence[float]
-"""`linear`: the label, as in trec_eval; `exponential`: 2^label - 1, as in LightGBM; or the gains of labels 0, 1, 2, and
-so on, where label 0 must have the gain 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +62,6 @@ def ndcg(
     best_ranks = np.arange(len(best)) - bounds[best_groups]
     found = _group_sums(_discounted_gains(labels, ranks, k, gain), groups, offsets)
     return _ratio(found, _group_sums(_discounted_gains(best, best_ranks, k, gain), best_groups, offsets))
-
-
-def gains(labels: Column, gain: Gain) -> Values:
-    """Return (N,) the gain of each label; 0 for labels <= 0.
-
-    Raises ValueError for an unknown name, and for a label that is not in the list of gains.
-    """
-    positive = np.where(labels > 0, labels, 0).astype(np.float64)
-    if isinstance(gain, str):
-        if gain not in ("linear", "exponential"):
-            raise ValueError(f"the gain is {gain!r}; expected 'linear', 'exponential' or a list of gains")
-        return positive if gain == "linear" else np.exp2(positive) - 1.0
-    level = positive.astype(np.int64)
-    if (missing := np.flatnonzero((level != positive) | (level >= len(gain)))).size:
-        raise ValueError(
-            f"found label {positive[missing[0]]:g}, but gains for the labels 0 to {len(gain) - 1} only: {list(gain)}; "
-            "give one gain for each label from 0 on"
-        )
-    listed: Values = np.asarray(gain, np.float64)[level]
-    return listed
 
 
 def reciprocal_rank(labels: Column, offsets: Offsets, k: int | None = None) -> Values:

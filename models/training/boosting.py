@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import lightgbm as lgb
 import numpy as np
 
-from feedrank.models.evaluation.metrics import Gain, gains
+from feedrank.models.evaluation.gains import Gain, gains
 from feedrank.models.training.position_bias import PositionBias, capture_position_biases
 from feedrank.models.training.query_groups import QueryGroups, ranks
 

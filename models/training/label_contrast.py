@@ -53,6 +53,12 @@ def missing_contrast(log: EventTable, labels: NDArray[np.float32]) -> str:
     )
 
 
+def check_contrast(log: EventTable, settings: LabelSettings) -> None:
+    """Raise ValueError with the cause if the rankings of a log have no items with different labels."""
+    if problem := missing_contrast(log, impression_labels(log, settings)):
+        raise ValueError(problem)
+
+
 def label_notes(log: EventTable, settings: LabelSettings) -> tuple[str, ...]:
     """Return what was done with the labels of a log, and what makes its metrics say little; one sentence each."""
     rankings = log.rankings

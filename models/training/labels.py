@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import check_range
 from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable
-from feedrank.models.evaluation.metrics import Gain
+from feedrank.models.evaluation.gains import Gain
 from feedrank.models.training.logged_labels import MAX_GRADE, LabelGrading, grade_labels
 
 

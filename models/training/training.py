@@ -24,13 +24,13 @@ from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import ItemModel
 from feedrank.features.late_interaction import TokenVectors
-from feedrank.models.evaluation.metrics import gains
 from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
-from feedrank.models.training.label_contrast import label_notes, missing_contrast
-from feedrank.models.training.labels import LabelSettings, impression_labels
+from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
+from feedrank.models.training.label_gain import with_label_gain
+from feedrank.models.training.labels import impression_labels
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
@@ -90,14 +90,8 @@ def has_enough_rankings(log: EventTable, settings: ModelSettings) -> bool:
     enough = int(from_rankings(log, 0, len(rankings), settings.labels).has_positive.sum()) >= minimum
     has_logged_labels = len(rankings) >= minimum and not bool(np.isnan(rankings.labels).all())
     if enough or has_logged_labels or not len(log.interactions):
-        check_contrast(log, settings)
+        check_contrast(log, settings.labels)
     return enough
-
-
-def check_contrast(log: EventTable, settings: ModelSettings) -> None:
-    """Raise ValueError with the cause if the rankings of a log have no labels that differ."""
-    if problem := missing_contrast(log, impression_labels(log, settings.labels)):
-        raise ValueError(problem)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -231,7 +225,7 @@ def prepare_from_rankings(
         end = log.rankings.at[validation_stop] if validation_stop < len(log.rankings) else np.inf
         builder = _feature_builder(item_inputs, histories.select(histories.at < end), settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
-    ranker = _with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
+    ranker = with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
     return TrainingData(
         parts, held_out, builder, ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
         label_notes(log, settings.labels),
@@ -306,20 +300,6 @@ def time_quantile(log: EventTable, share: float) -> float:
 def exact_retriever(item_model: ItemModel) -> EmbeddingRetriever:
     """Build an exact retriever over the embedding space: the reference, fast enough for building groups."""
     return EmbeddingRetriever(item_model.catalogue, item_model.space, ExactIndex(item_model.space.item_side, "dot"))
-
-
-def _with_label_gain(
-    ranker: LambdaRankSettings, labels: LabelSettings, parts: Sequence[QueryGroups]
-) -> LambdaRankSettings:
-    """Give LightGBM the gains of the labels, so that it optimises the nDCG that is measured.
-
-    Labels 0 and 1 need none: they have the same nDCG under all gains. `ranker.parameters.label_gain` takes precedence.
-    """
-    highest = max((int(part.labels.max(initial=0)) for part in parts), default=0)
-    if highest <= 1 or "label_gain" in ranker.parameters:
-        return ranker
-    by_label = gains(np.arange(highest + 1), labels.label_gain).tolist()
-    return replace(ranker, parameters=dict(ranker.parameters) | {"label_gain": by_label})
 
 
 def _feature_builder(item_inputs: ItemInputs, histories: UserHistories, settings: ModelSettings) -> FeatureBuilder:
