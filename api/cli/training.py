@@ -63,4 +63,6 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     if trained.ranker.position_bias is not None:
         console.print(position_bias_table(trained.ranker.position_bias))
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
+    for note in trained.notes:
+        click.echo(f"note: {note}")
     click.echo(f"groups: {groups}\ncurrent bundle: {home.current_bundle.resolve()}")

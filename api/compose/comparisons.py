@@ -19,7 +19,7 @@ class TimedComparison:
 
     protocol: str
     dataset: str
-    """Name of the data set in rows and plots; it names the protocol where that is `temporal`."""
+    """Name of the data set in rows and plots; it names the protocol where that is `temporal` or not the first."""
     comparison: Comparison
     seconds: float
 
@@ -32,11 +32,14 @@ def protocols_of(inputs: TrainingInputs, config: Config, chosen: Sequence[str] =
 
 
 def compare(
-    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress
+    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress, is_first: bool = True
 ) -> TimedComparison:
-    """Train on the part before the test slice, and compare the methods on the slice."""
+    """Train on the part before the test slice, and compare the methods on the slice.
+
+    is_first: False for a further protocol of a report, whose rows must have a name of their own.
+    """
     started = time.perf_counter()
-    name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
+    name = dataset if is_first and protocol != "temporal" else f"{dataset} ({protocol})"
     run = evaluation.PROTOCOLS[protocol]
     compared = run(inputs.item_inputs, inputs.log, name, config.training_settings, progress)
     return TimedComparison(protocol, name, compared, round(time.perf_counter() - started, 1))

@@ -175,6 +175,7 @@ def save_trained_bundle(
         "groups": trained.counts,
         "trees": trained.ranker.trees,
         "window": dict(inputs.window),
+        "label_notes": list(trained.notes),
         **manifest_fields,
     }
     scorer = trained.reranker.scorer if trained.reranker else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,21 @@ class Rankings:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class UnknownItems:
+    """The impressions and interactions of items that the catalogue does not have."""
+
+    ids: Vocabulary
+    impressions: NDArray[np.int64]
+    """(P,) indices among all impressions, ascending."""
+    impression_codes: NDArray[np.int32]
+    """(P,) the item of each as a code of `ids`."""
+    interactions: NDArray[np.int64]
+    """(V,) indices among all interactions, ascending."""
+    interaction_codes: NDArray[np.int32]
+    """(V,) the item of each as a code of `ids`."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class EventTable:
     """Interactions and rankings, and the order in which they took effect."""
 
@@ -72,6 +87,7 @@ class EventTable:
     rankings: Rankings
     event_order: NDArray[np.int64]
     """(I + R,) events in order of time: value i is interaction i, value I + r is ranking r."""
+    unknown: UnknownItems
 
     def __len__(self) -> int:
         return len(self.event_order)
@@ -86,6 +102,29 @@ class EventTable:
         """(I,) True for interactions from before the log began."""
         is_history: NDArray[np.bool_] = self.interactions.type == self.types.row(HISTORY_TYPE)
         return is_history
+
+    def item_codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the (N,) items of the impressions and the (I,) items of the interactions as comparable codes.
+
+        The code of an item is its row. Unknown items have codes above all rows.
+        """
+        shown, interacted = self.rankings.items.astype(np.int64), self.interactions.item.astype(np.int64)
+        first = 1 + max(shown.max(initial=UNKNOWN_ROW), interacted.max(initial=UNKNOWN_ROW))
+        shown[self.unknown.impressions] = first + self.unknown.impression_codes
+        interacted[self.unknown.interactions] = first + self.unknown.interaction_codes
+        return shown, interacted
+
+    def shown_ids(self, impressions: NDArray[np.int64], item_ids: Vocabulary) -> list[str]:
+        """Return the item ids of impressions by their indices. item_ids: those of the item rows."""
+        unknown = self.unknown
+        return _names(
+            self.rankings.items, impressions, item_ids, unknown.ids, unknown.impressions, unknown.impression_codes
+        )
+
+    def interacted_ids(self, interactions: NDArray[np.int64], item_ids: Vocabulary) -> list[str]:
+        """Return the item ids of interactions by their indices. item_ids: those of the item rows."""
+        unknown, items = self.unknown, self.interactions.item
+        return _names(items, interactions, item_ids, unknown.ids, unknown.interactions, unknown.interaction_codes)
 
     def event_positions(self) -> NDArray[np.int64]:
         """Return the (I + R,) position in `event_order` of each interaction, then of each ranking."""
@@ -140,6 +179,8 @@ class _EventTableBuilder:
         self._rankings: dict[str, array[Any]] = {name: array(code) for name, code in _RANKING_COLUMNS.items()}
         self._ranking_ids = Vocabulary()  # of rankings seen or named; an interaction may come before its ranking
         self._ranking_index: array[Any] = array("q")
+        self._unknown_ids = Vocabulary()
+        self._unknown: dict[str, array[Any]] = {name: array(code) for name, code in _UNKNOWN_COLUMNS.items()}
         self._last_shown: dict[tuple[int, str], tuple[int, int]] = {}
         self._size_after_cleanup = 0
 
@@ -151,7 +192,10 @@ class _EventTableBuilder:
         columns = self._rankings
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
-        columns["items"].extend(self._item_ids.row(item) for item in event.items)
+        rows = [self._item_ids.row(item) for item in event.items]
+        if UNKNOWN_ROW in rows:
+            self._add_unknown("impression", len(columns["items"]), event.items, rows)
+        columns["items"].extend(rows)
         columns["labels"].extend(event.labels or (math.nan,) * len(event.items))
         positions = event.positions
         columns["positions"].extend((-1,) * len(event.items) if positions is None else map(round, positions))
@@ -176,7 +220,10 @@ class _EventTableBuilder:
         columns = self._interactions
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
-        columns["item"].append(self._item_ids.row(event.item))
+        row = self._item_ids.row(event.item)
+        if row == UNKNOWN_ROW:
+            self._add_unknown("interaction", len(columns["item"]), (event.item,), [row])
+        columns["item"].append(row)
         columns["type"].append(self._types.add(event.type))
         columns["value"].append(math.nan if event.value is None else event.value)
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
@@ -209,7 +256,22 @@ class _EventTableBuilder:
         )
         n = len(interactions)
         order = np.where(is_ranking, n + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
-        return EventTable(self._user_ids, self._types, interactions, rankings, order)
+        column = _as_arrays(self._unknown)
+        unknown = UnknownItems(
+            self._unknown_ids,
+            impressions=column["impression"],
+            impression_codes=column["impression_code"],
+            interactions=column["interaction"],
+            interaction_codes=column["interaction_code"],
+        )
+        return EventTable(self._user_ids, self._types, interactions, rankings, order, unknown)
+
+    def _add_unknown(self, kind: str, first: int, items: Sequence[str], rows: Sequence[int]) -> None:
+        """Keep the ids of unknown items. kind: impression or interaction. first: the index of the first item."""
+        for index, (item, row) in enumerate(zip(items, rows, strict=True), first):
+            if row == UNKNOWN_ROW:
+                self._unknown[kind].append(index)
+                self._unknown[f"{kind}_code"].append(self._unknown_ids.add(item))
 
     def _ranking_code(self, ranking_id: str) -> int:
         code = self._ranking_ids.add(ranking_id)
@@ -230,7 +292,20 @@ class _EventTableBuilder:
 
 _INTERACTION_COLUMNS = {"at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q"}
 _RANKING_COLUMNS = {"at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i"}
+_UNKNOWN_COLUMNS = {"impression": "q", "impression_code": "i", "interaction": "q", "interaction_code": "i"}
 _DTYPES = {"d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
+
+
+def _names(
+    items: Rows, indices: NDArray[np.int64], item_ids: Vocabulary, unknown_ids: Vocabulary,
+    unknown_indices: NDArray[np.int64], unknown_codes: NDArray[np.int32],
+) -> list[str]:  # fmt: skip
+    """Return the ids of items by index, known or not."""
+    at = np.searchsorted(unknown_indices, indices)
+    return [
+        item_ids.name(row) if row != UNKNOWN_ROW else unknown_ids.name(int(unknown_codes[place]))
+        for row, place in zip(items[indices].tolist(), at.tolist(), strict=True)
+    ]
 
 
 def _as_arrays(columns: dict[str, array[Any]]) -> dict[str, NDArray[Any]]:

@@ -25,10 +25,14 @@ class UserHistories:
     """(T,) index of each interaction in the log."""
 
     @classmethod
-    def from_log(cls, log: EventTable) -> UserHistories:
-        """Collect all interactions of known users with known items."""
+    def from_log(cls, log: EventTable, with_unknown_items: bool = False) -> UserHistories:
+        """Collect all interactions of known users with known items.
+
+        with_unknown_items: also those with items that the catalogue lacks, which have the row `UNKNOWN_ROW`. They are
+        targets of an evaluation that no recommender can find.
+        """
         interactions = log.interactions
-        known = np.flatnonzero((interactions.user >= 0) & (interactions.item >= 0))
+        known = np.flatnonzero((interactions.user >= 0) & (with_unknown_items | (interactions.item >= 0)))
         order = known[np.argsort(interactions.user[known], kind="stable")]
         counts = np.bincount(interactions.user[order], minlength=len(log.users))
         return cls(
@@ -56,6 +60,13 @@ class UserHistories:
     def count_before(self) -> NDArray[np.int64]:
         """Return (T,) the number of earlier interactions of the same user."""
         return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    @property
+    def known_before(self) -> NDArray[np.int64]:
+        """Return (T,) the number of earlier interactions of the same user with items that the catalogue has."""
+        known = np.concatenate([[0], np.cumsum(self.items >= 0)]).astype(np.int64)
+        before: NDArray[np.int64] = known[:-1] - np.repeat(known[self.offsets[:-1]], np.diff(self.offsets))
+        return before
 
     def select(self, mask: NDArray[np.bool_]) -> UserHistories:
         """Select interactions by a (T,) mask; user indices do not change."""

@@ -19,7 +19,7 @@ from feedrank.engine.types import Scores
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
-from feedrank.models.evaluation.metrics import Values, evaluate, order
+from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
@@ -126,7 +126,18 @@ def retrain(
     segments = {"new": new, "regular": ~(new | heavy), "heavy": heavy}
     gate = retrain_settings.gate
     metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
-    values = {name: _evaluate(metrics, labels, offsets) for name, (labels, offsets) in ranked.items()}
+    labels = settings.labels
+    values = {
+        name: evaluate(
+            metrics,
+            role_labels,
+            offsets,
+            relevant=test_groups.ideal,
+            gain=labels.label_gain,
+            level=labels.relevance_level,
+        )
+        for name, (role_labels, offsets) in ranked.items()
+    }
     seed = settings.training.seed
     rows = [
         Row.from_interval(segment, name, metric, interval(metric_values[metric][chosen], seed=seed))
@@ -139,7 +150,8 @@ def retrain(
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, tuple(_warnings(incumbent, test_start)))
+    warnings = (*trained.notes, *_warnings(incumbent, test_start))
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:
@@ -175,8 +187,8 @@ def _on_rankings(
     if not 0 < validation_start < test_start < total:
         raise ValueError(f"found {total} rankings, too few for a time split; use a longer window")
     trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress, init_model)
-    test = from_rankings(log, test_start, total, settings.labels)
-    test = test.select(test.has_positive)
+    test = from_rankings(log, test_start, total, settings.labels).in_id_order(item_inputs.catalogue.ids)
+    test = test.select(test.has_relevant)
     queries = test.queries
 
     def sorted_labels(scores: Scores) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -188,7 +200,7 @@ def _on_rankings(
         incumbent_queries = PointInTimeQueries(
             queries.before_event, queries.at, queries.user, queries.offsets, rows[queries.rows]
         )
-        incumbent_groups = LabeledGroups(incumbent_queries, test.labels, test.relevant)
+        incumbent_groups = LabeledGroups(incumbent_queries, test.labels, test.ideal, test.ideal_index)
         ranked["incumbent"] = sorted_labels(_incumbent_scores(incumbent, incumbent_log, incumbent_groups))
     return trained, test, float(log.rankings.at[test_start]), ranked
 
@@ -203,7 +215,7 @@ def _on_recall(
     init_model: LambdaRanker | None,
 ) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
-    histories = UserHistories.from_log(log)
+    histories = UserHistories.from_log(log, with_unknown_items=True)
     cut = time_quantile(log, 1 - retrain_settings.test_share)
     if (
         incumbent is not None
@@ -217,15 +229,16 @@ def _on_recall(
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
     depth, k = settings.state.history_length, settings.training.candidates
     test = from_recall(log, histories, targets, exact_retriever(trained.item_model), k, depth)
+    test = test.in_id_order(item_inputs.catalogue.ids)
     candidate = build_query_groups(log, trained.builder, test)
     ranked = {"candidate": (test.labels[order(trained.score(candidate), candidate.offsets)], candidate.offsets)}
     if incumbent is not None:
         their_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
         items = rows[histories.items]
         their_histories = replace(histories, items=items)
-        their_groups = from_recall(
-            their_log, their_histories, targets, exact_retriever(incumbent.builder.item_model), k, depth
-        )
+        their_model = incumbent.builder.item_model
+        their_groups = from_recall(their_log, their_histories, targets, exact_retriever(their_model), k, depth)
+        their_groups = their_groups.in_id_order(their_model.catalogue.ids)
         scores = _incumbent_scores(incumbent, their_log, their_groups)
         offsets = their_groups.queries.offsets
         ranked["incumbent"] = (their_groups.labels[order(scores, offsets)], offsets)
@@ -249,13 +262,7 @@ def _first_interaction_after(histories: UserHistories, cut: float) -> NDArray[np
     counts_before = np.concatenate([[0], np.cumsum(histories.at < cut)])
     first = histories.offsets[:-1] + (counts_before[histories.offsets[1:]] - counts_before[histories.offsets[:-1]])
     targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
-    return targets
-
-
-def _evaluate(metrics: tuple[str, ...], labels: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, Values]:
-    relevant = np.ones(len(offsets) - 1, np.int64)
-    relevant_counts = np.add.reduceat(np.append(labels > 0, False), offsets[:-1]) * (np.diff(offsets) > 0)
-    return evaluate(list(metrics), labels, offsets, relevant=np.maximum(relevant, relevant_counts))
+    return targets[histories.known_before[targets] > 0]
 
 
 def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:

@@ -28,6 +28,9 @@ from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
+from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
+from feedrank.models.training.label_gain import with_label_gain
+from feedrank.models.training.labels import impression_labels
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
@@ -68,6 +71,8 @@ class TrainedRanker:
     first_stage: LambdaRanker | None = None
     """First-stage ranker; None without a cross-encoder."""
     reranker: RerankerTraining | None = None
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, one sentence each."""
 
     def score(self, groups: QueryGroups) -> Scores:
         """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
@@ -77,11 +82,16 @@ class TrainedRanker:
 
 
 def has_enough_rankings(log: EventTable, settings: ModelSettings) -> bool:
-    """Return True if the log has enough rankings with a positive to train on them instead of recall."""
-    return (
-        int(from_rankings(log, 0, len(log.rankings), settings.labels).has_positive.sum())
-        >= settings.training.min_rankings
-    )
+    """Return True if the log has enough rankings with a positive to train on them instead of recall.
+
+    Raises ValueError if their labels have no contrast, and if there is nothing else to train on.
+    """
+    minimum, rankings = settings.training.min_rankings, log.rankings
+    enough = int(from_rankings(log, 0, len(rankings), settings.labels).has_positive.sum()) >= minimum
+    has_logged_labels = len(rankings) >= minimum and not bool(np.isnan(rankings.labels).all())
+    if enough or has_logged_labels or not len(log.interactions):
+        check_contrast(log, settings.labels)
+    return enough
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -96,6 +106,8 @@ class TrainingData:
     counts: dict[str, int]
     drift_sample: Matrix
     reranker: RerankerTraining | None = None
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, one sentence each."""
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
@@ -108,8 +120,9 @@ class TrainingData:
         names, fingerprint = self.builder.names, self.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
         return TrainedRanker(
-            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker
-        )
+            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
+            self.notes,
+        )  # fmt: skip
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
@@ -182,13 +195,15 @@ def prepare_from_rankings(
     histories = UserHistories.from_log(log)
     past = histories.select(histories.at < log.rankings.at[validation_start])
     is_history = log.is_history[past.interaction]
+    ids = item_inputs.catalogue.ids
     validation = from_rankings(log, validation_start, validation_stop, settings.labels, drop_unexamined=True)
+    validation = validation.in_id_order(ids)
     bounds = np.linspace(0, validation_start, settings.training.folds + 1).astype(int).tolist()
     parts: list[QueryGroups] = []
     left_out = int((~validation.has_positive).sum())
     for block, (first, last) in enumerate(pairwise(bounds)):
         progress("features, block by block", block, settings.training.folds + 1)
-        examples = from_rankings(log, first, last, settings.labels, drop_unexamined=True)
+        examples = from_rankings(log, first, last, settings.labels, drop_unexamined=True).in_id_order(ids)
         left_out += int((~examples.has_positive).sum())
         if examples.has_positive.any():
             # before the first block there is only the history from before the log
@@ -210,9 +225,11 @@ def prepare_from_rankings(
         end = log.rankings.at[validation_stop] if validation_stop < len(log.rankings) else np.inf
         builder = _feature_builder(item_inputs, histories.select(histories.at < end), settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
+    ranker = with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
     return TrainingData(
-        parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), item_inputs.reranker
-    )
+        parts, held_out, builder, ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
+        label_notes(log, settings.labels),
+    )  # fmt: skip
 
 
 def prepare_from_recall(
@@ -260,7 +277,11 @@ def prepare_from_recall(
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, known, settings)
-    return TrainingData(train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker)
+    problem = missing_contrast(log, impression_labels(log, settings.labels))
+    return TrainingData(
+        train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
+        (f"the rankings are not used: {problem}",) if problem else (),
+    )  # fmt: skip
 
 
 def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
