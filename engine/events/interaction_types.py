@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Meaning: TypeAlias = Literal["positive", "negative", "impression", "neutral"]
 MEANINGS: tuple[Meaning, ...] = ("positive", "negative", "impression", "neutral")
+POSITIVE, NEGATIVE, SEEN, NEUTRAL = range(4)
+"""Indices of the meanings."""
 
 IN_HISTORY, IN_POPULARITY, IN_COOCCURRENCE, IN_TRANSITIONS = 1, 2, 4, 8
 """Bits of what an interaction enters."""
@@ -115,6 +117,13 @@ class MeaningColumns(NamedTuple):
     """(I,) bits of what it enters."""
     is_below: NDArray[np.bool_]
     """(I,) True where the value is below the type's `min_value`."""
+
+    @property
+    def is_interaction(self) -> NDArray[np.bool_]:
+        """(I,) True for positive interactions, and neutral ones that enter the history or the popularity."""
+        enters = (self.enters & (IN_HISTORY | IN_POPULARITY)) > 0
+        found: NDArray[np.bool_] = (self.meaning == POSITIVE) | ((self.meaning == NEUTRAL) & enters)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,10 +93,10 @@ def ablate(
             test = from_rankings(log, stop, total, settings.labels)
             test = test.select(test.has_positive)
         else:
-            histories = UserHistories.from_log(log)
-            is_target = (histories.count_after == 0) & (histories.count_before > 0)
-            usable = np.zeros(len(log.interactions), np.bool_)
-            usable[histories.interaction[~is_target]] = True
+            histories = UserHistories.from_log(log).in_history
+            is_target = histories.is_target & (histories.count_after == 0) & (histories.count_before > 0)
+            usable = np.ones(len(log.interactions), np.bool_)
+            usable[histories.interaction[is_target]] = False
             data = prepare_from_recall(item_inputs, log, usable, settings, store, progress)
             exact = exact_retriever(data.builder.item_model)
             depth, k = settings.state.history_length, settings.training.candidates

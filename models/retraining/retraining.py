@@ -203,16 +203,16 @@ def _on_recall(
     init_model: LambdaRanker | None,
 ) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
-    histories = UserHistories.from_log(log)
+    histories = UserHistories.from_log(log).in_history
     cut = time_quantile(log, 1 - retrain_settings.test_share)
     if (
         incumbent is not None
         and cut <= incumbent.trained_until
-        and len(_first_interaction_after(histories, incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
+        and len(histories.first_targets_after(incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
     ):
         cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
     trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress, init_model)
-    targets = _first_interaction_after(histories, cut)
+    targets = histories.first_targets_after(cut)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
     depth, k = settings.state.history_length, settings.training.candidates
@@ -221,8 +221,7 @@ def _on_recall(
     ranked = {"candidate": (test.labels[order(trained.score(candidate), candidate.offsets)], candidate.offsets)}
     if incumbent is not None:
         their_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
-        items = rows[histories.items]
-        their_histories = replace(histories, items=items)
+        their_histories = histories.with_items(np.append(rows, np.int32(-1)))
         their_groups = from_recall(
             their_log, their_histories, targets, exact_retriever(incumbent.builder.item_model), k, depth
         )
@@ -243,13 +242,6 @@ def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: Lab
             query_groups = incumbent.reranker.score_top_k(query_groups, incumbent.first_stage)
         scores = score_in_chunks(query_groups, incumbent.ranker.score)
     return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
-
-
-def _first_interaction_after(histories: UserHistories, cut: float) -> NDArray[np.int64]:
-    counts_before = np.concatenate([[0], np.cumsum(histories.at < cut)])
-    first = histories.offsets[:-1] + (counts_before[histories.offsets[1:]] - counts_before[histories.offsets[:-1]])
-    targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
-    return targets
 
 
 def _evaluate(metrics: tuple[str, ...], labels: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, Values]:

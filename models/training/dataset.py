@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,8 +103,8 @@ def from_recall(
 ) -> LabeledGroups:
     """Build groups from the retriever's k candidates just before each target interaction, the only relevant item.
 
-    targets: indices into `histories`, which must hold all interactions of the log. The retriever must not be fitted on
-    the targets. on_group: called after each group.
+    targets: indices into `histories`, which must hold all users' histories of the log. What a user dislikes at that
+    moment is no candidate. The retriever must not be fitted on the targets. on_group: called after each group.
     """
     interactions = histories.interaction[targets]
     before = log.event_positions()[interactions]
@@ -113,7 +113,8 @@ def from_recall(
     labels: list[NDArray[np.float32]] = []
     for target in targets[order].tolist():
         past = histories.history_before(target)
-        rows = retriever.retrieve(request_at(histories, past, float(histories.at[target]), history_length), k).rows
+        request = request_at(histories, past, float(histories.at[target]), history_length)
+        rows = retriever.retrieve(replace(request, disliked=histories.disliked_before(target)), k).rows
         candidates.append(rows)
         labels.append((rows == histories.items[target]).astype(np.float32))
         on_group()
