@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows
 from feedrank.features import custom_counters, history_store
@@ -315,6 +316,9 @@ def request_of(batch: Batch, r: int) -> Batch:
         since_interaction=batch.since_interaction[lines],
         counters=batch.counters[lines],
         custom_counters=batch.custom_counters[lines],
+        disliked=batch.disliked[r : r + 1],
+        disliked_at=batch.disliked_at[r : r + 1],
+        dislikes=batch.dislikes[lines],
     )
 
 

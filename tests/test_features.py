@@ -63,8 +63,8 @@ def test_records_follow_the_settings() -> None:
     def names(**settings: Any) -> set[str]:
         return {feature.name for feature in all_features(**settings)}
 
-    assert len(names()) == 133
-    assert len(names(parts=PLAIN)) == 124
+    assert len(names()) == 141
+    assert len(names(parts=PLAIN)) == 132
     two = names(spec=StateSpec((2.0, 100.0), counters=COUNTERS))
     assert {"ctr_2h", "popularity_4.16667d", "seen_7d", "taste_all"} <= two
     assert not {"ctr_24h", "ctr_24h_z"} & two
@@ -266,7 +266,7 @@ def test_features_lists_what_the_config_gives(tmp_path: Path) -> None:
     shown = feedrank(tmp_path, "features")
     for feature in all_features():
         assert feature.name in shown
-    assert "133 features" in shown
+    assert "141 features" in shown
     assert "only exist with a model in [cross_encoder]" in shown
     listed = json.loads(feedrank(tmp_path, "features", "--json"))
     assert listed == [asdict(feature) for feature in all_features()]
@@ -291,5 +291,5 @@ def test_features_of_one_family(tmp_path: Path) -> None:
 def test_features_of_a_bundle(interactions_home: Path) -> None:
     listed = json.loads(feedrank(interactions_home, "features", "--bundle", "current", "--json"))
     assert listed == [asdict(feature) for feature in all_features(parts=PLAIN)]
-    assert "124 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
+    assert "132 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
     assert "none" in feedrank(interactions_home, "features", "--bundle", "none", code=1)

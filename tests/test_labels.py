@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionType, InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.training.dataset import from_rankings
 from feedrank.models.training.labels import LabelSettings, examined_mask, impression_labels
 
 ITEMS = Vocabulary("abcdef")
+WEIGHTS = {"click": 1.0, "buy": 5.0, "hide": -2.0, "rating": 0.5}
+MEANINGS = InteractionTypes(types={name: InteractionType(weight=weight) for name, weight in WEIGHTS.items()})
 SETTINGS = LabelSettings(
-    weights={"click": 1.0, "buy": 5.0, "hide": -2.0, "rating": 0.5},
     value_weighted=("rating",),
     dwell_saturation_s={"click": 10.0},
     grade_thresholds=(0.0, 0.6, 3.0),
@@ -36,7 +39,7 @@ def worlds(draw: st.DrawFn) -> list[Event]:
         events.append(RankingEvent(f"r{n}", n * 1000, tuple(items), "u", labels=marks, positions=positions))
     for n in range(draw(st.integers(0, 12))):
         ranking = draw(st.sampled_from([None, "r0", "r1", "r5", "r9"]))
-        kind = draw(st.sampled_from(["click", "buy", "hide", "rating", "view", HISTORY_TYPE]))
+        kind = draw(st.sampled_from([*WEIGHTS, "view", "impression", "skip", "our own", HISTORY_TYPE]))
         value, dwell = draw(st.sampled_from([None, 2.0, -1.0])), draw(st.sampled_from([None, 0.0, 4e3, 9e9]))
         item = draw(st.sampled_from("abcdfxy"))
         events.append(
@@ -59,7 +62,7 @@ def reference_labels(log: EventTable) -> list[float]:
                 kind = log.types.name(int(of.type[i]))
                 if of.ranking[i] != r or interacted[i] != name or kind == HISTORY_TYPE:
                     continue
-                one = SETTINGS.weights.get(kind, 1.0)
+                one = (WEIGHTS | {"impression": 0.0, "skip": 0.0, "our own": 0.0}).get(kind, 1.0)
                 if kind == "rating" and not math.isnan(of.value[i]):
                     one *= of.value[i]
                 if kind == "click" and not math.isnan(of.dwell_s[i]):
@@ -76,16 +79,17 @@ def reference_labels(log: EventTable) -> list[float]:
 @settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_labels_equal_a_slow_reference(events: list[Event]) -> None:
-    log = events_to_table(events, ITEMS)
+    log = replace(events_to_table(events, ITEMS), meanings=MEANINGS)
     assert impression_labels(log, SETTINGS).tolist() == reference_labels(log)
 
 
-def test_by_default_any_interaction_is_a_label_of_1() -> None:
+def test_by_default_any_positive_interaction_is_a_label_of_1() -> None:
     log = events_to_table(
         [
             RankingEvent("r", 0, tuple("abcd"), "u"),
             InteractionEvent("1", 1, "a", "click", "r"), InteractionEvent("2", 2, "a", "click", "r"),
-            InteractionEvent("3", 3, "c", "anything", "r", dwell_ms=1.0, value=-7.0),
+            InteractionEvent("3", 3, "c", "purchase", "r", dwell_ms=1.0, value=-7.0),
+            *(InteractionEvent(kind, 3, "b", kind, "r") for kind in ("impression", "skip", "hide", "our own")),
             InteractionEvent("4", 4, "d", HISTORY_TYPE, "r"),
         ],
         ITEMS,

@@ -82,7 +82,7 @@ def load_training_inputs(
     )
     first, end = (bound if at is None else at * 1000 for at, bound in ((since, -np.inf), (until, np.inf)))
     events = (event for _, event in journal.read_by_effective_time() if first <= effective_time(event) < end)
-    log = sorted_events_to_table(events, catalogue.ids, with_logged_features=config.training.use_logged_features)
+    log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
     window = {
@@ -90,6 +90,7 @@ def load_training_inputs(
         "last": float(log.at.max()) if len(log) else None,
         "rankings": len(log.rankings),
         "interactions": len(log.interactions),
+        "interaction_types": log.type_counts,
         "offset": offset,
     }
     return TrainingInputs(corpus, log, window)
@@ -98,7 +99,7 @@ def load_training_inputs(
 def fit_without_ranker(inputs: TrainingInputs, config: Config) -> FeatureBuilder:
     """Fit the item model on the whole log, without training a ranker."""
     knowledge = fit_item_model(inputs.item_inputs, UserHistories.from_log(inputs.log), config.items)
-    return FeatureBuilder(knowledge, config.state, config.features)
+    return FeatureBuilder(knowledge, config.state_spec, config.features)
 
 
 def train(inputs: TrainingInputs, config: Config, progress: Progress) -> TrainedRanker:

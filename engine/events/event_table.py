@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
+from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes, MeaningColumns
 from feedrank.engine.events.logged_features import LoggedFeatures, LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
 
-HISTORY_TYPE = "history"
-"""Interaction type of interactions from before the log began."""
 JOIN_WINDOW_S = 30 * 60
 """An interaction without a ranking id is joined to the user's last ranking with the item within this time."""
 
@@ -37,6 +36,8 @@ class Interactions:
     """(I,) dwell time in seconds, NaN if unknown."""
     ranking: NDArray[np.int64]
     """(I,) index of the ranking it belongs to, -1: none."""
+    names_ranking: NDArray[np.bool_]
+    """(I,) whether the event names its ranking, which this table may not hold."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -88,6 +89,8 @@ class EventTable:
     event_order: NDArray[np.int64]
     """(I + R,) events in order of time: value i is interaction i, value I + r is ranking r."""
     unknown: UnknownItems
+    meanings: InteractionTypes = field(default_factory=InteractionTypes)
+    """What the interaction types mean, for labels and user histories."""
 
     def __len__(self) -> int:
         return len(self.event_order)
@@ -125,6 +128,16 @@ class EventTable:
         """Return the item ids of interactions by their indices. item_ids: those of the item rows."""
         unknown, items = self.unknown, self.interactions.item
         return _names(items, interactions, item_ids, unknown.ids, unknown.interactions, unknown.interaction_codes)
+    @property
+    def type_counts(self) -> dict[str, int]:
+        """Number of interactions of each type."""
+        counts = np.bincount(self.interactions.type, minlength=len(self.types)).tolist()
+        return {name: count for name, count in zip(self.types, counts, strict=True) if count}
+
+    def meaning_columns(self, meanings: InteractionTypes | None = None) -> MeaningColumns:
+        """Return what each interaction means; None: by the table's own meanings."""
+        interactions = self.interactions
+        return (meanings or self.meanings).columns(list(self.types), interactions.type, interactions.value)
 
     def event_positions(self) -> NDArray[np.int64]:
         """Return the (I + R,) position in `event_order` of each interaction, then of each ranking."""
@@ -148,10 +161,12 @@ def sorted_events_to_table(
     item_ids: Vocabulary,
     user_ids: Vocabulary | None = None,
     with_logged_features: bool = False,
+    meanings: InteractionTypes | None = None,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
-    with_logged_features: also keep the logged features of rankings.
+    with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
+    what their names usually mean.
     """
     builder = _EventTableBuilder(
         item_ids,
@@ -163,7 +178,8 @@ def sorted_events_to_table(
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
-    return builder.build()
+    table = builder.build()
+    return table if meanings is None else replace(table, meanings=meanings)
 
 
 class _EventTableBuilder:
@@ -228,6 +244,7 @@ class _EventTableBuilder:
         columns["value"].append(math.nan if event.value is None else event.value)
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
         columns["ranking"].append(ranking)
+        columns["names_ranking"].append(event.ranking is not None)
         self._is_ranking.append(0)
 
     def build(self) -> EventTable:
@@ -243,6 +260,7 @@ class _EventTableBuilder:
             value=column["value"],
             dwell_s=column["dwell_s"],
             ranking=ranking_index[column["ranking"]],
+            names_ranking=column["names_ranking"] == 1,
         )
         column = _as_arrays(self._rankings)
         rankings = Rankings(
@@ -290,10 +308,13 @@ class _EventTableBuilder:
             self._size_after_cleanup = len(self._last_shown)
 
 
-_INTERACTION_COLUMNS = {"at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q"}
+_INTERACTION_COLUMNS = {
+    "at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q",
+    "names_ranking": "b",
+}  # fmt: skip
 _RANKING_COLUMNS = {"at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i"}
 _UNKNOWN_COLUMNS = {"impression": "q", "impression_code": "i", "interaction": "q", "interaction_code": "i"}
-_DTYPES = {"d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
+_DTYPES = {"b": np.int8, "d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
 
 
 def _names(

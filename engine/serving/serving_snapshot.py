@@ -94,6 +94,7 @@ class ServingSnapshot:
             history=history,
             history_at=times,
             interacted=interacted,
+            disliked=self.state.disliked(user),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -122,6 +123,7 @@ class ServingSnapshot:
             codes = codes[codes >= 0]
         return Filters(
             include_seen=filters.include_seen,
+            include_disliked=filters.include_disliked,
             categories=codes,
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),

@@ -94,10 +94,10 @@ def ablate(
             test = from_rankings(log, stop, total, settings.labels)
             test = test.select(test.has_relevant)
         else:
-            histories = UserHistories.from_log(log, with_unknown_items=True)
-            is_target = (histories.count_after == 0) & (histories.known_before > 0)
-            usable = np.zeros(len(log.interactions), np.bool_)
-            usable[histories.interaction[~is_target]] = True
+            histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+            is_target = histories.is_target & (histories.count_after == 0) & (histories.known_before > 0)
+            usable = np.ones(len(log.interactions), np.bool_)
+            usable[histories.interaction[is_target]] = False
             data = prepare_from_recall(item_inputs, log, usable, settings, store, progress)
             exact = exact_retriever(data.builder.item_model)
             depth, k = settings.state.history_length, settings.training.candidates

@@ -99,10 +99,10 @@ def leave_last_out(
     Later interactions of other users are part of the training data.
     """
     settings = settings or ModelSettings()
-    histories = UserHistories.from_log(log, with_unknown_items=True)
-    is_target = (histories.count_after == 0) & (histories.known_before > 0)
-    trainable = np.zeros(len(log.interactions), np.bool_)
-    trainable[histories.interaction[~is_target]] = True
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+    is_target = histories.is_target & (histories.count_after == 0) & (histories.known_before > 0)
+    trainable = np.ones(len(log.interactions), np.bool_)
+    trainable[histories.interaction[is_target]] = False
     trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall(
         "last-item", dataset, item_inputs, log, histories, np.flatnonzero(is_target), trained, settings
@@ -121,13 +121,9 @@ def time_split(
     Raises ValueError if no user has interactions on both sides of the cut.
     """
     settings = settings or ModelSettings()
-    histories = UserHistories.from_log(log, with_unknown_items=True)
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
     cut = time_quantile(log, TIME_SPLIT_SHARE)
-    is_past = histories.at < cut
-    past_counts = np.concatenate([[0], np.cumsum(is_past)])
-    first_after = histories.offsets[:-1] + (past_counts[histories.offsets[1:]] - past_counts[histories.offsets[:-1]])
-    targets = first_after[(first_after > histories.offsets[:-1]) & (first_after < histories.offsets[1:])]
-    targets = targets[histories.known_before[targets] > 0]
+    targets = histories.first_targets_after(cut)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
     trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress)

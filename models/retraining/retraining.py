@@ -215,16 +215,16 @@ def _on_recall(
     init_model: LambdaRanker | None,
 ) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
-    histories = UserHistories.from_log(log, with_unknown_items=True)
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
     cut = time_quantile(log, 1 - retrain_settings.test_share)
     if (
         incumbent is not None
         and cut <= incumbent.trained_until
-        and len(_first_interaction_after(histories, incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
+        and len(histories.first_targets_after(incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
     ):
         cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
     trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress, init_model)
-    targets = _first_interaction_after(histories, cut)
+    targets = histories.first_targets_after(cut)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
     depth, k = settings.state.history_length, settings.training.candidates
@@ -234,8 +234,7 @@ def _on_recall(
     ranked = {"candidate": (test.labels[order(trained.score(candidate), candidate.offsets)], candidate.offsets)}
     if incumbent is not None:
         their_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
-        items = rows[histories.items]
-        their_histories = replace(histories, items=items)
+        their_histories = histories.with_items(np.append(rows, np.int32(-1)))
         their_model = incumbent.builder.item_model
         their_groups = from_recall(their_log, their_histories, targets, exact_retriever(their_model), k, depth)
         their_groups = their_groups.in_id_order(their_model.catalogue.ids)
@@ -258,11 +257,6 @@ def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: Lab
     return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
 
 
-def _first_interaction_after(histories: UserHistories, cut: float) -> NDArray[np.int64]:
-    counts_before = np.concatenate([[0], np.cumsum(histories.at < cut)])
-    first = histories.offsets[:-1] + (counts_before[histories.offsets[1:]] - counts_before[histories.offsets[:-1]])
-    targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
-    return targets[histories.known_before[targets] > 0]
 
 
 def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:

@@ -135,8 +135,9 @@ def from_recall(
 ) -> LabeledGroups:
     """Build groups from the retriever's k candidates just before each target interaction, the only relevant item.
 
-    targets: indices into `histories`, which must hold all interactions of the log. A target that the catalogue lacks is
-    never found. The retriever must not be fitted on the targets. on_group: called after each group.
+    targets: indices into `histories`, which must hold all users' histories of the log. A target that the catalogue
+    lacks is never found. What a user dislikes at that moment is no candidate. The retriever must not be fitted on the
+    targets. on_group: called after each group.
     """
     interactions = histories.interaction[targets]
     before = log.event_positions()[interactions]
@@ -145,7 +146,8 @@ def from_recall(
     labels: list[NDArray[np.float32]] = []
     for target in targets[order].tolist():
         past = histories.history_before(target)
-        rows = retriever.retrieve(request_at(histories, past, float(histories.at[target]), history_length), k).rows
+        request = request_at(histories, past, float(histories.at[target]), history_length)
+        rows = retriever.retrieve(replace(request, disliked=histories.disliked_before(target)), k).rows
         candidates.append(rows)
         is_target = (rows == histories.items[target]) & (rows >= 0)
         labels.append(is_target.astype(np.float32))

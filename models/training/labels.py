@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import check_range
-from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.models.evaluation.gains import Gain
 from feedrank.models.training.logged_labels import MAX_GRADE, LabelGrading, grade_labels
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSettings:
-    """[labels] How logged labels and interactions become labels, and what a label is worth."""
+    """[labels] How logged labels and interactions become labels, and what a label is worth.
 
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """Weight of each interaction type, such as {purchase = 3.0}; negative for negative feedback."""
-    default_weight: float = 1.0
-    """Weight of the interaction types that are not in `weights`."""
+    By default any positive interaction gives label 1. What a type means, and its weight, is said in [interactions].
+    """
+
     value_weighted: tuple[str, ...] = ()
     """Interaction types whose weight is multiplied by the interaction's value, such as a rating."""
     dwell_saturation_s: Mapping[str, float] = field(default_factory=dict)
@@ -42,8 +42,9 @@ class LabelSettings:
     relevance_level: int = 1
     """Lowest label that is relevant to the binary metrics: MRR, MAP, HR, recall and AUC."""
     examination_window: int | None = None
-    """Impressions more than this many positions below the last interacted one are left out of training, as the user may
-    not have examined them. Not set: all stay. It needs logged positions. Unit: positions."""
+    """Impressions more than this many positions below the last one with an event, be it an impression event, are left
+    out of training, as the user may not have examined them. Not set: all stay. It needs logged positions.
+    Unit: positions."""
 
     def __post_init__(self) -> None:
         if (
@@ -81,9 +82,9 @@ class LabelSettings:
 def impression_labels(log: EventTable, settings: LabelSettings | None = None) -> NDArray[np.float32]:
     """Return (impressions,) one label per impression: the grade of the logged one, or else from its interactions.
 
-    Without interactions it is 0. Interactions count for the ranking they are joined to. Per item, take the largest
-    absolute weight within each interaction type, so that double clicks count once; sum over types; map the sum to a
-    grade.
+    Without interactions it is 0. Interactions count for the ranking they are joined to, with the weight of their type.
+    Per item, take the largest absolute weight within each type, so that double clicks count once; sum over types; map
+    the sum to a grade.
     """
     settings = settings or LabelSettings()
     rankings = log.rankings
@@ -103,9 +104,10 @@ def impression_labels(log: EventTable, settings: LabelSettings | None = None) ->
 
 
 def examined_mask(log: EventTable, window: int | None) -> NDArray[np.bool_]:
-    """Return (impressions,) False for items more than `window` positions below the last interacted item.
+    """Return (impressions,) False for items more than `window` positions below the last item with an event.
 
-    All True for rankings without interactions or without logged positions: there examination can't be inferred.
+    An event of any type shows that the user came so far. All True for rankings without events or without logged
+    positions: there examination can't be inferred.
     """
     rankings = log.rankings
     if window is None:
@@ -142,13 +144,11 @@ def _joined_interactions(log: EventTable) -> tuple[NDArray[np.int64], NDArray[np
 
 def _interaction_weights(log: EventTable, settings: LabelSettings) -> NDArray[np.float64]:
     """Return (interactions,) the weight of each interaction."""
-    interactions = log.interactions
-    names = list(log.types)
-    weights = np.array([settings.weights.get(name, settings.default_weight) for name in names], np.float64)[
-        interactions.type
-    ]
+    interactions, columns = log.interactions, log.meaning_columns()
+    names, weights = list(log.types), columns.weight
     is_value_weighted = np.array([name in settings.value_weighted for name in names], np.bool_)[interactions.type]
-    weights = np.where(is_value_weighted & ~np.isnan(interactions.value), weights * interactions.value, weights)
+    is_value_weighted &= ~np.isnan(interactions.value) & ~columns.is_below
+    weights = np.where(is_value_weighted, weights * interactions.value, weights)
     saturation_s = np.array([settings.dwell_saturation_s.get(name, np.nan) for name in names], np.float64)[
         interactions.type
     ]

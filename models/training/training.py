@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import POSITIVE
 from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import Matrix, Scores
@@ -242,14 +243,13 @@ def prepare_from_recall(
 ) -> TrainingData:
     """Build the training data of `train_from_recall`; use it before the store is closed."""
     options = settings.training
-    histories = UserHistories.from_log(log)
+    everything = UserHistories.from_log(log)
+    histories, entering = everything.in_history, trainable[everything.interaction]
     allowed = trainable[histories.interaction]
-    known = histories.select(allowed)
     from_end = np.zeros(len(histories.items), np.int64)
-    from_end[allowed] = known.count_after
-    targets = np.flatnonzero(
-        allowed & (from_end < options.targets_per_user) & (histories.count_before >= options.min_history)
-    )
+    from_end[allowed] = histories.select(allowed).count_after
+    is_latest = allowed & (from_end < options.targets_per_user)
+    targets = np.flatnonzero(is_latest & histories.is_target & (histories.count_before >= options.min_history))
     folds = np.random.default_rng(options.seed).permutation(len(histories)) % options.folds
     counter = count(1)
 
@@ -260,8 +260,8 @@ def prepare_from_recall(
 
     def build_fold(fold: int) -> QueryGroups:
         in_fold = folds[histories.user] == fold
-        fold_histories = histories.select(allowed & ~(in_fold & (from_end < options.targets_per_user)))
-        builder = _feature_builder(item_inputs, fold_histories, settings)
+        held_out = np.isin(everything.interaction, histories.interaction[is_latest & in_fold])
+        builder = _feature_builder(item_inputs, everything.select(entering & ~held_out), settings)
         examples = from_recall(
             log, histories, targets[in_fold[targets]], exact_retriever(builder.item_model), options.candidates,
             settings.state.history_length, on_group,
@@ -276,7 +276,7 @@ def prepare_from_recall(
     group_counts = {"training": sum(len(build_fold) for build_fold in train), "validation": len(validation)}
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
     ranker = replace(settings.ranker, parameters=parameters)
-    final = _feature_builder(item_inputs, known, settings)
+    final = _feature_builder(item_inputs, everything.select(entering), settings)
     problem = missing_contrast(log, impression_labels(log, settings.labels))
     return TrainingData(
         train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
@@ -291,10 +291,11 @@ def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: 
 
 
 def time_quantile(log: EventTable, share: float) -> float:
-    """Return the unix seconds before which this share of interactions lies; ValueError if there are none."""
-    if not len(log.interactions):
-        raise ValueError("found no interactions to split by time; load some with `feedrank import`")
-    return float(np.quantile(log.interactions.at, share))
+    """Return the unix seconds before which this share of positive interactions lies; ValueError if there are none."""
+    is_positive = log.meaning_columns().meaning == POSITIVE
+    if not is_positive.any():
+        raise ValueError("found no positive interactions to split by time; load some with `feedrank import`")
+    return float(np.quantile(log.interactions.at[is_positive], share))
 
 
 def exact_retriever(item_model: ItemModel) -> EmbeddingRetriever:
