@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,11 @@ class TermWeights:
     """What the weights of items that are added later depend on."""
     analyser: TextAnalyser
     """Splits items and queries into terms."""
+    n_items: NDArray[np.int64] = field(init=False)
+    """(terms,) number of items that have the term; 0 for a term of texts that were changed since."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_items", np.bincount(self.term_codes, minlength=len(self.terms)))
 
     @classmethod
     def fit(
@@ -96,9 +101,14 @@ class TermWeights:
         """Return the term codes of a text, with repeats; terms that no item has are dropped."""
         if not text:
             return empty_rows()
-        codes = self.terms.rows(self.analyser.query(text, self.terms.__contains__))
-        in_vocabulary: NDArray[np.int32] = codes[codes >= 0]
-        return in_vocabulary
+        codes = self.terms.rows(self.analyser.query(text, self._has))
+        codes = codes[codes >= 0]
+        return np.asarray(codes[self.n_items[codes] > 0], np.int32)
+
+    def _has(self, term: str) -> bool:
+        """Return whether an item has this term."""
+        code = self.terms.row(term)
+        return code != UNKNOWN_ROW and self.n_items[code] > 0
 
     def query_scores(self, batch: Batch) -> Scores:
         """Return (N,) BM25 scores of the candidates for the query; NaN if there is none, or no item has its words."""

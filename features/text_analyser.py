@@ -118,7 +118,8 @@ class TextAnalyser:
         language = self.settings.language
         self._stem = _stemmer(language) if language and self.settings.stemming else None
         self._cached_words = lru_cache(maxsize=4_096)(self._words)
-        self._stop_words = STOP_WORDS.get(language, frozenset()) if self.settings.stop_words else frozenset()
+        stop_words = STOP_WORDS.get(language, ()) if self.settings.stop_words else ()
+        self._stop_words = {word.terms[0] for stop_word in stop_words for word in self._words(stop_word)}
 
     @property
     def fingerprint(self) -> list[Any]:
