@@ -18,19 +18,16 @@ if TYPE_CHECKING:
     from feedrank.models.evaluation.evaluation import Comparison
 
 
-class GainOption(click.ParamType):
-    """Parses `linear`, `exponential` or the gains of labels 0, 1, 2, and so on into keys of `LabelSettings`."""
-
-    name = "gain"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the keys; fail with what was found where a gain is no number."""
-        if value in ("linear", "exponential"):
-            return {"gain": value, "gains": ()}
-        try:
-            return {"gains": tuple(float(part) for part in value.split(","))}
-        except ValueError:
-            self.fail(f"found {value!r}; expected linear, exponential or numbers such as 0,1,5,20", param, ctx)
+def parse_gain(context: click.Context, option: click.Parameter, value: str | None) -> dict[str, Any]:
+    """Parse a gain into keys of `LabelSettings`; none without a value. Raises BadParameter for what is no gain."""
+    if value is None:
+        return {}
+    if value in ("linear", "exponential"):
+        return {"gain": value, "gains": ()}
+    try:
+        return {"gains": tuple(float(part) for part in value.split(","))}
+    except ValueError:
+        raise click.BadParameter(f"found {value!r}; expected linear, exponential or numbers such as 0,1,5,20") from None
 
 
 @click.command()
@@ -48,7 +45,7 @@ class GainOption(click.ParamType):
 )
 @click.option("--trec", "trec_folder", type=click.Path(file_okay=False, path_type=Path),
               help="Write TREC run and qrels files to this folder.")  # fmt: skip
-@click.option("--gain", type=GainOption(), metavar="[linear|exponential|0,GAIN,GAIN...]",
+@click.option("--gain", callback=parse_gain, metavar="[linear|exponential|0,GAIN,GAIN...]",
               help="Gain of a label in nDCG, in training and in the test: the label, 2^label - 1, or one for each label"
               " from 0 on; by default labels.gain of the config.")  # fmt: skip
 @click.option("--relevance-level", type=click.IntRange(1, 30),
@@ -63,7 +60,7 @@ def evaluate(
     json_path: Path | None,
     plot_path: Path | None,
     trec_folder: Path | None,
-    gain: dict[str, Any] | None,
+    gain: dict[str, Any],
     relevance_level: int | None,
     ablate: bool,
 ) -> None:
@@ -80,7 +77,7 @@ def evaluate(
     costs: dict[str, Any] = {}
     level: dict[str, Any] = {} if relevance_level is None else {"relevance_level": relevance_level}
     with command_errors():
-        config = replace(config, labels=replace(config.labels, **(gain or {}), **level))
+        config = replace(config, labels=replace(config.labels, **gain, **level))
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
         for number, protocol in enumerate(compose.protocols_of(inputs, config, protocols)):
