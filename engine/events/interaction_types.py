@@ -96,6 +96,11 @@ class TypeMeaning:
     below: Literal["neutral", "negative"] = "neutral"
 
     @property
+    def changes_feeds(self) -> bool:
+        """Whether it changes what its user is recommended next: it enters the history, or is negative."""
+        return self.history or self.meaning == "negative"
+
+    @property
     def enters(self) -> int:
         """The bits of what it enters."""
         return (
