@@ -1,9 +1,10 @@
-"""What interaction types mean: for labels, histories, popularity, item models, candidates and feeds, live or replayed."""
+"""What interaction types mean: for labels, histories, popularity, item models and feeds, live and replayed."""
 
 from __future__ import annotations
 
 import json
 import math
+import uuid
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -332,10 +333,10 @@ def test_training_without_a_positive_type_ends_with_the_types_found(tmp_path: Pa
 def feeds(recommender: Any, user: str, count: int, **filters: Any) -> set[str]:
     """The items of the user's next feeds, which are logged."""
     shown: set[str] = set()
-    for n in range(count):
+    for _ in range(count):
         request = RecommendationRequest(user, n=60, filters=FilterSpec(include_seen=True, **filters))
-        at = NOW + recommender.snapshot.high_watermark_ms / 1e9 + n
-        shown |= set(recommender.recommend(f"{user} {n} {at} {filters}", at, request).items)
+        at = recommender.snapshot.high_watermark_ms / 1000 + 1
+        shown |= set(recommender.recommend(str(uuid.uuid4()), at, request).items)
     return shown
 
 
