@@ -43,9 +43,7 @@ OLD_KEYS: dict[str, str] = {
 }
 """Old key -> new key, each with its section."""
 _WEIGHT = "the weight of each type in [interactions.types]"
-_UNLISTED = (
-    'said by unlisted in [interactions], such as unlisted = "positive"; types with usual names keep their meaning'
-)
+_UNLISTED = 'unlisted in [interactions], such as unlisted = "positive"; types with usual names keep their meaning'
 MOVED_KEYS: dict[str, str] = {
     "labels.weights": _WEIGHT, "labels.default_weight": _UNLISTED, "labels.other": _UNLISTED,
 }  # fmt: skip

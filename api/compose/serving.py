@@ -8,6 +8,7 @@ from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.events.interaction_types import unlisted_warning
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.retrieval.retrievers import (
     EmbeddingRetriever,
@@ -35,8 +36,10 @@ def build_recommender(home: HomePaths, config: Config, journal: Journal | None =
     """
     journal = journal or home.journal(config.journal.url)
     opened = registry.load_current(home.bundles, warn)
+    restored = restore_state(home, journal, opened)
+    warn_of_types(config, opened, restored)
     return Recommender(
-        build_snapshot(home, config, opened, restore_state(home, journal, opened)),
+        build_snapshot(home, config, opened, restored),
         journal,
         config.cross_encoder.prefetch_queue_size,
     )
@@ -62,6 +65,7 @@ def build_snapshot(
         restored.offset,
         bundle.journal_offset_of(opened),
         max(restored.high_watermark_ms, 0),
+        opened.builder.spec.interactions,
     )
 
 
@@ -116,6 +120,15 @@ def build_reranker(
         return None
     cache = SqliteScoreCache(home.cross_encoder_scores, model.digest, item_documents(opened), settings.cache_size)
     return CrossEncoderReranker(opened.first_stage, model, cache, opened.item_model.catalogue.titles, settings.top_k)
+
+
+def warn_of_types(config: Config, opened: bundle.Bundle, restored: RestoredState) -> None:
+    """Warn of interaction types of the journal that nothing lists, and of meanings that the bundle does not have."""
+    meanings = opened.builder.spec.interactions
+    if meanings != config.interactions:
+        warn(f"the bundle {opened.name} has other [interactions] than the config; they hold after the next training")
+    if message := unlisted_warning(restored.type_counts, meanings):
+        warn(message)
 
 
 def warn(message: str) -> None:

@@ -19,6 +19,7 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.events import ItemEvent, effective_time
+from feedrank.engine.events.interaction_types import check_any_positive, unlisted_warning
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.families.extra import load_extra_families
@@ -60,13 +61,14 @@ class TrainingInputs:
 
 def load_training_inputs(
     home: HomePaths, config: Config, progress: TextProgress | None = None, since: float | None = None,
-    until: float | None = None,
+    until: float | None = None, needs_positive: bool = True,
 ) -> TrainingInputs:  # fmt: skip
     """Load training inputs from the journal; texts that are not in the vector cache are embedded.
 
-    since, until: unix seconds; only events with since <= effective time < until are read, but all items are. Raises
-    ValueError if no items or no interactions are left, or if an extra feature family or the class of a custom vector
-    index can't be used.
+    since, until: unix seconds; only events with since <= effective time < until are read, but all items are. Warns of
+    interaction types that nothing lists. Raises ValueError if no items or no interactions are left, if none of them is
+    positive (unless `needs_positive` is false), or if an extra feature family or the class of a custom vector index
+    can't be used.
     """
     load_extra_families(config.features.extra)  # tell a wrong path before the long work, not after it
     custom_index_type(config.index)
@@ -85,6 +87,10 @@ def load_training_inputs(
     log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
+    if message := unlisted_warning(log.type_counts, config.interactions):
+        warn(message)
+    if needs_positive and not (log.rankings.labels > 0).any():
+        check_any_positive(log.type_counts, config.interactions)
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,

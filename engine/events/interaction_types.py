@@ -41,7 +41,8 @@ USUAL_NAMES: dict[Meaning, tuple[str, ...]] = {
     ),
     "negative": (
         "hide", "hidden", "dislike", "disliked", "downvote", "thumbs_down", "thumb_down", "not_interested", "report",
-        "reported", "block", "blocked", "mute", "unlike", "unfavorite", "unfollow", "unsubscribe", "reject", "rejected",
+        "reported", "block", "blocked", "mute", "decline", "declined", "declined_product", "reject", "rejected",
+        "unlike", "unfavorite", "unfollow", "unsubscribe",
     ),
     "impression": (
         "impression", "impressions", "item_impression", "product_impression", "viewable_impression", "seen", "shown",
@@ -51,7 +52,8 @@ USUAL_NAMES: dict[Meaning, tuple[str, ...]] = {
     "neutral": (
         "skip", "skipped", "search", "on_search", "hover", "product_hover", "scroll", "login", "logout", "page_view",
         "home_page_view", "category_page_view", "global_click", "button_click", "remove_from_cart", "product_removed",
-        "return", "returned", "refund", "refunded", "cancel", "type_filter", "filter", "sort", "product_sort",
+        "return", "returned", "refund", "refunded", "cancel", "type_filter", "brand_filter", "filter", "sort",
+        "product_sort", "page_exit", "404_redirect",
     ),
 }  # fmt: skip
 """Meaning of the names that logs use. `_`, `-`, blanks and capital letters make no difference."""
@@ -94,6 +96,11 @@ class TypeMeaning:
     min_value: float | None = None
     """An interaction with a lower value means `below`; None: the value does not matter."""
     below: Literal["neutral", "negative"] = "neutral"
+
+    @property
+    def changes_feeds(self) -> bool:
+        """Whether it changes what its user is recommended next: it enters the history, or is negative."""
+        return self.history or self.meaning == "negative"
 
     @property
     def enters(self) -> int:

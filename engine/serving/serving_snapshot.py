@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import events_to_table
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
+from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -58,6 +59,8 @@ class ServingSnapshot:
     """Journal offset of the last item event applied to the catalogue."""
     high_watermark_ms: int = 0
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
+    meanings: InteractionTypes = field(default_factory=InteractionTypes)
+    """What the interaction types mean to the state."""
 
     def observe(self, events: Sequence[Event]) -> None:
         """Apply events to the state in journal order; a tombstone erases its user."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
 from feedrank.engine.events.events import Event, effective_time, erased_user
+from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.atomic_files import atomic_write
@@ -53,6 +55,13 @@ class RestoredState:
     """Latest effective time of all replayed events, epoch milliseconds."""
     events_read: int = 0
     """Events replayed since the snapshot."""
+    type_counts: Counter[str] = field(default_factory=Counter)
+    """Number of replayed interactions of each type, the snapshot's included."""
+
+    def advance(self, log: EventTable) -> None:
+        """Replay the events of a log."""
+        self.state.advance(log)
+        self.type_counts.update(log.type_counts)
 
 
 def restore(
@@ -73,7 +82,7 @@ def restore(
         if any(erased_user(event) for _, event in tail):
             path.unlink(missing_ok=True)
         elif all(effective_time(event) >= restored.high_watermark_ms for _, event in tail):
-            restored.state.advance(events_to_table((event for _, event in tail), catalogue.ids, restored.users))
+            restored.advance(events_to_table((event for _, event in tail), catalogue.ids, restored.users))
             for offset, event in tail:
                 restored.offset = max(restored.offset, offset)
                 restored.high_watermark_ms = max(restored.high_watermark_ms, effective_time(event))
@@ -81,7 +90,7 @@ def restore(
             return restored
     restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary())
     entries = ((offset, event) for offset, event in journal.read_by_effective_time() if offset <= end)
-    restored.state.advance(sorted_events_to_table(_track_offsets(entries, restored), catalogue.ids, restored.users))
+    restored.advance(sorted_events_to_table(_track_offsets(entries, restored), catalogue.ids, restored.users))
     return restored
 
 
@@ -97,6 +106,7 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
             high_watermark_ms=np.int64(restored.high_watermark_ms),
             users=user_text,
             user_bounds=user_bounds,
+            type_counts=np.array(json.dumps(restored.type_counts)),
             **{f"state.{name}": array for name, array in restored.state.arrays().items()},
         )
 
@@ -110,7 +120,8 @@ def _load(path: Path, catalogue: Catalogue, spec: StateSpec) -> RestoredState | 
             names = [name for name in arrays.files if name.startswith("state.")]
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
             users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
-            return RestoredState(state, users, int(arrays["offset"]), int(arrays["high_watermark_ms"]))
+            counts = Counter(json.loads(str(arrays["type_counts"])))
+            return RestoredState(state, users, int(arrays["offset"]), int(arrays["high_watermark_ms"]), 0, counts)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # a full replay of the journal restores everything
 
@@ -125,7 +136,7 @@ def _track_offsets(events: Iterable[tuple[int, Event]], restored: RestoredState)
 
 def _compatibility_digest(catalogue: Catalogue, spec: StateSpec) -> bytes:
     """Return a digest of what a state's rows and columns depend on; snapshots with another one are ignored."""
-    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict()]).encode())
+    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict(), USUAL_NAMES]).encode())
     fields = [name for name in (counter.item_field for counter in spec.counters) if name not in ("", "item")]
     for array in (
         *catalogue.ids.to_arrays(), catalogue.category_codes, catalogue.category_offsets,
