@@ -128,6 +128,7 @@ class EventTable:
         """Return the item ids of interactions by their indices. item_ids: those of the item rows."""
         unknown, items = self.unknown, self.interactions.item
         return _names(items, interactions, item_ids, unknown.ids, unknown.interactions, unknown.interaction_codes)
+
     @property
     def type_counts(self) -> dict[str, int]:
         """Number of interactions of each type."""

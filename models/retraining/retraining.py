@@ -257,8 +257,6 @@ def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: Lab
     return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
 
 
-
-
 def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:
     if incumbent is None:
         return []
