@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.event_order import place_after_rankings
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
 from feedrank.engine.events.logged_features import LoggedFeatures, LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -72,6 +73,8 @@ class EventTable:
     rankings: Rankings
     event_order: NDArray[np.int64]
     """(I + R,) events in order of time: value i is interaction i, value I + r is ranking r."""
+    moved: int = 0
+    """Number of interactions that stood before their ranking, and were moved to right after it."""
 
     def __len__(self) -> int:
         return len(self.event_order)
@@ -93,15 +96,32 @@ class EventTable:
         positions[self.event_order] = np.arange(len(self.event_order))
         return positions
 
+    def interactions_before(self, ranking: int) -> int:
+        """Return how many interactions stand before a ranking: interactions [0, number) are its past. R: all.
 
-def events_to_table(events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None) -> EventTable:
+        Cuts in time go by this and not by `at`, so a ranking and its interactions are never on the wrong sides.
+        """
+        if ranking == len(self.rankings):
+            return len(self.interactions)
+        position = np.flatnonzero(self.event_order == len(self.interactions) + ranking)[0]
+        return int(position) - ranking
+
+    def first_interaction_from(self, at: float) -> int:
+        """Return the number of interactions before the first one at unix second `at` or later."""
+        later = self.interactions.at >= at
+        return int(np.argmax(later)) if later.any() else len(later)
+
+
+def events_to_table(
+    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False
+) -> EventTable:
     """Build an event table, sorted by `effective_time`; ties keep their order. Item and user events are ignored.
 
     An event that reached the live service late is placed at its ingestion time, as it was for the requests of that
     time; counters still decay from its own timestamp. An imported log is sorted by timestamp, whatever the order of
-    its file.
+    its file. as_arrived: see `sorted_events_to_table`.
     """
-    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids)
+    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
 
 
 def sorted_events_to_table(
@@ -109,10 +129,16 @@ def sorted_events_to_table(
     item_ids: Vocabulary,
     user_ids: Vocabulary | None = None,
     with_logged_features: bool = False,
+    as_arrived: bool = False,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
-    with_logged_features: also keep the logged features of rankings.
+    An interaction never stands before its ranking, whatever the clocks say: it is moved to right after it, with the
+    later of both times. Among imported events of one time, whose order is unknown, each interaction directly follows
+    its ranking, so the order in which files were imported makes no difference.
+
+    with_logged_features: also keep the logged features of rankings. as_arrived: move nothing; for a state that nothing
+    is learnt from, as it was for the requests of that time.
     """
     builder = _EventTableBuilder(
         item_ids,
@@ -124,7 +150,7 @@ def sorted_events_to_table(
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
-    return builder.build()
+    return builder.build(as_arrived)
 
 
 class _EventTableBuilder:
@@ -136,12 +162,15 @@ class _EventTableBuilder:
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
+        self._is_imported = array("b")
         self._interactions: dict[str, array[Any]] = {name: array(code) for name, code in _INTERACTION_COLUMNS.items()}
         self._rankings: dict[str, array[Any]] = {name: array(code) for name, code in _RANKING_COLUMNS.items()}
         self._ranking_ids = Vocabulary()  # of rankings seen or named; an interaction may come before its ranking
         self._ranking_index: array[Any] = array("q")
         self._last_shown: dict[tuple[int, str], tuple[int, int]] = {}
         self._size_after_cleanup = 0
+        self._time_ms = -(10**18)
+        self._unjoined: dict[tuple[int, str], list[int]] = {}  # imported interactions of this time, by user and item
 
     def add_ranking(self, event: RankingEvent) -> None:
         """Add a ranking; interactions with its items within the next 30 minutes are joined to it."""
@@ -159,7 +188,10 @@ class _EventTableBuilder:
         if self._logged_features is not None:
             self._logged_features.add(LoggedRows.from_json(event.features, len(event.items)))
         self._is_ranking.append(1)
+        self._is_imported.append(event.received is None)
         if user != UNKNOWN_ROW:
+            if self._unjoined and event.received is None:
+                self._join_of_same_time(event, user, code)
             self._drop_expired(event.timestamp)
             self._last_shown.update(((user, item), (event.timestamp, code)) for item in event.items)
 
@@ -173,6 +205,8 @@ class _EventTableBuilder:
         else:
             shown_ms, ranking = self._last_shown.get((user, event.item), (-(10**18), -1))
             ranking = ranking if event.timestamp - shown_ms <= JOIN_WINDOW_S * 1000 else -1
+            if ranking < 0 and event.received is None:
+                self._remember_unjoined(event, user)
         columns = self._interactions
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
@@ -182,9 +216,10 @@ class _EventTableBuilder:
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
         columns["ranking"].append(ranking)
         self._is_ranking.append(0)
+        self._is_imported.append(event.received is None)
 
-    def build(self) -> EventTable:
-        """Return the table of all events added so far."""
+    def build(self, as_arrived: bool) -> EventTable:
+        """Return the table of all events added so far; as_arrived: move no interaction."""
         is_ranking = np.frombuffer(self._is_ranking, np.int8) == 1
         ranking_index = np.append(_as_arrays({"": self._ranking_index})[""], -1)  # the last one: code -1, no ranking
         column = _as_arrays(self._interactions)
@@ -207,9 +242,19 @@ class _EventTableBuilder:
             positions=column["positions"],
             logged_features=None if self._logged_features is None else self._logged_features.build(),
         )
+        moved = 0
+        if not as_arrived:
+            is_imported = np.frombuffer(self._is_imported, np.int8) == 1
+            placed = place_after_rankings(interactions.at, interactions.ranking, rankings.at, is_ranking, is_imported)
+            if placed is not None:
+                columns = {
+                    field.name: getattr(interactions, field.name)[placed.index] for field in fields(interactions)
+                }
+                interactions, is_ranking = Interactions(**columns | {"at": placed.at}), placed.is_ranking
+                moved = placed.moved
         n = len(interactions)
         order = np.where(is_ranking, n + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
-        return EventTable(self._user_ids, self._types, interactions, rankings, order)
+        return EventTable(self._user_ids, self._types, interactions, rankings, order, moved)
 
     def _ranking_code(self, ranking_id: str) -> int:
         code = self._ranking_ids.add(ranking_id)
@@ -219,6 +264,22 @@ class _EventTableBuilder:
 
     def _user_row(self, user: str | None) -> int:
         return UNKNOWN_ROW if user is None else self._user_ids.add(user)
+
+    def _remember_unjoined(self, event: InteractionEvent, user: int) -> None:
+        """Remember an imported interaction without a ranking while events have its time: the ranking may follow."""
+        if event.timestamp != self._time_ms:
+            self._time_ms = event.timestamp
+            self._unjoined.clear()
+        self._unjoined.setdefault((user, event.item), []).append(len(self._interactions["at"]))
+
+    def _join_of_same_time(self, event: RankingEvent, user: int, code: int) -> None:
+        """Join a ranking with the remembered interactions of its time, before which it counts as shown."""
+        if event.timestamp != self._time_ms:
+            self._unjoined.clear()
+            return
+        for item in event.items:
+            for index in self._unjoined.get((user, item), ()):
+                self._interactions["ranking"][index] = code
 
     def _drop_expired(self, now: int) -> None:
         """Drop impressions that are older than the join window, so that memory does not grow with the log."""
