@@ -31,6 +31,7 @@ from feedrank.models.training.dataset import (
     from_rankings,
     from_recall,
     point_in_time_batch,
+    target_order,
 )
 from feedrank.models.training.training import (
     ItemInputs,
@@ -110,13 +111,15 @@ def time_split(
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log)
     cut = time_quantile(log, TIME_SPLIT_SHARE)
-    is_past = histories.at < cut
+    first_after_cut = log.first_interaction_from(cut)
+    is_past = histories.interaction < first_after_cut
     past_counts = np.concatenate([[0], np.cumsum(is_past)])
     first_after = histories.offsets[:-1] + (past_counts[histories.offsets[1:]] - past_counts[histories.offsets[:-1]])
     has_target = (first_after > histories.offsets[:-1]) & (first_after < histories.offsets[1:])
     if not has_target.any():
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
-    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress)
+    trainable = np.arange(len(log.interactions)) < first_after_cut
+    trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall("temporal", dataset, item_inputs, log, histories, first_after[has_target], trained, settings)
 
 
@@ -203,9 +206,7 @@ def _compare_recall(
         rows, offsets = retrieved.queries.rows, retrieved.queries.offsets
         ranks = np.arange(len(rows)) - np.repeat(offsets[:-1], np.diff(offsets))
         methods[name] = MethodRanking(rows, -ranks.astype(np.float32), offsets)
-    target_items = histories.items[targets][
-        np.argsort(log.event_positions()[histories.interaction[targets]], kind="stable")
-    ]
+    target_items = histories.items[targets][target_order(log, histories, targets)]
     qrels = _qrels(item_inputs, target_items, np.arange(len(target_items)), len(target_items))
     return _compare(protocol, dataset, item_inputs, methods, qrels, RETRIEVAL_METRICS, trained, settings)
 

@@ -64,6 +64,10 @@ class UserHistories:
             counts[self.offsets], self.items[mask], self.at[mask], self.values[mask], self.interaction[mask]
         )
 
+    def before(self, end: int) -> UserHistories:
+        """Select the interactions [0, end) of the log."""
+        return self.select(self.interaction < end)
+
     def chunks(self, interactions: int) -> Iterator[UserHistories]:
         """Yield chunks of whole users with at most `interactions` interactions, or one longer user."""
         first = 0
@@ -75,7 +79,11 @@ class UserHistories:
             yield UserHistories(bounds, self.items[span], self.at[span], self.values[span], self.interaction[span])
             first = last
 
-    def history_before(self, index: int) -> slice:
-        """Return the slice of the same user's interactions before the one at `index`, oldest first."""
+    def history_before(self, index: int, end: int) -> slice:
+        """Return the slice of the same user's interactions before the one at `index`, oldest first.
+
+        end: only interactions [0, end) of the log.
+        """
         user = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        return slice(int(self.offsets[user]), index)
+        first = int(self.offsets[user])
+        return slice(first, first + int(np.searchsorted(self.interaction[first:index], end)))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.types import Scores
+from feedrank.engine.types import Scores, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
@@ -167,9 +167,7 @@ def _on_rankings(
     total = len(log.rankings)
     test_start = round(total * (1 - retrain_settings.test_share))
     validation_start = round(total * (1 - retrain_settings.test_share - retrain_settings.validation_share))
-    first_unseen = (
-        0 if incumbent is None else int(np.searchsorted(log.rankings.at, incumbent.trained_until, side="right"))
-    )
+    first_unseen = 0 if incumbent is None else _first_unseen(log.rankings.at, incumbent.trained_until)
     if test_start < first_unseen <= total - MIN_TEST_GROUPS:  # a later test that the incumbent has not seen
         validation_start, test_start = validation_start + first_unseen - test_start, first_unseen
     if not 0 < validation_start < test_start < total:
@@ -208,11 +206,12 @@ def _on_recall(
     if (
         incumbent is not None
         and cut <= incumbent.trained_until
-        and len(_first_interaction_after(histories, incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
+        and len(_first_interaction_after(histories, log, incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
     ):
         cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
-    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress, init_model)
-    targets = _first_interaction_after(histories, cut)
+    trainable = np.arange(len(log.interactions)) < log.first_interaction_from(cut)
+    trained = train_from_recall(item_inputs, log, trainable, settings, progress, init_model)
+    targets = _first_interaction_after(histories, log, cut)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
     depth, k = settings.state.history_length, settings.training.candidates
@@ -245,8 +244,15 @@ def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: Lab
     return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
 
 
-def _first_interaction_after(histories: UserHistories, cut: float) -> NDArray[np.int64]:
-    counts_before = np.concatenate([[0], np.cumsum(histories.at < cut)])
+def _first_unseen(ranking_at: Times, trained_until: float) -> int:
+    """Return the index after the last ranking that is not later than `trained_until`; 0 if it is NaN."""
+    seen = np.flatnonzero(ranking_at <= trained_until)
+    return int(seen[-1]) + 1 if len(seen) else 0
+
+
+def _first_interaction_after(histories: UserHistories, log: EventTable, cut: float) -> NDArray[np.int64]:
+    is_past = histories.interaction < log.first_interaction_from(cut)
+    counts_before = np.concatenate([[0], np.cumsum(is_past)])
     first = histories.offsets[:-1] + (counts_before[histories.offsets[1:]] - counts_before[histories.offsets[:-1]])
     targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
     return targets

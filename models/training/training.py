@@ -176,11 +176,12 @@ def prepare_from_rankings(
 ) -> TrainingData:
     """Build the training data of `train_from_rankings`; use it before the store is closed.
 
-    The item model for validation is fitted on interactions before `validation_start` only, as at serving. Raises
+    The item model for validation is fitted on interactions that stand before ranking `validation_start`, as at serving,
+    and that of each block on those before the block; a ranking's own interactions never do. Raises
     ValueError if no training ranking has a positive.
     """
     histories = UserHistories.from_log(log)
-    past = histories.select(histories.at < log.rankings.at[validation_start])
+    past = histories.before(log.interactions_before(validation_start))
     is_history = log.is_history[past.interaction]
     validation = from_rankings(log, validation_start, validation_stop, settings.labels, drop_unexamined=True)
     bounds = np.linspace(0, validation_start, settings.training.folds + 1).astype(int).tolist()
@@ -192,7 +193,7 @@ def prepare_from_rankings(
         left_out += int((~examples.has_positive).sum())
         if examples.has_positive.any():
             # before the first block there is only the history from before the log
-            block_past = past.select(past.at < log.rankings.at[first] if first else is_history)
+            block_past = past.before(log.interactions_before(first)) if first else past.select(is_history)
             parts.append(
                 store.build_query_groups(
                     log, _feature_builder(item_inputs, block_past, settings), examples.select(examples.has_positive)
@@ -207,8 +208,8 @@ def prepare_from_rankings(
         )
     if settings.ranker.refit:
         # the refitted ranker learns from the validation slice, so the item model may too, and serves fresher
-        end = log.rankings.at[validation_stop] if validation_stop < len(log.rankings) else np.inf
-        builder = _feature_builder(item_inputs, histories.select(histories.at < end), settings)
+        known = histories.before(log.interactions_before(validation_stop))
+        builder = _feature_builder(item_inputs, known, settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
     return TrainingData(
         parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), item_inputs.reranker
