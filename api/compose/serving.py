@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
@@ -60,6 +61,8 @@ def build_snapshot(
         restored.offset,
         bundle.journal_offset_of(opened),
         max(restored.high_watermark_ms, 0),
+        restored.future.now_ms,
+        restored.future,
     )
 
 
@@ -72,14 +75,21 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     """Write a snapshot of the state of the whole journal for the current bundle, however few events are new."""
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
-    restored = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
+    journal = home.journal(config.journal.url)
+    restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
     snapshot.save(home.snapshot, restored, catalogue)
     return restored
 
 
 def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle) -> RestoredState:
-    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one."""
-    restored = snapshot.restore(home.snapshot, journal, opened.item_model.catalogue, opened.builder.spec)
+    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one.
+
+    Events that are more than a day ahead of the clock are left out, with a warning, until their time has come.
+    """
+    catalogue, spec = opened.item_model.catalogue, opened.builder.spec
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=clock_ms())
+    if summary := restored.future.summary():
+        warn(summary)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
         snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
     return restored
@@ -116,6 +126,11 @@ def build_reranker(
         return None
     cache = SqliteScoreCache(home.cross_encoder_scores, model.digest, item_documents(opened), settings.cache_size)
     return CrossEncoderReranker(opened.first_stage, model, cache, opened.item_model.catalogue.titles, settings.top_k)
+
+
+def clock_ms() -> int:
+    """Return the time in epoch milliseconds."""
+    return round(time.time() * 1000)
 
 
 def warn(message: str) -> None:
