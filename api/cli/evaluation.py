@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
+from feedrank.api.cli.progress import command_errors, console, embedding_progress, print_warnings, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
@@ -46,6 +46,9 @@ def evaluate(
 
     Trains a new ranker on the journal before the test slice; the current bundle is unchanged. Intervals are 95 %
     bootstrap intervals of the mean over test groups.
+
+    It stops if clicks that were shuffled within their rankings can be predicted, and warns of a single feature that
+    ranks too well: both are signs that features see their own labels.
     """
     from feedrank.api import compose
     from feedrank.models.evaluation import evaluation, report, trec
@@ -63,12 +66,14 @@ def evaluate(
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
+            costs[f"{name}: checks"] = timed.checks()
             console.print(report.table(list(compared.rows), "lambdarank"))
             gain = compared.gain
             click.echo(
                 f"nDCG@10 gain of lambdarank over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
                 f" ({protocol}, {gain.groups:,} test groups)"
             )
+            print_warnings(timed.warnings, timed.shuffled)
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
@@ -79,6 +84,7 @@ def evaluate(
             del compared, timed  # free the memory before the next training
             if ablate and protocol != "temporal":
                 costs[f"{name}: ablation"] = _ablation(inputs, protocol, config)
+        costs["log"] = {name: inputs.window[name] for name in ("moved_interactions", "future_events")}
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")

@@ -96,6 +96,15 @@ class EventTable:
         positions[self.event_order] = np.arange(len(self.event_order))
         return positions
 
+    def moved_sentence(self) -> str:
+        """Return what was moved, for people; empty if nothing was."""
+        if not self.moved:
+            return ""
+        return (
+            f"moved {self.moved:,} of {len(self.interactions):,} interactions to right after their ranking: they stood"
+            " before it, as a clock is behind, files were imported in another order, or rankings were logged late"
+        )
+
     def interactions_before(self, ranking: int) -> int:
         """Return how many interactions stand before a ranking: interactions [0, number) are its past. R: all.
 

@@ -23,7 +23,7 @@ from feedrank.models.evaluation.metrics import Values, evaluate, order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
-from feedrank.models.retraining.gate import GateDecision, GateSettings, decide
+from feedrank.models.retraining.gate import GateDecision, GateSettings, decide, refuse_leaks
 from feedrank.models.training.dataset import (
     LabeledGroups,
     build_query_groups,
@@ -34,6 +34,7 @@ from feedrank.models.training.dataset import (
 from feedrank.models.training.query_groups import score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.reranker_training import RerankerTraining
+from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
@@ -95,6 +96,8 @@ class RetrainResult:
     test_start: float
     """Start of the test slice, unix seconds."""
     warnings: tuple[str, ...]
+    shuffled: ShuffledCheck | None
+    """Whether shuffled labels score as chance; None: the log is too short to tell."""
 
 
 def retrain(
@@ -108,8 +111,9 @@ def retrain(
 ) -> RetrainResult:
     """Train a candidate and decide on its promotion; no file is written.
 
-    warm_start: keep the incumbent's trees and add to them; its features must be the same. Raises ValueError if there is
-    too little data, or no incumbent ranker for a warm start.
+    The gate refuses a candidate whose features see their own labels: if shuffled labels can be predicted, or a single
+    feature ranks too well. warm_start: keep the incumbent's trees and add to them; its features must be the same.
+    Raises ValueError if there is too little data, or no incumbent ranker for a warm start.
     """
     init_model = None
     if warm_start:
@@ -117,6 +121,7 @@ def retrain(
             raise ValueError("found no incumbent ranker to start from; retrain without warm start")
         init_model = incumbent.ranker
     on_rankings = has_enough_rankings(log, settings)
+    shuffled = check_shuffled(item_inputs, log, settings)
     train_and_rank = _on_rankings if on_rankings else _on_recall
     trained, test_groups, test_start, ranked = train_and_rank(
         item_inputs, log, incumbent, settings, retrain_settings, progress, init_model
@@ -135,11 +140,14 @@ def retrain(
         for metric in metrics
     ]
     incumbent_values = values["incumbent"][gate.metric] if "incumbent" in values else None
-    decision = decide(values["candidate"][gate.metric], incumbent_values, segments, gate)
+    leaks = [suspect.sentence() for suspect in trained.suspects]
+    leaks += [shuffled.sentence()] if shuffled is not None and shuffled.leaks else []
+    decision = refuse_leaks(decide(values["candidate"][gate.metric], incumbent_values, segments, gate), leaks)
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, tuple(_warnings(incumbent, test_start)))
+    warnings = (*_warnings(incumbent, test_start), *trained.warnings)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:

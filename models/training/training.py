@@ -28,9 +28,11 @@ from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
+from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
+from feedrank.models.training.ranker_warnings import ranker_warnings
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training_settings import ModelSettings
 
@@ -68,6 +70,10 @@ class TrainedRanker:
     first_stage: LambdaRanker | None = None
     """First-stage ranker; None without a cross-encoder."""
     reranker: RerankerTraining | None = None
+    suspects: tuple[SuspectFeature, ...] = ()
+    """Features that alone rank the training groups too well to be true."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the ranker, the suspects included, one sentence each."""
 
     def score(self, groups: QueryGroups) -> Scores:
         """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
@@ -96,6 +102,8 @@ class TrainingData:
     counts: dict[str, int]
     drift_sample: Matrix
     reranker: RerankerTraining | None = None
+    max_feature_auc: float = 1.0
+    """As in `TrainingSettings`; 1: no feature is suspected."""
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
@@ -107,9 +115,12 @@ class TrainingData:
         first_stage, data = self.with_cross_encoder_scores(progress)
         names, fingerprint = self.builder.names, self.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
+        suspects = suspect_features(data.train, names, self.max_feature_auc)
+        warnings = ranker_warnings(ranker, data.train, data.validation, self.ranker.ensemble_size, self.ranker.seed)
         return TrainedRanker(
-            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker
-        )
+            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
+            suspects, (*(suspect.sentence() for suspect in suspects), *warnings),
+        )  # fmt: skip
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
@@ -212,8 +223,9 @@ def prepare_from_rankings(
         builder = _feature_builder(item_inputs, known, settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
     return TrainingData(
-        parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), item_inputs.reranker
-    )
+        parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
+        settings.training.max_feature_auc,
+    )  # fmt: skip
 
 
 def prepare_from_recall(
@@ -261,7 +273,10 @@ def prepare_from_recall(
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, known, settings)
-    return TrainingData(train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker)
+    return TrainingData(
+        train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
+        1 - (1 - options.max_feature_auc) / 5,
+    )  # fmt: skip
 
 
 def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
