@@ -103,7 +103,7 @@ class TrainingData:
     drift_sample: Matrix
     reranker: RerankerTraining | None = None
     max_feature_auc: float = 1.0
-    """As in `TrainingSettings`; 1: no feature is suspected."""
+    """As in `TrainingSettings` for groups that were shown; 1, for those from recall: no feature is suspected."""
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
@@ -275,7 +275,6 @@ def prepare_from_recall(
     final = _feature_builder(item_inputs, known, settings)
     return TrainingData(
         train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
-        1 - (1 - options.max_feature_auc) / 5,
     )  # fmt: skip
 
 

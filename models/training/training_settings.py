@@ -32,9 +32,9 @@ class TrainingSettings:
     use_logged_features: bool = True
     """Train on the features logged at serving if the feature list is the same; otherwise compute them by replay."""
     max_feature_auc: float = 0.95
-    """A single feature that ranks the training groups with a higher AUC probably holds the answer: `train` and
-    `evaluate` warn, and the gate of `retrain` refuses. For groups from recall, whose other items were not shown, the
-    distance to 1 is a fifth (0.99). 1: no feature is suspected."""
+    """A single feature that ranks logged rankings with a higher AUC probably holds the answer: `train` and `evaluate`
+    warn, and the gate of `retrain` refuses. Groups from recall are not checked, as most of their items are easy to tell
+    from the next one. 1: no feature is suspected."""
     seed: int = 7
     """Seed of the split of users into folds, and of the samples behind intervals and drift in reports."""
 
