@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
 from feedrank.api.config import Config
@@ -88,8 +88,8 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle) -> R
     """
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
     restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=clock_ms())
-    if summary := restored.future.summary():
-        warn(summary)
+    for note in restored.future.notes:
+        warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
         snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
     return restored
@@ -126,11 +126,6 @@ def build_reranker(
         return None
     cache = SqliteScoreCache(home.cross_encoder_scores, model.digest, item_documents(opened), settings.cache_size)
     return CrossEncoderReranker(opened.first_stage, model, cache, opened.item_model.catalogue.titles, settings.top_k)
-
-
-def clock_ms() -> int:
-    """Return the time in epoch milliseconds."""
-    return round(time.time() * 1000)
 
 
 def warn(message: str) -> None:

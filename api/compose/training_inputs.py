@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from feedrank import __version__
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose import text_signals
-from feedrank.api.compose.serving import clock_ms, warn
+from feedrank.api.compose.serving import warn
 from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
@@ -108,7 +109,7 @@ def load_training_inputs(
         "moved_interactions": log.moved,
         "future_events": future.count,
     }
-    return TrainingInputs(corpus, log, window, tuple(filter(None, (log.moved_sentence(), future.summary()))))
+    return TrainingInputs(corpus, log, window, (*log.notes, *future.notes))
 
 
 def check_shuffled_labels(inputs: TrainingInputs, config: Config) -> ShuffledCheck | None:

@@ -96,13 +96,14 @@ class EventTable:
         positions[self.event_order] = np.arange(len(self.event_order))
         return positions
 
-    def moved_sentence(self) -> str:
-        """Return what was moved, for people; empty if nothing was."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was moved, in a sentence for people; empty if nothing was."""
         if not self.moved:
-            return ""
+            return ()
         return (
             f"moved {self.moved:,} of {len(self.interactions):,} interactions to right after their ranking: they stood"
-            " before it, as a clock is behind, files were imported in another order, or rankings were logged late"
+            " before it, as a clock is behind, files were imported in another order, or rankings were logged late",
         )
 
     def interactions_before(self, ranking: int) -> int:

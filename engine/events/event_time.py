@@ -93,12 +93,13 @@ class FutureEvents:
             self.postponed = [event for event in self.postponed if effective_time(event) > self.limit_ms]
         return sorted(due, key=effective_time)
 
-    def summary(self) -> str:
-        """Return one sentence for people; empty if nothing was passed over."""
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over, in a sentence for people; empty if nothing was."""
         if not self.count:
-            return ""
+            return ()
         more = ", ..." if self.count > len(self.examples) else ""
         return (
             f"passed over {self.count:,} events that are more than a day ahead of the clock"
-            f" ({format_time(self.now_ms)}), until their time has come: {', '.join(self.examples)}{more}"
+            f" ({format_time(self.now_ms)}), until their time has come: {', '.join(self.examples)}{more}",
         )

@@ -306,8 +306,7 @@ class Recommender:
     def _next_timestamp(self, at: float) -> int:
         """Return the clock in epoch milliseconds, or the latest time of an event if that is up to `MAX_SKEW_MS` ahead.
 
-        Replays order events by these times. No stored event moves them further; a clock that is set back is followed.
-        Snapshots apply what was postponed until now.
+        Replays go by these times. No stored event moves them further. Snapshots apply what was postponed until now.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
         for other in (snapshot, *self.arm_servers.snapshots.values()):

@@ -79,7 +79,7 @@ class ServingSnapshot:
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
             self.future.now_ms, before = self.clock_ms, self.future.count
             events = [event for event in events if not self.future.is_ahead(event)]
-            _log.warning("%d new; %s", self.future.count - before, self.future.summary())
+            _log.warning("%d new events: %s", self.future.count - before, *self.future.notes)
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
                 self._advance(events[first:index])
