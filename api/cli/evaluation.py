@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
+from feedrank.api.cli.progress import command_errors, console, embedding_progress, print_warnings, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
@@ -68,6 +68,9 @@ def evaluate(
 
     Trains a new ranker on the journal before the test slice; the current bundle is unchanged. Intervals are 95 %
     bootstrap intervals of the mean over test groups. Equal scores are in descending order of item ids, as in trec_eval.
+
+    It stops if clicks that were shuffled within their rankings can be predicted, and warns of a single feature that
+    ranks too well: both are signs that features see their own labels.
     """
     from feedrank.api import compose
     from feedrank.models.evaluation import evaluation, report, trec
@@ -88,6 +91,7 @@ def evaluate(
             costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
             costs[f"{name}: labels"] = _label_report(compared, config)
+            costs[f"{name}: checks"] = timed.checks()
             console.print(report.table(list(compared.rows), "lambdarank"))
             lift = compared.gain
             click.echo(
@@ -96,6 +100,7 @@ def evaluate(
             )
             for note in (*compared.trained.notes, *compared.notes):
                 click.echo(f"note: {note}")
+            print_warnings(timed.warnings, timed.shuffled)
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
@@ -107,6 +112,7 @@ def evaluate(
             del compared, timed  # free the memory before the next training
             if ablate and protocol != "temporal":
                 costs[f"{name}: ablation"] = _ablation(inputs, protocol, config, metric)
+        costs["log"] = {name: inputs.window[name] for name in ("moved_interactions", "future_events")}
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")

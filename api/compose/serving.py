@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
 from feedrank.api.config import Config
@@ -66,6 +67,8 @@ def build_snapshot(
         bundle.journal_offset_of(opened),
         max(restored.high_watermark_ms, 0),
         opened.builder.spec.interactions,
+        restored.future.now_ms,
+        restored.future,
     )
 
 
@@ -73,14 +76,21 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     """Write a snapshot of the state of the whole journal for the current bundle, however few events are new."""
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
-    restored = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
+    journal = home.journal(config.journal.url)
+    restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
     snapshot.save(home.snapshot, restored, catalogue)
     return restored
 
 
 def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle) -> RestoredState:
-    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one."""
-    restored = snapshot.restore(home.snapshot, journal, opened.item_model.catalogue, opened.builder.spec)
+    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one.
+
+    Events that are more than a day ahead of the clock are left out, with a warning, until their time has come.
+    """
+    catalogue, spec = opened.item_model.catalogue, opened.builder.spec
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=clock_ms())
+    for note in restored.future.notes:
+        warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
         snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
     return restored

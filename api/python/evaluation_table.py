@@ -29,6 +29,8 @@ class Evaluation(ResultTable):
     """Data set -> how long it took."""
     notes: Mapping[str, tuple[str, ...]]
     """Data set -> what was done with the labels, left out or counted as missed, one sentence each."""
+    warnings: tuple[str, ...] = ()
+    """What was done with the log, and what is wrong with the rankers, one sentence each."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -67,4 +69,4 @@ class Evaluation(ResultTable):
                 f" ({gain.groups:,} test groups)\n"
             )
             parts += [f"note: {note}" for note in self.notes[dataset]]
-        return as_text(*parts).rstrip()
+        return as_text(*parts, *(f"warning: {line}" for line in self.warnings)).rstrip()

@@ -123,10 +123,12 @@ def time_split(
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
     cut = time_quantile(log, TIME_SPLIT_SHARE)
-    targets = histories.first_targets_after(cut)
+    end = log.first_interaction_from(cut)
+    targets = histories.first_targets_after(end)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
-    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress)
+    trainable = np.arange(len(log.interactions)) < end
+    trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall("temporal", dataset, item_inputs, log, histories, targets, trained, settings)
 
 

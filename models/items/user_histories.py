@@ -134,6 +134,10 @@ class UserHistories:
         counts = np.concatenate([[0], np.cumsum(mask)])
         return self._cut(counts[self.offsets], mask)
 
+    def before(self, end: int) -> UserHistories:
+        """Select the interactions [0, end) of the log."""
+        return self.select(self.interaction < end)
+
     def chunks(self, interactions: int) -> Iterator[UserHistories]:
         """Yield chunks of whole users with at most `interactions` interactions, or one longer user."""
         first = 0
@@ -144,19 +148,26 @@ class UserHistories:
             yield self._cut(self.offsets[first : last + 1] - self.offsets[first], span)
             first = last
 
-    def history_before(self, index: int) -> slice:
-        """Return the slice of the same user's interactions before the one at `index`, oldest first."""
-        user = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        return slice(int(self.offsets[user]), index)
+    def history_before(self, index: int, end: int) -> slice:
+        """Return the slice of the same user's interactions before the one at `index`, oldest first.
 
-    def disliked_before(self, index: int) -> Rows:
-        """Return the items that the user of the interaction at `index` dislikes just before it."""
+        end: only interactions [0, end) of the log.
+        """
         user = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        return self.dislikes.rows(user, int(self.interaction[index]))
+        first = int(self.offsets[user])
+        return slice(first, first + int(np.searchsorted(self.interaction[first:index], end)))
 
-    def first_targets_after(self, cut: float) -> NDArray[np.int64]:
-        """Return the index of each user's first target from `cut` (unix seconds) on, of users with a history before."""
-        counts_before = np.concatenate([[0], np.cumsum(self.at < cut)])
+    def disliked_before(self, index: int, end: int) -> Rows:
+        """Return the items that the user of the interaction at `index` dislikes after the interactions [0, end)."""
+        user = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        return self.dislikes.rows(user, end)
+
+    def first_targets_after(self, end: int) -> NDArray[np.int64]:
+        """Return the index of each user's first target after the log's interactions [0, end).
+
+        Users without a known item before it have none.
+        """
+        counts_before = np.concatenate([[0], np.cumsum(self.interaction < end)])
         n_before = counts_before[self.offsets[1:]] - counts_before[self.offsets[:-1]]
         is_after = (self.count_before >= n_before[self.user]) & (n_before[self.user] > 0)
         targets = np.flatnonzero(is_after & self.is_target & (self.known_before > 0))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.types import Scores
+from feedrank.engine.types import Scores, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
@@ -23,7 +23,7 @@ from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
-from feedrank.models.retraining.gate import GateDecision, GateSettings, decide
+from feedrank.models.retraining.gate import GateDecision, GateSettings, decide, refuse_leaks
 from feedrank.models.training.dataset import (
     LabeledGroups,
     build_query_groups,
@@ -34,6 +34,7 @@ from feedrank.models.training.dataset import (
 from feedrank.models.training.query_groups import score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.reranker_training import RerankerTraining
+from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
@@ -95,6 +96,8 @@ class RetrainResult:
     test_start: float
     """Start of the test slice, unix seconds."""
     warnings: tuple[str, ...]
+    shuffled: ShuffledCheck | None
+    """Whether shuffled labels score as chance; None: the log is too short to tell."""
 
 
 def retrain(
@@ -108,8 +111,9 @@ def retrain(
 ) -> RetrainResult:
     """Train a candidate and decide on its promotion; no file is written.
 
-    warm_start: keep the incumbent's trees and add to them; its features must be the same. Raises ValueError if there is
-    too little data, or no incumbent ranker for a warm start.
+    The gate refuses a candidate whose features see their own labels: if shuffled labels can be predicted, or a single
+    feature ranks too well. warm_start: keep the incumbent's trees and add to them; its features must be the same.
+    Raises ValueError if there is too little data, or no incumbent ranker for a warm start.
     """
     init_model = None
     if warm_start:
@@ -117,6 +121,7 @@ def retrain(
             raise ValueError("found no incumbent ranker to start from; retrain without warm start")
         init_model = incumbent.ranker
     on_rankings = has_enough_rankings(log, settings)
+    shuffled = check_shuffled(item_inputs, log, settings)
     train_and_rank = _on_rankings if on_rankings else _on_recall
     trained, test_groups, test_start, ranked = train_and_rank(
         item_inputs, log, incumbent, settings, retrain_settings, progress, init_model
@@ -146,12 +151,14 @@ def retrain(
         for metric in metrics
     ]
     incumbent_values = values["incumbent"][gate.metric] if "incumbent" in values else None
-    decision = decide(values["candidate"][gate.metric], incumbent_values, segments, gate)
+    leaks = [suspect.sentence() for suspect in trained.suspects]
+    leaks += [shuffled.sentence()] if shuffled is not None and shuffled.leaks else []
+    decision = refuse_leaks(decide(values["candidate"][gate.metric], incumbent_values, segments, gate), leaks)
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    warnings = (*trained.notes, *_warnings(incumbent, test_start))
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings)
+    warnings = (*trained.notes, *_warnings(incumbent, test_start), *trained.warnings)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:
@@ -179,9 +186,7 @@ def _on_rankings(
     total = len(log.rankings)
     test_start = round(total * (1 - retrain_settings.test_share))
     validation_start = round(total * (1 - retrain_settings.test_share - retrain_settings.validation_share))
-    first_unseen = (
-        0 if incumbent is None else int(np.searchsorted(log.rankings.at, incumbent.trained_until, side="right"))
-    )
+    first_unseen = 0 if incumbent is None else _first_unseen(log.rankings.at, incumbent.trained_until)
     if test_start < first_unseen <= total - MIN_TEST_GROUPS:  # a later test that the incumbent has not seen
         validation_start, test_start = validation_start + first_unseen - test_start, first_unseen
     if not 0 < validation_start < test_start < total:
@@ -220,11 +225,14 @@ def _on_recall(
     if (
         incumbent is not None
         and cut <= incumbent.trained_until
-        and len(histories.first_targets_after(incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
+        and len(histories.first_targets_after(log.first_interaction_from(incumbent.trained_until + 1)))
+        >= MIN_TEST_GROUPS
     ):
         cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
-    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress, init_model)
-    targets = histories.first_targets_after(cut)
+    end = log.first_interaction_from(cut)
+    trainable = np.arange(len(log.interactions)) < end
+    trained = train_from_recall(item_inputs, log, trainable, settings, progress, init_model)
+    targets = histories.first_targets_after(end)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
     depth, k = settings.state.history_length, settings.training.candidates
@@ -255,6 +263,12 @@ def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: Lab
             query_groups = incumbent.reranker.score_top_k(query_groups, incumbent.first_stage)
         scores = score_in_chunks(query_groups, incumbent.ranker.score)
     return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
+
+
+def _first_unseen(ranking_at: Times, trained_until: float) -> int:
+    """Return the index after the last ranking that is not later than `trained_until`; 0 if it is NaN."""
+    seen = np.flatnonzero(ranking_at <= trained_until)
+    return int(seen[-1]) + 1 if len(seen) else 0
 
 
 def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:

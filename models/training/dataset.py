@@ -13,7 +13,7 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import Retriever
-from feedrank.engine.types import Batch, Matrix, Offsets, ResolvedRequest, Rows
+from feedrank.engine.types import Batch, Matrix, Offsets, ResolvedRequest, Rows, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import CROSS_ENCODER
 from feedrank.features.replay import PointInTimeQueries
@@ -136,31 +136,49 @@ def from_recall(
     """Build groups from the retriever's k candidates just before each target interaction, the only relevant item.
 
     targets: indices into `histories`, which must hold all users' histories of the log. A target that the catalogue
-    lacks is never found. What a user dislikes at that moment is no candidate. The retriever must not be fitted on the
-    targets. on_group: called after each group.
+    lacks is never found. What a user dislikes at that moment is no candidate. The moment is before the ranking that
+    showed the item, if the interaction belongs to one: what a ranking shows is not known when it is made. The retriever
+    must not be fitted on the targets. on_group: called after each group. The groups are in `target_order`.
     """
     interactions = histories.interaction[targets]
-    before = log.event_positions()[interactions]
+    before, at = _request_moments(log, interactions)
     order = np.argsort(before, kind="stable")
+    is_interaction = log.event_order < len(log.interactions)
+    n_before = np.append(np.cumsum(is_interaction) - is_interaction, len(log.interactions))[before]
     candidates: list[Rows] = []
     labels: list[NDArray[np.float32]] = []
-    for target in targets[order].tolist():
-        past = histories.history_before(target)
-        request = request_at(histories, past, float(histories.at[target]), history_length)
-        rows = retriever.retrieve(replace(request, disliked=histories.disliked_before(target)), k).rows
+    for index in order.tolist():
+        target, end = int(targets[index]), int(n_before[index])
+        past = histories.history_before(target, end)
+        request = request_at(histories, past, float(at[index]), history_length)
+        rows = retriever.retrieve(replace(request, disliked=histories.disliked_before(target, end)), k).rows
         candidates.append(rows)
         is_target = (rows == histories.items[target]) & (rows >= 0)
         labels.append(is_target.astype(np.float32))
         on_group()
     queries = PointInTimeQueries(
         before_event=before[order],
-        at=log.interactions.at[interactions[order]],
+        at=at[order],
         user=log.interactions.user[interactions[order]],
         offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in candidates])]).astype(np.int64),
         rows=np.concatenate([np.empty(0, np.int32), *candidates]).astype(np.int32),
     )
     ideal = Ideal(np.ones(len(order), np.float32), np.arange(len(order) + 1, dtype=np.int64))
     return LabeledGroups(queries, np.concatenate([np.empty(0, np.float32), *labels]), ideal, interactions[order])
+
+
+def target_order(log: EventTable, histories: UserHistories, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order in which `from_recall` builds the groups of these targets."""
+    before, _ = _request_moments(log, histories.interaction[targets])
+    return np.argsort(before, kind="stable")
+
+
+def _request_moments(log: EventTable, interactions: NDArray[np.int64]) -> tuple[NDArray[np.int64], Times]:
+    """Return the event position and the time of the request behind each interaction: of its ranking, or its own."""
+    positions, ranking = log.event_positions(), log.interactions.ranking[interactions]
+    at, has_ranking = log.interactions.at[interactions].copy(), ranking >= 0
+    at[has_ranking] = log.rankings.at[ranking[has_ranking]]
+    return positions[np.where(has_ranking, len(log.interactions) + ranking, interactions)], at
 
 
 def request_at(histories: UserHistories, past: slice, at: float, history_length: int) -> ResolvedRequest:

@@ -32,9 +32,11 @@ from feedrank.models.training.dataset import from_rankings, from_recall
 from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
 from feedrank.models.training.label_gain import with_label_gain
 from feedrank.models.training.labels import impression_labels
+from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
+from feedrank.models.training.ranker_warnings import ranker_warnings
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training_settings import ModelSettings
 
@@ -74,6 +76,10 @@ class TrainedRanker:
     reranker: RerankerTraining | None = None
     notes: tuple[str, ...] = ()
     """What was done with the labels of the log, one sentence each."""
+    suspects: tuple[SuspectFeature, ...] = ()
+    """Features that alone rank the training groups too well to be true."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the ranker, the suspects included, one sentence each."""
 
     def score(self, groups: QueryGroups) -> Scores:
         """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
@@ -109,6 +115,8 @@ class TrainingData:
     reranker: RerankerTraining | None = None
     notes: tuple[str, ...] = ()
     """What was done with the labels of the log, one sentence each."""
+    max_feature_auc: float = 1.0
+    """As in `TrainingSettings` for groups that were shown; 1, for those from recall: no feature is suspected."""
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
@@ -120,9 +128,11 @@ class TrainingData:
         first_stage, data = self.with_cross_encoder_scores(progress)
         names, fingerprint = self.builder.names, self.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
+        suspects = suspect_features(data.train, names, self.max_feature_auc)
+        warnings = ranker_warnings(ranker, data.train, data.validation, self.ranker.ensemble_size, self.ranker.seed)
         return TrainedRanker(
             self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
-            self.notes,
+            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *warnings),
         )  # fmt: skip
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
@@ -190,11 +200,12 @@ def prepare_from_rankings(
 ) -> TrainingData:
     """Build the training data of `train_from_rankings`; use it before the store is closed.
 
-    The item model for validation is fitted on interactions before `validation_start` only, as at serving. Raises
+    The item model for validation is fitted on interactions that stand before ranking `validation_start`, as at serving,
+    and that of each block on those before the block; a ranking's own interactions never do. Raises
     ValueError if no training ranking has a positive.
     """
     histories = UserHistories.from_log(log)
-    past = histories.select(histories.at < log.rankings.at[validation_start])
+    past = histories.before(log.interactions_before(validation_start))
     is_history = log.is_history[past.interaction]
     ids = item_inputs.catalogue.ids
     validation = from_rankings(log, validation_start, validation_stop, settings.labels, drop_unexamined=True)
@@ -208,7 +219,7 @@ def prepare_from_rankings(
         left_out += int((~examples.has_positive).sum())
         if examples.has_positive.any():
             # before the first block there is only the history from before the log
-            block_past = past.select(past.at < log.rankings.at[first] if first else is_history)
+            block_past = past.before(log.interactions_before(first)) if first else past.select(is_history)
             parts.append(
                 store.build_query_groups(
                     log, _feature_builder(item_inputs, block_past, settings), examples.select(examples.has_positive)
@@ -223,13 +234,13 @@ def prepare_from_rankings(
         )
     if settings.ranker.refit:
         # the refitted ranker learns from the validation slice, so the item model may too, and serves fresher
-        end = log.rankings.at[validation_stop] if validation_stop < len(log.rankings) else np.inf
-        builder = _feature_builder(item_inputs, histories.select(histories.at < end), settings)
+        known = histories.before(log.interactions_before(validation_stop))
+        builder = _feature_builder(item_inputs, known, settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
     ranker = with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
     return TrainingData(
         parts, held_out, builder, ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
-        label_notes(log, settings.labels),
+        label_notes(log, settings.labels), settings.training.max_feature_auc,
     )  # fmt: skip
 
 
