@@ -15,6 +15,7 @@ from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.item_completion import ItemCompletion
+from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
@@ -27,12 +28,35 @@ CHUNK = 20_000
 @click.option("--format", "file_format", default=None,
               help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, or a reader of your own as"
               " package.module:function; by default detected.")  # fmt: skip
+@click.option(
+    "--map",
+    "column_map",
+    multiple=True,
+    metavar="COLUMN=NAME,...",
+    help="Names of columns or JSON keys, such as visitorid=user,itemid=item.",
+)
+@click.option("--type-column", default=None, metavar="COLUMN", help="Column that holds the interaction type.")
+@click.option("--separator", default=None, help="Text between two cells, such as ';', '::' or tab; by default found.")
+@click.option("--encoding", default=None, help="Encoding of the file, such as cp1252; by default UTF-8 or by its mark.")
+@click.option(
+    "--time-unit",
+    type=click.Choice(TIME_UNITS),
+    default=None,
+    help="Unit of times that are numbers; auto: from the size of the first ones. By default ms.",
+)
+@click.option(
+    "--zone",
+    default=None,
+    metavar="NAME",
+    help="Zone of times that have none, such as Europe/Berlin; without it they are rejected.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(
-    obj: tuple[HomePaths, Config], source: str, file_format: str | None, strict: bool, restart: bool
-) -> None:
+    obj: tuple[HomePaths, Config], /, source: str, file_format: str | None, column_map: tuple[str, ...], strict: bool,
+    restart: bool, **about_file: Any,
+) -> None:  # fmt: skip
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
@@ -46,6 +70,7 @@ def import_events(
 
     home, config = obj
     with command_errors():
+        options = ImportOptions(parse_map(column_map), **about_file)
         if source == MOVIELENS and not Path(source).exists():
             path = fetch_movielens_100k(home.downloads, click.echo)
         else:
@@ -59,7 +84,7 @@ def import_events(
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
-            events = completion.watch(read_events(path, rejects, file_format))
+            events = completion.watch(read_events(path, rejects, file_format, options))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new = 0
             while chunk := list(islice(events, CHUNK)):

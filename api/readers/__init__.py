@@ -9,10 +9,11 @@ from typing import Protocol
 from feedrank.api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
 from feedrank.api.readers.custom import CustomReader
 from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import RejectedLine, Rejects
 from feedrank.engine.events.events import Event
 
-__all__ = ["FORMATS", "Reader", "RejectedLine", "Rejects", "guess_format", "read_events"]
+__all__ = ["FORMATS", "ImportOptions", "Reader", "RejectedLine", "Rejects", "guess_format", "read_events"]
 
 
 class Reader(Protocol):
@@ -31,7 +32,15 @@ class Reader(Protocol):
         ...
 
 
-FORMATS: dict[str, Reader] = {
+class FormatReader(Protocol):
+    """Reads the events of a file of a format of ours, with the options of the import."""
+
+    def __call__(self, path: Path, rejects: Rejects, options: ImportOptions, /) -> Iterator[Event]:
+        """Yield the events of a path, as `Reader` does."""
+        ...
+
+
+FORMATS: dict[str, FormatReader] = {
     "jsonl": jsonl.read_events,
     "csv": tables.read_csv,
     "parquet": tables.read_parquet,
@@ -42,6 +51,18 @@ FORMATS: dict[str, Reader] = {
     "open-bandit": open_bandit.read_events,
 }
 
+_TABLE_OPTIONS = ("map", "type_column", "separator", "encoding", "time_unit", "zone")
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "jsonl": ("map", "type_column", "encoding", "time_unit", "zone"),
+    "csv": _TABLE_OPTIONS,
+    "parquet": ("map", "type_column", "time_unit", "zone"),
+    "movielens": ("encoding",),
+    "mind": (),
+    "ubi": ("encoding", "time_unit", "zone"),
+    "gorse": ("separator", "encoding", "time_unit", "zone"),
+    "open-bandit": (),
+}
+"""Format -> the import options that its reader understands."""
 _FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
@@ -99,10 +120,13 @@ def _refine_by_content(path: Path, format: str) -> str:
     return format
 
 
-def read_events(path: Path, rejects: Rejects, format: str | None = None) -> Iterator[Event]:
+def read_events(
+    path: Path, rejects: Rejects, format: str | None = None, options: ImportOptions = DEFAULTS
+) -> Iterator[Event]:
     """Read the events of a file, folder or zip; the format is guessed if it is None.
 
-    format: one of FORMATS, or "package.module:function", a `Reader` of the user's own.
+    format: one of FORMATS, or "package.module:function", a `Reader` of the user's own. options: what the user says
+    about the file; ValueError for an option that the format does not understand.
 
     Lines that can't be read go to `rejects`. Raises ValueError or FileNotFoundError: at once for an unknown format or
     path, and at the first event if the file as a whole is not of that format.
@@ -116,8 +140,14 @@ def read_events(path: Path, rejects: Rejects, format: str | None = None) -> Iter
         )
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a file or folder of events")
+    if unknown := [option for option in options.given if option not in _OPTIONS.get(name, ())]:
+        flags = ", ".join("--" + option.replace("_", "-") for option in unknown)
+        understood = ", ".join("--" + option.replace("_", "-") for option in _OPTIONS.get(name, ())) or "none"
+        raise ValueError(
+            f"the format {name} does not understand {flags}; of the options about a file it has {understood}"
+        )
     if name not in FORMATS:
         return CustomReader(name)(path, rejects)
     if path.is_dir() and name not in _FOLDER_FORMATS:
         raise ValueError(f"{path} is a folder, expected a {name} file; import its files one by one")
-    return FORMATS[name](path, rejects)
+    return FORMATS[name](path, rejects, options)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, values
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.checks import EventError, is_finite
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the events of a JSON or JSONL file (plain, gzip or zstd) in file order; blank lines are skipped.
 
     All four event types of Metarank are read unchanged. The `relevancy` of a ranking's items becomes the ranking's
@@ -22,6 +23,8 @@ def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
     source = str(path)
     for number, text, value in values.read_json_values(lines.read_lines(path, rejects), source, rejects):
         try:
+            if options.map and isinstance(value, Mapping):
+                value = options.rename_keys(value)
             event = parse(_with_scores(value))
         except EventError as problem:
             rejects.reject(source, number, str(problem), text)

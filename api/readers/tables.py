@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, records
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import RowParser
 from feedrank.engine.events.checks import EventError
@@ -18,7 +19,7 @@ _CSV_NUMBER_COLUMNS = ("positions", "scores", "propensities")
 _BATCH_ROWS = 8192
 
 
-def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the events of a CSV file with a header (plain, gzip or zstd) in file order.
 
     Other columns become text fields. Columns without a name (an index, or trailing commas) are ignored. Raises
@@ -29,7 +30,7 @@ def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
     header: list[str] = []
     for number, text, cells in records.split_csv(lines.read_lines(path, rejects), source, rejects):
         if rows is None:
-            header = [name.strip() for name in cells]
+            header = options.rename([name.strip() for name in cells], source)
             rows = RowParser(_check_distinct([name for name in header if name], source), source)
             continue
         try:
@@ -42,7 +43,7 @@ def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
             yield event
 
 
-def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_parquet(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the events of a Parquet file in file order, one batch of a row group at a time.
 
     The line of a reject is its row number, from 1. A row group that can't be read is one reject. Raises ValueError if
@@ -59,13 +60,14 @@ def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
         rejects.reject(source, 1, f"not a Parquet file that can be read: {_first_line(problem)}")
         return
     with file:
-        rows = RowParser(_check_distinct(list(file.schema_arrow.names), source), source)
+        names = options.rename(list(file.schema_arrow.names), source)
+        rows = RowParser(_check_distinct(names, source), source)
         start = 1
         for group in range(file.num_row_groups):
             number = start
             try:
                 for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
-                    for row in _row_dicts(_normalise_times(batch)):
+                    for row in _row_dicts(_normalise_times(batch).rename_columns(names)):
                         try:
                             if isinstance(row, ValueError):
                                 raise EventError("row", f"has a value that can't be read: {row}")
