@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,19 @@ from rich.table import Table
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.id_matching import IdMatching, KnownIds, look_alikes, over_limit
 from feedrank.api.item_completion import ItemCompletion
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
+from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
+SHOWN_REASONS = 10
+SHOWN_TYPES = 10
+"""Entries of a list that the summary names."""
 
 
 @click.command("import")
@@ -59,14 +66,17 @@ def import_events(
 ) -> None:  # fmt: skip
     """Load items and events from SOURCE into the journal.
 
-    SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
+    SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged), CSV (other separators too), Parquet,
     MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
-    written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped. An item
-    that only interactions or rankings name is made of its id, unless the config has journal.create_items = false.
+    written with line number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import
+    that takes in nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import
+    resumes where it stopped. An item that only interactions or rankings name is made of its id, unless the config has
+    journal.create_items = false.
     """
-    from feedrank.api.readers import Rejects, guess_format, read_events
+    from feedrank.api.readers import guess_format, read_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k
+    from feedrank.api.readers.time_check import check_times
 
     home, config = obj
     with command_errors():
@@ -79,12 +89,14 @@ def import_events(
         journal = home.journal(config.journal.url)
         progress = _ImportProgress(home.import_progress, path, file_format)
         skipped = 0 if restart else progress.done
-        completion = ItemCompletion()
+        completion, matching = ItemCompletion(), IdMatching()
         with (
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
-            events = completion.watch(read_events(path, rejects, file_format, options))
+            found = read_events(path, rejects, file_format, options)
+            found = check_times(found, rejects, str(path), round(time.time() * 1000), options.time_unit is not None)
+            events = completion.watch(matching.watch(found))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new = 0
             while chunk := list(islice(events, CHUNK)):
@@ -93,8 +105,14 @@ def import_events(
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
-            created = completion.create_missing(journal) if config.journal.create_items else 0
+        known = KnownIds.of(journal, completion)
+        matches = matching.matches(known, journal)
+        created = (
+            completion.create_missing(journal, known.items | known.made_items) if config.journal.create_items else 0
+        )
         table = Table(title=f"{source} ({file_format}) -> {config.journal.url or home.journal_path}", show_header=False)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
         for name, count in sorted(journal.count_by_kind().items()):
             table.add_row(f"{name} events in the journal", f"{count:,}")
         if skipped:
@@ -102,10 +120,14 @@ def import_events(
         table.add_row("new events", f"{new:,} of {total - skipped:,}")
         if created:
             table.add_row("items made of ids that no item describes", f"{created:,}")
-        table.add_row("lines rejected", f"{rejects.rejected:,}")
-        for reason, count in list(rejects.summary()["reasons"].items())[:10]:
-            table.add_row(f"  {reason}", f"{count:,}")
+        share = f" ({rejects.rejected / rejects.total:.1%})" if rejects.rejected else ""
+        table.add_row("lines rejected", f"{rejects.rejected:,}{share}")
         console.print(table)
+        for line in (
+            *_reject_lines(rejects), *rejects.notes, *(f"{what}: {n:,}" for what, n in rejects.tallies.items()),
+            *_type_lines(matching.types), *(match.sentence() for match in matches), *_look_alike_lines(known),
+        ):  # fmt: skip
+            click.echo(line)
         if rejects.rejected:
             click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
         if file_format == "gorse":
@@ -113,6 +135,38 @@ def import_events(
                 "gorse stores no impressions: its feedback updates counters and co-clicks, but gives no rankings to"
                 " train on. `feedrank train` builds its groups from recall candidates"
             )
+        if not total:
+            why = f"all {rejects.rejected:,} lines were rejected" if rejects.rejected else "it holds no events"
+            raise ValueError(f"nothing was imported from {source}: {why} (read as {file_format})")
+        if problem := over_limit(matches, config.journal.max_unknown_share):
+            raise ValueError(f"{problem}. The events are in the journal")
+
+
+def _reject_lines(rejects: Rejects) -> Iterator[str]:
+    """Yield the most frequent reasons in full, each with its first line."""
+    reasons = list(rejects.reasons().items())
+    for reason, count in reasons[:SHOWN_REASONS]:
+        line, example = rejects.example(reason)
+        yield f"rejected {count:,}: {example}" + (f" (line {line})" if line else "")
+    if more := sum(count for _, count in reasons[SHOWN_REASONS:]):
+        yield f"rejected {more:,} for {len(reasons) - SHOWN_REASONS} further reasons"
+
+
+def _type_lines(types: Mapping[str, int]) -> Iterator[str]:
+    if types:
+        most = sorted(types.items(), key=lambda entry: -entry[1])[:SHOWN_TYPES]
+        more = f" and {len(types) - SHOWN_TYPES} more types" if len(types) > SHOWN_TYPES else ""
+        yield "interaction types: " + ", ".join(f"{name} {count:,}" for name, count in most) + more
+    meanings = InteractionTypes()
+    if unlisted := {name: count for name, count in types.items() if not meanings.is_listed(name)}:
+        named = ", ".join(f"{name!r} ({count:,})" for name, count in list(unlisted.items())[:SHOWN_TYPES])
+        yield f"warning: interaction types whose meaning is in no list: {named}"
+
+
+def _look_alike_lines(known: KnownIds) -> Iterator[str]:
+    if pairs := look_alikes(known):
+        named = ", ".join(f"{made!r} and {described!r}" for made, described in pairs)
+        yield f"warning: items that were made of ids look like items that are described: {named}; write ids alike"
 
 
 class _ImportProgress:

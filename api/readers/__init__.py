@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,8 @@ from feedrank.api.readers.custom import CustomReader
 from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import RejectedLine, Rejects
+from feedrank.api.readers.separators import FIRST_LINES, find_start
+from feedrank.api.readers.streams import only_member
 from feedrank.engine.events.events import Event
 
 __all__ = ["FORMATS", "ImportOptions", "Reader", "RejectedLine", "Rejects", "guess_format", "read_events"]
@@ -64,7 +67,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Format -> the import options that its reader understands."""
 _FORMAT_BY_SUFFIX = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".psv": "csv",
+    ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _FOLDER_FORMATS = ("movielens", "mind")
 _ARCHIVE_SUFFIXES = (".zip", ".whl")
@@ -84,29 +88,38 @@ def guess_format(path: Path) -> str:
                 return "mind"
             if movielens.is_movielens(folder):
                 return "movielens"
+            member = only_member(folder.names)
+            if member is not None and (format := _by_name(member)) not in (None, "parquet"):
+                return _refine_by_content(path, format)
             content = ", ".join(folder.names[:5]) + (", ..." if len(folder.names) > 5 else "") or "nothing"
     else:
-        name = path.name.lower()
-        for compression_suffix in COMPRESSION_SUFFIXES[1:]:
-            name = name.removesuffix(compression_suffix)
-        suffix = Path(name).suffix
-        if suffix in _FORMAT_BY_SUFFIX:
-            return _refine_by_content(path, _FORMAT_BY_SUFFIX[suffix])
-        content = f"the ending {suffix!r}"
+        if (format := _by_name(path.name)) is not None:
+            return _refine_by_content(path, format)
+        content = f"the ending {path.suffix!r}"
     raise ValueError(
         f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}, or a reader"
-        " of your own as package.module:function. Recognised are files"
-        " that end with .jsonl, .ndjson, .json, .csv (also with .gz or .zst after it), .parquet or .pq, and folders or"
-        " zips with behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
+        " of your own as package.module:function. Recognised are files that end with .jsonl, .ndjson, .json, .csv or"
+        " .tsv (also with .gz, .zst, .bz2, .xz or .zip after it), .parquet or .pq, and folders or zips with"
+        " behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
     )
+
+
+def _by_name(name: str) -> str | None:
+    """Return the format that the suffix of a file says; None if it says none."""
+    plain = name.lower()
+    for compression_suffix in (*COMPRESSION_SUFFIXES[1:], ".bz2", ".xz", ".zip"):
+        plain = plain.removesuffix(compression_suffix)
+    return _FORMAT_BY_SUFFIX.get(Path(plain).suffix)
 
 
 def _refine_by_content(path: Path, format: str) -> str:
     """Return the format whose columns or keys the first record has; `format` if it has those of none."""
     ignored = Rejects()
     if format == "csv":
-        header = next((text for _, text in lines.read_lines(path, ignored) if text.strip()), "")
-        columns = [name.strip().strip('"') for name in header.split(",")]
+        start = [text for _, text in islice(lines.read_lines(path, ignored), FIRST_LINES)]
+        found = find_start(start, tables.KNOWN_COLUMNS)
+        header = next(iter(start[found.skipped :]), "")
+        columns = [name.strip().strip('"') for name in header.split(found.separator)]
         if open_bandit.is_log(columns) or open_bandit.is_item_context(columns):
             return "open-bandit"
         return "gorse" if gorse.is_gorse(columns) else format

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
@@ -110,7 +110,8 @@ class RowParser:
     def _id(self, name: str, value: Any) -> Any:
         identifier = canonical_id(value)
         if identifier is None:
-            self._counts[name] += value is not None
+            if value is not None:
+                self._counts[name] += 1
         else:
             check_id(identifier, name)
         return identifier
@@ -137,6 +138,17 @@ class ContentIds:
         self.repeated += 1
         self._numbers[event.id] += 1
         return replace(event, id=f"{event.id}:{self._numbers[event.id] + 1}")
+
+
+def check_event_kinds(kinds: Iterable[object], source: str) -> None:
+    """Check that the first values of a column `event` name types of events. Raises ValueError if none does."""
+    found = list(dict.fromkeys(str(kind).strip() for kind in kinds if not _is_missing(kind)))
+    if found and not set(found) & set(EVENT_COLUMNS):
+        named = ", ".join(map(repr, found[:5]))
+        raise ValueError(
+            f"{source}: found {named} in `event`, expected one of {', '.join(EVENT_COLUMNS)}; if these are interaction"
+            " types, give --type-column event"
+        )
 
 
 def _is_missing(value: object) -> bool:
