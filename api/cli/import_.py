@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,23 @@ from typing import Any
 import click
 from rich.table import Table
 
+from feedrank.api.cli import import_summary
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.id_matching import IdMatching, KnownIds, look_alikes, over_limit
+from feedrank.api.id_matching import IdMatching, KnownIds, over_limit
 from feedrank.api.item_completion import ItemCompletion
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.interaction_types import InteractionTypes
+from feedrank.engine.events.events import Event
+from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
-SHOWN_REASONS = 10
-SHOWN_TYPES = 10
-"""Entries of a list that the summary names."""
+COMPARED = 100
+"""Events with a known id that are compared with the stored ones."""
 
 
 @click.command("import")
@@ -87,7 +89,7 @@ def import_events(
             path = Path(source)
         file_format = file_format or guess_format(path)
         journal = home.journal(config.journal.url)
-        progress = _ImportProgress(home.import_progress, path, file_format)
+        progress = _ImportProgress(home.import_progress, path, file_format, options)
         skipped = 0 if restart else progress.done
         completion, matching = ItemCompletion(), IdMatching()
         with (
@@ -95,16 +97,21 @@ def import_events(
             progress_bars() as show,
         ):
             found = read_events(path, rejects, file_format, options)
-            found = check_times(found, rejects, str(path), round(time.time() * 1000), options.time_unit is not None)
+            found = check_times(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
             events = completion.watch(matching.watch(found))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
-            new = 0
+            new, repeated = 0, list[Event]()
             while chunk := list(islice(events, CHUNK)):
-                new += sum(journal.append(chunk))
+                is_new = journal.append(chunk)
+                new += sum(is_new)
+                repeated += [event for event, flag in zip(chunk, is_new, strict=True) if not flag][
+                    : COMPARED - len(repeated)
+                ]
                 total += len(chunk)
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
+        taken = [event.id for event in repeated if _differs(event, journal)]
         known = KnownIds.of(journal, completion)
         matches = matching.matches(known, journal)
         created = (
@@ -124,9 +131,14 @@ def import_events(
         table.add_row("lines rejected", f"{rejects.rejected:,}{share}")
         console.print(table)
         for line in (
-            *_reject_lines(rejects), *rejects.notes, *(f"{what}: {n:,}" for what, n in rejects.tallies.items()),
-            *_type_lines(matching.types), *(match.sentence() for match in matches), *_look_alike_lines(known),
-        ):  # fmt: skip
+            *import_summary.reject_lines(rejects),
+            *rejects.notes,
+            *(f"{what}: {count:,}" for what, count in rejects.tallies.items()),
+            *import_summary.repeated_lines(total - skipped - new, taken),
+            *import_summary.type_lines(matching.types),
+            *(match.sentence() for match in matches),
+            *import_summary.look_alike_lines(known),
+        ):
             click.echo(line)
         if rejects.rejected:
             click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
@@ -138,47 +150,36 @@ def import_events(
         if not total:
             why = f"all {rejects.rejected:,} lines were rejected" if rejects.rejected else "it holds no events"
             raise ValueError(f"nothing was imported from {source}: {why} (read as {file_format})")
+        if taken and not new:
+            raise ValueError(f"nothing was stored: other events have the same ids, such as {taken[0]!r}")
         if problem := over_limit(matches, config.journal.max_unknown_share):
             raise ValueError(f"{problem}. The events are in the journal")
 
 
-def _reject_lines(rejects: Rejects) -> Iterator[str]:
-    """Yield the most frequent reasons in full, each with its first line."""
-    reasons = list(rejects.reasons().items())
-    for reason, count in reasons[:SHOWN_REASONS]:
-        line, example = rejects.example(reason)
-        yield f"rejected {count:,}: {example}" + (f" (line {line})" if line else "")
-    if more := sum(count for _, count in reasons[SHOWN_REASONS:]):
-        yield f"rejected {more:,} for {len(reasons) - SHOWN_REASONS} further reasons"
+def _time_advice(options: ImportOptions) -> str | None:
+    """Return what to do about times that can't be right, if the user gave their unit; None otherwise."""
+    if options.time_unit is None:
+        return None
+    return f"they were read with --time-unit {options.time_unit}; give another unit, or correct them"
 
 
-def _type_lines(types: Mapping[str, int]) -> Iterator[str]:
-    if types:
-        most = sorted(types.items(), key=lambda entry: -entry[1])[:SHOWN_TYPES]
-        more = f" and {len(types) - SHOWN_TYPES} more types" if len(types) > SHOWN_TYPES else ""
-        yield "interaction types: " + ", ".join(f"{name} {count:,}" for name, count in most) + more
-    meanings = InteractionTypes()
-    if unlisted := {name: count for name, count in types.items() if not meanings.is_listed(name)}:
-        named = ", ".join(f"{name!r} ({count:,})" for name, count in list(unlisted.items())[:SHOWN_TYPES])
-        yield f"warning: interaction types whose meaning is in no list: {named}"
-
-
-def _look_alike_lines(known: KnownIds) -> Iterator[str]:
-    if pairs := look_alikes(known):
-        named = ", ".join(f"{made!r} and {described!r}" for made, described in pairs)
-        yield f"warning: items that were made of ids look like items that are described: {named}; write ids alike"
+def _differs(event: Event, journal: Journal) -> bool:
+    """Return whether the journal has another event under an event's id."""
+    stored = journal.find(event.id)
+    return stored is not None and replace(stored, received=None) != replace(event, received=None)
 
 
 class _ImportProgress:
     """Persist the progress of imports per source in a small file; a source that has changed starts from 0."""
 
-    def __init__(self, path: Path, source: Path, file_format: str) -> None:
+    def __init__(self, path: Path, source: Path, file_format: str, options: ImportOptions) -> None:
         self._path = path
         self._key = str(source.resolve())
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
         stat = source.stat()
-        self._source_stat = {"format": file_format, "size": stat.st_size, "modified": stat.st_mtime_ns}
+        said = json.dumps({name: getattr(options, name) for name in options.given}, default=dict)
+        self._source_stat = {"format": file_format, "options": said, "size": stat.st_size, "modified": stat.st_mtime_ns}
         stored = self._read().get(self._key, {})
         unchanged = {name: stored.get(name) for name in self._source_stat} == self._source_stat and not source.is_dir()
         self.done = int(stored["done"]) if unchanged else 0
