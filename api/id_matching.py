@@ -11,6 +11,8 @@ from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, Ra
 from feedrank.engine.events.ids import similar_pairs
 from feedrank.engine.journal.journal import Journal
 
+MIN_REFERENCES = 10
+"""Fewer references are no ground for an error."""
 EXAMPLES = 3
 """Ids of each side that a report names."""
 
@@ -80,12 +82,12 @@ class Match:
         return text
 
     def is_error(self, max_share: float) -> bool:
-        """Return whether too many references meet nothing, although there is something to meet.
+        """Return whether too many of at least 10 references meet nothing, although there is something to meet.
 
-        Few users may have a profile, so an unknown user is an error only where none is known at all.
+        Few users may have a profile, so unknown users are an error only where none is known at all.
         """
         limit = max(max_share, 0.999999) if self.to == "users" else max_share
-        return bool(self.known_ids) and self.unknown_share > limit
+        return bool(self.known_ids) and self.total >= MIN_REFERENCES and self.unknown_share > limit
 
 
 class IdMatching:

@@ -28,6 +28,8 @@ from feedrank.models.atomic_files import atomic_write
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
+PARSED_FORMATS = ("jsonl", "csv", "parquet", "gorse", "ubi")
+"""Formats whose readers give each event to `parse`, so that the journal need not do it again."""
 COMPARED = 100
 """Events with a known id that are compared with the stored ones."""
 
@@ -102,7 +104,7 @@ def import_events(
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new, repeated = 0, list[Event]()
             while chunk := list(islice(events, CHUNK)):
-                is_new = journal.append(chunk)
+                is_new = journal.append(chunk, checked=file_format in PARSED_FORMATS)
                 new += sum(is_new)
                 repeated += [event for event, flag in zip(chunk, is_new, strict=True) if not flag][
                     : COMPARED - len(repeated)

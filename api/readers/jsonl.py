@@ -80,7 +80,7 @@ class _Times:
         timestamp = body.get("timestamp")
         if not _is_missing(timestamp):
             body = {**body, "timestamp": self._readers["timestamp"].read(timestamp)}
-        if not _is_missing(_field(body, "published")):
+        if body.get("event") == "item" and not _is_missing(_field(body, "published")):
             body = {**body, "fields": [self._field_entry(entry) for entry in body["fields"]]}
         return body
 

@@ -32,6 +32,7 @@ EVENT_COLUMNS = {
 }
 """Event type -> columns that are parts of the event, besides event, id and timestamp; others become its fields."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
 _ID_COLUMNS = frozenset(("item", "user", "ranking", "session"))
 _NUMBER_COLUMNS = ("value", "dwell_ms", "position", "seed")
 
@@ -221,5 +222,5 @@ def with_content_id(event: Event) -> Event:
     """Give an event an id that is a hash of its content, so equal content is one event in every file and import."""
     body = to_dict(event)
     del body["id"]
-    content = json.dumps(body, sort_keys=True).encode()
+    content = _ENCODER.encode(body).encode()
     return replace(event, id=f"{body['event']}:{blake2b(content, digest_size=12).hexdigest()}")

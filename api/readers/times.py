@@ -175,7 +175,8 @@ class TimeReader:
 
 def guess_unit(number: float) -> str | None:
     """Return the unit in which a number is a time from 1990 to 2100: s, ms, us or ns; None: in none of them."""
-    fitting = (unit for unit, scale in _MS_PER_UNIT.items() if EARLIEST_MS <= number * scale <= _LATEST_MS)
+    size = as_float(number)
+    fitting = (unit for unit, scale in _MS_PER_UNIT.items() if size and EARLIEST_MS <= size * scale <= _LATEST_MS)
     return next(fitting, None)
 
 

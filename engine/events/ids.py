@@ -44,7 +44,7 @@ def canonical_id(value: object) -> Any:
 
 def check_id(value: object, path: str) -> None:
     """Check the length of an id and that it has no control characters. Raises EventError; `path` names the field."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or (len(value) <= MAX_ID_CHARS and value.isprintable()):
         return
     if len(value) > MAX_ID_CHARS:
         raise EventError(path, f"found {len(value):,} characters, expected an id of at most {MAX_ID_CHARS}")
