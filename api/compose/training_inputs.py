@@ -17,6 +17,7 @@ from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.id_matching import IdMatching, check_ids_meet
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.event_time import FutureEvents
@@ -95,10 +96,12 @@ def load_training_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )
     behaviour = (entry for entry in _read_window(journal, since, until) if not isinstance(entry[1], ItemEvent))
-    events = (event for _, event in future.skip(behaviour))
+    matching = IdMatching()
+    events = matching.watch(event for _, event in future.skip(behaviour))
     log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
+    check_ids_meet(matching, journal, config.journal.max_unknown_share, warn)
     if message := unlisted_warning(log.type_counts, config.interactions):
         warn(message)
     if needs_positive and not (log.rankings.labels > 0).any():

@@ -24,6 +24,7 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
+from feedrank.engine.events.ids import canonical_event
 from feedrank.engine.events.interaction_types import unlisted_warning
 from feedrank.engine.journal import legacy
 
@@ -90,9 +91,10 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
     for index, body in enumerate(bodies):
-        # an event without an id or a timestamp gets them here
-        stamped = {"id": new_id(), "timestamp": round(now * 1000), **body} if isinstance(body, Mapping) else body
         try:
+            given = canonical_event(body)
+            # an event without an id or a timestamp gets them here
+            stamped = {"id": new_id(), "timestamp": round(now * 1000), **given} if isinstance(given, Mapping) else given
             event = parse(stamped)
             check_not_ahead(event, round(now * 1000))
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments

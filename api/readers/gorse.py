@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, records, values
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import with_content_id
 from feedrank.engine.events.checks import EventError, as_float
@@ -32,7 +33,7 @@ def is_gorse(names: Any) -> bool:
     )
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read feedback, items or users from a CSV with a header or from JSON; the columns tell which.
 
     Rows that can't be read go to `rejects`.

@@ -15,6 +15,7 @@ import numpy as np
 
 from feedrank.api.readers import lines, records
 from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent
@@ -29,7 +30,7 @@ _Film = tuple[str, list[str]]
 """A title with its year, and the names of its genres."""
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the films as item events at time 0, then the ratings ordered by (timestamp, item, user), ids as numbers.
 
     `path` is a folder or a zip with u.data and u.item, with ratings.csv and movies.csv (compressed or not), or with

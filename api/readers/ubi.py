@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, values
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import with_content_id
 from feedrank.engine.events.checks import EventError
@@ -22,7 +23,7 @@ def is_ubi(body: Any) -> bool:
     return isinstance(unwrapped, Mapping) and not {"action_name", "user_query", *_HIT_FIELDS}.isdisjoint(unwrapped)
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read UBI queries, UBI events, or both from JSON or JSONL files, search hits or bulk files.
 
     A query becomes a ranking with the query's id, its text as the field `query`, and the hits as items. The order of
