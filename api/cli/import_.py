@@ -26,8 +26,9 @@ CHUNK = 20_000
 @click.command("import")
 @click.argument("source")
 @click.option("--format", "file_format", default=None,
-              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, or a reader of your own as"
-              " package.module:function; by default detected.")  # fmt: skip
+              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, recbole, retailrocket, hm, otto,"
+              " amazon, lastfm, sequences, or a reader of your own as package.module:function;"
+              " by default detected.")  # fmt: skip
 @click.option(
     "--map",
     "column_map",
@@ -60,7 +61,8 @@ def import_events(
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
-    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
+    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset, RecBole's atomic files, RetailRocket, H&M, OTTO,
+    Amazon reviews, Last.fm, sequences of items; or the word movielens-100k, which downloads that
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
     written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped. An item
     that only interactions or rankings name is made of its id, unless the config has journal.create_items = false.
@@ -84,7 +86,7 @@ def import_events(
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
-            events = completion.watch(read_events(path, rejects, file_format, options))
+            events = completion.watch(read_events(path, rejects, file_format, options, journal))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new = 0
             while chunk := list(islice(events, CHUNK)):
@@ -102,6 +104,8 @@ def import_events(
         table.add_row("new events", f"{new:,} of {total - skipped:,}")
         if created:
             table.add_row("items made of ids that no item describes", f"{created:,}")
+        for what, count in rejects.tallies.most_common():
+            table.add_row(what, f"{count:,}")
         table.add_row("lines rejected", f"{rejects.rejected:,}")
         for reason, count in list(rejects.summary()["reasons"].items())[:10]:
             table.add_row(f"  {reason}", f"{count:,}")

@@ -42,6 +42,8 @@ class Rejects:
         self.strict = strict
         self.accepted = 0
         self.rejected = 0
+        self.tallies: Counter[str] = Counter()
+        """What the report says of accepted records, such as those that join nothing -> their number."""
         self._reasons: Counter[str] = Counter()
         self._examples: dict[str, tuple[int, str]] = {}
         self._file: TextIO | None = None
@@ -54,6 +56,10 @@ class Rejects:
     def accept(self) -> None:
         """Count an accepted record."""
         self.accepted += 1
+
+    def tally(self, what: str, count: int = 1) -> None:
+        """Count accepted records of which the report of the import says something, such as "events without a list"."""
+        self.tallies[what] += count
 
     def reject(self, source: str, line_number: int, reason: str, line: str | bytes = "") -> None:
         """Count a rejected record and write it to the file; `line_number` is from 1. Raises RejectedLine if strict."""
