@@ -19,6 +19,7 @@ from feedrank.api.readers import (
     movielens,
     open_bandit,
     otto,
+    parquet_rows,
     recbole,
     records,
     retailrocket,
@@ -145,7 +146,7 @@ def _refine_by_content(path: Path, format: str) -> str:
         rows = [row.cells for row in islice(records.split_csv(numbered, str(path), ignored), guess.FIRST_ROWS)]
         return guess.by_columns(rows[0] if rows else []) or guess.by_rows(rows) or format
     if format == "parquet":
-        return guess.by_columns(tables.parquet_columns(path)) or format
+        return guess.by_columns(parquet_rows.columns_of(path)) or format
     texts = lines.read_lines(path, ignored)
     first = list(islice(texts, 1))
     if first and (named := guess.by_line(first[0][1])):

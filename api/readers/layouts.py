@@ -8,7 +8,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from feedrank.api.readers import lines, records, tables
+from feedrank.api.readers import lines, parquet_rows, records
 from feedrank.api.readers.folders import Folder, SingleFile, open_files
 from feedrank.api.readers.import_options import ImportOptions, TimeUnit
 from feedrank.api.readers.records import Record
@@ -135,7 +135,7 @@ def columns_of(folder: Folder, name: str, separator: str, options: ImportOptions
     """Return the columns of a Parquet file, or the cells of a text file's first row; empty for an empty file."""
     if folder.plain_name(name).lower().endswith((".parquet", ".pq")):
         with folder.open(name) as stream:
-            return tables.parquet_columns(stream)
+            return parquet_rows.columns_of(stream)
     layout = Layout("item", {}, (), separator=separator)
     names: list[str] = next(
         ([cell.strip() for cell in cells] for _, _, cells in _cells(folder, name, layout, Rejects(), options)), []
@@ -179,7 +179,7 @@ def _rows(
     if folder.plain_name(name).lower().endswith((".parquet", ".pq")):
         source = folder.source(name)
         with folder.open(name) as stream:
-            for number, row in tables.read_parquet_rows(stream, source, rejects):
+            for number, row in parquet_rows.read_rows(stream, source, rejects):
                 yield number, repr(row), dict(zip(options.rename(list(row), source), row.values(), strict=True))
         return
     header: list[str] = list(layout.header)

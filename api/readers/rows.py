@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from hashlib import blake2b
@@ -11,7 +12,15 @@ from typing import Any
 
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse, parse_timestamp, to_dict
-from feedrank.engine.events.events import RANKING_FIELDS, TEXT_FIELDS, Event, ItemEvent
+from feedrank.engine.events.events import (
+    RANKING_FIELDS,
+    TEXT_FIELDS,
+    Event,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+)
+from feedrank.engine.events.ids import canonical_id, check_id
 
 EVENT_COLUMNS = {
     "item": ("item",),
@@ -22,7 +31,7 @@ EVENT_COLUMNS = {
 }
 """Event type -> columns that are parts of the event, besides event, id and timestamp; others become its fields."""
 
-_ID_COLUMNS = ("id", "item", "user", "ranking", "session", *TEXT_FIELDS)
+_ID_COLUMNS = frozenset(("item", "user", "ranking", "session"))
 _NUMBER_COLUMNS = ("value", "dwell_ms", "position", "seed")
 
 
@@ -35,6 +44,9 @@ class RowParser:
     """
 
     def __init__(self, columns: Collection[str], source: str) -> None:
+        self._has_type = "type" in columns or "event" in columns
+        self._counts: Counter[str] = Counter()
+        self._content_ids = ContentIds()
         self._kind: str | None = None
         self._item = "item"
         if "event" not in columns:
@@ -52,28 +64,79 @@ class RowParser:
     def parse(self, row: Mapping[str, Any]) -> Event:
         """Parse a row (column -> value) into an event; None, NaN and '' are missing values. Raises EventError.
 
-        A missing id is a hash of the content, so the same row is the same event in every file and import.
+        A missing id is a hash of the content, so the same row is the same event in every file and import. Equal
+        interactions and rankings of one file are different events, told apart by their number.
         """
         cells = {name: value for name, value in row.items() if not _is_missing(value)}
         kind = cells.pop("event", self._kind)
         event_columns = EVENT_COLUMNS.get(kind, ()) if isinstance(kind, str) else ()
         body: dict[str, Any] = {"event": kind}
-        if kind == "item" and self._item == "id" and "id" in cells:
-            body["item"] = _integral(cells.pop("id"))
-        has_id = "id" in cells
-        body["id"] = _integral(cells.pop("id", "set below"))
+        identifier = self._id("id", cells.pop("id", None))
+        if kind == "item" and self._item == "id" and identifier is not None:
+            body["item"], identifier = identifier, None
+        body["id"] = "set below" if identifier is None else identifier
         body["timestamp"] = cells.pop("timestamp", 0 if kind in ("item", "user") else None)
-        body |= {name: _event_part(name, cells.pop(name)) for name in event_columns if name in cells}
+        for name in event_columns:
+            if name in cells:
+                value = cells.pop(name)
+                part = self._id(name, value) if name in _ID_COLUMNS else _event_part(name, value)
+                if part is not None:
+                    body[name] = part
         if kind == "ranking":
             body["items"] = _ranking_items(body.get("items"), body.pop("labels", None))
-        elif kind == "interaction":
-            body.setdefault("type", "click")
+        elif kind == "interaction" and "type" not in body:
+            body["type"] = "click"
+            self._counts["type"] += 1
         body["fields"] = [{"name": name, "value": value} for name, value in cells.items()]
         event = parse(body)
         if isinstance(event, ItemEvent) and (published := event.fields.get("published", "")) != "":
             # as a number in every case, because the id is a hash of the content
             event = replace(event, fields={**event.fields, "published": float(parse_timestamp(published))})
-        return event if has_id else with_content_id(event)
+        return event if identifier is not None else self._content_ids.identify(event)
+
+    def notes(self) -> list[str]:
+        """Return what was assumed and how often, in sentences."""
+        notes = [
+            f"{count:,} rows have {name!r} as a word for a missing value, such as NaN or null, and were read without it"
+            for name, count in sorted(self._counts.items()) if name != "type"
+        ]  # fmt: skip
+        if untyped := self._counts["type"]:
+            why = "have no interaction type" if self._has_type else "have no column of interaction types"
+            notes.append(f"{untyped:,} rows {why}; they were read as 'click' (--type-column names the column)")
+        if repeated := self._content_ids.repeated:
+            notes.append(f"{repeated:,} rows are equal to an earlier row of the file; each is an event of its own")
+        return notes
+
+    def _id(self, name: str, value: Any) -> Any:
+        identifier = canonical_id(value)
+        if identifier is None:
+            self._counts[name] += value is not None
+        else:
+            check_id(identifier, name)
+        return identifier
+
+
+class ContentIds:
+    """Gives the events of one file ids that are hashes of their content; equal ones differ in their number."""
+
+    def __init__(self) -> None:
+        self.repeated = 0
+        """Events that are equal to an earlier one."""
+        self._seen: set[int] = set()
+        self._numbers: Counter[str] = Counter()
+
+    def identify(self, event: Event) -> Event:
+        """Return the event with its id. Only interactions and rankings are counted; items and users are states."""
+        event = with_content_id(event)
+        if not isinstance(event, InteractionEvent | RankingEvent):
+            return event
+        digest = int(event.id[-16:], 16)
+        if digest not in self._seen:
+            self._seen.add(digest)
+            return event
+        self.repeated += 1
+        self._numbers[event.id] += 1
+        return replace(event, id=f"{event.id}:{self._numbers[event.id] + 1}")
 
 
 def _is_missing(value: object) -> bool:
@@ -86,8 +149,10 @@ def _integral(value: Any) -> Any:
 
 
 def _event_part(name: str, value: Any) -> Any:
-    if name in _ID_COLUMNS:
+    if name in TEXT_FIELDS:
         return _integral(value)
+    if name == "type":
+        return canonical_id(value)
     if name in _NUMBER_COLUMNS:
         return _number(name, value)
     return value
@@ -109,7 +174,10 @@ def _ranking_items(items: Any, labels: Any) -> Any:
     """Build the `items` of a ranking body from a column of ids and a column of labels of the same length."""
     if not isinstance(items, list):
         return items
-    entries = [dict(item) if isinstance(item, Mapping) else {"id": _integral(item)} for item in items]
+    entries = [dict(item) if isinstance(item, Mapping) else {"id": item} for item in items]
+    for index, entry in enumerate(entries):
+        entry["id"] = canonical_id(entry.get("id"))
+        check_id(entry["id"], f"items[{index}].id")
     if labels is None:
         return entries
     if not isinstance(labels, list) or len(labels) != len(items):

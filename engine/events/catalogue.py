@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.checks import FieldValue, field_text
 from feedrank.engine.events.codec import parse_timestamp
 from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -82,8 +82,8 @@ class Catalogue:
             bounds.append(len(codes))
         return cls(
             ids=Vocabulary(items),
-            titles=tuple(str(fields.get("title", "")) for fields in items.values()),
-            texts=tuple(str(fields.get("text", "")) for fields in items.values()),
+            titles=tuple(_joined_text(fields.get("title", "")) for fields in items.values()),
+            texts=tuple(_joined_text(fields.get("text", "")) for fields in items.values()),
             tags=tuple(tuple(_string_values(fields.get("tags"))) for fields in items.values()),
             published=np.array([_unix_seconds(fields.get("published")) for fields in items.values()], np.float64),
             categories=categories,
@@ -184,14 +184,17 @@ class Catalogue:
             return " ".join(self.category_names(row))
         if part == "tags":
             return " ".join(self.tags[row])
-        value = self.fields[row].get(part, "")
-        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return _joined_text(self.fields[row].get(part, ""))
+
+
+def _joined_text(value: FieldValue) -> str:
+    return " ".join(map(field_text, value)) if isinstance(value, list) else field_text(value)
 
 
 def _string_values(value: FieldValue | None) -> list[str]:
-    """Return the non-empty strings of a field that holds one value or a list."""
+    """Return the non-empty strings of a field that holds one value or a list; whole numbers become their digits."""
     values = value if isinstance(value, list) else [] if value is None else [value]
-    return [text for entry in values if (text := str(entry))]
+    return [text for entry in values if (text := field_text(entry))]
 
 
 def _unix_seconds(value: FieldValue | None) -> float:
