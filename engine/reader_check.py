@@ -60,7 +60,10 @@ class _Rejects:
     def tally(self, what: str, count: int = 1) -> None:
         """Ignore what the report of an import would say of accepted records."""
 
-    def accept(self) -> None:
+    def note(self, *sentences: str) -> None:
+        """Ignore what the report of an import would say of the file."""
+
+    def accept(self, line_number: int = 0) -> None:
         self.accepted += 1
 
     def reject(self, source: str, line_number: int, reason: str, line: str | bytes = "") -> None:

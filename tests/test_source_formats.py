@@ -54,7 +54,8 @@ def test_an_export_is_recognised_and_read_right(export: Export, tmp_path: Path) 
 @pytest.mark.parametrize("export", EXPORTS, ids=lambda export: export.name)
 def test_a_reader_keeps_the_rules_of_readers(export: Export, tmp_path: Path) -> None:
     path = export.write(tmp_path / "export")
-    events = check_reader(lambda path, rejects: FORMATS[export.format](path, rejects, ImportOptions()), path, export.rejected)
+    reader = FORMATS[export.format]
+    events = check_reader(lambda path, rejects: reader(path, rejects, ImportOptions()), path, export.rejected)
     assert len(events) == len(load(path)[0])
 
 
@@ -114,6 +115,34 @@ def test_options_of_tables(tmp_path: Path) -> None:
         assert [(event.user, event.item, event.type, event.timestamp) for event in interactions(events)] == [
             ("7", "9", "view", 1433221332000), ("8", "9", "addtocart", 1433221333000)
         ]  # fmt: skip
+
+
+def test_a_column_event_of_interaction_types(tmp_path: Path) -> None:
+    rows = "1433221332117,7,view,9,\n1433221332118,7,addtocart,9,\n"
+    ours = put(tmp_path / "renamed.csv", "timestamp,user,event,item,transactionid\n" + rows)
+    theirs = put(tmp_path / "events.csv", "timestamp,visitorid,event,itemid,transactionid\n" + rows)
+    mapped = ImportOptions({"visitorid": "user", "itemid": "item"}, type_column="event")
+    for path, options in ((ours, None), (ours, ImportOptions(type_column="event")), (theirs, mapped)):
+        for format in {None, "csv"} if options else {None}:
+            events, rejects = load(path, format, options)
+            assert rejects.rejected == 0
+            assert [event.type for event in interactions(events)] == ["view", "addtocart"]
+            assert {(event.user, event.item) for event in interactions(events)} == {("7", "9")}
+    kinds = put(tmp_path / "kinds.csv", "timestamp,user,event,item\n1433221332117,7,interaction,9\n")
+    assert guess_format(kinds) == "csv"
+
+
+def test_a_table_without_a_header(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", "u1,9,1433221332,view\nu2,8,1433221333,view\n")
+    options = ImportOptions({"0": "user", "1": "item", "2": "timestamp"}, type_column="3", time_unit="s")
+    events, rejects = load(path, None, options)
+    assert rejects.rejected == 0
+    assert [(event.user, event.item, event.type, event.timestamp) for event in interactions(events)] == [
+        ("u1", "9", "view", 1433221332000), ("u2", "8", "view", 1433221333000)
+    ]  # fmt: skip
+    header = put(tmp_path / "b.csv", "0,1,2\nu1,9,1433221332000\n")
+    events, rejects = load(header, None, ImportOptions({"0": "user", "1": "item", "2": "timestamp"}))
+    assert [(event.user, event.item) for event in interactions(events)] == [("u1", "9")]
 
 
 def test_a_file_with_other_columns_is_an_error_that_names_them(tmp_path: Path) -> None:

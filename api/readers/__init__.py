@@ -144,7 +144,10 @@ def _refine_by_content(path: Path, format: str) -> str:
     if format == "csv":
         numbered = lines.read_lines(path, ignored)
         rows = [row.cells for row in islice(records.split_csv(numbered, str(path), ignored), guess.FIRST_ROWS)]
-        return guess.by_columns(rows[0] if rows else []) or guess.by_rows(rows) or format
+        if not rows:
+            return format
+        named = guess.by_columns(rows[0]) or (guess.by_first_row(rows[0], rows[1]) if len(rows) > 1 else None)
+        return named or guess.by_rows(rows) or format
     if format == "parquet":
         return guess.by_columns(parquet_rows.columns_of(path)) or format
     texts = lines.read_lines(path, ignored)

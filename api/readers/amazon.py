@@ -17,12 +17,13 @@ from typing import Any
 from feedrank.api.readers import layouts, lines
 from feedrank.api.readers.folders import open_files
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
-from feedrank.api.readers.layouts import Layout, Repeats
+from feedrank.api.readers.layouts import Layout
 from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import with_content_id
+from feedrank.api.readers.rows import ContentIds
 from feedrank.engine.events.checks import EventError, as_float
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import canonical_event
 
 RATINGS_2023 = Layout(
     "interaction",
@@ -81,17 +82,17 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
         yield from _read_csv(path, rejects, options)
         return
     source = str(path)
-    repeats = Repeats()
-    for number, text in lines.read_lines(path, rejects, options.encoding or "utf-8"):
+    ids = ContentIds()
+    for number, text in lines.read_lines(path, rejects, options.encoding):
         if not text.strip():
             continue
         try:
-            event = with_content_id(parse(_body(_decode(text))))
+            event = ids.identify(parse(canonical_event(_body(_decode(text)))))
         except EventError as problem:
             rejects.reject(source, number, str(problem), text)
         else:
-            rejects.accept()
-            yield repeats.distinct(event)
+            rejects.accept(number)
+            yield event
 
 
 def _read_csv(path: Path, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, records, values
+from feedrank.api.readers.columns import SAMPLE_ROWS
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
-from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import with_content_id
+from feedrank.api.readers.rejects import Rejects, peek
+from feedrank.api.readers.rows import ContentIds
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.catalogue import REMOVED
 from feedrank.engine.events.checks import EventError, as_float, is_finite
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import canonical_event
 
 _CANONICAL_NAMES = {
     "feedbacktype": "type", "userid": "user", "itemid": "item", "timestamp": "timestamp", "value": "value",
@@ -59,37 +61,40 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     otherwise. Times without a zone are UTC. Rows that can't be read go to `rejects`.
     """
     source = str(path)
-    times = TimeReader(options if options.zone else replace(options, zone="UTC"))
-    for number, text, row in _rows(path, source, rejects, options):
+    first, rows = peek(_rows(path, source, rejects, options), SAMPLE_ROWS)
+    in_utc = options if options.zone else replace(options, zone="UTC")
+    times = TimeReader(in_utc, sample=[_time(row) for _, _, row in first if isinstance(row, Mapping)])
+    ids = ContentIds()
+    for number, text, row in rows:
         try:
-            event = _event(row, times)
+            event = ids.identify(parse(canonical_event(_body(row, times))))
         except EventError as problem:
             rejects.reject(source, number, str(problem), text)
         else:
-            rejects.accept()
+            rejects.accept(number)
             yield event
 
 
 def _rows(path: Path, source: str, rejects: Rejects, options: ImportOptions) -> Iterator[tuple[int, str, Any]]:
-    numbered = lines.read_lines(path, rejects, options.encoding or "utf-8")
+    numbered = lines.read_lines(path, rejects, options.encoding, may_be_western=True)
     if ".csv" not in path.name.lower():
         for number, text, value in values.read_json_values(numbered, source, rejects):
             pages = [value[page] for page in _PAGES if isinstance(value.get(page), list)] if _is_page(value) else []
             yield from ((number, text, entry) for entry in (pages[0] if pages else [value]))
         return
     header: list[str] = []
-    for number, text, cells in records.split_csv(numbered, source, rejects):
+    for number, text, cells in records.split_csv(numbered, source, rejects, options.separator or ","):
         if not header:
             header = cells
-            continue
-        yield number, text, dict(zip(header, cells, strict=True))
+        else:
+            yield number, text, dict(zip(header, (cell.strip() for cell in cells), strict=True))
 
 
 def _is_page(value: Any) -> bool:
     return isinstance(value, Mapping) and "Cursor" in value
 
 
-def _event(row: Any, times: TimeReader) -> Event:
+def _body(row: Any, times: TimeReader) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise EventError("event", f"found {type(row).__name__}, expected an object")
     cells: dict[str, Any] = {
@@ -112,7 +117,11 @@ def _event(row: Any, times: TimeReader) -> Event:
         fields = _fields(cells)
         body |= {"event": "user", "user": cells.get("user"), "timestamp": cells.get("timestamp", 0)}
     body["fields"] = [{"name": name, "value": value} for name, value in fields.items() if value not in (None, [], "")]
-    return with_content_id(parse(body))
+    return body
+
+
+def _time(row: Mapping[str, Any]) -> Any:
+    return next((value for name, value in row.items() if _normalised_name(name) == "timestamp"), None)
 
 
 def _item_fields(cells: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from feedrank.api.readers import (
 )
 from feedrank.api.readers.folders import Folder
 from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.rows import EVENT_COLUMNS
 
 FIRST_ROWS = 20
 """Rows of a file that are looked at."""
@@ -65,6 +66,13 @@ def by_columns(columns: Sequence[str]) -> str | None:
         "amazon": (amazon.RATINGS_2023,),
     }  # fmt: skip
     return next((name for name, forms in tables.items() if layouts.fitting(names, forms)), None)
+
+
+def by_first_row(columns: Sequence[str], cells: Sequence[str]) -> str | None:
+    """Return the format of a table whose column `event` holds types of interactions instead of kinds of events."""
+    row = dict(zip((name.strip() for name in columns), cells, strict=False))
+    is_renamed = "event" in row and retailrocket.EVENTS.fits(row, ours=True)
+    return "retailrocket" if is_renamed and row["event"] not in EVENT_COLUMNS else None
 
 
 def by_rows(rows: Sequence[Sequence[str]]) -> str | None:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from feedrank.api.readers import lines, parquet_rows, records
+from feedrank.api.readers.columns import SAMPLE_ROWS
+from feedrank.api.readers.encodings import find_form
 from feedrank.api.readers.folders import Folder, SingleFile, open_files
 from feedrank.api.readers.import_options import ImportOptions, TimeUnit
 from feedrank.api.readers.records import Record
-from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import RowParser
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
-from feedrank.engine.events.events import Event, InteractionEvent
-
-TIME_SAMPLE_ROWS = 1000
-"""First rows of a file from which the unit of its times is told, where the layout leaves it open."""
-MAX_REMEMBERED = 2_000_000
-"""Interactions of a file that are remembered to tell equal rows apart."""
+from feedrank.engine.events.events import Event
 
 Row: TypeAlias = dict[str, Any]
 """Column or part of an event -> value."""
@@ -52,10 +48,14 @@ class Layout:
     """Makes a function that turns a row, under the names of `columns`, into the rows of zero or more events. A key
     `event` says their kind, if it is not `kind`. It may raise ValueError for an invalid row."""
 
-    def fits(self, columns: Iterable[str]) -> bool:
-        """Return whether a header has all columns of this layout that are not left out, under their names or ours."""
+    def fits(self, columns: Iterable[str], ours: bool = False) -> bool:
+        """Return whether a header has all columns of this layout that are not left out.
+
+        ours: names of ours, such as user, count for the columns that become them.
+        """
         names = set(columns)
-        return not self.header and all(not part or column in names or part in names for column, part in self.columns.items())
+        needed = {column: part for column, part in self.columns.items() if part}
+        return not self.header and all(column in names or (ours and part in names) for column, part in needed.items())
 
 
 def read_layouts(path: Path, layouts: Sequence[Layout], rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
@@ -98,7 +98,7 @@ def _single_file(folder: Folder, layouts: Sequence[Layout], options: ImportOptio
     found: list[str] = []
     for layout in layouts:
         found = columns_of(folder, name, layout.separator, options)
-        if layout.fits(found):
+        if layout.fits(found, ours=True):
             return [(name, layout)]
     expected = "; or ".join(", ".join(layout.columns) for layout in layouts)
     raise ValueError(f"{folder.path}: found the columns {', '.join(found[:10]) or '(none)'}, expected {expected}")
@@ -110,13 +110,12 @@ def read_file(folder: Folder, name: str, layout: Layout, rejects: Rejects, optio
     convert = layout.converter()
     parser = RowParser(("event",), source)
     entries = rows(folder, name, layout, rejects, options)
-    first = list(islice(entries, TIME_SAMPLE_ROWS))
+    first, entries = peek(entries, SAMPLE_ROWS)
     times = TimeReader(
         replace(options, time_unit=options.time_unit or layout.time_unit),
         sample=[row.get("timestamp") for _, _, row in first],
     )
-    repeats = Repeats()
-    for number, text, row in chain(first, entries):
+    for number, text, row in entries:
         try:
             if row.get("timestamp") not in (None, ""):
                 row["timestamp"] = times.read(row["timestamp"])
@@ -127,8 +126,9 @@ def read_file(folder: Folder, name: str, layout: Layout, rejects: Rejects, optio
         except (EventError, ValueError) as problem:
             rejects.reject(source, number, str(problem), text)
         else:
-            rejects.accept()
-            yield from map(repeats.distinct, events)
+            rejects.accept(number)
+            yield from events
+    rejects.note(*parser.notes(), *(times.notes() if layout.time_unit == "auto" else ()))
 
 
 def columns_of(folder: Folder, name: str, separator: str, options: ImportOptions) -> list[str]:
@@ -153,25 +153,6 @@ def rows(
         yield number, text, renamed
 
 
-class Repeats:
-    """Gives equal interactions of one file different ids: two equal rows are two interactions.
-
-    An id is the same in every import of the file. Equal rows more than `MAX_REMEMBERED` rows apart count as one.
-    """
-
-    def __init__(self) -> None:
-        self._seen: dict[str, int] = {}
-
-    def distinct(self, event: Event) -> Event:
-        """Return the event; with the number of its occurrence after its id, if it is not the first."""
-        if not isinstance(event, InteractionEvent):
-            return event
-        if len(self._seen) >= MAX_REMEMBERED:
-            self._seen.clear()
-        occurrence = self._seen[event.id] = self._seen.get(event.id, 0) + 1
-        return event if occurrence == 1 else replace(event, id=f"{event.id}:{occurrence}")
-
-
 def _rows(
     folder: Folder, name: str, layout: Layout, rejects: Rejects, options: ImportOptions
 ) -> Iterator[tuple[int, str, Row]]:
@@ -194,7 +175,8 @@ def _cells(folder: Folder, name: str, layout: Layout, rejects: Rejects, options:
     source = folder.source(name)
     separator = options.separator or layout.separator
     with folder.open(name) as stream:
-        numbered = lines.decode_lines(stream, source, rejects, options.encoding or layout.encoding or "utf-8")
+        form = find_form(stream, options.encoding or layout.encoding, may_be_western=False)
+        numbered = lines.decode_lines(stream, source, rejects, form)
         if separator == ",":
             yield from records.split_csv(numbered, source, rejects)
         else:

@@ -120,7 +120,7 @@ def _users(folder: Folder, rejects: Rejects) -> Iterator[UserEvent]:
         except ValueError as problem:
             rejects.reject(folder.source(name), number, str(problem), text)
             continue
-        rejects.accept()
+        rejects.accept(number)
         yield UserEvent(f"user:{user_id}", 0, user_id, {key: value for key, value in fields.items() if value != ""})
 
 
@@ -135,7 +135,7 @@ def _tag_items(
         except ValueError as problem:
             rejects.reject(folder.source(name), number, str(problem), text)
             continue
-        rejects.accept()
+        rejects.accept(number)
         given.append(entry)
     yield from tag_events(entry for entry in given if entry.tag)
 
@@ -153,7 +153,7 @@ def _film_items(folder: Folder, layout: Layout, rejects: Rejects) -> Iterator[It
             rejects.reject(folder.source(layout.films), number, str(problem), text)
             continue
         seen.add(name)
-        rejects.accept()
+        rejects.accept(number)
         fields: dict[str, FieldValue] = {"title": title}
         if genres:
             fields["category"] = genres
@@ -174,7 +174,7 @@ def _rating_events(folder: Folder, layout: Layout, rejects: Rejects) -> Iterator
         except ValueError as problem:
             rejects.reject(folder.source(layout.ratings), number, str(problem), text)
             continue
-        rejects.accept()
+        rejects.accept(number)
         times.append(round(seconds * 1000))
         items.append(item)
         users.append(user)

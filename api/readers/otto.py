@@ -11,12 +11,13 @@ from typing import Any
 
 from feedrank.api.readers import layouts, lines, values
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
-from feedrank.api.readers.layouts import Layout, Repeats, Row
+from feedrank.api.readers.layouts import Layout, Row
 from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import with_content_id
+from feedrank.api.readers.rows import ContentIds
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import canonical_event
 
 TYPES = ("clicks", "carts", "orders")
 """Types in the order of the numbers that the smaller copies on Kaggle have in their place."""
@@ -55,20 +56,20 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
 
 def _read_sessions(path: Path, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
     source = str(path)
-    repeats = Repeats()
-    numbered = lines.read_lines(path, rejects, options.encoding or "utf-8")
+    ids = ContentIds()
+    numbered = lines.read_lines(path, rejects, options.encoding)
     for number, text, session in values.read_json_values(numbered, source, rejects):
         if not is_otto(session):
             rejects.reject(source, number, "found no session, expected an object with session and events", text)
             continue
         for entry in session["events"]:
             try:
-                event = with_content_id(parse(_body(session["session"], entry)))
+                event = ids.identify(parse(canonical_event(_body(session["session"], entry))))
             except EventError as problem:
                 rejects.reject(source, number, str(problem), repr(entry))
             else:
-                rejects.accept()
-                yield repeats.distinct(event)
+                rejects.accept(number)
+                yield event
 
 
 def _body(session: Any, entry: Any) -> dict[str, Any]:

@@ -33,14 +33,14 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     """
     source = str(path)
     times = MadeUpTimes()
-    for number, text in lines.read_lines(path, rejects, options.encoding or "utf-8"):
+    for number, text in lines.read_lines(path, rejects, options.encoding):
         if not text.strip():
             continue
         user, *items = (cell.strip() for cell in text.strip().split(options.separator))
         if not user or not items or not all(items):
             rejects.reject(source, number, "found no item, expected a user and its items in order of time", text)
             continue
-        rejects.accept()
+        rejects.accept(number)
         rejects.tally(made_up_times.NOTE, len(items))
         for item in items:
             at = times.next_ms(user)

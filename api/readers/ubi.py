@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, values
+from feedrank.api.readers.columns import SAMPLE_ROWS
 from feedrank.api.readers.folders import Folder, SingleFile, open_files
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
-from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import with_content_id
+from feedrank.api.readers.times import TimeReader
 from feedrank.api.readers.ubi_joins import KnownEvents, ShownLists, UbiObject
 from feedrank.engine.events.checks import EventError, FieldValue, is_finite
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.ids import canonical_event
 
 _HIT_FIELDS = ("query_response_hit_ids", "query_response_object_ids")
 _BULK_ACTIONS = {"index", "create", "update", "delete"}
@@ -71,15 +74,18 @@ def read_events(
     """
     with open_files(path) as folder:
         shown = ShownLists(known)
-        for _, _, _, document in _read_documents(folder, Rejects(), options):
-            _collect(document, shown)
+        first, documents = peek(_read_documents(folder, Rejects(), options), SAMPLE_ROWS)
+        sample = [document.get("timestamp") for _, _, _, document in first if isinstance(document, Mapping)]
+        times = TimeReader(options, sample=sample)
+        for _, _, _, document in documents:
+            _collect(document, shown, times)
         for source, number, text, document in _read_documents(folder, rejects, options):
             try:
-                event = _event(document, shown, rejects)
+                event = _event(document, shown, times, rejects)
             except EventError as problem:
                 rejects.reject(source, number, str(problem), text)
             else:
-                rejects.accept()
+                rejects.accept(number)
                 yield event
 
 
@@ -116,32 +122,32 @@ def _documents(value: Any) -> list[Any]:
     return [value[key] for key in ("_source", "doc") if isinstance(value.get(key), Mapping)][:1] or [value]
 
 
-def _collect(document: Any, shown: ShownLists) -> None:
+def _collect(document: Any, shown: ShownLists, times: TimeReader) -> None:
     """Collect the list of a query, and of an event the field of its object and who made it."""
     try:
         if not isinstance(document, Mapping):
             return
         if "event" in document:
-            shown.add_item(parse(document))
+            shown.add_item(_parsed(document))
             return
         if "action_name" not in document:
-            shown.add_list(_ranking(document))
+            shown.add_list(_ranking(document, times))
             return
-        interaction, target = _interaction(document)
+        interaction, target = _interaction(document, times)
     except EventError:
         return  # rejected in the second pass
     if interaction.ranking is not None:
         shown.add_event(interaction.ranking, target, _text(document, "user_id"), interaction.session)
 
 
-def _event(document: Any, shown: ShownLists, rejects: Rejects) -> Event:
+def _event(document: Any, shown: ShownLists, times: TimeReader, rejects: Rejects) -> Event:
     if not isinstance(document, Mapping):
         raise EventError("event", f"found {type(document).__name__}, expected an object")
     if "event" in document:
-        return parse(document)
+        return _parsed(document)
     if "action_name" not in document:
-        return shown.numbered(_ranking(document))
-    interaction, target = _interaction(document)
+        return shown.numbered(_ranking(document, times))
+    interaction, target = _interaction(document, times)
     joined = shown.join(interaction, target)
     if joined.note:
         rejects.tally(joined.note)
@@ -149,7 +155,7 @@ def _event(document: Any, shown: ShownLists, rejects: Rejects) -> Event:
     return replace(interaction, id=with_content_id(interaction).id, item=joined.item, ranking=joined.ranking)
 
 
-def _ranking(body: Mapping[str, Any]) -> RankingEvent:
+def _ranking(body: Mapping[str, Any], times: TimeReader) -> RankingEvent:
     hits = next((body[name] for name in _HIT_FIELDS if body.get(name)), None)
     if not isinstance(hits, list):
         raise EventError(
@@ -161,11 +167,11 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         **(_flattened(attributes) if isinstance(attributes, Mapping) else {}),
         **{name: body[key] for name, key in _QUERY_FIELDS.items() if isinstance(body.get(key), str)},
     }
-    ranking = parse(
+    ranking = _parsed(
         {
             "event": "ranking",
             "id": body.get("query_id"),
-            "timestamp": body.get("timestamp"),
+            "timestamp": times.read(body.get("timestamp")),
             "user": _text(body, "user_id") or _text(body, "client_id"),
             "session": _text(body, "session_id"),
             "items": [{"id": hit} for hit in unique],
@@ -180,7 +186,7 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
 _QUERY_FIELDS = {"query": "user_query", "application": "application"}
 
 
-def _interaction(body: Mapping[str, Any]) -> tuple[InteractionEvent, UbiObject]:
+def _interaction(body: Mapping[str, Any], times: TimeReader) -> tuple[InteractionEvent, UbiObject]:
     """Return an event as an interaction with its object as the item, and the object."""
     attributes = body.get("event_attributes")
     attributes = attributes if isinstance(attributes, Mapping) else {}
@@ -191,11 +197,11 @@ def _interaction(body: Mapping[str, Any]) -> tuple[InteractionEvent, UbiObject]:
     user, client = _text(body, "user_id"), _text(body, "client_id")
     others = {name: value for name, value in attributes.items() if name != "session_id"}
     fields = {**_flattened(others), **({"client_id": client} if user and client else {})}
-    interaction = parse(
+    interaction = _parsed(
         {
             "event": "interaction",
             "id": "set below",
-            "timestamp": body.get("timestamp"),
+            "timestamp": times.read(body.get("timestamp")),
             "user": user or client,
             "session": _text(body, "session_id") or _text(attributes, "session_id"),
             "ranking": _text(body, "query_id"),
@@ -229,6 +235,10 @@ def _flattened(attributes: Mapping[str, Any], prefix: str = "") -> dict[str, Fie
         elif value not in ("", []) and name and _can_be_field(value):
             fields[prefix + name] = value
     return fields
+
+
+def _parsed(body: Mapping[str, Any]) -> Event:
+    return parse(canonical_event(body))
 
 
 def _can_be_field(value: object) -> bool:

@@ -375,8 +375,8 @@ _OTTO = (
 
 _ITEM_2018 = {
     "title": "Slime &amp; Co", "category": ["Toys", "Slime"], "brand": "Acme", "price": "$1,012.50",
-    "asin": "B000012345", "description": ["Green.", "Not food."], "also_buy": ["B000012346"], "also_view": [], "feature": ["wet"],
-    "rank": "9 in Toys", "image": [],
+    "asin": "B000012345", "description": ["Green.", "Not food."], "also_buy": ["B000012346"], "also_view": [],
+    "feature": ["wet"], "rank": "9 in Toys", "image": [],
 }  # fmt: skip
 _AMAZON = (
     Export(
@@ -392,7 +392,8 @@ _AMAZON = (
         "Amazon items of 2014", "amazon",
         {"meta_Toys.json.gz": "{'asin': '0000031852', 'title': \"Girls' Tutu\", 'price': 3.17, 'imUrl': 'http://x',"
          " 'related': {'also_bought': ['B00JHONN1S'], 'bought_together': ['B002BZX8Z6']},"
-         " 'salesRank': {'Toys': 211836}, 'brand': 'Coxlures', 'categories': [['Sports', 'Dance'], ['Sports', 'Girls']]}\n"},
+         " 'salesRank': {'Toys': 211836}, 'brand': 'Coxlures',"
+         " 'categories': [['Sports', 'Dance'], ['Sports', 'Girls']]}\n"},
         (1, 0, 0, 0),
         ({"item": "0000031852", "fields": {
             "title": "Girls' Tutu", "price": 3.17, "brand": "Coxlures", "category": ["Sports", "Dance", "Girls"],
