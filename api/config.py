@@ -41,6 +41,12 @@ class JournalConfig:
     """Database URL, such as postgresql+psycopg://user@host/name. Not set: an SQLite file in the home."""
     create_items: bool = True
     """Whether loading data makes an item, without fields, of each id that only interactions or rankings name."""
+    max_unknown_share: float = 0.5
+    """Highest share of interactions, or of shown items, that may name items or rankings that no event describes, from
+    0 to 1. Over it, `import` exits with an error, and nothing is trained."""
+
+    def __post_init__(self) -> None:
+        check_range("max_unknown_share", self.max_unknown_share, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.id_matching import IdMatching, check_ids_meet
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.events import ItemEvent, effective_time
@@ -81,10 +82,14 @@ def load_training_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )
     first, end = (bound if at is None else at * 1000 for at, bound in ((since, -np.inf), (until, np.inf)))
-    events = (event for _, event in journal.read_by_effective_time() if first <= effective_time(event) < end)
+    matching = IdMatching()
+    events = matching.watch(
+        event for _, event in journal.read_by_effective_time() if first <= effective_time(event) < end
+    )
     log = sorted_events_to_table(events, catalogue.ids, with_logged_features=config.training.use_logged_features)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
+    check_ids_meet(matching, journal, config.journal.max_unknown_share, warn)
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,

@@ -22,6 +22,7 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
+from feedrank.engine.events.ids import canonical_event
 from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000
@@ -84,9 +85,10 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
     for index, body in enumerate(bodies):
-        # an event without an id or a timestamp gets them here
-        stamped = {"id": new_id(), "timestamp": round(now * 1000), **body} if isinstance(body, Mapping) else body
         try:
+            given = canonical_event(body)
+            # an event without an id or a timestamp gets them here
+            stamped = {"id": new_id(), "timestamp": round(now * 1000), **given} if isinstance(given, Mapping) else given
             event = parse(stamped)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")

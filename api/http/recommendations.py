@@ -19,6 +19,7 @@ from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import RANK_ONLY
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import MAX_ID_CHARS
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.recommender import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
@@ -29,7 +30,7 @@ routes = make_blueprint("recommendations", "Feeds")
 class ItemPath(BaseModel):
     """Path parameters of the similar-items route."""
 
-    item_id: str = Field(min_length=1, max_length=256)
+    item_id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
 
 
 class SimilarQuery(BaseModel):

@@ -32,6 +32,8 @@ from feedrank.api.readers.custom import CustomReader
 from feedrank.api.readers.folders import ARCHIVE_SUFFIXES, COMPRESSION_SUFFIXES, Folder, SingleFile
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import RejectedLine, Rejects
+from feedrank.api.readers.separators import FIRST_LINES, find_start
+from feedrank.api.readers.streams import only_member
 from feedrank.api.readers.ubi_joins import KnownEvents
 from feedrank.engine.events.events import Event
 
@@ -100,7 +102,8 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Format -> the import options that its reader understands."""
 _FORMAT_BY_SUFFIX = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".psv": "csv",
+    ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 _FOLDER_FORMATS = ("movielens", "mind", "ubi", "recbole", "retailrocket", "hm", "otto", "lastfm")
 
@@ -117,46 +120,54 @@ def guess_format(path: Path) -> str:
         with Folder(path) as folder:
             if format := guess.by_files(folder):
                 return format
+            member = only_member(folder.names)
+            if member is not None and (format := _by_name(member)) not in (None, "parquet"):
+                return _refine_by_content(path, format)
             content = ", ".join(folder.names[:5]) + (", ..." if len(folder.names) > 5 else "") or "nothing"
     else:
-        name = path.name.lower()
-        for compression_suffix in COMPRESSION_SUFFIXES[1:]:
-            name = name.removesuffix(compression_suffix)
-        suffix = Path(name).suffix
-        if suffix in _FORMAT_BY_SUFFIX:
-            return _refine_by_content(path, _FORMAT_BY_SUFFIX[suffix])
-        if format := guess.by_file_name(SingleFile(path)):
+        if (format := guess.by_file_name(SingleFile(path))) is not None:
             return format
-        content = f"the ending {suffix!r}"
+        if (format := _by_name(path.name)) is not None:
+            return _refine_by_content(path, format)
+        content = f"the ending {path.suffix!r}"
     raise ValueError(
         f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}, or a reader"
-        " of your own as package.module:function. Recognised are files"
-        " that end with .jsonl, .ndjson, .json, .csv (also with .gz or .zst after it), .parquet or .pq, atomic files of"
-        " RecBole, .dat files of MovieLens and Last.fm, and folders or zips with behaviors.tsv (mind), with u.data,"
-        " ratings.dat or ratings.csv (movielens), with *.inter (recbole), events.csv and item_properties_part1.csv"
-        " (retailrocket), transactions_train.csv (hm), user_artists.dat (lastfm) or ubi_events.ndjson (ubi)"
+        " of your own as package.module:function. Recognised are files that end with .jsonl, .ndjson, .json, .csv or"
+        " .tsv (also with .gz, .zst, .bz2, .xz or .zip after it), .parquet or .pq, atomic files of RecBole, .dat files"
+        " of MovieLens and Last.fm, and folders or zips with behaviors.tsv (mind), with u.data, ratings.dat or ratings.csv"
+        " (movielens), with *.inter (recbole), events.csv and item_properties_part1.csv (retailrocket),"
+        " transactions_train.csv (hm), user_artists.dat (lastfm) or ubi_events.ndjson (ubi)"
     )
+
+
+def _by_name(name: str) -> str | None:
+    """Return the format that the suffix of a file says; None if it says none."""
+    plain = name.lower()
+    for compression_suffix in (*COMPRESSION_SUFFIXES[1:], ".bz2", ".xz", ".zip"):
+        plain = plain.removesuffix(compression_suffix)
+    return _FORMAT_BY_SUFFIX.get(Path(plain).suffix)
 
 
 def _refine_by_content(path: Path, format: str) -> str:
     """Return the format whose columns or keys the first records have; `format` if they have those of none."""
     ignored = Rejects()
     if format == "csv":
-        numbered = lines.read_lines(path, ignored)
-        rows = [row.cells for row in islice(records.split_csv(numbered, str(path), ignored), guess.FIRST_ROWS)]
+        start = [text for _, text in islice(lines.read_lines(path, ignored), FIRST_LINES)]
+        found = find_start(start, tables.KNOWN_COLUMNS)
+        numbered = enumerate(start[found.skipped :], 1)
+        rows = [row.cells for row in records.split_csv(numbered, str(path), ignored, found.separator)]
         if not rows:
             return format
         named = guess.by_columns(rows[0]) or (guess.by_first_row(rows[0], rows[1]) if len(rows) > 1 else None)
-        return named or guess.by_rows(rows) or format
+        return named or guess.by_rows(rows[: guess.FIRST_ROWS]) or format
     if format == "parquet":
         return guess.by_columns(parquet_rows.columns_of(path)) or format
     texts = lines.read_lines(path, ignored)
     first = list(islice(texts, 1))
     if first and (named := guess.by_line(first[0][1])):
         return named
-    numbered = chain(first, texts)
-    found = (value for _, _, value in values.read_json_values(numbered, str(path), ignored))
-    return guess.by_values(list(islice(found, 3))) or format
+    found_values = (value for _, _, value in values.read_json_values(chain(first, texts), str(path), ignored))
+    return guess.by_values(list(islice(found_values, 3))) or format
 
 
 def read_events(

@@ -10,7 +10,7 @@ from feedrank.api.readers import lines, values
 from feedrank.api.readers.columns import SAMPLE_ROWS, TIME_COLUMNS
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects, peek
-from feedrank.api.readers.rows import RowParser
+from feedrank.api.readers.rows import RowParser, check_event_kinds
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError, is_finite
 from feedrank.engine.events.codec import parse
@@ -35,6 +35,8 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     keys = list(dict.fromkeys(key for body in bodies for key in body)) if is_table else ["event"]
     if options.map and not any(name in body for body in bodies for name in options.map.values()):
         raise ValueError(f"{source}: found none of {', '.join(options.map)}, which --map or --type-column names")
+    if any({"user", "item"} <= body.keys() and not is_table for body in bodies):
+        check_event_kinds((body.get("event") for body in bodies), source)
     rows = RowParser(keys, source)
     times = _Times(options, bodies)
     for number, text, body in all_values:

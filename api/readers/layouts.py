@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from feedrank.api.readers import lines, parquet_rows, records
 from feedrank.api.readers.columns import SAMPLE_ROWS
 from feedrank.api.readers.encodings import find_form
-from feedrank.api.readers.folders import Folder, SingleFile, open_files
+from feedrank.api.readers.folders import Folder, open_files
 from feedrank.api.readers.import_options import ImportOptions, TimeUnit
 from feedrank.api.readers.records import Record
 from feedrank.api.readers.rejects import Rejects, peek
@@ -64,7 +64,9 @@ def read_layouts(path: Path, layouts: Sequence[Layout], rejects: Rejects, option
     A single file's layout is told by its header, or by its name. Raises ValueError if no file has one of the layouts.
     """
     with open_files(path) as folder:
-        found = _single_file(folder, layouts, options) if isinstance(folder, SingleFile) else _files(folder, layouts)
+        found = _files(folder, layouts)
+        if len(folder.names) == 1:
+            found = _single_file(folder, layouts, options)
         if not found:
             expected = ", or ".join(", ".join(layout.files) for layout in layouts)
             raise ValueError(f"{path}: found {', '.join(folder.names[:5]) or 'nothing'}, expected {expected}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
+from feedrank.api.python.columns import ALIASES
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse, parse_timestamp, to_dict
 from feedrank.engine.events.events import (
@@ -35,6 +36,9 @@ _ID_COLUMNS = frozenset(("item", "user", "ranking", "session"))
 _NUMBER_COLUMNS = ("value", "dwell_ms", "position", "seed")
 
 
+_DESCRIPTIONS = {"title", "name", "text", "description", "category", "categories", "tags", "published"}
+
+
 class RowParser:
     """Parses the rows of one table; its columns determine their event type.
 
@@ -55,6 +59,11 @@ class RowParser:
                 self._kind = "ranking"
             elif self._kind == "item" and "item" not in columns:
                 self._item = "id"
+            if self._kind == "item" and _looks_like_interactions(columns):
+                raise ValueError(
+                    f"{source}: found the columns {', '.join(columns)}, which look like interactions without the names"
+                    " `user` and `item`; give them with --map, such as --map user_id=user,item_id=item"
+                )
             if self._kind != "ranking" and self._item not in columns:
                 raise ValueError(
                     f"{source}: found the columns {', '.join(columns) or '(none)'}, expected `event`, or `item` or"
@@ -110,7 +119,8 @@ class RowParser:
     def _id(self, name: str, value: Any) -> Any:
         identifier = canonical_id(value)
         if identifier is None:
-            self._counts[name] += value is not None
+            if value is not None:
+                self._counts[name] += 1
         else:
             check_id(identifier, name)
         return identifier
@@ -137,6 +147,24 @@ class ContentIds:
         self.repeated += 1
         self._numbers[event.id] += 1
         return replace(event, id=f"{event.id}:{self._numbers[event.id] + 1}")
+
+
+def _looks_like_interactions(columns: Collection[str]) -> bool:
+    """Return whether a table without `user` has users and items under other names, and nothing that describes items."""
+    plain = {column.lower().replace("_", "").replace(" ", "") for column in columns}
+    has_items = "item" in columns or bool(plain & set(ALIASES["interactions"]["item"]))
+    return has_items and bool(plain & set(ALIASES["interactions"]["user"])) and not plain & _DESCRIPTIONS
+
+
+def check_event_kinds(kinds: Iterable[object], source: str) -> None:
+    """Check that the first values of a column `event` name types of events. Raises ValueError if none does."""
+    found = list(dict.fromkeys(str(kind).strip() for kind in kinds if not _is_missing(kind)))
+    if found and not set(found) & set(EVENT_COLUMNS):
+        named = ", ".join(map(repr, found[:5]))
+        raise ValueError(
+            f"{source}: found {named} in `event`, expected one of {', '.join(EVENT_COLUMNS)}; if these are interaction"
+            " types, give --type-column event"
+        )
 
 
 def _is_missing(value: object) -> bool:

@@ -18,7 +18,7 @@ from feedrank.api.readers.columns import (
 from feedrank.api.readers.delimited import DelimitedTable, open_table
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects, peek
-from feedrank.api.readers.rows import EVENT_COLUMNS, RowParser
+from feedrank.api.readers.rows import EVENT_COLUMNS, RowParser, check_event_kinds
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
@@ -46,6 +46,8 @@ def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) ->
     rows = RowParser([name for name in table.header if name], source)
     first, all_records = peek(table.records, SAMPLE_ROWS)
     sample = [record.cells for record in first]
+    if "event" in table.header:
+        check_event_kinds((cells[table.header.index("event")] for cells in sample), source)
     columns = ColumnReader(table.header, sample, _float_columns(path, options, table, sample), options, rejects)
     for number, text, cells in all_records:
         try:

@@ -18,17 +18,17 @@ FIRST_EVENTS = 20_000
 
 
 def check_times(
-    events: Iterator[Event], rejects: Rejects, source: str, now_ms: int, has_unit: bool = False
+    events: Iterator[Event], rejects: Rejects, source: str, now_ms: int, advice: str | None = None
 ) -> Iterator[Event]:
     """Yield the events whose times can be right; the others are rejected.
 
     Rejected are events more than a day after `now_ms`, the importer's clock in epoch milliseconds, and interactions and
     rankings before 1990. Item and user events may have the time 0, which means always. An event less than a day ahead
-    takes effect at `now_ms`. has_unit: the user gave the unit of numbers. Raises ValueError, before the first event, if
-    the times of the first 20,000 events have a median before 1990 or more than a day ahead.
+    takes effect at `now_ms`. advice: what to do about such times; None: to give the unit. Raises ValueError, before the
+    first event, if the times of the first 20,000 events have a median before 1990 or more than a day ahead.
     """
     first, all_events = peek(((event, rejects.last_line) for event in events), FIRST_EVENTS)
-    _check_median([event for event, _ in first], source, now_ms, has_unit)
+    _check_median([event for event, _ in first], source, now_ms, advice)
     old = 0
     for event, line in all_events:
         try:
@@ -44,7 +44,7 @@ def check_times(
         rejects.note(f"{old:,} item or user events are dated before 1990")
 
 
-def _check_median(events: Iterable[Event], source: str, now_ms: int, has_unit: bool) -> None:
+def _check_median(events: Iterable[Event], source: str, now_ms: int, advice: str | None) -> None:
     """Raise ValueError if the median of the times is implausible; items and users count only in a file without log."""
     log, described = [], []
     for event in events:
@@ -56,12 +56,10 @@ def _check_median(events: Iterable[Event], source: str, now_ms: int, has_unit: b
     if not times or EARLIEST_MS <= (middle := median_low(times)) <= now_ms + MAX_AHEAD_MS:
         return
     unit = guess_unit(middle)
-    looks = (
-        f"they look like {UNIT_NAMES[unit]}: give --time-unit {unit} or --time-unit auto"
-        if unit not in (None, "ms") and not has_unit
-        else "give their unit with --time-unit, such as --time-unit auto, or correct them"
-    )
+    if advice is None and unit not in (None, "ms"):
+        advice = f"they look like {UNIT_NAMES[unit]}: give --time-unit {unit} or --time-unit auto"
+    advice = advice or "give their unit with --time-unit, such as --time-unit auto, or correct them"
     raise ValueError(
         f"{source}: the times can't be right: their median is {middle}, which in epoch milliseconds is"
-        f" {format_time(middle)}, expected a time from 1990 to now; {looks}. Nothing of this file was imported"
+        f" {format_time(middle)}, expected a time from 1990 to now; {advice}. Nothing of it was imported"
     )

@@ -51,6 +51,7 @@ class TimeReader:
         self.name = name
         self._zone: tzinfo | None = None if options.zone is None else ZoneInfo(options.zone)
         self._zone_name = options.zone or "UTC"
+        self._has_unit = options.time_unit is not None
         self._counts: Counter[str] = Counter()
         numbers = [number for number in map(_numeric_text, sample) if number is not None]
         self._form = self._choose_form(options, numbers)
@@ -139,7 +140,12 @@ class TimeReader:
             milliseconds = number * _MS_PER_UNIT[self._form]
         if not -MAX_MS < milliseconds < MAX_MS:
             found = short_repr(number if text is None else text)
-            raise EventError(self.name, f"found {found}, expected {self._form_name()} below 1e15 milliseconds")
+            unit = None if self._has_unit else guess_unit(number)
+            advice = f"; they look like {UNIT_NAMES[unit]}: give --time-unit {unit}" if unit else ""
+            limit = (
+                "epoch milliseconds below 1e15" if self._form == "ms" else f"{self._form_name()} of a year below 33658"
+            )
+            raise EventError(self.name, f"found {found}, expected {limit}{advice}")
         if not self._is_plain:
             self._counts["numbers"] += 1
         return round(milliseconds)

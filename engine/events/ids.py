@@ -19,7 +19,9 @@ MISSING_IDS = frozenset(
 ID_PARTS = ("id", "item", "user", "session", "ranking")
 """Parts of an event that are ids; an entry of a ranking's `items` has one too."""
 
-_WHOLE_FLOAT = re.compile(r"-?(0|[1-9]\d*)\.0", re.ASCII)
+WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0$"
+"""Pattern of a whole number as pandas writes it in a column of floats, such as 123.0."""
+_WHOLE_FLOAT = re.compile(WHOLE_FLOAT)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE][+-]?\d+", re.ASCII)
 

@@ -156,6 +156,14 @@ class Journal:
         rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
         return _decode(rows[0][0]) if rows else None
 
+    def known_ids(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids that events have."""
+        found: set[str] = set()
+        source = iter(ids)
+        while chunk := list(islice(source, CHUNK_SIZE)):
+            found.update(row[0] for row in self._fetch_all(select(EVENTS.c.id).where(EVENTS.c.id.in_(chunk))))
+        return found
+
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
         query = select(EVENTS.c.kind, func.count()).group_by(EVENTS.c.kind)
