@@ -246,15 +246,30 @@ def test_positives_of_the_ubi_sample(sample_data: Callable[[str], Path]) -> None
     assert rejects.tallies["events of an item that no list of their query showed"] == 50
 
 
+NOON = 1_718_452_800_000
+"""2024-06-15 12:00 UTC in epoch milliseconds."""
 UBI_LISTS = (
-    {"query_id": "q", "client_id": "c", "user_query": "a", "timestamp": 1_000, "query_response_hit_ids": ["1", "2"]},
-    {"query_id": "q", "client_id": "c", "user_query": "a", "timestamp": 2_000, "query_response_hit_ids": ["2", "3"]},
+    {
+        "query_id": "q",
+        "client_id": "c",
+        "user_query": "a",
+        "timestamp": NOON + 1_000,
+        "query_response_hit_ids": ["1", "2"],
+    },
+    {
+        "query_id": "q",
+        "client_id": "c",
+        "user_query": "a",
+        "timestamp": NOON + 2_000,
+        "query_response_hit_ids": ["2", "3"],
+    },
 )
 
 
 def ubi_click(item: str, at: int, **target: Any) -> dict[str, Any]:
     attributes = {"object": {"object_id": item, **target}}
-    return {"action_name": "click", "query_id": "q", "client_id": "c", "timestamp": at, "event_attributes": attributes}
+    return {"action_name": "click", "query_id": "q", "client_id": "c", "timestamp": NOON + at,
+            "event_attributes": attributes}  # fmt: skip
 
 
 def test_events_are_joined_to_lists_that_were_imported_earlier(tmp_path: Path) -> None:
@@ -280,7 +295,7 @@ def test_events_are_joined_to_lists_that_were_imported_earlier(tmp_path: Path) -
     assert found == [
         ("1", "q:2"), ("2", "q:2"), ("2", "q"), ("3", "q"), ("3", "q"), ("1", "q:2"), ("9", "q"),
     ]  # fmt: skip
-    assert "events of an item that no list of their query showed │ 1" in output
+    assert "events of an item that no list of their query showed: 1" in output
     assert "lines rejected │ 1" in output
     again = " ".join(feedrank(home, "import", tmp_path / "events.ndjson").split())
     assert "new events │ 0 of 7" in again
@@ -290,9 +305,10 @@ def test_an_event_counts_once_whatever_it_was_joined_to(tmp_path: Path) -> None:
     home = tmp_path / "home"
     events = put(tmp_path / "events.ndjson", lines(ubi_click("3", 2_001)))
     output = " ".join(feedrank(home, "import", events).split())
-    assert "events of a query without a list: import queries before events │ 1" in output
+    assert "events of a query without a list: import queries before events: 1" in output
     feedrank(home, "import", put(tmp_path / "queries.ndjson", lines(*UBI_LISTS)))
-    feedrank(home, "import", events)
+    output = " ".join(feedrank(home, "import", events).split())
+    assert "events that were imported before the list of their query, and stay joined as they were: 1" in output
     assert len(list(HomePaths(home).journal().events("interaction"))) == 1
 
 

@@ -152,7 +152,11 @@ def _event(document: Any, shown: ShownLists, times: TimeReader, rejects: Rejects
     if joined.note:
         rejects.tally(joined.note)
     # The id is made of what the file says, so that an event counts once, whatever it could be joined to.
-    return replace(interaction, id=with_content_id(interaction).id, item=joined.item, ranking=joined.ranking)
+    event = replace(interaction, id=with_content_id(interaction).id, item=joined.item, ranking=joined.ranking)
+    if (event.item, event.ranking) != (interaction.item, interaction.ranking) and (stored := shown.stored(event.id)):
+        rejects.tally("events that were imported before the list of their query, and stay joined as they were")
+        return stored
+    return event
 
 
 def _ranking(body: Mapping[str, Any], times: TimeReader) -> RankingEvent:

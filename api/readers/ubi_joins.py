@@ -125,6 +125,10 @@ class ShownLists:
             else "events of a query without a list: import queries before events",
         )
 
+    def stored(self, event_id: str) -> Event | None:
+        """Return the event of this id that was imported earlier, or None."""
+        return None if self._known is None else self._known.find(event_id)
+
     def _item_of(self, target: UbiObject) -> str:
         field = target.id_field
         if field is None or self._holds_ids(field):
