@@ -219,6 +219,15 @@ def test_a_hidden_item_of_gorse_is_removed_until_it_is_shown_again(tmp_path: Pat
         assert len(catalogue.hidden_rows) == (hidden == "true")
 
 
+@pytest.mark.parametrize(
+    ("text", "is_hidden"), [("true", True), ("True", True), ("1", True), ("false", False), ("0", False), ("", False)]
+)
+def test_a_column_removed_hides_items(tmp_path: Path, text: str, is_hidden: bool) -> None:
+    events, _ = load(put(tmp_path / "items.csv", f"item,title,removed\n1,Lamp,{text}\n2,Rug,\n"))
+    catalogue = Catalogue.from_events([event for event in events if isinstance(event, ItemEvent)])
+    assert catalogue.hidden_rows.tolist() == ([0] if is_hidden else [])
+
+
 def test_times_of_gorse_without_a_zone_are_utc(tmp_path: Path) -> None:
     path = put(tmp_path / "f.csv", "FeedbackType,UserId,ItemId,Timestamp\nstar,u,i,2022-06-24 21:20:00\n")
     assert load(path)[0][0].timestamp == 1656105600000

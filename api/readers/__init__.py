@@ -134,8 +134,8 @@ def guess_format(path: Path) -> str:
         f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}, or a reader"
         " of your own as package.module:function. Recognised are files that end with .jsonl, .ndjson, .json, .csv or"
         " .tsv (also with .gz, .zst, .bz2, .xz or .zip after it), .parquet or .pq, atomic files of RecBole, .dat files"
-        " of MovieLens and Last.fm, and folders or zips with behaviors.tsv (mind), with u.data, ratings.dat or ratings.csv"
-        " (movielens), with *.inter (recbole), events.csv and item_properties_part1.csv (retailrocket),"
+        " of MovieLens and Last.fm, and folders or zips with behaviors.tsv (mind), with u.data, ratings.dat or"
+        " ratings.csv (movielens), with *.inter (recbole), events.csv and item_properties_part1.csv (retailrocket),"
         " transactions_train.csv (hm), user_artists.dat (lastfm) or ubi_events.ndjson (ubi)"
     )
 

@@ -18,7 +18,7 @@ from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import ContentIds
 from feedrank.api.readers.times import TimeReader
-from feedrank.engine.events.catalogue import REMOVED
+from feedrank.engine.events.catalogue import REMOVED, is_true
 from feedrank.engine.events.checks import EventError, as_float, is_finite
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
@@ -133,7 +133,7 @@ def _item_fields(cells: Mapping[str, Any]) -> dict[str, Any]:
     named = {"text" if "title" in fields else "title": comment, "category": [str(name) for name in names if name != ""]}
     hidden = cells.get("hidden")
     if hidden is not None:
-        fields[REMOVED] = hidden if isinstance(hidden, bool) else str(hidden).strip().lower() in ("true", "1", "t")
+        fields[REMOVED] = is_true(hidden)
     return {**named, **fields}
 
 
