@@ -167,6 +167,16 @@ def test_invalid_rows_of_tables_are_counted(tmp_path: Path) -> None:
     assert (len(events), rejects.rejected) == (2, 3)  # an event without a user is one all the same
 
 
+def test_the_encoding_of_movielens_can_be_given(tmp_path: Path) -> None:
+    put(tmp_path / "ml" / "ratings.dat", "1::2::5::978300760\n")
+    films = tmp_path / "ml" / "movies.dat"
+    films.write_bytes("2::Łódź (1996)::Drama\n".encode("iso-8859-2"))
+    for path in (tmp_path / "ml", films):
+        events, _ = load(path, None, ImportOptions(encoding="iso-8859-2"))
+        assert isinstance(events[0], ItemEvent)
+        assert events[0].fields["title"] == "Łódź (1996)"
+
+
 # --- made-up times and tags
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,10 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     """
     with open_files(path) as folder:
         if isinstance(folder, SingleFile):
-            yield from _read_single_file(folder, rejects)
+            yield from _read_single_file(folder, rejects, options)
             return
         form = detect_layout(folder)
+        form = replace(form, film_encoding=options.encoding or form.film_encoding)
         yield from _film_items(folder, form, rejects)
         yield from _users(folder, rejects)
         yield from _rating_events(folder, form, rejects)
@@ -74,25 +76,27 @@ def is_columns(columns: Iterable[str]) -> bool:
     return any(set(header) <= set(columns) for header in (CSV_RATINGS, CSV_FILMS, CSV_TAGS))
 
 
-def _read_single_file(folder: SingleFile, rejects: Rejects) -> Iterator[Event]:
+def _read_single_file(folder: SingleFile, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
     """Read one file of the releases by itself: films, users, ratings or tags; its name or its header tells which."""
     name = folder.names[0]
     kind = folder.plain_name(name).lower()
+    encoding = options.encoding
     if kind == "users.dat":
         yield from _users(folder, rejects)
     elif kind == "tags.dat":
         yield from _tag_items(folder, name, rejects, None, "::")
     elif kind in ("movies.dat", "ratings.dat"):
         layout = dat_layout(folder, name, name if kind == "movies.dat" else "")
+        layout = replace(layout, film_encoding=encoding or layout.film_encoding)
         yield from (_film_items if kind == "movies.dat" else _rating_events)(folder, layout, rejects)
     elif kind in ("u.data", "u.item"):
-        layout = Layout(name, name, None, None, film_100k, ("\t", "|"), (4, 5 + len(GENRES)), "latin-1")
+        layout = Layout(name, name, None, None, film_100k, ("\t", "|"), (4, 5 + len(GENRES)), encoding or "latin-1")
         yield from (_film_items if kind == "u.item" else _rating_events)(folder, layout, rejects)
     else:
         with folder.open(name) as stream:
             first = next((text for _, text in lines.decode_lines(stream, name, Rejects()) if text.strip()), "")
         columns = [cell.strip().strip('"') for cell in first.split(",")]
-        layout = Layout(name, name, CSV_RATINGS, CSV_FILMS, film_later, (",", ","))
+        layout = Layout(name, name, CSV_RATINGS, CSV_FILMS, film_later, (",", ","), film_encoding=encoding or "utf-8")
         if set(CSV_TAGS) <= set(columns):
             yield from _tag_items(folder, name, rejects, CSV_TAGS, ",")
         elif set(CSV_FILMS) <= set(columns):
