@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def test_tags_are_those_of_their_time(sample_data: Callable[[str], Path]) -> Non
         assert isinstance(event, ItemEvent)
         items.setdefault(event.item, []).append(event)
     for history in items.values():
-        for before, after in zip(history, history[1:], strict=False):
+        for before, after in pairwise(history):
             assert before.timestamp <= after.timestamp
             earlier, later = before.fields["tags"], after.fields["tags"]
             assert isinstance(earlier, list)
