@@ -24,6 +24,9 @@ REMOVED, RANK_ONLY = "removed", "rank_only"
 only from the request of a caller who had a list ranked."""
 
 
+_YES = ("true", "t", "1", "1.0", "yes", "y")
+
+
 def merge_fields(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
     """Merge the fields of an item event into the item's fields; a new value replaces one of the same name.
 
@@ -38,7 +41,12 @@ def merge_fields(before: Mapping[str, FieldValue], fields: Mapping[str, FieldVal
 
 def is_hidden(fields: Mapping[str, FieldValue]) -> bool:
     """Check whether an item with these fields is hidden from recommendations."""
-    return fields.get(REMOVED) is True or fields.get(RANK_ONLY) is True
+    return is_true(fields.get(REMOVED)) or is_true(fields.get(RANK_ONLY))
+
+
+def is_true(value: FieldValue | None) -> bool:
+    """Check whether a field says yes: true, 1, or the text that tables have for it, such as True, 1 or yes."""
+    return value is True or value == 1 or (isinstance(value, str) and value.strip().lower() in _YES)
 
 
 @dataclass(frozen=True, eq=False)
