@@ -109,15 +109,24 @@ def time_split(
     """
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log)
-    cut = time_quantile(log, TIME_SPLIT_SHARE)
-    is_past = histories.at < cut
-    past_counts = np.concatenate([[0], np.cumsum(is_past)])
-    first_after = histories.offsets[:-1] + (past_counts[histories.offsets[1:]] - past_counts[histories.offsets[:-1]])
-    has_target = (first_after > histories.offsets[:-1]) & (first_after < histories.offsets[1:])
-    if not has_target.any():
+    cut = _cut(log)
+    targets = _first_after_cut(histories, cut)
+    if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
     trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress)
-    return _compare_recall("temporal", dataset, item_inputs, log, histories, first_after[has_target], trained, settings)
+    return _compare_recall("temporal", dataset, item_inputs, log, histories, targets, trained, settings)
+
+
+def _cut(log: EventTable) -> float:
+    return time_quantile(log, TIME_SPLIT_SHARE)
+
+
+def _first_after_cut(histories: UserHistories, cut: float) -> NDArray[np.int64]:
+    """Return the index of each user's first interaction after the cut, for users with earlier ones."""
+    past_counts = np.concatenate([[0], np.cumsum(histories.at < cut)])
+    first = histories.offsets[:-1] + (past_counts[histories.offsets[1:]] - past_counts[histories.offsets[:-1]])
+    targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
+    return targets
 
 
 def logged_rankings(
@@ -139,6 +148,11 @@ def logged_rankings(
     trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress)
     test = from_rankings(log, test_start, total, settings.labels)
     test = test.select(test.has_positive)
+    if not len(test):
+        raise ValueError(
+            f"found no clicked item in the {total - test_start:,} newest of {total:,} rankings, which are the test; "
+            "import a longer log"
+        )
     batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, test)
     columns = FeatureBuilder(trained.item_model, settings.state).columns(batch)  # of all families
     scores = {
@@ -166,8 +180,14 @@ PROTOCOLS: dict[str, Callable[..., Comparison]] = {
 
 
 def protocols_for(log: EventTable, settings: ModelSettings) -> tuple[str, ...]:
-    """Return the protocols that fit a log: `rankings` if it has enough of them, otherwise those based on recall."""
-    return ("rankings",) if has_enough_rankings(log, settings) else ("last-item", "temporal")
+    """Return the protocols that fit a log: `rankings` if it has enough of them, otherwise those based on recall.
+
+    `temporal` fits if some user has interactions on both sides of the cut.
+    """
+    if has_enough_rankings(log, settings):
+        return ("rankings",)
+    has_later_target = len(log.interactions) and len(_first_after_cut(UserHistories.from_log(log), _cut(log)))
+    return ("last-item", "temporal") if has_later_target else ("last-item",)
 
 
 def trec_runs(item_inputs: ItemInputs, comparison: Comparison) -> dict[str, Run]:

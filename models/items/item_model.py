@@ -24,6 +24,9 @@ from feedrank.models.items.collaborative_views import (
 from feedrank.models.items.content_views import cca_view, center, pca, predicted_cf_factors
 from feedrank.models.items.user_histories import UserHistories
 
+MAX_VALUE = 1e30
+"""Values of interactions beyond this count as this, so that means and their differences stay finite as float32."""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemSettings:
@@ -75,9 +78,8 @@ def fit_item_views(
     transitions = transition_matrix(histories, n, settings.transition_window, settings.transition_damping)
     cosine_factors = eigen_factors(cosine, settings.cooccurrence_rank, settings.seed)
     sources, targets = svd_factors(transitions, settings.transition_rank, settings.seed)
-    mean_length = (
-        float(np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0].mean()) if transitions.nnz else 1
-    )
+    lengths = np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0]
+    mean_length = float(lengths.mean()) if lengths.any() else 1.0
     shared = unit_rows(cosine_factors)
     space = build_embedding_space(
         {
@@ -127,8 +129,9 @@ def _item_statistics(catalogue: Catalogue, histories: UserHistories) -> dict[str
     n = len(catalogue)
     counts = np.bincount(histories.items, minlength=n).astype(np.float64)
     has_value = ~np.isnan(histories.values)
+    given = np.clip(histories.values[has_value], -MAX_VALUE, MAX_VALUE)
     statistics = {"interaction_count": np.log1p(counts), "published": catalogue.published / 86_400}
-    sums = np.bincount(histories.items[has_value], histories.values[has_value], n)
+    sums = np.bincount(histories.items[has_value], given, n)
     values = np.bincount(histories.items[has_value], minlength=n)
     mean = sums.sum() / values.sum() if values.sum() else np.nan
     statistics["mean_value"] = (sums + 5 * mean) / (values + 5)

@@ -28,6 +28,7 @@ from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
+from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
@@ -233,7 +234,9 @@ def prepare_from_recall(
     targets = np.flatnonzero(
         allowed & (from_end < options.targets_per_user) & (histories.count_before >= options.min_history)
     )
-    folds = np.random.default_rng(options.seed).permutation(len(histories)) % options.folds
+    if not len(targets):
+        raise short_histories_error(histories.user[allowed], options.min_history)
+    folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
     counter = count(1)
 
     def on_group() -> None:
@@ -258,6 +261,7 @@ def prepare_from_recall(
     parameters = {"lambdarank_truncation_level": options.candidates} | dict(settings.ranker.parameters)
     group_counts = {"training": sum(len(build_fold) for build_fold in train), "validation": len(validation)}
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
+    check_group_counts(counts, options.candidates)
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, known, settings)
     return TrainingData(train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker)
