@@ -16,6 +16,7 @@ from feedrank.models.items.collaborative_views import (
     svd_factors,
     transition_matrix,
 )
+from feedrank.models.items.category_factors import category_inputs
 from feedrank.models.items.content_views import cca_view, center, predicted_cf_factors
 from feedrank.models.items.user_histories import UserHistories
 
@@ -133,8 +134,8 @@ def test_content_views_place_an_item_without_interactions_by_its_text() -> None:
     factors = eigen_factors(item_cosine(histories.user, histories.items, ITEMS, USERS), 2, seed=1)
     vectors = center(text)
     for sources, targets in (
-        cca_view(vectors, catalogue, histories),
-        (predicted_cf_factors(vectors, catalogue, factors, histories),) * 2,
+        cca_view(vectors, category_inputs(catalogue, None), histories),
+        (predicted_cf_factors(vectors, category_inputs(catalogue, None), factors, histories),) * 2,
     ):
         for cold in (10, 11):
             scores = sources[:10] @ targets[cold]

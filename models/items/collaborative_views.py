@@ -49,6 +49,7 @@ def eigen_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
     if rank < 1 or matrix.nnz == 0:
         return np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
     values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start_vector(matrix.shape[0], seed))
+    vectors[np.diff(matrix.indptr) == 0] = 0  # an item without entries is 0, not a rounding error
     return _fix_signs(vectors * np.sqrt(np.maximum(values, 0)))
 
 
@@ -59,6 +60,8 @@ def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix
         zeros = np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
         return zeros, zeros
     left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start_vector(matrix.shape[0], seed))
+    left[np.diff(matrix.indptr) == 0] = 0
+    right[:, np.diff(matrix.tocsc().indptr) == 0] = 0
     stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(values))
     return stacked[: len(left)], stacked[len(left) :]
 

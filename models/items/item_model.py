@@ -13,6 +13,7 @@ from feedrank.engine.retrieval.embedding_space import build_embedding_space, uni
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
+from feedrank.models.items.category_factors import category_inputs, fit_category_factors
 from feedrank.models.items.collaborative_views import (
     ease,
     eigen_factors,
@@ -98,7 +99,9 @@ def fit_item_views(
     centered = center(text)
     projected = pca(centered, histories)
     unit_text = unit_rows(projected)
-    content = predicted_cf_factors(centered, catalogue, cosine_factors, histories)
+    category_factors = fit_category_factors(catalogue, histories, settings.seed)
+    categories = category_inputs(catalogue, category_factors)
+    content = predicted_cf_factors(centered, categories, cosine_factors, histories)
     tables = {
         "transition": transitions,
         "transition_3": transition_matrix(histories, n, 3, 10.0, uniform=True),
@@ -115,13 +118,14 @@ def fit_item_views(
         vectors={
             "text": UserItemVectors(unit_text, unit_text),
             "content": UserItemVectors(content, content),
-            "cca": cca_view(projected, catalogue, histories),
+            "cca": cca_view(projected, categories, histories),
             "cooccurrence": UserItemVectors(shared, shared),
             "transition": UserItemVectors(unit_rows(sources), unit_rows(targets)),
         },
         item_item={name: _top_neighbours(matrix, settings.neighbours) for name, matrix in tables.items()},
         term_weights=term_weights,
         item_stats=_item_statistics(catalogue, histories),
+        category_factors=category_factors,
     )
 
 
