@@ -87,6 +87,13 @@ class Operations(NamedTuple):
             self.type_bits[cut],
         )
 
+    def observed_rows(self) -> Rows:
+        """Return the rows of all operations that are no reads."""
+        observed = self.code != OP_READ
+        sizes = (self.stop - self.start)[observed]
+        starts = self.start[observed] - np.cumsum(sizes) + sizes
+        return self.rows[np.repeat(starts, sizes) + np.arange(sizes.sum())]
+
 
 def ranking_operation(at: float, user: int, rows: Rows, type_bits: int) -> Operations:
     """Return the one operation of a ranking that showed these items. at: unix seconds."""

@@ -123,7 +123,7 @@ class BehaviouralState:
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
         empty_counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
-        self._max_keys_per_event = custom_counters.max_keys_per_event(self.spec.counters, empty_counters)
+        self._keys_per_event = custom_counters.keys_per_event(empty_counters, len(catalogue))
         self._state = StateArrays(
             decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
             landmarks=np.full(len(halves), np.nan),
@@ -277,7 +277,7 @@ class BehaviouralState:
         first, before = 0, 0
         while first < len(operations.code):
             last = max(int(np.searchsorted(rows, before + CHUNK_ROWS, "right")), first + 1)
-            self._reserve(int(rows[last - 1]) - before)
+            self._reserve(int(rows[last - 1]) - before, operations.segment(first, last))
             advance(self._state, operations, first, last, buffers, done)
             first, before = last, int(rows[last - 1])
 
@@ -305,15 +305,15 @@ class BehaviouralState:
             store = store._replace(**{name: zero_padded(getattr(store, name), size) for name in names})
             self._state = self._state._replace(histories=store)
 
-    def _reserve(self, n_rows: int) -> None:
-        """Reserve the blocks and counter keys that observing `n_rows` rows can need."""
+    def _reserve(self, n_rows: int, operations: Operations) -> None:
+        """Reserve the blocks and counter keys that observing these operations, with `n_rows` rows, can need."""
         store = self._state.histories
         needed = int(store.used[0]) + 2 * n_rows  # an interaction can end a dislike, which is an entry too
         if needed > len(store.previous):
             size = max(needed, len(store.previous) + min(len(store.previous), MAX_SPARE))
             store = store._replace(previous=zero_padded(store.previous, size), pool=zero_padded(store.pool, size))
             self._state = self._state._replace(histories=store)
-        if self._max_keys_per_event:
-            self._state = self._state._replace(
-                custom_counters=counter_table.reserve(self._state.custom_counters, n_rows * self._max_keys_per_event)
-            )
+        if self.spec.counters:
+            n_keys = int(self._keys_per_event[operations.observed_rows()].sum())
+            counters = counter_table.reserve(self._state.custom_counters, n_keys)
+            self._state = self._state._replace(custom_counters=counters)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.models.items.category_factors import category_inputs
 from feedrank.models.items.collaborative_views import (
     ease,
     eigen_factors,
@@ -135,8 +136,8 @@ def test_content_views_place_an_item_without_interactions_by_its_text() -> None:
     factors = eigen_factors(item_cosine(histories.user, histories.items, ITEMS, USERS), 2, seed=1)
     vectors = center(text)
     for sources, targets in (
-        cca_view(vectors, catalogue, histories),
-        (predicted_cf_factors(vectors, catalogue, factors, histories),) * 2,
+        cca_view(vectors, category_inputs(catalogue, None), histories),
+        (predicted_cf_factors(vectors, category_inputs(catalogue, None), factors, histories),) * 2,
     ):
         for cold in (10, 11):
             scores = sources[:10] @ targets[cold]

@@ -219,11 +219,9 @@ def _category_scores(
     codes: NDArray[np.int32], bounds: Offsets, shares: Vector, rows: Rows, offsets: Offsets, history: Rows,
     decay: float, out: Matrix,
 ) -> None:  # fmt: skip
-    plain = np.empty(len(shares), np.float32)
-    decayed = np.empty(len(shares), np.float32)
+    plain = np.zeros(len(shares), np.float32)
+    decayed = np.zeros(len(shares), np.float32)
     for request in range(len(offsets) - 1):
-        plain[:] = 0
-        decayed[:] = 0
         total, total_decayed = np.float32(0), np.float32(0)
         weight = np.float32(1)
         for slot in range(history.shape[1]):
@@ -253,6 +251,13 @@ def _category_scores(
             out[candidate, 0] = share / size
             out[candidate, 1] = recent / size
             out[candidate, 2] = lift / size
+        for slot in range(history.shape[1]):  # not the whole arrays: there may be many more categories than these
+            item = history[request, slot]
+            if item < 0:
+                break
+            for c in range(bounds[item], bounds[item + 1]):
+                plain[codes[c]] = 0
+                decayed[codes[c]] = 0
 
 
 @jit

@@ -64,6 +64,8 @@ def _write_arrays(folder: Path, item_model: ItemModel) -> None:
     arrays |= {f"item_stats/{name}": values for name, values in item_model.item_stats.items()}
     arrays |= {f"terms/{column}": getattr(item_model.term_weights, column) for column in _TERM_COLUMNS}
     arrays |= {f"terms/{column}": getattr(item_model.term_weights.statistics, column) for column in _TERM_STATISTICS}
+    if item_model.category_factors is not None:
+        arrays["categories/factors"] = item_model.category_factors
     if item_model.token_vectors is not None:
         arrays["tokens/offsets"] = item_model.token_vectors.offsets
         if item_model.token_vectors.projection is not None:
@@ -102,6 +104,7 @@ def _read_arrays(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue
         item_stats={name: arrays[f"item_stats/{name}"] for name in _names_under(arrays, "item_stats")},
         token_vectors=_read_tokens(folder, arrays) if "tokens/offsets" in arrays else None,
         model_digests=manifest["model_digests"],
+        category_factors=arrays.get("categories/factors"),
     )
 
 

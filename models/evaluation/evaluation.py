@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import POSITIVE
 from feedrank.engine.protocols import Retriever
 from feedrank.engine.retrieval.embedding_space import build_embedding_space
 from feedrank.engine.retrieval.indexes import ExactIndex
@@ -122,8 +123,7 @@ def time_split(
     """
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
-    cut = time_quantile(log, TIME_SPLIT_SHARE)
-    end = log.first_interaction_from(cut)
+    end = log.first_interaction_from(time_quantile(log, TIME_SPLIT_SHARE))
     targets = histories.first_targets_after(end)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
@@ -154,7 +154,8 @@ def logged_rankings(
     has_relevant = test.has_relevant
     if not has_relevant.any():
         raise ValueError(
-            f"found no relevant item in the {len(test):,} test rankings, the last of {total:,}; import a longer log"
+            f"found no relevant item in the {len(test):,} newest of {total:,} rankings, which are the test; import a"
+            " longer log"
         )
     test = test.select(has_relevant)
     batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, test)
@@ -185,8 +186,17 @@ PROTOCOLS: dict[str, Callable[..., Comparison]] = {
 
 
 def protocols_for(log: EventTable, settings: ModelSettings) -> tuple[str, ...]:
-    """Return the protocols that fit a log: `rankings` if it has enough of them, otherwise those based on recall."""
-    return ("rankings",) if has_enough_rankings(log, settings) else ("last-item", "temporal")
+    """Return the protocols that fit a log: `rankings` if it has enough of them, otherwise those based on recall.
+
+    `temporal` fits if some user has interactions on both sides of the cut.
+    """
+    if has_enough_rankings(log, settings):
+        return ("rankings",)
+    if not (log.meaning_columns().meaning == POSITIVE).any():
+        return ("last-item",)
+    end = log.first_interaction_from(time_quantile(log, TIME_SPLIT_SHARE))
+    has_later_target = len(UserHistories.from_log(log).in_history.first_targets_after(end)) > 0
+    return ("last-item", "temporal") if has_later_target else ("last-item",)
 
 
 def trec_runs(item_inputs: ItemInputs, comparison: Comparison) -> dict[str, Run]:

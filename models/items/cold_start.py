@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
@@ -23,6 +22,8 @@ from feedrank.engine.types import UNKNOWN_ROW, Matrix, Rows, Scores, Vector
 from feedrank.features.bm25 import DOCUMENT, TermWeights
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors
+from feedrank.models.items.category_factors import category_inputs
+from feedrank.models.items.content_views import unit_differences
 from feedrank.models.items.growable_arrays import Array, GrowableArrays, splice_ragged, spliced_offsets
 
 CONTENT_VIEWS = ("text", "content", "cca")
@@ -91,9 +92,9 @@ class ColdStartExtender:
         return replace(space, item_side=sides[0], user_side=sides[1])
 
     def _extend_vectors(self, old: VectorsByView, rows: Rows, text: Matrix, catalogue: Catalogue) -> VectorsByView:
-        text, flags = text[:, : len(self._text_mean)], _category_flags(catalogue, rows)
+        text, columns = text[:, : len(self._text_mean)], self._category_columns(catalogue, rows)
         # row by row: an item gets the same bits whichever other items are added with it
-        inputs = [self._content_features(text[i : i + 1], flags[i : i + 1])[0] for i in range(len(rows))]
+        inputs = [self._content_features(text[i : i + 1], columns[i : i + 1])[0] for i in range(len(rows))]
         vectors = {}
         for name, pair in old.items():
             sides = []
@@ -142,23 +143,30 @@ class ColdStartExtender:
         has_text = np.any(text != 0, axis=1)
         return np.asarray(text[has_text].mean(axis=0) if has_text.any() else np.zeros(text.shape[1]), np.float32)
 
-    def _content_features(self, text: Matrix, flags: Matrix) -> Matrix:
-        """Return (n, d + old categories + 1): text centered as in `item_model.content_views`, categories, and 1."""
+    def _content_features(self, text: Matrix, categories: Matrix) -> Matrix:
+        """Return (n, d + columns + 1): text centered as in `content_views.center`, categories, and 1."""
         centered = np.zeros_like(text)
         has_text = np.any(text != 0, axis=1)
-        centered[has_text] = unit_rows(text[has_text] - self._text_mean)
-        return np.concatenate([centered, flags[:, : len(self._trained.catalogue.categories)], flags[:, -1:]], axis=1)
+        centered[has_text] = unit_differences(text[has_text], self._text_mean)
+        return np.concatenate([centered, categories, np.ones((len(text), 1), np.float32)], axis=1)
+
+    def _category_columns(self, catalogue: Catalogue, rows: Rows) -> Matrix:
+        """Return the (len(rows), columns) categories as in training; new categories have no column."""
+        factors, width = self._trained.category_factors, len(self._trained.catalogue.categories)
+        columns = category_inputs(catalogue, factors, rows)
+        return np.asarray(columns if factors is not None else columns[:, :width], np.float32)
 
     @cached_property
     def _content_maps(self) -> dict[tuple[str, str], Matrix]:
         """Return (view, side) -> (inputs, width) linear map from content features to vectors, up to their length."""
         trained = self._trained
-        n, sample_size = (
-            len(trained.catalogue),
-            ROWS_PER_INPUT * (len(self._text_mean) + len(trained.catalogue.categories) + 1),
-        )
+        factors, n = trained.category_factors, len(trained.catalogue)
+        columns = len(trained.catalogue.categories) if factors is None else factors.shape[1]
+        sample_size = ROWS_PER_INPUT * (len(self._text_mean) + columns + 1)
         rows = np.sort(np.random.default_rng(7).permutation(n)[:sample_size]).astype(np.int32)
-        inputs = self._content_features(_text_vectors(trained.space)[rows], _category_flags(trained.catalogue, rows))
+        inputs = self._content_features(
+            _text_vectors(trained.space)[rows], self._category_columns(trained.catalogue, rows)
+        )
         gram = inputs.T.astype(np.float64) @ inputs
         ridge = 1e-6 * max(float(np.trace(gram)) / len(gram), 1.0)  # small: the relation has no noise
         gram[np.diag_indices_from(gram)] += ridge
@@ -244,15 +252,6 @@ def _text_vectors(space: EmbeddingSpace) -> Matrix:
     view = space.block("text")
     width = view.stop - view.start if view.weight > 0 else 0
     return space.item_side[:, view.start : view.start + width] / np.float32(np.sqrt(view.weight) or 1)
-
-
-def _category_flags(catalogue: Catalogue, rows: Rows) -> Matrix:
-    """Return (len(rows), categories + 1) category flags and a last column of 1."""
-    shape = (len(catalogue), len(catalogue.categories) + 1)
-    ones = np.ones(len(catalogue.category_codes), np.float32)
-    flags = sparse.csr_matrix((ones, catalogue.category_codes, catalogue.category_offsets), shape=shape)[rows].toarray()
-    flags[:, -1] = 1
-    return np.asarray(flags, np.float32)
 
 
 def _fit_map(inputs: Matrix, factor: Any, vectors: Matrix) -> Matrix:

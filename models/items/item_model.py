@@ -14,6 +14,7 @@ from feedrank.engine.retrieval.embedding_space import build_embedding_space, uni
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
+from feedrank.models.items.category_factors import category_inputs, fit_category_factors
 from feedrank.models.items.collaborative_views import (
     ease,
     eigen_factors,
@@ -24,6 +25,9 @@ from feedrank.models.items.collaborative_views import (
 )
 from feedrank.models.items.content_views import cca_view, center, pca, predicted_cf_factors
 from feedrank.models.items.user_histories import UserHistories
+
+MAX_VALUE = 1e30
+"""Values of interactions beyond this count as this, so that means and their differences stay finite as float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,8 @@ def fit_item_views(
     transitions = transition_matrix(in_order, n, settings.transition_window, settings.transition_damping)
     cosine_factors = eigen_factors(cosine, settings.cooccurrence_rank, settings.seed)
     sources, targets = svd_factors(transitions, settings.transition_rank, settings.seed)
-    mean_length = (
-        float(np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0].mean()) if transitions.nnz else 1
-    )
+    lengths = np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0]
+    mean_length = float(lengths.mean()) if lengths.any() else 1.0
     shared = unit_rows(cosine_factors)
     space = build_embedding_space(
         {
@@ -98,7 +101,9 @@ def fit_item_views(
     centered = center(text)
     projected = pca(centered, together)
     unit_text = unit_rows(projected)
-    content = predicted_cf_factors(centered, catalogue, cosine_factors, together)
+    category_factors = fit_category_factors(catalogue, together, settings.seed)
+    categories = category_inputs(catalogue, category_factors)
+    content = predicted_cf_factors(centered, categories, cosine_factors, together)
     tables = {
         "transition": transitions,
         "transition_3": transition_matrix(in_order, n, 3, 10.0, uniform=True),
@@ -115,13 +120,14 @@ def fit_item_views(
         vectors={
             "text": UserItemVectors(unit_text, unit_text),
             "content": UserItemVectors(content, content),
-            "cca": cca_view(projected, catalogue, together),
+            "cca": cca_view(projected, categories, together),
             "cooccurrence": UserItemVectors(shared, shared),
             "transition": UserItemVectors(unit_rows(sources), unit_rows(targets)),
         },
         item_item={name: _top_neighbours(matrix, settings.neighbours) for name, matrix in tables.items()},
         term_weights=term_weights,
         item_stats=_item_statistics(catalogue, histories.entering(IN_POPULARITY)),
+        category_factors=category_factors,
     )
 
 
@@ -129,8 +135,9 @@ def _item_statistics(catalogue: Catalogue, histories: UserHistories) -> dict[str
     n = len(catalogue)
     counts = np.bincount(histories.items, minlength=n).astype(np.float64)
     has_value = ~np.isnan(histories.values)
+    given = np.clip(histories.values[has_value], -MAX_VALUE, MAX_VALUE)
     statistics = {"interaction_count": np.log1p(counts), "published": catalogue.published / 86_400}
-    sums = np.bincount(histories.items[has_value], histories.values[has_value], n)
+    sums = np.bincount(histories.items[has_value], given, n)
     values = np.bincount(histories.items[has_value], minlength=n)
     mean = sums.sum() / values.sum() if values.sum() else np.nan
     statistics["mean_value"] = (sums + 5 * mean) / (values + 5)

@@ -194,6 +194,11 @@ def _on_rankings(
     trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress, init_model)
     test = from_rankings(log, test_start, total, settings.labels).in_id_order(item_inputs.catalogue.ids)
     test = test.select(test.has_relevant)
+    if not len(test):
+        raise ValueError(
+            f"found no relevant item in the {total - test_start:,} newest rankings, on which a candidate is tested; "
+            "use a longer window, or retrain when newer rankings have clicks"
+        )
     queries = test.queries
 
     def sorted_labels(scores: Scores) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -35,6 +35,9 @@ def fit(
             progress(env.iteration + 1 - trees_before, float(env.evaluation_result_list[0][2]))
 
     trees_before = init_booster.num_trees() if init_booster else 0
+    rows = sum(len(part.labels) for part in train)
+    if rows * parameters.get("bagging_fraction", 1.0) < 1:  # LightGBM fails on a sample of no row
+        parameters = parameters | {"bagging_freq": 0}
     debias = settings.debias and all(
         part.positions is not None and (part.positions > 0).all() for part in (*train, validation) if len(part)
     )

@@ -94,3 +94,5 @@ def capture_position_biases() -> Iterator[PositionBiasLogger]:
         yield listener
     finally:
         lgb.register_logger(previous[0], previous[1], previous[2])
+        # LightGBM's verbosity is global and stays at 2; a dataset sets it back, or loading a booster would print lines
+        lgb.Dataset(np.zeros((2, 1)), params={"verbosity": -1}).construct()

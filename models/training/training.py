@@ -29,6 +29,7 @@ from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
+from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
 from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
 from feedrank.models.training.label_gain import with_label_gain
 from feedrank.models.training.labels import impression_labels
@@ -261,7 +262,9 @@ def prepare_from_recall(
     from_end[allowed] = histories.select(allowed).count_after
     is_latest = allowed & (from_end < options.targets_per_user)
     targets = np.flatnonzero(is_latest & histories.is_target & (histories.count_before >= options.min_history))
-    folds = np.random.default_rng(options.seed).permutation(len(histories)) % options.folds
+    if not len(targets):
+        raise short_histories_error(histories.user[allowed], options.min_history)
+    folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
     counter = count(1)
 
     def on_group() -> None:
@@ -286,6 +289,7 @@ def prepare_from_recall(
     parameters = {"lambdarank_truncation_level": options.candidates} | dict(settings.ranker.parameters)
     group_counts = {"training": sum(len(build_fold) for build_fold in train), "validation": len(validation)}
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
+    check_group_counts(counts, options.candidates)
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, everything.select(entering), settings)
     problem = missing_contrast(log, impression_labels(log, settings.labels))
