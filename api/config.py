@@ -18,6 +18,7 @@ from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.plugins import is_plugin_path
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import StateSettings, StateSpec
+from feedrank.features.text_analyser import TextSettings
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.retraining.retraining import RetrainSettings
 from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
@@ -49,7 +50,7 @@ class EmbedderConfig(EmbedderSettings):
     """[embedder] How items and queries are embedded."""
 
     document: tuple[str, ...] = ("title", "text", "category")
-    """Item fields that are joined into the document that the embedder, BM25 and the other text models read."""
+    """Item fields that the embedder and the other text models read, joined into one document, and BM25 by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,7 @@ class Config:
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
+    text: TextSettings = field(default_factory=TextSettings)
     late_interaction: LateInteractionSettings = field(default_factory=LateInteractionSettings)
     cross_encoder: CrossEncoderSettings = field(default_factory=CrossEncoderSettings)
     interactions: InteractionTypes = field(default_factory=InteractionTypes)
@@ -157,6 +159,13 @@ class Config:
     ranker: LambdaRankSettings = field(default_factory=LambdaRankSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
     serve: ServeConfig = field(default_factory=ServeConfig)
+
+    def __post_init__(self) -> None:
+        if unknown := self.text.field_names - set(self.embedder.document):
+            raise ValueError(
+                f"text has settings of {', '.join(sorted(unknown))}, which BM25 does not read; expected fields of "
+                f"embedder.document: {', '.join(self.embedder.document)}; add the field there"
+            )
 
     @property
     def training_settings(self) -> ModelSettings:

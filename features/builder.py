@@ -79,6 +79,7 @@ class FeatureBuilder:
             ITEM_ITEM_DEPTHS,
             RECENT_DECAY,
             text_relevance.BM25_TITLES,
+            self.item_model.term_weights.fingerprint,
             MAX_HISTORY_ITEMS,
             SMOOTHING,
             TOP_K,

@@ -326,7 +326,7 @@ def request_of(batch: Batch, r: int) -> Batch:
 @pytest.mark.parametrize("seed", range(4))
 def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
     events = random_events(seed)
-    log = events_to_table(events, CATALOGUE.ids)
+    log = events_to_table(events, CATALOGUE.ids, as_arrived=True)
     random = np.random.default_rng(seed)
     candidates = [
         random.integers(UNKNOWN_ROW, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -50,10 +51,14 @@ def test_a_click_without_ranking_joins_the_last_impression_in_the_window() -> No
     assert answered(ranking("r0", 0, "d"), click(1, "d")) == [0]
 
 
-def test_the_order_of_writing_breaks_ties_of_time() -> None:
-    assert answered(click(1), ranking("r0", 1)) == [-1]
+def test_a_ranking_of_the_same_time_counts_as_shown_before_a_click() -> None:
+    assert answered(click(1), ranking("r0", 1)) == [0]
     assert answered(ranking("r0", 1), click(1)) == [0]
     assert answered(click(2), ranking("r0", 1)) == [0]  # later in time, though written first
+    assert answered(click(1), click(1, "c"), ranking("r0", 1, "ab"), ranking("r1", 1, "ab")) == [-1, 1]  # the last one
+    assert answered(click(1), ranking("r0", 1.001)) == [-1]
+    live = [replace(event, received=event.timestamp) for event in (click(1), ranking("r0", 1))]
+    assert answered(*live) == [-1]  # the service knows what came first
 
 
 def test_labels_are_the_logged_ones_or_else_clicks() -> None:

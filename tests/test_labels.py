@@ -41,7 +41,7 @@ def worlds(draw: st.DrawFn) -> list[Event]:
         ranking = draw(st.sampled_from([None, "r0", "r1", "r5", "r9"]))
         kind = draw(st.sampled_from([*WEIGHTS, "view", "impression", "skip", "our own", HISTORY_TYPE]))
         value, dwell = draw(st.sampled_from([None, 2.0, -1.0])), draw(st.sampled_from([None, 0.0, 4e3, 9e9]))
-        item = draw(st.sampled_from("abcdfx"))
+        item = draw(st.sampled_from("abcdfxy"))
         events.append(
             InteractionEvent(f"c{n}", n * 700, item, kind, ranking, "u", value=value, dwell_ms=dwell)
         )  # fmt: skip
@@ -51,14 +51,16 @@ def worlds(draw: st.DrawFn) -> list[Event]:
 def reference_labels(log: EventTable) -> list[float]:
     """Compute the labels by SETTINGS, item by item."""
     found = []
+    shown = log.shown_ids(np.arange(len(log.rankings.items)), ITEMS)
+    interacted = log.interacted_ids(np.arange(len(log.interactions)), ITEMS)
     for r in range(len(log.rankings)):
         for position in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
-            logged, row = log.rankings.labels[position], log.rankings.items[position]
+            logged, name = log.rankings.labels[position], shown[position]
             worth: dict[str, float] = {}
             for i in range(len(log.interactions)):
                 of = log.interactions
                 kind = log.types.name(int(of.type[i]))
-                if of.ranking[i] != r or of.item[i] != row or row < 0 or kind == HISTORY_TYPE:
+                if of.ranking[i] != r or interacted[i] != name or kind == HISTORY_TYPE:
                     continue
                 one = (WEIGHTS | {"impression": 0.0, "skip": 0.0, "our own": 0.0}).get(kind, 1.0)
                 if kind == "rating" and not math.isnan(of.value[i]):
@@ -128,6 +130,13 @@ def test_examination_ends_after_the_last_interaction_where_positions_are_known()
         ({"grade_thresholds": (1.0, 0.5)}, "expected rising numbers"),
         ({"grade_thresholds": (-1.0,)}, "the first at least 0"),
         ({"grade_thresholds": tuple(range(31))}, "found 31 grade_thresholds, expected at most 30"),
+        ({"logged_thresholds": (1.0, 1.0)}, "expected rising numbers"),
+        ({"logged_thresholds": tuple(range(31))}, "found 31 logged_thresholds, expected at most 30"),
+        ({"quantile_grades": 0}, "quantile_grades is 0; expected 1 to 30"),
+        ({"relevance_level": 0}, "relevance_level is 0; expected 1 to 30"),
+        ({"gains": (1.0, 2.0)}, "expected 0, then numbers that do not fall"),
+        ({"gains": (0.0, 2.0, 1.0)}, "expected 0, then numbers that do not fall"),
+        ({"gains": (0.0, 0.0)}, "the last above 0"),
         ({"dwell_saturation_s": {"click": 0.0}}, "seconds above 0"),
         ({"examination_window": -1}, "expected at least 0"),
     ],

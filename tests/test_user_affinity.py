@@ -230,7 +230,7 @@ def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, Behavioural
     assert not np.isinf(together).any()
     # every column but those of a query has values for some user
     silent = {name for position, name in enumerate(builder.names) if np.isnan(together[:, position]).all()}
-    assert silent == (set() if with_queries else {"query_cosine"})
+    assert silent == (set() if with_queries else {"bm25_query", "query_cosine"})
 
 
 def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemModel, BehaviouralState]) -> None:

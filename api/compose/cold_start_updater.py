@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from feedrank.api.compose.serving import build_pipeline, build_ranker
+from feedrank.api.compose.serving import build_pipeline
 from feedrank.api.compose.text_signals import TextEncoders, document_fields, item_documents
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
@@ -86,7 +86,7 @@ class ColdStartUpdater:
         catalogue = opened.item_model.catalogue
         state = extend_catalogue(old.state, old.catalogue, catalogue)
         reranker = None if old.pipeline.reranker is None else self._extend_reranker(old.pipeline.reranker, opened)
-        extended = build_pipeline(opened, self._config, state, build_ranker(opened), reranker)
+        extended = build_pipeline(opened, self._config, state, reranker)
         return replace(
             old, catalogue=catalogue, state=state, pipeline=extended, item_vectors=opened.item_model.space.item_side
         )

@@ -14,6 +14,7 @@ from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import Service, current_service, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
+from feedrank.engine.events.event_time import check_not_ahead
 from feedrank.engine.events.events import (
     TOMBSTONE,
     Event,
@@ -93,6 +94,7 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
         stamped = {"id": new_id(), "timestamp": round(now * 1000), **body} if isinstance(body, Mapping) else body
         try:
             event = parse(stamped)
+            check_not_ahead(event, round(now * 1000))
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
             for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():

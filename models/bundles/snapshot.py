@@ -16,6 +16,7 @@ import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_time import NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, effective_time, erased_user
 from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -39,8 +40,8 @@ class OrderedJournal(Protocol):
         """Yield (offset, event) after `since`, in offset order."""
         ...
 
-    def read_by_effective_time(self) -> Iterable[tuple[int, Event]]:
-        """Yield (offset, event) by `effective_time`, then by offset."""
+    def read_by_effective_time(self, since_ms: int | None = None) -> Iterable[tuple[int, Event]]:
+        """Yield (offset, event) by `effective_time`, then by offset. since_ms: start at this epoch millisecond."""
         ...
 
 
@@ -57,6 +58,8 @@ class RestoredState:
     """Events replayed since the snapshot."""
     type_counts: Counter[str] = field(default_factory=Counter)
     """Number of replayed interactions of each type, the snapshot's included."""
+    future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
+    """Events that are more than a day ahead of the clock and are not in the state."""
 
     def advance(self, log: EventTable) -> None:
         """Replay the events of a log."""
@@ -65,32 +68,42 @@ class RestoredState:
 
 
 def restore(
-    path: Path, journal: OrderedJournal, catalogue: Catalogue, spec: StateSpec, last_offset: int | None = None
-) -> RestoredState:
+    path: Path, journal: OrderedJournal, catalogue: Catalogue, spec: StateSpec, last_offset: int | None = None,
+    now_ms: int = NO_CLOCK,
+) -> RestoredState:  # fmt: skip
     """Restore the state of a journal from a compatible snapshot and the events after it, or by a full replay.
 
-    last_offset: the offset of the last event to replay; None: all events.
+    last_offset: the offset of the last event to replay; None: all events. now_ms: the clock, in epoch milliseconds;
+    events that are more than a day ahead of it are left out.
 
     The whole journal is replayed if an event after the snapshot has an earlier effective time (an import of older
-    events), if the snapshot has other items or settings or is damaged, or if its offset is beyond the journal (a
-    restored backup). If a user was erased since the snapshot, the snapshot file is removed too.
+    events), if the time of an event that it left out has come, if it has other items or settings or is damaged, or if
+    its offset is beyond the journal (a restored backup). If a user was erased since the snapshot, its file is removed
+    too.
     """
     end = journal.last_offset if last_offset is None else min(last_offset, journal.last_offset)
+    future = FutureEvents(now_ms)
+    for offset, event in journal.read_by_effective_time(future.limit_ms + 1):
+        _ = offset <= end and future.is_ahead(event)
     restored = _load(path, catalogue, spec)
-    if restored is not None and restored.offset <= end:
-        tail = list(takewhile(lambda entry: entry[0] <= end, journal.read(restored.offset)))
+    if restored is not None and restored.offset <= end and not _is_due(journal, restored, future.limit_ms):
+        newer = takewhile(lambda entry: entry[0] <= end, journal.read(restored.offset))
+        tail = [(offset, event) for offset, event in newer if effective_time(event) <= future.limit_ms]
         if any(erased_user(event) for _, event in tail):
             path.unlink(missing_ok=True)
         elif all(effective_time(event) >= restored.high_watermark_ms for _, event in tail):
-            restored.advance(events_to_table((event for _, event in tail), catalogue.ids, restored.users))
+            events = (event for _, event in tail)
+            restored.advance(events_to_table(events, catalogue.ids, restored.users, as_arrived=True))
             for offset, event in tail:
                 restored.offset = max(restored.offset, offset)
                 restored.high_watermark_ms = max(restored.high_watermark_ms, effective_time(event))
-            restored.events_read = len(tail)
+            restored.events_read, restored.future, restored.offset = len(tail), future, max(restored.offset, end)
             return restored
-    restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary())
-    entries = ((offset, event) for offset, event in journal.read_by_effective_time() if offset <= end)
-    restored.advance(sorted_events_to_table(_track_offsets(entries, restored), catalogue.ids, restored.users))
+    restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary(), future=future)
+    until_now = takewhile(lambda entry: effective_time(entry[1]) <= future.limit_ms, journal.read_by_effective_time())
+    entries = _track_offsets((entry for entry in until_now if entry[0] <= end), restored)
+    restored.advance(sorted_events_to_table(entries, catalogue.ids, restored.users, as_arrived=True))
+    restored.offset = max(restored.offset, end)
     return restored
 
 
@@ -104,6 +117,7 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
             compatibility=np.frombuffer(_compatibility_digest(catalogue, restored.state.spec), np.uint8),
             offset=np.int64(restored.offset),
             high_watermark_ms=np.int64(restored.high_watermark_ms),
+            now_ms=np.int64(restored.future.now_ms),
             users=user_text,
             user_bounds=user_bounds,
             type_counts=np.array(json.dumps(restored.type_counts)),
@@ -121,9 +135,21 @@ def _load(path: Path, catalogue: Catalogue, spec: StateSpec) -> RestoredState | 
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
             users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
             counts = Counter(json.loads(str(arrays["type_counts"])))
-            return RestoredState(state, users, int(arrays["offset"]), int(arrays["high_watermark_ms"]), 0, counts)
+            saved = FutureEvents(int(arrays["now_ms"]))
+            last_ms = int(arrays["high_watermark_ms"])
+            return RestoredState(state, users, int(arrays["offset"]), last_ms, 0, counts, saved)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # a full replay of the journal restores everything
+
+
+def _is_due(journal: OrderedJournal, restored: RestoredState, limit_ms: int) -> bool:
+    """Return whether the time of an event has come that a snapshot left out, or that it should have left out."""
+    saved_ms = restored.future.limit_ms
+    if limit_ms < saved_ms:
+        return restored.high_watermark_ms > limit_ms
+    since = journal.read_by_effective_time(saved_ms + 1)
+    until_now = takewhile(lambda entry: effective_time(entry[1]) <= limit_ms, since)
+    return any(offset <= restored.offset for offset, _ in until_now)
 
 
 def _track_offsets(events: Iterable[tuple[int, Event]], restored: RestoredState) -> Iterable[Event]:

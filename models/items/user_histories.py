@@ -68,13 +68,15 @@ class UserHistories:
     """Of the same users; a selection of interactions does not select them."""
 
     @classmethod
-    def from_log(cls, log: EventTable) -> UserHistories:
+    def from_log(cls, log: EventTable, with_unknown_items: bool = False) -> UserHistories:
         """Collect the interactions of known users with known items that enter histories or item models.
 
         Impressions and neutral interactions are left out. `in_history` selects those that make the users' histories.
+        with_unknown_items: also those with items that the catalogue lacks, which have the row `UNKNOWN_ROW`. They are
+        targets of an evaluation that no recommender can find.
         """
         interactions, columns = log.interactions, log.meaning_columns()
-        is_known = (interactions.user >= 0) & (interactions.item >= 0)
+        is_known = (interactions.user >= 0) & (with_unknown_items | (interactions.item >= 0))
         order, offsets = _by_user(log, is_known & (columns.enters > 0))
         return cls(
             offsets=offsets,
@@ -124,10 +126,21 @@ class UserHistories:
         """Return (T,) the number of earlier interactions of the same user."""
         return np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
+    @property
+    def known_before(self) -> NDArray[np.int64]:
+        """Return (T,) the number of earlier interactions of the same user with items that the catalogue has."""
+        known = np.concatenate([[0], np.cumsum(self.items >= 0)]).astype(np.int64)
+        before: NDArray[np.int64] = known[:-1] - np.repeat(known[self.offsets[:-1]], np.diff(self.offsets))
+        return before
+
     def select(self, mask: NDArray[np.bool_]) -> UserHistories:
         """Select interactions by a (T,) mask; user indices do not change."""
         counts = np.concatenate([[0], np.cumsum(mask)])
         return self._cut(counts[self.offsets], mask)
+
+    def before(self, end: int) -> UserHistories:
+        """Select the interactions [0, end) of the log."""
+        return self.select(self.interaction < end)
 
     def chunks(self, interactions: int) -> Iterator[UserHistories]:
         """Yield chunks of whole users with at most `interactions` interactions, or one longer user."""
@@ -139,22 +152,29 @@ class UserHistories:
             yield self._cut(self.offsets[first : last + 1] - self.offsets[first], span)
             first = last
 
-    def history_before(self, index: int) -> slice:
-        """Return the slice of the same user's interactions before the one at `index`, oldest first."""
-        user = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        return slice(int(self.offsets[user]), index)
+    def history_before(self, index: int, end: int) -> slice:
+        """Return the slice of the same user's interactions before the one at `index`, oldest first.
 
-    def disliked_before(self, index: int) -> Rows:
-        """Return the items that the user of the interaction at `index` dislikes just before it."""
+        end: only interactions [0, end) of the log.
+        """
         user = int(np.searchsorted(self.offsets, index, side="right")) - 1
-        return self.dislikes.rows(user, int(self.interaction[index]))
+        first = int(self.offsets[user])
+        return slice(first, first + int(np.searchsorted(self.interaction[first:index], end)))
 
-    def first_targets_after(self, cut: float) -> NDArray[np.int64]:
-        """Return the index of each user's first target from `cut` (unix seconds) on, of users with a history before."""
-        counts_before = np.concatenate([[0], np.cumsum(self.at < cut)])
+    def disliked_before(self, index: int, end: int) -> Rows:
+        """Return the items that the user of the interaction at `index` dislikes after the interactions [0, end)."""
+        user = int(np.searchsorted(self.offsets, index, side="right")) - 1
+        return self.dislikes.rows(user, end)
+
+    def first_targets_after(self, end: int) -> NDArray[np.int64]:
+        """Return the index of each user's first target after the log's interactions [0, end).
+
+        Users without a known item before it have none.
+        """
+        counts_before = np.concatenate([[0], np.cumsum(self.interaction < end)])
         n_before = counts_before[self.offsets[1:]] - counts_before[self.offsets[:-1]]
         is_after = (self.count_before >= n_before[self.user]) & (n_before[self.user] > 0)
-        targets = np.flatnonzero(is_after & self.is_target)
+        targets = np.flatnonzero(is_after & self.is_target & (self.known_before > 0))
         _, first = np.unique(self.user[targets], return_index=True)
         return targets[first]
 
