@@ -53,6 +53,7 @@ class FeatureBuilder:
         self.category_shares = shares
         self._families: dict[str, FamilyFunction] = {name: FAMILIES[name] for name in self.settings.families}
         self._families |= load_extra_families(self.settings.extra)
+        self._meanings = spec.interactions.to_dict()
         self._features = self._declared_features()
         self._names = tuple(feature.name for feature in self._features)
 
@@ -84,7 +85,7 @@ class FeatureBuilder:
             TOP_K,
             [asdict(counter) for counter in self.spec.counters],
             sorted(self.item_model.model_digests.items()),
-            self.spec.interactions.to_dict(),
+            self._meanings,
         ]
         if self.settings.extra:
             inputs.append(self.settings.extra)

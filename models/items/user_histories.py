@@ -30,6 +30,10 @@ class Dislikes:
         interactions = log.interactions
         is_known = (interactions.user >= 0) & (interactions.item >= 0)
         is_dislike = is_known & (columns.meaning == NEGATIVE)
+        if not is_dislike.any():
+            return cls(
+                np.zeros(len(log.users) + 1, np.int64), empty_rows(), np.zeros(0, np.bool_), np.zeros(0, np.int64)
+            )
         pair = interactions.user.astype(np.int64) * (int(interactions.item.max(initial=0)) + 1) + interactions.item
         is_end = is_known & columns.is_interaction & np.isin(pair, pair[is_dislike])
         order, offsets = _by_user(log, is_dislike | is_end)
