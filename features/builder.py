@@ -131,6 +131,7 @@ class FeatureBuilder:
             TOP_K,
             [asdict(counter) for counter in self.spec.counters],
             sorted(self.item_model.model_digests.items()),
+            self.spec.interactions.to_dict(),
         ]
         if self.settings.extra:
             inputs.append(self.settings.extra)

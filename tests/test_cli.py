@@ -213,7 +213,8 @@ def test_evaluate_writes_what_it_shows(interactions_home: Path, tmp_path: Path) 
 def test_evaluate_uses_the_rankings_where_there_are_enough(rankings_home: Path, tmp_path: Path) -> None:
     feedrank(rankings_home, "evaluate", "--json", tmp_path / "r.json")
     rows = {(row["method"], row["metric"]): row for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
-    assert rows["lambdarank", "ndcg@10"]["value"] > 0.95
+    # the click is on one of two items of the user's genre, which nothing but the order of the log tells apart
+    assert 0.75 < rows["lambdarank", "ndcg@10"]["value"] < 0.9
     assert rows["random", "ndcg@10"]["value"] < 0.7
     assert rows["lambdarank", "auc"]["groups"] in (
         159,

@@ -63,8 +63,8 @@ def test_records_follow_the_settings() -> None:
     def names(**settings: Any) -> set[str]:
         return {feature.name for feature in all_features(**settings)}
 
-    assert len(names()) == 133
-    assert len(names(parts=PLAIN)) == 124
+    assert len(names()) == 141
+    assert len(names(parts=PLAIN)) == 132
     two = names(spec=StateSpec((2.0, 100.0), counters=COUNTERS))
     assert {"ctr_2h", "popularity_4.16667d", "seen_7d", "taste_all"} <= two
     assert not {"ctr_24h", "ctr_24h_z"} & two
@@ -85,13 +85,13 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
     """If this fails, every bundle is refused and logged features are not used: say so in the changelog."""
     model = sample_item_model(1)
     digests = {"text": "t", "late_interaction": "l", "cross_encoder": "x"}
-    assert FeatureBuilder(replace(model, model_digests=digests), StateSpec()).fingerprint == "602ae49ac24f21a4"
-    assert FeatureBuilder(sample_item_model(1, PLAIN), StateSpec()).fingerprint == "43662ebe320c2001"
+    assert FeatureBuilder(replace(model, model_digests=digests), StateSpec()).fingerprint == "9ecf1df340bc3ae5"
+    assert FeatureBuilder(sample_item_model(1, PLAIN), StateSpec()).fingerprint == "adec3837ede15626"
     spec = StateSpec(
         (2.0, 100.0), 7,
         (COUNTERS[0], CounterSpec("cat", "user x category", ("click",), ("impression",), (1.0, 72.0, float("inf")))),
     )  # fmt: skip
-    assert FeatureBuilder(replace(model, model_digests=digests), spec).fingerprint == "b0bec6d24353e748"
+    assert FeatureBuilder(replace(model, model_digests=digests), spec).fingerprint == "08e9f982966e3d18"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_features_lists_what_the_config_gives(tmp_path: Path) -> None:
     shown = feedrank(tmp_path, "features")
     for feature in all_features():
         assert feature.name in shown
-    assert "133 features" in shown
+    assert "141 features" in shown
     assert "only exist with a model in [cross_encoder]" in shown
     listed = json.loads(feedrank(tmp_path, "features", "--json"))
     assert listed == [asdict(feature) for feature in all_features()]
@@ -291,5 +291,5 @@ def test_features_of_one_family(tmp_path: Path) -> None:
 def test_features_of_a_bundle(interactions_home: Path) -> None:
     listed = json.loads(feedrank(interactions_home, "features", "--bundle", "current", "--json"))
     assert listed == [asdict(feature) for feature in all_features(parts=PLAIN)]
-    assert "124 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
+    assert "132 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
     assert "none" in feedrank(interactions_home, "features", "--bundle", "none", code=1)

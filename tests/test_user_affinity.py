@@ -182,7 +182,8 @@ def world() -> tuple[ItemModel, BehaviouralState]:
             events.append(RankingEvent(f"r{n}", at, tuple(shown), user))
         else:
             item = f"i{random.integers(0, 38)}"  # the last two have no interactions
-            events.append(InteractionEvent(f"c{n}", at, item, "rating", None, user, value=float(random.integers(1, 6))))
+            kind, value = "hide" if n % 10 == 1 else "rating", float(random.integers(1, 6))
+            events.append(InteractionEvent(f"c{n}", at, item, kind, None, user, value=value))
     log = events_to_table(events, catalogue.ids)
     text = unit_rows(random.normal(size=(40, 16)).astype(np.float32))
     terms = TermWeights.fit(catalogue.documents())

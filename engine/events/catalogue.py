@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.codec import parse_timestamp
-from feedrank.engine.events.events import ItemEvent
+from feedrank.engine.events.events import ItemEvent, valid_from
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Offsets, Rows, Times
 
@@ -97,13 +97,15 @@ class Catalogue:
 
     @classmethod
     def from_events(cls, events: Iterable[ItemEvent]) -> Catalogue:
-        """Build a catalogue by merging item events in order of timestamp; ties keep the order of arrival.
+        """Build a catalogue by merging item events; of each field the latest value wins, by `valid_from`.
 
-        Rows follow the order of arrival, so a late event with an old timestamp does not change any item's row.
+        Ties keep the order of arrival. A timestamp ahead of the time at which the service received the event counts as
+        that time. A running service applies the same rule to new events. Rows follow the order of arrival, so a late
+        event with an old timestamp does not change any item's row.
         """
         arrived = list(events)
         items: dict[str, dict[str, FieldValue]] = {event.item: {} for event in arrived}
-        for event in sorted(arrived, key=lambda event: event.timestamp):
+        for event in sorted(arrived, key=valid_from):
             items[event.item] = merge_fields(items[event.item], event.fields)
         return cls.from_items(items)
 

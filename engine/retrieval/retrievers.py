@@ -22,7 +22,12 @@ def eligibility_mask(catalogue: Catalogue, request: ResolvedRequest) -> NDArray[
     """Return the mask (n,) of items that pass the request's filters; None if all items pass."""
     filters = request.filters
     banned = np.concatenate(
-        [filters.deny, catalogue.hidden_rows, empty_rows() if filters.include_seen else request.interacted]
+        [
+            filters.deny,
+            catalogue.hidden_rows,
+            empty_rows() if filters.include_seen else request.interacted,
+            empty_rows() if filters.include_disliked else request.disliked,
+        ]
     )
     banned = banned[banned != UNKNOWN_ROW]
     if filters.allow is None and filters.categories is None:
