@@ -59,8 +59,7 @@ class ColdStartUpdater:
         knowledge, parts = self._opened.item_model, document_fields(self._opened)
         current = merge_item_fields(knowledge.catalogue, {item: {} for item in new_or_changed})
         before, after = (
-            dict(zip(new_or_changed, Catalogue.from_items(items).documents(parts), strict=True))
-            for items in (current, merge_item_fields(knowledge.catalogue, new_or_changed))
+            _texts(items, parts) for items in (current, merge_item_fields(knowledge.catalogue, new_or_changed))
         )
         same_text = {
             item: fields for item, fields in new_or_changed.items()
@@ -69,7 +68,7 @@ class ColdStartUpdater:
         if same_text:
             knowledge = update_fields(knowledge, same_text)
         if new_text := {item: fields for item, fields in new_or_changed.items() if item not in same_text}:
-            documents = [after[item] for item in new_text]
+            documents = [after[item][0] for item in new_text]
             text, tokens = self._encoders.encode_items(documents)
             knowledge = self._extender.extend(knowledge, new_text, text, documents, tokens)
         initial = self._initial.builder
@@ -100,6 +99,13 @@ class ColdStartUpdater:
             tokens = model.tokenize(new_documents, self._config.cross_encoder.item_tokens)
             model, cache = model.with_items(model.items.concat(tokens)), cache.with_more_items(new_documents)
         return replace(reranker, scorer=model, cache=cache, titles=titles)
+
+
+def _texts(items: FieldsByItem, parts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return item -> its document and the texts of its parts; BM25 reads words of another part in another way."""
+    catalogue = Catalogue.from_items(items)
+    columns = [catalogue.documents(parts), *catalogue.field_texts(parts).values()]
+    return dict(zip(items, zip(*columns, strict=True), strict=True))
 
 
 def _changed_items(catalogue: Catalogue, events: Iterable[ItemEvent]) -> FieldsByItem:
