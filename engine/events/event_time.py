@@ -98,8 +98,9 @@ class FutureEvents:
         """What was passed over, in a sentence for people; empty if nothing was."""
         if not self.count:
             return ()
+        events = "event" if self.count == 1 else "events"
         more = ", ..." if self.count > len(self.examples) else ""
         return (
-            f"passed over {self.count:,} events that are more than a day ahead of the clock"
+            f"passed over {self.count:,} {events} more than a day ahead of the clock"
             f" ({format_time(self.now_ms)}), until their time has come: {', '.join(self.examples)}{more}",
         )
