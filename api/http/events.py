@@ -23,6 +23,7 @@ from feedrank.engine.events.events import (
     UserEvent,
 )
 from feedrank.engine.events.ids import canonical_event
+from feedrank.engine.events.log_time import check_is_of_a_log
 from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000
@@ -90,6 +91,7 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             # an event without an id or a timestamp gets them here
             stamped = {"id": new_id(), "timestamp": round(now * 1000), **given} if isinstance(given, Mapping) else given
             event = parse(stamped)
+            check_is_of_a_log(event)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
             for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():
