@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from feedrank.api.item_completion import ItemCompletion, is_made
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.events.ids import similar_pairs
+from feedrank.engine.journal.event_lookup import known_ids
 from feedrank.engine.journal.journal import Journal
 
 MIN_REFERENCES = 10
@@ -124,7 +125,7 @@ class IdMatching:
         if known.users:
             found.append(_match("interactions", "users", self._users, known.users))
         if self._rankings:
-            rankings = journal.known_ids(self._rankings)
+            rankings = known_ids(journal.engine, self._rankings)
             examples = rankings or ({"(others)"} if journal.count_by_kind().get("ranking") else ())
             found.append(_match("interactions with a ranking", "rankings", self._rankings, rankings, examples))
         return [match for match in found if match.total]

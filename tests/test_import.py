@@ -166,13 +166,13 @@ def test_a_canonical_id_is_its_own_canonical_form(text: str) -> None:
 
 def test_numbers_and_texts_of_one_id_meet_and_others_stay_apart() -> None:
     click = {"event": "interaction", "id": "c", "timestamp": T0, "type": "click"}
-    users = (7, 7.0, "7", " 7\n", "07", "7.5", "7.0", None, "null", float("nan"))
+    users = (7, 7.0, "7", " 7", "07", "7.5", "7.0", None, "null", float("nan"))
     found = []
     for user in users:
         event = parse(canonical_event({**click, "item": "1", "user": user}))
         assert isinstance(event, InteractionEvent)
         found.append(event.user)
-    assert found == ["7", "7", "7", "7", "07", "7.5", "7.0", None, None, None]
+    assert found == ["7", "7", "7", " 7", "07", "7.5", "7.0", None, None, None]
     for item in (None, "undefined", 1.5, True, "a\0b", "x" * 257):
         with pytest.raises(EventError, match="item"):
             parse(canonical_event({**click, "item": item}))

@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
+from feedrank.engine.events.ids import MAX_ID_CHARS
 
-
-def _without_missing(value: object) -> object:
-    """Return None for a text that stands for a missing id, such as "null"; so no user has that name."""
-    return None if isinstance(value, str) and value.strip() in MISSING_IDS and value else value
-
-
-Id = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=MAX_ID_CHARS, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$"),
-]
-OptionalId = Annotated[Id | None, BeforeValidator(_without_missing)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 ContextValue = Text | float | bool | Annotated[list[Text], Field(max_length=100)]
 Context = Annotated[dict[Id, ContextValue], Field(max_length=50)]
@@ -68,8 +58,8 @@ class RankingOptions(RequestBody):
         description="Ranking id, for idempotent retries: if the journal has a ranking with this id, that one is "
         "returned. Generated if absent.",
     )
-    user: OptionalId = Field(default=None, description="User id; without one the user is anonymous.")
-    session: OptionalId = Field(default=None, description="Session id.")
+    user: Id | None = Field(default=None, description="User id; without one the user is anonymous.")
+    session: Id | None = Field(default=None, description="Session id.")
     query: Text = Field(default="", description="Search query.")
     history: list[Id] | None = Field(
         default=None, max_length=MAX_LIST_LENGTH,

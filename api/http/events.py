@@ -26,6 +26,7 @@ from feedrank.engine.events.events import (
 )
 from feedrank.engine.events.ids import canonical_event
 from feedrank.engine.events.interaction_types import unlisted_warning
+from feedrank.engine.events.log_time import check_is_of_a_log
 from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000
@@ -97,6 +98,7 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             stamped = {"id": new_id(), "timestamp": round(now * 1000), **given} if isinstance(given, Mapping) else given
             event = parse(stamped)
             check_not_ahead(event, round(now * 1000))
+            check_is_of_a_log(event)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
             for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():

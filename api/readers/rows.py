@@ -123,7 +123,7 @@ class RowParser:
             if value is not None:
                 self._counts[name] += 1
         else:
-            check_id(identifier, name)
+            check_id(identifier, name, one_line=True)
         return identifier
 
 
@@ -206,7 +206,7 @@ def _ranking_items(items: Any, labels: Any) -> Any:
     entries = [dict(item) if isinstance(item, Mapping) else {"id": item} for item in items]
     for index, entry in enumerate(entries):
         entry["id"] = canonical_id(entry.get("id"))
-        check_id(entry["id"], f"items[{index}].id")
+        check_id(entry["id"], f"items[{index}].id", one_line=True)
     if labels is None:
         return entries
     if not isinstance(labels, list) or len(labels) != len(items):

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator
 from statistics import median_low
 
 from feedrank.api.readers.rejects import Rejects, peek
-from feedrank.api.readers.times import EARLIEST_MS, UNIT_NAMES, guess_unit
+from feedrank.api.readers.times import UNIT_NAMES, guess_unit
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import to_dict
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, format_time, limit_to_clock
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.log_time import EARLIEST_MS, check_is_of_a_log
 
 FIRST_EVENTS = 20_000
 """Events of a source whose times are looked at before the first of them is written."""
@@ -32,11 +33,8 @@ def check_times(
     old = 0
     for event, line in all_events:
         try:
-            is_of_log = isinstance(event, InteractionEvent | RankingEvent)
-            if event.timestamp < EARLIEST_MS and is_of_log:
-                found = f"found {event.timestamp} ({format_time(event.timestamp)})"
-                raise EventError("timestamp", f"{found}, expected a time from 1990 on, when the event happened")
-            old += not is_of_log and event.timestamp != 0 and event.timestamp < EARLIEST_MS
+            check_is_of_a_log(event)
+            old += event.timestamp != 0 and event.timestamp < EARLIEST_MS
             yield limit_to_clock(event, now_ms)
         except EventError as problem:
             rejects.revoke(source, line, str(problem), json.dumps(to_dict(event), ensure_ascii=False))

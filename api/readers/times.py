@@ -12,11 +12,10 @@ from zoneinfo import ZoneInfo
 
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.engine.events.checks import EventError, as_float, short_repr
+from feedrank.engine.events.log_time import EARLIEST_MS
 
 MAX_MS = 10**15
 """Epoch milliseconds of a time that no event has any more."""
-EARLIEST_MS = 631_152_000_000
-"""1990-01-01 in epoch milliseconds: before this, no log of interactions was written."""
 _LATEST_MS = 4_102_444_800_000
 """2100-01-01, the bound of guesses about units."""
 _MS_PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}

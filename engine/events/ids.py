@@ -27,13 +27,17 @@ _SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE][+-]?\d+", re.ASCII)
 
 
 def canonical_id(value: object) -> Any:
-    """Return an id in its canonical form: text without blanks around it, whole numbers as integers, None if missing.
+    """Return the id in a cell of a table: text without blanks around it, whole floats as integers, None if missing.
 
     007 and 7 stay different, 1e5 and 100000 too. A value that can't be an id is returned as it is, for `parse` to
     reject.
     """
+    return json_id(value.strip() if isinstance(value, str) else value)
+
+
+def json_id(value: object) -> Any:
+    """Return the id in a JSON value: text as it is, whole floats as integers, None if it is missing."""
     if isinstance(value, str):
-        value = value.strip()
         return None if value in MISSING_IDS else value
     if isinstance(value, float):
         if value != value:  # NaN
@@ -42,28 +46,32 @@ def canonical_id(value: object) -> Any:
     return value
 
 
-def check_id(value: object, path: str) -> None:
-    """Check the length of an id and that it has no control characters. Raises EventError; `path` names the field."""
+def check_id(value: object, path: str, one_line: bool = False) -> None:
+    """Check the length of an id, and that it has no NUL. Raises EventError; `path` names the field.
+
+    one_line: it may have no control character at all, as an id in a table.
+    """
     if not isinstance(value, str) or (len(value) <= MAX_ID_CHARS and value.isprintable()):
         return
     if len(value) > MAX_ID_CHARS:
         raise EventError(path, f"found {len(value):,} characters, expected an id of at most {MAX_ID_CHARS}")
-    if _CONTROL.search(value):
+    if "\0" in value or (one_line and _CONTROL.search(value)):
         raise EventError(path, f"found {short_repr(value)}, which holds a control character; expected text of one line")
 
 
 def canonical_event(body: object) -> Any:
     """Return the JSON object of an event from outside with canonical ids; null parts are dropped. Raises EventError.
 
-    What the journal holds already is read without this, so that no old event is lost.
+    An explicit `id` that is missing stays, for `parse` to reject. What the journal holds already is read without this,
+    so that no old event is lost.
     """
     if not isinstance(body, Mapping):
         return body
-    event = {name: value for name, value in body.items() if value is not None}
+    event = {name: value for name, value in body.items() if value is not None or name == "id"}
     for name in ID_PARTS:
         if name in event:
-            identifier = canonical_id(event[name])
-            if identifier is None:
+            identifier = json_id(event[name])
+            if identifier is None and name != "id":
                 del event[name]
             else:
                 check_id(identifier, name)
@@ -77,7 +85,7 @@ def canonical_event(body: object) -> Any:
 def _canonical_entry(entry: object, index: int) -> object:
     if not isinstance(entry, Mapping) or "id" not in entry:
         return entry
-    identifier = canonical_id(entry["id"])
+    identifier = json_id(entry["id"])
     check_id(identifier, f"items[{index}].id")
     return {**entry, "id": identifier}
 

@@ -95,8 +95,8 @@ class Journal:
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: the events come from `parse`, so they can surely be read back and are not parsed again first. Raises
-        JournalError, with nothing written, for an event that could not be read back, or if the database refuses.
+        checked: as for `append_and_poll`. Raises JournalError, with nothing written, for an event that could not be
+        read back, or if the database refuses.
         """
         is_new: list[bool] = []
         source = iter(events)
@@ -157,14 +157,6 @@ class Journal:
         """Return the event with this id, or None."""
         rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
         return _decode(rows[0][0]) if rows else None
-
-    def known_ids(self, ids: Iterable[str]) -> set[str]:
-        """Return those of the ids that events have."""
-        found: set[str] = set()
-        source = iter(ids)
-        while chunk := list(islice(source, CHUNK_SIZE)):
-            found.update(row[0] for row in self._fetch_all(select(EVENTS.c.id).where(EVENTS.c.id.in_(chunk))))
-        return found
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -300,8 +292,7 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     try:
         if not checked:
             parse(body)  # an event that can't be parsed again would block every reader at its offset
-        encoded = _ENCODER.encode(body)
-        encoded.encode()
+        (encoded := _ENCODER.encode(body)).encode()
     except (TypeError, ValueError, RecursionError) as problem:
         raise JournalError(f"event {event.id!r} could not be read back: {problem}; nothing was written") from None
     return {
