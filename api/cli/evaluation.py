@@ -57,13 +57,21 @@ def evaluate(
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
         for protocol in compose.protocols_of(inputs, config, protocols):
-            with progress_bars() as show:
-                timed = compose.compare(inputs, config, protocol, dataset, show)
+            try:
+                with progress_bars() as show:
+                    timed = compose.compare(inputs, config, protocol, dataset, show)
+            except ValueError as problem:
+                if protocols or not rows:
+                    raise
+                click.echo(f"note: the protocol {protocol} does not fit: {problem}")
+                continue
             compared, name = timed.comparison, timed.dataset
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
             console.print(report.table(list(compared.rows), "lambdarank"))
+            for note in compared.trained.notes:
+                click.echo(f"note: {note}")
             gain = compared.gain
             click.echo(
                 f"nDCG@10 gain of lambdarank over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"

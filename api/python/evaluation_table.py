@@ -27,6 +27,8 @@ class Evaluation(ResultTable):
     """Data set -> paired difference in nDCG@10, ranker minus recall order."""
     seconds: Mapping[str, float]
     """Data set -> how long it took."""
+    notes: tuple[str, ...] = ()
+    """What was left out, in sentences."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -57,7 +59,7 @@ class Evaluation(ResultTable):
 
     def __repr__(self) -> str:
         """Return one table per data set as text."""
-        parts: list[Any] = []
+        parts: list[Any] = [f"note: {note}" for note in self.notes]
         for dataset, gain in self.gains.items():
             parts.append(report.table([row for row in self.rows if row.dataset == dataset], RANKER))
             parts.append(

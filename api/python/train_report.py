@@ -28,6 +28,8 @@ class TrainReport(ResultTable):
     importance: Mapping[str, float]
     """Feature -> its share of the total gain, largest first."""
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What was left out of the training, in sentences."""
 
     def to_pyarrow(self) -> Any:
         """Return one row per feature: feature, share."""
@@ -45,4 +47,4 @@ class TrainReport(ResultTable):
             table.add_row(feature, f"{share:.1%}")
         groups = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.groups.items())
         head = f"bundle {self.bundle}: {self.trees} trees on groups: {groups} ({self.seconds:.1f} s)"
-        return as_text(head, table)
+        return as_text("\n".join([head, *(f"note: {note}" for note in self.notes)]), table)

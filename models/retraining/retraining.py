@@ -139,7 +139,8 @@ def retrain(
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, tuple(_warnings(incumbent, test_start)))
+    warnings = (*_warnings(incumbent, test_start), *trained.notes)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,17 @@ class LabeledGroups:
         positions = None if self.positions is None else self.positions[rows]
         impression_index = None if self.impression_index is None else self.impression_index[rows]
         return LabeledGroups(kept_queries, self.labels[rows], self.relevant[mask], positions, impression_index)
+
+    def select_rows(self, mask: NDArray[np.bool_]) -> LabeledGroups:
+        """Return all groups with only the candidates where the (N,) mask is True; `relevant` stays."""
+        offsets = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)[self.queries.offsets]
+        return replace(
+            self,
+            queries=replace(self.queries, offsets=offsets, rows=self.queries.rows[mask]),
+            labels=self.labels[mask],
+            positions=None if self.positions is None else self.positions[mask],
+            impression_index=None if self.impression_index is None else self.impression_index[mask],
+        )
 
 
 def from_rankings(

@@ -29,6 +29,7 @@ from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
 from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
+from feedrank.models.training.group_limit import GroupLimit
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
@@ -66,6 +67,8 @@ class TrainedRanker:
     """Number of groups per slice, and of groups left out because they have no positive."""
     drift_sample: Matrix
     """Sample of the training rows, for drift monitoring."""
+    notes: tuple[str, ...] = ()
+    """What was left out of training, in sentences."""
     first_stage: LambdaRanker | None = None
     """First-stage ranker; None without a cross-encoder."""
     reranker: RerankerTraining | None = None
@@ -96,6 +99,8 @@ class TrainingData:
     """Ranker settings, adapted to the kind of groups."""
     counts: dict[str, int]
     drift_sample: Matrix
+    notes: tuple[str, ...] = ()
+    """What was left out of training, in sentences."""
     reranker: RerankerTraining | None = None
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
@@ -109,8 +114,9 @@ class TrainingData:
         names, fingerprint = self.builder.names, self.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
         return TrainedRanker(
-            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker
-        )
+            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, self.notes, first_stage,
+            self.reranker,
+        )  # fmt: skip
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
@@ -186,6 +192,7 @@ def prepare_from_rankings(
     validation = from_rankings(log, validation_start, validation_stop, settings.labels, drop_unexamined=True)
     bounds = np.linspace(0, validation_start, settings.training.folds + 1).astype(int).tolist()
     parts: list[QueryGroups] = []
+    limit = GroupLimit(settings.training.seed)
     left_out = int((~validation.has_positive).sum())
     for block, (first, last) in enumerate(pairwise(bounds)):
         progress("features, block by block", block, settings.training.folds + 1)
@@ -194,14 +201,11 @@ def prepare_from_rankings(
         if examples.has_positive.any():
             # before the first block there is only the history from before the log
             block_past = past.select(past.at < log.rankings.at[first] if first else is_history)
-            parts.append(
-                store.build_query_groups(
-                    log, _feature_builder(item_inputs, block_past, settings), examples.select(examples.has_positive)
-                )
-            )
+            builder = _feature_builder(item_inputs, block_past, settings)
+            parts.append(store.build_query_groups(log, builder, limit.cut(examples.select(examples.has_positive))))
     progress("features, block by block", settings.training.folds, settings.training.folds + 1)
     builder = _feature_builder(item_inputs, past, settings)
-    held_out = store.build_query_groups(log, builder, validation.select(validation.has_positive))
+    held_out = store.build_query_groups(log, builder, limit.cut(validation.select(validation.has_positive)))
     if not parts:
         raise ValueError(
             f"found no clicked item in the {validation_start:,} training rankings; import interactions first"
@@ -212,8 +216,9 @@ def prepare_from_rankings(
         builder = _feature_builder(item_inputs, histories.select(histories.at < end), settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
     return TrainingData(
-        parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), item_inputs.reranker
-    )
+        parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), limit.notes,
+        item_inputs.reranker,
+    )  # fmt: skip
 
 
 def prepare_from_recall(
@@ -237,7 +242,7 @@ def prepare_from_recall(
     if not len(targets):
         raise short_histories_error(histories.user[allowed], options.min_history)
     folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
-    counter = count(1)
+    counter, limit = count(1), GroupLimit(options.seed)
 
     def on_group() -> None:
         done_count = next(counter)
@@ -252,7 +257,7 @@ def prepare_from_recall(
             log, histories, targets[in_fold[targets]], exact_retriever(builder.item_model), options.candidates,
             settings.state.history_length, on_group,
         )  # fmt: skip
-        return store.build_query_groups(log, builder, examples.select(examples.has_positive))
+        return store.build_query_groups(log, builder, limit.cut(examples.select(examples.has_positive)))
 
     parts = [build_fold(fold) for fold in range(options.folds)]
     progress("training groups from recall", len(targets), len(targets))
@@ -264,7 +269,9 @@ def prepare_from_recall(
     check_group_counts(counts, options.candidates)
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, known, settings)
-    return TrainingData(train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker)
+    return TrainingData(
+        train, validation, final, ranker, counts, _drift_sample(train, settings), limit.notes, item_inputs.reranker
+    )
 
 
 def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
