@@ -84,8 +84,14 @@ def evaluate(
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
         for number, protocol in enumerate(compose.protocols_of(inputs, config, protocols)):
-            with progress_bars() as show:
-                timed = compose.compare(inputs, config, protocol, dataset, show, is_first=not number)
+            try:
+                with progress_bars() as show:
+                    timed = compose.compare(inputs, config, protocol, dataset, show, is_first=not number)
+            except ValueError as problem:
+                if protocols or not rows:
+                    raise
+                click.echo(f"note: the protocol {protocol} does not fit: {problem}")
+                continue
             compared, name = timed.comparison, timed.dataset
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds

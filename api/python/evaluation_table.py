@@ -61,7 +61,7 @@ class Evaluation(ResultTable):
 
     def __repr__(self) -> str:
         """Return one table per data set as text."""
-        parts: list[Any] = []
+        parts: list[Any] = [f"note: {note}" for note in self.notes]
         for dataset, gain in self.gains.items():
             parts.append(report.table([row for row in self.rows if row.dataset == dataset], RANKER))
             parts.append(

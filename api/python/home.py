@@ -107,7 +107,13 @@ class Home:
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
             for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
-                timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
+                try:
+                    timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
+                except ValueError as problem:
+                    if chosen or not rows:
+                        raise
+                    warnings[f"the protocol {protocol} does not fit: {problem}"] = None
+                    continue
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
                 notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)

@@ -29,7 +29,7 @@ class TrainReport(ResultTable):
     """Feature -> its share of the total gain, largest first."""
     seconds: float
     notes: tuple[str, ...] = ()
-    """What was done with the labels of the log, one sentence each."""
+    """What was done with the labels of the log, and what was left out of the training, one sentence each."""
     warnings: tuple[str, ...] = ()
     """What was done with the log, and what is wrong with the ranker, one sentence each."""
 
@@ -50,4 +50,4 @@ class TrainReport(ResultTable):
         groups = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.groups.items())
         head = f"bundle {self.bundle}: {self.trees} trees on groups: {groups} ({self.seconds:.1f} s)"
         said = [*(f"note: {note}" for note in self.notes), *(f"warning: {line}" for line in self.warnings)]
-        return as_text(head, *said, table)
+        return as_text("\n".join([head, *said]), table)

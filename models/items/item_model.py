@@ -29,6 +29,10 @@ from feedrank.models.items.user_histories import UserHistories
 MAX_VALUE = 1e30
 """Values of interactions beyond this count as this, so that means and their differences stay finite as float32."""
 
+MAX_COSINE_HISTORY = 3_000
+"""Latest interactions of a user that count for co-occurrence: every pair of them is an entry of the matrix, so that one
+crawler with 50,000 interactions would fill the memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class ItemSettings:
@@ -77,7 +81,8 @@ def fit_item_views(
     settings = settings or ItemSettings()
     n = len(catalogue)
     together, in_order = histories.entering(IN_COOCCURRENCE), histories.entering(IN_TRANSITIONS)
-    cosine = item_cosine(together.user, together.items, n, len(together))
+    recent = together.select(together.count_after < MAX_COSINE_HISTORY)
+    cosine = item_cosine(recent.user, recent.items, n, len(recent))
     transitions = transition_matrix(in_order, n, settings.transition_window, settings.transition_damping)
     cosine_factors = eigen_factors(cosine, settings.cooccurrence_rank, settings.seed)
     sources, targets = svd_factors(transitions, settings.transition_rank, settings.seed)

@@ -92,6 +92,17 @@ class LabeledGroups:
             impression_index=_at(self.impression_index, rows),
         )
 
+    def select_rows(self, mask: NDArray[np.bool_]) -> LabeledGroups:
+        """Return all groups with only the candidates where the (N,) mask is True; `relevant` stays."""
+        offsets = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)[self.queries.offsets]
+        return replace(
+            self,
+            queries=replace(self.queries, offsets=offsets, rows=self.queries.rows[mask]),
+            labels=self.labels[mask],
+            positions=None if self.positions is None else self.positions[mask],
+            impression_index=None if self.impression_index is None else self.impression_index[mask],
+        )
+
 
 def from_rankings(
     log: EventTable, first: int, last: int, settings: LabelSettings | None = None, drop_unexamined: bool = False

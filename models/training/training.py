@@ -30,6 +30,7 @@ from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
 from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
+from feedrank.models.training.group_limit import GroupLimit
 from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
 from feedrank.models.training.label_gain import with_label_gain
 from feedrank.models.training.labels import impression_labels
@@ -76,7 +77,7 @@ class TrainedRanker:
     """First-stage ranker; None without a cross-encoder."""
     reranker: RerankerTraining | None = None
     notes: tuple[str, ...] = ()
-    """What was done with the labels of the log, one sentence each."""
+    """What was done with the labels of the log, and what was left out, one sentence each."""
     suspects: tuple[SuspectFeature, ...] = ()
     """Features that alone rank the training groups too well to be true."""
     warnings: tuple[str, ...] = ()
@@ -115,7 +116,7 @@ class TrainingData:
     drift_sample: Matrix
     reranker: RerankerTraining | None = None
     notes: tuple[str, ...] = ()
-    """What was done with the labels of the log, one sentence each."""
+    """What was done with the labels of the log, and what was left out, one sentence each."""
     max_feature_auc: float = 1.0
     """As in `TrainingSettings` for groups that were shown; 1, for those from recall: no feature is suspected."""
 
@@ -213,6 +214,7 @@ def prepare_from_rankings(
     validation = validation.in_id_order(ids)
     bounds = np.linspace(0, validation_start, settings.training.folds + 1).astype(int).tolist()
     parts: list[QueryGroups] = []
+    limit = GroupLimit(settings.training.seed)
     left_out = int((~validation.has_positive).sum())
     for block, (first, last) in enumerate(pairwise(bounds)):
         progress("features, block by block", block, settings.training.folds + 1)
@@ -221,14 +223,11 @@ def prepare_from_rankings(
         if examples.has_positive.any():
             # before the first block there is only the history from before the log
             block_past = past.before(log.interactions_before(first)) if first else past.select(is_history)
-            parts.append(
-                store.build_query_groups(
-                    log, _feature_builder(item_inputs, block_past, settings), examples.select(examples.has_positive)
-                )
-            )
+            builder = _feature_builder(item_inputs, block_past, settings)
+            parts.append(store.build_query_groups(log, builder, limit.cut(examples.select(examples.has_positive))))
     progress("features, block by block", settings.training.folds, settings.training.folds + 1)
     builder = _feature_builder(item_inputs, past, settings)
-    held_out = store.build_query_groups(log, builder, validation.select(validation.has_positive))
+    held_out = store.build_query_groups(log, builder, limit.cut(validation.select(validation.has_positive)))
     if not parts:
         raise ValueError(
             f"found no clicked item in the {validation_start:,} training rankings; import interactions first"
@@ -241,7 +240,7 @@ def prepare_from_rankings(
     ranker = with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
     return TrainingData(
         parts, held_out, builder, ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
-        label_notes(log, settings.labels), settings.training.max_feature_auc,
+        (*label_notes(log, settings.labels), *limit.notes), settings.training.max_feature_auc,
     )  # fmt: skip
 
 
@@ -265,7 +264,7 @@ def prepare_from_recall(
     if not len(targets):
         raise short_histories_error(histories.user[allowed], options.min_history)
     folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
-    counter = count(1)
+    counter, limit = count(1), GroupLimit(options.seed)
 
     def on_group() -> None:
         done_count = next(counter)
@@ -280,7 +279,7 @@ def prepare_from_recall(
             log, histories, targets[in_fold[targets]], exact_retriever(builder.item_model), options.candidates,
             settings.state.history_length, on_group,
         )  # fmt: skip
-        return store.build_query_groups(log, builder, examples.select(examples.has_positive))
+        return store.build_query_groups(log, builder, limit.cut(examples.select(examples.has_positive)))
 
     parts = [build_fold(fold) for fold in range(options.folds)]
     progress("training groups from recall", len(targets), len(targets))
@@ -293,9 +292,10 @@ def prepare_from_recall(
     ranker = replace(settings.ranker, parameters=parameters)
     final = _feature_builder(item_inputs, everything.select(entering), settings)
     problem = missing_contrast(log, impression_labels(log, settings.labels))
+    said = (f"the rankings are not used: {problem}",) if problem else ()
     return TrainingData(
         train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
-        (f"the rankings are not used: {problem}",) if problem else (),
+        (*said, *limit.notes),
     )  # fmt: skip
 
 
