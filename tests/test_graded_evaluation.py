@@ -21,7 +21,8 @@ from test_training import SMALL, world
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.event_table import EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
 from feedrank.models.evaluation.evaluation import Comparison, leave_last_out, logged_rankings, time_split, trec_runs

@@ -15,7 +15,8 @@ from sklearn.datasets import load_svmlight_file
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.event_table import EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
