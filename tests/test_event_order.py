@@ -122,9 +122,9 @@ def test_imported_files_may_come_in_any_order(order: list[int], day: bool) -> No
     one, other = events_to_table(events, ITEMS.ids, users[0]), events_to_table(shuffled, ITEMS.ids, users[1])
     assert names(one, events) == ["r0", "c0", "r1", "c1", "r2", "c2", "r3", "c3"] == names(other, shuffled)
     for column in fields(Interactions):
-        assert np.array_equal(getattr(one.interactions, column.name), getattr(other.interactions, column.name), True) or (
-            column.name in ("dwell_s", "type")
-        )
+        assert np.array_equal(
+            getattr(one.interactions, column.name), getattr(other.interactions, column.name), True
+        ) or (column.name in ("dwell_s", "type"))
 
 
 def order_key(event: LogEvent, events: list[LogEvent]) -> int:
