@@ -6,7 +6,6 @@ own ranking (a wrong order of events, a counter, an item model that was fitted o
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +51,6 @@ class ShuffledCheck:
     """Number of test groups."""
     leaks: bool
     """Whether the AUC is beyond chance."""
-    seconds: float
 
     def sentence(self) -> str:
         """Return what was found, for people."""
@@ -70,7 +68,6 @@ def check_shuffled(item_inputs: ItemInputs, log: EventTable, settings: ModelSett
 
     It uses the code of the training itself, with fewer rounds and smaller item models, and without text models.
     """
-    started = time.perf_counter()
     small = _small_settings(settings)
     plain = replace(
         item_inputs, text=np.empty((len(item_inputs.catalogue), 0), np.float32), token_vectors=None, reranker=None,
@@ -81,7 +78,7 @@ def check_shuffled(item_inputs: ItemInputs, log: EventTable, settings: ModelSett
         values = measure(plain, latest_part(log), small)
     except ValueError:  # a slice without a click, or an item model that can't be fitted: too little to check
         return None
-    return _judge(values, time.perf_counter() - started, settings.training.seed)
+    return _judge(values, settings.training.seed)
 
 
 def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: ModelSettings) -> NDArray[np.float64]:
@@ -194,11 +191,11 @@ def _small_settings(settings: ModelSettings) -> ModelSettings:
     )  # fmt: skip
 
 
-def _judge(values: NDArray[np.float64], seconds: float, seed: int) -> ShuffledCheck | None:
+def _judge(values: NDArray[np.float64], seed: int) -> ShuffledCheck | None:
     """Judge the (G,) AUC of the test groups; None if there are too few."""
     values = values[~np.isnan(values)]
     if len(values) < MIN_TEST_GROUPS:
         return None
     bounds, error = interval(values, seed=seed), float(values.std(ddof=1) / np.sqrt(len(values)))
     leaks = bounds.mean - 0.5 > max(STANDARD_ERRORS * error, 1e-9)
-    return ShuffledCheck(bounds.mean, bounds.low, bounds.high, len(values), leaks, round(seconds, 2))
+    return ShuffledCheck(bounds.mean, bounds.low, bounds.high, len(values), leaks)
