@@ -157,8 +157,8 @@ def test_ubi_queries_and_events(tmp_path: Path, wrapped: bool) -> None:
 def test_bulk_files_of_ubi(tmp_path: Path) -> None:
     path = tmp_path / "bulk.ndjson"
     path.write_text(lines([{"index": {"_index": "ubi_events"}}, UBI_EVENT, {"create": {}}, UBI_QUERY]))
-    assert guess_format(path) == "jsonl"  # nothing in the first line says what it is
-    events, rejects = load(path, "ubi")
+    assert guess_format(path) == "ubi"
+    events, rejects = load(path)
     assert rejects.rejected == 0
     assert [type(event) for event in events] == [InteractionEvent, RankingEvent]
 
@@ -185,7 +185,7 @@ def test_gorse(tmp_path: Path) -> None:
     assert guess_format(items) == "gorse"
     (item,), _ = load(items)
     assert isinstance(item, ItemEvent)
-    assert item.fields == {"title": "A title", "category": ["a", "b"], "tags": ["x"]}
+    assert item.fields == {"title": "A title", "category": ["a", "b"], "tags": ["x"], "removed": False}
     output = feedrank(tmp_path / "home", "import", feedback)
     assert "gives no rankings to train on" in " ".join(output.split())
 

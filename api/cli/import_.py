@@ -37,8 +37,9 @@ COMPARED = 100
 @click.command("import")
 @click.argument("source")
 @click.option("--format", "file_format", default=None,
-              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, or a reader of your own as"
-              " package.module:function; by default detected.")  # fmt: skip
+              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, recbole, retailrocket, hm, otto,"
+              " amazon, lastfm, sequences, or a reader of your own as package.module:function;"
+              " by default detected.")  # fmt: skip
 @click.option(
     "--map",
     "column_map",
@@ -71,7 +72,8 @@ def import_events(
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged), CSV (other separators too), Parquet,
-    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
+    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset, RecBole's atomic files, RetailRocket, H&M, OTTO,
+    Amazon reviews, Last.fm, sequences of items; or the word movielens-100k, which downloads that
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
     written with line number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import
     that takes in nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import
@@ -98,7 +100,7 @@ def import_events(
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
-            found = read_events(path, rejects, file_format, options)
+            found = read_events(path, rejects, file_format, options, journal)
             found = check_times(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
             events = completion.watch(matching.watch(found))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0

@@ -28,6 +28,7 @@ class FiltersBody(RequestBody):
     """Filters on the candidate items."""
 
     include_seen: bool = Field(default=False, description="Include items that the user has interacted with before.")
+    include_disliked: bool = Field(default=False, description="Include items that the user dislikes, or has hidden.")
     categories: list[Id] | None = Field(default=None, max_length=MAX_LIST_LENGTH, description="Only these categories.")
     allow: list[Id] | None = Field(default=None, max_length=MAX_FILTER_LENGTH, description="Only these items.")
     deny: list[Id] = Field(default_factory=list, max_length=MAX_FILTER_LENGTH, description="None of these items.")

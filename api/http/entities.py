@@ -44,6 +44,9 @@ class UserState(BaseModel):
     recent_interactions: list[RecentInteraction] = Field(
         description=f"Up to {MAX_INTERACTIONS:,} interactions, latest first."
     )
+    disliked: list[str] = Field(
+        description=f"Up to {MAX_INTERACTIONS:,} items that the user dislikes, latest first; no feed shows them."
+    )
 
 
 class ItemState(BaseModel):
@@ -73,7 +76,10 @@ def user_state(path: EntityPath) -> dict[str, Any]:
     is_listed = (rows >= 0) & (np.arange(len(rows)) < MAX_INTERACTIONS)
     names = live.catalogue.ids.names(rows[is_listed])
     interactions = [{"item": item, "at": at} for item, at in zip(names, times[is_listed].tolist(), strict=True)]
-    return {"id": path.id, "interaction_count": len(rows), "recent_interactions": interactions}
+    disliked = live.catalogue.ids.names(live.state.disliked(live.users.row(path.id))[:MAX_INTERACTIONS])
+    return {
+        "id": path.id, "interaction_count": len(rows), "recent_interactions": interactions, "disliked": disliked,
+    }  # fmt: skip
 
 
 @routes.delete("/v1/state/user/<path:id>", responses={200: DeletionResult})

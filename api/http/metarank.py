@@ -21,6 +21,7 @@ from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import admin_services, current_service, exclusive, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
+from feedrank.engine.events.event_time import check_not_ahead
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.events.ids import MAX_ID_CHARS, canonical_event
 from feedrank.engine.serving.request import RecommendationRequest
@@ -124,6 +125,7 @@ def rank(path: ModelPath) -> dict[str, Any]:
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
     stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event(body), "event": "ranking"}
     event = parse(stamped)
+    check_not_ahead(event, round(now * 1000))
     assert isinstance(event, RankingEvent)
     if len(event.items) > MAX_LIST_LENGTH:
         raise EventError("items", f"found {len(event.items):,} items, expected at most {MAX_LIST_LENGTH:,}")

@@ -102,14 +102,24 @@ class Home:
         rows: list[Row] = []
         gains: dict[str, Difference] = {}
         seconds: dict[str, float] = {}
+        notes: dict[str, tuple[str, ...]] = {}
+        warnings: dict[str, None] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
-            for protocol in compose.protocols_of(inputs, self._config, chosen):
-                timed = compose.compare(inputs, self._config, protocol, dataset, show)
+            for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
+                try:
+                    timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
+                except ValueError as problem:
+                    if chosen or not rows:
+                        raise
+                    warnings[f"the protocol {protocol} does not fit: {problem}"] = None
+                    continue
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
+                notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)
+                warnings |= dict.fromkeys(timed.warnings)
                 del timed  # free the memory before the next training
-        return Evaluation(tuple(rows), gains, seconds)
+        return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
 
     def train(self, name: str | None = None, *, tuned: bool = False) -> TrainReport:
         """Train a ranker on the whole journal, and make its bundle the current one.
@@ -124,7 +134,9 @@ class Home:
             run = compose.train_bundle(self._paths, self._config, name, tuned, show)
         ranker = run.trained.ranker
         importance = dict(sorted(ranker.importance().items(), key=lambda entry: -entry[1]))
-        return TrainReport(run.bundle, ranker.trees, dict(run.trained.counts), importance, run.seconds)
+        return TrainReport(
+            run.bundle, ranker.trees, dict(run.trained.counts), importance, run.seconds, run.trained.notes, run.warnings
+        )
 
     def recommender(self, *, log: bool = True) -> Recommender:
         """Open a recommender on the current bundle and the state of the whole journal; close it after use.

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
-from feedrank.api.readers import gorse, jsonl, lines, mind, movielens, open_bandit, tables, ubi, values
+from feedrank.api.readers import (
+    amazon,
+    gorse,
+    guess,
+    hm,
+    jsonl,
+    lastfm,
+    lines,
+    mind,
+    movielens,
+    open_bandit,
+    otto,
+    parquet_rows,
+    recbole,
+    records,
+    retailrocket,
+    sequences,
+    tables,
+    ubi,
+    values,
+)
 from feedrank.api.readers.custom import CustomReader
-from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
+from feedrank.api.readers.folders import ARCHIVE_SUFFIXES, COMPRESSION_SUFFIXES, Folder, SingleFile
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import RejectedLine, Rejects
 from feedrank.api.readers.separators import FIRST_LINES, find_start
 from feedrank.api.readers.streams import only_member
+from feedrank.api.readers.ubi_joins import KnownEvents
 from feedrank.engine.events.events import Event
 
 __all__ = ["FORMATS", "ImportOptions", "Reader", "RejectedLine", "Rejects", "guess_format", "read_events"]
@@ -52,6 +73,13 @@ FORMATS: dict[str, FormatReader] = {
     "ubi": ubi.read_events,
     "gorse": gorse.read_events,
     "open-bandit": open_bandit.read_events,
+    "recbole": recbole.read_events,
+    "retailrocket": retailrocket.read_events,
+    "hm": hm.read_events,
+    "otto": otto.read_events,
+    "amazon": amazon.read_events,
+    "lastfm": lastfm.read_events,
+    "sequences": sequences.read_events,
 }
 
 _TABLE_OPTIONS = ("map", "type_column", "separator", "encoding", "time_unit", "zone")
@@ -64,14 +92,20 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "ubi": ("encoding", "time_unit", "zone"),
     "gorse": ("separator", "encoding", "time_unit", "zone"),
     "open-bandit": (),
+    "recbole": ("separator", "encoding", "time_unit", "zone"),
+    "retailrocket": _TABLE_OPTIONS,
+    "hm": _TABLE_OPTIONS,
+    "otto": _TABLE_OPTIONS,
+    "amazon": ("encoding",),
+    "lastfm": ("encoding", "zone"),
+    "sequences": ("separator", "encoding"),
 }
 """Format -> the import options that its reader understands."""
 _FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".psv": "csv",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-_FOLDER_FORMATS = ("movielens", "mind")
-_ARCHIVE_SUFFIXES = (".zip", ".whl")
+_FOLDER_FORMATS = ("movielens", "mind", "ubi", "recbole", "retailrocket", "hm", "otto", "lastfm")
 
 
 def guess_format(path: Path) -> str:
@@ -82,25 +116,27 @@ def guess_format(path: Path) -> str:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give the path of a file or folder of events")
-    if path.is_dir() or path.suffix.lower() in _ARCHIVE_SUFFIXES:
+    if path.is_dir() or path.suffix.lower() in ARCHIVE_SUFFIXES:
         with Folder(path) as folder:
-            if mind.is_mind(folder):
-                return "mind"
-            if movielens.is_movielens(folder):
-                return "movielens"
+            if format := guess.by_files(folder):
+                return format
             member = only_member(folder.names)
             if member is not None and (format := _by_name(member)) not in (None, "parquet"):
                 return _refine_by_content(path, format)
             content = ", ".join(folder.names[:5]) + (", ..." if len(folder.names) > 5 else "") or "nothing"
     else:
+        if (format := guess.by_file_name(SingleFile(path))) is not None:
+            return format
         if (format := _by_name(path.name)) is not None:
             return _refine_by_content(path, format)
         content = f"the ending {path.suffix!r}"
     raise ValueError(
         f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}, or a reader"
         " of your own as package.module:function. Recognised are files that end with .jsonl, .ndjson, .json, .csv or"
-        " .tsv (also with .gz, .zst, .bz2, .xz or .zip after it), .parquet or .pq, and folders or zips with"
-        " behaviors.tsv (mind), or with u.data, ratings.csv or *.inter (movielens)"
+        " .tsv (also with .gz, .zst, .bz2, .xz or .zip after it), .parquet or .pq, atomic files of RecBole, .dat files"
+        " of MovieLens and Last.fm, and folders or zips with behaviors.tsv (mind), with u.data, ratings.dat or"
+        " ratings.csv (movielens), with *.inter (recbole), events.csv and item_properties_part1.csv (retailrocket),"
+        " transactions_train.csv (hm), user_artists.dat (lastfm) or ubi_events.ndjson (ubi)"
     )
 
 
@@ -113,33 +149,39 @@ def _by_name(name: str) -> str | None:
 
 
 def _refine_by_content(path: Path, format: str) -> str:
-    """Return the format whose columns or keys the first record has; `format` if it has those of none."""
+    """Return the format whose columns or keys the first records have; `format` if they have those of none."""
     ignored = Rejects()
     if format == "csv":
         start = [text for _, text in islice(lines.read_lines(path, ignored), FIRST_LINES)]
         found = find_start(start, tables.KNOWN_COLUMNS)
-        header = next(iter(start[found.skipped :]), "")
-        columns = [name.strip().strip('"') for name in header.split(found.separator)]
-        if open_bandit.is_log(columns) or open_bandit.is_item_context(columns):
-            return "open-bandit"
-        return "gorse" if gorse.is_gorse(columns) else format
-    if format == "jsonl":
-        first = next(
-            (value for _, _, value in values.read_json_values(lines.read_lines(path, ignored), str(path), ignored)),
-            None,
-        )
-        if isinstance(first, dict) and "event" not in first:
-            return "ubi" if ubi.is_ubi(first) else "gorse" if gorse.is_gorse(first) else format
-    return format
+        numbered = enumerate(start[found.skipped :], 1)
+        rows = [row.cells for row in records.split_csv(numbered, str(path), ignored, found.separator)]
+        if not rows:
+            return format
+        named = guess.by_columns(rows[0]) or (guess.by_first_row(rows[0], rows[1]) if len(rows) > 1 else None)
+        return named or guess.by_rows(rows[: guess.FIRST_ROWS]) or format
+    if format == "parquet":
+        return guess.by_columns(parquet_rows.columns_of(path)) or format
+    texts = lines.read_lines(path, ignored)
+    first = list(islice(texts, 1))
+    if first and (named := guess.by_line(first[0][1])):
+        return named
+    found_values = (value for _, _, value in values.read_json_values(chain(first, texts), str(path), ignored))
+    return guess.by_values(list(islice(found_values, 3))) or format
 
 
 def read_events(
-    path: Path, rejects: Rejects, format: str | None = None, options: ImportOptions = DEFAULTS
+    path: Path,
+    rejects: Rejects,
+    format: str | None = None,
+    options: ImportOptions = DEFAULTS,
+    known: KnownEvents | None = None,
 ) -> Iterator[Event]:
     """Read the events of a file, folder or zip; the format is guessed if it is None.
 
     format: one of FORMATS, or "package.module:function", a `Reader` of the user's own. options: what the user says
-    about the file; ValueError for an option that the format does not understand.
+    about the file; ValueError for an option that the format does not understand. known: what was imported earlier, to
+    which the events of some formats refer; the journal is one.
 
     Lines that can't be read go to `rejects`. Raises ValueError or FileNotFoundError: at once for an unknown format or
     path, and at the first event if the file as a whole is not of that format.
@@ -163,4 +205,4 @@ def read_events(
         return CustomReader(name)(path, rejects)
     if path.is_dir() and name not in _FOLDER_FORMATS:
         raise ValueError(f"{path} is a folder, expected a {name} file; import its files one by one")
-    return FORMATS[name](path, rejects, options)
+    return ubi.read_events(path, rejects, options, known) if name == "ubi" else FORMATS[name](path, rejects, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from feedrank.api.readers import lines, records
@@ -28,9 +28,10 @@ class DelimitedTable:
 def open_table(path: Path, rejects: Rejects, options: ImportOptions, known: Collection[str]) -> DelimitedTable | None:
     """Open a file with a header, plain or compressed; None if it holds no line at all.
 
-    known: names of columns, in lower case, that differ from the file's only in capital letters. The header line may be
-    repeated, as in files that were joined. Records that can't be read go to `rejects`, decisions to its notes. Raises
-    ValueError for a header with a name twice, or without a column that the options name.
+    Where the options name columns by their positions, there is no header. known: names of columns, in lower case, that
+    differ from the file's only in capital letters. The header line may be repeated, as in files that were joined.
+    Records that can't be read go to `rejects`, decisions to its notes. Raises ValueError for a header with a name
+    twice, or without a column that the options name.
     """
     source = str(path)
     numbered = lines.read_lines(path, rejects, options.encoding, may_be_western=True)
@@ -46,7 +47,10 @@ def open_table(path: Path, rejects: Rejects, options: ImportOptions, known: Coll
     if top is None:
         return None
     raw = [cell.strip().strip('"').strip() for cell in top.cells]
-    if raw[0].startswith("#"):
+    if options.names_positions(raw):
+        raw = [str(index) for index in range(len(raw))]
+        table = chain((top,), table)
+    elif raw[0].startswith("#"):
         raw[0] = raw[0].lstrip("# ")
     header = _spelled(options.rename(raw, source), known, rejects)
     if repeated := sorted({name for name in header if name and header.count(name) > 1}):

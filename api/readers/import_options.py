@@ -19,7 +19,8 @@ class ImportOptions:
     """What the user says about a file; whatever is left open is found from the file, or is the reader's default."""
 
     map: Mapping[str, str] = field(default_factory=dict)
-    """Column or JSON key of the file -> our name of it, such as visitorid -> user."""
+    """Column or JSON key of the file -> our name of it, such as visitorid -> user; or the position of a column from 0
+    -> our name, for a file without a header."""
     type_column: str | None = None
     """Column that holds the interaction type, such as RetailRocket's `event`."""
     separator: str | None = None
@@ -56,6 +57,13 @@ class ImportOptions:
         repeated = sorted({part for part in self.map.values() if list(self.map.values()).count(part) > 1})
         if repeated:
             raise ValueError(f"map: found two columns for {', '.join(repeated)}, expected one column for each name")
+
+    def names_positions(self, names: Sequence[str]) -> bool:
+        """Return whether `map` names columns by their positions from 0, because the file has no header.
+
+        names: the cells of the file's first row; if one of them is meant, it is a header.
+        """
+        return bool(self.map) and all(name.isdecimal() for name in self.map) and not set(self.map) & set(names)
 
     @property
     def given(self) -> tuple[str, ...]:

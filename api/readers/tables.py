@@ -98,7 +98,7 @@ def read_parquet(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS
             number = start
             try:
                 for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
-                    for row in _row_dicts(_normalise_times(batch).rename_columns(names)):
+                    for row in row_dicts(normalise_times(batch).rename_columns(names)):
                         try:
                             if isinstance(row, ValueError):
                                 raise EventError("row", f"has a value that can't be read: {row}")
@@ -126,7 +126,7 @@ class _ParquetCells:
         try:
             batch = next(file.iter_batches(1000), None)
             if batch is not None:
-                first = _normalise_times(batch).rename_columns(names).to_pydict()
+                first = normalise_times(batch).rename_columns(names).to_pydict()
         except (pa.ArrowException, OSError, ValueError):
             pass  # reported when the rows are read
         stored = {name for name in TIME_COLUMNS if name in kinds and pa.types.is_temporal(kinds[name])}
@@ -172,7 +172,7 @@ def _is_whole_float_text(file: Any, index: int, first: list[Any]) -> bool:
     return all(fits(batch.column(0).to_pylist()) for batch in file.iter_batches(_BATCH_ROWS, columns=[name]))
 
 
-def _row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
+def row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
     """Yield each row as column -> value, or the error if it can't be read (such as text that is not UTF-8)."""
     try:
         yield from batch.to_pylist()
@@ -184,7 +184,7 @@ def _row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
                 yield problem
 
 
-def _normalise_times(batch: Any) -> Any:
+def normalise_times(batch: Any) -> Any:
     """Convert timestamps to epoch milliseconds, or to ISO-8601 text if they lack a zone or a time of day."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -11,8 +11,12 @@ from feedrank.engine.events.events import Event, effective_time
 
 MAX_AHEAD_MS = 86_400_000
 """Epoch milliseconds that an event may be ahead of the clock: one day, for clocks and zones that are set wrong."""
+NO_CLOCK = 2**61
+"""A clock that nothing is ahead of, in epoch milliseconds."""
 MAX_EXAMPLES = 3
 """Number of future events that a report names."""
+MAX_POSTPONED = 10_000
+"""Number of future events that a process keeps in memory."""
 
 
 def check_not_ahead(event: Event, now_ms: int) -> None:
@@ -50,13 +54,15 @@ def format_time(time_ms: int) -> str:
 
 @dataclass(slots=True)
 class FutureEvents:
-    """Passes over the events that are more than a day ahead of a clock, and counts and names them."""
+    """Passes over events that are more than a day ahead of a clock until their time has come; counts and names them."""
 
     now_ms: int
     """The clock, in epoch milliseconds."""
     count: int = 0
     examples: list[str] = field(default_factory=list)
     """The first of them, at most `MAX_EXAMPLES`: id and time."""
+    postponed: list[Event] = field(default_factory=list)
+    """Those whose time has not come, at most `MAX_POSTPONED`; any others take effect after a restart."""
 
     @property
     def limit_ms(self) -> int:
@@ -64,25 +70,37 @@ class FutureEvents:
         return self.now_ms + MAX_AHEAD_MS
 
     def is_ahead(self, event: Event) -> bool:
-        """Return whether an event is more than a day ahead; count and name it if it is."""
+        """Return whether an event is more than a day ahead; count, name and postpone it if it is."""
         time_ms = effective_time(event)
         if time_ms <= self.limit_ms:
             return False
         self.count += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(f"{event.id!r} at {format_time(time_ms)}")
+        if len(self.postponed) < MAX_POSTPONED:
+            self.postponed.append(event)
         return True
 
     def skip(self, entries: Iterable[tuple[int, Event]]) -> Iterator[tuple[int, Event]]:
         """Yield the (offset, event) pairs without those that are passed over."""
         return (entry for entry in entries if not self.is_ahead(entry[1]))
 
-    def summary(self) -> str:
-        """Return one sentence for people; empty if nothing was passed over."""
+    def release(self, now_ms: int) -> list[Event]:
+        """Set the clock; return the postponed events whose time has come, by their time, and forget them."""
+        self.now_ms = now_ms
+        due = [event for event in self.postponed if effective_time(event) <= self.limit_ms]
+        if due:
+            self.postponed = [event for event in self.postponed if effective_time(event) > self.limit_ms]
+        return sorted(due, key=effective_time)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over, in a sentence for people; empty if nothing was."""
         if not self.count:
-            return ""
+            return ()
+        events = "event" if self.count == 1 else "events"
         more = ", ..." if self.count > len(self.examples) else ""
         return (
-            f"{self.count:,} events are more than a day ahead of the clock ({format_time(self.now_ms)}) and were passed"
-            f" over until then: {', '.join(self.examples)}{more}"
+            f"passed over {self.count:,} {events} more than a day ahead of the clock"
+            f" ({format_time(self.now_ms)}), until their time has come: {', '.join(self.examples)}{more}",
         )
