@@ -138,6 +138,11 @@ def _compare(
     names = data.builder.names
     signals = signal_columns(names)
     full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric)
+    if np.isnan(full).all():
+        raise ValueError(
+            f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
+            "import a longer log"
+        )
     rows = []
     for number, (signal, columns) in enumerate(signals.items(), 1):
         progress(f"without a signal: {signal}", number, len(signals))
