@@ -136,7 +136,7 @@ def test_the_test_split_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInp
 
 def test_a_log_without_training_groups_is_an_error(walks: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = walks
-    with pytest.raises(ValueError, match="no clicked item among them"):
+    with pytest.raises(ValueError, match="found no user with 3 interactions"):
         train_from_recall(corpus, log, np.zeros(len(log.interactions), np.bool_), SMALL)
 
 

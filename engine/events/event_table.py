@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes, MeaningColumns
+from feedrank.engine.events.interaction_types import HISTORY_TYPE, POSITIVE, InteractionTypes, MeaningColumns
 from feedrank.engine.events.logged_features import LoggedFeatures
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
@@ -165,6 +165,13 @@ class EventTable:
             return len(self.interactions)
         position = np.flatnonzero(self.event_order == len(self.interactions) + ranking)[0]
         return int(position) - ranking
+
+    def time_quantile(self, share: float) -> float:
+        """Return the unix seconds before which this share of positive interactions lies; ValueError without any."""
+        is_positive = self.meaning_columns().meaning == POSITIVE
+        if not is_positive.any():
+            raise ValueError("found no positive interactions to split by time; load some with `feedrank import`")
+        return float(np.quantile(self.interactions.at[is_positive], share))
 
     def first_interaction_from(self, at: float) -> int:
         """Return the number of interactions before the first one at unix second `at` or later."""
