@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import STANDARD_FIELDS, Catalogue
+from feedrank.engine.types import UNKNOWN_ROW
 from feedrank.features.counter_table import ITEM, NO_CODE, VALUES_PER_HALF_LIFE, CounterTable
 
 IMPRESSION = "impression"
 """The event type of an impression; all other types are interaction types."""
+IMPRESSION_BIT = 1 << 62
+"""Bit of an impression in a type mask."""
 MAX_COUNTERS = 31
 """Maximum number of counters, set by the bits of a counter key."""
 _MAX_TYPES = 62
@@ -73,8 +77,9 @@ def check_counters(counters: tuple[CounterSpec, ...]) -> None:
 
 
 def interaction_types(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
-    """Return the distinct event types of all counters; the type at index t is bit t of a type mask."""
-    return tuple(dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.rate_over)))
+    """Return the distinct interaction types of all counters; the type at index t is bit t of a type mask."""
+    named = dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.rate_over))
+    return tuple(kind for kind in named if kind != IMPRESSION)
 
 
 def empty_counter_table(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> CounterTable:
@@ -114,10 +119,13 @@ def n_columns(counters: tuple[CounterSpec, ...]) -> int:
     return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * VALUES_PER_HALF_LIFE
 
 
-def max_keys_per_event(counters: tuple[CounterSpec, ...], table: CounterTable) -> int:
-    """Return the maximum number of keys that one event of one item can add."""
-    widest = np.diff(table.bounds, axis=1).max(axis=1, initial=0)
-    return sum(1 if source < 0 else int(widest[source]) for source in table.code_source.tolist())
+def keys_per_event(table: CounterTable, n_items: int) -> NDArray[np.int64]:
+    """Return (n + 1,) the most keys that one event of each item can add; the last one, of unknown items, is 0."""
+    keys = np.full(n_items + 1, np.count_nonzero(table.code_source < 0), np.int64)
+    for source in table.code_source[table.code_source >= 0].tolist():
+        keys[:-1] += np.diff(table.bounds[source])
+    keys[UNKNOWN_ROW] = 0
+    return keys
 
 
 def half_life_label(half_life_h: float) -> str:
@@ -128,4 +136,4 @@ def half_life_label(half_life_h: float) -> str:
 
 
 def _type_bits(selected: tuple[str, ...], types: tuple[str, ...]) -> int:
-    return sum(1 << types.index(kind) for kind in set(selected))
+    return sum(IMPRESSION_BIT if kind == IMPRESSION else 1 << types.index(kind) for kind in set(selected))

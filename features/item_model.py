@@ -57,6 +57,10 @@ class ItemModel:
     model_digests: Mapping[str, str] = field(default_factory=dict)
     """Signal -> digest of its model's weights: embedder, late interaction, cross-encoder. Part of the fingerprint."""
 
+    category_factors: Matrix | None = None
+    """(categories, d) vectors that stand for category flags in content views, if there are many categories; categories
+    that came later have none. None: each category has a flag."""
+
     def __post_init__(self) -> None:
         n = len(self.catalogue)
         sizes = {"space": len(self.space.item_side), "terms": len(self.term_weights.offsets) - 1}

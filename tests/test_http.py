@@ -132,7 +132,7 @@ def test_an_unknown_user_gets_popular_items(server: Server) -> None:
 
 def test_a_query_alone_finds_matching_items(shared_server: Server) -> None:
     feed = shared_server.feed(query="guitar and violin music", n=60)
-    assert feed["source"] == "embedding"
+    assert feed["source"] == "hybrid"
     first = [toyworld.genre_of(one["id"]) for one in feed["items"]][:10]
     assert first.count("music") >= 8
 

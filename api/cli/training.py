@@ -34,7 +34,7 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
     name = name or timestamped_name("index")
     with command_errors(), progress_bars() as show:
         compose.check_bundle_name(home, name)
-        inputs = compose.load_training_inputs(home, config, embedding_progress(show))
+        inputs = compose.load_training_inputs(home, config, embedding_progress(show), needs_positive=False)
         show("collaborative views and index", 0, 0)
         compose.save_bundle(home, config, name, BundleParts(compose.fit_without_ranker(inputs, config)), {})
     click.echo(f"current bundle: {home.current_bundle.resolve()} (recall order; `feedrank train` adds the ranker)")
@@ -67,6 +67,10 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     console.print(table)
     if trained.ranker.position_bias is not None:
         console.print(position_bias_table(trained.ranker.position_bias))
+    for note in trained.notes:
+        click.echo(f"note: {note}")
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
+    for note in trained.notes:
+        click.echo(f"note: {note}")
     print_warnings(run.warnings, run.shuffled)
     click.echo(f"groups: {groups}\ncurrent bundle: {home.current_bundle.resolve()}")

@@ -39,6 +39,8 @@ def tune(obj: tuple[HomePaths, Config], minutes: float, trials: int | None) -> N
             tuned = tuning.tune(prepared, home.tuning_trials, minutes, trials, report_trial)
         with atomic_write(home.tuned_config) as temporary:
             temporary.write_text(tuning.as_toml(tuned))
+    for note in prepared.notes:
+        click.echo(f"note: {note}")
     table = Table("parameter", "best", title=f"{tuned.trials} trials")
     for name, value in tuned.parameters.items():
         table.add_row(name, f"{value:.4g}")

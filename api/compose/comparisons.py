@@ -21,7 +21,7 @@ class TimedComparison:
 
     protocol: str
     dataset: str
-    """Name of the data set in rows and plots; it names the protocol where that is `temporal`."""
+    """Name of the data set in rows and plots; it names the protocol where that is `temporal` or not the first."""
     comparison: Comparison
     seconds: float
     warnings: tuple[str, ...] = ()
@@ -46,15 +46,16 @@ def protocols_of(inputs: TrainingInputs, config: Config, chosen: Sequence[str] =
 
 
 def compare(
-    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress
+    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress, is_first: bool = True
 ) -> TimedComparison:
     """Train on the part before the test slice, and compare the methods on the slice.
 
-    Raises ValueError if shuffled labels can be predicted.
+    is_first: False for a further protocol of a report, whose rows must have a name of their own. Raises ValueError if
+    shuffled labels can be predicted.
     """
     started = time.perf_counter()
     shuffled = check_shuffled_labels(inputs, config)
-    name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
+    name = dataset if is_first and protocol != "temporal" else f"{dataset} ({protocol})"
     run = evaluation.PROTOCOLS[protocol]
     compared = run(inputs.item_inputs, inputs.log, name, config.training_settings, progress)
     warnings = (*inputs.notes, *compared.trained.warnings)

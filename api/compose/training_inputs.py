@@ -17,10 +17,12 @@ from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.id_matching import IdMatching, check_ids_meet
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
 from feedrank.engine.events.event_time import FutureEvents
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, effective_time
+from feedrank.engine.events.interaction_types import check_any_positive, unlisted_warning
 from feedrank.engine.journal.journal import Journal
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
@@ -69,14 +71,15 @@ class TrainingInputs:
 
 def load_training_inputs(
     home: HomePaths, config: Config, progress: TextProgress | None = None, since: float | None = None,
-    until: float | None = None,
+    until: float | None = None, needs_positive: bool = True,
 ) -> TrainingInputs:  # fmt: skip
     """Load training inputs from the journal; texts that are not in the vector cache are embedded.
 
     since, until: unix seconds; only events with since <= effective time < until are read, but all items are. An
     interaction before `since` is read too if its ranking is logged later. Events that are more than a day ahead of the
-    clock are passed over. Raises ValueError if no items or no interactions are left, or if an extra feature family or
-    the class of a custom vector index can't be used.
+    clock are passed over. Warns of interaction types that nothing lists. Raises ValueError if no items or no
+    interactions are left, if none of them is positive (unless `needs_positive` is false), or if an extra feature family
+    or the class of a custom vector index can't be used.
     """
     load_extra_families(config.features.extra)  # tell a wrong path before the long work, not after it
     custom_index_type(config.index)
@@ -88,23 +91,27 @@ def load_training_inputs(
     catalogue = Catalogue.from_events(event for _, event in items if isinstance(event, ItemEvent))
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; import some with `feedrank import`")
-    terms = TermWeights.fit(catalogue.documents(config.embedder.document))
+    terms = TermWeights.fit(catalogue.field_texts(config.embedder.document), config.text)
     corpus = text_signals.item_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )
     behaviour = (entry for entry in _read_window(journal, since, until) if not isinstance(entry[1], ItemEvent))
-    log = sorted_events_to_table(
-        (event for _, event in future.skip(behaviour)),
-        catalogue.ids,
-        with_logged_features=config.training.use_logged_features,
-    )
+    matching = IdMatching()
+    events = matching.watch(event for _, event in future.skip(behaviour))
+    log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
+    check_ids_meet(matching, journal, config.journal.max_unknown_share, warn)
+    if message := unlisted_warning(log.type_counts, config.interactions):
+        warn(message)
+    if needs_positive and not (log.rankings.labels > 0).any():
+        check_any_positive(log.type_counts, config.interactions)
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,
         "rankings": len(log.rankings),
         "interactions": len(log.interactions),
+        "interaction_types": log.type_counts,
         "offset": offset,
         "moved_interactions": log.moved,
         "future_events": future.count,
@@ -143,7 +150,7 @@ def _read_window(journal: Journal, since: float | None, until: float | None) -> 
 def fit_without_ranker(inputs: TrainingInputs, config: Config) -> FeatureBuilder:
     """Fit the item model on the whole log, without training a ranker."""
     knowledge = fit_item_model(inputs.item_inputs, UserHistories.from_log(inputs.log), config.items)
-    return FeatureBuilder(knowledge, config.state, config.features)
+    return FeatureBuilder(knowledge, config.state_spec, config.features)
 
 
 def train(inputs: TrainingInputs, config: Config, progress: Progress) -> TrainedRanker:
@@ -221,6 +228,7 @@ def save_trained_bundle(
         "trees": trained.ranker.trees,
         "warnings": [*inputs.notes, *trained.warnings],
         "window": dict(inputs.window),
+        "label_notes": list(trained.notes),
         **manifest_fields,
     }
     scorer = trained.reranker.scorer if trained.reranker else None

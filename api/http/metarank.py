@@ -23,6 +23,7 @@ from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.event_time import check_not_ahead
 from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.events.ids import MAX_ID_CHARS, canonical_event
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles.registry import bundle_size
 
@@ -89,7 +90,7 @@ class RecommendRequest(BaseModel):
     """Request body of /recommend."""
 
     count: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH)
-    user: str | None = Field(default=None, max_length=256)
+    user: str | None = Field(default=None, max_length=MAX_ID_CHARS)
     items: list[str] = Field(default_factory=list, max_length=MAX_LIST_LENGTH)
 
 
@@ -122,7 +123,7 @@ def rank(path: ModelPath) -> dict[str, Any]:
     body = request.get_json(force=True)
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
-    stamped = {"id": new_id(), "timestamp": round(now * 1000), **body, "event": "ranking"}
+    stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event(body), "event": "ranking"}
     event = parse(stamped)
     check_not_ahead(event, round(now * 1000))
     assert isinstance(event, RankingEvent)

@@ -27,6 +27,8 @@ class Evaluation(ResultTable):
     """Data set -> paired difference in nDCG@10, ranker minus recall order."""
     seconds: Mapping[str, float]
     """Data set -> how long it took."""
+    notes: Mapping[str, tuple[str, ...]]
+    """Data set -> what was done with the labels, left out or counted as missed, one sentence each."""
     warnings: tuple[str, ...] = ()
     """What was done with the log, and what is wrong with the rankers, one sentence each."""
 
@@ -59,11 +61,12 @@ class Evaluation(ResultTable):
 
     def __repr__(self) -> str:
         """Return one table per data set as text."""
-        parts: list[Any] = []
+        parts: list[Any] = [f"note: {note}" for note in self.notes]
         for dataset, gain in self.gains.items():
             parts.append(report.table([row for row in self.rows if row.dataset == dataset], RANKER))
             parts.append(
                 f"nDCG@10 gain of {RANKER} over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
                 f" ({gain.groups:,} test groups)\n"
             )
+            parts += [f"note: {note}" for note in self.notes[dataset]]
         return as_text(*parts, *(f"warning: {line}" for line in self.warnings)).rstrip()

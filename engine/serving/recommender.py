@@ -166,10 +166,11 @@ class Recommender:
             received = self._next_timestamp(at)
             is_new = self._append([replace(event, received=received) for event in events])
         if self.prefetch_queue is not None:
+            meanings = self._snapshot.meanings
             new_events = (event for event, new in zip(events, is_new, strict=True) if new)
-            users = (event.user for event in new_events if isinstance(event, InteractionEvent) and event.user)
-            for user in dict.fromkeys(users):
-                self.prefetch_queue.submit(user, user)
+            for event in new_events:
+                if isinstance(event, InteractionEvent) and event.user and meanings.of(event.type).changes_feeds:
+                    self.prefetch_queue.submit(event.user, event.user)
         return is_new
 
     def erase_user(self, user: str, tombstone_id: str, at: float) -> int:

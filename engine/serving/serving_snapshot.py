@@ -16,6 +16,7 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
+from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -59,6 +60,8 @@ class ServingSnapshot:
     """Journal offset of the last item event applied to the catalogue."""
     high_watermark_ms: int = 0
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
+    meanings: InteractionTypes = field(default_factory=InteractionTypes)
+    """What the interaction types mean to the state."""
     clock_ms: int = NO_CLOCK
     """The process's clock, in epoch milliseconds; `NO_CLOCK`: no event is ahead of it."""
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
@@ -112,6 +115,7 @@ class ServingSnapshot:
             history=history,
             history_at=times,
             interacted=interacted,
+            disliked=self.state.disliked(user),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -140,6 +144,7 @@ class ServingSnapshot:
             codes = codes[codes >= 0]
         return Filters(
             include_seen=filters.include_seen,
+            include_disliked=filters.include_disliked,
             categories=codes,
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),

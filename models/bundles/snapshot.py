@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -14,9 +15,10 @@ from typing import Protocol
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
 from feedrank.engine.events.event_time import NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, effective_time, erased_user
+from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.atomic_files import atomic_write
@@ -54,8 +56,15 @@ class RestoredState:
     """Latest effective time of all replayed events, epoch milliseconds."""
     events_read: int = 0
     """Events replayed since the snapshot."""
+    type_counts: Counter[str] = field(default_factory=Counter)
+    """Number of replayed interactions of each type, the snapshot's included."""
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
     """Events that are more than a day ahead of the clock and are not in the state."""
+
+    def advance(self, log: EventTable) -> None:
+        """Replay the events of a log."""
+        self.state.advance(log)
+        self.type_counts.update(log.type_counts)
 
 
 def restore(
@@ -83,8 +92,8 @@ def restore(
         if any(erased_user(event) for _, event in tail):
             path.unlink(missing_ok=True)
         elif all(effective_time(event) >= restored.high_watermark_ms for _, event in tail):
-            tail_table = events_to_table((event for _, event in tail), catalogue.ids, restored.users, as_arrived=True)
-            restored.state.advance(tail_table)
+            events = (event for _, event in tail)
+            restored.advance(events_to_table(events, catalogue.ids, restored.users, as_arrived=True))
             for offset, event in tail:
                 restored.offset = max(restored.offset, offset)
                 restored.high_watermark_ms = max(restored.high_watermark_ms, effective_time(event))
@@ -93,7 +102,7 @@ def restore(
     restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary(), future=future)
     until_now = takewhile(lambda entry: effective_time(entry[1]) <= future.limit_ms, journal.read_by_effective_time())
     entries = _track_offsets((entry for entry in until_now if entry[0] <= end), restored)
-    restored.state.advance(sorted_events_to_table(entries, catalogue.ids, restored.users, as_arrived=True))
+    restored.advance(sorted_events_to_table(entries, catalogue.ids, restored.users, as_arrived=True))
     restored.offset = max(restored.offset, end)
     return restored
 
@@ -111,6 +120,7 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
             now_ms=np.int64(restored.future.now_ms),
             users=user_text,
             user_bounds=user_bounds,
+            type_counts=np.array(json.dumps(restored.type_counts)),
             **{f"state.{name}": array for name, array in restored.state.arrays().items()},
         )
 
@@ -124,8 +134,10 @@ def _load(path: Path, catalogue: Catalogue, spec: StateSpec) -> RestoredState | 
             names = [name for name in arrays.files if name.startswith("state.")]
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
             users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
+            counts = Counter(json.loads(str(arrays["type_counts"])))
             saved = FutureEvents(int(arrays["now_ms"]))
-            return RestoredState(state, users, int(arrays["offset"]), int(arrays["high_watermark_ms"]), future=saved)
+            last_ms = int(arrays["high_watermark_ms"])
+            return RestoredState(state, users, int(arrays["offset"]), last_ms, 0, counts, saved)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # a full replay of the journal restores everything
 
@@ -150,7 +162,7 @@ def _track_offsets(events: Iterable[tuple[int, Event]], restored: RestoredState)
 
 def _compatibility_digest(catalogue: Catalogue, spec: StateSpec) -> bytes:
     """Return a digest of what a state's rows and columns depend on; snapshots with another one are ignored."""
-    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict()]).encode())
+    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict(), USUAL_NAMES]).encode())
     fields = [name for name in (counter.item_field for counter in spec.counters) if name not in ("", "item")]
     for array in (
         *catalogue.ids.to_arrays(), catalogue.category_codes, catalogue.category_offsets,

@@ -6,7 +6,6 @@ items, exactly if there are many more items than dimensions; a new item gets the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -14,17 +13,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, Rows, Scores, Vector
-from feedrank.features.bm25 import TermWeights, tokenize
+from feedrank.features.bm25 import DOCUMENT, TermWeights
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors
+from feedrank.models.items.category_factors import category_inputs
+from feedrank.models.items.content_views import unit_differences
 from feedrank.models.items.growable_arrays import Array, GrowableArrays, splice_ragged, spliced_offsets
 
 CONTENT_VIEWS = ("text", "content", "cca")
@@ -40,9 +39,9 @@ ItemFields = Mapping[str, Mapping[str, FieldValue]]
 class ColdStartExtender:
     """Extends the trained item model of a bundle with cold-start items; build it once per bundle."""
 
-    def __init__(self, trained: ItemModel, k1: float = 1.5, b: float = 0.75) -> None:
-        """Take the trained item model; k1 and b are the BM25 parameters that it was fitted with."""
-        self._trained, self._k1, self._b = trained, k1, b
+    def __init__(self, trained: ItemModel) -> None:
+        """Take the trained item model."""
+        self._trained = trained
         self._arrays = GrowableArrays()
 
     def extend(
@@ -73,7 +72,7 @@ class ColdStartExtender:
             item_item={
                 name: t._replace(offsets=np.pad(t.offsets, pad, "edge")) for name, t in item_model.item_item.items()
             },
-            term_weights=self._extend_terms(item_model.term_weights, rows, documents),
+            term_weights=self._extend_terms(item_model.term_weights, rows, documents, catalogue),
             item_stats=_extend_statistics(
                 item_model.item_stats, rows, catalogue, interaction_count=0, mean_value=self._default_value
             ),
@@ -93,9 +92,9 @@ class ColdStartExtender:
         return replace(space, item_side=sides[0], user_side=sides[1])
 
     def _extend_vectors(self, old: VectorsByView, rows: Rows, text: Matrix, catalogue: Catalogue) -> VectorsByView:
-        text, flags = text[:, : len(self._text_mean)], _category_flags(catalogue, rows)
+        text, columns = text[:, : len(self._text_mean)], self._category_columns(catalogue, rows)
         # row by row: an item gets the same bits whichever other items are added with it
-        inputs = [self._content_features(text[i : i + 1], flags[i : i + 1])[0] for i in range(len(rows))]
+        inputs = [self._content_features(text[i : i + 1], columns[i : i + 1])[0] for i in range(len(rows))]
         vectors = {}
         for name, pair in old.items():
             sides = []
@@ -111,27 +110,24 @@ class ColdStartExtender:
             vectors[name] = UserItemVectors(sides[0], sides[-1])
         return vectors
 
-    def _extend_terms(self, old: TermWeights, rows: Rows, documents: Sequence[str]) -> TermWeights:
-        """Compute BM25 weights with the fitted idf and mean length; words that no existing item has are ignored."""
-        idf, mean = self._idf_and_mean_length
-        word_lists = [tokenize(document) for document in documents]
-        term_counts = [Counter(c for c in old.terms.rows(entry).tolist() if c != UNKNOWN_ROW) for entry in word_lists]
-        sizes = np.array([len(entry) for entry in term_counts])
-        lengths = np.repeat([len(entry) for entry in word_lists], sizes)
-        codes: Array = np.array([code for entry in term_counts for code in entry], np.int32)
-        counts = np.array([count for entry in term_counts for count in entry.values()], np.float64)
-        weights = idf[codes] * self._bm25_saturation(counts, lengths / mean)
-        bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        columns = {"term_codes": codes, "weights": weights, "term_counts": counts}
-        flat = {
-            name: self._arrays.put_ragged(f"terms {name}", getattr(old, name), old.offsets, rows, values, bounds)
-            for name, values in columns.items()
-        }
-        return TermWeights(old.terms, offsets=spliced_offsets(old.offsets, rows, bounds), **flat)
+    def _extend_terms(
+        self, old: TermWeights, rows: Rows, documents: Sequence[str], catalogue: Catalogue
+    ) -> TermWeights:
+        """Weigh the new texts with the fitted idf and mean lengths; new words become terms."""
+        texts = {DOCUMENT: documents} | catalogue.field_texts([name for name in old.fields if name != DOCUMENT], rows)
+        terms, items = old.weigh_new(texts)
 
-    def _bm25_saturation(self, counts: Array, lengths: Array) -> NDArray[np.float64]:
-        """Return BM25's saturated term frequency; lengths are relative to the mean document length."""
-        return np.asarray(counts * (self._k1 + 1) / (counts + self._k1 * (1 - self._b + self._b * lengths)))
+        def put(name: str, before: Array, values: Array) -> Array:
+            return self._arrays.put_ragged(f"terms {name}", before, old.offsets, rows, values, items.offsets)
+
+        return replace(
+            old,
+            terms=terms,
+            term_codes=put("codes", old.term_codes, items.codes),
+            weights=put("weights", old.weights, items.weights),
+            term_counts=put("counts", old.term_counts, items.counts),
+            offsets=spliced_offsets(old.offsets, rows, items.offsets),
+        )
 
     def _extend_tokens(self, old: TokenVectors, rows: Rows, tokens: TokenVectors | None) -> TokenVectors:
         tokens = tokens or TokenVectors(old.values[:0], np.zeros(len(rows) + 1, np.int64))
@@ -147,23 +143,30 @@ class ColdStartExtender:
         has_text = np.any(text != 0, axis=1)
         return np.asarray(text[has_text].mean(axis=0) if has_text.any() else np.zeros(text.shape[1]), np.float32)
 
-    def _content_features(self, text: Matrix, flags: Matrix) -> Matrix:
-        """Return (n, d + old categories + 1): text centered as in `item_model.content_views`, categories, and 1."""
+    def _content_features(self, text: Matrix, categories: Matrix) -> Matrix:
+        """Return (n, d + columns + 1): text centered as in `content_views.center`, categories, and 1."""
         centered = np.zeros_like(text)
         has_text = np.any(text != 0, axis=1)
-        centered[has_text] = unit_rows(text[has_text] - self._text_mean)
-        return np.concatenate([centered, flags[:, : len(self._trained.catalogue.categories)], flags[:, -1:]], axis=1)
+        centered[has_text] = unit_differences(text[has_text], self._text_mean)
+        return np.concatenate([centered, categories, np.ones((len(text), 1), np.float32)], axis=1)
+
+    def _category_columns(self, catalogue: Catalogue, rows: Rows) -> Matrix:
+        """Return the (len(rows), columns) categories as in training; new categories have no column."""
+        factors, width = self._trained.category_factors, len(self._trained.catalogue.categories)
+        columns = category_inputs(catalogue, factors, rows)
+        return np.asarray(columns if factors is not None else columns[:, :width], np.float32)
 
     @cached_property
     def _content_maps(self) -> dict[tuple[str, str], Matrix]:
         """Return (view, side) -> (inputs, width) linear map from content features to vectors, up to their length."""
         trained = self._trained
-        n, sample_size = (
-            len(trained.catalogue),
-            ROWS_PER_INPUT * (len(self._text_mean) + len(trained.catalogue.categories) + 1),
-        )
+        factors, n = trained.category_factors, len(trained.catalogue)
+        columns = len(trained.catalogue.categories) if factors is None else factors.shape[1]
+        sample_size = ROWS_PER_INPUT * (len(self._text_mean) + columns + 1)
         rows = np.sort(np.random.default_rng(7).permutation(n)[:sample_size]).astype(np.int32)
-        inputs = self._content_features(_text_vectors(trained.space)[rows], _category_flags(trained.catalogue, rows))
+        inputs = self._content_features(
+            _text_vectors(trained.space)[rows], self._category_columns(trained.catalogue, rows)
+        )
         gram = inputs.T.astype(np.float64) @ inputs
         ridge = 1e-6 * max(float(np.trace(gram)) / len(gram), 1.0)  # small: the relation has no noise
         gram[np.diag_indices_from(gram)] += ridge
@@ -174,19 +177,6 @@ class ColdStartExtender:
             for side, vectors in pair._asdict().items()
             if name in CONTENT_VIEWS and (side == "user_side" or vectors is not pair.user_side)
         }
-
-    @cached_property
-    def _idf_and_mean_length(self) -> tuple[NDArray[np.float64], float]:
-        """Recover (terms,) idf from the BM25 weights, and the mean document length in words."""
-        terms = self._trained.term_weights
-        idf, n = np.zeros(len(terms.terms)), len(terms.offsets) - 1
-        if not len(terms.term_codes):
-            return idf, 1.0
-        sizes, counts = np.diff(terms.offsets), terms.term_counts.astype(np.float64)
-        lengths = np.bincount(np.repeat(np.arange(n), sizes), counts, n)
-        mean = float(lengths.sum() / n)
-        idf[terms.term_codes] = terms.weights / self._bm25_saturation(counts, np.repeat(lengths / mean, sizes))
-        return idf, mean
 
     @cached_property
     def _default_value(self) -> float:
@@ -262,15 +252,6 @@ def _text_vectors(space: EmbeddingSpace) -> Matrix:
     view = space.block("text")
     width = view.stop - view.start if view.weight > 0 else 0
     return space.item_side[:, view.start : view.start + width] / np.float32(np.sqrt(view.weight) or 1)
-
-
-def _category_flags(catalogue: Catalogue, rows: Rows) -> Matrix:
-    """Return (len(rows), categories + 1) category flags and a last column of 1."""
-    shape = (len(catalogue), len(catalogue.categories) + 1)
-    ones = np.ones(len(catalogue.category_codes), np.float32)
-    flags = sparse.csr_matrix((ones, catalogue.category_codes, catalogue.category_offsets), shape=shape)[rows].toarray()
-    flags[:, -1] = 1
-    return np.asarray(flags, np.float32)
 
 
 def _fit_map(inputs: Matrix, factor: Any, vectors: Matrix) -> Matrix:

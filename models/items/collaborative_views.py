@@ -58,6 +58,7 @@ def eigen_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
         values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     else:
         values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start_vector(matrix.shape[0], seed))
+    vectors[np.diff(matrix.indptr) == 0] = 0  # an item without entries is 0, not a rounding error
     return _fix_signs(vectors * np.sqrt(_without_noise(values)))
 
 
@@ -72,6 +73,8 @@ def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix
         left, values, right = left[:, :rank], values[:rank], right[:rank]
     else:
         left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start_vector(matrix.shape[0], seed))
+    left[np.diff(matrix.indptr) == 0] = 0
+    right[:, np.diff(matrix.tocsc().indptr) == 0] = 0
     stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(_without_noise(values)))
     return stacked[: len(left)], stacked[len(left) :]
 

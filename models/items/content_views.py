@@ -6,18 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
-from feedrank.engine.types import Matrix
+from feedrank.engine.types import Matrix, Vector
 from feedrank.features.item_model import UserItemVectors
 from feedrank.models.items.user_histories import UserHistories
 
 CATEGORY_WEIGHT = 0.3
-"""Value of a category dimension next to the unit text vector."""
+"""Value of a category column next to the unit text vector."""
 PCA_COMPONENTS = 96
 """Number of principal components of the text vectors that the features and the CCA view use."""
+MIN_DIFFERENCE = 1e-5
+"""Distance of a text vector from the mean below which the item has the text of all others."""
 USERS_PER_CHUNK = 50_000
 """Users whose interactions are summed at a time."""
+_NEGLIGIBLE = 1e-12
+"""Share of the variance below which it is rounding error."""
 
 
 def center(text: Matrix) -> Matrix:
@@ -25,8 +28,18 @@ def center(text: Matrix) -> Matrix:
     known = np.any(text != 0, axis=1)
     vectors = np.zeros_like(text)
     if known.any():
-        vectors[known] = unit_rows(text[known] - text[known].mean(axis=0))
+        vectors[known] = unit_differences(text[known], text[known].mean(axis=0))
     return vectors
+
+
+def unit_differences(text: Matrix, mean: Vector) -> Matrix:
+    """Subtract the mean (d,) from (n, d) unit vectors, and scale to unit length; a vector equal to the mean becomes 0.
+
+    If all items have one text, all that is left is rounding error, which must not be scaled up.
+    """
+    differences = text - mean
+    differences[np.linalg.norm(differences, axis=1) < MIN_DIFFERENCE] = 0
+    return unit_rows(differences)
 
 
 def pca(vectors: Matrix, histories: UserHistories) -> Matrix:
@@ -35,46 +48,49 @@ def pca(vectors: Matrix, histories: UserHistories) -> Matrix:
     The dropped components have the least variance. The projection cuts the time of every feature to a quarter.
     """
     known = vectors[np.unique(histories.items)].astype(np.float64)
-    if vectors.shape[1] <= PCA_COMPONENTS or not len(known):
+    if vectors.shape[1] <= PCA_COMPONENTS or len(known) < 2:
         return vectors
     _, directions = np.linalg.eigh(np.cov(known, rowvar=False))
     return np.asarray(vectors @ directions[:, ::-1][:, :PCA_COMPONENTS], np.float32)
 
 
 def predicted_cf_factors(
-    vectors: Matrix, catalogue: Catalogue, factors: Matrix, histories: UserHistories, ridge: float = 30.0
+    vectors: Matrix, categories: NDArray[np.float64], factors: Matrix, histories: UserHistories, ridge: float = 30.0
 ) -> Matrix:
     """Predict (n, rank) unit collaborative factors from an item's text and categories, for cold-start items too.
 
     This is a ridge regression with the square root of an item's interaction count as its weight. vectors: (n, d) from
-    `center`; factors: (n, rank) from `eigen_factors`.
+    `center`; categories: (n, columns) from `category_inputs`; factors: (n, rank) from `eigen_factors`.
     """
-    counts = np.bincount(histories.items, minlength=len(catalogue)).astype(np.float64)
-    inputs = _content_features(vectors, catalogue)
+    counts = np.bincount(histories.items, minlength=len(factors)).astype(np.float64)
+    inputs = _content_features(vectors, categories)
     known = np.flatnonzero(counts > 0)
     weighted = inputs[known] * np.sqrt(counts[known])[:, None]
     gram = weighted.T @ inputs[known] + ridge * np.eye(inputs.shape[1])
     return unit_rows((inputs @ np.linalg.solve(gram, weighted.T @ factors[known])).astype(np.float32))
 
 
-def cca_view(vectors: Matrix, catalogue: Catalogue, histories: UserHistories) -> UserItemVectors:
+def cca_view(vectors: Matrix, categories: NDArray[np.float64], histories: UserHistories) -> UserItemVectors:
     """Fit item vectors by regularised canonical correlation analysis (CCA) between an item and its users' histories.
 
     The two sets of variates are an item's content and the mean content of the other interactions of its users
     (Hotelling, Relations between two sets of variates, 1936). A user weighs 1 / sqrt(interactions). The dot product of
-    the two sides scores how well an item fits a history. vectors: (n, d) from `pca`.
+    the two sides scores how well an item fits a history. vectors: (n, d) from `pca`; categories: (n, columns) from
+    `category_inputs`.
     """
-    inputs = _content_features(vectors, catalogue)
+    inputs = _content_features(vectors, categories)
     has_several = np.diff(histories.offsets) > 1
     multi_item = histories.select(np.repeat(has_several, np.diff(histories.offsets)))
-    zeros = np.zeros((len(catalogue), inputs.shape[1]), np.float32)
+    zeros = np.zeros(inputs.shape, np.float32)
     if not len(multi_item.items):
         return UserItemVectors(zeros, zeros)
-    counts = np.bincount(multi_item.items, minlength=len(catalogue))
-    inputs -= counts @ inputs / counts.sum()
+    counts = np.bincount(multi_item.items, minlength=len(inputs))
+    mean = counts @ inputs / counts.sum()
+    uncentred = float(counts @ np.einsum("nd,nd->n", inputs, inputs))
+    inputs -= mean
+    if float(counts @ np.einsum("nd,nd->n", inputs, inputs)) <= _NEGLIGIBLE * uncentred:
+        return UserItemVectors(zeros, zeros)  # no item has text or a category, or all have the same
     item_cov, rest_cov, cross_cov = _second_moments(inputs, multi_item)
-    if not np.trace(item_cov):  # no item has text or a category, or all have the same
-        return UserItemVectors(zeros, zeros)
     identity = np.eye(len(cross_cov)) * np.trace(item_cov) / len(cross_cov)
     projection = np.linalg.solve(item_cov + 0.3 * identity, cross_cov)
     projection = np.linalg.solve(
@@ -114,10 +130,6 @@ def _second_moments(
     return item_moments, rest_moments, cross_moments
 
 
-def _content_features(vectors: Matrix, catalogue: Catalogue) -> NDArray[np.float64]:
-    """Return (n, d + categories) text vectors next to category flags."""
-    n, codes = len(catalogue), catalogue.category_codes
-    values = np.full(len(codes), CATEGORY_WEIGHT)
-    shape = (n, max(len(catalogue.categories), 1))
-    flags = sparse.csr_matrix((values, codes, catalogue.category_offsets), shape=shape).toarray()
-    return np.concatenate([vectors, flags], axis=1).astype(np.float64)
+def _content_features(vectors: Matrix, categories: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, d + columns) text vectors next to category columns."""
+    return np.concatenate([vectors.astype(np.float64), CATEGORY_WEIGHT * categories], axis=1)

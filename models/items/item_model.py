@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.interaction_types import IN_COOCCURRENCE, IN_POPULARITY, IN_TRANSITIONS
 from feedrank.engine.retrieval.embedding_space import build_embedding_space, unit_rows
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
+from feedrank.models.items.category_factors import category_inputs, fit_category_factors
 from feedrank.models.items.collaborative_views import (
     ease,
     eigen_factors,
@@ -23,6 +25,13 @@ from feedrank.models.items.collaborative_views import (
 )
 from feedrank.models.items.content_views import cca_view, center, pca, predicted_cf_factors
 from feedrank.models.items.user_histories import UserHistories
+
+MAX_VALUE = 1e30
+"""Values of interactions beyond this count as this, so that means and their differences stay finite as float32."""
+
+MAX_COSINE_HISTORY = 3_000
+"""Latest interactions of a user that count for co-occurrence: every pair of them is an entry of the matrix, so that one
+crawler with 50,000 interactions would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +74,20 @@ def fit_item_views(
     histories: UserHistories,
     settings: ItemSettings | None = None,
 ) -> ItemModel:
-    """Fit the item model on these interactions only.
+    """Fit the item model on these interactions only, each part on those that enter it.
 
     text: (n, d) unit vectors of the items' documents, (n, 0) without text. terms: BM25 weights of the documents.
     """
     settings = settings or ItemSettings()
     n = len(catalogue)
-    cosine = item_cosine(histories.user, histories.items, n, len(histories))
-    transitions = transition_matrix(histories, n, settings.transition_window, settings.transition_damping)
+    together, in_order = histories.entering(IN_COOCCURRENCE), histories.entering(IN_TRANSITIONS)
+    recent = together.select(together.count_after < MAX_COSINE_HISTORY)
+    cosine = item_cosine(recent.user, recent.items, n, len(recent))
+    transitions = transition_matrix(in_order, n, settings.transition_window, settings.transition_damping)
     cosine_factors = eigen_factors(cosine, settings.cooccurrence_rank, settings.seed)
     sources, targets = svd_factors(transitions, settings.transition_rank, settings.seed)
-    mean_length = (
-        float(np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0].mean()) if transitions.nnz else 1
-    )
+    lengths = np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0]
+    mean_length = float(lengths.mean()) if lengths.any() else 1.0
     shared = unit_rows(cosine_factors)
     space = build_embedding_space(
         {
@@ -94,32 +104,35 @@ def fit_item_views(
         settings.history_length,
     )
     centered = center(text)
-    projected = pca(centered, histories)
+    projected = pca(centered, together)
     unit_text = unit_rows(projected)
-    content = predicted_cf_factors(centered, catalogue, cosine_factors, histories)
+    category_factors = fit_category_factors(catalogue, together, settings.seed)
+    categories = category_inputs(catalogue, category_factors)
+    content = predicted_cf_factors(centered, categories, cosine_factors, together)
     tables = {
         "transition": transitions,
-        "transition_3": transition_matrix(histories, n, 3, 10.0, uniform=True),
-        "transition_next": transition_matrix(histories, n, 1, 5.0),
+        "transition_3": transition_matrix(in_order, n, 3, 10.0, uniform=True),
+        "transition_next": transition_matrix(in_order, n, 1, 5.0),
         "transition_reverse": transitions.T.tocsr(),
         "cooccurrence": cosine,
     }
     if settings.ease_items:
-        tables["ease"] = ease(histories, n, settings.ease_items)
-        tables["slist"] = slist(histories, n, settings.ease_items)
+        tables["ease"] = ease(together, n, settings.ease_items)
+        tables["slist"] = slist(in_order, n, settings.ease_items)
     return ItemModel(
         catalogue=catalogue,
         space=space,
         vectors={
             "text": UserItemVectors(unit_text, unit_text),
             "content": UserItemVectors(content, content),
-            "cca": cca_view(projected, catalogue, histories),
+            "cca": cca_view(projected, categories, together),
             "cooccurrence": UserItemVectors(shared, shared),
             "transition": UserItemVectors(unit_rows(sources), unit_rows(targets)),
         },
         item_item={name: _top_neighbours(matrix, settings.neighbours) for name, matrix in tables.items()},
         term_weights=term_weights,
-        item_stats=_item_statistics(catalogue, histories),
+        item_stats=_item_statistics(catalogue, histories.entering(IN_POPULARITY)),
+        category_factors=category_factors,
     )
 
 
@@ -127,8 +140,9 @@ def _item_statistics(catalogue: Catalogue, histories: UserHistories) -> dict[str
     n = len(catalogue)
     counts = np.bincount(histories.items, minlength=n).astype(np.float64)
     has_value = ~np.isnan(histories.values)
+    given = np.clip(histories.values[has_value], -MAX_VALUE, MAX_VALUE)
     statistics = {"interaction_count": np.log1p(counts), "published": catalogue.published / 86_400}
-    sums = np.bincount(histories.items[has_value], histories.values[has_value], n)
+    sums = np.bincount(histories.items[has_value], given, n)
     values = np.bincount(histories.items[has_value], minlength=n)
     mean = sums.sum() / values.sum() if values.sum() else np.nan
     statistics["mean_value"] = (sums + 5 * mean) / (values + 5)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table import EventTable, UnknownItems
 from feedrank.engine.types import Candidates, ResolvedRequest
 from feedrank.features.builder import FeatureBuilder
 from feedrank.models.evaluation.bootstrap import interval
@@ -93,7 +93,7 @@ def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: Model
 
 
 def latest_part(log: EventTable, max_impressions: int) -> EventTable:
-    """Return the end of a log: its latest rankings up to so many impressions, and what stands between them.
+    """Return the end of a log: its latest rankings up to so many impressions, and what is between; no unknown items.
 
     At most `MAX_EVENTS` events.
     """
@@ -123,8 +123,9 @@ def latest_part(log: EventTable, max_impressions: int) -> EventTable:
     n_kept = n_interactions - interaction
     shifted = np.where(is_ranking, order - n_interactions - ranking + n_kept, order - interaction)
     return replace(
-        log, interactions=type(log.interactions)(**columns), rankings=rankings, event_order=shifted.astype(np.int64)
-    )
+        log, interactions=type(log.interactions)(**columns), rankings=rankings, event_order=shifted.astype(np.int64),
+        unknown=UnknownItems.none(),
+    )  # fmt: skip
 
 
 def shuffle_labels(log: EventTable, seed: int) -> EventTable:
@@ -145,8 +146,10 @@ def _shuffled_targets(item_inputs: ItemInputs, log: EventTable, settings: ModelS
     Each is replaced by one of `CANDIDATES` random items, which are the group, so no past tells which one.
     """
     random, n_items = np.random.default_rng(settings.training.seed), len(item_inputs.catalogue)
-    histories = UserHistories.from_log(log)
-    targets = np.flatnonzero((histories.count_after == 0) & (histories.count_before > 0))[-MAX_TARGETS:]
+    histories = UserHistories.from_log(log).in_history
+    targets = np.flatnonzero(histories.is_target & (histories.count_after == 0) & (histories.count_before > 0))[
+        -MAX_TARGETS:
+    ]
     targets = targets[target_order(log, histories, targets)]
     group_size = min(CANDIDATES, n_items)
     if len(targets) < 2 * MIN_TEST_GROUPS:
@@ -161,7 +164,7 @@ def _shuffled_targets(item_inputs: ItemInputs, log: EventTable, settings: ModelS
     past = histories.select(~is_target[histories.interaction])
     builder = FeatureBuilder(fit_item_model(item_inputs, past, settings.items), settings.state, settings.features)
     examples = from_recall(
-        shuffled, UserHistories.from_log(shuffled), targets, _FixedCandidates(groups), group_size,
+        shuffled, UserHistories.from_log(shuffled).in_history, targets, _FixedCandidates(groups), group_size,
         settings.state.history_length,
     )  # fmt: skip
     is_test = np.arange(len(examples)) % 2 == 1
