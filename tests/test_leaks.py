@@ -101,15 +101,14 @@ def test_shuffled_labels_stay_in_their_ranking() -> None:
 
 def test_the_latest_part_of_a_log_is_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     log = by_chance(-2_000)
-    assert latest_part(log).event_order.tolist() == log.event_order.tolist()
-    monkeypatch.setattr("feedrank.models.training.shuffled_check.MAX_IMPRESSIONS", 10 * LENGTH)
-    part = latest_part(log)
+    assert latest_part(log, 10**6).event_order.tolist() == log.event_order.tolist()
+    part = latest_part(log, 10 * LENGTH)
     assert (len(part.rankings), len(part.interactions)) == (10, 10)
     assert part.rankings.items.tolist() == log.rankings.items[-10 * LENGTH :].tolist()
     assert part.interactions.ranking.tolist() == list(range(10))
     assert part.event_order.tolist() == [n // 2 + 10 * (n % 2 == 0) for n in range(20)]
     monkeypatch.setattr("feedrank.models.training.shuffled_check.MAX_EVENTS", 5)
-    part = latest_part(log)
+    part = latest_part(log, 10 * LENGTH)
     assert (len(part.rankings), part.interactions.ranking.tolist()) == (2, [-1, 0, 1])
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from feedrank.api import compose, config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.event_table_builder import sorted_events_to_table
+from feedrank.engine.events.event_table import sorted_events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.engine.events.logged_features import LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.training.dataset import build_query_groups, from_rankings
 
-NOW = 1_780_000_000.0
+NOW = 1_760_000_000.0
 ITEMS = Vocabulary(["a", "b", "c"])
 
 

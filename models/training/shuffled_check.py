@@ -73,9 +73,10 @@ def check_shuffled(item_inputs: ItemInputs, log: EventTable, settings: ModelSett
         item_inputs, text=np.empty((len(item_inputs.catalogue), 0), np.float32), token_vectors=None, reranker=None,
         model_digests={},
     )  # fmt: skip
-    measure = _shuffled_rankings if has_enough_rankings(log, settings) else _shuffled_targets
+    on_rankings = has_enough_rankings(log, settings)
+    measure = _shuffled_rankings if on_rankings else _shuffled_targets
     try:
-        values = measure(plain, latest_part(log), small)
+        values = measure(plain, latest_part(log, MAX_IMPRESSIONS if on_rankings else len(log.rankings.items)), small)
     except ValueError:  # a slice without a click, or an item model that can't be fitted: too little to check
         return None
     return _judge(values, settings.training.seed)
@@ -91,13 +92,16 @@ def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: Model
     return auc(groups.labels > 0, scores, groups.queries.offsets)
 
 
-def latest_part(log: EventTable) -> EventTable:
-    """Return the end of a log: its latest rankings up to `MAX_IMPRESSIONS`, and what is between; no unknown items."""
+def latest_part(log: EventTable, max_impressions: int) -> EventTable:
+    """Return the end of a log: its latest rankings up to so many impressions, and what is between; no unknown items.
+
+    At most `MAX_EVENTS` events.
+    """
     n_interactions, n_rankings = len(log.interactions), len(log.rankings)
     is_ranking = log.event_order >= n_interactions
     start = max(0, len(log) - MAX_EVENTS)
     if n_rankings:
-        first = int(np.searchsorted(log.rankings.offsets, log.rankings.offsets[-1] - MAX_IMPRESSIONS))
+        first = int(np.searchsorted(log.rankings.offsets, log.rankings.offsets[-1] - max_impressions))
         start = max(start, int(np.flatnonzero(is_ranking)[first])) if first else start
     order = log.event_order[start:]
     is_ranking = is_ranking[start:]
