@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
+from feedrank.models.items.category_factors import category_inputs
 from feedrank.models.items.collaborative_views import (
     ease,
     eigen_factors,
@@ -16,7 +17,6 @@ from feedrank.models.items.collaborative_views import (
     svd_factors,
     transition_matrix,
 )
-from feedrank.models.items.category_factors import category_inputs
 from feedrank.models.items.content_views import cca_view, center, predicted_cf_factors
 from feedrank.models.items.user_histories import UserHistories
 
