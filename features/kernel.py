@@ -81,7 +81,8 @@ class Operations(NamedTuple):
         observed = self.code != OP_READ
         sizes = (self.stop - self.start)[observed]
         starts = self.start[observed] - np.cumsum(sizes) + sizes
-        return self.rows[np.repeat(starts, sizes) + np.arange(sizes.sum())]
+        observed_rows: Rows = self.rows[np.repeat(starts, sizes) + np.arange(sizes.sum())]
+        return observed_rows
 
 
 def ranking_operation(at: float, user: int, rows: Rows, type_bits: int) -> Operations:

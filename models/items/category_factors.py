@@ -51,7 +51,7 @@ def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: i
     _, values, right = svds(operator, k=rank, v0=start)
     kept = values > _NEGLIGIBLE * max(float(values.max()), 1e-300)
     vectors = np.where(has_interactions[:, None], right[kept].T, 0)
-    factors[:, : vectors.shape[1]] = unit_rows(vectors * _signs(vectors))
+    factors[:, : vectors.shape[1]] = unit_rows((vectors * _signs(vectors)).astype(np.float32))
     return factors
 
 
