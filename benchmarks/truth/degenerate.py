@@ -76,6 +76,12 @@ def _some(first: Callable[[random.Random, int], Fields], share: float = 0.5) -> 
 
 
 WORDS = ["red", "blue", "green", "shoes", "hat", "coat", "jazz", "opera", "soup", "bread", "moon", "star"]
+
+
+def _title(dice: random.Random, _: int) -> str:
+    return " ".join(dice.sample(WORDS, 3))
+
+
 FIELDS: dict[str, Callable[[random.Random, int], Fields]] = {
     "ids only": _no_fields,
     "one text": _fields(title="the same red shoes"),
@@ -92,10 +98,8 @@ FIELDS: dict[str, Callable[[random.Random, int], Fields]] = {
     "tags only": _fields(tags=lambda dice, _: dice.sample(WORDS, 3)),
     "published at once": _fields(published=START, title="news"),
     "published": _fields(published=lambda _, index: START + index * MINUTE),
-    "titles": _fields(
-        title=lambda dice, _: " ".join(dice.sample(WORDS, 3)), category=lambda dice, _: dice.choice("ab")
-    ),
-    "some titles": _some(_fields(title=lambda dice, _: " ".join(dice.sample(WORDS, 3)))),
+    "titles": _fields(title=_title, category=lambda dice, _: dice.choice("ab")),
+    "some titles": _some(_fields(title=_title)),
     "one title": lambda dice, index: [{"name": "title", "value": "red shoes"}] if index == 0 else [],
     "a long text": _fields(text=lambda dice, _: " ".join(dice.choices(WORDS, k=2_000))),
     "all hidden": _fields(removed=True),
@@ -223,9 +227,9 @@ def _rankings(chosen: dict[str, Any], users: list[str | None], n_items: int, dic
         events.append(event)
         clicked = {"clicked": dice.sample(shown, 1), "all clicked": shown, "first clicked": shown[:1],
                    "one ranking": shown[:1], "one item each": shown}.get(kind, [])  # fmt: skip
-        events += (
+        events += [
             {"event": "interaction", "id": f"c{number}-{item}", "timestamp": at + 1_000, "item": item,
              "type": "click", "ranking": f"r{number}", "user": event.get("user") or "u0"}
             for item in clicked
-        )  # fmt: skip
+        ]  # fmt: skip
     return events
