@@ -9,7 +9,8 @@ import pytest
 
 from feedrank.engine.events import event_table
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.features.bm25 import TermWeights
 from feedrank.models.evaluation.evaluation import logged_rankings
