@@ -11,12 +11,14 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from feedrank.api.renamed_keys import renamed_key, renamed_values
+from feedrank.api.renamed_keys import moved_key, renamed_key, renamed_values
 from feedrank.api.validation_errors import first_error
 from feedrank.engine.events.checks import check_range
+from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.plugins import is_plugin_path
 from feedrank.features.feature_settings import FeatureSettings
-from feedrank.features.state import StateSpec
+from feedrank.features.state import StateSettings, StateSpec
+from feedrank.features.text_analyser import TextSettings
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.retraining.retraining import RetrainSettings
 from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
@@ -41,6 +43,12 @@ class JournalConfig:
     """Database URL, such as postgresql+psycopg://user@host/name. Not set: an SQLite file in the home."""
     create_items: bool = True
     """Whether loading data makes an item, without fields, of each id that only interactions or rankings name."""
+    max_unknown_share: float = 0.5
+    """Highest share of interactions, or of shown items, that may name items or rankings that no event describes, from
+    0 to 1. Over it, `import` exits with an error, and nothing is trained."""
+
+    def __post_init__(self) -> None:
+        check_range("max_unknown_share", self.max_unknown_share, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class EmbedderConfig(EmbedderSettings):
     """[embedder] How items and queries are embedded."""
 
     document: tuple[str, ...] = ("title", "text", "category")
-    """Item fields that are joined into the document that the embedder, BM25 and the other text models read."""
+    """Item fields that the embedder and the other text models read, joined into one document, and BM25 by field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +151,14 @@ class Config:
 
     journal: JournalConfig = field(default_factory=JournalConfig)
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
+    text: TextSettings = field(default_factory=TextSettings)
     late_interaction: LateInteractionSettings = field(default_factory=LateInteractionSettings)
     cross_encoder: CrossEncoderSettings = field(default_factory=CrossEncoderSettings)
+    interactions: InteractionTypes = field(default_factory=InteractionTypes)
     items: ItemSettings = field(default_factory=ItemSettings)
     index: IndexConfig = field(default_factory=IndexConfig)
     recall: RecallConfig = field(default_factory=RecallConfig)
-    state: StateSpec = field(default_factory=StateSpec)
+    state: StateSettings = field(default_factory=StateSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
@@ -156,10 +166,22 @@ class Config:
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
     serve: ServeConfig = field(default_factory=ServeConfig)
 
+    def __post_init__(self) -> None:
+        if unknown := self.text.field_names - set(self.embedder.document):
+            raise ValueError(
+                f"text has settings of {', '.join(sorted(unknown))}, which BM25 does not read; expected fields of "
+                f"embedder.document: {', '.join(self.embedder.document)}; add the field there"
+            )
+
     @property
     def training_settings(self) -> ModelSettings:
         """The sections that training reads."""
-        return ModelSettings(self.items, self.state, self.features, self.training, self.labels, self.ranker)
+        return ModelSettings(self.items, self.state_spec, self.features, self.training, self.labels, self.ranker)
+
+    @property
+    def state_spec(self) -> StateSpec:
+        """What the behavioural state stores, and what the interaction types mean."""
+        return StateSpec.of(self.state, self.interactions)
 
 
 def load_config(path: Path | None) -> Config:
@@ -186,6 +208,8 @@ def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, pr
     types = get_type_hints(section)
     names = [entry.name for entry in fields(section)]
     for key, value in table.items():
+        if key not in names and (advice := moved_key(f"{prefix}{key}", value)):
+            raise ConfigError(f"{path}: {prefix}{key} is now {advice}")
         if key not in names and (new := renamed_key(f"{prefix}{key}")):
             raise ConfigError(f"{path}: {prefix}{key} is now named {new}; rename the key in the config file")
         if key not in names:
@@ -195,9 +219,12 @@ def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, pr
 
 
 def _reject_nested(value: Any, kind: Any, path: Path, prefix: str) -> None:
-    """Check a table, or each table of a list."""
+    """Check a table, or each table of a list or of a table with names of the file's own."""
     if isinstance(value, Mapping) and is_dataclass(kind):
         _reject_unknown_keys(value, cast(type, kind), path, prefix)
     elif isinstance(value, list) and get_origin(kind) is tuple:
         for entry in value:
             _reject_nested(entry, get_args(kind)[0], path, prefix)
+    elif isinstance(value, Mapping) and get_origin(kind) is Mapping:
+        for name, entry in value.items():
+            _reject_nested(entry, get_args(kind)[1], path, f"{prefix}{name}.")

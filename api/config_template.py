@@ -20,13 +20,14 @@ def config_template(keys: Sequence[ConfigKey]) -> str:
     """Write keys as a TOML file in which each key stands as a comment, with its meaning above.
 
     The file loads to the defaults, before and after its lines `#key = value` are uncommented. Keys that have no default
-    value, and those of a list of tables, are explained in sentences only.
+    value, and those of a list of tables or of tables with names of one's own, are explained in sentences only.
     """
     list_keys = {key.key for key in keys}
     parts = [HEADER]
     for section, entries in groupby(keys, lambda key: key.section):
-        in_list = section in list_keys
-        lines = [f"# Keys of each table [[{section}]]:"] if in_list else [f"[{section}]"]
+        in_list = section.removesuffix(".*") in list_keys
+        table = f"[{section.removesuffix('*')}NAME]" if section.endswith(".*") else f"[[{section}]]"
+        lines = [f"# Keys of each table {table}:"] if in_list else [f"[{section}]"]
         lines += ["\n".join(_explanation(key, in_list)) + "\n" for key in entries]
         parts.append("\n".join(lines))
     return "\n".join(parts)

@@ -26,12 +26,12 @@ class EffectiveValue:
 
 
 def effective_values(config: Config, keys: Iterable[ConfigKey]) -> list[EffectiveValue]:
-    """Return the value of each of these keys, which are keys of `config`, except those inside a list of tables."""
+    """Return the value of each of these keys of `config`, except those inside a list or a table of tables."""
     values, lists = [], set[str]()
     for key in keys:
-        if key.section in lists:
+        if key.section.removesuffix(".*") in lists:
             continue
-        if key.type == "list of tables":
+        if key.type in ("list of tables", "table of tables"):
             lists.add(key.key)
         value = default_text(reduce(getattr, key.key.split("."), config))
         shown = _PASSWORD_IN_URL.sub(r"\g<user>:***@", value)

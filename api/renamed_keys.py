@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from feedrank.api.toml_text import to_toml
+
 OLD_KEYS: dict[str, str] = {
     "cross_encoder.text_tokens": "cross_encoder.query_tokens",
     "cross_encoder.best": "cross_encoder.top_k",
@@ -23,7 +25,6 @@ OLD_KEYS: dict[str, str] = {
     "items.decay": "items.history_decay",
     "items.depth": "items.history_length",
     "items.linear_items": "items.ease_items",
-    "labels.other": "labels.default_weight",
     "labels.by_value": "labels.value_weighted",
     "labels.full_dwell_s": "labels.dwell_saturation_s",
     "labels.grades": "labels.grade_thresholds",
@@ -41,6 +42,12 @@ OLD_KEYS: dict[str, str] = {
     "training.served_rows": "training.use_logged_features",
 }
 """Old key -> new key, each with its section."""
+_WEIGHT = "the weight of each type in [interactions.types]"
+_UNLISTED = 'unlisted in [interactions], such as unlisted = "positive"; types with usual names keep their meaning'
+MOVED_KEYS: dict[str, str] = {
+    "labels.weights": _WEIGHT, "labels.default_weight": _UNLISTED, "labels.other": _UNLISTED,
+}  # fmt: skip
+"""Old key -> what says it in another section."""
 OLD_VALUES: dict[str, dict[str, str]] = {
     "features.families": {
         "vectors": "similarity",
@@ -74,6 +81,17 @@ def renamed_key(path: str) -> str | None:
     """
     new = OLD_KEYS.get(path)
     return None if new is None else new.rpartition(".")[2]
+
+
+def moved_key(path: str, value: Any) -> str | None:
+    """Return what to write in place of a key that moved to another section; None if the key did not.
+
+    path: the key with its section, such as labels.weights. value: what the config has there.
+    """
+    advice = MOVED_KEYS.get(path)
+    if advice is not None and path == "labels.weights" and isinstance(value, Mapping) and value:
+        return f"{advice}: {', '.join(to_toml({name: {'weight': weight}})[1:-1] for name, weight in value.items())}"
+    return advice
 
 
 def renamed_experiment_key(path: str) -> str | None:

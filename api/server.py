@@ -24,7 +24,7 @@ from feedrank.api import logs, traces
 from feedrank.api.admin import create_admin_services
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.refresh import RefreshCallbacks, Refresher
-from feedrank.api.compose.serving import build_snapshot, restore_state, warn
+from feedrank.api.compose.serving import build_snapshot, restore_state, warn, warn_of_types
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import custom_index_type, with_custom_index
 from feedrank.api.config import Config
@@ -64,7 +64,9 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
     journal = home.journal(config.journal.url)
     try:
         opened = registry.load_current(home.bundles, warn)
-        return PreloadedState(opened, restore_state(home, journal, opened))
+        restored = restore_state(home, journal, opened)
+        warn_of_types(config, opened, restored)
+        return PreloadedState(opened, restored)
     finally:
         journal.close()
 

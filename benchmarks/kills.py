@@ -103,7 +103,7 @@ def promote(folder: str, number: int) -> None:
     text = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     nothing = np.zeros(0, np.int64)
-    touches = UserHistories(np.zeros(1, np.int64), nothing.astype(np.int32), np.zeros(0), np.zeros(0), nothing)
+    touches = UserHistories.plain(np.zeros(1, np.int64), nothing.astype(np.int32), np.zeros(0), np.zeros(0), nothing)
     terms = TermWeights.fit(catalogue.documents())
     knowledge = fit_item_views(catalogue, text, terms, touches, ItemSettings(cooccurrence_rank=2, transition_rank=2))
     builder = FeatureBuilder(knowledge, StateSpec())

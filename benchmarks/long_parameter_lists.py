@@ -16,6 +16,7 @@ _COMMAND = "a click command: its parameters are its options"
 _CLIENT = "a method of the public HTTP client: its keyword arguments are its interface"
 _KERNEL = "a compiled kernel, which takes arrays"
 REASONS: dict[str, str] = {
+    "api.cli.evaluation.evaluate": _COMMAND,
     "api.cli.experiment_planning.simulate": _COMMAND,
     "api.cli.finetune.distill": _COMMAND,
     "api.cli.off_policy.ope": _COMMAND,

@@ -52,11 +52,11 @@ def relevance() -> list[Bar]:
 def _differences(folder: Path) -> float:
     """Embeddings of BERT, RoBERTa and a DPR pair, MaxSim of ColBERT, logits of a cross-encoder, BM25 by hand."""
     import torch
-    from rank_bm25 import BM25Okapi
     from sentence_transformers import CrossEncoder, MultiVectorEncoder
     from transformers import AutoModel, AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
-    from feedrank.features.bm25 import TermWeights, tokenize
+    from feedrank.features.bm25 import TermWeights
+    from feedrank.features.term_counts import PositiveBm25
     from feedrank.models.text.cross_encoder_export import CrossEncoderSettings, export_cached
     from feedrank.models.text.cross_encoder_model import CrossEncoderModel
     from feedrank.models.text.embedder import EmbedderSettings, SentenceEmbedder
@@ -98,7 +98,8 @@ def _differences(folder: Path) -> float:
     for row in range(len(texts)):
         own = slice(int(terms.offsets[row]), int(terms.offsets[row + 1]))
         ours[row] = terms.weights[own][np.isin(terms.term_codes[own], terms.encode_query(query))].sum()
-    apart["BM25"] = _far(ours, BM25Okapi([tokenize(text) for text in texts]).get_scores(tokenize(query)))
+    analyser = terms.analyser
+    apart["BM25"] = _far(ours, PositiveBm25([analyser.query(text) for text in texts]).get_scores(analyser.query(query)))
     console.print({name: f"{value:.1e}" for name, value in apart.items()})
     return max(apart.values())
 

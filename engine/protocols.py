@@ -125,6 +125,10 @@ class State(Protocol):
         """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""
         ...
 
+    def disliked(self, user: int) -> Rows:
+        """Return the items that a user dislikes; empty for an unknown user."""
+        ...
+
     def advance(self, log: EventTable) -> None:
         """Apply all events of a table, in its order."""
         ...

@@ -99,7 +99,7 @@ def check_retriever(
             rows = np.array(history, np.int32)
             request = ResolvedRequest(
                 at=1e9, user=0, history=rows, history_at=1e9 - np.arange(1.0, 4)[: len(history)],
-                interacted=rows, filters=filters,
+                interacted=rows, disliked=np.array([5, 57], np.int32), filters=filters,
             )  # fmt: skip
             eligible = _eligible_rows(request)
             order = None if expected_order is None else [row for row in expected_order(request) if row in eligible]
@@ -196,6 +196,7 @@ def _toy_filters(catalogue: Catalogue) -> list[Filters]:
     return [
         Filters(),
         Filters(include_seen=True),
+        Filters(include_disliked=True),
         Filters(categories=odd),
         Filters(categories=rows(*odd, *third), include_seen=True),
         Filters(categories=rows()),
@@ -214,6 +215,8 @@ def _eligible_rows(request: ResolvedRequest) -> set[int]:
     eligible = set(range(TOY_ITEMS)) - set(filters.deny.tolist())
     if not filters.include_seen:
         eligible -= set(request.interacted.tolist())
+    if not filters.include_disliked:
+        eligible -= set(request.disliked.tolist())
     if filters.allow is not None:
         eligible &= set(filters.allow.tolist())
     if filters.categories is not None:

@@ -49,6 +49,8 @@ class Filters:
     """Only these items; None: all."""
     deny: Rows = field(default_factory=empty_rows)
     """None of these items."""
+    include_disliked: bool = False
+    """True: items that the user dislikes may be recommended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class ResolvedRequest:
     query_tokens: Matrix | None = None
     """(tokens, token dimensions) the token embeddings of the query, for late interaction."""
     filters: Filters = Filters()
+    disliked: Rows = field(default_factory=empty_rows)
+    """All items that the user dislikes (for `Filters.include_disliked`)."""
 
     def __post_init__(self) -> None:
         if len(self.history) != len(self.history_at):
@@ -127,6 +131,12 @@ class Batch:
     """(R,) token embeddings of each request's query; empty tuple: no request has any."""
     cross_encoder_scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     """(N,) cross-encoder scores of (request text, item); NaN where not computed; (0,): there is no cross-encoder."""
+    disliked: Rows = field(default_factory=lambda: np.empty((0, 0), np.int32))
+    """(R, D) item rows of the user's latest dislikes, latest first; UNKNOWN_ROW in empty slots; (0, 0): not read."""
+    disliked_at: Times = field(default_factory=lambda: np.empty((0, 0)))
+    """(R, D) unix seconds; NaN in empty slots."""
+    dislikes: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    """(N, 2 L) decayed dislikes of the item per half-life, then of all items; (0, 0): not read."""
 
     def __post_init__(self) -> None:
         requests, rows = len(self.at), len(self.rows)

@@ -55,6 +55,7 @@ class FeatureBuilder:
         self._families |= load_extra_families(self.settings.extra)
         self._features = self._declared_features()
         self._names = tuple(feature.name for feature in self._features)
+        self._fingerprint = self._digest_settings()
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -69,24 +70,7 @@ class FeatureBuilder:
     @property
     def fingerprint(self) -> str:
         """Digest of the ordered feature names and of all settings that change feature values."""
-        inputs: list[Any] = [
-            self._names,
-            self.spec.half_lives_h,
-            self.spec.history_length,
-            VECTOR_DECAYS,
-            ITEM_ITEM_DECAYS,
-            ITEM_ITEM_DEPTHS,
-            RECENT_DECAY,
-            text_relevance.BM25_TITLES,
-            MAX_HISTORY_ITEMS,
-            SMOOTHING,
-            TOP_K,
-            [asdict(counter) for counter in self.spec.counters],
-            sorted(self.item_model.model_digests.items()),
-        ]
-        if self.settings.extra:
-            inputs.append(self.settings.extra)
-        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+        return self._fingerprint
 
     def family_columns(self, batch: Batch) -> Iterator[tuple[str, Columns]]:
         """Compute one family after another; yield the name of each (the path of an extra one) and its columns."""
@@ -130,6 +114,28 @@ class FeatureBuilder:
         inputs = FamilyInputs(self.item_model, self.spec, self.category_shares, {})
         for feature, column in self._families[CROSS_ENCODER](batch, inputs).items():
             matrix[:, self._names.index(feature.name)] = np.where(batch.rows >= 0, column, np.nan)
+
+    def _digest_settings(self) -> str:
+        inputs: list[Any] = [
+            self._names,
+            self.spec.half_lives_h,
+            self.spec.history_length,
+            VECTOR_DECAYS,
+            ITEM_ITEM_DECAYS,
+            ITEM_ITEM_DEPTHS,
+            RECENT_DECAY,
+            text_relevance.BM25_TITLES,
+            self.item_model.term_weights.fingerprint,
+            MAX_HISTORY_ITEMS,
+            SMOOTHING,
+            TOP_K,
+            [asdict(counter) for counter in self.spec.counters],
+            sorted(self.item_model.model_digests.items()),
+            self.spec.interactions.to_dict(),
+        ]
+        if self.settings.extra:
+            inputs.append(self.settings.extra)
+        return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
     def _declared_features(self) -> tuple[Feature, ...]:
         """Return the records of all families. Raises ValueError for a name or a family that is taken."""

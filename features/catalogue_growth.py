@@ -11,13 +11,13 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.types import Rows, Times
 from feedrank.features import history_store
 from feedrank.features.counter_table import _COUNTER_SHIFT, _USER_SHIFT, rehash
-from feedrank.features.history_store import BLOCK_BYTES, HistoryStore
+from feedrank.features.history_store import BLOCK_BYTES, DISLIKES, LISTS, HistoryStore
 from feedrank.features.jit import jit
 from feedrank.features.state import BehaviouralState
 
 Arrays = dict[str, NDArray[Any]]
 _CATALOGUE_ARRAYS = (
-    "counts", "first_at", "last_at", "category_codes", "category_offsets", "custom_counters.codes",
+    "counts", "dislikes", "first_at", "last_at", "category_codes", "category_offsets", "custom_counters.codes",
     "custom_counters.bounds",
 )  # fmt: skip
 
@@ -37,6 +37,7 @@ def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogu
     codes = _code_mapping(before, after, "category")
     new["counts"][len(after) + codes[codes >= 0]] = old["counts"][n:-1][codes >= 0]
     new["counts"][-1] = old["counts"][-1]
+    new["dislikes"][:n], new["dislikes"][-1] = old["dislikes"][:n], old["dislikes"][-1]
     for name in ("first_at", "last_at"):
         new[name][:n] = old[name]
     parts = old | {name: new[name] for name in _CATALOGUE_ARRAYS}
@@ -123,7 +124,7 @@ def _reencode_histories(store: HistoryStore, n_items: int, new_n_items: int) -> 
     digits = 1  # upper bound of additional digits per entry
     while n_items << (7 * digits) < new_n_items:
         digits += 1
-    room = used + int(store.lengths.sum(dtype=np.int64)) * digits // BLOCK_BYTES + 2 * n_users + 1
+    room = used + int(store.lengths.sum(dtype=np.int64)) * digits // BLOCK_BYTES + LISTS * n_users + 1
     new = HistoryStore(
         heads=np.zeros_like(store.heads),
         fills=np.zeros_like(store.fills),
@@ -146,6 +147,8 @@ def _reencode(
     """Copy entries one by one, oldest first; rows, times: buffers as long as the longest list."""
     for user in range(len(store.lengths)):
         for list_index in range(store.lengths.shape[1]):
-            count = history_store.read(store, user, list_index, n_items, rows[: store.lengths[user, list_index]], times)
+            marks = 2 if list_index == DISLIKES else 1  # a dislike is an entry of twice as many items
+            length = store.lengths[user, list_index]
+            count = history_store.read(store, user, list_index, marks * n_items, rows[:length], times)
             for entry in range(count - 1, -1, -1):
-                history_store.append(target, user, list_index, rows[entry], times[entry], new_n_items)
+                history_store.append(target, user, list_index, rows[entry], times[entry], marks * new_n_items)

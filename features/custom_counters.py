@@ -13,6 +13,8 @@ from feedrank.features.counter_table import ITEM, NO_CODE, VALUES_PER_HALF_LIFE,
 
 IMPRESSION = "impression"
 """The event type of an impression; all other types are interaction types."""
+IMPRESSION_BIT = 1 << 62
+"""Bit of an impression in a type mask."""
 MAX_COUNTERS = 31
 """Maximum number of counters, set by the bits of a counter key."""
 _MAX_TYPES = 62
@@ -75,8 +77,9 @@ def check_counters(counters: tuple[CounterSpec, ...]) -> None:
 
 
 def interaction_types(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
-    """Return the distinct event types of all counters; the type at index t is bit t of a type mask."""
-    return tuple(dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.rate_over)))
+    """Return the distinct interaction types of all counters; the type at index t is bit t of a type mask."""
+    named = dict.fromkeys(kind for counter in counters for kind in (*counter.types, *counter.rate_over))
+    return tuple(kind for kind in named if kind != IMPRESSION)
 
 
 def empty_counter_table(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> CounterTable:
@@ -133,4 +136,4 @@ def half_life_label(half_life_h: float) -> str:
 
 
 def _type_bits(selected: tuple[str, ...], types: tuple[str, ...]) -> int:
-    return sum(1 << types.index(kind) for kind in set(selected))
+    return sum(IMPRESSION_BIT if kind == IMPRESSION else 1 << types.index(kind) for kind in set(selected))

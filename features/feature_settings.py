@@ -14,7 +14,7 @@ class FeatureSettings:
 
     families: tuple[str, ...] = (
         "recall", "bm25", "similarity", "late_interaction", "cross_encoder", "item_item", "rates", "recency",
-        "categories", "item_stats", "custom_counters", "user", "listwise",
+        "categories", "item_stats", "custom_counters", "user", "dislikes", "listwise",
     )  # fmt: skip
     """The built-in families, in column order; `feedrank features` lists their features."""
     extra: tuple[str, ...] = ()

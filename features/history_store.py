@@ -1,4 +1,4 @@
-"""The history store keeps each user's interactions and impressions in linked lists of small byte blocks.
+"""The history store keeps each user's interactions, impressions and dislikes in linked lists of small byte blocks.
 
 An entry is one variable-length integer (7-bit digits): the item's row and the whole seconds since the entry before. So
 a user's memory is proportional to their history. Blocks come from one pool. Lists are read from their end.
@@ -16,21 +16,22 @@ from feedrank.features.jit import jit
 
 BLOCK_BYTES = 28
 """Bytes in a block; 32 with the 4-byte link to the block before it."""
-INTERACTIONS, IMPRESSIONS = 0, 1
-"""Indices of a user's two lists."""
+INTERACTIONS, IMPRESSIONS, DISLIKES = 0, 1, 2
+"""Indices of a user's lists. A dislike is stored as 2 x row + 1, and its end as 2 x row, of twice as many items."""
+LISTS = 3
 
 
 class HistoryStore(NamedTuple):
     """Arrays of the store: U users, B blocks; zero means empty."""
 
     heads: NDArray[np.int32]
-    """(U, 2) number of the last block, counted from 1."""
+    """(U, LISTS) number of the last block, counted from 1."""
     fills: NDArray[np.uint8]
-    """(U, 2) bytes in use in the last block."""
+    """(U, LISTS) bytes in use in the last block."""
     lengths: NDArray[np.int32]
-    """(U, 2) number of entries."""
+    """(U, LISTS) number of entries."""
     latest: NDArray[np.int64]
-    """(U, 2) unix seconds of the last entry."""
+    """(U, LISTS) unix seconds of the last entry."""
     previous: NDArray[np.int32]
     """(B,) number of the block before, counted from 1."""
     pool: NDArray[np.uint8]
@@ -42,10 +43,10 @@ class HistoryStore(NamedTuple):
 def empty_store() -> HistoryStore:
     """Create a store without users and blocks."""
     return HistoryStore(
-        heads=np.zeros((0, 2), np.int32),
-        fills=np.zeros((0, 2), np.uint8),
-        lengths=np.zeros((0, 2), np.int32),
-        latest=np.zeros((0, 2), np.int64),
+        heads=np.zeros((0, LISTS), np.int32),
+        fills=np.zeros((0, LISTS), np.uint8),
+        lengths=np.zeros((0, LISTS), np.int32),
+        latest=np.zeros((0, LISTS), np.int64),
         previous=np.zeros(0, np.int32),
         pool=np.zeros((0, BLOCK_BYTES), np.uint8),
         used=np.zeros(1, np.int64),
@@ -83,7 +84,7 @@ def append(store: HistoryStore, user: int, list_index: int, row: int, at: float,
 
 def clear(store: HistoryStore, user: int) -> None:
     """Erase a user's lists and overwrite their blocks with zeros. The blocks are not reused."""
-    for list_index in (INTERACTIONS, IMPRESSIONS):
+    for list_index in range(LISTS):
         block = int(store.heads[user, list_index])
         while block:
             store.pool[block - 1] = 0

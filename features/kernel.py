@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores, Times
 from feedrank.features import counter_table, history_store
 from feedrank.features.counter_table import MAX_EXPONENT, CounterTable
-from feedrank.features.history_store import IMPRESSIONS, INTERACTIONS, HistoryStore
+from feedrank.features.custom_counters import IMPRESSION_BIT
+from feedrank.features.history_store import DISLIKES, IMPRESSIONS, INTERACTIONS, HistoryStore
 from feedrank.features.jit import jit
 
-OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ = 0, 1, 2, 3
-"""Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read."""
+OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, OP_NEGATIVE, OP_SEEN, OP_OTHER = 0, 1, 2, 3, 4, 5, 6
+"""Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read; a dislike; an
+impression event, unless a ranking counted it; an event that only custom counters count."""
+NO_HISTORY, NO_COUNTS = 16, 32
+"""Flags of an interaction's code: it does not enter the user's history; it does not count for the item."""
+_CODE = 15
 COUNTER_KINDS = ("impressions", "uniform_share", "interactions", "pre_log")
 """Counters of an entity: impressions; 1 / list length per impression; interactions; interactions before the log."""
 _UNIFORM_SHARE = 1
@@ -28,6 +33,10 @@ _COUNTER_OF_OP = (0, 2, 3)
 """The index in COUNTER_KINDS that an operation code increments."""
 MAX_RECENT_IMPRESSIONS = 400
 """How many of the user's latest impressions a read scans."""
+IMPRESSION_WINDOW_S = 1_800.0
+"""An impression event of an item that the user was shown within this time is the same impression."""
+MAX_DISLIKES, MAX_RECENT_DISLIKES = 1_000, 20
+"""How many of the user's latest dislikes a new interaction can end, and how many a read returns."""
 
 
 class StateArrays(NamedTuple):
@@ -39,6 +48,8 @@ class StateArrays(NamedTuple):
     """(L,) landmark times of the counters, unix seconds; NaN before the first event."""
     counts: Times
     """(entities, kinds, L) counters, decayed to the landmarks."""
+    dislikes: Times
+    """(n + 1, L) dislikes of each item, and of all, decayed to the landmarks."""
     first_at: Times
     """(n,) time of an item's first impression or interaction in the log; NaN: none."""
     last_at: Times
@@ -104,6 +115,9 @@ class ReadBuffers(NamedTuple):
     since_interaction: Scores
     counters: Matrix
     custom_counters: Matrix
+    disliked: Rows
+    disliked_at: Times
+    dislikes: Matrix
 
 
 @jit
@@ -121,8 +135,9 @@ def advance(
     increment, decay = np.empty(halves), np.empty(halves)
     recent, times = np.empty(MAX_RECENT_IMPRESSIONS, np.int32), np.empty(MAX_RECENT_IMPRESSIONS)
     overall = np.empty(len(COUNTER_KINDS) * halves, np.float32)
+    marks, mark_times = np.empty(MAX_DISLIKES, np.int32), np.empty(MAX_DISLIKES)
     for m in range(first, last):
-        code, at, user = operations.code[m], operations.at[m], operations.user[m]
+        code, at, user = operations.code[m] & _CODE, operations.at[m], operations.user[m]
         if code == OP_READ:
             read, at = cursor[0], max(at, state.now[0])
             n_recent = 0
@@ -131,8 +146,12 @@ def advance(
                 history_store.read(state.histories, user, INTERACTIONS, items, history, history_at)
                 buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
                 n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
+                if state.histories.lengths[user, DISLIKES]:
+                    n_marks = history_store.read(state.histories, user, DISLIKES, 2 * items, marks, mark_times)
+                    _copy_dislikes(marks, mark_times, n_marks, buffers.disliked[read], buffers.disliked_at[read])
             _decay_factors(state, at, decay)
             overall[:] = 0
+            has_dislikes = state.dislikes[items].any()
             _add_counters(state.counts[everything], decay, overall)
             for i in range(operations.start[m], operations.stop[m]):
                 row, line = operations.rows[i], cursor[1]
@@ -151,6 +170,10 @@ def advance(
                 for c in range(state.category_offsets[row], state.category_offsets[row + 1]):
                     _add_counters(state.counts[items + state.category_codes[c]], decay, out[width : 2 * width])
                 out[2 * width :] = overall
+                if has_dislikes:
+                    for half in range(halves):
+                        buffers.dislikes[line, half] = state.dislikes[row, half] * decay[half]
+                        buffers.dislikes[line, halves + half] = state.dislikes[items, half] * decay[half]
                 buffers.item_age[line] = at - state.first_at[row]
                 buffers.since_interaction[line] = at - state.last_at[row]
                 if len(state.custom_counters.numerator):
@@ -159,26 +182,91 @@ def advance(
             continue
         if not state.now[0] >= at:
             state.now[0] = at
-        _increments(state, at, increment)
+        bits = operations.type_bits[m]
+        if code >= OP_NEGATIVE:
+            row = operations.rows[operations.start[m]]
+            if row < 0:
+                continue
+            if code == OP_SEEN:
+                n_recent = 0
+                if user >= 0:
+                    n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
+                for entry in range(n_recent):
+                    if recent[entry] == row and abs(at - times[entry]) <= IMPRESSION_WINDOW_S:
+                        code, bits = OP_OTHER, bits & ~IMPRESSION_BIT
+                        break
+            if code != OP_SEEN:
+                if code == OP_NEGATIVE:
+                    _increments(state, at, increment)
+                    for half in range(halves):
+                        state.dislikes[row, half] += increment[half]
+                        state.dislikes[items, half] += increment[half]
+                    if not state.first_at[row] <= at:
+                        state.first_at[row] = at
+                    if user >= 0:
+                        history_store.append(state.histories, user, DISLIKES, 2 * row + 1, at, 2 * items)
+                if bits:
+                    counter_table.count(state.custom_counters, row, user, bits, at)
+                continue
+            code = OP_IMPRESSION
+        in_history, counts = operations.code[m] & NO_HISTORY == 0, operations.code[m] & NO_COUNTS == 0
+        if counts:
+            _increments(state, at, increment)
         share = 1.0 / max(operations.stop[m] - operations.start[m], 1)
         for i in range(operations.start[m], operations.stop[m]):
             row = operations.rows[i]
             if row < 0:
                 continue
-            _count(state.counts[row], code, share, increment)
-            _count(state.counts[everything], code, share, increment)
-            for c in range(state.category_offsets[row], state.category_offsets[row + 1]):
-                _count(state.counts[items + state.category_codes[c]], code, share, increment)
+            if counts:
+                _count(state.counts[row], code, share, increment)
+                _count(state.counts[everything], code, share, increment)
+                for c in range(state.category_offsets[row], state.category_offsets[row + 1]):
+                    _count(state.counts[items + state.category_codes[c]], code, share, increment)
+                if code == OP_INTERACTION and not state.last_at[row] >= at:
+                    state.last_at[row] = at
             if code != OP_PRE_LOG and not state.first_at[row] <= at:
                 state.first_at[row] = at
-            if code == OP_INTERACTION and not state.last_at[row] >= at:
-                state.last_at[row] = at
             if user >= 0:
-                history_store.append(
-                    state.histories, user, IMPRESSIONS if code == OP_IMPRESSION else INTERACTIONS, row, at, items
-                )
-            if operations.type_bits[m]:
-                counter_table.count(state.custom_counters, row, user, operations.type_bits[m], at)
+                if in_history:
+                    history_store.append(
+                        state.histories, user, IMPRESSIONS if code == OP_IMPRESSION else INTERACTIONS, row, at, items
+                    )
+                if code != OP_IMPRESSION and state.histories.lengths[user, DISLIKES]:
+                    n_marks = history_store.read(state.histories, user, DISLIKES, 2 * items, marks, mark_times)
+                    if _is_disliked(marks, n_marks, row):
+                        history_store.append(state.histories, user, DISLIKES, 2 * row, at, 2 * items)
+            if bits:
+                counter_table.count(state.custom_counters, row, user, bits, at)
+
+
+@jit
+def _is_disliked(marks: Rows, count: int, row: int) -> bool:
+    """Return whether the latest mark of an item, if it has any, is a dislike. marks: latest first."""
+    for entry in range(count):
+        if marks[entry] >> 1 == row:
+            return bool(marks[entry] & 1)
+    return False
+
+
+@jit
+def _copy_dislikes(marks: Rows, times: Times, count: int, rows: Rows, rows_at: Times) -> None:
+    """Copy the items that are disliked by their latest mark, each once, latest first, as many as fit into `rows`."""
+    found = 0
+    for entry in range(count):
+        if found == len(rows):
+            return
+        row, is_latest = marks[entry] >> 1, marks[entry] & 1 == 1
+        for later in range(entry):
+            is_latest &= marks[later] >> 1 != row
+        if is_latest:
+            rows[found], rows_at[found] = row, times[entry]
+            found += 1
+
+
+@jit
+def dislike_marks_of(state: StateArrays, user: int, marks: Rows, times: Times) -> None:
+    """Read the dislikes of a known user and their ends, latest first, as many as fit; see `history_store.DISLIKES`."""
+    history_store.read(state.histories, user, DISLIKES, 2 * len(state.first_at), marks, times)
 
 
 @jit
@@ -205,6 +293,7 @@ def _increments(state: StateArrays, at: float, increment: Times) -> None:
             state.landmarks[half] = at
         if rate * (at - state.landmarks[half]) > MAX_EXPONENT:
             state.counts[:, :, half] *= np.exp(-rate * (at - state.landmarks[half]))
+            state.dislikes[:, half] *= np.exp(-rate * (at - state.landmarks[half]))
             state.landmarks[half] = at
         increment[half] = np.exp(rate * (at - state.landmarks[half]))
 

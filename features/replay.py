@@ -8,9 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import IN_HISTORY, IN_POPULARITY, NEGATIVE, SEEN, InteractionTypes
 from feedrank.engine.types import Offsets, Rows, Times
-from feedrank.features.custom_counters import IMPRESSION
-from feedrank.features.kernel import OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, Operations
+from feedrank.features.custom_counters import IMPRESSION, IMPRESSION_BIT
+from feedrank.features.kernel import (
+    NO_COUNTS,
+    NO_HISTORY,
+    OP_IMPRESSION,
+    OP_INTERACTION,
+    OP_NEGATIVE,
+    OP_OTHER,
+    OP_PRE_LOG,
+    OP_READ,
+    OP_SEEN,
+    Operations,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,14 +44,16 @@ class PointInTimeQueries:
         return len(self.before_event)
 
 
-def operations_of(log: EventTable, counted_types: tuple[str, ...] = ()) -> Operations:
-    """Return the operations of a log, one per event, in order; counted_types: bit t of a type mask is type t."""
+def operations_of(
+    log: EventTable, counted_types: tuple[str, ...] = (), meanings: InteractionTypes | None = None
+) -> Operations:
+    """Return the operations of a log, one per event, in order.
+
+    counted_types: bit t of a type mask is type t. meanings: of the interaction types; None: those of the log.
+    """
     interactions, rankings = log.interactions, log.rankings
     singles = np.arange(len(interactions), dtype=np.int64)
-    interaction_codes = np.where(log.is_history, OP_PRE_LOG, OP_INTERACTION)
-    bit_of = {kind: 1 << bit for bit, kind in enumerate(counted_types)}
-    bits = np.array([bit_of.get(kind, 0) for kind in log.types], np.int64)
-    impression_bits = np.full(len(rankings), bit_of.get(IMPRESSION, 0), np.int64)
+    interaction_codes, interaction_bits = _interaction_codes(log, counted_types, meanings)
     return Operations(
         code=np.concatenate([interaction_codes, np.full(len(rankings), OP_IMPRESSION)]).astype(np.uint8)[
             log.event_order
@@ -49,8 +63,26 @@ def operations_of(log: EventTable, counted_types: tuple[str, ...] = ()) -> Opera
         start=np.concatenate([singles, len(singles) + rankings.offsets[:-1]])[log.event_order],
         stop=np.concatenate([singles + 1, len(singles) + rankings.offsets[1:]])[log.event_order],
         rows=np.concatenate([interactions.item, rankings.items]),
-        type_bits=np.concatenate([bits[interactions.type], impression_bits])[log.event_order],
+        type_bits=np.concatenate([interaction_bits, np.full(len(rankings), IMPRESSION_BIT)])[log.event_order],
     )
+
+
+def _interaction_codes(
+    log: EventTable, counted_types: tuple[str, ...], meanings: InteractionTypes | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the (I,) operation codes with flags, and the (I,) type masks of the interactions."""
+    interactions, columns = log.interactions, log.meaning_columns(meanings)
+    codes = np.where(log.is_history, OP_PRE_LOG, OP_INTERACTION)
+    codes |= np.where(columns.enters & IN_HISTORY, 0, NO_HISTORY) | np.where(
+        columns.enters & IN_POPULARITY, 0, NO_COUNTS
+    )
+    codes[~columns.is_interaction] = OP_OTHER
+    codes[columns.meaning == NEGATIVE] = OP_NEGATIVE
+    codes[(columns.meaning == SEEN) & ~interactions.names_ranking] = OP_SEEN  # a named ranking counts its impressions
+    bit_of = {kind: 1 << bit for bit, kind in enumerate(counted_types) if kind != IMPRESSION}
+    bits = np.array([bit_of.get(kind, 0) for kind in log.types], np.int64)[interactions.type]
+    bits[codes == OP_SEEN] |= IMPRESSION_BIT
+    return codes, bits
 
 
 def insert_reads(operations: Operations, queries: PointInTimeQueries) -> Operations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
-from feedrank.features import counter_table, custom_counters, history_store
-from feedrank.features.counter_table import CounterTable
-from feedrank.features.custom_counters import IMPRESSION, CounterSpec
-from feedrank.features.history_store import INTERACTIONS, HistoryStore
+from feedrank.features import counter_table, custom_counters, history_store, state_arrays
+from feedrank.features.custom_counters import IMPRESSION_BIT, CounterSpec
+from feedrank.features.history_store import DISLIKES, INTERACTIONS
 from feedrank.features.jit import zero_padded
 from feedrank.features.kernel import (
     COUNTER_KINDS,
+    MAX_RECENT_DISLIKES,
     OP_READ,
     Operations,
     ReadBuffers,
     StateArrays,
     advance,
+    dislike_marks_of,
     interactions_of,
     item_counts,
     ranking_operation,
@@ -40,7 +42,7 @@ MAX_SPARE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class StateSpec:
+class StateSettings:
     """[state] What the behavioural state stores."""
 
     half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
@@ -57,6 +59,18 @@ class StateSpec:
             raise ValueError(f"history_length is {self.history_length}; expected at least 1")
         custom_counters.check_counters(self.counters)
 
+
+@dataclass(frozen=True, slots=True)
+class StateSpec(StateSettings):
+    """The settings of the behavioural state, and what the interaction types mean that it observes."""
+
+    interactions: InteractionTypes = field(default_factory=InteractionTypes)
+
+    @classmethod
+    def of(cls, settings: StateSettings, interactions: InteractionTypes) -> StateSpec:
+        """Join the settings of a state with what the interaction types mean."""
+        return cls(settings.half_lives_h, settings.history_length, settings.counters, interactions)
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StateSpec:
         """Build the spec from the result of `to_dict`."""
@@ -69,7 +83,8 @@ class StateSpec:
             types, over = tuple(body["types"]), tuple(body["rate_over"])
             lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "rate_over": over}
             counters.append(CounterSpec(**{**body, **lists}))
-        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters))
+        interactions = InteractionTypes.from_dict(data["interactions"])
+        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters), interactions)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
@@ -81,6 +96,7 @@ class StateSpec:
             "half_lives_h": [str(half) for half in self.half_lives_h],
             "history_length": self.history_length,
             "counters": counters,
+            "interactions": self.interactions.to_dict(),
         }
 
     def counter_column(self, entity: str, kind: str, half_life_h: float) -> int:
@@ -106,13 +122,13 @@ class BehaviouralState:
         self._n_items = len(catalogue)
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
         empty_counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
-        self._impression_bits = sum(1 << t for t, kind in enumerate(self._counted_types) if kind == IMPRESSION)
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
         self._keys_per_event = custom_counters.keys_per_event(empty_counters, len(catalogue))
         self._state = StateArrays(
             decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
             landmarks=np.full(len(halves), np.nan),
             counts=np.zeros((entities, len(COUNTER_KINDS), len(halves))),
+            dislikes=np.zeros((len(catalogue) + 1, len(halves))),
             first_at=np.full(len(catalogue), np.nan),
             last_at=np.full(len(catalogue), np.nan),
             now=np.full(1, -np.inf),
@@ -130,19 +146,19 @@ class BehaviouralState:
 
     def advance(self, log: EventTable) -> None:
         """Observe all events of a log, in its order."""
-        self.observe(operations_of(log, self._counted_types))
+        self.observe(self._operations_of(log))
 
     def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
         """Observe one ranking, as `advance` does with a log of only this one. at: unix seconds. rows: items shown."""
-        self._run(ranking_operation(at, user, rows, self._impression_bits), self._read_buffers(0, 0))
+        self._run(ranking_operation(at, user, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
 
     def replay_log(self, log: EventTable, queries: PointInTimeQueries) -> Batch:
         """Observe a log and return the batch of the queries, each with the state just before its event."""
-        return self.replay(insert_reads(operations_of(log, self._counted_types), queries))
+        return self.replay(insert_reads(self._operations_of(log), queries))
 
     def replay_chunks(self, log: EventTable, queries: PointInTimeQueries, rows_per_batch: int) -> Iterator[Batch]:
         """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory."""
-        ops = insert_reads(operations_of(log, self._counted_types), queries)
+        ops = insert_reads(self._operations_of(log), queries)
         rows_read = np.cumsum(np.where(ops.code == OP_READ, ops.stop - ops.start, 0))
         first, before = 0, 0
         while first < len(ops.code):
@@ -162,14 +178,7 @@ class BehaviouralState:
             at=operations.at[is_read],
             rows=operations.rows[indices],
             offsets=offsets,
-            history=reads.history,
-            history_at=reads.history_at,
-            interaction_count=reads.interaction_count,
-            impressions=reads.impressions,
-            item_age=reads.item_age,
-            since_interaction=reads.since_interaction,
-            counters=reads.counters,
-            custom_counters=reads.custom_counters,
+            **reads._asdict(),
         )
 
     def read(self, requests: Sequence[ResolvedRequest], candidates: Sequence[Rows]) -> Batch:
@@ -222,6 +231,21 @@ class BehaviouralState:
             interactions_of(self._state, user, rows, times)
         return rows, times
 
+    def disliked(self, user: int) -> Rows:
+        """Return the items that a user dislikes: those without an interaction since the latest dislike; latest first.
+
+        Of the latest dislikes and their ends, all are read. Empty for an unknown user.
+        """
+        store = self._state.histories
+        if not 0 <= user < len(store.lengths) or not store.lengths[user, DISLIKES]:
+            return empty_rows()
+        marks = np.empty(int(store.lengths[user, DISLIKES]), np.int32)
+        dislike_marks_of(self._state, user, marks, np.empty(len(marks)))
+        _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
+        latest_marks = marks[np.sort(latest)]
+        disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
+        return disliked
+
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
         out, pre_log = np.empty(self._n_items), np.empty(self._n_items)
@@ -233,30 +257,18 @@ class BehaviouralState:
     @property
     def nbytes(self) -> int:
         """Memory in use, in bytes, without spare capacity."""
-        histories, counters = self._state.histories, self._state.custom_counters
-        blocks, keys = int(histories.used[0]), int(counters.used[0])
-        lengths = {id(histories.previous): blocks, id(histories.pool): blocks}
-        lengths |= {id(counters.keys): keys, id(counters.sums): keys}
-        return sum(array[: lengths.get(id(array))].nbytes for _, array in _named_arrays(self._state))
+        return state_arrays.used_bytes(self._state)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays of the state by name, for `restore`. They are not copied."""
-        return dict(_named_arrays(self._state))
+        return dict(state_arrays.named_arrays(self._state))
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
-        for name, array in _named_arrays(self._state):
-            saved = arrays.get(name)
-            if saved is None or saved.dtype != array.dtype or saved.shape[1:] != array.shape[1:]:
-                raise ValueError(f"the saved state has no {name} as expected; it is of another version or another spec")
-            if name in _FIXED_SHAPE and saved.shape != array.shape:
-                raise ValueError(f"the saved {name} has the shape {saved.shape}, expected {array.shape}")
-        parts = {name: np.array(arrays[name]) for name, _ in _named_arrays(self._state)}
-        self._state = self._state._replace(
-            **{name: array for name, array in parts.items() if "." not in name},
-            histories=HistoryStore(*(parts[f"histories.{name}"] for name in HistoryStore._fields)),
-            custom_counters=CounterTable(*(parts[f"custom_counters.{name}"] for name in CounterTable._fields)),
-        )
+        self._state = state_arrays.with_arrays(self._state, arrays)
+
+    def _operations_of(self, log: EventTable) -> Operations:
+        return operations_of(log, self._counted_types, self.spec.interactions)
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
         self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
@@ -279,6 +291,9 @@ class BehaviouralState:
             since_interaction=np.full(n_rows, np.nan, np.float32),
             counters=np.full((n_rows, self.spec.width), np.nan, np.float32),
             custom_counters=np.full((n_rows, self._custom_columns), np.nan, np.float32),
+            disliked=np.full((n_requests, MAX_RECENT_DISLIKES), UNKNOWN_ROW, np.int32),
+            disliked_at=np.full((n_requests, MAX_RECENT_DISLIKES), np.nan),
+            dislikes=np.zeros((n_rows, 2 * len(self.spec.half_lives_h)), np.float32),
         )
 
     def _grow_users(self, n_users: int) -> None:
@@ -293,7 +308,7 @@ class BehaviouralState:
     def _reserve(self, n_rows: int, operations: Operations) -> None:
         """Reserve the blocks and counter keys that observing these operations, with `n_rows` rows, can need."""
         store = self._state.histories
-        needed = int(store.used[0]) + n_rows
+        needed = int(store.used[0]) + 2 * n_rows  # an interaction can end a dislike, which is an entry too
         if needed > len(store.previous):
             size = max(needed, len(store.previous) + min(len(store.previous), MAX_SPARE))
             store = store._replace(previous=zero_padded(store.previous, size), pool=zero_padded(store.pool, size))
@@ -302,17 +317,3 @@ class BehaviouralState:
             n_keys = int(self._keys_per_event[operations.observed_rows()].sum())
             counters = counter_table.reserve(self._state.custom_counters, n_keys)
             self._state = self._state._replace(custom_counters=counters)
-
-
-_FIXED_SHAPE = (
-    "decay_rates", "counts", "category_codes", "category_offsets", "first_at", "last_at", "custom_counters.codes",
-    "custom_counters.bounds",
-)  # fmt: skip
-
-
-def _named_arrays(state: StateArrays) -> Iterator[tuple[str, NDArray[Any]]]:
-    for name, value in state._asdict().items():
-        if isinstance(value, HistoryStore | CounterTable):
-            yield from ((f"{name}.{part}", array) for part, array in value._asdict().items())
-        else:
-            yield name, value

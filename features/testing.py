@@ -167,7 +167,8 @@ def _sample_state(item_model: ItemModel, spec: StateSpec) -> BehaviouralState:
         at, user = (START + n * 60) * 1_000, f"user {random.integers(0, N_USERS)}"
         if n % 3:
             item = ids[random.integers(0, active)]
-            events.append(InteractionEvent(f"c{n}", at, item, ("click", "rating")[n % 2], None, user, value=4.0))
+            kind = "hide" if n % 5 == 0 else ("click", "rating")[n % 2]
+            events.append(InteractionEvent(f"c{n}", at, item, kind, None, user, value=4.0))
         else:
             shown = tuple(ids[row] for row in random.permutation(active)[:8])
             events.append(RankingEvent(f"r{n}", at, shown, user))

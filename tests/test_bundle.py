@@ -111,7 +111,7 @@ def test_a_bundle_without_a_ranker(
     found = opened(bundles)
     assert found.name == "bare"
     assert found.ranker is None
-    assert BehaviouralState(found.item_model.catalogue, found.builder.spec).spec == settings.state
+    assert BehaviouralState(found.item_model.catalogue, found.builder.spec).spec == settings.state_spec
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])

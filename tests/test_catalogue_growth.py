@@ -12,8 +12,9 @@ from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, sa
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.event_table import HISTORY_TYPE, events_to_table
+from feedrank.engine.events.event_table import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, ResolvedRequest
 from feedrank.features import history_store

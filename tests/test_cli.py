@@ -121,11 +121,14 @@ def test_an_index_gives_feeds_in_recall_order(home: Path) -> None:
     for arguments in (["--user", "p0"], ["--user", "p0", "--query", "guitar music"], ["--query", "guitar music"]):
         feed = json.loads(feedrank(home, "recommend", *arguments, "-n", 60, "--json"))
         assert feed["bundle"] == "plain"
-        assert [one["score"] for one in feed["items"]] == [
-            -float(position) for position in range(1, len(feed["items"]) + 1)
-        ]
+        scores = [one["score"] for one in feed["items"]]
         first = {toyworld.genre_of(one["id"]) for one in feed["items"][:5]}
-        assert first >= {"music"} if "--query" in arguments else first == {"space"}
+        if "--query" in arguments:
+            assert scores == sorted(scores, reverse=True)
+            assert "music" in first
+        else:
+            assert scores == [-float(position) for position in range(1, len(scores) + 1)]
+            assert first == {"space"}
     assert json.loads(feedrank(home, "recommend", "--user", "p0", "--json"))["items"][0]["id"] == "space-9"
 
 
@@ -210,7 +213,8 @@ def test_evaluate_writes_what_it_shows(interactions_home: Path, tmp_path: Path) 
 def test_evaluate_uses_the_rankings_where_there_are_enough(rankings_home: Path, tmp_path: Path) -> None:
     feedrank(rankings_home, "evaluate", "--json", tmp_path / "r.json")
     rows = {(row["method"], row["metric"]): row for row in json.loads((tmp_path / "r.json").read_text())["rows"]}
-    assert rows["lambdarank", "ndcg@10"]["value"] > 0.95
+    # the click is on one of two items of the user's genre, which nothing but the order of the log tells apart
+    assert 0.75 < rows["lambdarank", "ndcg@10"]["value"] < 0.9
     assert rows["random", "ndcg@10"]["value"] < 0.7
     assert rows["lambdarank", "auc"]["groups"] in (
         159,

@@ -30,7 +30,7 @@ def histories() -> UserHistories:
     sizes = dice.integers(0, 15, USERS)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     total = int(offsets[-1])
-    return UserHistories(
+    return UserHistories.plain(
         offsets=offsets,
         items=dice.integers(0, ITEMS, total).astype(np.int32),
         at=np.arange(total, dtype=np.float64),
@@ -89,7 +89,7 @@ def test_only_the_most_popular_items_get_linear_weights(histories: UserHistories
 def test_slist_finds_the_walk() -> None:
     walk = np.tile(np.arange(ITEMS, dtype=np.int32), 30)
     length = len(walk)
-    whole = UserHistories(
+    whole = UserHistories.plain(
         np.array([0, length]), walk, np.arange(length, dtype=float), np.full(length, np.nan), np.arange(length)
     )
     found = slist(whole, ITEMS, max_items=ITEMS, ridge=1.0).toarray()
@@ -109,7 +109,9 @@ def test_factors_of_full_rank_give_the_matrix_back(histories: UserHistories) -> 
 
 
 def test_no_interactions_give_empty_views() -> None:
-    nothing = UserHistories(np.zeros(1, np.int64), *(np.empty(0, kind) for kind in (np.int32, float, float, np.int64)))
+    nothing = UserHistories.plain(
+        np.zeros(1, np.int64), *(np.empty(0, kind) for kind in (np.int32, float, float, np.int64))
+    )
     assert not transition_matrix(nothing, ITEMS, 4, 7.0).nnz
     assert not svd_factors(transition_matrix(nothing, ITEMS, 4, 7.0), 3, 1)[0].any()
     assert not ease(nothing, ITEMS, 5).nnz
@@ -126,7 +128,7 @@ def test_content_views_place_an_item_without_interactions_by_its_text() -> None:
         dice.permutation(np.flatnonzero((kinds == user % 2) & (np.arange(ITEMS) < 10))) for user in range(USERS)
     ]
     total = sum(map(len, interacted))
-    histories = UserHistories(
+    histories = UserHistories.plain(
         np.concatenate([[0], np.cumsum([len(items) for items in interacted])]),
         np.concatenate(interacted).astype(np.int32),
         np.arange(total, dtype=float), np.full(total, np.nan), np.arange(total),

@@ -14,7 +14,7 @@ from feedrank.api.experiment_config import parse_experiment
 from feedrank.api.renamed_keys import OLD_EXPERIMENT_KEYS, OLD_KEYS, OLD_VALUES
 from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.families.registry import FAMILIES
-from feedrank.features.state import StateSpec
+from feedrank.features.state import StateSettings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -65,7 +65,7 @@ def test_every_key_can_be_set(tmp_path: Path) -> None:
         items=replace(usual.items, text_weight=0.25, transition_window=3, history_length=7),
         index=IndexConfig("my.module:Index", "cosine", 5, 2),
         recall=RecallConfig(50, 0.5),
-        state=StateSpec((2.0, float("inf")), 9),
+        state=StateSettings((2.0, float("inf")), 9),
         features=replace(usual.features, families=("recall", "bm25")),
         training=replace(usual.training, folds=3, seed=1),
         ranker=replace(usual.ranker, rounds=9, parameters={"num_leaves": 4, "boosting": "dart", "lambda_l2": 0.5}),

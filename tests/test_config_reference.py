@@ -56,7 +56,7 @@ def test_every_key_has_a_type_a_default_and_a_meaning(key: ConfigKey) -> None:
 def test_every_key_of_every_section_is_listed_once() -> None:
     listed = [key.key for key in config_keys()]
     assert len(set(listed)) == len(listed)
-    in_lists = {key for key in listed if key.startswith("state.counters.")}
+    in_lists = {key for key in listed if key.startswith(("state.counters.", "interactions.types."))}
     assert set(listed) - in_lists == names(Config())
     assert {"retrain.gate.margin", "state.counters.name", "index.arguments"} <= set(listed)
 
@@ -71,7 +71,9 @@ def test_types_defaults_and_units_are_read_from_the_classes() -> None:
     assert found["state.half_lives_h"] == ("list of numbers", "[1.0, 6.0, 24.0, 168.0, 720.0, inf]", "hours")
     assert found["state.counters"] == ("list of tables", "[]", "")
     assert found["state.counters.name"] == ("text", "required", "")
-    assert found["labels.weights"] == ("table of numbers", "{}", "")
+    assert found["labels.dwell_saturation_s"] == ("table of numbers", "{}", "seconds")
+    assert found["interactions.types"] == ("table of tables", "{}", "")
+    assert found["interactions.types.*.weight"] == ("number", "not set", "")
     assert found["serve.log_json"] == ("true or false", "true", "")
 
 
@@ -120,7 +122,8 @@ def test_the_template_loads_to_the_defaults_also_if_its_keys_are_uncommented(tmp
     assert load(tmp_path, text) == Config()
     uncommented, count = re.subn(r"^#(?=[a-z])", "", text, flags=re.MULTILINE)
     assert load(tmp_path, uncommented) == Config()
-    with_default = [key for key in config_keys() if key.default != "not set" and key.section != "state.counters"]
+    in_tables = ("state.counters", "interactions.types.*")
+    with_default = [key for key in config_keys() if key.default != "not set" and key.section not in in_tables]
     assert count == len(with_default) > 80
     assert all(f"\n{key.name} = {key.default}\n" in uncommented for key in with_default)
     assert max(len(line) for line in text.splitlines() if line.startswith("# ")) <= 110

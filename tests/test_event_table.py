@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedrank.engine.events.event_table import HISTORY_TYPE, JOIN_WINDOW_S, events_to_table
+from feedrank.engine.events.event_table import JOIN_WINDOW_S, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW
 from feedrank.models.training.labels import impression_labels
@@ -49,10 +51,14 @@ def test_a_click_without_ranking_joins_the_last_impression_in_the_window() -> No
     assert answered(ranking("r0", 0, "d"), click(1, "d")) == [0]
 
 
-def test_the_order_of_writing_breaks_ties_of_time() -> None:
-    assert answered(click(1), ranking("r0", 1)) == [-1]
+def test_a_ranking_of_the_same_time_counts_as_shown_before_a_click() -> None:
+    assert answered(click(1), ranking("r0", 1)) == [0]
     assert answered(ranking("r0", 1), click(1)) == [0]
     assert answered(click(2), ranking("r0", 1)) == [0]  # later in time, though written first
+    assert answered(click(1), click(1, "c"), ranking("r0", 1, "ab"), ranking("r1", 1, "ab")) == [-1, 1]  # the last one
+    assert answered(click(1), ranking("r0", 1.001)) == [-1]
+    live = [replace(event, received=event.timestamp) for event in (click(1), ranking("r0", 1))]
+    assert answered(*live) == [-1]  # the service knows what came first
 
 
 def test_labels_are_the_logged_ones_or_else_clicks() -> None:

@@ -51,7 +51,6 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
             [math.nan],
             "\udfff",
             ["ok", "\ud800"],
-            None,
             {},
             [1, "a"],
         )

@@ -63,12 +63,12 @@ def test_records_follow_the_settings() -> None:
     def names(**settings: Any) -> set[str]:
         return {feature.name for feature in all_features(**settings)}
 
-    assert len(names()) == 132
-    assert len(names(parts=PLAIN)) == 123
+    assert len(names()) == 141
+    assert len(names(parts=PLAIN)) == 132
     two = names(spec=StateSpec((2.0, 100.0), counters=COUNTERS))
     assert {"ctr_2h", "popularity_4.16667d", "seen_7d", "taste_all"} <= two
     assert not {"ctr_24h", "ctr_24h_z"} & two
-    assert names(settings=FeatureSettings(("bm25", "listwise"))) == {"bm25", "bm25_z"}
+    assert names(settings=FeatureSettings(("bm25", "listwise"))) == {"bm25", "bm25_query", "bm25_z"}
     parts = ItemModelParts(("text", "smell"), ("ease",), ("price",))
     own = {feature.name: feature for feature in all_features(parts=parts)}
     assert {"smell_max", "ease_i2i_latest", "price", "price_distance"} <= own.keys()
@@ -85,13 +85,13 @@ def test_the_fingerprint_of_the_built_in_features_stays() -> None:
     """If this fails, every bundle is refused and logged features are not used: say so in the changelog."""
     model = sample_item_model(1)
     digests = {"text": "t", "late_interaction": "l", "cross_encoder": "x"}
-    assert FeatureBuilder(replace(model, model_digests=digests), StateSpec()).fingerprint == "28b982a305b592f5"
-    assert FeatureBuilder(sample_item_model(1, PLAIN), StateSpec()).fingerprint == "4af5bcdd617af11d"
+    assert FeatureBuilder(replace(model, model_digests=digests), StateSpec()).fingerprint == "9ecf1df340bc3ae5"
+    assert FeatureBuilder(sample_item_model(1, PLAIN), StateSpec()).fingerprint == "adec3837ede15626"
     spec = StateSpec(
         (2.0, 100.0), 7,
         (COUNTERS[0], CounterSpec("cat", "user x category", ("click",), ("impression",), (1.0, 72.0, float("inf")))),
     )  # fmt: skip
-    assert FeatureBuilder(replace(model, model_digests=digests), spec).fingerprint == "c4e5f221be4353f9"
+    assert FeatureBuilder(replace(model, model_digests=digests), spec).fingerprint == "08e9f982966e3d18"
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_features_lists_what_the_config_gives(tmp_path: Path) -> None:
     shown = feedrank(tmp_path, "features")
     for feature in all_features():
         assert feature.name in shown
-    assert "132 features" in shown
+    assert "141 features" in shown
     assert "only exist with a model in [cross_encoder]" in shown
     listed = json.loads(feedrank(tmp_path, "features", "--json"))
     assert listed == [asdict(feature) for feature in all_features()]
@@ -283,7 +283,7 @@ def test_features_of_one_family(tmp_path: Path) -> None:
     assert [feature["name"] for feature in listed] == [
         "item_age_h", "since_interaction_h", "since_published_h", "recent_impressions",
     ]  # fmt: skip
-    assert "1 feature\n" in feedrank(tmp_path, "features", "--family", "bm25")
+    assert "2 features\n" in feedrank(tmp_path, "features", "--family", "bm25")
     message = feedrank(tmp_path, "features", "--family", "colour", code=1)
     assert "found no features of the family 'colour'; there are recall, bm25" in message
 
@@ -291,5 +291,5 @@ def test_features_of_one_family(tmp_path: Path) -> None:
 def test_features_of_a_bundle(interactions_home: Path) -> None:
     listed = json.loads(feedrank(interactions_home, "features", "--bundle", "current", "--json"))
     assert listed == [asdict(feature) for feature in all_features(parts=PLAIN)]
-    assert "123 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
+    assert "132 features" in feedrank(interactions_home, "features", "--bundle", "toy").splitlines()[-1]
     assert "none" in feedrank(interactions_home, "features", "--bundle", "none", code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedrank.engine.events.event_table import HISTORY_TYPE, EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionType, InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.training.dataset import from_rankings
 from feedrank.models.training.labels import LabelSettings, examined_mask, impression_labels
 
 ITEMS = Vocabulary("abcdef")
+WEIGHTS = {"click": 1.0, "buy": 5.0, "hide": -2.0, "rating": 0.5}
+MEANINGS = InteractionTypes(types={name: InteractionType(weight=weight) for name, weight in WEIGHTS.items()})
 SETTINGS = LabelSettings(
-    weights={"click": 1.0, "buy": 5.0, "hide": -2.0, "rating": 0.5},
     value_weighted=("rating",),
     dwell_saturation_s={"click": 10.0},
     grade_thresholds=(0.0, 0.6, 3.0),
@@ -36,9 +39,9 @@ def worlds(draw: st.DrawFn) -> list[Event]:
         events.append(RankingEvent(f"r{n}", n * 1000, tuple(items), "u", labels=marks, positions=positions))
     for n in range(draw(st.integers(0, 12))):
         ranking = draw(st.sampled_from([None, "r0", "r1", "r5", "r9"]))
-        kind = draw(st.sampled_from(["click", "buy", "hide", "rating", "view", HISTORY_TYPE]))
+        kind = draw(st.sampled_from([*WEIGHTS, "view", "impression", "skip", "our own", HISTORY_TYPE]))
         value, dwell = draw(st.sampled_from([None, 2.0, -1.0])), draw(st.sampled_from([None, 0.0, 4e3, 9e9]))
-        item = draw(st.sampled_from("abcdfx"))
+        item = draw(st.sampled_from("abcdfxy"))
         events.append(
             InteractionEvent(f"c{n}", n * 700, item, kind, ranking, "u", value=value, dwell_ms=dwell)
         )  # fmt: skip
@@ -48,16 +51,18 @@ def worlds(draw: st.DrawFn) -> list[Event]:
 def reference_labels(log: EventTable) -> list[float]:
     """Compute the labels by SETTINGS, item by item."""
     found = []
+    shown = log.shown_ids(np.arange(len(log.rankings.items)), ITEMS)
+    interacted = log.interacted_ids(np.arange(len(log.interactions)), ITEMS)
     for r in range(len(log.rankings)):
         for position in range(int(log.rankings.offsets[r]), int(log.rankings.offsets[r + 1])):
-            logged, row = log.rankings.labels[position], log.rankings.items[position]
+            logged, name = log.rankings.labels[position], shown[position]
             worth: dict[str, float] = {}
             for i in range(len(log.interactions)):
                 of = log.interactions
                 kind = log.types.name(int(of.type[i]))
-                if of.ranking[i] != r or of.item[i] != row or row < 0 or kind == HISTORY_TYPE:
+                if of.ranking[i] != r or interacted[i] != name or kind == HISTORY_TYPE:
                     continue
-                one = SETTINGS.weights.get(kind, 1.0)
+                one = (WEIGHTS | {"impression": 0.0, "skip": 0.0, "our own": 0.0}).get(kind, 1.0)
                 if kind == "rating" and not math.isnan(of.value[i]):
                     one *= of.value[i]
                 if kind == "click" and not math.isnan(of.dwell_s[i]):
@@ -74,16 +79,17 @@ def reference_labels(log: EventTable) -> list[float]:
 @settings(max_examples=150, deadline=None)
 @given(worlds())
 def test_labels_equal_a_slow_reference(events: list[Event]) -> None:
-    log = events_to_table(events, ITEMS)
+    log = replace(events_to_table(events, ITEMS), meanings=MEANINGS)
     assert impression_labels(log, SETTINGS).tolist() == reference_labels(log)
 
 
-def test_by_default_any_interaction_is_a_label_of_1() -> None:
+def test_by_default_any_positive_interaction_is_a_label_of_1() -> None:
     log = events_to_table(
         [
             RankingEvent("r", 0, tuple("abcd"), "u"),
             InteractionEvent("1", 1, "a", "click", "r"), InteractionEvent("2", 2, "a", "click", "r"),
-            InteractionEvent("3", 3, "c", "anything", "r", dwell_ms=1.0, value=-7.0),
+            InteractionEvent("3", 3, "c", "purchase", "r", dwell_ms=1.0, value=-7.0),
+            *(InteractionEvent(kind, 3, "b", kind, "r") for kind in ("impression", "skip", "hide", "our own")),
             InteractionEvent("4", 4, "d", HISTORY_TYPE, "r"),
         ],
         ITEMS,
@@ -124,6 +130,13 @@ def test_examination_ends_after_the_last_interaction_where_positions_are_known()
         ({"grade_thresholds": (1.0, 0.5)}, "expected rising numbers"),
         ({"grade_thresholds": (-1.0,)}, "the first at least 0"),
         ({"grade_thresholds": tuple(range(31))}, "found 31 grade_thresholds, expected at most 30"),
+        ({"logged_thresholds": (1.0, 1.0)}, "expected rising numbers"),
+        ({"logged_thresholds": tuple(range(31))}, "found 31 logged_thresholds, expected at most 30"),
+        ({"quantile_grades": 0}, "quantile_grades is 0; expected 1 to 30"),
+        ({"relevance_level": 0}, "relevance_level is 0; expected 1 to 30"),
+        ({"gains": (1.0, 2.0)}, "expected 0, then numbers that do not fall"),
+        ({"gains": (0.0, 2.0, 1.0)}, "expected 0, then numbers that do not fall"),
+        ({"gains": (0.0, 0.0)}, "the last above 0"),
         ({"dwell_saturation_s": {"click": 0.0}}, "seconds above 0"),
         ({"examination_window": -1}, "expected at least 0"),
     ],

@@ -253,5 +253,11 @@ def test_other_errors_say_what_to_do():
         auc(labels, np.ones(2), offsets)
     with pytest.raises(ValueError, match="1 or more"):
         hit_rate(labels, offsets, 0)
-    with pytest.raises(ValueError, match="'linear' or 'exponential'"):
+    with pytest.raises(ValueError, match="label 3, but gains for the labels 0 to 2 only"):
+        ndcg(np.array([1, 3]), np.array([0, 2]), gain=[0, 1, 5])
+    with pytest.raises(ValueError, match="pass the labels as an Ideal"):
+        evaluate(["map"], labels, offsets, relevant=np.array([2, 1]), level=2)
+    with pytest.raises(ValueError, match="relevance level is 0; expected above 0"):
+        evaluate(["map"], labels, offsets, level=0)
+    with pytest.raises(ValueError, match="'linear', 'exponential' or a list of gains"):
         ndcg(labels, offsets, gain="square")

@@ -345,7 +345,7 @@ def test_invalid_events_of_a_reader_are_rejected_not_stored(tmp_path: Path) -> N
     written = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
     assert [line["line"] for line in written] == [2, 3, 4]
     assert all("custom_reader:read_unchecked yielded an invalid event: " in line["reason"] for line in written)
-    assert "item: found ''" in written[0]["reason"]
+    assert "item: found nothing" in written[0]["reason"]
 
 
 def test_lines_counted_by_the_reader_count_once(tmp_path: Path) -> None:

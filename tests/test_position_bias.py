@@ -115,7 +115,7 @@ def test_the_propensity_curve_is_stored_with_the_ranker(debiased: LambdaRanker, 
 
 def test_inverse_propensity_weights_of_clicks() -> None:
     curve = PositionBias(np.array([1, 2, 3]), np.log([1.0, 0.5, 0.01]))
-    found = curve.inverse_propensity_gains(np.array([1, 1, 2, 0, 1], np.float32), np.array([1, 2, 2, 1, 3], np.int32))
+    found = curve.inverse_propensity_gains(np.array([1.0, 1, 3, 0, 1]), np.array([1, 2, 2, 1, 3], np.int32))
     np.testing.assert_allclose(found, [1, 2, 6, 0, 20], rtol=1e-6)
 
 

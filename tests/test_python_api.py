@@ -285,7 +285,7 @@ def test_ids_that_lost_digits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which have lost digits"):
         home.load(interactions=one_click(user=[1e17]))
     report = home.load(interactions=one_click(user=["nan"]))
-    assert "1 rows have the text 'nan' or alike in 'user'" in repr(report)
+    assert "1 rows have a word for a missing value in 'user', such as 'nan'" in repr(report)
 
 
 def test_numbers_as_event_ids_do_not_meet_those_of_another_frame(tmp_path: Path) -> None:

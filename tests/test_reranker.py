@@ -272,7 +272,7 @@ def test_ablation_reports_the_gain_of_each_signal(home: Path, cross: Path, tmp_p
     found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
     by = {row["signal"]: row for row in found["rows"]}
     assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}
-    assert by["behaviour"]["gain"] > 0.03, "the walk is in the behaviour"
+    assert by["behaviour"]["gain"] > 0.01, "the walk is in the behaviour"
     for row in found["rows"]:
         assert row["gain"] == pytest.approx(found["all"] - row["without"], abs=1e-6)
         assert row["low"] <= row["gain"] <= row["high"]

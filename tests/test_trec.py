@@ -103,6 +103,47 @@ def test_a_query_the_run_lacks_counts_as_0_and_one_not_judged_is_left_out(tmp_pa
     assert theirs == {nDCG @ 10: ours["ndcg@10"].mean(), AP: ours["map"].mean()}
 
 
+GAINS = {
+    "linear": {},
+    "exponential": {label: 2**label - 1 for label in range(4)},
+    (0, 1, 7, 20): {0: 0, 1: 1, 2: 7, 3: 20},
+}
+"""Gain setting -> the gains of ir_measures."""
+
+
+@pytest.mark.parametrize("gain", GAINS)
+@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_gains_and_relevance_levels_are_those_of_ir_measures(gain, level, seed):
+    run, qrels = world(seed)
+    graded = {"gains": GAINS[gain]} if GAINS[gain] else {}
+    measures = {
+        "ndcg": nDCG(**graded), "ndcg@3": nDCG(**graded) @ 3, "mrr": RR(rel=level), "map": AP(rel=level),
+        "map@4": AP(rel=level) @ 4, "recall@5": R(rel=level) @ 5, "hr@2": Success(rel=level) @ 2,
+    }  # fmt: skip
+    judged = label_run(run, qrels)
+    ours = evaluate(measures, judged.labels, judged.offsets, relevant=judged.ideal, gain=gain, level=level)
+    theirs = ir_measures.calc_aggregate(
+        list(measures.values()),
+        [ir_measures.Qrel(query, document, int(label)) for query, document, label in rows_of(qrels, qrels.labels)],
+        [
+            ir_measures.ScoredDoc(query, document, float(score))
+            for query, document, score in rows_of(run, strictly_decreasing(run.scores, run.offsets))
+        ],
+    )
+    for name, measure in measures.items():
+        assert ours[name].mean() == pytest.approx(theirs[measure], abs=1e-6), name
+
+
+def rows_of(columns, values):
+    """(query, document, value) of a run or of qrels."""
+    query_of = np.repeat(np.arange(len(columns.queries)), np.diff(columns.offsets)).tolist()
+    return [
+        (columns.queries[query], document, value)
+        for query, document, value in zip(query_of, columns.documents, values, strict=True)
+    ]
+
+
 ids = st.text(min_size=1, max_size=6)
 groups = st.dictionaries(ids, st.lists(ids, min_size=1, max_size=6, unique=True), max_size=4)
 

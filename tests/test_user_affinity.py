@@ -182,7 +182,8 @@ def world() -> tuple[ItemModel, BehaviouralState]:
             events.append(RankingEvent(f"r{n}", at, tuple(shown), user))
         else:
             item = f"i{random.integers(0, 38)}"  # the last two have no interactions
-            events.append(InteractionEvent(f"c{n}", at, item, "rating", None, user, value=float(random.integers(1, 6))))
+            kind, value = "hide" if n % 10 == 1 else "rating", float(random.integers(1, 6))
+            events.append(InteractionEvent(f"c{n}", at, item, kind, None, user, value=value))
     log = events_to_table(events, catalogue.ids)
     text = unit_rows(random.normal(size=(40, 16)).astype(np.float32))
     terms = TermWeights.fit(catalogue.documents())
@@ -229,7 +230,7 @@ def test_a_batch_is_its_requests_bit_for_bit(world: tuple[ItemModel, Behavioural
     assert not np.isinf(together).any()
     # every column but those of a query has values for some user
     silent = {name for position, name in enumerate(builder.names) if np.isnan(together[:, position]).all()}
-    assert silent == (set() if with_queries else {"query_cosine"})
+    assert silent == (set() if with_queries else {"bm25_query", "query_cosine"})
 
 
 def test_an_unknown_candidate_changes_nothing_for_the_others(world: tuple[ItemModel, BehaviouralState]) -> None:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars
+from feedrank.api.cli.progress import command_errors, console, embedding_progress, print_warnings, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
 if TYPE_CHECKING:
     from feedrank.api.compose import TrainingInputs
+    from feedrank.models.evaluation.evaluation import Comparison
+
+
+def parse_gain(context: click.Context, option: click.Parameter, value: str | None) -> dict[str, Any]:
+    """Parse a gain into keys of `LabelSettings`; none without a value. Raises BadParameter for what is no gain."""
+    if value is None:
+        return {}
+    if value in ("linear", "exponential"):
+        return {"gain": value, "gains": ()}
+    try:
+        return {"gains": tuple(float(part) for part in value.split(","))}
+    except ValueError:
+        raise click.BadParameter(f"found {value!r}; expected linear, exponential or numbers such as 0,1,5,20") from None
 
 
 @click.command()
@@ -31,6 +45,12 @@ if TYPE_CHECKING:
 )
 @click.option("--trec", "trec_folder", type=click.Path(file_okay=False, path_type=Path),
               help="Write TREC run and qrels files to this folder.")  # fmt: skip
+@click.option("--gain", callback=parse_gain, metavar="[linear|exponential|0,GAIN,GAIN...]",
+              help="Gain of a label in nDCG, in training and in the test: the label, 2^label - 1, or one for each label"
+              " from 0 on; by default labels.gain of the config.")  # fmt: skip
+@click.option("--relevance-level", type=click.IntRange(1, 30),
+              help="Lowest label that is relevant to MRR, MAP, HR, recall and AUC; by default labels.relevance_level of"
+              " the config.")  # fmt: skip
 @click.option("--ablate", is_flag=True, help="Also measure the gain and the cost of each signal group.")
 @click.pass_obj
 def evaluate(
@@ -40,12 +60,17 @@ def evaluate(
     json_path: Path | None,
     plot_path: Path | None,
     trec_folder: Path | None,
+    gain: dict[str, Any],
+    relevance_level: int | None,
     ablate: bool,
 ) -> None:
     """Compare the ranker with recall order, text similarity, popularity and random order on held-out data.
 
     Trains a new ranker on the journal before the test slice; the current bundle is unchanged. Intervals are 95 %
-    bootstrap intervals of the mean over test groups.
+    bootstrap intervals of the mean over test groups. Equal scores are in descending order of item ids, as in trec_eval.
+
+    It stops if clicks that were shuffled within their rankings can be predicted, and warns of a single feature that
+    ranks too well: both are signs that features see their own labels.
     """
     from feedrank.api import compose
     from feedrank.models.evaluation import evaluation, report, trec
@@ -53,13 +78,15 @@ def evaluate(
     home, config = obj
     rows: list[report.Row] = []
     costs: dict[str, Any] = {}
+    level: dict[str, Any] = {} if relevance_level is None else {"relevance_level": relevance_level}
     with command_errors():
+        config = replace(config, labels=replace(config.labels, **gain, **level))
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
-        for protocol in compose.protocols_of(inputs, config, protocols):
+        for number, protocol in enumerate(compose.protocols_of(inputs, config, protocols)):
             try:
                 with progress_bars() as show:
-                    timed = compose.compare(inputs, config, protocol, dataset, show)
+                    timed = compose.compare(inputs, config, protocol, dataset, show, is_first=not number)
             except ValueError as problem:
                 if protocols or not rows:
                     raise
@@ -69,14 +96,17 @@ def evaluate(
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
+            costs[f"{name}: labels"] = _label_report(compared, config)
+            costs[f"{name}: checks"] = timed.checks()
             console.print(report.table(list(compared.rows), "lambdarank"))
-            for note in compared.trained.notes:
-                click.echo(f"note: {note}")
-            gain = compared.gain
+            lift = compared.gain
             click.echo(
-                f"nDCG@10 gain of lambdarank over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
-                f" ({protocol}, {gain.groups:,} test groups)"
+                f"nDCG@10 gain of lambdarank over recall order: {lift.mean:+.4f} [{lift.low:+.4f}, {lift.high:+.4f}]"
+                f" ({protocol}, {lift.groups:,} test groups)"
             )
+            for note in (*compared.trained.notes, *compared.notes):
+                click.echo(f"note: {note}")
+            print_warnings(timed.warnings, timed.shuffled)
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
@@ -84,19 +114,37 @@ def evaluate(
                 for method, run in evaluation.trec_runs(inputs.item_inputs, compared).items():
                     trec.write_run(trec_folder / f"{protocol}.{method}.run", run, method)
                 trec.write_qrels(trec_folder / f"{protocol}.qrels", compared.qrels)
+            metric = "ndcg@10" if protocol != "rankings" or compared.highest_label > 1 else "auc"
             del compared, timed  # free the memory before the next training
             if ablate and protocol != "temporal":
-                costs[f"{name}: ablation"] = _ablation(inputs, protocol, config)
+                costs[f"{name}: ablation"] = _ablation(inputs, protocol, config, metric)
+        costs["log"] = {name: inputs.window[name] for name in ("moved_interactions", "future_events")}
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")
 
 
-def _ablation(inputs: TrainingInputs, protocol: str, config: Config) -> dict[str, Any]:
+def _label_report(compared: Comparison, config: Config) -> dict[str, Any]:
+    """Return what a label is worth in these metrics, and what was done with the labels; print the worth of grades."""
+    gain = config.labels.label_gain
+    shown_gain = gain if isinstance(gain, str) else list(gain)
+    if compared.highest_label > 1:
+        click.echo(
+            f"labels up to {compared.highest_label}; nDCG with the gain {shown_gain}; other metrics: relevant from "
+            f"label {config.labels.relevance_level} on"
+        )
+    return {
+        "highest": compared.highest_label,
+        "gain": shown_gain,
+        "relevance_level": config.labels.relevance_level,
+        "notes": [*compared.trained.notes, *compared.notes],
+    }
+
+
+def _ablation(inputs: TrainingInputs, protocol: str, config: Config, metric: str) -> dict[str, Any]:
     """Run an ablation, print the gain of each signal group, and return JSON-ready rows."""
     from feedrank.models.evaluation import ablation
 
-    metric = "auc" if protocol == "rankings" else "ndcg@10"
     with progress_bars() as show:
         result = ablation.ablate(inputs.item_inputs, inputs.log, protocol, config.training_settings, metric, show)
     table = Table("without", "features", result.metric, "gain", "95 % interval",

@@ -64,7 +64,7 @@ def _config_features(config: Config) -> Sequence[Feature]:
     from feedrank.features.catalog import all_features
 
     matrices = tuple(name for name in ITEM_ITEM_MATRICES if config.items.ease_items or name not in ("ease", "slist"))
-    return all_features(config.features, config.state, ItemModelParts(item_item=matrices))
+    return all_features(config.features, config.state_spec, ItemModelParts(item_item=matrices))
 
 
 def _bundle_features(home: HomePaths, name: str) -> Sequence[Feature]:

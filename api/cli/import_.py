@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,65 +13,117 @@ from typing import Any
 import click
 from rich.table import Table
 
+from feedrank.api.cli import import_summary
 from feedrank.api.cli.progress import command_errors, console, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.id_matching import IdMatching, KnownIds, over_limit
 from feedrank.api.item_completion import ItemCompletion
+from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
+from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.events import Event
+from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
+PARSED_FORMATS = ("jsonl", "csv", "parquet", "gorse", "ubi")
+"""Formats whose readers give each event to `parse`, so that the journal need not do it again."""
+COMPARED = 100
+"""Events with a known id that are compared with the stored ones."""
 
 
 @click.command("import")
 @click.argument("source")
 @click.option("--format", "file_format", default=None,
-              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, or a reader of your own as"
-              " package.module:function; by default detected.")  # fmt: skip
+              help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, recbole, retailrocket, hm, otto,"
+              " amazon, lastfm, sequences, or a reader of your own as package.module:function;"
+              " by default detected.")  # fmt: skip
+@click.option(
+    "--map",
+    "column_map",
+    multiple=True,
+    metavar="COLUMN=NAME,...",
+    help="Names of columns or JSON keys, such as visitorid=user,itemid=item.",
+)
+@click.option("--type-column", default=None, metavar="COLUMN", help="Column that holds the interaction type.")
+@click.option("--separator", default=None, help="Text between two cells, such as ';', '::' or tab; by default found.")
+@click.option("--encoding", default=None, help="Encoding of the file, such as cp1252; by default UTF-8 or by its mark.")
+@click.option(
+    "--time-unit",
+    type=click.Choice(TIME_UNITS),
+    default=None,
+    help="Unit of times that are numbers; auto: from the size of the first ones. By default ms.",
+)
+@click.option(
+    "--zone",
+    default=None,
+    metavar="NAME",
+    help="Zone of times that have none, such as Europe/Berlin; without it they are rejected.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(
-    obj: tuple[HomePaths, Config], source: str, file_format: str | None, strict: bool, restart: bool
-) -> None:
+    obj: tuple[HomePaths, Config], /, source: str, file_format: str | None, column_map: tuple[str, ...], strict: bool,
+    restart: bool, **about_file: Any,
+) -> None:  # fmt: skip
     """Load items and events from SOURCE into the journal.
 
-    SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged; plain, .gz, .zst), CSV, Parquet,
-    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset; or the word movielens-100k, which downloads that
+    SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged), CSV (other separators too), Parquet,
+    MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset, RecBole's atomic files, RetailRocket, H&M, OTTO,
+    Amazon reviews, Last.fm, sequences of items; or the word movielens-100k, which downloads that
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
-    written with line number and reason to HOME/rejects.jsonl. An interrupted import resumes where it stopped. An item
-    that only interactions or rankings name is made of its id, unless the config has journal.create_items = false.
+    written with line number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import
+    that takes in nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import
+    resumes where it stopped. An item that only interactions or rankings name is made of its id, unless the config has
+    journal.create_items = false.
     """
-    from feedrank.api.readers import Rejects, guess_format, read_events
+    from feedrank.api.readers import guess_format, read_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k
+    from feedrank.api.readers.time_check import check_times
 
     home, config = obj
     with command_errors():
+        options = ImportOptions(parse_map(column_map), **about_file)
         if source == MOVIELENS and not Path(source).exists():
             path = fetch_movielens_100k(home.downloads, click.echo)
         else:
             path = Path(source)
         file_format = file_format or guess_format(path)
         journal = home.journal(config.journal.url)
-        progress = _ImportProgress(home.import_progress, path, file_format)
+        progress = _ImportProgress(home.import_progress, path, file_format, options)
         skipped = 0 if restart else progress.done
-        completion = ItemCompletion()
+        completion, matching = ItemCompletion(), IdMatching()
         with (
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
-            events = completion.watch(read_events(path, rejects, file_format))
+            found = read_events(path, rejects, file_format, options, journal)
+            found = check_times(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
+            events = completion.watch(matching.watch(found))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
-            new = 0
+            new, repeated = 0, list[Event]()
             while chunk := list(islice(events, CHUNK)):
-                new += sum(journal.append(chunk))
+                is_new = journal.append(chunk, checked=file_format in PARSED_FORMATS)
+                new += sum(is_new)
+                repeated += [event for event, flag in zip(chunk, is_new, strict=True) if not flag][
+                    : COMPARED - len(repeated)
+                ]
                 total += len(chunk)
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
-            created = completion.create_missing(journal) if config.journal.create_items else 0
+        taken = [event.id for event in repeated if _differs(event, journal)]
+        known = KnownIds.of(journal, completion)
+        matches = matching.matches(known, journal)
+        created = (
+            completion.create_missing(journal, known.items | known.made_items) if config.journal.create_items else 0
+        )
         table = Table(title=f"{source} ({file_format}) -> {config.journal.url or home.journal_path}", show_header=False)
+        table.add_column(overflow="fold")
+        table.add_column(overflow="fold")
         for name, count in sorted(journal.count_by_kind().items()):
             table.add_row(f"{name} events in the journal", f"{count:,}")
         if skipped:
@@ -77,10 +131,19 @@ def import_events(
         table.add_row("new events", f"{new:,} of {total - skipped:,}")
         if created:
             table.add_row("items made of ids that no item describes", f"{created:,}")
-        table.add_row("lines rejected", f"{rejects.rejected:,}")
-        for reason, count in list(rejects.summary()["reasons"].items())[:10]:
-            table.add_row(f"  {reason}", f"{count:,}")
+        share = f" ({rejects.rejected / rejects.total:.1%})" if rejects.rejected else ""
+        table.add_row("lines rejected", f"{rejects.rejected:,}{share}")
         console.print(table)
+        for line in (
+            *import_summary.reject_lines(rejects),
+            *rejects.notes,
+            *(f"{what}: {count:,}" for what, count in rejects.tallies.items()),
+            *import_summary.repeated_lines(total - skipped - new, taken),
+            *import_summary.type_lines(matching.types),
+            *(match.sentence() for match in matches),
+            *import_summary.look_alike_lines(known),
+        ):
+            click.echo(line)
         if rejects.rejected:
             click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
         if file_format == "gorse":
@@ -88,18 +151,39 @@ def import_events(
                 "gorse stores no impressions: its feedback updates counters and co-clicks, but gives no rankings to"
                 " train on. `feedrank train` builds its groups from recall candidates"
             )
+        if not total:
+            why = f"all {rejects.rejected:,} lines were rejected" if rejects.rejected else "it holds no events"
+            raise ValueError(f"nothing was imported from {source}: {why} (read as {file_format})")
+        if taken and not new:
+            raise ValueError(f"nothing was stored: other events have the same ids, such as {taken[0]!r}")
+        if problem := over_limit(matches, config.journal.max_unknown_share):
+            raise ValueError(f"{problem}. The events are in the journal")
+
+
+def _time_advice(options: ImportOptions) -> str | None:
+    """Return what to do about times that can't be right, if the user gave their unit; None otherwise."""
+    if options.time_unit is None:
+        return None
+    return f"they were read with --time-unit {options.time_unit}; give another unit, or correct them"
+
+
+def _differs(event: Event, journal: Journal) -> bool:
+    """Return whether the journal has another event under an event's id."""
+    stored = journal.find(event.id)
+    return stored is not None and replace(stored, received=None) != replace(event, received=None)
 
 
 class _ImportProgress:
     """Persist the progress of imports per source in a small file; a source that has changed starts from 0."""
 
-    def __init__(self, path: Path, source: Path, file_format: str) -> None:
+    def __init__(self, path: Path, source: Path, file_format: str, options: ImportOptions) -> None:
         self._path = path
         self._key = str(source.resolve())
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
         stat = source.stat()
-        self._source_stat = {"format": file_format, "size": stat.st_size, "modified": stat.st_mtime_ns}
+        said = json.dumps({name: getattr(options, name) for name in options.given}, default=dict)
+        self._source_stat = {"format": file_format, "options": said, "size": stat.st_size, "modified": stat.st_mtime_ns}
         stored = self._read().get(self._key, {})
         unchanged = {name: stored.get(name) for name in self._source_stat} == self._source_stat and not source.is_dir()
         self.done = int(stored["done"]) if unchanged else 0

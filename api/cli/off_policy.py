@@ -86,6 +86,8 @@ def _print_answer(answer: OffPolicyResult) -> None:
     click.echo(f"{len(answer.logged):,} rankings with a mean reward of {answer.logged_value:.5f}")
     if answer.on_policy_value is not None:
         click.echo(f"the mean reward in the candidate's own log is {answer.on_policy_value:.5f}")
+    for note in answer.logged.notes:
+        click.echo(f"warning: {note}", err=True)
     table = Table("method", "estimate", "95 % interval", "effective rows", "largest weight")
     notes: list[str] = []
     for name, estimate in answer.estimates.items():
@@ -117,6 +119,8 @@ def _answer_json(answer: OffPolicyResult) -> dict[str, Any]:
 
     summary = {
         "rankings": len(answer.logged),
+        "moved_interactions": answer.logged.moved,
+        "notes": list(answer.logged.notes),
         "mean_reward": answer.logged_value,
         "on_policy_reward": answer.on_policy_value,
     }

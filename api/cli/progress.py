@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 from pydantic import ValidationError
@@ -18,6 +19,9 @@ from feedrank.api.progress import progress_bars as progress_bars
 from feedrank.api.validation_errors import first_error
 from feedrank.models.training.position_bias import PositionBias
 
+if TYPE_CHECKING:
+    from feedrank.models.training.shuffled_check import ShuffledCheck
+
 console = Console(markup=False, emoji=False, highlight=False)  # print titles verbatim, with their brackets
 
 
@@ -30,6 +34,13 @@ def command_errors() -> Iterator[None]:
         raise click.ClickException("{}: {}".format(*first_error(problem))) from problem
     except (ValueError, RuntimeError, OSError, ImportError, SQLAlchemyError) as problem:
         raise click.ClickException(str(problem).partition("\n[SQL")[0]) from problem
+
+
+def print_warnings(warnings: Sequence[str], shuffled: ShuffledCheck | None) -> None:
+    """Print to stderr what was done with a log and what is wrong with its ranker, and whether shuffled labels leak."""
+    for line in warnings:
+        click.echo(f"warning: {line}", err=True)
+    click.echo("too few groups to check shuffled labels" if shuffled is None else shuffled.sentence(), err=True)
 
 
 def position_bias_table(bias: PositionBias, max_rows: int = 20) -> Table:

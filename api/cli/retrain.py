@@ -5,13 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from feedrank.api.cli.progress import command_errors, console, embedding_progress, progress_bars, timestamped_name
+from feedrank.api.cli.progress import (
+    command_errors,
+    console,
+    embedding_progress,
+    print_warnings,
+    progress_bars,
+    timestamped_name,
+)
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+
+if TYPE_CHECKING:
+    from feedrank.models.retraining.retraining import RetrainResult
 
 EXIT_REFUSED = 3
 """Exit code if the gate refuses the candidate; 0: promoted, 1: failed."""
@@ -46,8 +56,10 @@ def retrain(
     """Train a candidate, compare it with the current bundle on the newest data, and promote it if it passes.
 
     The window is split by time: the oldest part is for training, the next for early stopping, the newest for the test.
-    Both bundles rank the same test groups; the gate uses the paired 95 % bootstrap interval of the difference. Reports
-    (HTML and JSON) are written to HOME/reports/NAME. A refused candidate is kept as a bundle but not promoted.
+    Both bundles rank the same test groups; the gate uses the paired 95 % bootstrap interval of the difference. It also
+    refuses a candidate whose features see their own labels: clicks that were shuffled within their rankings can be
+    predicted, or one feature alone ranks too well. Reports (HTML and JSON) are written to HOME/reports/NAME. A refused
+    candidate is kept as a bundle but not promoted.
 
     Exit codes: 0 promoted, 3 refused by the gate, 1 failed.
     """
@@ -82,16 +94,15 @@ def retrain(
             home, run_config, name, inputs, trained, {"metrics": metrics}, seconds, result.decision.promote
         )
         paths = retrain_report.write_report(home.reports / name, report)
-    _print_decision(result.decision, result.warnings, paths)
+    _print_decision(result, paths)
     if not result.decision.promote:
         click.echo(f"refused; the current bundle stays. `feedrank bundles promote {name}` overrides the gate")
         context.exit(EXIT_REFUSED)
     click.echo(f"promoted; current bundle: {home.current_bundle.resolve()}")
 
 
-def _print_decision(decision: Any, warnings: tuple[str, ...], paths: tuple[Path, Path]) -> None:
-    for line in decision.reasons:
+def _print_decision(result: RetrainResult, paths: tuple[Path, Path]) -> None:
+    for line in result.decision.reasons:
         console.print(line)
-    for line in warnings:
-        console.print(f"warning: {line}")
+    print_warnings(result.warnings, result.shuffled)
     console.print(f"report: {paths[1]}")

@@ -10,6 +10,7 @@ from feedrank.api.cli.progress import (
     console,
     embedding_progress,
     position_bias_table,
+    print_warnings,
     progress_bars,
     timestamped_name,
 )
@@ -33,7 +34,7 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
     name = name or timestamped_name("index")
     with command_errors(), progress_bars() as show:
         compose.check_bundle_name(home, name)
-        inputs = compose.load_training_inputs(home, config, embedding_progress(show))
+        inputs = compose.load_training_inputs(home, config, embedding_progress(show), needs_positive=False)
         show("collaborative views and index", 0, 0)
         compose.save_bundle(home, config, name, BundleParts(compose.fit_without_ranker(inputs, config)), {})
     click.echo(f"current bundle: {home.current_bundle.resolve()} (recall order; `feedrank train` adds the ranker)")
@@ -49,12 +50,16 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     If the journal has enough rankings with clicks, they are the training groups, and the latest tenth is used for early
     stopping. Otherwise groups are built from recall candidates just before each user's latest interactions, and a slice
     of users is used for early stopping.
+
+    First a small ranker is trained on clicks that were shuffled within their rankings. If it predicts them, features
+    see their own labels, and nothing is written. A single feature that ranks too well is named in a warning.
     """
     from feedrank.api import compose
 
     home, config = obj
     with command_errors(), progress_bars() as show:
-        trained = compose.train_bundle(home, config, name, tuned, show).trained
+        run = compose.train_bundle(home, config, name, tuned, show)
+    trained = run.trained
     top_features = sorted(trained.ranker.importance().items(), key=lambda item: -item[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; most important features")
     for feature, share in top_features:
@@ -65,4 +70,7 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     for note in trained.notes:
         click.echo(f"note: {note}")
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
+    for note in trained.notes:
+        click.echo(f"note: {note}")
+    print_warnings(run.warnings, run.shuffled)
     click.echo(f"groups: {groups}\ncurrent bundle: {home.current_bundle.resolve()}")

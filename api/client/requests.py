@@ -27,11 +27,14 @@ class Filters:
     """Only these item ids; None: all."""
     deny: Collection[str] = ()
     """Exclude these item ids."""
+    include_disliked: bool = False
+    """Include items that the user dislikes, or has hidden."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the filters as JSON fields. Raises TypeError for a string in place of a list."""
         return _without_none(
             include_seen=self.include_seen,
+            include_disliked=self.include_disliked or None,
             categories=id_list("categories", self.categories),
             allow=id_list("allow", self.allow),
             deny=id_list("deny", self.deny),

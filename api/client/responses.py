@@ -44,7 +44,7 @@ class Feed:
     bundle: str
     """Name of the bundle that computed it."""
     source: str
-    """Source of the candidates: embedding, bm25, popular, given, ..."""
+    """Source of the candidates: embedding, bm25, hybrid (both), popular, explicit, ..."""
     items: tuple[ScoredItem, ...]
     degraded: tuple[str, ...]
     """Parts of the pipeline that were skipped or cut short, to meet the deadline or after a failure."""

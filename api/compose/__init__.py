@@ -14,6 +14,7 @@ from feedrank.api.compose.serving import (
 from feedrank.api.compose.training_inputs import (
     TrainingInputs,
     check_bundle_name,
+    check_shuffled_labels,
     fit_without_ranker,
     load_training_inputs,
     prepare_training_data,
@@ -34,6 +35,7 @@ __all__ = [
     "build_recommender",
     "build_vector_index",
     "check_bundle_name",
+    "check_shuffled_labels",
     "compare",
     "fit_without_ranker",
     "load_training_inputs",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
+from feedrank.api.compose.item_updates import ItemUpdates
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
@@ -25,8 +25,7 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _LoadedArm:
     updater: ColdStartUpdater
-    items_offset: int
-    """Journal offset of the last item event that was read."""
+    items: ItemUpdates
 
 
 class ArmLoader:
@@ -57,11 +56,9 @@ class ArmLoader:
     def update_items(self) -> None:
         """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._loaded.items():
-            new = list(self._journal.read(seat.items_offset, "item"))
-            if new:
-                events = [event for _, event in new if isinstance(event, ItemEvent)]
-                seat.updater.apply(events, new[-1][0], partial(self._replace_snapshot, name))
-                seat.items_offset = new[-1][0]
+            new = seat.items.read(round(self._clock() * 1000))
+            seat.updater.apply(new.events, new.offset, partial(self._replace_snapshot, name))
+            seat.items.offset = new.offset
 
     def _replace_snapshot(self, name: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:
         self._recommender.replace_arm_snapshot(name, make, self._clock())
@@ -71,8 +68,9 @@ class ArmLoader:
             opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
             encoders = TextEncoders(self._home, opened)
             restored = snapshot.restore(
-                self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec
-            )
+                self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec,
+                now_ms=round(self._clock() * 1000),
+            )  # fmt: skip
             serving = build_snapshot(self._home, self._config, opened, restored, encoders)
             updater = ColdStartUpdater(self._config, opened, encoders)
             updater.warm_up()
@@ -84,6 +82,6 @@ class ArmLoader:
             )  # fmt: skip
             return
         self._recommender.add_arm_snapshot(serving, self._clock())
-        self._loaded[name] = _LoadedArm(updater, bundle.journal_offset_of(opened))
+        self._loaded[name] = _LoadedArm(updater, ItemUpdates(self._journal, bundle.journal_offset_of(opened)))
         self.update_items()
         _log.info("loaded the bundle %s for its experiment", name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from feedrank.api.compose.serving import build_pipeline, build_ranker
+from feedrank.api.compose.serving import build_pipeline
 from feedrank.api.compose.text_signals import TextEncoders, document_fields, item_documents
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
@@ -59,8 +59,7 @@ class ColdStartUpdater:
         knowledge, parts = self._opened.item_model, document_fields(self._opened)
         current = merge_item_fields(knowledge.catalogue, {item: {} for item in new_or_changed})
         before, after = (
-            dict(zip(new_or_changed, Catalogue.from_items(items).documents(parts), strict=True))
-            for items in (current, merge_item_fields(knowledge.catalogue, new_or_changed))
+            _texts(items, parts) for items in (current, merge_item_fields(knowledge.catalogue, new_or_changed))
         )
         same_text = {
             item: fields for item, fields in new_or_changed.items()
@@ -69,7 +68,7 @@ class ColdStartUpdater:
         if same_text:
             knowledge = update_fields(knowledge, same_text)
         if new_text := {item: fields for item, fields in new_or_changed.items() if item not in same_text}:
-            documents = [after[item] for item in new_text]
+            documents = [after[item][0] for item in new_text]
             text, tokens = self._encoders.encode_items(documents)
             knowledge = self._extender.extend(knowledge, new_text, text, documents, tokens)
         initial = self._initial.builder
@@ -86,7 +85,7 @@ class ColdStartUpdater:
         catalogue = opened.item_model.catalogue
         state = extend_catalogue(old.state, old.catalogue, catalogue)
         reranker = None if old.pipeline.reranker is None else self._extend_reranker(old.pipeline.reranker, opened)
-        extended = build_pipeline(opened, self._config, state, build_ranker(opened), reranker)
+        extended = build_pipeline(opened, self._config, state, reranker)
         return replace(
             old, catalogue=catalogue, state=state, pipeline=extended, item_vectors=opened.item_model.space.item_side
         )
@@ -100,6 +99,13 @@ class ColdStartUpdater:
             tokens = model.tokenize(new_documents, self._config.cross_encoder.item_tokens)
             model, cache = model.with_items(model.items.concat(tokens)), cache.with_more_items(new_documents)
         return replace(reranker, scorer=model, cache=cache, titles=titles)
+
+
+def _texts(items: FieldsByItem, parts: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Return item -> its document and the texts of its parts; BM25 reads words of another part in another way."""
+    catalogue = Catalogue.from_items(items)
+    columns = [catalogue.documents(parts), *catalogue.field_texts(parts).values()]
+    return dict(zip(items, zip(*columns, strict=True), strict=True))
 
 
 def _changed_items(catalogue: Catalogue, events: Iterable[ItemEvent]) -> FieldsByItem:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from feedrank.api.compose.training_inputs import TrainingInputs
+from feedrank.api.compose.training_inputs import TrainingInputs, check_shuffled_labels
 from feedrank.api.config import Config
 from feedrank.api.progress import ShowProgress
 from feedrank.models.evaluation import evaluation
 from feedrank.models.evaluation.evaluation import Comparison
+from feedrank.models.training.shuffled_check import ShuffledCheck
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -19,9 +21,21 @@ class TimedComparison:
 
     protocol: str
     dataset: str
-    """Name of the data set in rows and plots; it names the protocol where that is `temporal`."""
+    """Name of the data set in rows and plots; it names the protocol where that is `temporal` or not the first."""
     comparison: Comparison
     seconds: float
+    warnings: tuple[str, ...] = ()
+    """What was done with the log, and what is wrong with the ranker, one sentence each."""
+    shuffled: ShuffledCheck | None = None
+    """Whether shuffled labels score as chance; None: the log is too short to tell."""
+
+    def checks(self) -> dict[str, Any]:
+        """Return the checks, JSON-ready: the shuffled labels, suspect features and all warnings."""
+        return {
+            "warnings": list(self.warnings),
+            "suspect_features": {suspect.name: suspect.auc for suspect in self.comparison.trained.suspects},
+            "shuffled_labels": None if self.shuffled is None else asdict(self.shuffled),
+        }
 
 
 def protocols_of(inputs: TrainingInputs, config: Config, chosen: Sequence[str] = ()) -> tuple[str, ...]:
@@ -32,11 +46,17 @@ def protocols_of(inputs: TrainingInputs, config: Config, chosen: Sequence[str] =
 
 
 def compare(
-    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress
+    inputs: TrainingInputs, config: Config, protocol: str, dataset: str, progress: ShowProgress, is_first: bool = True
 ) -> TimedComparison:
-    """Train on the part before the test slice, and compare the methods on the slice."""
+    """Train on the part before the test slice, and compare the methods on the slice.
+
+    is_first: False for a further protocol of a report, whose rows must have a name of their own. Raises ValueError if
+    shuffled labels can be predicted.
+    """
     started = time.perf_counter()
-    name = dataset if protocol != "temporal" else f"{dataset} (temporal)"
+    shuffled = check_shuffled_labels(inputs, config)
+    name = dataset if is_first and protocol != "temporal" else f"{dataset} ({protocol})"
     run = evaluation.PROTOCOLS[protocol]
     compared = run(inputs.item_inputs, inputs.log, name, config.training_settings, progress)
-    return TimedComparison(protocol, name, compared, round(time.perf_counter() - started, 1))
+    warnings = (*inputs.notes, *compared.trained.warnings)
+    return TimedComparison(protocol, name, compared, round(time.perf_counter() - started, 1), warnings, shuffled)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
+from feedrank.api.clock import clock_ms
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.events import Event, ExperimentEvent, RankingEvent
+from feedrank.engine.events.event_time import FutureEvents
+from feedrank.engine.events.events import ExperimentEvent, RankingEvent
 from feedrank.engine.experiments.registry import ChangeError, ExperimentRegistry, ExperimentState, replay_events
 from feedrank.engine.experiments.spec import ExperimentSpec
 from feedrank.engine.journal.journal import Journal
@@ -50,6 +52,8 @@ class ExperimentReport:
     """Lift of all units in the experiment over the holdout."""
     reassigned_units: int = 0
     """Number of units seen in more than one arm."""
+    notes: tuple[str, ...] = ()
+    """What was done with the log, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +114,22 @@ class ExperimentService:
                 state, shadows=tuple(shadow_report(arm, state.shadow_totals.get(arm)) for arm in arms)
             )
         started = self._start_time(state)
-        collected = collect_outcomes(
-            self._events_since(started - PRE_PERIOD_DAYS * DAY_S, state.stopped_ms), spec, started
-        )
+        collected = self._collect(spec, started, state.stopped_ms)
         holdout = _holdout_lifts(collected.holdout, spec)
         if spec.kind == "interleave":
             by_arm = preferences(
                 collected.impressions, list(spec.arms), started, spec.plan.planned_units, spec.plan.alpha
             )
             return ExperimentReport(
-                state, preferences=by_arm, holdout=holdout, reassigned_units=collected.reassigned_units
-            )
+                state, preferences=by_arm, holdout=holdout, reassigned_units=collected.reassigned_units,
+                notes=collected.notes,
+            )  # fmt: skip
         outcomes, shares = _drop_empty_arms(collected.outcomes, expected_shares(state, collected))
         plan = spec.plan if cuped is None else replace(spec.plan, cuped=cuped)
         readout = compute_readout(outcomes, plan, shares, len(spec.arms)) if len(outcomes.arms) > 1 else None
-        return ExperimentReport(state, readout, holdout=holdout, reassigned_units=collected.reassigned_units)
+        return ExperimentReport(
+            state, readout, holdout=holdout, reassigned_units=collected.reassigned_units, notes=collected.notes
+        )
 
     def outcomes(self, name: str) -> tuple[Outcomes, tuple[float, ...]]:
         """Return the outcomes of an A/B test so far and the expected shares of units of their arms.
@@ -138,9 +143,7 @@ class ExperimentService:
                 f"{name!r} is a {spec.kind} experiment, {state.status}; expected an ab test that has started"
             )
         started = self._start_time(state)
-        collected = collect_outcomes(
-            self._events_since(started - PRE_PERIOD_DAYS * DAY_S, state.stopped_ms), spec, started
-        )
+        collected = self._collect(spec, started, state.stopped_ms)
         return _drop_empty_arms(collected.outcomes, expected_shares(state, collected))
 
     def stop_breaching_arms(self, report: ExperimentReport, at: float) -> list[str]:
@@ -187,11 +190,17 @@ class ExperimentService:
         assert state.started_ms is not None
         return max(state.started_ms, state.experiment.start or state.started_ms) / 1000
 
-    def _events_since(self, at: float, until: int | None) -> Iterator[Event]:
-        """Yield events from a time on, by effective time. Rankings after `until` (epoch milliseconds) are left out."""
-        for _, event in self.journal.read_by_effective_time(round(at * 1000)):
-            if until is None or event.timestamp <= until or not isinstance(event, RankingEvent):
-                yield event
+    def _collect(self, spec: ExperimentSpec, started: float, until: int | None) -> CollectedOutcomes:
+        """Collect the outcomes. Rankings after `until` (epoch milliseconds) and events of the future are left out."""
+        future = FutureEvents(clock_ms())
+        entries = self.journal.read_by_effective_time(round((started - PRE_PERIOD_DAYS * DAY_S) * 1000))
+        events = (
+            event
+            for _, event in future.skip(entries)
+            if until is None or event.timestamp <= until or not isinstance(event, RankingEvent)
+        )
+        collected = collect_outcomes(events, spec, started)
+        return replace(collected, notes=(*collected.notes, *future.notes))
 
 
 def expected_shares(state: ExperimentState, collected: CollectedOutcomes) -> tuple[float, ...]:
@@ -239,6 +248,7 @@ def report_json(report: ExperimentReport) -> dict[str, Any]:
     return {
         **state_json(report.state),
         "reassigned_units": report.reassigned_units,
+        "notes": list(report.notes),
         "readout": None if report.readout is None else readout_body(report.readout),
         "preferences": [
             {**to_jsonable(preference), "summary_sentence": summary_sentence(preference)}

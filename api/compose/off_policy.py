@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.events import Event, RankingEvent
+from feedrank.engine.events.event_time import FutureEvents
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.pipeline import EXPLICIT
@@ -73,12 +75,9 @@ def evaluate_variant(
 
     The variant's clicks are used only for `on_policy_value`. Raises ValueError for slates of several items.
     """
-    log = read_logged_rankings((event for _, event in journal.read_by_effective_time()), selection)
-    other_log = read_logged_rankings(
-        (event for _, event in journal.read_by_effective_time()),
-        RankingFilter(variant, selection.surface, selection.since, selection.reward_type),
-        False,
-    )
+    log = _read_log(journal, selection)
+    other_selection = RankingFilter(variant, selection.surface, selection.since, selection.reward_type)
+    other_log = _read_log(journal, other_selection, require_propensities=False)
     if not (log.is_single_item and other_log.is_single_item):
         raise ValueError("found lists of several items, expected rankings of one item to count a variant's policy")
     names = log.items
@@ -99,7 +98,7 @@ def evaluate_bundle(
     name: that of the bundle. Raises ValueError if the scores do not fit in memory.
     """
     opened = bundle.load(home.bundles / name)
-    log = read_logged_rankings((event for _, event in journal.read_by_effective_time()), selection)
+    log = _read_log(journal, selection)
     progress("requests ranked again", 0, len(log))
     catalogue = opened.item_model.catalogue
     state = BehaviouralState(catalogue, opened.builder.spec)
@@ -123,25 +122,40 @@ def evaluate_bundle(
     return OffPolicyResult(log, float(log.reward.sum() / len(log)), estimates)
 
 
+def _read_log(journal: Journal, selection: RankingFilter, require_propensities: bool = True) -> LoggedRankings:
+    """Read the rankings of a journal, without events of the future."""
+    future = FutureEvents(clock_ms())
+    events = (event for _, event in future.skip(journal.read_by_effective_time()))
+    log = read_logged_rankings(events, selection, require_propensities)
+    return replace(log, notes=(*log.notes, *future.notes))
+
+
 def _rank_logged_requests(
     snapshot: ServingSnapshot, journal: Journal, log: LoggedRankings, progress: Progress
 ) -> list[tuple[NDArray[np.int32], Floats]]:
     """Rank every logged request with the candidate, replaying the journal in order.
 
-    Returns, per ranking, the positions of the shown items in the candidate's order, and the candidate's scores in that
-    order. Items that the candidate did not find come last, with a score of -inf.
+    Interactions that stand before their ranking are observed right after it. Returns, per ranking, the positions of the
+    shown items in the candidate's order, and the candidate's scores in that order. Items that the candidate did not
+    find come last, with a score of -inf.
     """
     ranking_ids = {event.id for event in log.events}
     unread: list[Event] = []
     rankings: list[tuple[NDArray[np.int32], Floats]] = []
-    for _, event in journal.read_by_effective_time():
+    early: dict[str, list[Event]] = {}  # id of a ranking to come -> interactions that stand before it
+    for _, event in FutureEvents(clock_ms()).skip(journal.read_by_effective_time()):
+        if isinstance(event, InteractionEvent) and event.ranking is not None and event.ranking in ranking_ids:
+            early.setdefault(event.ranking, []).append(event)
+            continue
         if isinstance(event, RankingEvent) and event.id in ranking_ids:
             snapshot.observe(unread)
             unread = []
+            ranking_ids.remove(event.id)
             rankings.append(_rank_logged_request(snapshot, event))
             if len(rankings) % 100 == 0:
                 progress("requests ranked again", len(rankings), len(log))
         unread.append(event)
+        unread += early.pop(event.id, [])
     return rankings
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
+from feedrank.api.compose.item_updates import ItemUpdates
 from feedrank.api.compose.serving import build_snapshot, restore_state
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.models.bundles import bundle, registry
@@ -54,8 +54,7 @@ class Refresher:
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._callbacks, self._clock = callbacks or RefreshCallbacks(), clock
         self._updater = ColdStartUpdater(config, opened, encoders)
-        self._items_offset = bundle.journal_offset_of(opened)
-        """Journal offset of the last item event that was read."""
+        self._items = ItemUpdates(journal, bundle.journal_offset_of(opened))
         self._arm_loader = ArmLoader(home, config, journal, recommender, clock)
         self._failed_bundle = ""
         self._update_lock = threading.Lock()
@@ -118,20 +117,17 @@ class Refresher:
         self._failed_bundle = ""
         self._warm_up(updater)
         self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
-        self._updater, self._items_offset = updater, bundle.journal_offset_of(opened)
+        self._updater, self._items = updater, ItemUpdates(self._journal, bundle.journal_offset_of(opened))
         self._callbacks.bundle_changed(opened)
         self._update_items()
         _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)
         return True
 
     def _update_items(self) -> int:
-        new = list(self._journal.read(self._items_offset, "item"))
-        if not new:
-            return 0
-        events = [event for _, event in new if isinstance(event, ItemEvent)]
+        new = self._items.read(round(self._clock() * 1000))
         renew = self._recommender.swap_snapshot
-        count = self._updater.apply(events, new[-1][0], lambda make: renew(make, self._clock()))
-        self._items_offset = new[-1][0]  # only on success, so that failed items are retried
+        count = self._updater.apply(new.events, new.offset, lambda make: renew(make, self._clock()))
+        self._items.offset = new.offset  # only on success, so that failed items are retried
         return count
 
     def _warm_up(self, updater: ColdStartUpdater) -> None:

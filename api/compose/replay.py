@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
+from feedrank.api.compose.item_updates import ItemUpdates
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.events import Event, ItemEvent
+from feedrank.engine.events.events import Event
 from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.protocols import AppendResult
@@ -62,24 +63,17 @@ def replay(
     except bundle.BundleError as problem:
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
     encoders = TextEncoders(home, opened)
-    restored = snapshot.restore(home.snapshot, journal, opened.item_model.catalogue, opened.builder.spec, offset)
+    catalogue, spec = opened.item_model.catalogue, opened.builder.spec
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp)
     recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), _ReadOnlyJournal())
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
-    updater.apply(_item_events(journal, opened, items), items, lambda make: recommender.swap_snapshot(make, at))
+    new = ItemUpdates(journal, bundle.journal_offset_of(opened)).read(served.timestamp, until=items)
+    updater.apply(new.events, items, lambda make: recommender.swap_snapshot(make, at))
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
     replayed = recommender.recommend(served.id, at, served.request, budget, log=False, arm=arm)
     return replayed, first_difference(served, replayed, opened.builder.names)
-
-
-def _item_events(journal: Journal, opened: bundle.Bundle, until: int) -> Iterator[ItemEvent]:
-    """Yield the item events after those of a bundle, up to a journal offset."""
-    for offset, event in journal.read(bundle.journal_offset_of(opened), "item"):
-        if offset > until:
-            return
-        if isinstance(event, ItemEvent):
-            yield event
 
 
 class _ReadOnlyJournal:

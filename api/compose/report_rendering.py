@@ -64,6 +64,7 @@ def notes(report: ExperimentReport) -> list[str]:
     remarks += [f"the arm {arm} was stopped: {reason}" for arm, reason in report.state.stopped_arms.items()]
     if report.reassigned_units:
         remarks.append(f"{report.reassigned_units:,} units were in more than one arm; they count for their first arm")
+    remarks += report.notes
     for lift in report.holdout:
         interval = f"{lift.relative.value:+.1%} [{lift.relative.low:+.1%}, {lift.relative.high:+.1%}]"
         remarks.append(f"lift of {spec.plan.primary} in the experiment over the holdout: {interval}")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.events.interaction_types import unlisted_warning
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.protocols import Ranker
-from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, FallbackRetriever, PopularRetriever
+from feedrank.engine.retrieval.retrievers import (
+    EmbeddingRetriever,
+    FallbackRetriever,
+    HybridRetriever,
+    PopularRetriever,
+)
 from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.reranking import CrossEncoderReranker
@@ -31,8 +37,10 @@ def build_recommender(home: HomePaths, config: Config, journal: Journal | None =
     """
     journal = journal or home.journal(config.journal.url)
     opened = registry.load_current(home.bundles, warn)
+    restored = restore_state(home, journal, opened)
+    warn_of_types(config, opened, restored)
     return Recommender(
-        build_snapshot(home, config, opened, restore_state(home, journal, opened)),
+        build_snapshot(home, config, opened, restored),
         journal,
         config.cross_encoder.prefetch_queue_size,
     )
@@ -52,34 +60,37 @@ def build_snapshot(
         opened.item_model.catalogue,
         restored.users,
         restored.state,
-        build_pipeline(
-            opened, config, restored.state, build_ranker(opened), build_reranker(home, opened, config.cross_encoder)
-        ),
+        build_pipeline(opened, config, restored.state, build_reranker(home, opened, config.cross_encoder)),
         opened.item_model.space.item_side,
         encoders.encode_query if encoders else None,
         restored.offset,
         bundle.journal_offset_of(opened),
         max(restored.high_watermark_ms, 0),
+        opened.builder.spec.interactions,
+        restored.future.now_ms,
+        restored.future,
     )
-
-
-def build_ranker(opened: bundle.Bundle) -> Ranker:
-    """Build the ranker of a bundle; without a trained one, recall order is kept."""
-    return QueryAwareRanker(opened.ranker, opened.builder.names) if opened.ranker else IdentityRanker()
 
 
 def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     """Write a snapshot of the state of the whole journal for the current bundle, however few events are new."""
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
-    restored = snapshot.restore(home.snapshot, home.journal(config.journal.url), catalogue, opened.builder.spec)
+    journal = home.journal(config.journal.url)
+    restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
     snapshot.save(home.snapshot, restored, catalogue)
     return restored
 
 
 def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle) -> RestoredState:
-    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one."""
-    restored = snapshot.restore(home.snapshot, journal, opened.item_model.catalogue, opened.builder.spec)
+    """Restore the state of the whole journal; writes a new snapshot if many events came after the last one.
+
+    Events that are more than a day ahead of the clock are left out, with a warning, until their time has come.
+    """
+    catalogue, spec = opened.item_model.catalogue, opened.builder.spec
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=clock_ms())
+    for note in restored.future.notes:
+        warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
         snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
     return restored
@@ -89,10 +100,12 @@ def build_pipeline(
     opened: bundle.Bundle,
     config: Config,
     state: BehaviouralState,
-    ranker: Ranker,
     reranker: CrossEncoderReranker | None,
 ) -> Pipeline:
-    """Build the pipeline: BM25, embedding or popularity recall, then the bundle's features, ranker and reranker."""
+    """Build the pipeline: BM25, embedding or popularity recall, then the bundle's features, ranker and reranker.
+
+    Without a trained ranker, requests without a query keep recall order.
+    """
     knowledge = opened.item_model
     by_embedding = EmbeddingRetriever(
         knowledge.catalogue,
@@ -103,7 +116,8 @@ def build_pipeline(
     )
     by_terms = Bm25Retriever(knowledge.catalogue, knowledge.term_weights)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FallbackRetriever([by_terms, by_embedding, popular])
+    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding, popular])
+    ranker = QueryAwareRanker(opened.ranker or IdentityRanker(), opened.builder.names, config.recall.query_weight)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, reranker, popular)
 
 
@@ -116,6 +130,15 @@ def build_reranker(
         return None
     cache = SqliteScoreCache(home.cross_encoder_scores, model.digest, item_documents(opened), settings.cache_size)
     return CrossEncoderReranker(opened.first_stage, model, cache, opened.item_model.catalogue.titles, settings.top_k)
+
+
+def warn_of_types(config: Config, opened: bundle.Bundle, restored: RestoredState) -> None:
+    """Warn of interaction types of the journal that nothing lists, and of meanings that the bundle does not have."""
+    meanings = opened.builder.spec.interactions
+    if meanings != config.interactions:
+        warn(f"the bundle {opened.name} has other [interactions] than the config; they hold after the next training")
+    if message := unlisted_warning(restored.type_counts, meanings):
+        warn(message)
 
 
 def warn(message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 
 from feedrank import __version__
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose import text_signals
 from feedrank.api.compose.serving import warn
 from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.id_matching import IdMatching, check_ids_meet
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
-from feedrank.engine.events.events import ItemEvent, effective_time
+from feedrank.engine.events.event_time import FutureEvents
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, effective_time
+from feedrank.engine.events.interaction_types import check_any_positive, unlisted_warning
+from feedrank.engine.journal.journal import Journal
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.families.extra import load_extra_families
@@ -32,6 +37,7 @@ from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 from feedrank.models.text.vector_cache import Progress as TextProgress
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.reranker_training import RerankerTraining
+from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
@@ -43,6 +49,8 @@ from feedrank.models.training.training import (
     prepare_from_recall,
 )
 
+MAX_RANKING_DELAY_MS = 86_400_000
+"""Milliseconds by which a ranking may be logged later than its interactions at the start of a window."""
 VALIDATION_SHARE = 0.1
 """Share of the latest rankings, which early stopping of a ranker for serving validates on."""
 
@@ -55,50 +63,94 @@ class TrainingInputs:
     log: EventTable
     window: Mapping[str, Any]
     """The part of the journal that was read: `first` and `last` (unix seconds), `rankings` and `interactions` (counts),
-    and `offset`."""
+    `offset`, and the counts `moved_interactions` (they stood before their ranking) and `future_events` (passed over).
+    """
+    notes: tuple[str, ...] = ()
+    """What was done with the log, one sentence each."""
 
 
 def load_training_inputs(
     home: HomePaths, config: Config, progress: TextProgress | None = None, since: float | None = None,
-    until: float | None = None,
+    until: float | None = None, needs_positive: bool = True,
 ) -> TrainingInputs:  # fmt: skip
     """Load training inputs from the journal; texts that are not in the vector cache are embedded.
 
-    since, until: unix seconds; only events with since <= effective time < until are read, but all items are. Raises
-    ValueError if no items or no interactions are left, or if an extra feature family or the class of a custom vector
-    index can't be used.
+    since, until: unix seconds; only events with since <= effective time < until are read, but all items are. An
+    interaction before `since` is read too if its ranking is logged later. Events that are more than a day ahead of the
+    clock are passed over. Warns of interaction types that nothing lists. Raises ValueError if no items or no
+    interactions are left, if none of them is positive (unless `needs_positive` is false), or if an extra feature family
+    or the class of a custom vector index can't be used.
     """
     load_extra_families(config.features.extra)  # tell a wrong path before the long work, not after it
     custom_index_type(config.index)
     url = config.journal.url
     journal = home.existing_journal(url)
     offset = journal.last_offset  # read first: events written during the read are not counted as read
-    catalogue = Catalogue.from_events(event for event in journal.events("item") if isinstance(event, ItemEvent))
+    future = FutureEvents(clock_ms())
+    items = future.skip(journal.read(kind="item"))
+    catalogue = Catalogue.from_events(event for _, event in items if isinstance(event, ItemEvent))
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; import some with `feedrank import`")
-    terms = TermWeights.fit(catalogue.documents(config.embedder.document))
+    terms = TermWeights.fit(catalogue.field_texts(config.embedder.document), config.text)
     corpus = text_signals.item_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )
-    first, end = (bound if at is None else at * 1000 for at, bound in ((since, -np.inf), (until, np.inf)))
-    events = (event for _, event in journal.read_by_effective_time() if first <= effective_time(event) < end)
-    log = sorted_events_to_table(events, catalogue.ids, with_logged_features=config.training.use_logged_features)
+    behaviour = (entry for entry in _read_window(journal, since, until) if not isinstance(entry[1], ItemEvent))
+    matching = IdMatching()
+    events = matching.watch(event for _, event in future.skip(behaviour))
+    log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
+    check_ids_meet(matching, journal, config.journal.max_unknown_share, warn)
+    if message := unlisted_warning(log.type_counts, config.interactions):
+        warn(message)
+    if needs_positive and not (log.rankings.labels > 0).any():
+        check_any_positive(log.type_counts, config.interactions)
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,
         "rankings": len(log.rankings),
         "interactions": len(log.interactions),
+        "interaction_types": log.type_counts,
         "offset": offset,
+        "moved_interactions": log.moved,
+        "future_events": future.count,
     }
-    return TrainingInputs(corpus, log, window)
+    return TrainingInputs(corpus, log, window, (*log.notes, *future.notes))
+
+
+def check_shuffled_labels(inputs: TrainingInputs, config: Config) -> ShuffledCheck | None:
+    """Check that shuffled labels score as chance; None if the log is too short. Raises ValueError if they do not."""
+    checked = check_shuffled(inputs.item_inputs, inputs.log, config.training_settings)
+    if checked is not None and checked.leaks:
+        raise ValueError(checked.sentence())
+    return checked
+
+
+def _read_window(journal: Journal, since: float | None, until: float | None) -> Iterator[tuple[int, Event]]:
+    """Yield the events of a window by effective time, and earlier interactions right before their ranking in it."""
+    first_ms, end_ms = (None if at is None else round(at * 1000) for at in (since, until))
+    early: dict[str, list[tuple[int, Event]]] = {}  # ranking id -> interactions before the window
+    for entry in journal.read_by_effective_time(None if first_ms is None else first_ms - MAX_RANKING_DELAY_MS):
+        event = entry[1]
+        time_ms = effective_time(event)
+        if end_ms is not None and time_ms >= end_ms:
+            return
+        if first_ms is not None and time_ms < first_ms:
+            if isinstance(event, InteractionEvent) and event.ranking is not None:
+                early.setdefault(event.ranking, []).append(entry)
+            elif isinstance(event, RankingEvent):
+                early.pop(event.id, None)
+            continue
+        if isinstance(event, RankingEvent) and early:
+            yield from early.pop(event.id, ())
+        yield entry
 
 
 def fit_without_ranker(inputs: TrainingInputs, config: Config) -> FeatureBuilder:
     """Fit the item model on the whole log, without training a ranker."""
     knowledge = fit_item_model(inputs.item_inputs, UserHistories.from_log(inputs.log), config.items)
-    return FeatureBuilder(knowledge, config.state, config.features)
+    return FeatureBuilder(knowledge, config.state_spec, config.features)
 
 
 def train(inputs: TrainingInputs, config: Config, progress: Progress) -> TrainedRanker:
@@ -174,7 +226,9 @@ def save_trained_bundle(
     manifest_fields = {
         "groups": trained.counts,
         "trees": trained.ranker.trees,
+        "warnings": [*inputs.notes, *trained.warnings],
         "window": dict(inputs.window),
+        "label_notes": list(trained.notes),
         **manifest_fields,
     }
     scorer = trained.reranker.scorer if trained.reranker else None
@@ -206,7 +260,7 @@ def retrain(
     outcome = retraining.retrain(
         inputs.item_inputs, inputs.log, incumbent, config.training_settings, config.retrain, progress, warm_start
     )  # fmt: skip
-    return incumbent, outcome
+    return incumbent, replace(outcome, warnings=(*inputs.notes, *outcome.warnings))
 
 
 def check_bundle_name(home: HomePaths, name: str) -> None:

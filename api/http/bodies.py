@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+from feedrank.engine.events.ids import MAX_ID_CHARS
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
 ContextValue = Text | float | bool | Annotated[list[Text], Field(max_length=100)]
 Context = Annotated[dict[Id, ContextValue], Field(max_length=50)]
@@ -26,6 +28,7 @@ class FiltersBody(RequestBody):
     """Filters on the candidate items."""
 
     include_seen: bool = Field(default=False, description="Include items that the user has interacted with before.")
+    include_disliked: bool = Field(default=False, description="Include items that the user dislikes, or has hidden.")
     categories: list[Id] | None = Field(default=None, max_length=MAX_LIST_LENGTH, description="Only these categories.")
     allow: list[Id] | None = Field(default=None, max_length=MAX_FILTER_LENGTH, description="Only these items.")
     deny: list[Id] = Field(default_factory=list, max_length=MAX_FILTER_LENGTH, description="None of these items.")

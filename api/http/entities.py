@@ -13,6 +13,7 @@ from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import is_hidden
 from feedrank.engine.events.events import ItemEvent
+from feedrank.engine.events.ids import MAX_ID_CHARS
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import QueryVectors
@@ -25,7 +26,7 @@ MAX_INTERACTIONS = 1_000
 class EntityPath(BaseModel):
     """Path parameters of the state routes."""
 
-    id: str = Field(min_length=1, max_length=256)
+    id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
 
 
 class RecentInteraction(BaseModel):
@@ -42,6 +43,9 @@ class UserState(BaseModel):
     interaction_count: int = Field(description="Number of stored interactions.")
     recent_interactions: list[RecentInteraction] = Field(
         description=f"Up to {MAX_INTERACTIONS:,} interactions, latest first."
+    )
+    disliked: list[str] = Field(
+        description=f"Up to {MAX_INTERACTIONS:,} items that the user dislikes, latest first; no feed shows them."
     )
 
 
@@ -72,7 +76,10 @@ def user_state(path: EntityPath) -> dict[str, Any]:
     is_listed = (rows >= 0) & (np.arange(len(rows)) < MAX_INTERACTIONS)
     names = live.catalogue.ids.names(rows[is_listed])
     interactions = [{"item": item, "at": at} for item, at in zip(names, times[is_listed].tolist(), strict=True)]
-    return {"id": path.id, "interaction_count": len(rows), "recent_interactions": interactions}
+    disliked = live.catalogue.ids.names(live.state.disliked(live.users.row(path.id))[:MAX_INTERACTIONS])
+    return {
+        "id": path.id, "interaction_count": len(rows), "recent_interactions": interactions, "disliked": disliked,
+    }  # fmt: skip
 
 
 @routes.delete("/v1/state/user/<path:id>", responses={200: DeletionResult})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import Service, current_service, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
+from feedrank.engine.events.event_time import check_not_ahead
 from feedrank.engine.events.events import (
     TOMBSTONE,
     Event,
@@ -22,13 +24,19 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
+from feedrank.engine.events.ids import canonical_event
+from feedrank.engine.events.interaction_types import unlisted_warning
+from feedrank.engine.events.log_time import check_is_of_a_log
 from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000
+MAX_TYPES_LOGGED = 100
+"""How many unlisted interaction types a process logs a warning of, one each."""
 EVENT_KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
 RESERVED_FIELDS = (TOMBSTONE, legacy.TOMBSTONE)
 """Fields that make a user event a tombstone, today and in journals of version 0.1."""
 routes = make_blueprint("events", "Events")
+_log = logging.getLogger(__name__)
 EVENT_SCHEMA = {
     "type": "object",
     "required": ["event"],
@@ -84,10 +92,13 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
     for index, body in enumerate(bodies):
-        # an event without an id or a timestamp gets them here
-        stamped = {"id": new_id(), "timestamp": round(now * 1000), **body} if isinstance(body, Mapping) else body
         try:
+            given = canonical_event(body)
+            # an event without an id or a timestamp gets them here
+            stamped = {"id": new_id(), "timestamp": round(now * 1000), **given} if isinstance(given, Mapping) else given
             event = parse(stamped)
+            check_not_ahead(event, round(now * 1000))
+            check_is_of_a_log(event)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
             for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():
@@ -100,6 +111,7 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             continue
         parsed.append(event)
         ids.append(event.id)
+    _log_unlisted(service, parsed)
     is_new = service.recommender.record(parsed, now) if parsed else []
     if service.metrics is not None:
         for event, new in zip(parsed, is_new, strict=True):
@@ -107,3 +119,14 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
         if rejected:
             service.metrics.count_events("other", "rejected", len(rejected))
     return {"accepted": sum(is_new), "duplicate": len(is_new) - sum(is_new), "rejected": rejected, "ids": ids}
+
+
+def _log_unlisted(service: Service, events: Sequence[Event]) -> None:
+    """Log a warning of each interaction type that nothing lists, once in a process."""
+    meanings, logged = service.recommender.snapshot.meanings, service.unlisted_types
+    for event in events:
+        if not isinstance(event, InteractionEvent) or event.type in logged or len(logged) >= MAX_TYPES_LOGGED:
+            continue
+        if message := unlisted_warning({event.type: 1}, meanings):
+            logged.add(event.type)
+            _log.warning("%s", message)

@@ -69,6 +69,7 @@ class ExperimentReport(ExperimentSummary):
     """The state and results of an experiment; its confidence sequences are valid at every look."""
 
     reassigned_units: int = Field(description="Units seen in more than one arm; they count for their first arm.")
+    notes: list[str] = Field(description="What was done with the log, such as interactions that were moved.")
     readout: dict[str, Any] | None = Field(description="A/B test: verdict, lifts, guardrails, ...")
     preferences: list[dict[str, Any]] = Field(description="Interleaving: preference per day.")
     shadows: list[dict[str, Any]] = Field(description="Shadow arms: agreement with the shown rankings.")

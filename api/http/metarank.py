@@ -21,7 +21,9 @@ from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import admin_services, current_service, exclusive, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
+from feedrank.engine.events.event_time import check_not_ahead
 from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.events.ids import MAX_ID_CHARS, canonical_event
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles.registry import bundle_size
 
@@ -88,7 +90,7 @@ class RecommendRequest(BaseModel):
     """Request body of /recommend."""
 
     count: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH)
-    user: str | None = Field(default=None, max_length=256)
+    user: str | None = Field(default=None, max_length=MAX_ID_CHARS)
     items: list[str] = Field(default_factory=list, max_length=MAX_LIST_LENGTH)
 
 
@@ -121,8 +123,9 @@ def rank(path: ModelPath) -> dict[str, Any]:
     body = request.get_json(force=True)
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
-    stamped = {"id": new_id(), "timestamp": round(now * 1000), **body, "event": "ranking"}
+    stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event(body), "event": "ranking"}
     event = parse(stamped)
+    check_not_ahead(event, round(now * 1000))
     assert isinstance(event, RankingEvent)
     if len(event.items) > MAX_LIST_LENGTH:
         raise EventError("items", f"found {len(event.items):,} items, expected at most {MAX_LIST_LENGTH:,}")

@@ -19,6 +19,7 @@ from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import RANK_ONLY
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.recommender import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
@@ -29,7 +30,7 @@ routes = make_blueprint("recommendations", "Feeds")
 class ItemPath(BaseModel):
     """Path parameters of the similar-items route."""
 
-    item_id: str = Field(min_length=1, max_length=256)
+    item_id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
 
 
 class SimilarQuery(BaseModel):
@@ -105,7 +106,9 @@ def _item_event(item: str, fields: Mapping[str, Any], timestamp_ms: int) -> Even
 
 def _rank_and_log(body: RankingOptions, options: Mapping[str, Any], budget: LatencyBudget) -> dict[str, Any]:
     """Make the ranking of a request with these options, and return the response body."""
-    svc, request = current_service(), RecommendationRequest.from_options(options)
+    # a page that writes "undefined" for a missing id has no user of that name
+    named = {name: None for name in ("user", "session") if options.get(name) in MISSING_IDS}
+    svc, request = current_service(), RecommendationRequest.from_options({**options, **named})
     try:
         record = svc.recommender.recommend(body.ranking or new_id(), svc.clock(), request, budget)
     except DuplicateRankingIdError as problem:

@@ -38,7 +38,7 @@ class Feed(BaseModel):
     timestamp: int = Field(description="Epoch milliseconds.")
     user: str | None
     bundle: str = Field(description="The bundle that made the ranking.")
-    source: str = Field(description="Source of the candidates: embedding, bm25, popular, given, ...")
+    source: str = Field(description="Source of the candidates: embedding, bm25, hybrid (both), popular, explicit, ...")
     items: list[ExplainedItem]
     degraded: list[str] = Field(description="Stages shortened or skipped to meet the deadline, or that failed.")
     experiments: dict[str, str] = Field(description="Experiment -> variant, for each experiment the request is in.")

@@ -71,6 +71,8 @@ class Service:
     """Admin functions; None: admin routes respond 501."""
     traces: RequestTracer | None = None
     """OpenTelemetry traces; None: no traces."""
+    unlisted_types: set[str] = field(default_factory=set)
+    """Interaction types that nothing lists and that a warning was logged of."""
 
     def latency_budget(self, deadline_ms: float | None = None) -> LatencyBudget:
         """Create the latency budget of the current request.

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from feedrank.api.readers.import_options import ImportOptions
+from feedrank.api.readers.times import TimeReader
+from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.ids import MISSING_IDS, WHOLE_FLOAT
+
 MAX_EXACT_FLOAT = 2**53
 """Integers up to this are exact as floats."""
 _UNITS = (("seconds", 1e8, 1e3), ("milliseconds", 1e11, 1.0), ("microseconds", 1e14, 1e-3), ("nanoseconds", 1e17, 1e-6))
 """Unit of epoch times, the smallest number that is read in it, milliseconds per unit. A number of 1e8 to 1e11 is read
 in seconds, which are the years 1973 to 5138, and so on."""
-_TEXT_FOR_MISSING = ("nan", "None", "NaN", "NaT", "<NA>", "null")
-"""Texts that missing values become where a column is converted to text without care."""
 
 
 class Converted(NamedTuple):
@@ -24,7 +27,9 @@ class Converted(NamedTuple):
 
 
 def as_ids(column: Any, name: str) -> Converted:
-    """Convert ids to text: integers, and floats that are all integral, become their digits; NaN and '' are missing.
+    """Convert ids to text: integers, and floats that are all whole, become their digits, also where they are text.
+
+    NaN, '' and words such as 'nan' are missing, and blanks around an id are no part of it.
 
     Raises ValueError for values that can't be ids.
     """
@@ -34,10 +39,17 @@ def as_ids(column: Any, name: str) -> Converted:
     column = _plain(column)
     kind = column.type
     if _is_text(kind):
-        texts = pc.if_else(pc.equal(column, ""), None, column)
-        odd = pc.sum(pc.is_in(texts, pa.array(_TEXT_FOR_MISSING, pa.large_string()))).as_py()
-        notes = (f"{odd:,} rows have the text 'nan' or alike in {name!r}, which may be missing values",) if odd else ()
-        return Converted(texts, notes)
+        texts = pc.utf8_trim_whitespace(column)
+        is_missing = pc.is_in(texts, pa.array(sorted(MISSING_IDS), pa.large_string()))
+        odd = pc.sum(pc.and_(is_missing, pc.not_equal(texts, ""))).as_py()
+        texts = pc.if_else(is_missing, None, texts)
+        notes = (
+            [f"{odd:,} rows have a word for a missing value in {name!r}, such as 'nan', and are missing"] if odd else []
+        )
+        if len(texts) > texts.null_count and pc.all(pc.match_substring_regex(texts, WHOLE_FLOAT)).as_py():
+            texts = pc.replace_substring_regex(texts, r"\.0$", "")
+            notes.append(f"whole numbers with '.0' in {name!r} were read without it")
+        return Converted(texts, tuple(notes))
     if pa.types.is_null(kind) or pa.types.is_integer(kind):
         return Converted(column.cast(pa.large_string()))
     if pa.types.is_decimal(kind):
@@ -54,7 +66,12 @@ def as_ids(column: Any, name: str) -> Converted:
 
 
 def as_text(column: Any, name: str) -> Converted:
-    """Convert text as ids are converted; the word 'nan' is a word like any other."""
+    """Convert text, and numbers as ids are converted; the word 'nan' is a word like any other."""
+    import pyarrow.compute as pc
+
+    column = _plain(column)
+    if _is_text(column.type):
+        return Converted(pc.if_else(pc.equal(column, ""), None, column))
     return Converted(as_ids(column, name).column)
 
 
@@ -210,7 +227,7 @@ def _text_times(column: Any, name: str) -> Converted:
     """Convert numeric text as numbers, other text as ISO-8601."""
     import pyarrow as pa
 
-    values = [None if value is None or value == "" else value for value in column.to_pylist()]
+    values = [None if value is None or value.strip() in MISSING_IDS else value for value in column.to_pylist()]
     present = [value for value in values if value is not None]
     if present and all(value.strip().lstrip("-").replace(".", "", 1).isdecimal() for value in present):
         return as_times(pa.chunked_array([pa.array([value and float(value) for value in values], pa.float64())]), name)
@@ -229,10 +246,17 @@ def _iso_milliseconds(text: str) -> tuple[str, bool]:
     try:
         moment = datetime.fromisoformat(stripped)
     except ValueError:
-        return text, False
+        try:
+            return str(_OTHER_TIMES.read(text)), False
+        except EventError:
+            return text, False
     naive = moment.tzinfo is None and stripped == text.strip()
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return str(round(moment.timestamp() * 1000)), naive
+
+
+_OTHER_TIMES = TimeReader(ImportOptions(zone="UTC"))
+"""Reads what is no ISO-8601, such as the times of Go and of RFC 2822."""
 
 
 def _without_nan(column: Any) -> Any:

@@ -27,8 +27,10 @@ class Evaluation(ResultTable):
     """Data set -> paired difference in nDCG@10, ranker minus recall order."""
     seconds: Mapping[str, float]
     """Data set -> how long it took."""
-    notes: tuple[str, ...] = ()
-    """What was left out, in sentences."""
+    notes: Mapping[str, tuple[str, ...]]
+    """Data set -> what was done with the labels, left out or counted as missed, one sentence each."""
+    warnings: tuple[str, ...] = ()
+    """What was done with the log, and what is wrong with the rankers, one sentence each."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -66,4 +68,5 @@ class Evaluation(ResultTable):
                 f"nDCG@10 gain of {RANKER} over recall order: {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
                 f" ({gain.groups:,} test groups)\n"
             )
-        return as_text(*parts).rstrip()
+            parts += [f"note: {note}" for note in self.notes[dataset]]
+        return as_text(*parts, *(f"warning: {line}" for line in self.warnings)).rstrip()

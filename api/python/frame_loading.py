@@ -18,6 +18,7 @@ from feedrank.api.python.load_report import FrameReport, LoadReport, RejectReaso
 from feedrank.api.python.prepared_frame import KINDS, PreparedFrame, prepare_frame
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import RowParser
+from feedrank.api.readers.time_check import check_times
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal
@@ -47,7 +48,7 @@ def load_frames(
     ones. All frames are checked before the first event is written. Raises TypeError or ValueError for a frame that
     can't be used as a whole; single rows that can't be used are rejected and counted.
     """
-    started = time.perf_counter()
+    started, now_ms = time.perf_counter(), round(time.time() * 1000)
     tables = {frame: to_arrow(frames[frame], frame) for frame in KINDS if frame in frames}
     given = columns_by_frame(columns, {frame: table.schema.names for frame, table in tables.items()})
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
@@ -56,7 +57,8 @@ def load_frames(
     for frame in prepared:
         rejects, counts, items = Rejects(home.rejects), _FrameCounts(), Counter[str]()
         with rejects:
-            events = _count_items(completion.watch(_events(frame, rejects)), items)
+            timely = check_times(_events(frame, rejects), rejects, frame.frame, now_ms, "correct the times")
+            events = _count_items(completion.watch(timely), items)
             while chunk := list(islice(events, CHUNK)):
                 counts.new += sum(journal.append(chunk))
                 counts.events += len(chunk)
@@ -85,7 +87,7 @@ def _events(frame: PreparedFrame, rejects: Rejects) -> Iterator[Event]:
         except EventError as problem:
             rejects.reject(frame.frame, number, str(problem), repr(row))
         else:
-            rejects.accept()
+            rejects.accept(number)
             yield event
 
 

@@ -74,10 +74,10 @@ class Home:
         what was shown, with the lists `items`, `labels`, `positions`, `scores` and `propensities`, or with one row per
         item and the columns `ranking` and `item`.
 
-        Rows with the same content, or with the same id, count once, in every load. Interactions without an id that are
-        equal in all columns are therefore one. create_items: make an item of each id that only interactions or rankings
-        name; None: as the config key journal.create_items says, which is true by default. Raises TypeError or
-        ValueError, with nothing written, for a frame that can't be used as a whole.
+        Rows with the same id count once, in every load; a frame that is loaded twice counts once. Interactions without
+        an id that are equal in all columns of one frame are events of their own. create_items: make an item of each id
+        that only interactions or rankings name; None: as the config key journal.create_items says, which is true by
+        default. Raises TypeError or ValueError, with nothing written, for a frame that can't be used as a whole.
         """
         from feedrank.api.python.frame_loading import load_frames
 
@@ -102,22 +102,24 @@ class Home:
         rows: list[Row] = []
         gains: dict[str, Difference] = {}
         seconds: dict[str, float] = {}
-        notes: list[str] = []
+        notes: dict[str, tuple[str, ...]] = {}
+        warnings: dict[str, None] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
-            for protocol in compose.protocols_of(inputs, self._config, chosen):
+            for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
                 try:
-                    timed = compose.compare(inputs, self._config, protocol, dataset, show)
+                    timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
                 except ValueError as problem:
                     if chosen or not rows:
                         raise
-                    notes.append(f"the protocol {protocol} does not fit: {problem}")
+                    warnings[f"the protocol {protocol} does not fit: {problem}"] = None
                     continue
-                notes += timed.comparison.trained.notes
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
+                notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)
+                warnings |= dict.fromkeys(timed.warnings)
                 del timed  # free the memory before the next training
-        return Evaluation(tuple(rows), gains, seconds, tuple(dict.fromkeys(notes)))
+        return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
 
     def train(self, name: str | None = None, *, tuned: bool = False) -> TrainReport:
         """Train a ranker on the whole journal, and make its bundle the current one.
@@ -132,8 +134,9 @@ class Home:
             run = compose.train_bundle(self._paths, self._config, name, tuned, show)
         ranker = run.trained.ranker
         importance = dict(sorted(ranker.importance().items(), key=lambda entry: -entry[1]))
-        counts = dict(run.trained.counts)
-        return TrainReport(run.bundle, ranker.trees, counts, importance, run.seconds, run.trained.notes)
+        return TrainReport(
+            run.bundle, ranker.trees, dict(run.trained.counts), importance, run.seconds, run.trained.notes, run.warnings
+        )
 
     def recommender(self, *, log: bool = True) -> Recommender:
         """Open a recommender on the current bundle and the state of the whole journal; close it after use.

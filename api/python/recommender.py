@@ -223,6 +223,8 @@ def _ids(name: str, ids: Iterable[Id]) -> list[str]:
 def _id(name: str, value: object) -> str:
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, float) and value.is_integer():  # pandas has floats in a column with gaps
+        return str(int(value))
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -29,7 +29,9 @@ class TrainReport(ResultTable):
     """Feature -> its share of the total gain, largest first."""
     seconds: float
     notes: tuple[str, ...] = ()
-    """What was left out of the training, in sentences."""
+    """What was done with the labels of the log, and what was left out of the training, one sentence each."""
+    warnings: tuple[str, ...] = ()
+    """What was done with the log, and what is wrong with the ranker, one sentence each."""
 
     def to_pyarrow(self) -> Any:
         """Return one row per feature: feature, share."""
@@ -47,4 +49,5 @@ class TrainReport(ResultTable):
             table.add_row(feature, f"{share:.1%}")
         groups = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.groups.items())
         head = f"bundle {self.bundle}: {self.trees} trees on groups: {groups} ({self.seconds:.1f} s)"
-        return as_text("\n".join([head, *(f"note: {note}" for note in self.notes)]), table)
+        said = [*(f"note: {note}" for note in self.notes), *(f"warning: {line}" for line in self.warnings)]
+        return as_text("\n".join([head, *said]), table)

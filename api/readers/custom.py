@@ -9,6 +9,7 @@ from typing import Any
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import canonical_event
 from feedrank.engine.plugins import check_call, load_plugin
 
 
@@ -42,7 +43,7 @@ class CustomReader:
                     "of feedrank.engine.events.events; `parse` of feedrank.engine.events.codec makes one from a dict"
                 )
             try:
-                checked = parse(to_dict(event))
+                checked = parse(canonical_event(to_dict(event)))
             except (ValueError, TypeError, AttributeError) as problem:  # the fields may hold anything
                 rejects.reject(source, number, f"{self.path} yielded an invalid event: {problem}", repr(event))
             else:

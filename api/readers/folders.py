@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zipfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst")
 """Suffixes that a file may have; its first bytes decide how it is decompressed."""
+ARCHIVE_SUFFIXES = (".zip", ".whl")
+"""Suffixes of files that are opened as folders."""
 
 # zipfile raises these for archives that are damaged, encrypted, or compressed by an unknown method.
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError)
@@ -40,6 +43,19 @@ class Folder:
         """Return the name of a file here, possibly with a compression suffix; None if it is missing."""
         return next((name + ending for ending in COMPRESSION_SUFFIXES if name + ending in self.names), None)
 
+    def match(self, pattern: str) -> list[str]:
+        """Return the names of all files here whose name without its compression suffix fits a pattern such as *.inter.
+
+        Capital letters make no difference.
+        """
+        return [name for name in self.names if fnmatchcase(self.plain_name(name).lower(), pattern.lower())]
+
+    @staticmethod
+    def plain_name(name: str) -> str:
+        """Return a file's name without its compression suffix."""
+        suffix = next((suffix for suffix in COMPRESSION_SUFFIXES[1:] if name.lower().endswith(suffix)), "")
+        return name[: len(name) - len(suffix)]
+
     def source(self, name: str) -> str:
         """Return the path of a file for messages."""
         return f"{self.path}/{self._members.get(name, name)}"
@@ -61,3 +77,25 @@ class Folder:
     ) -> None:
         if self._zip is not None:
             self._zip.close()
+
+
+class SingleFile(Folder):
+    """One file, opened like a folder that holds nothing else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path, [path.name]
+        self._zip, self._members = None, {}
+
+    def source(self, name: str) -> str:
+        """Return the path of the file for messages."""
+        return str(self.path)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open the file as it is stored."""
+        return self.path.open("rb")
+
+
+def open_files(path: Path) -> Folder:
+    """Open a folder, a zip archive or one file. Raises ValueError for an archive that can't be read."""
+    is_folder = path.is_dir() or path.suffix.lower() in ARCHIVE_SUFFIXES
+    return Folder(path) if is_folder else SingleFile(path)

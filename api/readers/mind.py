@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from feedrank.api.readers import lines
 from feedrank.api.readers.folders import Folder
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
@@ -20,7 +21,7 @@ from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, Ra
 _TIME = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP])M", re.ASCII)
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the news as item events at time 0, then the rankings in time order (stable), each with its clicks.
 
     A user's first ranking is preceded by its history column, as interactions of type "history", oldest first, at the

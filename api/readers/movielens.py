@@ -1,4 +1,4 @@
-"""Read MovieLens in its three file layouts: 100K, the later releases, and RecBole's atomic files.
+"""Read MovieLens in its four file layouts: 100K, 1M and 10M, the later releases, and RecBole's atomic files.
 
 Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015.
 """
@@ -7,102 +7,144 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from feedrank.api.readers import lines, records
-from feedrank.api.readers.folders import COMPRESSION_SUFFIXES, Folder
+from feedrank.api.readers.folders import Folder, SingleFile, open_files
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
+from feedrank.api.readers.movielens_layouts import (
+    CSV_FILMS,
+    CSV_RATINGS,
+    CSV_TAGS,
+    DAT_FILES,
+    GENRES,
+    OCCUPATIONS,
+    Layout,
+    atomic_files,
+    dat_encoding,
+    dat_layout,
+    detect_layout,
+    film_100k,
+    film_later,
+    is_own_atomic,
+)
 from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.tag_history import GivenTag, tag_events
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent
-
-GENRES = (
-    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
-    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
-)  # fmt: skip
-"""Genres in the order of the flags in u.item."""
-
-_Film = tuple[str, list[str]]
-"""A title with its year, and the names of its genres."""
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, UserEvent
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the films as item events at time 0, then the ratings ordered by (timestamp, item, user), ids as numbers.
 
-    `path` is a folder or a zip with u.data and u.item, with ratings.csv and movies.csv (compressed or not), or with
-    RecBole's *.inter and *.item (its wheel is such a zip). Ratings are interactions of type "rating" with the rating
-    as value; their ids end with the event's timestamp in milliseconds. Raises ValueError if a file is missing.
+    `path` is a folder or a zip with u.data and u.item, with ratings.dat and movies.dat, with ratings.csv and movies.csv
+    (compressed or not), or with RecBole's ml-100k.inter and .item (its wheel is such a zip). Ratings are interactions
+    of type "rating" with the rating as value; their ids end with the event's timestamp in milliseconds. The users of
+    users.dat come before the ratings. Raises ValueError if a file is missing.
+
+    `path` may also be one of these files, or tags.csv or tags.dat: tags become the items' tags as of the time at which
+    they were given. Those of a folder are not read with it.
     """
-    with Folder(path) as folder:
-        form = _detect_layout(folder)
+    with open_files(path) as folder:
+        if isinstance(folder, SingleFile):
+            yield from _read_single_file(folder, rejects, options)
+            return
+        form = detect_layout(folder)
+        form = replace(form, film_encoding=options.encoding or form.film_encoding)
         yield from _film_items(folder, form, rejects)
+        yield from _users(folder, rejects)
         yield from _rating_events(folder, form, rejects)
+        for name in (*folder.match("tags.csv"), *folder.match("tags.dat")):
+            rejects.tally(f"file of tags that was not read: import {folder.source(name)} by itself to add them")
 
 
 def is_movielens(folder: Folder) -> bool:
-    """Return whether the folder holds ratings in one of the three layouts."""
-    return any(folder.find(name) for name in ("u.data", "ratings.csv")) or bool(_atomic_files(folder))
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Files and cell layout of films and ratings; columns are named, or given by position if there is no header."""
-
-    ratings: str
-    films: str
-    rating_columns: tuple[str, ...] | None
-    """Columns of user, item, rating and timestamp; None: no header, and these are the four cells."""
-    film_columns: tuple[str, ...] | None
-    """The item's column, then those that `film` takes; None: no header, all cells, and the first is the item."""
-    film: Callable[[list[str]], _Film]
-    """Parses a film's cells, without the item's."""
-    delimiters: tuple[str, str] = ("\t", "\t")
-    """Delimiters of ratings and films; a comma means CSV with quotes."""
-    widths: tuple[int, int] = (0, 0)
-    """Cells per line of ratings and films; 0: as many as in the header."""
-    film_encoding: str = "utf-8"
-
-
-def _detect_layout(folder: Folder) -> _Layout:
-    if ratings := folder.find("u.data"):
-        films = _required_file(folder, ratings, "u.item")
-        return _Layout(ratings, films, None, None, _film_100k, ("\t", "|"), (4, 5 + len(GENRES)), "latin-1")
-    if ratings := folder.find("ratings.csv"):
-        films = _required_file(folder, ratings, "movies.csv")
-        columns = ("userId", "movieId", "rating", "timestamp")
-        return _Layout(ratings, films, columns, ("movieId", "title", "genres"), _film_later, (",", ","))
-    if stems := _atomic_files(folder):
-        stem = next(iter(stems))
-        if len(stems) > 1:
-            raise ValueError(f"{folder.path} has {', '.join(stems.values())}, expected one; put it in its own folder")
-        columns = ("user_id", "item_id", "rating", "timestamp")
-        film_columns = ("item_id", "movie_title", "release_year", "class")
-        return _Layout(
-            stems[stem], _required_file(folder, stems[stem], f"{stem}.item"), columns, film_columns, _film_atomic
-        )
-    raise ValueError(
-        f"{folder.path} has no MovieLens ratings; expected u.data and u.item, ratings.csv and movies.csv, or"
-        " ml-100k.inter and ml-100k.item"
+    """Return whether the folder, or the single file, holds ratings in one of the four layouts."""
+    if isinstance(folder, SingleFile):
+        return any(folder.find(name) for name in ("u.data", "u.item", *DAT_FILES))
+    return any(folder.find(name) for name in ("u.data", "ratings.dat", "ratings.csv")) or any(
+        is_own_atomic(folder, stem) for stem in atomic_files(folder)
     )
 
 
-def _atomic_files(folder: Folder) -> dict[str, str]:
-    """Return stem -> file name of each .inter file."""
-    suffixes = [(name, ".inter" + compression) for name in folder.names for compression in COMPRESSION_SUFFIXES]
-    return {name.removesuffix(suffix): name for name, suffix in suffixes if name.endswith(suffix)}
+def is_columns(columns: Iterable[str]) -> bool:
+    """Return whether a header is that of the later releases' ratings, films or tags."""
+    return any(set(header) <= set(columns) for header in (CSV_RATINGS, CSV_FILMS, CSV_TAGS))
 
 
-def _required_file(folder: Folder, ratings: str, films: str) -> str:
-    found = folder.find(films)
-    if found is None:
-        raise ValueError(f"{folder.path} has {ratings} but no {films}, which holds the films; put it next to {ratings}")
-    return found
+def _read_single_file(folder: SingleFile, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
+    """Read one file of the releases by itself: films, users, ratings or tags; its name or its header tells which."""
+    name = folder.names[0]
+    kind = folder.plain_name(name).lower()
+    encoding = options.encoding
+    if kind == "users.dat":
+        yield from _users(folder, rejects)
+    elif kind == "tags.dat":
+        yield from _tag_items(folder, name, rejects, None, "::")
+    elif kind in ("movies.dat", "ratings.dat"):
+        layout = dat_layout(folder, name, name if kind == "movies.dat" else "")
+        layout = replace(layout, film_encoding=encoding or layout.film_encoding)
+        yield from (_film_items if kind == "movies.dat" else _rating_events)(folder, layout, rejects)
+    elif kind in ("u.data", "u.item"):
+        layout = Layout(name, name, None, None, film_100k, ("\t", "|"), (4, 5 + len(GENRES)), encoding or "latin-1")
+        yield from (_film_items if kind == "u.item" else _rating_events)(folder, layout, rejects)
+    else:
+        with folder.open(name) as stream:
+            first = next((text for _, text in lines.decode_lines(stream, name, Rejects()) if text.strip()), "")
+        columns = [cell.strip().strip('"') for cell in first.split(",")]
+        layout = Layout(name, name, CSV_RATINGS, CSV_FILMS, film_later, (",", ","), film_encoding=encoding or "utf-8")
+        if set(CSV_TAGS) <= set(columns):
+            yield from _tag_items(folder, name, rejects, CSV_TAGS, ",")
+        elif set(CSV_FILMS) <= set(columns):
+            yield from _film_items(folder, layout, rejects)
+        else:
+            yield from _rating_events(folder, layout, rejects)
 
 
-def _film_items(folder: Folder, layout: _Layout, rejects: Rejects) -> Iterator[ItemEvent]:
+def _users(folder: Folder, rejects: Rejects) -> Iterator[UserEvent]:
+    """Yield the users of 1M's users.dat; the lowest age of each class is the age."""
+    name = folder.find("users.dat")
+    if name is None:
+        return
+    for number, text, (user, gender, age, occupation, zip_code) in _table(
+        folder, name, rejects, None, "::", 5, dat_encoding(folder, name)
+    ):
+        try:
+            code = _id(occupation, "occupation")
+            if code >= len(OCCUPATIONS):
+                raise ValueError(f"occupation: found {occupation!r}, expected 0 to {len(OCCUPATIONS) - 1}")
+            fields: dict[str, FieldValue] = {
+                "gender": gender, "age": _number(age, "age"), "occupation": OCCUPATIONS[code], "zip": zip_code
+            }  # fmt: skip
+            user_id = str(_id(user, "user"))
+        except ValueError as problem:
+            rejects.reject(folder.source(name), number, str(problem), text)
+            continue
+        rejects.accept(number)
+        yield UserEvent(f"user:{user_id}", 0, user_id, {key: value for key, value in fields.items() if value != ""})
+
+
+def _tag_items(
+    folder: Folder, name: str, rejects: Rejects, columns: tuple[str, ...] | None, separator: str
+) -> Iterator[Event]:
+    given: list[GivenTag] = []
+    encoding = dat_encoding(folder, name) if separator == "::" else "utf-8"
+    for number, text, (_, item, tag, time) in _table(folder, name, rejects, columns, separator, 4, encoding):
+        try:
+            entry = GivenTag(round(_number(time, "timestamp") * 1000), str(_id(item, "item")), tag.strip())
+        except ValueError as problem:
+            rejects.reject(folder.source(name), number, str(problem), text)
+            continue
+        rejects.accept(number)
+        given.append(entry)
+    yield from tag_events(entry for entry in given if entry.tag)
+
+
+def _film_items(folder: Folder, layout: Layout, rejects: Rejects) -> Iterator[ItemEvent]:
     seen: set[str] = set()
     options = (layout.film_columns, layout.delimiters[1], layout.widths[1], layout.film_encoding)
     for number, text, (item, *cells) in _table(folder, layout.films, rejects, *options):
@@ -115,14 +157,14 @@ def _film_items(folder: Folder, layout: _Layout, rejects: Rejects) -> Iterator[I
             rejects.reject(folder.source(layout.films), number, str(problem), text)
             continue
         seen.add(name)
-        rejects.accept()
+        rejects.accept(number)
         fields: dict[str, FieldValue] = {"title": title}
         if genres:
             fields["category"] = genres
         yield ItemEvent(f"item:{name}", 0, name, fields)
 
 
-def _rating_events(folder: Folder, layout: _Layout, rejects: Rejects) -> Iterator[InteractionEvent]:
+def _rating_events(folder: Folder, layout: Layout, rejects: Rejects) -> Iterator[InteractionEvent]:
     # Numeric columns, because the largest release has 32 million ratings to sort.
     times, items, users, values = array("q"), array("q"), array("q"), array("d")
     for number, text, cells in _table(
@@ -136,7 +178,7 @@ def _rating_events(folder: Folder, layout: _Layout, rejects: Rejects) -> Iterato
         except ValueError as problem:
             rejects.reject(folder.source(layout.ratings), number, str(problem), text)
             continue
-        rejects.accept()
+        rejects.accept(number)
         times.append(round(seconds * 1000))
         items.append(item)
         users.append(user)
@@ -179,31 +221,6 @@ def _table(
                 indexes = [header.index(column) for column in columns]
             else:
                 yield number, text, [cells[index] for index in indexes]
-
-
-def _film_100k(cells: list[str]) -> _Film:
-    flags = cells[4:]
-    if not set(flags) <= {"0", "1"}:
-        raise ValueError(f"genres: found {'|'.join(flags)!r}, expected {len(GENRES)} flags of 0 or 1")
-    return _title(cells[0]), [genre for genre, flag in zip(GENRES, flags, strict=True) if flag == "1"]
-
-
-def _film_later(cells: list[str]) -> _Film:
-    title, genres = cells
-    return _title(title), [] if genres == "(no genres listed)" else [genre for genre in genres.split("|") if genre]
-
-
-def _film_atomic(cells: list[str]) -> _Film:
-    title, year, genres = cells
-    if title == year == "unkonwn":  # RecBole's spelling of the film named "unknown" in 100K.
-        title, year = "unknown", ""
-    return _title(f"{_title(title)} ({year.strip()})" if year.strip() else title), genres.split()
-
-
-def _title(text: str) -> str:
-    if not text.strip():
-        raise ValueError("title: found nothing, expected the name of the film")
-    return text.strip()
 
 
 def _id(text: str, name: str) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.api.readers import lines, records
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.checks import EventError, as_float
 from feedrank.engine.events.codec import parse, parse_timestamp
@@ -30,7 +31,7 @@ def is_item_context(columns: Iterable[str]) -> bool:
     return {"item_id", "item_feature_0"} <= set(columns)
 
 
-def read_events(path: Path, rejects: Rejects) -> Iterator[Event]:
+def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the events of a log (`.../bts/men/men.csv`, `bts_men.csv`) or of an item context; the header tells which.
 
     Policy and campaign come from the path: the campaign becomes the surface, the policy the variant. A click is an

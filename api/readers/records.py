@@ -38,14 +38,23 @@ def split_delimited(
             rejects.reject(source, number, f"columns: found {len(cells)}, expected {width}", text)
 
 
-def split_csv(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects) -> Iterator[Record]:
+def split_csv(
+    numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects, delimiter: str = ","
+) -> Iterator[Record]:
     """Split CSV lines into records, the header first; it sets the number of cells.
+
+    Blanks after a delimiter are not part of a cell. Empty cells beyond the header's are dropped, and records of nothing
+    but empty cells are passed over, as spreadsheets write both. A delimiter of several characters splits lines without
+    quoted cells.
 
     An unclosed quote would swallow all later lines. So only the line that opens it is rejected, and reading continues
     with the next line.
     """
+    if len(delimiter) > 1:
+        yield from split_delimited(numbered, source, rejects, delimiter=delimiter)
+        return
     feed = _CsvLines(iter(numbered))
-    reader = csv.reader(feed, strict=True)
+    reader = csv.reader(feed, strict=True, delimiter=delimiter, skipinitialspace=delimiter != " ")
     width = 0
     while True:
         feed.consumed.clear()
@@ -58,9 +67,11 @@ def split_csv(numbered: Iterable[tuple[int, str]], source: str, rejects: Rejects
         except csv.Error as problem:
             error = f"not CSV: {problem}"
         else:
-            if not cells:
+            if not any(cells):
                 continue
             width = width or len(cells)
+            if len(cells) > width and not any(cells[width:]):
+                del cells[width:]
             if len(cells) != width:
                 error = f"columns: found {len(cells)}, expected {width} as in the header"
         first, text = feed.consumed[0]

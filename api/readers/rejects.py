@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
+
+T = TypeVar("T")
 
 MAX_TEXT_CHARS = 2000
 """Characters of a rejected line that are written to the file."""
@@ -15,7 +19,10 @@ MAX_REASONS = 100
 """Maximum number of reasons in a summary; later ones are counted together."""
 
 _FOUND_VALUE = re.compile(r"found .*?, (?=expected|which)", re.DOTALL)
-_LITERAL = re.compile(r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)|\d[\d.,]*(?<=\d)""", re.DOTALL)
+_LITERAL = re.compile(
+    r"""(?<!\w)'(?:[^'\\]|\\.)*'(?!\w)|(?<!\w)"(?:[^"\\]|\\.)*"(?!\w)|0x[0-9a-f]+|(?<![A-Za-z]-)(?<![\w.])\d[\d.,]*(?<=\d)""",
+    re.DOTALL,
+)
 
 
 class RejectedLine(ValueError):
@@ -42,6 +49,12 @@ class Rejects:
         self.strict = strict
         self.accepted = 0
         self.rejected = 0
+        self.tallies: Counter[str] = Counter()
+        """What the report says of accepted records, such as those that join nothing -> their number."""
+        self.notes: list[str] = []
+        """How the file was read where it left a choice, in sentences."""
+        self.last_line = 0
+        """Number of the record that was accepted last, from 1; 0 if the reader does not say it."""
         self._reasons: Counter[str] = Counter()
         self._examples: dict[str, tuple[int, str]] = {}
         self._file: TextIO | None = None
@@ -51,9 +64,23 @@ class Rejects:
         """Number of records read, accepted or rejected; headers and blank lines are not records."""
         return self.accepted + self.rejected
 
-    def accept(self) -> None:
-        """Count an accepted record."""
+    def accept(self, line_number: int = 0) -> None:
+        """Count an accepted record; `line_number` is from 1."""
         self.accepted += 1
+        self.last_line = line_number
+
+    def tally(self, what: str, count: int = 1) -> None:
+        """Count accepted records of which the report of the import says something, such as "events without a list"."""
+        self.tallies[what] += count
+
+    def note(self, *sentences: str) -> None:
+        """Keep sentences for the summary of the import, each once."""
+        self.notes += [sentence for sentence in dict.fromkeys(sentences) if sentence not in self.notes]
+
+    def revoke(self, source: str, line_number: int, reason: str, line: str = "") -> None:
+        """Reject a record that was accepted before. Raises RejectedLine if strict."""
+        self.accepted = max(self.accepted - 1, 0)
+        self.reject(source, line_number, reason, line)
 
     def reject(self, source: str, line_number: int, reason: str, line: str | bytes = "") -> None:
         """Count a rejected record and write it to the file; `line_number` is from 1. Raises RejectedLine if strict."""
@@ -100,6 +127,28 @@ class Rejects:
             # Line buffered, so that an interrupted import leaves complete lines.
             self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def peek(records: Iterator[T], most: int) -> tuple[list[T], Iterator[T]]:
+    """Return up to `most` first records, and all records, these included.
+
+    A RejectedLine of strict mode is raised where it would be without looking ahead.
+    """
+    first: list[T] = []
+    stopped: list[RejectedLine] = []
+    try:
+        for record in islice(records, most):
+            first.append(record)  # noqa: PERF402  # what came before an error is kept
+    except RejectedLine as problem:
+        stopped.append(problem)
+
+    def again() -> Iterator[T]:
+        yield from first
+        if stopped:
+            raise stopped[0]
+        yield from records
+
+    return first, again()
 
 
 def _text(line: str | bytes) -> str:

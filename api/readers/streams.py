@@ -1,12 +1,14 @@
-"""Decompress a stream that may be gzip or zstd; damage is distinguished from the end of the stream."""
+"""Decompress a stream that may be gzip, zstd, bzip2, xz or zip; damage is distinguished from the end of the stream."""
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 CHUNK_BYTES = 1 << 16
 """Bytes read from the file at a time."""
@@ -14,6 +16,9 @@ CHUNK_BYTES = 1 << 16
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_BZIP2 = b"BZh"
+_XZ = b"\xfd7zX"
+_ZIP = b"PK\x03\x04"
 
 
 class DamagedStreamError(Exception):
@@ -29,9 +34,10 @@ class _Decoder(Protocol):
 
 
 def decompressed(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of a seekable stream, decompressed if its first bytes are those of gzip or zstd.
+    """Yield the bytes of a seekable stream, decompressed if its first bytes are those of gzip, zstd, bzip2, xz or zip.
 
-    Raises DamagedStreamError after the last correct bytes.
+    Of a zip, the one file in it. Raises DamagedStreamError after the last correct bytes, and ValueError for a zip of
+    several files.
     """
     head = next(_chunks(stream), b"")[:4]
     stream.seek(0)
@@ -42,8 +48,35 @@ def decompressed(stream: BinaryIO) -> Iterator[bytes]:
 
         decompressor = zstandard.ZstdDecompressor()
         yield from _decompress(stream, decompressor.decompressobj, (zstandard.ZstdError,), "zstd")
+    elif head[:3] == _BZIP2:
+        yield from _decompress(stream, bz2.BZ2Decompressor, (OSError, ValueError), "bzip2")
+    elif head == _XZ:
+        yield from _decompress(stream, lzma.LZMADecompressor, (lzma.LZMAError,), "xz")
+    elif head == _ZIP:
+        yield from _unzipped(stream)
     else:
         yield from _chunks(stream)
+
+
+def only_member(names: list[str]) -> str | None:
+    """Return the one file of a zip, without the folders and the notes of macOS; None if it has none or several."""
+    files = [name for name in names if not name.endswith("/") and not name.startswith(("__MACOSX/", "."))]
+    return files[0] if len(files) == 1 else None
+
+
+def _unzipped(stream: BinaryIO) -> Iterator[bytes]:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = archive.namelist()
+            member = only_member(names)
+            if member is None:
+                raise ValueError(
+                    f"the zip holds {', '.join(names[:5]) or 'nothing'}, expected one file; unzip it first"
+                )
+            with archive.open(member) as file:
+                yield from _chunks(cast(BinaryIO, file))
+    except (*_ZIP_ERRORS, RuntimeError, NotImplementedError) as problem:
+        raise DamagedStreamError(f"the zip archive can't be unzipped: {problem}") from None
 
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)

@@ -6,43 +6,74 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feedrank.api.readers import lines, records
-from feedrank.api.readers.rejects import Rejects
-from feedrank.api.readers.rows import RowParser
+from feedrank.api.readers.columns import (
+    ID_COLUMNS,
+    LIST_COLUMNS,
+    SAMPLE_ROWS,
+    TIME_COLUMNS,
+    ColumnReader,
+    float_candidates,
+    whole_float_columns,
+)
+from feedrank.api.readers.delimited import DelimitedTable, open_table
+from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
+from feedrank.api.readers.rejects import Rejects, peek
+from feedrank.api.readers.rows import EVENT_COLUMNS, RowParser, check_event_kinds
+from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import MISSING_IDS, is_whole_float
 
-CSV_LIST_COLUMNS = ("category", "tags", "items", "labels", "positions", "scores", "propensities", "team")
-"""Columns whose CSV cells are lists, separated by '|'."""
-_CSV_NUMBER_COLUMNS = ("positions", "scores", "propensities")
+CSV_LIST_COLUMNS = LIST_COLUMNS
+KNOWN_COLUMNS = frozenset(
+    ("event", "id", "timestamp", "labels", "title", "text", "category", "tags", "published")
+).union(*EVENT_COLUMNS.values())  # fmt: skip
+"""Names of columns that are more than a field; capital letters make no difference."""
 _BATCH_ROWS = 8192
 
 
-def read_csv(path: Path, rejects: Rejects) -> Iterator[Event]:
-    """Read the events of a CSV file with a header (plain, gzip or zstd) in file order.
+def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
+    """Read the events of a table of delimited text with a header, plain or compressed, in file order.
 
-    Other columns become text fields. Columns without a name (an index, or trailing commas) are ignored. Raises
-    ValueError if the header fits no event type.
+    Separator and encoding are found if the options leave them open; see `open_table`. How ids, numbers and times are
+    read is decided from the first 1,000 records. Other columns become text fields. Columns without a name (an index, or
+    trailing commas) are ignored. Raises ValueError if the header fits no event type.
     """
     source = str(path)
-    rows: RowParser | None = None
-    header: list[str] = []
-    for number, text, cells in records.split_csv(lines.read_lines(path, rejects), source, rejects):
-        if rows is None:
-            header = [name.strip() for name in cells]
-            rows = RowParser(_check_distinct([name for name in header if name], source), source)
-            continue
+    table = open_table(path, rejects, options, KNOWN_COLUMNS)
+    if table is None:
+        return
+    rows = RowParser([name for name in table.header if name], source)
+    first, all_records = peek(table.records, SAMPLE_ROWS)
+    sample = [record.cells for record in first]
+    if "event" in table.header:
+        check_event_kinds((cells[table.header.index("event")] for cells in sample), source)
+    columns = ColumnReader(table.header, sample, _float_columns(path, options, table, sample), options, rejects)
+    for number, text, cells in all_records:
         try:
-            columns = zip(header, cells, strict=True)
-            event = rows.parse({name: _parse_cell(name, cell) for name, cell in columns if name})
+            event = rows.parse(columns.read(cells))
         except EventError as problem:
             rejects.reject(source, number, str(problem), text)
         else:
-            rejects.accept()
+            rejects.accept(number)
             yield event
+    columns.finish()
+    rejects.note(*rows.notes())
 
 
-def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
+def _float_columns(
+    path: Path, options: ImportOptions, table: DelimitedTable, sample: list[list[str]]
+) -> frozenset[str]:
+    """Return the id columns that are whole floats in the whole file, which is read again only if the sample is so."""
+    candidates = float_candidates(table.header, sample)
+    if not candidates or len(sample) < SAMPLE_ROWS:
+        return frozenset(candidates)
+    again = open_table(path, Rejects(), options, KNOWN_COLUMNS)
+    rows = iter(()) if again is None else (record.cells for record in again.records)
+    return whole_float_columns(table.header, candidates, rows)
+
+
+def read_parquet(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read the events of a Parquet file in file order, one batch of a row group at a time.
 
     The line of a reject is its row number, from 1. A row group that can't be read is one reject. Raises ValueError if
@@ -59,29 +90,89 @@ def read_parquet(path: Path, rejects: Rejects) -> Iterator[Event]:
         rejects.reject(source, 1, f"not a Parquet file that can be read: {_first_line(problem)}")
         return
     with file:
-        rows = RowParser(_check_distinct(list(file.schema_arrow.names), source), source)
+        names = options.rename(list(file.schema_arrow.names), source)
+        rows = RowParser(_check_distinct(names, source), source)
+        read = _ParquetCells(file, names, options)
         start = 1
         for group in range(file.num_row_groups):
             number = start
             try:
                 for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group]):
-                    for row in _row_dicts(_normalise_times(batch)):
+                    for row in row_dicts(normalise_times(batch).rename_columns(names)):
                         try:
                             if isinstance(row, ValueError):
                                 raise EventError("row", f"has a value that can't be read: {row}")
-                            event = rows.parse(row)
+                            event = rows.parse(read.clean(row))
                         except EventError as problem:
                             rejects.reject(source, number, str(problem), repr(row))
                         else:
-                            rejects.accept()
+                            rejects.accept(number)
                             yield event
                         number += 1
             except (pa.ArrowException, OSError) as problem:
                 rejects.reject(source, number, f"the rest of this row group is damaged: {_first_line(problem)}")
             start += file.metadata.row_group(group).num_rows
+    rejects.note(*read.notes(), *rows.notes())
 
 
-def _row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
+class _ParquetCells:
+    """Reads the times and the text ids of a Parquet file by decisions that hold for the whole file."""
+
+    def __init__(self, file: Any, names: list[str], options: ImportOptions) -> None:
+        import pyarrow as pa
+
+        kinds = {name: file.schema_arrow.field(index).type for index, name in enumerate(names)}
+        first: dict[str, list[Any]] = {name: [] for name in names}
+        try:
+            batch = next(file.iter_batches(1000), None)
+            if batch is not None:
+                first = normalise_times(batch).rename_columns(names).to_pydict()
+        except (pa.ArrowException, OSError, ValueError):
+            pass  # reported when the rows are read
+        stored = {name for name in TIME_COLUMNS if name in kinds and pa.types.is_temporal(kinds[name])}
+        self._times = {
+            name: TimeReader(DEFAULTS if name in stored else options, name, first[name])
+            for name in TIME_COLUMNS if name in kinds
+        }  # fmt: skip
+        self._zoneless = {name for name in stored if not getattr(kinds[name], "tz", None)}
+        if self._zoneless and options.zone:
+            self._times |= {name: TimeReader(options, name) for name in self._zoneless}
+        self._floats = [
+            name for index, name in enumerate(names)
+            if name in ID_COLUMNS and _is_whole_float_text(file, index, first[name])
+        ]  # fmt: skip
+
+    def clean(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row with its times as epoch milliseconds. Raises EventError."""
+        for name, reader in self._times.items():
+            value = row[name]
+            if value is not None and value == value and value not in MISSING_IDS:
+                row[name] = reader.read(value)
+        for name in self._floats:
+            if row[name] is not None:
+                row[name] = row[name].strip().removesuffix(".0")
+        return row
+
+    def notes(self) -> list[str]:
+        """Return what was decided, in sentences."""
+        floats = [f"{name!r} holds whole numbers with '.0' as text; they were read without it" for name in self._floats]
+        return [*(note for reader in self._times.values() for note in reader.notes()), *floats]
+
+
+def _is_whole_float_text(file: Any, index: int, first: list[Any]) -> bool:
+    """Return whether a column is text that holds whole floats (123.0) or missing values in the whole file."""
+
+    def fits(values: list[Any]) -> bool:
+        return all(value is None or value.strip() in MISSING_IDS or is_whole_float(value.strip()) for value in values)
+
+    texts = [value for value in first if isinstance(value, str) and value.strip() not in MISSING_IDS]
+    if not texts or not all(value is None or isinstance(value, str) for value in first) or not fits(first):
+        return False
+    name = file.schema_arrow.names[index]
+    return all(fits(batch.column(0).to_pylist()) for batch in file.iter_batches(_BATCH_ROWS, columns=[name]))
+
+
+def row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
     """Yield each row as column -> value, or the error if it can't be read (such as text that is not UTF-8)."""
     try:
         yield from batch.to_pylist()
@@ -93,7 +184,7 @@ def _row_dicts(batch: Any) -> Iterator[dict[str, Any] | ValueError]:
                 yield problem
 
 
-def _normalise_times(batch: Any) -> Any:
+def normalise_times(batch: Any) -> Any:
     """Convert timestamps to epoch milliseconds, or to ISO-8601 text if they lack a zone or a time of day."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -109,20 +200,6 @@ def _normalise_times(batch: Any) -> Any:
             column = pc.cast(column, pa.float64(), safe=False)
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-
-
-def _parse_cell(name: str, cell: str) -> Any:
-    if name not in CSV_LIST_COLUMNS or cell == "":
-        return cell
-    parts = [part.strip() for part in cell.split("|")]
-    if name in ("category", "tags"):
-        return [part for part in parts if part]
-    if name not in _CSV_NUMBER_COLUMNS:
-        return parts  # Empty parts stay: a missing label keeps its position, and an item without an id is rejected.
-    try:
-        return [float(part) for part in parts]
-    except ValueError:
-        raise EventError(name, f"found {cell!r}, expected numbers separated by '|'") from None
 
 
 def _check_distinct(names: list[str], source: str) -> list[str]:

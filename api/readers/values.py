@@ -11,7 +11,8 @@ from feedrank.api.readers.rejects import Rejects
 MAX_LINES_PER_VALUE = 10_000
 """Maximum number of lines of one value."""
 
-_DECODER = json.JSONDecoder()
+_DECODER = json.JSONDecoder(parse_constant=lambda name: None if name == "NaN" else float(name))
+"""Reads NaN, which JSON does not have but many tools write for a missing number, as null."""
 _SEPARATORS = " \t\r\n,"
 
 

@@ -7,7 +7,7 @@ import os
 
 from benchmarks.bars import Bar, console, measure
 
-PARTS = ("interaction_types", "leakage", "import_files", "grades", "catalogues", "languages", "speed")
+PARTS = ("interaction_types", "leakage", "import_files", "formats", "grades", "catalogues", "languages", "speed")
 """Modules of this package, each with a function `bars() -> list[Bar]`."""
 
 

@@ -54,7 +54,8 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "seed": ("integer", "Seed of an explored ranking; the draw can be repeated with it."),
     "features": ("object", "Logged features: the rows that the ranker scored."),
     "served": ("object", "How the service made the ranking: options, journal offset, fallback, experiments."),
-    "type": ("text", "Interaction type, such as click, rating or purchase. `history`: from before the log began."),
+    "type": ("text", "Interaction type, such as click, purchase or hide; the section `interactions` says what it "
+                     "means. `history`: from before the log began."),
     "ranking": ("text", "Id of the ranking that the interaction belongs to. Without one, the user's last ranking of "
                         "the item within 30 minutes."),
     "value": ("number", "A rating, price or count."),

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.checks import FieldValue, field_text
 from feedrank.engine.events.codec import parse_timestamp
-from feedrank.engine.events.events import ItemEvent
+from feedrank.engine.events.events import ItemEvent, valid_from
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Offsets, Rows, Times
 
@@ -22,6 +22,9 @@ STANDARD_FIELDS = ("title", "text", "category", "tags", "published")
 REMOVED, RANK_ONLY = "removed", "rank_only"
 """Boolean fields that hide an item from recommendations. removed: the item was deleted. rank_only: the item is known
 only from the request of a caller who had a list ranked."""
+
+
+_YES = ("true", "t", "1", "1.0", "yes", "y")
 
 
 def merge_fields(before: Mapping[str, FieldValue], fields: Mapping[str, FieldValue]) -> dict[str, FieldValue]:
@@ -38,7 +41,12 @@ def merge_fields(before: Mapping[str, FieldValue], fields: Mapping[str, FieldVal
 
 def is_hidden(fields: Mapping[str, FieldValue]) -> bool:
     """Check whether an item with these fields is hidden from recommendations."""
-    return fields.get(REMOVED) is True or fields.get(RANK_ONLY) is True
+    return is_true(fields.get(REMOVED)) or is_true(fields.get(RANK_ONLY))
+
+
+def is_true(value: FieldValue | None) -> bool:
+    """Check whether a field says yes: true, 1, or the text that tables have for it, such as True, 1 or yes."""
+    return value is True or value == 1 or (isinstance(value, str) and value.strip().lower() in _YES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +90,8 @@ class Catalogue:
             bounds.append(len(codes))
         return cls(
             ids=Vocabulary(items),
-            titles=tuple(str(fields.get("title", "")) for fields in items.values()),
-            texts=tuple(str(fields.get("text", "")) for fields in items.values()),
+            titles=tuple(_joined_text(fields.get("title", "")) for fields in items.values()),
+            texts=tuple(_joined_text(fields.get("text", "")) for fields in items.values()),
             tags=tuple(tuple(_string_values(fields.get("tags"))) for fields in items.values()),
             published=np.array([_unix_seconds(fields.get("published")) for fields in items.values()], np.float64),
             categories=categories,
@@ -97,13 +105,15 @@ class Catalogue:
 
     @classmethod
     def from_events(cls, events: Iterable[ItemEvent]) -> Catalogue:
-        """Build a catalogue by merging item events in order of timestamp; ties keep the order of arrival.
+        """Build a catalogue by merging item events; of each field the latest value wins, by `valid_from`.
 
-        Rows follow the order of arrival, so a late event with an old timestamp does not change any item's row.
+        Ties keep the order of arrival. A timestamp ahead of the time at which the service received the event counts as
+        that time. A running service applies the same rule to new events. Rows follow the order of arrival, so a late
+        event with an old timestamp does not change any item's row.
         """
         arrived = list(events)
         items: dict[str, dict[str, FieldValue]] = {event.item: {} for event in arrived}
-        for event in sorted(arrived, key=lambda event: event.timestamp):
+        for event in sorted(arrived, key=valid_from):
             items[event.item] = merge_fields(items[event.item], event.fields)
         return cls.from_items(items)
 
@@ -150,6 +160,11 @@ class Catalogue:
         """
         return [". ".join(filter(None, (self._document_part(row, part) for part in parts))) for row in range(len(self))]
 
+    def field_texts(self, parts: Sequence[str], rows: Iterable[int] | None = None) -> dict[str, list[str]]:
+        """Return part -> the text of that part of each item, or of each of `rows`; the parts are as in `documents`."""
+        chosen = range(len(self)) if rows is None else list(rows)
+        return {part: [self._document_part(row, part) for row in chosen] for part in parts}
+
     @cached_property
     def category_members(self) -> tuple[NDArray[np.int32], Offsets]:
         """Item rows grouped by category code, flattened, and their (codes + 1,) offsets."""
@@ -184,14 +199,17 @@ class Catalogue:
             return " ".join(self.category_names(row))
         if part == "tags":
             return " ".join(self.tags[row])
-        value = self.fields[row].get(part, "")
-        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return _joined_text(self.fields[row].get(part, ""))
+
+
+def _joined_text(value: FieldValue) -> str:
+    return " ".join(map(field_text, value)) if isinstance(value, list) else field_text(value)
 
 
 def _string_values(value: FieldValue | None) -> list[str]:
-    """Return the non-empty strings of a field that holds one value or a list."""
+    """Return the non-empty strings of a field that holds one value or a list; whole numbers become their digits."""
     values = value if isinstance(value, list) else [] if value is None else [value]
-    return [text for entry in values if (text := str(entry))]
+    return [text for entry in values if (text := field_text(entry))]
 
 
 def _unix_seconds(value: FieldValue | None) -> float:

@@ -111,7 +111,10 @@ def optional_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | N
 
 
 def parse_fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
-    """Parse `fields`, a list of {name, value}, to a dict; empty if it is absent or null. Raises EventError."""
+    """Parse `fields`, a list of {name, value}, to a dict; empty if it is absent or null. Raises EventError.
+
+    A field whose value is null is absent, and a null within a list of texts is passed over.
+    """
     listed = body.get("fields")
     if listed is None:
         return {}
@@ -122,7 +125,12 @@ def parse_fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
         if not isinstance(entry, Mapping):
             raise EventError(f"fields[{index}]", f"found {short_repr(entry)}, expected an object with name and value")
         name = required_str(entry, "name", f"fields[{index}].name")
-        parsed[name] = parse_field_value(entry.get("value"), f"fields[{index}].value")
+        value = entry.get("value", entry)  # without `value`, the entry itself is the invalid value
+        if isinstance(value, list) and None in value:
+            texts = [text for text in value if text is not None]
+            value = (texts or None) if all(isinstance(text, str) for text in texts) else value
+        if value is not None:
+            parsed[name] = parse_field_value(value, f"fields[{index}].value")
     return parsed
 
 
@@ -174,6 +182,11 @@ def parse_field_value(value: object, path: str) -> FieldValue:
             return [float(entry) for entry in value]
     expected = "a string, finite number, boolean, list of strings or list of finite numbers"
     raise EventError(path, f"found {short_repr(value)}, expected {expected}")
+
+
+def field_text(value: str | float) -> str:
+    """Return a value of a field as text; a whole number as its digits, as 101.0 comes from the JSON number 101."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _check_encodable(value: str, path: str) -> str:

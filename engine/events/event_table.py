@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.event_order import Placement, place_after_rankings
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
+from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes, MeaningColumns
 from feedrank.engine.events.logged_features import LoggedFeatures, LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
 
-HISTORY_TYPE = "history"
-"""Interaction type of interactions from before the log began."""
 JOIN_WINDOW_S = 30 * 60
 """An interaction without a ranking id is joined to the user's last ranking with the item within this time."""
 
@@ -37,6 +37,8 @@ class Interactions:
     """(I,) dwell time in seconds, NaN if unknown."""
     ranking: NDArray[np.int64]
     """(I,) index of the ranking it belongs to, -1: none."""
+    names_ranking: NDArray[np.bool_]
+    """(I,) whether the event names its ranking, which this table may not hold."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -63,6 +65,27 @@ class Rankings:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class UnknownItems:
+    """The impressions and interactions of items that the catalogue does not have."""
+
+    ids: Vocabulary
+    impressions: NDArray[np.int64]
+    """(P,) indices among all impressions, ascending."""
+    impression_codes: NDArray[np.int32]
+    """(P,) the item of each as a code of `ids`."""
+    interactions: NDArray[np.int64]
+    """(V,) indices among all interactions, ascending."""
+    interaction_codes: NDArray[np.int32]
+    """(V,) the item of each as a code of `ids`."""
+
+    @classmethod
+    def none(cls) -> UnknownItems:
+        """Make the columns of a log without unknown items, or of one that has forgotten them."""
+        no_index, no_code = np.empty(0, np.int64), np.empty(0, np.int32)
+        return cls(Vocabulary(), no_index, no_code, no_index, no_code)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class EventTable:
     """Interactions and rankings, and the order in which they took effect."""
 
@@ -72,6 +95,11 @@ class EventTable:
     rankings: Rankings
     event_order: NDArray[np.int64]
     """(I + R,) events in order of time: value i is interaction i, value I + r is ranking r."""
+    unknown: UnknownItems
+    meanings: InteractionTypes = field(default_factory=InteractionTypes)
+    """What the interaction types mean, for labels and user histories."""
+    moved: int = 0
+    """Number of interactions that stood before their ranking, and were moved to right after it."""
 
     def __len__(self) -> int:
         return len(self.event_order)
@@ -87,21 +115,82 @@ class EventTable:
         is_history: NDArray[np.bool_] = self.interactions.type == self.types.row(HISTORY_TYPE)
         return is_history
 
+    def item_codes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the (N,) items of the impressions and the (I,) items of the interactions as comparable codes.
+
+        The code of an item is its row. Unknown items have codes above all rows.
+        """
+        shown, interacted = self.rankings.items.astype(np.int64), self.interactions.item.astype(np.int64)
+        first = 1 + max(shown.max(initial=UNKNOWN_ROW), interacted.max(initial=UNKNOWN_ROW))
+        shown[self.unknown.impressions] = first + self.unknown.impression_codes
+        interacted[self.unknown.interactions] = first + self.unknown.interaction_codes
+        return shown, interacted
+
+    def shown_ids(self, impressions: NDArray[np.int64], item_ids: Vocabulary) -> list[str]:
+        """Return the item ids of impressions by their indices. item_ids: those of the item rows."""
+        unknown = self.unknown
+        return _names(
+            self.rankings.items, impressions, item_ids, unknown.ids, unknown.impressions, unknown.impression_codes
+        )
+
+    def interacted_ids(self, interactions: NDArray[np.int64], item_ids: Vocabulary) -> list[str]:
+        """Return the item ids of interactions by their indices. item_ids: those of the item rows."""
+        unknown, items = self.unknown, self.interactions.item
+        return _names(items, interactions, item_ids, unknown.ids, unknown.interactions, unknown.interaction_codes)
+
+    @property
+    def type_counts(self) -> dict[str, int]:
+        """Number of interactions of each type."""
+        counts = np.bincount(self.interactions.type, minlength=len(self.types)).tolist()
+        return {name: count for name, count in zip(self.types, counts, strict=True) if count}
+
+    def meaning_columns(self, meanings: InteractionTypes | None = None) -> MeaningColumns:
+        """Return what each interaction means; None: by the table's own meanings."""
+        interactions = self.interactions
+        return (meanings or self.meanings).columns(list(self.types), interactions.type, interactions.value)
+
     def event_positions(self) -> NDArray[np.int64]:
         """Return the (I + R,) position in `event_order` of each interaction, then of each ranking."""
         positions = np.empty(len(self.event_order), np.int64)
         positions[self.event_order] = np.arange(len(self.event_order))
         return positions
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was moved, in a sentence for people; empty if nothing was."""
+        if not self.moved:
+            return ()
+        return (
+            f"moved {self.moved:,} of {len(self.interactions):,} interactions to right after their ranking: they stood"
+            " before it, as a clock is behind, files were imported in another order, or rankings were logged late",
+        )
 
-def events_to_table(events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None) -> EventTable:
+    def interactions_before(self, ranking: int) -> int:
+        """Return how many interactions stand before a ranking: interactions [0, number) are its past. R: all.
+
+        Cuts in time go by this and not by `at`, so a ranking and its interactions are never on the wrong sides.
+        """
+        if ranking == len(self.rankings):
+            return len(self.interactions)
+        position = np.flatnonzero(self.event_order == len(self.interactions) + ranking)[0]
+        return int(position) - ranking
+
+    def first_interaction_from(self, at: float) -> int:
+        """Return the number of interactions before the first one at unix second `at` or later."""
+        later = self.interactions.at >= at
+        return int(np.argmax(later)) if later.any() else len(later)
+
+
+def events_to_table(
+    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False
+) -> EventTable:
     """Build an event table, sorted by `effective_time`; ties keep their order. Item and user events are ignored.
 
     An event that reached the live service late is placed at its ingestion time, as it was for the requests of that
     time; counters still decay from its own timestamp. An imported log is sorted by timestamp, whatever the order of
-    its file.
+    its file. as_arrived: see `sorted_events_to_table`.
     """
-    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids)
+    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
 
 
 def sorted_events_to_table(
@@ -109,10 +198,18 @@ def sorted_events_to_table(
     item_ids: Vocabulary,
     user_ids: Vocabulary | None = None,
     with_logged_features: bool = False,
+    meanings: InteractionTypes | None = None,
+    as_arrived: bool = False,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
-    with_logged_features: also keep the logged features of rankings.
+    An interaction never stands before its ranking, whatever the clocks say: it is moved to right after it, with the
+    later of both times. Among imported events of one time, whose order is unknown, each interaction directly follows
+    its ranking, so the order in which files were imported makes no difference.
+
+    with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
+    what their names usually mean. as_arrived: move nothing; for a state that nothing is learnt from, as it was for the
+    requests of that time.
     """
     builder = _EventTableBuilder(
         item_ids,
@@ -124,7 +221,8 @@ def sorted_events_to_table(
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
-    return builder.build()
+    table = builder.build(as_arrived)
+    return table if meanings is None else replace(table, meanings=meanings)
 
 
 class _EventTableBuilder:
@@ -136,12 +234,17 @@ class _EventTableBuilder:
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
+        self._is_imported = array("b")
         self._interactions: dict[str, array[Any]] = {name: array(code) for name, code in _INTERACTION_COLUMNS.items()}
         self._rankings: dict[str, array[Any]] = {name: array(code) for name, code in _RANKING_COLUMNS.items()}
         self._ranking_ids = Vocabulary()  # of rankings seen or named; an interaction may come before its ranking
         self._ranking_index: array[Any] = array("q")
+        self._unknown_ids = Vocabulary()
+        self._unknown: dict[str, array[Any]] = {name: array(code) for name, code in _UNKNOWN_COLUMNS.items()}
         self._last_shown: dict[tuple[int, str], tuple[int, int]] = {}
         self._size_after_cleanup = 0
+        self._time_ms = -(10**18)
+        self._unjoined: dict[tuple[int, str], list[int]] = {}  # imported interactions of this time, by user and item
 
     def add_ranking(self, event: RankingEvent) -> None:
         """Add a ranking; interactions with its items within the next 30 minutes are joined to it."""
@@ -151,7 +254,10 @@ class _EventTableBuilder:
         columns = self._rankings
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
-        columns["items"].extend(self._item_ids.row(item) for item in event.items)
+        rows = [self._item_ids.row(item) for item in event.items]
+        if UNKNOWN_ROW in rows:
+            self._add_unknown("impression", len(columns["items"]), event.items, rows)
+        columns["items"].extend(rows)
         columns["labels"].extend(event.labels or (math.nan,) * len(event.items))
         positions = event.positions
         columns["positions"].extend((-1,) * len(event.items) if positions is None else map(round, positions))
@@ -159,7 +265,10 @@ class _EventTableBuilder:
         if self._logged_features is not None:
             self._logged_features.add(LoggedRows.from_json(event.features, len(event.items)))
         self._is_ranking.append(1)
+        self._is_imported.append(event.received is None)
         if user != UNKNOWN_ROW:
+            if self._unjoined and event.received is None:
+                self._join_of_same_time(event, user, code)
             self._drop_expired(event.timestamp)
             self._last_shown.update(((user, item), (event.timestamp, code)) for item in event.items)
 
@@ -173,18 +282,25 @@ class _EventTableBuilder:
         else:
             shown_ms, ranking = self._last_shown.get((user, event.item), (-(10**18), -1))
             ranking = ranking if event.timestamp - shown_ms <= JOIN_WINDOW_S * 1000 else -1
+            if ranking < 0 and event.received is None:
+                self._remember_unjoined(event, user)
         columns = self._interactions
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
-        columns["item"].append(self._item_ids.row(event.item))
+        row = self._item_ids.row(event.item)
+        if row == UNKNOWN_ROW:
+            self._add_unknown("interaction", len(columns["item"]), (event.item,), [row])
+        columns["item"].append(row)
         columns["type"].append(self._types.add(event.type))
         columns["value"].append(math.nan if event.value is None else event.value)
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
         columns["ranking"].append(ranking)
+        columns["names_ranking"].append(event.ranking is not None)
         self._is_ranking.append(0)
+        self._is_imported.append(event.received is None)
 
-    def build(self) -> EventTable:
-        """Return the table of all events added so far."""
+    def build(self, as_arrived: bool) -> EventTable:
+        """Return the table of all events added so far; as_arrived: move no interaction."""
         is_ranking = np.frombuffer(self._is_ranking, np.int8) == 1
         ranking_index = np.append(_as_arrays({"": self._ranking_index})[""], -1)  # the last one: code -1, no ranking
         column = _as_arrays(self._interactions)
@@ -196,6 +312,7 @@ class _EventTableBuilder:
             value=column["value"],
             dwell_s=column["dwell_s"],
             ranking=ranking_index[column["ranking"]],
+            names_ranking=column["names_ranking"] == 1,
         )
         column = _as_arrays(self._rankings)
         rankings = Rankings(
@@ -207,9 +324,45 @@ class _EventTableBuilder:
             positions=column["positions"],
             logged_features=None if self._logged_features is None else self._logged_features.build(),
         )
+        moved, placed = 0, None
+        if not as_arrived:
+            is_imported = np.frombuffer(self._is_imported, np.int8) == 1
+            placed = place_after_rankings(interactions.at, interactions.ranking, rankings.at, is_ranking, is_imported)
+            if placed is not None:
+                columns = {
+                    field.name: getattr(interactions, field.name)[placed.index] for field in fields(interactions)
+                }
+                interactions, is_ranking = Interactions(**columns | {"at": placed.at}), placed.is_ranking
+                moved = placed.moved
         n = len(interactions)
         order = np.where(is_ranking, n + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
-        return EventTable(self._user_ids, self._types, interactions, rankings, order)
+        return EventTable(
+            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved
+        )
+
+    def _unknown_items(self, placed: Placement | None) -> UnknownItems:
+        """Return the ids of unknown items, by the indices of the interactions as they are placed."""
+        column = _as_arrays(self._unknown)
+        interactions, codes = column["interaction"], column["interaction_code"]
+        if placed is not None:
+            place = np.empty(len(placed.index), np.int64)
+            place[placed.index] = np.arange(len(placed.index))
+            order = np.argsort(place[interactions], kind="stable")
+            interactions, codes = place[interactions][order], codes[order]
+        return UnknownItems(
+            self._unknown_ids,
+            impressions=column["impression"],
+            impression_codes=column["impression_code"],
+            interactions=interactions,
+            interaction_codes=codes,
+        )
+
+    def _add_unknown(self, kind: str, first: int, items: Sequence[str], rows: Sequence[int]) -> None:
+        """Keep the ids of unknown items. kind: impression or interaction. first: the index of the first item."""
+        for index, (item, row) in enumerate(zip(items, rows, strict=True), first):
+            if row == UNKNOWN_ROW:
+                self._unknown[kind].append(index)
+                self._unknown[f"{kind}_code"].append(self._unknown_ids.add(item))
 
     def _ranking_code(self, ranking_id: str) -> int:
         code = self._ranking_ids.add(ranking_id)
@@ -220,6 +373,22 @@ class _EventTableBuilder:
     def _user_row(self, user: str | None) -> int:
         return UNKNOWN_ROW if user is None else self._user_ids.add(user)
 
+    def _remember_unjoined(self, event: InteractionEvent, user: int) -> None:
+        """Remember an imported interaction without a ranking while events have its time: the ranking may follow."""
+        if event.timestamp != self._time_ms:
+            self._time_ms = event.timestamp
+            self._unjoined.clear()
+        self._unjoined.setdefault((user, event.item), []).append(len(self._interactions["at"]))
+
+    def _join_of_same_time(self, event: RankingEvent, user: int, code: int) -> None:
+        """Join a ranking with the remembered interactions of its time, before which it counts as shown."""
+        if event.timestamp != self._time_ms:
+            self._unjoined.clear()
+            return
+        for item in event.items:
+            for index in self._unjoined.get((user, item), ()):
+                self._interactions["ranking"][index] = code
+
     def _drop_expired(self, now: int) -> None:
         """Drop impressions that are older than the join window, so that memory does not grow with the log."""
         if len(self._last_shown) > 2 * self._size_after_cleanup + 100_000:
@@ -228,9 +397,25 @@ class _EventTableBuilder:
             self._size_after_cleanup = len(self._last_shown)
 
 
-_INTERACTION_COLUMNS = {"at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q"}
+_INTERACTION_COLUMNS = {
+    "at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q",
+    "names_ranking": "b",
+}  # fmt: skip
 _RANKING_COLUMNS = {"at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i"}
-_DTYPES = {"d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
+_UNKNOWN_COLUMNS = {"impression": "q", "impression_code": "i", "interaction": "q", "interaction_code": "i"}
+_DTYPES = {"b": np.int8, "d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
+
+
+def _names(
+    items: Rows, indices: NDArray[np.int64], item_ids: Vocabulary, unknown_ids: Vocabulary,
+    unknown_indices: NDArray[np.int64], unknown_codes: NDArray[np.int32],
+) -> list[str]:  # fmt: skip
+    """Return the ids of items by index, known or not."""
+    at = np.searchsorted(unknown_indices, indices)
+    return [
+        item_ids.name(row) if row != UNKNOWN_ROW else unknown_ids.name(int(unknown_codes[place]))
+        for row, place in zip(items[indices].tolist(), at.tolist(), strict=True)
+    ]
 
 
 def _as_arrays(columns: dict[str, array[Any]]) -> dict[str, NDArray[Any]]:
@@ -238,5 +423,6 @@ def _as_arrays(columns: dict[str, array[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _event_seconds(event: RankingEvent | InteractionEvent) -> float:
-    """Return the unix seconds of an event, at most its `effective_time`: a sender's clock may be ahead."""
-    return min(event.timestamp, effective_time(event)) / 1000
+    """Return the unix seconds of an event, as of `valid_from`; written out for speed."""
+    timestamp, received = event.timestamp, event.received
+    return (timestamp if received is None or received > timestamp else received) / 1000

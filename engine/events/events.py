@@ -140,3 +140,11 @@ def effective_time(event: Event) -> int:
     Logs are sorted by it.
     """
     return event.timestamp if event.received is None else event.received
+
+
+def valid_from(event: Event) -> int:
+    """Return since when what an event says holds, in epoch milliseconds: its timestamp, at most its effective time.
+
+    A sender's clock may be ahead of the service's.
+    """
+    return min(event.timestamp, effective_time(event))

@@ -40,6 +40,7 @@ from feedrank.engine.protocols import AppendResult
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Journal:
@@ -91,16 +92,17 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{path}")
 
-    def append(self, events: Iterable[Event]) -> list[bool]:
+    def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        Raises JournalError, with nothing written, for an event that could not be read back, or if the database refuses.
+        checked: as for `append_and_poll`. Raises JournalError, with nothing written, for an event that could not be
+        read back, or if the database refuses.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = _rows_by_id(chunk)
+                rows = _rows_by_id(chunk, checked)
                 written = connection.execute(INSERT[self._dialect], list(rows.values()))
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
@@ -290,8 +292,7 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     try:
         if not checked:
             parse(body)  # an event that can't be parsed again would block every reader at its offset
-        encoded = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        encoded.encode()
+        (encoded := _ENCODER.encode(body)).encode()
     except (TypeError, ValueError, RecursionError) as problem:
         raise JournalError(f"event {event.id!r} could not be read back: {problem}; nothing was written") from None
     return {

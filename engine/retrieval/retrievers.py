@@ -14,13 +14,20 @@ from feedrank.engine.types import UNKNOWN_ROW, Candidates, Filters, ResolvedRequ
 
 MAX_CANDIDATES = 1_000
 """Largest number of candidates of a request."""
+FUSION_RANK = 60
+"""Constant of reciprocal rank fusion: how slowly lower ranks count less."""
 
 
 def eligibility_mask(catalogue: Catalogue, request: ResolvedRequest) -> NDArray[np.bool_] | None:
     """Return the mask (n,) of items that pass the request's filters; None if all items pass."""
     filters = request.filters
     banned = np.concatenate(
-        [filters.deny, catalogue.hidden_rows, empty_rows() if filters.include_seen else request.interacted]
+        [
+            filters.deny,
+            catalogue.hidden_rows,
+            empty_rows() if filters.include_seen else request.interacted,
+            empty_rows() if filters.include_disliked else request.disliked,
+        ]
     )
     banned = banned[banned != UNKNOWN_ROW]
     if filters.allow is None and filters.categories is None:
@@ -91,6 +98,35 @@ class EmbeddingRetriever:
                     return rows[passed][:k], scores[passed][:k]
                 depth *= 2
         return self._exact_index.search_subset(np.flatnonzero(mask).astype(np.int32), vector, k)
+
+
+class HybridRetriever:
+    """Retrieves for a query by its words, and by its embedding if it has one; none without a query.
+
+    Both lists are merged by reciprocal rank fusion (Cormack, Clarke & Buettcher, 2009).
+    """
+
+    name = "hybrid"
+
+    def __init__(self, by_words: Retriever, by_embedding: Retriever) -> None:
+        self._by_words, self._by_embedding = by_words, by_embedding
+
+    def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
+        """Return at most k items, best first; the source and the scores are those of a list that is alone."""
+        if not request.query:
+            return Candidates(empty_rows(), np.empty(0, np.float32), self.name)
+        words = self._by_words.retrieve(request, k)
+        if request.query_vector is None:
+            return words
+        vectors = self._by_embedding.retrieve(request, k)
+        if not len(words.rows) or not len(vectors.rows):
+            return vectors if len(vectors.rows) else words
+        rows = np.concatenate([vectors.rows, words.rows])
+        ranks = np.concatenate([np.arange(len(vectors.rows)), np.arange(len(words.rows))])
+        distinct, first, group = np.unique(rows, return_index=True, return_inverse=True)
+        scores = np.bincount(group, 1 / (FUSION_RANK + 1 + ranks))
+        best = np.lexsort((first, -scores))[:k]
+        return Candidates(distinct[best], scores[best].astype(np.float32), self.name)
 
 
 class PopularRetriever:

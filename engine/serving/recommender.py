@@ -42,6 +42,8 @@ from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
 
 JOURNAL_RETRY_S = 1.0
 """Seconds after a journal error before a request uses the journal again."""
+MAX_SKEW_MS = 1_000
+"""Milliseconds that the time of a ranking may be ahead of the process's clock, as those of other processes may be."""
 _log = logging.getLogger(__name__)
 
 
@@ -78,7 +80,7 @@ class Recommender:
         self._items_changed_callback = callback
 
     def on_ranked(self, callback: Callable[[Matrix, Scores], None]) -> None:
-        """Register the callback for the feature rows and scores of all ranked candidates; it must return quickly."""
+        """Register the callback for the feature rows and scores of all candidates; it must return quickly."""
         self._ranked_callback = callback
 
     @property
@@ -164,10 +166,11 @@ class Recommender:
             received = self._next_timestamp(at)
             is_new = self._append([replace(event, received=received) for event in events])
         if self.prefetch_queue is not None:
+            meanings = self._snapshot.meanings
             new_events = (event for event, new in zip(events, is_new, strict=True) if new)
-            users = (event.user for event in new_events if isinstance(event, InteractionEvent) and event.user)
-            for user in dict.fromkeys(users):
-                self.prefetch_queue.submit(user, user)
+            for event in new_events:
+                if isinstance(event, InteractionEvent) and event.user and meanings.of(event.type).changes_feeds:
+                    self.prefetch_queue.submit(event.user, event.user)
         return is_new
 
     def erase_user(self, user: str, tombstone_id: str, at: float) -> int:
@@ -198,6 +201,7 @@ class Recommender:
         with self._lock:
             self._catch_up(at)
             snapshot = build(self._snapshot)
+            snapshot.set_clock(round(at * 1000))
             snapshot.catch_up(self._journal.read(snapshot.offset))
             snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
             self._snapshot = snapshot
@@ -208,6 +212,7 @@ class Recommender:
         """Add the snapshot of another bundle that experiment arms may use."""
         with self._lock:
             self._catch_up(at)
+            snapshot.set_clock(round(at * 1000))
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
             snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
             snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
@@ -279,6 +284,7 @@ class Recommender:
         return result.is_new
 
     def _catch_up(self, at: float) -> None:
+        self._next_timestamp(at)
         if at < self._journal_retry_at:
             return
         try:
@@ -299,9 +305,14 @@ class Recommender:
             self._items_changed_callback()
 
     def _next_timestamp(self, at: float) -> int:
-        """Return `at` in epoch milliseconds, never less than before: replays order events by these timestamps."""
-        snapshot = self._snapshot
-        snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, round(at * 1000))
+        """Return the clock in epoch milliseconds, or the latest time of an event if that is up to `MAX_SKEW_MS` ahead.
+
+        Replays go by these times. No stored event moves them further. Snapshots apply what was postponed until now.
+        """
+        snapshot, now_ms = self._snapshot, round(at * 1000)
+        for other in (snapshot, *self.arm_servers.snapshots.values()):
+            other.set_clock(now_ms)
+        snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
         return snapshot.high_watermark_ms
 
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:

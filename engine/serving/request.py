@@ -23,6 +23,8 @@ class FilterSpec:
     """Only these items; None: all."""
     deny: tuple[str, ...] = ()
     """None of these items."""
+    include_disliked: bool = False
+    """True: items that the user dislikes, such as hidden ones, may be recommended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
+from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -58,10 +60,29 @@ class ServingSnapshot:
     """Journal offset of the last item event applied to the catalogue."""
     high_watermark_ms: int = 0
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
+    meanings: InteractionTypes = field(default_factory=InteractionTypes)
+    """What the interaction types mean to the state."""
+    clock_ms: int = NO_CLOCK
+    """The process's clock, in epoch milliseconds; `NO_CLOCK`: no event is ahead of it."""
+    future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
+    """Events that are ahead of the clock, which take effect when their time has come."""
+
+    def set_clock(self, now_ms: int) -> None:
+        """Set the clock, and apply the postponed events whose time has come."""
+        self.clock_ms = now_ms
+        if self.future.postponed:
+            self.observe(self.future.release(now_ms))
 
     def observe(self, events: Sequence[Event]) -> None:
-        """Apply events to the state in journal order; a tombstone erases its user."""
-        first = 0
+        """Apply events to the state in journal order; a tombstone erases its user.
+
+        Events that are more than a day ahead of the clock are postponed: no event takes effect before its time.
+        """
+        limit_ms, first = self.clock_ms + MAX_AHEAD_MS, 0
+        if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
+            self.future.now_ms, before = self.clock_ms, self.future.count
+            events = [event for event in events if not self.future.is_ahead(event)]
+            _log.warning("%d new events: %s", self.future.count - before, *self.future.notes)
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
                 self._advance(events[first:index])
@@ -94,6 +115,7 @@ class ServingSnapshot:
             history=history,
             history_at=times,
             interacted=interacted,
+            disliked=self.state.disliked(user),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -104,7 +126,7 @@ class ServingSnapshot:
         if len(events) == 1 and isinstance(events[0], RankingEvent):
             self._advance_by_ranking(events[0])
         elif events:
-            self.state.advance(events_to_table(events, self.catalogue.ids, self.users))
+            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True))
             self.high_watermark_ms = max(self.high_watermark_ms, max(map(effective_time, events)))
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
@@ -122,6 +144,7 @@ class ServingSnapshot:
             codes = codes[codes >= 0]
         return Filters(
             include_seen=filters.include_seen,
+            include_disliked=filters.include_disliked,
             categories=codes,
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),

@@ -1,17 +1,21 @@
-"""The history families compare a candidate with the user's history by item-item scores, categories and statistics."""
+"""The history families compare a candidate with what the user liked and disliked, by scores, categories, statistics."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.feature import Feature
-from feedrank.engine.types import Batch, Matrix, Offsets, Rows, Scores, Vector
+from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, Offsets, Rows, Scores, Vector
 from feedrank.features.families.family import Columns, FamilyInputs
+from feedrank.features.families.rates import dislike_counts
+from feedrank.features.families.similarity import vector_scores
 from feedrank.features.item_model import ItemItemMatrix
 from feedrank.features.jit import jit
+from feedrank.features.kernel import MAX_RECENT_DISLIKES
 
 ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS = (1.0, 0.7, 0.93), (1, 15, 40)
 RECENT_DECAY = 0.8
@@ -49,6 +53,22 @@ CATEGORY_FEATURES = tuple(
 )  # fmt: skip
 
 
+_NO_DISLIKE = "the user dislikes no item"
+DISLIKE_FEATURES = (
+    Feature("since_disliked_h", "dislikes", "Time since the user disliked the candidate.", "hours",
+            f"the candidate is not among the {MAX_RECENT_DISLIKES} latest items that the user dislikes"),
+    Feature("disliked_category_share", "dislikes",
+            "Share of the items that the user dislikes in the candidate's categories.", "share, 0 to 1",
+            f"{_NO_DISLIKE}, or the candidate has no category"),
+    Feature("disliked_text_max", "dislikes",
+            "Highest cosine between the candidate and an item that the user dislikes by text vectors.",
+            "cosine, -1 to 1", _NO_DISLIKE),
+    Feature("disliked_cooccurrence_max", "dislikes",
+            "Highest cosine between the candidate and an item that the user dislikes by co-occurrence vectors (items "
+            "of the same users).", "cosine, -1 to 1", _NO_DISLIKE),
+)  # fmt: skip
+
+
 def item_item(batch: Batch, inputs: FamilyInputs) -> Columns:
     """Compute item-item scores: decayed sums of matrix entries over the user's history."""
     columns: Columns = {}
@@ -82,6 +102,24 @@ def categories(batch: Batch, inputs: FamilyInputs) -> Columns:
         catalogue.category_codes, catalogue.category_offsets, inputs.category_shares, batch, RECENT_DECAY
     )
     return dict(zip(CATEGORY_FEATURES, affinity.T, strict=True))
+
+
+def dislikes(batch: Batch, inputs: FamilyInputs) -> Columns:
+    """Compute how near a candidate is to what the user dislikes, and how often any user disliked it."""
+    of_user = np.full((len(DISLIKE_FEATURES), len(batch.rows)), np.nan, np.float32)
+    if batch.disliked.size and (batch.disliked[:, 0] != UNKNOWN_ROW).any():
+        model, catalogue, groups = inputs.item_model, inputs.item_model.catalogue, batch.request_index
+        disliked_at = np.where(batch.disliked[groups] == batch.rows[:, None], batch.disliked_at[groups], np.nan)
+        is_disliked = (batch.disliked[groups] == batch.rows[:, None]) & (batch.rows >= 0)[:, None]
+        known = is_disliked.any(axis=1)
+        of_user[0, known] = (batch.at[groups][known] - disliked_at[known][is_disliked[known]]) / 3_600
+        against = replace(batch, history=batch.disliked)
+        codes, bounds = catalogue.category_codes, catalogue.category_offsets
+        of_user[1] = category_scores(codes, bounds, inputs.category_shares, against, RECENT_DECAY)[:, 0]
+        for column, view in ((2, "text"), (3, "cooccurrence")):
+            if view in model.vectors:
+                of_user[column] = vector_scores(model.vectors[view], against, ())[:, 1]
+    return dict(zip(DISLIKE_FEATURES, of_user, strict=True)) | dislike_counts(batch, inputs)
 
 
 def item_stats(batch: Batch, inputs: FamilyInputs) -> Columns:

@@ -27,7 +27,7 @@ def rates(batch: Batch, inputs: FamilyInputs) -> Columns:
     """
     spec = inputs.spec
     halves, features = spec.half_lives_h, rate_features(spec.half_lives_h)
-    day, week = _nearest_index(halves, 24), _nearest_index(halves, 168)
+    day, week = nearest_index(halves, 24), nearest_index(halves, 168)
     out = np.empty((len(batch.rows), len(features)), np.float32)
     first = np.array([[spec.counter_column(entity, kind, halves[0]) for kind in COUNTER_KINDS] for entity in ENTITIES])
     _rates(batch.counters, first, halves.index(min(halves)), halves.index(max(halves)), day, week, out)
@@ -45,8 +45,8 @@ def rate_features(half_lives_h: tuple[float, ...]) -> tuple[Feature, ...]:
     shortest, day, week, longest = (
         half_life_label(half)
         for half in (
-            min(half_lives_h), half_lives_h[_nearest_index(half_lives_h, 24)],
-            half_lives_h[_nearest_index(half_lives_h, 168)], max(half_lives_h),
+            min(half_lives_h), half_lives_h[nearest_index(half_lives_h, 24)],
+            half_lives_h[nearest_index(half_lives_h, 168)], max(half_lives_h),
         )
     )  # fmt: skip
     return (
@@ -118,12 +118,40 @@ def counter_features(counter: CounterSpec) -> tuple[Feature, ...]:
     )  # fmt: skip
 
 
+def dislike_counts(batch: Batch, inputs: FamilyInputs) -> Columns:
+    """Compute how often the item was disliked, and its share of dislikes, smoothed towards that of all items."""
+    spec, columns = inputs.spec, Columns()
+    halves = spec.half_lives_h
+    of_item, of_all = (spec.counter_column(entity, "interactions", halves[0]) for entity in ("item", "all"))
+    for half in dict.fromkeys((nearest_index(halves, 168), halves.index(max(halves)))):
+        count, total = np.zeros((2, len(batch.rows)), np.float32)
+        if batch.dislikes.size:
+            count, total = batch.dislikes[:, half], batch.dislikes[:, len(halves) + half]
+        average = total / np.maximum(total + batch.counters[:, of_all + half], 1)
+        share = (count + SMOOTHING * average) / (count + batch.counters[:, of_item + half] + SMOOTHING)
+        for feature, value in zip(_dislike_features(halves[half]), (np.log1p(count), share), strict=True):
+            columns[feature] = value.astype(np.float32)
+    return columns
+
+
+@cache
+def _dislike_features(half_life_h: float) -> tuple[Feature, Feature]:
+    label, decay = half_life_label(half_life_h), _decay(half_life_h)
+    return (
+        Feature(f"item_dislikes_{label}", "dislikes", f"Dislikes of the item by any user, {decay}.", "log(1 + count)",
+                "never"),
+        Feature(f"item_dislike_share_{label}", "dislikes",
+                f"Dislikes of the item over its dislikes and interactions, {decay}, smoothed towards that of all.",
+                "share, 0 to 1", "never"),
+    )  # fmt: skip
+
+
 def _decay(half_life_h: float) -> str:
     label = half_life_label(half_life_h)
     return "without decay" if label == "all" else f"with a half-life of {label}"
 
 
-def _nearest_index(half_lives_h: tuple[float, ...], hours: float) -> int:
+def nearest_index(half_lives_h: tuple[float, ...], hours: float) -> int:
     """Return the index of the half-life that is nearest to the given hours."""
     return int(np.argmin([abs(half - hours) for half in half_lives_h]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from feedrank.features.families.activity import recency, user
 from feedrank.features.families.family import FamilyFunction
-from feedrank.features.families.history import categories, item_item, item_stats
+from feedrank.features.families.history import categories, dislikes, item_item, item_stats
 from feedrank.features.families.listwise import listwise
 from feedrank.features.families.rates import custom_counters, rates
 from feedrank.features.families.recall import recall
@@ -24,6 +24,7 @@ FAMILIES: dict[str, FamilyFunction] = {
     "item_stats": item_stats,
     "custom_counters": custom_counters,
     "user": user,
+    "dislikes": dislikes,
     "listwise": listwise,
 }
 """Family name -> the function that computes its columns."""

@@ -12,12 +12,14 @@ from feedrank.features.item_model import CROSS_ENCODER
 from feedrank.features.late_interaction import MAX_HISTORY_ITEMS, maxsim_scores
 
 BM25_TITLES = 10
-"""Number of latest titles that form the BM25 query of a request without a query."""
+"""Number of latest titles that form the BM25 query of the user."""
 BM25 = Feature(
-    "bm25", "bm25",
-    f"BM25 score of the item's text for the query, or without one for the titles of the user's latest {BM25_TITLES} "
-    "items.",
-    "BM25 score", "the request has no query with a known word, and the user has no history",
+    "bm25", "bm25", f"BM25 score of the item's text for the texts of the user's latest {BM25_TITLES} items.",
+    "BM25 score", "the user has no history",
+)  # fmt: skip
+BM25_QUERY = Feature(
+    "bm25_query", "bm25", "BM25 score of the item's text for the query.", "BM25 score",
+    "the request has no query, or no item has a word of it",
 )  # fmt: skip
 _NO_TOKENS = f"the candidate has no text, or none of the user's latest {MAX_HISTORY_ITEMS} items has"
 LATE_INTERACTION_FEATURES = tuple(
@@ -46,8 +48,9 @@ CROSS_ENCODER_FEATURES = (
 
 
 def bm25(batch: Batch, inputs: FamilyInputs) -> Columns:
-    """Compute the BM25 score of the query or of the latest titles."""
-    return {BM25: inputs.item_model.term_weights.scores(batch, BM25_TITLES)}
+    """Compute the BM25 scores of the latest items and of the query."""
+    weights = inputs.item_model.term_weights
+    return {BM25: weights.title_scores(batch, BM25_TITLES), BM25_QUERY: weights.query_scores(batch)}
 
 
 def late_interaction(batch: Batch, inputs: FamilyInputs) -> Columns:

@@ -30,7 +30,7 @@ from feedrank.models.text import cross_encoder_model
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel, TokenIds
 from feedrank.models.training.ranker import LambdaRanker
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = "manifest.json"
 CROSS_ENCODER_ITEMS = "cross-encoder-items.npz"
 INDEX = "index.ann"

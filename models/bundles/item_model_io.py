@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ from feedrank.engine.retrieval.embedding_space import EmbeddingBlock, EmbeddingS
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
 from feedrank.features.late_interaction import Projection, TokenVectors
+from feedrank.features.term_counts import CorpusStatistics
+from feedrank.features.text_analyser import TextAnalyser, TextSettings
 from feedrank.models.atomic_files import atomic_write
 
 CATALOGUE, ITEM_MODEL, TERMS, TOKENS = "catalogue.jsonl.gz", "item-model.npz", "terms.json", "tokens.npy"
+_TERM_COLUMNS = ("term_codes", "weights", "term_counts", "offsets")
+_TERM_STATISTICS = ("idf", "mean_lengths")
 
 
 def write_item_model(folder: Path, item_model: ItemModel) -> None:
@@ -57,8 +62,8 @@ def _write_arrays(folder: Path, item_model: ItemModel) -> None:
     for name, matrix in item_model.item_item.items():
         arrays |= {f"item_item/{name}/{field}": getattr(matrix, field) for field in ItemItemMatrix._fields}
     arrays |= {f"item_stats/{name}": values for name, values in item_model.item_stats.items()}
-    for column in ("term_codes", "weights", "term_counts", "offsets"):
-        arrays[f"terms/{column}"] = getattr(item_model.term_weights, column)
+    arrays |= {f"terms/{column}": getattr(item_model.term_weights, column) for column in _TERM_COLUMNS}
+    arrays |= {f"terms/{column}": getattr(item_model.term_weights.statistics, column) for column in _TERM_STATISTICS}
     if item_model.category_factors is not None:
         arrays["categories/factors"] = item_model.category_factors
     if item_model.token_vectors is not None:
@@ -69,7 +74,7 @@ def _write_arrays(folder: Path, item_model: ItemModel) -> None:
         np.save(folder / TOKENS, item_model.token_vectors.values)
     with atomic_write(folder / ITEM_MODEL) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub mistakes the names for allow_pickle
-    (folder / TERMS).write_text(json.dumps(list(item_model.term_weights.terms), ensure_ascii=False))
+    _write_terms(folder / TERMS, item_model.term_weights)
 
 
 def _read_arrays(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue) -> ItemModel:
@@ -95,17 +100,32 @@ def _read_arrays(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue
             name: ItemItemMatrix(*(arrays[f"item_item/{name}/{field}"] for field in ItemItemMatrix._fields))
             for name in _names_under(arrays, "item_item")
         },
-        term_weights=TermWeights(
-            Vocabulary(json.loads((folder / TERMS).read_text())),
-            arrays["terms/term_codes"],
-            arrays["terms/weights"],
-            arrays["terms/term_counts"],
-            arrays["terms/offsets"],
-        ),
+        term_weights=_read_terms(folder / TERMS, arrays),
         item_stats={name: arrays[f"item_stats/{name}"] for name in _names_under(arrays, "item_stats")},
         token_vectors=_read_tokens(folder, arrays) if "tokens/offsets" in arrays else None,
         model_digests=manifest["model_digests"],
         category_factors=arrays.get("categories/factors"),
+    )
+
+
+def _write_terms(path: Path, term_weights: TermWeights) -> None:
+    body = {
+        "analyser": asdict(term_weights.analyser.settings),
+        "fields": term_weights.fields,
+        "documents": term_weights.statistics.n_documents,
+        "terms": list(term_weights.terms),
+    }
+    path.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+
+
+def _read_terms(path: Path, arrays: Mapping[str, NDArray[Any]]) -> TermWeights:
+    body = json.loads(path.read_text(encoding="utf-8"))
+    codes, weights, counts, offsets = (arrays[f"terms/{column}"] for column in _TERM_COLUMNS)
+    idf, mean_lengths = (arrays[f"terms/{column}"] for column in _TERM_STATISTICS)
+    statistics = CorpusStatistics(idf, mean_lengths, body["documents"])
+    analyser = TextAnalyser(TextSettings(**body["analyser"]))
+    return TermWeights(
+        Vocabulary(body["terms"]), codes, weights, counts, offsets, tuple(body["fields"]), statistics, analyser
     )
 
 

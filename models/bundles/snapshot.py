@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
@@ -14,13 +15,15 @@ from typing import Protocol
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_time import NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, effective_time, erased_user
+from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.atomic_files import atomic_write
 
-VERSION = 3
+VERSION = 4
 MIN_EVENTS_TO_SAVE = 10_000
 """Save a new snapshot after at least this many events since the last one."""
 
@@ -37,8 +40,8 @@ class OrderedJournal(Protocol):
         """Yield (offset, event) after `since`, in offset order."""
         ...
 
-    def read_by_effective_time(self) -> Iterable[tuple[int, Event]]:
-        """Yield (offset, event) by `effective_time`, then by offset."""
+    def read_by_effective_time(self, since_ms: int | None = None) -> Iterable[tuple[int, Event]]:
+        """Yield (offset, event) by `effective_time`, then by offset. since_ms: start at this epoch millisecond."""
         ...
 
 
@@ -53,35 +56,54 @@ class RestoredState:
     """Latest effective time of all replayed events, epoch milliseconds."""
     events_read: int = 0
     """Events replayed since the snapshot."""
+    type_counts: Counter[str] = field(default_factory=Counter)
+    """Number of replayed interactions of each type, the snapshot's included."""
+    future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
+    """Events that are more than a day ahead of the clock and are not in the state."""
+
+    def advance(self, log: EventTable) -> None:
+        """Replay the events of a log."""
+        self.state.advance(log)
+        self.type_counts.update(log.type_counts)
 
 
 def restore(
-    path: Path, journal: OrderedJournal, catalogue: Catalogue, spec: StateSpec, last_offset: int | None = None
-) -> RestoredState:
+    path: Path, journal: OrderedJournal, catalogue: Catalogue, spec: StateSpec, last_offset: int | None = None,
+    now_ms: int = NO_CLOCK,
+) -> RestoredState:  # fmt: skip
     """Restore the state of a journal from a compatible snapshot and the events after it, or by a full replay.
 
-    last_offset: the offset of the last event to replay; None: all events.
+    last_offset: the offset of the last event to replay; None: all events. now_ms: the clock, in epoch milliseconds;
+    events that are more than a day ahead of it are left out.
 
     The whole journal is replayed if an event after the snapshot has an earlier effective time (an import of older
-    events), if the snapshot has other items or settings or is damaged, or if its offset is beyond the journal (a
-    restored backup). If a user was erased since the snapshot, the snapshot file is removed too.
+    events), if the time of an event that it left out has come, if it has other items or settings or is damaged, or if
+    its offset is beyond the journal (a restored backup). If a user was erased since the snapshot, its file is removed
+    too.
     """
     end = journal.last_offset if last_offset is None else min(last_offset, journal.last_offset)
+    future = FutureEvents(now_ms)
+    for offset, event in journal.read_by_effective_time(future.limit_ms + 1):
+        _ = offset <= end and future.is_ahead(event)
     restored = _load(path, catalogue, spec)
-    if restored is not None and restored.offset <= end:
-        tail = list(takewhile(lambda entry: entry[0] <= end, journal.read(restored.offset)))
+    if restored is not None and restored.offset <= end and not _is_due(journal, restored, future.limit_ms):
+        newer = takewhile(lambda entry: entry[0] <= end, journal.read(restored.offset))
+        tail = [(offset, event) for offset, event in newer if effective_time(event) <= future.limit_ms]
         if any(erased_user(event) for _, event in tail):
             path.unlink(missing_ok=True)
         elif all(effective_time(event) >= restored.high_watermark_ms for _, event in tail):
-            restored.state.advance(events_to_table((event for _, event in tail), catalogue.ids, restored.users))
+            events = (event for _, event in tail)
+            restored.advance(events_to_table(events, catalogue.ids, restored.users, as_arrived=True))
             for offset, event in tail:
                 restored.offset = max(restored.offset, offset)
                 restored.high_watermark_ms = max(restored.high_watermark_ms, effective_time(event))
-            restored.events_read = len(tail)
+            restored.events_read, restored.future, restored.offset = len(tail), future, max(restored.offset, end)
             return restored
-    restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary())
-    entries = ((offset, event) for offset, event in journal.read_by_effective_time() if offset <= end)
-    restored.state.advance(sorted_events_to_table(_track_offsets(entries, restored), catalogue.ids, restored.users))
+    restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary(), future=future)
+    until_now = takewhile(lambda entry: effective_time(entry[1]) <= future.limit_ms, journal.read_by_effective_time())
+    entries = _track_offsets((entry for entry in until_now if entry[0] <= end), restored)
+    restored.advance(sorted_events_to_table(entries, catalogue.ids, restored.users, as_arrived=True))
+    restored.offset = max(restored.offset, end)
     return restored
 
 
@@ -95,8 +117,10 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
             compatibility=np.frombuffer(_compatibility_digest(catalogue, restored.state.spec), np.uint8),
             offset=np.int64(restored.offset),
             high_watermark_ms=np.int64(restored.high_watermark_ms),
+            now_ms=np.int64(restored.future.now_ms),
             users=user_text,
             user_bounds=user_bounds,
+            type_counts=np.array(json.dumps(restored.type_counts)),
             **{f"state.{name}": array for name, array in restored.state.arrays().items()},
         )
 
@@ -110,9 +134,22 @@ def _load(path: Path, catalogue: Catalogue, spec: StateSpec) -> RestoredState | 
             names = [name for name in arrays.files if name.startswith("state.")]
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
             users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
-            return RestoredState(state, users, int(arrays["offset"]), int(arrays["high_watermark_ms"]))
+            counts = Counter(json.loads(str(arrays["type_counts"])))
+            saved = FutureEvents(int(arrays["now_ms"]))
+            last_ms = int(arrays["high_watermark_ms"])
+            return RestoredState(state, users, int(arrays["offset"]), last_ms, 0, counts, saved)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # a full replay of the journal restores everything
+
+
+def _is_due(journal: OrderedJournal, restored: RestoredState, limit_ms: int) -> bool:
+    """Return whether the time of an event has come that a snapshot left out, or that it should have left out."""
+    saved_ms = restored.future.limit_ms
+    if limit_ms < saved_ms:
+        return restored.high_watermark_ms > limit_ms
+    since = journal.read_by_effective_time(saved_ms + 1)
+    until_now = takewhile(lambda entry: effective_time(entry[1]) <= limit_ms, since)
+    return any(offset <= restored.offset for offset, _ in until_now)
 
 
 def _track_offsets(events: Iterable[tuple[int, Event]], restored: RestoredState) -> Iterable[Event]:
@@ -125,7 +162,7 @@ def _track_offsets(events: Iterable[tuple[int, Event]], restored: RestoredState)
 
 def _compatibility_digest(catalogue: Catalogue, spec: StateSpec) -> bytes:
     """Return a digest of what a state's rows and columns depend on; snapshots with another one are ignored."""
-    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict()]).encode())
+    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict(), USUAL_NAMES]).encode())
     fields = [name for name in (counter.item_field for counter in spec.counters) if name not in ("", "item")]
     for array in (
         *catalogue.ids.to_arrays(), catalogue.category_codes, catalogue.category_offsets,

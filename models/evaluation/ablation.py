@@ -24,6 +24,7 @@ from feedrank.models.training.dataset import (
     from_recall,
     point_in_time_batch,
 )
+from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.training import (
@@ -91,16 +92,17 @@ def ablate(
             cut, stop = round(total * TRAIN_SHARE), round(total * (TRAIN_SHARE + VALIDATION_SHARE))
             data = prepare_from_rankings(item_inputs, log, cut, stop, settings, store, progress)
             test = from_rankings(log, stop, total, settings.labels)
-            test = test.select(test.has_positive)
+            test = test.select(test.has_relevant)
         else:
-            histories = UserHistories.from_log(log)
-            is_target = (histories.count_after == 0) & (histories.count_before > 0)
-            usable = np.zeros(len(log.interactions), np.bool_)
-            usable[histories.interaction[~is_target]] = True
+            histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+            is_target = histories.is_target & (histories.count_after == 0) & (histories.known_before > 0)
+            usable = np.ones(len(log.interactions), np.bool_)
+            usable[histories.interaction[is_target]] = False
             data = prepare_from_recall(item_inputs, log, usable, settings, store, progress)
             exact = exact_retriever(data.builder.item_model)
             depth, k = settings.state.history_length, settings.training.candidates
             test = from_recall(log, histories, np.flatnonzero(is_target), exact, k, depth)
+        test = test.in_id_order(item_inputs.catalogue.ids)
         query_groups = build_query_groups(log, data.builder, test)
         costs = _family_costs_ms(log, data.builder, test)
         first_stage, data = data.with_cross_encoder_scores(progress)
@@ -108,7 +110,7 @@ def ablate(
             started = time.perf_counter()
             query_groups = item_inputs.reranker.score_top_k(query_groups, first_stage)
             costs["cross-encoder, first-stage top k"] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
-        return _compare(data, query_groups, test, metric, costs, settings.training.seed, progress)
+        return _compare(data, query_groups, test, metric, costs, settings, progress)
 
 
 def signal_columns(names: tuple[str, ...]) -> dict[str, list[int]]:
@@ -132,12 +134,13 @@ def _compare(
     test: LabeledGroups,
     metric: str,
     costs: Mapping[str, float],
-    seed: int,
+    settings: ModelSettings,
     progress: Progress,
 ) -> Ablation:
     names = data.builder.names
     signals = signal_columns(names)
-    full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric)
+    labels, seed = settings.labels, settings.training.seed
+    full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric, labels)
     if np.isnan(full).all():
         raise ValueError(
             f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
@@ -148,17 +151,21 @@ def _compare(
         progress(f"without a signal: {signal}", number, len(signals))
         blind = {"feature_contri": [0.0 if column in columns else 1.0 for column in range(len(names))]}
         ranker_settings = replace(data.ranker, parameters=dict(data.ranker.parameters) | blind)
-        without = _evaluate_ranker(replace(data, ranker=ranker_settings).fit().ranker, query_groups, test, metric)
+        ranker = replace(data, ranker=ranker_settings).fit().ranker
+        without = _evaluate_ranker(ranker, query_groups, test, metric, labels)
         rows.append(AblationRow(signal, len(columns), float(np.nanmean(without)), difference(full, without, seed=seed)))
     return Ablation(metric, float(np.nanmean(full)), len(test), tuple(rows), costs)
 
 
-def _evaluate_ranker(ranker: LambdaRanker, query_groups: QueryGroups, test: LabeledGroups, metric: str) -> Values:
+def _evaluate_ranker(
+    ranker: LambdaRanker, query_groups: QueryGroups, test: LabeledGroups, metric: str, labels: LabelSettings
+) -> Values:
     scores = ranker.score(query_groups.features())
     ranking = order(scores, query_groups.offsets)
     return evaluate(
-        (metric,), query_groups.labels[ranking], query_groups.offsets, relevant=test.relevant, scores=scores[ranking]
-    )[metric]
+        (metric,), query_groups.labels[ranking], query_groups.offsets, relevant=test.ideal, scores=scores[ranking],
+        gain=labels.label_gain, level=labels.relevance_level,
+    )[metric]  # fmt: skip
 
 
 def _family_costs_ms(log: EventTable, builder: FeatureBuilder, test: LabeledGroups) -> dict[str, float]:

@@ -3,6 +3,9 @@
 There are three protocols. `last-item`: leave each user's last interaction out, and find it among all items that the
 user has not interacted with. `temporal`: one cut in time for all users, find the first interaction after it.
 `rankings`: the logged rankings, split by time 70/10/20.
+
+Equal scores are in descending order of item ids, as in trec_eval. Relevant items that the catalogue lacks count as
+missed. Groups without any relevant item have no ideal order; they are left out and counted.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import POSITIVE
 from feedrank.engine.protocols import Retriever
 from feedrank.engine.retrieval.embedding_space import build_embedding_space
 from feedrank.engine.retrieval.indexes import ExactIndex
@@ -21,7 +25,7 @@ from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, PopularRetr
 from feedrank.engine.types import Candidates, Offsets, ResolvedRequest, Rows, Scores
 from feedrank.features.builder import FeatureBuilder
 from feedrank.models.evaluation.bootstrap import Difference, difference, interval
-from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.metrics import Ideal, evaluate, order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.evaluation.trec import Qrels, Run
 from feedrank.models.items.user_histories import UserHistories
@@ -32,6 +36,7 @@ from feedrank.models.training.dataset import (
     from_recall,
     point_in_time_batch,
 )
+from feedrank.models.training.label_contrast import check_contrast
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
@@ -46,6 +51,8 @@ from feedrank.models.training.training_settings import ModelSettings
 
 RETRIEVAL_METRICS = ("ndcg@10", "hr@10", "recall@100", "mrr", "map")
 RANKING_METRICS = ("auc", "ndcg@10", "ndcg@5", "mrr", "map")
+METRICS = {"last-item": RETRIEVAL_METRICS, "temporal": RETRIEVAL_METRICS, "rankings": RANKING_METRICS}
+"""Protocol -> its metrics."""
 TRAIN_SHARE, VALIDATION_SHARE = 0.7, 0.1
 """Shares of the rankings by time; the rest is the test slice."""
 TIME_SPLIT_SHARE = 0.9
@@ -72,6 +79,13 @@ class Comparison:
     gain: Difference
     """Paired difference in nDCG@10, ranker minus recall order."""
     trained: TrainedRanker
+    notes: tuple[str, ...] = ()
+    """What was left out of the test set or counts as missed, one sentence each."""
+
+    @property
+    def highest_label(self) -> int:
+        """Return the highest label of the test set; 1: the labels are binary."""
+        return int(self.qrels.labels.max(initial=0))
 
 
 def leave_last_out(
@@ -86,10 +100,10 @@ def leave_last_out(
     Later interactions of other users are part of the training data.
     """
     settings = settings or ModelSettings()
-    histories = UserHistories.from_log(log)
-    is_target = (histories.count_after == 0) & (histories.count_before > 0)
-    trainable = np.zeros(len(log.interactions), np.bool_)
-    trainable[histories.interaction[~is_target]] = True
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+    is_target = histories.is_target & (histories.count_after == 0) & (histories.known_before > 0)
+    trainable = np.ones(len(log.interactions), np.bool_)
+    trainable[histories.interaction[is_target]] = False
     trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall(
         "last-item", dataset, item_inputs, log, histories, np.flatnonzero(is_target), trained, settings
@@ -108,25 +122,14 @@ def time_split(
     Raises ValueError if no user has interactions on both sides of the cut.
     """
     settings = settings or ModelSettings()
-    histories = UserHistories.from_log(log)
-    cut = _cut(log)
-    targets = _first_after_cut(histories, cut)
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+    end = log.first_interaction_from(time_quantile(log, TIME_SPLIT_SHARE))
+    targets = histories.first_targets_after(end)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
-    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress)
+    trainable = np.arange(len(log.interactions)) < end
+    trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall("temporal", dataset, item_inputs, log, histories, targets, trained, settings)
-
-
-def _cut(log: EventTable) -> float:
-    return time_quantile(log, TIME_SPLIT_SHARE)
-
-
-def _first_after_cut(histories: UserHistories, cut: float) -> NDArray[np.int64]:
-    """Return the index of each user's first interaction after the cut, for users with earlier ones."""
-    past_counts = np.concatenate([[0], np.cumsum(histories.at < cut)])
-    first = histories.offsets[:-1] + (past_counts[histories.offsets[1:]] - past_counts[histories.offsets[:-1]])
-    targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
-    return targets
 
 
 def logged_rankings(
@@ -138,21 +141,23 @@ def logged_rankings(
 ) -> Comparison:
     """Train on the first 70 % of the rankings, stop early on the next 10 %, rank the last 20 %.
 
-    Raises ValueError if there are too few rankings to split.
+    Raises ValueError if there are too few rankings to split, or if their labels have no contrast.
     """
     settings = settings or ModelSettings()
+    check_contrast(log, settings.labels)
     total = len(log.rankings)
     validation_start, test_start = round(total * TRAIN_SHARE), round(total * (TRAIN_SHARE + VALIDATION_SHARE))
     if not 0 < validation_start < test_start < total:
         raise ValueError(f"found {total} rankings, too few for a time split; import a longer log")
     trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress)
-    test = from_rankings(log, test_start, total, settings.labels)
-    test = test.select(test.has_positive)
-    if not len(test):
+    test = from_rankings(log, test_start, total, settings.labels).in_id_order(item_inputs.catalogue.ids)
+    has_relevant = test.has_relevant
+    if not has_relevant.any():
         raise ValueError(
-            f"found no clicked item in the {total - test_start:,} newest of {total:,} rankings, which are the test; "
-            "import a longer log"
+            f"found no relevant item in the {len(test):,} newest of {total:,} rankings, which are the test; import a"
+            " longer log"
         )
+    test = test.select(has_relevant)
     batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, test)
     columns = FeatureBuilder(trained.item_model, settings.state).columns(batch)  # of all families
     scores = {
@@ -167,9 +172,10 @@ def logged_rankings(
     for name, column in scores.items():
         ranking = order(column, batch.offsets)
         methods[name] = MethodRanking(batch.rows[ranking], column[ranking].astype(np.float32), batch.offsets)
-    relevant = test.labels > 0
-    targets = _qrels(item_inputs, batch.rows[relevant], batch.request_index[relevant], len(test))
-    return _compare("rankings", dataset, item_inputs, methods, targets, RANKING_METRICS, trained, settings)
+    qrels = _qrels(test.ideal, log.shown_ids(test.ideal_index, item_inputs.catalogue.ids))
+    left_out = int((~has_relevant).sum())
+    notes = [f"{left_out:,} of {len(has_relevant):,} test rankings have no relevant item and are left out"]
+    return _compare("rankings", dataset, item_inputs, methods, qrels, trained, settings, notes * (left_out > 0))
 
 
 PROTOCOLS: dict[str, Callable[..., Comparison]] = {
@@ -186,7 +192,10 @@ def protocols_for(log: EventTable, settings: ModelSettings) -> tuple[str, ...]:
     """
     if has_enough_rankings(log, settings):
         return ("rankings",)
-    has_later_target = len(log.interactions) and len(_first_after_cut(UserHistories.from_log(log), _cut(log)))
+    if not (log.meaning_columns().meaning == POSITIVE).any():
+        return ("last-item",)
+    end = log.first_interaction_from(time_quantile(log, TIME_SPLIT_SHARE))
+    has_later_target = len(UserHistories.from_log(log).in_history.first_targets_after(end)) > 0
     return ("last-item", "temporal") if has_later_target else ("last-item",)
 
 
@@ -213,21 +222,22 @@ def _compare_recall(
         return from_recall(log, histories, targets, source, settings.training.candidates, settings.state.history_length)
 
     candidates = candidates_of(exact_retriever(trained.item_model))
-    query_groups = build_query_groups(log, trained.builder, candidates)
+    in_id_order = candidates.in_id_order(item_inputs.catalogue.ids)
+    query_groups = build_query_groups(log, trained.builder, in_id_order)
     scores = trained.score(query_groups)
     ranking = order(scores, query_groups.offsets)
-    queries = candidates.queries
-    methods = {"lambdarank": MethodRanking(queries.rows[ranking], scores[ranking], queries.offsets)}
+    ranked_rows = in_id_order.queries.rows[ranking]
+    methods = {"lambdarank": MethodRanking(ranked_rows, scores[ranking], query_groups.offsets)}
     for name, source in _baselines(item_inputs, trained, settings).items():
         retrieved = candidates if name == "recall" else candidates_of(source)
         rows, offsets = retrieved.queries.rows, retrieved.queries.offsets
         ranks = np.arange(len(rows)) - np.repeat(offsets[:-1], np.diff(offsets))
         methods[name] = MethodRanking(rows, -ranks.astype(np.float32), offsets)
-    target_items = histories.items[targets][
-        np.argsort(log.event_positions()[histories.interaction[targets]], kind="stable")
-    ]
-    qrels = _qrels(item_inputs, target_items, np.arange(len(target_items)), len(target_items))
-    return _compare(protocol, dataset, item_inputs, methods, qrels, RETRIEVAL_METRICS, trained, settings)
+    ids = item_inputs.catalogue.ids
+    qrels = _qrels(candidates.ideal, log.interacted_ids(candidates.ideal_index, ids))
+    missed = int((log.interactions.item[candidates.ideal_index] < 0).sum())
+    notes = [f"the items of {missed:,} of {len(targets):,} targets are not in the catalogue; they count as missed"]
+    return _compare(protocol, dataset, item_inputs, methods, qrels, trained, settings, notes * (missed > 0))
 
 
 def _baselines(item_inputs: ItemInputs, trained: TrainedRanker, settings: ModelSettings) -> dict[str, Retriever]:
@@ -258,32 +268,43 @@ class _RandomRetriever:
         return Candidates(chosen, np.zeros(len(chosen), np.float32), "random")
 
 
-def _qrels(
-    item_inputs: ItemInputs, rows: Rows, query_index: NDArray[np.int64] | NDArray[np.int32], queries: int
-) -> Qrels:
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(query_index, minlength=queries))]).astype(np.int64)
-    names = [str(query) for query in range(queries)]
-    return Qrels(names, item_inputs.catalogue.ids.names(rows), np.ones(len(rows), np.int64), offsets)
+def _qrels(ideal: Ideal, documents: Sequence[str]) -> Qrels:
+    """Return the relevant items of each group with their labels; documents: their ids."""
+    names = [str(query) for query in range(len(ideal.offsets) - 1)]
+    return Qrels(names, documents, ideal.labels.astype(np.int64), ideal.offsets)
 
 
 def _compare(
     protocol: str, dataset: str, item_inputs: ItemInputs, methods: Mapping[str, MethodRanking], qrels: Qrels,
-    metrics: Sequence[str], trained: TrainedRanker, settings: ModelSettings,
+    trained: TrainedRanker, settings: ModelSettings, notes: Sequence[str],
 ) -> Comparison:  # fmt: skip
-    relevant_rows = item_inputs.catalogue.ids.rows(list(qrels.documents)).astype(np.int64)
-    width = len(item_inputs.catalogue) + 1
-    keys = np.repeat(np.arange(len(qrels.offsets) - 1), np.diff(qrels.offsets)) * width + relevant_rows
-    relevant = np.diff(qrels.offsets)
+    relevant_rows = item_inputs.catalogue.ids.rows(qrels.documents)
+    seed, labels_of = settings.training.seed, settings.labels
     rows: list[Row] = []
     values: dict[str, NDArray[np.float64]] = {}
     for name, ranked in methods.items():
-        group_of = np.repeat(np.arange(len(ranked.offsets) - 1), np.diff(ranked.offsets))
-        labels = np.isin(group_of * width + ranked.item_rows, keys).astype(np.float32)
-        metric_values = evaluate(metrics, labels, ranked.offsets, relevant=relevant, scores=ranked.scores)
+        labels = _labels_of(ranked, relevant_rows, qrels, len(item_inputs.catalogue))
+        metric_values = evaluate(
+            METRICS[protocol], labels, ranked.offsets, relevant=Ideal(qrels.labels, qrels.offsets),
+            scores=ranked.scores, gain=labels_of.label_gain, level=labels_of.relevance_level,
+        )  # fmt: skip
         values[name] = metric_values["ndcg@10"]
         rows += [
-            Row.from_interval(dataset, name, metric, interval(column, seed=settings.training.seed))
+            Row.from_interval(dataset, name, metric, interval(column, seed=seed))
             for metric, column in metric_values.items()
         ]
-    gain = difference(values["lambdarank"], values["recall"], seed=settings.training.seed)
-    return Comparison(protocol, dict(methods), qrels, tuple(rows), gain, trained)
+    gain = difference(values["lambdarank"], values["recall"], seed=seed)
+    return Comparison(protocol, dict(methods), qrels, tuple(rows), gain, trained, tuple(notes))
+
+
+def _labels_of(ranked: MethodRanking, relevant_rows: Rows, qrels: Qrels, items: int) -> NDArray[np.int64]:
+    """Return (N,) the label of each ranked item; relevant_rows: (M,) the rows of the qrels, -1 if unknown."""
+    width = items + 1
+    keys = np.repeat(np.arange(len(qrels.queries)), np.diff(qrels.offsets)) * width + relevant_rows
+    known = np.flatnonzero(relevant_rows >= 0)
+    known = known[np.argsort(keys[known])]
+    wanted = np.repeat(np.arange(len(qrels.queries)), np.diff(ranked.offsets)) * width + ranked.item_rows
+    if not len(known):
+        return np.zeros(len(wanted), np.int64)
+    nearest = known[np.minimum(np.searchsorted(keys[known], wanted), len(known) - 1)]
+    return np.where(keys[nearest] == wanted, qrels.labels[nearest], 0).astype(np.int64)

@@ -1,9 +1,9 @@
 """Ranking metrics are pure functions on a flattened column of labels; they return one value per group.
 
-N rows in final order (best first), group after group; G groups. A row is relevant if its label is > 0; a negative
-label has no gain. A group without relevant rows scores 0 as in trec_eval, and counts in the mean (LightGBM gives such
-a group 1). Only AUC is undefined if a group lacks relevant or other rows: it is NaN there, and `mean` leaves it out and
-counts it.
+N rows in final order (best first), group after group; G groups. nDCG reads the label through a gain; all other metrics
+are binary: a row is relevant if its label is > 0, or at least the relevance level. A negative label has no gain. A
+group without relevant rows scores 0 as in trec_eval, and counts in the mean (LightGBM gives such a group 1). Only AUC
+is undefined if a group lacks relevant or other rows: it is NaN there, and `mean` leaves it out and counts it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Offsets
+from feedrank.models.evaluation.gains import Gain, gains
 
 Column = NDArray[Any]
 """(N,) numbers or booleans."""
 Values = NDArray[np.float64]
 """(G,) one value per group."""
-Gain = Literal["linear", "exponential"]
-"""`linear`: the label, as in trec_eval; `exponential`: 2^label - 1, as in LightGBM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +136,25 @@ class _MetricInputs:
     relevant: Relevant
     scores: Column | None
     gain: Gain
+    is_relevant: Column
+    """(N,) True for relevant rows: the labels of the binary measures."""
+    all_relevant: Relevant
+    """The same of all judged items."""
 
 
 def _auc(x: _MetricInputs, k: int | None) -> Values:
     if x.scores is None:
         raise ValueError("found no scores, but auc needs them to see ties: pass scores=, aligned with the labels")
-    return auc(x.labels, x.scores, x.offsets)
+    return auc(x.is_relevant, x.scores, x.offsets)
 
 
 _Cutoff = Literal["required", "optional", "none"]
 _MEASURES: dict[str, tuple[_Cutoff, Callable[[_MetricInputs, int | None], Values]]] = {
     "ndcg": ("optional", lambda x, k: ndcg(x.labels, x.offsets, k, relevant=x.relevant, gain=x.gain)),
-    "hr": ("required", lambda x, k: hit_rate(x.labels, x.offsets, k)),
-    "recall": ("required", lambda x, k: recall(x.labels, x.offsets, k, relevant=x.relevant)),
-    "mrr": ("optional", lambda x, k: reciprocal_rank(x.labels, x.offsets, k)),
-    "map": ("optional", lambda x, k: average_precision(x.labels, x.offsets, k, relevant=x.relevant)),
+    "hr": ("required", lambda x, k: hit_rate(x.is_relevant, x.offsets, k)),
+    "recall": ("required", lambda x, k: recall(x.is_relevant, x.offsets, k, relevant=x.all_relevant)),
+    "mrr": ("optional", lambda x, k: reciprocal_rank(x.is_relevant, x.offsets, k)),
+    "map": ("optional", lambda x, k: average_precision(x.is_relevant, x.offsets, k, relevant=x.all_relevant)),
     "auc": ("none", _auc),
 }
 
@@ -195,11 +198,28 @@ def evaluate(
     relevant: Relevant = None,
     scores: Column | None = None,
     gain: Gain = "linear",
+    level: float | None = None,
 ) -> dict[str, Values]:
-    """Compute measure name -> (G,) values for (N,) labels in final order; only auc needs `scores` (N,)."""
-    judged = _MetricInputs(labels, offsets, relevant, scores, gain)
+    """Compute measure name -> (G,) values for (N,) labels in final order; only auc needs `scores` (N,).
+
+    level: the lowest label that is relevant to the binary measures; None: any label > 0. It needs an `Ideal` or None as
+    `relevant`, since counts do not tell labels.
+    """
+    is_relevant, all_relevant = _at_level(labels, level), relevant
+    if isinstance(relevant, Ideal):
+        all_relevant = Ideal(_at_level(relevant.labels, level), relevant.offsets)
+    elif relevant is not None and level is not None:
+        raise ValueError("found counts of relevant items with a relevance level; pass the labels as an Ideal instead")
+    judged = _MetricInputs(labels, offsets, relevant, scores, gain, is_relevant, all_relevant)
     parsed = [Measure.parse(measure) if isinstance(measure, str) else measure for measure in measures]
     return {str(measure): _MEASURES[measure.name][1](judged, measure.k) for measure in parsed}
+
+
+def _at_level(labels: Column, level: float | None) -> Column:
+    if level is not None and not level > 0:
+        raise ValueError(f"the relevance level is {level:g}; expected above 0, as unjudged items have label 0")
+    relevant: Column = labels > 0 if level is None else labels >= level
+    return relevant
 
 
 def _measure_names() -> str:
@@ -240,12 +260,8 @@ def _ratio(numerator: Values, denominator: Values, empty: float = 0.0) -> Values
 
 
 def _discounted_gains(labels: Column, ranks: NDArray[np.int64], k: int | None, gain: Gain) -> Values:
-    if gain not in ("linear", "exponential"):
-        raise ValueError(f"the gain is {gain!r}; expected 'linear' or 'exponential'")
-    counted = (labels > 0) & _within_cutoff(ranks, k)
-    level = np.where(counted, labels, 0).astype(np.float64)
-    gains = level if gain == "linear" else np.exp2(level) - 1.0
-    discounted: Values = gains / np.log2(ranks + 2.0)
+    counted = np.where(_within_cutoff(ranks, k), labels, 0)
+    discounted: Values = gains(counted, gain) / np.log2(ranks + 2.0)
     return discounted
 
 

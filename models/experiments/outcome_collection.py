@@ -62,6 +62,8 @@ class CollectedOutcomes:
     """Number of units seen in more than one arm, as after a change of weights; each counts for its first arm."""
     last_ranking_at: float
     """Unix seconds of the latest ranking; NaN: there is none."""
+    notes: tuple[str, ...] = ()
+    """What was done with the log, one sentence each."""
 
 
 def collect_outcomes(events: Iterable[Event], experiment: ExperimentSpec, started: float) -> CollectedOutcomes:
@@ -146,7 +148,7 @@ class _RankingCollector:
         np.minimum.at(first_seen, unit[unit >= 0], rankings.at[unit >= 0])
         first_seen = first_seen[arm >= 0]
         last = float(rankings.at[unit >= 0].max()) if (unit >= 0).any() else float("nan")
-        return CollectedOutcomes(outcomes, holdout, impressions, self._units, first_seen, moved, last)
+        return CollectedOutcomes(outcomes, holdout, impressions, self._units, first_seen, moved, last, log.notes)
 
     def _pre_period_totals(
         self, log: EventTable, columns: dict[str, NDArray[np.float64]]

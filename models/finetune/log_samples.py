@@ -53,18 +53,18 @@ def _groups_from_recall(
     item_inputs: ItemInputs, log: EventTable, settings: ModelSettings, max_groups: int, progress: Progress
 ) -> LabeledGroups:
     training = settings.training
-    sequences = UserHistories.from_log(log)
+    everything = UserHistories.from_log(log)
+    sequences = everything.in_history
     latest = sequences.count_after < training.targets_per_user
-    targets = np.flatnonzero(latest & (sequences.count_before >= training.min_history))
+    targets = np.flatnonzero(latest & sequences.is_target & (sequences.count_before >= training.min_history))
     targets = np.sort(targets[np.argsort(sequences.at[targets], kind="stable")[-max_groups:]])
     if not len(targets):
         raise ValueError(
             f"found no user with more than {training.min_history} interactions in the journal; load more events, "
             "lower training.min_history, or give a file with --pairs"
         )
-    knowledge = fit_item_views(
-        item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, sequences.select(~latest), settings.items
-    )
+    past = everything.select(~np.isin(everything.interaction, sequences.interaction[latest]))
+    knowledge = fit_item_views(item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, past, settings.items)
     counter = count(1)
 
     def step() -> None:

@@ -6,7 +6,6 @@ items, exactly if there are many more items than dimensions; a new item gets the
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -14,14 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from feedrank.engine.events.catalogue import Catalogue, merge_fields
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, Rows, Scores, Vector
-from feedrank.features.bm25 import TermWeights, tokenize
+from feedrank.features.bm25 import DOCUMENT, TermWeights
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors
 from feedrank.models.items.category_factors import category_inputs
@@ -41,9 +39,9 @@ ItemFields = Mapping[str, Mapping[str, FieldValue]]
 class ColdStartExtender:
     """Extends the trained item model of a bundle with cold-start items; build it once per bundle."""
 
-    def __init__(self, trained: ItemModel, k1: float = 1.5, b: float = 0.75) -> None:
-        """Take the trained item model; k1 and b are the BM25 parameters that it was fitted with."""
-        self._trained, self._k1, self._b = trained, k1, b
+    def __init__(self, trained: ItemModel) -> None:
+        """Take the trained item model."""
+        self._trained = trained
         self._arrays = GrowableArrays()
 
     def extend(
@@ -74,7 +72,7 @@ class ColdStartExtender:
             item_item={
                 name: t._replace(offsets=np.pad(t.offsets, pad, "edge")) for name, t in item_model.item_item.items()
             },
-            term_weights=self._extend_terms(item_model.term_weights, rows, documents),
+            term_weights=self._extend_terms(item_model.term_weights, rows, documents, catalogue),
             item_stats=_extend_statistics(
                 item_model.item_stats, rows, catalogue, interaction_count=0, mean_value=self._default_value
             ),
@@ -112,27 +110,24 @@ class ColdStartExtender:
             vectors[name] = UserItemVectors(sides[0], sides[-1])
         return vectors
 
-    def _extend_terms(self, old: TermWeights, rows: Rows, documents: Sequence[str]) -> TermWeights:
-        """Compute BM25 weights with the fitted idf and mean length; words that no existing item has are ignored."""
-        idf, mean = self._idf_and_mean_length
-        word_lists = [tokenize(document) for document in documents]
-        term_counts = [Counter(c for c in old.terms.rows(entry).tolist() if c != UNKNOWN_ROW) for entry in word_lists]
-        sizes = np.array([len(entry) for entry in term_counts])
-        lengths = np.repeat([len(entry) for entry in word_lists], sizes)
-        codes: Array = np.array([code for entry in term_counts for code in entry], np.int32)
-        counts = np.array([count for entry in term_counts for count in entry.values()], np.float64)
-        weights = idf[codes] * self._bm25_saturation(counts, lengths / mean)
-        bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        columns = {"term_codes": codes, "weights": weights, "term_counts": counts}
-        flat = {
-            name: self._arrays.put_ragged(f"terms {name}", getattr(old, name), old.offsets, rows, values, bounds)
-            for name, values in columns.items()
-        }
-        return TermWeights(old.terms, offsets=spliced_offsets(old.offsets, rows, bounds), **flat)
+    def _extend_terms(
+        self, old: TermWeights, rows: Rows, documents: Sequence[str], catalogue: Catalogue
+    ) -> TermWeights:
+        """Weigh the new texts with the fitted idf and mean lengths; new words become terms."""
+        texts = {DOCUMENT: documents} | catalogue.field_texts([name for name in old.fields if name != DOCUMENT], rows)
+        terms, items = old.weigh_new(texts)
 
-    def _bm25_saturation(self, counts: Array, lengths: Array) -> NDArray[np.float64]:
-        """Return BM25's saturated term frequency; lengths are relative to the mean document length."""
-        return np.asarray(counts * (self._k1 + 1) / (counts + self._k1 * (1 - self._b + self._b * lengths)))
+        def put(name: str, before: Array, values: Array) -> Array:
+            return self._arrays.put_ragged(f"terms {name}", before, old.offsets, rows, values, items.offsets)
+
+        return replace(
+            old,
+            terms=terms,
+            term_codes=put("codes", old.term_codes, items.codes),
+            weights=put("weights", old.weights, items.weights),
+            term_counts=put("counts", old.term_counts, items.counts),
+            offsets=spliced_offsets(old.offsets, rows, items.offsets),
+        )
 
     def _extend_tokens(self, old: TokenVectors, rows: Rows, tokens: TokenVectors | None) -> TokenVectors:
         tokens = tokens or TokenVectors(old.values[:0], np.zeros(len(rows) + 1, np.int64))
@@ -182,19 +177,6 @@ class ColdStartExtender:
             for side, vectors in pair._asdict().items()
             if name in CONTENT_VIEWS and (side == "user_side" or vectors is not pair.user_side)
         }
-
-    @cached_property
-    def _idf_and_mean_length(self) -> tuple[NDArray[np.float64], float]:
-        """Recover (terms,) idf from the BM25 weights, and the mean document length in words."""
-        terms = self._trained.term_weights
-        idf, n = np.zeros(len(terms.terms)), len(terms.offsets) - 1
-        if not len(terms.term_codes):
-            return idf, 1.0
-        sizes, counts = np.diff(terms.offsets), terms.term_counts.astype(np.float64)
-        lengths = np.bincount(np.repeat(np.arange(n), sizes), counts, n)
-        mean = float(lengths.sum() / n)
-        idf[terms.term_codes] = terms.weights / self._bm25_saturation(counts, np.repeat(lengths / mean, sizes))
-        return idf, mean
 
     @cached_property
     def _default_value(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.linalg import eigh, svd
 from scipy.sparse.linalg import eigsh, svds
 
 from feedrank.engine.types import Matrix, Rows
@@ -12,6 +13,10 @@ from feedrank.models.items.user_histories import UserHistories
 
 INTERACTIONS_PER_CHUNK = 500_000
 """Interactions that are processed at a time."""
+MAX_DENSE_ITEMS = 500
+"""Catalogues up to this size are factorised as dense matrices: exactly, and with the same bits every time."""
+MIN_RELATIVE_VALUE = 1e-9
+"""Smaller singular values, relative to the largest, are rounding errors; so are smaller rows of factors."""
 
 
 def item_cosine(users: Rows, items: Rows, n_items: int, n_users: int) -> sparse.csr_matrix:
@@ -48,9 +53,13 @@ def eigen_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
     rank = min(rank, matrix.shape[0] - 1)
     if rank < 1 or matrix.nnz == 0:
         return np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
-    values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start_vector(matrix.shape[0], seed))
+    if matrix.shape[0] <= MAX_DENSE_ITEMS:
+        values, vectors = eigh(matrix.toarray().astype(np.float64))
+        values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    else:
+        values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start_vector(matrix.shape[0], seed))
     vectors[np.diff(matrix.indptr) == 0] = 0  # an item without entries is 0, not a rounding error
-    return _fix_signs(vectors * np.sqrt(np.maximum(values, 0)))
+    return _fix_signs(vectors * np.sqrt(_without_noise(values)))
 
 
 def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:
@@ -59,11 +68,23 @@ def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix
     if rank < 1 or matrix.nnz == 0:
         zeros = np.zeros((matrix.shape[0], max(rank, 1)), np.float32)
         return zeros, zeros
-    left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start_vector(matrix.shape[0], seed))
+    if matrix.shape[0] <= MAX_DENSE_ITEMS:
+        left, values, right = svd(matrix.toarray().astype(np.float64))
+        left, values, right = left[:, :rank], values[:rank], right[:rank]
+    else:
+        left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start_vector(matrix.shape[0], seed))
     left[np.diff(matrix.indptr) == 0] = 0
     right[:, np.diff(matrix.tocsc().indptr) == 0] = 0
-    stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(values))
+    stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(_without_noise(values)))
     return stacked[: len(left)], stacked[len(left) :]
+
+
+def _without_noise(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Set the eigenvalues or singular values of directions that hold rounding errors only to 0.
+
+    Their vectors are arbitrary, and scaled to unit length they would be random features.
+    """
+    return np.where(values > MIN_RELATIVE_VALUE * values.max(initial=0), values, 0.0)
 
 
 def ease(histories: UserHistories, n_items: int, max_items: int, ridge: float = 300.0) -> sparse.csr_matrix:
@@ -165,6 +186,9 @@ def _fix_signs(columns: NDArray[np.float64]) -> Matrix:
     """Fix the sign of each column (largest entry positive), so that the same input gives the same factors.
 
     The result is row-major: the solvers return column-major arrays, in which reading a row is several times slower.
+    Rows of items without interactions hold rounding errors, and become 0.
     """
     signs = np.sign(columns[np.argmax(np.abs(columns), axis=0), np.arange(columns.shape[1])])
+    largest = np.abs(columns).max(axis=1, initial=0)
+    columns[largest <= MIN_RELATIVE_VALUE * largest.max(initial=0)] = 0
     return (columns * np.where(signs == 0, 1, signs)).astype(np.float32, order="C")

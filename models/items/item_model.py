@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.interaction_types import IN_COOCCURRENCE, IN_POPULARITY, IN_TRANSITIONS
 from feedrank.engine.retrieval.embedding_space import build_embedding_space, unit_rows
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
@@ -73,15 +74,16 @@ def fit_item_views(
     histories: UserHistories,
     settings: ItemSettings | None = None,
 ) -> ItemModel:
-    """Fit the item model on these interactions only.
+    """Fit the item model on these interactions only, each part on those that enter it.
 
     text: (n, d) unit vectors of the items' documents, (n, 0) without text. terms: BM25 weights of the documents.
     """
     settings = settings or ItemSettings()
     n = len(catalogue)
-    recent = histories.select(histories.count_after < MAX_COSINE_HISTORY)
+    together, in_order = histories.entering(IN_COOCCURRENCE), histories.entering(IN_TRANSITIONS)
+    recent = together.select(together.count_after < MAX_COSINE_HISTORY)
     cosine = item_cosine(recent.user, recent.items, n, len(recent))
-    transitions = transition_matrix(histories, n, settings.transition_window, settings.transition_damping)
+    transitions = transition_matrix(in_order, n, settings.transition_window, settings.transition_damping)
     cosine_factors = eigen_factors(cosine, settings.cooccurrence_rank, settings.seed)
     sources, targets = svd_factors(transitions, settings.transition_rank, settings.seed)
     lengths = np.linalg.norm(targets, axis=1)[np.diff(transitions.tocsc().indptr) > 0]
@@ -102,34 +104,34 @@ def fit_item_views(
         settings.history_length,
     )
     centered = center(text)
-    projected = pca(centered, histories)
+    projected = pca(centered, together)
     unit_text = unit_rows(projected)
-    category_factors = fit_category_factors(catalogue, histories, settings.seed)
+    category_factors = fit_category_factors(catalogue, together, settings.seed)
     categories = category_inputs(catalogue, category_factors)
-    content = predicted_cf_factors(centered, categories, cosine_factors, histories)
+    content = predicted_cf_factors(centered, categories, cosine_factors, together)
     tables = {
         "transition": transitions,
-        "transition_3": transition_matrix(histories, n, 3, 10.0, uniform=True),
-        "transition_next": transition_matrix(histories, n, 1, 5.0),
+        "transition_3": transition_matrix(in_order, n, 3, 10.0, uniform=True),
+        "transition_next": transition_matrix(in_order, n, 1, 5.0),
         "transition_reverse": transitions.T.tocsr(),
         "cooccurrence": cosine,
     }
     if settings.ease_items:
-        tables["ease"] = ease(histories, n, settings.ease_items)
-        tables["slist"] = slist(histories, n, settings.ease_items)
+        tables["ease"] = ease(together, n, settings.ease_items)
+        tables["slist"] = slist(in_order, n, settings.ease_items)
     return ItemModel(
         catalogue=catalogue,
         space=space,
         vectors={
             "text": UserItemVectors(unit_text, unit_text),
             "content": UserItemVectors(content, content),
-            "cca": cca_view(projected, categories, histories),
+            "cca": cca_view(projected, categories, together),
             "cooccurrence": UserItemVectors(shared, shared),
             "transition": UserItemVectors(unit_rows(sources), unit_rows(targets)),
         },
         item_item={name: _top_neighbours(matrix, settings.neighbours) for name, matrix in tables.items()},
         term_weights=term_weights,
-        item_stats=_item_statistics(catalogue, histories),
+        item_stats=_item_statistics(catalogue, histories.entering(IN_POPULARITY)),
         category_factors=category_factors,
     )
 

@@ -53,6 +53,10 @@ class LoggedRankings:
     """(S,) NaN: not logged."""
     user: NDArray[np.str_] | None
     """(R,) None: no ranking names its user."""
+    moved: int = 0
+    """Number of interactions of the journal that stood before their ranking; each was moved to right after it."""
+    notes: tuple[str, ...] = ()
+    """What was done with the log, one sentence each."""
 
     def __len__(self) -> int:
         return len(self.events)
@@ -124,4 +128,6 @@ def read_logged_rankings(
         clicked_impressions(log, ranking_filter.reward_type)[in_kept].astype(np.float64),
         np.concatenate(logged_propensities).astype(np.float64),
         users if has_users else None,
+        log.moved,
+        log.notes,
     )

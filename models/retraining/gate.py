@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,3 +70,10 @@ def decide(
             passed = False
             reasons.append(f"segment {name!r} degrades: {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]")
     return GateDecision(passed, tuple(reasons), gain, by_segment)
+
+
+def refuse_leaks(decision: GateDecision, leaks: Sequence[str]) -> GateDecision:
+    """Refuse a candidate whose features see their own labels, however good its metrics. leaks: one sentence each."""
+    if not leaks:
+        return decision
+    return replace(decision, promote=False, reasons=(*leaks, *decision.reasons))

@@ -30,6 +30,8 @@ def build_report(result: RetrainResult, bundle_names: Mapping[str, str], extra: 
             "promote": decision.promote,
             "reasons": list(decision.reasons),
             "warnings": list(result.warnings),
+            "shuffled_labels": None if result.shuffled is None else asdict(result.shuffled),
+            "suspect_features": {suspect.name: suspect.auc for suspect in result.trained.suspects},
             "bundles": dict(bundle_names),
             "gain": None if decision.gain is None else asdict(decision.gain),
             "segments": {name: asdict(gain) for name, gain in decision.segments.items()},

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.types import Scores
+from feedrank.engine.types import Scores, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
-from feedrank.models.evaluation.metrics import Values, evaluate, order
+from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
-from feedrank.models.retraining.gate import GateDecision, GateSettings, decide
+from feedrank.models.retraining.gate import GateDecision, GateSettings, decide, refuse_leaks
 from feedrank.models.training.dataset import (
     LabeledGroups,
     build_query_groups,
@@ -34,6 +34,7 @@ from feedrank.models.training.dataset import (
 from feedrank.models.training.query_groups import score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.reranker_training import RerankerTraining
+from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
@@ -95,6 +96,8 @@ class RetrainResult:
     test_start: float
     """Start of the test slice, unix seconds."""
     warnings: tuple[str, ...]
+    shuffled: ShuffledCheck | None
+    """Whether shuffled labels score as chance; None: the log is too short to tell."""
 
 
 def retrain(
@@ -108,8 +111,9 @@ def retrain(
 ) -> RetrainResult:
     """Train a candidate and decide on its promotion; no file is written.
 
-    warm_start: keep the incumbent's trees and add to them; its features must be the same. Raises ValueError if there is
-    too little data, or no incumbent ranker for a warm start.
+    The gate refuses a candidate whose features see their own labels: if shuffled labels can be predicted, or a single
+    feature ranks too well. warm_start: keep the incumbent's trees and add to them; its features must be the same.
+    Raises ValueError if there is too little data, or no incumbent ranker for a warm start.
     """
     init_model = None
     if warm_start:
@@ -117,6 +121,7 @@ def retrain(
             raise ValueError("found no incumbent ranker to start from; retrain without warm start")
         init_model = incumbent.ranker
     on_rankings = has_enough_rankings(log, settings)
+    shuffled = check_shuffled(item_inputs, log, settings)
     train_and_rank = _on_rankings if on_rankings else _on_recall
     trained, test_groups, test_start, ranked = train_and_rank(
         item_inputs, log, incumbent, settings, retrain_settings, progress, init_model
@@ -126,7 +131,18 @@ def retrain(
     segments = {"new": new, "regular": ~(new | heavy), "heavy": heavy}
     gate = retrain_settings.gate
     metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
-    values = {name: _evaluate(metrics, labels, offsets) for name, (labels, offsets) in ranked.items()}
+    labels = settings.labels
+    values = {
+        name: evaluate(
+            metrics,
+            role_labels,
+            offsets,
+            relevant=test_groups.ideal,
+            gain=labels.label_gain,
+            level=labels.relevance_level,
+        )
+        for name, (role_labels, offsets) in ranked.items()
+    }
     seed = settings.training.seed
     rows = [
         Row.from_interval(segment, name, metric, interval(metric_values[metric][chosen], seed=seed))
@@ -135,12 +151,14 @@ def retrain(
         for metric in metrics
     ]
     incumbent_values = values["incumbent"][gate.metric] if "incumbent" in values else None
-    decision = decide(values["candidate"][gate.metric], incumbent_values, segments, gate)
+    leaks = [suspect.sentence() for suspect in trained.suspects]
+    leaks += [shuffled.sentence()] if shuffled is not None and shuffled.leaks else []
+    decision = refuse_leaks(decide(values["candidate"][gate.metric], incumbent_values, segments, gate), leaks)
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    warnings = (*_warnings(incumbent, test_start), *trained.notes)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings)
+    warnings = (*trained.notes, *_warnings(incumbent, test_start), *trained.warnings)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:
@@ -168,19 +186,17 @@ def _on_rankings(
     total = len(log.rankings)
     test_start = round(total * (1 - retrain_settings.test_share))
     validation_start = round(total * (1 - retrain_settings.test_share - retrain_settings.validation_share))
-    first_unseen = (
-        0 if incumbent is None else int(np.searchsorted(log.rankings.at, incumbent.trained_until, side="right"))
-    )
+    first_unseen = 0 if incumbent is None else _first_unseen(log.rankings.at, incumbent.trained_until)
     if test_start < first_unseen <= total - MIN_TEST_GROUPS:  # a later test that the incumbent has not seen
         validation_start, test_start = validation_start + first_unseen - test_start, first_unseen
     if not 0 < validation_start < test_start < total:
         raise ValueError(f"found {total} rankings, too few for a time split; use a longer window")
     trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress, init_model)
-    test = from_rankings(log, test_start, total, settings.labels)
-    test = test.select(test.has_positive)
+    test = from_rankings(log, test_start, total, settings.labels).in_id_order(item_inputs.catalogue.ids)
+    test = test.select(test.has_relevant)
     if not len(test):
         raise ValueError(
-            f"found no clicked item in the {total - test_start:,} newest rankings, on which a candidate is tested; "
+            f"found no relevant item in the {total - test_start:,} newest rankings, on which a candidate is tested; "
             "use a longer window, or retrain when newer rankings have clicks"
         )
     queries = test.queries
@@ -194,7 +210,7 @@ def _on_rankings(
         incumbent_queries = PointInTimeQueries(
             queries.before_event, queries.at, queries.user, queries.offsets, rows[queries.rows]
         )
-        incumbent_groups = LabeledGroups(incumbent_queries, test.labels, test.relevant)
+        incumbent_groups = LabeledGroups(incumbent_queries, test.labels, test.ideal, test.ideal_index)
         ranked["incumbent"] = sorted_labels(_incumbent_scores(incumbent, incumbent_log, incumbent_groups))
     return trained, test, float(log.rankings.at[test_start]), ranked
 
@@ -209,29 +225,32 @@ def _on_recall(
     init_model: LambdaRanker | None,
 ) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
-    histories = UserHistories.from_log(log)
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
     cut = time_quantile(log, 1 - retrain_settings.test_share)
     if (
         incumbent is not None
         and cut <= incumbent.trained_until
-        and len(_first_interaction_after(histories, incumbent.trained_until + 1)) >= MIN_TEST_GROUPS
+        and len(histories.first_targets_after(log.first_interaction_from(incumbent.trained_until + 1)))
+        >= MIN_TEST_GROUPS
     ):
         cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
-    trained = train_from_recall(item_inputs, log, log.interactions.at < cut, settings, progress, init_model)
-    targets = _first_interaction_after(histories, cut)
+    end = log.first_interaction_from(cut)
+    trainable = np.arange(len(log.interactions)) < end
+    trained = train_from_recall(item_inputs, log, trainable, settings, progress, init_model)
+    targets = histories.first_targets_after(end)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; use a longer window")
     depth, k = settings.state.history_length, settings.training.candidates
     test = from_recall(log, histories, targets, exact_retriever(trained.item_model), k, depth)
+    test = test.in_id_order(item_inputs.catalogue.ids)
     candidate = build_query_groups(log, trained.builder, test)
     ranked = {"candidate": (test.labels[order(trained.score(candidate), candidate.offsets)], candidate.offsets)}
     if incumbent is not None:
         their_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
-        items = rows[histories.items]
-        their_histories = replace(histories, items=items)
-        their_groups = from_recall(
-            their_log, their_histories, targets, exact_retriever(incumbent.builder.item_model), k, depth
-        )
+        their_histories = histories.with_items(np.append(rows, np.int32(-1)))
+        their_model = incumbent.builder.item_model
+        their_groups = from_recall(their_log, their_histories, targets, exact_retriever(their_model), k, depth)
+        their_groups = their_groups.in_id_order(their_model.catalogue.ids)
         scores = _incumbent_scores(incumbent, their_log, their_groups)
         offsets = their_groups.queries.offsets
         ranked["incumbent"] = (their_groups.labels[order(scores, offsets)], offsets)
@@ -251,17 +270,10 @@ def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: Lab
     return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
 
 
-def _first_interaction_after(histories: UserHistories, cut: float) -> NDArray[np.int64]:
-    counts_before = np.concatenate([[0], np.cumsum(histories.at < cut)])
-    first = histories.offsets[:-1] + (counts_before[histories.offsets[1:]] - counts_before[histories.offsets[:-1]])
-    targets: NDArray[np.int64] = first[(first > histories.offsets[:-1]) & (first < histories.offsets[1:])]
-    return targets
-
-
-def _evaluate(metrics: tuple[str, ...], labels: NDArray[np.float32], offsets: NDArray[np.int64]) -> dict[str, Values]:
-    relevant = np.ones(len(offsets) - 1, np.int64)
-    relevant_counts = np.add.reduceat(np.append(labels > 0, False), offsets[:-1]) * (np.diff(offsets) > 0)
-    return evaluate(list(metrics), labels, offsets, relevant=np.maximum(relevant, relevant_counts))
+def _first_unseen(ranking_at: Times, trained_until: float) -> int:
+    """Return the index after the last ranking that is not later than `trained_until`; 0 if it is NaN."""
+    seen = np.flatnonzero(ranking_at <= trained_until)
+    return int(seen[-1]) + 1 if len(seen) else 0
 
 
 def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import Retriever
-from feedrank.engine.types import Batch, Matrix, Offsets, ResolvedRequest, Rows
+from feedrank.engine.types import Batch, Matrix, Offsets, ResolvedRequest, Rows, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import CROSS_ENCODER
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.features.request_text import request_texts
 from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.models.evaluation.metrics import Ideal
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.labels import LabelSettings, examined_mask, impression_labels
 from feedrank.models.training.query_groups import QueryGroups
@@ -30,8 +32,10 @@ class LabeledGroups:
     queries: PointInTimeQueries
     labels: NDArray[np.float32]
     """(N,) aligned with `queries.rows`."""
-    relevant: NDArray[np.int64]
-    """(G,) number of relevant items, whether among the candidates or not."""
+    ideal: Ideal
+    """The labels of all relevant items, whether among the candidates or not, and whether the catalogue has them."""
+    ideal_index: NDArray[np.int64]
+    """(M,) index of each label of `ideal` among all impressions; among all interactions if groups come from recall."""
     positions: NDArray[np.int32] | None = None
     """(N,) logged positions from 1; -1: unknown; None: the candidates were not shown."""
     impression_index: NDArray[np.int64] | None = None
@@ -46,21 +50,47 @@ class LabeledGroups:
         positive: NDArray[np.bool_] = _count_positives(self.labels, self.queries.offsets) > 0
         return positive
 
+    @property
+    def has_relevant(self) -> NDArray[np.bool_]:
+        """Return (G,) True for groups with a relevant item, among the candidates or not; metrics need one."""
+        return np.diff(self.ideal.offsets) > 0
+
     def select(self, mask: NDArray[np.bool_]) -> LabeledGroups:
         """Return the groups where the (G,) mask is True."""
-        queries = self.queries
-        sizes = np.diff(queries.offsets)
-        rows = np.repeat(mask, sizes)
-        kept_queries = PointInTimeQueries(
+        queries, ideal = self.queries, self.ideal
+        rows, offsets = _select_rows(queries.offsets, mask)
+        judged, ideal_offsets = _select_rows(ideal.offsets, mask)
+        kept = PointInTimeQueries(
             before_event=queries.before_event[mask],
             at=queries.at[mask],
             user=queries.user[mask],
-            offsets=np.concatenate([[0], np.cumsum(sizes[mask])]).astype(np.int64),
+            offsets=offsets,
             rows=queries.rows[rows],
         )
-        positions = None if self.positions is None else self.positions[rows]
-        impression_index = None if self.impression_index is None else self.impression_index[rows]
-        return LabeledGroups(kept_queries, self.labels[rows], self.relevant[mask], positions, impression_index)
+        kept_ideal, kept_index = Ideal(ideal.labels[judged], ideal_offsets), self.ideal_index[judged]
+        return LabeledGroups(
+            kept, self.labels[rows], kept_ideal, kept_index, _at(self.positions, rows), _at(self.impression_index, rows)
+        )
+
+    def in_id_order(self, ids: Vocabulary) -> LabeledGroups:
+        """Return the groups with candidates in descending order of their ids, in which trec_eval lists equal scores.
+
+        Equal scores keep this order, so neither a metric nor early stopping can profit from the order of a log, which
+        may list clicked items first. ids: of the item rows.
+        """
+        queries = self.queries
+        distinct, item = np.unique(queries.rows, return_inverse=True)
+        names = np.array(["" if row < 0 else ids.name(row) for row in distinct.tolist()], object)
+        rank = np.empty(len(names), np.int64)
+        rank[np.argsort(names, kind="stable")] = np.arange(len(names))
+        rows = np.lexsort((-rank[item], np.repeat(np.arange(len(self)), np.diff(queries.offsets))))
+        return replace(
+            self,
+            queries=replace(queries, rows=queries.rows[rows]),
+            labels=self.labels[rows],
+            positions=_at(self.positions, rows),
+            impression_index=_at(self.impression_index, rows),
+        )
 
     def select_rows(self, mask: NDArray[np.bool_]) -> LabeledGroups:
         """Return all groups with only the candidates where the (N,) mask is True; `relevant` stays."""
@@ -79,8 +109,9 @@ def from_rankings(
 ) -> LabeledGroups:
     """Build groups from the impressions of rankings [first, last) of the log, as of the moment just before each.
 
-    Items that are missing in the catalogue are left out. drop_unexamined: leave out impressions that were likely not
-    examined, by `LabelSettings.examination_window`. Use it for training, never for a test.
+    Items that are missing in the catalogue are no candidates, but stay in the ideal. drop_unexamined: leave out
+    impressions that were likely not examined, by `LabelSettings.examination_window`. Use it for training, never for a
+    test.
     """
     settings = settings or LabelSettings()
     rankings = log.rankings
@@ -88,8 +119,11 @@ def from_rankings(
     kept = rankings.items[start:stop] >= 0
     if drop_unexamined:
         kept &= examined_mask(log, settings.examination_window)[start:stop]
-    kept_labels = impression_labels(log, settings)[start:stop][kept]
-    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)[rankings.offsets[first : last + 1] - start]
+    labels = impression_labels(log, settings)[start:stop]
+    bounds = rankings.offsets[first : last + 1] - start
+    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)[bounds]
+    judged = np.flatnonzero(labels > 0)
+    ideal = Ideal(labels[judged], np.searchsorted(judged, bounds).astype(np.int64))
     queries = PointInTimeQueries(
         before_event=log.event_positions()[len(log.interactions) + first : len(log.interactions) + last],
         at=rankings.at[first:last],
@@ -97,10 +131,8 @@ def from_rankings(
         offsets=offsets,
         rows=rankings.items[start:stop][kept],
     )
-    indices = start + np.flatnonzero(kept)
-    return LabeledGroups(
-        queries, kept_labels, _count_positives(kept_labels, offsets), rankings.positions[start:stop][kept], indices
-    )
+    positions, indices = rankings.positions[start:stop][kept], start + np.flatnonzero(kept)
+    return LabeledGroups(queries, labels[kept], ideal, start + judged, positions, indices)
 
 
 def from_recall(
@@ -114,35 +146,58 @@ def from_recall(
 ) -> LabeledGroups:
     """Build groups from the retriever's k candidates just before each target interaction, the only relevant item.
 
-    targets: indices into `histories`, which must hold all interactions of the log. The retriever must not be fitted on
-    the targets. on_group: called after each group.
+    targets: indices into `histories`, which must hold all users' histories of the log. A target that the catalogue
+    lacks is never found. What a user dislikes at that moment is no candidate. The moment is before the ranking that
+    showed the item, if the interaction belongs to one: what a ranking shows is not known when it is made. The retriever
+    must not be fitted on the targets. on_group: called after each group. The groups are in `target_order`.
     """
     interactions = histories.interaction[targets]
-    before = log.event_positions()[interactions]
+    before, at = _request_moments(log, interactions)
     order = np.argsort(before, kind="stable")
+    is_interaction = log.event_order < len(log.interactions)
+    n_before = np.append(np.cumsum(is_interaction) - is_interaction, len(log.interactions))[before]
     candidates: list[Rows] = []
     labels: list[NDArray[np.float32]] = []
-    for target in targets[order].tolist():
-        past = histories.history_before(target)
-        rows = retriever.retrieve(request_at(histories, past, float(histories.at[target]), history_length), k).rows
+    for index in order.tolist():
+        target, end = int(targets[index]), int(n_before[index])
+        past = histories.history_before(target, end)
+        request = request_at(histories, past, float(at[index]), history_length)
+        rows = retriever.retrieve(replace(request, disliked=histories.disliked_before(target, end)), k).rows
         candidates.append(rows)
-        labels.append((rows == histories.items[target]).astype(np.float32))
+        is_target = (rows == histories.items[target]) & (rows >= 0)
+        labels.append(is_target.astype(np.float32))
         on_group()
     queries = PointInTimeQueries(
         before_event=before[order],
-        at=log.interactions.at[interactions[order]],
+        at=at[order],
         user=log.interactions.user[interactions[order]],
         offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in candidates])]).astype(np.int64),
         rows=np.concatenate([np.empty(0, np.int32), *candidates]).astype(np.int32),
     )
-    return LabeledGroups(queries, np.concatenate([np.empty(0, np.float32), *labels]), np.ones(len(order), np.int64))
+    ideal = Ideal(np.ones(len(order), np.float32), np.arange(len(order) + 1, dtype=np.int64))
+    return LabeledGroups(queries, np.concatenate([np.empty(0, np.float32), *labels]), ideal, interactions[order])
+
+
+def target_order(log: EventTable, histories: UserHistories, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the order in which `from_recall` builds the groups of these targets."""
+    before, _ = _request_moments(log, histories.interaction[targets])
+    return np.argsort(before, kind="stable")
+
+
+def _request_moments(log: EventTable, interactions: NDArray[np.int64]) -> tuple[NDArray[np.int64], Times]:
+    """Return the event position and the time of the request behind each interaction: of its ranking, or its own."""
+    positions, ranking = log.event_positions(), log.interactions.ranking[interactions]
+    at, has_ranking = log.interactions.at[interactions].copy(), ranking >= 0
+    at[has_ranking] = log.rankings.at[ranking[has_ranking]]
+    return positions[np.where(has_ranking, len(log.interactions) + ranking, interactions)], at
 
 
 def request_at(histories: UserHistories, past: slice, at: float, history_length: int) -> ResolvedRequest:
-    """Build the request of a user with this past (a slice of the histories, oldest first)."""
-    items = histories.items[past]
+    """Build the request of a user with this past (a slice of the histories, oldest first), without unknown items."""
+    known = histories.items[past] >= 0
+    items, times = histories.items[past][known], histories.at[past][known]
     latest = slice(None, -history_length - 1, -1)
-    return ResolvedRequest(at=at, history=items[latest], history_at=histories.at[past][latest], interacted=items)
+    return ResolvedRequest(at=at, history=items[latest], history_at=times[latest], interacted=items)
 
 
 def point_in_time_batch(log: EventTable, catalogue: Catalogue, spec: StateSpec, labeled_groups: LabeledGroups) -> Batch:
@@ -221,6 +276,16 @@ def feature_chunks(
                 )
             yield FeatureChunk(row_range, matrix, tuple(request_texts(batch, titles)) if needs_texts else (), logged)
             rows_done += len(batch.rows)
+
+
+def _select_rows(offsets: Offsets, mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Offsets]:
+    """Return the mask of the rows of the chosen groups, and the groups' new offsets."""
+    sizes = np.diff(offsets)
+    return np.repeat(mask, sizes), np.concatenate([[0], np.cumsum(sizes[mask])]).astype(np.int64)
+
+
+def _at(column: NDArray[Any] | None, rows: NDArray[Any]) -> Any:
+    return None if column is None else column[rows]
 
 
 def _count_positives(labels: NDArray[np.float32], offsets: Offsets) -> NDArray[np.int64]:

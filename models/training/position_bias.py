@@ -32,17 +32,15 @@ class PositionBias:
         """Return e^bias: the odds of an interaction at each position, relative to the first position."""
         return np.exp(self.biases)
 
-    def inverse_propensity_gains(
-        self, labels: NDArray[np.float32], positions: NDArray[np.int32]
-    ) -> NDArray[np.float64]:
-        """Return (N,) inverse-propensity-weighted gains: 2^label - 1 over the propensity of the row's position.
+    def inverse_propensity_gains(self, gains: NDArray[np.float64], positions: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return (N,) inverse-propensity-weighted gains: the gain over the propensity of the row's position.
 
         So weighted, clicks equal unbiased clicks in expectation (Joachims et al., Unbiased Learning-to-Rank with
         Biased Feedback, 2017). Propensities are clipped to at least 0.05, so that no single click dominates.
         """
         indices = np.clip(np.searchsorted(self.positions, positions), 0, len(self.positions) - 1)
-        gains: NDArray[np.float64] = (np.exp2(labels) - 1) / np.clip(self.propensities[indices], 0.05, None)
-        return gains
+        weighted: NDArray[np.float64] = gains / np.clip(self.propensities[indices], 0.05, None)
+        return weighted
 
     def save(self, path: Path) -> None:
         """Write the curve as JSON."""

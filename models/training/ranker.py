@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightgbm as lgb
 import numpy as np
 
+from feedrank.engine.protocols import Ranker
 from feedrank.engine.types import Matrix, Offsets, Scores
 from feedrank.features.families.listwise import group_zscore
 from feedrank.models.atomic_files import atomic_write
@@ -40,6 +42,8 @@ class LambdaRankSettings:
     """LightGBM parameters by name, such as {num_leaves = 31}; they override the defaults of feedrank."""
 
 
+TIE_BREAK = 0.1
+"""Weight of the ranker's z-score where a query orders the candidates."""
 POSITION_BIAS_FILE = "position-bias.json"
 DEFAULT_PARAMETERS: dict[str, Any] = {
     "objective": "lambdarank",
@@ -201,36 +205,54 @@ class LambdaRanker:
 class QueryAwareRanker:
     """Wraps a ranker that was trained without queries; it would rank a query's candidates by the user alone.
 
-    Requests with a query keep recall order, which mixes query and user. If token vectors or a cross-encoder scored the
-    query, the order is the mean listwise z-score of the query features.
+    A request with a query is ranked by the mean listwise z-score of the query features: BM25, cosine, token vectors and
+    cross-encoder, as far as there are any. A user with a history adds the z-score of the recall score. Candidates that
+    are level by these go by the ranker.
     """
 
-    def __init__(self, ranker: LambdaRanker, names: tuple[str, ...]) -> None:
-        self._ranker = ranker
-        self._text_column = names.index("query_cosine") if "query_cosine" in names else None
-        readers = ("query_cosine", "maxsim_query", "ce_score")
-        self._query_columns = [names.index(name) for name in readers if name in names]
+    def __init__(self, ranker: Ranker, names: tuple[str, ...], query_weight: float = 0.7) -> None:
+        """query_weight: weight of the query where there is a user history too, 0 to 1; the history has the rest."""
+        self._ranker, self._query_weight = ranker, query_weight
+        # the cross-encoder reads the titles of the history if there is no query
+        self._signs = [names.index(name) for name in ("query_cosine", "bm25_query", "maxsim_query") if name in names]
+        self._query_columns = self._signs + [names.index(name) for name in ("ce_score",) if name in names]
+        self._user_column = [names.index(name) for name in ("recall_score",) if name in names]
 
     def contributions(self, features: Matrix) -> Matrix | None:
-        """Return the ranker's TreeSHAP contributions; None for requests with a query."""
-        no_query = self._text_column is None or bool(np.isnan(features[:, self._text_column]).all())
-        return self._ranker.contributions(features) if no_query else None
+        """Return the ranker's TreeSHAP contributions; None for requests with a query and without a trained ranker."""
+        if self._has_query(features) or not isinstance(self._ranker, LambdaRanker):
+            return None
+        return self._ranker.contributions(features)
 
     def score(self, features: Matrix) -> Scores:
-        """Return the ranker's scores; for requests with a query, the mean z-score or minus the recall position."""
-        if self._text_column is not None and np.isnan(features[:, self._text_column]).all():
-            return self._ranker.score(features)
-        columns = np.ascontiguousarray(features[:, self._query_columns])
-        if np.isnan(columns[:, 1:]).all():
-            return IdentityRanker().score(features)
-        z_scores = group_zscore(columns, np.array([0, len(columns)], np.int64))
-        return np.asarray(np.nan_to_num(z_scores, nan=-1.0).mean(axis=1), np.float32)
+        """Return the ranker's scores; for requests with a query, weighted means of z-scores."""
+        scores = self._ranker.score(features)
+        if not self._has_query(features):
+            return scores
+        query = _z_scores(features[:, self._query_columns]).mean(axis=1)
+        user = features[:, self._user_column]
+        if user.size and not np.isnan(user).all():
+            query = self._query_weight * query + (1 - self._query_weight) * _z_scores(user)[:, 0]
+        return np.asarray(query + TIE_BREAK * _z_scores(scores[:, None])[:, 0], np.float32)
 
     def score_groups(self, features: Matrix, offsets: Offsets) -> Scores:
         """Score the rows of many requests without a query at once. Raises ValueError if one has a query."""
-        if self._text_column is not None and not np.isnan(features[:, self._text_column]).all():
+        if self._has_query(features):
             raise ValueError("found a request with a query in a batch; score it alone")
-        return self._ranker.score(features)
+        if isinstance(self._ranker, LambdaRanker):
+            return self._ranker.score(features)
+        return np.concatenate(
+            [np.empty(0, np.float32), *(self._ranker.score(features[i:j]) for i, j in pairwise(offsets))]
+        )
+
+    def _has_query(self, features: Matrix) -> bool:
+        return bool(self._signs) and not np.isnan(features[:, self._signs]).all()
+
+
+def _z_scores(columns: Matrix) -> Matrix:
+    """Return the (N, C) z-scores of those columns that have values; a missing value counts as -1."""
+    columns = np.ascontiguousarray(columns[:, ~np.isnan(columns).all(axis=0)])
+    return np.nan_to_num(group_zscore(columns, np.array([0, len(columns)], np.int64)), nan=-1.0)
 
 
 class IdentityRanker:

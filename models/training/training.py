@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.interaction_types import POSITIVE
 from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import Matrix, Scores
@@ -30,9 +31,14 @@ from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
 from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
 from feedrank.models.training.group_limit import GroupLimit
+from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
+from feedrank.models.training.label_gain import with_label_gain
+from feedrank.models.training.labels import impression_labels
+from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
+from feedrank.models.training.ranker_warnings import ranker_warnings
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training_settings import ModelSettings
 
@@ -67,11 +73,15 @@ class TrainedRanker:
     """Number of groups per slice, and of groups left out because they have no positive."""
     drift_sample: Matrix
     """Sample of the training rows, for drift monitoring."""
-    notes: tuple[str, ...] = ()
-    """What was left out of training, in sentences."""
     first_stage: LambdaRanker | None = None
     """First-stage ranker; None without a cross-encoder."""
     reranker: RerankerTraining | None = None
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, and what was left out, one sentence each."""
+    suspects: tuple[SuspectFeature, ...] = ()
+    """Features that alone rank the training groups too well to be true."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the ranker, the suspects included, one sentence each."""
 
     def score(self, groups: QueryGroups) -> Scores:
         """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
@@ -81,11 +91,16 @@ class TrainedRanker:
 
 
 def has_enough_rankings(log: EventTable, settings: ModelSettings) -> bool:
-    """Return True if the log has enough rankings with a positive to train on them instead of recall."""
-    return (
-        int(from_rankings(log, 0, len(log.rankings), settings.labels).has_positive.sum())
-        >= settings.training.min_rankings
-    )
+    """Return True if the log has enough rankings with a positive to train on them instead of recall.
+
+    Raises ValueError if their labels have no contrast, and if there is nothing else to train on.
+    """
+    minimum, rankings = settings.training.min_rankings, log.rankings
+    enough = int(from_rankings(log, 0, len(rankings), settings.labels).has_positive.sum()) >= minimum
+    has_logged_labels = len(rankings) >= minimum and not bool(np.isnan(rankings.labels).all())
+    if enough or has_logged_labels or not len(log.interactions):
+        check_contrast(log, settings.labels)
+    return enough
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -99,9 +114,11 @@ class TrainingData:
     """Ranker settings, adapted to the kind of groups."""
     counts: dict[str, int]
     drift_sample: Matrix
-    notes: tuple[str, ...] = ()
-    """What was left out of training, in sentences."""
     reranker: RerankerTraining | None = None
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, and what was left out, one sentence each."""
+    max_feature_auc: float = 1.0
+    """As in `TrainingSettings` for groups that were shown; 1, for those from recall: no feature is suspected."""
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
@@ -113,9 +130,11 @@ class TrainingData:
         first_stage, data = self.with_cross_encoder_scores(progress)
         names, fingerprint = self.builder.names, self.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
+        suspects = suspect_features(data.train, names, self.max_feature_auc)
+        warnings = ranker_warnings(ranker, data.train, data.validation, self.ranker.ensemble_size, self.ranker.seed)
         return TrainedRanker(
-            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, self.notes, first_stage,
-            self.reranker,
+            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
+            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *warnings),
         )  # fmt: skip
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
@@ -183,24 +202,27 @@ def prepare_from_rankings(
 ) -> TrainingData:
     """Build the training data of `train_from_rankings`; use it before the store is closed.
 
-    The item model for validation is fitted on interactions before `validation_start` only, as at serving. Raises
+    The item model for validation is fitted on interactions that stand before ranking `validation_start`, as at serving,
+    and that of each block on those before the block; a ranking's own interactions never do. Raises
     ValueError if no training ranking has a positive.
     """
     histories = UserHistories.from_log(log)
-    past = histories.select(histories.at < log.rankings.at[validation_start])
+    past = histories.before(log.interactions_before(validation_start))
     is_history = log.is_history[past.interaction]
+    ids = item_inputs.catalogue.ids
     validation = from_rankings(log, validation_start, validation_stop, settings.labels, drop_unexamined=True)
+    validation = validation.in_id_order(ids)
     bounds = np.linspace(0, validation_start, settings.training.folds + 1).astype(int).tolist()
     parts: list[QueryGroups] = []
     limit = GroupLimit(settings.training.seed)
     left_out = int((~validation.has_positive).sum())
     for block, (first, last) in enumerate(pairwise(bounds)):
         progress("features, block by block", block, settings.training.folds + 1)
-        examples = from_rankings(log, first, last, settings.labels, drop_unexamined=True)
+        examples = from_rankings(log, first, last, settings.labels, drop_unexamined=True).in_id_order(ids)
         left_out += int((~examples.has_positive).sum())
         if examples.has_positive.any():
             # before the first block there is only the history from before the log
-            block_past = past.select(past.at < log.rankings.at[first] if first else is_history)
+            block_past = past.before(log.interactions_before(first)) if first else past.select(is_history)
             builder = _feature_builder(item_inputs, block_past, settings)
             parts.append(store.build_query_groups(log, builder, limit.cut(examples.select(examples.has_positive))))
     progress("features, block by block", settings.training.folds, settings.training.folds + 1)
@@ -212,12 +234,13 @@ def prepare_from_rankings(
         )
     if settings.ranker.refit:
         # the refitted ranker learns from the validation slice, so the item model may too, and serves fresher
-        end = log.rankings.at[validation_stop] if validation_stop < len(log.rankings) else np.inf
-        builder = _feature_builder(item_inputs, histories.select(histories.at < end), settings)
+        known = histories.before(log.interactions_before(validation_stop))
+        builder = _feature_builder(item_inputs, known, settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
+    ranker = with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
     return TrainingData(
-        parts, held_out, builder, settings.ranker, counts, _drift_sample(parts, settings), limit.notes,
-        item_inputs.reranker,
+        parts, held_out, builder, ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
+        (*label_notes(log, settings.labels), *limit.notes), settings.training.max_feature_auc,
     )  # fmt: skip
 
 
@@ -231,14 +254,13 @@ def prepare_from_recall(
 ) -> TrainingData:
     """Build the training data of `train_from_recall`; use it before the store is closed."""
     options = settings.training
-    histories = UserHistories.from_log(log)
+    everything = UserHistories.from_log(log)
+    histories, entering = everything.in_history, trainable[everything.interaction]
     allowed = trainable[histories.interaction]
-    known = histories.select(allowed)
     from_end = np.zeros(len(histories.items), np.int64)
-    from_end[allowed] = known.count_after
-    targets = np.flatnonzero(
-        allowed & (from_end < options.targets_per_user) & (histories.count_before >= options.min_history)
-    )
+    from_end[allowed] = histories.select(allowed).count_after
+    is_latest = allowed & (from_end < options.targets_per_user)
+    targets = np.flatnonzero(is_latest & histories.is_target & (histories.count_before >= options.min_history))
     if not len(targets):
         raise short_histories_error(histories.user[allowed], options.min_history)
     folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
@@ -251,8 +273,8 @@ def prepare_from_recall(
 
     def build_fold(fold: int) -> QueryGroups:
         in_fold = folds[histories.user] == fold
-        fold_histories = histories.select(allowed & ~(in_fold & (from_end < options.targets_per_user)))
-        builder = _feature_builder(item_inputs, fold_histories, settings)
+        held_out = np.isin(everything.interaction, histories.interaction[is_latest & in_fold])
+        builder = _feature_builder(item_inputs, everything.select(entering & ~held_out), settings)
         examples = from_recall(
             log, histories, targets[in_fold[targets]], exact_retriever(builder.item_model), options.candidates,
             settings.state.history_length, on_group,
@@ -268,10 +290,13 @@ def prepare_from_recall(
     counts = {**group_counts, "without_positive": len(targets) - sum(group_counts.values())}
     check_group_counts(counts, options.candidates)
     ranker = replace(settings.ranker, parameters=parameters)
-    final = _feature_builder(item_inputs, known, settings)
+    final = _feature_builder(item_inputs, everything.select(entering), settings)
+    problem = missing_contrast(log, impression_labels(log, settings.labels))
+    said = (f"the rankings are not used: {problem}",) if problem else ()
     return TrainingData(
-        train, validation, final, ranker, counts, _drift_sample(train, settings), limit.notes, item_inputs.reranker
-    )
+        train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
+        (*said, *limit.notes),
+    )  # fmt: skip
 
 
 def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
@@ -281,10 +306,11 @@ def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: 
 
 
 def time_quantile(log: EventTable, share: float) -> float:
-    """Return the unix seconds before which this share of interactions lies; ValueError if there are none."""
-    if not len(log.interactions):
-        raise ValueError("found no interactions to split by time; load some with `feedrank import`")
-    return float(np.quantile(log.interactions.at, share))
+    """Return the unix seconds before which this share of positive interactions lies; ValueError if there are none."""
+    is_positive = log.meaning_columns().meaning == POSITIVE
+    if not is_positive.any():
+        raise ValueError("found no positive interactions to split by time; load some with `feedrank import`")
+    return float(np.quantile(log.interactions.at[is_positive], share))
 
 
 def exact_retriever(item_model: ItemModel) -> EmbeddingRetriever:

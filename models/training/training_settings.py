@@ -31,6 +31,10 @@ class TrainingSettings:
     """Memory limit of the training matrices; beyond it they are Parquet files that LightGBM reads in chunks."""
     use_logged_features: bool = True
     """Train on the features logged at serving if the feature list is the same; otherwise compute them by replay."""
+    max_feature_auc: float = 0.95
+    """A single feature that ranks logged rankings with a higher AUC probably holds the answer: `train` and `evaluate`
+    warn, and the gate of `retrain` refuses. Groups from recall are not checked, as most of their items are easy to tell
+    from the next one. 1: no feature is suspected."""
     seed: int = 7
     """Seed of the split of users into folds, and of the samples behind intervals and drift in reports."""
 
@@ -39,6 +43,8 @@ class TrainingSettings:
             raise ValueError(f"folds is {self.folds}; expected at least 2")
         if self.memory_mb < 0:
             raise ValueError(f"memory_mb is {self.memory_mb}; expected at least 0")
+        if not 0.5 < self.max_feature_auc <= 1:
+            raise ValueError(f"max_feature_auc is {self.max_feature_auc}; expected above 0.5, at most 1")
 
     def matrix_store(self) -> MatrixStore:
         """Return a store for the training matrices."""

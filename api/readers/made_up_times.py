@@ -1,0 +1,36 @@
+"""Make up times for data sets that have none: random, the same in every import, and without a meaning."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+FIRST_MS = 1_420_070_400_000
+"""Start of the made-up times: 2015-01-01, in epoch milliseconds."""
+SPAN_DAYS = 3_000
+"""Days over which they are spread."""
+DAY_MS = 86_400_000
+NOTE = "interactions with a made-up time, because the file has no times"
+"""Note of the report about each interaction."""
+
+
+def random_ms(*ids: str) -> int:
+    """Return a random time in epoch milliseconds that depends on nothing but the ids."""
+    random = int.from_bytes(blake2b("\0".join(ids).encode(), digest_size=8).digest())
+    return FIRST_MS + random % (SPAN_DAYS * DAY_MS)
+
+
+class MadeUpTimes:
+    """Gives the interactions of each user times in the order of the file, one day apart.
+
+    The first one of each user has a random place in time, so that the times say nothing but the order.
+    """
+
+    def __init__(self) -> None:
+        self._next: dict[str, int] = {}
+
+    def next_ms(self, user: str) -> int:
+        """Return the time of the user's next interaction, in epoch milliseconds."""
+        time = self._next.get(user)
+        time = random_ms(user) if time is None else time
+        self._next[user] = time + DAY_MS
+        return time

@@ -1,0 +1,127 @@
+"""Canonical ids: one form of an id, however a file, a data frame or a request writes it, so that equal ids meet."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from feedrank.engine.events.checks import MAX_EXACT_INT, EventError, short_repr
+
+MAX_ID_CHARS = 256
+"""Characters of an id: in imports, events, requests and the state routes alike."""
+MISSING_IDS = frozenset(
+    ("", "NaN", "nan", "NAN", "-NaN", "-nan", "None", "null", "NULL", "Null", "(null)", "NA", "N/A", "n/a", "#N/A",
+     "#NA", "<NA>", "NaT", r"\N", "undefined")
+)  # fmt: skip
+"""Texts that tools write for a missing value. An id that is one of them is missing; capital letters matter."""
+ID_PARTS = ("id", "item", "user", "session", "ranking")
+"""Parts of an event that are ids; an entry of a ranking's `items` has one too."""
+
+WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0$"
+"""Pattern of a whole number as pandas writes it in a column of floats, such as 123.0."""
+_WHOLE_FLOAT = re.compile(WHOLE_FLOAT)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE][+-]?\d+", re.ASCII)
+
+
+def canonical_id(value: object) -> Any:
+    """Return the id in a cell of a table: text without blanks around it, whole floats as integers, None if missing.
+
+    007 and 7 stay different, 1e5 and 100000 too. A value that can't be an id is returned as it is, for `parse` to
+    reject.
+    """
+    return json_id(value.strip() if isinstance(value, str) else value)
+
+
+def json_id(value: object) -> Any:
+    """Return the id in a JSON value: text as it is, whole floats as integers, None if it is missing."""
+    if isinstance(value, str):
+        return None if value in MISSING_IDS else value
+    if isinstance(value, float):
+        if value != value:  # NaN
+            return None
+        return int(value) if value.is_integer() and abs(value) <= MAX_EXACT_INT else value
+    return value
+
+
+def check_id(value: object, path: str, one_line: bool = False) -> None:
+    """Check the length of an id, and that it has no NUL. Raises EventError; `path` names the field.
+
+    one_line: it may have no control character at all, as an id in a table.
+    """
+    if not isinstance(value, str) or (len(value) <= MAX_ID_CHARS and value.isprintable()):
+        return
+    if len(value) > MAX_ID_CHARS:
+        raise EventError(path, f"found {len(value):,} characters, expected an id of at most {MAX_ID_CHARS}")
+    if "\0" in value or (one_line and _CONTROL.search(value)):
+        raise EventError(path, f"found {short_repr(value)}, which holds a control character; expected text of one line")
+
+
+def canonical_event(body: object) -> Any:
+    """Return the JSON object of an event from outside with canonical ids; null parts are dropped. Raises EventError.
+
+    An explicit `id` that is missing stays, for `parse` to reject. What the journal holds already is read without this,
+    so that no old event is lost.
+    """
+    if not isinstance(body, Mapping):
+        return body
+    event = {name: value for name, value in body.items() if value is not None or name == "id"}
+    for name in ID_PARTS:
+        if name in event:
+            identifier = json_id(event[name])
+            if identifier is None and name != "id":
+                del event[name]
+            else:
+                check_id(identifier, name)
+                event[name] = identifier
+    items = event.get("items")
+    if isinstance(items, list):
+        event["items"] = [_canonical_entry(entry, index) for index, entry in enumerate(items)]
+    return event
+
+
+def _canonical_entry(entry: object, index: int) -> object:
+    if not isinstance(entry, Mapping) or "id" not in entry:
+        return entry
+    identifier = json_id(entry["id"])
+    check_id(identifier, f"items[{index}].id")
+    return {**entry, "id": identifier}
+
+
+def is_whole_float(text: str) -> bool:
+    """Return whether a text is a whole number as pandas writes it in a column of floats, such as 123.0."""
+    return _WHOLE_FLOAT.fullmatch(text) is not None
+
+
+def is_scientific(text: str) -> bool:
+    """Return whether a text is a number as spreadsheets shorten it, such as 1.23E+15."""
+    return _SCIENTIFIC.fullmatch(text) is not None
+
+
+def similar_form(identifier: str) -> str:
+    """Return a form that ids share which probably mean the same: `1.0` and `1`, `007` and `7`, `ab ` and `AB`.
+
+    For messages about ids that do not meet; ids are never joined by it.
+    """
+    text = "".join(unicodedata.normalize("NFKC", identifier).split()).casefold().strip("\u200b\ufeff'\"")
+    if _SCIENTIFIC.fullmatch(text) and float(text) < MAX_EXACT_INT and float(text).is_integer():
+        text = str(int(float(text)))
+    text = re.sub(r"\.0+$", "", text)
+    return text.lstrip("0") or "0" if text.isdecimal() else text
+
+
+def similar_pairs(unknown: Iterable[str], known: Iterable[str], most: int) -> list[tuple[str, str]]:
+    """Return up to `most` pairs of an unknown and a known id with one `similar_form`."""
+    forms: dict[str, str] = {}
+    for identifier in known:
+        forms.setdefault(similar_form(identifier), identifier)
+    pairs = ((identifier, forms.get(similar_form(identifier))) for identifier in unknown)
+    found: list[tuple[str, str]] = []
+    for identifier, other in pairs:
+        if other is not None and other != identifier:
+            found.append((identifier, other))
+            if len(found) == most:
+                break
+    return found

@@ -1,0 +1,51 @@
+"""Warnings about a trained ranker: it learnt nothing, or it had nothing to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from feedrank.models.evaluation.metrics import ndcg
+from feedrank.models.training.query_groups import QueryGroups
+from feedrank.models.training.ranker import LambdaRanker
+
+SHUFFLES = 5
+"""Number of random orders that chance is measured with."""
+STANDARD_ERRORS = 3.0
+"""A validation metric is clearly above chance if it is this many standard errors above it."""
+
+
+def ranker_warnings(
+    ranker: LambdaRanker, train: Sequence[QueryGroups], validation: QueryGroups, boosters: int, seed: int
+) -> tuple[str, ...]:
+    """Return what is wrong with a ranker or its training groups, one sentence each. boosters: trained at once."""
+    found: list[str] = []
+    if not any(np.any(part.labels <= 0) for part in train):
+        found.append(
+            "every label of the training groups is positive, so there is nothing to rank: are interactions of a type"
+            " that only says that an item was shown counted as clicks? See [interactions]"
+        )
+    if ranker.trees <= boosters:
+        found.append("the ranker has one tree: no further round improved the validation metric")
+    if ranker.learning_curve and ranker.position_bias is None and len(validation) > 1:
+        best, (chance, error) = max(ranker.learning_curve), _chance(validation, seed)
+        if best < chance + STANDARD_ERRORS * error:
+            found.append(
+                f"the ranker is not clearly better than random order on its validation groups: nDCG@10 {best:.3f},"
+                f" random {chance:.3f} with a standard error of {error:.3f} ({len(validation):,} groups)"
+            )
+    return tuple(found)
+
+
+def _chance(groups: QueryGroups, seed: int) -> tuple[float, float]:
+    """Return the mean nDCG@10 of random orders, and the standard error of a mean over these groups."""
+    random = np.random.default_rng(seed)
+    group_of = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
+    values = [
+        ndcg(
+            groups.labels[np.lexsort((random.random(len(group_of)), group_of))], groups.offsets, 10, gain="exponential"
+        )
+        for _ in range(SHUFFLES)
+    ]
+    return float(np.mean(values)), float(np.std(values) / np.sqrt(len(groups)))
