@@ -21,7 +21,8 @@ from feedrank.api.cli import main
 from feedrank.api.config import Config, ConfigError, load_config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.interaction_types import (
     IN_TRANSITIONS,
@@ -58,7 +59,7 @@ OVERRIDES = InteractionTypes(
 )
 KINDS = ("click", "view", "play", "read", "rating", "hide", "meh", "impression", "view_item_list", "skip", "our own")
 START = 1_700_000_000
-NOW = 1_800_000_000.0
+NOW = toyworld.END / 1000 + 1_000
 
 
 # --- the settings
@@ -164,7 +165,7 @@ def random_events(seed: int, length: int = 260) -> list[Event]:
             events.append(RankingEvent(f"r{n}", at, tuple(shown[:3]), user))
             continue
         kind = KINDS[random.integers(len(KINDS))]
-        named = f"r{random.integers(length)}" if random.random() < 0.3 else None
+        named = f"r{random.integers(n + 1)}" if random.random() < 0.3 else None
         value = float(random.integers(1, 6)) if kind == "rating" else None
         events.append(InteractionEvent(f"e{n}", at, shown[0], kind, named, user, value=value))
     return events
@@ -216,7 +217,7 @@ def test_the_state_equals_a_slow_reference(seed: int) -> None:
     for event in events:
         if isinstance(event, InteractionEvent):
             if (index := index_of.get(interaction)) is not None:  # what training would leave out of the candidates
-                found = {ITEMS[row] for row in histories.disliked_before(index)}
+                found = {ITEMS[row] for row in histories.disliked_before(index, interaction)}
                 assert found == set(reference.disliked[event.user or ""])
             interaction += 1
         reference.add(event)
