@@ -11,9 +11,10 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.types import Rows, Times
 from feedrank.features import history_store
 from feedrank.features.counter_table import _COUNTER_SHIFT, _USER_SHIFT, rehash
-from feedrank.features.history_store import BLOCK_BYTES, DISLIKES, LISTS, HistoryStore
+from feedrank.features.history_store import BLOCK_BYTES, HistoryStore
 from feedrank.features.jit import jit
 from feedrank.features.state import BehaviouralState
+from feedrank.features.state_arrays import history_store_of
 
 Arrays = dict[str, NDArray[Any]]
 _CATALOGUE_ARRAYS = (
@@ -42,10 +43,9 @@ def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogu
         new[name][:n] = old[name]
     parts = old | {name: new[name] for name in _CATALOGUE_ARRAYS}
     if len(after) > n:
-        histories = _reencode_histories(
-            HistoryStore(*(old[f"histories.{name}"] for name in HistoryStore._fields)), n, len(after)
-        )
-        parts |= {f"histories.{name}": array for name, array in histories._asdict().items()}
+        for name, marks in (("histories", 1), ("dislike_marks", 2)):  # a dislike is an entry of twice as many items
+            store = _reencode_histories(history_store_of(old, name), marks * n, marks * len(after))
+            parts |= {f"{name}.{part}": array for part, array in store._asdict().items()}
     for counter_index, counter in enumerate(state.spec.counters):
         if counter.item_field not in ("", "item"):
             codes = _code_mapping(before, after, counter.item_field)
@@ -124,7 +124,7 @@ def _reencode_histories(store: HistoryStore, n_items: int, new_n_items: int) -> 
     digits = 1  # upper bound of additional digits per entry
     while n_items << (7 * digits) < new_n_items:
         digits += 1
-    room = used + int(store.lengths.sum(dtype=np.int64)) * digits // BLOCK_BYTES + LISTS * n_users + 1
+    room = used + int(store.lengths.sum(dtype=np.int64)) * digits // BLOCK_BYTES + store.heads.shape[1] * n_users + 1
     new = HistoryStore(
         heads=np.zeros_like(store.heads),
         fills=np.zeros_like(store.fills),
@@ -147,8 +147,6 @@ def _reencode(
     """Copy entries one by one, oldest first; rows, times: buffers as long as the longest list."""
     for user in range(len(store.lengths)):
         for list_index in range(store.lengths.shape[1]):
-            marks = 2 if list_index == DISLIKES else 1  # a dislike is an entry of twice as many items
-            length = store.lengths[user, list_index]
-            count = history_store.read(store, user, list_index, marks * n_items, rows[:length], times)
+            count = history_store.read(store, user, list_index, n_items, rows[: store.lengths[user, list_index]], times)
             for entry in range(count - 1, -1, -1):
-                history_store.append(target, user, list_index, rows[entry], times[entry], marks * new_n_items)
+                history_store.append(target, user, list_index, rows[entry], times[entry], new_n_items)

@@ -1,4 +1,4 @@
-"""The history store keeps each user's interactions, impressions and dislikes in linked lists of small byte blocks.
+"""The history store keeps each user's interactions and impressions in linked lists of small byte blocks.
 
 An entry is one variable-length integer (7-bit digits): the item's row and the whole seconds since the entry before. So
 a user's memory is proportional to their history. Blocks come from one pool. Lists are read from their end.
@@ -12,26 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Rows, Times
-from feedrank.features.jit import jit
+from feedrank.features.jit import jit, zero_padded
 
+MAX_SPARE = 1 << 20
+"""Maximum spare users or blocks."""
 BLOCK_BYTES = 28
 """Bytes in a block; 32 with the 4-byte link to the block before it."""
-INTERACTIONS, IMPRESSIONS, DISLIKES = 0, 1, 2
-"""Indices of a user's lists. A dislike is stored as 2 x row + 1, and its end as 2 x row, of twice as many items."""
-LISTS = 3
+INTERACTIONS, IMPRESSIONS = 0, 1
+"""Indices of a user's two lists."""
 
 
 class HistoryStore(NamedTuple):
-    """Arrays of the store: U users, B blocks; zero means empty."""
+    """Arrays of the store: U users with L lists each, B blocks; zero means empty."""
 
     heads: NDArray[np.int32]
-    """(U, LISTS) number of the last block, counted from 1."""
+    """(U, L) number of the last block, counted from 1."""
     fills: NDArray[np.uint8]
-    """(U, LISTS) bytes in use in the last block."""
+    """(U, L) bytes in use in the last block."""
     lengths: NDArray[np.int32]
-    """(U, LISTS) number of entries."""
+    """(U, L) number of entries."""
     latest: NDArray[np.int64]
-    """(U, LISTS) unix seconds of the last entry."""
+    """(U, L) unix seconds of the last entry."""
     previous: NDArray[np.int32]
     """(B,) number of the block before, counted from 1."""
     pool: NDArray[np.uint8]
@@ -40,13 +41,13 @@ class HistoryStore(NamedTuple):
     """(1,) blocks in use."""
 
 
-def empty_store() -> HistoryStore:
-    """Create a store without users and blocks."""
+def empty_store(lists: int = 2) -> HistoryStore:
+    """Create a store without users and blocks. lists: number of lists of a user."""
     return HistoryStore(
-        heads=np.zeros((0, LISTS), np.int32),
-        fills=np.zeros((0, LISTS), np.uint8),
-        lengths=np.zeros((0, LISTS), np.int32),
-        latest=np.zeros((0, LISTS), np.int64),
+        heads=np.zeros((0, lists), np.int32),
+        fills=np.zeros((0, lists), np.uint8),
+        lengths=np.zeros((0, lists), np.int32),
+        latest=np.zeros((0, lists), np.int64),
         previous=np.zeros(0, np.int32),
         pool=np.zeros((0, BLOCK_BYTES), np.uint8),
         used=np.zeros(1, np.int64),
@@ -84,13 +85,29 @@ def append(store: HistoryStore, user: int, list_index: int, row: int, at: float,
 
 def clear(store: HistoryStore, user: int) -> None:
     """Erase a user's lists and overwrite their blocks with zeros. The blocks are not reused."""
-    for list_index in range(LISTS):
+    for list_index in range(store.heads.shape[1]):
         block = int(store.heads[user, list_index])
         while block:
             store.pool[block - 1] = 0
             block, store.previous[block - 1] = int(store.previous[block - 1]), 0
         for column in (store.heads, store.fills, store.lengths, store.latest):
             column[user, list_index] = 0
+
+
+def with_users(store: HistoryStore, n_users: int) -> HistoryStore:
+    """Return the store with room for at least `n_users` users; its arrays double, but grow by at most `MAX_SPARE`."""
+    size = max(n_users, len(store.heads) + min(len(store.heads), MAX_SPARE))
+    names = ("heads", "fills", "lengths", "latest")
+    return store._replace(**{name: zero_padded(getattr(store, name), size) for name in names})
+
+
+def with_room(store: HistoryStore, n_blocks: int) -> HistoryStore:
+    """Return the store with room for `n_blocks` more blocks; its arrays double, but grow by at most `MAX_SPARE`."""
+    needed = int(store.used[0]) + n_blocks
+    if needed <= len(store.previous):
+        return store
+    size = max(needed, len(store.previous) + min(len(store.previous), MAX_SPARE))
+    return store._replace(previous=zero_padded(store.previous, size), pool=zero_padded(store.pool, size))
 
 
 @jit

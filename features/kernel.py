@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores, Times
-from feedrank.features import counter_table, history_store
+from feedrank.features import counter_table, dislikes, history_store
 from feedrank.features.counter_table import MAX_EXPONENT, CounterTable
 from feedrank.features.custom_counters import IMPRESSION_BIT
-from feedrank.features.history_store import DISLIKES, IMPRESSIONS, INTERACTIONS, HistoryStore
+from feedrank.features.dislikes import MAX_MARKS
+from feedrank.features.history_store import IMPRESSIONS, INTERACTIONS, HistoryStore
 from feedrank.features.jit import jit
 
 OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, OP_NEGATIVE, OP_SEEN, OP_OTHER = 0, 1, 2, 3, 4, 5, 6
@@ -35,8 +36,6 @@ MAX_RECENT_IMPRESSIONS = 400
 """How many of the user's latest impressions a read scans."""
 IMPRESSION_WINDOW_S = 1_800.0
 """An impression event of an item that the user was shown within this time is the same impression."""
-MAX_DISLIKES, MAX_RECENT_DISLIKES = 1_000, 20
-"""How many of the user's latest dislikes a new interaction can end, and how many a read returns."""
 
 
 class StateArrays(NamedTuple):
@@ -59,6 +58,8 @@ class StateArrays(NamedTuple):
     category_codes: NDArray[np.int32]
     category_offsets: Offsets
     histories: HistoryStore
+    dislike_marks: HistoryStore
+    """One list of each user; see `features.dislikes`."""
     custom_counters: CounterTable
 
 
@@ -133,7 +134,7 @@ def advance(
     increment, decay = np.empty(halves), np.empty(halves)
     recent, times = np.empty(MAX_RECENT_IMPRESSIONS, np.int32), np.empty(MAX_RECENT_IMPRESSIONS)
     overall = np.empty(len(COUNTER_KINDS) * halves, np.float32)
-    marks, mark_times = np.empty(MAX_DISLIKES, np.int32), np.empty(MAX_DISLIKES)
+    marks, mark_times = np.empty(MAX_MARKS, np.int32), np.empty(MAX_MARKS)
     for m in range(first, last):
         code, at, user = operations.code[m] & _CODE, operations.at[m], operations.user[m]
         if code == OP_READ:
@@ -144,9 +145,9 @@ def advance(
                 history_store.read(state.histories, user, INTERACTIONS, items, history, history_at)
                 buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
                 n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
-                if state.histories.lengths[user, DISLIKES]:
-                    n_marks = history_store.read(state.histories, user, DISLIKES, 2 * items, marks, mark_times)
-                    _copy_dislikes(marks, mark_times, n_marks, buffers.disliked[read], buffers.disliked_at[read])
+                if state.dislike_marks.used[0]:
+                    rows, rows_at = buffers.disliked[read], buffers.disliked_at[read]
+                    dislikes.read_recent(state.dislike_marks, user, items, marks, mark_times, rows, rows_at)
             _decay_factors(state, at, decay)
             overall[:] = 0
             has_dislikes = state.dislikes[items].any()
@@ -202,7 +203,7 @@ def advance(
                     if not state.first_at[row] <= at:
                         state.first_at[row] = at
                     if user >= 0:
-                        history_store.append(state.histories, user, DISLIKES, 2 * row + 1, at, 2 * items)
+                        dislikes.add(state.dislike_marks, user, row, at, items)
                 if bits:
                     counter_table.count(state.custom_counters, row, user, bits, at)
                 continue
@@ -229,42 +230,10 @@ def advance(
                     history_store.append(
                         state.histories, user, IMPRESSIONS if code == OP_IMPRESSION else INTERACTIONS, row, at, items
                     )
-                if code != OP_IMPRESSION and state.histories.lengths[user, DISLIKES]:
-                    n_marks = history_store.read(state.histories, user, DISLIKES, 2 * items, marks, mark_times)
-                    if _is_disliked(marks, n_marks, row):
-                        history_store.append(state.histories, user, DISLIKES, 2 * row, at, 2 * items)
+                if state.dislike_marks.used[0] and code != OP_IMPRESSION:
+                    dislikes.end(state.dislike_marks, user, row, at, items, marks, mark_times)
             if bits:
                 counter_table.count(state.custom_counters, row, user, bits, at)
-
-
-@jit
-def _is_disliked(marks: Rows, count: int, row: int) -> bool:
-    """Return whether the latest mark of an item, if it has any, is a dislike. marks: latest first."""
-    for entry in range(count):
-        if marks[entry] >> 1 == row:
-            return bool(marks[entry] & 1)
-    return False
-
-
-@jit
-def _copy_dislikes(marks: Rows, times: Times, count: int, rows: Rows, rows_at: Times) -> None:
-    """Copy the items that are disliked by their latest mark, each once, latest first, as many as fit into `rows`."""
-    found = 0
-    for entry in range(count):
-        if found == len(rows):
-            return
-        row, is_latest = marks[entry] >> 1, marks[entry] & 1 == 1
-        for later in range(entry):
-            is_latest &= marks[later] >> 1 != row
-        if is_latest:
-            rows[found], rows_at[found] = row, times[entry]
-            found += 1
-
-
-@jit
-def dislike_marks_of(state: StateArrays, user: int, marks: Rows, times: Times) -> None:
-    """Read the dislikes of a known user and their ends, latest first, as many as fit; see `history_store.DISLIKES`."""
-    history_store.read(state.histories, user, DISLIKES, 2 * len(state.first_at), marks, times)
 
 
 @jit
@@ -290,10 +259,18 @@ def _increments(state: StateArrays, at: float, increment: Times) -> None:
         if np.isnan(state.landmarks[half]):
             state.landmarks[half] = at
         if rate * (at - state.landmarks[half]) > MAX_EXPONENT:
-            state.counts[:, :, half] *= np.exp(-rate * (at - state.landmarks[half]))
-            state.dislikes[:, half] *= np.exp(-rate * (at - state.landmarks[half]))
+            _move_landmark(
+                state.counts[:, :, half], state.dislikes[:, half], np.exp(-rate * (at - state.landmarks[half]))
+            )
             state.landmarks[half] = at
         increment[half] = np.exp(rate * (at - state.landmarks[half]))
+
+
+@jit
+def _move_landmark(counts: Times, dislikes_of: Times, factor: float) -> None:
+    """Decay the counters of one half-life; a function of its own, which keeps the code of each event small."""
+    counts *= factor
+    dislikes_of *= factor
 
 
 @jit

@@ -13,19 +13,17 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
-from feedrank.features import counter_table, custom_counters, history_store, state_arrays
+from feedrank.features import counter_table, custom_counters, dislikes, history_store, state_arrays
 from feedrank.features.custom_counters import IMPRESSION_BIT, CounterSpec
-from feedrank.features.history_store import DISLIKES, INTERACTIONS
-from feedrank.features.jit import zero_padded
+from feedrank.features.dislikes import MAX_RECENT_DISLIKES
+from feedrank.features.history_store import INTERACTIONS
 from feedrank.features.kernel import (
     COUNTER_KINDS,
-    MAX_RECENT_DISLIKES,
     OP_READ,
     Operations,
     ReadBuffers,
     StateArrays,
     advance,
-    dislike_marks_of,
     interactions_of,
     item_counts,
     ranking_operation,
@@ -37,8 +35,6 @@ ENTITIES = ("item", "category", "all")
 """Entities whose counters a read returns: the candidate, its categories (summed), the whole catalogue."""
 CHUNK_ROWS = 16_384
 """Number of observed rows, roughly, for which arrays are grown at a time."""
-MAX_SPARE = 1 << 20
-"""Maximum spare users or blocks: arrays double in size, but grow by at most this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +131,7 @@ class BehaviouralState:
             category_codes=catalogue.category_codes,
             category_offsets=catalogue.category_offsets,
             histories=history_store.empty_store(),
+            dislike_marks=history_store.empty_store(1),
             custom_counters=empty_counters,
         )
 
@@ -218,7 +215,8 @@ class BehaviouralState:
     def erase_user(self, user: int) -> None:
         """Erase a user's history, impressions and own counters. Their events stay in the counters of items."""
         if 0 <= user < len(self._state.histories.heads):
-            history_store.clear(self._state.histories, user)
+            for store in (self._state.histories, self._state.dislike_marks):
+                history_store.clear(store, user)
         counter_table.clear(self._state.custom_counters, user)
 
     def history(self, user: int) -> tuple[Rows, Times]:
@@ -236,11 +234,11 @@ class BehaviouralState:
 
         Of the latest dislikes and their ends, all are read. Empty for an unknown user.
         """
-        store = self._state.histories
-        if not 0 <= user < len(store.lengths) or not store.lengths[user, DISLIKES]:
+        store = self._state.dislike_marks
+        if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:
             return empty_rows()
-        marks = np.empty(int(store.lengths[user, DISLIKES]), np.int32)
-        dislike_marks_of(self._state, user, marks, np.empty(len(marks)))
+        marks = np.empty(int(store.lengths[user, 0]), np.int32)
+        dislikes.read_marks(store, user, self._n_items, marks, np.empty(len(marks)))
         _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
         latest_marks = marks[np.sort(latest)]
         disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
@@ -297,22 +295,19 @@ class BehaviouralState:
         )
 
     def _grow_users(self, n_users: int) -> None:
-        """Grow the history store to at least `n_users` users."""
-        store = self._state.histories
-        if n_users > len(store.heads):
-            size = max(n_users, len(store.heads) + min(len(store.heads), MAX_SPARE))
-            names = ("heads", "fills", "lengths", "latest")
-            store = store._replace(**{name: zero_padded(getattr(store, name), size) for name in names})
-            self._state = self._state._replace(histories=store)
+        """Grow the history stores to at least `n_users` users."""
+        state = self._state
+        if n_users > len(state.histories.heads):
+            histories = history_store.with_users(state.histories, n_users)
+            marks = history_store.with_users(state.dislike_marks, n_users)
+            self._state = state._replace(histories=histories, dislike_marks=marks)
 
     def _reserve(self, n_rows: int, operations: Operations) -> None:
         """Reserve the blocks and counter keys that observing these operations, with `n_rows` rows, can need."""
-        store = self._state.histories
-        needed = int(store.used[0]) + 2 * n_rows  # an interaction can end a dislike, which is an entry too
-        if needed > len(store.previous):
-            size = max(needed, len(store.previous) + min(len(store.previous), MAX_SPARE))
-            store = store._replace(previous=zero_padded(store.previous, size), pool=zero_padded(store.pool, size))
-            self._state = self._state._replace(histories=store)
+        stores = (self._state.histories, self._state.dislike_marks)
+        if any(int(store.used[0]) + n_rows > len(store.previous) for store in stores):
+            histories, marks = (history_store.with_room(store, n_rows) for store in stores)
+            self._state = self._state._replace(histories=histories, dislike_marks=marks)
         if self.spec.counters:
             n_keys = int(self._keys_per_event[operations.observed_rows()].sum())
             counters = counter_table.reserve(self._state.custom_counters, n_keys)

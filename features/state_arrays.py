@@ -38,15 +38,21 @@ def with_arrays(state: StateArrays, arrays: Mapping[str, NDArray[Any]]) -> State
     parts = {name: np.array(arrays[name]) for name, _ in named_arrays(state)}
     return state._replace(
         **{name: array for name, array in parts.items() if "." not in name},
-        histories=HistoryStore(*(parts[f"histories.{name}"] for name in HistoryStore._fields)),
+        histories=history_store_of(parts, "histories"),
+        dislike_marks=history_store_of(parts, "dislike_marks"),
         custom_counters=CounterTable(*(parts[f"custom_counters.{name}"] for name in CounterTable._fields)),
     )
 
 
+def history_store_of(arrays: Mapping[str, NDArray[Any]], name: str) -> HistoryStore:
+    """Return the history store of this name from named arrays."""
+    return HistoryStore(*(arrays[f"{name}.{part}"] for part in HistoryStore._fields))
+
+
 def used_bytes(state: StateArrays) -> int:
     """Return the memory in use, in bytes, without spare capacity."""
-    histories, counters = state.histories, state.custom_counters
-    blocks, keys = int(histories.used[0]), int(counters.used[0])
-    lengths = {id(histories.previous): blocks, id(histories.pool): blocks}
-    lengths |= {id(counters.keys): keys, id(counters.sums): keys}
+    counters, keys = state.custom_counters, int(state.custom_counters.used[0])
+    lengths = {id(counters.keys): keys, id(counters.sums): keys}
+    for store in (state.histories, state.dislike_marks):
+        lengths |= {id(store.previous): int(store.used[0]), id(store.pool): int(store.used[0])}
     return sum(array[: lengths.get(id(array))].nbytes for _, array in named_arrays(state))

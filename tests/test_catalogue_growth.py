@@ -52,14 +52,17 @@ def used(state: BehaviouralState) -> dict[str, np.ndarray]:
     """The contents of the arrays of a state, without the positions of blocks and table keys, which may differ."""
     arrays = state.arrays()
     held = {
-        name: array for name, array in arrays.items() if name not in ("custom_counters.hash_index", "histories.heads")
+        name: array
+        for name, array in arrays.items()
+        if name not in ("custom_counters.hash_index", "histories.heads", "dislike_marks.heads")
     }
     for name in ("custom_counters.keys", "custom_counters.sums"):
         held[name] = held[name][: int(arrays["custom_counters.used"][0])]
     user_count = int((arrays["histories.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
-    for name in ("histories.lengths", "histories.latest", "histories.fills"):
-        held[name] = held[name][:user_count]
-    del held["histories.pool"], held["histories.previous"]
+    for store in ("histories", "dislike_marks"):
+        for name in ("lengths", "latest", "fills"):
+            held[f"{store}.{name}"] = held[f"{store}.{name}"][:user_count]
+        del held[f"{store}.pool"], held[f"{store}.previous"]
     return held
 
 

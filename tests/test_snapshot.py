@@ -36,7 +36,9 @@ def same(a: RestoredState, b: RestoredState) -> None:
             "custom_counters.sums",
             "custom_counters.hash_index",
         }
-        length = min(len(one), len(other)) if name.startswith("histories") or name in used else len(one)
+        length = (
+            min(len(one), len(other)) if name.startswith(("histories", "dislike_marks")) or name in used else len(one)
+        )
         if name != "custom_counters.hash_index":  # its size, and so its order, depends on how room was made
             assert np.array_equal(one[:length], other[:length], equal_nan=one.dtype.kind == "f"), name
 

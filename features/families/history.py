@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from feedrank.engine.feature import Feature
 from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, Offsets, Rows, Scores, Vector
+from feedrank.features.dislikes import MAX_RECENT_DISLIKES
 from feedrank.features.families.family import Columns, FamilyInputs
 from feedrank.features.families.rates import dislike_counts
 from feedrank.features.families.similarity import vector_scores
 from feedrank.features.item_model import ItemItemMatrix
 from feedrank.features.jit import jit
-from feedrank.features.kernel import MAX_RECENT_DISLIKES
 
 ITEM_ITEM_DECAYS, ITEM_ITEM_DEPTHS = (1.0, 0.7, 0.93), (1, 15, 40)
 RECENT_DECAY = 0.8
