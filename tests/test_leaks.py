@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from feedrank.engine.events import event_table
+from feedrank.engine.events import event_table_builder
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table
@@ -65,7 +65,7 @@ def test_clicks_by_chance_score_as_chance(delay_ms: int, resolution_ms: int, mov
 
 
 def test_the_check_finds_a_click_in_the_features_of_its_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_table, "place_after_rankings", lambda *_: None)
+    monkeypatch.setattr(event_table_builder, "place_after_rankings", lambda *_: None)
     log = by_chance(-2_000)
     checked = check_shuffled(INPUTS, log, SETTINGS)
     assert checked is not None
