@@ -18,7 +18,7 @@ from benchmarks.truth.degenerate import worlds
 from benchmarks.truth.degenerate_runs import EXTRAS, run_extra, run_world
 from feedrank.api.compose import text_signals
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import InteractionEvent
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix

@@ -11,7 +11,7 @@ import pytest
 
 from feedrank.api import compose, config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.event_table import sorted_events_to_table
+from feedrank.engine.events.event_table_builder import sorted_events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
 from feedrank.engine.events.logged_features import LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
