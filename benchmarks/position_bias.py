@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.bars import Bar
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.evaluation.simulator import SimulatedLog, SimulatorSettings, simulate

@@ -145,7 +145,7 @@ def parquet(folder: str) -> float:
     import resource
 
     from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.engine.events.event_table import sorted_events_to_table
+    from feedrank.engine.events.event_table_builder import sorted_events_to_table
     from feedrank.engine.events.events import ItemEvent
     from feedrank.engine.journal.journal import Journal
     from feedrank.features.bm25 import TermWeights

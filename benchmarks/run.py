@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.bars import PROJECT
 
-NAMES = ("house", "quality", "replay", "relevance", "service", "experiments")
+NAMES = ("house", "quality", "replay", "relevance", "service", "experiments", "truth")
 
 if __name__ == "__main__":
     for name in NAMES:

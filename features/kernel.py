@@ -90,10 +90,9 @@ class Operations(NamedTuple):
 
     def observed_rows(self) -> Rows:
         """Return the rows of all operations that are no reads."""
-        observed = self.code != OP_READ
-        sizes = (self.stop - self.start)[observed]
-        starts = self.start[observed] - np.cumsum(sizes) + sizes
-        return self.rows[np.repeat(starts, sizes) + np.arange(sizes.sum())]
+        sizes = np.where(self.code == OP_READ, 0, self.stop - self.start)
+        indices = np.repeat(self.start - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
+        return self.rows.take(indices)
 
 
 def ranking_operation(at: float, user: int, rows: Rows, type_bits: int) -> Operations:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.feature import Feature
 from feedrank.engine.retrieval.embedding_space import unit_rows

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, sa
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
 from feedrank.engine.retrieval.indexes import ExactIndex

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, Interactions, events_to_table
+from feedrank.engine.events.event_table import EventTable, Interactions
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import InteractionEvent, RankingEvent, effective_time
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Batch

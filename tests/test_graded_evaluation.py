@@ -21,7 +21,8 @@ from test_training import SMALL, world
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.event_table import EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
 from feedrank.models.evaluation.evaluation import Comparison, leave_last_out, logged_rankings, time_split, trec_runs
@@ -175,17 +176,16 @@ def test_interactions_with_every_shown_item_are_an_error_that_names_their_types(
     seen = [
         {
             "event": "interaction", "id": f"s-{ranking['id']}-{entry['id']}", "timestamp": ranking["timestamp"] + 1,
-            "type": "seen", "item": entry["id"], "ranking": ranking["id"], "user": ranking["user"],
+            "type": "open", "item": entry["id"], "ranking": ranking["id"], "user": ranking["user"],
         }
         for ranking in rankings
         for entry in ranking["items"]
     ]  # fmt: skip
     _, log = world(toyworld.items() + toyworld.interactions() + rankings + seen)
-    settings = replace(SETTINGS, labels=LabelSettings(weights={"seen": 1.0}))
     with pytest.raises(
-        ValueError, match=r"with an interaction has one \(types: seen\).*is one of the types an impression"
+        ValueError, match=r"with an interaction has one \(types: open\).*is one of the types an impression"
     ):
-        has_enough_rankings(log, settings)
+        has_enough_rankings(log, SETTINGS)
 
 
 def test_a_relevance_level_that_tells_nothing_apart_is_said() -> None:

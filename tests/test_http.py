@@ -21,7 +21,7 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender

@@ -21,7 +21,8 @@ from feedrank.api.cli import main
 from feedrank.api.config import Config, ConfigError, load_config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.interaction_types import (
     IN_TRANSITIONS,

@@ -18,7 +18,7 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.training.dataset import build_query_groups, from_rankings
 
-NOW = 1_800_000_000.0
+NOW = 1_760_000_000.0
 ITEMS = Vocabulary(["a", "b", "c"])
 
 

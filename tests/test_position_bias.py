@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.evaluation.simulator import SimulatedLog, SimulatorSettings, attraction, simulate

@@ -15,7 +15,8 @@ from sklearn.datasets import load_svmlight_file
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.event_table import EventTable, events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
@@ -135,7 +136,7 @@ def test_the_test_split_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInp
 
 def test_a_log_without_training_groups_is_an_error(walks: tuple[ItemInputs, EventTable]) -> None:
     corpus, log = walks
-    with pytest.raises(ValueError, match="no clicked item among them"):
+    with pytest.raises(ValueError, match="found no user with 3 interactions"):
         train_from_recall(corpus, log, np.zeros(len(log.interactions), np.bool_), SMALL)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, ResolvedRequest

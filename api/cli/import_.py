@@ -139,7 +139,7 @@ def import_events(
             *rejects.notes,
             *(f"{what}: {count:,}" for what, count in rejects.tallies.items()),
             *import_summary.repeated_lines(total - skipped - new, taken),
-            *import_summary.type_lines(matching.types),
+            *import_summary.type_lines(matching.types, config.interactions),
             *(match.sentence() for match in matches),
             *import_summary.look_alike_lines(known),
         ):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from feedrank.api.id_matching import KnownIds, look_alikes
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.interaction_types import InteractionTypes
+from feedrank.engine.events.interaction_types import InteractionTypes, unlisted_warning
 
 SHOWN_REASONS = 10
 SHOWN_TYPES = 10
@@ -32,16 +32,14 @@ def reject_lines(rejects: Rejects) -> Iterator[str]:
         yield f"rejected {more:,} for {len(reasons) - SHOWN_REASONS} further reasons"
 
 
-def type_lines(types: Mapping[str, int]) -> Iterator[str]:
-    """Yield the most frequent interaction types, and those whose meaning nobody said."""
+def type_lines(types: Mapping[str, int], meanings: InteractionTypes) -> Iterator[str]:
+    """Yield the most frequent interaction types, and a warning about those whose meaning nothing says."""
     if types:
         most = sorted(types.items(), key=lambda entry: -entry[1])[:SHOWN_TYPES]
         more = f" and {len(types) - SHOWN_TYPES} more types" if len(types) > SHOWN_TYPES else ""
         yield "interaction types: " + ", ".join(f"{name} {count:,}" for name, count in most) + more
-    meanings = InteractionTypes()
-    if unlisted := {name: count for name, count in types.items() if not meanings.is_listed(name)}:
-        named = ", ".join(f"{name!r} ({count:,})" for name, count in list(unlisted.items())[:SHOWN_TYPES])
-        yield f"warning: interaction types whose meaning is in no list: {named}"
+    if warning := unlisted_warning(types, meanings):
+        yield f"warning: {warning}"
 
 
 def look_alike_lines(known: KnownIds) -> Iterator[str]:

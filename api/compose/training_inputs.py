@@ -19,7 +19,8 @@ from feedrank.api.config import load_config as load_config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.id_matching import IdMatching, check_ids_meet
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import sorted_events_to_table
 from feedrank.engine.events.event_time import FutureEvents
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, effective_time
 from feedrank.engine.events.interaction_types import check_any_positive, unlisted_warning

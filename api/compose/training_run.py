@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from feedrank.api.bundle_names import timestamped_name
 from feedrank.api.compose.training_inputs import (
@@ -52,6 +52,5 @@ def train_bundle(home: HomePaths, config: Config, name: str | None, tuned: bool,
     trained = train(inputs, config, progress)
     progress("writing the bundle", 0, 0)
     seconds = round(time.perf_counter() - started, 1)
-    checks = {"shuffled_labels": None if shuffled is None else asdict(shuffled)}
-    save_trained_bundle(home, config, name, inputs, trained, checks, seconds)
+    save_trained_bundle(home, config, name, inputs, trained, {}, seconds)
     return TrainingRun(name, trained, seconds, (*inputs.notes, *trained.warnings), shuffled)

@@ -24,6 +24,7 @@ TIME_COLUMNS = ("timestamp", "published")
 SAMPLE_ROWS = 1000
 """First records of a file that decide how its columns are read."""
 
+_FRACTION = re.compile(r"\d+\.\d*[1-9]\d*", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,3}(\.\d{3})*,\d+|[+-]?\d+,\d+", re.ASCII)
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(,\d{3})+", re.ASCII)
 
@@ -69,8 +70,8 @@ class ColumnReader:
             return _list_convert(name, is_float)
         if is_float:
             return lambda cell: cell[:-2] if cell.endswith(".0") else cell
-        if name in ID_COLUMNS and any(map(is_scientific, cells)):
-            self._rejects.note(f"ids in {name!r} look like 1.23E+15; a spreadsheet may have cut off their digits")
+        if name in ID_COLUMNS:
+            self._note_odd_ids(name, cells)
         if name in _NUMBERS:
             commas = [cell for cell in cells if "," in cell]
             is_decimal = bool(commas) and all(map(_DECIMAL_COMMA.fullmatch, commas))
@@ -79,6 +80,12 @@ class ColumnReader:
                 return lambda cell: None if cell in MISSING_IDS else _decimal_comma(name, cell)
             return lambda cell: None if cell in MISSING_IDS else cell
         return None
+
+    def _note_odd_ids(self, name: str, cells: Sequence[str]) -> None:
+        if any(map(is_scientific, cells)):
+            self._rejects.note(f"ids in {name!r} look like 1.23E+15; a spreadsheet may have cut off their digits")
+        if any(map(is_whole_float, cells)) and not any(map(_FRACTION.fullmatch, cells)):
+            self._rejects.note(f"some ids in {name!r} look like 1.0 and others do not; they were kept as they are")
 
 
 def float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> list[str]:

@@ -77,7 +77,8 @@ class RowParser:
         A missing id is a hash of the content, so the same row is the same event in every file and import. Equal
         interactions and rankings of one file are different events, told apart by their number.
         """
-        cells = {name: value for name, value in row.items() if not _is_missing(value)}
+        # inline, because it is done for every cell: None, '' and NaN, which is not equal to itself
+        cells = {name: value for name, value in row.items() if value is not None and value != "" and value == value}
         kind = cells.pop("event", self._kind)
         event_columns = EVENT_COLUMNS.get(kind, ()) if isinstance(kind, str) else ()
         body: dict[str, Any] = {"event": kind}

@@ -1,38 +1,17 @@
-"""Seeded degenerate catalogues and logs, and a run of all commands on them that counts what must never come out.
-
-A command may do its work or say why it can't. What counts as a fault: a traceback, an error that numpy, scipy,
-LightGBM or Annoy raised, a warning of numpy, NaN in what is printed, a request that fell back because ranking failed,
-and an empty feed while there is something to show.
-"""
+"""Seeded degenerate catalogues and logs: none or few items, no text, one text, no clicks, one user, one moment."""
 
 from __future__ import annotations
 
-import json
-import logging
-import math
 import random
-import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from click.testing import CliRunner, Result
-
-PROJECT = Path(__file__).resolve().parents[2]
 START = 1_700_000_000_000
 """Epoch milliseconds of the first event."""
 MINUTE = 60_000
 Event = dict[str, Any]
 Fields = list[dict[str, Any]]
-COMMANDS: tuple[tuple[str, ...], ...] = (
-    ("index",), ("recommend",), ("evaluate",), ("train",), ("recommend",), ("recommend", "--user", "u0"),
-    ("recommend", "--query", "red shoes"), ("retrain",),
-)  # fmt: skip
-"""What a user tries after an import, in this order."""
 CONFIG = """
 [embedder]
 model = "{embedder}"
@@ -52,8 +31,6 @@ threads = 1
 [ranker.parameters]
 min_data_in_leaf = 2
 """
-_NAN = re.compile(r"(?<![\w.])[+-]?(nan|NaN|NAN)(?!\w)")
-_NOT_FOR_USERS = ("LightGBM refused", "Singular matrix", "array to concatenate", "broadcast", "ARPACK", "Annoy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +76,12 @@ def _some(first: Callable[[random.Random, int], Fields], share: float = 0.5) -> 
 
 
 WORDS = ["red", "blue", "green", "shoes", "hat", "coat", "jazz", "opera", "soup", "bread", "moon", "star"]
+
+
+def _title(dice: random.Random, _: int) -> str:
+    return " ".join(dice.sample(WORDS, 3))
+
+
 FIELDS: dict[str, Callable[[random.Random, int], Fields]] = {
     "ids only": _no_fields,
     "one text": _fields(title="the same red shoes"),
@@ -115,8 +98,8 @@ FIELDS: dict[str, Callable[[random.Random, int], Fields]] = {
     "tags only": _fields(tags=lambda dice, _: dice.sample(WORDS, 3)),
     "published at once": _fields(published=START, title="news"),
     "published": _fields(published=lambda _, index: START + index * MINUTE),
-    "titles": _fields(title=lambda dice, _: " ".join(dice.sample(WORDS, 3)), category=lambda dice, _: dice.choice("ab")),
-    "some titles": _some(_fields(title=lambda dice, _: " ".join(dice.sample(WORDS, 3)))),
+    "titles": _fields(title=_title, category=lambda dice, _: dice.choice("ab")),
+    "some titles": _some(_fields(title=_title)),
     "one title": lambda dice, index: [{"name": "title", "value": "red shoes"}] if index == 0 else [],
     "a long text": _fields(text=lambda dice, _: " ".join(dice.choices(WORDS, k=2_000))),
     "all hidden": _fields(removed=True),
@@ -244,135 +227,9 @@ def _rankings(chosen: dict[str, Any], users: list[str | None], n_items: int, dic
         events.append(event)
         clicked = {"clicked": dice.sample(shown, 1), "all clicked": shown, "first clicked": shown[:1],
                    "one ranking": shown[:1], "one item each": shown}.get(kind, [])  # fmt: skip
-        for item in clicked:
-            events.append(
-                {"event": "interaction", "id": f"c{number}-{item}", "timestamp": at + 1_000, "item": item,
-                 "type": "click", "ranking": f"r{number}", "user": event.get("user") or "u0"}
-            )  # fmt: skip
+        events += [
+            {"event": "interaction", "id": f"c{number}-{item}", "timestamp": at + 1_000, "item": item,
+             "type": "click", "ranking": f"r{number}", "user": event.get("user") or "u0"}
+            for item in clicked
+        ]  # fmt: skip
     return events
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What came out of a command that must not."""
-
-    world: str
-    command: str
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.command} on ({self.world}): {self.what}"
-
-
-def run_world(
-    world: World, folder: Path, commands: Sequence[Sequence[str]] = COMMANDS, embedder: str = "none"
-) -> list[Fault]:
-    """Import a world into a home at `folder`, run the commands in this process, and return all faults."""
-    folder.mkdir(parents=True)
-    (folder / "feedrank.toml").write_text(world.config(embedder), encoding="utf-8")
-    path = folder / "log.jsonl"
-    path.write_text("".join(json.dumps(event) + "\n" for event in [*world.items, *world.log]), encoding="utf-8")
-    faults: list[Fault] = []
-    for number, command in enumerate([("import", str(path), "--format", "jsonl"), *commands]):
-        extra: tuple[str, ...] = ()
-        if command[0] == "recommend":
-            extra = ("--json",)
-        elif command[0] in ("index", "train", "retrain"):
-            extra = ("--name", f"b{number}")
-        result, found = run_command(folder, [*command, *extra])
-        if command[0] == "recommend" and result.exit_code == 0:
-            found += _feed_faults(world, command, result.stdout)
-        faults += [Fault(world.name, " ".join(command), what) for what in found]
-    return faults
-
-
-def run_command(folder: Path, arguments: Sequence[str]) -> tuple[Result, list[str]]:
-    """Run one command in this process; return its result and the faults found in it."""
-    from feedrank.api.cli import main
-
-    with _listening() as (caught, records):
-        result = CliRunner().invoke(main, ["--home", str(folder), *arguments])
-    found: list[str] = []
-    problem = result.exception
-    if problem is not None and not isinstance(problem, SystemExit):
-        found.append(f"traceback: {type(problem).__name__}: {problem}")
-    elif problem is not None and (raised := _raised_elsewhere(problem)):
-        found.append(raised)
-    found += [f"{one.category.__name__}: {one.message} ({one.filename}:{one.lineno})" for one in caught]
-    found += [f"logged: {record.getMessage()}: {_error_of(record)}" for record in records]
-    text = result.output
-    if "Traceback (most recent" in text:
-        found.append("traceback is printed")
-    if (match := _NAN.search(text)) is not None:
-        found.append(f"NaN is printed: {_line_of(text, match.start())}")
-    if wrong := next((part for part in _NOT_FOR_USERS if result.exit_code and part in text), None):
-        found.append(f"the message of a library ({wrong}): {text.strip().splitlines()[-1][:300]}")
-    if result.exit_code == 1 and not result.stderr.strip():
-        found.append("failed without a message")
-    return result, found
-
-
-def _feed_faults(world: World, command: Sequence[str], text: str) -> list[str]:
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return [f"not JSON: {text[:300]!r}"]
-    user = command[command.index("--user") + 1] if "--user" in command else None
-    listed = [entry["id"] for entry in body["items"]]
-    found = [f"score {entry}" for entry in body["items"] if not math.isfinite(entry.get("score", 0.0))]
-    if not listed and (expected := world.can_be_shown(user)):
-        found.append(f"the feed is empty, though it may have {', '.join(sorted(expected)[:3])}")
-    if extra := set(listed) & world.hidden:
-        found.append(f"the feed has hidden items: {extra}")
-    return found
-
-
-def _raised_elsewhere(problem: BaseException) -> str:
-    """Return what a library raised and the command passed on; empty where the project said it itself."""
-    cause: BaseException | None = problem.__context__
-    while cause is not None and (cause.__cause__ is not None):
-        cause = cause.__cause__
-    if cause is None or cause.__traceback__ is None:
-        return ""
-    trace: TracebackType = cause.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    place = Path(trace.tb_frame.f_code.co_filename)
-    own = place.is_relative_to(PROJECT) and ".venv" not in place.parts
-    if own or isinstance(cause, OSError) or place.match("click/*.py"):
-        return ""
-    return f"raised in {place.name}:{trace.tb_lineno}: {type(cause).__name__}: {cause}"
-
-
-def _error_of(record: logging.LogRecord) -> str:
-    return "" if record.exc_info is None else f"{record.exc_info[1]!r}"
-
-
-def _line_of(text: str, position: int) -> str:
-    return text[text.rfind("\n", 0, position) + 1 :].splitlines()[0].strip()
-
-
-class _Records(logging.Handler):
-    """Keeps the records of errors."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@contextmanager
-def _listening() -> Iterator[tuple[list[warnings.WarningMessage], list[logging.LogRecord]]]:
-    """Keep the warnings and the logged errors of a block; deprecations of libraries are none of ours."""
-    handler = _Records()
-    logging.getLogger().addHandler(handler)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            for kind in (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning):
-                warnings.simplefilter("ignore", kind)
-            yield caught, handler.records
-    finally:
-        logging.getLogger().removeHandler(handler)

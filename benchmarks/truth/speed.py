@@ -97,7 +97,7 @@ def rows(home: str) -> float:
 def kernel() -> float:
     """Interactions a second that the state takes in from a log of two million, median of five."""
     from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.engine.events.event_table import events_to_table
+    from feedrank.engine.events.event_table_builder import events_to_table
     from feedrank.engine.events.events import InteractionEvent
     from feedrank.features.replay import operations_of
     from feedrank.features.state import BehaviouralState

@@ -101,6 +101,6 @@ class FutureEvents:
         events = "event" if self.count == 1 else "events"
         more = ", ..." if self.count > len(self.examples) else ""
         return (
-            f"passed over {self.count:,} {events} more than a day ahead of the clock"
-            f" ({format_time(self.now_ms)}), until their time has come: {', '.join(self.examples)}{more}",
+            f"passed over {self.count:,} {events} more than a day ahead of the clock, until their time has"
+            f" come: {', '.join(self.examples)}{more}",
         )

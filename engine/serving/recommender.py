@@ -1,7 +1,6 @@
 """The recommender: answers requests with logged rankings, and applies incoming events to the state at once.
 
-Processes share events through the journal: each request and each write first applies what other processes wrote. So a
-click that one process records changes the next ranking of every other process.
+Processes share events through the journal: each request and each write first applies what other processes wrote.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
 from feedrank.engine.events.interaction_types import InteractionTypes

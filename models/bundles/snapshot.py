@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.event_table import EventTable, events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
 from feedrank.engine.events.event_time import NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, effective_time, erased_user
 from feedrank.engine.events.interaction_types import USUAL_NAMES

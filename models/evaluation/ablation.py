@@ -141,6 +141,11 @@ def _compare(
     signals = signal_columns(names)
     labels, seed = settings.labels, settings.training.seed
     full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric, labels)
+    if np.isnan(full).all():
+        raise ValueError(
+            f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
+            "import a longer log"
+        )
     rows = []
     for number, (signal, columns) in enumerate(signals.items(), 1):
         progress(f"without a signal: {signal}", number, len(signals))

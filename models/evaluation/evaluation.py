@@ -43,7 +43,6 @@ from feedrank.models.training.training import (
     TrainedRanker,
     exact_retriever,
     has_enough_rankings,
-    time_quantile,
     train_from_rankings,
     train_from_recall,
 )
@@ -123,7 +122,7 @@ def time_split(
     """
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
-    end = log.first_interaction_from(time_quantile(log, TIME_SPLIT_SHARE))
+    end = log.first_interaction_from(log.time_quantile(TIME_SPLIT_SHARE))
     targets = histories.first_targets_after(end)
     if not len(targets):
         raise ValueError("found no user with interactions before and after the cut; import a longer log")
@@ -194,7 +193,7 @@ def protocols_for(log: EventTable, settings: ModelSettings) -> tuple[str, ...]:
         return ("rankings",)
     if not (log.meaning_columns().meaning == POSITIVE).any():
         return ("last-item",)
-    end = log.first_interaction_from(time_quantile(log, TIME_SPLIT_SHARE))
+    end = log.first_interaction_from(log.time_quantile(TIME_SPLIT_SHARE))
     has_later_target = len(UserHistories.from_log(log).in_history.first_targets_after(end)) > 0
     return ("last-item", "temporal") if has_later_target else ("last-item",)
 

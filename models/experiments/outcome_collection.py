@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.event_table import EventTable, sorted_events_to_table
+from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_table_builder import sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.experiments.analysis_plan import CustomMetric

@@ -11,11 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.sparse.linalg import LinearOperator, svds
+from scipy.sparse.linalg import LinearOperator
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix, Rows
+from feedrank.models.items.seeded_svd import truncated_svd
 from feedrank.models.items.user_histories import UserHistories
 
 MAX_FLAGS = 512
@@ -48,10 +49,10 @@ def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: i
         rmatvec=lambda y: flags.T @ (user_item.T @ y.ravel()), dtype=np.float64,
     )  # fmt: skip
     start = np.random.default_rng(seed).uniform(0.5, 1.5, min(operator.shape))
-    _, values, right = svds(operator, k=rank, v0=start)
+    _, values, right = truncated_svd(operator, rank, start, seed)
     kept = values > _NEGLIGIBLE * max(float(values.max()), 1e-300)
     vectors = np.where(has_interactions[:, None], right[kept].T, 0)
-    factors[:, : vectors.shape[1]] = unit_rows(vectors * _signs(vectors))
+    factors[:, : vectors.shape[1]] = unit_rows((vectors * _signs(vectors)).astype(np.float32))
     return factors
 
 

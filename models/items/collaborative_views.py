@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh, svd
-from scipy.sparse.linalg import eigsh, svds
+from scipy.sparse.linalg import eigsh
 
 from feedrank.engine.types import Matrix, Rows
+from feedrank.models.items.seeded_svd import truncated_svd
 from feedrank.models.items.user_histories import UserHistories
 
 INTERACTIONS_PER_CHUNK = 500_000
@@ -57,7 +58,8 @@ def eigen_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
         values, vectors = eigh(matrix.toarray().astype(np.float64))
         values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     else:
-        values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=_start_vector(matrix.shape[0], seed))
+        start, rng = _start_vector(matrix.shape[0], seed), np.random.default_rng(seed)
+        values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=start, rng=rng)
     vectors[np.diff(matrix.indptr) == 0] = 0  # an item without entries is 0, not a rounding error
     return _fix_signs(vectors * np.sqrt(_without_noise(values)))
 
@@ -72,7 +74,7 @@ def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix
         left, values, right = svd(matrix.toarray().astype(np.float64))
         left, values, right = left[:, :rank], values[:rank], right[:rank]
     else:
-        left, values, right = svds(matrix.astype(np.float64), k=rank, v0=_start_vector(matrix.shape[0], seed))
+        left, values, right = truncated_svd(matrix.astype(np.float64), rank, _start_vector(matrix.shape[0], seed), seed)
     left[np.diff(matrix.indptr) == 0] = 0
     right[:, np.diff(matrix.tocsc().indptr) == 0] = 0
     stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(_without_noise(values)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.event_table import sorted_events_to_table
+from feedrank.engine.events.event_table_builder import sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.models.experiments.click_join import CLICK, clicked_impressions

@@ -41,7 +41,6 @@ from feedrank.models.training.training import (
     TrainedRanker,
     exact_retriever,
     has_enough_rankings,
-    time_quantile,
     train_from_rankings,
     train_from_recall,
 )
@@ -226,7 +225,7 @@ def _on_recall(
 ) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
     """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
-    cut = time_quantile(log, 1 - retrain_settings.test_share)
+    cut = log.time_quantile(1 - retrain_settings.test_share)
     if (
         incumbent is not None
         and cut <= incumbent.trained_until

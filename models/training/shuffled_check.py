@@ -6,7 +6,6 @@ own ranking (a wrong order of events, a counter, an item model that was fitted o
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +51,6 @@ class ShuffledCheck:
     """Number of test groups."""
     leaks: bool
     """Whether the AUC is beyond chance."""
-    seconds: float
 
     def sentence(self) -> str:
         """Return what was found, for people."""
@@ -70,18 +68,18 @@ def check_shuffled(item_inputs: ItemInputs, log: EventTable, settings: ModelSett
 
     It uses the code of the training itself, with fewer rounds and smaller item models, and without text models.
     """
-    started = time.perf_counter()
     small = _small_settings(settings)
     plain = replace(
         item_inputs, text=np.empty((len(item_inputs.catalogue), 0), np.float32), token_vectors=None, reranker=None,
         model_digests={},
     )  # fmt: skip
-    measure = _shuffled_rankings if has_enough_rankings(log, settings) else _shuffled_targets
+    on_rankings = has_enough_rankings(log, settings)
+    measure = _shuffled_rankings if on_rankings else _shuffled_targets
     try:
-        values = measure(plain, latest_part(log), small)
+        values = measure(plain, latest_part(log, MAX_IMPRESSIONS if on_rankings else len(log.rankings.items)), small)
     except ValueError:  # a slice without a click, or an item model that can't be fitted: too little to check
         return None
-    return _judge(values, time.perf_counter() - started, settings.training.seed)
+    return _judge(values, settings.training.seed)
 
 
 def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: ModelSettings) -> NDArray[np.float64]:
@@ -94,13 +92,16 @@ def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: Model
     return auc(groups.labels > 0, scores, groups.queries.offsets)
 
 
-def latest_part(log: EventTable) -> EventTable:
-    """Return the end of a log: its latest rankings up to `MAX_IMPRESSIONS`, and what is between; no unknown items."""
+def latest_part(log: EventTable, max_impressions: int) -> EventTable:
+    """Return the end of a log: its latest rankings up to so many impressions, and what is between; no unknown items.
+
+    At most `MAX_EVENTS` events.
+    """
     n_interactions, n_rankings = len(log.interactions), len(log.rankings)
     is_ranking = log.event_order >= n_interactions
     start = max(0, len(log) - MAX_EVENTS)
     if n_rankings:
-        first = int(np.searchsorted(log.rankings.offsets, log.rankings.offsets[-1] - MAX_IMPRESSIONS))
+        first = int(np.searchsorted(log.rankings.offsets, log.rankings.offsets[-1] - max_impressions))
         start = max(start, int(np.flatnonzero(is_ranking)[first])) if first else start
     order = log.event_order[start:]
     is_ranking = is_ranking[start:]
@@ -194,11 +195,11 @@ def _small_settings(settings: ModelSettings) -> ModelSettings:
     )  # fmt: skip
 
 
-def _judge(values: NDArray[np.float64], seconds: float, seed: int) -> ShuffledCheck | None:
+def _judge(values: NDArray[np.float64], seed: int) -> ShuffledCheck | None:
     """Judge the (G,) AUC of the test groups; None if there are too few."""
     values = values[~np.isnan(values)]
     if len(values) < MIN_TEST_GROUPS:
         return None
     bounds, error = interval(values, seed=seed), float(values.std(ddof=1) / np.sqrt(len(values)))
     leaks = bounds.mean - 0.5 > max(STANDARD_ERRORS * error, 1e-9)
-    return ShuffledCheck(bounds.mean, bounds.low, bounds.high, len(values), leaks, round(seconds, 2))
+    return ShuffledCheck(bounds.mean, bounds.low, bounds.high, len(values), leaks)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.interaction_types import POSITIVE
 from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import Matrix, Scores
@@ -303,14 +302,6 @@ def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: 
     """Fit the item model on these interactions and add the token vectors and model digests of the inputs."""
     item_model = fit_item_views(item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, histories, settings)
     return replace(item_model, token_vectors=item_inputs.token_vectors, model_digests=item_inputs.model_digests)
-
-
-def time_quantile(log: EventTable, share: float) -> float:
-    """Return the unix seconds before which this share of positive interactions lies; ValueError if there are none."""
-    is_positive = log.meaning_columns().meaning == POSITIVE
-    if not is_positive.any():
-        raise ValueError("found no positive interactions to split by time; load some with `feedrank import`")
-    return float(np.quantile(log.interactions.at[is_positive], share))
 
 
 def exact_retriever(item_model: ItemModel) -> EmbeddingRetriever:
