@@ -27,6 +27,7 @@ from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.item_model import ItemModel
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.models.evaluation.metrics import Ideal
 from feedrank.models.items import item_model as item_model_module
 from feedrank.models.items.category_factors import MAX_FLAGS, RANK, category_inputs, fit_category_factors
 from feedrank.models.items.cold_start import ColdStartExtender
@@ -110,7 +111,7 @@ def histories(rows: list[list[int]], values: float = np.nan) -> UserHistories:
     items = np.array([row for user in rows for row in user], np.int32)
     offsets = np.concatenate([[0], np.cumsum([len(user) for user in rows])]).astype(np.int64)
     times = np.arange(len(items), dtype=np.float64)
-    return UserHistories(offsets, items, times, np.full(len(items), values), np.arange(len(items)))
+    return UserHistories.plain(offsets, items, times, np.full(len(items), values), np.arange(len(items)))
 
 
 @given(
@@ -263,8 +264,10 @@ def labeled(sizes: list[int], clicked: list[int]) -> LabeledGroups:
     n, total = len(sizes), int(offsets[-1])
     rows = np.arange(total, dtype=np.int32)
     queries = PointInTimeQueries(np.arange(n), np.zeros(n), np.zeros(n, np.int32), offsets, rows)
-    relevant = np.array(clicked, np.int64)
-    return LabeledGroups(queries, np.concatenate(labels).astype(np.float32), relevant, rows + 1, rows.astype(np.int64))
+    bounds = np.concatenate([[0], np.cumsum(clicked)]).astype(np.int64)
+    ideal = Ideal(np.ones(sum(clicked), np.float32), bounds)
+    columns = np.concatenate(labels).astype(np.float32)
+    return LabeledGroups(queries, columns, ideal, np.arange(sum(clicked)), rows + 1, rows.astype(np.int64))
 
 
 def test_a_large_group_loses_rows_that_were_not_clicked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ MINUTE = 60_000
 Event = dict[str, Any]
 Fields = list[dict[str, Any]]
 CONFIG = """
+[journal]
+max_unknown_share = {max_unknown_share}
+
 [embedder]
 model = "{embedder}"
 
@@ -43,12 +46,17 @@ class World:
     log: list[Event]
     min_history: int = 1
     min_rankings: int = 5
+    max_unknown_share: float = 1.0
+    """Share of ids without an item that is no error."""
     hidden: frozenset[str] = field(default_factory=frozenset)
     """Items that are in no feed."""
 
     def config(self, embedder: str) -> str:
         """Return the TOML config: small trees, and thresholds that even a tiny log may pass."""
-        return CONFIG.format(embedder=embedder, min_history=self.min_history, min_rankings=self.min_rankings)
+        return CONFIG.format(
+            embedder=embedder, min_history=self.min_history, min_rankings=self.min_rankings,
+            max_unknown_share=self.max_unknown_share,
+        )  # fmt: skip
 
     def can_be_shown(self, user: str | None) -> set[str]:
         """Return the items that a feed of this user may have."""
@@ -129,7 +137,7 @@ def worlds(count: int, seed: int = 15) -> Iterator[World]:
     axes: dict[str, Sequence[Any]] = {
         "items": ITEM_COUNTS, "fields": tuple(FIELDS), "users": USERS, "interactions": INTERACTIONS, "types": TYPES,
         "times": TIMES, "values": VALUES, "rankings": RANKINGS, "by": MEETS, "positions": (False, True),
-        "min_history": (1, 5), "min_rankings": (1, 5, 500),
+        "min_history": (1, 5), "min_rankings": (1, 5, 500), "max_unknown_share": (0.5, 1.0, 1.0),
     }  # fmt: skip
     decks: dict[str, list[Any]] = {name: [] for name in axes}
     for number in range(count):
@@ -157,12 +165,15 @@ def make_world(number: int, chosen: dict[str, Any], dice: random.Random) -> Worl
         one["item"] for one in items for entry in one["fields"] if entry == {"name": "removed", "value": True}
     )
     name = ", ".join(f"{axis}: {value}" for axis, value in chosen.items())
-    return World(f"{number}: {name}", items, log, chosen["min_history"], chosen["min_rankings"], hidden)
+    return World(f"{number}: {name}", items, log, chosen["min_history"], chosen["min_rankings"],
+        chosen["max_unknown_share"], hidden,
+    )  # fmt: skip
 
 
 def _at(times: str, step: int) -> int:
-    """Return the epoch milliseconds of a step of the log."""
-    return START + {"one moment": 0, "minutes": step, "years": step * 525_600 // 4, "backwards": -step}[times] * MINUTE
+    """Return the epoch milliseconds of a step of the log; none is in the future."""
+    days = 14 * 24 * 60
+    return START + {"one moment": 0, "minutes": step, "years": (step - 300) * days, "backwards": -step}[times] * MINUTE
 
 
 def _interactions(chosen: dict[str, Any], users: list[str | None], n_items: int, dice: random.Random) -> list[Event]:

@@ -7,6 +7,7 @@ and an empty feed while there is something to show.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -14,7 +15,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,10 +71,10 @@ def run_world(
 def run_extra(world: World, folder: Path, number: int) -> list[Fault]:
     """Run one of the other ways to use a home after `run_world`; `number` chooses which."""
     name, extra = list(EXTRAS.items())[number % len(EXTRAS)]
-    with _listening() as (caught, records):
+    with _listening() as (caught, records), redirect_stderr(io.StringIO()):
         try:
             found = extra(world, folder)
-        except ValueError as problem:  # the reason why it can't be done
+        except (ValueError, RuntimeError, OSError) as problem:  # the reason why it can't be done
             raised = _library_error(problem)
             found = [raised] if raised else []
         except Exception as problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,6 +49,16 @@ class QueryGroups:
     def features(self) -> Matrix:
         """Return the (N, F) matrix in memory; read it from the file if needed."""
         return np.asarray(self.matrix[:], np.float32)
+
+
+def check_slices(train: Sequence[QueryGroups], validation: QueryGroups) -> None:
+    """Check that both slices have a positive label. Raises ValueError that names the slice."""
+    for name, parts in (("training", train), ("validation", [validation])):
+        if not any(np.any(part.labels > 0) for part in parts):
+            raise ValueError(
+                f"the {name} slice has {sum(len(part) for part in parts)} groups with no clicked item among them; "
+                "LambdaRank needs rankings with at least one click, or interactions to build groups from"
+            )
 
 
 def score_in_chunks(groups: QueryGroups, scorer: Scorer) -> Scores:

@@ -17,7 +17,7 @@ from feedrank.features.families.listwise import group_zscore
 from feedrank.models.atomic_files import atomic_write
 from feedrank.models.training.boosting import fit
 from feedrank.models.training.position_bias import PositionBias
-from feedrank.models.training.query_groups import QueryGroups
+from feedrank.models.training.query_groups import QueryGroups, check_slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,7 @@ class LambdaRanker:
             raise ValueError(
                 "the initial ranker was trained on other features or other feature settings; train without it"
             )
-        for name, parts in (("training", train), ("validation", [validation])):
-            if not any(np.any(part.labels > 0) for part in parts):
-                raise ValueError(
-                    f"the {name} slice has {sum(len(part) for part in parts)} groups with no clicked item among them; "
-                    "LambdaRank needs rankings with at least one click, or interactions to build groups from"
-                )
+        check_slices(train, validation)
         boosters: list[lgb.Booster] = []
         curves: list[PositionBias] = []
         learning: list[float] = []

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from feedrank.models.training.query_groups import check_slices
 from feedrank.models.training.ranker import DEFAULT_PARAMETERS, LambdaRanker
 from feedrank.models.training.training import TrainingData
 
@@ -51,8 +52,10 @@ def tune(
     """Search until the minutes or the trials are used up; the first trial has the current parameters.
 
     Parameters that the settings fix are not searched. storage: an SQLite file of trials, created if missing. progress:
-    called after each trial with (finished trials, best value). Raises ValueError if Optuna is not installed.
+    called after each trial with (finished trials, best value). Raises ValueError if Optuna is not installed, or if a
+    slice has no positive label.
     """
+    check_slices(data.train, data.validation)
     optuna = _optuna()
     baseline = DEFAULT_PARAMETERS | dict(data.ranker.parameters)
     searched = [name for name in SEARCH_SPACE if name not in data.ranker.parameters]
