@@ -206,12 +206,20 @@ def _run(home: Path, *arguments: str, check: bool = False) -> subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, check=check)
 
 
+_MEASURE = """
+import json, resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([done.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+"""Run by a small process of its own: a child's peak memory starts with that of the process that forks it."""
+
+
 def _measured(home: Path, *arguments: str) -> tuple[float, float]:
     """Run a command; return its processor seconds and its peak memory in kB."""
     command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home), *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} failed with the exit code {process.returncode}")
-    return usage.ru_utime + usage.ru_stime, float(usage.ru_maxrss)
+    done = subprocess.run([sys.executable, "-c", _MEASURE, *command], capture_output=True, text=True, check=True)
+    code, seconds, kilobytes = json.loads(done.stdout)
+    if code:
+        raise RuntimeError(f"{' '.join(arguments)} failed with the exit code {code}: {done.stderr[-500:]}")
+    return float(seconds), float(kilobytes)
