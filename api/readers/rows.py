@@ -68,7 +68,8 @@ class RowParser:
             if self._kind != "ranking" and self._item not in columns:
                 raise ValueError(
                     f"{source}: found the columns {', '.join(columns) or '(none)'}, expected `event`, or `item` or"
-                    " `id` for a table of items, or `item` and `user` for a table of interactions; rename the columns"
+                    " `id` for a table of items, or `item` and `user` for a table of interactions; rename the columns,"
+                    " or give --map"
                 )
 
     def parse(self, row: Mapping[str, Any]) -> Event:
