@@ -6,12 +6,14 @@ the repository's history.
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -43,7 +45,7 @@ def bars() -> list[Bar]:
         probes = {
             "import of 200,000 interactions, CSV": "imported({folder!r}, 'clicks.csv')",
             "import of 200,000 interactions, JSONL": "imported({folder!r}, 'clicks.jsonl')",
-            "training matrix, rows a second": "rows({home!r})",
+            "training matrix, rows a second": "benchmarks.replay.rows({home!r})",
             "state kernel, interactions a second": "kernel()",
         }
         found = []
@@ -87,28 +89,22 @@ def imported(folder: str, name: str) -> float:
         return ROWS / (time.perf_counter() - started)
 
 
-def rows(home: str) -> float:
-    """Candidate rows a second of replay and features on MovieLens-100K."""
-    from benchmarks.replay import rows as measured
-
-    return measured(home)
-
-
 def kernel() -> float:
     """Interactions a second that the state takes in from a log of two million, median of five."""
     from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.engine.events.event_table_builder import events_to_table
     from feedrank.engine.events.events import InteractionEvent
     from feedrank.features.replay import operations_of
     from feedrank.features.state import BehaviouralState
 
+    name = "feedrank.engine.events.event_table"
+    builder = importlib.import_module(f"{name}_builder" if find_spec(f"{name}_builder") else name)
     random = np.random.default_rng(0)
     catalogue = Catalogue.from_items({f"i{n}": {"category": f"c{n % 300}"} for n in range(20_000)})
     n_events = 1_000_000
     at = (1.7e12 + np.sort(random.random(n_events)) * 90 * 86_400_000).astype(np.int64).tolist()
     users, items = random.integers(0, 100_000, n_events).tolist(), (random.zipf(1.3, n_events) % 20_000).tolist()
     events = (InteractionEvent(str(n), at[n], f"i{items[n]}", "click", user=str(users[n])) for n in range(n_events))
-    operations = operations_of(events_to_table(events, catalogue.ids))
+    operations = operations_of(builder.events_to_table(events, catalogue.ids))
     BehaviouralState(catalogue).observe(operations.segment(0, 1_000))
     seconds = []
     for _ in range(5):
@@ -120,11 +116,16 @@ def kernel() -> float:
 
 
 def asked(call: str, source: Path) -> float:
-    """Return the value of a function of this module, in a process of its own that imports feedrank from `source`."""
-    script = f"import benchmarks.truth.speed as s; print('value', s.{call})"
+    """Return the value of a function, in a process of its own that imports feedrank from `source`.
+
+    It is one of this module, or of a benchmark of that version.
+    """
+    is_of_version = call.startswith("benchmarks.")
+    module = ".".join(call.split("(")[0].split(".")[:-1]) if is_of_version else "benchmarks.truth.speed"
+    script = f"import {module}; print('value', {call if is_of_version else f'{module}.{call}'})"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, env=os.environ | ONE_CORE | {"PYTHONPATH": str(source)},
-        stdout=subprocess.PIPE, text=True, check=True,
+        [sys.executable, "-c", script], cwd=source.parent if is_of_version else PROJECT,
+        env=os.environ | ONE_CORE | {"PYTHONPATH": str(source)}, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     return float(done.stdout.rpartition("value ")[2])
 
