@@ -6,14 +6,12 @@ the repository's history.
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -46,7 +44,7 @@ def bars() -> list[Bar]:
             "import of 200,000 interactions, CSV": "imported({folder!r}, 'clicks.csv')",
             "import of 200,000 interactions, JSONL": "imported({folder!r}, 'clicks.jsonl')",
             "training matrix, rows a second": "benchmarks.replay.rows({home!r})",
-            "state kernel, interactions a second": "kernel()",
+            "state kernel, interactions a second": "benchmarks.replay.kernel()",
         }
         found = []
         for name, probe in probes.items():
@@ -87,32 +85,6 @@ def imported(folder: str, name: str) -> float:
         started = time.perf_counter()
         run_cli(source, Path(home), ["import", str(Path(folder) / name)])
         return ROWS / (time.perf_counter() - started)
-
-
-def kernel() -> float:
-    """Interactions a second that the state takes in from a log of two million, median of five."""
-    from feedrank.engine.events.catalogue import Catalogue
-    from feedrank.engine.events.events import InteractionEvent
-    from feedrank.features.replay import operations_of
-    from feedrank.features.state import BehaviouralState
-
-    name = "feedrank.engine.events.event_table"
-    builder = importlib.import_module(f"{name}_builder" if find_spec(f"{name}_builder") else name)
-    random = np.random.default_rng(0)
-    catalogue = Catalogue.from_items({f"i{n}": {"category": f"c{n % 300}"} for n in range(20_000)})
-    n_events = 1_000_000
-    at = (1.7e12 + np.sort(random.random(n_events)) * 90 * 86_400_000).astype(np.int64).tolist()
-    users, items = random.integers(0, 100_000, n_events).tolist(), (random.zipf(1.3, n_events) % 20_000).tolist()
-    events = (InteractionEvent(str(n), at[n], f"i{items[n]}", "click", user=str(users[n])) for n in range(n_events))
-    operations = operations_of(builder.events_to_table(events, catalogue.ids))
-    BehaviouralState(catalogue).observe(operations.segment(0, 1_000))
-    seconds = []
-    for _ in range(5):
-        state = BehaviouralState(catalogue)
-        started = time.perf_counter()
-        state.observe(operations)
-        seconds.append(time.perf_counter() - started)
-    return n_events / float(np.median(seconds))
 
 
 def asked(call: str, source: Path) -> float:
