@@ -135,6 +135,9 @@ def advance(
     recent, times = np.empty(MAX_RECENT_IMPRESSIONS, np.int32), np.empty(MAX_RECENT_IMPRESSIONS)
     overall = np.empty(len(COUNTER_KINDS) * halves, np.float32)
     marks, mark_times = np.empty(MAX_MARKS, np.int32), np.empty(MAX_MARKS)
+    # taken once: to pass the whole state at each event would copy all its arrays
+    decay_rates, landmarks, n_marks = state.decay_rates, state.landmarks, state.dislike_marks.used
+    item_counters, item_dislikes = state.counts, state.dislikes
     for m in range(first, last):
         code, at, user = operations.code[m] & _CODE, operations.at[m], operations.user[m]
         if code == OP_READ:
@@ -145,7 +148,7 @@ def advance(
                 history_store.read(state.histories, user, INTERACTIONS, items, history, history_at)
                 buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
                 n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
-                if state.dislike_marks.used[0]:
+                if n_marks[0]:
                     rows, rows_at = buffers.disliked[read], buffers.disliked_at[read]
                     dislikes.read_recent(state.dislike_marks, user, items, marks, mark_times, rows, rows_at)
             _decay_factors(state, at, decay)
@@ -196,7 +199,7 @@ def advance(
                         break
             if code != OP_SEEN:
                 if code == OP_NEGATIVE:
-                    _increments(state, at, increment)
+                    _increments(decay_rates, landmarks, item_counters, item_dislikes, at, increment)
                     for half in range(halves):
                         state.dislikes[row, half] += increment[half]
                         state.dislikes[items, half] += increment[half]
@@ -210,7 +213,7 @@ def advance(
             code = OP_IMPRESSION
         in_history, counts = operations.code[m] & NO_HISTORY == 0, operations.code[m] & NO_COUNTS == 0
         if counts:
-            _increments(state, at, increment)
+            _increments(decay_rates, landmarks, item_counters, item_dislikes, at, increment)
         share = 1.0 / max(operations.stop[m] - operations.start[m], 1)
         for i in range(operations.start[m], operations.stop[m]):
             row = operations.rows[i]
@@ -230,7 +233,7 @@ def advance(
                     history_store.append(
                         state.histories, user, IMPRESSIONS if code == OP_IMPRESSION else INTERACTIONS, row, at, items
                     )
-                if state.dislike_marks.used[0] and code != OP_IMPRESSION:
+                if n_marks[0] and code != OP_IMPRESSION:
                     dislikes.end(state.dislike_marks, user, row, at, items, marks, mark_times)
             if bits:
                 counter_table.count(state.custom_counters, row, user, bits, at)
@@ -252,18 +255,18 @@ def item_counts(state: StateArrays, kind: int, half_life: int, at: float, out: T
 
 
 @jit
-def _increments(state: StateArrays, at: float, increment: Times) -> None:
+def _increments(
+    decay_rates: Times, landmarks: Times, counts: Times, dislikes_of: Times, at: float, increment: Times
+) -> None:
     """Compute the (L,) increments of an event at `at`, relative to the landmarks; moves landmarks to avoid overflow."""
     for half in range(len(increment)):
-        rate = state.decay_rates[half]
-        if np.isnan(state.landmarks[half]):
-            state.landmarks[half] = at
-        if rate * (at - state.landmarks[half]) > MAX_EXPONENT:
-            _move_landmark(
-                state.counts[:, :, half], state.dislikes[:, half], np.exp(-rate * (at - state.landmarks[half]))
-            )
-            state.landmarks[half] = at
-        increment[half] = np.exp(rate * (at - state.landmarks[half]))
+        rate = decay_rates[half]
+        if np.isnan(landmarks[half]):
+            landmarks[half] = at
+        if rate * (at - landmarks[half]) > MAX_EXPONENT:
+            _move_landmark(counts[:, :, half], dislikes_of[:, half], np.exp(-rate * (at - landmarks[half])))
+            landmarks[half] = at
+        increment[half] = np.exp(rate * (at - landmarks[half]))
 
 
 @jit
