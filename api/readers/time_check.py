@@ -10,9 +10,8 @@ from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.times import UNIT_NAMES, guess_unit
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import to_dict
-from feedrank.engine.events.event_time import MAX_AHEAD_MS, format_time, limit_to_clock
+from feedrank.engine.events.event_time import EARLIEST_MS, MAX_AHEAD_MS, check_is_of_a_log, format_time, limit_to_clock
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
-from feedrank.engine.events.log_time import EARLIEST_MS, check_is_of_a_log
 
 FIRST_EVENTS = 20_000
 """Events of a source whose times are looked at before the first of them is written."""

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.engine.events.checks import EventError, as_float, short_repr
-from feedrank.engine.events.log_time import EARLIEST_MS
+from feedrank.engine.events.event_time import EARLIEST_MS
 
 MAX_MS = 10**15
 """Epoch milliseconds of a time that no event has any more."""
