@@ -128,6 +128,7 @@ def test_texts_of_any_form_are_the_same_time(second: int, form: str) -> None:
     [
         ("2020-09-20", None, DAY), ("2020-9-20", None, DAY), ("2020/09/20", None, DAY), ("20200920", None, DAY),
         ("44094", None, DAY), ("44094.0", None, DAY), ("20200920000000", None, DAY), (20200920, None, DAY),
+        ("20200920.0", None, DAY), ("20200920000000.00", None, DAY), (20200920.0, None, DAY),
         ("2020-09-20", "Europe/Berlin", DAY - 7_200_000), ("2020-09-20 02:00", "Europe/Berlin", DAY),
         ("2020-09-20T02:00:00,5", "Europe/Berlin", DAY + 500),
     ],
@@ -151,7 +152,8 @@ def test_the_unit_is_decided_for_the_file_and_not_for_a_row() -> None:
         TimeReader(ImportOptions(time_unit="auto"), "timestamp", [1, 2, 3])
     with pytest.raises(ValueError, match="--time-unit s"):
         TimeReader(name="published", sample=[1_600_000_000])
-    assert TimeReader(name="published", sample=["1999"]).read("1999") == 915_148_800_000
+    for year in ("1999", "1999.0", "1999.", 1999, 1999.0):
+        assert TimeReader(name="published", sample=[year, ""]).read(year) == 915_148_800_000
 
 
 # --- ids

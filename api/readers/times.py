@@ -120,7 +120,7 @@ class TimeReader:
         if self._is_plain:
             milliseconds = number
         elif self._form == "compact":
-            naive = _compact_time(text if text is not None else str(number).removesuffix(".0"))
+            naive = _compact_time(_without_zeros(str(number) if text is None else text))
             if naive is None:
                 raise EventError(self.name, f"found {short_repr(number)}, expected a compact date such as 20200920")
             milliseconds = self._with_zone(naive)
@@ -180,11 +180,17 @@ def guess_unit(number: float) -> str | None:
 
 
 def _numeric_text(value: object) -> str | None:
-    """Return a number or a numeric text as text; None for anything else."""
+    """Return a number or a numeric text as text, without a fraction of zeros; None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value).removesuffix(".0") if as_float(value) is not None else None
+        return _without_zeros(str(value)) if as_float(value) is not None else None
     text = value.strip() if isinstance(value, str) else ""
-    return text if _NUMBER.fullmatch(text) and as_float(text) is not None else None
+    return _without_zeros(text) if _NUMBER.fullmatch(text) and as_float(text) is not None else None
+
+
+def _without_zeros(text: str) -> str:
+    """Return a numeric text without the `.0` that pandas gives to whole numbers in a column with gaps."""
+    whole, _, fraction = text.partition(".")
+    return whole if whole.strip("+-") and not fraction.strip("0") else text
 
 
 @lru_cache(8192)

@@ -53,6 +53,9 @@ def judge(file: OddFile, folder: Path) -> str:
     rows = event_rows(events, len(file.rows[0]))
     if code or rows != sorted(file.rows, key=repr):
         return f"exit code {code}, read {rows}, expected {list(file.rows)}: {output!r}"
+    described = [event for event in events if isinstance(event, ItemEvent)]
+    if file.fields and not file.fields.items() <= described[-1].fields.items():
+        return f"found the fields {described[-1].fields}, expected {dict(file.fields)}"
     return "" if (file.rejected > 0) == ("rejected lines are in" in output) else f"rejects are not reported: {output!r}"
 
 
