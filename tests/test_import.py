@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import feedrank
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event, InteractionEvent
-from feedrank.engine.events.ids import MISSING_IDS, canonical_event, canonical_id, similar_form
+from feedrank.engine.events.ids import MISSING_IDS, canonical_event, canonical_id, is_missing, similar_form
 
 # --- whole files
 
@@ -63,7 +65,9 @@ def test_options_that_a_format_does_not_understand_are_refused(tmp_path: Path) -
     (tmp_path / "a.csv").write_text("id,title\n1,Un\n")
     with pytest.raises(ValueError, match="expected also visitor, which --map"):
         list(read_events(tmp_path / "a.csv", Rejects(), options=ImportOptions({"visitor": "user"})))
-    for options in ({"zone": "Mars"}, {"encoding": "utf-99"}, {"time_unit": "h"}, {"separator": ""}):
+    wrong: list[dict[str, Any]] = [{"zone": "Mars"}, {"time_unit": "h"}, {"separator": ""}]
+    wrong += [{"encoding": name} for name in ("utf-99", "rot13", "hex", "idna", "zlib", "undefined", "a\0b")]
+    for options in wrong:
         with pytest.raises(ValueError, match="expected"):
             ImportOptions(**options)
     with pytest.raises(ValueError, match="expected column=name pairs"):
@@ -156,6 +160,15 @@ def test_the_unit_is_decided_for_the_file_and_not_for_a_row() -> None:
         assert TimeReader(name="published", sample=[year, ""]).read(year) == 915_148_800_000
 
 
+def test_a_time_that_is_a_list_or_an_object_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.parquet"
+    for value in ([T0], {"at": T0}):
+        pq.write_table(pa.table({"user": ["u"], "item": ["i"], "timestamp": [value]}), path)
+        rejects = Rejects()
+        assert list(read_events(path, rejects)) == []
+        assert "expected epoch milliseconds or ISO-8601" in rejects.example(next(iter(rejects.reasons())))[1]
+
+
 # --- ids
 
 
@@ -163,7 +176,7 @@ def test_the_unit_is_decided_for_the_file_and_not_for_a_row() -> None:
 def test_a_canonical_id_is_its_own_canonical_form(text: str) -> None:
     once = canonical_id(text)
     assert once is None or (canonical_id(once) == once and once == text.strip())
-    assert (once is None) == (text.strip() in MISSING_IDS)
+    assert (once is None) == is_missing(text) == (text.strip() in MISSING_IDS)
 
 
 def test_numbers_and_texts_of_one_id_meet_and_others_stay_apart() -> None:

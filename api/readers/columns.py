@@ -10,7 +10,7 @@ from feedrank.api.readers.import_options import ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
-from feedrank.engine.events.ids import MISSING_IDS, is_scientific, is_whole_float
+from feedrank.engine.events.ids import MISSING_IDS, is_missing, is_scientific, is_whole_float
 
 Convert: TypeAlias = Callable[[str], Any]
 
@@ -65,7 +65,7 @@ class ColumnReader:
     def _convert(self, name: str, cells: Sequence[str], is_float: bool) -> Convert | None:
         if name in self._times:
             read = self._times[name].read
-            return lambda cell: None if cell in MISSING_IDS else read(cell)
+            return lambda cell: None if is_missing(cell) else read(cell)
         if name in LIST_COLUMNS:
             return _list_convert(name, is_float)
         if is_float:
@@ -77,8 +77,8 @@ class ColumnReader:
             is_decimal = bool(commas) and all(map(_DECIMAL_COMMA.fullmatch, commas))
             if is_decimal and not all(map(_THOUSANDS.fullmatch, commas)):
                 self._rejects.note(f"numbers in {name!r} have a decimal comma")
-                return lambda cell: None if cell in MISSING_IDS else _decimal_comma(name, cell)
-            return lambda cell: None if cell in MISSING_IDS else cell
+                return lambda cell: None if is_missing(cell) else _decimal_comma(name, cell)
+            return lambda cell: None if is_missing(cell) else cell
         return None
 
     def _note_odd_ids(self, name: str, cells: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ def float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> 
     found = []
     for index, name in enumerate(header):
         if name in ID_COLUMNS:
-            parts = {part for row in sample for part in _parts(name, row[index])} - MISSING_IDS
+            parts = {part for row in sample for part in _parts(name, row[index]) if not is_missing(part)}
             if parts and all(map(is_whole_float, parts)):
                 found.append(name)
     return found
@@ -106,7 +106,7 @@ def whole_float_columns(
     left = {header.index(name): name for name in candidates}
     for row in rows:
         for index, name in list(left.items()):
-            if any(part not in MISSING_IDS and not is_whole_float(part) for part in _parts(name, row[index])):
+            if any(not is_missing(part) and not is_whole_float(part) for part in _parts(name, row[index])):
                 del left[index]
         if not left:
             break

@@ -18,6 +18,7 @@ from feedrank.api.readers.rows import RowParser
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import is_missing
 
 Row: TypeAlias = dict[str, Any]
 """Column or part of an event -> value."""
@@ -119,7 +120,7 @@ def read_file(folder: Folder, name: str, layout: Layout, rejects: Rejects, optio
     )
     for number, text, row in entries:
         try:
-            if row.get("timestamp") not in (None, ""):
+            if not is_missing(row.get("timestamp")):
                 row["timestamp"] = times.read(row["timestamp"])
             events = [
                 parser.parse(parts if "event" in parts else {"event": layout.kind, **layout.constants, **parts})

@@ -22,7 +22,7 @@ from feedrank.api.readers.rows import EVENT_COLUMNS, RowParser, check_event_kind
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
-from feedrank.engine.events.ids import MISSING_IDS, is_whole_float
+from feedrank.engine.events.ids import is_missing, is_whole_float
 
 CSV_LIST_COLUMNS = LIST_COLUMNS
 KNOWN_COLUMNS = frozenset(
@@ -146,7 +146,7 @@ class _ParquetCells:
         """Return the row with its times as epoch milliseconds. Raises EventError."""
         for name, reader in self._times.items():
             value = row[name]
-            if value is not None and value == value and value not in MISSING_IDS:
+            if not is_missing(value):
                 row[name] = reader.read(value)
         for name in self._floats:
             if row[name] is not None:
@@ -163,9 +163,9 @@ def _is_whole_float_text(file: Any, index: int, first: list[Any]) -> bool:
     """Return whether a column is text that holds whole floats (123.0) or missing values in the whole file."""
 
     def fits(values: list[Any]) -> bool:
-        return all(value is None or value.strip() in MISSING_IDS or is_whole_float(value.strip()) for value in values)
+        return all(is_missing(value) or is_whole_float(value.strip()) for value in values)
 
-    texts = [value for value in first if isinstance(value, str) and value.strip() not in MISSING_IDS]
+    texts = [value for value in first if isinstance(value, str) and not is_missing(value)]
     if not texts or not all(value is None or isinstance(value, str) for value in first) or not fits(first):
         return False
     name = file.schema_arrow.names[index]

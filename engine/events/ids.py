@@ -46,6 +46,13 @@ def json_id(value: object) -> Any:
     return value
 
 
+def is_missing(value: object) -> bool:
+    """Return whether a value is None, NaN, blank text or a word for a missing value."""
+    if isinstance(value, str):
+        return value.strip() in MISSING_IDS
+    return value is None or (isinstance(value, float) and value != value)
+
+
 def check_id(value: object, path: str, one_line: bool = False) -> None:
     """Check the length of an id, and that it has no NUL. Raises EventError; `path` names the field.
 
