@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from feedrank.api.item_completion import ItemCompletion, is_made
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
@@ -125,9 +126,9 @@ class IdMatching:
         if known.users:
             found.append(_match("interactions", "users", self._users, known.users))
         if self._rankings:
-            rankings = known_ids(journal.engine, self._rankings)
-            examples = rankings or ({"(others)"} if journal.count_by_kind().get("ranking") else ())
-            found.append(_match("interactions with a ranking", "rankings", self._rankings, rankings, examples))
+            rankings = known_ids(journal.engine, self._rankings, "ranking")
+            some = rankings or {event.id for event in islice(journal.events("ranking"), EXAMPLES)}
+            found.append(_match("interactions with a ranking", "rankings", self._rankings, rankings, some))
         return [match for match in found if match.total]
 
 

@@ -276,8 +276,17 @@ def test_interactions_that_name_no_ranking_are_told(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(body) + "\n" for body in log))
     code, output = run(tmp_path / "home", path)
+    text = " ".join(output.split())
     assert code == 1
-    assert "interactions with a ranking that name known rankings: 0 of 12" in " ".join(output.split())
+    assert "interactions with a ranking that name known rankings: 0 of 12; unknown are 'R0', 'R1', 'R2'" in text
+    assert "known are 'r1'" in text
+
+
+def test_only_the_id_of_a_ranking_is_a_known_ranking(tmp_path: Path) -> None:
+    rows = "".join(f"{n},u,i{n},{T0 + n},{n}\n" for n in range(20))
+    _, ((code, output),) = _home(tmp_path, clicks="id,user,item,timestamp,ranking\n" + rows)
+    assert code == 0  # there is nothing yet that they could name
+    assert "that name known rankings: 0 of 20; unknown are '0', '1', '2'; no rankings are known yet" in output
 
 
 def test_few_users_with_a_profile_are_no_error() -> None:
