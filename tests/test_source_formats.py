@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from conftest import feedrank
 from benchmarks.truth.exports import EXPORTS, Export
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.readers import FORMATS, ImportOptions, Rejects, guess_format, made_up_times, read_events
+from feedrank.api.readers.folders import Folder
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
@@ -77,7 +82,60 @@ def test_a_folder_in_a_zip_is_the_same(tmp_path: Path) -> None:
         assert load(archive)[0] == load(path)[0]
 
 
+def test_the_notes_of_macos_in_a_zip_are_no_data(tmp_path: Path) -> None:
+    tables = [export for export in EXPORTS if any(name.endswith((".csv", ".jsonl")) for name in export.files)]
+    for number, export in enumerate(tables):
+        path = export.write(tmp_path / str(number))
+        archive = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(archive, "w") as target:
+            for name in export.files:
+                target.write(tmp_path / str(number) / name, name)
+                target.writestr(f"__MACOSX/._{name}", b"\0\5\x16\7")
+            target.writestr(".DS_Store", b"\0")
+        assert guess_format(archive) == export.format, export.name
+        assert sorted(map(repr, load(archive)[0])) == sorted(map(repr, load(path)[0])), export.name
+    folder = tables[0].write(tmp_path / "folder" / "data").parent
+    (folder / "._ratings.csv").write_bytes(b"\0")
+    assert Folder(folder).names == list(tables[0].files)
+
+
 # --- tables
+
+
+CSV_EXPORTS = [export for export in EXPORTS if any(name.endswith(".csv") for name in export.files)]
+ID_COLUMNS = ("user_id", "item_id", "userId", "movieId", "visitorid", "itemid", "categoryid", "parentid", "article_id",
+              "session", "aid")  # fmt: skip
+
+
+def rewritten(export: Export, separator: str, floats: bool) -> Export:
+    """Return an export whose tables were read and written by another tool, such as pandas."""
+    files = dict(export.files)
+    for name, content in export.files.items():
+        if name.endswith(".csv") and isinstance(content, str):
+            header, *rows = csv.reader(io.StringIO(content, newline=""))
+            wanted = [index for index, column in enumerate(header) if column in ID_COLUMNS and floats]
+            for index in wanted:
+                if all(row[index].isdecimal() or not row[index] for row in rows):
+                    for row in rows:
+                        row[index] = row[index] and str(float(row[index]))
+            out = io.StringIO(newline="")
+            csv.writer(out, delimiter=separator).writerows([header, *rows])
+            files[name] = out.getvalue()
+    return replace(export, files=files)
+
+
+def test_all_exports_as_tables_are_among_those_that_are_rewritten() -> None:
+    assert {export.format for export in CSV_EXPORTS} == {"gorse", "movielens", "retailrocket", "hm", "otto", "amazon"}
+
+
+@pytest.mark.parametrize("floats", [False, True], ids=["ids as they are", "ids as floats"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("export", CSV_EXPORTS, ids=lambda export: export.name)
+def test_a_table_with_another_separator_and_ids_of_pandas_is_the_same(
+    export: Export, separator: str, floats: bool, tmp_path: Path
+) -> None:
+    changed = rewritten(export, separator, floats)
+    assert changed.faults(changed.write(tmp_path / "export")) == []
 
 
 def test_equal_purchases_are_two_and_stay_two(tmp_path: Path) -> None:

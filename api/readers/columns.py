@@ -48,7 +48,7 @@ class ColumnReader:
             if name:
                 self._converts.append((index, name, self._convert(name, cells[name], name in float_columns)))
         for name in float_columns:
-            rejects.note(f"{name!r} holds whole numbers with '.0', as pandas writes them; they were read without it")
+            rejects.note(float_note(name))
 
     def read(self, cells: Sequence[str]) -> dict[str, Any]:
         """Return column -> value of a row; empty cells stay empty text. Raises EventError."""
@@ -88,7 +88,25 @@ class ColumnReader:
             self._rejects.note(f"some ids in {name!r} look like 1.0 and others do not; they were kept as they are")
 
 
-def float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> list[str]:
+def float_columns(
+    header: Sequence[str], sample: Sequence[Sequence[str]], again: Callable[[], Iterator[Sequence[str]]]
+) -> frozenset[str]:
+    """Return the id columns that are whole floats (123.0) or missing in the whole file.
+
+    sample: the cells of its first records. again: reads all of them again, which is done only if the sample is so.
+    """
+    candidates = _float_candidates(header, sample)
+    if not candidates or len(sample) < SAMPLE_ROWS:
+        return frozenset(candidates)
+    return _whole_float_columns(header, candidates, again())
+
+
+def float_note(name: str) -> str:
+    """Return what to say of a column that `float_columns` returned."""
+    return f"{name!r} holds whole numbers with '.0', as pandas writes them; they were read without it"
+
+
+def _float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> list[str]:
     """Return the id columns whose cells in a sample are all whole floats or missing, and not all missing."""
     found = []
     for index, name in enumerate(header):
@@ -99,7 +117,7 @@ def float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> 
     return found
 
 
-def whole_float_columns(
+def _whole_float_columns(
     header: Sequence[str], candidates: Collection[str], rows: Iterator[Sequence[str]]
 ) -> frozenset[str]:
     """Return those of the candidates whose cells in all rows are whole floats or missing."""

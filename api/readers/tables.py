@@ -12,10 +12,9 @@ from feedrank.api.readers.columns import (
     SAMPLE_ROWS,
     TIME_COLUMNS,
     ColumnReader,
-    float_candidates,
-    whole_float_columns,
+    float_columns,
 )
-from feedrank.api.readers.delimited import DelimitedTable, open_table
+from feedrank.api.readers.delimited import open_table
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import EVENT_COLUMNS, RowParser, check_event_kinds
@@ -48,7 +47,12 @@ def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) ->
     sample = [record.cells for record in first]
     if "event" in table.header:
         check_event_kinds((cells[table.header.index("event")] for cells in sample), source)
-    columns = ColumnReader(table.header, sample, _float_columns(path, options, table, sample), options, rejects)
+
+    def again() -> Iterator[list[str]]:
+        reopened = open_table(path, Rejects(), options, KNOWN_COLUMNS)
+        return iter(()) if reopened is None else (record.cells for record in reopened.records)
+
+    columns = ColumnReader(table.header, sample, float_columns(table.header, sample, again), options, rejects)
     for number, text, cells in all_records:
         try:
             event = rows.parse(columns.read(cells))
@@ -59,18 +63,6 @@ def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) ->
             yield event
     columns.finish()
     rejects.note(*rows.notes())
-
-
-def _float_columns(
-    path: Path, options: ImportOptions, table: DelimitedTable, sample: list[list[str]]
-) -> frozenset[str]:
-    """Return the id columns that are whole floats in the whole file, which is read again only if the sample is so."""
-    candidates = float_candidates(table.header, sample)
-    if not candidates or len(sample) < SAMPLE_ROWS:
-        return frozenset(candidates)
-    again = open_table(path, Rejects(), options, KNOWN_COLUMNS)
-    rows = iter(()) if again is None else (record.cells for record in again.records)
-    return whole_float_columns(table.header, candidates, rows)
 
 
 def read_parquet(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
