@@ -107,6 +107,6 @@ def _tags(folder: Folder, rejects: Rejects, options: ImportOptions) -> Iterator[
                 )
                 rejects.reject(folder.source(name), number, reason, text)
                 continue
-            rejects.accept(number)
+            rejects.accept()  # without its number, as the events come in another order
             given.append(GivenTag(int(time), row["item"], tag))
     yield from tag_events(given)

@@ -142,7 +142,7 @@ def _tag_items(
         except ValueError as problem:
             rejects.reject(folder.source(name), number, str(problem), text)
             continue
-        rejects.accept(number)
+        rejects.accept()  # without its number, as the events come in another order
         given.append(entry)
     yield from tag_events(entry for entry in given if entry.tag)
 
@@ -181,7 +181,7 @@ def _rating_events(folder: Folder, layout: Layout, rejects: Rejects) -> Iterator
         except ValueError as problem:
             rejects.reject(folder.source(layout.ratings), number, str(problem), text)
             continue
-        rejects.accept(number)
+        rejects.accept()  # without its number, as the events come in another order
         times.append(round(seconds * 1000))
         items.append(item)
         users.append(user)
