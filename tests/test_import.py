@@ -20,7 +20,8 @@ from feedrank.api import compose
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.id_matching import Match
-from feedrank.api.readers import Rejects, read_events
+from feedrank.api.python.home import Home
+from feedrank.api.readers import Rejects, event_checks, read_events
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
@@ -167,6 +168,29 @@ def test_a_time_that_is_a_list_or_an_object_is_rejected(tmp_path: Path) -> None:
         rejects = Rejects()
         assert list(read_events(path, rejects)) == []
         assert "expected epoch milliseconds or ISO-8601" in rejects.example(next(iter(rejects.reasons())))[1]
+
+
+@pytest.mark.parametrize("options", [(), ("--time-unit", "s")])
+def test_a_log_after_many_items_with_times_that_can_not_be_right_is_refused(
+    options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_checks, "FIRST_EVENTS", 5)
+    rows = [f"item,i{n},," for n in range(8)] + [f"interaction,i{n},u,{1_750_000_000 + n}" for n in range(8)]
+    path = tmp_path / "all.csv"
+    path.write_text("\n".join(["event,item,user,timestamp", *rows]))
+    code, output = run(tmp_path / "home", path, *options)
+    assert code == (0 if options else 1)
+    assert ("give --time-unit s" in output) == (not options)
+    assert "multiply" not in output
+
+
+def test_frames_are_all_looked_at_before_the_first_is_written(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", progress=False)
+    items = pa.table({"item": ["a", "b"], "title": ["x", "y"]})
+    old = pa.table({"user": ["u"], "item": ["a"], "timestamp": pa.array([datetime(1971, 1, 1, tzinfo=UTC)])})
+    with pytest.raises(ValueError, match=r"interactions: the times can't be right.*Nothing of it was imported"):
+        home.load(items=items, interactions=old)
+    assert journal_events(tmp_path / "home") == []
 
 
 # --- ids

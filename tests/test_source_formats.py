@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from conftest import feedrank
 from benchmarks.truth.exports import EXPORTS, Export
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.readers import FORMATS, ImportOptions, Rejects, guess_format, made_up_times, read_events
+from feedrank.api.readers.event_checks import check_events
 from feedrank.api.readers.folders import Folder
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
@@ -97,6 +99,51 @@ def test_the_notes_of_macos_in_a_zip_are_no_data(tmp_path: Path) -> None:
     folder = tables[0].write(tmp_path / "folder" / "data").parent
     (folder / "._ratings.csv").write_bytes(b"\0")
     assert Folder(folder).names == list(tables[0].files)
+
+
+MIND = {"news.tsv": "N1\tnews\tx\tT\tA\nN2\tnews\tx\tT\tA\n",
+        "behaviors.tsv": "1\tU1\t11/11/2019 9:05:58 AM\tN2\tN1-1 N2-0\n"}  # fmt: skip
+WITH_TEXT_IDS = [
+    Export("MIND", "mind", MIND, (2, 0, 1, 2), ({"item": "N1"}, {"user": "U1"})),
+    Export("a reader of one's own", "custom_reader:read", {"a.txt": f"{10**12} u1 i1 click\n"}, (0, 0, 0, 1),
+           ({"item": "i1"}, {"user": "u1"})),
+    *(export for export in EXPORTS if export.format != "movielens" and set(map(type, export.files.values())) == {str}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["x" * 300, "null"], ids=["too long", "null"])
+@pytest.mark.parametrize("export", WITH_TEXT_IDS, ids=lambda export: export.name)
+def test_no_reader_lets_through_an_id_that_can_not_be_used(export: Export, wrong: str, tmp_path: Path) -> None:
+    ids = {str(event[part]) for event in export.events for part in ("item", "user") if event.get(part)}
+    tried = 0
+    for identifier in ids:
+        token = re.compile(rf"(?<![\w.]){re.escape(identifier)}(?![\w.:])")
+        files = {name: token.sub(wrong, str(text)) for name, text in export.files.items()}
+        path = replace(export, files=files).write(tmp_path / str(tried))
+        rejects = Rejects()
+        tried += 1
+        try:
+            found = list(check_events(read_events(path, rejects, export.format), rejects, str(path), 2 * 10**12))
+        except ValueError:
+            continue
+        for event in found:
+            named = [
+                *getattr(event, "items", ()),
+                *(getattr(event, part, None) for part in ("item", "user", "session")),
+            ]
+            assert wrong not in named
+    assert tried == len(ids) > 0
+
+
+def test_a_reject_of_a_reader_that_sorts_names_no_wrong_line(tmp_path: Path) -> None:
+    rows = [f"1,{n},5,{second}" for n, second in enumerate((1_600_000_000, 1_500_000_000, 5, 1_400_000_000))]
+    path = put(tmp_path / "ratings.csv", "\n".join(["userId,movieId,rating,timestamp", *rows]))
+    rejects = Rejects(tmp_path / "rejects.jsonl")
+    with rejects:
+        assert len(list(check_events(read_events(path, rejects), rejects, str(path), 2 * 10**12))) == 3
+    (entry,) = map(json.loads, (tmp_path / "rejects.jsonl").read_text().splitlines())
+    assert entry["line"] == 0
+    assert '"item": "2"' in entry["text"]
 
 
 # --- tables

@@ -81,8 +81,8 @@ def import_events(
     journal.create_items = false.
     """
     from feedrank.api.readers import guess_format, read_events
+    from feedrank.api.readers.event_checks import check_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k
-    from feedrank.api.readers.time_check import check_times
 
     home, config = obj
     with command_errors():
@@ -101,7 +101,7 @@ def import_events(
             progress_bars() as show,
         ):
             found = read_events(path, rejects, file_format, options, journal)
-            found = check_times(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
+            found = check_events(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
             events = completion.watch(matching.watch(found))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new, repeated = 0, list[Event]()

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,9 +17,9 @@ from feedrank.api.python.columns import ColumnNames, columns_by_frame
 from feedrank.api.python.frames import to_arrow
 from feedrank.api.python.load_report import FrameReport, LoadReport, RejectReason
 from feedrank.api.python.prepared_frame import KINDS, PreparedFrame, prepare_frame
+from feedrank.api.readers.event_checks import check_events
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import RowParser
-from feedrank.api.readers.time_check import check_times
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal
@@ -53,24 +54,29 @@ def load_frames(
     given = columns_by_frame(columns, {frame: table.schema.names for frame, table in tables.items()})
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
     home.folder.mkdir(parents=True, exist_ok=True)
-    completion, reports, named = ItemCompletion(), [], {}
-    for frame in prepared:
-        rejects, counts, items = Rejects(home.rejects), _FrameCounts(), Counter[str]()
-        with rejects:
-            timely = check_times(_events(frame, rejects), rejects, frame.frame, now_ms, "correct the times")
-            events = _count_items(completion.watch(timely), items)
+    completion, named = ItemCompletion(), {}
+    with ExitStack() as files:
+        # All times are looked at before the first event is written.
+        reports = []
+        for frame in prepared:
+            rejects = files.enter_context(Rejects(home.rejects))
+            found = check_events(_events(frame, rejects), rejects, frame.frame, now_ms, "correct the times")
+            reports.append((frame, found, rejects, _FrameCounts()))
+        for frame, found, _, counts in reports:
+            named[frame.frame] = items = Counter[str]()
+            events = _count_items(completion.watch(found), items)
             while chunk := list(islice(events, CHUNK)):
                 counts.new += sum(journal.append(chunk))
                 counts.events += len(chunk)
                 _widen(counts, chunk)
                 progress(f"{frame.frame}: {counts.events:,} of {len(frame.table):,}", counts.events, len(frame.table))
-        reports.append((frame, rejects, counts))
-        named[frame.frame] = items
     unknown, mentioned = _unknown_items(journal, named), set().union(*named.values())
     created = completion.create_missing(journal) if create_items else 0
     left = 0 if create_items else len({item for item in mentioned if item in unknown})
     report = LoadReport(
-        tuple(_frame_report(frame, rejects, counts, named[frame.frame], unknown) for frame, rejects, counts in reports),
+        tuple(
+            _frame_report(frame, rejects, counts, named[frame.frame], unknown) for frame, _, rejects, counts in reports
+        ),
         created, left, journal.count_by_kind(), home.rejects, round(time.perf_counter() - started, 2),
     )  # fmt: skip
     _warn(report)

@@ -11,8 +11,8 @@ EARLIEST_MS = 631_152_000_000
 """1990-01-01 in epoch milliseconds: no log of interactions is older, and seconds read as milliseconds are in 1970."""
 
 
-def check_is_of_a_log(event: Event) -> None:
-    """Check that an interaction or a ranking is not dated before 1990. Raises EventError.
+def check_is_of_a_log(event: Event, advice: str = "multiply seconds by 1000") -> None:
+    """Check that an interaction or a ranking is not dated before 1990. Raises EventError, which ends with `advice`.
 
     Item and user events may have any time; 0 means always.
     """
@@ -21,5 +21,5 @@ def check_is_of_a_log(event: Event) -> None:
         raise EventError(
             "timestamp",
             f"found {event.timestamp} ({day:%Y-%m-%d}), expected when the event happened, from 1990 on, in epoch"
-            " milliseconds; multiply seconds by 1000",
+            f" milliseconds; {advice}",
         )
