@@ -27,7 +27,14 @@ from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event, InteractionEvent
-from feedrank.engine.events.ids import MISSING_IDS, canonical_event, canonical_id, is_missing, similar_form
+from feedrank.engine.events.ids import (
+    MISSING_IDS,
+    canonical_event,
+    canonical_id,
+    is_missing,
+    similar_form,
+    similar_pairs,
+)
 
 # --- whole files
 
@@ -287,6 +294,37 @@ def test_clicks_before_their_items_are_in_order_and_what_only_looks_alike_is_tol
     _, results = _home(other, clicks=_click_rows("0"), items=ITEM_ROWS)
     assert [code for code, _ in results] == [0, 0]
     assert "'01' and '1'" in results[1][1]
+
+
+def test_items_created_from_ids_are_no_unknown_items(tmp_path: Path) -> None:
+    source = tmp_path / "a name with blanks, and long enough for every terminal to break it in a table" / "clicks.csv"
+    source.parent.mkdir()
+    source.write_text(_click_rows(""))
+    for written in ("20 items were", "items were, by an earlier import,"):
+        code, output = run(tmp_path / "home", source)
+        assert code == 0
+        assert f"no item event describes the items of interactions; {written} created from ids\n" in output
+        assert "known items" not in output
+        assert f"{source} (csv) -> {HomePaths(tmp_path / 'home').journal_path}\n" in output
+    (tmp_path / "feedrank.toml").write_text("[journal]\ncreate_items = false\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "feedrank.toml").rename(other / "feedrank.toml")
+    assert "0 of 60; unknown are '0', '1', '2'; no items are known yet" in run(other, source)[1]
+
+
+@given(st.lists(st.sampled_from(["1", "1.0", "01", "A", "a", " a", "b", "\uff11"]), unique=True), st.data())
+def test_similar_pairs_are_in_the_order_of_the_unknown(ids: list[str], data: st.DataObject) -> None:
+    unknown = data.draw(st.lists(st.sampled_from(ids), unique=True)) if ids else []
+    known = [identifier for identifier in ids if identifier not in unknown]
+    expected = [
+        (identifier, min(alike))
+        for identifier in unknown
+        if (alike := [other for other in known if similar_form(other) == similar_form(identifier)])
+    ]
+    assert similar_pairs(unknown, data.draw(st.permutations(known)), 10) == expected
+    assert similar_pairs(unknown, known, 1) == expected[:1]
+    assert similar_pairs([], iter(lambda: pytest.fail("the known ids were read"), None), 1) == []
 
 
 def test_interactions_that_name_no_ranking_are_told(tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_items_that_only_interactions_name(tmp_path: Path) -> None:
     assert "ids that no item describes: 1" in repr(report)
     report = home.load(interactions=clicks)
     assert (report.items_created, report["interactions"].duplicates) == (1, 3)
-    assert "items made from ids that no item describes: 1" in repr(report)
+    assert "items created from ids that no item describes: 1" in repr(report)
     described, created = events_of(home, "item")
     assert isinstance(described, ItemEvent)
     assert described.fields == {"category": ["Drama", "Comedy"], "year": 1999.0}
@@ -324,7 +324,7 @@ def test_items_that_only_interactions_name(tmp_path: Path) -> None:
     assert home.load(interactions=clicks).items_created == 0
 
 
-def test_the_config_can_turn_off_made_items_for_the_command_too(tmp_path: Path) -> None:
+def test_the_config_can_turn_off_created_items_for_the_command_too(tmp_path: Path) -> None:
     (tmp_path / "feedrank.toml").write_text("[journal]\ncreate_items = false\n")
     assert Home(tmp_path).load(interactions=one_click()).items_created == 0
     source = tmp_path / "clicks.csv"
@@ -332,7 +332,7 @@ def test_the_config_can_turn_off_made_items_for_the_command_too(tmp_path: Path) 
     feedrank(tmp_path, "import", source)
     assert events_of(Home(tmp_path), "item") == []
     (tmp_path / "feedrank.toml").unlink()
-    assert "items made of ids that no item describes" in feedrank(tmp_path, "import", source)
+    assert "items created from ids that no item describes" in feedrank(tmp_path, "import", source)
     assert [event.item for event in events_of(Home(tmp_path), "item")] == ["i"]
 
 

@@ -16,7 +16,7 @@ from benchmarks.bars import Bar, console
 from benchmarks.truth.odd_files import T0, OddFile, odd_files
 from feedrank.api.cli import main
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.item_completion import is_made
+from feedrank.api.item_completion import is_created
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent
 
@@ -66,10 +66,10 @@ def run(home: Path, *arguments: object) -> tuple[int, str]:
 
 
 def journal_events(home: Path) -> list[Event]:
-    """Return the events of a home's journal, without items that were made of ids."""
+    """Return the events of a home's journal, without items that were created from ids."""
     journal = HomePaths(home).journal()
     try:
-        return [event for event in journal.events() if not (isinstance(event, ItemEvent) and is_made(event))]
+        return [event for event in journal.events() if not (isinstance(event, ItemEvent) and is_created(event))]
     finally:
         journal.close()
 
