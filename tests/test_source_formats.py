@@ -21,7 +21,7 @@ from conftest import feedrank
 
 from benchmarks.truth.exports import EXPORTS, Export
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.readers import FORMATS, ImportOptions, Rejects, guess_format, made_up_times, read_events
+from feedrank.api.readers import FORMATS, ImportOptions, Rejects, guess_format, read_events, synthetic_times
 from feedrank.api.readers.event_checks import check_events
 from feedrank.api.readers.folders import Folder
 from feedrank.engine.events.catalogue import Catalogue
@@ -283,10 +283,10 @@ def test_the_encoding_of_movielens_can_be_given(tmp_path: Path) -> None:
         assert events[0].fields["title"] == "Łódź (1996)"
 
 
-# --- made-up times and tags
+# --- synthetic timestamps and tags
 
 
-def test_made_up_times_say_the_order_and_nothing_else(sample_data: Callable[[str], Path]) -> None:
+def test_synthetic_timestamps_say_the_order_and_nothing_else(sample_data: Callable[[str], Path]) -> None:
     rejects = Rejects()
     path = sample_data("amazon_sequences") / "Beauty.txt.gz"
     assert guess_format(path) == "sequences"
@@ -296,7 +296,7 @@ def test_made_up_times_say_the_order_and_nothing_else(sample_data: Callable[[str
     users: dict[str | None, list[int]] = {}
     for click in clicks:
         users.setdefault(click.user, []).append(click.timestamp)
-    assert all((np.diff(times) == made_up_times.DAY_MS).all() for times in users.values())
+    assert all((np.diff(times) == synthetic_times.DAY_MS).all() for times in users.values())
     starts = np.array([times[0] for times in users.values()], float)
     order = np.arange(len(starts))
     assert abs(np.corrcoef(order, starts)[0, 1]) < 0.02

@@ -35,7 +35,7 @@ RATINGS_2023 = Layout(
 _ORDERS = {"user first": ("user", "item", "value", "timestamp"), "item first": ("item", "user", "value", "timestamp")}
 """Columns of the files with ratings only, which have no header: of 2014, and of 2018."""
 SAMPLE_ROWS = 200
-"""First rows of a file without a header from which the order of its columns is told."""
+"""First rows of a file without a header that decide the order of its columns."""
 
 _ASIN = re.compile(r"[A-Z0-9]{10}", re.ASCII)
 _PRICE = re.compile(r"\$?\s*(\d[\d,]*(?:\.\d+)?)", re.ASCII)

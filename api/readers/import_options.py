@@ -98,7 +98,7 @@ class ImportOptions:
 
 
 DEFAULTS = ImportOptions()
-"""Nothing is said about the file."""
+"""No option is given."""
 
 
 def parse_map(texts: Sequence[str]) -> dict[str, str]:

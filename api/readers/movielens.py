@@ -60,7 +60,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
         yield from _users(folder, rejects)
         yield from _rating_events(folder, form, rejects)
         for name in (*folder.match("tags.csv"), *folder.match("tags.dat")):
-            rejects.tally(f"file of tags that was not read: import {folder.source(name)} by itself to add them")
+            rejects.note(f"tags of {folder.source(name)} were not read; import that file by itself to add them")
 
 
 def is_movielens(folder: Folder) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 
 from feedrank.api.readers.columns import (
     ID_COLUMNS,
-    LIST_COLUMNS,
     SAMPLE_ROWS,
     TIME_COLUMNS,
     ColumnReader,
@@ -23,7 +22,6 @@ from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
 from feedrank.engine.events.ids import is_missing, is_whole_float
 
-CSV_LIST_COLUMNS = LIST_COLUMNS
 KNOWN_COLUMNS = frozenset(
     ("event", "id", "timestamp", "labels", "title", "text", "category", "tags", "published")
 ).union(*EVENT_COLUMNS.values())  # fmt: skip

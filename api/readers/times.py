@@ -74,12 +74,12 @@ class TimeReader:
 
     def notes(self) -> list[str]:
         """Return what was decided and how often it applied, in sentences."""
-        told = {
+        sentences = {
             "numbers": f"numbers in {self.name!r} were read as {self._form_name()}",
             "dates": f"dates in {self.name!r} were read as the start of the day in {self._zone_name}",
             "zoneless": f"times without a zone in {self.name!r} were read in {self._zone_name}",
         }
-        return [f"{count:,} {told[kind]}" for kind, count in self._counts.items()]
+        return [f"{count:,} {sentences[kind]}" for kind, count in self._counts.items()]
 
     def _form_name(self) -> str:
         named = {
