@@ -11,8 +11,8 @@ from itertools import islice
 from feedrank.api.item_completion import is_created
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.events.ids import similar_pairs
-from feedrank.engine.journal.event_lookup import known_ids
 from feedrank.engine.journal.journal import Journal
+from feedrank.engine.journal.lookups import known_ids
 
 MIN_REFERENCES = 10
 """Fewer references are no ground for an error."""

@@ -232,7 +232,7 @@ class BehaviouralState:
     def disliked(self, user: int) -> Rows:
         """Return the items that a user dislikes: those without an interaction since the latest dislike; latest first.
 
-        Of the latest dislikes and their ends, all are read. Empty for an unknown user.
+        Empty for an unknown user.
         """
         store = self._state.dislike_marks
         if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:

@@ -26,7 +26,7 @@ from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEv
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import MAX_SKEW_MS, Recommender
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.models.bundles import snapshot
+from feedrank.models.bundles import bundle, snapshot
 
 NOW = toyworld.END + 1_000_000
 FAR = 253_402_300_799_000
@@ -131,6 +131,30 @@ def test_one_click_of_the_future_changes_nothing(home: Path, capsys: pytest.Capt
     assert feeds(restarted, NOW + 3_000) == feeds(recommender, NOW + 3_000)
 
 
+def test_an_erased_user_does_not_come_back(home: Path) -> None:
+    recommender = recommender_of(home)
+    soon = NOW + 3 * MAX_AHEAD_MS
+    HomePaths(home).journal().append([click("soon", soon, item="kitchen-3"), replace(click("other", soon), user="p1")])
+    feeds(recommender, NOW)
+    assert len(recommender.snapshot.future.postponed) == 2
+    recommender.erase_user("p0", "erased", NOW / 1000)
+    assert [event.id for event in recommender.snapshot.future.postponed] == ["other"]
+    feeds(recommender, soon)
+    snapshot = recommender.snapshot
+    assert len(snapshot.state.history(snapshot.users.row("p0"))[0]) == 0
+
+
+def test_each_batch_of_future_events_is_reported_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recommender, journal = recommender_of(home), HomePaths(home).journal()
+    for number in range(2):
+        journal.append([click(f"far {number}", FAR)])
+        recommender.catch_up(NOW / 1000)
+    messages = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert [("1 event " in message, f"far {number}" in message) for number, message in enumerate(messages)] == [
+        (True, True), (True, True),
+    ]  # fmt: skip
+
+
 def test_time_never_runs_ahead_of_the_clock_by_more_than_the_skew(home: Path) -> None:
     recommender, journal = recommender_of(home), HomePaths(home).journal()
     for ahead_ms, expected in ((500, 500), (3_600_000, MAX_SKEW_MS)):
@@ -192,7 +216,8 @@ def item(name: str, at: int, title: str, received: int | None = None) -> ItemEve
 def test_the_same_value_of_a_field_wins_live_and_at_the_next_training(home: Path) -> None:
     paths = HomePaths(home)
     journal = paths.journal()
-    updates = ItemUpdates(journal, journal.last_offset)
+    updates = ItemUpdates(journal, bundle.load(paths.current_bundle))
+    updates.applied(updates.read(NOW))
     titles = []
     for events in (
         [item("far", FAR, "of the future"), item("new", NOW - 10_000, "newer")],
@@ -202,7 +227,8 @@ def test_the_same_value_of_a_field_wins_live_and_at_the_next_training(home: Path
     ):
         journal.append(events)
         new = updates.read(NOW)
-        updates.offset = new.offset
+        assert updates.read(NOW) == new, "a batch that was not applied is read again"
+        updates.applied(new)
         live = Catalogue.from_events([*initial_items(journal), *new.events])
         future = FutureEvents(NOW)
         trained = Catalogue.from_events(
@@ -215,6 +241,31 @@ def test_the_same_value_of_a_field_wins_live_and_at_the_next_training(home: Path
     assert titles == ["newer", "newer", "correction", "correction"]
     assert trained.fields[row]["price"] == 5.0
     assert merged["price"] == 5.0
+
+
+def test_an_item_event_of_the_future_takes_effect_when_its_time_has_come(home: Path) -> None:
+    paths, day = HomePaths(home), MAX_AHEAD_MS
+    journal = paths.journal()
+    opened = bundle.load(paths.current_bundle)
+    built = bundle.built_ms(opened)
+    opened = replace(opened, manifest={**opened.manifest, "window": {"offset": journal.last_offset + 1}})
+    journal.append([item("passed over in training", built + 3 * day, "in three days")])
+    updates = ItemUpdates(journal, opened)
+    journal.append([item("live", built + 5 * day, "in five days"), item("now", built, "now")])
+
+    def titles(now_ms: int) -> list[object]:
+        batch = updates.read(now_ms)
+        updates.applied(batch)
+        return [event.fields["title"] for event in batch.events]
+
+    assert titles(built + 1) == ["now"]
+    assert not updates.has_due(built + 1)
+    assert updates.has_due(built + 2 * day)
+    assert titles(built + 2 * day) == ["in three days"]
+    assert titles(built + 3 * day) == []
+    assert titles(built + 4 * day) == ["in five days"]
+    restarted = ItemUpdates(journal, opened).read(built + 6 * day).events
+    assert [event.fields["title"] for event in restarted][-3:] == ["now", "in three days", "in five days"]
 
 
 def initial_items(journal: Journal) -> list[ItemEvent]:

@@ -520,3 +520,20 @@ def test_many_threads_at_once(server: Server) -> None:
     after = server.journal.count_by_kind()
     assert after["ranking"] == before.get("ranking", 0) + 80
     assert after["interaction"] == before["interaction"] + 80
+
+
+# --- ids that a page writes for a missing one
+
+
+def test_an_id_that_stands_for_a_missing_one_names_nothing(server: Server) -> None:
+    feeds = [
+        server.client.post("/v1/recommend", json={"user": user, "session": "NaN", "ranking": "undefined", "n": 3}).json
+        for user in ("p0", "p1", "null")
+    ]
+    assert len({feed["ranking"] for feed in feeds}) == 3, "none of them is the answer to another request"
+    logged = [server.recommender.find(feed["ranking"]) for feed in feeds]
+    assert [(event.user, event.session) for event in logged] == [("p0", None), ("p1", None), (None, None)]  # type: ignore[union-attr]
+    answer = server.client.post("/v1/rank", json={"items": [{"id": "null", "fields": {"title": "of no item"}}]})
+    assert answer.status_code == 400
+    assert "stands for a missing id" in answer.text
+    assert server.client.post("/recommend/any", json={"user": "undefined"}).status_code == 200

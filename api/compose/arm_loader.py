@@ -58,7 +58,7 @@ class ArmLoader:
         for name, seat in self._loaded.items():
             new = seat.items.read(round(self._clock() * 1000))
             seat.updater.apply(new.events, new.offset, partial(self._replace_snapshot, name))
-            seat.items.offset = new.offset
+            seat.items.applied(new)
 
     def _replace_snapshot(self, name: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:
         self._recommender.replace_arm_snapshot(name, make, self._clock())
@@ -82,6 +82,6 @@ class ArmLoader:
             )  # fmt: skip
             return
         self._recommender.add_arm_snapshot(serving, self._clock())
-        self._loaded[name] = _LoadedArm(updater, ItemUpdates(self._journal, bundle.journal_offset_of(opened)))
+        self._loaded[name] = _LoadedArm(updater, ItemUpdates(self._journal, opened))
         self.update_items()
         _log.info("loaded the bundle %s for its experiment", name)

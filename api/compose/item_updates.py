@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
-from sqlalchemy import case, func, select
-
-from feedrank.engine.events.event_time import MAX_AHEAD_MS, FutureEvents
-from feedrank.engine.events.events import ItemEvent, valid_from
+from feedrank.engine.events.event_time import MAX_AHEAD_MS
+from feedrank.engine.events.events import ItemEvent, effective_time, valid_from
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.journal.tables import EVENTS
+from feedrank.engine.journal.lookups import events_of_items, item_events_between, latest_item_time
+from feedrank.models.bundles import bundle
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,10 @@ class ItemBatch:
     events: list[ItemEvent]
     offset: int
     """Journal offset of the last item event that was read."""
+    limit_ms: int
+    """Epoch milliseconds: later item events wait until their time has come."""
+    latest: Mapping[str, int]
+    """Item -> the latest time from which one of its values holds, of the items in `events`."""
 
 
 class ItemUpdates:
@@ -28,49 +32,52 @@ class ItemUpdates:
     Events that are more than a day ahead of the clock are passed over until their time has come, as in training.
     """
 
-    def __init__(self, journal: Journal, offset: int) -> None:
-        """offset: that of the bundle, in the journal."""
-        self._journal = journal
-        self.offset = offset
-        """Journal offset of the last item event that was applied; set it when a batch was."""
-        self._latest: dict[str, int] = {}  # item -> latest time of an event since the bundle
+    def __init__(self, journal: Journal, opened: bundle.Bundle) -> None:
+        """opened: the bundle, as it was trained."""
+        self._journal, self._item_ids = journal, opened.item_model.catalogue.ids
+        self._offset = bundle.journal_offset_of(opened)
+        self._limit_ms = bundle.built_ms(opened)  # what takes effect later may not be in the bundle
+        self._latest: dict[str, int] = {}
         self._latest_of_bundle: int | None = None
-        self._future = FutureEvents(0)
 
     def read(self, now_ms: int, until: int | None = None) -> ItemBatch:
-        """Return the item events after `offset`. until: the last offset to read; None: all.
+        """Return the item events that are not applied. until: the last offset to read; None: all.
 
         Of an item with a late event, all events are read again: it is the only way to know which values are older.
+        Nothing changes until `applied` is called.
         """
+        limit_ms, engine = now_ms + MAX_AHEAD_MS, self._journal.engine
         if self._latest_of_bundle is None:
-            self._latest_of_bundle = self._latest_item_time(now_ms)
-        due = [event for event in self._future.release(now_ms) if isinstance(event, ItemEvent)]
-        entries = self._journal.read(self.offset, "item")
+            self._latest_of_bundle = latest_item_time(engine, self._offset, limit_ms)
+        entries = self._journal.read(self._offset, "item")
         new = list(entries if until is None else takewhile(lambda entry: entry[0] <= until, entries))
-        events = due + [event for _, event in self._future.skip(new) if isinstance(event, ItemEvent)]
-        offset = new[-1][0] if new else self.offset
-        late: set[str] = {event.item for event in due}
+        events = [
+            *item_events_between(engine, self._limit_ms, limit_ms, self._offset),
+            *(event for _, event in new if isinstance(event, ItemEvent) and effective_time(event) <= limit_ms),
+        ]
+        offset = new[-1][0] if new else self._offset
+        latest: dict[str, int] = {}
+        late: set[str] = set()
         for event in events:
-            latest = self._latest.get(event.item, self._latest_of_bundle)
-            if valid_from(event) < latest:
+            before = latest.get(event.item, self._latest_before(event.item))
+            if valid_from(event) < before:
                 late.add(event.item)
-            self._latest[event.item] = max(valid_from(event), latest)
+            latest[event.item] = max(valid_from(event), before)
         if late:
-            events = [event for event in events if event.item not in late] + self._all_events(late, offset, now_ms)
-        return ItemBatch(events, offset)
+            events = [event for event in events if event.item not in late]
+            events += sorted(events_of_items(engine, late, offset, limit_ms), key=valid_from)
+        return ItemBatch(events, offset, limit_ms, latest)
 
-    def _all_events(self, items: set[str], until: int, now_ms: int) -> list[ItemEvent]:
-        """Return all events of these items in the order in which they are merged."""
-        read = takewhile(lambda entry: entry[0] <= until, self._journal.read(0, "item"))
-        future = FutureEvents(now_ms)
-        events = [event for _, event in read if isinstance(event, ItemEvent) and event.item in items]
-        return sorted((event for event in events if not future.is_ahead(event)), key=valid_from)
+    def applied(self, batch: ItemBatch) -> None:
+        """Note that a batch was applied; one that failed is read again."""
+        self._offset, self._limit_ms = batch.offset, batch.limit_ms
+        self._latest |= batch.latest
 
-    def _latest_item_time(self, now_ms: int) -> int:
-        """Return the latest time from which a value of the bundle's items holds, in epoch milliseconds."""
-        known, own = EVENTS.c.effective_time, EVENTS.c.timestamp
-        query = select(func.max(case((own < known, own), else_=known))).where(
-            EVENTS.c.kind == "item", EVENTS.c.offset <= self.offset, known <= now_ms + MAX_AHEAD_MS
-        )
-        with self._journal.engine.connect() as connection:
-            return int(connection.scalar(query) or 0)
+    def has_due(self, now_ms: int) -> bool:
+        """Return whether the time of an item event has come since the last batch."""
+        return bool(item_events_between(self._journal.engine, self._limit_ms, now_ms + MAX_AHEAD_MS, self._offset))
+
+    def _latest_before(self, item: str) -> int:
+        """Return the latest time of an applied value of an item; of one in the bundle, at most that of all of them."""
+        of_bundle = (self._latest_of_bundle or 0) if item in self._item_ids else 0
+        return self._latest.get(item, of_bundle)

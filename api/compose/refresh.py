@@ -54,7 +54,7 @@ class Refresher:
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._callbacks, self._clock = callbacks or RefreshCallbacks(), clock
         self._updater = ColdStartUpdater(config, opened, encoders)
-        self._items = ItemUpdates(journal, bundle.journal_offset_of(opened))
+        self._items = ItemUpdates(journal, opened)
         self._arm_loader = ArmLoader(home, config, journal, recommender, clock)
         self._failed_bundle = ""
         self._update_lock = threading.Lock()
@@ -103,9 +103,8 @@ class Refresher:
         try:
             opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
             encoders = TextEncoders(self._home, opened)
-            snapshot = build_snapshot(
-                self._home, self._config, opened, restore_state(self._home, self._journal, opened), encoders
-            )
+            restored = restore_state(self._home, self._journal, opened, round(self._clock() * 1000))
+            snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
             updater = ColdStartUpdater(self._config, opened, encoders)
         except Exception as problem:  # a broken bundle must not affect the one that serves
             self._failed_bundle = name
@@ -117,7 +116,7 @@ class Refresher:
         self._failed_bundle = ""
         self._warm_up(updater)
         self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
-        self._updater, self._items = updater, ItemUpdates(self._journal, bundle.journal_offset_of(opened))
+        self._updater, self._items = updater, ItemUpdates(self._journal, opened)
         self._callbacks.bundle_changed(opened)
         self._update_items()
         _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)
@@ -127,7 +126,7 @@ class Refresher:
         new = self._items.read(round(self._clock() * 1000))
         renew = self._recommender.swap_snapshot
         count = self._updater.apply(new.events, new.offset, lambda make: renew(make, self._clock()))
-        self._items.offset = new.offset  # only on success, so that failed items are retried
+        self._items.applied(new)  # only on success, so that failed items are retried
         return count
 
     def _warm_up(self, updater: ColdStartUpdater) -> None:
@@ -147,7 +146,7 @@ class Refresher:
                 self._recommender.catch_up(self._clock())
                 self.check_bundle()
                 self.check_arms()
-                if woken and not self._stopped:
+                if not self._stopped and (woken or self._items.has_due(round(self._clock() * 1000))):
                     self.check_items()
             except Exception:  # the thread must survive for the next round
                 _log.exception("the refresh of the served bundle and items failed")

@@ -68,7 +68,7 @@ def replay(
     recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), _ReadOnlyJournal())
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
-    new = ItemUpdates(journal, bundle.journal_offset_of(opened)).read(served.timestamp, until=items)
+    new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
     updater.apply(new.events, items, lambda make: recommender.swap_snapshot(make, at))
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)

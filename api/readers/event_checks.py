@@ -12,10 +12,9 @@ from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.times import UNIT_NAMES, guess_unit
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import to_dict
-from feedrank.engine.events.event_time import MAX_AHEAD_MS, format_time, limit_to_clock
+from feedrank.engine.events.event_time import EARLIEST_MS, MAX_AHEAD_MS, check_is_of_a_log, format_time, limit_to_clock
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.events.ids import ID_PARTS, MISSING_IDS, check_id
-from feedrank.engine.events.log_time import EARLIEST_MS, check_is_of_a_log
 
 FIRST_EVENTS = 20_000
 """Events of a source whose times are looked at before the first of them is written."""
@@ -54,7 +53,7 @@ def _checked(
             if event is not read:
                 rejects.tally("events with a word for a missing value as an id, such as NaN or null, read without it")
             try:
-                check_is_of_a_log(event, advice or "give their unit with --time-unit")
+                check_is_of_a_log(event)
                 event = limit_to_clock(event, now_ms)
             except EventError:
                 if is_of_log and len(wrong) < FIRST_EVENTS:

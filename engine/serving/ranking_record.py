@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from feedrank.engine.serving.serving_snapshot import RankingJob
 
 
+class DuplicateRankingIdError(ValueError):
+    """Raised if the id of a new ranking already belongs to another event."""
+
+
 class UnloggableRankingError(ValueError):
     """Raised for a ranking that the journal could not give back; the message says what is wrong with it."""
 

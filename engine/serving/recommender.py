@@ -1,6 +1,7 @@
 """The recommender: answers requests with logged rankings, and applies incoming events to the state at once.
 
-Processes share events through the journal: each request and each write first applies what other processes wrote.
+Processes share events through the journal: each request and each write first applies what other processes wrote. So a
+click that one process records changes the next ranking of every other process.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.pipeline import FallbackChain, Pipeline
-from feedrank.engine.serving.ranking_record import RankingRecord, UnloggableRankingError
+from feedrank.engine.serving.ranking_record import DuplicateRankingIdError, RankingRecord, UnloggableRankingError
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot, embed_query
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
@@ -44,10 +45,6 @@ JOURNAL_RETRY_S = 1.0
 MAX_SKEW_MS = 1_000
 """Milliseconds that the time of a ranking may be ahead of the process's clock, as those of other processes may be."""
 _log = logging.getLogger(__name__)
-
-
-class DuplicateRankingIdError(ValueError):
-    """Raised if the id of a new ranking already belongs to another event."""
 
 
 class Recommender:
@@ -162,13 +159,13 @@ class Recommender:
         Returns per event whether it was new. The events' `received` is replaced. Raises JournalError.
         """
         with self._lock:
+            self._set_clock(at)
             received = self._next_timestamp(at)
             is_new = self._append([replace(event, received=received) for event in events])
         if self.prefetch_queue is not None:
             meanings = self._snapshot.meanings
-            new_events = (event for event, new in zip(events, is_new, strict=True) if new)
-            for event in new_events:
-                if isinstance(event, InteractionEvent) and event.user and meanings.of(event.type).changes_feeds:
+            for event, new in zip(events, is_new, strict=True):
+                if new and isinstance(event, InteractionEvent) and event.user and meanings.of(event.type).changes_feeds:
                     self.prefetch_queue.submit(event.user, event.user)
         return is_new
 
@@ -200,7 +197,6 @@ class Recommender:
         with self._lock:
             self._catch_up(at)
             snapshot = build(self._snapshot)
-            snapshot.set_clock(round(at * 1000))
             snapshot.catch_up(self._journal.read(snapshot.offset))
             snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
             self._snapshot = snapshot
@@ -283,7 +279,7 @@ class Recommender:
         return result.is_new
 
     def _catch_up(self, at: float) -> None:
-        self._next_timestamp(at)
+        self._set_clock(at)
         if at < self._journal_retry_at:
             return
         try:
@@ -303,14 +299,17 @@ class Recommender:
         if any(isinstance(event, ItemEvent) for event in events):
             self._items_changed_callback()
 
+    def _set_clock(self, at: float) -> None:
+        """Set the clock of all snapshots, which then apply the events that were postponed until now."""
+        for snapshot in (self._snapshot, *self.arm_servers.snapshots.values()):
+            snapshot.set_clock(round(at * 1000))
+
     def _next_timestamp(self, at: float) -> int:
         """Return the clock in epoch milliseconds, or the latest time of an event if that is up to `MAX_SKEW_MS` ahead.
 
-        Replays go by these times. No stored event moves them further. Snapshots apply what was postponed until now.
+        Replays go by these times. No stored event moves them further.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
-        for other in (snapshot, *self.arm_servers.snapshots.values()):
-            other.set_clock(now_ms)
         snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
         return snapshot.high_watermark_ms
 

@@ -62,14 +62,12 @@ class ServingSnapshot:
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
     meanings: InteractionTypes = field(default_factory=InteractionTypes)
     """What the interaction types mean to the state."""
-    clock_ms: int = NO_CLOCK
-    """The process's clock, in epoch milliseconds; `NO_CLOCK`: no event is ahead of it."""
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
-    """Events that are ahead of the clock, which take effect when their time has come."""
+    """The process's clock, and events that are ahead of it, which take effect when their time has come."""
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
-        self.clock_ms = now_ms
+        self.future.now_ms = now_ms
         if self.future.postponed:
             self.observe(self.future.release(now_ms))
 
@@ -78,15 +76,16 @@ class ServingSnapshot:
 
         Events that are more than a day ahead of the clock are postponed: no event takes effect before its time.
         """
-        limit_ms, first = self.clock_ms + MAX_AHEAD_MS, 0
+        first, limit_ms = 0, self.future.now_ms + MAX_AHEAD_MS
+        # `effective_time` of each, written out: each request passes here
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
-            self.future.now_ms, before = self.clock_ms, self.future.count
+            _log.warning("new events: %s", *FutureEvents.of(self.future.now_ms, events).notes)
             events = [event for event in events if not self.future.is_ahead(event)]
-            _log.warning("%d new events: %s", self.future.count - before, *self.future.notes)
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
                 self._advance(events[first:index])
                 self.state.erase_user(self.users.row(user))
+                self.future.erase_user(user)
                 first = index + 1
         self._advance(events[first:])
 

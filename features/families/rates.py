@@ -27,7 +27,7 @@ def rates(batch: Batch, inputs: FamilyInputs) -> Columns:
     """
     spec = inputs.spec
     halves, features = spec.half_lives_h, rate_features(spec.half_lives_h)
-    day, week = nearest_index(halves, 24), nearest_index(halves, 168)
+    day, week = _nearest_index(halves, 24), _nearest_index(halves, 168)
     out = np.empty((len(batch.rows), len(features)), np.float32)
     first = np.array([[spec.counter_column(entity, kind, halves[0]) for kind in COUNTER_KINDS] for entity in ENTITIES])
     _rates(batch.counters, first, halves.index(min(halves)), halves.index(max(halves)), day, week, out)
@@ -45,8 +45,8 @@ def rate_features(half_lives_h: tuple[float, ...]) -> tuple[Feature, ...]:
     shortest, day, week, longest = (
         half_life_label(half)
         for half in (
-            min(half_lives_h), half_lives_h[nearest_index(half_lives_h, 24)],
-            half_lives_h[nearest_index(half_lives_h, 168)], max(half_lives_h),
+            min(half_lives_h), half_lives_h[_nearest_index(half_lives_h, 24)],
+            half_lives_h[_nearest_index(half_lives_h, 168)], max(half_lives_h),
         )
     )  # fmt: skip
     return (
@@ -123,7 +123,7 @@ def dislike_counts(batch: Batch, inputs: FamilyInputs) -> Columns:
     spec, columns = inputs.spec, Columns()
     halves = spec.half_lives_h
     of_item, of_all = (spec.counter_column(entity, "interactions", halves[0]) for entity in ("item", "all"))
-    for half in dict.fromkeys((nearest_index(halves, 168), halves.index(max(halves)))):
+    for half in dict.fromkeys((_nearest_index(halves, 168), halves.index(max(halves)))):
         count, total = np.zeros((2, len(batch.rows)), np.float32)
         if batch.dislikes.size:
             count, total = batch.dislikes[:, half], batch.dislikes[:, len(halves) + half]
@@ -151,7 +151,7 @@ def _decay(half_life_h: float) -> str:
     return "without decay" if label == "all" else f"with a half-life of {label}"
 
 
-def nearest_index(half_lives_h: tuple[float, ...], hours: float) -> int:
+def _nearest_index(half_lives_h: tuple[float, ...], hours: float) -> int:
     """Return the index of the half-life that is nearest to the given hours."""
     return int(np.argmin([abs(half - hours) for half in half_lives_h]))
 

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def journal_offset_of(bundle: Bundle) -> int:
     """Return the journal offset up to which the bundle contains items; 0 if the manifest has none."""
     return int(bundle.manifest.get("window", {}).get("offset", 0))
+
+
+def built_ms(bundle: Bundle) -> int:
+    """Return when the bundle was written, in epoch milliseconds: by its build info, or by its manifest's file."""
+    try:
+        return round(datetime.fromisoformat(read_build_info(bundle.folder)["at"]).timestamp() * 1000)
+    except (KeyError, TypeError, ValueError):
+        return round((bundle.folder / MANIFEST).stat().st_mtime * 1000)
 
 
 def read_build_info(folder: Path) -> dict[str, Any]:
