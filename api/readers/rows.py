@@ -75,7 +75,7 @@ class RowParser:
         """Parse a row (column -> value) into an event; None, NaN and '' are missing values. Raises EventError.
 
         A missing id is a hash of the content, so the same row is the same event in every file and import. Equal
-        interactions and rankings of one file are different events, told apart by their number.
+        interactions and rankings of one file are different events, with different numbers in their ids.
         """
         # inline, because it is done for every cell: None, '' and NaN, which is not equal to itself
         cells = {name: value for name, value in row.items() if value is not None and value != "" and value == value}
