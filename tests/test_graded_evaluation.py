@@ -25,6 +25,7 @@ from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
+from feedrank.models.evaluation.ablation import ablate
 from feedrank.models.evaluation.evaluation import Comparison, leave_last_out, logged_rankings, time_split, trec_runs
 from feedrank.models.evaluation.trec import strictly_decreasing
 from feedrank.models.training.label_contrast import label_notes, missing_contrast
@@ -328,6 +329,18 @@ def test_targets_that_the_catalogue_lacks_count_as_missed(protocol: Any) -> None
         ours = {row.metric: row.value for row in compared.rows if row.method == method}
         assert ours == pytest.approx(by_ir_measures(compared, corpus, measures, method), abs=1e-6), method
         assert ours["recall@100"] <= 1 - count / len(whole.qrels.queries) + 1e-9
+
+
+@pytest.mark.parametrize("protocol", [leave_last_out, time_split])
+def test_the_targets_of_histories_are_binary_whatever_grades_are_worth(protocol: Any) -> None:
+    corpus, log = world(toyworld.items() + toyworld.interactions())
+    graded = replace(SMALL, labels=LabelSettings(relevance_level=4, gains=(0, 0, 1, 2, 3)))
+    compared, other = protocol(corpus, log, "toy", SMALL), protocol(corpus, log, "toy", graded)
+    assert compared.rows == other.rows
+    assert (other.labels.label_gain, other.labels.relevance_level) == ("linear", 1)
+    for metric in ("ndcg@10", "mrr") if protocol is leave_last_out else ():
+        values = [ablate(corpus, log, "last-item", settings, metric).value for settings in (SMALL, graded)]
+        assert values[0] == values[1] > 0.5
 
 
 # --- the commands

@@ -96,7 +96,7 @@ def evaluate(
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
-            costs[f"{name}: labels"] = _label_report(compared, config)
+            costs[f"{name}: labels"] = _label_report(compared)
             costs[f"{name}: checks"] = timed.checks()
             console.print(report.table(list(compared.rows), "lambdarank"))
             lift = compared.gain
@@ -124,19 +124,19 @@ def evaluate(
             click.echo(f"rows written to {json_path}")
 
 
-def _label_report(compared: Comparison, config: Config) -> dict[str, Any]:
+def _label_report(compared: Comparison) -> dict[str, Any]:
     """Return what a label is worth in these metrics, and what was done with the labels; print the worth of grades."""
-    gain = config.labels.label_gain
+    gain = compared.labels.label_gain
     shown_gain = gain if isinstance(gain, str) else list(gain)
     if compared.highest_label > 1:
         click.echo(
             f"labels up to {compared.highest_label}; nDCG with the gain {shown_gain}; other metrics: relevant from "
-            f"label {config.labels.relevance_level} on"
+            f"label {compared.labels.relevance_level} on"
         )
     return {
         "highest": compared.highest_label,
         "gain": shown_gain,
-        "relevance_level": config.labels.relevance_level,
+        "relevance_level": compared.labels.relevance_level,
         "notes": [*compared.trained.notes, *compared.notes],
     }
 

@@ -19,7 +19,7 @@ from feedrank.engine.types import Scores, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
-from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.metrics import order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
@@ -130,16 +130,8 @@ def retrain(
     segments = {"new": new, "regular": ~(new | heavy), "heavy": heavy}
     gate = retrain_settings.gate
     metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
-    labels = settings.labels
     values = {
-        name: evaluate(
-            metrics,
-            role_labels,
-            offsets,
-            relevant=test_groups.ideal,
-            gain=labels.label_gain,
-            level=labels.relevance_level,
-        )
+        name: test_groups.evaluate(metrics, role_labels, offsets, settings.labels)
         for name, (role_labels, offsets) in ranked.items()
     }
     seed = settings.training.seed

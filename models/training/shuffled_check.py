@@ -147,9 +147,7 @@ def _shuffled_targets(item_inputs: ItemInputs, log: EventTable, settings: ModelS
     """
     random, n_items = np.random.default_rng(settings.training.seed), len(item_inputs.catalogue)
     histories = UserHistories.from_log(log).in_history
-    targets = np.flatnonzero(histories.is_target & (histories.count_after == 0) & (histories.count_before > 0))[
-        -MAX_TARGETS:
-    ]
+    targets = histories.last_targets()[-MAX_TARGETS:]
     targets = targets[target_order(log, histories, targets)]
     group_size = min(CANDIDATES, n_items)
     if len(targets) < 2 * MIN_TEST_GROUPS:
@@ -159,9 +157,7 @@ def _shuffled_targets(item_inputs: ItemInputs, log: EventTable, settings: ModelS
     items = log.interactions.item.copy()
     items[interactions] = groups[np.arange(len(targets)), random.integers(0, group_size, len(targets))]
     shuffled = replace(log, interactions=replace(log.interactions, item=items))
-    is_target = np.zeros(len(log.interactions), np.bool_)
-    is_target[interactions] = True
-    past = histories.select(~is_target[histories.interaction])
+    past = histories.select(histories.interaction < histories.first_of(targets)[histories.user])
     builder = FeatureBuilder(fit_item_model(item_inputs, past, settings.items), settings.state, settings.features)
     examples = from_recall(
         shuffled, UserHistories.from_log(shuffled).in_history, targets, _FixedCandidates(groups), group_size,

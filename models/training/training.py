@@ -256,10 +256,8 @@ def prepare_from_recall(
     everything = UserHistories.from_log(log)
     histories, entering = everything.in_history, trainable[everything.interaction]
     allowed = trainable[histories.interaction]
-    from_end = np.zeros(len(histories.items), np.int64)
-    from_end[allowed] = histories.select(allowed).count_after
-    is_latest = allowed & (from_end < options.targets_per_user)
-    targets = np.flatnonzero(is_latest & histories.is_target & (histories.count_before >= options.min_history))
+    latest = histories.select(allowed).last_targets(options.targets_per_user, options.min_history)
+    targets = np.flatnonzero(allowed)[latest]
     if not len(targets):
         raise short_histories_error(histories.user[allowed], options.min_history)
     folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
@@ -272,8 +270,10 @@ def prepare_from_recall(
 
     def build_fold(fold: int) -> QueryGroups:
         in_fold = folds[histories.user] == fold
-        held_out = np.isin(everything.interaction, histories.interaction[is_latest & in_fold])
-        builder = _feature_builder(item_inputs, everything.select(entering & ~held_out), settings)
+        first = histories.first_of(targets[in_fold[targets]])
+        builder = _feature_builder(
+            item_inputs, everything.select(entering & (everything.interaction < first[everything.user])), settings
+        )
         examples = from_recall(
             log, histories, targets[in_fold[targets]], exact_retriever(builder.item_model), options.candidates,
             settings.state.history_length, on_group,
