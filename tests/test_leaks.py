@@ -78,6 +78,22 @@ def test_the_check_finds_a_click_in_the_features_of_its_ranking(monkeypatch: pyt
     assert trained.suspects[0].name in trained.warnings[0]
 
 
+def test_the_check_finds_a_leak_of_grades_without_a_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label is 5 for the clicked item and 1 to 4 for the others; the click's counters stand before the ranking."""
+    monkeypatch.setattr(event_table_builder, "place_after_rankings", lambda *_: None)
+    log = by_chance(-2_000)
+    clicked = impression_labels(log) > 0
+    grades = np.where(clicked, 5, np.random.default_rng(1).integers(1, 5, len(clicked))).astype(np.float32)
+    graded = replace(log, rankings=replace(log.rankings, labels=grades))
+    checked = check_shuffled(INPUTS, graded, SETTINGS)
+    assert checked is not None
+    assert checked.leaks
+    trained = train_from_rankings(INPUTS, replace(log, rankings=replace(log.rankings, labels=np.where(clicked, 5, 1))),
+                                  450, 600, SETTINGS)  # fmt: skip
+    assert trained.suspects
+    assert not any("same label" in warning for warning in trained.warnings)
+
+
 def test_the_check_of_a_log_with_too_few_rankings_replaces_items() -> None:
     log = by_chance(5_000)
     few = replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=10_000))
@@ -139,6 +155,8 @@ def test_a_feature_that_holds_the_answer_is_named() -> None:
     assert {suspect.name for suspect in found} == {"higher", "lower", "only clicked ones have it"}
     assert all(suspect.auc == 1.0 for suspect in found)
     assert {suspect.groups for suspect in found} == {400}
+    grades = groups(columns, np.where(labels > 0, 5, 3), 5)
+    assert suspect_features([grades], names, 0.95) == suspect_features([part], names, 0.95), "labels need no 0"
     assert suspect_features([part], names, 1.0) == ()
     assert suspect_features([groups(columns, np.ones(1000), 5)], names, 0.95) == ()
 
@@ -159,14 +177,30 @@ def test_the_gate_refuses_what_leaks() -> None:
 
 
 def test_a_ranker_that_learnt_nothing_is_named() -> None:
-    class Ranker:
-        trees, position_bias, learning_curve = 1, None, (0.4,)
-
     part = groups([np.arange(40)], np.ones(40), 4)
-    found = ranker_warnings(Ranker(), [part], part, 1, 7)  # type: ignore[arg-type]
-    assert "every label of the training groups is positive" in found[0]
+    found = ranker_warnings(Ranker(), [part], part, LambdaRankSettings())  # type: ignore[arg-type]
+    assert "in each training group all items have the same label" in found[0]
     assert "one tree" in found[1]
     assert "not clearly better than random order" in found[2]
+
+
+def test_chance_has_the_gain_that_the_ranker_was_trained_with() -> None:
+    """Random order scores 0.93 by linear gains and 0.79 by exponential ones, where one of four labels is 5, not 3."""
+    labels = np.tile([3, 3, 3, 5], 100)
+    part = groups([np.arange(400)], labels, 4)
+    linear = LambdaRankSettings(parameters={"label_gain": [0, 1, 2, 3, 4, 5]})
+    assert any("not clearly better" in found for found in ranker_warnings(Ranker(0.85), [part], part, linear))  # type: ignore[arg-type]
+    found = ranker_warnings(Ranker(0.85), [part], part, LambdaRankSettings())  # type: ignore[arg-type]
+    assert found == ("the ranker has one tree: no further round improved the validation metric",)
+
+
+class Ranker:
+    """A ranker of one tree, with this validation metric."""
+
+    trees, position_bias = 1, None
+
+    def __init__(self, value: float = 0.4) -> None:
+        self.learning_curve = (value,)
 
 
 # --- groups from recall

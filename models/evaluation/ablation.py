@@ -139,7 +139,7 @@ def _compare(
     names = data.builder.names
     signals = signal_columns(names)
     labels, seed = settings.labels, settings.training.seed
-    full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric, labels)
+    full = _evaluate_ranker(data.fit_ranker(progress), query_groups, test, metric, labels)
     if np.isnan(full).all():
         raise ValueError(
             f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
@@ -150,7 +150,7 @@ def _compare(
         progress(f"without a signal: {signal}", number, len(signals))
         blind = {"feature_contri": [0.0 if column in columns else 1.0 for column in range(len(names))]}
         ranker_settings = replace(data.ranker, parameters=dict(data.ranker.parameters) | blind)
-        ranker = replace(data, ranker=ranker_settings).fit().ranker
+        ranker = replace(data, ranker=ranker_settings).fit_ranker()
         without = _evaluate_ranker(ranker, query_groups, test, metric, labels)
         rows.append(AblationRow(signal, len(columns), float(np.nanmean(without)), difference(full, without, seed=seed)))
     return Ablation(metric, float(np.nanmean(full)), len(test), tuple(rows), costs)

@@ -19,6 +19,7 @@ from feedrank.models.evaluation.metrics import auc
 from feedrank.models.experiments.click_join import match_impressions
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import build_query_groups, from_rankings, from_recall, target_order
+from feedrank.models.training.label_contrast import above_lowest
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 from feedrank.models.training.training import ItemInputs, fit_item_model, has_enough_rankings, train_from_rankings
 from feedrank.models.training.training_settings import ModelSettings
@@ -89,7 +90,8 @@ def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: Model
     trained = train_from_rankings(item_inputs, shuffled, validation, test, settings)
     groups = from_rankings(shuffled, test, total, settings.labels)
     scores = trained.score(build_query_groups(shuffled, trained.builder, groups))
-    return auc(groups.labels > 0, scores, groups.queries.offsets)
+    offsets = groups.queries.offsets
+    return auc(above_lowest(groups.labels, offsets), scores, offsets)
 
 
 def latest_part(log: EventTable, max_impressions: int) -> EventTable:
