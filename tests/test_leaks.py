@@ -17,6 +17,7 @@ from feedrank.models.evaluation.evaluation import logged_rankings
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.gate import GateDecision, refuse_leaks
 from feedrank.models.retraining.retraining import RetrainSettings, retrain
+from feedrank.models.training import dataset, shuffled_check
 from feedrank.models.training.dataset import from_recall, target_order
 from feedrank.models.training.labels import impression_labels
 from feedrank.models.training.leak_check import SuspectFeature, suspect_features
@@ -103,6 +104,31 @@ def test_the_check_of_a_log_with_too_few_rankings_replaces_items() -> None:
     assert check_shuffled(INPUTS, events_to_table([], CATALOGUE.ids), few) is None
 
 
+def test_the_check_of_targets_finds_a_state_that_saw_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moments_after(log: EventTable, interactions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return log.event_positions()[interactions] + 1, log.interactions.at[interactions]
+
+    monkeypatch.setattr(dataset, "_request_moments", moments_after)
+    few = replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=10_000))
+    checked = check_shuffled(INPUTS, by_chance(5_000), few)
+    assert checked is not None
+    assert checked.leaks
+    assert checked.auc > 0.95
+
+
+def test_only_a_short_log_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = by_chance(5_000)
+    late = replace(log, interactions=replace(log.interactions, ranking=np.maximum(log.interactions.ranking, 590)))
+    assert check_shuffled(INPUTS, late, replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=1))) is None
+
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(shuffled_check, "train_from_rankings", fail)
+    with pytest.raises(ValueError, match="a fault"):
+        check_shuffled(INPUTS, log, SETTINGS)
+
+
 def test_shuffled_labels_stay_in_their_ranking() -> None:
     log = by_chance(5_000)
     labelled = replace(log, rankings=replace(log.rankings, labels=impression_labels(log)))
@@ -169,11 +195,19 @@ def test_the_gate_refuses_what_leaks() -> None:
     assert not refused.promote
     assert refused.reasons == (leak, "better")
     assert "the feature 'x' alone ranks with an AUC of 0.990 (100 groups)" in leak
-    suspicious = replace(SETTINGS, training=replace(SETTINGS.training, max_feature_auc=0.501))
-    world = by_chance(5_000)
-    result = retrain(INPUTS, world, None, suspicious, RetrainSettings())
+
+
+def test_retraining_refuses_a_candidate_that_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_table_builder, "place_after_rankings", lambda *_: None)
+    result = retrain(INPUTS, by_chance(-2_000), None, SETTINGS, RetrainSettings())
+    assert result.trained.suspects
     assert result.shuffled is not None
-    assert result.decision.promote == (not result.trained.suspects)
+    assert result.shuffled.leaks
+    assert not result.decision.promote
+    assert result.decision.reasons[: len(result.trained.suspects)] == tuple(
+        suspect.sentence() for suspect in result.trained.suspects
+    )
+    assert result.shuffled.sentence() in result.decision.reasons
 
 
 def test_a_ranker_that_learnt_nothing_is_named() -> None:

@@ -22,11 +22,11 @@ from feedrank.models.items.user_histories import UserHistories
 MAX_FLAGS = 512
 """Up to this many categories have a column each; with more, all have factors."""
 RANK = 128
-"""Number of factors of a category."""
+"""Default number of factors of a category."""
 
 
-def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: int) -> Matrix | None:
-    """Return (categories, RANK or fewer) unit factors, 0 for categories without interactions; None for flags.
+def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: int, rank: int = RANK) -> Matrix | None:
+    """Return (categories, rank) unit factors, 0 for categories without interactions; None for flags.
 
     They are the right singular vectors of users x categories: how often a user interacted with items of the category,
     over the root of the user's interactions. Only sparse products are formed.
@@ -38,8 +38,8 @@ def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: i
     weights = np.repeat(1 / np.sqrt(np.maximum(np.diff(histories.offsets), 1)), np.diff(histories.offsets))
     user_item = sparse.csr_matrix((weights, histories.items, histories.offsets), shape=(len(histories), len(catalogue)))
     has_interactions = (flags.T @ np.bincount(histories.items, minlength=len(catalogue))) > 0
-    factors = np.zeros((n_categories, RANK), np.float32)
-    rank = min(RANK, len(histories) - 1, n_categories - 1)
+    factors = np.zeros((n_categories, rank), np.float32)
+    rank = min(rank, len(histories) - 1, n_categories - 1)
     if rank < 1 or not has_interactions.any():
         return factors
     operator = LinearOperator(

@@ -95,8 +95,11 @@ class RetrainResult:
     test_start: float
     """Start of the test slice, unix seconds."""
     warnings: tuple[str, ...]
+    """What is wrong with the ranker or the comparison, one sentence each."""
     shuffled: ShuffledCheck | None
     """Whether shuffled labels score as chance; None: the log is too short to tell."""
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, and what was left out, one sentence each."""
 
 
 def retrain(
@@ -148,8 +151,8 @@ def retrain(
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    warnings = (*trained.notes, *_warnings(incumbent, test_start), *trained.warnings)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled)
+    warnings = (*_warnings(incumbent, test_start), *trained.warnings)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled, trained.notes)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:
