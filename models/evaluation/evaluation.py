@@ -36,6 +36,7 @@ from feedrank.models.training.dataset import (
     from_recall,
     point_in_time_batch,
 )
+from feedrank.models.training.folds import TooLittleDataError
 from feedrank.models.training.label_contrast import check_contrast
 from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.training import (
@@ -122,14 +123,14 @@ def time_split(
 ) -> Comparison:
     """Train on the interactions before one cut in time and find each known user's first interaction after it.
 
-    Raises ValueError if no user has interactions on both sides of the cut.
+    Raises TooLittleDataError if no user has interactions on both sides of the cut.
     """
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
     end = log.first_interaction_from(log.time_quantile(TIME_SPLIT_SHARE))
     targets = histories.first_targets_after(end)
     if not len(targets):
-        raise ValueError("found no user with interactions before and after the cut; import a longer log")
+        raise TooLittleDataError("found no user with interactions before and after the cut; import a longer log")
     trainable = np.arange(len(log.interactions)) < end
     trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall("temporal", dataset, item_inputs, log, histories, targets, trained, settings)
