@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from feedrank.api import logs, traces
 from feedrank.api.admin import create_admin_services
+from feedrank.api.clock import clock_ms
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.refresh import RefreshCallbacks, Refresher
 from feedrank.api.compose.serving import build_snapshot, restore_state, warn, warn_of_types
@@ -64,7 +65,7 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
     journal = home.journal(config.journal.url)
     try:
         opened = registry.load_current(home.bundles, warn)
-        restored = restore_state(home, journal, opened)
+        restored = restore_state(home, journal, opened, clock_ms())
         warn_of_types(config, opened, restored)
         return PreloadedState(opened, restored)
     finally:

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import faults, hardship
+from benchmarks import hardship
 from benchmarks.bars import PROJECT, Bar, console, measure
+from benchmarks.faults import outages
 from benchmarks.load import Outcome
 from benchmarks.serving import JSON, PEOPLE, children, feeds, post, serving
 from feedrank.engine.events.events import RankingEvent
@@ -75,8 +76,8 @@ def _hardship(folder: Path, home: Path, small: float) -> list[Bar]:
 def _faults(folder: Path, home: Path) -> list[Bar]:
     with serving(home) as (port, parent):
         workers = children(parent)
-        bars = faults.disk_full(port, workers, home / "journal.db")
-        bars += faults.soak(port, [parent, *workers], HALF)
+        bars = outages.disk_full(port, workers, home / "journal.db")
+        bars += outages.soak(port, [parent, *workers], HALF)
     programs = postgres.programs()
     if programs is None:
         console.print("no PostgreSQL server on this machine: what happens without it is not measured")
@@ -88,7 +89,7 @@ def _faults(folder: Path, home: Path) -> list[Bar]:
         (other / "feedrank.toml").write_text(f'[journal]\nurl = "{server.url}"\n')
         _run(other, "import", "movielens-100k")
         with serving(other) as (port, _):
-            return bars + faults.database_gone(port, server)
+            return bars + outages.database_gone(port, server)
 
 
 def _metarank(port: int) -> list[Bar]:

@@ -12,8 +12,7 @@ from feedrank.features.history_store import HistoryStore
 from feedrank.features.jit import jit
 
 MAX_MARKS, MAX_RECENT_DISLIKES = 1_000, 20
-"""How many of a user's latest entries an interaction searches for the dislike that it ends, and how many dislikes a
-read returns."""
+"""How many of a user's latest entries a read searches for dislikes, and how many dislikes it returns."""
 
 
 @jit
@@ -31,6 +30,8 @@ def end(store: HistoryStore, user: int, row: int, at: float, n_items: int, marks
             if marks[entry] & 1:
                 history_store.append(store, user, 0, 2 * row, at, 2 * n_items)
             return
+    if count < store.lengths[user, 0]:  # an older entry may be a dislike
+        history_store.append(store, user, 0, 2 * row, at, 2 * n_items)
 
 
 @jit

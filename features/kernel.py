@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.events import JOIN_WINDOW_S
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores, Times
 from feedrank.features import counter_table, dislikes, history_store
 from feedrank.features.counter_table import MAX_EXPONENT, CounterTable
@@ -34,8 +35,6 @@ _COUNTER_OF_OP = (0, 2, 3)
 """The index in COUNTER_KINDS that an operation code increments."""
 MAX_RECENT_IMPRESSIONS = 400
 """How many of the user's latest impressions a read scans."""
-IMPRESSION_WINDOW_S = 1_800.0
-"""An impression event of an item that the user was shown within this time is the same impression."""
 
 
 class StateArrays(NamedTuple):
@@ -194,7 +193,7 @@ def advance(
                 if user >= 0:
                     n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
                 for entry in range(n_recent):
-                    if recent[entry] == row and abs(at - times[entry]) <= IMPRESSION_WINDOW_S:
+                    if recent[entry] == row and abs(at - times[entry]) <= JOIN_WINDOW_S:
                         code, bits = OP_OTHER, bits & ~IMPRESSION_BIT
                         break
             if code != OP_SEEN:

@@ -232,7 +232,7 @@ class BehaviouralState:
     def disliked(self, user: int) -> Rows:
         """Return the items that a user dislikes: those without an interaction since the latest dislike; latest first.
 
-        Of the latest dislikes and their ends, all are read. Empty for an unknown user.
+        Empty for an unknown user.
         """
         store = self._state.dislike_marks
         if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:
@@ -243,6 +243,11 @@ class BehaviouralState:
         latest_marks = marks[np.sort(latest)]
         disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
         return disliked
+
+    def user_version(self, user: int) -> tuple[int, int]:
+        """Return a value that changes whenever the history or the dislikes of a user change."""
+        lengths, marks = self._state.histories.lengths, self._state.dislike_marks.lengths
+        return (int(lengths[user, INTERACTIONS]), int(marks[user, 0])) if 0 <= user < len(lengths) else (0, 0)
 
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedrank.engine.events.event_table_builder import JOIN_WINDOW_S, events_to_table
-from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.events.event_table_builder import events_to_table
+from feedrank.engine.events.events import JOIN_WINDOW_S, Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW

@@ -131,6 +131,30 @@ def test_one_click_of_the_future_changes_nothing(home: Path, capsys: pytest.Capt
     assert feeds(restarted, NOW + 3_000) == feeds(recommender, NOW + 3_000)
 
 
+def test_an_erased_user_does_not_come_back(home: Path) -> None:
+    recommender = recommender_of(home)
+    soon = NOW + 3 * MAX_AHEAD_MS
+    HomePaths(home).journal().append([click("soon", soon, item="kitchen-3"), replace(click("other", soon), user="p1")])
+    feeds(recommender, NOW)
+    assert len(recommender.snapshot.future.postponed) == 2
+    recommender.erase_user("p0", "erased", NOW / 1000)
+    assert [event.id for event in recommender.snapshot.future.postponed] == ["other"]
+    feeds(recommender, soon)
+    snapshot = recommender.snapshot
+    assert len(snapshot.state.history(snapshot.users.row("p0"))[0]) == 0
+
+
+def test_each_batch_of_future_events_is_reported_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recommender, journal = recommender_of(home), HomePaths(home).journal()
+    for number in range(2):
+        journal.append([click(f"far {number}", FAR)])
+        recommender.catch_up(NOW / 1000)
+    messages = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert [("1 event " in message, f"far {number}" in message) for number, message in enumerate(messages)] == [
+        (True, True), (True, True),
+    ]  # fmt: skip
+
+
 def test_time_never_runs_ahead_of_the_clock_by_more_than_the_skew(home: Path) -> None:
     recommender, journal = recommender_of(home), HomePaths(home).journal()
     for ahead_ms, expected in ((500, 500), (3_600_000, MAX_SKEW_MS)):

@@ -38,6 +38,7 @@ from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import ResolvedRequest
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.catalogue_growth import extend_catalogue
+from feedrank.features.dislikes import MAX_MARKS
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.bundles import bundle
 from feedrank.models.items.item_model import fit_item_views
@@ -63,6 +64,23 @@ NOW = toyworld.END / 1000 + 1_000
 
 
 # --- the settings
+
+
+def test_two_spellings_of_one_type_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"types\.add_to_cart and types\.Add-to-cart are one type"):
+        InteractionTypes(types={"add_to_cart": InteractionType(weight=3.0), "Add-to-cart": InteractionType(weight=5.0)})
+
+
+def test_a_dislike_ends_after_any_number_of_others() -> None:
+    n_items = MAX_MARKS + 100
+    catalogue = Catalogue.from_items({f"i{row}": {} for row in range(n_items)})
+    hides: list[Event] = [InteractionEvent(f"h{row}", row, f"i{row}", "hide", user="u") for row in range(n_items)]
+    state, users = BehaviouralState(catalogue), Vocabulary()
+    state.advance(events_to_table(hides, catalogue.ids, users))
+    assert len(state.disliked(0)) == n_items
+    state.advance(events_to_table([InteractionEvent("c", n_items, "i0", "click", user="u")], catalogue.ids, users))
+    assert 0 not in state.disliked(0)
+    assert len(state.disliked(0)) == n_items - 1
 
 
 def test_a_usual_name_has_one_meaning() -> None:

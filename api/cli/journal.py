@@ -8,6 +8,7 @@ import uuid
 import click
 
 from feedrank.api.cli.progress import command_errors, progress_bars
+from feedrank.api.clock import clock_ms
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import TOMBSTONE, UserEvent
@@ -30,7 +31,7 @@ def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
     with command_errors():
-        now = round(time.time() * 1000)
+        now = clock_ms()
         tombstone = UserEvent(f"forget-{uuid.uuid4()}", now, user, {TOMBSTONE: True}, now)
         deleted = home.journal(config.journal.url).erase_user(user, tombstone)
         home.snapshot.unlink(missing_ok=True)
@@ -49,7 +50,7 @@ def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
 def purge(obj: tuple[HomePaths, Config], older_than_days: float, yes: bool) -> None:
     """Delete rankings and interactions older than a number of days; item and user events stay."""
     home, config = obj
-    since = round(time.time() * 1000 - older_than_days * DAY_MS)
+    since = round(clock_ms() - older_than_days * DAY_MS)
     day = time.strftime("%Y-%m-%d", time.gmtime(since / 1000))
     if not yes:
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)

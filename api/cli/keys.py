@@ -8,6 +8,7 @@ import click
 from rich.table import Column, Table
 
 from feedrank.api.cli.progress import command_errors, console
+from feedrank.api.clock import clock_ms
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.keys import SCOPES, ApiKeys
@@ -34,7 +35,7 @@ def create(obj: tuple[HomePaths, Config], name: str, scopes: tuple[str, ...], da
     """Create a key called NAME and print its token once; only a hash of it is stored."""
     home, _ = obj
     path = home.keys
-    now = round(time.time() * 1000)
+    now = clock_ms()
     with command_errors():
         key, token = ApiKeys(path).create(name, scopes, now, None if days is None else now + days * DAY_MS)
     click.echo(token)
@@ -49,7 +50,7 @@ def list_(obj: tuple[HomePaths, Config]) -> None:
     """List all keys, oldest first, without their secrets."""
     home, _ = obj
     path = home.keys
-    now = time.time() * 1000
+    now = clock_ms()
     with command_errors():
         all_keys = ApiKeys(path).all()
     if not all_keys:

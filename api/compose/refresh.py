@@ -103,9 +103,8 @@ class Refresher:
         try:
             opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
             encoders = TextEncoders(self._home, opened)
-            snapshot = build_snapshot(
-                self._home, self._config, opened, restore_state(self._home, self._journal, opened), encoders
-            )
+            restored = restore_state(self._home, self._journal, opened, round(self._clock() * 1000))
+            snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
             updater = ColdStartUpdater(self._config, opened, encoders)
         except Exception as problem:  # a broken bundle must not affect the one that serves
             self._failed_bundle = name

@@ -37,7 +37,7 @@ def build_recommender(home: HomePaths, config: Config, journal: Journal | None =
     """
     journal = journal or home.journal(config.journal.url)
     opened = registry.load_current(home.bundles, warn)
-    restored = restore_state(home, journal, opened)
+    restored = restore_state(home, journal, opened, clock_ms())
     warn_of_types(config, opened, restored)
     return Recommender(
         build_snapshot(home, config, opened, restored),
@@ -57,18 +57,17 @@ def build_snapshot(
     opened = with_custom_index(opened, config.index)
     encoders = encoders or TextEncoders(home, opened)
     return ServingSnapshot(
-        opened.item_model.catalogue,
-        restored.users,
-        restored.state,
-        build_pipeline(opened, config, restored.state, build_reranker(home, opened, config.cross_encoder)),
-        opened.item_model.space.item_side,
-        encoders.encode_query if encoders else None,
-        restored.offset,
-        bundle.journal_offset_of(opened),
-        max(restored.high_watermark_ms, 0),
-        opened.builder.spec.interactions,
-        restored.future.now_ms,
-        restored.future,
+        catalogue=opened.item_model.catalogue,
+        users=restored.users,
+        state=restored.state,
+        pipeline=build_pipeline(opened, config, restored.state, build_reranker(home, opened, config.cross_encoder)),
+        item_vectors=opened.item_model.space.item_side,
+        encode_query=encoders.encode_query if encoders else None,
+        offset=restored.offset,
+        items_offset=bundle.journal_offset_of(opened),
+        high_watermark_ms=max(restored.high_watermark_ms, 0),
+        meanings=opened.builder.spec.interactions,
+        future=restored.future,
     )
 
 
@@ -82,13 +81,14 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     return restored
 
 
-def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle) -> RestoredState:
+def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_ms: int) -> RestoredState:
     """Restore the state of the whole journal; writes a new snapshot if many events came after the last one.
 
-    Events that are more than a day ahead of the clock are left out, with a warning, until their time has come.
+    now_ms: the clock, in epoch milliseconds. Events that are more than a day ahead of it are left out, with a warning,
+    until their time has come.
     """
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
-    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=clock_ms())
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=now_ms)
     for note in restored.future.notes:
         warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
@@ -116,7 +116,7 @@ def build_pipeline(
     )
     by_terms = Bm25Retriever(knowledge.catalogue, knowledge.term_weights)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding, popular])
+    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding])
     ranker = QueryAwareRanker(opened.ranker or IdentityRanker(), opened.builder.names, config.recall.query_weight)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, reranker, popular)
 

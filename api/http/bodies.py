@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
-from feedrank.engine.events.ids import MAX_ID_CHARS
+from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, StringConstraints(max_length=2_000)]
@@ -114,8 +121,10 @@ class RankBody(RankingOptions):
     )
 
     @model_validator(mode="after")
-    def _check_unique(self) -> RankBody:
+    def _check_items(self) -> RankBody:
         ids = self.item_ids
+        if missing := next((item for item in ids if item in MISSING_IDS), None):
+            raise ValueError(f"found {missing!r} among items, which stands for a missing id, expected ids of items")
         if len(set(ids)) < len(ids):
             duplicate = next(item for index, item in enumerate(ids) if item in ids[:index])
             raise ValueError(f"found the item {duplicate!r} twice, expected each item once")

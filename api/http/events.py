@@ -14,7 +14,7 @@ from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import Service, current_service, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.event_time import check_not_ahead
+from feedrank.engine.events.event_time import check_is_of_a_log, check_not_ahead
 from feedrank.engine.events.events import (
     TOMBSTONE,
     Event,
@@ -26,7 +26,6 @@ from feedrank.engine.events.events import (
 )
 from feedrank.engine.events.ids import canonical_event
 from feedrank.engine.events.interaction_types import unlisted_warning
-from feedrank.engine.events.log_time import check_is_of_a_log
 from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000

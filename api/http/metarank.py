@@ -18,6 +18,7 @@ from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, record_events
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.health import HealthStatus
 from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.recommendations import given_id
 from feedrank.api.http.service import admin_services, current_service, exclusive, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
@@ -159,7 +160,7 @@ def recommend(path: ModelPath) -> dict[str, Any]:
     svc = current_service()
     body = RecommendRequest.model_validate(request.get_json(force=True))
     history = tuple(body.items) or None
-    ranking_request = RecommendationRequest(user=body.user, history=history, n=body.count)
+    ranking_request = RecommendationRequest(user=given_id(body.user), history=history, n=body.count)
     budget = svc.latency_budget()
     ranking = svc.recommender.recommend(new_id(), svc.clock(), ranking_request, budget, log=False)
     svc.record_feed(ranking, budget)

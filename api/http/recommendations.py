@@ -21,7 +21,7 @@ from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
 from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
 from feedrank.engine.serving.deadline import LatencyBudget
-from feedrank.engine.serving.recommender import DuplicateRankingIdError
+from feedrank.engine.serving.ranking_record import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
 
 routes = make_blueprint("recommendations", "Feeds")
@@ -104,13 +104,17 @@ def _item_event(item: str, fields: Mapping[str, Any], timestamp_ms: int) -> Even
     return parse({**body, "item": item, "fields": named})
 
 
+def given_id(identifier: str | None) -> str | None:
+    """Return the id of a request, or None for a word that a page writes for a missing one, such as undefined."""
+    return None if identifier in MISSING_IDS else identifier
+
+
 def _rank_and_log(body: RankingOptions, options: Mapping[str, Any], budget: LatencyBudget) -> dict[str, Any]:
     """Make the ranking of a request with these options, and return the response body."""
-    # a page that writes "undefined" for a missing id has no user of that name
-    named = {name: None for name in ("user", "session") if options.get(name) in MISSING_IDS}
+    named = {name: given_id(options.get(name)) for name in ("user", "session")}
     svc, request = current_service(), RecommendationRequest.from_options({**options, **named})
     try:
-        record = svc.recommender.recommend(body.ranking or new_id(), svc.clock(), request, budget)
+        record = svc.recommender.recommend(given_id(body.ranking) or new_id(), svc.clock(), request, budget)
     except DuplicateRankingIdError as problem:
         raise Conflict(str(problem)) from None
     svc.record_feed(record, budget)

@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.event_order import Placement, place_after_rankings
 from feedrank.engine.events.event_table import EventTable, Interactions, Rankings, UnknownItems
-from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
+from feedrank.engine.events.events import JOIN_WINDOW_S, Event, InteractionEvent, RankingEvent, effective_time
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW
-
-JOIN_WINDOW_S = 30 * 60
-"""An interaction without a ranking id is joined to the user's last ranking with the item within this time."""
 
 
 def events_to_table(

@@ -1,4 +1,4 @@
-"""Bounds the times of events by a clock: nothing that is stored takes effect before its time."""
+"""Bounds the times of events: none is older than logs are, and nothing that is stored takes effect before its time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from feedrank.engine.events.checks import EventError
-from feedrank.engine.events.events import Event, effective_time
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
 
+EARLIEST_MS = 631_152_000_000
+"""1990-01-01 in epoch milliseconds: no log of interactions is older, and seconds read as milliseconds are in 1970."""
 MAX_AHEAD_MS = 86_400_000
 """Epoch milliseconds that an event may be ahead of the clock: one day, for clocks and zones that are set wrong."""
 NO_CLOCK = 2**61
@@ -17,6 +19,19 @@ MAX_EXAMPLES = 3
 """Number of future events that a report names."""
 MAX_POSTPONED = 10_000
 """Number of future events that a process keeps in memory."""
+
+
+def check_is_of_a_log(event: Event) -> None:
+    """Check that an interaction or a ranking is not dated before 1990. Raises EventError.
+
+    Item and user events may have any time; 0 means always.
+    """
+    if event.timestamp < EARLIEST_MS and isinstance(event, InteractionEvent | RankingEvent):
+        raise EventError(
+            "timestamp",
+            f"found {event.timestamp} ({format_time(event.timestamp)}), expected when the event happened, from 1990 on,"
+            " in epoch milliseconds; seconds are a thousandth of that",
+        )
 
 
 def check_not_ahead(event: Event, now_ms: int) -> None:
@@ -64,6 +79,18 @@ class FutureEvents:
     postponed: list[Event] = field(default_factory=list)
     """Those whose time has not come, at most `MAX_POSTPONED`; any others take effect after a restart."""
 
+    @classmethod
+    def of(cls, now_ms: int, events: Iterable[Event]) -> FutureEvents:
+        """Count and name those of the events that are ahead of the clock."""
+        future = cls(now_ms)
+        for event in events:
+            future.is_ahead(event)
+        return future
+
+    def erase_user(self, user: str) -> None:
+        """Forget the postponed events of a user."""
+        self.postponed = [event for event in self.postponed if getattr(event, "user", None) != user]
+
     @property
     def limit_ms(self) -> int:
         """The latest effective time that is not passed over, in epoch milliseconds."""
@@ -88,6 +115,8 @@ class FutureEvents:
     def release(self, now_ms: int) -> list[Event]:
         """Set the clock; return the postponed events whose time has come, by their time, and forget them."""
         self.now_ms = now_ms
+        if not self.postponed:
+            return []
         due = [event for event in self.postponed if effective_time(event) <= self.limit_ms]
         if due:
             self.postponed = [event for event in self.postponed if effective_time(event) > self.limit_ms]
@@ -100,7 +129,8 @@ class FutureEvents:
             return ()
         events = "event" if self.count == 1 else "events"
         more = ", ..." if self.count > len(self.examples) else ""
+        wait = " and the process starts again" if self.count > MAX_POSTPONED else ""
         return (
             f"passed over {self.count:,} {events} more than a day ahead of the clock, until their time has"
-            f" come: {', '.join(self.examples)}{more}",
+            f" come{wait}: {', '.join(self.examples)}{more}",
         )

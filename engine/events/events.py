@@ -125,6 +125,8 @@ RANKING_FIELDS = (*PER_ITEM_FIELDS, *TEXT_FIELDS, "team", "seed", "features", "s
 """Optional fields of a ranking beyond Metarank's format."""
 
 
+JOIN_WINDOW_S = 30 * 60
+"""An event that names no ranking belongs to the user's last ranking that showed the item within this time."""
 TOMBSTONE = "erased"
 """Field of a user event that, where true, makes it a tombstone: everything before it is erased for this user."""
 

@@ -145,7 +145,13 @@ class InteractionTypes:
     names usually have."""
 
     def __post_init__(self) -> None:
+        names: dict[str, str] = {}
         for name, configured in self.types.items():
+            if (other := names.setdefault(_key(name), name)) != name:
+                raise ValueError(
+                    f"types.{other} and types.{name} are one type, as `_`, `-`, blanks and capital letters make no "
+                    "difference; keep one"
+                )
             _resolve(name, configured)
 
     @classmethod
@@ -185,12 +191,7 @@ class InteractionTypes:
         return MeaningColumns(meaning, weight, enters, is_below)
 
     def _configured(self, name: str) -> InteractionType | None:
-        if not self.types:
-            return None
-        exact = self.types.get(name)
-        return (
-            exact if exact is not None else {_key(other): entry for other, entry in self.types.items()}.get(_key(name))
-        )
+        return next((entry for other, entry in self.types.items() if _key(other) == _key(name)), None)
 
 
 def unlisted_types(counts: Mapping[str, int], types: InteractionTypes) -> dict[str, int]:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from feedrank.engine.serving.serving_snapshot import RankingJob
 
 
+class DuplicateRankingIdError(ValueError):
+    """Raised if the id of a new ranking already belongs to another event."""
+
+
 class UnloggableRankingError(ValueError):
     """Raised for a ranking that the journal could not give back; the message says what is wrong with it."""
 
@@ -147,7 +151,7 @@ class RankingRecord:
             scores=_finite(ranking.scores),
             bundle=job.pipeline.bundle,
             recall=RecallRecord(candidates.source, tuple(recall_items), recall_scores, len(candidates.rows)),
-            offset=job.snapshot.offset,
+            offset=job.reading.offset,
             items_offset=job.snapshot.items_offset,
             fallback=fallback,
             features=LoggedRows.encode(featurizer.fingerprint, ranking.features) if len(ranking.features) else None,

@@ -109,10 +109,9 @@ def dislikes(batch: Batch, inputs: FamilyInputs) -> Columns:
     of_user = np.full((len(DISLIKE_FEATURES), len(batch.rows)), np.nan, np.float32)
     if batch.disliked.size and (batch.disliked[:, 0] != UNKNOWN_ROW).any():
         model, catalogue, groups = inputs.item_model, inputs.item_model.catalogue, batch.request_index
-        disliked_at = np.where(batch.disliked[groups] == batch.rows[:, None], batch.disliked_at[groups], np.nan)
         is_disliked = (batch.disliked[groups] == batch.rows[:, None]) & (batch.rows >= 0)[:, None]
-        known = is_disliked.any(axis=1)
-        of_user[0, known] = (batch.at[groups][known] - disliked_at[known][is_disliked[known]]) / 3_600
+        row, slot = np.nonzero(is_disliked)
+        of_user[0, row] = (batch.at[groups[row]] - batch.disliked_at[groups[row], slot]) / 3_600
         against = replace(batch, history=batch.disliked)
         codes, bounds = catalogue.category_codes, catalogue.category_offsets
         of_user[1] = category_scores(codes, bounds, inputs.category_shares, against, RECENT_DECAY)[:, 0]

@@ -17,7 +17,7 @@ import numpy as np
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
-from feedrank.engine.events.event_time import NO_CLOCK, FutureEvents
+from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, effective_time, erased_user
 from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -83,9 +83,8 @@ def restore(
     too.
     """
     end = journal.last_offset if last_offset is None else min(last_offset, journal.last_offset)
-    future = FutureEvents(now_ms)
-    for offset, event in journal.read_by_effective_time(future.limit_ms + 1):
-        _ = offset <= end and future.is_ahead(event)
+    later = journal.read_by_effective_time(now_ms + MAX_AHEAD_MS + 1)
+    future = FutureEvents.of(now_ms, (event for offset, event in later if offset <= end))
     restored = _load(path, catalogue, spec)
     if restored is not None and restored.offset <= end and not _is_due(journal, restored, future.limit_ms):
         newer = takewhile(lambda entry: entry[0] <= end, journal.read(restored.offset))
