@@ -272,9 +272,9 @@ def test_factors_of_categories_without_interactions_are_zero(users: list[list[in
     catalogue = Catalogue.from_items({f"i{i}": {"category": f"brand {i}"} for i in range(MAX_FLAGS + 10)})
     factors = fit_category_factors(catalogue, histories(users), 7)
     assert factors is not None
-    touched = np.zeros(len(factors), np.bool_)
-    touched[[row for user in users for row in user]] = True
-    assert not factors[~touched].any()
+    has_interactions = np.zeros(len(factors), np.bool_)
+    has_interactions[[row for user in users for row in user]] = True
+    assert not factors[~has_interactions].any()
     norms = np.linalg.norm(factors, axis=1)
     assert np.all((norms == 0) | (np.abs(norms - 1) < 1e-5))
     inputs = category_inputs(catalogue, factors)

@@ -50,7 +50,7 @@ def truncated_svd(matrix: Any, rank: int, seed: int) -> tuple[Values, Values, Va
     """Return (n, rank) left vectors, (rank,) ascending singular values and (rank, m) right vectors of an (n, m) matrix.
 
     The same computation as scipy's `svds`, but that one does not seed the new directions that ARPACK draws where the
-    matrix has a lower rank than asked for. matrix: sparse, or a linear operator. `truncated_eigen` says when there are
+    matrix has a lower rank than `rank`. matrix: sparse, or a linear operator. `truncated_eigen` says when there are
     fewer than `rank`.
     """
     operator = aslinearoperator(matrix)
