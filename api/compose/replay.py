@@ -68,7 +68,7 @@ def replay(
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
     new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
-    updater.apply(new.events, items, lambda make: recommender.swap_snapshot(make, at))
+    updater.apply(new.events, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at))
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
     replayed = recommender.recommend(served.id, at, served.request, budget, log=False, arm=arm)
