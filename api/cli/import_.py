@@ -21,6 +21,7 @@ from feedrank.api.id_matching import IdMatching, KnownIds, over_limit
 from feedrank.api.item_completion import ItemCompletion
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.erasure import Erasures
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
@@ -63,11 +64,12 @@ COMPARED = 100
     help="Zone of times that have none, such as Europe/Berlin; without it they are rejected.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
+@click.option("--include-erased", is_flag=True, help="Take in events of erased users from before the erasure too.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(
     obj: tuple[HomePaths, Config], /, source: str, file_format: str | None, column_map: tuple[str, ...], strict: bool,
-    restart: bool, **about_file: Any,
+    restart: bool, include_erased: bool, **about_file: Any,
 ) -> None:  # fmt: skip
     """Load items and events from SOURCE into the journal.
 
@@ -77,7 +79,8 @@ def import_events(
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
     written with line number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import
     that takes in nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import
-    resumes where it stopped. An item that only interactions or rankings name is made of its id, unless the config has
+    resumes where it stopped. Events of users who were erased (`feedrank forget`) are left out if they are from before the
+    erasure. An item that only interactions or rankings name is made of its id, unless the config has
     journal.create_items = false.
     """
     from feedrank.api.readers import guess_format, read_events
@@ -104,14 +107,17 @@ def import_events(
             found = check_times(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
             events = completion.watch(matching.watch(found))
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
-            new, repeated = 0, list[Event]()
-            while chunk := list(islice(events, CHUNK)):
+            new, repeated, erased = 0, list[Event](), 0
+            erasures = Erasures() if include_erased else journal.erasure_log.known()
+            while found_chunk := list(islice(events, CHUNK)):
+                chunk = erasures.without(found_chunk)
+                erased += len(found_chunk) - len(chunk)
                 is_new = journal.append(chunk, checked=file_format in PARSED_FORMATS)
                 new += sum(is_new)
                 repeated += [event for event, flag in zip(chunk, is_new, strict=True) if not flag][
                     : COMPARED - len(repeated)
                 ]
-                total += len(chunk)
+                total += len(found_chunk)
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
@@ -138,7 +144,8 @@ def import_events(
             *import_summary.reject_lines(rejects),
             *rejects.notes,
             *(f"{what}: {count:,}" for what, count in rejects.tallies.items()),
-            *import_summary.repeated_lines(total - skipped - new, taken),
+            *import_summary.erased_lines(erased),
+            *import_summary.repeated_lines(total - skipped - new - erased, taken),
             *import_summary.type_lines(matching.types, config.interactions),
             *(match.sentence() for match in matches),
             *import_summary.look_alike_lines(known),

@@ -13,6 +13,12 @@ SHOWN_TYPES = 10
 """Entries of a list that are named."""
 
 
+def erased_lines(count: int) -> Iterator[str]:
+    """Yield what was left out since its user was erased."""
+    if count:
+        yield f"{count:,} events of erased users were left out; --include-erased takes them in"
+
+
 def repeated_lines(count: int, taken: Sequence[str]) -> Iterator[str]:
     """Yield what happened to events whose id was stored before; taken: ids under which other events are stored."""
     if count:

@@ -91,5 +91,5 @@ class _ReadOnlyJournal:
     def find(self, event_id: str) -> Event | None:
         return None
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
         raise NotImplementedError

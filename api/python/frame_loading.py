@@ -34,6 +34,7 @@ class _FrameCounts:
 
     events: int = 0
     new: int = 0
+    erased: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
 
@@ -53,13 +54,15 @@ def load_frames(
     given = columns_by_frame(columns, {frame: table.schema.names for frame, table in tables.items()})
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
     home.folder.mkdir(parents=True, exist_ok=True)
-    completion, reports, named = ItemCompletion(), [], {}
+    completion, reports, named, erasures = ItemCompletion(), [], {}, journal.erasure_log.known()
     for frame in prepared:
         rejects, counts, items = Rejects(home.rejects), _FrameCounts(), Counter[str]()
         with rejects:
             timely = check_times(_events(frame, rejects), rejects, frame.frame, now_ms, "correct the times")
             events = _count_items(completion.watch(timely), items)
-            while chunk := list(islice(events, CHUNK)):
+            while found := list(islice(events, CHUNK)):
+                chunk = erasures.without(found)
+                counts.erased += len(found) - len(chunk)
                 counts.new += sum(journal.append(chunk))
                 counts.events += len(chunk)
                 _widen(counts, chunk)
@@ -132,12 +135,16 @@ def _frame_report(
         columns=frame.columns,
         fields=frame.fields,
         unused=frame.unused,
-        notes=frame.notes,
+        notes=(*frame.notes, *_erased_notes(counts.erased)),
         first_at=None if counts.first_ms is None else counts.first_ms / 1000,
         last_at=None if counts.last_ms is None else counts.last_ms / 1000,
         known_items=sum(items.values()) - missed if has_items else None,
         unknown_items=missed if has_items else None,
     )
+
+
+def _erased_notes(count: int) -> tuple[str, ...]:
+    return (f"{count:,} events of erased users were left out",) if count else ()
 
 
 def _warn(report: LoadReport) -> None:

@@ -14,14 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, create_engine, delete, func, inspect, literal, select, tuple_
+from sqlalchemy import Select, create_engine, func, inspect, literal, select, tuple_
 from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import Event
-from feedrank.engine.journal.deletion import delete_before, delete_user
+from feedrank.engine.journal.deletion import delete_before
+from feedrank.engine.journal.erasure_log import ErasureLog
 from feedrank.engine.journal.errors import JournalError as JournalError
 from feedrank.engine.journal.legacy import upgrade
 from feedrank.engine.journal.sqlite_connection import SqliteConnection, WriteLock
@@ -36,6 +37,7 @@ from feedrank.engine.journal.tables import (
     configure_sqlite,
     migrate,
 )
+from feedrank.engine.journal.upkeep import overwrite_deleted, vacuum, wal_checkpoint
 from feedrank.engine.protocols import AppendResult
 
 CHUNK_SIZE = 5_000
@@ -85,6 +87,9 @@ class Journal:
                 f"the journal at {self._engine.url!r} was made by another version: it lacks"
                 f" {', '.join(sorted(missing))}; move it away and import its sources again"
             )
+
+        self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode)
+        """The users that were erased, and what the journal holds of any other."""
 
     @classmethod
     def open_sqlite(cls, path: Path) -> Journal:
@@ -164,26 +169,30 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
-        """Delete all events of a user and write a tombstone instead; return the number of deleted events.
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+        """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
-        Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
-        SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
-        journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
+        A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
+        erase the user's state. SQLite overwrites deleted data, so nothing stays readable in the file. tombstone_id: a
+        random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
         """
         try:
-            with self._write_transaction() as connection:
-                deleted = delete_user(connection, user)
-                if deleted:
-                    connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
-                    connection.execute(INSERT[self._dialect], [_encode(tombstone)])
+            deleted = self.erasure_log.erase(user, tombstone_id, at_ms)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-        else:
-            self._vacuum()
+        overwrite_deleted(self._engine)
         return deleted
+
+    def remember_erasures(self, path: Path) -> int:
+        """Remember erasures in a file, which outlives the journal; return how many of it had to be made again.
+
+        Raises JournalError.
+        """
+        with self._write_errors():
+            made_again = self.erasure_log.remember_in(path)
+        if made_again:
+            overwrite_deleted(self._engine)
+        return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
@@ -196,7 +205,7 @@ class Journal:
                 deleted = delete_before(connection, cutoff_ms)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        self._vacuum()
+        vacuum(self._engine)
         return deleted
 
     @property
@@ -214,7 +223,7 @@ class Journal:
         if self._connection is not None:
             self._connection.disable_checkpoint()
             with self._write_errors():
-                self._wal_checkpoint("PASSIVE")
+                wal_checkpoint(self._engine, "PASSIVE")
 
     def close(self) -> None:
         """Close all connections and the lock file."""
@@ -264,18 +273,6 @@ class Journal:
                 return connection.execute(query).all()
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
-
-    def _vacuum(self) -> None:
-        """Return the space of deleted events to the file system."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql("VACUUM")
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-
-    def _wal_checkpoint(self, mode: str) -> None:
-        """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
 
 
 def _decode(body: str) -> Event:

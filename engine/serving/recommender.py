@@ -11,19 +11,12 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from typing import TypeVar
 
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.events import (
-    TOMBSTONE,
-    Event,
-    ExperimentEvent,
-    InteractionEvent,
-    ItemEvent,
-    UserEvent,
-    effective_time,
-)
+from feedrank.engine.events.events import Event, ExperimentEvent, InteractionEvent, ItemEvent, effective_time
 from feedrank.engine.experiments.arm_ranking import AssignedRequest
 from feedrank.engine.experiments.arm_servers import ArmServers, build_arm_request
 from feedrank.engine.experiments.bucketing import Assignment
@@ -44,6 +37,7 @@ JOURNAL_RETRY_S = 1.0
 """Seconds after a journal error before a request uses the journal again."""
 MAX_SKEW_MS = 1_000
 """Milliseconds that the time of a ranking may be ahead of the process's clock, as those of other processes may be."""
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -170,14 +164,13 @@ class Recommender:
         return is_new
 
     def erase_user(self, user: str, tombstone_id: str, at: float) -> int:
-        """Erase a user from the journal and the state; return the number of deleted events.
+        """Erase a user from the journal and the state of all processes; return the number of deleted events.
 
-        Only a tombstone event with this id stays; it makes other processes erase the user too. Raises JournalError.
+        Only a tombstone event with this id stays, and it names nobody. Raises JournalError.
         """
         with self._lock:
             timestamp = self._next_timestamp(at)
-        tombstone = UserEvent(tombstone_id, timestamp, user, {TOMBSTONE: True}, timestamp)
-        n_deleted = self._journal.erase_user(user, tombstone)  # slow for a long journal, so it runs without the lock
+        n_deleted = self._journal.erase_user(user, tombstone_id, timestamp)  # slow, so it runs without the lock
         with self._lock:
             self._journal_retry_at = -np.inf
             self._catch_up(at)
@@ -188,6 +181,12 @@ class Recommender:
         with self._lock:
             self._catch_up(at)
             self.arm_servers.catch_up()
+
+    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T]) -> T:
+        """Return what `read` makes of the current snapshot, which does not change meanwhile; it must be quick."""
+        with self._lock:
+            self._catch_up(at)
+            return read(self._snapshot)
 
     def swap_snapshot(self, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.

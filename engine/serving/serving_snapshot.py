@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
-from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
+from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
@@ -82,10 +83,9 @@ class ServingSnapshot:
             _log.warning("new events: %s", *FutureEvents.of(self.future.now_ms, events).notes)
             events = [event for event in events if not self.future.is_ahead(event)]
         for index, event in enumerate(events):
-            if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
+            if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
                 self._advance(events[first:index])
-                self.state.erase_user(self.users.row(user))
-                self.future.erase_user(user)
+                self._erase(erasure)
                 first = index + 1
         self._advance(events[first:])
 
@@ -120,6 +120,14 @@ class ServingSnapshot:
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
         )
+
+    def _erase(self, erasure: Erasure) -> None:
+        """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
+        for row in erasure.rows(self.users):
+            self.state.erase_user(row)
+        self.future.erase(erasure)
+        if self.pipeline.reranker is not None:
+            self.pipeline.reranker.cache.forget()
 
     def _advance(self, events: Sequence[Event]) -> None:
         if len(events) == 1 and isinstance(events[0], RankingEvent):
