@@ -79,9 +79,8 @@ def import_events(
     data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
     written with line number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import
     that takes in nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import
-    resumes where it stopped. Events of users who were erased (`feedrank forget`) are left out if they are from before the
-    erasure. An item that only interactions or rankings name is made of its id, unless the config has
-    journal.create_items = false.
+    resumes where it stopped. Events of erased users (`feedrank forget`) from before the erasure are left out. An item
+    that only interactions or rankings name is made of its id, unless the config has journal.create_items = false.
     """
     from feedrank.api.readers import guess_format, read_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k

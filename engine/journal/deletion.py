@@ -17,9 +17,11 @@ def delete_user(connection: Connection, found: UserEvents) -> int:
     if found.search(connection):  # what came since the last search may tie older events to the user
         found.last_offset = 0
         found.search(connection)
-    is_own = EVENTS.c.user_id == found.user
-    deleted = int(connection.execute(delete(EVENTS).where(is_own, *NO_TOMBSTONE)).rowcount)
-    connection.execute(delete(EVENTS).where(is_own))
+    deleted = 0
+    if found.user is not None:
+        is_own = EVENTS.c.user_id == found.user
+        deleted = int(connection.execute(delete(EVENTS).where(is_own, *NO_TOMBSTONE)).rowcount)
+        connection.execute(delete(EVENTS).where(is_own))
     offsets = sorted(found.offsets)
     for first in range(0, len(offsets), MAX_PARAMETERS):
         in_chunk = EVENTS.c.offset.in_(offsets[first : first + MAX_PARAMETERS])

@@ -55,8 +55,9 @@ class UserEvents:
         """Search the events after `last_offset`; return whether they tie further sessions or rankings to the user."""
         since, at_first, before = self.last_offset, self._size(), set(self.sessions)
         self.last_offset = max(since, int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0))
-        for row in self._rows(connection, since, EVENTS.c.user_id == self.user):
-            self._take(row)
+        if self.user is not None:  # SQLAlchemy compares with None by IS NULL, which all events of nobody are
+            for row in self._rows(connection, since, EVENTS.c.user_id == self.user):
+                self._take(row)
         pending = self.sessions - before
         while True:
             self._drop_constants(connection, pending)
