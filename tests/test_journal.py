@@ -9,7 +9,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +51,7 @@ def test_feeds_leave_the_wal_checkpoint_to_the_background_thread(tmp_path: Path)
     def write(first: int) -> None:
         """Write about 10 MB, more than a thousand pages."""
         for n in range(first, first + 1_000):
-            journal.append_and_poll([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
+            journal.record([RankingEvent(f"r{n}", n, ("a",), fields={"text": words})], n)
 
     write(0)
     assert path.stat().st_size > 1_000_000, "as SQLite does by itself"
@@ -60,7 +59,7 @@ def test_feeds_leave_the_wal_checkpoint_to_the_background_thread(tmp_path: Path)
     size = path.stat().st_size
     write(1_000)
     assert path.stat().st_size == size
-    journal._connection.close()  # type: ignore[union-attr]
+    journal._writer.close()  # type: ignore[union-attr]
     write(2_000)
     assert path.stat().st_size == size, "a new connection knows too"
     journal.checkpoint()
@@ -71,11 +70,11 @@ def test_feeds_leave_the_wal_checkpoint_to_the_background_thread(tmp_path: Path)
 
 def test_sent_events_wait_for_the_disk_and_a_ranking_alone_does_not(tmp_path: Path) -> None:
     journal = Journal.open_sqlite(tmp_path / "journal.db")
-    line = journal._connection
+    line = journal._writer
     assert line is not None
 
     def waits(*events: Event) -> int:
-        journal.append_and_poll(list(events), 0)
+        journal.record(list(events), 0)
         return int(line._connection().execute("PRAGMA synchronous").fetchone()[0])
 
     full, normal = 2, 1  # as SQLite numbers them

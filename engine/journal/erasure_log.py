@@ -34,7 +34,7 @@ class ErasureLog:
 
     def __init__(
         self, engine: Engine, write: Callable[[], AbstractContextManager[Connection]],
-        encode: Callable[[Event], Mapping[str, Any]],
+        encode: Callable[[Connection, Event], Mapping[str, Any]],
     ) -> None:  # fmt: skip
         """write: opens a transaction of the journal that excludes other writers. encode: makes the row of an event."""
         self._engine, self._write, self._encode = engine, write, encode
@@ -132,7 +132,7 @@ class ErasureLog:
     def _write_tombstone(self, connection: Connection, erasure: Erasure) -> None:
         """Write a tombstone in place of an earlier one of the same user."""
         connection.execute(delete(EVENTS).where(EVENTS.c.kind == TOMBSTONE_KIND, EVENTS.c.user_id == erasure.user))
-        row = {**self._encode(erasure.to_event()), "kind": TOMBSTONE_KIND}
+        row = {**self._encode(connection, erasure.to_event()), "kind": TOMBSTONE_KIND}
         connection.execute(INSERT[self._engine.dialect.name], [row])
 
     def _read_file(self) -> Erasures:
