@@ -61,8 +61,9 @@ def restore(obj: tuple[HomePaths, Config], source: Path, yes: bool) -> None:
         if config.journal.url is not None:
             raise ValueError(USE_PG_DUMP)
         n_events = _check_backup(source)
-        if not yes:
-            click.confirm(f"Replace {home.journal_path} by {source} ({n_events:,} events)?", abort=True)
+    if not yes:
+        click.confirm(f"Replace {home.journal_path} by {source} ({n_events:,} events)?", abort=True)
+    with command_errors():
         home.folder.mkdir(parents=True, exist_ok=True)
         _copy_into(source, home.journal_path)
         home.delete_user_data()

@@ -25,9 +25,9 @@ from feedrank.engine.types import UNKNOWN_ROW
 
 PREFIX = "erased"
 """First part of a pseudonym; the others are the salt and the hash, after colons."""
-SESSIONS = "sessions"
-"""Field of a tombstone with the pseudonyms of the user's sessions."""
-SALT_BYTES, HASH_BYTES = 8, 16
+TIES = "ties"
+"""Field of a tombstone with the hashes of the sessions and rankings that tied events without a user to the user."""
+SALT_BYTES, HASH_BYTES, TIE_BYTES = 8, 16, 8
 
 
 def make_salt(seed: str) -> str:
@@ -40,6 +40,21 @@ def pseudonym(identifier: str, salt: str) -> str:
     key = identifier.encode("utf-8", "surrogatepass")
     digest = blake2b(key, digest_size=HASH_BYTES, key=salt.encode()).hexdigest()
     return f"{PREFIX}:{salt}:{sum(key) % 256:02x}{digest}"
+
+
+def hash_tie(kind: str, identifier: str, salt: str) -> str:
+    """Return the salted hash of the id of a session or a ranking. kind: session or ranking."""
+    key = f"{kind}:{identifier}".encode("utf-8", "surrogatepass")
+    return blake2b(key, digest_size=TIE_BYTES, key=salt.encode()).hexdigest()
+
+
+def ties_of(event: RankingEvent | InteractionEvent) -> Iterator[tuple[str, str]]:
+    """Yield (kind, id) of the session and the ranking of an event."""
+    if event.session is not None:
+        yield "session", event.session
+    ranking = event.id if isinstance(event, RankingEvent) else event.ranking
+    if ranking is not None:
+        yield "ranking", ranking
 
 
 def salt_of(name: str) -> str | None:
@@ -58,8 +73,8 @@ class Erasure:
     """Epoch milliseconds."""
     user: str
     """Pseudonym of the user; the id itself in tombstones of earlier versions."""
-    sessions: tuple[str, ...] = ()
-    """Pseudonyms of the sessions whose events without a user were erased too."""
+    ties: tuple[str, ...] = ()
+    """Hashes of the sessions and rankings whose events without a user were erased too."""
 
     @classmethod
     def from_event(cls, event: Event) -> Erasure | None:
@@ -67,29 +82,29 @@ class Erasure:
         user = erased_user(event)
         if user is None or not isinstance(event, UserEvent):
             return None
-        sessions = event.fields.get(SESSIONS, ())
-        named = tuple(name for name in sessions if isinstance(name, str)) if isinstance(sessions, list) else ()
-        return cls(event.id, event.timestamp, user, named)
+        ties = event.fields.get(TIES, ())
+        found = tuple(tie for tie in ties if isinstance(tie, str)) if isinstance(ties, list) else ()
+        return cls(event.id, event.timestamp, user, found)
 
     def to_event(self) -> UserEvent:
         """Return the tombstone."""
-        fields: dict[str, Any] = {TOMBSTONE: True} | ({SESSIONS: list(self.sessions)} if self.sessions else {})
+        fields: dict[str, Any] = {TOMBSTONE: True} | ({TIES: list(self.ties)} if self.ties else {})
         return UserEvent(self.id, self.at_ms, self.user, fields, self.at_ms)
 
     @classmethod
     def from_dict(cls, body: Mapping[str, Any]) -> Erasure:
         """Build the erasure from the result of `to_dict`. Raises KeyError, TypeError or ValueError."""
-        user, at_ms, sessions = body["user"], body["at"], body["sessions"]
-        if not (isinstance(user, str) and isinstance(at_ms, int) and isinstance(sessions, list)):
-            raise ValueError("found another shape, expected id, at, user and sessions")
-        return cls(str(body["id"]), at_ms, user, tuple(map(str, sessions)))
+        user, at_ms, ties = body["user"], body["at"], body[TIES]
+        if not (isinstance(user, str) and isinstance(at_ms, int) and isinstance(ties, list)):
+            raise ValueError("found another shape, expected id, at, user and ties")
+        return cls(str(body["id"]), at_ms, user, tuple(map(str, ties)))
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-ready values."""
-        return {"id": self.id, "at": self.at_ms, "user": self.user, SESSIONS: list(self.sessions)}
+        return {"id": self.id, "at": self.at_ms, "user": self.user, TIES: list(self.ties)}
 
     def concerns(self, event: Event) -> bool:
-        """Return whether an event is of the erased user, or without a user of one of the sessions; at any time."""
+        """Return whether an event is of the erased user, or has none and is tied to the user; at any time."""
         if not isinstance(event, UserEvent | RankingEvent | InteractionEvent):
             return False
         salt = salt_of(self.user)
@@ -97,8 +112,7 @@ class Erasure:
             return event.user == self.user
         if event.user is not None:
             return pseudonym(event.user, salt) == self.user
-        session = None if isinstance(event, UserEvent) else event.session
-        return session is not None and pseudonym(session, salt) in self.sessions
+        return not isinstance(event, UserEvent) and any(hash_tie(*tie, salt) in self.ties for tie in ties_of(event))
 
     def rows(self, users: Vocabulary) -> list[int]:
         """Return the rows of the erased user in a vocabulary: one, or none."""
@@ -116,7 +130,7 @@ class Erasures:
     def __init__(self, erasures: Iterable[Erasure] = ()) -> None:
         self._all: dict[str, Erasure] = {}
         self._users: dict[str, int] = {}
-        self._sessions: dict[str, int] = {}
+        self._ties: dict[str, int] = {}
         self._salts: dict[str, None] = {}
         self.latest_ms = -(2**62)
         """Epoch milliseconds of the latest erasure."""
@@ -140,52 +154,48 @@ class Erasures:
         return tuple(self._salts)
 
     def add(self, erasure: Erasure) -> None:
-        """Add an erasure; a later one of the same user replaces an earlier one and takes over its sessions."""
+        """Add an erasure; a later one of the same user replaces an earlier one and takes over its ties."""
         if (salt := salt_of(erasure.user)) is None:
             return
         earlier = self._all.get(erasure.user)
         if earlier is not None:
-            sessions = tuple(dict.fromkeys((*earlier.sessions, *erasure.sessions)))
+            ties = tuple(dict.fromkeys((*earlier.ties, *erasure.ties)))
             latest = max(earlier, erasure, key=lambda one: one.at_ms)
-            erasure = Erasure(latest.id, latest.at_ms, latest.user, sessions)
+            erasure = Erasure(latest.id, latest.at_ms, latest.user, ties)
         self._all[erasure.user] = erasure
         self._salts[salt] = None
         self._users[erasure.user] = erasure.at_ms
-        for session in erasure.sessions:
-            self._sessions[session] = max(erasure.at_ms, self._sessions.get(session, erasure.at_ms))
+        for tie in erasure.ties:
+            self._ties[tie] = max(erasure.at_ms, self._ties.get(tie, erasure.at_ms))
         self.latest_ms = max(self.latest_ms, erasure.at_ms)
 
     def of(self, user: str) -> Erasure | None:
         """Return the erasure of a user, given by id; None if the user was not erased."""
         return next((self._all[name] for name in self._pseudonyms(user) if name in self._all), None)
 
-    def has_session(self, session: str) -> bool:
-        """Return whether a session, given by id, was erased."""
-        return any(name in self._sessions for name in self._pseudonyms(session))
+    def has_tie(self, kind: str, identifier: str) -> bool:
+        """Return whether a session or a ranking, given by id, tied events to an erased user."""
+        return any(hash_tie(kind, identifier, salt) in self._ties for salt in self._salts)
 
     def has(self, erasure: Erasure) -> bool:
-        """Return whether an erasure of the same user, as late and with all its sessions, is among these."""
+        """Return whether an erasure of the same user, as late and with all its ties, is among these."""
         known = self._all.get(erasure.user)
-        return known is not None and known.at_ms >= erasure.at_ms and set(known.sessions) >= set(erasure.sessions)
+        return known is not None and known.at_ms >= erasure.at_ms and set(known.ties) >= set(erasure.ties)
 
     def covers(self, event: Event) -> bool:
-        """Return whether an event was erased: it is of an erased user or session, and from before the erasure.
-
-        An event without a user is of its session.
-        """
+        """Return whether an event was erased: it is of an erased user, or tied to one, and from before the erasure."""
         if event.timestamp >= self.latest_ms or not isinstance(event, UserEvent | RankingEvent | InteractionEvent):
             return False
-        if event.user is not None:
-            return self._is_before(event.timestamp, event.user, self._users)
-        session = None if isinstance(event, UserEvent) else event.session
-        return session is not None and self._is_before(event.timestamp, session, self._sessions)
+        if event.user is not None or isinstance(event, UserEvent):
+            return any(
+                event.timestamp < self._users.get(name, event.timestamp) for name in self._pseudonyms(event.user)
+            )
+        hashes = (hash_tie(*tie, salt) for tie in ties_of(event) for salt in self._salts)
+        return any(event.timestamp < self._ties.get(tie, event.timestamp) for tie in hashes)
 
     def without(self, events: list[Event]) -> list[Event]:
         """Return the events that were not erased, in their order."""
         return [event for event in events if not self.covers(event)] if self._all else events
-
-    def _is_before(self, time_ms: int, identifier: str, erased: Mapping[str, int]) -> bool:
-        return any(time_ms < erased.get(name, -(2**62)) for name in self._pseudonyms(identifier))
 
     def _pseudonyms(self, identifier: str) -> Iterator[str]:
         return (pseudonym(identifier, salt) for salt in self._salts)

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.erasure import Erasure, Erasures, make_salt, pseudonym
+from feedrank.engine.events.erasure import Erasure, Erasures, hash_tie, make_salt, pseudonym, salt_of
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.deletion import delete_user
 from feedrank.engine.journal.errors import JournalError
@@ -77,12 +77,12 @@ class ErasureLog:
         found = self.find(user)  # slow, so it runs before other writers are excluded
         earlier = remembered.of(user)
         name = pseudonym(user, salt) if earlier is None else earlier.user
-        before = () if earlier is None else earlier.sessions
+        before = () if earlier is None else earlier.ties
         at_ms = at_ms if earlier is None else max(earlier.at_ms, at_ms)
 
         def erasure() -> Erasure:
-            sessions = (pseudonym(session, salt) for session in sorted(found.sessions))
-            return Erasure(tombstone_id, at_ms, name, tuple(dict.fromkeys((*before, *sessions))))
+            ties = (hash_tie(*tie, salt_of(name) or salt) for tie in found.ties)
+            return Erasure(tombstone_id, at_ms, name, tuple(dict.fromkeys((*before, *ties))))
 
         written = erasure()
         self._append_to_file(written)
@@ -116,9 +116,12 @@ class ErasureLog:
     def _erase_again(self, connection: Connection, lacking: list[Erasure]) -> None:
         """Delete the events of erased users and sessions from the journal, and write the tombstones that it lacks."""
         erased, deleted = Erasures(lacking), 0
-        users, sessions = names_in(connection)
-        found = [UserEvents(user) for user in users if erased.of(user) is not None]
-        found.append(UserEvents(None, {session for session in sessions if erased.has_session(session)}))
+        users, ties = names_in(connection)
+        found = [UserEvents(user) for user in sorted(users) if erased.of(user) is not None]
+        tied = [(kind, name) for kind, name in ties if erased.has_tie(kind, name)]
+        rankings = {name for kind, name in tied if kind == "ranking"}
+        sessions = {name for kind, name in tied if kind == "session"}
+        found.append(UserEvents(None, sessions, rankings=rankings, named=set(rankings)))
         for events in found:
             deleted += delete_user(connection, events)
         for erasure in lacking:

@@ -50,6 +50,20 @@ class UserEvents:
     """Sessions that too many others name."""
     last_offset: int = 0
     """Journal offset of the last event that was searched."""
+    without_user: list[tuple[str | None, str | None]] = field(default_factory=list)
+    """(session, ranking) of each event without a user."""
+
+    @property
+    def ties(self) -> list[tuple[str, str]]:
+        """What ties all events without a user to the user: (session, its id) or, for those without, (ranking, its id).
+
+        In order.
+        """
+        rankings = {ranking for session, ranking in self.without_user if session not in self.sessions and ranking}
+        return [
+            *(("session", name) for name in sorted(self.sessions)),
+            *(("ranking", name) for name in sorted(rankings)),
+        ]
 
     def search(self, connection: Connection) -> bool:
         """Search the events after `last_offset`; return whether they tie further sessions or rankings to the user."""
@@ -68,6 +82,7 @@ class UserEvents:
                     session in known or (event_id in self.named if kind == "ranking" else ranking in self.rankings)
                 ):
                     self._take(row)
+                    self.without_user.append((session, event_id if kind == "ranking" else ranking))
             pending = self.sessions - known
             if self._size() == size:
                 return size > at_first
@@ -111,12 +126,17 @@ class UserEvents:
         return len(self.sessions) + len(self.rankings) + len(self.named)
 
 
-def names_in(connection: Connection) -> tuple[Iterator[str], Iterator[str]]:
-    """Return all users of the journal, and all sessions of its events without a user; each may come repeatedly."""
+def names_in(connection: Connection) -> tuple[set[str], set[tuple[str, str]]]:
+    """Return all users of the journal, and (kind, id) of all sessions and rankings of events without a user."""
     users = connection.scalars(select(EVENTS.c.user_id).where(EVENTS.c.user_id.is_not(None), *NO_TOMBSTONE).distinct())
     session = _json_text(connection, "session")
-    sessions = connection.scalars(select(session).where(*_WITHOUT_USER, session.is_not(None)).distinct())
-    return iter(users), iter(sessions)
+    ranking = case((EVENTS.c.kind == "ranking", EVENTS.c.id), else_=_json_text(connection, "ranking"))
+    ties = {
+        (kind, str(name))
+        for kind, column in (("session", session), ("ranking", ranking))
+        for name in connection.scalars(select(column).where(*_WITHOUT_USER, column.is_not(None)).distinct())
+    }
+    return set(users), ties
 
 
 def read_events(engine: Engine, offsets: Iterable[int]) -> Iterator[tuple[int, dict[str, Any]]]:
