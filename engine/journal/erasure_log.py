@@ -56,6 +56,11 @@ class ErasureLog:
             self._offset = offset
         return self._known
 
+    def latest_offset(self) -> int:
+        """Return the journal offset of the latest tombstone; 0 if there is none. Raises JournalError."""
+        self.known()
+        return self._offset
+
     def find(self, user: str) -> UserEvents:
         """Find all events of a user. Slow for a long journal. Raises JournalError."""
         found = UserEvents(user)
