@@ -104,5 +104,7 @@ def retrain(
 def _print_decision(result: RetrainResult, paths: tuple[Path, Path]) -> None:
     for line in result.decision.reasons:
         console.print(line)
+    for note in result.notes:
+        click.echo(f"note: {note}")
     print_warnings(result.warnings, result.shuffled)
     console.print(f"report: {paths[1]}")

@@ -67,8 +67,6 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     console.print(table)
     if trained.ranker.position_bias is not None:
         console.print(position_bias_table(trained.ranker.position_bias))
-    for note in trained.notes:
-        click.echo(f"note: {note}")
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
     for note in trained.notes:
         click.echo(f"note: {note}")

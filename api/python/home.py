@@ -97,6 +97,7 @@ class Home:
         """
         from feedrank.api import compose
         from feedrank.api.python.evaluation_table import Evaluation
+        from feedrank.models.training.folds import TooLittleDataError
 
         chosen = (protocols,) if isinstance(protocols, str) else tuple(protocols)
         rows: list[Row] = []
@@ -106,10 +107,13 @@ class Home:
         warnings: dict[str, None] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
-            for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
+            fitting = compose.protocols_of(inputs, self._config, chosen)
+            compose.check_shuffled_labels(inputs, self._config)
+            warnings |= dict.fromkeys(inputs.notes)
+            for number, protocol in enumerate(fitting):
                 try:
                     timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
-                except ValueError as problem:
+                except TooLittleDataError as problem:
                     if chosen or not rows:
                         raise
                     warnings[f"the protocol {protocol} does not fit: {problem}"] = None
@@ -117,7 +121,7 @@ class Home:
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
                 notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)
-                warnings |= dict.fromkeys(timed.warnings)
+                warnings |= dict.fromkeys(timed.comparison.trained.warnings)
                 del timed  # free the memory before the next training
         return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
 

@@ -116,9 +116,11 @@ class Recommender:
             try:
                 # the last attempt keeps others out, so that it can't fail
                 with self._lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
-                    record = replace(self._rank(job, at, budget), degraded=tuple(budget.skipped))
+                    record = self._rank(job, at, budget)
             except StateChangedError:
                 continue
+            if budget.skipped:
+                record = replace(record, degraded=tuple(budget.skipped))
             if log and record.items:
                 record = self._log_ranking(record, at)
                 budget.record("journal")

@@ -29,6 +29,7 @@ def build_report(result: RetrainResult, bundle_names: Mapping[str, str], extra: 
         {
             "promote": decision.promote,
             "reasons": list(decision.reasons),
+            "notes": list(result.notes),
             "warnings": list(result.warnings),
             "shuffled_labels": None if result.shuffled is None else asdict(result.shuffled),
             "suspect_features": {suspect.name: suspect.auc for suspect in result.trained.suspects},
@@ -69,6 +70,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         f'<h1>{escape(bundles["candidate"])}: <span class="{outcome}">{outcome}</span></h1>',
         f'<p class="quiet">against {incumbent}; {_group_counts(report["groups"])}</p>',
         _sentences(report["reasons"]),
+        _sentences(f"Note: {note}" for note in report["notes"]),
         _sentences(f"Warning: {warning}" for warning in report["warnings"]),
         _metrics(report["rows"]),
         _segments(report["segments"]),

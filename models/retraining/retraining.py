@@ -19,7 +19,7 @@ from feedrank.engine.types import Scores, Times
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.evaluation.bootstrap import interval
-from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.models.evaluation.metrics import order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
@@ -95,8 +95,11 @@ class RetrainResult:
     test_start: float
     """Start of the test slice, unix seconds."""
     warnings: tuple[str, ...]
+    """What is wrong with the ranker or the comparison, one sentence each."""
     shuffled: ShuffledCheck | None
     """Whether shuffled labels score as chance; None: the log is too short to tell."""
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, and what was left out, one sentence each."""
 
 
 def retrain(
@@ -130,16 +133,8 @@ def retrain(
     segments = {"new": new, "regular": ~(new | heavy), "heavy": heavy}
     gate = retrain_settings.gate
     metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
-    labels = settings.labels
     values = {
-        name: evaluate(
-            metrics,
-            role_labels,
-            offsets,
-            relevant=test_groups.ideal,
-            gain=labels.label_gain,
-            level=labels.relevance_level,
-        )
+        name: test_groups.evaluate(metrics, role_labels, offsets, settings.labels)
         for name, (role_labels, offsets) in ranked.items()
     }
     seed = settings.training.seed
@@ -156,8 +151,8 @@ def retrain(
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    warnings = (*trained.notes, *_warnings(incumbent, test_start), *trained.warnings)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled)
+    warnings = (*_warnings(incumbent, test_start), *trained.warnings)
+    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled, trained.notes)
 
 
 def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:

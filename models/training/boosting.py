@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import lightgbm as lgb
 import numpy as np
 
-from feedrank.models.evaluation.gains import Gain, gains
+from feedrank.models.evaluation.gains import gains
+from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias, capture_position_biases
 from feedrank.models.training.query_groups import QueryGroups, ranks
 
@@ -81,7 +82,7 @@ def _fit_debiased(
         matrix = validation.features()
         scores = np.array(init_booster.predict(matrix)) if init_booster else np.zeros(len(matrix))
         assert validation.positions is not None
-        weights = curve.inverse_propensity_gains(gains(validation.labels, _gain_of(parameters)), validation.positions)
+        weights = curve.inverse_propensity_gains(gains(validation.labels, gain_of(parameters)), validation.positions)
         best, rounds = -1.0, 1
         for done in range(1, booster.num_trees() - first + 1):
             scores += np.asarray(booster.predict(matrix, start_iteration=first + done - 1, num_iteration=1))
@@ -96,12 +97,6 @@ def _fit_debiased(
             data = _dataset([*train, validation], names, True, init_booster=init_booster)
             return lgb.train(parameters, data, rounds, init_model=init_booster), listener.curve
         return lgb.Booster(model_str=booster.model_to_string(num_iteration=first + rounds)), curve
-
-
-def _gain_of(parameters: dict[str, Any]) -> Gain:
-    """Return the gain that LightGBM's parameters set: numbers, or numbers in a text; 2^label - 1 without."""
-    listed = parameters.get("label_gain", "exponential")
-    return [float(part) for part in listed.split(",")] if isinstance(listed, str) and "," in listed else listed
 
 
 def _dataset(

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from feedrank.models.evaluation.gains import Gain
 from feedrank.models.evaluation.metrics import ndcg
+from feedrank.models.training.label_contrast import above_lowest
+from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.query_groups import QueryGroups
-from feedrank.models.training.ranker import LambdaRanker
+from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 
 SHUFFLES = 5
 """Number of random orders that chance is measured with."""
@@ -17,19 +20,22 @@ STANDARD_ERRORS = 3.0
 
 
 def ranker_warnings(
-    ranker: LambdaRanker, train: Sequence[QueryGroups], validation: QueryGroups, boosters: int, seed: int
+    ranker: LambdaRanker, train: Sequence[QueryGroups], validation: QueryGroups, settings: LambdaRankSettings
 ) -> tuple[str, ...]:
-    """Return what is wrong with a ranker or its training groups, one sentence each. boosters: trained at once."""
+    """Return what is wrong with a ranker or its training groups, one sentence each. settings: it was trained with."""
     found: list[str] = []
-    if not any(np.any(part.labels <= 0) for part in train):
+    if not any(above_lowest(part.labels, part.offsets).any() for part in train):
         found.append(
-            "every label of the training groups is positive, so there is nothing to rank: are interactions of a type"
-            " that only says that an item was shown counted as clicks? See [interactions]"
+            "in each training group all items have the same label, so there is nothing to rank: are interactions of a"
+            " type that only says that an item was shown counted as clicks? See [interactions]"
         )
-    if ranker.trees <= boosters:
+    if ranker.trees <= settings.ensemble_size:
         found.append("the ranker has one tree: no further round improved the validation metric")
     if ranker.learning_curve and ranker.position_bias is None and len(validation) > 1:
-        best, (chance, error) = max(ranker.learning_curve), _chance(validation, seed)
+        best, (chance, error) = (
+            max(ranker.learning_curve),
+            _chance(validation, gain_of(settings.parameters), settings.seed),
+        )
         if best < chance + STANDARD_ERRORS * error:
             found.append(
                 f"the ranker is not clearly better than random order on its validation groups: nDCG@10 {best:.3f},"
@@ -38,14 +44,12 @@ def ranker_warnings(
     return tuple(found)
 
 
-def _chance(groups: QueryGroups, seed: int) -> tuple[float, float]:
+def _chance(groups: QueryGroups, gain: Gain, seed: int) -> tuple[float, float]:
     """Return the mean nDCG@10 of random orders, and the standard error of a mean over these groups."""
     random = np.random.default_rng(seed)
     group_of = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
     values = [
-        ndcg(
-            groups.labels[np.lexsort((random.random(len(group_of)), group_of))], groups.offsets, 10, gain="exponential"
-        )
+        ndcg(groups.labels[np.lexsort((random.random(len(group_of)), group_of))], groups.offsets, 10, gain=gain)
         for _ in range(SHUFFLES)
     ]
     return float(np.mean(values)), float(np.std(values) / np.sqrt(len(groups)))
