@@ -48,7 +48,7 @@ def backup(obj: tuple[HomePaths, Config], target: Path) -> None:
 
 
 @click.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def restore(obj: tuple[HomePaths, Config], source: Path, yes: bool) -> None:
@@ -75,6 +75,8 @@ def restore(obj: tuple[HomePaths, Config], source: Path, yes: bool) -> None:
 
 def _check_backup(source: Path) -> int:
     """Return the number of events of a backup. Raises ValueError if it is not a whole journal."""
+    if not source.is_file():
+        raise ValueError(f"there is no file {source}; give a backup of the journal")
     try:
         with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             columns = {row[1] for row in connection.execute("PRAGMA table_info(events)")}

@@ -185,9 +185,8 @@ class Recommender:
         Only a tombstone event with this id stays, and it names nobody. Raises JournalError.
         """
         n_deleted = self._journal.erase_user(user, tombstone_id, round(at * 1000))  # slow, so it runs without the lock
-        with self._lock:
-            self._journal_retry_at = -np.inf
-            self._catch_up(at)
+        self._journal_retry_at = -np.inf
+        self.catch_up(at)
         return n_deleted
 
     def catch_up(self, at: float) -> None:
