@@ -15,7 +15,7 @@ from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
-from feedrank.api.cli.journal import forget, purge, snapshot
+from feedrank.api.cli.journal import forget, journal, purge, snapshot
 from feedrank.api.cli.keys import keys
 from feedrank.api.cli.off_policy import ope
 from feedrank.api.cli.progress import command_errors
@@ -59,7 +59,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
-    experiment, ope, keys, config, snapshot, purge, forget,
+    experiment, ope, keys, config, snapshot, purge, forget, journal,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from feedrank.api.readers.times import UNIT_NAMES, guess_unit
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import to_dict
 from feedrank.engine.events.event_time import EARLIEST_MS, MAX_AHEAD_MS, check_is_of_a_log, format_time, limit_to_clock
-from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, as_imported
 
 FIRST_EVENTS = 20_000
 """Events of a source whose times are looked at before the first of them is written."""
@@ -34,7 +34,8 @@ def check_times(
         try:
             check_is_of_a_log(event)
             old += event.timestamp != 0 and event.timestamp < EARLIEST_MS
-            yield limit_to_clock(event, now_ms)
+            limited = limit_to_clock(event, now_ms)
+            yield limited if limited.received is None else as_imported(limited)
         except EventError as problem:
             rejects.revoke(source, line, str(problem), json.dumps(to_dict(event), ensure_ascii=False))
     if old:

@@ -21,9 +21,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.learnable import check_learnable
+from feedrank.engine.journal.decoding import EventDecoder
 from feedrank.engine.journal.deletion import delete_before, delete_user
 from feedrank.engine.journal.errors import JournalError as JournalError
-from feedrank.engine.journal.legacy import upgrade
 from feedrank.engine.journal.sqlite_connection import SqliteConnection, WriteLock
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
@@ -61,6 +62,8 @@ class Journal:
                 " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
             ) from None
         self._dialect = self._engine.dialect.name
+        self.decoder = EventDecoder()
+        """Decodes the rows, and knows those that no reader gets."""
         if self._dialect not in INSERT:
             raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
         self._write_lock: WriteLock | None = None
@@ -95,13 +98,15 @@ class Journal:
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: as for `append_and_poll`. Raises JournalError, with nothing written, for an event that could not be
-        read back, or if the database refuses.
+        checked: as for `append_and_poll`. Raises, with nothing written, JournalError for an event that could not be
+        read back, or if the database refuses, and EventError for one that could not be learnt from.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
+                if not checked:
+                    check_learnable(chunk)
                 rows = _rows_by_id(chunk, checked)
                 written = connection.execute(INSERT[self._dialect], list(rows.values()))
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
@@ -110,28 +115,29 @@ class Journal:
     def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
         """Append events and, in the same transaction, read what others wrote between offset `since` and them.
 
-        checked: the events can surely be read back, so they are not parsed again first. Raises JournalError, with
-        nothing written, for an event that can't be read back, or if the database refuses.
+        checked: the events can surely be read back and learnt from, so this is not tried first. Raises as `append` does.
         """
+        if not checked:
+            check_learnable(events)
         rows = _rows_by_id(events, checked)
         with self._write_errors():
             if self._connection is None:
                 with self._write_transaction() as connection:
                     result = connection.execute(SELECT_AFTER, {"since": since})
-                    missed = [(int(offset), str(body)) for offset, body in result]
+                    missed = [(int(offset), body) for offset, body in result]
                     written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
                     new = {row[0]: row[1] for row in written}
             else:
                 with self._write_lock.acquire() if self._write_lock else nullcontext():
                     missed, new = self._connection.append_and_poll(list(rows.values()), since)
         offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        return AppendResult(_is_new_flags(events, new), [_decode(body) for _, body in missed], offset)
+        others = [event for _, event in self.decoder.decode_rows(missed)]
+        return AppendResult(_is_new_flags(events, new), others, offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
-            for offset, body in rows:
-                yield offset, _decode(body)
+            yield from self.decoder.decode_rows(rows)
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -149,14 +155,13 @@ class Journal:
         query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
         last = (-(2**62) if since_ms is None else since_ms, -1)
         while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
-            for _, position, body in rows:
-                yield position, _decode(body)
+            yield from self.decoder.decode_rows((offset, body) for _, offset, body in rows)
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
-        """Return the event with this id, or None."""
-        rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
-        return _decode(rows[0][0]) if rows else None
+        """Return the event with this id; None if there is none, or if it can't be read."""
+        rows = self._fetch_all(select(EVENTS.c.offset, EVENTS.c.body).where(EVENTS.c.id == event_id))
+        return self.decoder.decode(*rows[0]) if rows else None
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -276,11 +281,6 @@ class Journal:
         """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
         with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
-
-
-def _decode(body: str) -> Event:
-    """Read an event from the body of its row, in the names of today or of an older version."""
-    return parse(upgrade(json.loads(body)))
 
 
 def _encode(event: Event, checked: bool = False) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class Recommender:
         self._journal_retry_at = -np.inf
         self.lag_s = 0.0
         """Seconds: age of the newest event of other processes when their events were last read here."""
+        self.has_caught_up = True
+        """Whether the last read of the journal succeeded; otherwise rankings use an older state."""
 
     def on_items_changed(self, callback: Callable[[], None]) -> None:
         """Register the callback for new item events, from this or another process; it must return quickly."""
@@ -101,10 +103,10 @@ class Recommender:
         """Recommend items for a user, or rank the given ones, and return the record of the ranking.
 
         at: unix seconds. The ranking is written to the journal before it is returned, unless `log` is false. If the
-        journal already has a ranking with this id, that one is returned. If the journal can't be written, the ranking
-        is returned with `logged` false, and the state does not change. arm: use this arm and ignore all experiments.
-        Raises EventError for a request that can't be logged, DuplicateRankingIdError if another event has the id,
-        RuntimeError if all fallbacks fail.
+        journal already has a ranking of this request with this id, that one is returned. If the journal can't be
+        written, the ranking is returned with `logged` false, and the state does not change. arm: use this arm and
+        ignore all experiments. Raises EventError for a request that can't be logged, DuplicateRankingIdError if another
+        event or request has the id, RuntimeError if all fallbacks fail.
         """
         request, budget = request or RecommendationRequest(), budget or unlimited_budget()
         request.check(ranking_id)
@@ -250,7 +252,7 @@ class Recommender:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
         if at >= self._journal_retry_at:
             try:
-                return record if self._append([record.to_event()], checked=True)[0] else self._logged_ranking(record.id)
+                return record if self._append([record.to_event()], checked=True)[0] else self._logged_ranking(record)
             except UnloggableRankingError:
                 _log.exception("the ranking is returned without being logged, as it could not be read back")
             except JournalError:
@@ -258,12 +260,9 @@ class Recommender:
                 self._journal_retry_at = at + JOURNAL_RETRY_S
         return replace(record, logged=False)
 
-    def _logged_ranking(self, ranking_id: str) -> RankingRecord:
-        """Return the ranking that was logged with this id."""
-        logged = RankingRecord.find_own(self._journal.find(ranking_id))
-        if logged is None:
-            raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
-        return logged
+    def _logged_ranking(self, record: RankingRecord) -> RankingRecord:
+        """Return the ranking that was logged with the id of this one, if it answers the same request."""
+        return record.check_same_request(self._journal.find(record.id))
 
     def _append(self, events: Sequence[Event], checked: bool = False) -> list[bool]:
         """Append events to the journal and apply the new ones and those of other writers to the state.
@@ -284,10 +283,11 @@ class Recommender:
             return
         try:
             missed = self._snapshot.catch_up(self._journal.read(self._snapshot.offset))
-        except JournalError:
+        except Exception:  # a ranking of an older state is better than none
             _log.exception("the journal could not be read; rankings use the state as of the last read")
-            self._journal_retry_at = at + JOURNAL_RETRY_S
+            self._journal_retry_at, self.has_caught_up = at + JOURNAL_RETRY_S, False
             return
+        self.has_caught_up = True
         if missed:
             self.lag_s = max(0.0, at - max(map(effective_time, missed)) / 1000)
             self._notify(missed)
