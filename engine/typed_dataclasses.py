@@ -19,7 +19,7 @@ def check_types(instance: Any, path: str = "") -> None:
 
     A float must be a finite number, and an integer have 64 bits. Raises TypeError that names the field.
     """
-    hints = _hints(type(instance))
+    hints = _hints(instance.__class__)
     for field in fields(instance):
         value, where = getattr(instance, field.name), f"{path}{field.name}"
         if not _has_type(value, hints[field.name], where):
@@ -27,7 +27,7 @@ def check_types(instance: Any, path: str = "") -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

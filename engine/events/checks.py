@@ -77,9 +77,7 @@ def optional_str(body: Mapping[str, Any], name: str, *, allow_empty: bool = Fals
     return None if body.get(name) is None else required_str(body, name, allow_empty=allow_empty)
 
 
-def optional_number(
-    body: Mapping[str, Any], name: str, allowed: NumberRange, path: str | None = None
-) -> float | None:
+def optional_number(body: Mapping[str, Any], name: str, allowed: NumberRange, path: str | None = None) -> float | None:
     """Return an optional number of a range; None if it is absent or null. Raises EventError."""
     value = body.get(name)
     if value is None:

@@ -26,7 +26,6 @@ from feedrank.engine.events.events import (
     UserEvent,
 )
 
-
 MAX_TIME_MS = 10**15 - 1
 """The largest time of an event before and after 1970, in epoch milliseconds."""
 MAX_ITEMS = 100_000
@@ -150,9 +149,7 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
 def _ranking_fields(body: Mapping[str, Any], n_items: int) -> dict[str, Any]:
     team = checks.optional_str_list(body, "team", n_items)
     return {
-        **{
-            name: checks.optional_number_list(body, name, n_items, allowed) for name, allowed in _PER_ITEM.items()
-        },
+        **{name: checks.optional_number_list(body, name, n_items, allowed) for name, allowed in _PER_ITEM.items()},
         "team": None if team is None else tuple(team),
         **{name: checks.optional_str(body, name, allow_empty=True) for name in TEXT_FIELDS},
         "seed": checks.optional_int(body, "seed", -(2**63), 2**64 - 1),

@@ -157,7 +157,10 @@ def without_foreign_fields(event: Event) -> Event:
     """
     if not isinstance(event, RankingEvent) or event.received is None or event.provenance is not None:
         return event
-    return event if service_field(event) is None else replace(event, **dict.fromkeys(SERVICE_FIELDS))
+    if service_field(event) is None:
+        return event
+    nothing: dict[str, Any] = dict.fromkeys(SERVICE_FIELDS)
+    return replace(event, **nothing)
 
 
 def as_imported(event: Event) -> Event:

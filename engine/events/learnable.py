@@ -11,7 +11,7 @@ from feedrank.engine.events.events import Event, ItemEvent
 
 
 def check_learnable(events: Sequence[Event]) -> None:
-    """Check that a catalogue and an event table can be built from events. Raises EventError that names the first bad one.
+    """Check that a catalogue and an event table can be built from events. Raises EventError that names a bad one.
 
     `parse` has refused every event that is known to fail here. This is the proof, before such an event is in a journal,
     where it would stop all readers.
@@ -23,7 +23,9 @@ def check_learnable(events: Sequence[Event]) -> None:
             try:
                 _build_columns([event])
             except Exception as problem:
-                raise EventError("event", f"{event.id!r} can't be learnt from: {problem}; nothing was written") from None
+                raise EventError(
+                    "event", f"{event.id!r} can't be learnt from: {problem}; nothing was written"
+                ) from None
         raise
 
 

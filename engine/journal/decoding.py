@@ -1,4 +1,4 @@
-"""Decodes the rows of the journal. One that can't be decoded is passed over, named and counted; it never stops a reader.
+"""Decodes the rows of the journal. One that can't be decoded is passed over, logged and counted; it stops no reader.
 
 A foreign program, an older version or a damaged disk may have written such a row.
 """
@@ -76,8 +76,8 @@ class EventDecoder:
             if (count := len(self._passed_over)) <= MAX_LOGGED:
                 more = "; further ones are only counted" if count == MAX_LOGGED else ""
                 _log.error(
-                    "passed over the event at journal offset %d, which can't be read: %s; `feedrank journal check` lists"
-                    " such events%s", offset, problem, more,
+                    "passed over the event at offset %d of the journal, as it can't be read: %s; `feedrank journal"
+                    " check` lists such events%s", offset, problem, more,
                 )  # fmt: skip
             self._callback(count)
             return None

@@ -115,7 +115,7 @@ class Journal:
     def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
         """Append events and, in the same transaction, read what others wrote between offset `since` and them.
 
-        checked: the events can surely be read back and learnt from, so this is not tried first. Raises as `append` does.
+        checked: the events can surely be read back and learnt from, so it is not tried first. Raises as `append` does.
         """
         if not checked:
             check_learnable(events)
@@ -131,7 +131,7 @@ class Journal:
                 with self._write_lock.acquire() if self._write_lock else nullcontext():
                     missed, new = self._connection.append_and_poll(list(rows.values()), since)
         offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        others = [event for _, event in self.decoder.decode_rows(missed)]
+        others = [event for _, event in self.decoder.decode_rows(missed)] if missed else []
         return AppendResult(_is_new_flags(events, new), others, offset)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:

@@ -70,7 +70,9 @@ def _has_foreign_fields(event: Event, body: str) -> bool:
 def _rows(engine: Engine) -> Iterator[tuple[int, Any, Any, Any]]:
     """Yield (offset, id, kind, body) of every row in the order of writing."""
     last = -(2**62)
-    query = select(EVENTS.c.offset, EVENTS.c.id, EVENTS.c.kind, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK_SIZE)
+    query = (
+        select(EVENTS.c.offset, EVENTS.c.id, EVENTS.c.kind, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK_SIZE)
+    )
     while True:
         with engine.connect() as connection:
             rows = connection.execute(query.where(EVENTS.c.offset > last)).all()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class DuplicateRankingIdError(ValueError):
     """Raised if the id of a new ranking already belongs to another event, or to the ranking of another request."""
 
+
 class UnloggableRankingError(ValueError):
     """Raised for a ranking that the journal could not give back; the message says what is wrong with it."""
 

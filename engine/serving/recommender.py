@@ -35,7 +35,7 @@ from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.pipeline import FallbackChain, Pipeline
-from feedrank.engine.serving.ranking_record import DuplicateRankingIdError, RankingRecord, UnloggableRankingError
+from feedrank.engine.serving.ranking_record import RankingRecord, UnloggableRankingError
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot, embed_query
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
