@@ -57,7 +57,6 @@ class Journal:
         self._engine = open_engine(url)
         self._dialect = self._engine.dialect.name
         self.decoder = EventDecoder()
-        """Decodes the rows, and knows those that no reader gets."""
         self._write_lock: WriteLock | None = None
         self._reader: SqliteReader | None = None
         self._writer: SqliteWriter | None = None
@@ -84,15 +83,13 @@ class Journal:
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: as for `record`. Raises JournalError and EventError, with nothing written, as `record` does.
+        checked: as for `record`, which also raises the same errors.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                if not checked:
-                    check_learnable(chunk)
-                rows = [_encode(event, checked) for event in _first_by_id(chunk).values()]
+                rows = _encode_all(list(_first_by_id(chunk).values()), checked)
                 written = connection.execute(INSERT[self._dialect], rows)
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
@@ -102,14 +99,12 @@ class Journal:
 
         Their `received` becomes the moment of the write: the clock, or the latest effective time of the journal if that
         is up to a day ahead. All other writers wait meanwhile, so events of all processes have one order, by offset and
-        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read back and
-        learnt from. Raises, with nothing written, JournalError for an event that can't be read back, or if the database
-        refuses, and EventError for an event that can't be learnt from.
+        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read and learnt
+        from. Otherwise JournalError or EventError is raised, with nothing written; JournalError if the database refuses.
         """
-        if not checked:
-            check_learnable(events)
         first = _first_by_id(events)
-        rows = [_encode(_unstamped(event), checked) for event in first.values()]
+        unstamped = [event if event.received is None else replace(event, received=None) for event in first.values()]
+        rows = _encode_all(unstamped, checked)
         with self._write_errors():
             if self._writer is not None and self._write_lock is not None:
                 with self._write_lock.acquire():
@@ -140,10 +135,7 @@ class Journal:
         return (event for _, event in self.read(kind=kind))
 
     def read_by_effective_time(self, since_ms: int | None = None) -> Iterator[tuple[int, Event]]:
-        """Yield (offset, event) sorted by `effective_time`, then by offset.
-
-        since_ms: start at this effective time, in epoch milliseconds.
-        """
+        """Yield (offset, event) by `effective_time`, from `since_ms` (epoch milliseconds) on, then by offset."""
         key = (EVENTS.c.effective_time, EVENTS.c.offset)
         query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
         last = (-(2**62) if since_ms is None else since_ms, -1)
@@ -152,7 +144,7 @@ class Journal:
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
-        """Return the event with this id; None if there is none, or if it can't be read."""
+        """Return the event with this id, or None; also None if it can't be read."""
         rows = self._fetch_all(select(EVENTS.c.offset, EVENTS.c.body).where(EVENTS.c.id == event_id))
         return self.decoder.decode(*rows[0]) if rows else None
 
@@ -296,13 +288,15 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _encode_all(events: Sequence[Event], checked: bool) -> list[dict[str, Any]]:
+    if not checked:
+        check_learnable(events)
+    return [_encode(event, checked) for event in events]
+
+
 def _moment(connection: Connection, now_ms: int) -> int:
     """Return the clock, or the latest effective time if that is up to a day ahead. Epoch milliseconds."""
     return max(now_ms, connection.scalar(LATEST_TIME, {"limit": now_ms + MAX_AHEAD_MS}) or now_ms)
-
-
-def _unstamped(event: Event) -> Event:
-    return event if event.received is None else replace(event, received=None)
 
 
 def _stamp(row: dict[str, Any], moment: int) -> dict[str, Any]:
