@@ -55,7 +55,7 @@ TEXTS: tuple[Any, ...] = (
     "1e5",
     "true",
 )
-ITEMS = tuple(f"i{number}" for number in range(12)) + ("x" * 256, "é", "a|b", "1.0", "007")
+ITEMS = (*(f"i{number}" for number in range(12)), "x" * 256, "é", "a|b", "1.0", "007")
 USERS = ("u1", "u2", "u3", "x" * 256, "é", "7")
 RANKINGS = tuple(f"r{number}" for number in range(40))
 BASE64 = ("", "AAAA", "AACAPw==", "AACAPwAAgD8=", "AADAfwAAgH8=", "*", "é")
@@ -74,10 +74,16 @@ SERVED: dict[str, Callable[[random.Random, int], Any]] = {
     "places": lambda dice, n: dice.choice((5, None, [[0] * n, [-1] * n])),
     "interleaving": lambda dice, n: dice.choice(("team-draft", "balanced", 5)),
     "arm_overrides": lambda dice, n: dice.choice(
-        ({"candidates": dice.choice(NUMBERS)}, {"explore": {"depth": dice.choice(NUMBERS)}}, {"diversity": {"weight": 10**400}}, {"what": 1}, 5)
+        (
+            {"candidates": dice.choice(NUMBERS)}, {"explore": {"depth": dice.choice(NUMBERS)}},
+            {"diversity": {"weight": 10**400}}, {"what": 1}, 5,
+        )
     ),
     "recall": lambda dice, n: dice.choice(
-        ({"items": ["i1"] * n, "scores": [dice.choice(NUMBERS)] * n, "candidates": dice.choice(NUMBERS)}, {"items": 5}, 5)
+        (
+            {"items": ["i1"] * n, "scores": [dice.choice(NUMBERS)] * n, "candidates": dice.choice(NUMBERS)},
+            {"items": 5}, 5,
+        )
     ),
     "options": lambda dice, n: dice.choice(
         (
@@ -131,7 +137,8 @@ def _fields(dice: random.Random) -> list[dict[str, Any]]:
 def _field_value(dice: random.Random) -> Any:
     return dice.choice(
         (
-            dice.choice(TEXTS), dice.choice(NUMBERS), dice.choice(TIMES), [dice.choice(TEXTS) for _ in range(dice.randint(0, 3))],
+            dice.choice(TEXTS), dice.choice(NUMBERS), dice.choice(TIMES),
+            [dice.choice(TEXTS) for _ in range(dice.randint(0, 3))],
             [dice.choice(NUMBERS) for _ in range(dice.randint(0, 3))], dice.choice(ODD),
         )
     )  # fmt: skip

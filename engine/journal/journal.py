@@ -100,7 +100,7 @@ class Journal:
         Their `received` becomes the moment of the write: the clock, or the latest effective time of the journal if that
         is up to a day ahead. All other writers wait meanwhile, so events of all processes have one order, by offset and
         by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read and learnt
-        from; otherwise EventError or JournalError is raised. JournalError: the database refuses. Nothing is written then.
+        from; otherwise EventError or JournalError is raised. JournalError is also raised if the database refuses.
         """
         first = _first_by_id(events)
         unstamped = [event if event.received is None else replace(event, received=None) for event in first.values()]
@@ -167,7 +167,8 @@ class Journal:
                 if deleted:
                     connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
                     moment = _moment(connection, tombstone.timestamp)
-                    connection.execute(INSERT[self._dialect], [_stamp(_encode(replace(tombstone, received=None)), moment)])
+                    row = _encode(replace(tombstone, received=None))
+                    connection.execute(INSERT[self._dialect], [_stamp(row, moment)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
