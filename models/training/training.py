@@ -37,7 +37,7 @@ from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
-from feedrank.models.training.ranker_warnings import ranker_warnings
+from feedrank.models.training.ranker_warnings import ranker_warnings, recall_warnings, weaknesses
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training_settings import ModelSettings
 
@@ -81,6 +81,8 @@ class TrainedRanker:
     """Features that alone rank the training groups too well to be true."""
     warnings: tuple[str, ...] = ()
     """What is wrong with the ranker, the suspects included, one sentence each."""
+    weaknesses: tuple[str, ...] = ()
+    """The warnings for which it should not replace recall order, one sentence each."""
 
     def score(self, groups: QueryGroups) -> Scores:
         """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
@@ -130,10 +132,11 @@ class TrainingData:
         names, fingerprint = self.builder.names, self.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
         suspects = suspect_features(data.train, names, self.max_feature_auc)
-        warnings = ranker_warnings(ranker, data.train, data.validation, self.ranker.ensemble_size, self.ranker.seed)
+        found = ranker_warnings(ranker, data.train, data.validation, self.ranker.ensemble_size, self.ranker.seed)
+        warnings = (*(suspect.sentence() for suspect in suspects), *found, *recall_warnings(ranker.recall_gain))
         return TrainedRanker(
             self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
-            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *warnings),
+            self.notes, suspects, warnings, weaknesses(found, ranker.recall_gain),
         )  # fmt: skip
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
