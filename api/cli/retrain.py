@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feedrank.api.cli.exit_codes import EXIT_REFUSED, EXIT_TOO_LITTLE
-from feedrank.api.cli.progress import command_errors, console, print_warnings, progress_bars
+from feedrank.api.cli.progress import command_errors, print_warnings, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
@@ -82,7 +82,7 @@ def retrain(
 def _print_decision(run: RetrainRun) -> None:
     result = run.result
     for line in result.decision.reasons:
-        console.print(line)
+        click.echo(line)
     if result.trained is not None:
         print_warnings(result.warnings, result.shuffled)
-    console.print(f"report: {run.report_page}")
+    click.echo(f"report: {run.report_page}")

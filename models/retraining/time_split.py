@@ -67,7 +67,7 @@ class TimeSplit:
                 test = recall_slice(log, histories, share, learnt_until)
             if len(test) >= minimum or share >= largest:
                 return cls(item_inputs, log, settings, validation_share, test, histories)
-            share = min(2 * share, largest)
+            share = min(1.25 * share, largest)
 
     def too_little(self, incumbent: Incumbent | None, minimum: int) -> str:
         """Say that the test slice has fewer groups than `minimum`, and what to do."""
