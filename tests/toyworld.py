@@ -127,7 +127,7 @@ def rankings(count: int = 800, first: int = 0, prefer_new: bool = False) -> list
         listed_ids = [item(genre, position) for genre in GENRES for position in dice.sample(range(RING), 2)]
         dice.shuffle(listed_ids)
         own = [one for one in listed_ids if genre_of(one) == genre_of_user(user_index)]
-        clicked = min(own, key=lambda one: last_clicked.get((user_index, one), -1)) if prefer_new else own[0]  # noqa: B023
+        clicked = min(own, key=lambda one: last_clicked.get((user_index, one), -1)) if prefer_new else own[0]
         last_clicked[user_index, clicked] = number
         at = END + number * HOUR // 10
         listed = [{"id": one} for one in listed_ids]
