@@ -155,7 +155,11 @@ def test_the_gate_refuses_what_leaks() -> None:
     world = by_chance(5_000)
     result = retrain(INPUTS, world, None, suspicious, RetrainSettings())
     assert result.shuffled is not None
-    assert result.decision.promote == (not result.trained.suspects)
+    assert result.trained is not None
+    assert not result.decision.promote, "clicks by chance are not better than recall order"
+    assert any("alone ranks with an AUC" in reason for reason in result.decision.reasons) == bool(
+        result.trained.suspects
+    )
 
 
 def test_a_ranker_that_learnt_nothing_is_named() -> None:

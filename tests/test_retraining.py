@@ -355,7 +355,9 @@ def test_a_ranker_that_learnt_nothing_does_not_serve_unless_forced(chance_home: 
     assert not report.promoted
     assert "NOT promoted" in repr(report)
     assert current(chance_home) == serving
-    feedrank(chance_home, "train", "--name", "forced", "--force")
+    feedrank(chance_home, "train", "--name", "kept", "--no-promote")
+    assert current(chance_home) == serving
+    feedrank(chance_home, "train", "--name", "forced", "--promote")
     assert current(chance_home) == "forced"
 
 

@@ -48,7 +48,7 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
     "--force", is_flag=True, help="Make the bundle current even if its ranker is no better than recall order."
 )
 @click.pass_context
-def train(context: click.Context, name: str | None, tuned: bool, force: bool) -> None:
+def train(context: click.Context, name: str | None, tuned: bool, promote: bool | None) -> None:
     """Train a LambdaRank ranker on the whole journal and make it the current bundle.
 
     If the journal has enough rankings with clicks, they are the training groups, and the latest tenth is used for early
@@ -61,7 +61,7 @@ def train(context: click.Context, name: str | None, tuned: bool, force: bool) ->
     A ranker that learnt nothing (one tree, or not clearly better than random order), or that is no better than recall
     order, is not made current, unless its nDCG@10 on validation groups is clearly above that of recall order. The
     command says so and ends with the exit code 3; the bundle is kept. If nothing serves yet, a bundle in recall order
-    is made current. `--force` overrides this.
+    is made current. `--promote` overrides this, and `--no-promote` keeps any bundle for an experiment.
 
     Exit codes: 0 the bundle is current, 3 the ranker should not serve, 5 another training is running, 1 failed.
     """
@@ -72,7 +72,7 @@ def train(context: click.Context, name: str | None, tuned: bool, force: bool) ->
     config: Config
     home, config = context.obj
     with command_errors(), progress_bars() as show:
-        run = compose.train_bundle(home, config, name, tuned, show, force)
+        run = compose.train_bundle(home, config, name, tuned, show, promote)
     trained = run.trained
     top_features = sorted(trained.ranker.importance().items(), key=lambda item: -item[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; most important features")
@@ -88,7 +88,9 @@ def train(context: click.Context, name: str | None, tuned: bool, force: bool) ->
         click.echo(f"note: {note}")
     print_warnings(run.warnings, run.shuffled)
     click.echo(f"groups: {groups}")
-    if not run.promoted:
+    if not run.promoted and promote is False:
+        click.echo(f"the bundle {run.bundle} is kept; `feedrank bundles promote {run.bundle}` makes it current")
+    elif not run.promoted:
         for line in trained.weaknesses:
             click.echo(f"not promoted: {line}", err=True)
         serving = registry.current_name(home.bundles)
@@ -97,4 +99,5 @@ def train(context: click.Context, name: str | None, tuned: bool, force: bool) ->
             f"the bundle {run.bundle} is kept, but {stays}. `feedrank bundles promote {run.bundle}` overrides this"
         )
         context.exit(EXIT_REFUSED)
-    click.echo(f"current bundle: {home.current_bundle.resolve()}")
+    else:
+        click.echo(f"current bundle: {home.current_bundle.resolve()}")

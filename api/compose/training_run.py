@@ -36,29 +36,30 @@ class TrainingRun:
     shuffled: ShuffledCheck | None = None
     """Whether shuffled labels score as chance; None: the log is too short to tell."""
     promoted: bool = True
-    """Whether the bundle serves now; False: its ranker should not replace recall order."""
+    """Whether the bundle serves now; False: its ranker should not replace recall order, or nobody wants it to."""
     recall_bundle: str | None = None
     """Name of the bundle in recall order that serves now, as nothing else did; None: none was made."""
 
 
 def train_bundle(
-    home: HomePaths, config: Config, name: str | None, tuned: bool, progress: ShowProgress, force: bool = False
+    home: HomePaths, config: Config, name: str | None, tuned: bool, progress: ShowProgress, promote: bool | None = None
 ) -> TrainingRun:
     """Train a ranker on the whole journal, write it as a bundle and make that the current one.
 
-    If the ranker learnt nothing, or is no better than recall order, the bundle is not made current, unless `force`. If
-    there is no current bundle then, one in recall order is made.
+    If the ranker learnt nothing, or is no better than recall order, the bundle is not made current. If there is no
+    current bundle then, one in recall order is made.
 
-    name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. Raises BundleError
-    for an invalid or taken name before the training, ValueError if the journal has no items or interactions, or if
-    shuffled labels can be predicted, and TrainingBusyError if another training runs.
+    name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. promote: make the
+    bundle current in any case, or in no case; None: as above. Raises BundleError for an invalid or taken name before
+    the training, ValueError if the journal has no items or interactions, or if shuffled labels can be predicted, and
+    TrainingBusyError if another training runs.
     """
     with training_lock(home):
-        return _train_bundle(home, config, name or timestamped_name("lambdarank"), tuned, progress, force)
+        return _train_bundle(home, config, name or timestamped_name("lambdarank"), tuned, progress, promote)
 
 
 def _train_bundle(
-    home: HomePaths, config: Config, name: str, tuned: bool, progress: ShowProgress, force: bool
+    home: HomePaths, config: Config, name: str, tuned: bool, progress: ShowProgress, promote: bool | None
 ) -> TrainingRun:
     started = time.perf_counter()
     check_bundle_name(home, name)
@@ -69,8 +70,8 @@ def _train_bundle(
     trained = train(inputs, config, progress)
     progress("writing the bundle", 0, 0)
     seconds = round(time.perf_counter() - started, 1)
-    promoted = force or not trained.weaknesses
+    promoted = not trained.weaknesses if promote is None else promote
     save_trained_bundle(home, config, name, inputs, trained, {}, seconds, promoted)
-    recall_bundle = None if promoted else save_recall_bundle(home, config, inputs)
+    recall_bundle = None if promoted or promote is False else save_recall_bundle(home, config, inputs)
     warnings = (*inputs.notes, *trained.warnings)
     return TrainingRun(name, trained, seconds, warnings, shuffled, promoted, recall_bundle)

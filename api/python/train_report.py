@@ -33,7 +33,7 @@ class TrainReport(ResultTable):
     warnings: tuple[str, ...] = ()
     """What was done with the log, and what is wrong with the ranker, one sentence each."""
     promoted: bool = True
-    """False: the ranker is no better than recall order, so the bundle is not the current one."""
+    """False: the bundle is kept, but does not serve: its ranker is no better than recall order, or it was not to."""
 
     def to_pyarrow(self) -> Any:
         """Return one row per feature: feature, share."""
@@ -51,6 +51,6 @@ class TrainReport(ResultTable):
             table.add_row(feature, f"{share:.1%}")
         groups = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.groups.items())
         head = f"bundle {self.bundle}: {self.trees} trees on groups: {groups} ({self.seconds:.1f} s)"
-        head += "" if self.promoted else "; NOT promoted: the ranker is no better than recall order"
+        head += "" if self.promoted else "; NOT promoted"
         said = [*(f"note: {note}" for note in self.notes), *(f"warning: {line}" for line in self.warnings)]
         return as_text("\n".join([head, *said]), table)
