@@ -44,9 +44,9 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
 @click.command()
 @click.option("--name", default=None, help="Name of the bundle; by default a timestamp.")
 @click.option("--tuned", is_flag=True, help="Use the parameters that `feedrank tune` found.")
-@click.option(
-    "--force", is_flag=True, help="Make the bundle current even if its ranker is no better than recall order."
-)
+@click.option("--promote/--no-promote", default=None,
+              help="Make the bundle current even if its ranker is no better than recall order, or only keep it."
+              " By default the measurement decides.")  # fmt: skip
 @click.pass_context
 def train(context: click.Context, name: str | None, tuned: bool, promote: bool | None) -> None:
     """Train a LambdaRank ranker on the whole journal and make it the current bundle.
