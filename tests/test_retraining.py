@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ from feedrank.models.retraining import incumbent as incumbents
 from feedrank.models.retraining.drift import FeatureHistogram, sample_rows
 from feedrank.models.retraining.gate import GateSettings, decide, decide_against_recall
 from feedrank.models.retraining.held_out_slice import ranking_slice, recall_slice
+from feedrank.models.retraining.retraining import RetrainContext, retrain
 from feedrank.models.training.labels import LabelSettings
 
 RANKINGS, NEWER = 600, 260
@@ -499,6 +501,30 @@ def test_a_journal_from_a_backup_is_older_than_the_incumbent(learnt_copy: Path) 
     feedrank(learnt_copy, "retrain", "--name", "third", "--margin", "0.5")
     report = report_of(learnt_copy, "third")
     assert report["test_start"] > report["incumbent_trained_until"]
+
+
+def test_what_text_models_were_fine_tuned_on_is_no_test(home_copy: Path, tmp_path: Path) -> None:
+    events = toyworld.rankings(RANKINGS + NEWER, prefer_new=True)
+    model_card = tmp_path / "own-model" / "feedrank.json"
+    model_card.parent.mkdir()
+
+    def learnt_until(ranking: int) -> float:
+        last: float = events[2 * ranking]["timestamp"] / 1000
+        model_card.write_text(json.dumps({"trained_on": {"journal": {"last": last}}}))
+        settings = config.load_config(home_copy / "feedrank.toml")
+        embedder = dataclasses.replace(settings.embedder, model=str(model_card.parent))
+        assert retraining_run._models_learnt_until(settings) != last
+        assert retraining_run._models_learnt_until(dataclasses.replace(settings, embedder=embedder)) == last
+        return last
+
+    inputs = compose.load_training_inputs(HomePaths(home_copy), config.load_config(home_copy / "feedrank.toml"))
+    settings = config.load_config(home_copy / "feedrank.toml")
+    context = RetrainContext(models_learnt_until=learnt_until(RANKINGS + NEWER - 20))
+    result = retrain(
+        inputs.item_inputs, inputs.log, None, settings.training_settings, settings.retrain, context=context
+    )
+    assert (result.decision.outcome, len(result.test)) == ("too-little-new-data", 19)
+    assert "after what the text models have learnt" in result.decision.reasons[0]
 
 
 def test_a_bundle_of_a_clock_that_was_ahead_is_judged_by_offsets(home_copy: Path) -> None:

@@ -83,6 +83,8 @@ def _print_decision(run: RetrainRun) -> None:
     result = run.result
     for line in result.decision.reasons:
         click.echo(line)
+    for note in result.notes:
+        click.echo(f"note: {note}")
     if result.trained is not None:
         print_warnings(result.warnings, result.shuffled)
     click.echo(f"report: {run.report_page}")

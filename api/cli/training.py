@@ -81,8 +81,6 @@ def train(context: click.Context, name: str | None, tuned: bool, promote: bool |
     console.print(table)
     if trained.ranker.position_bias is not None:
         console.print(position_bias_table(trained.ranker.position_bias))
-    for note in trained.notes:
-        click.echo(f"note: {note}")
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
     for note in trained.notes:
         click.echo(f"note: {note}")
@@ -91,7 +89,7 @@ def train(context: click.Context, name: str | None, tuned: bool, promote: bool |
     if not run.promoted and promote is False:
         click.echo(f"the bundle {run.bundle} is kept; `feedrank bundles promote {run.bundle}` makes it current")
     elif not run.promoted:
-        for line in trained.weaknesses:
+        for line in run.weaknesses:
             click.echo(f"not promoted: {line}", err=True)
         serving = registry.current_name(home.bundles)
         stays = f"{serving} stays current" if run.recall_bundle is None else f"{serving} serves, in recall order"

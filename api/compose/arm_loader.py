@@ -57,7 +57,8 @@ class ArmLoader:
         """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._loaded.items():
             new = seat.items.read(round(self._clock() * 1000))
-            seat.updater.apply(new.events, new.offset, partial(self._replace_snapshot, name))
+            reranker = self._recommender.arm_servers.snapshots[name].pipeline.reranker
+            seat.updater.apply(new.events, new.offset, reranker, partial(self._replace_snapshot, name))
             seat.items.applied(new)
 
     def _replace_snapshot(self, name: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:

@@ -125,7 +125,8 @@ class Refresher:
     def _update_items(self) -> int:
         new = self._items.read(round(self._clock() * 1000))
         renew = self._recommender.swap_snapshot
-        count = self._updater.apply(new.events, new.offset, lambda make: renew(make, self._clock()))
+        reranker = self._recommender.pipeline.reranker
+        count = self._updater.apply(new.events, new.offset, reranker, lambda make: renew(make, self._clock()))
         self._items.applied(new)  # only on success, so that failed items are retried
         return count
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from feedrank.api.bundle_names import timestamped_name
 from feedrank.api.compose.serving import warn
 from feedrank.api.compose.training_inputs import (
@@ -32,7 +34,8 @@ from feedrank.models.bundles.bundle import Bundle
 from feedrank.models.retraining import report as retrain_report
 from feedrank.models.retraining import retraining
 from feedrank.models.retraining.incumbent import Incumbent, learnt_until
-from feedrank.models.retraining.retraining import RetrainResult
+from feedrank.models.retraining.retraining import RetrainContext, RetrainResult
+from feedrank.models.training.ranker_warnings import weaknesses
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training import TrainedRanker
 
@@ -110,11 +113,11 @@ def _retrain(
     since = None if options.days is None else now - options.days * DAY_S
     inputs = load_training_inputs(home, config, embedding_progress(progress), since)
     current = _load_current(home, config, now)
+    context = RetrainContext(options.warm_start, current.problem, _models_learnt_until(config))
     result = retraining.retrain(
-        inputs.item_inputs, inputs.log, current.incumbent, config.training_settings, config.retrain, progress,
-        options.warm_start, current.problem,
-    )  # fmt: skip
-    result = replace(result, notes=(*inputs.notes, *current.notes, *result.notes))
+        inputs.item_inputs, inputs.log, current.incumbent, config.training_settings, config.retrain, progress, context
+    )
+    result = replace(result, warnings=(*inputs.notes, *current.notes, *result.warnings))
     trained, until, recall_bundle = result.trained, result.test.learnable_until, None
     if options.refit and result.decision.promote:
         result, trained, until = _refit(inputs, config, progress, result)
@@ -150,12 +153,13 @@ def _run_info(options: RetrainOptions, started: float) -> dict[str, Any]:
 def _refit(
     inputs: TrainingInputs, config: Config, progress: ShowProgress, result: RetrainResult
 ) -> tuple[RetrainResult, TrainedRanker | None, float]:
-    """Train on the whole window; a ranker that should not replace recall order is not used, and a note says so."""
+    """Train on the whole window; a ranker that should not replace recall order is not used, and a warning says so."""
     refitted = train(inputs, config, progress)
-    if not refitted.weaknesses:
+    found = weaknesses(refitted)
+    if not found:
         return result, refitted, float(inputs.log.at.max())
-    notes = tuple(f"the refit ranker is not used, but the measured one: {line}" for line in refitted.weaknesses)
-    return replace(result, notes=(*result.notes, *notes)), result.trained, result.test.learnable_until
+    more = tuple(f"the refit ranker is not used, but the measured one: {line}" for line in found)
+    return replace(result, warnings=(*result.warnings, *more)), result.trained, result.test.learnable_until
 
 
 def _load_current(home: HomePaths, config: Config, now: float) -> _Current:
@@ -189,7 +193,7 @@ def _trained_until(home: HomePaths, config: Config, opened: Bundle, now: float) 
     """
     built_at = bundle.built_ms(opened) / 1000
     until = learnt_until(opened.manifest, built_at, now)
-    if until == until or opened.ranker is None:
+    if not np.isnan(until) or opened.ranker is None:
         return until
     offset = bundle.journal_offset_of(opened)
     journal = home.existing_journal(config.journal.url)
@@ -202,6 +206,20 @@ def _trained_until(home: HomePaths, config: Config, opened: Bundle, now: float) 
         f"the bundle {opened.name} was built in the future; what it has learnt is told by the journal's offset {offset}"
     )
     return _latest_time(journal, offset, round(now * 1000) + MAX_AHEAD_MS)
+
+
+def _models_learnt_until(config: Config) -> float:
+    """Return the unix seconds of the last journal event that a text model was fine-tuned on, by its model card.
+
+    NaN if no model of the config was.
+    """
+    from feedrank.models.finetune.model_folder import read_card
+
+    latest = float("nan")
+    for name in (config.embedder.model, config.late_interaction.model, config.cross_encoder.model):
+        last = read_card(Path(name)).get("trained_on", {}).get("journal", {}).get("last") if name else None
+        latest = latest if last is None else float(np.fmax(latest, float(last)))
+    return latest
 
 
 def _latest_time(journal: Journal, last_offset: int, limit_ms: int) -> float:

@@ -19,6 +19,7 @@ from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.progress import ShowProgress, embedding_progress
 from feedrank.api.training_lock import training_lock
+from feedrank.models.training.ranker_warnings import weaknesses
 from feedrank.models.training.shuffled_check import ShuffledCheck
 from feedrank.models.training.training import TrainedRanker
 
@@ -37,6 +38,8 @@ class TrainingRun:
     """Whether shuffled labels score as chance; None: the log is too short to tell."""
     promoted: bool = True
     """Whether the bundle serves now; False: its ranker should not replace recall order, or nobody wants it to."""
+    weaknesses: tuple[str, ...] = ()
+    """Why its ranker should not replace recall order, one sentence each."""
     recall_bundle: str | None = None
     """Name of the bundle in recall order that serves now, as nothing else did; None: none was made."""
 
@@ -70,8 +73,9 @@ def _train_bundle(
     trained = train(inputs, config, progress)
     progress("writing the bundle", 0, 0)
     seconds = round(time.perf_counter() - started, 1)
-    promoted = not trained.weaknesses if promote is None else promote
+    found = weaknesses(trained)
+    promoted = not found if promote is None else promote
     save_trained_bundle(home, config, name, inputs, trained, {}, seconds, promoted)
     recall_bundle = None if promoted or promote is False else save_recall_bundle(home, config, inputs)
     warnings = (*inputs.notes, *trained.warnings)
-    return TrainingRun(name, trained, seconds, warnings, shuffled, promoted, recall_bundle)
+    return TrainingRun(name, trained, seconds, warnings, shuffled, promoted, found, recall_bundle)

@@ -75,8 +75,8 @@ class Home:
         item and the columns `ranking` and `item`.
 
         Rows with the same id count once, in every load; a frame that is loaded twice counts once. Interactions without
-        an id that are equal in all columns of one frame are events of their own. create_items: make an item of each id
-        that only interactions or rankings name; None: as the config key journal.create_items says, which is true by
+        an id that are equal in all columns of one frame are events of their own. create_items: create an item from each
+        id that only interactions or rankings name; None: as the config key journal.create_items says, which is true by
         default. Raises TypeError or ValueError, with nothing written, for a frame that can't be used as a whole.
         """
         from feedrank.api.python.frame_loading import load_frames
@@ -97,6 +97,7 @@ class Home:
         """
         from feedrank.api import compose
         from feedrank.api.python.evaluation_table import Evaluation
+        from feedrank.models.training.folds import TooLittleDataError
 
         chosen = (protocols,) if isinstance(protocols, str) else tuple(protocols)
         rows: list[Row] = []
@@ -106,10 +107,13 @@ class Home:
         warnings: dict[str, None] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
-            for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
+            fitting = compose.protocols_of(inputs, self._config, chosen)
+            compose.check_shuffled_labels(inputs, self._config)
+            warnings |= dict.fromkeys(inputs.notes)
+            for number, protocol in enumerate(fitting):
                 try:
                     timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
-                except ValueError as problem:
+                except TooLittleDataError as problem:
                     if chosen or not rows:
                         raise
                     warnings[f"the protocol {protocol} does not fit: {problem}"] = None
@@ -117,7 +121,7 @@ class Home:
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
                 notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)
-                warnings |= dict.fromkeys(timed.warnings)
+                warnings |= dict.fromkeys(timed.comparison.trained.warnings)
                 del timed  # free the memory before the next training
         return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
 
@@ -139,7 +143,7 @@ class Home:
             run = compose.train_bundle(self._paths, self._config, name, tuned, show, promote)
         if not run.promoted and promote is None:
             serving = "a bundle in recall order serves" if run.recall_bundle else "the current bundle stays"
-            warn(f"the bundle {run.bundle} is not promoted, {serving}: {'; '.join(run.trained.weaknesses)}")
+            warn(f"the bundle {run.bundle} is not promoted, {serving}: {'; '.join(run.weaknesses)}")
         ranker = run.trained.ranker
         importance = dict(sorted(ranker.importance().items(), key=lambda entry: -entry[1]))
         return TrainReport(

@@ -36,6 +36,7 @@ def build_report(
         bundle_names,
         {
             "baseline": decision.baseline if decision.gain else None,
+            "notes": list(result.notes),
             "warnings": list(result.warnings),
             "shuffled_labels": None if result.shuffled is None else asdict(result.shuffled),
             "suspect_features": {suspect.name: suspect.auc for suspect in suspects},
@@ -61,8 +62,8 @@ def _report(
 ) -> dict[str, Any]:
     """Build a report with all its keys; those without an entry are empty."""
     empty: dict[str, Any] = {
-        "baseline": None, "warnings": [], "shuffled_labels": None, "suspect_features": {}, "gain": None, "segments": {},
-        "rows": [], "test_start": None, "test_groups": 0, "groups": {}, "trees": 0, "importance": {},
+        "baseline": None, "notes": [], "warnings": [], "shuffled_labels": None, "suspect_features": {}, "gain": None,
+        "segments": {}, "rows": [], "test_start": None, "test_groups": 0, "groups": {}, "trees": 0, "importance": {},
         "learning_curve": [], "position_bias": None, "drift": {},
     }  # fmt: skip
     head = {
@@ -102,6 +103,7 @@ def render_page(report: Mapping[str, Any]) -> str:
         f'<h1>{name}: <span class="{colour}">{escape(outcome)}</span></h1>',
         f'<p class="quiet">against {incumbent}; {_group_counts(report["groups"])}</p>',
         _sentences(report["reasons"]),
+        _sentences(f"Note: {note}" for note in report["notes"]),
         _sentences(f"Warning: {warning}" for warning in report["warnings"]),
     ]
     if report["trees"]:

@@ -18,7 +18,7 @@ from feedrank.engine.types import Batch, Scores
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.models.evaluation.bootstrap import difference, interval
-from feedrank.models.evaluation.metrics import Values, evaluate
+from feedrank.models.evaluation.metrics import Values
 from feedrank.models.evaluation.report import Row
 from feedrank.models.retraining.gate import (
     GateDecision,
@@ -30,8 +30,8 @@ from feedrank.models.retraining.gate import (
 )
 from feedrank.models.retraining.held_out_slice import HeldOutSlice
 from feedrank.models.retraining.incumbent import Incumbent
-from feedrank.models.retraining.time_split import RankedLabels, TimeSplit, ranked_labels
-from feedrank.models.training.dataset import LabeledGroups, build_query_groups, point_in_time_batch
+from feedrank.models.retraining.time_split import TimeSplit, ranked_labels
+from feedrank.models.training.dataset import build_query_groups, point_in_time_batch
 from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import ItemInputs, Progress, TrainedRanker
 from feedrank.models.training.training_settings import ModelSettings
@@ -75,15 +75,24 @@ class RetrainResult:
     rows: tuple[Row, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
     """Feature -> PSI against the incumbent's training rows; empty if unknown."""
-    notes: tuple[str, ...] = ()
-    """What was done otherwise than asked for, one sentence each."""
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the candidate, and what was done otherwise than asked for, one sentence each."""
     shuffled: ShuffledCheck | None = None
     """Whether shuffled labels score as chance; None: the log is too short to tell."""
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, and what was left out, one sentence each."""
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Return what was done with the log, and what is wrong with the candidate, one sentence each."""
-        return (*self.notes, *((*self.trained.notes, *self.trained.warnings) if self.trained else ()))
+
+@dataclass(frozen=True, slots=True)
+class RetrainContext:
+    """How a candidate is trained, and what is known besides the log and the incumbent."""
+
+    warm_start: bool = False
+    """Keep the incumbent's trees and add to them; if that is impossible, train from the start and say so."""
+    incumbent_problem: str = ""
+    """Why there is a current bundle but no incumbent, in a sentence for people."""
+    models_learnt_until: float = float("nan")
+    """Unix seconds of the last event that the text models were fine-tuned on; NaN: none of this journal."""
 
 
 def retrain(
@@ -93,25 +102,27 @@ def retrain(
     settings: ModelSettings,
     retrain_settings: RetrainSettings,
     progress: Progress = lambda *_: None,
-    warm_start: bool = False,
-    incumbent_problem: str = "",
+    context: RetrainContext | None = None,
 ) -> RetrainResult:
     """Train a candidate and decide on its promotion; no file is written.
 
     The gate refuses a candidate whose features see their own labels: if shuffled labels can be predicted, or a single
-    feature ranks too well. warm_start: keep the incumbent's trees and add to them; if that is impossible, train from
-    the start and say so. incumbent_problem: why there is a current bundle but no `incumbent`, in a sentence for people.
-    Raises ValueError if there is too little data to train on.
+    feature ranks too well. Raises ValueError if there is too little data to train on.
     """
-    why = _why_not_comparable(incumbent, incumbent_problem)
+    context = context or RetrainContext()
+    why = _why_not_comparable(incumbent, context.incumbent_problem)
     comparable = None if why else incumbent
     minimum = MIN_RECALL_GROUPS if comparable is None else retrain_settings.min_test_groups
     shares = retrain_settings.validation_share, retrain_settings.test_share
-    split = TimeSplit.choose(item_inputs, log, settings, comparable, shares, minimum)
+    own = float("nan") if comparable is None else comparable.trained_until
+    learnt = float(np.fmax(own, context.models_learnt_until))  # NaN only if both are
+    split = TimeSplit.choose(item_inputs, log, settings, learnt, shares, minimum)
     if len(split.test) < minimum:
-        return RetrainResult(None, too_little_new_data(split.too_little(comparable, minimum)), split.test)
+        is_own = comparable is not None and learnt == own
+        whose = f"the incumbent {comparable.name} has" if comparable and is_own else "the text models have"
+        return RetrainResult(None, too_little_new_data(split.too_little(f"{whose} learnt", minimum)), split.test)
     shuffled = check_shuffled(item_inputs, log, settings)
-    trained, notes = split.train(progress, incumbent, warm_start)
+    trained, caveats = split.train(progress, incumbent, context.warm_start)
     groups = split.groups_of(trained.item_model)
     batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, groups)
     ranked = {"candidate": ranked_labels(groups, trained.score(build_query_groups(log, trained.builder, groups)))}
@@ -125,7 +136,7 @@ def retrain(
     ranked["recall"] = ranked_labels(groups, _recall_scores(trained, settings, batch))
     segments = _segments(batch)
     metrics = tuple(dict.fromkeys((retrain_settings.gate.metric, *METRICS)))
-    values = {name: _evaluate(metrics, ranking, groups, settings) for name, ranking in ranked.items()}
+    values = {name: groups.evaluate(metrics, *ranking, settings.labels) for name, ranking in ranked.items()}
     decision, more = _decide(values, segments, retrain_settings.gate, why)
     leaks = [suspect.sentence() for suspect in trained.suspects]
     leaks += [shuffled.sentence()] if shuffled is not None and shuffled.leaks else []
@@ -138,7 +149,9 @@ def retrain(
         for name, metric_values in values.items()
         for metric in metrics
     )
-    return RetrainResult(trained, refuse_leaks(decision, leaks), split.test, rows, drift, (*notes, *more), shuffled)
+    warnings = (*caveats, *more, *trained.warnings)
+    decision = refuse_leaks(decision, leaks)
+    return RetrainResult(trained, decision, split.test, rows, drift, warnings, shuffled, trained.notes)
 
 
 def _why_not_comparable(incumbent: Incumbent | None, problem: str) -> str:
@@ -162,26 +175,17 @@ def _segments(batch: Batch) -> dict[str, NDArray[np.bool_]]:
     return {"new": new, "regular": ~(new | heavy), "heavy": heavy}
 
 
-def _evaluate(
-    metrics: tuple[str, ...], ranking: RankedLabels, groups: LabeledGroups, settings: ModelSettings
-) -> Mapping[str, Values]:
-    labels = settings.labels
-    return evaluate(
-        metrics, *ranking, relevant=groups.ideal, gain=labels.label_gain, level=labels.relevance_level
-    )  # fmt: skip
-
-
 def _decide(
     values: Mapping[str, Mapping[str, Values]], segments: Mapping[str, NDArray[np.bool_]], gate: GateSettings, why: str
 ) -> tuple[GateDecision, tuple[str, ...]]:
-    """Return the decision, and a note if a candidate that was compared with an incumbent does not beat recall."""
+    """Return the decision, and a warning if a candidate that was compared with an incumbent does not beat recall."""
     candidate, recall = values["candidate"][gate.metric], values["recall"][gate.metric]
     if why:
         return decide_against_recall(candidate, recall, segments, gate, why), ()
     gain = difference(candidate, recall, seed=gate.seed)
     if gain.low > 0:
-        notes: tuple[str, ...] = ()
+        warnings: tuple[str, ...] = ()
     else:
         found = f"{gate.metric} {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.groups:,} test groups"
-        notes = (f"the candidate is not clearly better than recall order: {found}",)
-    return decide(candidate, values["incumbent"][gate.metric], segments, gate), notes
+        warnings = (f"the candidate is not clearly better than recall order: {found}",)
+    return decide(candidate, values["incumbent"][gate.metric], segments, gate), warnings

@@ -42,20 +42,21 @@ class TimeSplit:
     log: EventTable
     settings: ModelSettings
     validation_share: float
+    learnt_until: float
     test: HeldOutSlice
     histories: UserHistories | None
     """With unknown items, for groups from recall; None: groups are rankings."""
 
     @classmethod
     def choose(
-        cls, item_inputs: ItemInputs, log: EventTable, settings: ModelSettings, incumbent: Incumbent | None,
+        cls, item_inputs: ItemInputs, log: EventTable, settings: ModelSettings, learnt_until: float,
         shares: tuple[float, float], minimum: int,
     ) -> TimeSplit:  # fmt: skip
         """Choose the test slice: its share, or up to `MAX_TEST_SHARE` if that has fewer groups than `minimum`.
 
-        shares: of the validation and the test slice. incumbent: what it has learnt is left out of the test slice.
+        learnt_until: unix seconds of the last event that the incumbent or a text model has learnt, NaN: none; the test
+        slice is later. shares: of the validation and the test slice.
         """
-        learnt_until = float("nan") if incumbent is None else incumbent.trained_until
         on_rankings = has_enough_rankings(log, settings)
         histories = None if on_rankings else UserHistories.from_log(log, with_unknown_items=True).in_history
         validation_share, share = shares
@@ -66,26 +67,26 @@ class TimeSplit:
             else:
                 test = recall_slice(log, histories, share, learnt_until)
             if len(test) >= minimum or share >= largest:
-                return cls(item_inputs, log, settings, validation_share, test, histories)
+                return cls(item_inputs, log, settings, validation_share, learnt_until, test, histories)
             share = min(1.25 * share, largest)
 
-    def too_little(self, incumbent: Incumbent | None, minimum: int) -> str:
-        """Say that the test slice has fewer groups than `minimum`, and what to do."""
+    def too_little(self, whose: str, minimum: int) -> str:
+        """Say that the test slice has fewer groups than `minimum`, and what to do. whose: who has learnt, in words."""
         kind = "rankings with a relevant item" if self.histories is None else "users with an interaction to predict"
         found = f"found {len(self.test):,} {kind}"
-        if incumbent is None:
+        if np.isnan(self.learnt_until):
             return (
                 f"too little data: {found} in the newest part of the window, expected at least {minimum:,}: use a"
                 " longer window, or retrain when the log is longer; `feedrank train` trains on all of it"
             )
         last = float(self.log.at.max()) if len(self.log) else float("nan")
         text = (
-            f"too little new data: {found} after what the incumbent {incumbent.name} has learnt, expected at least"
-            f" {minimum:,} (retrain.min_test_groups): it has learnt until {utc_text(incumbent.trained_until)}, and the"
-            f" log ends at {utc_text(last)}; retrain when there is more"
+            f"too little new data: {found} after what {whose}, expected at least {minimum:,}"
+            f" (retrain.min_test_groups): until {utc_text(self.learnt_until)}, and the log ends at {utc_text(last)};"
+            " retrain when there is more"
         )
-        if last < incumbent.trained_until:
-            text += ". The log ends before the incumbent's: was the journal restored from a backup?"
+        if last < self.learnt_until:
+            text += ". The log ends before that: was the journal restored from a backup?"
         return text
 
     def train(

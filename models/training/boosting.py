@@ -9,7 +9,8 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.models.evaluation.gains import Gain, gains
+from feedrank.models.evaluation.gains import gains
+from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias, capture_position_biases
 from feedrank.models.training.query_groups import QueryGroups, ranks
 from feedrank.models.training.recall_comparison import RecallComparison
@@ -111,12 +112,6 @@ def _fit_debiased(
             data = _dataset([*train, validation], names, True, init_booster=init_booster)
             return lgb.train(parameters, data, rounds, init_model=init_booster), listener.curve
         return lgb.Booster(model_str=booster.model_to_string(num_iteration=first + rounds)), curve
-
-
-def gain_of(parameters: dict[str, Any]) -> Gain:
-    """Return the gain that LightGBM's parameters set: numbers, or numbers in a text; 2^label - 1 without."""
-    listed = parameters.get("label_gain", "exponential")
-    return [float(part) for part in listed.split(",")] if isinstance(listed, str) and "," in listed else listed
 
 
 def _dataset(
