@@ -212,7 +212,7 @@ class Recommender:
             self._catch_up(at)
             snapshot = build(self._snapshot)
             snapshot.catch_up(self._journal.read(snapshot.offset))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             before, self._snapshot = self._snapshot, snapshot
             before.is_replaced = before is not snapshot
             if self.prefetch_queue is None:
@@ -225,7 +225,7 @@ class Recommender:
             snapshot.set_clock(round(at * 1000))
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
             snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             self.arm_servers.add_snapshot(snapshot)
 
     def replace_arm_snapshot(self, bundle: str, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
@@ -313,8 +313,8 @@ class Recommender:
         Replays go by these times. No stored event moves them further.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
-        snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
-        return snapshot.high_watermark_ms
+        snapshot.high_watermark_ms = max(now_ms, snapshot.high_watermark_ms)
+        return min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS)
 
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:

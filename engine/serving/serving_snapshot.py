@@ -124,6 +124,10 @@ class ServingSnapshot:
             filters=self._resolve_filters(request.filters),
         )
 
+    def is_ahead(self, now_ms: int) -> bool:
+        """Return whether the state has events that are more than a day ahead of the clock, which was wrong before."""
+        return self.high_watermark_ms > now_ms + MAX_AHEAD_MS
+
     def user_version(self, user: str | None) -> Hashable:
         """Return a value that changes whenever the history or the dislikes of a user change."""
         return self.state.user_version(self.users.row(user))
