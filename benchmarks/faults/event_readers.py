@@ -70,7 +70,7 @@ def read_journal(events: Sequence[Event]) -> None:
         if sorted(offset for offset, _ in journal.read_by_effective_time()) != sorted(written):
             raise ValueError("found other events by time than by offset")
         events_of_items(journal.engine, {event.item for event in events if isinstance(event, ItemEvent)}, 10**9, 10**15)
-        journal.erase_user("u1", parse({"event": "user", "id": "gone", "timestamp": 0, "user": "u1"}))
+        journal.erase_user("u1", "gone", 0)
         journal.purge_before(0)
         journal.close()
 
