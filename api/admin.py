@@ -8,7 +8,7 @@ from typing import Any
 
 from feedrank.api import subprocess_cli
 from feedrank.api.bundle_names import timestamped_name
-from feedrank.api.cli.retrain import EXIT_REFUSED
+from feedrank.api.cli.exit_codes import EXIT_REFUSED, EXIT_TOO_LITTLE
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.replay import replay
 from feedrank.api.config import Config
@@ -43,11 +43,12 @@ def create_admin_services(
 def run_retrain(home: HomePaths) -> Mapping[str, Any]:
     """Run `feedrank retrain` on a home in a low-priority subprocess; return its report.
 
-    Raises TrainingError if the command fails; a candidate that the gate rejects is no failure.
+    Raises TrainingError if the command fails, or another training of the home is running; a candidate that the gate
+    refuses and too little new data are no failures.
     """
     name = timestamped_name("retrained")
     done = subprocess_cli.run_cli(home, "retrain", "--name", name)
-    if done.returncode not in (0, EXIT_REFUSED):
+    if done.returncode not in (0, EXIT_REFUSED, EXIT_TOO_LITTLE):
         message = done.stderr.strip()[-2_000:]
         raise TrainingError(message or f"the training ended with the exit code {done.returncode}")
     report: dict[str, Any] = json.loads((home.reports / name / "report.json").read_text())

@@ -112,6 +112,11 @@ class HomePaths:
         return self.folder / "state.npz"
 
     @property
+    def training_lock(self) -> Path:
+        """Lock file of the process that trains."""
+        return self.folder / "training.lock"
+
+    @property
     def guardrail_lock(self) -> Path:
         """Lock file of the process that checks guardrails."""
         return self.folder / "experiments-guard"

@@ -358,5 +358,5 @@ def test_lightgbm_takes_groups_up_to_the_limit() -> None:
 def test_training_says_what_it_left_out(rankings_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Path(shutil.copytree(rankings_home, tmp_path / "home", symlinks=True))
     monkeypatch.setattr(group_limit, "MAX_GROUP_ROWS", 5)
-    assert "note: 800 rankings with more than 5 items" in feedrank(home, "train")
+    assert "note: 800 rankings with more than 5 items" in feedrank(home, "train", "--promote")
     assert "rows drawn at random are left out of training, none of them clicked" in feedrank(home, "evaluate")

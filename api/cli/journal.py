@@ -1,4 +1,4 @@
-"""Implement `feedrank forget`, `purge`, `snapshot` and `journal`: erase users, purge old events, save the state."""
+"""Implement `feedrank forget`, `purge`, `snapshot` and `journal`: erase, purge, save the state, check the journal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from feedrank.api.cli.progress import command_errors, progress_bars
 from feedrank.api.clock import clock_ms
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.journal.journal_check import UnreadableRow, check_journal
 from feedrank.engine.journal.upkeep import overwrite_deleted
 
 DAY_MS = 86_400_000
+UNREADABLE_EXIT_CODE = 3
+"""Exit code of `journal check` if an event can't be read."""
 
 
 @click.command()
@@ -82,3 +85,26 @@ def snapshot(obj: tuple[HomePaths, Config]) -> None:
 @click.group()
 def journal() -> None:
     """Look into the journal."""
+
+
+@journal.command()
+@click.pass_obj
+def check(obj: tuple[HomePaths, Config]) -> None:
+    """Read every event of the journal, and list those that can't be read.
+
+    Servers and training pass over such events. They come from another program, from an older version or from a damaged
+    disk. Also says how many rankings hold parts that only the service writes, but that somebody sent in; they are read
+    without these parts. Exit code 0: all events can be read; 3: some can't.
+    """
+    home, config = obj
+    with command_errors():
+        report = check_journal(home.existing_journal(config.journal.url), _print_unreadable)
+    if report.foreign:
+        click.echo(f"{report.foreign:,} rankings are read without the parts that only the service may write")
+    click.echo(f"{report.events:,} events, {report.unreadable:,} of them can't be read")
+    if report.unreadable:
+        raise SystemExit(UNREADABLE_EXIT_CODE)
+
+
+def _print_unreadable(row: UnreadableRow) -> None:
+    click.echo(f"offset {row.offset}: {row.kind} event {row.id!r}: {row.reason}")

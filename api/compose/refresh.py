@@ -80,10 +80,13 @@ class Refresher:
     def check_bundle(self) -> bool:
         """Switch to the current bundle if it is another one; returns whether it switched.
 
-        A bundle that can't be loaded is logged once and not tried again.
+        A bundle that can't be loaded is logged once and not tried again. The same bundle is loaded again if its state
+        is more than a day ahead of the clock, which was wrong before: the events of that time then wait.
         """
         name = registry.current_name(self._home.bundles)
-        if name is None or name in (self._recommender.pipeline.bundle, self._failed_bundle):
+        is_ahead = self._recommender.snapshot.is_ahead(round(self._clock() * 1000))
+        serving = "" if is_ahead else self._recommender.pipeline.bundle
+        if name is None or name in (serving, self._failed_bundle):
             return False
         with self._update_lock:
             return self._swap_bundle(name)

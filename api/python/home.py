@@ -125,21 +125,36 @@ class Home:
                 del timed  # free the memory before the next training
         return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
 
-    def train(self, name: str | None = None, *, tuned: bool = False) -> TrainReport:
+    def train(self, name: str | None = None, *, tuned: bool = False, promote: bool | None = None) -> TrainReport:
         """Train a ranker on the whole journal, and make its bundle the current one.
 
-        name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. Raises BundleError
-        for a name that is taken, and ValueError if the journal has too little.
+        A ranker that learnt nothing, or that is no better than recall order, is not made current: a warning is printed,
+        and `promoted` of the report is False. If nothing serves yet, a bundle in recall order is made current.
+
+        name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. promote: make the
+        bundle current in any case, or in no case; None: as above. Raises BundleError for a name that is taken, and
+        ValueError if the journal has too little.
         """
         from feedrank.api import compose
+        from feedrank.api.compose.serving import warn
         from feedrank.api.python.train_report import TrainReport
 
         with self._bars() as show:
-            run = compose.train_bundle(self._paths, self._config, name, tuned, show)
+            run = compose.train_bundle(self._paths, self._config, name, tuned, show, promote)
+        if not run.promoted and promote is None:
+            serving = "a bundle in recall order serves" if run.recall_bundle else "the current bundle stays"
+            warn(f"the bundle {run.bundle} is not promoted, {serving}: {'; '.join(run.weaknesses)}")
         ranker = run.trained.ranker
         importance = dict(sorted(ranker.importance().items(), key=lambda entry: -entry[1]))
         return TrainReport(
-            run.bundle, ranker.trees, dict(run.trained.counts), importance, run.seconds, run.trained.notes, run.warnings
+            run.bundle,
+            ranker.trees,
+            dict(run.trained.counts),
+            importance,
+            run.seconds,
+            run.trained.notes,
+            run.warnings,
+            run.promoted,
         )
 
     def recommender(self, *, log: bool = False) -> Recommender:

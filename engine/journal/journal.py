@@ -24,10 +24,11 @@ from sqlalchemy.exc import DBAPIError
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.learnable import check_learnable
+from feedrank.engine.journal.decoding import EventDecoder
 from feedrank.engine.journal.deletion import delete_before
 from feedrank.engine.journal.erasure_log import ErasureLog
 from feedrank.engine.journal.errors import JournalError as JournalError
-from feedrank.engine.journal.legacy import upgrade
 from feedrank.engine.journal.sqlite_connection import SqliteReader, SqliteWriter, WriteLock
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
@@ -58,6 +59,7 @@ class Journal:
         """
         self._engine = open_engine(url)
         self._dialect = self._engine.dialect.name
+        self.decoder = EventDecoder()
         self._write_lock: WriteLock | None = None
         self._reader: SqliteReader | None = None
         self._writer: SqliteWriter | None = None
@@ -74,7 +76,6 @@ class Journal:
                 create_tables(connection)
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
-
         self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode_now)
         """The users that were erased, and what the journal holds of any other."""
 
@@ -87,13 +88,13 @@ class Journal:
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: as for `record`. Raises JournalError, with nothing written, as `record` does.
+        checked: as for `record`, which also raises the same errors.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = [_encode(event, checked) for event in _first_by_id(chunk).values()]
+                rows = _encode_all(list(_first_by_id(chunk).values()), checked)
                 written = connection.execute(INSERT[self._dialect], rows)
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
@@ -103,11 +104,12 @@ class Journal:
 
         Their `received` becomes the moment of the write: the clock, or the latest effective time of the journal if that
         is up to a day ahead. All other writers wait meanwhile, so events of all processes have one order, by offset and
-        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read back. Raises
-        JournalError, with nothing written, for an event that can't be read back, or if the database refuses.
+        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read and learnt
+        from; otherwise EventError or JournalError is raised. JournalError is also raised if the database refuses.
         """
         first = _first_by_id(events)
-        rows = [_encode(_unstamped(event), checked) for event in first.values()]
+        unstamped = [event if event.received is None else replace(event, received=None) for event in first.values()]
+        rows = _encode_all(unstamped, checked)
         with self._write_errors():
             if self._writer is not None and self._write_lock is not None:
                 with self._write_lock.acquire():
@@ -126,7 +128,9 @@ class Journal:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
             for offset, body in rows:
-                yield offset, self._own.pop(offset) if offset in self._own else _decode(body)
+                event = self._own.pop(offset, None)
+                if event is not None or (event := self.decoder.decode(offset, body)) is not None:
+                    yield offset, event
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -136,22 +140,18 @@ class Journal:
         return (event for _, event in self.read(kind=kind))
 
     def read_by_effective_time(self, since_ms: int | None = None) -> Iterator[tuple[int, Event]]:
-        """Yield (offset, event) sorted by `effective_time`, then by offset.
-
-        since_ms: start at this effective time, in epoch milliseconds.
-        """
+        """Yield (offset, event) by `effective_time`, from `since_ms` (epoch milliseconds) on, then by offset."""
         key = (EVENTS.c.effective_time, EVENTS.c.offset)
         query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
         last = (-(2**62) if since_ms is None else since_ms, -1)
         while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
-            for _, position, body in rows:
-                yield position, _decode(body)
+            yield from self.decoder.decode_rows((offset, body) for _, offset, body in rows)
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
-        """Return the event with this id, or None."""
-        rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
-        return _decode(rows[0][0]) if rows else None
+        """Return the event with this id, or None; also None if it can't be read."""
+        rows = self._fetch_all(select(EVENTS.c.offset, EVENTS.c.body).where(EVENTS.c.id == event_id))
+        return self.decoder.decode(*rows[0]) if rows else None
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -264,11 +264,6 @@ class Journal:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
 
-def _decode(body: str) -> Event:
-    """Read an event from the body of its row, in the names of today or of an older version."""
-    return parse(upgrade(json.loads(body)))
-
-
 def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     """Return the row of an event. Raises JournalError for an event that could not be read back.
 
@@ -285,6 +280,12 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
         "id": event.id, "kind": body["event"], "timestamp": event.timestamp,
         "effective_time": body.get("received", event.timestamp), "user_id": body.get("user"), "body": encoded,
     }  # fmt: skip
+
+
+def _encode_all(events: Sequence[Event], checked: bool) -> list[dict[str, Any]]:
+    if not checked:
+        check_learnable(events)
+    return [_encode(event, checked) for event in events]
 
 
 def _moment(connection: Connection, now_ms: int) -> int:

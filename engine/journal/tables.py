@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import Any
 
 from sqlalchemy import (
@@ -120,6 +121,8 @@ def _migrate(connection: Connection) -> None:
 def configure_sqlite(connection: Any, _record: object) -> None:
     """Set the pragmas of a new SQLite connection; an SQLAlchemy `connect` listener."""
     connection.isolation_level = None  # only `begin_transaction` starts transactions
+    # one row that is not UTF-8, from another program, must not fail a query of many
+    connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")

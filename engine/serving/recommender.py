@@ -29,7 +29,7 @@ from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, StateChangedError
-from feedrank.engine.serving.ranking_record import DuplicateRankingIdError, RankingRecord, UnloggableRankingError
+from feedrank.engine.serving.ranking_record import RankingRecord, UnloggableRankingError
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot, embed_query
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
@@ -67,6 +67,8 @@ class Recommender:
         self._journal_retry_at = -np.inf
         self.lag_s = 0.0
         """Seconds: age of the newest event when new events were last read here."""
+        self.has_caught_up = True
+        """Whether the last read of the journal succeeded; otherwise rankings use an older state."""
 
     def on_items_changed(self, callback: Callable[[], None]) -> None:
         """Register the callback for new item events, from this or another process; it must return quickly."""
@@ -98,10 +100,10 @@ class Recommender:
         """Recommend items for a user, or rank the given ones, and return the record of the ranking.
 
         at: unix seconds. The ranking is written to the journal before it is returned, unless `log` is false. If the
-        journal already has a ranking with this id, that one is returned. If the journal can't be written, the ranking
-        is returned with `logged` false, and the state does not change. arm: use this arm and ignore all experiments.
-        Raises EventError for a request that can't be logged, DuplicateRankingIdError if another event has the id,
-        RuntimeError if all fallbacks fail.
+        journal already has a ranking of this request with this id, that one is returned. If the journal can't be
+        written, the ranking is returned with `logged` false, and the state does not change. arm: use this arm and
+        ignore all experiments. Raises EventError for a request that can't be logged, DuplicateRankingIdError if another
+        event or request has the id, RuntimeError if all fallbacks fail.
         """
         request, budget = request or RecommendationRequest(), budget or unlimited_budget()
         request.check(ranking_id)
@@ -210,7 +212,7 @@ class Recommender:
             self._catch_up(at)
             snapshot = build(self._snapshot)
             snapshot.catch_up(self._journal.read(snapshot.offset))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             before, self._snapshot = self._snapshot, snapshot
             before.is_replaced = before is not snapshot
             if self.prefetch_queue is None:
@@ -223,7 +225,7 @@ class Recommender:
             snapshot.set_clock(round(at * 1000))
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
             snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             self.arm_servers.add_snapshot(snapshot)
 
     def replace_arm_snapshot(self, bundle: str, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
@@ -264,7 +266,7 @@ class Recommender:
         if at >= self._journal_retry_at:
             try:
                 is_new = self._journal.record([record.to_event()], round(at * 1000), checked=True)[0]
-                return record if is_new else self._logged_ranking(record.id)
+                return record if is_new else self._logged_ranking(record)
             except UnloggableRankingError:
                 _log.exception("the ranking is returned without being logged, as it could not be read back")
             except JournalError:
@@ -272,12 +274,9 @@ class Recommender:
                 self._journal_retry_at = at + JOURNAL_RETRY_S
         return replace(record, logged=False)
 
-    def _logged_ranking(self, ranking_id: str) -> RankingRecord:
-        """Return the ranking that was logged with this id."""
-        logged = RankingRecord.find_own(self._journal.find(ranking_id))
-        if logged is None:
-            raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
-        return logged
+    def _logged_ranking(self, record: RankingRecord) -> RankingRecord:
+        """Return the ranking that was logged with the id of this one, if it answers the same request."""
+        return record.check_same_request(self._journal.find(record.id))
 
     def _catch_up(self, at: float) -> None:
         self._set_clock(at)
@@ -285,10 +284,11 @@ class Recommender:
             return
         try:
             missed = self._snapshot.catch_up(self._journal.read(self._snapshot.offset))
-        except JournalError:
+        except Exception:  # a ranking of an older state is better than none
             _log.exception("the journal could not be read; rankings use the state as of the last read")
-            self._journal_retry_at = at + JOURNAL_RETRY_S
+            self._journal_retry_at, self.has_caught_up = at + JOURNAL_RETRY_S, False
             return
+        self.has_caught_up = True
         if missed:
             self.lag_s = max(0.0, at - self._snapshot.high_watermark_ms / 1000)
             self._notify(missed)
@@ -311,8 +311,8 @@ class Recommender:
         Replays go by these times. No stored event moves them further.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
-        snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
-        return snapshot.high_watermark_ms
+        snapshot.high_watermark_ms = max(now_ms, snapshot.high_watermark_ms)
+        return min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS)
 
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:

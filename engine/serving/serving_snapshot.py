@@ -124,6 +124,10 @@ class ServingSnapshot:
             filters=self._resolve_filters(request.filters),
         )
 
+    def is_ahead(self, now_ms: int) -> bool:
+        """Return whether the state has events that are more than a day ahead of the clock, which was wrong before."""
+        return self.high_watermark_ms > now_ms + MAX_AHEAD_MS
+
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
         for row in erasure.rows(self.users):

@@ -15,9 +15,12 @@ from feedrank.engine.protocols import Ranker
 from feedrank.engine.types import Matrix, Offsets, Scores
 from feedrank.features.families.listwise import group_zscore
 from feedrank.models.atomic_files import atomic_write
+from feedrank.models.evaluation.bootstrap import Difference
 from feedrank.models.training.boosting import fit
+from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias
 from feedrank.models.training.query_groups import QueryGroups, check_slices
+from feedrank.models.training.recall_comparison import RecallComparison, mean_gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,15 @@ class LambdaRanker:
         fingerprint: str,
         position_bias: PositionBias | None = None,
         learning_curve: Sequence[float] = (),
+        recall_gain: Difference | None = None,
     ) -> None:
         """Take trained boosters.
 
         position_bias: the learnt curve; the scores do not contain it. learning_curve: validation nDCG@10 after each
-        round of the first booster. Raises ValueError without a booster.
+        round of the first booster. recall_gain: nDCG@10 on the validation groups, ranker minus recall order. Raises
+        ValueError without a booster.
         """
+        self.recall_gain = recall_gain
         self.position_bias = position_bias
         self.learning_curve = tuple(learning_curve)
         if not boosters:
@@ -115,6 +121,7 @@ class LambdaRanker:
         check_slices(train, validation)
         boosters: list[lgb.Booster] = []
         curves: list[PositionBias] = []
+        comparisons: list[RecallComparison] = []
         learning: list[float] = []
 
         def on_round(done: int, value: float) -> None:
@@ -128,12 +135,15 @@ class LambdaRanker:
             parameters = DEFAULT_PARAMETERS | {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
             parameters |= dict(settings.parameters)
             try:
-                booster, curve = fit(parameters, train, validation, names, settings, on_round, init_booster)
+                compared = RecallComparison.from_features(validation, names, gain_of(parameters))
+                booster, curve = fit(parameters, train, validation, names, settings, on_round, init_booster, compared)
             except lgb.basic.LightGBMError as problem:
                 raise ValueError(f"LightGBM refused to train with {parameters}: {problem}") from None
             boosters.append(booster)
             curves += [curve] if curve else []
-        return cls(boosters, names, fingerprint, PositionBias.mean(curves), learning)
+            comparisons += [compared] if compared else []
+        gain = mean_gain(comparisons, settings.seed)
+        return cls(boosters, names, fingerprint, PositionBias.mean(curves), learning, gain)
 
     def score(self, features: Matrix) -> Scores:
         """Return (N,) scores of (N, F) feature rows; raises ValueError for another number of features."""

@@ -37,7 +37,7 @@ from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
-from feedrank.models.training.ranker_warnings import ranker_warnings
+from feedrank.models.training.ranker_warnings import ranker_warnings, recall_warnings
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training_settings import ModelSettings
 
@@ -124,10 +124,10 @@ class TrainingData:
         first_stage, data = self.with_cross_encoder_scores(progress)
         ranker = data.fit_ranker(progress, init_model)
         suspects = suspect_features(data.train, self.builder.names, self.max_feature_auc)
-        warnings = ranker_warnings(ranker, data.train, data.validation, self.ranker)
+        found = ranker_warnings(ranker, data.train, data.validation, self.ranker) + recall_warnings(ranker.recall_gain)
         return TrainedRanker(
             self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
-            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *warnings),
+            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *found),
         )  # fmt: skip
 
     def fit_ranker(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> LambdaRanker:
