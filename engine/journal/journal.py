@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ class Journal:
         """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
         A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
-        erase the user's state. SQLite overwrites deleted data, so nothing stays readable in the file. tombstone_id: a
+        erase the user's state. Nothing of the events stays readable, see `overwrite_deleted`. tombstone_id: a
         random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
         """
         try:
@@ -178,7 +179,7 @@ class Journal:
         with self._write_errors():
             made_again = self.erasure_log.remember_in(path)
         if made_again:
-            overwrite_deleted(self._engine)
+            overwrite_deleted(self._engine, inf)
         return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
