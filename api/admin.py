@@ -14,16 +14,25 @@ from feedrank.api.compose.replay import replay
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.service import AdminServices, TrainingError
+from feedrank.api.http.user_data import UserEventReader
 from feedrank.engine.journal.journal import Journal
+from feedrank.engine.journal.user_events import read_events
 
 
 def create_admin_services(
     home: HomePaths, config: Config, journal: Journal, register_new_items: Callable[[], int]
 ) -> AdminServices:
     """Build the admin services on a home; `register_new_items` returns how many items it added."""
+
+    def user_events(user: str) -> UserEventReader:
+        found = journal.erasure_log.find(user)
+        return UserEventReader(sorted(found.sessions), lambda: read_events(journal.engine, found.offsets))
+
     return AdminServices(
         home.bundles,
-        home.snapshot,
+        home.delete_user_data,
+        user_events,
+        journal.erasure_log.known,
         lambda record: replay(home, config, journal, record),
         register_new_items,
         lambda: run_retrain(home),

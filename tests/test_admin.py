@@ -362,8 +362,10 @@ def test_paths_take_ids_of_any_characters(deployment: Deployment, name: str) -> 
 def test_an_imported_ranking_breaks_no_route(deployment: Deployment, more: dict[str, Any]) -> None:
     if "features" in more:
         more["features"]["fingerprint"] = deployment.recommender.pipeline.featurizer.fingerprint
-    event = {"event": "ranking", "id": "sent", "items": [{"id": "a"}, {"id": "b"}], **more}
-    deployment.call("POST", "/v1/events", {**event, "fields": [{"name": "source", "value": "x"}]}, 202)
+    event = {"event": "ranking", "id": "sent", "timestamp": 0, "items": [{"id": "a"}, {"id": "b"}], **more}
+    deployment.call("POST", "/v1/events", {**event, "timestamp": round(deployment.now * 1000)}, 400)
+    fields = [{"name": "source", "value": "x"}]
+    deployment.home.journal().append([parse({**event, "fields": fields, "provenance": "service"})])
     assert [one["id"] for one in deployment.call("GET", "/v1/rankings/sent")["items"]] == ["a", "b"]
     explanation = deployment.call("GET", "/v1/rankings/sent/explain")
     assert explanation["items"][0]["explanation"]["recall_score"] is None

@@ -60,6 +60,7 @@ class Refresher:
         self._update_lock = threading.Lock()
         """Held while a snapshot is built: by the thread, or by a request that needs its items at once."""
         self._last_checkpoint = -CHECKPOINT_S
+        self._erased_offset = journal.erasure_log.latest_offset()
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
@@ -162,5 +163,9 @@ class Refresher:
         self._last_checkpoint = time.perf_counter()
         try:
             self._journal.checkpoint()
+            erased = self._journal.erasure_log.latest_offset()
+            if erased > self._erased_offset:  # by another machine, which can't delete the files of this one
+                self._home.delete_user_data()
+                self._erased_offset = erased
         except Exception:  # such as a full disk; it is retried
-            _log.exception("the WAL checkpoint of the journal failed")
+            _log.exception("the WAL checkpoint of the journal failed, or files of an erased user could not be deleted")

@@ -90,5 +90,5 @@ class ReadOnlyJournal:
     def find(self, event_id: str) -> Event | None:
         return None
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
         raise NotImplementedError

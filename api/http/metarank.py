@@ -14,7 +14,7 @@ from werkzeug.exceptions import BadRequest
 
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.bodies import MAX_LIST_LENGTH
-from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, record_events
+from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, check_service_fields, record_events
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.health import HealthStatus
 from feedrank.api.http.middleware import route_policy
@@ -126,7 +126,7 @@ def rank(path: ModelPath) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
     stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event(body), "event": "ranking"}
-    event = parse(stamped)
+    event = check_service_fields(parse(stamped))
     check_not_ahead(event, round(now * 1000))
     assert isinstance(event, RankingEvent)
     if len(event.items) > MAX_LIST_LENGTH:

@@ -157,11 +157,11 @@ class Home:
             run.promoted,
         )
 
-    def recommender(self, *, log: bool = True) -> Recommender:
+    def recommender(self, *, log: bool = False) -> Recommender:
         """Open a recommender on the current bundle and the state of the whole journal; close it after use.
 
-        log: write each feed to the journal before it is returned, as the service does; training, counters of
-        impressions and experiments need this. False: for tries that nobody sees. Raises BundleError without a bundle.
+        log: write each feed to the journal before it is returned, as the service does. Set it where users see the
+        feeds: training, counters of impressions and experiments need this. Raises BundleError without a bundle.
         """
         from feedrank.api import compose
         from feedrank.api.python.recommender import Recommender
