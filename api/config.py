@@ -126,6 +126,10 @@ class ServeConfig:
     """Whether log lines are JSON; false: text for a terminal."""
     rate_limit: str = "1000/second"
     """Limit per API key, or per address where there are no keys, in each process; empty: no limit."""
+    request_timeout_s: float = 10
+    """Seconds in which a request must arrive and its response be taken, plus one for each 32 KiB. Unit: seconds."""
+    max_connections: int = 1_000
+    """Largest number of open connections per process; beyond it, the oldest that wait for a client are closed."""
     otlp_endpoint: str = ""
     """OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces."""
     trace_sample_rate: float = 1.0
@@ -136,6 +140,8 @@ class ServeConfig:
         check_range("workers", self.workers, 0, 256)
         check_range("threads", self.threads, 1, 1_000)
         check_range("deadline_ms", self.deadline_ms, 0, 60_000)
+        check_range("request_timeout_s", self.request_timeout_s, 0.1, 3_600)
+        check_range("max_connections", self.max_connections, 10, 100_000)
         check_range("trace_sample_rate", self.trace_sample_rate, 0, 1)
         if not self.require_api_key and self.host not in LOOPBACK:
             raise ValueError(

@@ -191,7 +191,14 @@ def _serve_gunicorn(
 ) -> None:
     from gunicorn.app.base import BaseApplication
 
+    from feedrank.api.connection_worker import ConnectionWorker
+
     settings = config.serve
+
+    class Worker(ConnectionWorker):
+        request_timeout_s = settings.request_timeout_s
+        max_connections = settings.max_connections
+
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     probe = _bind(lambda address: socket.create_server(address, family=family), host, port)
@@ -203,11 +210,11 @@ def _serve_gunicorn(
             options = {
                 "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
                 "workers": settings.workers,
-                "worker_class": "gthread",
+                "worker_class": Worker,
                 "threads": settings.threads,
                 "graceful_timeout": DRAIN_TIMEOUT_S,
                 "timeout": 4 * DRAIN_TIMEOUT_S,
-                "keepalive": 75,
+                "sendfile": False,
                 "loglevel": "warning",
                 "control_socket_disable": True,
                 "when_ready": _ready,
