@@ -6,30 +6,40 @@ parsing. After it: security headers, metrics, the trace and the log line.
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from flask import Flask, Response, current_app, g, request
+from flask.json.provider import DefaultJSONProvider
 from flask_limiter import Limiter, RequestLimit
 from limits.storage import Storage
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge, Unauthorized, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized, UnsupportedMediaType
 
 from feedrank.api import logs
+from feedrank.api.http.gzip_body import decompress
+from feedrank.api.http.json_limits import decode_json
 from feedrank.api.http.problems import problem
 from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, current_service
 from feedrank.api.keys import ApiKey, Scope
+from feedrank.engine.events.checks import EventError
 
 View = TypeVar("View", bound=Callable[..., Any])
-GZIP_WBITS = 16 + zlib.MAX_WBITS
-"""zlib `wbits` for a gzip stream with header and checksum."""
+
+
+class StrictJson(DefaultJSONProvider):
+    """Reads the JSON of all requests, within the limits of `json_limits`."""
+
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        """Decode a body."""
+        return decode_json(s if isinstance(s, bytes) else s.encode("utf-8", "surrogatepass"))
 
 
 def route_policy(body: str, scope: Scope | Literal["open"] = "read") -> Callable[[View], View]:
@@ -144,39 +154,22 @@ def _parse_body() -> None:
         return
     if kind == "json" and not request.is_json:
         raise UnsupportedMediaType(f"found content type {request.mimetype!r}, expected application/json")
-    _decompress_body()
+    if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+        decompress(encoding)
     try:
         # with force=True Flask caches the result, so later readers get the same object
         body = request.get_json(force=True)
     except RecursionError:
         raise BadRequest("the body can't be read as JSON: nested too deeply") from None
     except BadRequest as error:
-        cause = error.__cause__ or error.__context__
+        cause: BaseException | None = error
+        while isinstance(cause, BadRequest):  # Flask wraps the error of the decoder
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, EventError):
+            raise cause from None
         raise BadRequest(f"the body can't be read as JSON: {cause or error.description}") from None
     if kind == "json" and not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected an object")
-
-
-def _decompress_body() -> None:
-    """Replace a gzip body by its decompressed content, up to the usual size limit."""
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding == "identity":
-        return
-    if encoding != "gzip":
-        raise UnsupportedMediaType(f"found content encoding {encoding!r}, expected gzip or none")
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
-    reader = zlib.decompressobj(GZIP_WBITS)
-    try:
-        raw = reader.decompress(request.get_data(cache=False), limit + 1)
-    except zlib.error as error:
-        raise BadRequest(f"the body is not a gzip stream: {error}") from None
-    if len(raw) > limit:
-        raise RequestEntityTooLarge(f"the decompressed body is too large, expected at most {limit:,} bytes")
-    if not reader.eof:
-        raise BadRequest("the gzip stream is truncated")
-    request.environ["CONTENT_LENGTH"] = str(len(raw))
-    request.__dict__.pop("content_length", None)
-    request.stream = io.BytesIO(raw)
 
 
 PRUNE_THRESHOLD = 10_000
