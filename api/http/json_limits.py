@@ -1,7 +1,6 @@
 """Limits on what a JSON body may hold: numbers that are finite, and no more keys, lists and levels than a caller needs.
 
-They are checked in one place, before any route reads a body. The usual small body passes three scans of its bytes;
-only a body that could exceed a limit is looked through.
+They are checked in one place, before any route reads a body. Only a body that could exceed a limit is looked through.
 """
 
 from __future__ import annotations
@@ -19,9 +18,11 @@ MAX_KEYS = 1_000
 """Keys of one object."""
 MAX_CONTAINERS = 400_000
 """Lists and objects of a whole body."""
+SMALL_BYTES = 2_048
+"""A body of this size can't hold too many keys; whether it is nested too deeply is clear from its brackets."""
 MAX_DIGITS = 308
 """Digits of an integer; more are beyond the range of a float."""
-_LARGE_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{200}")
+LARGE_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{200}")
 """What each number that is too large for a float matches, among others."""
 
 
@@ -50,8 +51,8 @@ def _finite_int(digits: str) -> int:
     return int(digits)
 
 
-_FAST = json.JSONDecoder(parse_constant=_refuse_constant)
-_CAREFUL = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_finite_int)
+FAST_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_CAREFUL_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, parse_int=_finite_int)
 
 
 def decode_json(raw: bytes) -> Any:
@@ -64,7 +65,7 @@ def decode_json(raw: bytes) -> Any:
     if containers > MAX_CONTAINERS:
         raise EventError("body", f"found {containers:,} lists and objects, expected at most {MAX_CONTAINERS:,}")
     text = raw.decode(json.detect_encoding(raw), "surrogatepass")
-    decoder = _FAST if _LARGE_NUMBER.search(raw) is None else _CAREFUL
+    decoder = FAST_DECODER if LARGE_NUMBER.search(raw) is None else _CAREFUL_DECODER
     try:
         value = decoder.decode(text)
     except _NonFinite as problem:

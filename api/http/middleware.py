@@ -23,7 +23,7 @@ from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized, Unsupported
 
 from feedrank.api import logs
 from feedrank.api.http.gzip_body import decompress
-from feedrank.api.http.json_limits import decode_json
+from feedrank.api.http.json_limits import FAST_DECODER, LARGE_NUMBER, MAX_DEPTH, SMALL_BYTES, decode_json
 from feedrank.api.http.problems import problem
 from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, current_service
 from feedrank.api.keys import ApiKey, Scope
@@ -38,8 +38,14 @@ class StrictJson(DefaultJSONProvider):
     sort_keys = False
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
-        """Decode a body."""
-        return decode_json(s if isinstance(s, bytes) else s.encode("utf-8", "surrogatepass"))
+        """Decode a body. Raises ValueError or RecursionError."""
+        raw = s if isinstance(s, bytes) else s.encode("utf-8", "surrogatepass")
+        if len(raw) <= SMALL_BYTES and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH and not LARGE_NUMBER.search(raw):
+            try:
+                return FAST_DECODER.decode(raw.decode())
+            except ValueError:
+                pass  # not UTF-8, or wrong; the error is made below
+        return decode_json(raw)
 
 
 def route_policy(body: str, scope: Scope | Literal["open"] = "read") -> Callable[[View], View]:

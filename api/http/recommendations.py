@@ -12,14 +12,14 @@ from werkzeug.exceptions import Conflict, NotFound
 
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.bodies import MAX_LIST_LENGTH, NOT_OF_THE_REQUEST, RankBody, RankingOptions, RecommendBody
+from feedrank.api.http.bodies import MAX_LIST_LENGTH, NOT_OF_THE_REQUEST, Id, RankBody, RankingOptions, RecommendBody
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.middleware import require_scope, route_policy
 from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import RANK_ONLY
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
-from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
+from feedrank.engine.events.ids import MISSING_IDS
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.ranking_record import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
@@ -30,7 +30,7 @@ routes = make_blueprint("recommendations", "Feeds")
 class ItemPath(BaseModel):
     """Path parameters of the similar-items route."""
 
-    item_id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
+    item_id: Id
 
 
 class SimilarQuery(BaseModel):
