@@ -244,6 +244,11 @@ class BehaviouralState:
         disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
         return disliked
 
+    def user_version(self, user: int) -> tuple[int, int]:
+        """Return a value that changes whenever the history or the dislikes of a user change."""
+        lengths, marks = self._state.histories.lengths, self._state.dislike_marks.lengths
+        return (int(lengths[user, INTERACTIONS]), int(marks[user, 0])) if 0 <= user < len(lengths) else (0, 0)
+
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
         out, pre_log = np.empty(self._n_items), np.empty(self._n_items)

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import zipfile
@@ -209,7 +210,12 @@ NAMES = st.text(min_size=1, max_size=8)
 IDS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=8).filter(
     lambda name: canonical_id(name) == name
 )
-TIMES = st.just(0) | st.integers(10**12, 10**15 - 1)
+TIMES = st.integers(10**12, 10**15 - 1)
+"""Times of interactions and rankings; smaller numbers may look like other units."""
+STATE_TIMES = st.integers(-(10**15) + 1, 10**15 - 1).filter(
+    lambda time: not (32_874 <= abs(time) <= 73_050 or re.fullmatch(r"(19|20|2100)\d+", str(time)))
+)
+"""Times of items and users, without Excel's day numbers and compact dates."""
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 FIELDS = st.dictionaries(
     NAMES.filter(lambda name: name != "published"),
@@ -244,8 +250,8 @@ def rankings(draw: st.DrawFn) -> RankingEvent:
 
 MAYBE = st.none() | IDS
 EVENTS = st.one_of(
-    st.builds(ItemEvent, IDS, TIMES, IDS, FIELDS),
-    st.builds(UserEvent, IDS, TIMES, IDS, FIELDS),
+    st.builds(ItemEvent, IDS, STATE_TIMES, IDS, FIELDS),
+    st.builds(UserEvent, IDS, STATE_TIMES, IDS, FIELDS),
     rankings(),
     st.builds(
         InteractionEvent,

@@ -16,7 +16,6 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import Event
 from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.protocols import AppendResult
 from feedrank.engine.serving.pipeline import FULL
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
@@ -82,7 +81,7 @@ class _ReadOnlyJournal:
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError
 
-    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
+    def record(self, events: Sequence[Event], now_ms: int, checked: bool = False) -> list[bool]:
         raise NotImplementedError
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:

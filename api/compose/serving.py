@@ -116,7 +116,7 @@ def build_pipeline(
     )
     by_terms = Bm25Retriever(knowledge.catalogue, knowledge.term_weights)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding, popular])
+    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding])
     ranker = QueryAwareRanker(opened.ranker or IdentityRanker(), opened.builder.names, config.recall.query_weight)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, reranker, popular)
 

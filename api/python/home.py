@@ -75,8 +75,8 @@ class Home:
         item and the columns `ranking` and `item`.
 
         Rows with the same id count once, in every load; a frame that is loaded twice counts once. Interactions without
-        an id that are equal in all columns of one frame are events of their own. create_items: make an item of each id
-        that only interactions or rankings name; None: as the config key journal.create_items says, which is true by
+        an id that are equal in all columns of one frame are events of their own. create_items: create an item from each
+        id that only interactions or rankings name; None: as the config key journal.create_items says, which is true by
         default. Raises TypeError or ValueError, with nothing written, for a frame that can't be used as a whole.
         """
         from feedrank.api.python.frame_loading import load_frames

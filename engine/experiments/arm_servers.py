@@ -88,7 +88,9 @@ class ArmServers:
         """Replace the snapshot of a bundle, for example by one with new items. make: old snapshot -> new snapshot."""
         if bundle in self.snapshots:
             self._apply_pending(bundle)
-            self.add_snapshot(make(self.snapshots[bundle]))
+            before = self.snapshots[bundle]
+            self.add_snapshot(make(before))
+            before.is_replaced = True
 
     def snapshot_for_user(self, bundle: str, main: ServingSnapshot, user: str | None) -> ServingSnapshot | None:
         """Return a bundle's snapshot for a user's request; `main` if the bundle is empty or current; None if missing.

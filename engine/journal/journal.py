@@ -10,36 +10,38 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, create_engine, delete, func, inspect, literal, select, tuple_
+from sqlalchemy import Select, delete, func, literal, select, tuple_
 from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError
 
 from feedrank.engine.events.codec import parse, to_dict
+from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.deletion import delete_before, delete_user
 from feedrank.engine.journal.errors import JournalError as JournalError
 from feedrank.engine.journal.legacy import upgrade
-from feedrank.engine.journal.sqlite_connection import SqliteConnection, WriteLock
+from feedrank.engine.journal.sqlite_connection import SqliteReader, SqliteWriter, WriteLock
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
     EVENTS,
     INSERT,
-    METADATA,
-    SELECT_AFTER,
+    LATEST_TIME,
     begin_transaction,
-    compile_sqlite,
     configure_sqlite,
-    migrate,
+    create_tables,
+    open_engine,
 )
-from feedrank.engine.protocols import AppendResult
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
+MAX_OWN = 1_000
+"""Events of this process that are kept decoded until they are read."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -51,87 +53,74 @@ class Journal:
 
         url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`.
         """
-        try:
-            self._engine = create_engine(url, future=True)
-        except (ArgumentError, NoSuchModuleError) as problem:
-            raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
-        except ModuleNotFoundError as problem:
-            raise JournalError(
-                f"the journal's URL {url!r} needs the driver {problem.name}, which is not installed; for PostgreSQL:"
-                " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
-            ) from None
+        self._engine = open_engine(url)
         self._dialect = self._engine.dialect.name
-        if self._dialect not in INSERT:
-            raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
         self._write_lock: WriteLock | None = None
-        self._connection: SqliteConnection | None = None
+        self._reader: SqliteReader | None = None
+        self._writer: SqliteWriter | None = None
+        self._own: dict[int, Event] = {}
+        """Offset -> event, of those that `record` wrote and `read` has not given yet: they need no decoding."""
         if self._dialect == "sqlite":
             if (path := self._engine.url.database) and path != ":memory:":
                 self._write_lock = WriteLock(Path(f"{path}-lock"))
-                self._connection = SqliteConnection(
-                    self._engine, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
-                )
+                self._reader, self._writer = SqliteReader(self._engine), SqliteWriter(self._engine)
             sa_event.listen(self._engine, "connect", configure_sqlite)
             sa_event.listen(self._engine, "begin", begin_transaction)
         try:
             with self._write_transaction() as connection:
-                migrate(connection)
-                METADATA.create_all(connection)
-                columns = {column["name"] for column in inspect(connection).get_columns("events")}
+                create_tables(connection)
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
-        if missing := {column.name for column in EVENTS.columns} - columns:
-            raise JournalError(
-                f"the journal at {self._engine.url!r} was made by another version: it lacks"
-                f" {', '.join(sorted(missing))}; move it away and import its sources again"
-            )
 
     @classmethod
     def open_sqlite(cls, path: Path) -> Journal:
-        """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError."""
+        """Open or create the journal in an SQLite file. Raises JournalError."""
         path.parent.mkdir(parents=True, exist_ok=True)
         return cls(f"sqlite:///{path}")
 
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: as for `append_and_poll`. Raises JournalError, with nothing written, for an event that could not be
-        read back, or if the database refuses.
+        checked: as for `record`. Raises JournalError, with nothing written, as `record` does.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = _rows_by_id(chunk, checked)
-                written = connection.execute(INSERT[self._dialect], list(rows.values()))
+                rows = [_encode(event, checked) for event in _first_by_id(chunk).values()]
+                written = connection.execute(INSERT[self._dialect], rows)
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
 
-    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
-        """Append events and, in the same transaction, read what others wrote between offset `since` and them.
+    def record(self, events: Sequence[Event], now_ms: int, checked: bool = False) -> list[bool]:
+        """Write all events or none, as received now; return for each event whether it was new.
 
-        checked: the events can surely be read back, so they are not parsed again first. Raises JournalError, with
-        nothing written, for an event that can't be read back, or if the database refuses.
+        Their `received` becomes the moment of the write: the clock, or the latest effective time of the journal if that
+        is up to a day ahead. All other writers wait meanwhile, so events of all processes have one order, by offset and
+        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read back. Raises
+        JournalError, with nothing written, for an event that can't be read back, or if the database refuses.
         """
-        rows = _rows_by_id(events, checked)
+        first = _first_by_id(events)
+        rows = [_encode(_unstamped(event), checked) for event in first.values()]
         with self._write_errors():
-            if self._connection is None:
-                with self._write_transaction() as connection:
-                    result = connection.execute(SELECT_AFTER, {"since": since})
-                    missed = [(int(offset), str(body)) for offset, body in result]
-                    written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
-                    new = {row[0]: row[1] for row in written}
+            if self._writer is not None and self._write_lock is not None:
+                with self._write_lock.acquire():
+                    moment, new = self._writer.append(rows, now_ms, _stamp)
             else:
-                with self._write_lock.acquire() if self._write_lock else nullcontext():
-                    missed, new = self._connection.append_and_poll(list(rows.values()), since)
-        offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        return AppendResult(_is_new_flags(events, new), [_decode(body) for _, body in missed], offset)
+                with self._write_transaction() as connection:
+                    moment = _moment(connection, now_ms)
+                    stamped = [_stamp(row, moment) for row in rows]
+                    new = {row[0]: row[1] for row in connection.execute(INSERT[self._dialect], stamped)} if rows else {}
+        if len(self._own) > MAX_OWN:
+            self._own.clear()
+        self._own.update((offset, replace(first[name], received=moment)) for name, offset in new.items())
+        return _is_new_flags(events, new)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
             for offset, body in rows:
-                yield offset, _decode(body)
+                yield offset, self._own.pop(offset) if offset in self._own else _decode(body)
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -176,7 +165,8 @@ class Journal:
                 deleted = delete_user(connection, user)
                 if deleted:
                     connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
-                    connection.execute(INSERT[self._dialect], [_encode(tombstone)])
+                    moment = _moment(connection, tombstone.timestamp)
+                    connection.execute(INSERT[self._dialect], [_stamp(_encode(_unstamped(tombstone)), moment)])
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
         if self._dialect == "sqlite":
@@ -211,15 +201,16 @@ class Journal:
         The first call turns off automatic checkpoints, so that no request has to wait for one. From then on the caller
         must call this every few seconds. Raises JournalError.
         """
-        if self._connection is not None:
-            self._connection.disable_checkpoint()
+        if self._writer is not None:
+            self._writer.disable_checkpoint()
             with self._write_errors():
                 self._wal_checkpoint("PASSIVE")
 
     def close(self) -> None:
         """Close all connections and the lock file."""
-        if self._connection:
-            self._connection.close()
+        if self._reader and self._writer:
+            self._reader.close()
+            self._writer.close()
         self._engine.dispose()
         if self._write_lock:
             self._write_lock.close()
@@ -240,9 +231,9 @@ class Journal:
 
     def _read_chunk(self, since: int, kind: str | None) -> Sequence[Any]:
         """Return (offset, body) of up to CHUNK_SIZE events after offset `since`."""
-        if kind is None and self._connection is not None:
+        if kind is None and self._reader is not None:
             try:
-                return self._connection.poll(since, CHUNK_SIZE)
+                return self._reader.poll(since, CHUNK_SIZE)
             except (sqlite3.Error, DBAPIError) as problem:
                 raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem}") from None
         query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK_SIZE)
@@ -301,20 +292,29 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rows_by_id(events: Sequence[Event], checked: bool = False) -> dict[str, dict[str, Any]]:
-    """Map each event id to the row of its first event."""
-    rows: dict[str, dict[str, Any]] = {}
+def _moment(connection: Connection, now_ms: int) -> int:
+    """Return the clock, or the latest effective time if that is up to a day ahead. Epoch milliseconds."""
+    return max(now_ms, connection.scalar(LATEST_TIME, {"limit": now_ms + MAX_AHEAD_MS}) or now_ms)
+
+
+def _unstamped(event: Event) -> Event:
+    return event if event.received is None else replace(event, received=None)
+
+
+def _stamp(row: dict[str, Any], moment: int) -> dict[str, Any]:
+    """Return the row of an event that has no `received`, as received at a moment, in epoch milliseconds."""
+    return {**row, "effective_time": moment, "body": f'{row["body"][:-1]},"received":{moment}}}'}
+
+
+def _first_by_id(events: Sequence[Event]) -> dict[str, Event]:
+    """Map each event id to its first event, in order."""
+    first: dict[str, Event] = {}
     for event in events:
-        if event.id not in rows:
-            rows[event.id] = _encode(event, checked)
-    return rows
+        first.setdefault(event.id, event)
+    return first
 
 
 def _is_new_flags(events: Sequence[Event], inserted: Mapping[str, int]) -> list[bool]:
     """Return for each event whether it was written: True for the first event of each inserted id."""
-    remaining = set(inserted)
-    flags = []
-    for event in events:
-        flags.append(event.id in remaining)
-        remaining.discard(event.id)
-    return flags
+    first = {event.id: index for index, event in reversed(list(enumerate(events)))}
+    return [event.id in inserted and first[event.id] == index for index, event in enumerate(events)]

@@ -19,13 +19,14 @@ CHUNK_SIZE = 500
 _IS_ITEM = EVENTS.c.kind == "item"
 
 
-def known_ids(engine: Engine, ids: Iterable[str]) -> set[str]:
-    """Return those of the ids that events of a journal have. engine: the journal's."""
+def known_ids(engine: Engine, ids: Iterable[str], kind: str) -> set[str]:
+    """Return those of the ids that events of one kind, such as "ranking", have. engine: the journal's."""
     found: set[str] = set()
     source = iter(ids)
     with engine.connect() as connection:
         while chunk := list(islice(source, CHUNK_SIZE)):
-            found.update(connection.scalars(select(EVENTS.c.id).where(EVENTS.c.id.in_(chunk))))
+            of_kind = select(EVENTS.c.id).where(EVENTS.c.id.in_(chunk), EVENTS.c.kind == kind)
+            found.update(connection.scalars(of_kind))
     return found
 
 

@@ -15,17 +15,20 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    create_engine,
     inspect,
     or_,
     select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.sql import ClauseElement
 
 from feedrank.engine.events.events import TOMBSTONE
 from feedrank.engine.journal import legacy
+from feedrank.engine.journal.errors import JournalError
 
 METADATA = MetaData()
 EVENTS = Table(
@@ -54,6 +57,10 @@ SELECT_AFTER = (
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
+LATEST_TIME = text(
+    "SELECT effective_time FROM events WHERE effective_time <= :limit ORDER BY effective_time DESC LIMIT 1"
+)
+"""Selects the latest effective time that is not after `limit`, in epoch milliseconds."""
 IS_TOMBSTONE = and_(
     EVENTS.c.kind == "user",
     or_(*(EVENTS.c.body.contains(f'{{"name":"{name}","value":true}}') for name in (TOMBSTONE, legacy.TOMBSTONE))),
@@ -63,7 +70,35 @@ ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(7203421)")
 """Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
 
 
-def migrate(connection: Connection) -> None:
+def open_engine(url: str) -> Engine:
+    """Return the SQLAlchemy engine of a journal's URL. Raises JournalError."""
+    try:
+        engine = create_engine(url, future=True)
+    except (ArgumentError, NoSuchModuleError) as problem:
+        raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
+    except ModuleNotFoundError as problem:
+        raise JournalError(
+            f"the journal's URL {url!r} needs the driver {problem.name}, which is not installed; for PostgreSQL:"
+            " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
+        ) from None
+    if engine.dialect.name not in INSERT:
+        raise JournalError(f"found a {engine.dialect.name} database, expected one of {', '.join(INSERT)}")
+    return engine
+
+
+def create_tables(connection: Connection) -> None:
+    """Create what is missing in a journal's database. Raises JournalError for a journal of another version."""
+    _migrate(connection)
+    METADATA.create_all(connection)
+    columns = {column["name"] for column in inspect(connection).get_columns("events")}
+    if missing := {column.name for column in EVENTS.columns} - columns:
+        raise JournalError(
+            f"the journal at {connection.engine.url!r} was made by another version: it lacks"
+            f" {', '.join(sorted(missing))}; move it away and import its sources again"
+        )
+
+
+def _migrate(connection: Connection) -> None:
     """Give the table of a journal of version 0.1 today's column names; does nothing for any other journal."""
     inspector = inspect(connection)
     if not inspector.has_table(EVENTS.name):

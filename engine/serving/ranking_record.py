@@ -151,7 +151,7 @@ class RankingRecord:
             scores=_finite(ranking.scores),
             bundle=job.pipeline.bundle,
             recall=RecallRecord(candidates.source, tuple(recall_items), recall_scores, len(candidates.rows)),
-            offset=job.snapshot.offset,
+            offset=job.reading.offset,
             items_offset=job.snapshot.items_offset,
             fallback=fallback,
             features=LoggedRows.encode(featurizer.fingerprint, ranking.features) if len(ranking.features) else None,
