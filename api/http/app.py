@@ -17,6 +17,7 @@ from feedrank.api.http import (
     middleware,
     observability,
     problems,
+    quotas,
     rankings,
     recommendations,
 )
@@ -53,6 +54,7 @@ def create_app(service: Service) -> OpenAPI:
     app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # the only page
     app.extensions[EXTENSION_KEY] = service
     app.json = middleware.StrictJson(app)
+    quotas.init_app(app)
     middleware.init_app(app)
     for module in (recommendations, events, rankings, entities, bundles, experiments, health, observability, metarank):
         app.register_api(module.routes)

@@ -124,7 +124,10 @@ class RankBody(RankingOptions):
     """A request to rank the given items."""
 
     items: list[Id | ItemWithFields] = Field(
-        fail_fast=True, min_length=1, max_length=MAX_LIST_LENGTH, description="Unique item ids, or items with their fields."
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_LIST_LENGTH,
+        description="Unique item ids, or items with their fields.",
     )
     n: int | None = Field(
         default=None, ge=1, le=MAX_LIST_LENGTH, description="Number of items to return; all if absent."

@@ -1,7 +1,7 @@
 """Middleware: what happens before and after the route of every request.
 
-Before it: timing, API keys, rate limits (by Flask-Limiter, with counters in the memory of this process) and body
-parsing. After it: security headers, metrics, the trace and the log line.
+Before it: timing, API keys, rate limits (by Flask-Limiter) and body parsing. After it: security headers, metrics, the
+trace and the log line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from feedrank.api import logs
 from feedrank.api.http.gzip_body import decompress
 from feedrank.api.http.json_limits import FAST_DECODER, LARGE_NUMBER, MAX_DEPTH, SMALL_BYTES, decode_json
 from feedrank.api.http.problems import problem
-from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, current_service
+from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, Service, current_service
 from feedrank.api.keys import ApiKey, Scope
 from feedrank.engine.events.checks import EventError
 
@@ -71,9 +71,11 @@ def init_app(app: Flask) -> None:
     app.before_request(_authenticate)
     config = app.extensions[EXTENSION_KEY].config
     if config.rate_limit:
+        uri, options = counter_storage(app.extensions[EXTENSION_KEY], config.rate_limit_storage)
         Limiter(
-            _rate_limit_key, app=app, application_limits=[config.rate_limit],
-            application_limits_exempt_when=lambda: policy_of(request.endpoint)[1] == "open", storage_uri="counts://",
+            rate_limit_key, app=app, application_limits=[config.rate_limit],
+            application_limits_exempt_when=lambda: policy_of(request.endpoint)[1] == "open", storage_uri=uri,
+            storage_options={**options}, in_memory_fallback_enabled="://" in config.rate_limit_storage,
             on_breach=_too_many_requests,
         )  # fmt: skip
     app.before_request(_parse_body)
@@ -142,8 +144,15 @@ def require_scope(scope: Scope) -> None:
         raise Forbidden(f"the key {key.id} has the scopes {', '.join(key.scopes)}, expected {scope}")
 
 
-def _rate_limit_key() -> str:
-    """Return the key id, or else the address, that the rate limit counts by."""
+def counter_storage(service: Service, where: str) -> tuple[str, dict[str, str]]:
+    """Return the URI and options of a storage of the `limits` library. where: process, home or a URI."""
+    if where == "process" or (where == "home" and service.counters_path is None):
+        return "counts://", {}
+    return ("shared-counts://", {"path": str(service.counters_path)}) if where == "home" else (where, {})
+
+
+def rate_limit_key() -> str:
+    """Return the key id, or else the address, that limits and quotas count by."""
     return str(g.get("key_id") or request.remote_addr or "")
 
 

@@ -13,9 +13,9 @@ from feedrank.engine.events.checks import MAX_EXACT_INT, EventError, short_repr
 MAX_ID_CHARS = 256
 """Characters of an id or a name: in imports, events, requests and the state routes alike."""
 MAX_TEXT_CHARS = 2_000
-"""Characters of a text of a request, such as its query: in requests and in fields of rankings and interactions alike."""
+"""Characters of a text of a request, such as its query; in requests and in fields of rankings and interactions."""
 MAX_DOCUMENT_CHARS = 200_000
-"""Characters of a text that describes an item or a user: in events and in requests alike."""
+"""Characters of a text that describes an item or a user; in events and in requests."""
 MAX_FIELDS = 1_000
 """Fields of an event."""
 MISSING_IDS = frozenset(
