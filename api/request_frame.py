@@ -29,7 +29,8 @@ class RequestFrame:
         self._limit = max_body_bytes
         self._scanned = 0
         self._chunks = 0
-        self._is_chunked = self._trailers = False
+        self._is_chunked = False
+        self._trailers = 0  # where they start; 0 before the last chunk
         self.head_end = 0
         """Number of bytes of the head with its empty line; 0 while it is incomplete."""
         self.end = 0
@@ -92,7 +93,7 @@ class RequestFrame:
                 return
             length = int(size[0], 16)
             if length == 0:
-                self._trailers, self._scanned = True, line_end  # an empty line may follow at once
+                self._trailers = self._scanned = line_end  # an empty line may follow at once
                 break
             self._scanned = line_end + 2 + length + 2
             if self._scanned - self.head_end > 2 * self._limit:
@@ -102,8 +103,8 @@ class RequestFrame:
             found = buffer.find(b"\r\n\r\n", self._scanned)
             if found >= 0:
                 self.end = found + 4
-            elif len(buffer) - self._scanned > MAX_HEAD_BYTES:
-                self._give_up(buffer)
+            elif len(buffer) - self._trailers > MAX_HEAD_BYTES:
+                self._give_up(buffer, 431)
             else:
                 self._scanned = max(self._scanned, len(buffer) - 3)
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import select
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
@@ -24,6 +28,10 @@ MIN_BYTES_PER_S = 32 * 1024
 """A body has a second more for each this many bytes."""
 MAX_SELECT_CONNECTIONS = 400
 """Connections where the platform has no poll()."""
+RESERVED_DESCRIPTORS = 128
+"""File descriptors that are kept for files and database connections."""
+SPARE_CONNECTIONS = 100
+"""Connections that are being closed while others are accepted; beyond them waitress would accept nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,7 @@ class CallerLimits:
         """Settings of waitress."""
         return {
             "asyncore_use_poll": hasattr(select, "poll"),
-            "connection_limit": 2 * self.allowed_connections,  # beyond it waitress would accept nobody
+            "connection_limit": self.allowed_connections + SPARE_CONNECTIONS,
             "cleanup_interval": 1,
             "max_request_body_size": self.max_body_bytes + 1,  # the application refuses what is larger than its limit
         }
@@ -47,7 +55,11 @@ class CallerLimits:
     @property
     def allowed_connections(self) -> int:
         """Open connections on this platform."""
-        return self.max_connections if hasattr(select, "poll") else min(self.max_connections, MAX_SELECT_CONNECTIONS)
+        if resource is None or not hasattr(select, "poll"):
+            return min(self.max_connections, MAX_SELECT_CONNECTIONS)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        available = self.max_connections if soft == resource.RLIM_INFINITY else soft - RESERVED_DESCRIPTORS
+        return min(self.max_connections, available)
 
     def apply(self, entries: Mapping[int, Any]) -> None:
         """Set the limits of the servers in waitress's map of sockets."""
@@ -55,7 +67,9 @@ class CallerLimits:
             if isinstance(entry, BaseWSGIServer):
                 guard = _Guard(entry, self)
                 entry.channel_class = LimitedChannel
-                entry.add_task, entry.maintenance = guard.add_task, guard.close_late
+                entry.add_task, entry.maintenance, entry.limit_number = (
+                    guard.add_task, guard.close_late, guard.limit_number,
+                )  # fmt: skip
 
 
 class ProblemTask(ErrorTask):  # type: ignore[misc]  # the library has no types
@@ -80,14 +94,23 @@ class LimitedChannel(HTTPChannel):  # type: ignore[misc]  # the library has no t
     began = 0.0
     """When the first bytes of the request arrived, by the monotonic clock."""
     received_bytes = 0
-    is_urgent = False
+    is_receiving = is_urgent = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Open the connection; others are closed if there are too many."""
+        super().__init__(*arguments, **options)
+        self.server.limit_number()
 
     def received(self, data: bytes) -> bool:
         """Take bytes of a request."""
         if self.request is None:
             self.began, self.received_bytes = time.monotonic(), 0
         self.received_bytes += len(data)
-        taken: bool = super().received(data)
+        self.is_receiving = True
+        try:
+            taken: bool = super().received(data)
+        finally:
+            self.is_receiving = False
         if self.is_urgent:
             self.is_urgent = False
             self.service()
@@ -103,17 +126,15 @@ class _Guard:
     def add_task(self, channel: Any) -> None:
         """Give a request to the threads, or let the loop answer it if it asks for liveness only."""
         request = channel.requests[0]
-        is_loop = threading.current_thread() is threading.main_thread()
-        if is_loop and request.path in LIVENESS_PATHS and request.error is None:
+        if channel.is_receiving and request.error is None and request.path in LIVENESS_PATHS:
             channel.is_urgent = True
         else:
             self._server.task_dispatcher.add_task(channel)
 
     def close_late(self, _: float) -> None:
-        """Close connections whose time is over, and the oldest ones beyond the limit."""
+        """Close connections whose time is over."""
         now, wall = time.monotonic(), time.time()
-        waiting = [channel for channel in self._server.active_channels.values() if not channel.requests]
-        for channel in waiting:
+        for channel in self._waiting():
             timeout = self._limits.request_timeout_s
             if channel.total_outbufs_len:
                 is_late = wall - channel.last_activity > timeout
@@ -123,8 +144,17 @@ class _Guard:
                 is_late = wall - channel.last_activity > IDLE_TIMEOUT_S
             if is_late:
                 channel.will_close = True
-        excess = len(self._server.active_channels) - self._limits.allowed_connections
+
+    def limit_number(self) -> None:
+        """Close the oldest connections that wait for their client if there are too many."""
+        channels = [channel for channel in self._server.active_channels.values() if not channel.will_close]
+        excess = len(channels) - self._limits.allowed_connections
         if excess > 0:
-            waiting.sort(key=lambda channel: (channel.request is None, channel.last_activity))
-            for channel in waiting[:excess]:
+            waiting = sorted(self._waiting(), key=lambda channel: (channel.request is None, channel.last_activity))
+            for channel in waiting[: max(excess, len(waiting) // 20)]:
                 channel.will_close = True
+
+    def _waiting(self) -> list[Any]:
+        """Return the connections that have no whole request and are not being closed."""
+        channels = list(self._server.active_channels.values())
+        return [channel for channel in channels if not channel.requests and not channel.will_close]

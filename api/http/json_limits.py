@@ -26,6 +26,7 @@ LARGE_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{200}")
 """What each number that is too large for a float matches, among others."""
 
 
+_TOO_DEEP = f"found lists or objects nested more than {MAX_DEPTH} deep, expected fewer levels"
 _CONTAINERS = (dict, list)
 _FLOATS_AND_CONTAINERS = (float, dict, list)
 
@@ -59,7 +60,7 @@ def decode_json(raw: bytes) -> Any:
     """Decode a JSON body in UTF-8, UTF-16 or UTF-32.
 
     Raises EventError, which names the path, for a number that is not finite and for a body beyond a limit; ValueError
-    or RecursionError for what is no JSON.
+    for what is no JSON.
     """
     containers = raw.count(b"{") + raw.count(b"[")
     if containers > MAX_CONTAINERS:
@@ -72,6 +73,8 @@ def decode_json(raw: bytes) -> Any:
         found = str(problem)
         expected = "a finite number; send null for a missing one"
         raise EventError(_path_in(text, found) or "body", f"found {_shortened(found)}, expected {expected}") from None
+    except RecursionError:
+        raise EventError("body", _TOO_DEEP) from None
     if containers > MAX_DEPTH or raw.count(b":") > MAX_KEYS:
         _check_shape(value)
     return value
@@ -94,7 +97,7 @@ def _check_shape(value: Any) -> None:
         if not below:
             return
         level = below
-    raise EventError("body", f"found lists or objects nested more than {MAX_DEPTH} deep, expected fewer levels")
+    raise EventError("body", _TOO_DEEP)
 
 
 def _path_in(text: str, found: str) -> str | None:

@@ -22,6 +22,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized, UnsupportedMediaType
 
 from feedrank.api import logs
+from feedrank.api.http.content_policy import API_POLICY, page_policy
 from feedrank.api.http.gzip_body import decompress
 from feedrank.api.http.json_limits import FAST_DECODER, LARGE_NUMBER, MAX_DEPTH, SMALL_BYTES, decode_json
 from feedrank.api.http.problems import problem
@@ -38,7 +39,7 @@ class StrictJson(DefaultJSONProvider):
     sort_keys = False
 
     def loads(self, s: str | bytes, **_: Any) -> Any:
-        """Decode a body. Raises ValueError or RecursionError."""
+        """Decode a body. Raises ValueError."""
         raw = s if isinstance(s, bytes) else s.encode("utf-8", "surrogatepass")
         if len(raw) <= SMALL_BYTES and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH and not LARGE_NUMBER.search(raw):
             try:
@@ -174,8 +175,6 @@ def _parse_body() -> None:
     try:
         # with force=True Flask caches the result, so later readers get the same object
         body = request.get_json(force=True)
-    except RecursionError:
-        raise BadRequest("the body can't be read as JSON: nested too deeply") from None
     except BadRequest as error:
         cause: BaseException | None = error
         while isinstance(cause, BadRequest):  # Flask wraps the error of the decoder
@@ -254,11 +253,15 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": API_POLICY,
 }
 
 
 def _add_security_headers(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers[name] = value
+    if response.mimetype == "text/html":
+        response.direct_passthrough = False
+        response.headers["Content-Security-Policy"] = page_policy(response.get_data(as_text=True))
     response.headers.setdefault("Cache-Control", "no-store")
     return response
