@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -31,6 +32,8 @@ from feedrank.models.training.training_settings import ModelSettings, TrainingSe
 
 MIN_RANK_ONLY_DAYS = 30
 """An item that training left out can be registered again after this many days."""
+MAX_NAMED_KEYS = 16
+"""Keys of a section that an error names."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -256,7 +259,10 @@ def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, pr
             raise ConfigError(f"{path}: {prefix}{key} is now named {new}; rename the key in the config file")
         if key not in names:
             level = f"in [{prefix[:-1]}]" if prefix else "at the top level"
-            raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {level} are {', '.join(names)}")
+            listed = ", ".join(names[:MAX_NAMED_KEYS]) + (", ..." if len(names) > MAX_NAMED_KEYS else "")
+            close = get_close_matches(key, names, 1)
+            advice = f"did you mean {prefix}{close[0]}? The" if close else "the"
+            raise ConfigError(f"{path}: unknown key {prefix}{key}; {advice} keys {level} are {listed}")
         _reject_nested(value, types[key], path, f"{prefix}{key}.")
 
 

@@ -32,7 +32,7 @@ from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import MAX_BODY_BYTES, create_app
-from feedrank.api.http.service import Service, new_id
+from feedrank.api.http.service import Service, is_trial, new_id
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics, prepare_multiprocess, worker_died
 from feedrank.engine.experiments.arm_servers import ArmServers
@@ -54,6 +54,8 @@ class PreloadedState:
 
     current_bundle: bundle.Bundle
     restored: RestoredState
+    passed_over: frozenset[int] = frozenset()
+    """Journal offsets of the events that can't be read."""
 
 
 def preload(home: HomePaths, config: Config) -> PreloadedState:
@@ -67,7 +69,7 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
         opened = registry.load_current(home.bundles, warn)
         restored = restore_state(home, journal, opened, clock_ms())
         warn_of_types(config, opened, restored)
-        return PreloadedState(opened, restored)
+        return PreloadedState(opened, restored, journal.decoder.passed_over)
     finally:
         journal.close()
 
@@ -91,6 +93,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     # in each worker, not before the fork: a custom index may hold threads or connections
     current_bundle = with_custom_index(preloaded.current_bundle, config.index)
     journal = home.journal(config.journal.url)
+    journal.decoder.pass_over(preloaded.passed_over)
     costs, texts = LatencyEstimator(), TextEncoders(home, current_bundle)
     now = build_snapshot(home, config, current_bundle, preloaded.restored, texts)
     recommender = Recommender(
@@ -103,7 +106,8 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     recommender.catch_up(clock())
     warm_up(recommender, costs, clock)
     metrics = Metrics(clock)
-    recommender.on_ranked(metrics.add_drift_rows)
+    recommender.on_ranked(lambda rows, scores: None if is_trial() else metrics.add_drift_rows(rows, scores))
+    journal.decoder.on_passed_over(metrics.set_unreadable_events)
     _set_bundle_metrics(metrics, current_bundle)
     refresher = Refresher(
         home,

@@ -15,7 +15,8 @@ from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
-from feedrank.api.cli.journal import forget, purge, snapshot
+from feedrank.api.cli.journal import forget, journal, purge, snapshot
+from feedrank.api.cli.journal_copies import backup, restore
 from feedrank.api.cli.keys import keys
 from feedrank.api.cli.off_policy import ope
 from feedrank.api.cli.progress import command_errors
@@ -59,7 +60,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
-    experiment, ope, keys, config, snapshot, purge, forget,
+    experiment, ope, keys, config, snapshot, purge, forget, journal,
 )  # fmt: skip
 
 
@@ -77,4 +78,6 @@ def _name_help_options(command: click.Command) -> None:
 for command in COMMANDS:
     main.add_command(command)
     _name_help_options(command)
+journal.add_command(backup)
+journal.add_command(restore)
 main.add_command(import_events, "data")  # alias

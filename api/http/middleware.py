@@ -145,6 +145,12 @@ def require_scope(scope: Scope) -> None:
         raise Forbidden(f"the key {key.id} has the scopes {', '.join(key.scopes)}, expected {scope}")
 
 
+def may_import() -> bool:
+    """Return whether the caller has a key with the scope `import`; without keys nobody has one."""
+    key: ApiKey | None = g.get("api_key")
+    return key is not None and key.allows("import")
+
+
 def counter_storage(service: Service, where: str) -> tuple[str, dict[str, str]]:
     """Return the URI and options of a storage of the `limits` library. where: process, home or a URI."""
     if where == "process" or (where == "home" and service.counters_path is None):

@@ -13,7 +13,7 @@ from feedrank.api.readers.times import UNIT_NAMES, guess_unit
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import to_dict
 from feedrank.engine.events.event_time import EARLIEST_MS, MAX_AHEAD_MS, check_is_of_a_log, format_time, limit_to_clock
-from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, as_imported
 from feedrank.engine.events.ids import ID_PARTS, MISSING_IDS, check_id
 
 FIRST_EVENTS = 20_000
@@ -55,6 +55,7 @@ def _checked(
             try:
                 check_is_of_a_log(event)
                 event = limit_to_clock(event, now_ms)
+                event = event if event.received is None else as_imported(event)
             except EventError:
                 if is_of_log and len(wrong) < FIRST_EVENTS:
                     wrong.append(read.timestamp)

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, delete, func, literal, select, tuple_
+from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -23,9 +23,11 @@ from sqlalchemy.exc import DBAPIError
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event
-from feedrank.engine.journal.deletion import delete_before, delete_user
+from feedrank.engine.events.learnable import check_learnable
+from feedrank.engine.journal.decoding import EventDecoder
+from feedrank.engine.journal.deletion import delete_before
+from feedrank.engine.journal.erasure_log import ErasureLog
 from feedrank.engine.journal.errors import JournalError as JournalError
-from feedrank.engine.journal.legacy import upgrade
 from feedrank.engine.journal.sqlite_connection import SqliteReader, SqliteWriter, WriteLock
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
@@ -37,6 +39,7 @@ from feedrank.engine.journal.tables import (
     create_tables,
     open_engine,
 )
+from feedrank.engine.journal.upkeep import overwrite_deleted, vacuum, wal_checkpoint
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
@@ -55,6 +58,7 @@ class Journal:
         """
         self._engine = open_engine(url)
         self._dialect = self._engine.dialect.name
+        self.decoder = EventDecoder()
         self._write_lock: WriteLock | None = None
         self._reader: SqliteReader | None = None
         self._writer: SqliteWriter | None = None
@@ -71,6 +75,8 @@ class Journal:
                 create_tables(connection)
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
+        self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode_now)
+        """The users that were erased, and what the journal holds of any other."""
 
     @classmethod
     def open_sqlite(cls, path: Path) -> Journal:
@@ -81,13 +87,13 @@ class Journal:
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: as for `record`. Raises JournalError, with nothing written, as `record` does.
+        checked: as for `record`, which also raises the same errors.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = [_encode(event, checked) for event in _first_by_id(chunk).values()]
+                rows = _encode_all(list(_first_by_id(chunk).values()), checked)
                 written = connection.execute(INSERT[self._dialect], rows)
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
@@ -97,11 +103,12 @@ class Journal:
 
         Their `received` becomes the moment of the write: the clock, or the latest effective time of the journal if that
         is up to a day ahead. All other writers wait meanwhile, so events of all processes have one order, by offset and
-        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read back. Raises
-        JournalError, with nothing written, for an event that can't be read back, or if the database refuses.
+        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read and learnt
+        from; otherwise EventError or JournalError is raised. JournalError is also raised if the database refuses.
         """
         first = _first_by_id(events)
-        rows = [_encode(_unstamped(event), checked) for event in first.values()]
+        unstamped = [event if event.received is None else replace(event, received=None) for event in first.values()]
+        rows = _encode_all(unstamped, checked)
         with self._write_errors():
             if self._writer is not None and self._write_lock is not None:
                 with self._write_lock.acquire():
@@ -120,7 +127,9 @@ class Journal:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
             for offset, body in rows:
-                yield offset, self._own.pop(offset) if offset in self._own else _decode(body)
+                event = self._own.pop(offset, None)
+                if event is not None or (event := self.decoder.decode(offset, body)) is not None:
+                    yield offset, event
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -130,22 +139,18 @@ class Journal:
         return (event for _, event in self.read(kind=kind))
 
     def read_by_effective_time(self, since_ms: int | None = None) -> Iterator[tuple[int, Event]]:
-        """Yield (offset, event) sorted by `effective_time`, then by offset.
-
-        since_ms: start at this effective time, in epoch milliseconds.
-        """
+        """Yield (offset, event) by `effective_time`, from `since_ms` (epoch milliseconds) on, then by offset."""
         key = (EVENTS.c.effective_time, EVENTS.c.offset)
         query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
         last = (-(2**62) if since_ms is None else since_ms, -1)
         while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
-            for _, position, body in rows:
-                yield position, _decode(body)
+            yield from self.decoder.decode_rows((offset, body) for _, offset, body in rows)
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
-        """Return the event with this id, or None."""
-        rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
-        return _decode(rows[0][0]) if rows else None
+        """Return the event with this id, or None; also None if it can't be read."""
+        rows = self._fetch_all(select(EVENTS.c.offset, EVENTS.c.body).where(EVENTS.c.id == event_id))
+        return self.decoder.decode(*rows[0]) if rows else None
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -153,27 +158,28 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
-        """Delete all events of a user and write a tombstone instead; return the number of deleted events.
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+        """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
-        Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
-        SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
-        journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
+        A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
+        erase the user's state. SQLite overwrites deleted data, so nothing stays readable in the file. tombstone_id: a
+        random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
         """
         try:
-            with self._write_transaction() as connection:
-                deleted = delete_user(connection, user)
-                if deleted:
-                    connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
-                    moment = _moment(connection, tombstone.timestamp)
-                    connection.execute(INSERT[self._dialect], [_stamp(_encode(_unstamped(tombstone)), moment)])
+            deleted = self.erasure_log.erase(user, tombstone_id, at_ms)
+            self._own.clear()
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-        else:
-            self._vacuum()
+        overwrite_deleted(self._engine)
         return deleted
+
+    def remember_erasures(self, path: Path) -> int:
+        """Remember erasures in a file, too; return how many of it had to be made again. Raises JournalError."""
+        with self._write_errors():
+            made_again = self.erasure_log.remember_in(path)
+        if made_again:
+            overwrite_deleted(self._engine)
+        return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
@@ -186,7 +192,7 @@ class Journal:
                 deleted = delete_before(connection, cutoff_ms)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        self._vacuum()
+        vacuum(self._engine)
         return deleted
 
     @property
@@ -204,7 +210,7 @@ class Journal:
         if self._writer is not None:
             self._writer.disable_checkpoint()
             with self._write_errors():
-                self._wal_checkpoint("PASSIVE")
+                wal_checkpoint(self._engine, "PASSIVE")
 
     def close(self) -> None:
         """Close all connections and the lock file."""
@@ -256,23 +262,6 @@ class Journal:
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
-    def _vacuum(self) -> None:
-        """Return the space of deleted events to the file system."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql("VACUUM")
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-
-    def _wal_checkpoint(self, mode: str) -> None:
-        """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
-
-
-def _decode(body: str) -> Event:
-    """Read an event from the body of its row, in the names of today or of an older version."""
-    return parse(upgrade(json.loads(body)))
-
 
 def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     """Return the row of an event. Raises JournalError for an event that could not be read back.
@@ -292,9 +281,20 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _encode_all(events: Sequence[Event], checked: bool) -> list[dict[str, Any]]:
+    if not checked:
+        check_learnable(events)
+    return [_encode(event, checked) for event in events]
+
+
 def _moment(connection: Connection, now_ms: int) -> int:
     """Return the clock, or the latest effective time if that is up to a day ahead. Epoch milliseconds."""
     return max(now_ms, connection.scalar(LATEST_TIME, {"limit": now_ms + MAX_AHEAD_MS}) or now_ms)
+
+
+def _encode_now(connection: Connection, event: Event) -> dict[str, Any]:
+    """Return the row of an event that is received at its timestamp, or at the latest time of the journal."""
+    return _stamp(_encode(_unstamped(event)), _moment(connection, event.timestamp))
 
 
 def _unstamped(event: Event) -> Event:
