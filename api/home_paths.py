@@ -107,6 +107,11 @@ class HomePaths:
         return self.folder / "metrics"
 
     @property
+    def counters(self) -> Path:
+        """Counters of rate limits and quotas, which the worker processes share."""
+        return self.folder / "counters.db"
+
+    @property
     def snapshot(self) -> Path:
         """Snapshot of the behavioural state at an offset of the journal."""
         return self.folder / "state.npz"

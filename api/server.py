@@ -31,7 +31,7 @@ from feedrank.api.compose.vector_index import custom_index_type, with_custom_ind
 from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.http.app import create_app
+from feedrank.api.http.app import MAX_BODY_BYTES, create_app
 from feedrank.api.http.service import Service, is_trial, new_id
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics, prepare_multiprocess, worker_died
@@ -126,7 +126,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     keys = ApiKeys(home.keys) if config.serve.require_api_key else None
     behind = create_admin_services(home, config, journal, refresher.check_items)
     spans = traces.create_tracer(config.serve.otlp_endpoint, config.serve.trace_sample_rate)
-    app = create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, traces=spans))
+    app = create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, home.counters, spans))
     _freeze_gc()
     return app
 
@@ -195,7 +195,14 @@ def _serve_gunicorn(
 ) -> None:
     from gunicorn.app.base import BaseApplication
 
+    from feedrank.api.connection_worker import ConnectionWorker
+
     settings = config.serve
+
+    class Worker(ConnectionWorker):
+        request_timeout_s = settings.request_timeout_s
+        max_connections = settings.max_connections
+
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     probe = _bind(lambda address: socket.create_server(address, family=family), host, port)
@@ -207,11 +214,11 @@ def _serve_gunicorn(
             options = {
                 "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
                 "workers": settings.workers,
-                "worker_class": "gthread",
+                "worker_class": Worker,
                 "threads": settings.threads,
                 "graceful_timeout": DRAIN_TIMEOUT_S,
                 "timeout": 4 * DRAIN_TIMEOUT_S,
-                "keepalive": 75,
+                "sendfile": False,
                 "loglevel": "warning",
                 "control_socket_disable": True,
                 "when_ready": _ready,
@@ -238,16 +245,20 @@ def _serve_gunicorn(
 def _serve_waitress(app: Flask, config: Config, on_listening: Callable[[str], None]) -> None:
     from waitress import create_server
 
+    from feedrank.api.waitress_limits import CallerLimits
+
     settings = config.serve
+    limits = CallerLimits(settings.request_timeout_s, settings.max_connections, MAX_BODY_BYTES)
     server: Any = _bind(
         lambda address: create_server(
-            app, host=address[0], port=address[1], threads=settings.threads, ident="feedrank"
+            app, host=address[0], port=address[1], threads=settings.threads, ident="feedrank", **limits.options
         ),
         settings.host, settings.port,
     )  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _handle_signal)
     has_one_socket = hasattr(server, "effective_port")
+    limits.apply(server._map if has_one_socket else server.map)
     sockets = [(server.effective_host, server.effective_port)] if has_one_socket else server.effective_listen
     on_listening(" and ".join(_url(host, port) for host, port in sockets))
     server.run()
