@@ -14,13 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, create_engine, delete, func, inspect, literal, select, tuple_
+from sqlalchemy import Select, delete, func, literal, select, tuple_
 from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError
 
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import Event
+from feedrank.engine.journal.database import create_database_engine, open_tables
 from feedrank.engine.journal.deletion import delete_before, delete_user
 from feedrank.engine.journal.errors import JournalError as JournalError
 from feedrank.engine.journal.legacy import upgrade
@@ -29,40 +30,33 @@ from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
     EVENTS,
     INSERT,
-    METADATA,
     SELECT_AFTER,
     begin_transaction,
     compile_sqlite,
     configure_sqlite,
-    migrate,
 )
+from feedrank.engine.private_files import create_private_file
 from feedrank.engine.protocols import AppendResult
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
+WRITE_WAIT_MS, REQUEST_WAIT_MS = 30_000, 500
+"""Milliseconds that a writer waits for others: a command, and a request, behind which feeds wait."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 class Journal:
     """An append-only event log. Once `append` returns, its events are on disk. A repeated event id is ignored."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, is_checked: bool = False) -> None:
         """Open the journal, and create its table if it is missing. Raises JournalError.
 
-        url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`.
+        url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`. is_checked:
+        another process of this service has opened it before, so nothing is read or written now, and the database may
+        be out of reach.
         """
-        try:
-            self._engine = create_engine(url, future=True)
-        except (ArgumentError, NoSuchModuleError) as problem:
-            raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
-        except ModuleNotFoundError as problem:
-            raise JournalError(
-                f"the journal's URL {url!r} needs the driver {problem.name}, which is not installed; for PostgreSQL:"
-                " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
-            ) from None
+        self._engine = create_database_engine(url)
         self._dialect = self._engine.dialect.name
-        if self._dialect not in INSERT:
-            raise JournalError(f"found a {self._dialect} database, expected one of {', '.join(INSERT)}")
         self._write_lock: WriteLock | None = None
         self._connection: SqliteConnection | None = None
         if self._dialect == "sqlite":
@@ -73,24 +67,21 @@ class Journal:
                 )
             sa_event.listen(self._engine, "connect", configure_sqlite)
             sa_event.listen(self._engine, "begin", begin_transaction)
-        try:
-            with self._write_transaction() as connection:
-                migrate(connection)
-                METADATA.create_all(connection)
-                columns = {column["name"] for column in inspect(connection).get_columns("events")}
-        except DBAPIError as problem:
-            raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
-        if missing := {column.name for column in EVENTS.columns} - columns:
-            raise JournalError(
-                f"the journal at {self._engine.url!r} was made by another version: it lacks"
-                f" {', '.join(sorted(missing))}; move it away and import its sources again"
-            )
+        if not is_checked:
+            open_tables(self._engine, self._write_transaction)
 
     @classmethod
-    def open_sqlite(cls, path: Path) -> Journal:
-        """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{path}")
+    def open_sqlite(cls, path: Path, is_checked: bool = False) -> Journal:
+        """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError.
+
+        Only its owner may read a new file. is_checked: as for `Journal`.
+        """
+        try:
+            if not is_checked:
+                create_private_file(path)
+        except OSError as problem:
+            raise JournalError(f"can't create the journal at {path}: {problem.strerror}") from None
+        return cls(f"sqlite:///{path}", is_checked)
 
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
@@ -116,13 +107,14 @@ class Journal:
         rows = _rows_by_id(events, checked)
         with self._write_errors():
             if self._connection is None:
-                with self._write_transaction() as connection:
+                with self._write_transaction(REQUEST_WAIT_MS) as connection:
                     result = connection.execute(SELECT_AFTER, {"since": since})
                     missed = [(int(offset), str(body)) for offset, body in result]
                     written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
                     new = {row[0]: row[1] for row in written}
             else:
-                with self._write_lock.acquire() if self._write_lock else nullcontext():
+                wait_s = self._connection.wait_ms / 1000
+                with self._write_lock.acquire(wait_s) if self._write_lock else nullcontext():
                     missed, new = self._connection.append_and_poll(list(rows.values()), since)
         offset = max([since, *(offset for offset, _ in missed), *new.values()])
         return AppendResult(_is_new_flags(events, new), [_decode(body) for _, body in missed], offset)
@@ -230,12 +222,12 @@ class Journal:
         return self._engine
 
     @contextmanager
-    def _write_transaction(self) -> Iterator[Connection]:
-        """Open a transaction that excludes all other writers."""
+    def _write_transaction(self, wait_ms: int = WRITE_WAIT_MS) -> Iterator[Connection]:
+        """Open a transaction that excludes all other writers; wait_ms: for them, at most."""
         lock = self._write_lock.acquire() if self._write_lock else nullcontext()
         with lock, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
-                connection.execute(ADVISORY_LOCK)
+                connection.execute(ADVISORY_LOCK, {"wait": f"{wait_ms}ms"})
             yield connection
 
     def _read_chunk(self, since: int, kind: str | None) -> Sequence[Any]:

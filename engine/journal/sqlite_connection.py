@@ -17,15 +17,22 @@ from typing import Any
 
 from sqlalchemy.engine import Engine
 
+from feedrank.engine.journal.tables import configure_sqlite
+
 try:
     import fcntl
 except ImportError:  # without fcntl (Windows), only SQLite's own lock applies
     fcntl = None  # type: ignore[assignment]
 
 RETRY_INTERVAL_S = 0.0002
-"""Seconds between two attempts."""
-MAX_ATTEMPTS = 500
-"""Attempts before proceeding without the lock: its holder may be suspended, and the database has its own lock."""
+"""Seconds between two attempts to get the write lock."""
+MAX_WAIT_S = 0.1
+"""Seconds before proceeding without the write lock: its holder may be suspended, and the database has its own lock."""
+PATIENT_MS, IMPATIENT_MS = 500, 10
+"""Milliseconds that a request waits for a locked database: usually, and as long as the last one waited in vain."""
+
+
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class SqliteConnection:
@@ -41,10 +48,14 @@ class SqliteConnection:
         self._opened: tuple[int, sqlite3.Connection] | None = None
         self._polled: tuple[int, int] | None = None
         """Data version and offset at which a poll found nothing more."""
+        self._busy_timeout_ms = -1
+        """The wait that the open connection is set to; -1: another one."""
         self._synchronous_full = True
         """Whether `PRAGMA synchronous` is FULL, as on a new connection: a commit waits until it is on disk."""
         self._auto_checkpoint = True
         """Whether commits run automatic WAL checkpoints, as on a new connection."""
+        self.wait_ms = PATIENT_MS
+        """Milliseconds that the next call waits for a locked database; the feeds behind it wait as long."""
 
     def poll(self, since: int, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` (offset, body) after offset `since`. Raises sqlite3.Error.
@@ -52,15 +63,15 @@ class SqliteConnection:
         Skips the query if no other connection has written since the last empty poll.
         """
         with self._lock:
-            connection = self._connection()
             try:
+                connection = self._connection()
                 current = (_data_version(connection), since)
                 if current == self._polled:
                     return []
                 parameters = {"since": since, "limit": limit}
                 rows: list[tuple[int, str]] = connection.execute(self._select_sql, parameters).fetchall()
-            except sqlite3.Error:
-                self.close()
+            except sqlite3.Error as problem:
+                self._give_up(problem)
                 raise
             self._polled = None if rows else current
             return rows
@@ -75,8 +86,8 @@ class SqliteConnection:
         sqlite3.Error.
         """
         with self._lock:
-            connection = self._connection()
             try:
+                connection = self._connection()
                 self._set_synchronous(connection, any(row["kind"] != "ranking" for row in rows))
                 connection.execute("BEGIN IMMEDIATE")
                 version = _data_version(connection)
@@ -85,11 +96,18 @@ class SqliteConnection:
                     missed = connection.execute(self._select_sql, {"since": since, "limit": -1}).fetchall()
                 new = dict(pair for row in rows for pair in connection.execute(self._insert_sql, row).fetchall())
                 connection.execute("COMMIT")
-            except BaseException:
-                self.close()  # which also rolls back
+            except BaseException as problem:
+                self._give_up(problem)  # which also rolls back
                 raise
+            self.wait_ms = PATIENT_MS
             self._polled = (version, max([since, *(offset for offset, _ in missed), *new.values()]))
             return missed, new
+
+    def _give_up(self, problem: BaseException) -> None:
+        """Close the connection; after waiting in vain for a lock, the next call hardly waits."""
+        self.close()
+        if isinstance(problem, sqlite3.OperationalError) and problem.sqlite_errorcode & 0xFF in _LOCKED:
+            self.wait_ms = IMPATIENT_MS
 
     def disable_checkpoint(self) -> None:
         """Turn off automatic WAL checkpoints on this connection: one takes many times as long as a write."""
@@ -113,13 +131,16 @@ class SqliteConnection:
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None or self._opened[0] != os.getpid():
             self._polled, self._synchronous_full = None, True
-            pooled = self._engine.raw_connection()
-            connection = pooled.driver_connection
-            assert isinstance(connection, sqlite3.Connection)
-            pooled.detach()
+            arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
+            options |= {"timeout": self.wait_ms / 1000, "check_same_thread": False}
+            connection = sqlite3.connect(*arguments, **options)
+            configure_sqlite(connection)
             if not self._auto_checkpoint:
                 _disable_auto_checkpoint(connection)
-            self._opened = (os.getpid(), connection)
+            self._opened, self._busy_timeout_ms = (os.getpid(), connection), -1
+        if self._busy_timeout_ms != self.wait_ms:
+            self._busy_timeout_ms = self.wait_ms
+            self._opened[1].execute(f"PRAGMA busy_timeout={self.wait_ms}")
         return self._opened[1]
 
 
@@ -136,29 +157,37 @@ class WriteLock:
         self._pid_and_descriptor: tuple[int, int] | None = None
 
     @contextmanager
-    def acquire(self) -> Iterator[None]:
-        """Hold the lock; after `MAX_ATTEMPTS` attempts proceed without it."""
+    def acquire(self, wait_s: float | None = None) -> Iterator[None]:
+        """Hold the lock; proceed without it after `wait_s` seconds, by default `MAX_WAIT_S`."""
         if fcntl is None:
             yield
             return
-        with self._thread_lock:
-            descriptor = self._descriptor()
-            held = False
-            for _ in range(MAX_ATTEMPTS):
-                if descriptor is None:
-                    break
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    time.sleep(RETRY_INTERVAL_S)
-                    continue
-                held = True
-                break
+        wait_s = MAX_WAIT_S if wait_s is None else min(wait_s, MAX_WAIT_S)
+        give_up_at = time.monotonic() + wait_s
+        if not self._thread_lock.acquire(timeout=wait_s):
+            yield  # another thread has waited for the database for so long
+            return
+        descriptor = None
+        try:
+            descriptor = self._lock_until(give_up_at)
+            yield
+        finally:
+            if descriptor is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            self._thread_lock.release()
+
+    def _lock_until(self, give_up_at: float) -> int | None:
+        """Lock the file between processes; returns its descriptor, None if it can't be locked until then."""
+        descriptor = self._descriptor()
+        while descriptor is not None:
             try:
-                yield
-            finally:
-                if held and descriptor is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except OSError:
+                if time.monotonic() >= give_up_at:
+                    return None
+                time.sleep(RETRY_INTERVAL_S)
+        return None
 
     def close(self) -> None:
         """Close the lock file; the next `acquire` reopens it."""

@@ -59,8 +59,8 @@ IS_TOMBSTONE = and_(
     or_(*(EVENTS.c.body.contains(f'{{"name":"{name}","value":true}}') for name in (TOMBSTONE, legacy.TOMBSTONE))),
 )
 """Matches tombstones by their JSON text. Inside a string value the quotes would be escaped, so it can't match."""
-ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(7203421)")
-"""Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
+ADVISORY_LOCK = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(7203421)")
+"""Serializes writers to a PostgreSQL journal; SQLite has a lock of its own. wait: at most, such as `500ms`."""
 
 
 def migrate(connection: Connection) -> None:
@@ -77,7 +77,7 @@ def migrate(connection: Connection) -> None:
     BY_EFFECTIVE_TIME.create(connection)
 
 
-def configure_sqlite(connection: Any, _record: object) -> None:
+def configure_sqlite(connection: Any, _record: object = None) -> None:
     """Set the pragmas of a new SQLite connection; an SQLAlchemy `connect` listener."""
     connection.isolation_level = None  # only `begin_transaction` starts transactions
     cursor = connection.cursor()
