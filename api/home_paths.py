@@ -96,11 +96,6 @@ class HomePaths:
         return self.folder / "keys.json"
 
     @property
-    def metrics(self) -> Path:
-        """Folder through which the worker processes share their Prometheus metrics."""
-        return self.folder / "metrics"
-
-    @property
     def snapshot(self) -> Path:
         """Snapshot of the behavioural state at an offset of the journal."""
         return self.folder / "state.npz"
@@ -118,6 +113,9 @@ class HomePaths:
             )
         return self.journal(url)
 
-    def journal(self, url: str | None = None) -> Journal:
-        """Open the journal in the home, or at a database URL; create it if it does not exist."""
-        return Journal.open_sqlite(self.journal_path) if url is None else Journal(url)
+    def journal(self, url: str | None = None, is_checked: bool = False) -> Journal:
+        """Open the journal in the home, or at a database URL; create it if it does not exist.
+
+        is_checked: this service has opened it before, so it is neither created nor read now.
+        """
+        return Journal.open_sqlite(self.journal_path, is_checked) if url is None else Journal(url, is_checked)

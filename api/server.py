@@ -7,9 +7,11 @@ database connections and model sessions are created in each worker, because they
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,17 +36,22 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service, new_id
 from feedrank.api.keys import ApiKeys
-from feedrank.api.metrics import Metrics, prepare_multiprocess, worker_died
+from feedrank.api.metrics import Metrics, prepare_multiprocess
+from feedrank.api.metrics_folder import metrics_folder
 from feedrank.engine.experiments.arm_servers import ArmServers
+from feedrank.engine.experiments.registry import ExperimentRegistry
 from feedrank.engine.experiments.shadows import ShadowRunner
+from feedrank.engine.private_files import use_private_umask
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.snapshot import RestoredState
+from feedrank.models.text.embedder import import_text_libraries
 
 DRAIN_TIMEOUT_S = 30
 """Seconds that running requests may still take after the server was asked to stop."""
+_log = logging.getLogger(__name__)
 WARM_UP_USERS, WARM_UP_ROUNDS = 5, 3
 
 
@@ -54,6 +61,10 @@ class PreloadedState:
 
     current_bundle: bundle.Bundle
     restored: RestoredState
+    promoted: str | None
+    """Name of the bundle that was to be loaded; another one was loaded if that one is damaged."""
+    experiments: ExperimentRegistry
+    """The experiments as of the offset of the state."""
 
 
 def preload(home: HomePaths, config: Config) -> PreloadedState:
@@ -62,12 +73,14 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
     The journal connection is closed again, because it does not survive a fork.
     """
     custom_index_type(config.index)  # an error here is one line, in a worker it would be a traceback
-    journal = home.journal(config.journal.url)
+    journal = home.existing_journal(config.journal.url)
     try:
+        promoted = registry.current_name(home.bundles)
         opened = registry.load_current(home.bundles, warn)
         restored = restore_state(home, journal, opened, clock_ms())
         warn_of_types(config, opened, restored)
-        return PreloadedState(opened, restored)
+        experiments = ExperimentService(home, journal).experiment_registry_at(restored.offset)
+        return PreloadedState(opened, restored, promoted, experiments)
     finally:
         journal.close()
 
@@ -84,26 +97,21 @@ def limit_blas_threads() -> None:
 def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState, clock: Callable[[], float]) -> Flask:
     """Create the Flask application of one worker: warmed up, with its refresher and guardrail monitor running."""
     limit_blas_threads()
-    if (
-        registry.current_name(home.bundles) != preloaded.current_bundle.name
-    ):  # a restarted worker; the bundle was replaced since
-        preloaded = preload(home, config)
+    preloaded = _reloaded(home, config, preloaded)
     # in each worker, not before the fork: a custom index may hold threads or connections
     current_bundle = with_custom_index(preloaded.current_bundle, config.index)
-    journal = home.journal(config.journal.url)
+    journal = home.journal(config.journal.url, is_checked=True)  # it may be out of reach now
     costs, texts = LatencyEstimator(), TextEncoders(home, current_bundle)
     now = build_snapshot(home, config, current_bundle, preloaded.restored, texts)
     recommender = Recommender(
         now,
         journal,
         config.cross_encoder.prefetch_queue_size,
-        ArmServers(ExperimentService(home, journal).experiment_registry_at(now.offset)),
+        ArmServers(preloaded.experiments),
     )
     recommender.shadows = ShadowRunner(recommender.read_shadow_inputs, recommender.record, time.perf_counter, new_id)
     recommender.catch_up(clock())
-    warm_up(recommender, costs, clock)
     metrics = Metrics(clock)
-    recommender.on_ranked(metrics.add_drift_rows)
     _set_bundle_metrics(metrics, current_bundle)
     refresher = Refresher(
         home,
@@ -117,6 +125,9 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
         ),
         clock,
     )
+    refresher.load_models()
+    warm_up(recommender, costs, clock)
+    recommender.on_ranked(metrics.add_drift_rows)
     refresher.start()
     GuardrailMonitor(home, recommender).start()
     keys = ApiKeys(home.keys) if config.serve.require_api_key else None
@@ -125,6 +136,18 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     app = create_app(Service(recommender, clock, keys, config.serve, costs, metrics, behind, traces=spans))
     _freeze_gc()
     return app
+
+
+def _reloaded(home: HomePaths, config: Config, preloaded: PreloadedState) -> PreloadedState:
+    """Load the current bundle if it was replaced since the start, as in a worker that was restarted.
+
+    If that fails, the bundle of the start serves until the refresher can load the current one.
+    """
+    try:
+        return preloaded if registry.current_name(home.bundles) == preloaded.promoted else preload(home, config)
+    except Exception:
+        _log.exception("the current bundle can't be loaded; %s serves", preloaded.current_bundle.name)
+        return preloaded
 
 
 def _freeze_gc() -> None:
@@ -152,29 +175,37 @@ def _set_bundle_metrics(metrics: Metrics, current_bundle: bundle.Bundle) -> None
 
 
 def warm_up(recommender: Recommender, costs: LatencyEstimator, clock: Callable[[], float]) -> None:
-    """Compute a few feeds that are not logged, so that everything is loaded and stage costs have estimates.
+    """Compute a few feeds and searches that are not logged: everything is loaded, and stage costs have estimates.
 
     The first round is not measured, because it is much slower than later ones.
     """
     users = recommender.snapshot.users
-    for round_costs in (None, *[costs] * WARM_UP_ROUNDS):
-        for user in (None, *(users.name(row) for row in range(min(WARM_UP_USERS, len(users))))):
+    known = [users.name(row) for row in range(min(WARM_UP_USERS, len(users)))]
+    for number, round_costs in enumerate((None, *[costs] * WARM_UP_ROUNDS)):
+        searches = [RecommendationRequest(user, query=f"warm up {number}") for user in (None, *known[:1])]
+        for request in (*map(RecommendationRequest, (None, *known)), *searches):
             budget = LatencyBudget(time.perf_counter, estimator=round_costs)
-            recommender.recommend("warm-up", clock(), RecommendationRequest(user), budget, log=False)
+            recommender.recommend("warm-up", clock(), request, budget, log=False)
 
 
 def serve(home: HomePaths, config: Config, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
-    """Serve until a signal stops it; `echo` prints status lines.
+    """Serve until a signal stops it; `echo` prints status lines. Its files can be read by their owner only.
 
     Raises ValueError if it can't listen, BundleError if no bundle can serve.
     """
+    use_private_umask()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the start at once; the servers have own handlers
     logs.configure_logging("info" if config.serve.log_requests else "warning", config.serve.log_json)
     if config.serve.otlp_endpoint:
         traces.check_endpoint(config.serve.otlp_endpoint)
     loaded = preload(home, config)
+    uses_gunicorn = config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix"
+    if uses_gunicorn and TextEncoders(home, loaded.current_bundle):
+        import_text_libraries()  # once and shared: a worker that replaces another one must not take seconds for it
     _freeze_gc()  # garbage collection would also write to, and so copy, the memory that forked processes share
     summary = f"bundle {loaded.current_bundle.name}, {len(loaded.current_bundle.item_model.catalogue):,} items"
-    if config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix":
+    if uses_gunicorn:
         _serve_gunicorn(home, config, loaded, lambda url: echo(f"{summary}; listening on {url} (Ctrl-C stops)"), clock)
     else:
         app = create_worker_app(home, config, loaded, clock)
@@ -189,64 +220,41 @@ def _serve_gunicorn(
     on_listening: Callable[[str], None],
     clock: Callable[[], float],
 ) -> None:
-    from gunicorn.app.base import BaseApplication
+    from feedrank.api.gunicorn_server import GunicornServer
 
     settings = config.serve
     host, port = settings.host, settings.port
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     probe = _bind(lambda address: socket.create_server(address, family=family), host, port)
     probe.close()  # fail early: gunicorn would retry for seconds and print its own messages
-    prepare_multiprocess(home.metrics)
-
-    class Server(BaseApplication):  # type: ignore[misc]  # the library has no types
-        def load_config(self) -> None:
-            options = {
-                "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
-                "workers": settings.workers,
-                "worker_class": "gthread",
-                "threads": settings.threads,
-                "graceful_timeout": DRAIN_TIMEOUT_S,
-                "timeout": 4 * DRAIN_TIMEOUT_S,
-                "keepalive": 75,
-                "loglevel": "warning",
-                "control_socket_disable": True,
-                "when_ready": _ready,
-                "child_exit": lambda _, worker: worker_died(worker.pid),
-            }
-            for name, value in options.items():
-                self.cfg.set(name, value)
-
-        def load(self) -> Flask:
-            return create_worker_app(home, config, preloaded, clock)
-
-    def _ready(server: Any) -> None:
-        addresses = [listener.getsockname() for listener in server.LISTENERS]
-        on_listening(" and ".join(_url(str(address[0]), int(address[1])) for address in addresses))
-
-    master = os.getpid()
-    try:
-        Server().run()
-    except SystemExit:  # gunicorn and its workers exit this way; a worker must not return from here
-        if os.getpid() != master:
-            raise
+    options = {
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "workers": settings.workers,
+        "worker_class": "gthread",
+        "threads": settings.threads,
+        "graceful_timeout": DRAIN_TIMEOUT_S,
+        "timeout": 4 * DRAIN_TIMEOUT_S,
+        "keepalive": 75,
+        "loglevel": "warning",
+        "control_socket_disable": True,
+    }
+    with metrics_folder() as folder:
+        if folder is not None:
+            prepare_multiprocess(folder)
+        GunicornServer(
+            lambda: create_worker_app(home, config, preloaded, clock),
+            options,
+            lambda addresses: on_listening(" and ".join(_url(str(one[0]), int(one[1])) for one in addresses)),
+        ).serve()
 
 
 def _serve_waitress(app: Flask, config: Config, on_listening: Callable[[str], None]) -> None:
-    from waitress import create_server
+    from feedrank.api.waitress_server import WaitressServer
 
     settings = config.serve
-    server: Any = _bind(
-        lambda address: create_server(
-            app, host=address[0], port=address[1], threads=settings.threads, ident="feedrank"
-        ),
-        settings.host, settings.port,
-    )  # fmt: skip
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _handle_signal)
-    has_one_socket = hasattr(server, "effective_port")
-    sockets = [(server.effective_host, server.effective_port)] if has_one_socket else server.effective_listen
-    on_listening(" and ".join(_url(host, port) for host, port in sockets))
-    server.run()
+    server = _bind(lambda address: WaitressServer(app, address, settings.threads), settings.host, settings.port)
+    where = " and ".join(_url(host, port) for host, port in server.addresses)
+    server.serve(lambda: on_listening(where), DRAIN_TIMEOUT_S)
 
 
 def _bind(create: Callable[[tuple[str, int]], Any], host: str, port: int) -> Any:
@@ -254,12 +262,6 @@ def _bind(create: Callable[[tuple[str, int]], Any], host: str, port: int) -> Any
         return create((host, port))
     except (OSError, ValueError) as problem:
         raise ValueError(f"can't listen on {host}:{port}: {problem}; choose another --host or --port") from None
-
-
-def _handle_signal(number: int, _: object) -> None:
-    """Stop the server's loop, which then waits for running requests."""
-    signal.signal(number, signal.SIG_IGN)  # ignore repeated signals
-    raise SystemExit
 
 
 def _url(host: str, port: int) -> str:

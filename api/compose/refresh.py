@@ -70,6 +70,11 @@ class Refresher:
         """Start the thread."""
         self._thread.start()
 
+    def load_models(self) -> None:
+        """Load the text models, before the service counts as ready: the first query must not wait for them."""
+        self._warm_up(self._updater)
+        self._callbacks.models_loaded()
+
     def stop(self) -> None:
         """Stop the thread after its current step."""
         self._stopped = True
@@ -136,8 +141,6 @@ class Refresher:
             _log.exception("the text models could not be loaded; queries use BM25 only")
 
     def _run(self) -> None:
-        self._warm_up(self._updater)
-        self._callbacks.models_loaded()
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()

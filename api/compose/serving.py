@@ -92,7 +92,10 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
     for note in restored.future.notes:
         warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
-        snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+        try:
+            snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+        except OSError as problem:  # such as a full disk: the next start replays these events again
+            warn(f"the state could not be saved to {home.snapshot}: {problem}")
     return restored
 
 
