@@ -105,6 +105,14 @@ class HomePaths:
         """Lock file of the process that checks guardrails."""
         return self.folder / "experiments-guard"
 
+    def check_exists(self) -> None:
+        """Raise ValueError if the folder does not exist: a name with a typo must not become a new home."""
+        if not self.folder.is_dir():
+            raise ValueError(
+                f"there is no home at {self.folder.absolute()}; check --home and FEEDRANK_HOME, or create it with"
+                f" `feedrank --home {self.folder} import FILE`"
+            )
+
     def existing_journal(self, url: str | None = None) -> Journal:
         """Open the journal like `journal`, but raise ValueError if the SQLite file does not exist."""
         if url is None and not self.journal_path.exists():

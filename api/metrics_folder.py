@@ -15,7 +15,7 @@ from pathlib import Path
 
 from feedrank.engine.journal.file_lock import lock_file
 
-MEMORY = Path("/dev/shm")  # noqa: S108  # the folder itself is private
+MEMORY = Path("/dev/shm")  # the folder itself is private
 """A file system in memory; other platforms use the folder for temporary files."""
 PREFIX, LOCK = "feedrank-metrics-", "lock"
 _log = logging.getLogger(__name__)

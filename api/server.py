@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any
@@ -27,7 +27,7 @@ from feedrank.api.admin import create_admin_services
 from feedrank.api.clock import clock_ms
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.compose.refresh import RefreshCallbacks, Refresher
-from feedrank.api.compose.serving import build_snapshot, restore_state, warn, warn_of_types
+from feedrank.api.compose.serving import build_snapshot, restore_state, try_out, warn, warn_of_types
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import custom_index_type, with_custom_index
 from feedrank.api.config import Config
@@ -41,10 +41,12 @@ from feedrank.api.metrics_folder import metrics_folder
 from feedrank.engine.experiments.arm_servers import ArmServers
 from feedrank.engine.experiments.registry import ExperimentRegistry
 from feedrank.engine.experiments.shadows import ShadowRunner
+from feedrank.engine.journal.journal import Journal, JournalError
 from feedrank.engine.private_files import use_private_umask
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.text.embedder import import_text_libraries
@@ -98,11 +100,9 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     """Create the Flask application of one worker: warmed up, with its refresher and guardrail monitor running."""
     limit_blas_threads()
     preloaded = _reloaded(home, config, preloaded)
-    # in each worker, not before the fork: a custom index may hold threads or connections
-    current_bundle = with_custom_index(preloaded.current_bundle, config.index)
     journal = home.journal(config.journal.url, is_checked=True)  # it may be out of reach now
-    costs, texts = LatencyEstimator(), TextEncoders(home, current_bundle)
-    now = build_snapshot(home, config, current_bundle, preloaded.restored, texts)
+    preloaded, texts, now = _first_that_serves(home, config, journal, preloaded, clock)
+    current_bundle, costs = preloaded.current_bundle, LatencyEstimator()
     recommender = Recommender(
         now,
         journal,
@@ -148,6 +148,38 @@ def _reloaded(home: HomePaths, config: Config, preloaded: PreloadedState) -> Pre
     except Exception:
         _log.exception("the current bundle can't be loaded; %s serves", preloaded.current_bundle.name)
         return preloaded
+
+
+def _first_that_serves(
+    home: HomePaths, config: Config, journal: Journal, preloaded: PreloadedState, clock: Callable[[], float]
+) -> tuple[PreloadedState, TextEncoders, ServingSnapshot]:
+    """Build the serving snapshot of a bundle and try it out; if that fails, of the one that was promoted before it.
+
+    It runs in each worker, not before the fork: a custom index and a cross-encoder may hold threads or connections.
+    Raises the error of the first bundle if none can serve.
+    """
+    first = None
+    while True:
+        try:
+            opened = with_custom_index(preloaded.current_bundle, config.index)
+            texts = TextEncoders(home, opened)
+            snapshot = build_snapshot(home, config, opened, preloaded.restored, texts)
+            try_out(snapshot, journal, clock())
+            return replace(preloaded, current_bundle=opened), texts, snapshot
+        except JournalError:
+            raise
+        except Exception as problem:  # whatever a damaged file leads to
+            first = first or problem
+            earlier = registry.load_before(home.bundles, preloaded.current_bundle.name)
+            if earlier is None:
+                raise first from None
+            _log.error(
+                "the bundle %s can't serve: %s; serving the previous bundle instead: %s",
+                preloaded.current_bundle.name, problem, earlier.name,
+                exc_info=None if isinstance(problem, bundle.BundleError) else problem,
+            )  # fmt: skip
+            restored = restore_state(home, journal, earlier, clock_ms())
+            preloaded = replace(preloaded, current_bundle=earlier, restored=restored)
 
 
 def _freeze_gc() -> None:

@@ -33,7 +33,7 @@ def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
     with command_errors():
         now = clock_ms()
         tombstone = UserEvent(f"forget-{uuid.uuid4()}", now, user, {TOMBSTONE: True}, now)
-        deleted = home.journal(config.journal.url).erase_user(user, tombstone)
+        deleted = home.existing_journal(config.journal.url).erase_user(user, tombstone)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{deleted:,} events of {user!r} deleted" if deleted else f"the journal has no events of {user!r}")
 
@@ -55,7 +55,7 @@ def purge(obj: tuple[HomePaths, Config], older_than_days: float, yes: bool) -> N
     if not yes:
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)
     with command_errors():
-        deleted = home.journal(config.journal.url).purge_before(since)
+        deleted = home.existing_journal(config.journal.url).purge_before(since)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{deleted:,} events from before {day} deleted")
 

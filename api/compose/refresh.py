@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.item_updates import ItemUpdates
-from feedrank.api.compose.serving import build_snapshot, restore_state
+from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
@@ -106,10 +106,11 @@ class Refresher:
     def _swap_bundle(self, name: str) -> bool:
         started = time.perf_counter()
         try:
-            opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
+            opened = with_custom_index(bundle.load(bundle.path_of(self._home.bundles, name)), self._config.index)
             encoders = TextEncoders(self._home, opened)
             restored = restore_state(self._home, self._journal, opened, round(self._clock() * 1000))
             snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
+            try_out(snapshot, self._journal, self._clock())
             updater = ColdStartUpdater(self._config, opened, encoders)
         except Exception as problem:  # a broken bundle must not affect the one that serves
             self._failed_bundle = name

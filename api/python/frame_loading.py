@@ -22,6 +22,7 @@ from feedrank.api.readers.time_check import check_times
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal
+from feedrank.engine.private_files import make_private_folder
 
 CHUNK = 20_000
 """Events per write."""
@@ -52,7 +53,7 @@ def load_frames(
     tables = {frame: to_arrow(frames[frame], frame) for frame in KINDS if frame in frames}
     given = columns_by_frame(columns, {frame: table.schema.names for frame, table in tables.items()})
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
-    home.folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home.folder)
     completion, reports, named = ItemCompletion(), [], {}
     for frame in prepared:
         rejects, counts, items = Rejects(home.rejects), _FrameCounts(), Counter[str]()
