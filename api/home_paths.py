@@ -110,7 +110,7 @@ class HomePaths:
         if not self.folder.is_dir():
             raise ValueError(
                 f"there is no home at {self.folder.absolute()}; check --home and FEEDRANK_HOME, or create it with"
-                f" `feedrank --home {self.folder} import FILE`"
+                " `feedrank import`"
             )
 
     def existing_journal(self, url: str | None = None) -> Journal:

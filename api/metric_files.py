@@ -31,7 +31,7 @@ class AllocatedDict(MmapedDict):
                 _create(Path(filename))
             super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]  # it has no types
         except OSError as problem:
-            self._f = None
+            self._f = None  # type: ignore[assignment]  # it is checked before each use
             self._used = self._capacity = 0
             self._positions: dict[str, int] = {}
             self._keep_alone(problem)
@@ -61,7 +61,7 @@ class AllocatedDict(MmapedDict):
     def _keep_alone(self, problem: OSError) -> None:
         """From now on look for values in memory too; not before, as it is slower."""
         if not self._alone:
-            self.write_value = self._write
+            self.write_value = self._write  # type: ignore[method-assign]  # of this file only
             _log.warning("new metrics of this process are not shared with the others: %s", problem)
 
     def _write(self, key: str, value: float, timestamp: float) -> None:
@@ -73,7 +73,7 @@ class AllocatedDict(MmapedDict):
 
 def install() -> None:
     """Let prometheus_client keep the shared values of this process in such files."""
-    values.MmapedDict = AllocatedDict
+    values.MmapedDict = AllocatedDict  # type: ignore[attr-defined]  # the library has no setting for it
 
 
 def _create(path: Path) -> None:

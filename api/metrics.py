@@ -54,8 +54,8 @@ CANDIDATE_BUCKETS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 def prepare_multiprocess(folder: Path) -> None:
     """Let processes that are forked later share their metrics through a folder; earlier values are deleted.
 
-    The folder should be in memory, as that of `metrics_folder` is. Call it once, before the first worker starts. Only the value files (*.db) in the folder are deleted. Raises
-    RuntimeError if prometheus_client was imported before.
+    The folder should be in memory, as that of `metrics_folder` is. Call it once, before the first worker starts. Only
+    the value files (*.db) in the folder are deleted. Raises RuntimeError if prometheus_client was imported before.
     """
     if "prometheus_client" in sys.modules and not _is_multiprocess():
         raise RuntimeError(

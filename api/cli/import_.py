@@ -94,8 +94,8 @@ def import_events(
         file_format = file_format or guess_format(path)
         if not home.folder.exists():
             if not path.exists():
-                raise ValueError(f"found no file or folder at {path}")
-            click.echo(f"new home: {home.folder.absolute()}", err=True)
+                raise ValueError(f"{path} does not exist")
+            click.echo(f"new home: {home.folder.absolute()}")
         journal = home.journal(config.journal.url)
         progress = _ImportProgress(home.import_progress, path, file_format, options)
         skipped = 0 if restart else progress.done

@@ -33,7 +33,8 @@ from feedrank.engine.private_files import use_private_umask
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--home", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), envvar="FEEDRANK_HOME",
-    show_default=True, show_envvar=True, help="Folder of the journal, bundles and caches; `feedrank import` creates it.",
+    show_default=True, show_envvar=True,
+    help="Folder of the journal, bundles and caches; `feedrank import` creates it.",
 )  # fmt: skip
 @click.option(
     "--config", "config_path", type=click.Path(dir_okay=False, path_type=Path), default=None, envvar="FEEDRANK_CONFIG",

@@ -131,9 +131,10 @@ class SqliteConnection:
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None or self._opened[0] != os.getpid():
             self._polled, self._synchronous_full = None, True
+            arguments: Any
             arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-            options |= {"timeout": self.wait_ms / 1000, "check_same_thread": False}
-            connection = sqlite3.connect(*arguments, **options)
+            more: dict[str, Any] = {**options, "timeout": self.wait_ms / 1000, "check_same_thread": False}
+            connection: sqlite3.Connection = sqlite3.connect(*arguments, **more)
             configure_sqlite(connection)
             if not self._auto_checkpoint:
                 _disable_auto_checkpoint(connection)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +65,7 @@ def check_ranker(ranker: LambdaRanker) -> None:
         raise ValueError("the ranker gives scores that are not finite")
 
 
-def _check_finite(name: str, values: NDArray[np.float32]) -> None:
+def _check_finite(name: str, values: NDArray[np.floating[Any]]) -> None:
     if values.dtype.kind != "f" or not np.isfinite(values).all():
         raise ValueError(f"{name} has values that are not finite numbers")
 
@@ -83,9 +85,5 @@ def _check_bounds(name: str, bounds: NDArray[np.generic], n: int, total: int) ->
 
 def _check_rows(name: str, rows: NDArray[np.generic], n: int) -> None:
     numbers = np.asarray(rows)
-    if (
-        numbers.dtype.kind not in "iu"
-        or numbers.ndim != 1
-        or (len(numbers) and not 0 <= numbers.min() <= numbers.max() < n)
-    ):
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or not np.all((numbers >= 0) & (numbers < n)):
         raise ValueError(f"{name} has numbers out of 0 to {n - 1}")

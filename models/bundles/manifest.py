@@ -91,9 +91,7 @@ def check_files(folder: Path, manifest: Mapping[str, Any]) -> None:
         try:
             is_whole = digest(path) == stated
         except OSError as problem:
-            raise BundleError(
-                f"can't read {path}: {problem.strerror}; check its owner, its mode and the disk"
-            ) from None
+            raise BundleError(f"can't read {path}: {problem.strerror}; check its mode and the disk") from None
         if not is_whole:
             raise BundleError(f"{path} is damaged: its sha256 differs from {MANIFEST}; build the bundle again")
 

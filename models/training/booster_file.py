@@ -27,9 +27,7 @@ def check_booster_text(text: bytes, n_features: int) -> None:
         raise ValueError("found no tree, expected the text of a LightGBM model")
     fields = _fields(head)
     if (found := _whole(fields, "max_feature_idx") + 1) != n_features:
-        raise ValueError(
-            f"found a model of {found} features, expected {n_features}; it was trained on others: train again"
-        )
+        raise ValueError(f"found {found} features, expected {n_features}; it was trained on others: train again")
     sizes = [_number(int, part, "tree_sizes") for part in _field(fields, "tree_sizes").split()]
     body = b"Tree=" + body
     start = 0
