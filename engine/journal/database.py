@@ -5,19 +5,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from feedrank.engine.journal.errors import JournalError
-from feedrank.engine.journal.tables import EVENTS, INSERT, METADATA, migrate
+from feedrank.engine.journal.tables import EVENTS, INSERT, METADATA, connect_sqlite, migrate
+
+OPEN_TIMEOUT_S = 1.0
+"""Seconds that a new connection waits for a locked file; a statement on it waits longer."""
 
 
 def create_database_engine(url: str) -> Engine:
     """Create the SQLAlchemy engine of a journal; nothing is connected. Raises JournalError."""
     try:
         engine = create_engine(url, future=True)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "do_connect", _connect_sqlite)
     except (ArgumentError, NoSuchModuleError) as problem:
         raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
     except ModuleNotFoundError as problem:
@@ -28,6 +34,12 @@ def create_database_engine(url: str) -> Engine:
     if engine.dialect.name not in INSERT:
         raise JournalError(f"found a {engine.dialect.name} database, expected one of {', '.join(INSERT)}")
     return engine
+
+
+def _connect_sqlite(_dialect: object, _record: object, arguments: Any, options: dict[str, Any]) -> sqlite3.Connection:
+    """Open a pooled connection; an SQLAlchemy `do_connect` listener."""
+    more = {name: value for name, value in options.items() if name not in ("timeout", "check_same_thread")}
+    return connect_sqlite(str(arguments[0]), OPEN_TIMEOUT_S, **more)
 
 
 def open_tables(engine: Engine, write_transaction: Callable[[], AbstractContextManager[Connection]]) -> None:

@@ -33,7 +33,6 @@ from feedrank.engine.journal.tables import (
     SELECT_AFTER,
     begin_transaction,
     compile_sqlite,
-    configure_sqlite,
 )
 from feedrank.engine.private_files import create_private_file
 from feedrank.engine.protocols import AppendResult
@@ -63,9 +62,8 @@ class Journal:
             if (path := self._engine.url.database) and path != ":memory:":
                 self._write_lock = WriteLock(Path(f"{path}-lock"))
                 self._connection = SqliteConnection(
-                    self._engine, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
+                    path, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
                 )
-            sa_event.listen(self._engine, "connect", configure_sqlite)
             sa_event.listen(self._engine, "begin", begin_transaction)
         if not is_checked:
             open_tables(self._engine, self._write_transaction)

@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import Engine
-
-from feedrank.engine.journal.tables import configure_sqlite
+from feedrank.engine.journal.tables import connect_sqlite
 
 try:
     import fcntl
@@ -38,12 +36,12 @@ _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 class SqliteConnection:
     """One connection, opened on first use and reopened after an error and in a forked process."""
 
-    def __init__(self, engine: Engine, select_sql: str, insert_sql: str) -> None:
-        """select_sql: selects up to `:limit` (offset, body) after offset `:since`.
+    def __init__(self, path: str, select_sql: str, insert_sql: str) -> None:
+        """path: of the database file. select_sql: selects up to `:limit` (offset, body) after offset `:since`.
 
         insert_sql: inserts a row and returns its (id, offset) if the id is new.
         """
-        self._engine, self._select_sql, self._insert_sql = engine, select_sql, insert_sql
+        self._path, self._select_sql, self._insert_sql = path, select_sql, insert_sql
         self._lock = threading.RLock()
         self._opened: tuple[int, sqlite3.Connection] | None = None
         self._polled: tuple[int, int] | None = None
@@ -131,11 +129,7 @@ class SqliteConnection:
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None or self._opened[0] != os.getpid():
             self._polled, self._synchronous_full = None, True
-            arguments: Any
-            arguments, options = self._engine.dialect.create_connect_args(self._engine.url)
-            more: dict[str, Any] = {**options, "timeout": self.wait_ms / 1000, "check_same_thread": False}
-            connection: sqlite3.Connection = sqlite3.connect(*arguments, **more)
-            configure_sqlite(connection)
+            connection = connect_sqlite(self._path, self.wait_ms / 1000)
             if not self._auto_checkpoint:
                 _disable_auto_checkpoint(connection)
             self._opened, self._busy_timeout_ms = (os.getpid(), connection), -1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -77,8 +80,28 @@ def migrate(connection: Connection) -> None:
     BY_EFFECTIVE_TIME.create(connection)
 
 
-def configure_sqlite(connection: Any, _record: object = None) -> None:
-    """Set the pragmas of a new SQLite connection; an SQLAlchemy `connect` listener."""
+def connect_sqlite(path: str, timeout_s: float, **options: Any) -> sqlite3.Connection:
+    """Open a connection to a journal's file. Raises sqlite3.Error. timeout_s: how long it waits for a locked file.
+
+    In a read-only folder, SQLite can't create the files that it shares with other processes. If there are none, nobody
+    writes to the journal, and it is read as it is.
+    """
+    connection: sqlite3.Connection = sqlite3.connect(path, timeout=timeout_s, check_same_thread=False, **options)
+    try:
+        configure_sqlite(connection)
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+        if os.access(os.path.dirname(path) or ".", os.W_OK) or os.path.exists(f"{path}-wal"):
+            raise
+    unchanged = f"{Path(path).absolute().as_uri()}?immutable=1"
+    connection = sqlite3.connect(unchanged, timeout=timeout_s, check_same_thread=False, uri=True, **options)
+    connection.isolation_level = None
+    return connection
+
+
+def configure_sqlite(connection: Any) -> None:
+    """Set the pragmas of a new SQLite connection."""
     connection.isolation_level = None  # only `begin_transaction` starts transactions
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
