@@ -42,7 +42,7 @@ class JournalConfig:
     url: str | None = None
     """Database URL, such as postgresql+psycopg://user@host/name. Not set: an SQLite file in the home."""
     create_items: bool = True
-    """Whether loading data makes an item, without fields, of each id that only interactions or rankings name."""
+    """Whether loading data creates an item, without fields, from each id that only interactions or rankings name."""
     max_unknown_share: float = 0.5
     """Highest share of interactions, or of shown items, that may name items or rankings that no event describes, from
     0 to 1. Over it, `import` exits with an error, and nothing is trained."""

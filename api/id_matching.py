@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import islice
 
-from feedrank.api.item_completion import ItemCompletion, is_made
+from feedrank.api.item_completion import is_created
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.events.ids import similar_pairs
 from feedrank.engine.journal.journal import Journal
@@ -24,29 +26,27 @@ class KnownIds:
 
     items: frozenset[str]
     """Items that item events describe."""
-    made_items: frozenset[str]
-    """Items that journal.create_items made of an id, and nothing else describes."""
+    created_items: frozenset[str]
+    """Items that were created from an id, and nothing else describes."""
     users: frozenset[str]
-    """Users that have user events."""
+    """Users that have user events; empty if the events that are matched name no user."""
 
     @classmethod
-    def of(cls, journal: Journal, completion: ItemCompletion | None = None) -> KnownIds:
+    def of(cls, journal: Journal, matching: IdMatching) -> KnownIds:
         """Read the ids from the item and user events of a journal.
 
-        completion: what an import described and named; the items of the journal are read only if this is not enough.
+        matching: what the matched events describe and name; the journal is read only where this is not enough.
         """
         counts = journal.count_by_kind()
-        described: set[str] = set()
-        made: set[str] = set()
-        if completion is not None:
-            described.update(completion.described)
+        described, created = set(matching.described), set[str]()
         has_log = bool(counts.get("interaction") or counts.get("ranking"))
-        if completion is None or completion.undescribed or (has_log and not completion.names_items):
+        if matching.undescribed or (has_log and not (matching.items or matching.shown)):
             for event in journal.events("item"):
                 if isinstance(event, ItemEvent):
-                    (made if is_made(event) else described).add(event.item)
-        users = {event.user for event in journal.events("user") if isinstance(event, UserEvent)}
-        return cls(frozenset(described), frozenset(made - described), frozenset(users))
+                    (created if is_created(event) else described).add(event.item)
+        users = journal.events("user") if matching.users else ()
+        named = frozenset(event.user for event in users if isinstance(event, UserEvent))
+        return cls(frozenset(described), frozenset(created - described), named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +87,25 @@ class Match:
 
         Few users may have a profile, so unknown users are an error only where none is known at all.
         """
-        limit = max(max_share, 0.999999) if self.to == "users" else max_share
-        return bool(self.known_ids) and self.total >= MIN_REFERENCES and self.unknown_share > limit
+        if not self.known_ids or self.total < MIN_REFERENCES:
+            return False
+        return self.unknown == self.total if self.to == "users" else self.unknown_share > max_share
 
 
 class IdMatching:
-    """Collects the ids that events name, to compare them with those that a journal knows."""
+    """Collects the ids that events describe and name, to compare them with those that a journal knows."""
 
     def __init__(self) -> None:
         self.types: Counter[str] = Counter()
         """Interaction type -> number of interactions."""
-        self._interactions: Counter[str] = Counter()
-        self._shown: Counter[str] = Counter()
-        self._users: Counter[str] = Counter()
+        self.described: set[str] = set()
+        """Items that the events describe."""
+        self.items: Counter[str] = Counter()
+        """Item -> number of interactions."""
+        self.shown: Counter[str] = Counter()
+        """Item -> number of rankings."""
+        self.users: Counter[str] = Counter()
+        """User -> number of interactions."""
         self._rankings: Counter[str] = Counter()
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
@@ -107,33 +113,46 @@ class IdMatching:
         for event in events:
             if isinstance(event, InteractionEvent):
                 self.types[event.type] += 1
-                self._interactions[event.item] += 1
+                self.items[event.item] += 1
                 if event.user is not None:
-                    self._users[event.user] += 1
+                    self.users[event.user] += 1
                 if event.ranking is not None:
                     self._rankings[event.ranking] += 1
             elif isinstance(event, RankingEvent):
-                self._shown.update(event.items)
+                self.shown.update(event.items)
+            elif isinstance(event, ItemEvent):
+                self.described.add(event.item)
             yield event
+
+    @property
+    def undescribed(self) -> frozenset[str]:
+        """Items that the events name and do not describe."""
+        return frozenset((self.items.keys() | self.shown.keys()) - self.described)
 
     def matches(self, known: KnownIds, journal: Journal) -> list[Match]:
         """Compare with what a journal knows; only kinds that the events name, and users only if some have events."""
         found = [
-            _match("interactions", "items", self._interactions, known.items),
-            _match("shown items", "items", self._shown, known.items),
+            _match("interactions", "items", self.items, known.items),
+            _match("shown items", "items", self.shown, known.items),
         ]
         if known.users:
-            found.append(_match("interactions", "users", self._users, known.users))
+            found.append(_match("interactions", "users", self.users, known.users))
         if self._rankings:
-            rankings = known_ids(journal.engine, self._rankings)
-            examples = rankings or ({"(others)"} if journal.count_by_kind().get("ranking") else ())
-            found.append(_match("interactions with a ranking", "rankings", self._rankings, rankings, examples))
+            rankings = known_ids(journal.engine, self._rankings, "ranking")
+            some = rankings or {event.id for event in islice(journal.events("ranking"), EXAMPLES)}
+            found.append(_match("interactions with a ranking", "rankings", self._rankings, rankings, some))
         return [match for match in found if match.total]
 
 
 def look_alikes(known: KnownIds, most: int = EXAMPLES) -> list[tuple[str, str]]:
-    """Return pairs of a made item and a described one that differ in spelling only."""
-    return similar_pairs(sorted(known.made_items), sorted(known.items), most)
+    """Return pairs of a created item and a described one that differ in spelling only."""
+    return similar_pairs(sorted(known.created_items), known.items, most)
+
+
+def alike_sentence(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a sentence about pairs of `look_alikes`."""
+    named = ", ".join(f"{created!r} and {described!r}" for created, described in pairs)
+    return f"items that were created from ids look like items that are described: {named}; write ids alike"
 
 
 def over_limit(matches: Iterable[Match], max_share: float) -> str:
@@ -154,21 +173,20 @@ def check_ids_meet(matching: IdMatching, journal: Journal, max_share: float, war
 
     Raises ValueError over `max_share`.
     """
-    known = KnownIds.of(journal)
+    known = KnownIds.of(journal, matching)
     if problem := over_limit(matching.matches(known, journal), max_share):
         raise ValueError(problem)
     if pairs := look_alikes(known):
-        named = ", ".join(f"{made!r} and {described!r}" for made, described in pairs)
-        warn(f"items that were made of ids look like items that are described: {named}; write ids alike in all sources")
+        warn(f"{alike_sentence(pairs)} in all sources")
 
 
 def _match(
     what: str, to: str, named: Mapping[str, int], known: Collection[str], examples: Collection[str] | None = None
 ) -> Match:
     unknown = Counter({name: count for name, count in named.items() if name not in known})
-    some = sorted(known if examples is None else examples)[:EXAMPLES] if unknown else ()
+    some = nsmallest(EXAMPLES, known if examples is None else examples) if unknown else ()
     top = tuple(name for name, _ in unknown.most_common(EXAMPLES))
-    similar = similar_pairs(unknown, sorted(known), EXAMPLES) if unknown and known else []
+    similar = similar_pairs(unknown, known, EXAMPLES)
     return Match(what, to, sum(named.values()), unknown.total(), top, tuple(some), tuple(similar))
 
 

@@ -22,8 +22,9 @@ from feedrank.api.validation_errors import first_error
 from feedrank.engine.journal.file_lock import lock_file
 from feedrank.models.atomic_files import atomic_write, fsync
 
-Scope: TypeAlias = Literal["read", "write", "admin"]
+Scope: TypeAlias = Literal["read", "write", "admin", "import"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
+"""read: feeds. write: events. admin: everything. import: with write, rankings with what only the service says."""
 MAX_TIMESTAMP_MS = 253_402_300_799_999
 """The last millisecond of the year 9999, the latest that datetime can represent."""
 

@@ -123,6 +123,9 @@ class Metrics:
         prefetch = counter("prefetch_total", "Users queued for precomputing their next feed's scores.", "outcome")
         events = counter("events_total", "Events received.", "kind", "outcome")
         self._journal_failures = counter("journal_failures_total", "Failed reads and writes of the journal.")
+        self._unreadable = gauge(
+            "journal_unreadable_events", "Events that can't be read and were passed over.", of="livemax"
+        )
         self._state_lag = gauge("state_lag_seconds", "Age of the newest event when it was read.", of="livemax")
         self._bundle_age = gauge("bundle_age_seconds", "Time since the bundle was built.", of="livemax")
         self._bundle_info = gauge("bundle_info", "1 for the bundle that serves.", "bundle", of="livemax")
@@ -216,6 +219,10 @@ class Metrics:
     def count_journal_failure(self) -> None:
         """Count a failed read or write of the journal."""
         self._journal_failures.inc()
+
+    def set_unreadable_events(self, count: int) -> None:
+        """Set the number of events of the journal that this process passed over, as they can't be read."""
+        self._unreadable.set(count)
 
     def set_state_lag(self, seconds: float) -> None:
         """Set the age, in seconds, of the newest event when it was read."""

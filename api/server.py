@@ -34,7 +34,7 @@ from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
-from feedrank.api.http.service import Service, new_id
+from feedrank.api.http.service import Service, is_trial, new_id
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics, prepare_multiprocess
 from feedrank.api.metrics_folder import metrics_folder
@@ -67,6 +67,8 @@ class PreloadedState:
     """Name of the bundle that was to be loaded; another one was loaded if that one is damaged."""
     experiments: ExperimentRegistry
     """The experiments as of the offset of the state."""
+    passed_over: frozenset[int] = frozenset()
+    """Journal offsets of the events that can't be read."""
 
 
 def preload(home: HomePaths, config: Config) -> PreloadedState:
@@ -82,7 +84,7 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
         restored = restore_state(home, journal, opened, clock_ms())
         warn_of_types(config, opened, restored)
         experiments = ExperimentService(home, journal).experiment_registry_at(restored.offset)
-        return PreloadedState(opened, restored, promoted, experiments)
+        return PreloadedState(opened, restored, promoted, experiments, journal.decoder.passed_over)
     finally:
         journal.close()
 
@@ -101,6 +103,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     limit_blas_threads()
     preloaded = _reloaded(home, config, preloaded)
     journal = home.journal(config.journal.url, is_checked=True)  # it may be out of reach now
+    journal.decoder.pass_over(preloaded.passed_over)
     preloaded, texts, now = _first_that_serves(home, config, journal, preloaded, clock)
     current_bundle, costs = preloaded.current_bundle, LatencyEstimator()
     recommender = Recommender(
@@ -112,6 +115,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     recommender.shadows = ShadowRunner(recommender.read_shadow_inputs, recommender.record, time.perf_counter, new_id)
     recommender.catch_up(clock())
     metrics = Metrics(clock)
+    journal.decoder.on_passed_over(metrics.set_unreadable_events)
     _set_bundle_metrics(metrics, current_bundle)
     refresher = Refresher(
         home,
@@ -127,7 +131,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     )
     refresher.load_models()
     warm_up(recommender, costs, clock)
-    recommender.on_ranked(metrics.add_drift_rows)
+    recommender.on_ranked(lambda rows, scores: None if is_trial() else metrics.add_drift_rows(rows, scores))
     refresher.start()
     GuardrailMonitor(home, recommender).start()
     keys = ApiKeys(home.keys) if config.serve.require_api_key else None

@@ -33,7 +33,7 @@ def files_of_a_feed(home: Path | None = None) -> dict[str, int]:
 
     if home is None:
         with tempfile.TemporaryDirectory() as folder:
-            return files_of_a_feed(_toy_home(Path(folder)))
+            return files_of_a_feed(toy_home(Path(folder)))
     place = HomePaths(home)
     client = create_app(Service(compose.build_recommender(place, config.load_config(place.config)))).test_client()
     for _ in range(WARM_UP_REQUESTS):
@@ -51,7 +51,7 @@ def request_files() -> list[Bar]:
     return [Bar("project files that one warm feed passes", len(files), "files", MAX_FILES, "lower")]
 
 
-def _toy_home(folder: Path) -> Path:
+def toy_home(folder: Path) -> Path:
     """Make a home of the tests' toy world: four genres of items, and a trained ranker."""
     sys.path.append(str(PROJECT / "tests"))
     import toyworld

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -117,6 +116,10 @@ class CrossEncoderScoreCache(Protocol):
         """Store scores; NaN values are ignored."""
         ...
 
+    def forget(self) -> None:
+        """Drop what is kept in memory, since some of it may be of a user who was erased."""
+        ...
+
 
 class State(Protocol):
     """The current behavioural state: user histories and counters."""
@@ -127,6 +130,10 @@ class State(Protocol):
 
     def disliked(self, user: int) -> Rows:
         """Return the items that a user dislikes; empty for an unknown user."""
+        ...
+
+    def user_version(self, user: int) -> Hashable:
+        """Return a value that changes whenever `history` or `disliked` of a user change."""
         ...
 
     def advance(self, log: EventTable) -> None:
@@ -153,10 +160,12 @@ class EventLog(Protocol):
         """Write all events or none. Return per event: True if it was new, False if its id already existed."""
         ...
 
-    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
-        """Append events and, in the same transaction, read what other writers added after offset `since`.
+    def record(self, events: Sequence[Event], now_ms: int, checked: bool = False) -> list[bool]:
+        """Write all events or none, each with the moment of the write as its `received`; return as `append` does.
 
-        checked: the events can surely be read back; otherwise the log must refuse one that can't.
+        The moment is not before the effective time of any earlier event, unless that is more than a day ahead of the
+        clock `now_ms`, in epoch milliseconds. checked: the events can surely be read back; otherwise the log must
+        refuse one that can't.
         """
         ...
 
@@ -168,18 +177,9 @@ class EventLog(Protocol):
         """Return the event with this id, or None."""
         ...
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
-        """Delete all events of one user and write the tombstone instead. Return the number of deleted events."""
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+        """Delete all events of one user, and return their number. A tombstone stays, which names nobody.
+
+        tombstone_id: its event id, a random one. at_ms: epoch milliseconds.
+        """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class AppendResult:
-    """The result of `EventLog.append_and_poll`."""
-
-    is_new: list[bool]
-    """Per event: whether it was new."""
-    missed: list[Event]
-    """Events of other writers that precede these and that this writer had not read."""
-    offset: int
-    """Offset of the last event that the writer has now seen."""

@@ -6,6 +6,7 @@ Each check takes a function that builds the back end. It raises AssertionError w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,13 +157,14 @@ def check_event_log(build: Callable[[], EventLog]) -> None:
     other_event = ItemEvent("by another", first.timestamp, "an item")
     own_event = ItemEvent("by this one", first.timestamp, "an item")
     log.append([other_event])
-    result = log.append_and_poll([own_event, first], offsets[-1])
-    _check_equal(result.is_new, [True, False], "is_new of append_and_poll")
-    _check_equal(result.missed, [other_event], "missed events of append_and_poll")
-    _check_equal(result.offset, [offset for offset, _ in log.read()][-1], "the offset after append_and_poll")
-    _check_equal(log.append_and_poll([], result.offset).missed, [], "missed events of the next append_and_poll")
+    _check_equal(log.record([own_event, first, own_event], 5_000), [True, False, False], "is_new of recorded events")
+    recorded = replace(own_event, received=5_000)
+    _check_equal([event for _, event in log.read(offsets[-1])], [other_event, recorded], "an event received now")
     last = ItemEvent("checked", first.timestamp, "an item")
-    _check_equal(log.append_and_poll([last], result.offset, checked=True).is_new, [True], "is_new of a checked event")
+    _check_equal(log.record([last], 4_000, checked=True), [True], "is_new of a checked event")
+    _check_equal(
+        log.find(last.id), replace(last, received=5_000), "an event that was recorded after the clock went back"
+    )
 
 
 def toy_events() -> tuple[Event, Event, Event, Event]:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.types import Rows, Times
-from feedrank.features import history_store
+from feedrank.features import custom_counters, history_store, state_arrays
 from feedrank.features.counter_table import _COUNTER_SHIFT, _USER_SHIFT, rehash
 from feedrank.features.history_store import BLOCK_BYTES, HistoryStore
 from feedrank.features.jit import jit
-from feedrank.features.state import BehaviouralState
+from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.features.state_arrays import history_store_of
 
 Arrays = dict[str, NDArray[Any]]
@@ -21,6 +21,35 @@ _CATALOGUE_ARRAYS = (
     "counts", "dislikes", "first_at", "last_at", "category_codes", "category_offsets", "custom_counters.codes",
     "custom_counters.bounds",
 )  # fmt: skip
+
+
+class CatalogueGrowth:
+    """The step from a catalogue to one with new items, prepared so that a state in use makes it quickly."""
+
+    def __init__(self, before: Catalogue, after: Catalogue, spec: StateSpec) -> None:
+        """Prepare all that does not depend on a state; raises ValueError as `extend_catalogue` does."""
+        self._before, self._after, self._spec = before, after, spec
+        _check_rows(before, after)
+        self._counters = custom_counters.empty_counter_table(spec.counters, after)
+        fields = {"category", *(counter.item_field for counter in spec.counters)} - {"", "item"}
+        mappings = (_code_mapping(before, after, field) for field in fields)
+        self._keeps_codes = all(np.array_equal(codes, np.arange(len(codes))) for codes in mappings)
+
+    def apply(self, state: BehaviouralState) -> BehaviouralState:
+        """Return the state of the catalogue with new items.
+
+        This is the same state if its arrays have spare rows and all codes stay, else a larger copy.
+        """
+        arrays, after = state.arrays(), self._after
+        items = len(arrays["first_at"])
+        room = len(arrays["counts"]) - items - 1
+        if not self._keeps_codes or len(after) > items or len(after.categories) > room:
+            return extend_catalogue(state, self._before, after)
+        _check_columns(arrays, self._before)
+        bounds = state_arrays.padded_offsets(self._counters.bounds, items)
+        offsets = state_arrays.padded_offsets(after.category_offsets, items)
+        state.extend(after, offsets, self._counters._replace(bounds=bounds))
+        return state
 
 
 def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogue) -> BehaviouralState:
@@ -31,20 +60,23 @@ def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogu
     if an old item has another row, or if the state belongs to another catalogue.
     """
     old, n = state.arrays(), len(before)
-    _check(old, before, after)
+    _check_columns(old, before)
+    _check_rows(before, after)
     fresh = BehaviouralState(after, state.spec)
     new = fresh.arrays()
+    old_items, new_items = len(old["first_at"]), len(new["first_at"])
     new["counts"][:n] = old["counts"][:n]
     codes = _code_mapping(before, after, "category")
-    new["counts"][len(after) + codes[codes >= 0]] = old["counts"][n:-1][codes >= 0]
+    counts = old["counts"][old_items : old_items + len(codes)]
+    new["counts"][new_items + codes[codes >= 0]] = counts[codes >= 0]
     new["counts"][-1] = old["counts"][-1]
     new["dislikes"][:n], new["dislikes"][-1] = old["dislikes"][:n], old["dislikes"][-1]
     for name in ("first_at", "last_at"):
-        new[name][:n] = old[name]
+        new[name][:n] = old[name][:n]
     parts = old | {name: new[name] for name in _CATALOGUE_ARRAYS}
-    if len(after) > n:
+    if new_items != old_items:
         for name, marks in (("histories", 1), ("dislike_marks", 2)):  # a dislike is an entry of twice as many items
-            store = _reencode_histories(history_store_of(old, name), marks * n, marks * len(after))
+            store = _reencode_histories(history_store_of(old, name), marks * old_items, marks * new_items)
             parts |= {f"{name}.{part}": array for part, array in store._asdict().items()}
     for counter_index, counter in enumerate(state.spec.counters):
         if counter.item_field not in ("", "item"):
@@ -55,13 +87,18 @@ def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogu
     return fresh
 
 
-def _check(arrays: Arrays, before: Catalogue, after: Catalogue) -> None:
+def _check_columns(arrays: Arrays, before: Catalogue) -> None:
+    items = len(arrays["first_at"])
     if not (
-        len(arrays["counts"]) == len(before) + len(before.categories) + 1
+        len(arrays["counts"]) > items + len(before.categories)
+        and items >= len(before)
         and np.array_equal(arrays["category_codes"], before.category_codes)
-        and np.array_equal(arrays["category_offsets"], before.category_offsets)
+        and np.array_equal(arrays["category_offsets"], state_arrays.padded_offsets(before.category_offsets, items))
     ):
         raise ValueError(f"found the state of another catalogue, expected the state of these {len(before)} items")
+
+
+def _check_rows(before: Catalogue, after: Catalogue) -> None:
     (text, bounds), (new_text, new_bounds) = before.ids.to_arrays(), after.ids.to_arrays()
     if not (np.array_equal(new_bounds[: len(bounds)], bounds) and np.array_equal(new_text[: len(text)], text)):
         raise ValueError("found an old item in another row; expected the old items first and in unchanged order")

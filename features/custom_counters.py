@@ -119,9 +119,9 @@ def n_columns(counters: tuple[CounterSpec, ...]) -> int:
     return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * VALUES_PER_HALF_LIFE
 
 
-def keys_per_event(table: CounterTable, n_items: int) -> NDArray[np.int64]:
+def keys_per_event(table: CounterTable) -> NDArray[np.int64]:
     """Return (n + 1,) the most keys that one event of each item can add; the last one, of unknown items, is 0."""
-    keys = np.full(n_items + 1, np.count_nonzero(table.code_source < 0), np.int64)
+    keys = np.full(table.bounds.shape[1], np.count_nonzero(table.code_source < 0), np.int64)
     for source in table.code_source[table.code_source >= 0].tolist():
         keys[:-1] += np.diff(table.bounds[source])
     keys[UNKNOWN_ROW] = 0

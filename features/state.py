@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.interaction_types import InteractionTypes
-from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
+from feedrank.engine.types import UNKNOWN_ROW, Batch, Offsets, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table, custom_counters, dislikes, history_store, state_arrays
+from feedrank.features.counter_table import CounterTable
 from feedrank.features.custom_counters import IMPRESSION_BIT, CounterSpec
 from feedrank.features.dislikes import MAX_RECENT_DISLIKES
 from feedrank.features.history_store import INTERACTIONS
@@ -22,7 +23,6 @@ from feedrank.features.kernel import (
     OP_READ,
     Operations,
     ReadBuffers,
-    StateArrays,
     advance,
     interactions_of,
     item_counts,
@@ -30,7 +30,6 @@ from feedrank.features.kernel import (
 )
 from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
 
-SECONDS_PER_HOUR = 3_600.0
 ENTITIES = ("item", "category", "all")
 """Entities whose counters a read returns: the candidate, its categories (summed), the whole catalogue."""
 CHUNK_ROWS = 16_384
@@ -113,27 +112,12 @@ class BehaviouralState:
 
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
-        entities = len(catalogue) + len(catalogue.categories) + 1
-        halves = np.array(self.spec.half_lives_h)
         self._n_items = len(catalogue)
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
-        empty_counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
-        self._keys_per_event = custom_counters.keys_per_event(empty_counters, len(catalogue))
-        self._state = StateArrays(
-            decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
-            landmarks=np.full(len(halves), np.nan),
-            counts=np.zeros((entities, len(COUNTER_KINDS), len(halves))),
-            dislikes=np.zeros((len(catalogue) + 1, len(halves))),
-            first_at=np.full(len(catalogue), np.nan),
-            last_at=np.full(len(catalogue), np.nan),
-            now=np.full(1, -np.inf),
-            category_codes=catalogue.category_codes,
-            category_offsets=catalogue.category_offsets,
-            histories=history_store.empty_store(),
-            dislike_marks=history_store.empty_store(1),
-            custom_counters=empty_counters,
-        )
+        counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
+        self._state = state_arrays.empty_arrays(catalogue, self.spec.half_lives_h, counters)
+        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters)
 
     def observe(self, operations: Operations) -> None:
         """Observe operations without reads. Raises ValueError if there is a read."""
@@ -238,11 +222,16 @@ class BehaviouralState:
         if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:
             return empty_rows()
         marks = np.empty(int(store.lengths[user, 0]), np.int32)
-        dislikes.read_marks(store, user, self._n_items, marks, np.empty(len(marks)))
+        dislikes.read_marks(store, user, len(self._state.first_at), marks, np.empty(len(marks)))
         _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
         latest_marks = marks[np.sort(latest)]
         disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
         return disliked
+
+    def user_version(self, user: int) -> tuple[int, int]:
+        """Return a value that changes whenever the history or the dislikes of a user change."""
+        lengths, marks = self._state.histories.lengths, self._state.dislike_marks.lengths
+        return (int(lengths[user, INTERACTIONS]), int(marks[user, 0])) if 0 <= user < len(lengths) else (0, 0)
 
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
@@ -265,12 +254,28 @@ class BehaviouralState:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
         self._state = state_arrays.with_arrays(self._state, arrays)
 
+    def extend(self, catalogue: Catalogue, category_offsets: Offsets, counters: CounterTable) -> None:
+        """Take the columns of a catalogue with new items, whose rows fit into the spare room of the arrays.
+
+        category_offsets, and the bounds of `counters`, are padded to the rows of the arrays.
+        """
+        table = self._state.custom_counters._replace(codes=counters.codes, bounds=counters.bounds)
+        self._state = self._state._replace(
+            category_codes=catalogue.category_codes, category_offsets=category_offsets, custom_counters=table
+        )
+        self._n_items, self._keys_per_event = len(catalogue), custom_counters.keys_per_event(table)
+
     def _operations_of(self, log: EventTable) -> Operations:
         return operations_of(log, self._counted_types, self.spec.interactions)
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
         self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
         done = np.zeros(2, np.int64)
+        if len(operations.code) == 1:  # as most live ones; the same as below for any number
+            n_rows = 0 if operations.code[0] == OP_READ else int(operations.stop[0] - operations.start[0])
+            self._reserve(n_rows, operations)
+            advance(self._state, operations, 0, 1, buffers, done)
+            return
         rows = np.cumsum(np.where(operations.code == OP_READ, 0, operations.stop - operations.start))
         first, before = 0, 0
         while first < len(operations.code):

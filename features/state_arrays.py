@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.types import Offsets
+from feedrank.features import history_store
 from feedrank.features.counter_table import CounterTable
 from feedrank.features.history_store import HistoryStore
-from feedrank.features.kernel import StateArrays
+from feedrank.features.kernel import COUNTER_KINDS, StateArrays
+
+SECONDS_PER_HOUR = 3_600.0
 
 _FIXED_SHAPE = (
     "decay_rates", "counts", "dislikes", "category_codes", "category_offsets", "first_at", "last_at",
     "custom_counters.codes", "custom_counters.bounds",
 )  # fmt: skip
+
+
+def capacity_of(n: int) -> int:
+    """Return the number of rows that arrays of n items, or of n categories, have: an eighth more than they need."""
+    return n + n // 8 + 64
+
+
+def empty_arrays(catalogue: Catalogue, half_lives_h: Sequence[float], counters: CounterTable) -> StateArrays:
+    """Return the arrays of a state without events, with spare rows for new items and categories.
+
+    Entities are the rows for items, then those for categories, then the whole catalogue.
+    """
+    items, halves = capacity_of(len(catalogue)), np.array(half_lives_h)
+    entities = items + capacity_of(len(catalogue.categories)) + 1
+    return StateArrays(
+        decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
+        landmarks=np.full(len(halves), np.nan),
+        counts=np.zeros((entities, len(COUNTER_KINDS), len(halves))),
+        dislikes=np.zeros((items + 1, len(halves))),
+        first_at=np.full(items, np.nan),
+        last_at=np.full(items, np.nan),
+        now=np.full(1, -np.inf),
+        category_codes=catalogue.category_codes,
+        category_offsets=padded_offsets(catalogue.category_offsets, items),
+        histories=history_store.empty_store(),
+        dislike_marks=history_store.empty_store(1),
+        custom_counters=counters._replace(bounds=padded_offsets(counters.bounds, items)),
+    )
+
+
+def padded_offsets(offsets: Offsets, n: int) -> Offsets:
+    """Return (..., n + 1) offsets in which the rows that (..., m + 1) ones do not have are empty."""
+    more = np.repeat(offsets[..., -1:], n + 1 - offsets.shape[-1], axis=-1)
+    return np.concatenate([offsets, more], axis=-1)
 
 
 def named_arrays(state: StateArrays) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -151,7 +151,8 @@ def test_the_secret_of_one_key_does_not_open_another(two_keys: tuple[ApiKeys, st
         (["read"], {"read"}),
         (["write"], {"write"}),
         (["write", "read"], {"read", "write"}),
-        (["admin"], {"read", "write", "admin"}),
+        (["write", "import"], {"write", "import"}),
+        (["admin"], {"read", "write", "admin", "import"}),
     ],
 )
 def test_scopes(path: Path, scopes: list[str], allowed: set[str]) -> None:

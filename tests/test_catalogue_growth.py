@@ -18,7 +18,7 @@ from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, ResolvedRequest
 from feedrank.features import history_store
-from feedrank.features.catalogue_growth import _reencode_histories, extend_catalogue
+from feedrank.features.catalogue_growth import CatalogueGrowth, _reencode_histories, extend_catalogue
 from feedrank.features.history_store import HistoryStore
 from feedrank.features.state import BehaviouralState
 
@@ -67,10 +67,15 @@ def used(state: BehaviouralState) -> dict[str, np.ndarray]:
 
 
 def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
-    """Assert that two states give the same reads as of `at` for every user and item, and for the unknown user."""
+    """Assert that two states have the same content and give the same reads."""
     for (name, one), other in zip(used(a).items(), used(b).values(), strict=True):
         assert one.dtype == other.dtype
         assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
+    same_reads(a, b, items, at)
+
+
+def same_reads(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
+    """Assert that two states give the same reads as of `at` for every user and item, and for the unknown user."""
     requests = [ResolvedRequest(at, user) for user in range(UNKNOWN_ROW, USERS + 1)]
     rows = [np.arange(UNKNOWN_ROW, items, dtype=np.int32)] * len(requests)
     same(a.read(requests, rows), b.read(requests, rows))
@@ -100,6 +105,38 @@ def test_an_extended_state_equals_one_that_had_all_items_from_the_start(
     extended.advance(events_to_table(after, larger.ids, users))
     large.advance(events_to_table(after, larger.ids, others))
     alike(extended, large, len(larger), now + HOUR)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1), first=st.integers(0, 120), second=st.integers(0, 60),
+    larger=st.sampled_from([LARGER, MANY]),
+)  # fmt: skip
+def test_a_state_with_spare_room_is_extended_in_place(seed: int, first: int, second: int, larger: Catalogue) -> None:
+    random, users, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
+    before = happened(random, list(CATALOGUE.ids), first, START)
+    now = max([START, *(event.received / 1000 for event in before if event.received)])
+    after = happened(random, list(larger.ids)[: ITEMS + 20], second, now)
+    small, large = BehaviouralState(CATALOGUE, FULL), BehaviouralState(larger, FULL)
+    small.advance(events_to_table(before, CATALOGUE.ids, users))
+    large.advance(events_to_table(before, larger.ids, others))
+    extended = CatalogueGrowth(CATALOGUE, larger, FULL).apply(small)
+    assert (extended is small) is (larger is LARGER)
+    same_reads(extended, large, len(larger), now)
+    extended.advance(events_to_table(after, larger.ids, users))
+    large.advance(events_to_table(after, larger.ids, others))
+    same_reads(extended, large, len(larger), now + HOUR)
+    for user in range(USERS):
+        assert np.array_equal(extended.disliked(user), large.disliked(user))
+
+
+def test_a_state_whose_codes_move_is_copied() -> None:
+    changed = Catalogue.from_items({**CATALOGUE.to_items(), "i0": {"category": ["z"], "size": ["m"]}})
+    state, unchanged = lived(CATALOGUE), lived(CATALOGUE)
+    extended = CatalogueGrowth(CATALOGUE, changed, FULL).apply(state)
+    assert extended is not state
+    alike(state, unchanged, ITEMS, START)
+    alike(extended, extend_catalogue(state, CATALOGUE, changed), ITEMS, START)
 
 
 def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
@@ -175,15 +212,17 @@ def test_items_in_other_rows_are_refused() -> None:
         extend_catalogue(state, LARGER, LARGER)
 
 
-@pytest.mark.parametrize("more", [ITEMS + 1, 128 * ITEMS, 10**6])
-def test_rewritten_histories_fit_in_the_reserved_room(more: int) -> None:
+@pytest.mark.parametrize("factor", [1, 128, 10**5])
+def test_rewritten_histories_fit_in_the_reserved_room(factor: int) -> None:
     """Entries a second apart take one digit more under a larger number of items, or two, or three."""
     state = BehaviouralState(CATALOGUE, SPEC)
+    capacity = len(state.arrays()["first_at"])
+    more = factor * capacity + 1
     first = int(START) * 1000
     events = [InteractionEvent(f"e{n}", first + 1000 * n, f"i{n % ITEMS}", "click", user="ann") for n in range(300)]
     state.advance(events_to_table(events, CATALOGUE.ids))
     found = HistoryStore(*(state.arrays()[f"histories.{name}"] for name in HistoryStore._fields))
-    there = _reencode_histories(found, ITEMS, more)
+    there = _reencode_histories(found, capacity, more)
     assert len(there.pool) == len(there.previous) == int(there.used[0])
     rows, times = np.empty(300, np.int32), np.empty(300)
     assert history_store.read(there, 0, history_store.INTERACTIONS, more, rows, times) == 300

@@ -52,6 +52,7 @@ from feedrank.api.http.app import MAX_BODY_BYTES, create_app
 from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
 from feedrank.api.keys import ApiKeys
+from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.serving.recommender import Recommender
 
 NOW = toyworld.END / 1000 + 1_000
@@ -239,12 +240,11 @@ def shared_service(interactions_home: Path, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.parametrize("name", ["a/b", ".", "..", "ünï", "a%2Fb", "?x#y", "a b+c&d=e;f", "100%", "日本\\", "ä\t"])
 def test_an_id_may_hold_any_characters(shared_service: RunningService, name: str) -> None:
-    shown = {
-        "event": "ranking", "id": name, "items": [{"id": name}], "bundle": "toy", "scores": [0.5],
-        "fields": [{"name": "source", "value": "given"}],
-    }  # fmt: skip
+    item = {"event": "item", "id": name, "item": name}
+    shown = RankingEvent(name, 0, (name,), fields={"source": "given"}, scores=(0.5,), bundle="toy")
+    shared_service.recommender._journal.append([shown])
     with shared_service.client() as client:
-        assert client.record_events(shown).ids == (name,)
+        assert client.record_events(item).ids == (name,)
         for found in (client.ranking(name), client.explain(name)):
             assert (found.ranking, found.ids) == (name, (name,))
         with pytest.raises(NotFound) as caught:

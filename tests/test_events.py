@@ -65,7 +65,14 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for name in ("value", "dwell_ms", "position")
         for value in (LARGE, LONGER, math.inf, math.nan, "1", True, [1])
     ),
-    *(("interaction", {"position": value}, "position") for value in (0, -1, 1.5, 0.0, 2**53 + 1)),
+    *(("interaction", {"position": value}, "position") for value in (0, -1, 1.5, 0.0, 2**31)),
+    *(("interaction", {"dwell_ms": value}, "dwell_ms") for value in (-1, 1e18)),
+    *(("interaction", {"value": value}, "value") for value in (-1e300, 1e18)),
+    *(("ranking", {"positions": [1, value]}, "positions[1]") for value in (0, -1, 1.5, 2**31, 1e18)),
+    *(("ranking", {"scores": [1, value]}, "scores[1]") for value in (1e300, -1e39)),
+    *(("ranking", {"items": ranking_with(label=value)}, "items[0].label") for value in (1e300, -(2**60))),
+    ("ranking", {"items": [{"id": str(number)} for number in range(100_001)]}, "items"),
+    *(("ranking", {"provenance": value}, "provenance") for value in ("mine", 1, True, [])),
     *(
         ("ranking", {"items": ranking_with(label=value)}, "items[0].label")
         for value in (LARGE, LONGER, math.inf, "1", True)
@@ -79,11 +86,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for value in (1, "1|2", {}, [], [1.0], [0.1, 0.2, 0.3])
     ),
     *(
-        ("ranking", {name: [0.5, value]}, f"{name}[1]")
+        ("ranking", {name: [1, value]}, f"{name}[1]")
         for name in ("positions", "scores", "propensities")
         for value in (LARGE, LONGER, math.inf, math.nan, "1", None, True)
     ),
-    *(("ranking", {"propensities": [0.5, value]}, "propensities[1]") for value in (0, -0.1, 1.01)),
+    *(("ranking", {"propensities": [0.5, value]}, "propensities[1]") for value in (0, -0.1, 1.01, 5e-324)),
     *(
         ("ranking", {name: value}, name)
         for name in ("surface", "bundle", "experiment", "variant")

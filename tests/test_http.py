@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.events import MAX_EVENTS
 from feedrank.api.http.service import Service
+from feedrank.api.readers import Rejects, read_events
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.journal.journal import Journal
@@ -360,6 +361,26 @@ def test_a_bad_event_is_rejected_and_the_others_are_taken(server: Server, bad: d
     assert (rejected["index"], rejected["field"]) == (1, field)
     assert rejected["detail"]
     assert server.items(user="p0", n=1) == ["space-10"]
+
+
+def test_null_parts_and_long_ids_are_the_same_over_http_and_in_files(server: Server, tmp_path: Path) -> None:
+    fields = [{"name": "title", "value": "T"}, {"name": "brand", "value": None}]
+    path, at = tmp_path / "log.jsonl", round(toyworld.END)
+    for number, more in enumerate(({"fields": fields}, {"fields": None}, {"item": "i" * 256})):
+        body = {"event": "item", "id": f"n{number}", "timestamp": at, "item": "ocean-3", **more}
+        path.write_text(json.dumps(body))
+        server.events(body)
+        stored = server.journal.find(f"n{number}")
+        assert stored is not None
+        assert list(read_events(path, Rejects())) == [replace(stored, received=None)]
+    for part in ("id", "item", "user", "session", "ranking"):
+        body = click("ocean-3", "p0", id="long", timestamp=at) | {part: "x" * 257}
+        path.write_text(json.dumps(body))
+        rejects = Rejects()
+        assert list(read_events(path, rejects)) == []
+        answer = problem(server.client.post("/v1/events", json=body), 400)
+        assert answer["field"] == part
+        assert f"{part}: {answer['detail']}".endswith(rejects.example(next(iter(rejects.reasons())))[1])
 
 
 def test_events_that_are_no_list_of_objects_are_problems(server: Server) -> None:

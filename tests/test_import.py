@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import feedrank
 from hypothesis import given, settings
@@ -18,13 +20,21 @@ from feedrank.api import compose
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.id_matching import Match
-from feedrank.api.readers import Rejects, read_events
+from feedrank.api.python.home import Home
+from feedrank.api.readers import Rejects, event_checks, read_events
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
-from feedrank.engine.events.events import Event, InteractionEvent
-from feedrank.engine.events.ids import MISSING_IDS, canonical_event, canonical_id, similar_form
+from feedrank.engine.events.events import InteractionEvent
+from feedrank.engine.events.ids import (
+    MISSING_IDS,
+    canonical_event,
+    canonical_id,
+    is_missing,
+    similar_form,
+    similar_pairs,
+)
 
 # --- whole files
 
@@ -63,11 +73,22 @@ def test_options_that_a_format_does_not_understand_are_refused(tmp_path: Path) -
     (tmp_path / "a.csv").write_text("id,title\n1,Un\n")
     with pytest.raises(ValueError, match="expected also visitor, which --map"):
         list(read_events(tmp_path / "a.csv", Rejects(), options=ImportOptions({"visitor": "user"})))
-    for options in ({"zone": "Mars"}, {"encoding": "utf-99"}, {"time_unit": "h"}, {"separator": ""}):
+    wrong: list[dict[str, Any]] = [{"zone": "Mars"}, {"time_unit": "h"}, {"separator": ""}]
+    wrong += [{"encoding": name} for name in ("utf-99", "rot13", "hex", "idna", "zlib", "undefined", "a\0b")]
+    for options in wrong:
         with pytest.raises(ValueError, match="expected"):
             ImportOptions(**options)
     with pytest.raises(ValueError, match="expected column=name pairs"):
         parse_map(["visitorid"])
+
+
+def test_an_option_that_only_a_table_understands_says_how_to_read_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text(f"userId,movieId,rating,timestamp\n1,2,5,{T0}\n")
+    options = ("--map", "userId=user,movieId=item,rating=value")
+    code, output = run(tmp_path / "home", path, *options)
+    assert (code, "Give --format csv to read it as a table" in output) == (1, True)
+    assert run(tmp_path / "home", path, *options, "--format", "csv")[0] == 0
 
 
 def test_an_interrupted_import_with_other_options_starts_anew(tmp_path: Path) -> None:
@@ -81,7 +102,7 @@ def test_an_interrupted_import_with_other_options_starts_anew(tmp_path: Path) ->
     assert "1 of 1" in feedrank(home.folder, "import", source, "--time-unit", "s")
 
 
-def test_events_whose_ids_are_taken_are_told(tmp_path: Path) -> None:
+def test_events_whose_ids_are_taken_are_named(tmp_path: Path) -> None:
     for name, item in (("a.csv", "x"), ("b.csv", "y")):
         (tmp_path / name).write_text(f"id,user,item,timestamp\n1,u,{item},{T0}\n")
     assert run(tmp_path / "home", tmp_path / "a.csv")[0] == 0
@@ -128,6 +149,7 @@ def test_texts_of_any_form_are_the_same_time(second: int, form: str) -> None:
     [
         ("2020-09-20", None, DAY), ("2020-9-20", None, DAY), ("2020/09/20", None, DAY), ("20200920", None, DAY),
         ("44094", None, DAY), ("44094.0", None, DAY), ("20200920000000", None, DAY), (20200920, None, DAY),
+        ("20200920.0", None, DAY), ("20200920000000.00", None, DAY), (20200920.0, None, DAY),
         ("2020-09-20", "Europe/Berlin", DAY - 7_200_000), ("2020-09-20 02:00", "Europe/Berlin", DAY),
         ("2020-09-20T02:00:00,5", "Europe/Berlin", DAY + 500),
     ],
@@ -147,11 +169,44 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_the_unit_is_decided_for_the_file_and_not_for_a_row() -> None:
     reader = TimeReader(ImportOptions(time_unit="auto"), "timestamp", [T0, T0 + 1, 1_750_000_000])
     assert reader.read(1_750_000_000) == 1_750_000_000
-    with pytest.raises(ValueError, match="no times from 1990 to 2100"):
+    with pytest.raises(ValueError, match="no times from 1973 to 2100"):
         TimeReader(ImportOptions(time_unit="auto"), "timestamp", [1, 2, 3])
     with pytest.raises(ValueError, match="--time-unit s"):
         TimeReader(name="published", sample=[1_600_000_000])
-    assert TimeReader(name="published", sample=["1999"]).read("1999") == 915_148_800_000
+    for year in ("1999", "1999.0", "1999.", 1999, 1999.0):
+        assert TimeReader(name="published", sample=[year, ""]).read(year) == 915_148_800_000
+
+
+def test_a_time_that_is_a_list_or_an_object_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.parquet"
+    for value in ([T0], {"at": T0}):
+        pq.write_table(pa.table({"user": ["u"], "item": ["i"], "timestamp": [value]}), path)
+        rejects = Rejects()
+        assert list(read_events(path, rejects)) == []
+        assert "expected epoch milliseconds or ISO-8601" in rejects.example(next(iter(rejects.reasons())))[1]
+
+
+@pytest.mark.parametrize("options", [(), ("--time-unit", "s")])
+def test_a_log_after_many_items_with_times_that_can_not_be_right_is_refused(
+    options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_checks, "FIRST_EVENTS", 5)
+    rows = [f"item,i{n},," for n in range(8)] + [f"interaction,i{n},u,{1_750_000_000 + n}" for n in range(8)]
+    path = tmp_path / "all.csv"
+    path.write_text("\n".join(["event,item,user,timestamp", *rows]))
+    code, output = run(tmp_path / "home", path, *options)
+    assert code == (0 if options else 1)
+    assert ("give --time-unit s" in output) == (not options)
+    assert "multiply" not in output
+
+
+def test_frames_are_all_looked_at_before_the_first_is_written(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", progress=False)
+    items = pa.table({"item": ["a", "b"], "title": ["x", "y"]})
+    old = pa.table({"user": ["u"], "item": ["a"], "timestamp": pa.array([datetime(1971, 1, 1, tzinfo=UTC)])})
+    with pytest.raises(ValueError, match=r"interactions: the times can't be right.*Nothing of it was imported"):
+        home.load(items=items, interactions=old)
+    assert journal_events(tmp_path / "home") == []
 
 
 # --- ids
@@ -161,7 +216,7 @@ def test_the_unit_is_decided_for_the_file_and_not_for_a_row() -> None:
 def test_a_canonical_id_is_its_own_canonical_form(text: str) -> None:
     once = canonical_id(text)
     assert once is None or (canonical_id(once) == once and once == text.strip())
-    assert (once is None) == (text.strip() in MISSING_IDS)
+    assert (once is None) == is_missing(text) == (text.strip() in MISSING_IDS)
 
 
 def test_numbers_and_texts_of_one_id_meet_and_others_stay_apart() -> None:
@@ -239,7 +294,7 @@ def test_clicks_on_unknown_items_end_with_an_error_and_are_not_trained_on(tmp_pa
         compose.load_training_inputs(HomePaths(home), Config())
 
 
-def test_clicks_before_their_items_are_in_order_and_what_only_looks_alike_is_told(tmp_path: Path) -> None:
+def test_clicks_before_their_items_are_in_order_and_what_only_looks_alike_is_named(tmp_path: Path) -> None:
     _, results = _home(tmp_path, clicks=_click_rows(""), items=ITEM_ROWS)
     assert [code for code, _ in results] == [0, 0]
     assert "look like items" not in results[1][1]
@@ -250,7 +305,38 @@ def test_clicks_before_their_items_are_in_order_and_what_only_looks_alike_is_tol
     assert "'01' and '1'" in results[1][1]
 
 
-def test_interactions_that_name_no_ranking_are_told(tmp_path: Path) -> None:
+def test_items_created_from_ids_are_no_unknown_items(tmp_path: Path) -> None:
+    source = tmp_path / "a name with blanks, and long enough for every terminal to break it in a table" / "clicks.csv"
+    source.parent.mkdir()
+    source.write_text(_click_rows(""))
+    for written in ("20 items were", "items were, by an earlier import,"):
+        code, output = run(tmp_path / "home", source)
+        assert code == 0
+        assert f"no item event describes the items of interactions; {written} created from ids\n" in output
+        assert "known items" not in output
+        assert f"{source} (csv) -> {HomePaths(tmp_path / 'home').journal_path}\n" in output
+    (tmp_path / "feedrank.toml").write_text("[journal]\ncreate_items = false\n")
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "feedrank.toml").rename(other / "feedrank.toml")
+    assert "0 of 60; unknown are '0', '1', '2'; no items are known yet" in run(other, source)[1]
+
+
+@given(st.lists(st.sampled_from(["1", "1.0", "01", "A", "a", " a", "b", "\uff11"]), unique=True), st.data())
+def test_similar_pairs_are_in_the_order_of_the_unknown(ids: list[str], data: st.DataObject) -> None:
+    unknown = data.draw(st.lists(st.sampled_from(ids), unique=True)) if ids else []
+    known = [identifier for identifier in ids if identifier not in unknown]
+    expected = [
+        (identifier, min(alike))
+        for identifier in unknown
+        if (alike := [other for other in known if similar_form(other) == similar_form(identifier)])
+    ]
+    assert similar_pairs(unknown, data.draw(st.permutations(known)), 10) == expected
+    assert similar_pairs(unknown, known, 1) == expected[:1]
+    assert similar_pairs([], iter(lambda: pytest.fail("the known ids were read"), None), 1) == []
+
+
+def test_interactions_that_name_no_ranking_are_reported(tmp_path: Path) -> None:
     log: list[dict[str, Any]] = [
         {"event": "ranking", "id": "r1", "timestamp": T0, "user": "u", "items": [{"id": "a"}, {"id": "b"}]}
     ]
@@ -261,8 +347,17 @@ def test_interactions_that_name_no_ranking_are_told(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("".join(json.dumps(body) + "\n" for body in log))
     code, output = run(tmp_path / "home", path)
+    text = " ".join(output.split())
     assert code == 1
-    assert "interactions with a ranking that name known rankings: 0 of 12" in " ".join(output.split())
+    assert "interactions with a ranking that name known rankings: 0 of 12; unknown are 'R0', 'R1', 'R2'" in text
+    assert "known are 'r1'" in text
+
+
+def test_only_the_id_of_a_ranking_is_a_known_ranking(tmp_path: Path) -> None:
+    rows = "".join(f"{n},u,i{n},{T0 + n},{n}\n" for n in range(20))
+    _, ((code, output),) = _home(tmp_path, clicks="id,user,item,timestamp,ranking\n" + rows)
+    assert code == 0  # there is nothing yet that they could name
+    assert "that name known rankings: 0 of 20; unknown are '0', '1', '2'; no rankings are known yet" in output
 
 
 def test_few_users_with_a_profile_are_no_error() -> None:
@@ -275,7 +370,7 @@ def test_few_users_with_a_profile_are_no_error() -> None:
 
 def test_the_summary_states_reasons_in_full_and_types(tmp_path: Path) -> None:
     path = tmp_path / "clicks.csv"
-    path.write_text(f"user,item,timestamp,type\nu,i,{T0},frobnicate\nu,i,soon,click\nu,\u00e9".encode().decode() + "\n")
+    path.write_text(f"user,item,timestamp,type\nu,i,{T0},frobnicate\nu,i,soon,click\nu,\u00e9\n")
     code, output = run(tmp_path / "home", path)
     text = " ".join(output.split())
     assert code == 0
@@ -284,15 +379,3 @@ def test_the_summary_states_reasons_in_full_and_types(tmp_path: Path) -> None:
     )
     assert "2 (66.7%)" in text
     assert "frobnicate" in text.partition("interactions are ignored")[2]
-
-
-def test_null_parts_and_long_ids_are_the_same_over_http_and_in_files(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    events: list[Event] = []
-    for fields in ([{"name": "title", "value": "T"}, {"name": "brand", "value": None}], None):
-        body = {"event": "item", "id": f"e{len(events)}", "timestamp": 0, "item": "1", "fields": fields}
-        path.write_text(json.dumps(body))
-        (event,) = read_events(path, Rejects())
-        assert event == parse(canonical_event(body))
-        events.append(event)
-    assert journal_events(tmp_path / "home") == []

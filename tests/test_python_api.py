@@ -23,6 +23,7 @@ from conftest import PROJECT, feedrank
 import feedrank as public
 from feedrank import Client, Evaluation, Feed, Filters, Home, LoadReport, Recommender, __version__
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.readers import ImportOptions, Rejects, read_events
 from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent
 
 FRAMES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
@@ -211,7 +212,7 @@ def test_an_object_that_is_no_frame_is_refused(tmp_path: Path) -> None:
         home.load(interactions=one_click(user=["u"], extra=[object()]))
     with pytest.raises(ValueError, match="expected text or integers"):
         home.load(interactions=one_click(item=[[1]]))
-    with pytest.raises(ValueError, match=r"numbers from 3 to 3, expected epoch seconds"):
+    with pytest.raises(ValueError, match=r"numbers such as 3, which are no times from 1973 to 2100"):
         home.load(interactions=one_click(timestamp=[3]))
     assert not (home.folder / "journal.db").exists() or not events_of(home, "item"), "nothing is written of a bad load"
 
@@ -228,7 +229,7 @@ def test_an_object_that_is_no_frame_is_refused(tmp_path: Path) -> None:
         ([875_000_000], "epoch seconds"),  # 1997: MovieLens-100K
         (pd.to_datetime(["2023-11-14 22:13:20"]), "no zone and were read as UTC"),
         (pd.to_datetime(["2023-11-14 23:13:20+01:00"]), "have the zone"),
-        (["2023-11-14 22:13:20"], "1 times in 'timestamp' have no zone"),
+        (["2023-11-14 22:13:20"], "1 times without a zone in 'timestamp' were read in UTC"),
         (["2023-11-14T22:13:20Z"], ""),
         (["2023-11-14 22:13:20 UTC"], ""),
     ],
@@ -244,7 +245,40 @@ def test_times_of_every_kind(values: Any, note: str, tmp_path: Path) -> None:
 
 def test_times_of_another_size_than_most_are_noted(tmp_path: Path) -> None:
     frame = one_click(user=["u"] * 3, item=["i"] * 3, timestamp=[1_700_000_000, 1_700_000_001, 0])
-    assert "1 numbers in 'timestamp' are of another size than most" in repr(Home(tmp_path).load(interactions=frame))
+    assert "1 times in 'timestamp' are of another size than most" in repr(Home(tmp_path).load(interactions=frame))
+
+
+TIMES_OF_FRAMES: list[list[Any]] = [
+    ["2020/09/20 10:00:00"], ["20200920", "20200921"], [20200920, 20200921], [44094.5, None], ["44094.5", ""],
+    ["1600560000", "1600560001"], [1_600_560_000_123_456_789], ["Sun, 20 Sep 2020 00:00:00 GMT", "NaN"],
+    ["2020-09-20"], ["2020-09-20 02:00:00 +0200", "soon"], [1_600_560_000, 1_600_560_001, 5 * 10**16],
+    ["1600560000", "1.6E+9"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", TIMES_OF_FRAMES, ids=str)
+def test_times_of_a_frame_are_those_of_a_file(values: list[Any], tmp_path: Path) -> None:
+    report = Home(tmp_path / "frame").load(
+        interactions=one_click(user=["u"] * len(values), item=["i"] * len(values), timestamp=values)
+    )
+    rows = "".join(f'u,i,"{"" if value is None else value}"\n' for value in values)
+    (tmp_path / "clicks.csv").write_text("user,item,timestamp\n" + rows)
+    rejects, options = Rejects(), ImportOptions(time_unit="auto", zone="UTC")
+    in_file = [event.timestamp for event in read_events(tmp_path / "clicks.csv", rejects, options=options)]
+    assert [event.timestamp for event in events_of(Home(tmp_path / "frame"), "interaction")] == in_file != []
+    assert report.rejected == rejects.rejected
+    assert [note for note in rejects.notes if "'timestamp'" in note] == [
+        note for note in report["interactions"].notes if "'timestamp'" in note and "another size" not in note
+    ]
+
+
+def test_years_of_items_are_no_milliseconds(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    report = home.load(items=pd.DataFrame({"item": ["a", "b", "c"], "published": [1999, 1950, None]}))
+    assert "years from 1 January" in repr(report)
+    assert [event.fields.get("published") for event in events_of(home, "item")] == [
+        915_148_800_000.0, -631_152_000_000.0, None
+    ]  # fmt: skip
 
 
 def test_dates_are_midnight(tmp_path: Path) -> None:
@@ -316,7 +350,7 @@ def test_items_that_only_interactions_name(tmp_path: Path) -> None:
     assert "ids that no item describes: 1" in repr(report)
     report = home.load(interactions=clicks)
     assert (report.items_created, report["interactions"].duplicates) == (1, 3)
-    assert "items made from ids that no item describes: 1" in repr(report)
+    assert "items created from ids that no item describes: 1" in repr(report)
     described, created = events_of(home, "item")
     assert isinstance(described, ItemEvent)
     assert described.fields == {"category": ["Drama", "Comedy"], "year": 1999.0}
@@ -324,7 +358,7 @@ def test_items_that_only_interactions_name(tmp_path: Path) -> None:
     assert home.load(interactions=clicks).items_created == 0
 
 
-def test_the_config_can_turn_off_made_items_for_the_command_too(tmp_path: Path) -> None:
+def test_the_config_can_turn_off_created_items_for_the_command_too(tmp_path: Path) -> None:
     (tmp_path / "feedrank.toml").write_text("[journal]\ncreate_items = false\n")
     assert Home(tmp_path).load(interactions=one_click()).items_created == 0
     source = tmp_path / "clicks.csv"
@@ -332,7 +366,7 @@ def test_the_config_can_turn_off_made_items_for_the_command_too(tmp_path: Path) 
     feedrank(tmp_path, "import", source)
     assert events_of(Home(tmp_path), "item") == []
     (tmp_path / "feedrank.toml").unlink()
-    assert "items made of ids that no item describes" in feedrank(tmp_path, "import", source)
+    assert "items created from ids that no item describes" in feedrank(tmp_path, "import", source)
     assert [event.item for event in events_of(Home(tmp_path), "item")] == ["i"]
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 import zipfile
@@ -28,7 +29,7 @@ from feedrank.api.readers import FORMATS, RejectedLine, Rejects, guess_format, l
 from feedrank.api.readers.movielens import GENRES
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import (
-    PER_ITEM_FIELDS,
+    PROVENANCES,
     TEXT_FIELDS,
     Event,
     InteractionEvent,
@@ -209,8 +210,16 @@ NAMES = st.text(min_size=1, max_size=8)
 IDS = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=8).filter(
     lambda name: canonical_id(name) == name
 )
-TIMES = st.just(0) | st.integers(10**12, 10**15 - 1)
-NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+TIMES = st.integers(10**12, 10**15 - 1)
+"""Times of interactions and rankings; smaller numbers may look like other units."""
+STATE_TIMES = st.integers(-(10**15) + 1, 10**15 - 1).filter(
+    lambda time: not (32_874 <= abs(time) <= 73_050 or re.fullmatch(r"(19|20|2100)\d+", str(time)))
+)
+"""Times of items and users, without Excel's day numbers and compact dates."""
+FINITE = {"allow_nan": False, "allow_infinity": False}
+NUMBERS = st.floats(**FINITE)
+AMOUNTS, DURATIONS = st.floats(-(2**53), 2**53), st.floats(0, 2**53)
+POSITIONS = st.integers(1, 2**31 - 1)
 FIELDS = st.dictionaries(
     NAMES.filter(lambda name: name != "published"),
     st.text(max_size=8) | NUMBERS | st.booleans() | st.lists(st.text(max_size=4)) | st.lists(NUMBERS, min_size=1),
@@ -220,14 +229,16 @@ FIELDS = st.dictionaries(
 
 def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
     """Any of the optional parts of a ranking of so many items."""
-    column = st.tuples(*[NUMBERS] * items)
-    shares = st.tuples(*[st.floats(0, 1, exclude_min=True)] * items)
+    positions, scores = st.tuples(*[POSITIONS] * items), st.tuples(*[st.floats(width=32, **FINITE)] * items)
+    shares = st.tuples(*[st.floats(sys.float_info.min, 1)] * items)
     return st.fixed_dictionaries(
         {},
         optional={
-            **dict.fromkeys(PER_ITEM_FIELDS, column),
-            **dict.fromkeys(TEXT_FIELDS, st.text(max_size=4)),
+            "positions": positions,
+            "scores": scores,
             "propensities": shares,
+            **dict.fromkeys(TEXT_FIELDS, st.text(max_size=4)),
+            "provenance": st.sampled_from(PROVENANCES),
             "seed": st.integers(-(2**63), 2**64 - 1),
             "features": st.dictionaries(NAMES, st.none() | NUMBERS | st.text(max_size=4) | st.lists(NUMBERS)),
         },
@@ -237,20 +248,20 @@ def extras(items: int) -> st.SearchStrategy[dict[str, Any]]:
 @st.composite
 def rankings(draw: st.DrawFn) -> RankingEvent:
     items = tuple(draw(st.lists(IDS, min_size=1, max_size=4, unique=True)))
-    labels = draw(st.none() | st.tuples(*[NUMBERS] * len(items)))
+    labels = draw(st.none() | st.tuples(*[AMOUNTS] * len(items)))
     user, session = draw(MAYBE), draw(MAYBE)
     return RankingEvent(draw(IDS), draw(TIMES), items, user, session, draw(FIELDS), labels, **draw(extras(len(items))))
 
 
 MAYBE = st.none() | IDS
 EVENTS = st.one_of(
-    st.builds(ItemEvent, IDS, TIMES, IDS, FIELDS),
-    st.builds(UserEvent, IDS, TIMES, IDS, FIELDS),
+    st.builds(ItemEvent, IDS, STATE_TIMES, IDS, FIELDS),
+    st.builds(UserEvent, IDS, STATE_TIMES, IDS, FIELDS),
     rankings(),
     st.builds(
         InteractionEvent,
         *(IDS, TIMES, IDS, NAMES, MAYBE, MAYBE, MAYBE, FIELDS),
-        *(st.none() | NUMBERS, st.none() | NUMBERS, st.none() | st.integers(1, 2**53)),
+        *(st.none() | AMOUNTS, st.none() | DURATIONS, st.none() | POSITIONS),
     ),
 )
 

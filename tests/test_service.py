@@ -281,7 +281,7 @@ def test_feeds_go_on_without_a_journal_and_writes_say_so(
     def gone(*_: Any, **__: Any) -> Any:
         raise JournalError("the disk is full")
 
-    monkeypatch.setattr(running.recommender._journal, "append_and_poll", gone)
+    monkeypatch.setattr(running.recommender._journal, "record", gone)
     feed = ask(client, "/v1/recommend", {"user": "p0", "n": 5})
     assert len(feed["items"]) == 5
     assert feed["logged"] is False
@@ -368,17 +368,16 @@ def test_events_of_one_process_change_the_next_feed_of_another(running: RunningS
         np.testing.assert_array_equal(states[0][name], states[1][name])
 
 
-def test_append_and_poll_returns_earlier_events_of_others(tmp_path: Path) -> None:
-    one, other = Journal.open_sqlite(tmp_path / "j.db"), Journal.open_sqlite(tmp_path / "j.db")
-    events = [InteractionEvent(f"e{n}", n, "i", "click") for n in range(5)]
-    first = one.append_and_poll(events[:2], 0)
-    assert (first.is_new, first.missed, first.offset) == ([True, True], [], 2)
-    second = other.append_and_poll([events[2], events[0]], 0)
-    assert second.is_new == [True, False]
-    assert second.missed == events[:2]
-    third = one.append_and_poll([events[3]], first.offset)
-    assert (third.missed, third.offset) == ([events[2]], other.last_offset)
-    assert one.append_and_poll([], third.offset).missed == []
+def test_the_moments_of_many_writers_have_the_order_of_their_offsets(tmp_path: Path) -> None:
+    journals = [Journal.open_sqlite(tmp_path / "j.db") for _ in range(3)]
+    clocks = (1_000, 5_000, 3_000, 90_000_000_000, 4_000, 2_000)  # one is ahead by years
+    for n, now_ms in enumerate(clocks):
+        event = InteractionEvent(f"e{n}", 500 + n, "i", "click", received=7)
+        assert journals[n % 3].record([event, event], now_ms) == [True, False]
+        assert journals[n % 3].record([event], now_ms) == [False]
+    for journal in journals:
+        assert [event.received for _, event in journal.read()] == [1_000, 5_000, 5_000, 90_000_000_000, 5_000, 5_000]
+        assert [event.timestamp for event in journal.events()] == [500 + n for n in range(6)]
 
 
 # --- live updates

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,9 @@ from conftest import feedrank
 
 from benchmarks.truth.exports import EXPORTS, Export
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.readers import FORMATS, ImportOptions, Rejects, guess_format, made_up_times, read_events
+from feedrank.api.readers import FORMATS, ImportOptions, Rejects, guess_format, read_events, synthetic_times
+from feedrank.api.readers.event_checks import check_events
+from feedrank.api.readers.folders import Folder
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
@@ -77,7 +84,105 @@ def test_a_folder_in_a_zip_is_the_same(tmp_path: Path) -> None:
         assert load(archive)[0] == load(path)[0]
 
 
+def test_the_notes_of_macos_in_a_zip_are_no_data(tmp_path: Path) -> None:
+    tables = [export for export in EXPORTS if any(name.endswith((".csv", ".jsonl")) for name in export.files)]
+    for number, export in enumerate(tables):
+        path = export.write(tmp_path / str(number))
+        archive = tmp_path / f"{number}.zip"
+        with zipfile.ZipFile(archive, "w") as target:
+            for name in export.files:
+                target.write(tmp_path / str(number) / name, name)
+                target.writestr(f"__MACOSX/._{name}", b"\0\5\x16\7")
+            target.writestr(".DS_Store", b"\0")
+        assert guess_format(archive) == export.format, export.name
+        assert sorted(map(repr, load(archive)[0])) == sorted(map(repr, load(path)[0])), export.name
+    folder = tables[0].write(tmp_path / "folder" / "data").parent
+    (folder / "._ratings.csv").write_bytes(b"\0")
+    assert Folder(folder).names == list(tables[0].files)
+
+
+MIND = {"news.tsv": "N1\tnews\tx\tT\tA\nN2\tnews\tx\tT\tA\n",
+        "behaviors.tsv": "1\tU1\t11/11/2019 9:05:58 AM\tN2\tN1-1 N2-0\n"}  # fmt: skip
+WITH_TEXT_IDS = [
+    Export("MIND", "mind", MIND, (2, 0, 1, 2), ({"item": "N1"}, {"user": "U1"})),
+    Export("a reader of one's own", "custom_reader:read", {"a.txt": f"{10**12} u1 i1 click\n"}, (0, 0, 0, 1),
+           ({"item": "i1"}, {"user": "u1"})),
+    *(export for export in EXPORTS if export.format != "movielens" and set(map(type, export.files.values())) == {str}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["x" * 300, "null"], ids=["too long", "null"])
+@pytest.mark.parametrize("export", WITH_TEXT_IDS, ids=lambda export: export.name)
+def test_no_reader_lets_through_an_id_that_can_not_be_used(export: Export, wrong: str, tmp_path: Path) -> None:
+    ids = {str(event[part]) for event in export.events for part in ("item", "user") if event.get(part)}
+    tried = 0
+    for identifier in ids:
+        token = re.compile(rf"(?<![\w.]){re.escape(identifier)}(?![\w.:])")
+        files = {name: token.sub(wrong, str(text)) for name, text in export.files.items()}
+        path = replace(export, files=files).write(tmp_path / str(tried))
+        rejects = Rejects()
+        tried += 1
+        try:
+            found = list(check_events(read_events(path, rejects, export.format), rejects, str(path), 2 * 10**12))
+        except ValueError:
+            continue
+        for event in found:
+            named = [
+                *getattr(event, "items", ()),
+                *(getattr(event, part, None) for part in ("item", "user", "session")),
+            ]
+            assert wrong not in named
+    assert tried == len(ids) > 0
+
+
+def test_a_reject_of_a_reader_that_sorts_names_no_wrong_line(tmp_path: Path) -> None:
+    rows = [f"1,{n},5,{second}" for n, second in enumerate((1_600_000_000, 1_500_000_000, 5, 1_400_000_000))]
+    path = put(tmp_path / "ratings.csv", "\n".join(["userId,movieId,rating,timestamp", *rows]))
+    rejects = Rejects(tmp_path / "rejects.jsonl")
+    with rejects:
+        assert len(list(check_events(read_events(path, rejects), rejects, str(path), 2 * 10**12))) == 3
+    (entry,) = map(json.loads, (tmp_path / "rejects.jsonl").read_text().splitlines())
+    assert entry["line"] == 0
+    assert '"item": "2"' in entry["text"]
+
+
 # --- tables
+
+
+CSV_EXPORTS = [export for export in EXPORTS if any(name.endswith(".csv") for name in export.files)]
+ID_COLUMNS = ("user_id", "item_id", "userId", "movieId", "visitorid", "itemid", "categoryid", "parentid", "article_id",
+              "session", "aid")  # fmt: skip
+
+
+def rewritten(export: Export, separator: str, floats: bool) -> Export:
+    """Return an export whose tables were read and written by another tool, such as pandas."""
+    files = dict(export.files)
+    for name, content in export.files.items():
+        if name.endswith(".csv") and isinstance(content, str):
+            header, *rows = csv.reader(io.StringIO(content, newline=""))
+            wanted = [index for index, column in enumerate(header) if column in ID_COLUMNS and floats]
+            for index in wanted:
+                if all(row[index].isdecimal() or not row[index] for row in rows):
+                    for row in rows:
+                        row[index] = row[index] and str(float(row[index]))
+            out = io.StringIO(newline="")
+            csv.writer(out, delimiter=separator).writerows([header, *rows])
+            files[name] = out.getvalue()
+    return replace(export, files=files)
+
+
+def test_all_exports_as_tables_are_among_those_that_are_rewritten() -> None:
+    assert {export.format for export in CSV_EXPORTS} == {"gorse", "movielens", "retailrocket", "hm", "otto", "amazon"}
+
+
+@pytest.mark.parametrize("floats", [False, True], ids=["ids as they are", "ids as floats"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("export", CSV_EXPORTS, ids=lambda export: export.name)
+def test_a_table_with_another_separator_and_ids_of_pandas_is_the_same(
+    export: Export, separator: str, floats: bool, tmp_path: Path
+) -> None:
+    changed = rewritten(export, separator, floats)
+    assert changed.faults(changed.write(tmp_path / "export")) == []
 
 
 def test_equal_purchases_are_two_and_stay_two(tmp_path: Path) -> None:
@@ -178,10 +283,10 @@ def test_the_encoding_of_movielens_can_be_given(tmp_path: Path) -> None:
         assert events[0].fields["title"] == "Łódź (1996)"
 
 
-# --- made-up times and tags
+# --- synthetic timestamps and tags
 
 
-def test_made_up_times_say_the_order_and_nothing_else(sample_data: Callable[[str], Path]) -> None:
+def test_synthetic_timestamps_say_the_order_and_nothing_else(sample_data: Callable[[str], Path]) -> None:
     rejects = Rejects()
     path = sample_data("amazon_sequences") / "Beauty.txt.gz"
     assert guess_format(path) == "sequences"
@@ -191,7 +296,7 @@ def test_made_up_times_say_the_order_and_nothing_else(sample_data: Callable[[str
     users: dict[str | None, list[int]] = {}
     for click in clicks:
         users.setdefault(click.user, []).append(click.timestamp)
-    assert all((np.diff(times) == made_up_times.DAY_MS).all() for times in users.values())
+    assert all((np.diff(times) == synthetic_times.DAY_MS).all() for times in users.values())
     starts = np.array([times[0] for times in users.values()], float)
     order = np.arange(len(starts))
     assert abs(np.corrcoef(order, starts)[0, 1]) < 0.02

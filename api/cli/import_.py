@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
-from feedrank.api.cli import import_summary
-from feedrank.api.cli.progress import command_errors, console, progress_bars
+from feedrank.api.cli.import_summary import ImportSummary
+from feedrank.api.cli.progress import command_errors, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.id_matching import IdMatching, KnownIds, over_limit
-from feedrank.api.item_completion import ItemCompletion
+from feedrank.api.id_matching import IdMatching, KnownIds
+from feedrank.api.item_completion import create_from_ids
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.erasure import Erasures
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
@@ -28,8 +28,8 @@ from feedrank.models.atomic_files import atomic_write
 MOVIELENS = "movielens-100k"
 CHUNK = 20_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
-PARSED_FORMATS = ("jsonl", "csv", "parquet", "gorse", "ubi")
-"""Formats whose readers give each event to `parse`, so that the journal need not do it again."""
+UNPARSED_FORMATS = ("movielens", "mind", "sequences", "lastfm")
+"""Formats whose readers make events themselves; those of others give each to `parse`, which the journal need not."""
 COMPARED = 100
 """Events with a known id that are compared with the stored ones."""
 
@@ -63,26 +63,27 @@ COMPARED = 100
     help="Zone of times that have none, such as Europe/Berlin; without it they are rejected.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
+@click.option("--include-erased", is_flag=True, help="Take in events of erased users from before the erasure too.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(
     obj: tuple[HomePaths, Config], /, source: str, file_format: str | None, column_map: tuple[str, ...], strict: bool,
-    restart: bool, **about_file: Any,
+    restart: bool, include_erased: bool, **about_file: Any,
 ) -> None:  # fmt: skip
     """Load items and events from SOURCE into the journal.
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged), CSV (other separators too), Parquet,
     MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset, RecBole's atomic files, RetailRocket, H&M, OTTO,
-    Amazon reviews, Last.fm, sequences of items; or the word movielens-100k, which downloads that
-    data set from the package index. Importing the same events twice stores them once. Invalid lines are counted and
-    written with line number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import
-    that takes in nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import
-    resumes where it stopped. An item that only interactions or rankings name is made of its id, unless the config has
-    journal.create_items = false.
+    Amazon reviews, Last.fm, sequences of items; or the word movielens-100k, which downloads that data set from the
+    package index. Importing the same events twice stores them once. Invalid lines are counted and written with line
+    number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import that takes in
+    nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import resumes where it
+    stopped. Events of erased users (`feedrank forget`) from before the erasure are left out. An item that only
+    interactions or rankings name is created from its id, unless the config has journal.create_items = false.
     """
     from feedrank.api.readers import guess_format, read_events
+    from feedrank.api.readers.event_checks import check_events
     from feedrank.api.readers.movielens_download import fetch_movielens_100k
-    from feedrank.api.readers.time_check import check_times
 
     home, config = obj
     with command_errors():
@@ -99,69 +100,40 @@ def import_events(
         journal = home.journal(config.journal.url)
         progress = _ImportProgress(home.import_progress, path, file_format, options)
         skipped = 0 if restart else progress.done
-        completion, matching = ItemCompletion(), IdMatching()
+        matching = IdMatching()
         with (
             Rejects(home.rejects, strict=strict, already_written=progress.rejected if skipped else 0) as rejects,
             progress_bars() as show,
         ):
             found = read_events(path, rejects, file_format, options, journal)
-            found = check_times(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
-            events = completion.watch(matching.watch(found))
+            found = check_events(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
+            events = matching.watch(found)
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
-            new, repeated = 0, list[Event]()
-            while chunk := list(islice(events, CHUNK)):
-                is_new = journal.append(chunk, checked=file_format in PARSED_FORMATS)
+            new, repeated, erased = 0, list[Event](), 0
+            erasures = Erasures() if include_erased else journal.erasure_log.known()
+            while found_chunk := list(islice(events, CHUNK)):
+                chunk = erasures.without(found_chunk)
+                erased += len(found_chunk) - len(chunk)
+                is_new = journal.append(chunk, checked=file_format not in UNPARSED_FORMATS)
                 new += sum(is_new)
                 repeated += [event for event, flag in zip(chunk, is_new, strict=True) if not flag][
                     : COMPARED - len(repeated)
                 ]
-                total += len(chunk)
+                total += len(found_chunk)
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
-        taken = [event.id for event in repeated if _differs(event, journal)]
-        known = KnownIds.of(journal, completion)
+        known = KnownIds.of(journal, matching)
         matches = matching.matches(known, journal)
-        created = (
-            completion.create_missing(journal, known.items | known.made_items) if config.journal.create_items else 0
-        )
-        table = Table(title=f"{source} ({file_format}) -> {config.journal.url or home.journal_path}", show_header=False)
-        table.add_column(overflow="fold")
-        table.add_column(overflow="fold")
-        for name, count in sorted(journal.count_by_kind().items()):
-            table.add_row(f"{name} events in the journal", f"{count:,}")
-        if skipped:
-            table.add_row("events written by an earlier import", f"{skipped:,}")
-        table.add_row("new events", f"{new:,} of {total - skipped:,}")
-        if created:
-            table.add_row("items made of ids that no item describes", f"{created:,}")
-        share = f" ({rejects.rejected / rejects.total:.1%})" if rejects.rejected else ""
-        table.add_row("lines rejected", f"{rejects.rejected:,}{share}")
-        console.print(table)
-        for line in (
-            *import_summary.reject_lines(rejects),
-            *rejects.notes,
-            *(f"{what}: {count:,}" for what, count in rejects.tallies.items()),
-            *import_summary.repeated_lines(total - skipped - new, taken),
-            *import_summary.type_lines(matching.types, config.interactions),
-            *(match.sentence() for match in matches),
-            *import_summary.look_alike_lines(known),
-        ):
-            click.echo(line)
-        if rejects.rejected:
-            click.echo(f"rejected lines are in {home.rejects}, with line number and reason")
-        if file_format == "gorse":
-            click.echo(
-                "gorse stores no impressions: its feedback updates counters and co-clicks, but gives no rankings to"
-                " train on. `feedrank train` builds its groups from recall candidates"
-            )
-        if not total:
-            why = f"all {rejects.rejected:,} lines were rejected" if rejects.rejected else "it holds no events"
-            raise ValueError(f"nothing was imported from {source}: {why} (read as {file_format})")
-        if taken and not new:
-            raise ValueError(f"nothing was stored: other events have the same ids, such as {taken[0]!r}")
-        if problem := over_limit(matches, config.journal.max_unknown_share):
-            raise ValueError(f"{problem}. The events are in the journal")
+        missing = matching.undescribed - known.items - known.created_items
+        summary = ImportSummary(
+            source=str(path), format=file_format, journal=config.journal.url or str(home.journal_path), events=total,
+            resumed=skipped, new=new, erased=erased, taken=[event.id for event in repeated if _differs(event, journal)],
+            created=create_from_ids(journal, missing) if config.journal.create_items else 0,
+            stored=journal.count_by_kind(), types=matching.types, known=known, matches=matches,
+        )  # fmt: skip
+        summary.print(rejects, config.interactions)
+        summary.check(rejects, config.journal.max_unknown_share)
 
 
 def _time_advice(options: ImportOptions) -> str | None:
@@ -186,8 +158,13 @@ class _ImportProgress:
         if not source.exists():
             raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
         stat = source.stat()
-        said = json.dumps({name: getattr(options, name) for name in options.given}, default=dict)
-        self._source_stat = {"format": file_format, "options": said, "size": stat.st_size, "modified": stat.st_mtime_ns}
+        given = json.dumps({name: getattr(options, name) for name in options.given}, default=dict)
+        self._source_stat = {
+            "format": file_format,
+            "options": given,
+            "size": stat.st_size,
+            "modified": stat.st_mtime_ns,
+        }
         stored = self._read().get(self._key, {})
         unchanged = {name: stored.get(name) for name in self._source_stat} == self._source_stat and not source.is_dir()
         self.done = int(stored["done"]) if unchanged else 0

@@ -25,7 +25,7 @@ def keys() -> None:
 @click.argument("name")
 @click.option(
     "--scope", "scopes", multiple=True, default=("read",), show_default=True, type=click.Choice(SCOPES),
-    help="Scope of the key; repeatable. admin includes all scopes.",
+    help="Scope of the key; repeatable. import: events may hold what only the service writes. admin: all scopes.",
 )  # fmt: skip
 @click.option(
     "--days", default=None, type=click.IntRange(1, 36_500), help="Days until the key expires; by default it never does."

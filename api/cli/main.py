@@ -17,7 +17,8 @@ from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
-from feedrank.api.cli.journal import forget, purge, snapshot
+from feedrank.api.cli.journal import forget, journal, purge, snapshot
+from feedrank.api.cli.journal_copies import backup, restore
 from feedrank.api.cli.keys import keys
 from feedrank.api.cli.off_policy import ope
 from feedrank.api.cli.progress import command_errors
@@ -64,7 +65,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
-    experiment, ope, keys, config, snapshot, purge, forget,
+    experiment, ope, keys, config, snapshot, purge, forget, journal,
 )  # fmt: skip
 WITHOUT_HOME = (import_events, config, features, power, simulate)
 """Commands that create the home, or need none. All others refuse a folder that does not exist: it may be a typo."""
@@ -102,4 +103,6 @@ for command in COMMANDS:
     main.add_command(command)
     _require_home(command)
     _name_help_options(command)
+journal.add_command(backup)
+journal.add_command(restore)
 main.add_command(import_events, "data")  # alias

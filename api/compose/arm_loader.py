@@ -40,11 +40,15 @@ class ArmLoader:
         self._failed: set[str] = set()
 
     def sync(self) -> bool:
-        """Load the bundles that running experiments need and remove the others; returns whether anything changed."""
+        """Load the bundles that running experiments need and remove the others; returns whether anything changed.
+
+        One whose state is more than a day ahead of the clock, which was wrong before, is loaded again.
+        """
         trials = self._recommender.arm_servers
         wanted = [name for name in trials.registry.bundles if name != self._recommender.pipeline.bundle]
         self._failed &= set(wanted)
-        gone = [name for name in self._loaded if name not in wanted]
+        now_ms = round(self._clock() * 1000)
+        gone = [name for name in self._loaded if name not in wanted or trials.snapshots[name].is_ahead(now_ms)]
         for name in gone:
             self._recommender.remove_arm_snapshot(name)
             del self._loaded[name]
@@ -57,7 +61,8 @@ class ArmLoader:
         """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._loaded.items():
             new = seat.items.read(round(self._clock() * 1000))
-            seat.updater.apply(new.events, new.offset, partial(self._replace_snapshot, name))
+            reranker = self._recommender.arm_servers.snapshots[name].pipeline.reranker
+            seat.updater.apply(new.events, new.offset, reranker, partial(self._replace_snapshot, name))
             seat.items.applied(new)
 
     def _replace_snapshot(self, name: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:

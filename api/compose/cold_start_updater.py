@@ -16,7 +16,7 @@ from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.catalogue_growth import extend_catalogue
+from feedrank.features.catalogue_growth import CatalogueGrowth
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles.bundle import Bundle
 from feedrank.models.items.cold_start import ColdStartExtender, merge_item_fields, update_fields
@@ -46,12 +46,13 @@ class ColdStartUpdater:
         self,
         events: Iterable[ItemEvent],
         offset: int,
+        reranker: CrossEncoderReranker | None,
         swap: Callable[[Callable[[ServingSnapshot], ServingSnapshot]], None],
     ) -> int:
         """Add the items of these events, in journal order; returns how many are new or changed.
 
-        offset: journal offset of the last event. renew: swaps the serving snapshot by the function it is given.
-        Unchanged items are skipped. All slow work is done before the swap.
+        offset: journal offset of the last event. reranker: that of the serving snapshot. swap: swaps this snapshot by
+        the function it is given, under a lock. Unchanged items are skipped. All slow work is done before the swap.
         """
         new_or_changed = _changed_items(self._opened.item_model.catalogue, events)
         if not new_or_changed:
@@ -75,20 +76,25 @@ class ColdStartUpdater:
         builder = FeatureBuilder(knowledge, initial.spec, initial.settings, initial.category_shares)
         index = build_scannable_index(knowledge.space.item_side, self._opened.index.metric, self._opened.exact_index)
         opened = replace(self._opened, builder=builder, exact_index=index)
-        swap(lambda old: replace(self._next_snapshot(old, opened), items_offset=offset))
+        growth = CatalogueGrowth(self._opened.item_model.catalogue, opened.item_model.catalogue, builder.spec)
+        extended_reranker = None if reranker is None else self._extend_reranker(reranker, opened)
+
+        def extended(old: ServingSnapshot) -> ServingSnapshot:
+            """Return the next snapshot with these items; the behavioural state is carried over."""
+            assert isinstance(old.state, BehaviouralState)
+            state = growth.apply(old.state)
+            return replace(
+                old,
+                catalogue=opened.item_model.catalogue,
+                state=state,
+                pipeline=build_pipeline(opened, self._config, state, extended_reranker),
+                item_vectors=opened.item_model.space.item_side,
+                items_offset=offset,
+            )
+
+        swap(extended)
         self._opened = opened
         return len(new_or_changed)
-
-    def _next_snapshot(self, old: ServingSnapshot, opened: Bundle) -> ServingSnapshot:
-        """Build the next snapshot with these items; the behavioural state is carried over."""
-        assert isinstance(old.state, BehaviouralState)
-        catalogue = opened.item_model.catalogue
-        state = extend_catalogue(old.state, old.catalogue, catalogue)
-        reranker = None if old.pipeline.reranker is None else self._extend_reranker(old.pipeline.reranker, opened)
-        extended = build_pipeline(opened, self._config, state, reranker)
-        return replace(
-            old, catalogue=catalogue, state=state, pipeline=extended, item_vectors=opened.item_model.space.item_side
-        )
 
     def _extend_reranker(self, reranker: CrossEncoderReranker, opened: Bundle) -> CrossEncoderReranker:
         """Extend the reranker to new items. A changed text of an existing item is used from the next bundle on."""

@@ -16,7 +16,6 @@ from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.events import Event
 from feedrank.engine.experiments.spec import arm_from_dict
 from feedrank.engine.journal.journal import Journal
-from feedrank.engine.protocols import AppendResult
 from feedrank.engine.serving.pipeline import FULL
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
@@ -65,24 +64,24 @@ def replay(
     encoders = TextEncoders(home, opened)
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
     restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp)
-    recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), _ReadOnlyJournal())
+    recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), ReadOnlyJournal())
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
     new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
-    updater.apply(new.events, items, lambda make: recommender.swap_snapshot(make, at))
+    updater.apply(new.events, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at))
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
     replayed = recommender.recommend(served.id, at, served.request, budget, log=False, arm=arm)
     return replayed, first_difference(served, replayed, opened.builder.names)
 
 
-class _ReadOnlyJournal:
+class ReadOnlyJournal:
     """A journal that refuses writes: a replayed ranking is not logged."""
 
     def append(self, events: Iterable[Event]) -> list[bool]:
         raise NotImplementedError
 
-    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
+    def record(self, events: Sequence[Event], now_ms: int, checked: bool = False) -> list[bool]:
         raise NotImplementedError
 
     def read(self, since: int = 0) -> Iterator[tuple[int, Event]]:
@@ -91,5 +90,5 @@ class _ReadOnlyJournal:
     def find(self, event_id: str) -> Event | None:
         return None
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
         raise NotImplementedError

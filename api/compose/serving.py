@@ -84,7 +84,7 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     catalogue = opened.item_model.catalogue
     journal = home.existing_journal(config.journal.url)
     restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
-    snapshot.save(home.snapshot, restored, catalogue)
+    _save(home, journal, restored, opened)
     return restored
 
 
@@ -100,10 +100,17 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
         warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
         try:
-            snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+            _save(home, journal, restored, opened)
         except OSError as problem:  # such as a full disk: the next start replays these events again
             warn(f"the state could not be saved to {home.snapshot}: {problem}")
     return restored
+
+
+def _save(home: HomePaths, journal: Journal, restored: RestoredState, opened: bundle.Bundle) -> None:
+    """Write a snapshot, but not of a user who was erased meanwhile."""
+    snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+    if journal.erasure_log.latest_offset() > restored.offset:
+        home.snapshot.unlink(missing_ok=True)
 
 
 def try_out(snapshot: ServingSnapshot, journal: Journal, at: float) -> None:
@@ -142,7 +149,7 @@ def build_pipeline(
     )
     by_terms = Bm25Retriever(knowledge.catalogue, knowledge.term_weights)
     popular = PopularRetriever(knowledge.catalogue, state.popularity)
-    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding, popular])
+    retriever = FallbackRetriever([HybridRetriever(by_terms, by_embedding), by_embedding])
     ranker = QueryAwareRanker(opened.ranker or IdentityRanker(), opened.builder.names, config.recall.query_weight)
     return Pipeline(retriever, state, opened.builder, ranker, config.recall.candidates, opened.name, reranker, popular)
 

@@ -10,7 +10,7 @@ from flask import request
 
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.middleware import route_policy
+from feedrank.api.http.middleware import may_import, route_policy
 from feedrank.api.http.service import Service, current_service, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
@@ -23,6 +23,8 @@ from feedrank.engine.events.events import (
     ItemEvent,
     RankingEvent,
     UserEvent,
+    as_imported,
+    service_field,
 )
 from feedrank.engine.events.ids import canonical_event
 from feedrank.engine.events.interaction_types import unlisted_warning
@@ -86,7 +88,7 @@ def events() -> tuple[dict[str, Any], int]:
 
 def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
     """Record decoded events in the journal; the result lists accepted, duplicate and rejected ones."""
-    now = service.clock()
+    now, erasures = service.clock(), None if service.admin is None else service.admin.erasures()
     parsed: list[Event] = []
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
@@ -98,8 +100,11 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             event = parse(stamped)
             check_not_ahead(event, round(now * 1000))
             check_is_of_a_log(event)
+            event = check_service_fields(event)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
+            if erasures is not None and erasures.covers(event):
+                raise EventError("timestamp", "found a time before the user was erased, expected a later one")
             for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():
                 if event.fields.get(name) is True:
                     detail = "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"
@@ -118,6 +123,22 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
         if rejected:
             service.metrics.count_events("other", "rejected", len(rejected))
     return {"accepted": sum(is_new), "duplicate": len(is_new) - sum(is_new), "rejected": rejected, "ids": ids}
+
+
+def check_service_fields(event: Event) -> Event:
+    """Check that only a key with the scope `import` sends what the service alone says of a ranking. Raises EventError.
+
+    Anybody else could put users into arms of experiments, and forge rows of the training data.
+    """
+    if may_import():
+        return as_imported(event)
+    if (name := service_field(event)) is not None:
+        raise EventError(
+            name,
+            "found a part that only the service writes, expected a ranking without it; leave it out, or import the log"
+            " with `feedrank import` or with a key that has the scopes write and import",
+        )
+    return event
 
 
 def _log_unlisted(service: Service, events: Sequence[Event]) -> None:

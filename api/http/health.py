@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import BaseModel
+from werkzeug.exceptions import ServiceUnavailable
 
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.middleware import route_policy
@@ -47,8 +48,13 @@ def healthz() -> dict[str, str]:
 @routes.get("/readyz", responses={200: ServiceStatus})
 @route_policy("none", "open")
 def readyz() -> dict[str, Any]:
-    """Return 200 once a bundle and the state are loaded."""
+    """Return 200 once a bundle and the state are loaded, and 503 while the journal can't be read.
+
+    Feeds are still answered then, from the state as of the last read.
+    """
     recommender = current_service().recommender
+    if not recommender.has_caught_up:
+        raise ServiceUnavailable("the last read of the journal failed, so the state is old; see the server's log")
     body = {"status": "ready", "bundle": recommender.pipeline.bundle, "items": len(recommender.catalogue)}
     if (queue := recommender.prefetch_queue) is not None:
         body["prefetch"] = {

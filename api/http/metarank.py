@@ -6,7 +6,7 @@ https://docs.metarank.ai/reference/api. The model name in a path is ignored: the
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from flask import request
 from pydantic import BaseModel, Field
@@ -14,7 +14,7 @@ from werkzeug.exceptions import BadRequest
 
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.bodies import MAX_LIST_LENGTH
-from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, record_events
+from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, check_service_fields, record_events
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.health import HealthStatus
 from feedrank.api.http.middleware import route_policy
@@ -61,8 +61,9 @@ class TrainResponse(BaseModel):
     features: list[dict[str, Any]]
     iterations: list[dict[str, Any]]
     sizeBytes: int  # Metarank's name
-    bundle: str
+    bundle: str = Field(description="Name of the candidate's bundle; empty: nothing was trained.")
     promoted: bool
+    outcome: Literal["promoted", "refused", "too-little-new-data"]
     reasons: list[str]
 
 
@@ -125,7 +126,7 @@ def rank(path: ModelPath) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
     stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event(body), "event": "ranking"}
-    event = parse(stamped)
+    event = check_service_fields(parse(stamped))
     check_not_ahead(event, round(now * 1000))
     assert isinstance(event, RankingEvent)
     if len(event.items) > MAX_LIST_LENGTH:
@@ -173,13 +174,14 @@ def recommend(path: ModelPath) -> dict[str, Any]:
 def train(path: ModelPath) -> dict[str, Any]:
     """Train a candidate bundle on the journal, and promote it if it passes the gate. Responds when training ends.
 
-    `promoted` and `reasons` hold the gate's decision. `testMetric` is the validation metric after each tree, `millis`
-    the mean time per tree; `trainMetric` is not measured.
+    `promoted`, `outcome` and `reasons` hold the gate's decision; with too little new data nothing is trained. Responds
+    409 if the training fails, or another one is running. `testMetric` is the validation metric after each tree,
+    `millis` the mean time per tree; `trainMetric` is not measured.
     """
     admin = admin_services()
     with exclusive(admin):
         report = admin.retrain()
-    curve = report["learning_curve"]
+    curve, bundle = report["learning_curve"], report["bundles"].get("candidate", "")
     ms_per_tree = round(1000 * report["seconds"] / max(len(curve), 1))
     return {
         "features": [{"name": name, "weight": weight} for name, weight in report["importance"].items()],
@@ -187,9 +189,10 @@ def train(path: ModelPath) -> dict[str, Any]:
             {"id": index, "millis": ms_per_tree, "testMetric": metric, "trainMetric": None}
             for index, metric in enumerate(curve)
         ],
-        "sizeBytes": bundle_size(admin.bundles / report["bundles"]["candidate"]),
-        "bundle": report["bundles"]["candidate"],
+        "sizeBytes": bundle_size(admin.bundles / bundle) if bundle else 0,
+        "bundle": bundle,
         "promoted": report["promote"],
+        "outcome": report["outcome"],
         "reasons": report["reasons"],
     }
 

@@ -126,6 +126,12 @@ def require_scope(scope: Scope) -> None:
         raise Forbidden(f"the key {key.id} has the scopes {', '.join(key.scopes)}, expected {scope}")
 
 
+def may_import() -> bool:
+    """Return whether the caller has a key with the scope `import`; without keys nobody has one."""
+    key: ApiKey | None = g.get("api_key")
+    return key is not None and key.allows("import")
+
+
 def _rate_limit_key() -> str:
     """Return the key id, or else the address, that the rate limit counts by."""
     return str(g.get("key_id") or request.remote_addr or "")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from feedrank.api.readers.import_options import ImportOptions
-from feedrank.api.readers.times import TimeReader
-from feedrank.engine.events.checks import EventError
-from feedrank.engine.events.ids import MISSING_IDS, WHOLE_FLOAT
+from feedrank.api.readers.times import GUESSED_MS, TimeReader
+from feedrank.engine.events.checks import MAX_EXACT_INT, EventError, as_float
+from feedrank.engine.events.ids import MISSING_IDS, WHOLE_FLOAT, is_missing
 
-MAX_EXACT_FLOAT = 2**53
-"""Integers up to this are exact as floats."""
-_UNITS = (("seconds", 1e8, 1e3), ("milliseconds", 1e11, 1.0), ("microseconds", 1e14, 1e-3), ("nanoseconds", 1e17, 1e-6))
-"""Unit of epoch times, the smallest number that is read in it, milliseconds per unit. A number of 1e8 to 1e11 is read
-in seconds, which are the years 1973 to 5138, and so on."""
+_TIME_OPTIONS = ImportOptions(time_unit="auto", zone="UTC")
+_SAMPLE_ROWS = 1000
+"""Values of a column, evenly spaced, that decide how its times are read."""
 
 
 class Converted(NamedTuple):
@@ -60,7 +57,7 @@ def as_ids(column: Any, name: str) -> Converted:
     fractions = column.filter(pc.not_equal(column, pc.floor(column)))
     if len(fractions):
         raise ValueError(f"column {name!r}: found the id {fractions[0].as_py()!r}, expected integers or text")
-    if (pc.max(pc.abs(column)).as_py() or 0) > MAX_EXACT_FLOAT:
+    if (pc.max(pc.abs(column)).as_py() or 0) > MAX_EXACT_INT:
         raise ValueError(f"column {name!r}: found float ids above 2**53, which have lost digits; give integers or text")
     return Converted(column.cast(pa.int64()).cast(pa.large_string()), (f"floats in {name!r} were read as integer ids",))
 
@@ -75,14 +72,14 @@ def as_text(column: Any, name: str) -> Converted:
     return Converted(as_ids(column, name).column)
 
 
-def as_times(column: Any, name: str) -> Converted:
-    """Convert times to epoch milliseconds; text that is no time stays, so that its rows are rejected with a reason.
+def as_times(column: Any, name: str, part: str = "timestamp") -> Converted:
+    """Convert times to epoch milliseconds; what is no time stays as text, so that its rows are rejected with a reason.
 
-    Dates and times without a zone are read as UTC; the unit of numbers is taken from their size. Raises ValueError for
-    values that are no times.
+    Dates and times without a zone are read as UTC. Numbers and text are read as `TimeReader` reads those of files; the
+    unit of numbers is taken from their size. part: timestamp or published. Raises ValueError for values that are no
+    times.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     column = _plain(column)
     kind = column.type
@@ -95,27 +92,50 @@ def as_times(column: Any, name: str) -> Converted:
             return Converted(milliseconds, (f"dates in {name!r} were read as midnight UTC",))
         note = f"times in {name!r} have " + (f"the zone {zone}" if zone else "no zone and were read as UTC")
         return Converted(milliseconds, (note,))
-    if _is_text(kind):
-        return _text_times(column, name)
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+    if not (_is_text(kind) or _is_number(kind) or pa.types.is_decimal(kind)):
         raise ValueError(f"column {name!r}: found {kind} values, expected datetimes, dates, epoch numbers or text")
-    numbers = _without_nan(column.cast(pa.float64(), safe=False))
-    middle = pc.approximate_median(pc.abs(numbers)).as_py()
-    if middle is None:
-        return Converted(numbers.cast(pa.int64()))
-    unit = next((entry for entry in reversed(_UNITS) if middle >= entry[1]), None)
-    if unit is None:
-        low, high = pc.min(numbers).as_py(), pc.max(numbers).as_py()
-        raise ValueError(
-            f"column {name!r}: found numbers from {low:,.0f} to {high:,.0f}, expected epoch seconds, milliseconds,"
-            " microseconds or nanoseconds (1e8 or more); convert them to datetimes"
-        )
-    milliseconds = pc.round(pc.multiply(numbers, unit[2])).cast(pa.int64(), safe=False)
-    notes = [f"numbers in {name!r} were read as epoch {unit[0]}"]
-    is_usual = pc.and_(pc.greater_equal(numbers, unit[1]), pc.less(numbers, 1000 * unit[1]))
-    if odd := pc.sum(pc.invert(is_usual)).as_py():
-        notes.append(f"{odd:,} numbers in {name!r} are of another size than most, so their times may be wrong")
+    if not (_is_text(kind) or pa.types.is_integer(kind)):
+        column = _without_nan(column.cast(pa.float64(), safe=False))
+    return _read_times([None if is_missing(value) else value for value in column.to_pylist()], name, part)
+
+
+def as_published(column: Any, name: str) -> Converted:
+    """Convert times as `as_times` does; numbers may also be years."""
+    return as_times(column, name, "published")
+
+
+def _read_times(values: list[Any], name: str, part: str) -> Converted:
+    """Convert numbers and text with one reader."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    present = [value for value in values if value is not None]
+    reader = TimeReader(_TIME_OPTIONS, name, present[:: max(len(present) // _SAMPLE_ROWS, 1)], part)
+    odd: dict[int, str] = {}
+    read: list[int | None] = []
+    for row, value in enumerate(values):
+        try:
+            read.append(None if value is None else reader.read(value))
+        except EventError:
+            # A number would be taken for milliseconds.
+            odd[row] = value if _is_no_number(value) else f"{value} ({reader.form_name})"
+            read.append(None)
+    milliseconds = pa.chunked_array([pa.array(read, pa.int64())])
+    notes = reader.notes()
+    has_numbers = reader.form_name.startswith("epoch") and not all(map(_is_no_number, present))
+    if has_numbers and reader.form_name == "epoch milliseconds":
+        notes.append(f"numbers in {name!r} were read as epoch milliseconds")
+    is_usual = pc.and_(pc.greater_equal(milliseconds, GUESSED_MS[0]), pc.less_equal(milliseconds, GUESSED_MS[1]))
+    if has_numbers and (unusual := pc.sum(pc.invert(is_usual)).as_py()):
+        notes.append(f"{unusual:,} times in {name!r} are of another size than most, so they may be wrong")
+    if odd:
+        texts = [odd.get(row, None if time is None else str(time)) for row, time in enumerate(read)]
+        milliseconds = pa.chunked_array([pa.array(texts, pa.large_string())])
     return Converted(milliseconds, tuple(notes))
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, str) and as_float(value) is None
 
 
 def as_numbers(column: Any, name: str) -> Converted:
@@ -195,7 +215,7 @@ CONVERTERS: dict[str, Callable[[Any, str], Converted]] = {
     "type": as_text,
     "surface": as_text,
     "timestamp": as_times,
-    "published": as_times,
+    "published": as_published,
     "value": as_numbers,
     "dwell_ms": as_numbers,
     "position": as_positions,
@@ -221,42 +241,6 @@ def _plain(column: Any) -> Any:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     return column.cast(pa.large_string()) if _is_text(column.type) else column
-
-
-def _text_times(column: Any, name: str) -> Converted:
-    """Convert numeric text as numbers, other text as ISO-8601."""
-    import pyarrow as pa
-
-    values = [None if value is None or value.strip() in MISSING_IDS else value for value in column.to_pylist()]
-    present = [value for value in values if value is not None]
-    if present and all(value.strip().lstrip("-").replace(".", "", 1).isdecimal() for value in present):
-        return as_times(pa.chunked_array([pa.array([value and float(value) for value in values], pa.float64())]), name)
-    naive, converted = 0, []
-    for value in values:
-        text, zoneless = (None, False) if value is None else _iso_milliseconds(value)
-        naive += zoneless
-        converted.append(text)
-    notes = (f"{naive:,} times in {name!r} have no zone and were read as UTC",) if naive else ()
-    return Converted(pa.chunked_array([pa.array(converted, pa.large_string())]), notes)
-
-
-def _iso_milliseconds(text: str) -> tuple[str, bool]:
-    """Return ISO-8601 text as digits of epoch milliseconds, and whether it lacks a zone; other text stays."""
-    stripped = text.strip().removesuffix(" UTC").removesuffix("UTC")
-    try:
-        moment = datetime.fromisoformat(stripped)
-    except ValueError:
-        try:
-            return str(_OTHER_TIMES.read(text)), False
-        except EventError:
-            return text, False
-    naive = moment.tzinfo is None and stripped == text.strip()
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return str(round(moment.timestamp() * 1000)), naive
-
-
-_OTHER_TIMES = TimeReader(ImportOptions(zone="UTC"))
-"""Reads what is no ISO-8601, such as the times of Go and of RFC 2822."""
 
 
 def _without_nan(column: Any) -> Any:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.item_completion import ItemCompletion, described_items
+from feedrank.api.id_matching import IdMatching
+from feedrank.api.item_completion import create_from_ids, described_items
 from feedrank.api.progress import ShowProgress
 from feedrank.api.python.columns import ColumnNames, columns_by_frame
 from feedrank.api.python.frames import to_arrow
 from feedrank.api.python.load_report import FrameReport, LoadReport, RejectReason
 from feedrank.api.python.prepared_frame import KINDS, PreparedFrame, prepare_frame
+from feedrank.api.readers.event_checks import check_events
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import RowParser
-from feedrank.api.readers.time_check import check_times
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal
@@ -35,6 +36,7 @@ class _FrameCounts:
 
     events: int = 0
     new: int = 0
+    erased: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
 
@@ -54,25 +56,35 @@ def load_frames(
     given = columns_by_frame(columns, {frame: table.schema.names for frame, table in tables.items()})
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
     make_private_folder(home.folder)
-    completion, reports, named = ItemCompletion(), [], {}
-    for frame in prepared:
-        rejects, counts, items = Rejects(home.rejects), _FrameCounts(), Counter[str]()
-        with rejects:
-            timely = check_times(_events(frame, rejects), rejects, frame.frame, now_ms, "correct the times")
-            events = _count_items(completion.watch(timely), items)
-            while chunk := list(islice(events, CHUNK)):
-                counts.new += sum(journal.append(chunk))
+    matchings: dict[str, IdMatching] = {}
+    erasures = journal.erasure_log.known()
+    with ExitStack() as files:
+        # All times are looked at before the first event is written.
+        reports = []
+        for frame in prepared:
+            rejects = files.enter_context(Rejects(home.rejects))
+            found = check_events(_events(frame, rejects), rejects, frame.frame, now_ms, "correct the times")
+            reports.append((frame, found, rejects, _FrameCounts()))
+        for frame, found, _, counts in reports:
+            matchings[frame.frame] = matching = IdMatching()
+            events = matching.watch(found)
+            while read := list(islice(events, CHUNK)):
+                chunk = erasures.without(read)
+                counts.erased += len(read) - len(chunk)
+                counts.new += sum(journal.append(chunk, checked=True))
                 counts.events += len(chunk)
                 _widen(counts, chunk)
                 progress(f"{frame.frame}: {counts.events:,} of {len(frame.table):,}", counts.events, len(frame.table))
-        reports.append((frame, rejects, counts))
-        named[frame.frame] = items
-    unknown, mentioned = _unknown_items(journal, named), set().union(*named.values())
-    created = completion.create_missing(journal) if create_items else 0
-    left = 0 if create_items else len({item for item in mentioned if item in unknown})
+    named = {item for matching in matchings.values() for item in matching.undescribed}
+    unknown = named - described_items(journal) if named else named
+    created = create_from_ids(journal, unknown) if create_items else 0
     report = LoadReport(
-        tuple(_frame_report(frame, rejects, counts, named[frame.frame], unknown) for frame, rejects, counts in reports),
-        created, left, journal.count_by_kind(), home.rejects, round(time.perf_counter() - started, 2),
+        tuple(
+            _frame_report(frame, rejects, counts, matchings[frame.frame], unknown)
+            for frame, _, rejects, counts in reports
+        ),
+        created, 0 if create_items else len(unknown), journal.count_by_kind(), home.rejects,
+        round(time.perf_counter() - started, 2),
     )  # fmt: skip
     _warn(report)
     return report
@@ -92,21 +104,6 @@ def _events(frame: PreparedFrame, rejects: Rejects) -> Iterator[Event]:
             yield event
 
 
-def _count_items(events: Iterator[Event], items: Counter[str]) -> Iterator[Event]:
-    """Count how often interactions and rankings name each item."""
-    for event in events:
-        if isinstance(event, InteractionEvent):
-            items[event.item] += 1
-        elif isinstance(event, RankingEvent):
-            items.update(event.items)
-        yield event
-
-
-def _unknown_items(journal: Journal, named: Mapping[str, Counter[str]]) -> set[str]:
-    mentioned = set().union(*named.values())
-    return mentioned - described_items(journal) if mentioned else mentioned
-
-
 def _widen(counts: _FrameCounts, chunk: list[Event]) -> None:
     """Extend the time range by the events that have a time; items and users without one have the time 0."""
     timed = (event for event in chunk if event.timestamp or isinstance(event, InteractionEvent | RankingEvent))
@@ -117,8 +114,9 @@ def _widen(counts: _FrameCounts, chunk: list[Event]) -> None:
 
 
 def _frame_report(
-    frame: PreparedFrame, rejects: Rejects, counts: _FrameCounts, items: Counter[str], unknown: set[str]
+    frame: PreparedFrame, rejects: Rejects, counts: _FrameCounts, matching: IdMatching, unknown: set[str]
 ) -> FrameReport:
+    items = matching.items or matching.shown
     has_items = frame.frame in ("interactions", "rankings")
     missed = sum(count for item, count in items.items() if item in unknown)
     return FrameReport(
@@ -133,12 +131,16 @@ def _frame_report(
         columns=frame.columns,
         fields=frame.fields,
         unused=frame.unused,
-        notes=frame.notes,
+        notes=(*frame.notes, *rejects.notes, *_erased_notes(counts.erased)),
         first_at=None if counts.first_ms is None else counts.first_ms / 1000,
         last_at=None if counts.last_ms is None else counts.last_ms / 1000,
         known_items=sum(items.values()) - missed if has_items else None,
         unknown_items=missed if has_items else None,
     )
+
+
+def _erased_notes(count: int) -> tuple[str, ...]:
+    return (f"{count:,} events of erased users were left out",) if count else ()
 
 
 def _warn(report: LoadReport) -> None:

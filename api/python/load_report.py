@@ -82,9 +82,9 @@ class LoadReport:
 
     frames: tuple[FrameReport, ...]
     items_created: int
-    """Items made from ids that only interactions or rankings name."""
+    """Items created from ids that only interactions or rankings name."""
     items_left_unknown: int
-    """Ids that only interactions or rankings name, where the load was not to make items of them."""
+    """Ids that only interactions or rankings name, where the load was not to create items from them."""
     journal: Mapping[str, int]
     """Event type -> number of events in the journal now."""
     rejects_path: Path
@@ -112,7 +112,7 @@ class LoadReport:
         """Return the report as text."""
         lines = [line for report in self.frames for line in report.lines()]
         if self.items_created:
-            lines.append(f"items made from ids that no item describes: {self.items_created:,}")
+            lines.append(f"items created from ids that no item describes: {self.items_created:,}")
         if self.items_left_unknown:
             lines.append(
                 f"ids that no item describes: {self.items_left_unknown:,}; they can't be recommended, and their"

@@ -198,8 +198,11 @@ def read_events(
     if unknown := [option for option in options.given if option not in _OPTIONS.get(name, ())]:
         flags = ", ".join("--" + option.replace("_", "-") for option in unknown)
         understood = ", ".join("--" + option.replace("_", "-") for option in _OPTIONS.get(name, ())) or "none"
+        table = None if path.is_dir() else _by_name(path.name)
+        as_table = table != name and set(unknown) <= set(_OPTIONS.get(table or "", ()))
         raise ValueError(
             f"the format {name} does not understand {flags}; of the options about a file it has {understood}"
+            + (f". Give --format {table} to read it as a table" if as_table else "")
         )
     if name not in FORMATS:
         return CustomReader(name)(path, rejects)

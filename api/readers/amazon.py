@@ -20,6 +20,7 @@ from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.layouts import Layout
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import ContentIds
+from feedrank.api.readers.streams import begins_as_json
 from feedrank.engine.events.checks import EventError, as_float
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
@@ -34,7 +35,7 @@ RATINGS_2023 = Layout(
 _ORDERS = {"user first": ("user", "item", "value", "timestamp"), "item first": ("item", "user", "value", "timestamp")}
 """Columns of the files with ratings only, which have no header: of 2014, and of 2018."""
 SAMPLE_ROWS = 200
-"""First rows of a file without a header from which the order of its columns is told."""
+"""First rows of a file without a header that decide the order of its columns."""
 
 _ASIN = re.compile(r"[A-Z0-9]{10}", re.ASCII)
 _PRICE = re.compile(r"\$?\s*(\d[\d,]*(?:\.\d+)?)", re.ASCII)
@@ -78,7 +79,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     `text`, `category`, `brand`, `price` and lists such as `also_buy`. Their average rating, its count and their rank
     are left out, because they count the reviews of later times.
     """
-    if ".csv" in path.name.lower():
+    if not begins_as_json(path):
         yield from _read_csv(path, rejects, options)
         return
     source = str(path)
@@ -98,10 +99,15 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
 def _read_csv(path: Path, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
     with open_files(path) as folder:
         name = folder.names[0]
-        columns = layouts.columns_of(folder, name, ",", options)
+        columns = layouts.columns_of(folder, name, ",", options, RATINGS_2023.columns)
         if RATINGS_2023.fits(columns):
             yield from layouts.read_file(folder, name, RATINGS_2023, rejects, options)
             return
+        if len(columns) != 4:
+            raise ValueError(
+                f"{path}: found the columns {', '.join(columns[:10]) or '(none)'}, expected"
+                f" {', '.join(RATINGS_2023.columns)}, or user, item, rating and seconds without a header"
+            )
         anything = Layout("interaction", {}, (), header=("0", "1", "2", "3"))
         sample = [row for _, _, row in islice(layouts.rows(folder, name, anything, Rejects(), options), SAMPLE_ROWS)]
         order = _ORDERS[_order(path, sample)]

@@ -10,7 +10,7 @@ from feedrank.api.readers.import_options import ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
-from feedrank.engine.events.ids import MISSING_IDS, is_scientific, is_whole_float
+from feedrank.engine.events.ids import MISSING_IDS, is_missing, is_scientific, is_whole_float
 
 Convert: TypeAlias = Callable[[str], Any]
 
@@ -48,7 +48,7 @@ class ColumnReader:
             if name:
                 self._converts.append((index, name, self._convert(name, cells[name], name in float_columns)))
         for name in float_columns:
-            rejects.note(f"{name!r} holds whole numbers with '.0', as pandas writes them; they were read without it")
+            rejects.note(float_note(name))
 
     def read(self, cells: Sequence[str]) -> dict[str, Any]:
         """Return column -> value of a row; empty cells stay empty text. Raises EventError."""
@@ -65,7 +65,7 @@ class ColumnReader:
     def _convert(self, name: str, cells: Sequence[str], is_float: bool) -> Convert | None:
         if name in self._times:
             read = self._times[name].read
-            return lambda cell: None if cell in MISSING_IDS else read(cell)
+            return lambda cell: None if is_missing(cell) else read(cell)
         if name in LIST_COLUMNS:
             return _list_convert(name, is_float)
         if is_float:
@@ -77,8 +77,8 @@ class ColumnReader:
             is_decimal = bool(commas) and all(map(_DECIMAL_COMMA.fullmatch, commas))
             if is_decimal and not all(map(_THOUSANDS.fullmatch, commas)):
                 self._rejects.note(f"numbers in {name!r} have a decimal comma")
-                return lambda cell: None if cell in MISSING_IDS else _decimal_comma(name, cell)
-            return lambda cell: None if cell in MISSING_IDS else cell
+                return lambda cell: None if is_missing(cell) else _decimal_comma(name, cell)
+            return lambda cell: None if is_missing(cell) else cell
         return None
 
     def _note_odd_ids(self, name: str, cells: Sequence[str]) -> None:
@@ -88,25 +88,43 @@ class ColumnReader:
             self._rejects.note(f"some ids in {name!r} look like 1.0 and others do not; they were kept as they are")
 
 
-def float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> list[str]:
+def float_columns(
+    header: Sequence[str], sample: Sequence[Sequence[str]], again: Callable[[], Iterator[Sequence[str]]]
+) -> frozenset[str]:
+    """Return the id columns that are whole floats (123.0) or missing in the whole file.
+
+    sample: the cells of its first records. again: reads all of them again, which is done only if the sample is so.
+    """
+    candidates = _float_candidates(header, sample)
+    if not candidates or len(sample) < SAMPLE_ROWS:
+        return frozenset(candidates)
+    return _whole_float_columns(header, candidates, again())
+
+
+def float_note(name: str) -> str:
+    """Return what to say of a column that `float_columns` returned."""
+    return f"{name!r} holds whole numbers with '.0', as pandas writes them; they were read without it"
+
+
+def _float_candidates(header: Sequence[str], sample: Sequence[Sequence[str]]) -> list[str]:
     """Return the id columns whose cells in a sample are all whole floats or missing, and not all missing."""
     found = []
     for index, name in enumerate(header):
         if name in ID_COLUMNS:
-            parts = {part for row in sample for part in _parts(name, row[index])} - MISSING_IDS
+            parts = {part for row in sample for part in _parts(name, row[index]) if not is_missing(part)}
             if parts and all(map(is_whole_float, parts)):
                 found.append(name)
     return found
 
 
-def whole_float_columns(
+def _whole_float_columns(
     header: Sequence[str], candidates: Collection[str], rows: Iterator[Sequence[str]]
 ) -> frozenset[str]:
     """Return those of the candidates whose cells in all rows are whole floats or missing."""
     left = {header.index(name): name for name in candidates}
     for row in rows:
         for index, name in list(left.items()):
-            if any(part not in MISSING_IDS and not is_whole_float(part) for part in _parts(name, row[index])):
+            if any(not is_missing(part) and not is_whole_float(part) for part in _parts(name, row[index])):
                 del left[index]
         if not left:
             break

@@ -29,14 +29,25 @@ def open_table(path: Path, rejects: Rejects, options: ImportOptions, known: Coll
     """Open a file with a header, plain or compressed; None if it holds no line at all.
 
     Where the options name columns by their positions, there is no header. known: names of columns, in lower case, that
-    differ from the file's only in capital letters. The header line may be repeated, as in files that were joined.
-    Records that can't be read go to `rejects`, decisions to its notes. Raises ValueError for a header with a name
-    twice, or without a column that the options name.
+    differ from the file's only in capital letters. Records that can't be read go to `rejects`, decisions to its notes.
+    Raises ValueError as `split_table` does.
     """
-    source = str(path)
     numbered = lines.read_lines(path, rejects, options.encoding, may_be_western=True)
+    return split_table(numbered, str(path), rejects, options, known)
+
+
+def split_table(
+    numbered: Iterator[tuple[int, str]], source: str, rejects: Rejects, options: ImportOptions, known: Collection[str],
+    expected: Collection[str] = (),
+) -> DelimitedTable | None:  # fmt: skip
+    """Split the numbered lines of a table with a header, as `open_table` does; None if there is none.
+
+    expected: further names in lower case by which the header is known; they keep the file's spelling. The header line
+    may be repeated, as in files that were joined. Raises ValueError for a header with a name twice, or without a
+    column that the options name.
+    """
     first, all_lines = peek(numbered, FIRST_LINES)
-    names = {*known, *(name.lower() for name in options.map)}
+    names = {*known, *expected, *(name.lower() for name in options.map)}
     start = find_start([text for _, text in first], names)
     separator = options.separator or start.separator
     rejects.note(*start.notes)

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
+from feedrank.api.readers.streams import data_files
+
 COMPRESSION_SUFFIXES = ("", ".gz", ".zst")
 """Suffixes that a file may have; its first bytes decide how it is decompressed."""
 ARCHIVE_SUFFIXES = (".zip", ".whl")
@@ -28,16 +30,16 @@ class Folder:
         self._zip: zipfile.ZipFile | None = None
         self._members: dict[str, str] = {}
         if path.is_dir():
-            self.names = sorted(file.name for file in path.iterdir() if file.is_file())
+            self.names = sorted(data_files(file.name for file in path.iterdir() if file.is_file()))
             return
         try:
             self._zip = zipfile.ZipFile(path)
         except _ZIP_ERRORS as problem:
             raise ValueError(f"{path} is neither a folder nor a zip archive that can be read: {problem}") from None
         # Of several files with one base name the shallowest counts: deeper ones are examples or copies.
-        for member in sorted(self._zip.namelist(), key=lambda name: (name.count("/"), name)):
+        for member in sorted(data_files(self._zip.namelist()), key=lambda name: (name.count("/"), name)):
             self._members.setdefault(member.rpartition("/")[2], member)
-        self.names = sorted(filter(None, self._members))
+        self.names = sorted(self._members)
 
     def find(self, name: str) -> str | None:
         """Return the name of a file here, possibly with a compression suffix; None if it is missing."""

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from feedrank.api.readers import lines, records, values
-from feedrank.api.readers.columns import SAMPLE_ROWS
+from feedrank.api.readers import lines, values
+from feedrank.api.readers.columns import SAMPLE_ROWS, float_columns, float_note
+from feedrank.api.readers.delimited import split_table
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import ContentIds
+from feedrank.api.readers.streams import begins_as_json
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.catalogue import REMOVED, is_true
 from feedrank.engine.events.checks import EventError, as_float, is_finite
@@ -29,6 +31,9 @@ _CANONICAL_NAMES = {
     "categories": "categories", "labels": "labels", "comment": "comment", "description": "comment",
     "ishidden": "hidden", "updated": "updated",
 }  # fmt: skip
+_COLUMNS = frozenset(
+    ("feedback_type", "user_id", "item_id", "time_stamp", "is_hidden", "categories", "labels", "description", "comment")
+).union(_CANONICAL_NAMES)  # fmt: skip
 _PAGES = ("Items", "Users", "Feedback")
 """Keys under which the REST API answers a page of entries, beside its Cursor."""
 _ZERO_TIME = "0001-01-01"
@@ -77,17 +82,29 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
 
 def _rows(path: Path, source: str, rejects: Rejects, options: ImportOptions) -> Iterator[tuple[int, str, Any]]:
     numbered = lines.read_lines(path, rejects, options.encoding, may_be_western=True)
-    if ".csv" not in path.name.lower():
+    if begins_as_json(path):
         for number, text, value in values.read_json_values(numbered, source, rejects):
             pages = [value[page] for page in _PAGES if isinstance(value.get(page), list)] if _is_page(value) else []
             yield from ((number, text, entry) for entry in (pages[0] if pages else [value]))
         return
-    header: list[str] = []
-    for number, text, cells in records.split_csv(numbered, source, rejects, options.separator or ","):
-        if not header:
-            header = cells
-        else:
-            yield number, text, dict(zip(header, (cell.strip() for cell in cells), strict=True))
+    if (table := split_table(numbered, source, rejects, options, (), _COLUMNS)) is None:
+        return
+    header, found = table.header, [_CANONICAL_NAMES.get(_normalised_name(name), name) for name in table.header]
+    first, all_records = peek(table.records, SAMPLE_ROWS)
+
+    def again() -> Iterator[list[str]]:
+        ignored = Rejects()
+        lines_again = lines.read_lines(path, ignored, options.encoding, may_be_western=True)
+        reopened = split_table(lines_again, source, ignored, options, (), _COLUMNS)
+        return iter(()) if reopened is None else (record.cells for record in reopened.records)
+
+    floats = float_columns(found, [record.cells for record in first], again)
+    rejects.note(*map(float_note, sorted(floats)))
+    indexes = [index for index, name in enumerate(found) if name in floats]
+    for number, text, cells in all_records:
+        for index in indexes:
+            cells[index] = cells[index].removesuffix(".0")
+        yield number, text, dict(zip(header, cells, strict=True))
 
 
 def _is_page(value: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
@@ -12,6 +11,9 @@ TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
 TIME_UNITS: tuple[TimeUnit, ...] = ("auto", "s", "ms", "us", "ns")
 
 _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+
+_PROBE = "\n,a"
+"""Text that an encoding of files can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +46,12 @@ class ImportOptions:
             raise ValueError(f"time unit: found {self.time_unit!r}, expected one of {', '.join(TIME_UNITS)}")
         if self.encoding is not None:
             try:
-                codecs.lookup(self.encoding)
-            except LookupError:
+                is_text = _PROBE.encode(self.encoding, "replace").decode(self.encoding) == _PROBE
+            except (LookupError, ValueError):  # unknown, of bytes (such as hex), or of names only (such as idna)
+                is_text = False
+            if not is_text:
                 expected = "one that Python knows, such as utf-8, utf-16, cp1252 or latin-1"
-                raise ValueError(f"encoding: found {self.encoding!r}, expected {expected}") from None
+                raise ValueError(f"encoding: found {self.encoding!r}, expected {expected}")
         if self.zone is not None:
             try:
                 ZoneInfo(self.zone)
@@ -94,7 +98,7 @@ class ImportOptions:
 
 
 DEFAULTS = ImportOptions()
-"""Nothing is said about the file."""
+"""No option is given."""
 
 
 def parse_map(texts: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError, is_finite
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
-from feedrank.engine.events.ids import MISSING_IDS, canonical_event
+from feedrank.engine.events.ids import canonical_event, is_missing
 
 
 def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
@@ -69,7 +69,7 @@ class _Times:
     def read(self, row: dict[str, Any]) -> dict[str, Any]:
         """Replace the times of a row by epoch milliseconds; missing ones stay. Raises EventError."""
         for name, reader in self._readers.items():
-            if not _is_missing(row.get(name)):
+            if not is_missing(row.get(name)):
                 row[name] = reader.read(row[name])
         return row
 
@@ -78,9 +78,9 @@ class _Times:
         if not isinstance(body, Mapping):
             return body
         timestamp = body.get("timestamp")
-        if not _is_missing(timestamp):
+        if not is_missing(timestamp):
             body = {**body, "timestamp": self._readers["timestamp"].read(timestamp)}
-        if body.get("event") == "item" and not _is_missing(_field(body, "published")):
+        if body.get("event") == "item" and not is_missing(_field(body, "published")):
             body = {**body, "fields": [self._field_entry(entry) for entry in body["fields"]]}
         return body
 
@@ -89,13 +89,9 @@ class _Times:
         return [note for reader in self._readers.values() for note in reader.notes()]
 
     def _field_entry(self, entry: Any) -> Any:
-        if not isinstance(entry, Mapping) or entry.get("name") != "published" or _is_missing(entry.get("value")):
+        if not isinstance(entry, Mapping) or entry.get("name") != "published" or is_missing(entry.get("value")):
             return entry
         return {**entry, "value": self._readers["published"].read(entry["value"])}
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, str) and value.strip() in MISSING_IDS)
 
 
 def _field(body: Mapping[str, Any], name: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from feedrank.api.readers import layouts, made_up_times
+from feedrank.api.readers import layouts, synthetic_times
 from feedrank.api.readers.folders import Folder, open_files
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.layouts import Layout, Row
@@ -36,8 +36,8 @@ def _listens() -> Callable[[Row], Iterator[Row]]:
 
 def _counts(rejects: Rejects) -> Callable[[Row], Iterator[Row]]:
     def convert(row: Row) -> Iterator[Row]:
-        rejects.tally(made_up_times.NOTE)
-        yield {**row, "timestamp": made_up_times.random_ms(str(row["user"]), str(row["item"]))}
+        rejects.tally(synthetic_times.NOTE)
+        yield {**row, "timestamp": synthetic_times.random_ms(str(row["user"]), str(row["item"]))}
 
     return convert
 
@@ -81,8 +81,8 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     """Read artists or tracks, users, tags and listens, from a folder, a zip or one file.
 
     1K: a listen is an interaction of type `listen` with a track, whose item event comes before its first listen. HetRec
-    2011: the weight (how often a user listened to an artist) is the value of one `listen` at a made-up time, because
-    the file has no times. Tags become the artists' tags as of the time at which they were given.
+    2011: the weight (how often a user listened to an artist) is the value of one `listen` at a synthetic timestamp,
+    because the file has no times. Tags become the artists' tags as of the time at which they were given.
     """
     tables = (ARTISTS, PROFILES, LISTENS, _plays(rejects))
     with open_files(path) as folder:
@@ -107,6 +107,6 @@ def _tags(folder: Folder, rejects: Rejects, options: ImportOptions) -> Iterator[
                 )
                 rejects.reject(folder.source(name), number, reason, text)
                 continue
-            rejects.accept(number)
+            rejects.accept()  # without its number, as the events come in another order
             given.append(GivenTag(int(time), row["item"], tag))
     yield from tag_events(given)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from feedrank.api.readers import lines, parquet_rows, records
-from feedrank.api.readers.columns import SAMPLE_ROWS
+from feedrank.api.readers import lines, parquet_rows
+from feedrank.api.readers.columns import SAMPLE_ROWS, float_columns, float_note
+from feedrank.api.readers.delimited import split_table
 from feedrank.api.readers.encodings import find_form
 from feedrank.api.readers.folders import Folder, open_files
 from feedrank.api.readers.import_options import ImportOptions, TimeUnit
-from feedrank.api.readers.records import Record
+from feedrank.api.readers.records import Record, split_csv, split_delimited
 from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import RowParser
+from feedrank.api.readers.separators import FIRST_LINES, find_start
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.ids import canonical_id, is_missing
 
 Row: TypeAlias = dict[str, Any]
 """Column or part of an event -> value."""
@@ -61,7 +66,7 @@ class Layout:
 def read_layouts(path: Path, layouts: Sequence[Layout], rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
     """Read the files of a folder, a zip archive or one file, in the order of the layouts.
 
-    A single file's layout is told by its header, or by its name. Raises ValueError if no file has one of the layouts.
+    A single file's layout is known by its header, or by its name. Raises ValueError if no file has one of the layouts.
     """
     with open_files(path) as folder:
         found = _files(folder, layouts)
@@ -99,7 +104,7 @@ def _single_file(folder: Folder, layouts: Sequence[Layout], options: ImportOptio
     name = folder.names[0]
     found: list[str] = []
     for layout in layouts:
-        found = columns_of(folder, name, layout.separator, options)
+        found = columns_of(folder, name, layout.separator, options, _known(layout))
         if layout.fits(found, ours=True):
             return [(name, layout)]
     expected = "; or ".join(", ".join(layout.columns) for layout in layouts)
@@ -119,7 +124,7 @@ def read_file(folder: Folder, name: str, layout: Layout, rejects: Rejects, optio
     )
     for number, text, row in entries:
         try:
-            if row.get("timestamp") not in (None, ""):
+            if not is_missing(row.get("timestamp")):
                 row["timestamp"] = times.read(row["timestamp"])
             events = [
                 parser.parse(parts if "event" in parts else {"event": layout.kind, **layout.constants, **parts})
@@ -133,22 +138,54 @@ def read_file(folder: Folder, name: str, layout: Layout, rejects: Rejects, optio
     rejects.note(*parser.notes(), *(times.notes() if layout.time_unit == "auto" else ()))
 
 
-def columns_of(folder: Folder, name: str, separator: str, options: ImportOptions) -> list[str]:
-    """Return the columns of a Parquet file, or the cells of a text file's first row; empty for an empty file."""
-    if folder.plain_name(name).lower().endswith((".parquet", ".pq")):
+def columns_of(
+    folder: Folder, name: str, separator: str, options: ImportOptions, known: Collection[str] = ()
+) -> list[str]:
+    """Return the columns of a Parquet file, or the cells of a text file's first row; empty for an empty file.
+
+    known: names of columns in lower case, which help to find a separator other than the comma.
+    """
+    if _is_parquet(folder, name):
         with folder.open(name) as stream:
             return parquet_rows.columns_of(stream)
-    layout = Layout("item", {}, (), separator=separator)
-    names: list[str] = next(
-        ([cell.strip() for cell in cells] for _, _, cells in _cells(folder, name, layout, Rejects(), options)), []
-    )
+    with _numbered(folder, name, Rejects(), options) as numbered:
+        first = next(_split(numbered, name, separator, 0, Rejects(), options, known), None)
+    names = [] if first is None else [cell.strip() for cell in first.cells]
+    if options.names_positions(names):
+        names = [str(index) for index in range(len(names))]
     return options.rename(names, folder.source(name)) if names else names
 
 
 def rows(
     folder: Folder, name: str, layout: Layout, rejects: Rejects, options: ImportOptions
 ) -> Iterator[tuple[int, str, Row]]:
-    """Yield (line number, text, row) of a file, under the names of the layout."""
+    """Yield (line number, text, row) of a file, under the names of the layout; ids are without the `.0` of pandas."""
+    first, entries = peek(_renamed(folder, name, layout, rejects, options), SAMPLE_ROWS)
+    if not first:
+        return
+    header = list(first[0][2])
+
+    def cells(numbered: Iterable[tuple[int, str, Row]]) -> Iterator[list[str]]:
+        return (["" if cell is None else str(cell) for cell in row.values()] for _, _, row in numbered)
+
+    found = float_columns(header, list(cells(first)), lambda: cells(_renamed(folder, name, layout, Rejects(), options)))
+    rejects.note(*map(float_note, sorted(found)))
+    for number, text, row in entries:
+        for column in found:
+            row[column] = _without_zero(row[column])
+        yield number, text, row
+
+
+def _without_zero(cell: Any) -> Any:
+    """Return the id in a cell of a column of whole floats; of a list in a cell, each of its ids."""
+    if isinstance(cell, str):
+        return "|".join(part.strip().removesuffix(".0") for part in cell.split("|"))
+    return canonical_id(cell)
+
+
+def _renamed(
+    folder: Folder, name: str, layout: Layout, rejects: Rejects, options: ImportOptions
+) -> Iterator[tuple[int, str, Row]]:
     for number, text, row in _rows(folder, name, layout, rejects, options):
         renamed = {layout.columns.get(column, column): value for column, value in row.items()}
         renamed.pop("", None)
@@ -159,27 +196,61 @@ def _rows(
     folder: Folder, name: str, layout: Layout, rejects: Rejects, options: ImportOptions
 ) -> Iterator[tuple[int, str, Row]]:
     """Yield (line number, text, column -> cell) for each row after the header."""
-    if folder.plain_name(name).lower().endswith((".parquet", ".pq")):
-        source = folder.source(name)
+    source = folder.source(name)
+    if _is_parquet(folder, name):
         with folder.open(name) as stream:
             for number, row in parquet_rows.read_rows(stream, source, rejects):
                 yield number, repr(row), dict(zip(options.rename(list(row), source), row.values(), strict=True))
         return
-    header: list[str] = list(layout.header)
-    for number, text, cells in _cells(folder, name, layout, rejects, options):
-        if not header:
-            header = options.rename([cell.strip() for cell in cells], folder.source(name))
-        elif cells != header:
-            yield number, text, dict(zip(header, cells, strict=True))
+    with _numbered(folder, name, rejects, options, layout.encoding) as numbered:
+        header, records = _table(numbered, source, layout, rejects, options)
+        for number, text, cells in records:
+            if cells != header:
+                yield number, text, dict(zip(header, cells, strict=True))
 
 
-def _cells(folder: Folder, name: str, layout: Layout, rejects: Rejects, options: ImportOptions) -> Iterator[Record]:
-    source = folder.source(name)
-    separator = options.separator or layout.separator
+def _is_parquet(folder: Folder, name: str) -> bool:
+    return folder.plain_name(name).lower().endswith((".parquet", ".pq"))
+
+
+@contextmanager
+def _numbered(
+    folder: Folder, name: str, rejects: Rejects, options: ImportOptions, encoding: str | None = None
+) -> Iterator[Iterator[tuple[int, str]]]:
+    """Open a text file; give its numbered lines."""
     with folder.open(name) as stream:
-        form = find_form(stream, options.encoding or layout.encoding, may_be_western=False)
-        numbered = lines.decode_lines(stream, source, rejects, form)
-        if separator == ",":
-            yield from records.split_csv(numbered, source, rejects)
-        else:
-            yield from records.split_delimited(numbered, source, rejects, delimiter=separator, width=len(layout.header))
+        form = find_form(stream, options.encoding or encoding, may_be_western=False)
+        yield lines.decode_lines(stream, folder.source(name), rejects, form)
+
+
+def _table(
+    numbered: Iterator[tuple[int, str]], source: str, layout: Layout, rejects: Rejects, options: ImportOptions
+) -> tuple[list[str], Iterator[Record]]:
+    """Return the header of a table and its records."""
+    known = _known(layout)
+    if layout.separator == "," and not layout.header:
+        table = split_table(numbered, source, rejects, options, known)
+        return ([], iter(())) if table is None else (table.header, table.records)
+    records = _split(numbered, source, layout.separator, len(layout.header), rejects, options, known)
+    if layout.header:
+        return list(layout.header), records
+    first = next(records, None)
+    if first is None:
+        return [], records
+    return options.rename([cell.strip() for cell in first.cells], source), records
+
+
+def _known(layout: Layout) -> list[str]:
+    return [column for column in layout.columns if column == column.lower()]
+
+
+def _split(
+    numbered: Iterator[tuple[int, str]], source: str, separator: str, width: int, rejects: Rejects,
+    options: ImportOptions, known: Collection[str],
+) -> Iterator[Record]:  # fmt: skip
+    """Yield all records of a table. The separator of comma-separated files is found, as they may have another one."""
+    if separator != ",":
+        return split_delimited(numbered, source, rejects, delimiter=options.separator or separator, width=width)
+    first, numbered = peek(numbered, FIRST_LINES)
+    start = find_start([text for _, text in first], {*known, *(name.lower() for name in options.map)})
+    return split_csv(islice(numbered, start.skipped, None), source, rejects, options.separator or start.separator)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from feedrank.api.readers import lines, records
+from feedrank.api.readers.delimited import split_table
 from feedrank.api.readers.folders import Folder, SingleFile, open_files
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.movielens_layouts import (
@@ -46,11 +47,11 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     of type "rating" with the rating as value; their ids end with the event's timestamp in milliseconds. The users of
     users.dat come before the ratings. Raises ValueError if a file is missing.
 
-    `path` may also be one of these files, or tags.csv or tags.dat: tags become the items' tags as of the time at which
-    they were given. Those of a folder are not read with it.
+    `path` may also be one of these files, or tags.csv or tags.dat, plain or in a zip: tags become the items' tags as
+    of the time at which they were given. Those of a folder are not read with it.
     """
     with open_files(path) as folder:
-        if isinstance(folder, SingleFile):
+        if isinstance(folder, SingleFile) or (path.is_file() and len(folder.names) == 1):
             yield from _read_single_file(folder, rejects, options)
             return
         form = detect_layout(folder)
@@ -59,7 +60,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
         yield from _users(folder, rejects)
         yield from _rating_events(folder, form, rejects)
         for name in (*folder.match("tags.csv"), *folder.match("tags.dat")):
-            rejects.tally(f"file of tags that was not read: import {folder.source(name)} by itself to add them")
+            rejects.note(f"tags of {folder.source(name)} were not read; import that file by itself to add them")
 
 
 def is_movielens(folder: Folder) -> bool:
@@ -76,7 +77,7 @@ def is_columns(columns: Iterable[str]) -> bool:
     return any(set(header) <= set(columns) for header in (CSV_RATINGS, CSV_FILMS, CSV_TAGS))
 
 
-def _read_single_file(folder: SingleFile, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
+def _read_single_file(folder: Folder, rejects: Rejects, options: ImportOptions) -> Iterator[Event]:
     """Read one file of the releases by itself: films, users, ratings or tags; its name or its header tells which."""
     name = folder.names[0]
     kind = folder.plain_name(name).lower()
@@ -93,9 +94,11 @@ def _read_single_file(folder: SingleFile, rejects: Rejects, options: ImportOptio
         layout = Layout(name, name, None, None, film_100k, ("\t", "|"), (4, 5 + len(GENRES)), encoding or "latin-1")
         yield from (_film_items if kind == "u.item" else _rating_events)(folder, layout, rejects)
     else:
+        known = [column.lower() for column in (*CSV_RATINGS, *CSV_FILMS, *CSV_TAGS)]
         with folder.open(name) as stream:
-            first = next((text for _, text in lines.decode_lines(stream, name, Rejects()) if text.strip()), "")
-        columns = [cell.strip().strip('"') for cell in first.split(",")]
+            numbered = lines.decode_lines(stream, name, Rejects(), encoding or "utf-8")
+            table = split_table(numbered, name, Rejects(), DEFAULTS, (), known)
+        columns = [] if table is None else table.header
         layout = Layout(name, name, CSV_RATINGS, CSV_FILMS, film_later, (",", ","), film_encoding=encoding or "utf-8")
         if set(CSV_TAGS) <= set(columns):
             yield from _tag_items(folder, name, rejects, CSV_TAGS, ",")
@@ -139,7 +142,7 @@ def _tag_items(
         except ValueError as problem:
             rejects.reject(folder.source(name), number, str(problem), text)
             continue
-        rejects.accept(number)
+        rejects.accept()  # without its number, as the events come in another order
         given.append(entry)
     yield from tag_events(entry for entry in given if entry.tag)
 
@@ -178,7 +181,7 @@ def _rating_events(folder: Folder, layout: Layout, rejects: Rejects) -> Iterator
         except ValueError as problem:
             rejects.reject(folder.source(layout.ratings), number, str(problem), text)
             continue
-        rejects.accept(number)
+        rejects.accept()  # without its number, as the events come in another order
         times.append(round(seconds * 1000))
         items.append(item)
         users.append(user)
@@ -201,30 +204,32 @@ def _table(
 ) -> Iterator[tuple[int, str, list[str]]]:
     """Yield (line number, text, cells of `columns`) for each record; with `columns` the first record is the header."""
     source = folder.source(name)
-    indexes: list[int] | None = None
     with folder.open(name) as stream:
         numbered = lines.decode_lines(stream, source, rejects, encoding)
-        if delimiter == ",":
-            table = records.split_csv(numbered, source, rejects)
-        else:
+        if columns is None or delimiter != ",":
             table = records.split_delimited(numbered, source, rejects, delimiter=delimiter, width=width)
-        for number, text, cells in table:
             if columns is None:
-                yield number, text, cells
-            elif indexes is None:
-                header = [cell.partition(":")[0].strip() for cell in cells]  # RecBole adds the type: user_id:token.
-                if missing := [column for column in columns if column not in header]:
-                    raise ValueError(
-                        f"{source} has no column {', '.join(missing)}: found {', '.join(header)}, expected"
-                        f" {', '.join(columns)}"
-                    )
-                indexes = [header.index(column) for column in columns]
-            else:
-                yield number, text, [cells[index] for index in indexes]
+                yield from table
+                return
+            first = next(table, None)
+            # RecBole adds the type: user_id:token
+            header = [] if first is None else [cell.partition(":")[0].strip() for cell in first.cells]
+        else:
+            opened = split_table(numbered, source, rejects, DEFAULTS, (), [column.lower() for column in columns])
+            header, table = ([], iter(())) if opened is None else (opened.header, opened.records)
+        if not header:
+            return
+        if missing := [column for column in columns if column not in header]:
+            raise ValueError(
+                f"{source} has no column {', '.join(missing)}: found {', '.join(header)}, expected {', '.join(columns)}"
+            )
+        indexes = [header.index(column) for column in columns]
+        for number, text, cells in table:
+            yield number, text, [cells[index] for index in indexes]
 
 
 def _id(text: str, name: str) -> int:
-    digits = text.strip()
+    digits = text.strip().removesuffix(".0")  # pandas writes a column with gaps as floats
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         raise ValueError(f"{name}: found {text!r}, expected a whole number")
     return int(digits)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from feedrank.api.readers import lines, records
+from feedrank.api.readers import lines
+from feedrank.api.readers.delimited import split_table
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.checks import EventError, as_float
@@ -41,16 +42,17 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     """
     source = str(path)
     policy, campaign = _policy_and_campaign(path)
-    header: list[str] = []
-    for number, text, cells in records.split_csv(lines.read_lines(path, rejects), source, rejects):
-        if not header:
-            header = cells
-            if not (is_log(header) or is_item_context(header)):
-                raise ValueError(
-                    f"{source}: found the columns {', '.join(header[:8])}, expected those of the Open Bandit Dataset: "
-                    f"{', '.join(_LOG_COLUMNS)}, or item_id, item_feature_0 and so on"
-                )
-            continue
+    numbered = lines.read_lines(path, rejects)
+    table = split_table(numbered, source, rejects, DEFAULTS, (), (*_LOG_COLUMNS, "item_feature_0"))
+    if table is None:
+        return
+    header = table.header
+    if not (is_log(header) or is_item_context(header)):
+        raise ValueError(
+            f"{source}: found the columns {', '.join(header[:8])}, expected those of the Open Bandit Dataset: "
+            f"{', '.join(_LOG_COLUMNS)}, or item_id, item_feature_0 and so on"
+        )
+    for number, text, cells in table.records:
         row = dict(zip(header, cells, strict=True))
         try:
             bodies = (
@@ -62,7 +64,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
         except (EventError, ValueError) as problem:
             rejects.reject(source, number, str(problem), text)
         else:
-            rejects.accept()
+            rejects.accept(number)
             yield from events
 
 

@@ -14,6 +14,7 @@ from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.layouts import Layout, Row
 from feedrank.api.readers.rejects import Rejects
 from feedrank.api.readers.rows import ContentIds
+from feedrank.api.readers.streams import begins_as_json
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
@@ -24,7 +25,7 @@ TYPES = ("clicks", "carts", "orders")
 
 
 def _named_type(row: Row) -> Iterator[Row]:
-    type_ = str(row["type"])
+    type_ = str(row["type"]).removesuffix(".0")
     yield {**row, "type": TYPES[int(type_)] if type_ in ("0", "1", "2") else type_}
 
 
@@ -48,7 +49,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     A session is all that one user did in four weeks, and becomes the user. Times are milliseconds; in tables also
     seconds, as their size says. An invalid event is rejected, and the others of its session are kept.
     """
-    if not path.is_dir() and any(suffix in path.name.lower() for suffix in (".json", ".ndjson")):
+    if path.is_file() and begins_as_json(path):
         yield from _read_sessions(path, rejects, options)
     else:
         yield from layouts.read_layouts(path, (TABLE,), rejects, options)

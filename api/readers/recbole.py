@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from feedrank.api.readers import layouts, made_up_times
+from feedrank.api.readers import layouts, synthetic_times
 from feedrank.api.readers.folders import Folder, open_files
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.layouts import Layout, Row
-from feedrank.api.readers.made_up_times import MadeUpTimes
 from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.synthetic_times import SyntheticTimes
 from feedrank.engine.events.checks import as_float
 from feedrank.engine.events.events import Event
 
@@ -40,7 +40,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     A rating, weight or count becomes the value. Interactions with a rating have the type `rating`, those with a label
     of 0 the type `impression`, and others `click`. Titles and genres become `title` and `category`; other columns
     become fields of their type. Times are seconds or milliseconds, as their size says. Where the file has none, they
-    are made up: see `MadeUpTimes`. Raises ValueError for a file without atomic columns.
+    are synthetic: see `SyntheticTimes`. Raises ValueError for a file without atomic columns.
     """
     with open_files(path) as folder:
         names = [(name, suffix) for suffix in SUFFIXES for name in folder.match("*" + suffix)]
@@ -72,7 +72,7 @@ def _layout(source: str, kind: Any, header: Sequence[str], item_column: str, rej
     is_rating = "label" not in types and any(parts.get(name) == "value" for name in _RATINGS)
 
     def converter() -> Any:
-        times = MadeUpTimes()
+        times = SyntheticTimes()
 
         def convert(row: Row) -> Iterator[Row]:
             typed = {
@@ -83,7 +83,7 @@ def _layout(source: str, kind: Any, header: Sequence[str], item_column: str, rej
                 typed["type"] = "rating" if is_rating else "impression" if label == 0 else "click"
                 if not has_time:
                     typed["timestamp"] = times.next_ms(str(typed.get("user")))
-                    rejects.tally(made_up_times.NOTE)
+                    rejects.tally(synthetic_times.NOTE)
             yield typed
 
         return convert

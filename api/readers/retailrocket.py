@@ -64,10 +64,10 @@ def _with_parents(category: str, parents: dict[str, str]) -> list[str]:
 
 def _category_tree(folder: Folder, rejects: Rejects) -> dict[str, str]:
     """Return category -> the category above it; empty if the folder has no such file."""
-    layout = Layout("item", {"categoryid": "category", "parentid": "parent"}, ())
+    layout = Layout("item", {"categoryid": "id", "parentid": "category"}, ())
     return {
-        row["category"]: row["parent"]
+        row["id"]: row["category"]
         for name in folder.match("category_tree.csv")
         for _, _, row in layouts.rows(folder, name, layout, rejects, DEFAULTS)
-        if row.get("parent")
+        if row.get("category")
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -21,7 +20,7 @@ from feedrank.engine.events.events import (
     ItemEvent,
     RankingEvent,
 )
-from feedrank.engine.events.ids import canonical_id, check_id
+from feedrank.engine.events.ids import canonical_id, check_id, is_missing
 
 EVENT_COLUMNS = {
     "item": ("item",),
@@ -76,7 +75,7 @@ class RowParser:
         """Parse a row (column -> value) into an event; None, NaN and '' are missing values. Raises EventError.
 
         A missing id is a hash of the content, so the same row is the same event in every file and import. Equal
-        interactions and rankings of one file are different events, told apart by their number.
+        interactions and rankings of one file are different events, with different numbers in their ids.
         """
         # inline, because it is done for every cell: None, '' and NaN, which is not equal to itself
         cells = {name: value for name, value in row.items() if value is not None and value != "" and value == value}
@@ -161,17 +160,13 @@ def _looks_like_interactions(columns: Collection[str]) -> bool:
 
 def check_event_kinds(kinds: Iterable[object], source: str) -> None:
     """Check that the first values of a column `event` name types of events. Raises ValueError if none does."""
-    found = list(dict.fromkeys(str(kind).strip() for kind in kinds if not _is_missing(kind)))
+    found = list(dict.fromkeys(str(kind).strip() for kind in kinds if not is_missing(kind)))
     if found and not set(found) & set(EVENT_COLUMNS):
         named = ", ".join(map(repr, found[:5]))
         raise ValueError(
             f"{source}: found {named} in `event`, expected one of {', '.join(EVENT_COLUMNS)}; if these are interaction"
             " types, give --type-column event"
         )
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _integral(value: Any) -> Any:
@@ -215,7 +210,7 @@ def _ranking_items(items: Any, labels: Any) -> Any:
         actual = f"{len(labels)} labels" if isinstance(labels, list) else repr(labels)
         raise EventError("labels", f"found {actual}, expected {len(items)}, one per item")
     for entry, label in zip(entries, labels, strict=True):
-        if not _is_missing(label):
+        if not is_missing(label):
             entry["label"] = _number("labels", label)
     return entries
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from feedrank.api.readers import lines, made_up_times
+from feedrank.api.readers import lines, synthetic_times
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
-from feedrank.api.readers.made_up_times import MadeUpTimes
 from feedrank.api.readers.rejects import Rejects
+from feedrank.api.readers.synthetic_times import SyntheticTimes
 from feedrank.engine.events.events import Event, InteractionEvent
 
 _NUMBERS = re.compile(r"\d+(\s+\d+)+", re.ASCII)
@@ -28,11 +28,11 @@ def is_sequences(texts: Sequence[str]) -> bool:
 def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
     """Read each line as a user and its items, as clicks in the order of the line, one day apart.
 
-    The times are made up, and say nothing but the order: see `MadeUpTimes`. They are the same in every import. A line
-    with a user and no item is rejected.
+    The timestamps are synthetic, and say nothing but the order: see `SyntheticTimes`. They are the same in every
+    import. A line with a user and no item is rejected.
     """
     source = str(path)
-    times = MadeUpTimes()
+    times = SyntheticTimes()
     for number, text in lines.read_lines(path, rejects, options.encoding):
         if not text.strip():
             continue
@@ -41,7 +41,7 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
             rejects.reject(source, number, "found no item, expected a user and its items in order of time", text)
             continue
         rejects.accept(number)
-        rejects.tally(made_up_times.NOTE, len(items))
+        rejects.tally(synthetic_times.NOTE, len(items))
         for item in items:
             at = times.next_ms(user)
             yield InteractionEvent(f"sequence:{user}:{item}:{at}", at, item, "click", user=user)

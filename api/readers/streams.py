@@ -6,8 +6,9 @@ import bz2
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 CHUNK_BYTES = 1 << 16
@@ -58,9 +59,28 @@ def decompressed(stream: BinaryIO) -> Iterator[bytes]:
         yield from _chunks(stream)
 
 
-def only_member(names: list[str]) -> str | None:
-    """Return the one file of a zip, without the folders and the notes of macOS; None if it has none or several."""
-    files = [name for name in names if not name.endswith("/") and not name.startswith(("__MACOSX/", "."))]
+def begins_as_json(path: Path) -> bool:
+    """Return whether a file, plain or compressed, begins with a brace or a bracket, as JSON in any encoding does."""
+    try:
+        with path.open("rb") as stream:
+            head = next(decompressed(stream), b"")
+    except (DamagedStreamError, ValueError):
+        return False
+    return head.lstrip(_BEFORE_TEXT)[:1] in (b"{", b"[")
+
+
+_BEFORE_TEXT = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+"""Bytes of byte order marks, of UTF-16 and of blanks."""
+
+
+def data_files(names: Iterable[str]) -> list[str]:
+    """Return the files among the names of an archive or a folder, without hidden files and the notes of macOS."""
+    return [name for name in names if not name.startswith("__MACOSX/") and name.rpartition("/")[2][:1] not in ("", ".")]
+
+
+def only_member(names: Iterable[str]) -> str | None:
+    """Return the one file of data in a zip; None if it has none or several."""
+    files = data_files(names)
     return files[0] if len(files) == 1 else None
 
 

@@ -8,23 +8,20 @@ from typing import Any
 
 from feedrank.api.readers.columns import (
     ID_COLUMNS,
-    LIST_COLUMNS,
     SAMPLE_ROWS,
     TIME_COLUMNS,
     ColumnReader,
-    float_candidates,
-    whole_float_columns,
+    float_columns,
 )
-from feedrank.api.readers.delimited import DelimitedTable, open_table
+from feedrank.api.readers.delimited import open_table
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.api.readers.rejects import Rejects, peek
 from feedrank.api.readers.rows import EVENT_COLUMNS, RowParser, check_event_kinds
 from feedrank.api.readers.times import TimeReader
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event
-from feedrank.engine.events.ids import MISSING_IDS, is_whole_float
+from feedrank.engine.events.ids import is_missing, is_whole_float
 
-CSV_LIST_COLUMNS = LIST_COLUMNS
 KNOWN_COLUMNS = frozenset(
     ("event", "id", "timestamp", "labels", "title", "text", "category", "tags", "published")
 ).union(*EVENT_COLUMNS.values())  # fmt: skip
@@ -48,7 +45,12 @@ def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) ->
     sample = [record.cells for record in first]
     if "event" in table.header:
         check_event_kinds((cells[table.header.index("event")] for cells in sample), source)
-    columns = ColumnReader(table.header, sample, _float_columns(path, options, table, sample), options, rejects)
+
+    def again() -> Iterator[list[str]]:
+        reopened = open_table(path, Rejects(), options, KNOWN_COLUMNS)
+        return iter(()) if reopened is None else (record.cells for record in reopened.records)
+
+    columns = ColumnReader(table.header, sample, float_columns(table.header, sample, again), options, rejects)
     for number, text, cells in all_records:
         try:
             event = rows.parse(columns.read(cells))
@@ -59,18 +61,6 @@ def read_csv(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) ->
             yield event
     columns.finish()
     rejects.note(*rows.notes())
-
-
-def _float_columns(
-    path: Path, options: ImportOptions, table: DelimitedTable, sample: list[list[str]]
-) -> frozenset[str]:
-    """Return the id columns that are whole floats in the whole file, which is read again only if the sample is so."""
-    candidates = float_candidates(table.header, sample)
-    if not candidates or len(sample) < SAMPLE_ROWS:
-        return frozenset(candidates)
-    again = open_table(path, Rejects(), options, KNOWN_COLUMNS)
-    rows = iter(()) if again is None else (record.cells for record in again.records)
-    return whole_float_columns(table.header, candidates, rows)
 
 
 def read_parquet(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS) -> Iterator[Event]:
@@ -146,7 +136,7 @@ class _ParquetCells:
         """Return the row with its times as epoch milliseconds. Raises EventError."""
         for name, reader in self._times.items():
             value = row[name]
-            if value is not None and value == value and value not in MISSING_IDS:
+            if not is_missing(value):
                 row[name] = reader.read(value)
         for name in self._floats:
             if row[name] is not None:
@@ -163,9 +153,9 @@ def _is_whole_float_text(file: Any, index: int, first: list[Any]) -> bool:
     """Return whether a column is text that holds whole floats (123.0) or missing values in the whole file."""
 
     def fits(values: list[Any]) -> bool:
-        return all(value is None or value.strip() in MISSING_IDS or is_whole_float(value.strip()) for value in values)
+        return all(is_missing(value) or is_whole_float(value.strip()) for value in values)
 
-    texts = [value for value in first if isinstance(value, str) and value.strip() not in MISSING_IDS]
+    texts = [value for value in first if isinstance(value, str) and not is_missing(value)]
     if not texts or not all(value is None or isinstance(value, str) for value in first) or not fits(first):
         return False
     name = file.schema_arrow.names[index]

@@ -12,12 +12,11 @@ from zoneinfo import ZoneInfo
 
 from feedrank.api.readers.import_options import DEFAULTS, ImportOptions
 from feedrank.engine.events.checks import EventError, as_float, short_repr
-from feedrank.engine.events.event_time import EARLIEST_MS
 
 MAX_MS = 10**15
 """Epoch milliseconds of a time that no event has any more."""
-_LATEST_MS = 4_102_444_800_000
-"""2100-01-01, the bound of guesses about units."""
+GUESSED_MS = (100_000_000_000, 4_102_444_800_000)
+"""From 1973 to 2100: the times that guesses about units find. No number is such a time in two units."""
 _MS_PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _EXCEL_DAYS = (32_874, 73_050)
@@ -44,10 +43,13 @@ class TimeReader:
     """
 
     def __init__(
-        self, options: ImportOptions = DEFAULTS, name: str = "timestamp", sample: Iterable[object] = ()
-    ) -> None:
-        """name: the column, for messages. sample: values of its first rows; missing ones are passed over."""
+        self, options: ImportOptions = DEFAULTS, name: str = "timestamp", sample: Iterable[object] = (),
+        part: str | None = None,
+    ) -> None:  # fmt: skip
+        """name: the column, for messages. sample: values of its rows; missing ones are passed over. part: what the
+        column is in an event, timestamp or published; None: its name says it."""
         self.name = name
+        self._may_be_years = (part or name) == "published"
         self._zone: tzinfo | None = None if options.zone is None else ZoneInfo(options.zone)
         self._zone_name = options.zone or "UTC"
         self._has_unit = options.time_unit is not None
@@ -74,14 +76,16 @@ class TimeReader:
 
     def notes(self) -> list[str]:
         """Return what was decided and how often it applied, in sentences."""
-        told = {
-            "numbers": f"numbers in {self.name!r} were read as {self._form_name()}",
+        sentences = {
+            "numbers": f"numbers in {self.name!r} were read as {self.form_name}",
             "dates": f"dates in {self.name!r} were read as the start of the day in {self._zone_name}",
             "zoneless": f"times without a zone in {self.name!r} were read in {self._zone_name}",
         }
-        return [f"{count:,} {told[kind]}" for kind, count in self._counts.items()]
+        return [f"{count:,} {sentences[kind]}" for kind, count in self._counts.items()]
 
-    def _form_name(self) -> str:
+    @property
+    def form_name(self) -> str:
+        """As what numbers are read, such as "epoch seconds"."""
         named = {
             "year": f"years from 1 January in {self._zone_name}",
             "compact": f"compact dates in {self._zone_name}",
@@ -94,7 +98,7 @@ class TimeReader:
             return options.time_unit
         if not numbers:
             return "ms"
-        if self.name == "published" and all(len(text) == 4 and 1000 <= float(text) <= 2100 for text in numbers):
+        if self._may_be_years and all(len(text) == 4 and 1000 <= float(text) <= 2100 for text in numbers):
             return "year"
         if all(_COMPACT.fullmatch(text) for text in numbers) and 2 * sum(map(_is_compact, numbers)) > len(numbers):
             return "compact"
@@ -103,7 +107,7 @@ class TimeReader:
             return "excel"
         unit = guess_unit(middle)
         if options.time_unit is None:
-            if self.name == "published" and unit not in ("ms", None):
+            if self._may_be_years and unit not in ("ms", None):
                 raise ValueError(
                     f"times in {self.name!r}: found numbers such as {numbers[0]}, which look like epoch"
                     f" {UNIT_NAMES[unit]}; give --time-unit {unit}, or --time-unit auto if the columns differ"
@@ -111,7 +115,7 @@ class TimeReader:
             return "ms"
         if unit is None:
             raise ValueError(
-                f"times in {self.name!r}: found numbers such as {numbers[0]}, which are no times from 1990 to 2100 in"
+                f"times in {self.name!r}: found numbers such as {numbers[0]}, which are no times from 1973 to 2100 in"
                 " seconds, milliseconds, microseconds or nanoseconds; convert them to one of these"
             )
         return unit
@@ -120,7 +124,7 @@ class TimeReader:
         if self._is_plain:
             milliseconds = number
         elif self._form == "compact":
-            naive = _compact_time(text if text is not None else str(number).removesuffix(".0"))
+            naive = _compact_time(_without_zeros(str(number) if text is None else text))
             if naive is None:
                 raise EventError(self.name, f"found {short_repr(number)}, expected a compact date such as 20200920")
             milliseconds = self._with_zone(naive)
@@ -141,9 +145,7 @@ class TimeReader:
             found = short_repr(number if text is None else text)
             unit = None if self._has_unit else guess_unit(number)
             advice = f"; they look like {UNIT_NAMES[unit]}: give --time-unit {unit}" if unit else ""
-            limit = (
-                "epoch milliseconds below 1e15" if self._form == "ms" else f"{self._form_name()} of a year below 33658"
-            )
+            limit = "epoch milliseconds below 1e15" if self._form == "ms" else f"{self.form_name} of a year below 33658"
             raise EventError(self.name, f"found {found}, expected {limit}{advice}")
         if not self._is_plain:
             self._counts["numbers"] += 1
@@ -173,18 +175,24 @@ class TimeReader:
 
 
 def guess_unit(number: float) -> str | None:
-    """Return the unit in which a number is a time from 1990 to 2100: s, ms, us or ns; None: in none of them."""
+    """Return the unit in which a number is a time from 1973 to 2100: s, ms, us or ns; None: in none of them."""
     size = as_float(number)
-    fitting = (unit for unit, scale in _MS_PER_UNIT.items() if size and EARLIEST_MS <= size * scale <= _LATEST_MS)
+    fitting = (unit for unit, scale in _MS_PER_UNIT.items() if size and GUESSED_MS[0] <= size * scale <= GUESSED_MS[1])
     return next(fitting, None)
 
 
 def _numeric_text(value: object) -> str | None:
-    """Return a number or a numeric text as text; None for anything else."""
+    """Return a number or a numeric text as text, without a fraction of zeros; None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value).removesuffix(".0") if as_float(value) is not None else None
+        return _without_zeros(str(value)) if as_float(value) is not None else None
     text = value.strip() if isinstance(value, str) else ""
-    return text if _NUMBER.fullmatch(text) and as_float(text) is not None else None
+    return _without_zeros(text) if _NUMBER.fullmatch(text) and as_float(text) is not None else None
+
+
+def _without_zeros(text: str) -> str:
+    """Return a numeric text without the `.0` that pandas gives to whole numbers in a column with gaps."""
+    whole, _, fraction = text.partition(".")
+    return whole if whole.strip("+-") and not fraction.strip("0") else text
 
 
 @lru_cache(8192)

@@ -80,7 +80,7 @@ class ShownLists:
             self._items.append(event)
 
     def add_event(self, query: str, target: UbiObject, user: str | None, session: str | None) -> None:
-        """Add what an event says of its query: who asked, and which field holds the ids of its hits."""
+        """Add what an event says of its query: its user, and which field holds the ids of its hits."""
         field = target.id_field
         if field is not None and field not in self._id_fields:
             added = self._added.get(query)

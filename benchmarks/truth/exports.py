@@ -33,6 +33,8 @@ class Export:
     """Parts that one of the events must have; `fields` is a dict of all its fields."""
     rejected: int = 0
     tallies: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """Sentences that must be among those about how it was read."""
 
     def write(self, folder: Path) -> Path:
         """Write the files into a new folder; return the path to import."""
@@ -56,6 +58,8 @@ class Export:
         tallies = {what.replace(str(path), "FOLDER"): count for what, count in rejects.tallies.items()}
         if tallies != dict(self.tallies):
             faults.append(f"found the tallies {tallies}, expected {dict(self.tallies)}")
+        notes = [note.replace(str(path), "FOLDER") for note in rejects.notes]
+        faults += [f"found no note {note!r} in {notes}" for note in self.notes if note not in notes]
         missing = [wanted for wanted in self.events if not any(_has(body, wanted) for body in bodies)]
         return faults + [f"found no event {dict(wanted)}" for wanted in missing]
 
@@ -223,7 +227,7 @@ _UBI = (
     ),
 )  # fmt: skip
 
-_MADE_UP = "interactions with a made-up time, because the file has no times"
+_SYNTHETIC = "interactions with a synthetic timestamp, because the file has no times"
 _MOVIELENS = (
     Export(
         "MovieLens 1M", "movielens",
@@ -244,7 +248,7 @@ _MOVIELENS = (
         (2, 0, 0, 1),
         ({"item": "2", "fields": {"title": "Café Nord (1996)", "category": ["IMAX", "Sci-Fi"]}},
          {"item": "1", "value": 4.5}),
-        tallies={"file of tags that was not read: import FOLDER/tags.dat by itself to add them": 1},
+        notes=("tags of FOLDER/tags.dat were not read; import that file by itself to add them",),
     ),
     Export(
         "MovieLens 25M, tags", "movielens",
@@ -292,7 +296,7 @@ _RECBOLE = (
         {"lastfm.inter": "user_id:token\tartist_id:token\tweight:float\n2\t51\t13883\n2\t52\t11690\n"},
         (0, 0, 0, 2),
         ({"user": "2", "item": "51", "type": "click", "value": 13883.0},),
-        tallies={_MADE_UP: 2},
+        tallies={_SYNTHETIC: 2},
     ),
 )  # fmt: skip
 
@@ -477,7 +481,7 @@ _LASTFM = (
             {"item": "52", "timestamp": 1238536800000, "fields": {"tags": ["chillout"]}},
             {"item": "52", "timestamp": 1241128800000, "fields": {"tags": ["chillout", "down tempo é"]}},
         ),
-        rejected=1, tallies={_MADE_UP: 2},
+        rejected=1, tallies={_SYNTHETIC: 2},
     ),
     Export(
         "Last.fm 1K", "lastfm",
@@ -499,11 +503,11 @@ _LASTFM = (
 _SEQUENCES = (
     Export(
         "sequences, one line for each user", "sequences", {"Beauty.txt.gz": "1 1 2 3\n2 3 1\n"}, (0, 0, 0, 5),
-        ({"user": "1", "item": "2", "type": "click"},), tallies={_MADE_UP: 5},
+        ({"user": "1", "item": "2", "type": "click"},), tallies={_SYNTHETIC: 5},
     ),
     Export(
         "sequences, one line for each interaction", "sequences", {"Beauty.txt": "1 1\n1 2\n2 1\n"}, (0, 0, 0, 3),
-        ({"user": "2", "item": "1", "type": "click"},), tallies={_MADE_UP: 3},
+        ({"user": "2", "item": "1", "type": "click"},), tallies={_SYNTHETIC: 3},
     ),
 )  # fmt: skip
 

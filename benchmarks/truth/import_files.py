@@ -16,7 +16,7 @@ from benchmarks.bars import Bar, console
 from benchmarks.truth.odd_files import T0, OddFile, odd_files
 from feedrank.api.cli import main
 from feedrank.api.home_paths import HomePaths
-from feedrank.api.item_completion import is_made
+from feedrank.api.item_completion import is_created
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent
 
@@ -53,6 +53,9 @@ def judge(file: OddFile, folder: Path) -> str:
     rows = event_rows(events, len(file.rows[0]))
     if code or rows != sorted(file.rows, key=repr):
         return f"exit code {code}, read {rows}, expected {list(file.rows)}: {output!r}"
+    described = [event for event in events if isinstance(event, ItemEvent)]
+    if file.fields and not file.fields.items() <= described[-1].fields.items():
+        return f"found the fields {described[-1].fields}, expected {dict(file.fields)}"
     return "" if (file.rejected > 0) == ("rejected lines are in" in output) else f"rejects are not reported: {output!r}"
 
 
@@ -63,10 +66,10 @@ def run(home: Path, *arguments: object) -> tuple[int, str]:
 
 
 def journal_events(home: Path) -> list[Event]:
-    """Return the events of a home's journal, without items that were made of ids."""
+    """Return the events of a home's journal, without items that were created from ids."""
     journal = HomePaths(home).journal()
     try:
-        return [event for event in journal.events() if not (isinstance(event, ItemEvent) and is_made(event))]
+        return [event for event in journal.events() if not (isinstance(event, ItemEvent) and is_created(event))]
     finally:
         journal.close()
 

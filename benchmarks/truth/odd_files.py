@@ -32,7 +32,7 @@ class OddFile:
     """Lines that are rejected, with a reason."""
     suffix: str = ".csv"
     fields: Mapping[str, object] = field(default_factory=dict)
-    """Other fields that the first item has."""
+    """Other fields that the last item event has."""
 
 
 ITEMS = (("1", "Café"), ("2", "Plain"))
@@ -171,6 +171,13 @@ def times() -> list[OddFile]:
         OddFile("bare dates", _text(_clicks("2020-09-20")), _at(DAY), said="start of the day in UTC"),
         OddFile("bare dates in a zone", _text(_clicks("2020-09-20")), _at(DAY - 7_200_000), berlin, "Europe/Berlin"),
         OddFile("compact dates", _text(_clicks(20200920, 20200921)), _at(DAY, DAY + 86_400_000), said="compact dates"),
+        OddFile("compact dates, floats of pandas", _text(_clicks("20200920.0", "20200921.0")),
+                _at(DAY, DAY + 86_400_000), said="compact dates"),
+        OddFile("years, floats of pandas", b"id,title,published\n1,A,1999.0\n2,B,\n3,C,2004.0\n",
+                (("1", "A"), ("2", "B"), ("3", "C")), said="years", fields={"published": 1_072_915_200_000.0}),
+        OddFile("compact dates of publication, floats of pandas",
+                b"id,title,published\n1,A,20200921.0\n2,B,\n3,C,20200920.0\n",
+                (("1", "A"), ("2", "B"), ("3", "C")), said="compact dates", fields={"published": float(DAY)}),
         OddFile("days of Excel", _text(_clicks("44094.5")), _at(DAY + 43_200_000), said="Excel"),
         OddFile("Go's times", _text(_clicks(*go)), _at(t, t + 1500)),
         OddFile("RFC 2822", _text(_clicks('"Sun, 03 Mar 2024 09:00:00 +0000"')), _at(t)),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from docs.generator.markdown import code, table, text
+from feedrank.api.readers.columns import LIST_COLUMNS
 from feedrank.api.readers.rows import EVENT_COLUMNS
-from feedrank.api.readers.tables import CSV_LIST_COLUMNS
 from feedrank.engine.events import events
 from feedrank.engine.events.catalogue import RANK_ONLY, REMOVED, STANDARD_FIELDS
 from feedrank.engine.events.codec import parse
@@ -159,7 +159,7 @@ def _column(column: str) -> tuple[str, str, str, str]:
     kind, meaning = (ITEM_FIELDS if column in ITEM_FIELDS else MEANINGS)[column]
     if column == "items":
         kind = "list of ids"
-    in_csv = "values separated by `|`" if column in CSV_LIST_COLUMNS else kind
+    in_csv = "values separated by `|`" if column in LIST_COLUMNS else kind
     return code(column), kind, "Parquet only" if kind == "object" else in_csv, text(meaning)
 
 

@@ -1,19 +1,53 @@
 """Reads and checks one field of a decoded JSON object at a time; errors name the path of the field.
 
-Accepted values can be written as JSON in UTF-8, and accepted numbers are finite as floats.
+Accepted values can be written as JSON in UTF-8, and accepted numbers are finite as floats. Numbers that become columns
+have a `NumberRange` each, so that every reader of the log can hold, add and multiply them.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 FieldValue: TypeAlias = str | float | bool | list[str] | list[float]
 
 MAX_EXACT_INT = 2**53
 """Integers up to this are exact as floats."""
+
+
+MAX_POSITION = 2**31 - 1
+"""Positions are columns of 32-bit integers."""
+MAX_SCORE = 3.4028234663852886e38
+"""Scores are numbers of 32 bits; this is the largest one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRange:
+    """The numbers that a part of an event may have."""
+
+    minimum: float
+    maximum: float
+    expected: str
+    """The numbers in words, for messages."""
+    whole: bool = False
+    """Only whole numbers; 2.0 is one."""
+
+    def __contains__(self, value: object) -> bool:
+        """Check whether a value is such a number; booleans, NaN and infinity are not."""
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.minimum <= value <= self.maximum:
+            return False
+        return not self.whole or isinstance(value, int) or value.is_integer()
+
+
+POSITION = NumberRange(1, MAX_POSITION, f"a whole number from 1 to {MAX_POSITION}", whole=True)
+AMOUNT = NumberRange(-MAX_EXACT_INT, MAX_EXACT_INT, f"a number from -{MAX_EXACT_INT} to {MAX_EXACT_INT}")
+DURATION = NumberRange(0, MAX_EXACT_INT, f"a number from 0 to {MAX_EXACT_INT}")
+SCORE = NumberRange(-MAX_SCORE, MAX_SCORE, "a finite number of 32 bits")
+PROBABILITY = NumberRange(sys.float_info.min, 1, "a number above 0 and at most 1")
 
 
 class EventError(ValueError):
@@ -43,13 +77,13 @@ def optional_str(body: Mapping[str, Any], name: str, *, allow_empty: bool = Fals
     return None if body.get(name) is None else required_str(body, name, allow_empty=allow_empty)
 
 
-def optional_float(body: Mapping[str, Any], name: str, path: str | None = None) -> float | None:
-    """Return an optional finite number; None if it is absent or null. Raises EventError."""
+def optional_number(body: Mapping[str, Any], name: str, allowed: NumberRange, path: str | None = None) -> float | None:
+    """Return an optional number of a range; None if it is absent or null. Raises EventError."""
     value = body.get(name)
     if value is None:
         return None
-    if not is_finite(value):
-        raise EventError(path or name, f"found {short_repr(value)}, expected a finite number")
+    if value not in allowed:
+        raise EventError(path or name, f"found {short_repr(value)}, expected {allowed.expected}")
     return float(value)
 
 
@@ -65,13 +99,10 @@ def optional_int(body: Mapping[str, Any], name: str, minimum: int, maximum: int)
     return value
 
 
-def optional_float_list(
-    body: Mapping[str, Any], name: str, length: int, is_probability: bool = False
-) -> list[float] | None:
-    """Return an optional list of `length` finite numbers; None if it is absent or null.
-
-    is_probability: each must be in (0, 1]. Raises EventError.
-    """
+def optional_number_list(
+    body: Mapping[str, Any], name: str, length: int, allowed: NumberRange
+) -> tuple[float, ...] | None:
+    """Return an optional list of `length` numbers of a range; None if it is absent or null. Raises EventError."""
     column = body.get(name)
     if column is None:
         return None
@@ -79,10 +110,9 @@ def optional_float_list(
         found = f"{len(column)} entries" if isinstance(column, list) else short_repr(column)
         raise EventError(name, f"found {found}, expected a list of {length} numbers, one per item")
     for index, value in enumerate(column):
-        if not is_finite(value) or (is_probability and not 0 < value <= 1):
-            expected = "a number above 0 and at most 1" if is_probability else "a finite number"
-            raise EventError(f"{name}[{index}]", f"found {short_repr(value)}, expected {expected}")
-    return column
+        if value not in allowed:
+            raise EventError(f"{name}[{index}]", f"found {short_repr(value)}, expected {allowed.expected}")
+    return tuple(column)
 
 
 def optional_str_list(body: Mapping[str, Any], name: str, length: int) -> list[str] | None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from feedrank.engine.events import checks
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import (
-    PER_ITEM_FIELDS,
+    PROVENANCES,
     RANKING_FIELDS,
     TEXT_FIELDS,
     Event,
@@ -25,6 +25,11 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
+
+MAX_TIME_MS = 10**15 - 1
+"""The largest time of an event before and after 1970, in epoch milliseconds."""
+MAX_ITEMS = 100_000
+"""Items of a ranking."""
 
 
 def parse_timestamp(value: object, name: str = "timestamp") -> int:
@@ -47,7 +52,7 @@ def parse_timestamp(value: object, name: str = "timestamp") -> int:
         if parsed.tzinfo is None:
             raise EventError(name, f"{checks.short_repr(value)} has no zone; add a time zone such as 'Z' or '+01:00'")
         number = parsed.timestamp() * 1000
-    if number is None or not math.isfinite(number) or abs(number) >= 1e15:
+    if number is None or not math.isfinite(number) or abs(round(number)) > MAX_TIME_MS:
         raise EventError(name, f"found {checks.short_repr(value)}, expected epoch milliseconds below 1e15")
     return round(number)
 
@@ -75,6 +80,7 @@ def to_dict(event: Event) -> dict[str, Any]:
         body |= {"user": event.user, "session": event.session}
         parts = {name: getattr(event, name) for name in RANKING_FIELDS}
         body |= {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
+        body["provenance"] = event.provenance
     elif isinstance(event, InteractionEvent):
         body |= {name: getattr(event, name) for name in _INTERACTION_FIELDS}
     elif isinstance(event, ItemEvent):
@@ -114,13 +120,15 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         raise EventError(
             "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?}} with at least one"
         )
+    if len(listed) > MAX_ITEMS:
+        raise EventError("items", f"found {len(listed):,} items, expected at most {MAX_ITEMS:,}")
     items: list[str] = []
     labels: list[float] = []
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
             raise EventError(f"items[{index}]", f"found {checks.short_repr(entry)}, expected an object with an id")
         items.append(checks.required_str(entry, "id", f"items[{index}].id"))
-        label = checks.optional_float(entry, "label", f"items[{index}].label")
+        label = checks.optional_number(entry, "label", checks.AMOUNT, f"items[{index}].label")
         labels.append(math.nan if label is None else label)
     if len(set(items)) != len(items):
         duplicate = Counter(items).most_common(1)[0][0]
@@ -139,18 +147,23 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
 
 
 def _ranking_fields(body: Mapping[str, Any], n_items: int) -> dict[str, Any]:
-    lists: dict[str, Sequence[Any] | None] = {
-        name: checks.optional_float_list(body, name, n_items, is_probability=name == "propensities")
-        for name in PER_ITEM_FIELDS
-    }
-    lists["team"] = checks.optional_str_list(body, "team", n_items)
+    team = checks.optional_str_list(body, "team", n_items)
     return {
-        **{name: None if values is None else tuple(values) for name, values in lists.items()},
+        **{name: checks.optional_number_list(body, name, n_items, allowed) for name, allowed in _PER_ITEM.items()},
+        "team": None if team is None else tuple(team),
         **{name: checks.optional_str(body, name, allow_empty=True) for name in TEXT_FIELDS},
         "seed": checks.optional_int(body, "seed", -(2**63), 2**64 - 1),
         "features": checks.optional_object(body, "features"),
         "served": checks.optional_object(body, "served"),
+        "provenance": _provenance(body),
     }
+
+
+def _provenance(body: Mapping[str, Any]) -> str | None:
+    value = body.get("provenance")
+    if value not in (None, *PROVENANCES):
+        raise EventError("provenance", f"found {checks.short_repr(value)}, expected {' or '.join(PROVENANCES)}")
+    return None if value is None else str(value)
 
 
 def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
@@ -163,9 +176,9 @@ def _interaction(body: Mapping[str, Any]) -> InteractionEvent:
         checks.optional_str(body, "user"),
         checks.optional_str(body, "session"),
         checks.parse_fields(body),
-        checks.optional_float(body, "value"),
-        checks.optional_float(body, "dwell_ms"),
-        checks.optional_int(body, "position", 1, checks.MAX_EXACT_INT),
+        checks.optional_number(body, "value", checks.AMOUNT),
+        checks.optional_number(body, "dwell_ms", checks.DURATION),
+        checks.optional_int(body, "position", 1, checks.MAX_POSITION),
         _received(body),
     )
 
@@ -192,6 +205,7 @@ _KINDS = {
     ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction",
     ExperimentEvent: "experiment",
 }  # fmt: skip
+_PER_ITEM = {"positions": checks.POSITION, "scores": checks.SCORE, "propensities": checks.PROBABILITY}
 _INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position")
 
 

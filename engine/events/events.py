@@ -11,7 +11,7 @@ Our optional additions to the format are marked + in the docstrings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from feedrank.engine.events.checks import FieldValue
@@ -76,6 +76,8 @@ class RankingEvent:
     """+ logged features; only `LoggedRows` reads them."""
     served: Mapping[str, Any] | None = None
     """+ how this service made the ranking; only `RankingRecord` reads it."""
+    provenance: str | None = None
+    """+ who vouches for `SERVICE_FIELDS`: one of `PROVENANCES`; None: see `without_foreign_fields`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +121,15 @@ class ExperimentEvent:
 Event: TypeAlias = ItemEvent | UserEvent | RankingEvent | InteractionEvent | ExperimentEvent
 
 PER_ITEM_FIELDS = ("positions", "scores", "propensities")
-"""Optional fields of a ranking that hold a list of finite numbers, one per item; propensities are in (0, 1]."""
+"""Optional fields of a ranking that hold a list of numbers, one per item."""
 TEXT_FIELDS = ("surface", "bundle", "experiment", "variant")
 RANKING_FIELDS = (*PER_ITEM_FIELDS, *TEXT_FIELDS, "team", "seed", "features", "served")
 """Optional fields of a ranking beyond Metarank's format."""
-
+SERVICE_FIELDS = ("served", "features", "team", "variant", "experiment", "propensities", "bundle", "provenance")
+"""Fields of a ranking that only the service itself writes, or an import that the operator vouches for."""
+SERVED, IMPORTED = "service", "import"
+PROVENANCES = (SERVED, IMPORTED)
+"""Values of `provenance`: this service made the ranking; or it was imported by somebody who may do so."""
 
 JOIN_WINDOW_S = 30 * 60
 """An event that names no ranking belongs to the user's last ranking that showed the item within this time."""
@@ -134,6 +140,34 @@ TOMBSTONE = "erased"
 def erased_user(event: Event) -> str | None:
     """Return the user that a tombstone event erases; None for any other event."""
     return event.user if isinstance(event, UserEvent) and event.fields.get(TOMBSTONE) is True else None
+
+
+def service_field(event: Event) -> str | None:
+    """Return the first of `SERVICE_FIELDS` that an event has; None if it has none."""
+    if not isinstance(event, RankingEvent):
+        return None
+    return next((name for name in SERVICE_FIELDS if getattr(event, name) is not None), None)
+
+
+def without_foreign_fields(event: Event) -> Event:
+    """Return a stored event without the `SERVICE_FIELDS` that nobody vouches for: so a forged ranking is a plain one.
+
+    They are foreign in a ranking that was received over HTTP, and so has `received`, but has no `provenance`. Versions
+    before 0.3 accepted these fields from anybody. Their own rankings, and files, have no `received`.
+    """
+    if not isinstance(event, RankingEvent) or event.received is None or event.provenance is not None:
+        return event
+    if service_field(event) is None:
+        return event
+    nothing: dict[str, Any] = dict.fromkeys(SERVICE_FIELDS)
+    return replace(event, **nothing)
+
+
+def as_imported(event: Event) -> Event:
+    """Return an event of a trusted import so that its `SERVICE_FIELDS` are read, if it has any."""
+    if not isinstance(event, RankingEvent) or event.provenance is not None or service_field(event) is None:
+        return event
+    return replace(event, provenance=IMPORTED)
 
 
 def effective_time(event: Event) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from feedrank.engine.events.checks import MAX_EXACT_INT, EventError, short_repr
@@ -23,6 +24,7 @@ WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0$"
 """Pattern of a whole number as pandas writes it in a column of floats, such as 123.0."""
 _WHOLE_FLOAT = re.compile(WHOLE_FLOAT)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_ZERO_FRACTION = re.compile(r"\.0+$")
 _SCIENTIFIC = re.compile(r"\d(\.\d+)?[eE][+-]?\d+", re.ASCII)
 
 
@@ -44,6 +46,13 @@ def json_id(value: object) -> Any:
             return None
         return int(value) if value.is_integer() and abs(value) <= MAX_EXACT_INT else value
     return value
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a value is None, NaN, blank text or a word for a missing value."""
+    if isinstance(value, str):
+        return value.strip() in MISSING_IDS
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def check_id(value: object, path: str, one_line: bool = False) -> None:
@@ -105,23 +114,26 @@ def similar_form(identifier: str) -> str:
 
     For messages about ids that do not meet; ids are never joined by it.
     """
-    text = "".join(unicodedata.normalize("NFKC", identifier).split()).casefold().strip("\u200b\ufeff'\"")
+    text = identifier if identifier.isascii() else unicodedata.normalize("NFKC", identifier)
+    text = "".join(text.split()).casefold().strip("\u200b\ufeff'\"")
     if _SCIENTIFIC.fullmatch(text) and float(text) < MAX_EXACT_INT and float(text).is_integer():
         text = str(int(float(text)))
-    text = re.sub(r"\.0+$", "", text)
+    if text.endswith("0"):
+        text = _ZERO_FRACTION.sub("", text)
     return text.lstrip("0") or "0" if text.isdecimal() else text
 
 
 def similar_pairs(unknown: Iterable[str], known: Iterable[str], most: int) -> list[tuple[str, str]]:
-    """Return up to `most` pairs of an unknown and a known id with one `similar_form`."""
-    forms: dict[str, str] = {}
+    """Return up to `most` pairs of an unknown and a known id with one `similar_form`, in the order of the unknown ones.
+
+    Of several known ids the smallest is named. Without an unknown id, the known ones are not looked at.
+    """
+    wanted = {identifier: similar_form(identifier) for identifier in unknown}
+    if not wanted:
+        return []
+    forms = dict.fromkeys(wanted.values(), "")
     for identifier in known:
-        forms.setdefault(similar_form(identifier), identifier)
-    pairs = ((identifier, forms.get(similar_form(identifier))) for identifier in unknown)
-    found: list[tuple[str, str]] = []
-    for identifier, other in pairs:
-        if other is not None and other != identifier:
-            found.append((identifier, other))
-            if len(found) == most:
-                break
-    return found
+        form = similar_form(identifier)
+        if form in forms and identifier not in wanted and (not forms[form] or identifier < forms[form]):
+            forms[form] = identifier
+    return list(islice(((identifier, forms[form]) for identifier, form in wanted.items() if forms[form]), most))

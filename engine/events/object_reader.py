@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from feedrank.engine.events.checks import is_finite
+
+MAX_INTEGER = 2**63 - 1
+"""The largest integer that a database holds."""
+
 
 class ObjectReader:
     """Reads the parts of a JSON object by type; remembers the names of those that have another shape."""
@@ -19,9 +24,9 @@ class ObjectReader:
         return value if isinstance(value, str) else self._absent(name, "")
 
     def integer(self, name: str) -> int | None:
-        """Return an integer; None if it is absent."""
+        """Return an integer from 0 to `MAX_INTEGER`; None if it is absent."""
         value = self.values.get(name)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        if value is None or _is_integer(value, 0):
             return value
         self._absent(name, None)
         return None
@@ -36,8 +41,8 @@ class ObjectReader:
         return tuple(self._list(name, lambda entry: isinstance(entry, str)))
 
     def numbers(self, name: str) -> tuple[float | None, ...]:
-        """Return a list of numbers, with None where a number is missing."""
-        return tuple(self._list(name, lambda entry: entry is None or isinstance(entry, int | float)))
+        """Return a list of finite numbers, with None where a number is missing."""
+        return tuple(self._list(name, lambda entry: entry is None or is_finite(entry)))
 
     def pairs(self, name: str) -> tuple[tuple[str, str], ...]:
         """Return a list of pairs of strings."""
@@ -48,9 +53,9 @@ class ObjectReader:
         return tuple((first, second) for first, second in entries)
 
     def integer_lists(self, name: str, n: int) -> tuple[tuple[int, ...], ...]:
-        """Return lists of n integers each."""
+        """Return lists of n integers from -1 each."""
         lists = self._list(
-            name, lambda ranks: isinstance(ranks, list) and len(ranks) == n and all(isinstance(r, int) for r in ranks)
+            name, lambda ranks: isinstance(ranks, list) and len(ranks) == n and all(_is_integer(r, -1) for r in ranks)
         )
         return tuple(map(tuple, lists))
 
@@ -64,3 +69,7 @@ class ObjectReader:
     def _absent(self, name: str, default: Any) -> Any:
         self.malformed.append(name)
         return default
+
+
+def _is_integer(value: Any, minimum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= MAX_INTEGER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,13 +18,26 @@ from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.pipeline import FULL, FallbackChain
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.serving.serving_snapshot import OnRanked, RankingJob, ServingSnapshot, embed_query
+from feedrank.engine.serving.serving_snapshot import (
+    OnRanked,
+    RankingJob,
+    ServingSnapshot,
+    StateReading,
+    embed_query,
+)
 from feedrank.engine.types import QueryVectors
 
 _INTERLEAVERS: dict[str, Callable[[Sequence[Sequence[str]], int, int], Interleaved]] = {
     "team-draft": team_draft,
     "balanced": balanced_interleaving,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ArmJob(RankingJob):
+    """A request as one arm ranks it."""
+
+    arm_request: ArmRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +58,42 @@ class AssignedRequest:
             for arm in self.assignment.arms
         }
 
-    def rank(
-        self, timestamp: int, vectors: dict[str, QueryVectors], chain: FallbackChain, budget: LatencyBudget,
-        on_ranked: OnRanked,
-    ) -> RankingRecord | None:  # fmt: skip
-        """Rank with each arm and combine the rankings; None if an arm's snapshot is no longer loaded.
+    def resolve(
+        self, timestamp: int, vectors: dict[str, QueryVectors], lock: AbstractContextManager[object]
+    ) -> list[ArmJob]:
+        """Resolve the request for each arm; none if an arm's snapshot is no longer loaded.
 
-        timestamp: epoch milliseconds. on_ranked: called with the candidates of arms that use the main snapshot.
+        timestamp: epoch milliseconds. The caller holds the lock of the state.
         """
-        arm_requests = self.servers.arm_requests(self.main, self.assignment, self.request)
-        if arm_requests is None:
-            return None
-        records = []
-        for arm_request, arm in zip(arm_requests, self.assignment.arms, strict=True):
+        jobs = []
+        arm_requests = self.servers.arm_requests(self.main, self.assignment, self.request) or ()
+        for arm_request, arm in zip(arm_requests, self.assignment.arms, strict=bool(arm_requests)):
             snapshot, request = arm_request.snapshot, arm_request.request
             resolved = snapshot.resolve(timestamp / 1000, request, vectors[arm.bundle])
-            job = RankingJob(self.ranking_id, timestamp, request, resolved, snapshot, arm_request.pipeline)
-            notify = on_ranked if snapshot is self.main else _ignore  # other bundles have other features
-            records.append(rank_for_arm(arm_request, job, chain, budget, notify))
-        return combine_arms(records, [arm_request.name for arm_request in arm_requests], self.assignment)
+            reading = StateReading(snapshot, request.user, lock)
+            jobs.append(
+                ArmJob(self.ranking_id, timestamp, request, resolved, snapshot, arm_request.pipeline, reading,
+                       arm_request)
+            )  # fmt: skip
+        return jobs
+
+    def rank(
+        self, jobs: Sequence[ArmJob], chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked
+    ) -> RankingRecord:
+        """Rank with each arm and combine the rankings. Call it without the lock. Raises StateChangedError.
+
+        on_ranked: called with the candidates of arms that use the main snapshot.
+        """
+        records = []
+        for job in jobs:
+            notify = on_ranked if job.snapshot is self.main else _ignore  # other bundles have other features
+            records.append(rank_for_arm(job, chain, budget, notify))
+        return combine_arms(records, [job.arm_request.name for job in jobs], self.assignment)
 
 
-def rank_for_arm(
-    arm_request: ArmRequest, job: RankingJob, chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked
-) -> RankingRecord:
+def rank_for_arm(job: ArmJob, chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked) -> RankingRecord:
     """Make the ranking of one arm. on_ranked: called with the features and scores of all candidates."""
+    arm_request = job.arm_request
     level, ranking = job.rank_candidates(chain, budget, on_ranked)
     propensities, seed = None, None
     may_explore = arm_request.explore is not None and level == FULL and np.isfinite(ranking.scores).all()

@@ -79,7 +79,7 @@ def balanced_credit(ranks: Sequence[Sequence[int]], clicked: Sequence[bool]) -> 
     """
     clicks = [index for index, click in enumerate(clicked) if click]
     if not clicks:
-        return [0.0, 0.0]
+        return [0.0] * len(ranks)
     lowest = clicks[-1]
     depths = [own_ranks[lowest] for own_ranks in ranks if own_ranks[lowest] >= 0]
     cut = min(depths) if depths else -1

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from feedrank.engine.events.checks import is_finite, short_repr
 from feedrank.engine.events.events import Event, ExperimentEvent
 from feedrank.engine.experiments.assignment import (
     SLOTS,
@@ -165,7 +166,7 @@ def replay_events(events: Iterable[Event], initial: ExperimentRegistry | None = 
         if isinstance(event, ExperimentEvent):
             try:
                 registry = registry.apply(event)
-            except ChangeError as problem:
+            except Exception as problem:  # any other than ChangeError is a payload that nobody thought of
                 _log.warning("rejected the experiment event %s: %s", event.id, problem)
                 registry = replace(registry, rejected={**registry.rejected, event.id: str(problem)})
     return registry
@@ -206,6 +207,9 @@ def _stop_arm(state: ExperimentState, event: ExperimentEvent) -> ExperimentState
 def _add_shadow_report(state: ExperimentState, report: Mapping[str, Any]) -> ExperimentState:
     arm = str(report.get("arm", ""))
     numbers = {name: value for name, value in report.items() if name != "arm"}
+    for name, value in numbers.items():
+        if not all(map(is_finite, value if isinstance(value, list) else [value])):
+            raise ChangeError(f"{name}: found {short_repr(value)}, expected a finite number or a list of these")
     total = state.shadow_totals.get(arm)
     try:
         sums = numbers if total is None else {name: _add_numbers(total[name], value) for name, value in numbers.items()}

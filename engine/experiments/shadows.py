@@ -48,7 +48,7 @@ class ShadowInputs:
         rows = snapshot.catalogue.ids.rows(items)
         shown_candidates = explicit_candidates(rows[rows >= 0])
         if arm_request.request.items is None:
-            candidates = arm_request.pipeline.retriever.retrieve(resolved, arm_request.pipeline.n_candidates)
+            candidates = arm_request.pipeline.recall(resolved)
         else:
             candidates = explicit_candidates(snapshot.catalogue.ids.rows(arm_request.request.items))
         batch, shown_batch = state.read([resolved], [candidates.rows]), state.read([resolved], [shown_candidates.rows])

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from feedrank.engine.events.checks import check_range
+from feedrank.engine.events.codec import MAX_TIME_MS
 from feedrank.engine.experiments.analysis_plan import AnalysisPlan
 from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.typed_dataclasses import check_types
 
 Kind = Literal["ab", "interleave", "shadow"]
 Unit = Literal["user", "session", "request"]
@@ -136,6 +138,8 @@ class ExperimentSpec:
             raise ValueError(f"share is {self.share}; expected more than 0 and at most 1")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout is {self.holdout}; expected at least 0 and less than 1")
+        for name, time_ms in (("start", self.start), ("end", self.end)):
+            check_range(name, time_ms or 0, -MAX_TIME_MS, MAX_TIME_MS)
         if self.start is not None and self.end is not None and self.end <= self.start:
             raise ValueError(f"end is {self.end}; expected a time after start, {self.start}")
 
@@ -166,8 +170,10 @@ class ExperimentSpec:
             targeting["surfaces"] = tuple(targeting.get("surfaces", ()))
             targeting["context"] = {name: tuple(values) for name, values in targeting.get("context", {}).items()}
             values["targeting"] = Targeting(**targeting)
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError) as problem:
+            spec = cls(**values)
+            check_types(spec)
+            return spec
+        except (ArithmeticError, AttributeError, KeyError, TypeError) as problem:
             raise ValueError(f"can't read the experiment spec: {problem}") from None
 
 
@@ -199,9 +205,14 @@ def varied_settings(experiment: ExperimentSpec) -> set[str]:
 def arm_from_dict(body: Mapping[str, Any]) -> Arm:
     """Build an arm from a JSON-ready dict; missing keys take their defaults. Raises TypeError or ValueError."""
     fields = dict(body)
-    fields["diversity"] = Diversity(**fields["diversity"]) if fields.get("diversity") else None
-    fields["explore"] = ExplorationPolicy(**fields["explore"]) if fields.get("explore") else None
-    return Arm(**fields)
+    try:
+        fields["diversity"] = Diversity(**fields["diversity"]) if fields.get("diversity") else None
+        fields["explore"] = ExplorationPolicy(**fields["explore"]) if fields.get("explore") else None
+        arm = Arm(**fields)
+    except OverflowError as problem:
+        raise ValueError(str(problem)) from None
+    check_types(arm)
+    return arm
 
 
 def _check_name(what: str, name: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from feedrank.engine.journal.errors import JournalError
-from feedrank.engine.journal.tables import EVENTS, INSERT, METADATA, connect_sqlite, migrate
+from feedrank.engine.journal.tables import EVENTS, INSERT, METADATA, begin_transaction, connect_sqlite, migrate
 
 OPEN_TIMEOUT_S = 1.0
 """Seconds that a new connection waits for a locked file; a statement on it waits longer."""
@@ -24,6 +24,7 @@ def create_database_engine(url: str) -> Engine:
         engine = create_engine(url, future=True)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "do_connect", _connect_sqlite)
+            event.listen(engine, "begin", begin_transaction)
     except (ArgumentError, NoSuchModuleError) as problem:
         raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
     except ModuleNotFoundError as problem:

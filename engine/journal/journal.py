@@ -10,37 +10,40 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, delete, func, literal, select, tuple_
-from sqlalchemy import event as sa_event
+from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from feedrank.engine.events.codec import parse, to_dict
+from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event
+from feedrank.engine.events.learnable import check_learnable
 from feedrank.engine.journal.database import create_database_engine, open_tables
-from feedrank.engine.journal.deletion import delete_before, delete_user
+from feedrank.engine.journal.decoding import EventDecoder
+from feedrank.engine.journal.deletion import delete_before
+from feedrank.engine.journal.erasure_log import ErasureLog
 from feedrank.engine.journal.errors import JournalError as JournalError
-from feedrank.engine.journal.legacy import upgrade
-from feedrank.engine.journal.sqlite_connection import SqliteConnection, WriteLock
+from feedrank.engine.journal.sqlite_connection import SqliteReader, SqliteWriter, WriteLock
 from feedrank.engine.journal.tables import (
     ADVISORY_LOCK,
     EVENTS,
     INSERT,
-    SELECT_AFTER,
-    begin_transaction,
-    compile_sqlite,
+    LATEST_TIME,
 )
+from feedrank.engine.journal.upkeep import overwrite_deleted, vacuum, wal_checkpoint
 from feedrank.engine.private_files import create_private_file
-from feedrank.engine.protocols import AppendResult
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
 WRITE_WAIT_MS, REQUEST_WAIT_MS = 30_000, 500
-"""Milliseconds that a writer waits for others: a command, and a request, behind which feeds wait."""
+"""Milliseconds that a command waits for other writers, and a request, behind which feeds wait."""
+MAX_OWN = 1_000
+"""Events of this process that are kept decoded until they are read."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -51,29 +54,27 @@ class Journal:
         """Open the journal, and create its table if it is missing. Raises JournalError.
 
         url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`. is_checked:
-        another process of this service has opened it before, so nothing is read or written now, and the database may
-        be out of reach.
+        this service has opened it before, so nothing is read or written now, and it may be out of reach.
         """
         self._engine = create_database_engine(url)
         self._dialect = self._engine.dialect.name
+        self.decoder = EventDecoder()
         self._write_lock: WriteLock | None = None
-        self._connection: SqliteConnection | None = None
-        if self._dialect == "sqlite":
-            if (path := self._engine.url.database) and path != ":memory:":
-                self._write_lock = WriteLock(Path(f"{path}-lock"))
-                self._connection = SqliteConnection(
-                    path, f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit", compile_sqlite(INSERT["sqlite"])
-                )
-            sa_event.listen(self._engine, "begin", begin_transaction)
+        self._reader: SqliteReader | None = None
+        self._writer: SqliteWriter | None = None
+        self._own: dict[int, Event] = {}
+        """Offset -> event, of those that `record` wrote and `read` has not given yet: they need no decoding."""
+        if self._dialect == "sqlite" and (path := self._engine.url.database) and path != ":memory:":
+            self._write_lock = WriteLock(Path(f"{path}-lock"))
+            self._reader, self._writer = SqliteReader(path), SqliteWriter(path)
         if not is_checked:
             open_tables(self._engine, self._write_transaction)
+        self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode_now)
+        """The users that were erased, and what the journal holds of any other."""
 
     @classmethod
     def open_sqlite(cls, path: Path, is_checked: bool = False) -> Journal:
-        """Open the journal in an SQLite file; create the file if it is missing. Raises JournalError.
-
-        Only its owner may read a new file. is_checked: as for `Journal`.
-        """
+        """Open or create the journal in an SQLite file, which only its owner may read. Raises JournalError."""
         try:
             if not is_checked:
                 create_private_file(path)
@@ -84,44 +85,49 @@ class Journal:
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
 
-        checked: as for `append_and_poll`. Raises JournalError, with nothing written, for an event that could not be
-        read back, or if the database refuses.
+        checked: as for `record`, which also raises the same errors.
         """
         is_new: list[bool] = []
         source = iter(events)
         with self._write_errors(), self._write_transaction() as connection:
             while chunk := list(islice(source, CHUNK_SIZE)):
-                rows = _rows_by_id(chunk, checked)
-                written = connection.execute(INSERT[self._dialect], list(rows.values()))
+                rows = _encode_all(list(_first_by_id(chunk).values()), checked)
+                written = connection.execute(INSERT[self._dialect], rows)
                 is_new += _is_new_flags(chunk, {row[0]: row[1] for row in written})
         return is_new
 
-    def append_and_poll(self, events: Sequence[Event], since: int, checked: bool = False) -> AppendResult:
-        """Append events and, in the same transaction, read what others wrote between offset `since` and them.
+    def record(self, events: Sequence[Event], now_ms: int, checked: bool = False) -> list[bool]:
+        """Write all events or none, as received now; return for each event whether it was new.
 
-        checked: the events can surely be read back, so they are not parsed again first. Raises JournalError, with
-        nothing written, for an event that can't be read back, or if the database refuses.
+        Their `received` becomes the moment of the write: the clock, or the latest effective time of the journal if that
+        is up to a day ahead. All other writers wait meanwhile, so events of all processes have one order, by offset and
+        by effective time. now_ms: the clock, in epoch milliseconds. checked: the events can surely be read and learnt
+        from; otherwise EventError or JournalError is raised. JournalError is also raised if the database refuses.
         """
-        rows = _rows_by_id(events, checked)
+        first = _first_by_id(events)
+        unstamped = [event if event.received is None else replace(event, received=None) for event in first.values()]
+        rows = _encode_all(unstamped, checked)
         with self._write_errors():
-            if self._connection is None:
-                with self._write_transaction(REQUEST_WAIT_MS) as connection:
-                    result = connection.execute(SELECT_AFTER, {"since": since})
-                    missed = [(int(offset), str(body)) for offset, body in result]
-                    written = connection.execute(INSERT[self._dialect], list(rows.values())) if rows else ()
-                    new = {row[0]: row[1] for row in written}
+            if self._writer is not None and self._write_lock is not None:
+                with self._write_lock.acquire(self._writer.wait_ms / 1000):
+                    moment, new = self._writer.append(rows, now_ms, _stamp)
             else:
-                wait_s = self._connection.wait_ms / 1000
-                with self._write_lock.acquire(wait_s) if self._write_lock else nullcontext():
-                    missed, new = self._connection.append_and_poll(list(rows.values()), since)
-        offset = max([since, *(offset for offset, _ in missed), *new.values()])
-        return AppendResult(_is_new_flags(events, new), [_decode(body) for _, body in missed], offset)
+                with self._write_transaction(REQUEST_WAIT_MS) as connection:
+                    moment = _moment(connection, now_ms)
+                    stamped = [_stamp(row, moment) for row in rows]
+                    new = {row[0]: row[1] for row in connection.execute(INSERT[self._dialect], stamped)} if rows else {}
+        if len(self._own) > MAX_OWN:
+            self._own.clear()
+        self._own.update((offset, replace(first[name], received=moment)) for name, offset in new.items())
+        return _is_new_flags(events, new)
 
     def read(self, since: int = 0, kind: str | None = None) -> Iterator[tuple[int, Event]]:
         """Yield (offset, event) in the order of writing, after offset `since`; of one kind only if it is given."""
         while rows := self._read_chunk(since, kind):
             for offset, body in rows:
-                yield offset, _decode(body)
+                event = self._own.pop(offset, None)
+                if event is not None or (event := self.decoder.decode(offset, body)) is not None:
+                    yield offset, event
             if len(rows) < CHUNK_SIZE:
                 return
             since = rows[-1][0]
@@ -131,22 +137,18 @@ class Journal:
         return (event for _, event in self.read(kind=kind))
 
     def read_by_effective_time(self, since_ms: int | None = None) -> Iterator[tuple[int, Event]]:
-        """Yield (offset, event) sorted by `effective_time`, then by offset.
-
-        since_ms: start at this effective time, in epoch milliseconds.
-        """
+        """Yield (offset, event) by `effective_time`, from `since_ms` (epoch milliseconds) on, then by offset."""
         key = (EVENTS.c.effective_time, EVENTS.c.offset)
         query = select(*key, EVENTS.c.body).order_by(*key).limit(CHUNK_SIZE)
         last = (-(2**62) if since_ms is None else since_ms, -1)
         while rows := self._fetch_all(query.where(tuple_(*key) > tuple_(*map(literal, last)))):
-            for _, position, body in rows:
-                yield position, _decode(body)
+            yield from self.decoder.decode_rows((offset, body) for _, offset, body in rows)
             last = (rows[-1][0], rows[-1][1])
 
     def find(self, event_id: str) -> Event | None:
-        """Return the event with this id, or None."""
-        rows = self._fetch_all(select(EVENTS.c.body).where(EVENTS.c.id == event_id))
-        return _decode(rows[0][0]) if rows else None
+        """Return the event with this id, or None; also None if it can't be read."""
+        rows = self._fetch_all(select(EVENTS.c.offset, EVENTS.c.body).where(EVENTS.c.id == event_id))
+        return self.decoder.decode(*rows[0]) if rows else None
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of events of each kind."""
@@ -154,26 +156,28 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
-        """Delete all events of a user and write a tombstone instead; return the number of deleted events.
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+        """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
-        Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
-        SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
-        journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
+        A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
+        erase the user's state. SQLite overwrites deleted data, so nothing stays readable in the file. tombstone_id: a
+        random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
         """
         try:
-            with self._write_transaction() as connection:
-                deleted = delete_user(connection, user)
-                if deleted:
-                    connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
-                    connection.execute(INSERT[self._dialect], [_encode(tombstone)])
+            deleted = self.erasure_log.erase(user, tombstone_id, at_ms)
+            self._own.clear()
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-        else:
-            self._vacuum()
+        overwrite_deleted(self._engine)
         return deleted
+
+    def remember_erasures(self, path: Path) -> int:
+        """Remember erasures in a file, too; return how many of it had to be made again. Raises JournalError."""
+        with self._write_errors():
+            made_again = self.erasure_log.remember_in(path)
+        if made_again:
+            overwrite_deleted(self._engine)
+        return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
@@ -186,7 +190,7 @@ class Journal:
                 deleted = delete_before(connection, cutoff_ms)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        self._vacuum()
+        vacuum(self._engine)
         return deleted
 
     @property
@@ -201,15 +205,16 @@ class Journal:
         The first call turns off automatic checkpoints, so that no request has to wait for one. From then on the caller
         must call this every few seconds. Raises JournalError.
         """
-        if self._connection is not None:
-            self._connection.disable_checkpoint()
+        if self._writer is not None:
+            self._writer.disable_checkpoint()
             with self._write_errors():
-                self._wal_checkpoint("PASSIVE")
+                wal_checkpoint(self._engine, "PASSIVE")
 
     def close(self) -> None:
         """Close all connections and the lock file."""
-        if self._connection:
-            self._connection.close()
+        if self._reader and self._writer:
+            self._reader.close()
+            self._writer.close()
         self._engine.dispose()
         if self._write_lock:
             self._write_lock.close()
@@ -230,9 +235,9 @@ class Journal:
 
     def _read_chunk(self, since: int, kind: str | None) -> Sequence[Any]:
         """Return (offset, body) of up to CHUNK_SIZE events after offset `since`."""
-        if kind is None and self._connection is not None:
+        if kind is None and self._reader is not None:
             try:
-                return self._connection.poll(since, CHUNK_SIZE)
+                return self._reader.poll(since, CHUNK_SIZE)
             except (sqlite3.Error, DBAPIError) as problem:
                 raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem}") from None
         query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK_SIZE)
@@ -255,23 +260,6 @@ class Journal:
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
-    def _vacuum(self) -> None:
-        """Return the space of deleted events to the file system."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql("VACUUM")
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-
-    def _wal_checkpoint(self, mode: str) -> None:
-        """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
-
-
-def _decode(body: str) -> Event:
-    """Read an event from the body of its row, in the names of today or of an older version."""
-    return parse(upgrade(json.loads(body)))
-
 
 def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     """Return the row of an event. Raises JournalError for an event that could not be read back.
@@ -291,20 +279,40 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rows_by_id(events: Sequence[Event], checked: bool = False) -> dict[str, dict[str, Any]]:
-    """Map each event id to the row of its first event."""
-    rows: dict[str, dict[str, Any]] = {}
+def _encode_all(events: Sequence[Event], checked: bool) -> list[dict[str, Any]]:
+    if not checked:
+        check_learnable(events)
+    return [_encode(event, checked) for event in events]
+
+
+def _moment(connection: Connection, now_ms: int) -> int:
+    """Return the clock, or the latest effective time if that is up to a day ahead. Epoch milliseconds."""
+    return max(now_ms, connection.scalar(LATEST_TIME, {"limit": now_ms + MAX_AHEAD_MS}) or now_ms)
+
+
+def _encode_now(connection: Connection, event: Event) -> dict[str, Any]:
+    """Return the row of an event that is received at its timestamp, or at the latest time of the journal."""
+    return _stamp(_encode(_unstamped(event)), _moment(connection, event.timestamp))
+
+
+def _unstamped(event: Event) -> Event:
+    return event if event.received is None else replace(event, received=None)
+
+
+def _stamp(row: dict[str, Any], moment: int) -> dict[str, Any]:
+    """Return the row of an event that has no `received`, as received at a moment, in epoch milliseconds."""
+    return {**row, "effective_time": moment, "body": f'{row["body"][:-1]},"received":{moment}}}'}
+
+
+def _first_by_id(events: Sequence[Event]) -> dict[str, Event]:
+    """Map each event id to its first event, in order."""
+    first: dict[str, Event] = {}
     for event in events:
-        if event.id not in rows:
-            rows[event.id] = _encode(event, checked)
-    return rows
+        first.setdefault(event.id, event)
+    return first
 
 
 def _is_new_flags(events: Sequence[Event], inserted: Mapping[str, int]) -> list[bool]:
     """Return for each event whether it was written: True for the first event of each inserted id."""
-    remaining = set(inserted)
-    flags = []
-    for event in events:
-        flags.append(event.id in remaining)
-        remaining.discard(event.id)
-    return flags
+    first = {event.id: index for index, event in reversed(list(enumerate(events)))}
+    return [event.id in inserted and first[event.id] == index for index, event in enumerate(events)]

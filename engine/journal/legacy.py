@@ -1,9 +1,11 @@
-"""Upgrades events that a journal of version 0.1 stored: the one place that still knows the names of that version."""
+"""Upgrades events that an older version stored: the one place that still knows its names and its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from feedrank.engine.events import checks
 
 TOMBSTONE = "forgotten"
 """The field that made a user event a tombstone."""
@@ -22,6 +24,10 @@ _SERVED = {
     "places": "ranks",
     "kept": "logged",
 }
+_NUMBERS = {"value": checks.AMOUNT, "dwell_ms": checks.DURATION, "position": checks.POSITION}
+_LISTS = {"positions": checks.POSITION, "scores": checks.SCORE, "propensities": checks.PROBABILITY}
+_INT32 = checks.NumberRange(-checks.MAX_POSITION, checks.MAX_POSITION, "")
+"""What older versions could hold as a position; they read one below 1 as none."""
 _DEGRADED = {"encode": "encode_query", "late": "late_interaction", "pairs": "cross_encoder"}
 _SOURCES = {"given": "explicit"}
 _ARM = {"rescored": "rerank_top_k"}
@@ -42,6 +48,36 @@ def upgrade(body: dict[str, Any]) -> dict[str, Any]:
     """Return a stored event in today's names; an event of today comes back unchanged."""
     upgrader = _UPGRADERS.get(body.get("event", ""))
     return body if upgrader is None else upgrader(body)
+
+
+def without_unusable_numbers(body: dict[str, Any]) -> dict[str, Any]:
+    """Return an event without the numbers that older versions took in, did no harm with, and that are refused today.
+
+    Such are a negative dwell time, or positions from 0. What a reader could not hold stays, so the event stays refused.
+    """
+    if body.get("event") == "interaction":
+        return {name: value for name, value in body.items() if not _is_unusable(value, _NUMBERS.get(name))}
+    if body.get("event") != "ranking":
+        return body
+    usable = {name: value for name, value in body.items() if not _has_unusable(value, _LISTS.get(name))}
+    if isinstance(items := body.get("items"), list):
+        usable["items"] = [
+            {name: value for name, value in entry.items() if name != "label" or not _is_unusable(value, checks.AMOUNT)}
+            if isinstance(entry, Mapping)
+            else entry
+            for entry in items
+        ]
+    return usable
+
+
+def _is_unusable(value: Any, allowed: checks.NumberRange | None) -> bool:
+    return allowed is not None and value not in allowed and checks.is_finite(value)
+
+
+def _has_unusable(values: Any, allowed: checks.NumberRange | None) -> bool:
+    if allowed is None or not isinstance(values, list) or all(value in allowed for value in values):
+        return False
+    return all(value in _INT32 if allowed is checks.POSITION else checks.is_finite(value) for value in values)
 
 
 def _ranking(body: dict[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from itertools import islice
 
 from sqlalchemy import case, func, select
 from sqlalchemy.engine import Engine
 
-from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import ItemEvent
-from feedrank.engine.journal.legacy import upgrade
+from feedrank.engine.journal.decoding import decode
 from feedrank.engine.journal.tables import EVENTS
 
 CHUNK_SIZE = 500
@@ -19,13 +19,14 @@ CHUNK_SIZE = 500
 _IS_ITEM = EVENTS.c.kind == "item"
 
 
-def known_ids(engine: Engine, ids: Iterable[str]) -> set[str]:
-    """Return those of the ids that events of a journal have. engine: the journal's."""
+def known_ids(engine: Engine, ids: Iterable[str], kind: str) -> set[str]:
+    """Return those of the ids that events of one kind, such as "ranking", have. engine: the journal's."""
     found: set[str] = set()
     source = iter(ids)
     with engine.connect() as connection:
         while chunk := list(islice(source, CHUNK_SIZE)):
-            found.update(connection.scalars(select(EVENTS.c.id).where(EVENTS.c.id.in_(chunk))))
+            of_kind = select(EVENTS.c.id).where(EVENTS.c.id.in_(chunk), EVENTS.c.kind == kind)
+            found.update(connection.scalars(of_kind))
     return found
 
 
@@ -37,7 +38,8 @@ def latest_item_time(engine: Engine, until: int, limit_ms: int) -> int:
     known, own = EVENTS.c.effective_time, EVENTS.c.timestamp
     latest = select(func.max(case((own < known, own), else_=known)))
     with engine.connect() as connection:
-        return int(connection.scalar(latest.where(_IS_ITEM, EVENTS.c.offset <= until, known <= limit_ms)) or 0)
+        found = connection.scalar(latest.where(_IS_ITEM, EVENTS.c.offset <= until, known <= limit_ms))
+    return found if isinstance(found, int) else 0
 
 
 def item_events_between(engine: Engine, after_ms: int, until_ms: int, until: int) -> list[ItemEvent]:
@@ -59,5 +61,9 @@ def events_of_items(engine: Engine, items: Collection[str], until: int, limit_ms
 
 
 def _item_events(bodies: Iterable[str]) -> list[ItemEvent]:
-    events = (parse(upgrade(json.loads(body))) for body in bodies)
+    """Decode item events; what can't be decoded was named by the reader that met it first."""
+    events = []
+    for body in bodies:
+        with suppress(ValueError):
+            events.append(decode(body))
     return [event for event in events if isinstance(event, ItemEvent)]

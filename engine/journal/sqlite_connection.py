@@ -1,7 +1,7 @@
-"""A dedicated SQLite connection for the journal operations of every request: poll for new events and append a few.
+"""Dedicated SQLite connections for the journal operations of every request: one polls, and one appends a few events.
 
-Through SQLAlchemy and its pool these cost a millisecond; here they cost only what SQLite needs. A poll reads nothing
-if no other connection has written since (`PRAGMA data_version`).
+Through SQLAlchemy and its pool these cost a millisecond; here they cost only what SQLite needs. No poll waits for a
+write, as they have a connection each.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from feedrank.engine.journal.tables import connect_sqlite
+from feedrank.engine.events.event_time import MAX_AHEAD_MS
+from feedrank.engine.journal.tables import INSERT, LATEST_TIME, SELECT_AFTER, compile_sqlite, connect_sqlite
 
 try:
     import fcntl
@@ -28,78 +29,38 @@ MAX_WAIT_S = 0.1
 """Seconds before proceeding without the write lock: its holder may be suspended, and the database has its own lock."""
 PATIENT_MS, IMPATIENT_MS = 500, 10
 """Milliseconds that a request waits for a locked database: usually, and as long as the last one waited in vain."""
-
-
 _LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-class SqliteConnection:
+class _SqliteConnection:
     """One connection, opened on first use and reopened after an error and in a forked process."""
 
-    def __init__(self, path: str, select_sql: str, insert_sql: str) -> None:
-        """path: of the database file. select_sql: selects up to `:limit` (offset, body) after offset `:since`.
-
-        insert_sql: inserts a row and returns its (id, offset) if the id is new.
-        """
-        self._path, self._select_sql, self._insert_sql = path, select_sql, insert_sql
+    def __init__(self, path: str) -> None:
+        """path: of the database file."""
+        self._path = path
         self._lock = threading.RLock()
         self._opened: tuple[int, sqlite3.Connection] | None = None
-        self._polled: tuple[int, int] | None = None
-        """Data version and offset at which a poll found nothing more."""
+        self.wait_ms = PATIENT_MS
+        """Milliseconds that the next call waits for a locked database, and feeds with it."""
         self._busy_timeout_ms = -1
         """The wait that the open connection is set to; -1: another one."""
-        self._synchronous_full = True
-        """Whether `PRAGMA synchronous` is FULL, as on a new connection: a commit waits until it is on disk."""
-        self._auto_checkpoint = True
-        """Whether commits run automatic WAL checkpoints, as on a new connection."""
-        self.wait_ms = PATIENT_MS
-        """Milliseconds that the next call waits for a locked database; the feeds behind it wait as long."""
 
-    def poll(self, since: int, limit: int) -> list[tuple[int, str]]:
-        """Return up to `limit` (offset, body) after offset `since`. Raises sqlite3.Error.
-
-        Skips the query if no other connection has written since the last empty poll.
-        """
+    def close(self) -> None:
+        """Close the connection; the next call reopens it."""
         with self._lock:
-            try:
-                connection = self._connection()
-                current = (_data_version(connection), since)
-                if current == self._polled:
-                    return []
-                parameters = {"since": since, "limit": limit}
-                rows: list[tuple[int, str]] = connection.execute(self._select_sql, parameters).fetchall()
-            except sqlite3.Error as problem:
-                self._give_up(problem)
-                raise
-            self._polled = None if rows else current
-            return rows
+            if self._opened is not None and self._opened[0] == os.getpid():
+                self._opened[1].close()
+            self._opened = None
 
-    def append_and_poll(
-        self, rows: Sequence[Mapping[str, Any]], since: int
-    ) -> tuple[list[tuple[int, str]], dict[str, int]]:
-        """Insert rows in one transaction; return what others wrote after `since`, and id -> offset of the new rows.
-
-        Rows other than rankings are on disk when this returns. Rankings alone are committed without a sync: they
-        survive a crash of the process, and reach the disk with the next sync, before any later row. Raises
-        sqlite3.Error.
-        """
-        with self._lock:
-            try:
-                connection = self._connection()
-                self._set_synchronous(connection, any(row["kind"] != "ranking" for row in rows))
-                connection.execute("BEGIN IMMEDIATE")
-                version = _data_version(connection)
-                missed: list[tuple[int, str]] = []
-                if (version, since) != self._polled:
-                    missed = connection.execute(self._select_sql, {"since": since, "limit": -1}).fetchall()
-                new = dict(pair for row in rows for pair in connection.execute(self._insert_sql, row).fetchall())
-                connection.execute("COMMIT")
-            except BaseException as problem:
-                self._give_up(problem)  # which also rolls back
-                raise
-            self.wait_ms = PATIENT_MS
-            self._polled = (version, max([since, *(offset for offset, _ in missed), *new.values()]))
-            return missed, new
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None or self._opened[0] != os.getpid():
+            connection = connect_sqlite(self._path, self.wait_ms / 1000)
+            self._configure(connection)
+            self._opened, self._busy_timeout_ms = (os.getpid(), connection), -1
+        if self._busy_timeout_ms != self.wait_ms:
+            self._busy_timeout_ms = self.wait_ms
+            self._opened[1].execute(f"PRAGMA busy_timeout={self.wait_ms}")
+        return self._opened[1]
 
     def _give_up(self, problem: BaseException) -> None:
         """Close the connection; after waiting in vain for a lock, the next call hardly waits."""
@@ -107,36 +68,96 @@ class SqliteConnection:
         if isinstance(problem, sqlite3.OperationalError) and problem.sqlite_errorcode & 0xFF in _LOCKED:
             self.wait_ms = IMPATIENT_MS
 
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        """Prepare a new connection."""
+
+
+class SqliteReader(_SqliteConnection):
+    """Polls for new events. A poll reads nothing if no other connection has written since the last empty one."""
+
+    _SELECT = f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._polled: tuple[int, int] | None = None
+        """Data version and offset at which a poll found nothing more."""
+
+    def poll(self, since: int, limit: int) -> list[tuple[int, str]]:
+        """Return up to `limit` (offset, body) after offset `since`. Raises sqlite3.Error."""
+        with self._lock:
+            try:
+                connection = self._connection()
+                current = (int(connection.execute("PRAGMA data_version").fetchone()[0]), since)
+                if current == self._polled:
+                    return []
+                parameters = {"since": since, "limit": limit}
+                rows: list[tuple[int, str]] = connection.execute(self._SELECT, parameters).fetchall()
+            except sqlite3.Error as problem:
+                self._give_up(problem)
+                raise
+            self.wait_ms = PATIENT_MS
+            # read to the end: until another connection writes, nothing is after the last row
+            self._polled = (current[0], rows[-1][0] if rows else since) if len(rows) < limit else None
+            return rows
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        self._polled = None
+
+
+class SqliteWriter(_SqliteConnection):
+    """Appends a few events in one transaction."""
+
+    _INSERT, _LATEST = compile_sqlite(INSERT["sqlite"]), compile_sqlite(LATEST_TIME)
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._synchronous_full = True
+        """Whether `PRAGMA synchronous` is FULL, as on a new connection: a commit waits until it is on disk."""
+        self._auto_checkpoint = True
+        """Whether commits run automatic WAL checkpoints, as on a new connection."""
+
+    def append(
+        self, rows: Sequence[dict[str, Any]], now_ms: int, stamp: Callable[[dict[str, Any], int], dict[str, Any]]
+    ) -> tuple[int, dict[str, int]]:
+        """Insert rows, stamped with the moment of the transaction; return it, and id -> offset of the new rows.
+
+        now_ms: the clock, in epoch milliseconds; the moment is not before the latest effective time. Rows other than
+        rankings are on disk when this returns. Rankings alone are committed without a sync: they survive a crash of the
+        process, and reach the disk with the next sync, before any later row. Raises sqlite3.Error.
+        """
+        with self._lock:
+            try:
+                connection = self._connection()
+                self._set_synchronous(connection, any(row["kind"] != "ranking" for row in rows))
+                connection.execute("BEGIN IMMEDIATE")
+                latest = connection.execute(self._LATEST, {"limit": now_ms + MAX_AHEAD_MS}).fetchone()
+                moment = max(now_ms, latest[0]) if latest else now_ms
+                stamped = (stamp(row, moment) for row in rows)
+                new = dict(pair for row in stamped for pair in connection.execute(self._INSERT, row).fetchall())
+                connection.execute("COMMIT")
+            except BaseException as problem:
+                self._give_up(problem)  # which also rolls back
+                raise
+            self.wait_ms = PATIENT_MS
+            return moment, new
+
     def disable_checkpoint(self) -> None:
         """Turn off automatic WAL checkpoints on this connection: one takes many times as long as a write."""
         with self._lock:
             self._auto_checkpoint = False
             if self._opened is not None and self._opened[0] == os.getpid():
-                _disable_auto_checkpoint(self._opened[1])
+                self._configure(self._opened[1])
 
-    def close(self) -> None:
-        """Close the connection; the next call reopens it."""
-        with self._lock:
-            if self._opened is not None and self._opened[0] == os.getpid():
-                self._opened[1].close()
-            self._opened = self._polled = None
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        if self._opened is None or self._opened[1] is not connection:
+            self._synchronous_full = True
+        if not self._auto_checkpoint:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
 
     def _set_synchronous(self, connection: sqlite3.Connection, full: bool) -> None:
         if full is not self._synchronous_full:
             connection.execute(f"PRAGMA synchronous={'FULL' if full else 'NORMAL'}")
             self._synchronous_full = full
-
-    def _connection(self) -> sqlite3.Connection:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._polled, self._synchronous_full = None, True
-            connection = connect_sqlite(self._path, self.wait_ms / 1000)
-            if not self._auto_checkpoint:
-                _disable_auto_checkpoint(connection)
-            self._opened, self._busy_timeout_ms = (os.getpid(), connection), -1
-        if self._busy_timeout_ms != self.wait_ms:
-            self._busy_timeout_ms = self.wait_ms
-            self._opened[1].execute(f"PRAGMA busy_timeout={self.wait_ms}")
-        return self._opened[1]
 
 
 class WriteLock:
@@ -153,7 +174,7 @@ class WriteLock:
 
     @contextmanager
     def acquire(self, wait_s: float | None = None) -> Iterator[None]:
-        """Hold the lock; proceed without it after `wait_s` seconds, by default `MAX_WAIT_S`."""
+        """Hold the lock; proceed without it after `wait_s` seconds, by default and at most `MAX_WAIT_S`."""
         if fcntl is None:
             yield
             return
@@ -205,11 +226,3 @@ class WriteLock:
             except OSError:
                 return None
         return self._pid_and_descriptor[1]
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _disable_auto_checkpoint(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA wal_autocheckpoint=0")

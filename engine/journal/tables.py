@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +59,20 @@ SELECT_AFTER = (
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
+TOMBSTONE_KIND = "tombstone"
+"""Value of the column `kind` of a tombstone, which is a user event with pseudonyms."""
+LATEST_TIME = text(
+    "SELECT effective_time FROM events WHERE effective_time <= :limit ORDER BY effective_time DESC LIMIT 1"
+)
+"""Selects the latest effective time that is not after `limit`, in epoch milliseconds."""
 IS_TOMBSTONE = and_(
     EVENTS.c.kind == "user",
     or_(*(EVENTS.c.body.contains(f'{{"name":"{name}","value":true}}') for name in (TOMBSTONE, legacy.TOMBSTONE))),
 )
-"""Matches tombstones by their JSON text. Inside a string value the quotes would be escaped, so it can't match."""
+"""Matches tombstones of earlier versions, which name the user, by their JSON text.
+
+Inside a string value the quotes would be escaped, so it can't match.
+"""
 ADVISORY_LOCK = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(7203421)")
 """Serializes writers to a PostgreSQL journal; SQLite has a lock of its own. wait: at most, such as `500ms`."""
 
@@ -86,27 +97,26 @@ def connect_sqlite(path: str, timeout_s: float, **options: Any) -> sqlite3.Conne
     In a read-only folder, SQLite can't create the files that it shares with other processes. If there are none, nobody
     writes to the journal, and it is read as it is.
     """
-    connection: sqlite3.Connection = sqlite3.connect(path, timeout=timeout_s, check_same_thread=False, **options)
+    options = {"timeout": timeout_s, "check_same_thread": False, **options}
+    connection: sqlite3.Connection = sqlite3.connect(path, **options)
     try:
-        configure_sqlite(connection)
+        _configure(connection, ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"))
         return connection
     except sqlite3.OperationalError:
         connection.close()
         if os.access(os.path.dirname(path) or ".", os.W_OK) or os.path.exists(f"{path}-wal"):
             raise
-    unchanged = f"{Path(path).absolute().as_uri()}?immutable=1"
-    connection = sqlite3.connect(unchanged, timeout=timeout_s, check_same_thread=False, uri=True, **options)
-    connection.isolation_level = None
+    connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?immutable=1", **{**options, "uri": True})
+    _configure(connection, ())
     return connection
 
 
-def configure_sqlite(connection: Any) -> None:
-    """Set the pragmas of a new SQLite connection."""
+def _configure(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
     connection.isolation_level = None  # only `begin_transaction` starts transactions
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    # one row that is not UTF-8, from another program, must not fail a query of many
+    connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def begin_transaction(connection: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ from feedrank.engine.serving.deadline import unlimited_budget
 from feedrank.engine.serving.pipeline import FULL, FallbackChain, Pipeline
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
-from feedrank.engine.serving.serving_snapshot import RankingJob, ServingSnapshot
+from feedrank.engine.serving.serving_snapshot import RankingJob, ServingSnapshot, StateReading
 from feedrank.engine.types import Matrix, Offsets, QueryVectors, Ranking, ResolvedRequest, Scores
 
 _log = logging.getLogger(__name__)
@@ -26,13 +27,13 @@ def rank_batch(
     """Rank the requests, each as if it had come alone at this moment, and cut each list to the items to show.
 
     timestamp: epoch milliseconds. The requests must have no query and no explicit items. The records have no id and no
-    feature rows: nothing of a batch is logged.
+    feature rows: nothing of a batch is logged. No other thread may change the state meanwhile.
     """
     budget = unlimited_budget()
-    pipeline = snapshot.pipeline
+    pipeline, reading = snapshot.pipeline, StateReading(snapshot, None, nullcontext())
     jobs = [
         RankingJob("", timestamp, request, snapshot.resolve(timestamp / 1000, request, QueryVectors()), snapshot,
-                   pipeline)
+                   pipeline, reading)
         for request in requests
     ]  # fmt: skip
     if pipeline.reranker is None:
@@ -53,7 +54,7 @@ def rank_batch(
 
 def _run_batch(pipeline: Pipeline, requests: Sequence[ResolvedRequest]) -> list[Ranking]:
     """Rank all candidates of each request; the same bits as `Pipeline.run` of each."""
-    candidates = [pipeline.retriever.retrieve(request, pipeline.n_candidates) for request in requests]
+    candidates = [pipeline.recall(request) for request in requests]
     batch = pipeline.state.read(requests, [found.rows for found in candidates])
     matrix = pipeline.featurizer.matrix(batch)
     scores = _score_groups(pipeline.ranker, matrix, batch.offsets)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,7 +21,15 @@ EXPLICIT = "explicit"
 """The `source` of candidates that the caller lists explicitly."""
 FULL, NO_NEURAL, POPULAR, LAST_GOOD = "full", "no_neural", "popular", "last_good"
 """The levels of the fallback chain."""
+Reading: TypeAlias = AbstractContextManager[object]
+"""Held while the state is read; it raises StateChangedError if the state can't be read as of the request any more."""
+UNSHARED: Reading = nullcontext()
+"""For a state that no other thread changes."""
 _log = logging.getLogger(__name__)
+
+
+class StateChangedError(RuntimeError):
+    """Raised if what a request was resolved from has changed before its candidates' state was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +47,16 @@ class Pipeline:
     reranker: CrossEncoderReranker | None = None
     """The cross-encoder stage; None: there is none."""
     popular: Retriever | None = None
-    """Retrieves popular items, the fallback where ranking fails."""
+    """Retrieves popular items as of the state, where the retriever returns none or ranking fails."""
 
     def run(
-        self, request: ResolvedRequest, budget: LatencyBudget | None = None, explicit: Rows | None = None
-    ) -> Ranking:
+        self, request: ResolvedRequest, budget: LatencyBudget | None = None, explicit: Rows | None = None,
+        reading: Reading = UNSHARED,
+    ) -> Ranking:  # fmt: skip
         """Rank all candidates of a request.
 
-        explicit: (n,) rows to rank instead of what recall returns. If the budget has no time for ranking, the
-        candidates stay in recall order.
+        explicit: (n,) rows to rank instead of what recall returns. reading: held while the state is read, and not for
+        recall, features and ranking. If the budget has no time for ranking, the candidates stay in recall order.
         """
         budget = budget or unlimited_budget()
         if explicit is None:
@@ -53,10 +64,21 @@ class Pipeline:
             budget.record("recall")
         else:
             candidates = explicit_candidates(explicit)
-        if not budget.has_time_for("features", "rank", "journal", units=len(candidates.rows)):
+        with reading:
+            if explicit is None and self.popular is not None and not len(candidates.rows):
+                candidates = self.popular.retrieve(request, self.n_candidates)
+            has_time = budget.has_time_for("features", "rank", "journal", units=len(candidates.rows))
+            batch = self.state.read([request], [candidates.rows]) if has_time else None
+        if batch is None:
             budget.skip("rank")
             return in_recall_order(candidates, len(self.featurizer.names))
-        return self.rank(request, self.state.read([request], [candidates.rows]), candidates, budget)
+        return self.rank(request, batch, candidates, budget)
+
+    def recall(self, request: ResolvedRequest, n: int | None = None) -> Candidates:
+        """Return n candidates of a request, n_candidates by default; popular items where the retriever finds none."""
+        n = n or self.n_candidates
+        candidates = self.retriever.retrieve(request, n)
+        return candidates if len(candidates.rows) or self.popular is None else self.popular.retrieve(request, n)
 
     def rank(
         self, request: ResolvedRequest, batch: Batch, candidates: Candidates, budget: LatencyBudget | None = None
@@ -89,16 +111,18 @@ class FallbackChain:
 
     def run(
         self, pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest, budget: LatencyBudget,
-        explicit: Rows | None = None,
+        explicit: Rows | None = None, reading: Reading = UNSHARED,
     ) -> tuple[str, Ranking]:  # fmt: skip
         """Return the first level that succeeds and its ranking; errors of the others are logged.
 
-        catalogue: that of the pipeline. explicit: (n,) rows to rank instead of recalled candidates. Raises
-        RuntimeError if every level fails.
+        catalogue: that of the pipeline. explicit: (n,) rows to rank instead of recalled candidates. reading: held while
+        the state is read. Raises RuntimeError if every level fails, StateChangedError as `reading` does.
         """
-        for level, build_ranking in self._levels(pipeline, catalogue, request, budget, explicit):
+        for level, build_ranking in self._levels(pipeline, catalogue, request, budget, explicit, reading):
             try:
                 ranking = build_ranking()
+            except StateChangedError:  # the ranking starts again
+                raise
             except Exception:  # a worse list is better than none, whatever the error
                 _log.exception("ranking failed at fallback level %r; trying the next level", level)
                 budget.skip(level)
@@ -111,28 +135,31 @@ class FallbackChain:
 
     def _levels(
         self, pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest, budget: LatencyBudget,
-        explicit: Rows | None,
+        explicit: Rows | None, reading: Reading,
     ) -> Iterator[tuple[str, Callable[[], Ranking]]]:  # fmt: skip
         """Yield (level, function that builds its ranking)."""
-        yield FULL, lambda: pipeline.run(request, budget, explicit)
+        yield FULL, lambda: pipeline.run(request, budget, explicit, reading)
         without_reranker = replace(pipeline, reranker=None)
         without_embeddings = replace(request, query_vector=None, query_tokens=None)
-        yield NO_NEURAL, lambda: without_reranker.run(without_embeddings, budget, explicit)
+        yield NO_NEURAL, lambda: without_reranker.run(without_embeddings, budget, explicit, reading)
         n_features = len(pipeline.featurizer.names)
         if explicit is not None:
             yield POPULAR, lambda: in_recall_order(explicit_candidates(explicit), n_features)
             return
-        yield POPULAR, lambda: in_recall_order(_popular_by_category(pipeline, catalogue, request), n_features)
+        yield POPULAR, lambda: in_recall_order(_popular_by_category(pipeline, catalogue, request, reading), n_features)
         last = self._last_good
         if last is not None and self._last_good_catalogue is catalogue:
             yield LAST_GOOD, lambda: in_recall_order(_eligible_last_good(last, catalogue, request), n_features)
 
 
-def _popular_by_category(pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest) -> Candidates:
+def _popular_by_category(
+    pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest, reading: Reading
+) -> Candidates:
     """Return the most popular items, alternating first categories, starting with that of the most popular item."""
     if pipeline.popular is None:
         raise RuntimeError("the pipeline has no retriever of popular items")
-    candidates = pipeline.popular.retrieve(request, pipeline.n_candidates)
+    with reading:
+        candidates = pipeline.popular.retrieve(request, pipeline.n_candidates)
     codes = catalogue.first_categories(candidates.rows)
     rank_in_category = np.zeros(len(codes), np.int64)
     for code in np.unique(codes).tolist():

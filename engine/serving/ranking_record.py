@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feedrank.engine.events.events import Event, RankingEvent
+from feedrank.engine.events.checks import PROBABILITY
+from feedrank.engine.events.events import SERVED, Event, RankingEvent
 from feedrank.engine.events.logged_features import LoggedRows, encode_scores
 from feedrank.engine.events.object_reader import ObjectReader
 from feedrank.engine.serving.pipeline import FULL
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class DuplicateRankingIdError(ValueError):
-    """Raised if the id of a new ranking already belongs to another event."""
+    """Raised if the id of a new ranking already belongs to another event, or to the ranking of another request."""
 
 
 class UnloggableRankingError(ValueError):
@@ -151,7 +152,7 @@ class RankingRecord:
             scores=_finite(ranking.scores),
             bundle=job.pipeline.bundle,
             recall=RecallRecord(candidates.source, tuple(recall_items), recall_scores, len(candidates.rows)),
-            offset=job.snapshot.offset,
+            offset=job.reading.offset,
             items_offset=job.snapshot.items_offset,
             fallback=fallback,
             features=LoggedRows.encode(featurizer.fingerprint, ranking.features) if len(ranking.features) else None,
@@ -215,6 +216,7 @@ class RankingRecord:
             seed=self.seed,
             features=None if self.features is None else self.features.to_json(),
             served={name: value for name, value in served.items() if value is not None and value not in ("", [], {})},
+            provenance=SERVED,
         )
 
     def _check_loggable(self) -> None:
@@ -224,7 +226,7 @@ class RankingRecord:
             raise UnloggableRankingError(f"the score of {self.items[index]!r} is not finite; check the ranker")
         if len(set(self.items)) < len(self.items):
             raise UnloggableRankingError("an item is listed more than once; check the retriever")
-        if not all(0 < share <= 1 for share in self.propensities or ()):
+        if not all(share in PROBABILITY for share in self.propensities or ()):
             raise UnloggableRankingError(
                 f"found the propensities {self.propensities}, expected probabilities above 0 and at most 1; raise the "
                 "temperature of the arm's exploration"
@@ -282,14 +284,35 @@ class RankingRecord:
     def find_own(cls, event: Event | None) -> RankingRecord | None:
         """Return the record of a ranking that this service made; None for any other event.
 
-        Such a ranking has a bundle, scores and the name of its retriever.
+        Its `provenance` says so, which nobody else may set; in one of an earlier version both `provenance` and
+        `received` are absent. It has a bundle, scores and the name of its retriever.
         """
-        is_own = isinstance(event, RankingEvent) and None not in (
-            event.bundle,
-            event.scores,
-            event.fields.get("source"),
-        )
-        return cls.from_event(event) if is_own and isinstance(event, RankingEvent) else None
+        if not isinstance(event, RankingEvent):
+            return None
+        if event.provenance != SERVED and (event.provenance is not None or event.received is not None):
+            return None
+        is_whole = None not in (event.bundle, event.scores, event.fields.get("source"))
+        return cls.from_event(event) if is_whole else None
+
+    def check_same_request(self, event: Event | None) -> RankingRecord:
+        """Return the record of a logged event if it is a ranking of the same request, as of the same user and query.
+
+        Settings that an experiment may change make no difference. Raises DuplicateRankingIdError.
+        """
+        logged = RankingRecord.find_own(event)
+        again = RankingRecord.from_event(self.to_event())  # as the log has it, for example without empty options
+        if logged is None or logged.malformed or _identity(logged.request) != _identity(again.request):
+            what = "another event" if logged is None else "the answer to another request, such as of another user,"
+            raise DuplicateRankingIdError(f"{what} has the id {self.id!r}; choose another ranking id")
+        return logged
+
+
+def _identity(request: RecommendationRequest) -> tuple[object, ...]:
+    """Return what makes a request another one."""
+    return (
+        request.user, request.session, request.query, request.history, request.items, request.n, request.filters,
+        request.surface,
+    )  # fmt: skip
 
 
 def _finite(scores: Scores) -> tuple[float | None, ...]:

@@ -9,21 +9,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import takewhile
+from typing import Any, TypeVar
 
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.events import (
-    TOMBSTONE,
-    Event,
-    ExperimentEvent,
-    InteractionEvent,
-    ItemEvent,
-    UserEvent,
-    effective_time,
-)
+from feedrank.engine.events.events import Event, ExperimentEvent, InteractionEvent, ItemEvent
 from feedrank.engine.experiments.arm_ranking import AssignedRequest
 from feedrank.engine.experiments.arm_servers import ArmServers, build_arm_request
 from feedrank.engine.experiments.bucketing import Assignment
@@ -34,16 +28,19 @@ from feedrank.engine.protocols import EventLog
 from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
-from feedrank.engine.serving.pipeline import FallbackChain, Pipeline
-from feedrank.engine.serving.ranking_record import DuplicateRankingIdError, RankingRecord, UnloggableRankingError
+from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, StateChangedError
+from feedrank.engine.serving.ranking_record import RankingRecord, UnloggableRankingError
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot, embed_query
 from feedrank.engine.types import Candidates, Matrix, QueryVectors, Scores
 
 JOURNAL_RETRY_S = 1.0
 """Seconds after a journal error before a request uses the journal again."""
+MAX_ATTEMPTS = 4
+"""How often a request is ranked again because its user's history changed meanwhile; the last time nothing can."""
 MAX_SKEW_MS = 1_000
 """Milliseconds that the time of a ranking may be ahead of the process's clock, as those of other processes may be."""
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +66,9 @@ class Recommender:
         self._lock = threading.RLock()
         self._journal_retry_at = -np.inf
         self.lag_s = 0.0
-        """Seconds: age of the newest event of other processes when their events were last read here."""
+        """Seconds: age of the newest event when new events were last read here."""
+        self.has_caught_up = True
+        """Whether the last read of the journal succeeded; otherwise rankings use an older state."""
 
     def on_items_changed(self, callback: Callable[[], None]) -> None:
         """Register the callback for new item events, from this or another process; it must return quickly."""
@@ -101,14 +100,14 @@ class Recommender:
         """Recommend items for a user, or rank the given ones, and return the record of the ranking.
 
         at: unix seconds. The ranking is written to the journal before it is returned, unless `log` is false. If the
-        journal already has a ranking with this id, that one is returned. If the journal can't be written, the ranking
-        is returned with `logged` false, and the state does not change. arm: use this arm and ignore all experiments.
-        Raises EventError for a request that can't be logged, DuplicateRankingIdError if another event has the id,
-        RuntimeError if all fallbacks fail.
+        journal already has a ranking of this request with this id, that one is returned. If the journal can't be
+        written, the ranking is returned with `logged` false, and the state does not change. arm: use this arm and
+        ignore all experiments. Raises EventError for a request that can't be logged, DuplicateRankingIdError if another
+        event or request has the id, RuntimeError if all fallbacks fail.
         """
         request, budget = request or RecommendationRequest(), budget or unlimited_budget()
         request.check(ranking_id)
-        while True:
+        for attempt in range(MAX_ATTEMPTS):
             snapshot, servers = self._snapshot, self.arm_servers
             job: PlainRequest | AssignedRequest = PlainRequest(ranking_id, request, snapshot)
             if arm is not None:
@@ -116,23 +115,36 @@ class Recommender:
             elif log and servers.active:  # a ranking that is not logged is in no experiment
                 assignment = servers.assign(snapshot, request, ranking_id, round(at * 1000))
                 job = AssignedRequest(ranking_id, request, snapshot, servers, assignment)
-            vectors = job.embed_queries(budget)  # slow, so it runs before the lock is taken
-            with self._lock:
-                if snapshot is not self._snapshot:
-                    continue
-                self._catch_up(at)
-                budget.record("catch_up")
-                timestamp = self._next_timestamp(at)  # also the logged time: a replay reads the state as of it
-                ranked = job.rank(timestamp, vectors, self._fallback_chain, budget, self._ranked_callback)
-                if ranked is None:
-                    continue
-                record = replace(ranked, degraded=tuple(budget.skipped))
-                if log and record.items:
-                    record = self._log_ranking(record, at)
-                    budget.record("journal")
+            try:
+                # the last attempt keeps others out, so that it can't fail
+                with self._lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
+                    record = self._rank(job, at, budget)
+            except StateChangedError:
+                continue
+            if budget.skipped:
+                record = replace(record, degraded=tuple(budget.skipped))
+            if log and record.items:
+                record = self._log_ranking(record, at)
+                budget.record("journal")
             if log and isinstance(job, AssignedRequest) and job.assignment.shadows and self.shadows is not None:
                 self.shadows.submit(record, request, job.assignment.shadows)
             return record
+        raise RuntimeError(f"an arm of the experiments {self.arm_servers.registry.bundles} is not loaded; try again")
+
+    def _rank(self, job: PlainRequest | AssignedRequest, at: float, budget: LatencyBudget) -> RankingRecord:
+        """Rank a request: read the state under the lock, and do all that is slow without it.
+
+        Raises StateChangedError if the snapshot or the user's history changed meanwhile.
+        """
+        vectors = job.embed_queries(budget)
+        with self._lock:
+            self._catch_up(at)
+            budget.record("catch_up")
+            timestamp = self._next_timestamp(at)  # also the logged time: a replay reads the state as of it
+            jobs: Sequence[Any] = job.resolve(timestamp, vectors, self._lock)
+            if not jobs or jobs[0].snapshot.is_replaced:
+                raise StateChangedError("another snapshot serves now")
+        return job.rank(jobs, self._fallback_chain, budget, self._ranked_callback)
 
     def recommend_batch(self, at: float, requests: Sequence[RecommendationRequest]) -> list[RankingRecord]:
         """Recommend for many users at one moment, without a query, an experiment or a log entry; see `rank_batch`."""
@@ -146,8 +158,9 @@ class Recommender:
         row = snapshot.catalogue.ids.row(item)
         if row < 0:
             return None
-        resolved = snapshot.resolve(at, RecommendationRequest(history=(item,)), QueryVectors())
-        return snapshot.pipeline.retriever.retrieve(resolved, n)
+        with self._lock:
+            resolved = snapshot.resolve(at, RecommendationRequest(history=(item,)), QueryVectors())
+            return snapshot.pipeline.recall(resolved, n)
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, whichever process wrote it, or None."""
@@ -156,12 +169,11 @@ class Recommender:
     def record(self, events: Sequence[Event], at: float) -> list[bool]:
         """Write events received at `at` (unix seconds) to the journal, then apply the new ones to the state.
 
-        Returns per event whether it was new. The events' `received` is replaced. Raises JournalError.
+        Returns per event whether it was new. The moment of the write is their `received`. Raises JournalError.
         """
+        is_new = self._journal.record(events, round(at * 1000))
         with self._lock:
-            self._set_clock(at)
-            received = self._next_timestamp(at)
-            is_new = self._append([replace(event, received=received) for event in events])
+            self._catch_up(at)
         if self.prefetch_queue is not None:
             meanings = self._snapshot.meanings
             for event, new in zip(events, is_new, strict=True):
@@ -170,17 +182,13 @@ class Recommender:
         return is_new
 
     def erase_user(self, user: str, tombstone_id: str, at: float) -> int:
-        """Erase a user from the journal and the state; return the number of deleted events.
+        """Erase a user from the journal and the state of all processes; return the number of deleted events.
 
-        Only a tombstone event with this id stays; it makes other processes erase the user too. Raises JournalError.
+        Only a tombstone event with this id stays, and it names nobody. Raises JournalError.
         """
-        with self._lock:
-            timestamp = self._next_timestamp(at)
-        tombstone = UserEvent(tombstone_id, timestamp, user, {TOMBSTONE: True}, timestamp)
-        n_deleted = self._journal.erase_user(user, tombstone)  # slow for a long journal, so it runs without the lock
-        with self._lock:
-            self._journal_retry_at = -np.inf
-            self._catch_up(at)
+        n_deleted = self._journal.erase_user(user, tombstone_id, round(at * 1000))  # slow, so it runs without the lock
+        self._journal_retry_at = -np.inf
+        self.catch_up(at)
         return n_deleted
 
     def catch_up(self, at: float) -> None:
@@ -188,6 +196,12 @@ class Recommender:
         with self._lock:
             self._catch_up(at)
             self.arm_servers.catch_up()
+
+    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T]) -> T:
+        """Return what `read` makes of the current snapshot, which does not change meanwhile; it must be quick."""
+        with self._lock:
+            self._catch_up(at)
+            return read(self._snapshot)
 
     def swap_snapshot(self, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.
@@ -198,8 +212,9 @@ class Recommender:
             self._catch_up(at)
             snapshot = build(self._snapshot)
             snapshot.catch_up(self._journal.read(snapshot.offset))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
-            self._snapshot = snapshot
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
+            before, self._snapshot = self._snapshot, snapshot
+            before.is_replaced = before is not snapshot
             if self.prefetch_queue is None:
                 self.prefetch_queue = self._new_prefetch_queue()
 
@@ -210,7 +225,7 @@ class Recommender:
             snapshot.set_clock(round(at * 1000))
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
             snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             self.arm_servers.add_snapshot(snapshot)
 
     def replace_arm_snapshot(self, bundle: str, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
@@ -243,14 +258,15 @@ class Recommender:
             if snapshot.pipeline.reranker is None:
                 return 0
             resolved = snapshot.resolve(snapshot.high_watermark_ms / 1000, RecommendationRequest(user), QueryVectors())
-            candidates = snapshot.pipeline.retriever.retrieve(resolved, snapshot.pipeline.n_candidates)
+            candidates = snapshot.pipeline.recall(resolved)
         return snapshot.pipeline.reranker.precompute(resolved, candidates.rows)
 
     def _log_ranking(self, record: RankingRecord, at: float) -> RankingRecord:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
         if at >= self._journal_retry_at:
             try:
-                return record if self._append([record.to_event()], checked=True)[0] else self._logged_ranking(record.id)
+                is_new = self._journal.record([record.to_event()], round(at * 1000), checked=True)[0]
+                return record if is_new else self._logged_ranking(record)
             except UnloggableRankingError:
                 _log.exception("the ranking is returned without being logged, as it could not be read back")
             except JournalError:
@@ -258,25 +274,9 @@ class Recommender:
                 self._journal_retry_at = at + JOURNAL_RETRY_S
         return replace(record, logged=False)
 
-    def _logged_ranking(self, ranking_id: str) -> RankingRecord:
-        """Return the ranking that was logged with this id."""
-        logged = RankingRecord.find_own(self._journal.find(ranking_id))
-        if logged is None:
-            raise DuplicateRankingIdError(f"another event has the id {ranking_id!r}; choose another ranking id")
-        return logged
-
-    def _append(self, events: Sequence[Event], checked: bool = False) -> list[bool]:
-        """Append events to the journal and apply the new ones and those of other writers to the state.
-
-        checked: the events can surely be read back.
-        """
-        snapshot = self._snapshot
-        result = self._journal.append_and_poll(events, snapshot.offset, checked)
-        new_events = [event for event, is_new in zip(events, result.is_new, strict=True) if is_new]
-        snapshot.observe([*result.missed, *new_events])
-        snapshot.offset = result.offset
-        self._notify([*result.missed, *new_events])
-        return result.is_new
+    def _logged_ranking(self, record: RankingRecord) -> RankingRecord:
+        """Return the ranking that was logged with the id of this one, if it answers the same request."""
+        return record.check_same_request(self._journal.find(record.id))
 
     def _catch_up(self, at: float) -> None:
         self._set_clock(at)
@@ -284,12 +284,13 @@ class Recommender:
             return
         try:
             missed = self._snapshot.catch_up(self._journal.read(self._snapshot.offset))
-        except JournalError:
+        except Exception:  # a ranking of an older state is better than none
             _log.exception("the journal could not be read; rankings use the state as of the last read")
-            self._journal_retry_at = at + JOURNAL_RETRY_S
+            self._journal_retry_at, self.has_caught_up = at + JOURNAL_RETRY_S, False
             return
+        self.has_caught_up = True
         if missed:
-            self.lag_s = max(0.0, at - max(map(effective_time, missed)) / 1000)
+            self.lag_s = max(0.0, at - self._snapshot.high_watermark_ms / 1000)
             self._notify(missed)
 
     def _notify(self, events: Sequence[Event]) -> None:
@@ -310,8 +311,8 @@ class Recommender:
         Replays go by these times. No stored event moves them further.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
-        snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
-        return snapshot.high_watermark_ms
+        snapshot.high_watermark_ms = max(now_ms, snapshot.high_watermark_ms)
+        return min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS)
 
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:

@@ -9,6 +9,7 @@ from typing import Any
 from feedrank.engine.events.checks import EventError, FieldValue, parse_field_value, short_repr
 from feedrank.engine.events.events import RankingEvent
 from feedrank.engine.retrieval.diversity import Diversity
+from feedrank.engine.typed_dataclasses import check_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,20 @@ class RecommendationRequest:
         Raises AttributeError, TypeError or ValueError where the options have another shape.
         """
         fields = dict(event.fields)
-        query, history = str(fields.pop("query", "")), fields.pop("history", None)
+        query, history = str(fields.pop("query", "")), fields.get("history")
+        if isinstance(history, list) and all(isinstance(item, str) for item in history):
+            del fields["history"]
+        else:
+            history = None
         fields.pop("source", None)
         logged = {"user": event.user, "session": event.session, "query": query, "history": history,
                   "surface": event.surface, "context": fields}  # fmt: skip
         if taken := logged.keys() & options.keys():
             raise ValueError(f"found {', '.join(sorted(taken))} among the options, expected these in the event itself")
-        return cls.from_options({**logged, **options})
+        request = cls.from_options({**logged, **options})
+        if options:
+            check_types(request)
+        return request
 
     def logged_fields(self) -> dict[str, FieldValue]:
         """Return the query and the history that came with the request, as fields of the ranking event."""
@@ -114,9 +122,10 @@ class RecommendationRequest:
         if self.items is not None:
             options["items"] = list(self.items)
         for name in ("filters", "diversity"):
-            values, usual = asdict(getattr(self, name)), asdict(getattr(defaults, name))
-            if changed := {key: value for key, value in values.items() if value != usual[key]}:
-                options[name] = changed
+            given, usual = getattr(self, name), getattr(defaults, name)
+            if given != usual:
+                values = asdict(given)
+                options[name] = {key: value for key, value in values.items() if value != getattr(usual, key)}
         return options if self.n == defaults.n else {**options, "n": self.n}
 
 

@@ -6,22 +6,24 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
-from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
+from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
-from feedrank.engine.serving.pipeline import FallbackChain, Pipeline
+from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, StateChangedError
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import (
@@ -64,6 +66,8 @@ class ServingSnapshot:
     """What the interaction types mean to the state."""
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
     """The process's clock, and events that are ahead of it, which take effect when their time has come."""
+    is_replaced: bool = False
+    """Whether another snapshot serves now; events are not applied to this one any more."""
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
@@ -82,10 +86,9 @@ class ServingSnapshot:
             _log.warning("new events: %s", *FutureEvents.of(self.future.now_ms, events).notes)
             events = [event for event in events if not self.future.is_ahead(event)]
         for index, event in enumerate(events):
-            if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
+            if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
                 self._advance(events[first:index])
-                self.state.erase_user(self.users.row(user))
-                self.future.erase_user(user)
+                self._erase(erasure)
                 first = index + 1
         self._advance(events[first:])
 
@@ -120,6 +123,22 @@ class ServingSnapshot:
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
         )
+
+    def is_ahead(self, now_ms: int) -> bool:
+        """Return whether the state has events that are more than a day ahead of the clock, which was wrong before."""
+        return self.high_watermark_ms > now_ms + MAX_AHEAD_MS
+
+    def _erase(self, erasure: Erasure) -> None:
+        """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
+        for row in erasure.rows(self.users):
+            self.state.erase_user(row)
+        self.future.erase(erasure)
+        if self.pipeline.reranker is not None:
+            self.pipeline.reranker.cache.forget()
+
+    def user_version(self, user: str | None) -> Hashable:
+        """Return a value that changes whenever the history or the dislikes of a user change."""
+        return self.state.user_version(self.users.row(user))
 
     def _advance(self, events: Sequence[Event]) -> None:
         if len(events) == 1 and isinstance(events[0], RankingEvent):
@@ -170,6 +189,34 @@ def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budge
     return vectors
 
 
+class StateReading:
+    """Reads the state of a snapshot for one ranking, between the events that other threads apply to it.
+
+    Holds the lock while the state is read. Recall runs before that, without the lock; so the reading first checks that
+    nothing of what the request was resolved from has changed since.
+    """
+
+    def __init__(self, snapshot: ServingSnapshot, user: str | None, lock: AbstractContextManager[object]) -> None:
+        """Start a reading for a user; the caller holds the lock."""
+        self._snapshot, self._user, self._lock = snapshot, user, lock
+        self._version = snapshot.user_version(user)
+        self.offset = snapshot.offset
+        """Journal offset of the last event that the state included when it was read."""
+
+    def __enter__(self) -> None:
+        """Take the lock. Raises StateChangedError if the request must be resolved again."""
+        self._lock.__enter__()
+        snapshot = self._snapshot
+        if snapshot.is_replaced or snapshot.user_version(self._user) != self._version:
+            self._lock.__exit__(None, None, None)
+            raise StateChangedError(f"the state of {self._user!r} changed while candidates were selected")
+        self.offset = snapshot.offset
+
+    def __exit__(self, *_: object) -> None:
+        """Release the lock."""
+        self._lock.__exit__(None, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class RankingJob:
     """A request at its moment, with the snapshot and the pipeline that rank it."""
@@ -183,12 +230,14 @@ class RankingJob:
     """The request in rows, with the user's history."""
     snapshot: ServingSnapshot
     pipeline: Pipeline
+    reading: StateReading
+    """How the ranking reads the state."""
 
     def rank_candidates(self, chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked) -> tuple[str, Ranking]:
         """Return the fallback level that succeeded and its ranking of all candidates."""
         catalogue = self.snapshot.catalogue
         explicit = None if self.request.items is None else catalogue.ids.rows(self.request.items)
-        level, ranking = chain.run(self.pipeline, catalogue, self.resolved, budget, explicit)
+        level, ranking = chain.run(self.pipeline, catalogue, self.resolved, budget, explicit, self.reading)
         on_ranked(ranking.features, ranking.scores)
         return level, ranking
 
@@ -215,12 +264,19 @@ class PlainRequest:
         """Encode the query. Slow: call it without the lock."""
         return {"": embed_query(self.snapshot, self.request, budget)}
 
+    def resolve(
+        self, timestamp: int, vectors: dict[str, QueryVectors], lock: AbstractContextManager[object]
+    ) -> list[RankingJob]:
+        """Resolve the request as of a moment, in epoch milliseconds; the caller holds the lock of the state."""
+        snapshot = self.snapshot
+        resolved = snapshot.resolve(timestamp / 1000, self.request, vectors[""])
+        reading = StateReading(snapshot, self.request.user, lock)
+        return [RankingJob(self.ranking_id, timestamp, self.request, resolved, snapshot, snapshot.pipeline, reading)]
+
     def rank(
-        self, timestamp: int, vectors: dict[str, QueryVectors], chain: FallbackChain, budget: LatencyBudget,
-        on_ranked: OnRanked,
-    ) -> RankingRecord:  # fmt: skip
-        """Rank the candidates and keep the items to show. timestamp: epoch milliseconds."""
-        resolved = self.snapshot.resolve(timestamp / 1000, self.request, vectors[""])
-        job = RankingJob(self.ranking_id, timestamp, self.request, resolved, self.snapshot, self.snapshot.pipeline)
+        self, jobs: Sequence[RankingJob], chain: FallbackChain, budget: LatencyBudget, on_ranked: OnRanked
+    ) -> RankingRecord:
+        """Rank the candidates and keep the items to show. Call it without the lock. Raises StateChangedError."""
+        (job,) = jobs
         level, ranking = job.rank_candidates(chain, budget, on_ranked)
         return RankingRecord.from_ranking(job, level, ranking.take(job.select_items(ranking, budget)))

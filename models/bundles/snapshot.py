@@ -24,7 +24,7 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.atomic_files import atomic_write
 
-VERSION = 4
+VERSION = 5
 MIN_EVENTS_TO_SAVE = 10_000
 """Save a new snapshot after at least this many events since the last one."""
 

@@ -84,6 +84,10 @@ class _RankingCollector:
 
     def __init__(self, experiment: ExperimentSpec, started: float) -> None:
         self._experiment, self._started = experiment, started
+        self._is_interleaved = experiment.kind == "interleave"
+        self._known_variants = {INTERLEAVED} if self._is_interleaved else set(experiment.arms)
+        self._known_variants |= {HOLDOUT} if experiment.holdout else set()
+        self._n_unknown = 0
         self.items, self._units, self._variants = Vocabulary(), Vocabulary(), Vocabulary(experiment.arms)
         self._unit: list[int] = []
         self._variant: list[int] = []
@@ -104,14 +108,17 @@ class _RankingCollector:
             self.items.add(item)
         record, unit = RankingRecord.from_event(event), UNKNOWN_ROW
         variant = record.variant_of(self._experiment.name) if event.timestamp / 1000 >= self._started else None
+        if variant is not None and variant not in self._known_variants:
+            self._n_unknown, variant = self._n_unknown + 1, None
         name = {"user": event.user, "session": event.session, "request": event.id}[self._experiment.unit]
         if name is not None and variant is not None:
             unit = self._units.add(name)
             self._surface.setdefault(unit, event.surface or "")
         self._unit.append(unit)
         self._variant.append(UNKNOWN_ROW if variant is None else self._variants.add(variant))
-        self._teams.append(event.team if variant == INTERLEAVED else None)
-        self._arm_ranks.append(record.ranks if variant == INTERLEAVED else ())
+        is_mixed = self._is_interleaved and variant == INTERLEAVED
+        self._teams.append(event.team if is_mixed else None)
+        self._arm_ranks.append(record.ranks if is_mixed and self._experiment.interleaving == "balanced" else ())
 
     def to_outcomes(self, log: EventTable) -> CollectedOutcomes:
         rankings = log.rankings
@@ -126,7 +133,7 @@ class _RankingCollector:
             return_inverse=True,
         )  # fmt: skip
         summed = {name: _sum_by_index(rows.ravel(), column[within], len(keys)) for name, column in columns.items()}
-        arms = [INTERLEAVED] if INTERLEAVED in self._variants else [*self._experiment.arms]
+        arms = [INTERLEAVED] if self._is_interleaved and INTERLEAVED in self._variants else [*self._experiment.arms]
         arm_codes = np.array([arms.index(name) if name in arms else UNKNOWN_ROW for name in self._variants], np.int32)
         segments = {"surface": np.array([self._surface.get(n, "") for n in range(len(self._units))], np.str_)}
         before = self._pre_period_totals(log, columns)
@@ -149,7 +156,14 @@ class _RankingCollector:
         np.minimum.at(first_seen, unit[unit >= 0], rankings.at[unit >= 0])
         first_seen = first_seen[arm >= 0]
         last = float(rankings.at[unit >= 0].max()) if (unit >= 0).any() else float("nan")
-        return CollectedOutcomes(outcomes, holdout, impressions, self._units, first_seen, moved, last, log.notes)
+        notes = (*log.notes, *self._notes())
+        return CollectedOutcomes(outcomes, holdout, impressions, self._units, first_seen, moved, last, notes)
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self._n_unknown:
+            return ()
+        expected = ", ".join(sorted(self._known_variants))
+        return (f"left out {self._n_unknown:,} rankings of unknown variants, expected one of {expected}",)
 
     def _pre_period_totals(
         self, log: EventTable, columns: dict[str, NDArray[np.float64]]
@@ -177,7 +191,7 @@ class _RankingCollector:
         self, offsets: NDArray[np.int64], clicked: NDArray[np.bool_], team: NDArray[np.int32]
     ) -> NDArray[np.float64]:
         """(R, arms) clicks on the items that each arm contributed."""
-        if INTERLEAVED not in self._variants:
+        if not self._is_interleaved or INTERLEAVED not in self._variants:
             return np.empty((0, 0))
         arms = len(self._experiment.arms)
         ranking = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))

@@ -54,7 +54,13 @@ class ShadowReport:
 
 def shadow_report(arm: str, sums: Mapping[str, Any] | None) -> ShadowReport:
     """Compute the report of an arm from its shadow reports, summed over all of them; None: there is none yet."""
-    totals: Mapping[str, Any] = sums or ShadowStats().to_dict()
+    empty = ShadowStats().to_dict()
+    totals: Mapping[str, Any] = {**empty, **(sums or {})}
+    for name, value in empty.items():  # a report may come from another version
+        if isinstance(value, list) != isinstance(totals[name], list) or (
+            isinstance(value, list) and len(value) != len(totals[name])
+        ):
+            totals = empty
     rankings, latency_counts = int(totals["rankings"]), totals["latency_counts"]
 
     def mean(name: str) -> float:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import closing
 from copy import copy
 from pathlib import Path
 
@@ -79,6 +80,11 @@ class SqliteScoreCache:
             all_scores = np.concatenate([scores[valid], cached]).astype(np.float32)
             distinct, first = np.unique(all_keys, return_index=True)
             self._store(self._text_key(text), (distinct, all_scores[first]))
+
+    def forget(self) -> None:
+        """Drop the scores in memory; those in the file are read again."""
+        with self._lock:
+            self._memory.clear()
 
     def with_more_items(self, documents: Sequence[str]) -> SqliteScoreCache:
         """Return a cache with more items after the current ones; it shares file and memory with this one."""
@@ -159,6 +165,17 @@ def _open(path: Path) -> sqlite3.Connection:
         )
         connection.execute("CREATE INDEX IF NOT EXISTS by_use ON scores (used)")
     return connection
+
+
+def clear_file(path: Path) -> None:
+    """Delete all scores of a cache file, and overwrite them; does nothing if it does not exist."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'scores'").fetchone():
+            connection.execute("DELETE FROM scores")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _key(text: str) -> int:

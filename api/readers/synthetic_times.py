@@ -1,15 +1,15 @@
-"""Make up times for data sets that have none: random, the same in every import, and without a meaning."""
+"""Gives synthetic timestamps to data sets without times: random, the same in every import, and without a meaning."""
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
 FIRST_MS = 1_420_070_400_000
-"""Start of the made-up times: 2015-01-01, in epoch milliseconds."""
+"""Earliest synthetic timestamp: 2015-01-01, in epoch milliseconds."""
 SPAN_DAYS = 3_000
 """Days over which they are spread."""
 DAY_MS = 86_400_000
-NOTE = "interactions with a made-up time, because the file has no times"
+NOTE = "interactions with a synthetic timestamp, because the file has no times"
 """Note of the report about each interaction."""
 
 
@@ -19,7 +19,7 @@ def random_ms(*ids: str) -> int:
     return FIRST_MS + random % (SPAN_DAYS * DAY_MS)
 
 
-class MadeUpTimes:
+class SyntheticTimes:
     """Gives the interactions of each user times in the order of the file, one day apart.
 
     The first one of each user has a random place in time, so that the times say nothing but the order.
