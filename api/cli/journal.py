@@ -37,7 +37,7 @@ def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
     home, config = obj
     if not yes:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
-    with command_errors(), closing(home.journal(config.journal.url)) as journal:
+    with command_errors(), closing(home.existing_journal(config.journal.url)) as journal:
         deleted = journal.erase_user(user, f"forget-{uuid.uuid4()}", clock_ms())
         overwrite_deleted(journal.engine, inf)
         home.delete_user_data()
@@ -61,7 +61,7 @@ def purge(obj: tuple[HomePaths, Config], older_than_days: float, yes: bool) -> N
     if not yes:
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)
     with command_errors():
-        deleted = home.journal(config.journal.url).purge_before(since)
+        deleted = home.existing_journal(config.journal.url).purge_before(since)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{deleted:,} events from before {day} deleted")
 
