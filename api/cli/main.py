@@ -99,10 +99,10 @@ def _name_help_options(command: click.Command) -> None:
             _name_help_options(below)
 
 
+journal.add_command(backup)
+journal.add_command(restore)
 for command in COMMANDS:
     main.add_command(command)
     _require_home(command)
     _name_help_options(command)
-journal.add_command(backup)
-journal.add_command(restore)
 main.add_command(import_events, "data")  # alias
