@@ -140,8 +140,8 @@ class HomePaths:
     def journal(self, url: str | None = None, is_checked: bool = False) -> Journal:
         """Open the journal in the home, or at a database URL; create it if it does not exist.
 
-        A journal that lacks erasures of this home, such as a restored backup, makes them again. is_checked: this service
-        has opened it before, so it is neither created nor read now. Raises JournalError.
+        A journal that lacks erasures of this home, such as a restored backup, makes them again. is_checked: this
+        service has opened it before, so it is neither created nor read now. Raises JournalError.
         """
         journal = Journal.open_sqlite(self.journal_path, is_checked) if url is None else Journal(url, is_checked)
         if is_checked:
