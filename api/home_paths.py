@@ -7,6 +7,7 @@ from pathlib import Path
 
 from feedrank.engine.journal.journal import Journal
 from feedrank.models.bundles.bundle import CURRENT
+from feedrank.models.text.score_cache import clear_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class HomePaths:
     def journal_path(self) -> Path:
         """The journal's SQLite file."""
         return self.folder / "journal.db"
+
+    @property
+    def erased_users(self) -> Path:
+        """File of the erasures, with pseudonyms of the users; it outlives the journal."""
+        return self.folder / "erased.jsonl"
 
     @property
     def bundles(self) -> Path:
@@ -106,6 +112,11 @@ class HomePaths:
         return self.folder / "state.npz"
 
     @property
+    def training_lock(self) -> Path:
+        """Lock file of the process that trains."""
+        return self.folder / "training.lock"
+
+    @property
     def guardrail_lock(self) -> Path:
         """Lock file of the process that checks guardrails."""
         return self.folder / "experiments-guard"
@@ -119,5 +130,24 @@ class HomePaths:
         return self.journal(url)
 
     def journal(self, url: str | None = None) -> Journal:
-        """Open the journal in the home, or at a database URL; create it if it does not exist."""
-        return Journal.open_sqlite(self.journal_path) if url is None else Journal(url)
+        """Open the journal in the home, or at a database URL; create it if it does not exist.
+
+        A journal that lacks erasures of this home, such as a restored backup, makes them again. Raises JournalError.
+        """
+        journal = Journal.open_sqlite(self.journal_path) if url is None else Journal(url)
+        try:
+            if journal.remember_erasures(self.erased_users):
+                self.delete_user_data()
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def delete_user_data(self) -> None:
+        """Delete what is derived from the journal and may hold data of erased users; it is made again when needed.
+
+        This is the state snapshot, the rejected lines of the last import, and the cache of cross-encoder scores.
+        """
+        self.snapshot.unlink(missing_ok=True)
+        self.rejects.unlink(missing_ok=True)
+        clear_file(self.cross_encoder_scores)

@@ -32,7 +32,7 @@ from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
-from feedrank.api.http.service import Service, new_id
+from feedrank.api.http.service import Service, is_trial, new_id
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics, prepare_multiprocess, worker_died
 from feedrank.engine.experiments.arm_servers import ArmServers
@@ -106,7 +106,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     recommender.catch_up(clock())
     warm_up(recommender, costs, clock)
     metrics = Metrics(clock)
-    recommender.on_ranked(metrics.add_drift_rows)
+    recommender.on_ranked(lambda rows, scores: None if is_trial() else metrics.add_drift_rows(rows, scores))
     journal.decoder.on_passed_over(metrics.set_unreadable_events)
     _set_bundle_metrics(metrics, current_bundle)
     refresher = Refresher(

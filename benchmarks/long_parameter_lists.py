@@ -18,6 +18,7 @@ _KERNEL = "a compiled kernel, which takes arrays"
 REASONS: dict[str, str] = {
     "api.cli.evaluation.evaluate": _COMMAND,
     "api.cli.experiment_planning.simulate": _COMMAND,
+    "api.cli.feeds.recommend": _COMMAND,
     "api.cli.finetune.distill": _COMMAND,
     "api.cli.off_policy.ope": _COMMAND,
     "api.cli.retrain.retrain": _COMMAND,

@@ -116,6 +116,10 @@ class CrossEncoderScoreCache(Protocol):
         """Store scores; NaN values are ignored."""
         ...
 
+    def forget(self) -> None:
+        """Drop what is kept in memory, since some of it may be of a user who was erased."""
+        ...
+
 
 class State(Protocol):
     """The current behavioural state: user histories and counters."""
@@ -173,6 +177,9 @@ class EventLog(Protocol):
         """Return the event with this id, or None."""
         ...
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
-        """Delete all events of one user and write the tombstone instead. Return the number of deleted events."""
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+        """Delete all events of one user, and return their number. A tombstone stays, which names nobody.
+
+        tombstone_id: its event id, a random one. at_ms: epoch milliseconds.
+        """
         ...

@@ -79,7 +79,8 @@ class FeatureBuilder:
         for name, family in self._families.items():
             columns = family(batch, inputs)
             if name != CROSS_ENCODER:  # its scores may be filled in later, by `set_cross_encoder_features`
-                earlier |= {feature.name: column for feature, column in columns.items()}
+                for feature, column in columns.items():
+                    earlier[feature.name] = column
             yield name, columns
 
     def columns(self, batch: Batch) -> dict[str, Scores]:
@@ -89,7 +90,8 @@ class FeatureBuilder:
         """
         columns: dict[str, Scores] = {}
         for _, added in self.family_columns(batch):
-            columns |= {feature.name: column for feature, column in added.items()}
+            for feature, column in added.items():
+                columns[feature.name] = column
         if tuple(columns) != self._names:
             differing = sorted(columns.keys() ^ set(self._names)) or ["the same ones in another order"]
             raise ValueError(

@@ -271,6 +271,11 @@ class BehaviouralState:
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
         self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
         done = np.zeros(2, np.int64)
+        if len(operations.code) == 1:  # as most live ones; the same as below for any number
+            n_rows = 0 if operations.code[0] == OP_READ else int(operations.stop[0] - operations.start[0])
+            self._reserve(n_rows, operations)
+            advance(self._state, operations, 0, 1, buffers, done)
+            return
         rows = np.cumsum(np.where(operations.code == OP_READ, 0, operations.stop - operations.start))
         first, before = 0, 0
         while first < len(operations.code):

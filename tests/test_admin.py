@@ -21,6 +21,7 @@ from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
+from feedrank.api.training_lock import training_lock
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import ItemEvent, RankingEvent
@@ -286,6 +287,18 @@ def test_training_goes_through_the_gate(rankings_home: Path, tmp_path: Path) -> 
     feedrank(home, "train", "--name", "toy")
     deployment = Deployment(home)
     done = deployment.call("POST", "/train/xgboost")
+    assert (done["outcome"], done["bundle"], done["promoted"], done["sizeBytes"]) == (
+        "too-little-new-data",
+        "",
+        False,
+        0,
+    )
+    assert "too little new data" in done["reasons"][0]
+    with training_lock(deployment.home):
+        assert "another training" in deployment.call("POST", "/train/xgboost", status=409)["detail"]
+    feedrank(home, "data", toyworld.write(tmp_path / "more.jsonl", toyworld.rankings(220, 800)))
+    done = deployment.call("POST", "/train/xgboost")
+    assert done["outcome"] in ("promoted", "refused")
     names = [one.name for one in registry.list_bundles(deployment.home.bundles)]
     assert done["bundle"] in names
     assert done["promoted"] == (registry.current_name(deployment.home.bundles) == done["bundle"])

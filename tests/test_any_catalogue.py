@@ -29,10 +29,13 @@ from feedrank.features.replay import PointInTimeQueries
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.evaluation.metrics import Ideal
 from feedrank.models.items import item_model as item_model_module
+from feedrank.models.items import seeded_svd
 from feedrank.models.items.category_factors import MAX_FLAGS, RANK, category_inputs, fit_category_factors
 from feedrank.models.items.cold_start import ColdStartExtender
+from feedrank.models.items.collaborative_views import eigen_factors, item_cosine
 from feedrank.models.items.content_views import cca_view, center, predicted_cf_factors
 from feedrank.models.items.item_model import ItemSettings, fit_item_views
+from feedrank.models.items.seeded_svd import truncated_eigen
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training import group_limit
 from feedrank.models.training.dataset import LabeledGroups
@@ -143,6 +146,54 @@ def test_a_crawler_does_not_fill_the_co_occurrence_matrix(monkeypatch: pytest.Mo
     assert set(rows.tolist()) == {3, 5, *range(280, 300)}
 
 
+def pairs_of_clicks(n_items: int = 2_000, n_users: int = 1_000) -> UserHistories:
+    """Users with two random items each, so that their co-occurrences have hundreds of equal eigenvalues."""
+    dice = np.random.default_rng(1)
+    return histories([dice.choice(n_items, 2, replace=False).tolist() for _ in range(n_users)])
+
+
+def test_a_log_of_users_with_two_items_has_an_item_model() -> None:
+    catalogue, known = Catalogue.from_items({f"i{i}": {} for i in range(2_000)}), pairs_of_clicks()
+    text, terms = np.zeros((2_000, 0), np.float32), TermWeights.fit([""] * 2_000)
+    model = fit_item_views(catalogue, text, terms, known, ItemSettings(ease_items=0))
+    again = fit_item_views(catalogue, text, terms, known, ItemSettings(ease_items=0))
+    assert np.array_equal(model.space.item_side, again.space.item_side)
+    assert np.isfinite(model.space.item_side).all()
+    seen = np.bincount(known.items, minlength=2_000) > 0
+    assert not model.space.item_side[~seen].any()
+    assert np.linalg.norm(model.space.item_side[seen], axis=1).min() > 0
+    partners = known.items.reshape(-1, 2)
+    score = np.einsum("ij,ij->i", model.space.user_side[partners[:, 0]], model.space.item_side[partners[:, 1]])
+    others = model.space.user_side[partners[:, 0]] @ model.space.item_side[seen].T
+    assert score.mean() > others.mean() + 5 * others.std() / np.sqrt(len(score))
+
+
+@pytest.mark.parametrize("rank", [8, 64])
+def test_factors_of_many_equal_eigenvalues_are_eigenvectors(rank: int) -> None:
+    known = pairs_of_clicks()
+    matrix = item_cosine(known.user, known.items, 2_000, 1_000).astype(np.float64)
+    values, vectors = truncated_eigen(matrix, rank, 7)
+    assert np.abs(vectors.T @ vectors - np.eye(rank)).max() < 1e-6
+    assert np.abs(matrix @ vectors - vectors * values).max() < 1e-4
+    assert values[-1] == pytest.approx(float(np.linalg.eigvalsh(matrix.toarray())[-1]), rel=1e-5)
+
+
+def test_factors_that_do_not_converge_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = pairs_of_clicks()
+    matrix = item_cosine(known.user, known.items, 2_000, 1_000)
+    monkeypatch.setattr(seeded_svd, "MAX_RESTARTS", 2)
+    with pytest.raises(ValueError, match="none of 8 factors of 2,000 items converged"):
+        eigen_factors(matrix, 8, 7)
+    monkeypatch.setattr(seeded_svd, "TOLERANCE", 1e-3)
+    factors = eigen_factors(matrix, 100, 7)
+    assert factors.shape == (2_000, 100)
+    n_converged = int(factors.any(axis=0).sum())
+    assert 0 < n_converged < 100
+    assert f"{n_converged} of 100 factors of 2000 items converged" in caplog.text
+
+
 # --- small logs
 
 
@@ -221,9 +272,9 @@ def test_factors_of_categories_without_interactions_are_zero(users: list[list[in
     catalogue = Catalogue.from_items({f"i{i}": {"category": f"brand {i}"} for i in range(MAX_FLAGS + 10)})
     factors = fit_category_factors(catalogue, histories(users), 7)
     assert factors is not None
-    touched = np.zeros(len(factors), np.bool_)
-    touched[[row for user in users for row in user]] = True
-    assert not factors[~touched].any()
+    has_interactions = np.zeros(len(factors), np.bool_)
+    has_interactions[[row for user in users for row in user]] = True
+    assert not factors[~has_interactions].any()
     norms = np.linalg.norm(factors, axis=1)
     assert np.all((norms == 0) | (np.abs(norms - 1) < 1e-5))
     inputs = category_inputs(catalogue, factors)
@@ -307,5 +358,5 @@ def test_lightgbm_takes_groups_up_to_the_limit() -> None:
 def test_training_says_what_it_left_out(rankings_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Path(shutil.copytree(rankings_home, tmp_path / "home", symlinks=True))
     monkeypatch.setattr(group_limit, "MAX_GROUP_ROWS", 5)
-    assert "note: 800 rankings with more than 5 items" in feedrank(home, "train")
+    assert "note: 800 rankings with more than 5 items" in feedrank(home, "train", "--promote")
     assert "rows drawn at random are left out of training, none of them clicked" in feedrank(home, "evaluate")

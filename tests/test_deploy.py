@@ -24,7 +24,7 @@ from conftest import PROJECT, parse_command
 from flask import Flask
 
 from feedrank.api import config
-from feedrank.api.cli.retrain import EXIT_REFUSED
+from feedrank.api.cli.exit_codes import EXIT_BUSY, EXIT_REFUSED, EXIT_TOO_LITTLE
 from feedrank.api.http.app import create_app
 from feedrank.api.http.service import Service
 from feedrank.api.metrics import Metrics
@@ -298,7 +298,14 @@ def test_the_service_stops_in_time_and_a_refusal_is_no_failure() -> None:
     assert seconds(entries["TimeoutStopSec"][0]) > DRAIN_TIMEOUT_S
     assert (entries["Type"], entries["KillSignal"], entries["KillMode"]) == (["notify"], ["SIGTERM"], ["mixed"])
     assert "MemoryDenyWriteExecute" not in entries, "numba writes machine code and runs it"
-    assert unit("feedrank-retrain.service")["SuccessExitStatus"] == [str(EXIT_REFUSED)]
+    assert unit("feedrank-retrain.service")["SuccessExitStatus"] == [f"{EXIT_REFUSED} {EXIT_TOO_LITTLE}"]
+
+
+def test_the_page_on_timers_lists_all_exit_codes() -> None:
+    codes = [0, 1, EXIT_REFUSED, EXIT_TOO_LITTLE, EXIT_BUSY]
+    assert len(set(codes)) == 5
+    page = (PROJECT / "docs" / "how-to" / "retrain-every-night.md").read_text()
+    assert sorted(map(int, re.findall(r"(?m)^\| (\d) \|", page))) == sorted(codes)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze on this machine")

@@ -50,7 +50,7 @@ def two_bundles(interactions_home: Path, tmp_path_factory: pytest.TempPathFactor
     home = tmp_path_factory.mktemp("two") / "home"
     shutil.copytree(interactions_home, home, symlinks=True)
     (home / "less.toml").write_text(toyworld.CONFIG + '[features]\nfamilies = ["rates", "recency", "categories"]\n')
-    feedrank(home, "--config", home / "less.toml", "train", "--name", "other")
+    feedrank(home, "--config", home / "less.toml", "train", "--name", "other", "--promote")
     feedrank(home, "bundles", "promote", "toy")
     return home
 

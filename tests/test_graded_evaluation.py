@@ -19,14 +19,24 @@ from hypothesis import strategies as st
 from ir_measures import AP, RR, R, Success, nDCG
 from test_training import SMALL, world
 
+from feedrank.api.compose import training_inputs
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import ItemEvent
 from feedrank.features.bm25 import TermWeights
-from feedrank.models.evaluation.evaluation import Comparison, leave_last_out, logged_rankings, time_split, trec_runs
+from feedrank.models.evaluation.ablation import ablate
+from feedrank.models.evaluation.evaluation import (
+    PROTOCOLS,
+    Comparison,
+    leave_last_out,
+    logged_rankings,
+    time_split,
+    trec_runs,
+)
 from feedrank.models.evaluation.trec import strictly_decreasing
+from feedrank.models.training.folds import TooLittleDataError
 from feedrank.models.training.label_contrast import label_notes, missing_contrast
 from feedrank.models.training.labels import LabelSettings, impression_labels
 from feedrank.models.training.logged_labels import MAX_GRADE, grade_labels
@@ -330,6 +340,18 @@ def test_targets_that_the_catalogue_lacks_count_as_missed(protocol: Any) -> None
         assert ours["recall@100"] <= 1 - count / len(whole.qrels.queries) + 1e-9
 
 
+@pytest.mark.parametrize("protocol", [leave_last_out, time_split])
+def test_the_targets_of_histories_are_binary_whatever_grades_are_worth(protocol: Any) -> None:
+    corpus, log = world(toyworld.items() + toyworld.interactions())
+    graded = replace(SMALL, labels=LabelSettings(relevance_level=4, gains=(0, 0, 1, 2, 3)))
+    compared, other = protocol(corpus, log, "toy", SMALL), protocol(corpus, log, "toy", graded)
+    assert compared.rows == other.rows
+    assert (other.labels.label_gain, other.labels.relevance_level) == ("linear", 1)
+    for metric in ("ndcg@10", "mrr") if protocol is leave_last_out else ():
+        values = [ablate(corpus, log, "last-item", settings, metric).value for settings in (SMALL, graded)]
+        assert values[0] == values[1] > 0.5
+
+
 # --- the commands
 
 
@@ -375,3 +397,30 @@ def test_several_protocols_have_names_of_their_own(home: Path, tmp_path: Path) -
     feedrank(home, "evaluate", "--protocol", "temporal", "--protocol", "last-item", "--json", tmp_path / "r.json")
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert {row["dataset"] for row in rows} == {"journal (temporal)", "journal (last-item)"}
+
+
+def test_the_shuffled_labels_are_checked_once_for_all_protocols(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, checked = training_inputs.check_shuffled, []
+    monkeypatch.setattr(training_inputs, "check_shuffled", lambda *inputs: checked.append(check(*inputs)) or checked[0])
+    feedrank(home, "evaluate", "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert {row["dataset"] for row in report["rows"]} == {"journal", "journal (temporal)"}
+    assert len(checked) == 1
+    assert set(report["costs"]["checks"]) == {"warnings", "shuffled_labels"}
+    assert set(report["costs"]["journal: checks"]) == {"warnings", "suspect_features"}
+
+
+@pytest.mark.parametrize("fault", [ValueError, TooLittleDataError])
+def test_only_too_little_data_leaves_a_protocol_out(
+    fault: type[ValueError], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise fault("a fault")
+
+    monkeypatch.setitem(PROTOCOLS, "temporal", fail)
+    is_left_out = fault is TooLittleDataError
+    output = feedrank(home, "evaluate", "--json", tmp_path / "r.json", code=0 if is_left_out else 1)
+    assert ("the protocol temporal does not fit: a fault" in output) == is_left_out
+    assert (tmp_path / "r.json").exists() == is_left_out

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -264,25 +264,52 @@ def test_a_user_can_be_erased(journal: Journal, url: str) -> None:
     ]
     secret: list[Event] = [
         UserEvent("u ann", 0, "ann", {"city": "Xanadu-marker"}),
-        RankingEvent("r ann", 1, ("a", "b"), "ann"),
+        RankingEvent("r ann", 1, ("a", "b"), "ann", "s ann"),
         InteractionEvent("c ann", 2, "a", "click", "r ann", "ann"),
         InteractionEvent("nameless answer", 3, "b", "click", "r ann"),
+        InteractionEvent("nameless in her session", 3, "b", "click", session="s ann"),
     ]
     journal.append([*kept[:2], *secret, *kept[2:]])
     before = journal.last_offset
-    note = UserEvent("note", 4, "ann", {TOMBSTONE: True})
-    assert journal.erase_user("ann", note) == 4
-    assert journal.erase_user("ann", replace(note, id="again")) == 0
-    assert journal.erase_user("nobody", replace(note, id="nobody", user="nobody")) == 0
-    assert list(journal.events()) == [*kept, replace(note, received=4)], "the note is all that is left"
+    assert journal.erase_user("ann", "note", 4) == 5
+    assert journal.erase_user("ann", "again", 4) == 0
+    assert journal.erase_user("nobody", "nobody", 4) == 0
+    *left, note, other = journal.events()
+    assert left == kept, "the notes are all that is left"
+    assert (note.id, other.id) == ("again", "nobody"), "one of each user"
+    assert "ann" not in str(note)
     if url.startswith("sqlite"):
         files = Path(url.removeprefix("sqlite:///")).parent.glob("journal.db*")
         assert not any(b"Xanadu-marker" in file.read_bytes() for file in files)
-    journal.append([item("later")])
+    journal.append([item("later"), UserEvent("old note", 4, "carl", {TOMBSTONE: True})])
     assert journal.last_offset > before
     assert journal.purge_before(5) == 3
-    assert ids(journal) == ["i", "u bob", "later"], "the note goes with what is as old, and nothing that only looks so"
-    assert journal.erase_user("bob", replace(note, id="bob", user="bob")) == 1
+    left_ids = ["i", "u bob", "again", "nobody", "later"]
+    assert ids(journal) == left_ids, "a note that names a user goes with what is as old, and nothing that only looks so"
+    assert journal.erase_user("bob", "bob", 5) == 1
+
+
+def test_a_restored_journal_is_cleared_of_erased_users(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "erased.jsonl"
+    events: list[Event] = [
+        item("i"),
+        RankingEvent("r ann", 1, ("a",), "ann", "s ann"),
+        InteractionEvent("nameless", 2, "a", "click", "r ann"),
+        InteractionEvent("nameless in her session", 3, "b", "click", session="s ann"),
+        InteractionEvent("c bob", 3, "b", "click", user="bob", session="s ann"),
+    ]
+    with closing(Journal(url)) as journal:
+        assert journal.remember_erasures(path) == 0
+        journal.append(events)
+        assert journal.erase_user("ann", "note", 4) == 3
+        with journal.engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM events")
+        journal.append(events)
+    for made_again in (1, 0):
+        with closing(Journal(url)) as restored:
+            assert restored.remember_erasures(path) == made_again
+            assert ids(restored) == ["i", "c bob", "note"]
+            assert restored.count_by_kind() == {"item": 1, "interaction": 1, "tombstone": 1}
 
 
 def test_old_rankings_and_interactions_can_be_purged(journal: Journal) -> None:
@@ -299,7 +326,7 @@ def test_old_rankings_and_interactions_can_be_purged(journal: Journal) -> None:
 def test_offsets_are_never_given_twice(journal: Journal) -> None:
     journal.append([item("a"), InteractionEvent("b", 0, "x", "click", user="ann")])
     last = journal.last_offset
-    journal.erase_user("ann", UserEvent("note", 0, "ann", {TOMBSTONE: True}))
+    journal.erase_user("ann", "note", 0)
     journal.append([item("c")])
     assert [event.id for _, event in journal.read(since=last)] == ["note", "c"]
 

@@ -17,6 +17,7 @@ from feedrank.models.evaluation.evaluation import logged_rankings
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.gate import GateDecision, refuse_leaks
 from feedrank.models.retraining.retraining import RetrainSettings, retrain
+from feedrank.models.training import dataset, shuffled_check
 from feedrank.models.training.dataset import from_recall, target_order
 from feedrank.models.training.labels import impression_labels
 from feedrank.models.training.leak_check import SuspectFeature, suspect_features
@@ -78,6 +79,22 @@ def test_the_check_finds_a_click_in_the_features_of_its_ranking(monkeypatch: pyt
     assert trained.suspects[0].name in trained.warnings[0]
 
 
+def test_the_check_finds_a_leak_of_grades_without_a_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The label is 5 for the clicked item and 1 to 4 for the others; the click's counters stand before the ranking."""
+    monkeypatch.setattr(event_table_builder, "place_after_rankings", lambda *_: None)
+    log = by_chance(-2_000)
+    clicked = impression_labels(log) > 0
+    grades = np.where(clicked, 5, np.random.default_rng(1).integers(1, 5, len(clicked))).astype(np.float32)
+    graded = replace(log, rankings=replace(log.rankings, labels=grades))
+    checked = check_shuffled(INPUTS, graded, SETTINGS)
+    assert checked is not None
+    assert checked.leaks
+    trained = train_from_rankings(INPUTS, replace(log, rankings=replace(log.rankings, labels=np.where(clicked, 5, 1))),
+                                  450, 600, SETTINGS)  # fmt: skip
+    assert trained.suspects
+    assert not any("same label" in warning for warning in trained.warnings)
+
+
 def test_the_check_of_a_log_with_too_few_rankings_replaces_items() -> None:
     log = by_chance(5_000)
     few = replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=10_000))
@@ -85,6 +102,31 @@ def test_the_check_of_a_log_with_too_few_rankings_replaces_items() -> None:
     assert checked is not None
     assert not checked.leaks
     assert check_shuffled(INPUTS, events_to_table([], CATALOGUE.ids), few) is None
+
+
+def test_the_check_of_targets_finds_a_state_that_saw_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def moments_after(log: EventTable, interactions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return log.event_positions()[interactions] + 1, log.interactions.at[interactions]
+
+    monkeypatch.setattr(dataset, "_request_moments", moments_after)
+    few = replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=10_000))
+    checked = check_shuffled(INPUTS, by_chance(5_000), few)
+    assert checked is not None
+    assert checked.leaks
+    assert checked.auc > 0.95
+
+
+def test_only_a_short_log_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = by_chance(5_000)
+    late = replace(log, interactions=replace(log.interactions, ranking=np.maximum(log.interactions.ranking, 590)))
+    assert check_shuffled(INPUTS, late, replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=1))) is None
+
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(shuffled_check, "train_from_rankings", fail)
+    with pytest.raises(ValueError, match="a fault"):
+        check_shuffled(INPUTS, log, SETTINGS)
 
 
 def test_shuffled_labels_stay_in_their_ranking() -> None:
@@ -139,6 +181,8 @@ def test_a_feature_that_holds_the_answer_is_named() -> None:
     assert {suspect.name for suspect in found} == {"higher", "lower", "only clicked ones have it"}
     assert all(suspect.auc == 1.0 for suspect in found)
     assert {suspect.groups for suspect in found} == {400}
+    grades = groups(columns, np.where(labels > 0, 5, 3), 5)
+    assert suspect_features([grades], names, 0.95) == suspect_features([part], names, 0.95), "labels need no 0"
     assert suspect_features([part], names, 1.0) == ()
     assert suspect_features([groups(columns, np.ones(1000), 5)], names, 0.95) == ()
 
@@ -151,22 +195,46 @@ def test_the_gate_refuses_what_leaks() -> None:
     assert not refused.promote
     assert refused.reasons == (leak, "better")
     assert "the feature 'x' alone ranks with an AUC of 0.990 (100 groups)" in leak
-    suspicious = replace(SETTINGS, training=replace(SETTINGS.training, max_feature_auc=0.501))
-    world = by_chance(5_000)
-    result = retrain(INPUTS, world, None, suspicious, RetrainSettings())
+
+
+def test_retraining_refuses_a_candidate_that_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_table_builder, "place_after_rankings", lambda *_: None)
+    result = retrain(INPUTS, by_chance(-2_000), None, SETTINGS, RetrainSettings())
+    assert result.trained.suspects
     assert result.shuffled is not None
-    assert result.decision.promote == (not result.trained.suspects)
+    assert result.shuffled.leaks
+    assert not result.decision.promote
+    assert result.decision.reasons[: len(result.trained.suspects)] == tuple(
+        suspect.sentence() for suspect in result.trained.suspects
+    )
+    assert result.shuffled.sentence() in result.decision.reasons
 
 
 def test_a_ranker_that_learnt_nothing_is_named() -> None:
-    class Ranker:
-        trees, position_bias, learning_curve = 1, None, (0.4,)
-
     part = groups([np.arange(40)], np.ones(40), 4)
-    found = ranker_warnings(Ranker(), [part], part, 1, 7)  # type: ignore[arg-type]
-    assert "every label of the training groups is positive" in found[0]
+    found = ranker_warnings(Ranker(), [part], part, LambdaRankSettings())  # type: ignore[arg-type]
+    assert "in each training group all items have the same label" in found[0]
     assert "one tree" in found[1]
     assert "not clearly better than random order" in found[2]
+
+
+def test_chance_has_the_gain_that_the_ranker_was_trained_with() -> None:
+    """Random order scores 0.93 by linear gains and 0.79 by exponential ones, where one of four labels is 5, not 3."""
+    labels = np.tile([3, 3, 3, 5], 100)
+    part = groups([np.arange(400)], labels, 4)
+    linear = LambdaRankSettings(parameters={"label_gain": [0, 1, 2, 3, 4, 5]})
+    assert any("not clearly better" in found for found in ranker_warnings(Ranker(0.85), [part], part, linear))  # type: ignore[arg-type]
+    found = ranker_warnings(Ranker(0.85), [part], part, LambdaRankSettings())  # type: ignore[arg-type]
+    assert found == ("the ranker has one tree: no further round improved the validation metric",)
+
+
+class Ranker:
+    """A ranker of one tree, with this validation metric."""
+
+    trees, position_bias = 1, None
+
+    def __init__(self, value: float = 0.4) -> None:
+        self.learning_curve = (value,)
 
 
 # --- groups from recall

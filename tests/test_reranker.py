@@ -266,13 +266,20 @@ def test_a_click_precomputes_the_scores_of_the_next_feed(home: Path, cross: Path
 def test_ablation_reports_the_gain_of_each_signal(home: Path, cross: Path, tmp_path: Path) -> None:
     with (home / "feedrank.toml").open("a") as file:
         file.write(f'[cross_encoder]\nmodel = "{cross}"\ntop_k = 4\nthreads = 1\n')
+    alike = [
+        {**event, "id": f"{event['id']}-alike", "timestamp": toyworld.END,
+         "fields": [{"name": "title", "value": f"a {toyworld.genre_of(event['item'])} book"}]}
+        for event in toyworld.items()
+    ]  # fmt: skip
+    feedrank(home, "import", toyworld.write(tmp_path / "items.jsonl", alike))
     output = feedrank(home, "evaluate", "--protocol", "last-item", "--ablate", "--json", tmp_path / "r.json")
     for words in ("bm25", "embedding", "cross-encoder", "behaviour", "gain", "milliseconds per request"):
         assert words in output
     found = json.loads((tmp_path / "r.json").read_text())["costs"]["journal: ablation"]
     by = {row["signal"]: row for row in found["rows"]}
     assert set(by) == {"bm25", "embedding", "cross-encoder", "behaviour"}
-    assert by["behaviour"]["gain"] > 0.01, "the walk is in the behaviour"
+    assert by["behaviour"]["low"] > 0.3, "titles tell the genre, and only behaviour the next item"
+    assert all(by[signal]["low"] <= 0 for signal in ("bm25", "embedding", "cross-encoder"))
     for row in found["rows"]:
         assert row["gain"] == pytest.approx(found["all"] - row["without"], abs=1e-6)
         assert row["low"] <= row["gain"] <= row["high"]

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from conftest import feedrank
 from flask.testing import FlaskClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedrank.api import compose
 from feedrank.api.admin import create_admin_services
@@ -193,6 +195,19 @@ def test_words_and_embeddings_are_merged() -> None:
     assert HybridRetriever(_Fixed(5), _Fixed()).retrieve(query, 4).rows.tolist() == [5]
     assert HybridRetriever(_Fixed(5), _Fixed(8)).retrieve(ResolvedRequest(0.0, query="x"), 4).rows.tolist() == [5]
     assert not len(HybridRetriever(_Fixed(5), _Fixed(8)).retrieve(ResolvedRequest(0.0), 4).rows)
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 5)), min_size=1, max_size=50), st.sampled_from([0.01, 9]))
+def test_level_candidates_of_a_query_are_in_the_order_of_the_ranker(rows: list[tuple[int, int]], unit: float) -> None:
+    class Ranker:
+        def score(self, features: np.ndarray) -> np.ndarray:
+            return features[:, 1]
+
+    features = np.array(rows, np.float32) * np.array([unit, 1], np.float32)
+    scores = QueryAwareRanker(Ranker(), ("bm25_query", "other")).score(features)
+    assert scores.dtype == np.float32
+    assert len(np.unique(scores)) == len(rows)
+    assert np.argsort(-scores, kind="stable").tolist() == np.lexsort((-features[:, 1], -features[:, 0])).tolist()
 
 
 def test_a_query_orders_its_candidates() -> None:

@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import toyworld
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_svmlight_file
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table
-from feedrank.engine.events.events import ItemEvent
+from feedrank.engine.events.events import InteractionEvent, ItemEvent
+from feedrank.engine.events.interaction_types import InteractionType, InteractionTypes
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
+from feedrank.models.evaluation.ablation import ablate
 from feedrank.models.evaluation.evaluation import leave_last_out, logged_rankings, time_split
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.items.item_model import ItemSettings
@@ -125,6 +130,54 @@ def test_the_walk_is_learnt(walks: tuple[ItemInputs, EventTable], protocol: Call
     assert found["lambdarank", "ndcg@10"] > found["popularity", "ndcg@10"] > 0
     assert found["random", "ndcg@10"] < 0.3
     assert found["lambdarank", "recall@100"] == found["recall", "recall@100"]
+
+
+READ = InteractionTypes(types={"read": InteractionType("neutral", history=True)})
+
+
+def test_a_neutral_interaction_at_the_end_leaves_the_last_item_as_it_was(walks: tuple[ItemInputs, EventTable]) -> None:
+    """A user whose last interaction is no target has one before it; what came after is not learnt from."""
+    reads = [
+        {"event": "interaction", "id": f"read-{user}", "timestamp": toyworld.END + user, "item": "space-3",
+         "type": "read", "user": toyworld.user_id(user)}
+        for user in range(toyworld.USERS)
+    ]  # fmt: skip
+    corpus, log = world(toyworld.items() + toyworld.interactions() + reads)
+    log = replace(log, meanings=READ)
+    compared, expected = leave_last_out(corpus, log, "toy", SMALL), leave_last_out(*walks, "toy", SMALL)
+    assert compared.rows == expected.rows
+    assert compared.trained.counts == expected.trained.counts
+    assert ablate(corpus, log, "last-item", SMALL, "ndcg@10").groups == len(expected.qrels.queries)
+    everything = train_from_recall(corpus, log, np.ones(len(log.interactions), np.bool_), SMALL).counts
+    assert sum(everything.values()) == toyworld.USERS * SMALL.training.targets_per_user
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 3), st.sampled_from(["click", "read", "hide"])), max_size=40),
+    st.integers(1, 3), st.integers(0, 3),
+)  # fmt: skip
+def test_the_last_targets_equal_a_slow_reference(
+    events: list[tuple[int, int, str]], count: int, min_history: int
+) -> None:
+    users, items = Vocabulary([f"u{user}" for user in range(4)]), Vocabulary([f"i{item}" for item in range(4)])
+    parsed = [
+        InteractionEvent(f"e{n}", n, "gone" if item < 0 else f"i{item}", kind, user=f"u{user}")
+        for n, (user, item, kind) in enumerate(events)
+    ]
+    log = replace(events_to_table(parsed, items, users), meanings=READ)
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+    found = histories.last_targets(count, min_history)
+    expected, first = [], []
+    for user in range(4):
+        history = [(n, item, kind) for n, (who, item, kind) in enumerate(events) if who == user and kind != "hide"]
+        clicks = [place for place, (_, _, kind) in enumerate(history) if kind == "click"][-count:]
+        targets = [
+            history[place][0] for place in clicks if sum(item >= 0 for _, item, _ in history[:place]) >= min_history
+        ]
+        expected += targets
+        first.append(min(targets, default=np.iinfo(np.int64).max))
+    assert histories.interaction[found].tolist() == expected
+    assert histories.first_of(found)[:-1].tolist() == first
 
 
 def test_the_test_split_of_the_rankings_is_their_last_fifth(lists: tuple[ItemInputs, EventTable]) -> None:

@@ -113,15 +113,22 @@ def interactions() -> list[dict[str, Any]]:
     ]
 
 
-def rankings(count: int = 800) -> list[dict[str, Any]]:
-    """Rankings after all histories: two items of each genre at random, and a click on the first of the user's genre."""
+def rankings(count: int = 800, first: int = 0, prefer_new: bool = False) -> list[dict[str, Any]]:
+    """Rankings after all histories: two items of each genre at random, and a click on the first of the user's genre.
+
+    first: number of the first ranking; a log goes on from there. prefer_new: the click is on the one of the user's
+    genre that the user has clicked longest ago, or never, which a ranker can learn and recall does not know.
+    """
     dice = random.Random(11)
     events: list[dict[str, Any]] = []
-    for number in range(count):
+    last_clicked: dict[tuple[int, str], int] = {}
+    for number in range(first + count):
         user_index = number % USERS
         listed_ids = [item(genre, position) for genre in GENRES for position in dice.sample(range(RING), 2)]
         dice.shuffle(listed_ids)
-        clicked = next(one for one in listed_ids if genre_of(one) == genre_of_user(user_index))
+        own = [one for one in listed_ids if genre_of(one) == genre_of_user(user_index)]
+        clicked = min(own, key=lambda one: last_clicked.get((user_index, one), -1)) if prefer_new else own[0]
+        last_clicked[user_index, clicked] = number
         at = END + number * HOUR // 10
         listed = [{"id": one} for one in listed_ids]
         events += [
@@ -131,7 +138,7 @@ def rankings(count: int = 800) -> list[dict[str, Any]]:
                 "user": user_id(user_index), "ranking": f"r-{number}",
             },
         ]  # fmt: skip
-    return events
+    return events[2 * first :]
 
 
 def write(path: Path, events: Iterable[dict[str, Any]], extra: Iterable[str] = ()) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ def evaluate(
     """
     from feedrank.api import compose
     from feedrank.models.evaluation import evaluation, report, trec
+    from feedrank.models.training.folds import TooLittleDataError
 
     home, config = obj
     rows: list[report.Row] = []
@@ -83,11 +84,15 @@ def evaluate(
         config = replace(config, labels=replace(config.labels, **gain, **level))
         with progress_bars() as show:
             inputs = compose.load_training_inputs(home, config, embedding_progress(show))
-        for number, protocol in enumerate(compose.protocols_of(inputs, config, protocols)):
+            chosen = compose.protocols_of(inputs, config, protocols)
+            show("shuffled labels", 0, 0)
+            shuffled = compose.check_shuffled_labels(inputs, config)
+        print_warnings(inputs.notes, shuffled)
+        for number, protocol in enumerate(chosen):
             try:
                 with progress_bars() as show:
                     timed = compose.compare(inputs, config, protocol, dataset, show, is_first=not number)
-            except ValueError as problem:
+            except TooLittleDataError as problem:
                 if protocols or not rows:
                     raise
                 click.echo(f"note: the protocol {protocol} does not fit: {problem}")
@@ -96,7 +101,7 @@ def evaluate(
             rows += compared.rows
             costs[f"{name}: seconds"] = timed.seconds
             costs[f"{name}: groups"] = compared.trained.counts
-            costs[f"{name}: labels"] = _label_report(compared, config)
+            costs[f"{name}: labels"] = _label_report(compared)
             costs[f"{name}: checks"] = timed.checks()
             console.print(report.table(list(compared.rows), "lambdarank"))
             lift = compared.gain
@@ -106,7 +111,8 @@ def evaluate(
             )
             for note in (*compared.trained.notes, *compared.notes):
                 click.echo(f"note: {note}")
-            print_warnings(timed.warnings, timed.shuffled)
+            for warning in compared.trained.warnings:
+                click.echo(f"warning: {warning}", err=True)
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
@@ -118,25 +124,28 @@ def evaluate(
             del compared, timed  # free the memory before the next training
             if ablate and protocol != "temporal":
                 costs[f"{name}: ablation"] = _ablation(inputs, protocol, config, metric)
+        costs["checks"] = {
+            "warnings": list(inputs.notes), "shuffled_labels": None if shuffled is None else asdict(shuffled)
+        }  # fmt: skip
         costs["log"] = {name: inputs.window[name] for name in ("moved_interactions", "future_events")}
         if json_path:
             report.write_json(json_path, rows, costs)
             click.echo(f"rows written to {json_path}")
 
 
-def _label_report(compared: Comparison, config: Config) -> dict[str, Any]:
+def _label_report(compared: Comparison) -> dict[str, Any]:
     """Return what a label is worth in these metrics, and what was done with the labels; print the worth of grades."""
-    gain = config.labels.label_gain
+    gain = compared.labels.label_gain
     shown_gain = gain if isinstance(gain, str) else list(gain)
     if compared.highest_label > 1:
         click.echo(
             f"labels up to {compared.highest_label}; nDCG with the gain {shown_gain}; other metrics: relevant from "
-            f"label {config.labels.relevance_level} on"
+            f"label {compared.labels.relevance_level} on"
         )
     return {
         "highest": compared.highest_label,
         "gain": shown_gain,
-        "relevance_level": config.labels.relevance_level,
+        "relevance_level": compared.labels.relevance_level,
         "notes": [*compared.trained.notes, *compared.notes],
     }
 

@@ -24,6 +24,7 @@ from feedrank.api.home_paths import HomePaths
 )
 @click.option("-n", "count", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of items.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON response of the HTTP endpoint.")
+@click.option("--log", is_flag=True, help="Write the feed to the journal, as one that the user sees.")
 @click.option("--users", "users_path", type=click.Path(dir_okay=False, path_type=Path),
               help="Recommend for all users of this file: .txt (one id per line), .csv or .parquet (a column"
               " `user`). Needs --out.")  # fmt: skip
@@ -32,11 +33,11 @@ from feedrank.api.home_paths import HomePaths
 @click.pass_obj
 def recommend(
     obj: tuple[HomePaths, Config], user: str | None, query: str, history: str | None, count: int, as_json: bool,
-    users_path: Path | None, out_path: Path | None,
+    log: bool, users_path: Path | None, out_path: Path | None,
 ) -> None:  # fmt: skip
     """Print one feed, or write the feeds of many users to a file.
 
-    One feed is written to the journal like any other ranking. The feeds of --users are not: nobody has seen them yet.
+    Nothing is written to the journal, as the user does not see these feeds, unless --log says that the user does.
     """
     from feedrank.api import compose
     from feedrank.api.http.bodies import RecommendBody
@@ -46,8 +47,10 @@ def recommend(
     if users_path is not None or out_path is not None:
         if users_path is None or out_path is None:
             raise click.UsageError("found only one of --users and --out, expected both")
-        if user is not None or query or history is not None or as_json:
-            raise click.UsageError("found --user, --query, --history or --json beside --users, which allows -n only")
+        if user is not None or query or history is not None or as_json or log:
+            raise click.UsageError(
+                "found --user, --query, --history, --json or --log beside --users, which allows -n only"
+            )
         with command_errors():
             _recommend_many(home, config, users_path, out_path, count)
         return
@@ -57,7 +60,8 @@ def recommend(
         given = None if item_ids is None else tuple(item_ids)
         request = RecommendationRequest(user, query=query, history=given, n=count)
         recommender = compose.build_recommender(home, config)
-        event = recommender.recommend(str(uuid.uuid4()), time.time(), request)
+        record = recommender.recommend(str(uuid.uuid4()), time.time(), request, log=log)
+        event = record if log else replace(record, logged=False)
     if as_json:
         click.echo(json.dumps(event.to_answer(), indent=1))
         return

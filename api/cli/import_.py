@@ -20,6 +20,7 @@ from feedrank.api.id_matching import IdMatching, KnownIds
 from feedrank.api.item_completion import create_from_ids
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.rejects import Rejects
+from feedrank.engine.events.erasure import Erasures
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
@@ -62,11 +63,12 @@ COMPARED = 100
     help="Zone of times that have none, such as Europe/Berlin; without it they are rejected.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
+@click.option("--include-erased", is_flag=True, help="Take in events of erased users from before the erasure too.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
 @click.pass_obj
 def import_events(
     obj: tuple[HomePaths, Config], /, source: str, file_format: str | None, column_map: tuple[str, ...], strict: bool,
-    restart: bool, **about_file: Any,
+    restart: bool, include_erased: bool, **about_file: Any,
 ) -> None:  # fmt: skip
     """Load items and events from SOURCE into the journal.
 
@@ -76,8 +78,8 @@ def import_events(
     package index. Importing the same events twice stores them once. Invalid lines are counted and written with line
     number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import that takes in
     nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import resumes where it
-    stopped. An item that only interactions or rankings name is created from its id, unless the config has
-    journal.create_items = false.
+    stopped. Events of erased users (`feedrank forget`) from before the erasure are left out. An item that only
+    interactions or rankings name is created from its id, unless the config has journal.create_items = false.
     """
     from feedrank.api.readers import guess_format, read_events
     from feedrank.api.readers.event_checks import check_events
@@ -103,14 +105,17 @@ def import_events(
             found = check_events(found, rejects, str(path), round(time.time() * 1000), _time_advice(options))
             events = matching.watch(found)
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
-            new, repeated = 0, list[Event]()
-            while chunk := list(islice(events, CHUNK)):
+            new, repeated, erased = 0, list[Event](), 0
+            erasures = Erasures() if include_erased else journal.erasure_log.known()
+            while found_chunk := list(islice(events, CHUNK)):
+                chunk = erasures.without(found_chunk)
+                erased += len(found_chunk) - len(chunk)
                 is_new = journal.append(chunk, checked=file_format not in UNPARSED_FORMATS)
                 new += sum(is_new)
                 repeated += [event for event, flag in zip(chunk, is_new, strict=True) if not flag][
                     : COMPARED - len(repeated)
                 ]
-                total += len(chunk)
+                total += len(found_chunk)
                 progress.save(total, rejects.rejected)
                 show(f"events read: {total:,}", 0, 0)
             progress.finish()
@@ -119,7 +124,7 @@ def import_events(
         missing = matching.undescribed - known.items - known.created_items
         summary = ImportSummary(
             source=str(path), format=file_format, journal=config.journal.url or str(home.journal_path), events=total,
-            resumed=skipped, new=new, taken=[event.id for event in repeated if _differs(event, journal)],
+            resumed=skipped, new=new, erased=erased, taken=[event.id for event in repeated if _differs(event, journal)],
             created=create_from_ids(journal, missing) if config.journal.create_items else 0,
             stored=journal.count_by_kind(), types=matching.types, known=known, matches=matches,
         )  # fmt: skip

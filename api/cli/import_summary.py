@@ -33,6 +33,8 @@ class ImportSummary:
     """Those of them that an earlier, interrupted import has written."""
     new: int
     """Those that were written now."""
+    erased: int
+    """Those that were left out, as they are of erased users."""
     taken: Sequence[str]
     """Ids under which other events are stored; looked for among the first of the events that were not new."""
     created: int
@@ -75,7 +77,9 @@ class ImportSummary:
         yield from _reject_lines(rejects)
         yield from rejects.notes
         yield from (f"{what}: {count:,}" for what, count in rejects.tallies.items())
-        yield from _repeated_lines(self.events - self.resumed - self.new, self.taken)
+        if self.erased:
+            yield f"{self.erased:,} events of erased users were left out; --include-erased takes them in"
+        yield from _repeated_lines(self.events - self.resumed - self.new - self.erased, self.taken)
         yield from _type_lines(self.types, meanings)
         yield from _match_lines(self.matches, self.known, self.created)
         yield from _look_alike_lines(self.known)

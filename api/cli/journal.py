@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import closing
 
 import click
 
@@ -11,7 +12,6 @@ from feedrank.api.cli.progress import command_errors, progress_bars
 from feedrank.api.clock import clock_ms
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
-from feedrank.engine.events.events import TOMBSTONE, UserEvent
 from feedrank.engine.journal.journal_check import UnreadableRow, check_journal
 
 DAY_MS = 86_400_000
@@ -26,18 +26,17 @@ UNREADABLE_EXIT_CODE = 3
 def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
     """Delete all events of the user with the id USER from the journal permanently.
 
-    This covers the user's rankings, interactions and user events, and clicks without a user id on these rankings. The
-    state snapshot is deleted too and rebuilt at the next start. A tombstone event remains so that running servers drop
-    the user; `feedrank purge` deletes it once it is old enough. Importing a file with the user restores the events.
+    This covers the user's rankings, interactions and user events, and events without a user id in the user's sessions
+    or on the user's rankings. Files that are derived from them are deleted too. A tombstone remains, so that running
+    servers drop the user. It is also kept in HOME/erased.jsonl, with a salted hash of the id, so that a restored backup
+    is cleared when it is opened, and an import leaves out what happened before.
     """
     home, config = obj
     if not yes:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
-    with command_errors():
-        now = clock_ms()
-        tombstone = UserEvent(f"forget-{uuid.uuid4()}", now, user, {TOMBSTONE: True}, now)
-        deleted = home.journal(config.journal.url).erase_user(user, tombstone)
-        home.snapshot.unlink(missing_ok=True)
+    with command_errors(), closing(home.journal(config.journal.url)) as journal:
+        deleted = journal.erase_user(user, f"forget-{uuid.uuid4()}", clock_ms())
+        home.delete_user_data()
     click.echo(f"{deleted:,} events of {user!r} deleted" if deleted else f"the journal has no events of {user!r}")
 
 

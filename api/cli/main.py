@@ -16,6 +16,7 @@ from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
 from feedrank.api.cli.journal import forget, journal, purge, snapshot
+from feedrank.api.cli.journal_copies import backup, restore
 from feedrank.api.cli.keys import keys
 from feedrank.api.cli.off_policy import ope
 from feedrank.api.cli.progress import command_errors
@@ -77,4 +78,6 @@ def _name_help_options(command: click.Command) -> None:
 for command in COMMANDS:
     main.add_command(command)
     _name_help_options(command)
+journal.add_command(backup)
+journal.add_command(restore)
 main.add_command(import_events, "data")  # alias

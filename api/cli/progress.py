@@ -13,9 +13,11 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from feedrank.api.bundle_names import timestamped_name as timestamped_name
+from feedrank.api.cli.exit_codes import EXIT_BUSY
 from feedrank.api.progress import ShowProgress as ShowProgress
 from feedrank.api.progress import embedding_progress as embedding_progress
 from feedrank.api.progress import progress_bars as progress_bars
+from feedrank.api.training_lock import TrainingBusyError
 from feedrank.api.validation_errors import first_error
 from feedrank.models.training.position_bias import PositionBias
 
@@ -25,11 +27,20 @@ if TYPE_CHECKING:
 console = Console(markup=False, emoji=False, highlight=False)  # print titles verbatim, with their brackets
 
 
+class _Busy(click.ClickException):
+    exit_code = EXIT_BUSY
+
+
 @contextmanager
 def command_errors() -> Iterator[None]:
-    """Turn errors that a user can fix into one line and exit code 1; other errors keep their traceback."""
+    """Turn errors that a user can fix into one line and an exit code; other errors keep their traceback.
+
+    The exit code is 1, or 5 if another training is running.
+    """
     try:
         yield
+    except TrainingBusyError as problem:
+        raise _Busy(str(problem)) from problem
     except ValidationError as problem:
         raise click.ClickException("{}: {}".format(*first_error(problem))) from problem
     except (ValueError, RuntimeError, OSError, ImportError, SQLAlchemyError) as problem:

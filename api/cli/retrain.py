@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from feedrank.api.cli.progress import (
-    command_errors,
-    console,
-    embedding_progress,
-    print_warnings,
-    progress_bars,
-    timestamped_name,
-)
+from feedrank.api.cli.exit_codes import EXIT_REFUSED, EXIT_TOO_LITTLE
+from feedrank.api.cli.progress import command_errors, print_warnings, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
 if TYPE_CHECKING:
-    from feedrank.models.retraining.retraining import RetrainResult
-
-EXIT_REFUSED = 3
-"""Exit code if the gate refuses the candidate; 0: promoted, 1: failed."""
-DAY_S = 86_400
+    from feedrank.api.compose import RetrainRun
 
 
 @click.command()
@@ -53,56 +41,50 @@ def retrain(
     context: click.Context, name: str | None, days: float | None, rule: Any, margin: float | None, metric: str | None,
     segments: tuple[str, ...], warm_start: bool, tuned: bool, refit: bool,
 ) -> None:  # fmt: skip
-    """Train a candidate, compare it with the current bundle on the newest data, and promote it if it passes.
+    """Train a candidate, compare it with the current bundle on newer data, and promote it if it passes.
 
     The window is split by time: the oldest part is for training, the next for early stopping, the newest for the test.
-    Both bundles rank the same test groups; the gate uses the paired 95 % bootstrap interval of the difference. It also
-    refuses a candidate whose features see their own labels: clicks that were shuffled within their rankings can be
-    predicted, or one feature alone ranks too well. Reports (HTML and JSON) are written to HOME/reports/NAME. A refused
-    candidate is kept as a bundle but not promoted.
+    The test leaves out what the current bundle has learnt. If less than retrain.min_test_groups is left, nothing is
+    trained. Both bundles rank the same test groups; the gate uses the paired 95 % bootstrap interval of the difference.
+    It also refuses a candidate whose features see their own labels: clicks that were shuffled within their rankings can
+    be predicted, or one feature alone ranks too well.
 
-    Exit codes: 0 promoted, 3 refused by the gate, 1 failed.
+    If no current ranker can be compared (there is none, or it is of another version), the candidate must beat recall
+    order. Reports (HTML and JSON) are written to HOME/reports/NAME. A refused candidate is kept as a bundle but not
+    promoted.
+
+    Exit codes: 0 promoted, 3 refused by the gate, 4 too little new data, 5 another training is running, 1 failed.
     """
     from feedrank.api import compose
-    from feedrank.models.retraining import report as retrain_report
 
     home: HomePaths
     config: Config
     home, config = context.obj
-    started = time.perf_counter()
-    name = name or timestamped_name("retrained")
     overrides = {"rule": rule, "margin": margin, "metric": metric, "segments": segments or None}
     with command_errors(), progress_bars() as show:
-        compose.check_bundle_name(home, name)
-        config = compose.with_tuned_parameters(home, config) if tuned else config
         gate = replace(config.retrain.gate, **{key: value for key, value in overrides.items() if value is not None})
         run_config = replace(config, retrain=replace(config.retrain, gate=gate))
-        inputs = compose.load_training_inputs(
-            home, run_config, embedding_progress(show), None if days is None else time.time() - days * DAY_S
-        )
-        incumbent, result = compose.retrain(home, inputs, run_config, show, warm_start)
-        trained = result.trained
-        if refit and result.decision.promote:
-            trained = compose.train(inputs, run_config, show)
-        names = {"candidate": name} | ({"incumbent": incumbent.name} if incumbent else {})
-        seconds = round(time.perf_counter() - started, 1)
-        run_info = {"window": dict(inputs.window), "refit": refit, "warm_start": warm_start, "seconds": seconds}
-        report = retrain_report.build_report(result, names, run_info)
-        metrics = {row.metric: row.value for row in result.rows if (row.dataset, row.method) == ("all", "candidate")}
-        show("writing the bundle", 0, 0)
-        compose.save_trained_bundle(
-            home, run_config, name, inputs, trained, {"metrics": metrics}, seconds, result.decision.promote
-        )
-        paths = retrain_report.write_report(home.reports / name, report)
-    _print_decision(result, paths)
-    if not result.decision.promote:
-        click.echo(f"refused; the current bundle stays. `feedrank bundles promote {name}` overrides the gate")
+        options = compose.RetrainOptions(name, days, warm_start, tuned, refit)
+        run = compose.retrain_bundle(home, run_config, options, show)
+    _print_decision(run)
+    decision = run.result.decision
+    if decision.promote:
+        click.echo(f"promoted; current bundle: {home.current_bundle.resolve()}")
+    elif decision.too_little:
+        click.echo("too little new data; nothing was trained, and the current bundle stays")
+        context.exit(EXIT_TOO_LITTLE)
+    else:
+        stays = "the current bundle stays" if run.recall_bundle is None else f"{run.recall_bundle} serves recall order"
+        click.echo(f"refused; {stays}. `feedrank bundles promote {run.name}` overrides the gate")
         context.exit(EXIT_REFUSED)
-    click.echo(f"promoted; current bundle: {home.current_bundle.resolve()}")
 
 
-def _print_decision(result: RetrainResult, paths: tuple[Path, Path]) -> None:
+def _print_decision(run: RetrainRun) -> None:
+    result = run.result
     for line in result.decision.reasons:
-        console.print(line)
-    print_warnings(result.warnings, result.shuffled)
-    console.print(f"report: {paths[1]}")
+        click.echo(line)
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    if result.trained is not None:
+        print_warnings(result.warnings, result.shuffled)
+    click.echo(f"report: {run.report_page}")

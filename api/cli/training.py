@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from rich.table import Table
 
+from feedrank.api.cli.exit_codes import EXIT_REFUSED
 from feedrank.api.cli.progress import (
     command_errors,
     console,
@@ -43,8 +44,11 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
 @click.command()
 @click.option("--name", default=None, help="Name of the bundle; by default a timestamp.")
 @click.option("--tuned", is_flag=True, help="Use the parameters that `feedrank tune` found.")
-@click.pass_obj
-def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
+@click.option("--promote/--no-promote", default=None,
+              help="Make the bundle current even if its ranker is no better than recall order, or only keep it."
+              " By default the measurement decides.")  # fmt: skip
+@click.pass_context
+def train(context: click.Context, name: str | None, tuned: bool, promote: bool | None) -> None:
     """Train a LambdaRank ranker on the whole journal and make it the current bundle.
 
     If the journal has enough rankings with clicks, they are the training groups, and the latest tenth is used for early
@@ -53,12 +57,22 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
 
     First a small ranker is trained on clicks that were shuffled within their rankings. If it predicts them, features
     see their own labels, and nothing is written. A single feature that ranks too well is named in a warning.
+
+    A ranker that learnt nothing (one tree, or not clearly better than random order), or that is no better than recall
+    order, is not made current, unless its nDCG@10 on validation groups is clearly above that of recall order. The
+    command says so and ends with the exit code 3; the bundle is kept. If nothing serves yet, a bundle in recall order
+    is made current. `--promote` overrides this, and `--no-promote` keeps any bundle for an experiment.
+
+    Exit codes: 0 the bundle is current, 3 the ranker should not serve, 5 another training is running, 1 failed.
     """
     from feedrank.api import compose
+    from feedrank.models.bundles import registry
 
-    home, config = obj
+    home: HomePaths
+    config: Config
+    home, config = context.obj
     with command_errors(), progress_bars() as show:
-        run = compose.train_bundle(home, config, name, tuned, show)
+        run = compose.train_bundle(home, config, name, tuned, show, promote)
     trained = run.trained
     top_features = sorted(trained.ranker.importance().items(), key=lambda item: -item[1])[:10]
     table = Table("feature", "share of gain", title=f"{trained.ranker.trees} trees; most important features")
@@ -67,10 +81,21 @@ def train(obj: tuple[HomePaths, Config], name: str | None, tuned: bool) -> None:
     console.print(table)
     if trained.ranker.position_bias is not None:
         console.print(position_bias_table(trained.ranker.position_bias))
-    for note in trained.notes:
-        click.echo(f"note: {note}")
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
     for note in trained.notes:
         click.echo(f"note: {note}")
     print_warnings(run.warnings, run.shuffled)
-    click.echo(f"groups: {groups}\ncurrent bundle: {home.current_bundle.resolve()}")
+    click.echo(f"groups: {groups}")
+    if not run.promoted and promote is False:
+        click.echo(f"the bundle {run.bundle} is kept; `feedrank bundles promote {run.bundle}` makes it current")
+    elif not run.promoted:
+        for line in run.weaknesses:
+            click.echo(f"not promoted: {line}", err=True)
+        serving = registry.current_name(home.bundles)
+        stays = f"{serving} stays current" if run.recall_bundle is None else f"{serving} serves, in recall order"
+        click.echo(
+            f"the bundle {run.bundle} is kept, but {stays}. `feedrank bundles promote {run.bundle}` overrides this"
+        )
+        context.exit(EXIT_REFUSED)
+    else:
+        click.echo(f"current bundle: {home.current_bundle.resolve()}")

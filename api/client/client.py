@@ -70,8 +70,9 @@ class Client:
         deadline_ms: float | None = None,
         explain: bool | None = None,
         ranking: str | None = None,
+        log: bool | None = None,
     ) -> Feed:
-        """Recommend `n` items (default 10), best first. The service logs the ranking as shown.
+        """Recommend `n` items (default 10), best first. The service logs the ranking as shown, unless `log` is False.
 
         history: item ids, latest first, which replace the user's stored history. deadline_ms: time budget of the
         service for this request; retries have their own limit in `Retries`. ranking: id of the ranking, generated if
@@ -90,6 +91,7 @@ class Client:
             deadline_ms=deadline_ms,
             explain=explain,
             ranking=_ranking_id(ranking),
+            log=log,
         )
         return self._request_feed("/v1/recommend", body, deadline_ms)
 
@@ -108,6 +110,7 @@ class Client:
         deadline_ms: float | None = None,
         explain: bool | None = None,
         ranking: str | None = None,
+        log: bool | None = None,
     ) -> Feed:
         """Rank the given items, best first, and return all or the top `n`. Logged like `recommend`.
 
@@ -117,7 +120,7 @@ class Client:
         body = requests.encode_request(
             items=requests.item_list(items), user=user, n=n, query=query, history=history, session=session,
             surface=surface, context=context, diversity=diversity, deadline_ms=deadline_ms, explain=explain,
-            ranking=_ranking_id(ranking),
+            ranking=_ranking_id(ranking), log=log,
         )  # fmt: skip
         return self._request_feed("/v1/rank", body, deadline_ms)
 
@@ -188,11 +191,11 @@ class Client:
         return self._connection.call(dict, "POST", path, idempotent=False, deadline_s=wait_s)
 
     def state(self, kind: Literal["user", "item"], id: str) -> dict[str, Any]:
-        """Return the stored state of a user or an item."""
+        """Return all that the service keeps of a user, with all events, or the stored state of an item."""
         return self._connection.call(dict, "GET", f"/v1/state/{path_segment(kind)}/{path_segment(id)}")
 
     def delete_user(self, id: str) -> dict[str, Any]:
-        """Erase a user: delete all logged events of the user permanently.
+        """Erase a user: delete all logged events of the user, and of the user's sessions, permanently.
 
         In the result, `deleted_events` is their number. It is 0 if an earlier attempt, whose response was lost,
         deleted them.

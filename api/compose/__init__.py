@@ -5,6 +5,7 @@ runs the text models.
 """
 
 from feedrank.api.compose.comparisons import TimedComparison, compare, protocols_of
+from feedrank.api.compose.retraining_run import RetrainOptions, RetrainRun, retrain_bundle
 from feedrank.api.compose.serving import (
     build_pipeline,
     build_recommender,
@@ -18,7 +19,6 @@ from feedrank.api.compose.training_inputs import (
     fit_without_ranker,
     load_training_inputs,
     prepare_training_data,
-    retrain,
     save_bundle,
     save_trained_bundle,
     train,
@@ -28,6 +28,8 @@ from feedrank.api.compose.training_run import TrainingRun, train_bundle
 from feedrank.api.compose.vector_index import build_vector_index
 
 __all__ = [
+    "RetrainOptions",
+    "RetrainRun",
     "TimedComparison",
     "TrainingInputs",
     "TrainingRun",
@@ -42,7 +44,7 @@ __all__ = [
     "prepare_training_data",
     "protocols_of",
     "restore_state",
-    "retrain",
+    "retrain_bundle",
     "save_bundle",
     "save_state_snapshot",
     "save_trained_bundle",

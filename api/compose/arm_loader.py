@@ -40,11 +40,15 @@ class ArmLoader:
         self._failed: set[str] = set()
 
     def sync(self) -> bool:
-        """Load the bundles that running experiments need and remove the others; returns whether anything changed."""
+        """Load the bundles that running experiments need and remove the others; returns whether anything changed.
+
+        One whose state is more than a day ahead of the clock, which was wrong before, is loaded again.
+        """
         trials = self._recommender.arm_servers
         wanted = [name for name in trials.registry.bundles if name != self._recommender.pipeline.bundle]
         self._failed &= set(wanted)
-        gone = [name for name in self._loaded if name not in wanted]
+        now_ms = round(self._clock() * 1000)
+        gone = [name for name in self._loaded if name not in wanted or trials.snapshots[name].is_ahead(now_ms)]
         for name in gone:
             self._recommender.remove_arm_snapshot(name)
             del self._loaded[name]

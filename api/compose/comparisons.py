@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from feedrank.api.compose.training_inputs import TrainingInputs, check_shuffled_labels
+from feedrank.api.compose.training_inputs import TrainingInputs
 from feedrank.api.config import Config
 from feedrank.api.progress import ShowProgress
 from feedrank.models.evaluation import evaluation
 from feedrank.models.evaluation.evaluation import Comparison
-from feedrank.models.training.shuffled_check import ShuffledCheck
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,17 +23,13 @@ class TimedComparison:
     """Name of the data set in rows and plots; it names the protocol where that is `temporal` or not the first."""
     comparison: Comparison
     seconds: float
-    warnings: tuple[str, ...] = ()
-    """What was done with the log, and what is wrong with the ranker, one sentence each."""
-    shuffled: ShuffledCheck | None = None
-    """Whether shuffled labels score as chance; None: the log is too short to tell."""
 
     def checks(self) -> dict[str, Any]:
-        """Return the checks, JSON-ready: the shuffled labels, suspect features and all warnings."""
+        """Return the checks of the ranker, JSON-ready: its warnings, and suspect features with their AUC."""
+        trained = self.comparison.trained
         return {
-            "warnings": list(self.warnings),
-            "suspect_features": {suspect.name: suspect.auc for suspect in self.comparison.trained.suspects},
-            "shuffled_labels": None if self.shuffled is None else asdict(self.shuffled),
+            "warnings": list(trained.warnings),
+            "suspect_features": {suspect.name: suspect.auc for suspect in trained.suspects},
         }
 
 
@@ -50,13 +45,12 @@ def compare(
 ) -> TimedComparison:
     """Train on the part before the test slice, and compare the methods on the slice.
 
-    is_first: False for a further protocol of a report, whose rows must have a name of their own. Raises ValueError if
-    shuffled labels can be predicted.
+    is_first: False for a further protocol of a report, whose rows must have a name of their own. Raises
+    TooLittleDataError if the log is too short for the protocol. The caller runs `check_shuffled_labels`, once for all
+    protocols.
     """
     started = time.perf_counter()
-    shuffled = check_shuffled_labels(inputs, config)
     name = dataset if is_first and protocol != "temporal" else f"{dataset} ({protocol})"
     run = evaluation.PROTOCOLS[protocol]
     compared = run(inputs.item_inputs, inputs.log, name, config.training_settings, progress)
-    warnings = (*inputs.notes, *compared.trained.warnings)
-    return TimedComparison(protocol, name, compared, round(time.perf_counter() - started, 1), warnings, shuffled)
+    return TimedComparison(protocol, name, compared, round(time.perf_counter() - started, 1))

@@ -60,6 +60,7 @@ class Refresher:
         self._update_lock = threading.Lock()
         """Held while a snapshot is built: by the thread, or by a request that needs its items at once."""
         self._last_checkpoint = -CHECKPOINT_S
+        self._erased_offset = journal.erasure_log.latest_offset()
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
@@ -79,10 +80,13 @@ class Refresher:
     def check_bundle(self) -> bool:
         """Switch to the current bundle if it is another one; returns whether it switched.
 
-        A bundle that can't be loaded is logged once and not tried again.
+        A bundle that can't be loaded is logged once and not tried again. The same bundle is loaded again if its state
+        is more than a day ahead of the clock, which was wrong before: the events of that time then wait.
         """
         name = registry.current_name(self._home.bundles)
-        if name is None or name in (self._recommender.pipeline.bundle, self._failed_bundle):
+        is_ahead = self._recommender.snapshot.is_ahead(round(self._clock() * 1000))
+        serving = "" if is_ahead else self._recommender.pipeline.bundle
+        if name is None or name in (serving, self._failed_bundle):
             return False
         with self._update_lock:
             return self._swap_bundle(name)
@@ -159,5 +163,9 @@ class Refresher:
         self._last_checkpoint = time.perf_counter()
         try:
             self._journal.checkpoint()
+            erased = self._journal.erasure_log.latest_offset()
+            if erased > self._erased_offset:  # by another machine, which can't delete the files of this one
+                self._home.delete_user_data()
+                self._erased_offset = erased
         except Exception:  # such as a full disk; it is retried
-            _log.exception("the WAL checkpoint of the journal failed")
+            _log.exception("the WAL checkpoint of the journal failed, or files of an erased user could not be deleted")

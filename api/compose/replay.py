@@ -64,7 +64,7 @@ def replay(
     encoders = TextEncoders(home, opened)
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
     restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp)
-    recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), _ReadOnlyJournal())
+    recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), ReadOnlyJournal())
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
     new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
@@ -75,7 +75,7 @@ def replay(
     return replayed, first_difference(served, replayed, opened.builder.names)
 
 
-class _ReadOnlyJournal:
+class ReadOnlyJournal:
     """A journal that refuses writes: a replayed ranking is not logged."""
 
     def append(self, events: Iterable[Event]) -> list[bool]:
@@ -90,5 +90,5 @@ class _ReadOnlyJournal:
     def find(self, event_id: str) -> Event | None:
         return None
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
         raise NotImplementedError

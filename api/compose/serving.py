@@ -77,7 +77,7 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     catalogue = opened.item_model.catalogue
     journal = home.journal(config.journal.url)
     restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
-    snapshot.save(home.snapshot, restored, catalogue)
+    _save(home, journal, restored, opened)
     return restored
 
 
@@ -92,8 +92,15 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
     for note in restored.future.notes:
         warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
-        snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+        _save(home, journal, restored, opened)
     return restored
+
+
+def _save(home: HomePaths, journal: Journal, restored: RestoredState, opened: bundle.Bundle) -> None:
+    """Write a snapshot, but not of a user who was erased meanwhile."""
+    snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+    if journal.erasure_log.latest_offset() > restored.offset:
+        home.snapshot.unlink(missing_ok=True)
 
 
 def build_pipeline(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from feedrank import __version__
+from feedrank.api.bundle_names import timestamped_name
 from feedrank.api.clock import clock_ms
 from feedrank.api.compose import text_signals
 from feedrank.api.compose.serving import warn
@@ -31,13 +32,10 @@ from feedrank.features.families.extra import load_extra_families
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.bundle import BundleParts
 from feedrank.models.items.user_histories import UserHistories
-from feedrank.models.retraining import retraining
 from feedrank.models.retraining.drift import FeatureHistogram
-from feedrank.models.retraining.retraining import Incumbent, RetrainResult
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 from feedrank.models.text.vector_cache import Progress as TextProgress
 from feedrank.models.training.parquet_dataset import MatrixStore
-from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import (
     ItemInputs,
@@ -223,8 +221,9 @@ def save_trained_bundle(
     seconds: float,
     promote: bool = True,
 ) -> None:
-    """Write a trained ranker as a bundle."""
+    """Write a trained ranker as a bundle. manifest_fields: with `trained_until` if it has not learnt the whole log."""
     manifest_fields = {
+        "trained_until": inputs.window["last"],
         "groups": trained.counts,
         "trees": trained.ranker.trees,
         "warnings": [*inputs.notes, *trained.warnings],
@@ -244,24 +243,13 @@ def save_trained_bundle(
     save_bundle(home, config, name, parts, manifest_fields, {"seconds": seconds}, promote)
 
 
-def retrain(
-    home: HomePaths, inputs: TrainingInputs, config: Config, progress: Progress, warm_start: bool = False
-) -> tuple[Incumbent | None, RetrainResult]:
-    """Train a candidate and compare it with the current bundle; writes nothing."""
-    incumbent = None
-    if home.current_bundle.exists():
-        opened = registry.load_current(home.bundles, warn)
-        until = opened.manifest.get("window", {}).get("last")
-        model = bundle.load_cross_encoder(opened, config.cross_encoder.threads)
-        incumbent = Incumbent(
-            opened.name, opened.builder, opened.ranker, bundle.read_histogram(opened.folder),
-            float("nan") if until is None else float(until), opened.first_stage,
-            None if model is None else RerankerTraining(model, config.cross_encoder.top_k, 0.0),
-        )  # fmt: skip
-    outcome = retraining.retrain(
-        inputs.item_inputs, inputs.log, incumbent, config.training_settings, config.retrain, progress, warm_start
-    )  # fmt: skip
-    return incumbent, replace(outcome, warnings=(*inputs.notes, *outcome.warnings))
+def save_recall_bundle(home: HomePaths, config: Config, inputs: TrainingInputs) -> str | None:
+    """Make a bundle in recall order current if nothing is; return its name, or None if a bundle is current."""
+    if home.current_bundle.is_symlink() or home.current_bundle.exists():
+        return None
+    name = timestamped_name("recall-order")
+    save_bundle(home, config, name, BundleParts(fit_without_ranker(inputs, config)), {"window": dict(inputs.window)})
+    return name
 
 
 def check_bundle_name(home: HomePaths, name: str) -> None:

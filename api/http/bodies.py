@@ -53,7 +53,7 @@ class DiversityBody(RequestBody):
     )  # fmt: skip
 
 
-NOT_OF_THE_REQUEST = {"ranking", "deadline_ms", "explain"}
+NOT_OF_THE_REQUEST = {"ranking", "deadline_ms", "explain", "log"}
 """Options that are not part of the engine's request."""
 
 
@@ -80,6 +80,11 @@ class RankingOptions(RequestBody):
         description="Latency budget in ms. Slow stages are shortened or skipped to meet it; `degraded` lists them.",
     )  # fmt: skip
     explain: bool = Field(default=False, description="Add an explanation to each item; slow.")
+    log: bool = Field(
+        default=True,
+        description="False: nobody sees the ranking. It is not logged, counts as no impression, is in no experiment "
+        "and in no metrics of feeds, and registers no items.",
+    )
 
     @field_validator("context")
     @classmethod

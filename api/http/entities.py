@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from flask import Response, stream_with_context
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
 
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.middleware import route_policy
-from feedrank.api.http.service import current_service, new_id
-from feedrank.engine.events.catalogue import is_hidden
+from feedrank.api.http.service import admin_services, current_service, new_id
+from feedrank.api.http.user_data import UserData, read_state, user_document
+from feedrank.engine.events.catalogue import Catalogue, is_hidden
 from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.events.ids import MAX_ID_CHARS
 from feedrank.engine.serving.request import RecommendationRequest
@@ -20,33 +22,12 @@ from feedrank.engine.types import QueryVectors
 from feedrank.models.items.cold_start import merge_item_fields
 
 routes = make_blueprint("entities", "State")
-MAX_INTERACTIONS = 1_000
 
 
 class EntityPath(BaseModel):
     """Path parameters of the state routes."""
 
     id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
-
-
-class RecentInteraction(BaseModel):
-    """One interaction of a user with an item."""
-
-    item: str
-    at: float = Field(description="Unix seconds.")
-
-
-class UserState(BaseModel):
-    """The stored state of a user."""
-
-    id: str
-    interaction_count: int = Field(description="Number of stored interactions.")
-    recent_interactions: list[RecentInteraction] = Field(
-        description=f"Up to {MAX_INTERACTIONS:,} interactions, latest first."
-    )
-    disliked: list[str] = Field(
-        description=f"Up to {MAX_INTERACTIONS:,} items that the user dislikes, latest first; no feed shows them."
-    )
 
 
 class ItemState(BaseModel):
@@ -65,31 +46,31 @@ class DeletionResult(BaseModel):
     deleted_events: int = Field(description="Number of events deleted from the journal.")
 
 
-@routes.get("/v1/state/user/<path:id>", responses={200: UserState})
+@routes.get("/v1/state/user/<path:id>", responses={200: UserData})
 @route_policy("none", "admin")
-def user_state(path: EntityPath) -> dict[str, Any]:
-    """Return the stored state of a user."""
-    svc = current_service()
-    svc.recommender.catch_up(svc.clock())
-    live = svc.recommender.snapshot
-    rows, times = live.state.history(live.users.row(path.id))
-    is_listed = (rows >= 0) & (np.arange(len(rows)) < MAX_INTERACTIONS)
-    names = live.catalogue.ids.names(rows[is_listed])
-    interactions = [{"item": item, "at": at} for item, at in zip(names, times[is_listed].tolist(), strict=True)]
-    disliked = live.catalogue.ids.names(live.state.disliked(live.users.row(path.id))[:MAX_INTERACTIONS])
-    return {
-        "id": path.id, "interaction_count": len(rows), "recent_interactions": interactions, "disliked": disliked,
-    }  # fmt: skip
+def user_data(path: EntityPath) -> Response:
+    """Return all that the service keeps of a user, as one JSON document to hand out. Slow for a long journal.
+
+    The response is streamed, so its length is not known before. It ends with `}` if it is complete.
+    """
+    svc, admin = current_service(), admin_services()
+    at = svc.clock()
+    state = svc.recommender.read_snapshot(at, lambda snapshot: read_state(snapshot, path.id, at))
+    parts = user_document(state, admin.user_events(path.id))
+    return Response(stream_with_context(parts), mimetype="application/json")
 
 
 @routes.delete("/v1/state/user/<path:id>", responses={200: DeletionResult})
 @route_policy("none", "admin")
 def delete_user(path: EntityPath) -> dict[str, Any]:
-    """Erase a user from the journal and from the memory of every process. Only a tombstone event stays."""
+    """Erase a user from the journal and from the memory of every process.
+
+    This covers the user's sessions too. Only a tombstone stays, with a salted hash in place of the user's id.
+    """
     svc = current_service()
     deleted = svc.recommender.erase_user(path.id, new_id(), svc.clock())
     if svc.admin is not None:
-        svc.admin.snapshot.unlink(missing_ok=True)
+        svc.admin.delete_user_data()
     return {"id": path.id, "deleted_events": deleted}
 
 
@@ -99,17 +80,17 @@ def item_state(path: EntityPath) -> dict[str, Any]:
     """Return the stored state of an item, with its current features."""
     svc = current_service()
     now = svc.clock()
-    svc.recommender.catch_up(now)
-    live = svc.recommender.snapshot
-    row = _item_row(live, path.id)
-    catalogue = live.catalogue
-    request = live.resolve(now, RecommendationRequest(), QueryVectors())
-    batch = live.state.read([request], [np.array([row], np.int32)])
-    values = live.pipeline.featurizer.matrix(batch)[0].tolist()
-    features = {
-        name: value if np.isfinite(value) else None
-        for name, value in zip(live.pipeline.featurizer.names, values, strict=True)
-    }
+
+    def read(live: ServingSnapshot) -> tuple[Catalogue, dict[str, float | None]]:
+        row = _item_row(live, path.id)
+        request = live.resolve(now, RecommendationRequest(), QueryVectors())
+        batch = live.state.read([request], [np.array([row], np.int32)])
+        values = live.pipeline.featurizer.matrix(batch)[0].tolist()
+        names = live.pipeline.featurizer.names
+        finite = (value if np.isfinite(value) else None for value in values)
+        return live.catalogue, dict(zip(names, finite, strict=True))
+
+    catalogue, features = svc.recommender.read_snapshot(now, read)
     fields = merge_item_fields(catalogue, {path.id: {}})[path.id]
     return {"id": path.id, "fields": fields, "hidden": is_hidden(fields), "features": features}
 

@@ -88,7 +88,7 @@ def events() -> tuple[dict[str, Any], int]:
 
 def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
     """Record decoded events in the journal; the result lists accepted, duplicate and rejected ones."""
-    now = service.clock()
+    now, erasures = service.clock(), None if service.admin is None else service.admin.erasures()
     parsed: list[Event] = []
     ids: list[str | None] = []
     rejected: list[dict[str, Any]] = []
@@ -103,6 +103,8 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             event = check_service_fields(event)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
+            if erasures is not None and erasures.covers(event):
+                raise EventError("timestamp", "found a time before the user was erased, expected a later one")
             for name in RESERVED_FIELDS if isinstance(event, UserEvent) else ():
                 if event.fields.get(name) is True:
                     detail = "the name is reserved; to erase a user, call DELETE /v1/state/user/ID"

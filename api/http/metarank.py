@@ -6,7 +6,7 @@ https://docs.metarank.ai/reference/api. The model name in a path is ignored: the
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from flask import request
 from pydantic import BaseModel, Field
@@ -61,8 +61,9 @@ class TrainResponse(BaseModel):
     features: list[dict[str, Any]]
     iterations: list[dict[str, Any]]
     sizeBytes: int  # Metarank's name
-    bundle: str
+    bundle: str = Field(description="Name of the candidate's bundle; empty: nothing was trained.")
     promoted: bool
+    outcome: Literal["promoted", "refused", "too-little-new-data"]
     reasons: list[str]
 
 
@@ -173,13 +174,14 @@ def recommend(path: ModelPath) -> dict[str, Any]:
 def train(path: ModelPath) -> dict[str, Any]:
     """Train a candidate bundle on the journal, and promote it if it passes the gate. Responds when training ends.
 
-    `promoted` and `reasons` hold the gate's decision. `testMetric` is the validation metric after each tree, `millis`
-    the mean time per tree; `trainMetric` is not measured.
+    `promoted`, `outcome` and `reasons` hold the gate's decision; with too little new data nothing is trained. Responds
+    409 if the training fails, or another one is running. `testMetric` is the validation metric after each tree,
+    `millis` the mean time per tree; `trainMetric` is not measured.
     """
     admin = admin_services()
     with exclusive(admin):
         report = admin.retrain()
-    curve = report["learning_curve"]
+    curve, bundle = report["learning_curve"], report["bundles"].get("candidate", "")
     ms_per_tree = round(1000 * report["seconds"] / max(len(curve), 1))
     return {
         "features": [{"name": name, "weight": weight} for name, weight in report["importance"].items()],
@@ -187,9 +189,10 @@ def train(path: ModelPath) -> dict[str, Any]:
             {"id": index, "millis": ms_per_tree, "testMetric": metric, "trainMetric": None}
             for index, metric in enumerate(curve)
         ],
-        "sizeBytes": bundle_size(admin.bundles / report["bundles"]["candidate"]),
-        "bundle": report["bundles"]["candidate"],
+        "sizeBytes": bundle_size(admin.bundles / bundle) if bundle else 0,
+        "bundle": bundle,
         "promoted": report["promote"],
+        "outcome": report["outcome"],
         "reasons": report["reasons"],
     }
 

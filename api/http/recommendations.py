@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from flask import g
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Conflict, NotFound
 
@@ -53,13 +55,14 @@ def recommend(body: RecommendBody) -> dict[str, Any]:
 def rank(body: RankBody) -> dict[str, Any]:
     """Rank the given items, best first; of unknown items only the fields sent with them are used.
 
-    The ranking is logged. Unknown items with fields are registered in the catalogue, which needs the scope `write`
-    and takes a moment. Recommendations show them only after an item event.
+    The ranking is logged, unless `log` is false. Unknown items with fields are registered in the catalogue, which
+    needs the scope `write` and takes a moment. Recommendations show them only after an item event.
     """
     budget = current_service().latency_budget(body.deadline_ms)
     if body.item_fields:
-        require_scope("write")  # the items are written to the journal
-        register_items(body.item_fields, budget)
+        if body.log:
+            require_scope("write")  # the items are written to the journal
+        register_items(body.item_fields, budget, body.log)
     options = body.model_dump(exclude=NOT_OF_THE_REQUEST) | {"items": body.item_ids, "n": body.n or len(body.items)}
     return _rank_and_log(body, options, budget)
 
@@ -77,12 +80,18 @@ def similar(path: ItemPath, query: SimilarQuery) -> dict[str, Any]:
     return {"item": path.item_id, "items": items}
 
 
-def register_items(items: Mapping[str, Mapping[str, Any]], budget: LatencyBudget) -> None:
-    """Register the items that the catalogue lacks: now if the time budget allows, otherwise in the background."""
+def register_items(items: Mapping[str, Mapping[str, Any]], budget: LatencyBudget, log: bool = True) -> None:
+    """Register the items that the catalogue lacks: now if the time budget allows, otherwise in the background.
+
+    log: false for a ranking that nobody sees; then they are not registered, and their fields are not used.
+    """
     svc = current_service()
     known = svc.recommender.catalogue.ids
     new = {item: fields for item, fields in items.items() if item not in known}
     if not new:
+        return
+    if not log:
+        budget.skip("items")
         return
     now = svc.clock()
     events = [_item_event(item, fields, round(now * 1000)) for item, fields in new.items()]
@@ -113,11 +122,14 @@ def _rank_and_log(body: RankingOptions, options: Mapping[str, Any], budget: Late
     """Make the ranking of a request with these options, and return the response body."""
     named = {name: given_id(options.get(name)) for name in ("user", "session")}
     svc, request = current_service(), RecommendationRequest.from_options({**options, **named})
+    g.is_trial = not body.log
     try:
-        record = svc.recommender.recommend(given_id(body.ranking) or new_id(), svc.clock(), request, budget)
+        record = svc.recommender.recommend(given_id(body.ranking) or new_id(), svc.clock(), request, budget, body.log)
     except DuplicateRankingIdError as problem:
         raise Conflict(str(problem)) from None
-    svc.record_feed(record, budget)
+    if not body.log:
+        record = replace(record, logged=False)
+    svc.record_feed(record, budget, is_trial=not body.log)
     if body.explain:
         return responses.feed_json(record, explain_ranking(record, svc.recommender.snapshot))
     return record.to_answer()

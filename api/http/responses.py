@@ -42,7 +42,10 @@ class Feed(BaseModel):
     items: list[ExplainedItem]
     degraded: list[str] = Field(description="Stages shortened or skipped to meet the deadline, or that failed.")
     experiments: dict[str, str] = Field(description="Experiment -> variant, for each experiment the request is in.")
-    logged: bool = Field(description="False if the journal could not be written; training will not see this ranking.")
+    logged: bool = Field(
+        description="False if the request said so, or if the journal could not be written; training will not see this "
+        "ranking."
+    )
 
 
 class SimilarItems(BaseModel):

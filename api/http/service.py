@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flask import current_app, g
+from flask import current_app, g, has_request_context
 from werkzeug import exceptions
 
 from feedrank.api.compose.experiments import ExperimentService
 from feedrank.api.config import ServeConfig
+from feedrank.api.http.user_data import UserEventReader
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics
 from feedrank.api.traces import RequestTracer
+from feedrank.engine.events.erasure import Erasures
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
@@ -40,7 +42,12 @@ class AdminServices:
     """Functions behind the admin routes."""
 
     bundles: Path
-    snapshot: Path
+    delete_user_data: Callable[[], None]
+    """Delete the files that are derived from the journal and may hold data of a user who was erased."""
+    user_events: Callable[[str], UserEventReader]
+    """Find all events of a user. Slow for a long journal."""
+    erasures: Callable[[], Erasures]
+    """Return which users were erased, and when."""
     replay: Callable[[RankingRecord], tuple[RankingRecord, RankingDifference | None]]
     update_items: Callable[[], int]
     """Add the items of new item events to the catalogue now; returns how many."""
@@ -88,21 +95,29 @@ class Service:
             time.perf_counter, limit / 1000 - spent - self.latencies.estimate(RESPONSE_STAGE), self.latencies
         )
 
-    def record_feed(self, record: RankingRecord, budget: LatencyBudget) -> None:
-        """Record a ranking in the metrics, the trace and the log line of the current request."""
+    def record_feed(self, record: RankingRecord, budget: LatencyBudget, is_trial: bool = False) -> None:
+        """Record a ranking in the metrics, the trace and the log line of the current request.
+
+        is_trial: nobody sees the ranking, so it is in no metrics of feeds.
+        """
         g.ranked_at = time.perf_counter()
         g.rankings = [record.id]
         g.bundle = record.bundle
         g.degraded = budget.skipped
         if (trace := g.get("trace")) is not None:
             trace.record_stages(budget.stage_seconds)
-        if self.metrics is None:
+        if self.metrics is None or is_trial:
             return
         self.metrics.observe_feed(record, budget)
         if (queue := self.recommender.prefetch_queue) is not None:
             self.metrics.update_prefetch(queue.completed, queue.dropped, queue.failed)
         self.metrics.set_state_lag(self.recommender.lag_s)
         self.metrics.set_item_count(len(self.recommender.catalogue))
+
+
+def is_trial() -> bool:
+    """Return whether the current request asked for a ranking that nobody sees."""
+    return has_request_context() and bool(g.get("is_trial"))
 
 
 def current_service() -> Service:

@@ -35,6 +35,7 @@ class _FrameCounts:
 
     events: int = 0
     new: int = 0
+    erased: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
 
@@ -55,6 +56,7 @@ def load_frames(
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
     home.folder.mkdir(parents=True, exist_ok=True)
     matchings: dict[str, IdMatching] = {}
+    erasures = journal.erasure_log.known()
     with ExitStack() as files:
         # All times are looked at before the first event is written.
         reports = []
@@ -65,7 +67,9 @@ def load_frames(
         for frame, found, _, counts in reports:
             matchings[frame.frame] = matching = IdMatching()
             events = matching.watch(found)
-            while chunk := list(islice(events, CHUNK)):
+            while read := list(islice(events, CHUNK)):
+                chunk = erasures.without(read)
+                counts.erased += len(read) - len(chunk)
                 counts.new += sum(journal.append(chunk, checked=True))
                 counts.events += len(chunk)
                 _widen(counts, chunk)
@@ -126,12 +130,16 @@ def _frame_report(
         columns=frame.columns,
         fields=frame.fields,
         unused=frame.unused,
-        notes=(*frame.notes, *rejects.notes),
+        notes=(*frame.notes, *rejects.notes, *_erased_notes(counts.erased)),
         first_at=None if counts.first_ms is None else counts.first_ms / 1000,
         last_at=None if counts.last_ms is None else counts.last_ms / 1000,
         known_items=sum(items.values()) - missed if has_items else None,
         unknown_items=missed if has_items else None,
     )
+
+
+def _erased_notes(count: int) -> tuple[str, ...]:
+    return (f"{count:,} events of erased users were left out",) if count else ()
 
 
 def _warn(report: LoadReport) -> None:

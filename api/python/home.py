@@ -97,6 +97,7 @@ class Home:
         """
         from feedrank.api import compose
         from feedrank.api.python.evaluation_table import Evaluation
+        from feedrank.models.training.folds import TooLittleDataError
 
         chosen = (protocols,) if isinstance(protocols, str) else tuple(protocols)
         rows: list[Row] = []
@@ -106,10 +107,13 @@ class Home:
         warnings: dict[str, None] = {}
         with self._bars() as show:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
-            for number, protocol in enumerate(compose.protocols_of(inputs, self._config, chosen)):
+            fitting = compose.protocols_of(inputs, self._config, chosen)
+            compose.check_shuffled_labels(inputs, self._config)
+            warnings |= dict.fromkeys(inputs.notes)
+            for number, protocol in enumerate(fitting):
                 try:
                     timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
-                except ValueError as problem:
+                except TooLittleDataError as problem:
                     if chosen or not rows:
                         raise
                     warnings[f"the protocol {protocol} does not fit: {problem}"] = None
@@ -117,32 +121,47 @@ class Home:
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
                 notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)
-                warnings |= dict.fromkeys(timed.warnings)
+                warnings |= dict.fromkeys(timed.comparison.trained.warnings)
                 del timed  # free the memory before the next training
         return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
 
-    def train(self, name: str | None = None, *, tuned: bool = False) -> TrainReport:
+    def train(self, name: str | None = None, *, tuned: bool = False, promote: bool | None = None) -> TrainReport:
         """Train a ranker on the whole journal, and make its bundle the current one.
 
-        name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. Raises BundleError
-        for a name that is taken, and ValueError if the journal has too little.
+        A ranker that learnt nothing, or that is no better than recall order, is not made current: a warning is printed,
+        and `promoted` of the report is False. If nothing serves yet, a bundle in recall order is made current.
+
+        name: of the bundle; None: a timestamp. tuned: use the parameters that `feedrank tune` found. promote: make the
+        bundle current in any case, or in no case; None: as above. Raises BundleError for a name that is taken, and
+        ValueError if the journal has too little.
         """
         from feedrank.api import compose
+        from feedrank.api.compose.serving import warn
         from feedrank.api.python.train_report import TrainReport
 
         with self._bars() as show:
-            run = compose.train_bundle(self._paths, self._config, name, tuned, show)
+            run = compose.train_bundle(self._paths, self._config, name, tuned, show, promote)
+        if not run.promoted and promote is None:
+            serving = "a bundle in recall order serves" if run.recall_bundle else "the current bundle stays"
+            warn(f"the bundle {run.bundle} is not promoted, {serving}: {'; '.join(run.weaknesses)}")
         ranker = run.trained.ranker
         importance = dict(sorted(ranker.importance().items(), key=lambda entry: -entry[1]))
         return TrainReport(
-            run.bundle, ranker.trees, dict(run.trained.counts), importance, run.seconds, run.trained.notes, run.warnings
+            run.bundle,
+            ranker.trees,
+            dict(run.trained.counts),
+            importance,
+            run.seconds,
+            run.trained.notes,
+            run.warnings,
+            run.promoted,
         )
 
-    def recommender(self, *, log: bool = True) -> Recommender:
+    def recommender(self, *, log: bool = False) -> Recommender:
         """Open a recommender on the current bundle and the state of the whole journal; close it after use.
 
-        log: write each feed to the journal before it is returned, as the service does; training, counters of
-        impressions and experiments need this. False: for tries that nobody sees. Raises BundleError without a bundle.
+        log: write each feed to the journal before it is returned, as the service does. Set it where users see the
+        feeds: training, counters of impressions and experiments need this. Raises BundleError without a bundle.
         """
         from feedrank.api import compose
         from feedrank.api.python.recommender import Recommender

@@ -18,7 +18,7 @@ SHOWN_FEATURES = 10
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainReport(ResultTable):
-    """A finished training. The bundle is the current one of the home."""
+    """A finished training. The bundle is the current one of the home, if it is `promoted`."""
 
     bundle: str
     """Name of the bundle."""
@@ -32,6 +32,8 @@ class TrainReport(ResultTable):
     """What was done with the labels of the log, and what was left out of the training, one sentence each."""
     warnings: tuple[str, ...] = ()
     """What was done with the log, and what is wrong with the ranker, one sentence each."""
+    promoted: bool = True
+    """False: the bundle is kept, but does not serve: its ranker is no better than recall order, or it was not to."""
 
     def to_pyarrow(self) -> Any:
         """Return one row per feature: feature, share."""
@@ -49,5 +51,6 @@ class TrainReport(ResultTable):
             table.add_row(feature, f"{share:.1%}")
         groups = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in self.groups.items())
         head = f"bundle {self.bundle}: {self.trees} trees on groups: {groups} ({self.seconds:.1f} s)"
+        head += "" if self.promoted else "; NOT promoted"
         said = [*(f"note: {note}" for note in self.notes), *(f"warning: {line}" for line in self.warnings)]
         return as_text("\n".join([head, *said]), table)

@@ -30,7 +30,7 @@ WORLDS, WITH_EMBEDDER = 300, 12
 """Degenerate worlds, and how many of them are run with the default embedder."""
 EXTRA_EVERY = 3
 """Every third world is also served, tuned, tested in an experiment and so on, each in one of these ways."""
-AMAZON_PEOPLE = int(os.environ.get("FEEDRANK_AMAZON_PEOPLE", "5000"))
+AMAZON_USERS = int(os.environ.get("FEEDRANK_AMAZON_USERS", "5000"))
 """People of each Amazon file, drawn at random; all of them take about ten minutes of a core."""
 AMAZON_FILES = {"Beauty": "Beauty.txt.gz", "Toys": "Toys_and_Games.txt.gz"}
 YEAR_MS, DAY_MS, MINUTE_MS = 365 * 86_400_000, 86_400_000, 60_000
@@ -129,13 +129,13 @@ def _amazon(folder: Path) -> list[Bar]:
 
 
 def _amazon_works(home: Path, path: Path) -> bool:
-    """Import, index, train, evaluate and recommend; print the hits of each person's last item beside popularity."""
+    """Import, index, train, evaluate and recommend; print the hits of each user's last item beside popularity."""
     dice = random.Random(7)
     with gzip.open(path, "rt") as lines:
-        people = [line.split() for line in lines]
-    people = dice.sample(people, min(AMAZON_PEOPLE, len(people)))
+        users = [line.split() for line in lines]
+    users = dice.sample(users, min(AMAZON_USERS, len(users)))
     events = []
-    for user, *items in people:
+    for user, *items in users:
         at = START + dice.randrange(YEAR_MS)  # a random place in time, which says nothing
         for step, item in enumerate(items[:-1]):
             events.append(_interaction(f"{user}-{step}", user, item, at))
@@ -143,7 +143,7 @@ def _amazon_works(home: Path, path: Path) -> bool:
     _write_home(home, events, NO_EMBEDDER + "[training]\ntargets_per_user = 2\n")
     for command in (
         ("import", str(home / "log.jsonl"), "--format", "jsonl"), ("index",), ("train",),
-        ("evaluate", "--protocol", "last-item"), ("recommend", "--user", people[0][0]),
+        ("evaluate", "--protocol", "last-item"), ("recommend", "--user", users[0][0]),
     ):  # fmt: skip
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = _run(home, *command)
@@ -153,29 +153,29 @@ def _amazon_works(home: Path, path: Path) -> bool:
         if done.returncode:
             console.print(done.stderr[-500:], markup=False)
             return False
-    hits = _last_item_hits(home, people)
+    hits = _last_item_hits(home, users)
     for method, values in hits.items():
-        console.print(f"  {path.name}, {len(people):,} people: {method} HR@10 {values[0]:.4f}, NDCG@10 {values[1]:.4f}")
+        console.print(f"  {path.name}, {len(users):,} users: {method} HR@10 {values[0]:.4f}, NDCG@10 {values[1]:.4f}")
     return hits["lambdarank"][0] > hits["popularity"][0]
 
 
-def _last_item_hits(home: Path, people: Sequence[Sequence[str]]) -> dict[str, tuple[float, float]]:
-    """Return method -> hit rate and NDCG among the first ten, for the last item of each person."""
+def _last_item_hits(home: Path, users: Sequence[Sequence[str]]) -> dict[str, tuple[float, float]]:
+    """Return method -> hit rate and NDCG among the first ten, for the last item of each user."""
     from feedrank import Home
 
-    last = {user: items[-1] for user, *items in people}
+    last = {user: items[-1] for user, *items in users}
     with Home(home, progress=False).recommender(log=False) as recommender:
         table = recommender.recommend_many(list(last), 10).to_pyarrow()
     feeds: dict[str, list[str]] = {user: [] for user in last}
     for user, item in zip(table["user"].to_pylist(), table["item"].to_pylist(), strict=True):
         feeds[user].append(item)
     counts: dict[str, int] = {}
-    for _, *items in people:
+    for _, *items in users:
         for item in items[:-1]:
             counts[item] = counts.get(item, 0) + 1
     popular = sorted(counts, key=lambda item: -counts[item])[:200]
     popular_feeds = {
-        user: [item for item in popular if item not in set(items[:-1])][:10] for user, *items in people
+        user: [item for item in popular if item not in set(items[:-1])][:10] for user, *items in users
     }  # fmt: skip
     return {name: _hits(of, last) for name, of in (("lambdarank", feeds), ("popularity", popular_feeds))}
 

@@ -128,7 +128,7 @@ RANKINGS = (
     "no rankings", "one ranking", "no clicks", "clicked", "all clicked", "labels", "labels of 0", "labels of 1",
     "graded labels", "one item each", "unknown items shown", "first clicked",
 )  # fmt: skip
-MEETS = ("users", "sessions", "nobody")
+MEETS = ("users", "sessions", "neither")
 
 
 def worlds(count: int, seed: int = 15) -> Iterator[World]:

@@ -52,7 +52,7 @@ def bars() -> list[Bar]:
             for _ in range(RUNS):
                 for version, source in sources.items():
                     call = probe.format(folder=str(folder), home=str(homes[version]))
-                    speeds[version].append(asked(call, source))
+                    speeds[version].append(measured(call, source))
             medians = {version: float(np.median(values)) for version, values in speeds.items()}
             console.print(f"[dim]{name}: {medians['now']:,.0f} now, {medians['before']:,.0f} before[/]")
             ratio = medians["now"] / medians["before"]
@@ -87,7 +87,7 @@ def imported(folder: str, name: str) -> float:
         return ROWS / (time.perf_counter() - started)
 
 
-def asked(call: str, source: Path) -> float:
+def measured(call: str, source: Path) -> float:
     """Return the value of a function, in a process of its own that imports feedrank from `source`.
 
     It is one of this module, or of a benchmark of that version.

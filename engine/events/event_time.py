@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent, effective_time
 
 EARLIEST_MS = 631_152_000_000
@@ -87,9 +88,9 @@ class FutureEvents:
             future.is_ahead(event)
         return future
 
-    def erase_user(self, user: str) -> None:
-        """Forget the postponed events of a user."""
-        self.postponed = [event for event in self.postponed if getattr(event, "user", None) != user]
+    def erase(self, erasure: Erasure) -> None:
+        """Forget the postponed events of an erased user."""
+        self.postponed = [event for event in self.postponed if not erasure.concerns(event)]
 
     @property
     def limit_ms(self) -> int:

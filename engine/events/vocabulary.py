@@ -71,6 +71,12 @@ class Vocabulary:
         """Return the names at `rows`. Raises IndexError."""
         return [self.name(row) for row in rows.tolist()]
 
+    def rows_with_checksum(self, checksum: int) -> Rows:
+        """Return the rows of the names whose bytes have this sum, modulo 256."""
+        text, bounds = np.frombuffer(bytes(self._text), np.uint8), np.array(self._bounds, np.int64)
+        sums = np.concatenate([np.zeros(1, np.uint8), np.cumsum(text, dtype=np.uint8)])
+        return np.flatnonzero(sums[bounds[1:]] - sums[bounds[:-1]] == checksum).astype(np.int32)
+
     def to_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return the bytes of all names and their (len + 1,) offsets, as `from_arrays` takes them."""
         return np.frombuffer(bytes(self._text), np.uint8), np.array(self._bounds, np.int64)

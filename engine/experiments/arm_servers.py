@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from feedrank.engine.events.events import Event, ExperimentEvent, ItemEvent
+from feedrank.engine.events.events import Event, ExperimentEvent, ItemEvent, erased_user
 from feedrank.engine.experiments.bucketing import Assignment, assign
 from feedrank.engine.experiments.registry import ExperimentRegistry, replay_events
 from feedrank.engine.experiments.spec import Arm, ExplorationPolicy
@@ -66,6 +66,8 @@ class ArmServers:
             for bundle, pending in self._pending_events.items():
                 pending += events
                 self._users_pending[bundle] |= users
+            if any(erased_user(event) is not None for event in events):
+                self.catch_up()  # a tombstone names nobody, so it counts for every user
 
     def catch_up(self) -> None:
         """Apply all pending events to every snapshot."""

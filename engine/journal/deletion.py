@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
-
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, or_
 from sqlalchemy.engine import Connection
 
 from feedrank.engine.journal.tables import EVENTS, IS_TOMBSTONE
-
-CHUNK_SIZE = 5_000
-"""Events per read."""
-MAX_IDS = 500
-"""Ids per delete statement."""
+from feedrank.engine.journal.user_events import MAX_PARAMETERS, NO_TOMBSTONE, UserEvents
 
 
-def delete_user(connection: Connection, user: str) -> int:
-    """Delete all events of a user but tombstones; return how many.
+def delete_user(connection: Connection, found: UserEvents) -> int:
+    """Delete all events of a user, as `UserEvents.search` finds them in this transaction; return how many.
 
-    These are rankings, interactions and user events, and interactions without a user that name one of these rankings.
+    Tombstones of earlier versions, which name the user, go too, and are not counted.
     """
-    user_rankings = select(EVENTS.c.id).where(EVENTS.c.user_id == user, EVENTS.c.kind == "ranking")
-    rankings = set(connection.scalars(user_rankings))
-    anonymous = select(EVENTS.c.id, EVENTS.c.body).where(EVENTS.c.kind == "interaction", EVENTS.c.user_id.is_(None))
-    joined = [
-        event_id
-        for event_id, body in connection.execute(anonymous.execution_options(yield_per=CHUNK_SIZE))
-        if rankings and json.loads(body).get("ranking") in rankings
-    ]
-    deleted = int(connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user, ~IS_TOMBSTONE)).rowcount)
-    for first in range(0, len(joined), MAX_IDS):
-        in_chunk = EVENTS.c.id.in_(joined[first : first + MAX_IDS])
+    if found.search(connection):  # what came since the last search may tie older events to the user
+        found.last_offset = 0
+        found.search(connection)
+    deleted = 0
+    if found.user is not None:
+        is_own = EVENTS.c.user_id == found.user
+        deleted = int(connection.execute(delete(EVENTS).where(is_own, *NO_TOMBSTONE)).rowcount)
+        connection.execute(delete(EVENTS).where(is_own))
+    offsets = sorted(found.offsets)
+    for first in range(0, len(offsets), MAX_PARAMETERS):
+        in_chunk = EVENTS.c.offset.in_(offsets[first : first + MAX_PARAMETERS])
         deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
     return deleted
 
@@ -38,7 +32,7 @@ def delete_user(connection: Connection, user: str) -> int:
 def delete_before(connection: Connection, cutoff_ms: int) -> int:
     """Delete rankings and interactions with timestamps before `cutoff_ms`; return how many.
 
-    cutoff_ms: epoch milliseconds. Tombstones before it are deleted too, and not counted.
+    cutoff_ms: epoch milliseconds. Tombstones of earlier versions before it are deleted too, and not counted.
     """
     old = (EVENTS.c.timestamp < cutoff_ms, or_(EVENTS.c.kind == "ranking", EVENTS.c.kind == "interaction"))
     deleted = int(connection.execute(delete(EVENTS).where(*old)).rowcount)

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Select, delete, func, literal, select, tuple_
+from sqlalchemy import Select, func, literal, select, tuple_
 from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -25,7 +25,8 @@ from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event
 from feedrank.engine.events.learnable import check_learnable
 from feedrank.engine.journal.decoding import EventDecoder
-from feedrank.engine.journal.deletion import delete_before, delete_user
+from feedrank.engine.journal.deletion import delete_before
+from feedrank.engine.journal.erasure_log import ErasureLog
 from feedrank.engine.journal.errors import JournalError as JournalError
 from feedrank.engine.journal.sqlite_connection import SqliteReader, SqliteWriter, WriteLock
 from feedrank.engine.journal.tables import (
@@ -38,6 +39,7 @@ from feedrank.engine.journal.tables import (
     create_tables,
     open_engine,
 )
+from feedrank.engine.journal.upkeep import overwrite_deleted, vacuum, wal_checkpoint
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
@@ -73,6 +75,8 @@ class Journal:
                 create_tables(connection)
         except DBAPIError as problem:
             raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
+        self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode_now)
+        """The users that were erased, and what the journal holds of any other."""
 
     @classmethod
     def open_sqlite(cls, path: Path) -> Journal:
@@ -154,28 +158,28 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def erase_user(self, user: str, tombstone: Event) -> int:
-        """Delete all events of a user and write a tombstone instead; return the number of deleted events.
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+        """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
-        Deletes rankings, interactions, user events, and interactions without a user that name one of these rankings.
-        SQLite overwrites deleted data, so nothing stays readable in the file. The tombstone tells other readers of the
-        journal to erase the user's state. Raises JournalError, with nothing deleted, if the database refuses.
+        A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
+        erase the user's state. SQLite overwrites deleted data, so nothing stays readable in the file. tombstone_id: a
+        random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
         """
         try:
-            with self._write_transaction() as connection:
-                deleted = delete_user(connection, user)
-                if deleted:
-                    connection.execute(delete(EVENTS).where(EVENTS.c.user_id == user))
-                    moment = _moment(connection, tombstone.timestamp)
-                    row = _encode(replace(tombstone, received=None))
-                    connection.execute(INSERT[self._dialect], [_stamp(row, moment)])
+            deleted = self.erasure_log.erase(user, tombstone_id, at_ms)
+            self._own.clear()
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-        else:
-            self._vacuum()
+        overwrite_deleted(self._engine)
         return deleted
+
+    def remember_erasures(self, path: Path) -> int:
+        """Remember erasures in a file, too; return how many of it had to be made again. Raises JournalError."""
+        with self._write_errors():
+            made_again = self.erasure_log.remember_in(path)
+        if made_again:
+            overwrite_deleted(self._engine)
+        return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
@@ -188,7 +192,7 @@ class Journal:
                 deleted = delete_before(connection, cutoff_ms)
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        self._vacuum()
+        vacuum(self._engine)
         return deleted
 
     @property
@@ -206,7 +210,7 @@ class Journal:
         if self._writer is not None:
             self._writer.disable_checkpoint()
             with self._write_errors():
-                self._wal_checkpoint("PASSIVE")
+                wal_checkpoint(self._engine, "PASSIVE")
 
     def close(self) -> None:
         """Close all connections and the lock file."""
@@ -258,18 +262,6 @@ class Journal:
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
 
-    def _vacuum(self) -> None:
-        """Return the space of deleted events to the file system."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql("VACUUM")
-        if self._dialect == "sqlite":
-            self._wal_checkpoint("TRUNCATE")
-
-    def _wal_checkpoint(self, mode: str) -> None:
-        """Run a WAL checkpoint in SQLite; the mode TRUNCATE also empties the WAL file."""
-        with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.exec_driver_sql(f"PRAGMA wal_checkpoint({mode})")
-
 
 def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
     """Return the row of an event. Raises JournalError for an event that could not be read back.
@@ -298,6 +290,15 @@ def _encode_all(events: Sequence[Event], checked: bool) -> list[dict[str, Any]]:
 def _moment(connection: Connection, now_ms: int) -> int:
     """Return the clock, or the latest effective time if that is up to a day ahead. Epoch milliseconds."""
     return max(now_ms, connection.scalar(LATEST_TIME, {"limit": now_ms + MAX_AHEAD_MS}) or now_ms)
+
+
+def _encode_now(connection: Connection, event: Event) -> dict[str, Any]:
+    """Return the row of an event that is received at its timestamp, or at the latest time of the journal."""
+    return _stamp(_encode(_unstamped(event)), _moment(connection, event.timestamp))
+
+
+def _unstamped(event: Event) -> Event:
+    return event if event.received is None else replace(event, received=None)
 
 
 def _stamp(row: dict[str, Any], moment: int) -> dict[str, Any]:

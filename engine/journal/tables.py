@@ -58,6 +58,8 @@ SELECT_AFTER = (
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
+TOMBSTONE_KIND = "tombstone"
+"""Value of the column `kind` of a tombstone, which is a user event with pseudonyms."""
 LATEST_TIME = text(
     "SELECT effective_time FROM events WHERE effective_time <= :limit ORDER BY effective_time DESC LIMIT 1"
 )
@@ -66,7 +68,10 @@ IS_TOMBSTONE = and_(
     EVENTS.c.kind == "user",
     or_(*(EVENTS.c.body.contains(f'{{"name":"{name}","value":true}}') for name in (TOMBSTONE, legacy.TOMBSTONE))),
 )
-"""Matches tombstones by their JSON text. Inside a string value the quotes would be escaped, so it can't match."""
+"""Matches tombstones of earlier versions, which name the user, by their JSON text.
+
+Inside a string value the quotes would be escaped, so it can't match.
+"""
 ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(7203421)")
 """Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
 

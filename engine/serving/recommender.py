@@ -12,19 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.events import (
-    TOMBSTONE,
-    Event,
-    ExperimentEvent,
-    InteractionEvent,
-    ItemEvent,
-    UserEvent,
-)
+from feedrank.engine.events.events import Event, ExperimentEvent, InteractionEvent, ItemEvent
 from feedrank.engine.experiments.arm_ranking import AssignedRequest
 from feedrank.engine.experiments.arm_servers import ArmServers, build_arm_request
 from feedrank.engine.experiments.bucketing import Assignment
@@ -47,6 +40,7 @@ MAX_ATTEMPTS = 4
 """How often a request is ranked again because its user's history changed meanwhile; the last time nothing can."""
 MAX_SKEW_MS = 1_000
 """Milliseconds that the time of a ranking may be ahead of the process's clock, as those of other processes may be."""
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -124,9 +118,11 @@ class Recommender:
             try:
                 # the last attempt keeps others out, so that it can't fail
                 with self._lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
-                    record = replace(self._rank(job, at, budget), degraded=tuple(budget.skipped))
+                    record = self._rank(job, at, budget)
             except StateChangedError:
                 continue
+            if budget.skipped:
+                record = replace(record, degraded=tuple(budget.skipped))
             if log and record.items:
                 record = self._log_ranking(record, at)
                 budget.record("journal")
@@ -186,15 +182,13 @@ class Recommender:
         return is_new
 
     def erase_user(self, user: str, tombstone_id: str, at: float) -> int:
-        """Erase a user from the journal and the state; return the number of deleted events.
+        """Erase a user from the journal and the state of all processes; return the number of deleted events.
 
-        Only a tombstone event with this id stays; it makes other processes erase the user too. Raises JournalError.
+        Only a tombstone event with this id stays, and it names nobody. Raises JournalError.
         """
-        tombstone = UserEvent(tombstone_id, round(at * 1000), user, {TOMBSTONE: True})
-        n_deleted = self._journal.erase_user(user, tombstone)  # slow for a long journal, so it runs without the lock
-        with self._lock:
-            self._journal_retry_at = -np.inf
-            self._catch_up(at)
+        n_deleted = self._journal.erase_user(user, tombstone_id, round(at * 1000))  # slow, so it runs without the lock
+        self._journal_retry_at = -np.inf
+        self.catch_up(at)
         return n_deleted
 
     def catch_up(self, at: float) -> None:
@@ -202,6 +196,12 @@ class Recommender:
         with self._lock:
             self._catch_up(at)
             self.arm_servers.catch_up()
+
+    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T]) -> T:
+        """Return what `read` makes of the current snapshot, which does not change meanwhile; it must be quick."""
+        with self._lock:
+            self._catch_up(at)
+            return read(self._snapshot)
 
     def swap_snapshot(self, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.
@@ -212,7 +212,7 @@ class Recommender:
             self._catch_up(at)
             snapshot = build(self._snapshot)
             snapshot.catch_up(self._journal.read(snapshot.offset))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             before, self._snapshot = self._snapshot, snapshot
             before.is_replaced = before is not snapshot
             if self.prefetch_queue is None:
@@ -225,7 +225,7 @@ class Recommender:
             snapshot.set_clock(round(at * 1000))
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
             snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
-            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._snapshot.high_watermark_ms)
+            snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             self.arm_servers.add_snapshot(snapshot)
 
     def replace_arm_snapshot(self, bundle: str, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
@@ -311,8 +311,8 @@ class Recommender:
         Replays go by these times. No stored event moves them further.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
-        snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
-        return snapshot.high_watermark_ms
+        snapshot.high_watermark_ms = max(now_ms, snapshot.high_watermark_ms)
+        return min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS)
 
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:

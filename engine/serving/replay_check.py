@@ -48,6 +48,9 @@ class RecordedScoreCache:
     def add(self, text: str, rows: Rows, scores: Scores) -> None:
         """Do nothing: the record does not change."""
 
+    def forget(self) -> None:
+        """Do nothing: the record does not change."""
+
 
 def with_recorded_scores(pipeline: Pipeline, scores: Scores) -> Pipeline:
     """Return a copy of the pipeline whose reranker uses only these recorded cross-encoder scores."""

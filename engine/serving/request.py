@@ -122,9 +122,10 @@ class RecommendationRequest:
         if self.items is not None:
             options["items"] = list(self.items)
         for name in ("filters", "diversity"):
-            values, usual = asdict(getattr(self, name)), asdict(getattr(defaults, name))
-            if changed := {key: value for key, value in values.items() if value != usual[key]}:
-                options[name] = changed
+            given, usual = getattr(self, name), getattr(defaults, name)
+            if given != usual:
+                values = asdict(given)
+                options[name] = {key: value for key, value in values.items() if value != getattr(usual, key)}
         return options if self.n == defaults.n else {**options, "n": self.n}
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
-from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time, erased_user
+from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
@@ -85,10 +86,9 @@ class ServingSnapshot:
             _log.warning("new events: %s", *FutureEvents.of(self.future.now_ms, events).notes)
             events = [event for event in events if not self.future.is_ahead(event)]
         for index, event in enumerate(events):
-            if isinstance(event, UserEvent) and (user := erased_user(event)) is not None:
+            if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
                 self._advance(events[first:index])
-                self.state.erase_user(self.users.row(user))
-                self.future.erase_user(user)
+                self._erase(erasure)
                 first = index + 1
         self._advance(events[first:])
 
@@ -123,6 +123,18 @@ class ServingSnapshot:
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
         )
+
+    def is_ahead(self, now_ms: int) -> bool:
+        """Return whether the state has events that are more than a day ahead of the clock, which was wrong before."""
+        return self.high_watermark_ms > now_ms + MAX_AHEAD_MS
+
+    def _erase(self, erasure: Erasure) -> None:
+        """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
+        for row in erasure.rows(self.users):
+            self.state.erase_user(row)
+        self.future.erase(erasure)
+        if self.pipeline.reranker is not None:
+            self.pipeline.reranker.cache.forget()
 
     def user_version(self, user: str | None) -> Hashable:
         """Return a value that changes whenever the history or the dislikes of a user change."""

@@ -14,8 +14,8 @@ import numpy as np
 from feedrank.engine.events.event_table import EventTable
 from feedrank.features.builder import FeatureBuilder
 from feedrank.models.evaluation.bootstrap import Difference, difference
-from feedrank.models.evaluation.evaluation import TRAIN_SHARE, VALIDATION_SHARE
-from feedrank.models.evaluation.metrics import Values, evaluate, order
+from feedrank.models.evaluation.evaluation import TRAIN_SHARE, VALIDATION_SHARE, before_targets
+from feedrank.models.evaluation.metrics import Values, order
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import (
     LabeledGroups,
@@ -95,13 +95,12 @@ def ablate(
             test = test.select(test.has_relevant)
         else:
             histories = UserHistories.from_log(log, with_unknown_items=True).in_history
-            is_target = histories.is_target & (histories.count_after == 0) & (histories.known_before > 0)
-            usable = np.ones(len(log.interactions), np.bool_)
-            usable[histories.interaction[is_target]] = False
+            targets = histories.last_targets()
+            usable = before_targets(log, histories, targets)
             data = prepare_from_recall(item_inputs, log, usable, settings, store, progress)
             exact = exact_retriever(data.builder.item_model)
             depth, k = settings.state.history_length, settings.training.candidates
-            test = from_recall(log, histories, np.flatnonzero(is_target), exact, k, depth)
+            test = from_recall(log, histories, targets, exact, k, depth)
         test = test.in_id_order(item_inputs.catalogue.ids)
         query_groups = build_query_groups(log, data.builder, test)
         costs = _family_costs_ms(log, data.builder, test)
@@ -140,7 +139,7 @@ def _compare(
     names = data.builder.names
     signals = signal_columns(names)
     labels, seed = settings.labels, settings.training.seed
-    full = _evaluate_ranker(data.fit(progress).ranker, query_groups, test, metric, labels)
+    full = _evaluate_ranker(data.fit_ranker(progress), query_groups, test, metric, labels)
     if np.isnan(full).all():
         raise ValueError(
             f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
@@ -151,7 +150,7 @@ def _compare(
         progress(f"without a signal: {signal}", number, len(signals))
         blind = {"feature_contri": [0.0 if column in columns else 1.0 for column in range(len(names))]}
         ranker_settings = replace(data.ranker, parameters=dict(data.ranker.parameters) | blind)
-        ranker = replace(data, ranker=ranker_settings).fit().ranker
+        ranker = replace(data, ranker=ranker_settings).fit_ranker()
         without = _evaluate_ranker(ranker, query_groups, test, metric, labels)
         rows.append(AblationRow(signal, len(columns), float(np.nanmean(without)), difference(full, without, seed=seed)))
     return Ablation(metric, float(np.nanmean(full)), len(test), tuple(rows), costs)
@@ -162,10 +161,8 @@ def _evaluate_ranker(
 ) -> Values:
     scores = ranker.score(query_groups.features())
     ranking = order(scores, query_groups.offsets)
-    return evaluate(
-        (metric,), query_groups.labels[ranking], query_groups.offsets, relevant=test.ideal, scores=scores[ranking],
-        gain=labels.label_gain, level=labels.relevance_level,
-    )[metric]  # fmt: skip
+    found = test.evaluate((metric,), query_groups.labels[ranking], query_groups.offsets, labels, scores[ranking])
+    return found[metric]
 
 
 def _family_costs_ms(log: EventTable, builder: FeatureBuilder, test: LabeledGroups) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Offline evaluation compares the ranker with recall order, text similarity, popularity and random on held-out data.
 
-There are three protocols. `last-item`: leave each user's last interaction out, and find it among all items that the
-user has not interacted with. `temporal`: one cut in time for all users, find the first interaction after it.
-`rankings`: the logged rankings, split by time 70/10/20.
+There are three protocols. `last-item`: leave out each user's last positive interaction and what followed it, and find
+its item among all that the user has not interacted with. `temporal`: one cut in time for all users, find the first
+interaction after it. `rankings`: the logged rankings, split by time 70/10/20.
 
 Equal scores are in descending order of item ids, as in trec_eval. Relevant items that the catalogue lacks count as
 missed. Groups without any relevant item have no ideal order; they are left out and counted.
@@ -11,7 +11,7 @@ missed. Groups without any relevant item have no ideal order; they are left out 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from feedrank.engine.retrieval.retrievers import EmbeddingRetriever, PopularRetr
 from feedrank.engine.types import Candidates, Offsets, ResolvedRequest, Rows, Scores
 from feedrank.features.builder import FeatureBuilder
 from feedrank.models.evaluation.bootstrap import Difference, difference, interval
-from feedrank.models.evaluation.metrics import Ideal, evaluate, order
+from feedrank.models.evaluation.metrics import Ideal, order
 from feedrank.models.evaluation.report import Row
 from feedrank.models.evaluation.trec import Qrels, Run
 from feedrank.models.items.user_histories import UserHistories
@@ -36,7 +36,9 @@ from feedrank.models.training.dataset import (
     from_recall,
     point_in_time_batch,
 )
+from feedrank.models.training.folds import TooLittleDataError
 from feedrank.models.training.label_contrast import check_contrast
+from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.training import (
     ItemInputs,
     Progress,
@@ -78,6 +80,8 @@ class Comparison:
     gain: Difference
     """Paired difference in nDCG@10, ranker minus recall order."""
     trained: TrainedRanker
+    labels: LabelSettings
+    """What the labels of the test set are measured with; they are binary, whatever [labels] says, without rankings."""
     notes: tuple[str, ...] = ()
     """What was left out of the test set or counts as missed, one sentence each."""
 
@@ -94,19 +98,20 @@ def leave_last_out(
     settings: ModelSettings | None = None,
     progress: Progress = lambda *_: None,
 ) -> Comparison:
-    """Train on all but each user's last interaction and find that interaction.
+    """Train on what each user did before the last positive interaction, and find that interaction.
 
     Later interactions of other users are part of the training data.
     """
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
-    is_target = histories.is_target & (histories.count_after == 0) & (histories.known_before > 0)
-    trainable = np.ones(len(log.interactions), np.bool_)
-    trainable[histories.interaction[is_target]] = False
-    trained = train_from_recall(item_inputs, log, trainable, settings, progress)
-    return _compare_recall(
-        "last-item", dataset, item_inputs, log, histories, np.flatnonzero(is_target), trained, settings
-    )
+    targets = histories.last_targets()
+    trained = train_from_recall(item_inputs, log, before_targets(log, histories, targets), settings, progress)
+    return _compare_recall("last-item", dataset, item_inputs, log, histories, targets, trained, settings)
+
+
+def before_targets(log: EventTable, histories: UserHistories, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return (interactions,) False for these targets and for what their users did later, of any type."""
+    return np.arange(len(log.interactions)) < histories.first_of(targets)[log.interactions.user]
 
 
 def time_split(
@@ -118,14 +123,14 @@ def time_split(
 ) -> Comparison:
     """Train on the interactions before one cut in time and find each known user's first interaction after it.
 
-    Raises ValueError if no user has interactions on both sides of the cut.
+    Raises TooLittleDataError if no user has interactions on both sides of the cut.
     """
     settings = settings or ModelSettings()
     histories = UserHistories.from_log(log, with_unknown_items=True).in_history
     end = log.first_interaction_from(log.time_quantile(TIME_SPLIT_SHARE))
     targets = histories.first_targets_after(end)
     if not len(targets):
-        raise ValueError("found no user with interactions before and after the cut; import a longer log")
+        raise TooLittleDataError("found no user with interactions before and after the cut; import a longer log")
     trainable = np.arange(len(log.interactions)) < end
     trained = train_from_recall(item_inputs, log, trainable, settings, progress)
     return _compare_recall("temporal", dataset, item_inputs, log, histories, targets, trained, settings)
@@ -174,7 +179,8 @@ def logged_rankings(
     qrels = _qrels(test.ideal, log.shown_ids(test.ideal_index, item_inputs.catalogue.ids))
     left_out = int((~has_relevant).sum())
     notes = [f"{left_out:,} of {len(has_relevant):,} test rankings have no relevant item and are left out"]
-    return _compare("rankings", dataset, item_inputs, methods, qrels, trained, settings, notes * (left_out > 0))
+    compared = _compare("rankings", dataset, item_inputs, methods, test, qrels, trained, settings)
+    return replace(compared, notes=tuple(notes * (left_out > 0)))
 
 
 PROTOCOLS: dict[str, Callable[..., Comparison]] = {
@@ -194,7 +200,8 @@ def protocols_for(log: EventTable, settings: ModelSettings) -> tuple[str, ...]:
     if not (log.meaning_columns().meaning == POSITIVE).any():
         return ("last-item",)
     end = log.first_interaction_from(log.time_quantile(TIME_SPLIT_SHARE))
-    has_later_target = len(UserHistories.from_log(log).in_history.first_targets_after(end)) > 0
+    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
+    has_later_target = len(histories.first_targets_after(end)) > 0
     return ("last-item", "temporal") if has_later_target else ("last-item",)
 
 
@@ -236,7 +243,8 @@ def _compare_recall(
     qrels = _qrels(candidates.ideal, log.interacted_ids(candidates.ideal_index, ids))
     missed = int((log.interactions.item[candidates.ideal_index] < 0).sum())
     notes = [f"the items of {missed:,} of {len(targets):,} targets are not in the catalogue; they count as missed"]
-    return _compare(protocol, dataset, item_inputs, methods, qrels, trained, settings, notes * (missed > 0))
+    compared = _compare(protocol, dataset, item_inputs, methods, candidates, qrels, trained, settings)
+    return replace(compared, notes=tuple(notes * (missed > 0)))
 
 
 def _baselines(item_inputs: ItemInputs, trained: TrainedRanker, settings: ModelSettings) -> dict[str, Retriever]:
@@ -274,26 +282,23 @@ def _qrels(ideal: Ideal, documents: Sequence[str]) -> Qrels:
 
 
 def _compare(
-    protocol: str, dataset: str, item_inputs: ItemInputs, methods: Mapping[str, MethodRanking], qrels: Qrels,
-    trained: TrainedRanker, settings: ModelSettings, notes: Sequence[str],
+    protocol: str, dataset: str, item_inputs: ItemInputs, methods: Mapping[str, MethodRanking], test: LabeledGroups,
+    qrels: Qrels, trained: TrainedRanker, settings: ModelSettings,
 ) -> Comparison:  # fmt: skip
-    relevant_rows = item_inputs.catalogue.ids.rows(qrels.documents)
-    seed, labels_of = settings.training.seed, settings.labels
+    relevant_rows, seed = item_inputs.catalogue.ids.rows(qrels.documents), settings.training.seed
     rows: list[Row] = []
     values: dict[str, NDArray[np.float64]] = {}
     for name, ranked in methods.items():
         labels = _labels_of(ranked, relevant_rows, qrels, len(item_inputs.catalogue))
-        metric_values = evaluate(
-            METRICS[protocol], labels, ranked.offsets, relevant=Ideal(qrels.labels, qrels.offsets),
-            scores=ranked.scores, gain=labels_of.label_gain, level=labels_of.relevance_level,
-        )  # fmt: skip
+        metric_values = test.evaluate(METRICS[protocol], labels, ranked.offsets, settings.labels, ranked.scores)
         values[name] = metric_values["ndcg@10"]
         rows += [
             Row.from_interval(dataset, name, metric, interval(column, seed=seed))
             for metric, column in metric_values.items()
         ]
     gain = difference(values["lambdarank"], values["recall"], seed=seed)
-    return Comparison(protocol, dict(methods), qrels, tuple(rows), gain, trained, tuple(notes))
+    labels_used = test.label_settings(settings.labels)
+    return Comparison(protocol, dict(methods), qrels, tuple(rows), gain, trained, labels_used)
 
 
 def _labels_of(ranked: MethodRanking, relevant_rows: Rows, qrels: Qrels, items: int) -> NDArray[np.int64]:

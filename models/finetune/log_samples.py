@@ -55,15 +55,14 @@ def _groups_from_recall(
     training = settings.training
     everything = UserHistories.from_log(log)
     sequences = everything.in_history
-    latest = sequences.count_after < training.targets_per_user
-    targets = np.flatnonzero(latest & sequences.is_target & (sequences.count_before >= training.min_history))
-    targets = np.sort(targets[np.argsort(sequences.at[targets], kind="stable")[-max_groups:]])
+    latest = sequences.last_targets(training.targets_per_user, training.min_history)
+    targets = np.sort(latest[np.argsort(sequences.at[latest], kind="stable")[-max_groups:]])
     if not len(targets):
         raise ValueError(
             f"found no user with more than {training.min_history} interactions in the journal; load more events, "
             "lower training.min_history, or give a file with --pairs"
         )
-    past = everything.select(~np.isin(everything.interaction, sequences.interaction[latest]))
+    past = everything.select(everything.interaction < sequences.first_of(latest)[everything.user])
     knowledge = fit_item_views(item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, past, settings.items)
     counter = count(1)
 

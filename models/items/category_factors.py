@@ -16,19 +16,17 @@ from scipy.sparse.linalg import LinearOperator
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import unit_rows
 from feedrank.engine.types import Matrix, Rows
-from feedrank.models.items.seeded_svd import truncated_svd
+from feedrank.models.items.seeded_svd import above_noise, column_signs, truncated_svd
 from feedrank.models.items.user_histories import UserHistories
 
 MAX_FLAGS = 512
 """Up to this many categories have a column each; with more, all have factors."""
 RANK = 128
-"""Number of factors of a category."""
-_NEGLIGIBLE = 1e-9
-"""Singular values below this share of the largest one are rounding errors."""
+"""Default number of factors of a category."""
 
 
-def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: int) -> Matrix | None:
-    """Return (categories, RANK or fewer) unit factors, 0 for categories without interactions; None for flags.
+def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: int, rank: int = RANK) -> Matrix | None:
+    """Return (categories, rank) unit factors, 0 for categories without interactions; None for flags.
 
     They are the right singular vectors of users x categories: how often a user interacted with items of the category,
     over the root of the user's interactions. Only sparse products are formed.
@@ -40,19 +38,17 @@ def fit_category_factors(catalogue: Catalogue, histories: UserHistories, seed: i
     weights = np.repeat(1 / np.sqrt(np.maximum(np.diff(histories.offsets), 1)), np.diff(histories.offsets))
     user_item = sparse.csr_matrix((weights, histories.items, histories.offsets), shape=(len(histories), len(catalogue)))
     has_interactions = (flags.T @ np.bincount(histories.items, minlength=len(catalogue))) > 0
-    factors = np.zeros((n_categories, RANK), np.float32)
-    rank = min(RANK, len(histories) - 1, n_categories - 1)
+    factors = np.zeros((n_categories, rank), np.float32)
+    rank = min(rank, len(histories) - 1, n_categories - 1)
     if rank < 1 or not has_interactions.any():
         return factors
     operator = LinearOperator(
         (len(histories), n_categories), matvec=lambda x: user_item @ (flags @ x.ravel()),
         rmatvec=lambda y: flags.T @ (user_item.T @ y.ravel()), dtype=np.float64,
     )  # fmt: skip
-    start = np.random.default_rng(seed).uniform(0.5, 1.5, min(operator.shape))
-    _, values, right = truncated_svd(operator, rank, start, seed)
-    kept = values > _NEGLIGIBLE * max(float(values.max()), 1e-300)
-    vectors = np.where(has_interactions[:, None], right[kept].T, 0)
-    factors[:, : vectors.shape[1]] = unit_rows((vectors * _signs(vectors)).astype(np.float32))
+    _, values, right = truncated_svd(operator, rank, seed)
+    vectors = np.where(has_interactions[:, None], right[above_noise(values)].T, 0)
+    factors[:, : vectors.shape[1]] = unit_rows((vectors * column_signs(vectors)).astype(np.float32))
     return factors
 
 
@@ -73,11 +69,3 @@ def category_flags(catalogue: Catalogue) -> sparse.csr_matrix:
     codes = catalogue.category_codes
     shape = (len(catalogue), max(len(catalogue.categories), 1))
     return sparse.csr_matrix((np.ones(len(codes)), codes, catalogue.category_offsets), shape=shape)
-
-
-def _signs(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sign of each column's largest entry, so that the same input gives the same factors."""
-    if not columns.shape[1]:
-        return np.ones(0)
-    signs = np.sign(columns[np.argmax(np.abs(columns), axis=0), np.arange(columns.shape[1])])
-    return np.where(signs == 0, 1.0, signs)

@@ -6,18 +6,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import eigh, svd
-from scipy.sparse.linalg import eigsh
 
 from feedrank.engine.types import Matrix, Rows
-from feedrank.models.items.seeded_svd import truncated_svd
+from feedrank.models.items.seeded_svd import (
+    MIN_RELATIVE_VALUE,
+    above_noise,
+    column_signs,
+    truncated_eigen,
+    truncated_svd,
+)
 from feedrank.models.items.user_histories import UserHistories
 
 INTERACTIONS_PER_CHUNK = 500_000
 """Interactions that are processed at a time."""
 MAX_DENSE_ITEMS = 500
 """Catalogues up to this size are factorised as dense matrices: exactly, and with the same bits every time."""
-MIN_RELATIVE_VALUE = 1e-9
-"""Smaller singular values, relative to the largest, are rounding errors; so are smaller rows of factors."""
 
 
 def item_cosine(users: Rows, items: Rows, n_items: int, n_users: int) -> sparse.csr_matrix:
@@ -58,10 +61,8 @@ def eigen_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> Matrix:
         values, vectors = eigh(matrix.toarray().astype(np.float64))
         values, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     else:
-        start, rng = _start_vector(matrix.shape[0], seed), np.random.default_rng(seed)
-        values, vectors = eigsh(matrix.astype(np.float64), k=rank, which="LA", v0=start, rng=rng)
-    vectors[np.diff(matrix.indptr) == 0] = 0  # an item without entries is 0, not a rounding error
-    return _fix_signs(vectors * np.sqrt(_without_noise(values)))
+        values, vectors = truncated_eigen(matrix.astype(np.float64), rank, seed)
+    return _scaled_factors(vectors, values, rank)
 
 
 def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix, Matrix]:
@@ -74,19 +75,9 @@ def svd_factors(matrix: sparse.csr_matrix, rank: int, seed: int) -> tuple[Matrix
         left, values, right = svd(matrix.toarray().astype(np.float64))
         left, values, right = left[:, :rank], values[:rank], right[:rank]
     else:
-        left, values, right = truncated_svd(matrix.astype(np.float64), rank, _start_vector(matrix.shape[0], seed), seed)
-    left[np.diff(matrix.indptr) == 0] = 0
-    right[:, np.diff(matrix.tocsc().indptr) == 0] = 0
-    stacked = _fix_signs(np.concatenate([left, right.T]) * np.sqrt(_without_noise(values)))
+        left, values, right = truncated_svd(matrix.astype(np.float64), rank, seed)
+    stacked = _scaled_factors(np.concatenate([left, right.T]), values, rank)
     return stacked[: len(left)], stacked[len(left) :]
-
-
-def _without_noise(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Set the eigenvalues or singular values of directions that hold rounding errors only to 0.
-
-    Their vectors are arbitrary, and scaled to unit length they would be random features.
-    """
-    return np.where(values > MIN_RELATIVE_VALUE * values.max(initial=0), values, 0.0)
 
 
 def ease(histories: UserHistories, n_items: int, max_items: int, ridge: float = 300.0) -> sparse.csr_matrix:
@@ -180,17 +171,15 @@ def _to_full_matrix(weights: NDArray[np.float64], item_rows: NDArray[np.int64], 
     return sparse.csr_matrix((small.data.astype(np.float32), entries), shape=(n_items, n_items))
 
 
-def _start_vector(size: int, seed: int) -> NDArray[np.float64]:
-    return np.random.default_rng(seed).uniform(0.5, 1.5, size)
-
-
-def _fix_signs(columns: NDArray[np.float64]) -> Matrix:
-    """Fix the sign of each column (largest entry positive), so that the same input gives the same factors.
+def _scaled_factors(vectors: NDArray[np.float64], values: NDArray[np.float64], rank: int) -> Matrix:
+    """Scale (n, k) vectors by the roots of their values and fix their signs; return (n, rank), missing ones 0.
 
     The result is row-major: the solvers return column-major arrays, in which reading a row is several times slower.
     Rows of items without interactions hold rounding errors, and become 0.
     """
-    signs = np.sign(columns[np.argmax(np.abs(columns), axis=0), np.arange(columns.shape[1])])
+    columns = vectors * np.sqrt(np.where(above_noise(values), values, 0.0))
     largest = np.abs(columns).max(axis=1, initial=0)
     columns[largest <= MIN_RELATIVE_VALUE * largest.max(initial=0)] = 0
-    return (columns * np.where(signs == 0, 1, signs)).astype(np.float32, order="C")
+    factors = np.zeros((len(columns), rank), np.float32)
+    factors[:, : columns.shape[1]] = columns * column_signs(columns)
+    return factors

@@ -14,7 +14,7 @@ from feedrank.engine.retrieval.embedding_space import build_embedding_space, uni
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
-from feedrank.models.items.category_factors import category_inputs, fit_category_factors
+from feedrank.models.items.category_factors import RANK, category_inputs, fit_category_factors
 from feedrank.models.items.collaborative_views import (
     ease,
     eigen_factors,
@@ -51,6 +51,8 @@ class ItemSettings:
     """Number of factors that the item-item cosine matrix is reduced to. Unit: dimensions."""
     transition_rank: int = 96
     """Number of factors that the transition matrix is reduced to. Unit: dimensions."""
+    category_rank: int = RANK
+    """Number of factors of a category, in catalogues with more than 512 categories. Unit: dimensions."""
     transition_window: int = 10
     """How many later interactions count as a transition; the d-th counts 1/d. Unit: interactions."""
     transition_damping: float = 20.0
@@ -106,7 +108,7 @@ def fit_item_views(
     centered = center(text)
     projected = pca(centered, together)
     unit_text = unit_rows(projected)
-    category_factors = fit_category_factors(catalogue, together, settings.seed)
+    category_factors = fit_category_factors(catalogue, together, settings.seed, settings.category_rank)
     categories = category_inputs(catalogue, category_factors)
     content = predicted_cf_factors(centered, categories, cosine_factors, together)
     tables = {

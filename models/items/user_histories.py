@@ -178,6 +178,22 @@ class UserHistories:
         _, first = np.unique(self.user[targets], return_index=True)
         return targets[first]
 
+    def last_targets(self, count: int = 1, min_history: int = 1) -> NDArray[np.int64]:
+        """Return the indices of each user's last `count` targets with so many known items before them."""
+        targets = np.flatnonzero(self.is_target)
+        n_later = np.searchsorted(targets, self.offsets[1:])[self.user[targets]] - 1 - np.arange(len(targets))
+        return targets[(n_later < count) & (self.known_before[targets] >= min_history)]
+
+    def first_of(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return (U + 1,) the index in the log of each user's first one of these targets; none: after all others.
+
+        An item model may learn from a user's interactions before it only: the later ones tell of the target. The last
+        entry is of `UNKNOWN_ROW`.
+        """
+        first = np.full(len(self) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, self.user[targets], self.interaction[targets])
+        return first
+
     def with_items(self, rows: Rows) -> UserHistories:
         """Map item rows to those of another catalogue. rows: (n + 1,) new row by old one; the last: `UNKNOWN_ROW`."""
         return replace(self, items=rows[self.items], dislikes=replace(self.dislikes, items=rows[self.dislikes.items]))

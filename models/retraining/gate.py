@@ -1,4 +1,7 @@
-"""The promotion gate decides whether a candidate replaces the incumbent, by paired metrics on the same groups."""
+"""The promotion gate decides whether a candidate replaces the incumbent, by paired metrics on the same groups.
+
+Where there is no incumbent ranker that can be compared, the candidate must beat recall order.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from feedrank.models.evaluation.metrics import Values
 
 MIN_SEGMENT_GROUPS = 30
 """Minimum number of groups for a segment to be checked."""
+Outcome = Literal["promoted", "refused", "too-little-new-data"]
+"""How a retraining ends, unless it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +48,26 @@ class GateDecision:
     promote: bool
     reasons: tuple[str, ...]
     gain: Difference | None
-    """Candidate minus incumbent over all test groups; None: there is no incumbent."""
+    """Candidate minus baseline over all test groups; None: nothing was compared."""
     segments: Mapping[str, Difference]
+    baseline: Literal["incumbent", "recall"] = "incumbent"
+    """What the candidate was compared with."""
+    too_little: bool = False
+    """Whether there was too little new data to decide; the candidate is then not promoted."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return how the retraining ends."""
+        return "promoted" if self.promote else "too-little-new-data" if self.too_little else "refused"
 
 
 def decide(
-    candidate: Values, incumbent: Values | None, segments: Mapping[str, NDArray[np.bool_]], settings: GateSettings
+    candidate: Values, incumbent: Values, segments: Mapping[str, NDArray[np.bool_]], settings: GateSettings
 ) -> GateDecision:
     """Decide on promotion from the paired bootstrap of the candidate's gain over the incumbent.
 
     candidate, incumbent: (G,) the metric on the same groups. segments: name -> (G,) mask of its groups.
     """
-    if incumbent is None:
-        return GateDecision(True, ("there is no incumbent to compare with",), None, {})
     gain = difference(candidate, incumbent, seed=settings.seed)
     by_segment = {
         name: difference(candidate[chosen], incumbent[chosen], seed=settings.seed) for name, chosen in segments.items()
@@ -70,6 +82,23 @@ def decide(
             passed = False
             reasons.append(f"segment {name!r} degrades: {change.mean:+.4f} [{change.low:+.4f}, {change.high:+.4f}]")
     return GateDecision(passed, tuple(reasons), gain, by_segment)
+
+
+def decide_against_recall(
+    candidate: Values, recall: Values, segments: Mapping[str, NDArray[np.bool_]], settings: GateSettings, why: str
+) -> GateDecision:
+    """Decide on a candidate that no incumbent can be compared with: it must beat recall order, by any margin.
+
+    why: there is no comparison, in a sentence for people.
+    """
+    decision = decide(candidate, recall, segments, replace(settings, rule="superior", margin=0.0))
+    reasons = (f"{why}, so the candidate must beat recall order", *decision.reasons)
+    return replace(decision, reasons=reasons, baseline="recall")
+
+
+def too_little_new_data(reason: str) -> GateDecision:
+    """Decide that nothing can be decided yet. reason: a sentence for people."""
+    return GateDecision(False, (reason,), None, {}, too_little=True)
 
 
 def refuse_leaks(decision: GateDecision, leaks: Sequence[str]) -> GateDecision:

@@ -14,41 +14,75 @@ from feedrank.models.html import Html, html_page, html_table
 from feedrank.models.jsonable import to_jsonable
 from feedrank.models.retraining.drift import PSI_LARGE, PSI_MODERATE
 from feedrank.models.retraining.retraining import RetrainResult
+from feedrank.models.training.training import TrainedRanker
 
 MAX_FEATURES = 20
 
 
-def build_report(result: RetrainResult, bundle_names: Mapping[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:
+def build_report(
+    name: str, result: RetrainResult, bundle_names: Mapping[str, str], extra: Mapping[str, Any]
+) -> dict[str, Any]:
     """Build the JSON-ready report.
 
-    bundle_names: `candidate` and `incumbent` -> bundle name. extra: more entries, JSON-ready.
+    name: of the run. bundle_names: `candidate` and `incumbent` -> name of the bundle, if there is one. extra: more
+    entries, JSON-ready.
     """
-    ranker, decision = result.trained.ranker, result.decision
-    bias = ranker.position_bias
-    report: dict[str, Any] = to_jsonable(
+    trained, decision = result.trained, result.decision
+    suspects = () if trained is None else trained.suspects
+    return _report(
+        name,
+        decision.outcome,
+        decision.reasons,
+        bundle_names,
         {
-            "promote": decision.promote,
-            "reasons": list(decision.reasons),
+            "baseline": decision.baseline if decision.gain else None,
+            "notes": list(result.notes),
             "warnings": list(result.warnings),
             "shuffled_labels": None if result.shuffled is None else asdict(result.shuffled),
-            "suspect_features": {suspect.name: suspect.auc for suspect in result.trained.suspects},
-            "bundles": dict(bundle_names),
+            "suspect_features": {suspect.name: suspect.auc for suspect in suspects},
             "gain": None if decision.gain is None else asdict(decision.gain),
             "segments": {name: asdict(gain) for name, gain in decision.segments.items()},
             "rows": [asdict(row) for row in result.rows],
-            "groups": result.trained.counts,
-            "test_start": result.test_start,
-            "trees": ranker.trees,
-            "importance": ranker.importance(),
-            "learning_curve": list(ranker.learning_curve),
-            "position_bias": None if bias is None else dict(
-                zip(map(str, bias.positions.tolist()), bias.biases.tolist(), strict=True)
-            ),
+            "test_start": result.test.begins_at,
+            "test_groups": len(result.test),
+            **({} if trained is None else _ranker_entries(trained)),
             "drift": dict(result.drift),
             **extra,
-        }
-    )  # fmt: skip
+        },
+    )
+
+
+def failure_report(name: str, message: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the report of a retraining that failed. message: of the error. extra: as in `build_report`."""
+    return _report(name, "failed", (message,), {}, extra)
+
+
+def _report(
+    name: str, outcome: str, reasons: Sequence[str], bundle_names: Mapping[str, str], entries: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Build a report with all its keys; those without an entry are empty."""
+    empty: dict[str, Any] = {
+        "baseline": None, "notes": [], "warnings": [], "shuffled_labels": None, "suspect_features": {}, "gain": None,
+        "segments": {}, "rows": [], "test_start": None, "test_groups": 0, "groups": {}, "trees": 0, "importance": {},
+        "learning_curve": [], "position_bias": None, "drift": {},
+    }  # fmt: skip
+    head = {
+        "name": name, "outcome": outcome, "promote": outcome == "promoted", "reasons": list(reasons),
+        "bundles": dict(bundle_names),
+    }  # fmt: skip
+    report: dict[str, Any] = to_jsonable(head | empty | dict(entries))
     return report
+
+
+def _ranker_entries(trained: TrainedRanker) -> dict[str, Any]:
+    ranker, bias = trained.ranker, trained.ranker.position_bias
+    curve = None
+    if bias is not None:
+        curve = dict(zip(map(str, bias.positions.tolist()), bias.biases.tolist(), strict=True))
+    return {
+        "groups": trained.counts, "trees": ranker.trees, "importance": ranker.importance(),
+        "learning_curve": list(ranker.learning_curve), "position_bias": curve,
+    }  # fmt: skip
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -62,14 +96,23 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, Path]:
 
 def render_page(report: Mapping[str, Any]) -> str:
     """Render the report as a self-contained HTML page."""
-    outcome = "promoted" if report["promote"] else "refused"
-    bundles = report["bundles"]
-    incumbent = escape(bundles.get("incumbent") or "nothing")
+    name, outcome = escape(report["name"]), report["outcome"].replace("-", " ")
+    colour = "promoted" if report["promote"] else "refused"
+    incumbent = escape(report["bundles"].get("incumbent") or "nothing")
     parts = [
-        f'<h1>{escape(bundles["candidate"])}: <span class="{outcome}">{outcome}</span></h1>',
+        f'<h1>{name}: <span class="{colour}">{escape(outcome)}</span></h1>',
         f'<p class="quiet">against {incumbent}; {_group_counts(report["groups"])}</p>',
         _sentences(report["reasons"]),
+        _sentences(f"Note: {note}" for note in report["notes"]),
         _sentences(f"Warning: {warning}" for warning in report["warnings"]),
+    ]
+    if report["trees"]:
+        parts += _trained_parts(report)
+    return html_page(f"Retraining: {report['name']}", "".join(parts))
+
+
+def _trained_parts(report: Mapping[str, Any]) -> list[str]:
+    return [
         _metrics(report["rows"]),
         _segments(report["segments"]),
         '<div class="columns">',
@@ -79,7 +122,6 @@ def render_page(report: Mapping[str, Any]) -> str:
         _importance(report["importance"]),
         _drift(report["drift"]),
     ]
-    return html_page(f"Retraining: {bundles['candidate']}", "".join(parts))
 
 
 def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -151,7 +193,7 @@ def _curve(title: str, x_label: str, y_label: str, points: Sequence[tuple[int, f
 
 
 def _sentences(lines: Any) -> str:
-    return "".join(f"<p>{escape(line)}.</p>" for line in lines)
+    return "".join(f"<p>{escape(line)}{'' if line.endswith(('.', '?')) else '.'}</p>" for line in lines)
 
 
 def _group_counts(groups: Mapping[str, int]) -> str:

@@ -1,56 +1,46 @@
 """Retraining trains a candidate on a new data window and compares it with the incumbent on the newest groups.
 
-The window is split by time into training, validation and test. The incumbent ranks the same test groups with its own
-item model, features and recall. If its training window overlaps the test slice, the comparison favours it, and the
-result carries a warning.
+The window is split by time into training, validation and test. The test slice holds only what came after the last event
+that the incumbent has learnt, so no comparison favours it. The incumbent ranks the same test groups with its own item
+model, features and recall. If it can't be compared, the candidate must beat recall order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.types import Scores, Times
+from feedrank.engine.types import Batch, Scores
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.replay import PointInTimeQueries
-from feedrank.models.evaluation.bootstrap import interval
-from feedrank.models.evaluation.metrics import evaluate, order
+from feedrank.features.feature_settings import FeatureSettings
+from feedrank.models.evaluation.bootstrap import difference, interval
+from feedrank.models.evaluation.metrics import Values
 from feedrank.models.evaluation.report import Row
-from feedrank.models.items.user_histories import UserHistories
-from feedrank.models.retraining.drift import FeatureHistogram
-from feedrank.models.retraining.gate import GateDecision, GateSettings, decide, refuse_leaks
-from feedrank.models.training.dataset import (
-    LabeledGroups,
-    build_query_groups,
-    from_rankings,
-    from_recall,
-    point_in_time_batch,
+from feedrank.models.retraining.gate import (
+    GateDecision,
+    GateSettings,
+    decide,
+    decide_against_recall,
+    refuse_leaks,
+    too_little_new_data,
 )
-from feedrank.models.training.query_groups import score_in_chunks
-from feedrank.models.training.ranker import LambdaRanker
-from feedrank.models.training.reranker_training import RerankerTraining
+from feedrank.models.retraining.held_out_slice import HeldOutSlice
+from feedrank.models.retraining.incumbent import Incumbent
+from feedrank.models.retraining.time_split import TimeSplit, ranked_labels
+from feedrank.models.training.dataset import build_query_groups, point_in_time_batch
 from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
-from feedrank.models.training.training import (
-    ItemInputs,
-    Progress,
-    TrainedRanker,
-    exact_retriever,
-    has_enough_rankings,
-    train_from_rankings,
-    train_from_recall,
-)
+from feedrank.models.training.training import ItemInputs, Progress, TrainedRanker
 from feedrank.models.training.training_settings import ModelSettings
 
 METRICS = ("ndcg@10", "mrr", "map", "hr@10")
 NEW_USER_BELOW, HEAVY_USER_FROM = 5, 50
 """A user with fewer interactions than the first is new; one with at least the second is heavy."""
-MIN_TEST_GROUPS = 200
-"""Minimum number of groups after the incumbent's last training event to test on those only."""
+MIN_RECALL_GROUPS = 30
+"""Minimum number of test groups for a comparison with recall order; a bootstrap of fewer is too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +50,49 @@ class RetrainSettings:
     validation_share: float = 0.1
     """Share of the window's rankings, just before the test slice, that early stopping uses; 0 to 1."""
     test_share: float = 0.1
-    """Share of the window, its newest part, on which the candidate is compared with the current bundle; 0 to 1."""
+    """Share of the window, its newest part, on which the candidate is compared with the current bundle; 0 to 1. It
+    grows up to half of the window if it has too few groups. What the current bundle has learnt is left out."""
+    min_test_groups: int = 200
+    """Minimum number of groups that are newer than what the current bundle has learnt; with fewer nothing is trained,
+    and `feedrank retrain` ends with the exit code 4. Unit: groups."""
     gate: GateSettings = field(default_factory=GateSettings)
 
     def __post_init__(self) -> None:
         if min(self.validation_share, self.test_share) <= 0 or self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share must be above 0, and their sum below 1")
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Incumbent:
-    """The bundle that serves now."""
-
-    name: str
-    builder: FeatureBuilder
-    ranker: LambdaRanker | None
-    histogram: FeatureHistogram | None
-    trained_until: float
-    """Unix seconds of the last training event; NaN: unknown."""
-    first_stage: LambdaRanker | None = None
-    """First-stage ranker; None without a cross-encoder."""
-    reranker: RerankerTraining | None = None
+        if self.min_test_groups < 1:
+            raise ValueError(f"min_test_groups is {self.min_test_groups}; expected at least 1")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RetrainResult:
     """A candidate, its metrics and the decision of the gate."""
 
-    trained: TrainedRanker
+    trained: TrainedRanker | None
+    """None: there is too little new data, and nothing was trained."""
     decision: GateDecision
-    rows: tuple[Row, ...]
-    drift: Mapping[str, float]
+    test: HeldOutSlice
+    rows: tuple[Row, ...] = ()
+    drift: Mapping[str, float] = field(default_factory=dict)
     """Feature -> PSI against the incumbent's training rows; empty if unknown."""
-    test_start: float
-    """Start of the test slice, unix seconds."""
-    warnings: tuple[str, ...]
-    shuffled: ShuffledCheck | None
+    warnings: tuple[str, ...] = ()
+    """What is wrong with the candidate, and what was done otherwise than asked for, one sentence each."""
+    shuffled: ShuffledCheck | None = None
     """Whether shuffled labels score as chance; None: the log is too short to tell."""
+    notes: tuple[str, ...] = ()
+    """What was done with the labels of the log, and what was left out, one sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainContext:
+    """How a candidate is trained, and what is known besides the log and the incumbent."""
+
+    warm_start: bool = False
+    """Keep the incumbent's trees and add to them; if that is impossible, train from the start and say so."""
+    incumbent_problem: str = ""
+    """Why there is a current bundle but no incumbent, in a sentence for people."""
+    models_learnt_until: float = float("nan")
+    """Unix seconds of the last event that the text models were fine-tuned on; NaN: none of this journal."""
 
 
 def retrain(
@@ -106,180 +102,90 @@ def retrain(
     settings: ModelSettings,
     retrain_settings: RetrainSettings,
     progress: Progress = lambda *_: None,
-    warm_start: bool = False,
+    context: RetrainContext | None = None,
 ) -> RetrainResult:
     """Train a candidate and decide on its promotion; no file is written.
 
     The gate refuses a candidate whose features see their own labels: if shuffled labels can be predicted, or a single
-    feature ranks too well. warm_start: keep the incumbent's trees and add to them; its features must be the same.
-    Raises ValueError if there is too little data, or no incumbent ranker for a warm start.
+    feature ranks too well. Raises ValueError if there is too little data to train on.
     """
-    init_model = None
-    if warm_start:
-        if incumbent is None or incumbent.ranker is None:
-            raise ValueError("found no incumbent ranker to start from; retrain without warm start")
-        init_model = incumbent.ranker
-    on_rankings = has_enough_rankings(log, settings)
+    context = context or RetrainContext()
+    why = _why_not_comparable(incumbent, context.incumbent_problem)
+    comparable = None if why else incumbent
+    minimum = MIN_RECALL_GROUPS if comparable is None else retrain_settings.min_test_groups
+    shares = retrain_settings.validation_share, retrain_settings.test_share
+    own = float("nan") if comparable is None else comparable.trained_until
+    learnt = float(np.fmax(own, context.models_learnt_until))  # NaN only if both are
+    split = TimeSplit.choose(item_inputs, log, settings, learnt, shares, minimum)
+    if len(split.test) < minimum:
+        is_own = comparable is not None and learnt == own
+        whose = f"the incumbent {comparable.name} has" if comparable and is_own else "the text models have"
+        return RetrainResult(None, too_little_new_data(split.too_little(f"{whose} learnt", minimum)), split.test)
     shuffled = check_shuffled(item_inputs, log, settings)
-    train_and_rank = _on_rankings if on_rankings else _on_recall
-    trained, test_groups, test_start, ranked = train_and_rank(
-        item_inputs, log, incumbent, settings, retrain_settings, progress, init_model
-    )
-    batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, test_groups)
-    new, heavy = batch.interaction_count < NEW_USER_BELOW, batch.interaction_count >= HEAVY_USER_FROM
-    segments = {"new": new, "regular": ~(new | heavy), "heavy": heavy}
-    gate = retrain_settings.gate
-    metrics = tuple(dict.fromkeys((gate.metric, *METRICS)))
-    labels = settings.labels
-    values = {
-        name: evaluate(
-            metrics,
-            role_labels,
-            offsets,
-            relevant=test_groups.ideal,
-            gain=labels.label_gain,
-            level=labels.relevance_level,
-        )
-        for name, (role_labels, offsets) in ranked.items()
-    }
-    seed = settings.training.seed
-    rows = [
-        Row.from_interval(segment, name, metric, interval(metric_values[metric][chosen], seed=seed))
-        for segment, chosen in {"all": np.ones(len(test_groups), np.bool_), **segments}.items()
-        for name, metric_values in values.items()
-        for metric in metrics
-    ]
-    incumbent_values = values["incumbent"][gate.metric] if "incumbent" in values else None
+    trained, caveats = split.train(progress, incumbent, context.warm_start)
+    groups = split.groups_of(trained.item_model)
+    batch = point_in_time_batch(log, item_inputs.catalogue, settings.state, groups)
+    ranked = {"candidate": ranked_labels(groups, trained.score(build_query_groups(log, trained.builder, groups)))}
+    if comparable is not None:
+        try:
+            ranked["incumbent"] = split.rank(comparable)
+        except MemoryError:
+            raise
+        except Exception as problem:  # features of the user's own raise anything, and the nightly retraining goes on
+            why = f"the incumbent {comparable.name} can't be compared ({type(problem).__name__}: {problem})"
+    ranked["recall"] = ranked_labels(groups, _recall_scores(trained, settings, batch))
+    segments = _segments(batch)
+    metrics = tuple(dict.fromkeys((retrain_settings.gate.metric, *METRICS)))
+    values = {name: groups.evaluate(metrics, *ranking, settings.labels) for name, ranking in ranked.items()}
+    decision, more = _decide(values, segments, retrain_settings.gate, why)
     leaks = [suspect.sentence() for suspect in trained.suspects]
     leaks += [shuffled.sentence()] if shuffled is not None and shuffled.leaks else []
-    decision = refuse_leaks(decide(values["candidate"][gate.metric], incumbent_values, segments, gate), leaks)
     drift = {}
     if incumbent is not None and incumbent.histogram is not None:
         drift = incumbent.histogram.psi(trained.drift_sample, trained.builder.names)
-    warnings = (*trained.notes, *_warnings(incumbent, test_start), *trained.warnings)
-    return RetrainResult(trained, decision, tuple(rows), drift, test_start, warnings, shuffled)
+    rows = tuple(
+        Row.from_interval(segment, name, metric, interval(metric_values[metric][chosen], seed=settings.training.seed))
+        for segment, chosen in {"all": np.ones(len(groups), np.bool_), **segments}.items()
+        for name, metric_values in values.items()
+        for metric in metrics
+    )
+    warnings = (*caveats, *more, *trained.warnings)
+    decision = refuse_leaks(decision, leaks)
+    return RetrainResult(trained, decision, split.test, rows, drift, warnings, shuffled, trained.notes)
 
 
-def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) -> tuple[EventTable, NDArray[np.int32]]:
-    """Map a log to another catalogue's item rows; return it and (n,) the new rows, `UNKNOWN_ROW` if missing there."""
-    rows = builder.item_model.catalogue.ids.rows(list(catalogue.ids))
-    rows = np.append(rows, np.int32(-1))  # UNKNOWN_ROW (-1) maps to itself
-    interactions = replace(log.interactions, item=rows[log.interactions.item])
-    rankings = replace(log.rankings, items=rows[log.rankings.items])
-    return replace(log, interactions=interactions, rankings=rankings), rows[:-1]
-
-
-RankedLabels = dict[str, tuple[NDArray[np.float32], NDArray[np.int64]]]
-"""Bundle role -> labels in ranked order, best first, and the group offsets."""
-
-
-def _on_rankings(
-    item_inputs: ItemInputs,
-    log: EventTable,
-    incumbent: Incumbent | None,
-    settings: ModelSettings,
-    retrain_settings: RetrainSettings,
-    progress: Progress,
-    init_model: LambdaRanker | None,
-) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
-    total = len(log.rankings)
-    test_start = round(total * (1 - retrain_settings.test_share))
-    validation_start = round(total * (1 - retrain_settings.test_share - retrain_settings.validation_share))
-    first_unseen = 0 if incumbent is None else _first_unseen(log.rankings.at, incumbent.trained_until)
-    if test_start < first_unseen <= total - MIN_TEST_GROUPS:  # a later test that the incumbent has not seen
-        validation_start, test_start = validation_start + first_unseen - test_start, first_unseen
-    if not 0 < validation_start < test_start < total:
-        raise ValueError(f"found {total} rankings, too few for a time split; use a longer window")
-    trained = train_from_rankings(item_inputs, log, validation_start, test_start, settings, progress, init_model)
-    test = from_rankings(log, test_start, total, settings.labels).in_id_order(item_inputs.catalogue.ids)
-    test = test.select(test.has_relevant)
-    if not len(test):
-        raise ValueError(
-            f"found no relevant item in the {total - test_start:,} newest rankings, on which a candidate is tested; "
-            "use a longer window, or retrain when newer rankings have clicks"
-        )
-    queries = test.queries
-
-    def sorted_labels(scores: Scores) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        return test.labels[order(scores, queries.offsets)], queries.offsets
-
-    ranked = {"candidate": sorted_labels(trained.score(build_query_groups(log, trained.builder, test)))}
-    if incumbent is not None:
-        incumbent_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
-        incumbent_queries = PointInTimeQueries(
-            queries.before_event, queries.at, queries.user, queries.offsets, rows[queries.rows]
-        )
-        incumbent_groups = LabeledGroups(incumbent_queries, test.labels, test.ideal, test.ideal_index)
-        ranked["incumbent"] = sorted_labels(_incumbent_scores(incumbent, incumbent_log, incumbent_groups))
-    return trained, test, float(log.rankings.at[test_start]), ranked
-
-
-def _on_recall(
-    item_inputs: ItemInputs,
-    log: EventTable,
-    incumbent: Incumbent | None,
-    settings: ModelSettings,
-    retrain_settings: RetrainSettings,
-    progress: Progress,
-    init_model: LambdaRanker | None,
-) -> tuple[TrainedRanker, LabeledGroups, float, RankedLabels]:
-    """Validate on a fold of users, as in training; test on each user's first interaction after the cut."""
-    histories = UserHistories.from_log(log, with_unknown_items=True).in_history
-    cut = log.time_quantile(1 - retrain_settings.test_share)
-    if (
-        incumbent is not None
-        and cut <= incumbent.trained_until
-        and len(histories.first_targets_after(log.first_interaction_from(incumbent.trained_until + 1)))
-        >= MIN_TEST_GROUPS
-    ):
-        cut = incumbent.trained_until + 1  # so that the incumbent has not seen the test slice
-    end = log.first_interaction_from(cut)
-    trainable = np.arange(len(log.interactions)) < end
-    trained = train_from_recall(item_inputs, log, trainable, settings, progress, init_model)
-    targets = histories.first_targets_after(end)
-    if not len(targets):
-        raise ValueError("found no user with interactions before and after the cut; use a longer window")
-    depth, k = settings.state.history_length, settings.training.candidates
-    test = from_recall(log, histories, targets, exact_retriever(trained.item_model), k, depth)
-    test = test.in_id_order(item_inputs.catalogue.ids)
-    candidate = build_query_groups(log, trained.builder, test)
-    ranked = {"candidate": (test.labels[order(trained.score(candidate), candidate.offsets)], candidate.offsets)}
-    if incumbent is not None:
-        their_log, rows = reindex_log(log, item_inputs.catalogue, incumbent.builder)
-        their_histories = histories.with_items(np.append(rows, np.int32(-1)))
-        their_model = incumbent.builder.item_model
-        their_groups = from_recall(their_log, their_histories, targets, exact_retriever(their_model), k, depth)
-        their_groups = their_groups.in_id_order(their_model.catalogue.ids)
-        scores = _incumbent_scores(incumbent, their_log, their_groups)
-        offsets = their_groups.queries.offsets
-        ranked["incumbent"] = (their_groups.labels[order(scores, offsets)], offsets)
-    return trained, test, cut, ranked
-
-
-def _incumbent_scores(incumbent: Incumbent, log: EventTable, labeled_groups: LabeledGroups) -> Scores:
-    """Return the incumbent's ranker or recall scores; items that it does not know get -inf, it can't recommend them."""
-    if incumbent.ranker is None:
-        batch = point_in_time_batch(log, incumbent.builder.item_model.catalogue, incumbent.builder.spec, labeled_groups)
-        scores = np.nan_to_num(incumbent.builder.columns(batch)["recall_score"], nan=-np.inf)
-    else:
-        query_groups = build_query_groups(log, incumbent.builder, labeled_groups)
-        if incumbent.reranker is not None and incumbent.first_stage is not None:
-            query_groups = incumbent.reranker.score_top_k(query_groups, incumbent.first_stage)
-        scores = score_in_chunks(query_groups, incumbent.ranker.score)
-    return np.where(labeled_groups.queries.rows < 0, np.float32(-np.inf), scores).astype(np.float32)
-
-
-def _first_unseen(ranking_at: Times, trained_until: float) -> int:
-    """Return the index after the last ranking that is not later than `trained_until`; 0 if it is NaN."""
-    seen = np.flatnonzero(ranking_at <= trained_until)
-    return int(seen[-1]) + 1 if len(seen) else 0
-
-
-def _warnings(incumbent: Incumbent | None, test_start: float) -> list[str]:
+def _why_not_comparable(incumbent: Incumbent | None, problem: str) -> str:
+    """Return why no incumbent can be compared with, in a sentence; empty if one can."""
     if incumbent is None:
-        return []
+        return problem or "there is no incumbent to compare with"
+    if incumbent.ranker is None:
+        return f"the incumbent {incumbent.name} has no ranker"
     if np.isnan(incumbent.trained_until):
-        return ["the end of the incumbent's training data is unknown; it may have been trained on the test slice"]
-    if incumbent.trained_until >= test_start:
-        return ["the incumbent was trained on part of the test slice; its metrics are biased upwards"]
-    return []
+        return f"it is unknown until when the incumbent {incumbent.name} has learnt"
+    return ""
+
+
+def _recall_scores(trained: TrainedRanker, settings: ModelSettings, batch: Batch) -> Scores:
+    builder = FeatureBuilder(trained.item_model, settings.state, FeatureSettings(("recall",)))
+    return np.nan_to_num(builder.columns(batch)["recall_score"], nan=-np.inf)
+
+
+def _segments(batch: Batch) -> dict[str, NDArray[np.bool_]]:
+    new, heavy = batch.interaction_count < NEW_USER_BELOW, batch.interaction_count >= HEAVY_USER_FROM
+    return {"new": new, "regular": ~(new | heavy), "heavy": heavy}
+
+
+def _decide(
+    values: Mapping[str, Mapping[str, Values]], segments: Mapping[str, NDArray[np.bool_]], gate: GateSettings, why: str
+) -> tuple[GateDecision, tuple[str, ...]]:
+    """Return the decision, and a warning if a candidate that was compared with an incumbent does not beat recall."""
+    candidate, recall = values["candidate"][gate.metric], values["recall"][gate.metric]
+    if why:
+        return decide_against_recall(candidate, recall, segments, gate, why), ()
+    gain = difference(candidate, recall, seed=gate.seed)
+    if gain.low > 0:
+        warnings: tuple[str, ...] = ()
+    else:
+        found = f"{gate.metric} {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.groups:,} test groups"
+        warnings = (f"the candidate is not clearly better than recall order: {found}",)
+    return decide(candidate, values["incumbent"][gate.metric], segments, gate), warnings

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import closing
 from copy import copy
 from pathlib import Path
 
@@ -77,6 +78,11 @@ class SqliteScoreCache:
             distinct, first = np.unique(all_keys, return_index=True)
             self._store(self._text_key(text), (distinct, all_scores[first]))
 
+    def forget(self) -> None:
+        """Drop the scores in memory; those in the file are read again."""
+        with self._lock:
+            self._memory.clear()
+
     def with_more_items(self, documents: Sequence[str]) -> SqliteScoreCache:
         """Return a cache with more items after the current ones; it shares file and memory with this one."""
         extended = copy(self)
@@ -125,6 +131,17 @@ class SqliteScoreCache:
         self._memory.move_to_end(key)
         while len(self._memory) > max(self._max_texts // 10, 100):
             self._memory.popitem(last=False)
+
+
+def clear_file(path: Path) -> None:
+    """Delete all scores of a cache file, and overwrite them; does nothing if it does not exist."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'scores'").fetchone():
+            connection.execute("DELETE FROM scores")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _key(text: str) -> int:

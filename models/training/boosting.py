@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import lightgbm as lgb
 import numpy as np
+from numpy.typing import NDArray
 
-from feedrank.models.evaluation.gains import Gain, gains
+from feedrank.models.evaluation.gains import gains
+from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias, capture_position_biases
 from feedrank.models.training.query_groups import QueryGroups, ranks
+from feedrank.models.training.recall_comparison import RecallComparison
 
 if TYPE_CHECKING:
     from feedrank.models.training.ranker import LambdaRankSettings
@@ -24,15 +27,22 @@ def fit(
     settings: LambdaRankSettings,
     progress: Callable[[int, float], None],
     init_booster: lgb.Booster | None,
+    comparison: RecallComparison | None = None,
 ) -> tuple[lgb.Booster, PositionBias | None]:
     """Train one booster with early stopping; return it with its position bias, None if the positions are not used.
 
     progress: called after each round with (round, validation nDCG@10). init_booster: its trees are kept and extended.
+    comparison: observes the validation scores of each round.
     """
 
     def on_round(env: lgb.callback.CallbackEnv) -> None:
         if env.evaluation_result_list:
             progress(env.iteration + 1 - trees_before, float(env.evaluation_result_list[0][2]))
+
+    def compare(scores: NDArray[np.float64], _: lgb.Dataset) -> list[Any]:
+        if comparison is not None:
+            comparison.observe(np.asarray(scores))
+        return []
 
     trees_before = init_booster.num_trees() if init_booster else 0
     rows = sum(len(part.labels) for part in train)
@@ -43,13 +53,14 @@ def fit(
     )
     if debias:
         parameters = parameters | {"verbosity": 2}  # LightGBM logs its position biases at this level only
-        return _fit_debiased(parameters, train, validation, names, settings, progress, init_booster)
+        return _fit_debiased(parameters, train, validation, names, settings, progress, init_booster, comparison)
     data = _dataset(train, names, False, init_booster=init_booster)
     held_out = _dataset([validation], names, False, data, init_booster)
     stop = lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False)
     booster = lgb.train(
-        parameters, data, settings.rounds, valid_sets=[held_out], callbacks=[stop, on_round], init_model=init_booster
-    )
+        parameters, data, settings.rounds, valid_sets=[held_out], feval=compare, callbacks=[stop, on_round],
+        init_model=init_booster,
+    )  # fmt: skip
     if settings.refit:
         rounds = booster.best_iteration - trees_before
         del booster, data, held_out
@@ -67,6 +78,7 @@ def _fit_debiased(
     settings: LambdaRankSettings,
     progress: Callable[[int, float], None],
     init_booster: lgb.Booster | None,
+    comparison: RecallComparison | None,
 ) -> tuple[lgb.Booster, PositionBias | None]:
     """Train all rounds, then keep the number of rounds with the best inverse-propensity-weighted validation metric.
 
@@ -81,7 +93,9 @@ def _fit_debiased(
         matrix = validation.features()
         scores = np.array(init_booster.predict(matrix)) if init_booster else np.zeros(len(matrix))
         assert validation.positions is not None
-        weights = curve.inverse_propensity_gains(gains(validation.labels, _gain_of(parameters)), validation.positions)
+        weights = curve.inverse_propensity_gains(gains(validation.labels, gain_of(parameters)), validation.positions)
+        if comparison is not None:
+            comparison.weight(weights)
         best, rounds = -1.0, 1
         for done in range(1, booster.num_trees() - first + 1):
             scores += np.asarray(booster.predict(matrix, start_iteration=first + done - 1, num_iteration=1))
@@ -89,6 +103,8 @@ def _fit_debiased(
             discounts = 1 / np.log2(2 + ranks(scores, validation.offsets))
             value = float((weights * discounts).sum() / weights.sum())
             progress(done, value)
+            if comparison is not None:
+                comparison.observe(scores)
             if value > best:
                 best, rounds = value, done
         if settings.refit:
@@ -96,12 +112,6 @@ def _fit_debiased(
             data = _dataset([*train, validation], names, True, init_booster=init_booster)
             return lgb.train(parameters, data, rounds, init_model=init_booster), listener.curve
         return lgb.Booster(model_str=booster.model_to_string(num_iteration=first + rounds)), curve
-
-
-def _gain_of(parameters: dict[str, Any]) -> Gain:
-    """Return the gain that LightGBM's parameters set: numbers, or numbers in a text; 2^label - 1 without."""
-    listed = parameters.get("label_gain", "exponential")
-    return [float(part) for part in listed.split(",")] if isinstance(listed, str) and "," in listed else listed
 
 
 def _dataset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from feedrank.features.item_model import CROSS_ENCODER
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.features.request_text import request_texts
 from feedrank.features.state import BehaviouralState, StateSpec
-from feedrank.models.evaluation.metrics import Ideal
+from feedrank.models.evaluation.metrics import Column, Ideal, Values, evaluate
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.labels import LabelSettings, examined_mask, impression_labels
 from feedrank.models.training.query_groups import QueryGroups
@@ -40,6 +40,8 @@ class LabeledGroups:
     """(N,) logged positions from 1; -1: unknown; None: the candidates were not shown."""
     impression_index: NDArray[np.int64] | None = None
     """(N,) index of each candidate among all impressions of the log; None: they are not impressions."""
+    is_graded: bool = True
+    """Whether labels are grades of impressions, as [labels] says; False: 1 is the target, and all else is 0."""
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -60,16 +62,13 @@ class LabeledGroups:
         queries, ideal = self.queries, self.ideal
         rows, offsets = _select_rows(queries.offsets, mask)
         judged, ideal_offsets = _select_rows(ideal.offsets, mask)
-        kept = PointInTimeQueries(
-            before_event=queries.before_event[mask],
-            at=queries.at[mask],
-            user=queries.user[mask],
-            offsets=offsets,
-            rows=queries.rows[rows],
+        chosen = PointInTimeQueries(
+            queries.before_event[mask], queries.at[mask], queries.user[mask], offsets, queries.rows[rows]
         )
-        kept_ideal, kept_index = Ideal(ideal.labels[judged], ideal_offsets), self.ideal_index[judged]
-        return LabeledGroups(
-            kept, self.labels[rows], kept_ideal, kept_index, _at(self.positions, rows), _at(self.impression_index, rows)
+        return replace(
+            self._at(rows, chosen),
+            ideal=Ideal(ideal.labels[judged], ideal_offsets),
+            ideal_index=self.ideal_index[judged],
         )
 
     def in_id_order(self, ids: Vocabulary) -> LabeledGroups:
@@ -84,23 +83,43 @@ class LabeledGroups:
         rank = np.empty(len(names), np.int64)
         rank[np.argsort(names, kind="stable")] = np.arange(len(names))
         rows = np.lexsort((-rank[item], np.repeat(np.arange(len(self)), np.diff(queries.offsets))))
-        return replace(
-            self,
-            queries=replace(queries, rows=queries.rows[rows]),
-            labels=self.labels[rows],
-            positions=_at(self.positions, rows),
-            impression_index=_at(self.impression_index, rows),
-        )
+        return self._at(rows, replace(queries, rows=queries.rows[rows]))
 
     def select_rows(self, mask: NDArray[np.bool_]) -> LabeledGroups:
-        """Return all groups with only the candidates where the (N,) mask is True; `relevant` stays."""
+        """Return all groups with only the candidates where the (N,) mask is True; `ideal` stays."""
         offsets = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)[self.queries.offsets]
+        return self._at(mask, replace(self.queries, offsets=offsets, rows=self.queries.rows[mask]))
+
+    def label_settings(self, settings: LabelSettings) -> LabelSettings:
+        """Return the settings that the labels are measured with: gains and relevance levels are for grades only."""
+        return settings if self.is_graded else replace(settings, gain="linear", gains=(), relevance_level=1)
+
+    def evaluate(
+        self, metrics: Iterable[str], labels: Column, offsets: Offsets, settings: LabelSettings,
+        scores: Column | None = None,
+    ) -> dict[str, Values]:  # fmt: skip
+        """Compute metric -> (G,) values of a ranking of these groups; labels: (M,) in its order, best first.
+
+        offsets: of the groups in the ranking, whose items need not be the candidates. Only auc needs `scores`.
+        """
+        used = self.label_settings(settings)
+        return evaluate(
+            metrics, labels, offsets, relevant=self.ideal, scores=scores, gain=used.label_gain,
+            level=used.relevance_level,
+        )  # fmt: skip
+
+    def _at(self, rows: NDArray[Any], queries: PointInTimeQueries) -> LabeledGroups:
+        """Return the candidates of these rows; queries: theirs."""
+
+        def at(column: NDArray[Any] | None) -> Any:
+            return None if column is None else column[rows]
+
         return replace(
             self,
-            queries=replace(self.queries, offsets=offsets, rows=self.queries.rows[mask]),
-            labels=self.labels[mask],
-            positions=None if self.positions is None else self.positions[mask],
-            impression_index=None if self.impression_index is None else self.impression_index[mask],
+            queries=queries,
+            labels=self.labels[rows],
+            positions=at(self.positions),
+            impression_index=at(self.impression_index),
         )
 
 
@@ -175,7 +194,8 @@ def from_recall(
         rows=np.concatenate([np.empty(0, np.int32), *candidates]).astype(np.int32),
     )
     ideal = Ideal(np.ones(len(order), np.float32), np.arange(len(order) + 1, dtype=np.int64))
-    return LabeledGroups(queries, np.concatenate([np.empty(0, np.float32), *labels]), ideal, interactions[order])
+    binary = np.concatenate([np.empty(0, np.float32), *labels])
+    return LabeledGroups(queries, binary, ideal, interactions[order], is_graded=False)
 
 
 def target_order(log: EventTable, histories: UserHistories, targets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -282,10 +302,6 @@ def _select_rows(offsets: Offsets, mask: NDArray[np.bool_]) -> tuple[NDArray[np.
     """Return the mask of the rows of the chosen groups, and the groups' new offsets."""
     sizes = np.diff(offsets)
     return np.repeat(mask, sizes), np.concatenate([[0], np.cumsum(sizes[mask])]).astype(np.int64)
-
-
-def _at(column: NDArray[Any] | None, rows: NDArray[Any]) -> Any:
-    return None if column is None else column[rows]
 
 
 def _count_positives(labels: NDArray[np.float32], offsets: Offsets) -> NDArray[np.int64]:

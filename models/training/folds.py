@@ -14,6 +14,10 @@ VALIDATION_FOLD = 0
 WITHOUT_RANKER = "`feedrank index` gives feeds without a ranker"
 
 
+class TooLittleDataError(ValueError):
+    """A log has too few interactions for the groups of training or of a test."""
+
+
 def user_folds(target_users: Rows, n_users: int, folds: int, seed: int) -> NDArray[np.int64]:
     """Return the (users,) random fold of each user.
 
@@ -28,13 +32,13 @@ def user_folds(target_users: Rows, n_users: int, folds: int, seed: int) -> NDArr
     return np.asarray(fold_of, np.int64)
 
 
-def short_histories_error(users: Rows, min_history: int) -> ValueError:
+def short_histories_error(users: Rows, min_history: int) -> TooLittleDataError:
     """Build the error of a log in which no history is long enough to build a group; it says how long they are.
 
     users: the user of each interaction that may be learnt from.
     """
     longest = int(np.bincount(users, minlength=1).max())
-    return ValueError(
+    return TooLittleDataError(
         f"found no user with {min_history + 1} interactions with known items to learn from, the longest history has "
         f"{longest}; a training group needs training.min_history = {min_history} interactions before its own: import a "
         f"longer log, or lower the key. {WITHOUT_RANKER}"
@@ -42,10 +46,10 @@ def short_histories_error(users: Rows, min_history: int) -> ValueError:
 
 
 def check_group_counts(counts: Mapping[str, int], candidates: int) -> None:
-    """Check that there are groups to train on and groups to stop early on. Raises ValueError that says why not."""
+    """Check that there are groups to train on and to stop early on. Raises TooLittleDataError that says why not."""
     training, validation, without = counts["training"], counts["validation"], counts["without_positive"]
     if not (training and validation):
-        raise ValueError(
+        raise TooLittleDataError(
             f"of {training + validation + without:,} groups from recall, {without:,} do not have the user's next item "
             f"among {candidates} candidates, {training:,} are left to train on, and {validation:,} of other users to "
             f"stop early on; both need at least one: import a log of more users and items. {WITHOUT_RANKER}"

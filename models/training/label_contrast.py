@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.types import Offsets
 from feedrank.models.training.labels import LabelSettings, impression_labels
 
 
@@ -84,8 +85,16 @@ def label_notes(log: EventTable, settings: LabelSettings) -> tuple[str, ...]:
 
 
 def _has_contrast(labels: NDArray[Any], groups: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """Return (count,) True for groups whose labels are not all equal."""
+    """Return (count,) True for groups whose labels are not all equal; groups: (N,) the group of each label."""
     lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
     np.minimum.at(lowest, groups, labels)
     np.maximum.at(highest, groups, labels)
     return highest > lowest
+
+
+def above_lowest(labels: NDArray[Any], offsets: Offsets) -> NDArray[np.bool_]:
+    """Return (N,) True for labels above the lowest of their group; graded labels may start at 1."""
+    groups = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    lowest = np.full(len(offsets) - 1, np.inf)
+    np.minimum.at(lowest, groups, labels)
+    return np.asarray(labels > lowest[groups])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.models.training.label_contrast import above_lowest
 from feedrank.models.training.query_groups import QueryGroups
 
 MAX_GROUPS = 2_000
@@ -44,8 +45,10 @@ def suspect_features(parts: Sequence[QueryGroups], names: Sequence[str], max_auc
     Missing values count as one more value, below all others. Only groups in which a feature differs count for it. The
     whole 95 % interval must be above `max_auc`.
     """
+    if max_auc >= 1:
+        return ()
     values = np.array(list(_feature_aucs(parts)))
-    if max_auc >= 1 or not len(values):
+    if not len(values):
         return ()
     suspects = []
     for column, name in enumerate(names):
@@ -59,13 +62,16 @@ def suspect_features(parts: Sequence[QueryGroups], names: Sequence[str], max_auc
 
 
 def _feature_aucs(parts: Sequence[QueryGroups]) -> Iterator[NDArray[np.float64]]:
-    """Yield per group with both labels, in up to `MAX_GROUPS`, (F,) the AUC of each feature; NaN: it is constant."""
+    """Yield per group with contrast, in up to `MAX_GROUPS`, (F,) the AUC of each feature; NaN: it is constant.
+
+    A row is positive if its label is above the lowest of its group.
+    """
     step = max(1, -(-sum(map(len, parts)) // MAX_GROUPS))
     for part in parts:
         for group in range(0, len(part), step):
             rows = slice(int(part.offsets[group]), int(part.offsets[group + 1]))
-            positive = part.labels[rows] > 0
-            if not positive.any() or positive.all():
+            positive = above_lowest(part.labels[rows], np.array([0, rows.stop - rows.start]))
+            if not positive.any():
                 continue
             matrix = np.asarray(part.matrix[rows], np.float32)
             matrix = np.where(np.isnan(matrix), -np.inf, matrix)

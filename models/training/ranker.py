@@ -15,9 +15,12 @@ from feedrank.engine.protocols import Ranker
 from feedrank.engine.types import Matrix, Offsets, Scores
 from feedrank.features.families.listwise import group_zscore
 from feedrank.models.atomic_files import atomic_write
+from feedrank.models.evaluation.bootstrap import Difference
 from feedrank.models.training.boosting import fit
+from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias
 from feedrank.models.training.query_groups import QueryGroups, check_slices
+from feedrank.models.training.recall_comparison import RecallComparison, mean_gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,6 @@ class LambdaRankSettings:
     """LightGBM parameters by name, such as {num_leaves = 31}; they override the defaults of feedrank."""
 
 
-TIE_BREAK = 0.1
-"""Weight of the ranker's z-score where a query orders the candidates."""
 POSITION_BIAS_FILE = "position-bias.json"
 DEFAULT_PARAMETERS: dict[str, Any] = {
     "objective": "lambdarank",
@@ -74,12 +75,15 @@ class LambdaRanker:
         fingerprint: str,
         position_bias: PositionBias | None = None,
         learning_curve: Sequence[float] = (),
+        recall_gain: Difference | None = None,
     ) -> None:
         """Take trained boosters.
 
         position_bias: the learnt curve; the scores do not contain it. learning_curve: validation nDCG@10 after each
-        round of the first booster. Raises ValueError without a booster.
+        round of the first booster. recall_gain: nDCG@10 on the validation groups, ranker minus recall order. Raises
+        ValueError without a booster.
         """
+        self.recall_gain = recall_gain
         self.position_bias = position_bias
         self.learning_curve = tuple(learning_curve)
         if not boosters:
@@ -117,6 +121,7 @@ class LambdaRanker:
         check_slices(train, validation)
         boosters: list[lgb.Booster] = []
         curves: list[PositionBias] = []
+        comparisons: list[RecallComparison] = []
         learning: list[float] = []
 
         def on_round(done: int, value: float) -> None:
@@ -130,12 +135,15 @@ class LambdaRanker:
             parameters = DEFAULT_PARAMETERS | {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
             parameters |= dict(settings.parameters)
             try:
-                booster, curve = fit(parameters, train, validation, names, settings, on_round, init_booster)
+                compared = RecallComparison.from_features(validation, names, gain_of(parameters))
+                booster, curve = fit(parameters, train, validation, names, settings, on_round, init_booster, compared)
             except lgb.basic.LightGBMError as problem:
                 raise ValueError(f"LightGBM refused to train with {parameters}: {problem}") from None
             boosters.append(booster)
             curves += [curve] if curve else []
-        return cls(boosters, names, fingerprint, PositionBias.mean(curves), learning)
+            comparisons += [compared] if compared else []
+        gain = mean_gain(comparisons, settings.seed)
+        return cls(boosters, names, fingerprint, PositionBias.mean(curves), learning, gain)
 
     def score(self, features: Matrix) -> Scores:
         """Return (N,) scores of (N, F) feature rows; raises ValueError for another number of features."""
@@ -220,7 +228,10 @@ class QueryAwareRanker:
         return self._ranker.contributions(features)
 
     def score(self, features: Matrix) -> Scores:
-        """Return the ranker's scores; for requests with a query, weighted means of z-scores."""
+        """Return the ranker's scores; for requests with a query, weighted means of z-scores, less that of the best + 1.
+
+        Level ones differ by the smallest steps of a float32, in the ranker's order.
+        """
         scores = self._ranker.score(features)
         if not self._has_query(features):
             return scores
@@ -228,7 +239,7 @@ class QueryAwareRanker:
         user = features[:, self._user_column]
         if user.size and not np.isnan(user).all():
             query = self._query_weight * query + (1 - self._query_weight) * _z_scores(user)[:, 0]
-        return np.asarray(query + TIE_BREAK * _z_scores(scores[:, None])[:, 0], np.float32)
+        return _break_ties(query, scores)
 
     def score_groups(self, features: Matrix, offsets: Offsets) -> Scores:
         """Score the rows of many requests without a query at once. Raises ValueError if one has a query."""
@@ -248,6 +259,20 @@ def _z_scores(columns: Matrix) -> Matrix:
     """Return the (N, C) z-scores of those columns that have values; a missing value counts as -1."""
     columns = np.ascontiguousarray(columns[:, ~np.isnan(columns).all(axis=0)])
     return np.nan_to_num(group_zscore(columns, np.array([0, len(columns)], np.int64)), nan=-1.0)
+
+
+def _break_ties(values: Scores, tie_breaks: Scores) -> Scores:
+    """Return (N,) the values less their largest + 1, where the n-th of level values is n steps of a float32 lower.
+
+    tie_breaks: (N,) their order, the highest first.
+    """
+    below = (np.float32(1) + values.max(initial=-np.inf) - values).astype(np.float32)  # 1 or more, where steps are even
+    order = np.lexsort((-tie_breaks, below))
+    number = np.arange(len(order))
+    steps = np.maximum.accumulate(below[order].view(np.int32) - number) + number
+    scores = np.empty(len(order), np.float32)
+    scores[order] = -steps.astype(np.int32).view(np.float32)
+    return scores
 
 
 class IdentityRanker:

@@ -19,6 +19,7 @@ from feedrank.models.evaluation.metrics import auc
 from feedrank.models.experiments.click_join import match_impressions
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import build_query_groups, from_rankings, from_recall, target_order
+from feedrank.models.training.label_contrast import above_lowest
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
 from feedrank.models.training.training import ItemInputs, fit_item_model, has_enough_rankings, train_from_rankings
 from feedrank.models.training.training_settings import ModelSettings
@@ -75,21 +76,25 @@ def check_shuffled(item_inputs: ItemInputs, log: EventTable, settings: ModelSett
     )  # fmt: skip
     on_rankings = has_enough_rankings(log, settings)
     measure = _shuffled_rankings if on_rankings else _shuffled_targets
-    try:
-        values = measure(plain, latest_part(log, MAX_IMPRESSIONS if on_rankings else len(log.rankings.items)), small)
-    except ValueError:  # a slice without a click, or an item model that can't be fitted: too little to check
-        return None
+    values = measure(plain, latest_part(log, MAX_IMPRESSIONS if on_rankings else len(log.rankings.items)), small)
     return _judge(values, settings.training.seed)
 
 
 def _shuffled_rankings(item_inputs: ItemInputs, log: EventTable, settings: ModelSettings) -> NDArray[np.float64]:
-    """Return the (G,) AUC of the latest rankings with shuffled clicks, for a ranker of those before."""
+    """Return the (G,) AUC of the latest rankings with shuffled clicks, for a ranker of those before.
+
+    It is empty if a slice has too few clicked rankings: none to train on, or none to stop early on.
+    """
     shuffled, total = shuffle_labels(log, settings.training.seed), len(log.rankings)
     validation, test = round(total * VALIDATION_START), round(total * TEST_START)
+    clicked = from_rankings(shuffled, 0, total, settings.labels).has_positive
+    if not clicked[:validation].any() or not clicked[validation:test].any() or clicked[test:].sum() < MIN_TEST_GROUPS:
+        return np.empty(0)
     trained = train_from_rankings(item_inputs, shuffled, validation, test, settings)
     groups = from_rankings(shuffled, test, total, settings.labels)
     scores = trained.score(build_query_groups(shuffled, trained.builder, groups))
-    return auc(groups.labels > 0, scores, groups.queries.offsets)
+    offsets = groups.queries.offsets
+    return auc(above_lowest(groups.labels, offsets), scores, offsets)
 
 
 def latest_part(log: EventTable, max_impressions: int) -> EventTable:
@@ -147,21 +152,17 @@ def _shuffled_targets(item_inputs: ItemInputs, log: EventTable, settings: ModelS
     """
     random, n_items = np.random.default_rng(settings.training.seed), len(item_inputs.catalogue)
     histories = UserHistories.from_log(log).in_history
-    targets = np.flatnonzero(histories.is_target & (histories.count_after == 0) & (histories.count_before > 0))[
-        -MAX_TARGETS:
-    ]
+    targets = histories.last_targets()[-MAX_TARGETS:]
     targets = targets[target_order(log, histories, targets)]
     group_size = min(CANDIDATES, n_items)
-    if len(targets) < 2 * MIN_TEST_GROUPS:
+    if len(targets) < 2 * MIN_TEST_GROUPS or group_size < 2:
         return np.empty(0)
     groups = np.array([random.choice(n_items, group_size, replace=False) for _ in targets], np.int32)
     interactions = histories.interaction[targets]
     items = log.interactions.item.copy()
     items[interactions] = groups[np.arange(len(targets)), random.integers(0, group_size, len(targets))]
     shuffled = replace(log, interactions=replace(log.interactions, item=items))
-    is_target = np.zeros(len(log.interactions), np.bool_)
-    is_target[interactions] = True
-    past = histories.select(~is_target[histories.interaction])
+    past = histories.select(histories.interaction < histories.first_of(targets)[histories.user])
     builder = FeatureBuilder(fit_item_model(item_inputs, past, settings.items), settings.state, settings.features)
     examples = from_recall(
         shuffled, UserHistories.from_log(shuffled).in_history, targets, _FixedCandidates(groups), group_size,
@@ -186,7 +187,10 @@ class _FixedCandidates:
 def _small_settings(settings: ModelSettings) -> ModelSettings:
     return replace(
         settings,
-        items=replace(settings.items, ease_items=0, cooccurrence_rank=RANK, transition_rank=RANK, neighbours=50),
+        items=replace(
+            settings.items, ease_items=0, cooccurrence_rank=RANK, transition_rank=RANK, category_rank=RANK,
+            neighbours=50,
+        ),
         training=replace(settings.training, folds=2, use_logged_features=False),
         ranker=LambdaRankSettings(
             rounds=ROUNDS, patience=ROUNDS, refit=False, debias=False, seed=settings.ranker.seed,

@@ -37,7 +37,7 @@ from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.query_groups import QueryGroups, score_in_chunks
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
-from feedrank.models.training.ranker_warnings import ranker_warnings
+from feedrank.models.training.ranker_warnings import ranker_warnings, recall_warnings
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training_settings import ModelSettings
 
@@ -121,20 +121,24 @@ class TrainingData:
 
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
+        first_stage, data = self.with_cross_encoder_scores(progress)
+        ranker = data.fit_ranker(progress, init_model)
+        suspects = suspect_features(data.train, self.builder.names, self.max_feature_auc)
+        found = ranker_warnings(ranker, data.train, data.validation, self.ranker) + recall_warnings(ranker.recall_gain)
+        return TrainedRanker(
+            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
+            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *found),
+        )  # fmt: skip
+
+    def fit_ranker(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> LambdaRanker:
+        """Train the ranker of `fit` without its checks, on groups that have their cross-encoder scores."""
 
         def on_round(rounds_done: int, _: float) -> None:
             if rounds_done % 10 == 0:
                 progress("LambdaRank", rounds_done, self.ranker.rounds)
 
-        first_stage, data = self.with_cross_encoder_scores(progress)
         names, fingerprint = self.builder.names, self.builder.fingerprint
-        ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, self.ranker, on_round, init_model)
-        suspects = suspect_features(data.train, names, self.max_feature_auc)
-        warnings = ranker_warnings(ranker, data.train, data.validation, self.ranker.ensemble_size, self.ranker.seed)
-        return TrainedRanker(
-            self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
-            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *warnings),
-        )  # fmt: skip
+        return LambdaRanker.train(self.train, self.validation, names, fingerprint, self.ranker, on_round, init_model)
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
@@ -256,10 +260,8 @@ def prepare_from_recall(
     everything = UserHistories.from_log(log)
     histories, entering = everything.in_history, trainable[everything.interaction]
     allowed = trainable[histories.interaction]
-    from_end = np.zeros(len(histories.items), np.int64)
-    from_end[allowed] = histories.select(allowed).count_after
-    is_latest = allowed & (from_end < options.targets_per_user)
-    targets = np.flatnonzero(is_latest & histories.is_target & (histories.count_before >= options.min_history))
+    latest = histories.select(allowed).last_targets(options.targets_per_user, options.min_history)
+    targets = np.flatnonzero(allowed)[latest]
     if not len(targets):
         raise short_histories_error(histories.user[allowed], options.min_history)
     folds = user_folds(histories.user[targets], len(histories), options.folds, options.seed)
@@ -272,8 +274,9 @@ def prepare_from_recall(
 
     def build_fold(fold: int) -> QueryGroups:
         in_fold = folds[histories.user] == fold
-        held_out = np.isin(everything.interaction, histories.interaction[is_latest & in_fold])
-        builder = _feature_builder(item_inputs, everything.select(entering & ~held_out), settings)
+        first = histories.first_of(targets[in_fold[targets]])
+        is_before = entering & (everything.interaction < first[everything.user])
+        builder = _feature_builder(item_inputs, everything.select(is_before), settings)
         examples = from_recall(
             log, histories, targets[in_fold[targets]], exact_retriever(builder.item_model), options.candidates,
             settings.state.history_length, on_group,
