@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
@@ -28,6 +30,10 @@ from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.ranker import LambdaRankSettings
 from feedrank.models.training.training_settings import ModelSettings, TrainingSettings
 
+MIN_RANK_ONLY_DAYS = 30
+"""An item that training left out can be registered again after this many days."""
+MAX_NAMED_KEYS = 16
+"""Keys of a section that an error names."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -46,9 +52,14 @@ class JournalConfig:
     max_unknown_share: float = 0.5
     """Highest share of interactions, or of shown items, that may name items or rankings that no event describes, from
     0 to 1. Over it, `import` exits with an error, and nothing is trained."""
+    rank_only_days: int = 90
+    """Training leaves out items that only /v1/rank requests describe when they were not used for this many days; 0: it
+    keeps them all. Unit: days."""
 
     def __post_init__(self) -> None:
         check_range("max_unknown_share", self.max_unknown_share, 0, 1)
+        if self.rank_only_days:
+            check_range("rank_only_days", self.rank_only_days, MIN_RANK_ONLY_DAYS, 36_500)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +136,20 @@ class ServeConfig:
     log_json: bool = True
     """Whether log lines are JSON; false: text for a terminal."""
     rate_limit: str = "1000/second"
-    """Limit per API key, or per address where there are no keys, in each process; empty: no limit."""
+    """Limit per API key, or per address where there are no keys, such as 1000/second; empty: no limit."""
+    rate_limit_storage: str = "process"
+    """Where requests are counted for rate_limit: in each process alone, in a file of the home that all processes share
+    ("home"), or in a server that several machines share, as a URI that the `limits` library knows, such as
+    redis://127.0.0.1:6379."""
+    event_quota: str = "5000000/hour"
+    """Most events that one API key may send, in all processes together, such as 1000000/day; empty: no limit."""
+    item_quota: str = "100000/day"
+    """Most items that one API key may register by describing them in /v1/rank; empty: no limit. More are ranked all the
+    same, without their fields."""
+    request_timeout_s: float = 10
+    """Seconds in which a request must arrive and its response be taken, plus one for each 32 KiB. Unit: seconds."""
+    max_connections: int = 1_000
+    """Largest number of open connections per process; beyond it, the oldest that wait for a client are closed."""
     otlp_endpoint: str = ""
     """OpenTelemetry collector that accepts OTLP over HTTP, such as http://127.0.0.1:4318; empty: no traces."""
     trace_sample_rate: float = 1.0
@@ -136,7 +160,16 @@ class ServeConfig:
         check_range("workers", self.workers, 0, 256)
         check_range("threads", self.threads, 1, 1_000)
         check_range("deadline_ms", self.deadline_ms, 0, 60_000)
+        check_range("request_timeout_s", self.request_timeout_s, 0.1, 3_600)
+        check_range("max_connections", self.max_connections, 10, 100_000)
         check_range("trace_sample_rate", self.trace_sample_rate, 0, 1)
+        for name in ("rate_limit", "event_quota", "item_quota"):
+            _check_limit(name, getattr(self, name))
+        if self.rate_limit_storage not in ("process", "home") and "://" not in self.rate_limit_storage:
+            raise ValueError(
+                f"rate_limit_storage is {self.rate_limit_storage!r}; expected process, home or a URI such as "
+                "redis://127.0.0.1:6379"
+            )
         if not self.require_api_key and self.host not in LOOPBACK:
             raise ValueError(
                 f"found require_api_key = false with host {self.host!r}, expected one of {', '.join(LOOPBACK)}: "
@@ -184,6 +217,18 @@ class Config:
         return StateSpec.of(self.state, self.interactions)
 
 
+def _check_limit(name: str, text: str) -> None:
+    """Check that a limit can be parsed. Raises ValueError."""
+    if not text or re.fullmatch(r"[1-9]\d{0,11}/(second|minute|hour|day)", text):
+        return
+    from limits import parse_many  # takes a moment to import
+
+    try:
+        parse_many(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; expected a number per time, such as 1000/second or 100000/day") from None
+
+
 def load_config(path: Path | None) -> Config:
     """Load a TOML config file, or the defaults where the path is None. Raises ConfigError."""
     if path is None:
@@ -214,7 +259,10 @@ def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, pr
             raise ConfigError(f"{path}: {prefix}{key} is now named {new}; rename the key in the config file")
         if key not in names:
             level = f"in [{prefix[:-1]}]" if prefix else "at the top level"
-            raise ConfigError(f"{path}: unknown key {prefix}{key}; the keys {level} are {', '.join(names)}")
+            listed = ", ".join(names[:MAX_NAMED_KEYS]) + (", ..." if len(names) > MAX_NAMED_KEYS else "")
+            close = get_close_matches(key, names, 1)
+            advice = f"did you mean {prefix}{close[0]}? The" if close else "the"
+            raise ConfigError(f"{path}: unknown key {prefix}{key}; {advice} keys {level} are {listed}")
         _reject_nested(value, types[key], path, f"{prefix}{key}.")
 
 

@@ -54,11 +54,12 @@ class GuardrailMonitor:
 
     def _check_under_lock(self) -> None:
         """Check, unless another process on this machine holds the lock."""
-        handle = os.open(self._home.guardrail_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if lock_file(handle, blocking=False):
-                self.check()
-        except OSError:
+            handle = os.open(self._home.guardrail_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if lock_file(handle, blocking=False):
+                    self.check()
+            finally:
+                os.close(handle)
+        except OSError:  # such as a full disk; the thread must survive for the next round
             _log.exception("guardrails could not be checked")
-        finally:
-            os.close(handle)

@@ -102,9 +102,9 @@ class HomePaths:
         return self.folder / "keys.json"
 
     @property
-    def metrics(self) -> Path:
-        """Folder through which the worker processes share their Prometheus metrics."""
-        return self.folder / "metrics"
+    def counters(self) -> Path:
+        """Counters of rate limits and quotas, which the worker processes share."""
+        return self.folder / "counters.db"
 
     @property
     def snapshot(self) -> Path:
@@ -121,6 +121,14 @@ class HomePaths:
         """Lock file of the process that checks guardrails."""
         return self.folder / "experiments-guard"
 
+    def check_exists(self) -> None:
+        """Raise ValueError if the folder does not exist: a name with a typo must not become a new home."""
+        if not self.folder.is_dir():
+            raise ValueError(
+                f"there is no home at {self.folder.absolute()}; check --home and FEEDRANK_HOME, or create it with"
+                " `feedrank import`"
+            )
+
     def existing_journal(self, url: str | None = None) -> Journal:
         """Open the journal like `journal`, but raise ValueError if the SQLite file does not exist."""
         if url is None and not self.journal_path.exists():
@@ -129,12 +137,16 @@ class HomePaths:
             )
         return self.journal(url)
 
-    def journal(self, url: str | None = None) -> Journal:
+    def journal(self, url: str | None = None, is_checked: bool = False) -> Journal:
         """Open the journal in the home, or at a database URL; create it if it does not exist.
 
-        A journal that lacks erasures of this home, such as a restored backup, makes them again. Raises JournalError.
+        A journal that lacks erasures of this home, such as a restored backup, makes them again. is_checked: the
+        service has opened it before, so it is neither created nor read now. Raises JournalError.
         """
-        journal = Journal.open_sqlite(self.journal_path) if url is None else Journal(url)
+        journal = Journal.open_sqlite(self.journal_path, is_checked) if url is None else Journal(url, is_checked)
+        if is_checked:
+            journal.erasure_log.keep_in(self.erased_users)
+            return journal
         try:
             if journal.remember_erasures(self.erased_users):
                 self.delete_user_data()

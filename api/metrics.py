@@ -6,6 +6,7 @@ prometheus_client decides at its first import whether processes share their valu
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ from feedrank.models.retraining.drift import FeatureHistogram
 
 MULTIPROC_DIR_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder through which workers share their values."""
+_log = logging.getLogger(__name__)
 STAGES = (
     "catch_up", "encode_query", "items", "recall", "features", "first_stage", "cross_encoder", "rank", "diversity",
     "journal",
@@ -52,8 +54,8 @@ CANDIDATE_BUCKETS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 def prepare_multiprocess(folder: Path) -> None:
     """Let processes that are forked later share their metrics through a folder; earlier values are deleted.
 
-    Call it once, before the first worker starts. Only the value files (*.db) in the folder are deleted. Raises
-    RuntimeError if prometheus_client was imported before.
+    The folder should be in memory, as that of `metrics_folder` is. Call it once, before the first worker starts. Only
+    the value files (*.db) in the folder are deleted. Raises RuntimeError if prometheus_client was imported before.
     """
     if "prometheus_client" in sys.modules and not _is_multiprocess():
         raise RuntimeError(
@@ -66,11 +68,14 @@ def prepare_multiprocess(folder: Path) -> None:
 
 
 def worker_died(pid: int) -> None:
-    """Remove the gauges of a dead worker; its counts stay in the totals."""
+    """Remove the gauges of a dead worker; its counts stay in the totals. A failure is only logged."""
     if MULTIPROC_DIR_VARIABLE in os.environ:
         from prometheus_client import multiprocess
 
-        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]  # it has no types
+        try:
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]  # it has no types
+        except OSError as problem:  # the process that calls this looks after the others: it must go on
+            _log.warning("the gauges of the process %d could not be removed: %s", pid, problem)
 
 
 class Metrics:
@@ -88,6 +93,10 @@ class Metrics:
             )
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+        if shared:
+            from feedrank.api import metric_files
+
+            metric_files.install()
         self._clock = clock
         self.registry = registry = CollectorRegistry()
 

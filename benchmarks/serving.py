@@ -23,13 +23,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_TH
 
 
 @contextmanager
-def serving(home: Path, *arguments: str, settle: bool = True) -> Iterator[tuple[int, int]]:
+def serving(home: Path, *arguments: str, settle: bool = True, prefix: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
     """A server of two processes on a home: its port, and the id of the process that the others are children of.
 
-    settle: wait until every process has loaded what it loads behind its first answers.
+    settle: wait until every process has loaded what it loads behind its first answers. prefix: of the command, which
+    it replaces itself by.
     """
     process = subprocess.Popen(
         [
+            *prefix,
             sys.executable,
             "-m",
             "feedrank.api.cli",

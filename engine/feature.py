@@ -24,9 +24,6 @@ class Feature:
     missing: str
     """When the value is missing (NaN) for an item of the catalogue; `never` if it always exists."""
 
-    def __hash__(self) -> int:
-        return hash(self.name)
-
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)

@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from feedrank.engine.private_files import FILE_MODE, make_private_folder
+
 
 @contextmanager
-def atomic_write(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; rename it over `path` on success, remove it on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def atomic_write(path: Path, mode: int = FILE_MODE) -> Iterator[Path]:
+    """Yield a temporary path next to `path`; rename it over `path` on success, remove it on failure.
+
+    mode: of the new file, whatever the umask; by default only its owner may read it.
+    """
+    make_private_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)

@@ -18,6 +18,7 @@ from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle
 from feedrank.models.bundles.bundle import Bundle, BundleError, BundleParts
+from feedrank.models.bundles.manifest import write_manifest
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import from_recall, point_in_time_batch
 from feedrank.models.training.training import TrainedRanker, exact_retriever
@@ -82,7 +83,7 @@ def edit_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> Non
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["sha256"]
     change(manifest)
-    bundle._write_manifest(folder / "manifest.json", manifest)
+    write_manifest(folder / "manifest.json", manifest)
 
 
 def test_a_bundle_is_loaded_as_it_was_saved_bit_for_bit(bundles: Path, trained: TrainedRanker, batch: Batch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import random
 import shutil
 import sqlite3
 import tempfile
@@ -129,6 +130,24 @@ def test_nothing_of_an_erased_user_stays_or_comes_back(events: list[Event]) -> N
                 assert backup is not events or remaining == {event.id for event in kept}
             with journal_in(folder, "backup.db") as restored:
                 assert restored.remember_erasures(folder / "erased.jsonl") == 0, "it is done once"
+
+
+def test_no_copy_of_a_moved_row_stays_in_the_file(tmp_path: Path) -> None:
+    """SQLite moves rows between pages when others are deleted, and leaves copies that no deletion overwrites."""
+    dice, users = random.Random(1), [f"user-{number:04d}-" for number in range(30)]
+    with journal_in(tmp_path) as journal:
+        for round_ in range(150):
+            events: list[Event] = []
+            for number in range(dice.randrange(1, 60)):
+                user, name = dice.choice(users), f"{dice.random()} {round_} {number}"
+                at, padding = START + dice.randrange(10**9), {"x": "A" * dice.choice([10, 300, 2_000, 9_000])}
+                ranking = RankingEvent(f"r {user} {name}", at, ("a",), user, f"s {user}", features=padding)
+                click = InteractionEvent(f"{name} {user}", at, "a", "click", user=user, session=f"s {user}")
+                events.append(ranking if dice.random() < 0.4 else click)
+            journal.append(events)
+        for number, user in enumerate(users[:8]):
+            journal.erase_user(user, f"tombstone {number}", LATER + 10**9)
+            assert user.encode() not in bytes_of(tmp_path), number
 
 
 def test_a_session_that_many_name_ties_nothing_to_a_user(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -498,9 +498,9 @@ def test_requests_have_the_options_of_the_service(recommender: Recommender) -> N
             call()
 
 
-def test_feeds_are_logged_by_default_and_the_recommender_closes(home: Path) -> None:
+def test_feeds_are_logged_if_asked_and_the_recommender_closes(home: Path) -> None:
     opened = Home(home)
-    with opened.recommender() as recommender:
+    with opened.recommender(log=True) as recommender:
         feed = recommender.recommend(user="p1", n=3)
         assert feed.logged
         assert recommender.bundle == "toy"
@@ -511,7 +511,7 @@ def test_feeds_are_logged_by_default_and_the_recommender_closes(home: Path) -> N
     assert len(feed.explain().items) == 3  # what was returned can still be explained
     (event,) = events_of(opened, "ranking")
     assert (event.id, event.items) == (feed.ranking, feed.ids)
-    opened.recommender(log=False).recommend("p1")
+    assert not opened.recommender().recommend("p1").logged
     assert len(events_of(opened, "ranking")) == 1
 
 

@@ -258,7 +258,7 @@ def test_retraining_right_after_a_training_says_that_nothing_is_newer(learnt_cop
         "too-little-new-data", False, {"incumbent": "first"}
     )  # fmt: skip
     assert "found 0 rankings with a relevant item after what the incumbent first has learnt" in report["reasons"][0]
-    assert "expected at least 200 (retrain.min_test_groups)" in report["reasons"][0]
+    assert "expected at least 100 (retrain.min_test_groups)" in report["reasons"][0]
     assert current(learnt_copy) == "first"
     assert [entry.name for entry in registry.list_bundles(learnt_copy / "bundles")] == ["first"]
     assert "too little new data" in (learnt_copy / "reports" / "second" / "report.html").read_text()
@@ -272,7 +272,7 @@ def test_a_candidate_that_is_as_good_is_promoted(home_copy: Path) -> None:
     report = report_of(home_copy, "second")
     assert report["promote"]
     assert (report["outcome"], report["baseline"]) == ("promoted", "incumbent")
-    assert 200 <= report["test_groups"] <= NEWER
+    assert 100 <= report["test_groups"] <= NEWER
     assert report["bundles"] == {"candidate": "second", "incumbent": "first"}
     assert report["test_start"] > report["incumbent_trained_until"]
     methods = {(row["dataset"], row["method"]) for row in report["rows"]}
@@ -307,7 +307,7 @@ def test_a_candidate_that_is_not_better_is_refused_and_kept(home_copy: Path) -> 
 
 def test_nights_in_a_row_never_test_on_what_was_learnt(learnt_copy: Path) -> None:
     outcomes, first = [], RANKINGS
-    for night, count in enumerate((100, 150, 60, 60)):
+    for night, count in enumerate((60, 60, 60, 60)):
         add_rankings(learnt_copy, first, count)
         first += count
         serving = bundle.read_manifest(learnt_copy / "bundles" / "current")
@@ -317,7 +317,7 @@ def test_nights_in_a_row_never_test_on_what_was_learnt(learnt_copy: Path) -> Non
         outcomes.append((code, report["outcome"]))
         if report["outcome"] != "too-little-new-data":
             assert report["test_start"] > serving["trained_until"]
-            assert report["test_groups"] >= 200
+            assert report["test_groups"] >= 100
     assert outcomes == [(4, "too-little-new-data"), *[(0, "promoted")] * 3]
 
 

@@ -47,10 +47,10 @@ def test_a_process_waits_for_another_but_not_for_ever(tmp_path: Path, monkeypatc
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == "held\n"
-            monkeypatch.setattr(sqlite_connection, "MAX_ATTEMPTS", 20)
+            monkeypatch.setattr(sqlite_connection, "MAX_WAIT_S", 0.01)
             with WriteLock(path).acquire():
                 pass  # begun without
-            monkeypatch.setattr(sqlite_connection, "MAX_ATTEMPTS", 100_000)
+            monkeypatch.setattr(sqlite_connection, "MAX_WAIT_S", 60)
             began = threading.Event()
 
             def work() -> None:

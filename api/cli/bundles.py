@@ -58,7 +58,7 @@ def show(obj: tuple[HomePaths, Config], name: str, as_json: bool) -> None:
     """Show the content of the bundle NAME (by default the current one) and verify its files."""
     home, _ = obj
     with command_errors():
-        opened = bundle.load(home.bundles / name)
+        opened = bundle.load(bundle.path_of(home.bundles, name))
     if as_json:
         click.echo(json.dumps(opened.manifest, indent=1))
         return
@@ -84,7 +84,7 @@ def diff(obj: tuple[HomePaths, Config], first: str, second: str, as_json: bool) 
     home, _ = obj
     with command_errors():
         first_manifest, second_manifest = (
-            bundle.read_manifest((home.bundles / name).resolve()) for name in (first, second)
+            bundle.read_manifest(bundle.path_of(home.bundles, name).resolve()) for name in (first, second)
         )
     differences = registry.manifest_differences(first_manifest, second_manifest)
     if as_json:

@@ -70,4 +70,4 @@ def _config_features(config: Config) -> Sequence[Feature]:
 def _bundle_features(home: HomePaths, name: str) -> Sequence[Feature]:
     from feedrank.models.bundles import bundle
 
-    return bundle.load(home.bundles / name).builder.features
+    return bundle.load(bundle.path_of(home.bundles, name)).builder.features

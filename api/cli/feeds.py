@@ -119,6 +119,7 @@ def serve(
 ) -> None:
     """Serve feeds over HTTP until interrupted."""
     from feedrank.api import server
+    from feedrank.api.process_end import end_process
 
     home, config = obj
     with command_errors():
@@ -130,3 +131,4 @@ def serve(
             require_api_key=config.serve.require_api_key and not no_keys,
         )
         server.serve(home, replace(config, serve=serve_settings), click.echo)
+    end_process()

@@ -93,6 +93,10 @@ def import_events(
         else:
             path = Path(source)
         file_format = file_format or guess_format(path)
+        if not home.folder.exists():
+            if not path.exists():
+                raise ValueError(f"{path} does not exist")
+            click.echo(f"new home: {home.folder.absolute()}")
         journal = home.journal(config.journal.url)
         progress = _ImportProgress(home.import_progress, path, file_format, options)
         skipped = 0 if restart else progress.done

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,7 +12,7 @@ from feedrank import __version__
 from feedrank.api.cli.bundles import bundles
 from feedrank.api.cli.config import config
 from feedrank.api.cli.evaluation import evaluate
-from feedrank.api.cli.experiment_planning import experiment
+from feedrank.api.cli.experiment_planning import experiment, power, simulate
 from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
@@ -26,12 +28,14 @@ from feedrank.api.cli.tune import tune
 from feedrank.api.config import Config
 from feedrank.api.config import load_config as load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.private_files import use_private_umask
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--home", "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("var"), envvar="FEEDRANK_HOME",
-    show_default=True, show_envvar=True, help="Folder of the journal, bundles and caches.",
+    show_default=True, show_envvar=True,
+    help="Folder of the journal, bundles and caches; `feedrank import` creates it.",
 )  # fmt: skip
 @click.option(
     "--config", "config_path", type=click.Path(dir_okay=False, path_type=Path), default=None, envvar="FEEDRANK_CONFIG",
@@ -50,6 +54,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
       feedrank recommend --user 42    print one feed
       feedrank serve                  serve feeds over HTTP
     """
+    use_private_umask()
     home = HomePaths(folder, config_path)
     if context.invoked_subcommand == config.name:  # it must help with a file that can't be loaded
         context.obj = (home, Config())
@@ -62,6 +67,25 @@ COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
     experiment, ope, keys, config, snapshot, purge, forget, journal,
 )  # fmt: skip
+WITHOUT_HOME = (import_events, config, features, power, simulate)
+"""Commands that create the home, or need none. All others refuse a folder that does not exist: it may be a typo."""
+
+
+def _require_home(command: click.Command) -> None:
+    """Let a command and those below it refuse a home that does not exist."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _require_home(below)
+    elif command not in WITHOUT_HOME and (callback := command.callback) is not None:
+
+        @functools.wraps(callback)
+        def checked(*arguments: Any, **options: Any) -> Any:
+            home, _ = click.get_current_context().obj
+            with command_errors():
+                home.check_exists()
+            return callback(*arguments, **options)
+
+        command.callback = checked
 
 
 def _name_help_options(command: click.Command) -> None:
@@ -77,6 +101,7 @@ def _name_help_options(command: click.Command) -> None:
 
 for command in COMMANDS:
     main.add_command(command)
+    _require_home(command)
     _name_help_options(command)
 journal.add_command(backup)
 journal.add_command(restore)

@@ -68,7 +68,7 @@ def ope(
         else:
             assert bundle_name is not None
             if since is None:
-                window = bundle.read_manifest(home.bundles / bundle_name).get("window", {})
+                window = bundle.read_manifest(bundle.path_of(home.bundles, bundle_name)).get("window", {})
                 since_s = float(window.get("last") or since_s)
             selection = RankingFilter(variant, surface, since_s, reward)
             with progress_bars() as show:

@@ -70,7 +70,7 @@ class ArmLoader:
 
     def _load(self, name: str) -> None:
         try:
-            opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
+            opened = with_custom_index(bundle.load(bundle.path_of(self._home.bundles, name)), self._config.index)
             encoders = TextEncoders(self._home, opened)
             restored = snapshot.restore(
                 self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec,

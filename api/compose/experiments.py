@@ -182,7 +182,7 @@ class ExperimentService:
         for name, arm in spec.arms.items():
             if arm.bundle:
                 try:
-                    bundle.read_manifest(self.home.bundles / arm.bundle)
+                    bundle.read_manifest(bundle.path_of(self.home.bundles, arm.bundle))
                 except bundle.BundleError as problem:
                     raise ChangeError(f"the arm {name!r}: {problem}") from None
 

@@ -97,7 +97,7 @@ def evaluate_bundle(
 
     name: that of the bundle. Raises ValueError if the scores do not fit in memory.
     """
-    opened = bundle.load(home.bundles / name)
+    opened = bundle.load(bundle.path_of(home.bundles, name))
     log = _read_log(journal, selection)
     progress("requests ranked again", 0, len(log))
     catalogue = opened.item_model.catalogue

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.item_updates import ItemUpdates
-from feedrank.api.compose.serving import build_snapshot, restore_state
+from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
@@ -60,7 +60,7 @@ class Refresher:
         self._update_lock = threading.Lock()
         """Held while a snapshot is built: by the thread, or by a request that needs its items at once."""
         self._last_checkpoint = -CHECKPOINT_S
-        self._erased_offset = journal.erasure_log.latest_offset()
+        self._erased_offset = recommender.snapshot.offset
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
@@ -70,6 +70,11 @@ class Refresher:
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def load_models(self) -> None:
+        """Load the text models, before the service counts as ready: the first query must not wait for them."""
+        self._warm_up(self._updater)
+        self._callbacks.models_loaded()
 
     def stop(self) -> None:
         """Stop the thread after its current step."""
@@ -105,10 +110,11 @@ class Refresher:
     def _swap_bundle(self, name: str) -> bool:
         started = time.perf_counter()
         try:
-            opened = with_custom_index(bundle.load(self._home.bundles / name), self._config.index)
+            opened = with_custom_index(bundle.load(bundle.path_of(self._home.bundles, name)), self._config.index)
             encoders = TextEncoders(self._home, opened)
             restored = restore_state(self._home, self._journal, opened, round(self._clock() * 1000))
             snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
+            try_out(snapshot, self._journal, self._clock())
             updater = ColdStartUpdater(self._config, opened, encoders)
         except Exception as problem:  # a broken bundle must not affect the one that serves
             self._failed_bundle = name
@@ -141,8 +147,6 @@ class Refresher:
             _log.exception("the text models could not be loaded; queries use BM25 only")
 
     def _run(self) -> None:
-        self._warm_up(self._updater)
-        self._callbacks.models_loaded()
         while not self._stopped:
             woken = self._wake.wait(POLL_S)
             self._wake.clear()

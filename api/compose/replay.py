@@ -58,7 +58,7 @@ def replay(
     if Path(name).name != name:
         raise ReplayError(f"the ranking {served.id!r} names the bundle {name!r}, expected a bundle of this home")
     try:
-        opened = with_custom_index(bundle.load(home.bundles / name), config.index)
+        opened = with_custom_index(bundle.load(bundle.path_of(home.bundles, name)), config.index)
     except bundle.BundleError as problem:
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
     encoders = TextEncoders(home, opened)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+
 from feedrank.api.clock import clock_ms
 from feedrank.api.compose.text_signals import TextEncoders, item_documents
 from feedrank.api.compose.vector_index import build_exact_index, build_vector_index, with_custom_index
@@ -17,17 +19,22 @@ from feedrank.engine.retrieval.retrievers import (
     HybridRetriever,
     PopularRetriever,
 )
-from feedrank.engine.serving.pipeline import Pipeline
+from feedrank.engine.serving.pipeline import FULL, Pipeline
 from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.features.bm25 import Bm25Retriever
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle, registry, snapshot
+from feedrank.models.bundles.bundle import BundleError
 from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
 from feedrank.models.text.score_cache import SqliteScoreCache
 from feedrank.models.training.ranker import IdentityRanker, QueryAwareRanker
+
+TRY_OUT_USERS = 2
+"""Known users for whom a bundle ranks before it serves."""
 
 
 def build_recommender(home: HomePaths, config: Config, journal: Journal | None = None) -> Recommender:
@@ -35,7 +42,7 @@ def build_recommender(home: HomePaths, config: Config, journal: Journal | None =
 
     journal: the open journal, which the caller closes; None: it is opened here.
     """
-    journal = journal or home.journal(config.journal.url)
+    journal = journal or home.existing_journal(config.journal.url)
     opened = registry.load_current(home.bundles, warn)
     restored = restore_state(home, journal, opened, clock_ms())
     warn_of_types(config, opened, restored)
@@ -75,7 +82,7 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     """Write a snapshot of the state of the whole journal for the current bundle, however few events are new."""
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
-    journal = home.journal(config.journal.url)
+    journal = home.existing_journal(config.journal.url)
     restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
     _save(home, journal, restored, opened)
     return restored
@@ -92,7 +99,10 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
     for note in restored.future.notes:
         warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
-        _save(home, journal, restored, opened)
+        try:
+            _save(home, journal, restored, opened)
+        except OSError as problem:  # such as a full disk: the next start replays these events again
+            warn(f"the state could not be saved to {home.snapshot}: {problem}")
     return restored
 
 
@@ -101,6 +111,22 @@ def _save(home: HomePaths, journal: Journal, restored: RestoredState, opened: bu
     snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
     if journal.erasure_log.latest_offset() > restored.offset:
         home.snapshot.unlink(missing_ok=True)
+
+
+def try_out(snapshot: ServingSnapshot, journal: Journal, at: float) -> None:
+    """Rank for a few users, with and without a query, before a bundle serves. at: unix seconds.
+
+    Raises BundleError if a feed needs a fallback: the bundle's files have the right checksums, and can't be used.
+    """
+    name, users = snapshot.pipeline.bundle, snapshot.users
+    recommender = Recommender(snapshot, journal)
+    for user in (None, *(users.name(row) for row in range(min(TRY_OUT_USERS, len(users))))):
+        for query in ("", snapshot.catalogue.titles[0] if len(snapshot.catalogue) else ""):
+            record = recommender.recommend("try-out", at, RecommendationRequest(user, query=query), log=False)
+            if record.fallback != FULL:
+                raise BundleError(f"the bundle {name} can't rank: its feeds fall back to {record.fallback}")
+            if not np.isfinite([score for score in record.scores if score is not None]).all():
+                raise BundleError(f"the bundle {name} can't rank: it gives scores that are not finite")
 
 
 def build_pipeline(

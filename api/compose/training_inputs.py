@@ -13,6 +13,7 @@ from feedrank import __version__
 from feedrank.api.bundle_names import timestamped_name
 from feedrank.api.clock import clock_ms
 from feedrank.api.compose import text_signals
+from feedrank.api.compose.rank_only_items import unused_rank_only
 from feedrank.api.compose.serving import warn
 from feedrank.api.compose.vector_index import custom_index_type
 from feedrank.api.config import Config
@@ -87,7 +88,9 @@ def load_training_inputs(
     offset = journal.last_offset  # read first: events written during the read are not counted as read
     future = FutureEvents(clock_ms())
     items = future.skip(journal.read(kind="item"))
-    catalogue = Catalogue.from_events(event for _, event in items if isinstance(event, ItemEvent))
+    described = [event for _, event in items if isinstance(event, ItemEvent)]
+    unused = unused_rank_only(described, journal, config.journal.rank_only_days, future.now_ms)
+    catalogue = Catalogue.from_events(event for event in described if event.item not in unused)
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; import some with `feedrank import`")
     terms = TermWeights.fit(catalogue.field_texts(config.embedder.document), config.text)
@@ -115,7 +118,8 @@ def load_training_inputs(
         "moved_interactions": log.moved,
         "future_events": future.count,
     }
-    return TrainingInputs(corpus, log, window, (*log.notes, *future.notes))
+    notes = (f"left out {len(unused):,} items that only ranking requests described, and nobody used lately",)
+    return TrainingInputs(corpus, log, window, (*log.notes, *future.notes, *(notes if unused else ())))
 
 
 def check_shuffled_labels(inputs: TrainingInputs, config: Config) -> ShuffledCheck | None:

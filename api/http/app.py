@@ -17,6 +17,7 @@ from feedrank.api.http import (
     middleware,
     observability,
     problems,
+    quotas,
     rankings,
     recommendations,
 )
@@ -52,7 +53,8 @@ def create_app(service: Service) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["OPENAPI_HTML_STRING"] = '<meta http-equiv="refresh" content="0; url=swagger">'  # the only page
     app.extensions[EXTENSION_KEY] = service
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # only the default provider has this attribute
+    app.json = middleware.StrictJson(app)
+    quotas.init_app(app)
     middleware.init_app(app)
     for module in (recommendations, events, rankings, entities, bundles, experiments, health, observability, metarank):
         app.register_api(module.routes)

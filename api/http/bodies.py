@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,11 +15,13 @@ from pydantic import (
     model_validator,
 )
 
-from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
+from feedrank.engine.events.ids import MAX_DOCUMENT_CHARS, MAX_ID_CHARS, MAX_TEXT_CHARS, MISSING_IDS
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00]*$")]
-Text = Annotated[str, StringConstraints(max_length=2_000)]
-ContextValue = Text | float | bool | Annotated[list[Text], Field(max_length=100)]
+IdList = Annotated[list[Id], Field(fail_fast=True)]
+"""A list of ids; the first wrong one ends its validation, so that an error costs no more than the list."""
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
+ContextValue = Text | float | bool | Annotated[list[Text], Field(max_length=100, fail_fast=True)]
 Context = Annotated[dict[Id, ContextValue], Field(max_length=50)]
 MAX_LIST_LENGTH = 1_000
 MAX_FILTER_LENGTH = 100_000
@@ -36,9 +39,9 @@ class FiltersBody(RequestBody):
 
     include_seen: bool = Field(default=False, description="Include items that the user has interacted with before.")
     include_disliked: bool = Field(default=False, description="Include items that the user dislikes, or has hidden.")
-    categories: list[Id] | None = Field(default=None, max_length=MAX_LIST_LENGTH, description="Only these categories.")
-    allow: list[Id] | None = Field(default=None, max_length=MAX_FILTER_LENGTH, description="Only these items.")
-    deny: list[Id] = Field(default_factory=list, max_length=MAX_FILTER_LENGTH, description="None of these items.")
+    categories: IdList | None = Field(default=None, max_length=MAX_LIST_LENGTH, description="Only these categories.")
+    allow: IdList | None = Field(default=None, max_length=MAX_FILTER_LENGTH, description="Only these items.")
+    deny: IdList = Field(default_factory=list, max_length=MAX_FILTER_LENGTH, description="None of these items.")
 
 
 class DiversityBody(RequestBody):
@@ -68,7 +71,7 @@ class RankingOptions(RequestBody):
     user: Id | None = Field(default=None, description="User id; without one the user is anonymous.")
     session: Id | None = Field(default=None, description="Session id.")
     query: Text = Field(default="", description="Search query.")
-    history: list[Id] | None = Field(
+    history: IdList | None = Field(
         default=None, max_length=MAX_LIST_LENGTH,
         description="Item ids, latest first; replaces the stored history of the user.",
     )  # fmt: skip
@@ -101,7 +104,14 @@ class RecommendBody(RankingOptions):
     filters: FiltersBody = Field(default_factory=FiltersBody)
 
 
-ItemValue = ContextValue | Annotated[list[float], Field(max_length=100)]
+Document = Annotated[str, StringConstraints(max_length=MAX_DOCUMENT_CHARS)]
+ItemValue = (
+    Document
+    | float
+    | bool
+    | Annotated[list[Document], Field(max_length=100, fail_fast=True)]
+    | Annotated[list[float], Field(max_length=100, fail_fast=True)]
+)
 
 
 class ItemWithFields(RequestBody):
@@ -119,7 +129,10 @@ class RankBody(RankingOptions):
     """A request to rank the given items."""
 
     items: list[Id | ItemWithFields] = Field(
-        min_length=1, max_length=MAX_LIST_LENGTH, description="Unique item ids, or items with their fields."
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_LIST_LENGTH,
+        description="Unique item ids, or items with their fields.",
     )
     n: int | None = Field(
         default=None, ge=1, le=MAX_LIST_LENGTH, description="Number of items to return; all if absent."
@@ -131,7 +144,7 @@ class RankBody(RankingOptions):
         if missing := next((item for item in ids if item in MISSING_IDS), None):
             raise ValueError(f"found {missing!r} among items, which stands for a missing id, expected ids of items")
         if len(set(ids)) < len(ids):
-            duplicate = next(item for index, item in enumerate(ids) if item in ids[:index])
+            duplicate = Counter(ids).most_common(1)[0][0]
             raise ValueError(f"found the item {duplicate!r} twice, expected each item once")
         return self
 

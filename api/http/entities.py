@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 from werkzeug.exceptions import NotFound
 
 from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.bodies import Id
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import admin_services, current_service, new_id
 from feedrank.api.http.user_data import UserData, read_state, user_document
 from feedrank.engine.events.catalogue import Catalogue, is_hidden
 from feedrank.engine.events.events import ItemEvent
-from feedrank.engine.events.ids import MAX_ID_CHARS
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.engine.types import QueryVectors
@@ -27,7 +27,7 @@ routes = make_blueprint("entities", "State")
 class EntityPath(BaseModel):
     """Path parameters of the state routes."""
 
-    id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
+    id: Id
 
 
 class ItemState(BaseModel):

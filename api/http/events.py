@@ -11,6 +11,7 @@ from flask import request
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
 from feedrank.api.http.middleware import may_import, route_policy
+from feedrank.api.http.quotas import current_quotas
 from feedrank.api.http.service import Service, current_service, new_id
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse
@@ -31,6 +32,8 @@ from feedrank.engine.events.interaction_types import unlisted_warning
 from feedrank.engine.journal import legacy
 
 MAX_EVENTS = 10_000
+MAX_ITEMS = 10_000
+"""Items of a ranking."""
 MAX_TYPES_LOGGED = 100
 """How many unlisted interaction types a process logs a warning of, one each."""
 EVENT_KINDS = {ItemEvent: "item", UserEvent: "user", RankingEvent: "ranking", InteractionEvent: "interaction"}
@@ -100,6 +103,8 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             event = parse(stamped)
             check_not_ahead(event, round(now * 1000))
             check_is_of_a_log(event)
+            if isinstance(event, RankingEvent) and len(event.items) > MAX_ITEMS:
+                raise EventError("items", f"found {len(event.items):,} items, expected at most {MAX_ITEMS:,}")
             event = check_service_fields(event)
             if isinstance(event, ExperimentEvent):  # the write scope must not change experiments
                 raise EventError("event", "found 'experiment'; use /v1/experiments with a key that has the scope admin")
@@ -115,6 +120,8 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
             continue
         parsed.append(event)
         ids.append(event.id)
+    if parsed:
+        current_quotas().take_events(len(parsed))
     _log_unlisted(service, parsed)
     is_new = service.recommender.record(parsed, now) if parsed else []
     if service.metrics is not None:

@@ -22,14 +22,14 @@ routes = make_blueprint("experiments", "Experiments")
 class ExperimentPath(BaseModel):
     """Path parameters of the experiment routes."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: Id
 
 
 class CreateExperimentRequest(BaseModel):
     """An experiment spec, with the same keys as the TOML file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field(min_length=1, max_length=100)
+    name: Id
     arms: dict[Id, dict[str, Any]] = Field(min_length=1, max_length=50, description="The first arm is the control.")
 
 

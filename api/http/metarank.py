@@ -6,10 +6,10 @@ https://docs.metarank.ai/reference/api. The model name in a path is ignored: the
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 from werkzeug.exceptions import BadRequest
 
 from feedrank.api.http.blueprint import make_blueprint
@@ -93,7 +93,9 @@ class RecommendRequest(BaseModel):
 
     count: int = Field(default=10, ge=1, le=MAX_LIST_LENGTH)
     user: str | None = Field(default=None, max_length=MAX_ID_CHARS)
-    items: list[str] = Field(default_factory=list, max_length=MAX_LIST_LENGTH)
+    items: list[Annotated[str, StringConstraints(max_length=MAX_ID_CHARS)]] = Field(
+        default_factory=list, max_length=MAX_LIST_LENGTH, fail_fast=True
+    )
 
 
 class ModelPath(BaseModel):
@@ -125,7 +127,7 @@ def rank(path: ModelPath) -> dict[str, Any]:
     body = request.get_json(force=True)
     if not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected a ranking event")
-    stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event(body), "event": "ranking"}
+    stamped = {"id": new_id(), "timestamp": round(now * 1000), **canonical_event({**body, "event": "ranking"})}
     event = check_service_fields(parse(stamped))
     check_not_ahead(event, round(now * 1000))
     assert isinstance(event, RankingEvent)

@@ -1,35 +1,52 @@
 """Middleware: what happens before and after the route of every request.
 
-Before it: timing, API keys, rate limits (by Flask-Limiter, with counters in the memory of this process) and body
-parsing. After it: security headers, metrics, the trace and the log line.
+Before it: timing, API keys, rate limits (by Flask-Limiter) and body parsing. After it: security headers, metrics, the
+trace and the log line.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import threading
 import time
 import uuid
-import zlib
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from flask import Flask, Response, current_app, g, request
+from flask.json.provider import DefaultJSONProvider
 from flask_limiter import Limiter, RequestLimit
 from limits.storage import Storage
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import BadRequest, Forbidden, RequestEntityTooLarge, Unauthorized, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized, UnsupportedMediaType
 
 from feedrank.api import logs
+from feedrank.api.http.content_policy import API_POLICY, page_policy
+from feedrank.api.http.gzip_body import decompress
+from feedrank.api.http.json_limits import FAST_DECODER, LARGE_NUMBER, MAX_DEPTH, SMALL_BYTES, decode_json
 from feedrank.api.http.problems import problem
-from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, current_service
+from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, Service, current_service
 from feedrank.api.keys import ApiKey, Scope
+from feedrank.engine.events.checks import EventError
 
 View = TypeVar("View", bound=Callable[..., Any])
-GZIP_WBITS = 16 + zlib.MAX_WBITS
-"""zlib `wbits` for a gzip stream with header and checksum."""
+
+
+class StrictJson(DefaultJSONProvider):
+    """Reads the JSON of all requests, within the limits of `json_limits`."""
+
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **_: Any) -> Any:
+        """Decode a body. Raises ValueError."""
+        raw = s if isinstance(s, bytes) else s.encode("utf-8", "surrogatepass")
+        if len(raw) <= SMALL_BYTES and raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH and not LARGE_NUMBER.search(raw):
+            try:
+                return FAST_DECODER.decode(raw.decode())
+            except ValueError:
+                pass  # not UTF-8, or wrong; the error is made below
+        return decode_json(raw)
 
 
 def route_policy(body: str, scope: Scope | Literal["open"] = "read") -> Callable[[View], View]:
@@ -55,9 +72,11 @@ def init_app(app: Flask) -> None:
     app.before_request(_authenticate)
     config = app.extensions[EXTENSION_KEY].config
     if config.rate_limit:
+        uri, options = counter_storage(app.extensions[EXTENSION_KEY], config.rate_limit_storage)
         Limiter(
-            _rate_limit_key, app=app, application_limits=[config.rate_limit],
-            application_limits_exempt_when=lambda: policy_of(request.endpoint)[1] == "open", storage_uri="counts://",
+            rate_limit_key, app=app, application_limits=[config.rate_limit],
+            application_limits_exempt_when=lambda: policy_of(request.endpoint)[1] == "open", storage_uri=uri,
+            storage_options={**options}, in_memory_fallback_enabled="://" in config.rate_limit_storage,
             on_breach=_too_many_requests,
         )  # fmt: skip
     app.before_request(_parse_body)
@@ -132,8 +151,15 @@ def may_import() -> bool:
     return key is not None and key.allows("import")
 
 
-def _rate_limit_key() -> str:
-    """Return the key id, or else the address, that the rate limit counts by."""
+def counter_storage(service: Service, where: str) -> tuple[str, dict[str, str]]:
+    """Return the URI and options of a storage of the `limits` library. where: process, home or a URI."""
+    if where == "process" or (where == "home" and service.counters_path is None):
+        return "counts://", {}
+    return ("shared-counts://", {"path": str(service.counters_path)}) if where == "home" else (where, {})
+
+
+def rate_limit_key() -> str:
+    """Return the key id, or else the address, that limits and quotas count by."""
     return str(g.get("key_id") or request.remote_addr or "")
 
 
@@ -150,39 +176,20 @@ def _parse_body() -> None:
         return
     if kind == "json" and not request.is_json:
         raise UnsupportedMediaType(f"found content type {request.mimetype!r}, expected application/json")
-    _decompress_body()
+    if (encoding := request.headers.get("Content-Encoding", "identity").lower()) != "identity":
+        decompress(encoding)
     try:
         # with force=True Flask caches the result, so later readers get the same object
         body = request.get_json(force=True)
-    except RecursionError:
-        raise BadRequest("the body can't be read as JSON: nested too deeply") from None
     except BadRequest as error:
-        cause = error.__cause__ or error.__context__
+        cause: BaseException | None = error
+        while isinstance(cause, BadRequest):  # Flask wraps the error of the decoder
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, EventError):
+            raise cause from None
         raise BadRequest(f"the body can't be read as JSON: {cause or error.description}") from None
     if kind == "json" and not isinstance(body, dict):
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected an object")
-
-
-def _decompress_body() -> None:
-    """Replace a gzip body by its decompressed content, up to the usual size limit."""
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
-    if encoding == "identity":
-        return
-    if encoding != "gzip":
-        raise UnsupportedMediaType(f"found content encoding {encoding!r}, expected gzip or none")
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
-    reader = zlib.decompressobj(GZIP_WBITS)
-    try:
-        raw = reader.decompress(request.get_data(cache=False), limit + 1)
-    except zlib.error as error:
-        raise BadRequest(f"the body is not a gzip stream: {error}") from None
-    if len(raw) > limit:
-        raise RequestEntityTooLarge(f"the decompressed body is too large, expected at most {limit:,} bytes")
-    if not reader.eof:
-        raise BadRequest("the gzip stream is truncated")
-    request.environ["CONTENT_LENGTH"] = str(len(raw))
-    request.__dict__.pop("content_length", None)
-    request.stream = io.BytesIO(raw)
 
 
 PRUNE_THRESHOLD = 10_000
@@ -252,11 +259,15 @@ SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": API_POLICY,
 }
 
 
 def _add_security_headers(response: Response) -> Response:
     for name, value in SECURITY_HEADERS.items():
         response.headers[name] = value
+    if response.mimetype == "text/html":
+        response.direct_passthrough = False
+        response.headers["Content-Security-Policy"] = page_policy(response.get_data(as_text=True))
     response.headers.setdefault("Cache-Control", "no-store")
     return response

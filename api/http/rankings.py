@@ -10,10 +10,10 @@ from werkzeug.exceptions import Conflict, NotFound
 from feedrank.api.compose.replay import ReplayError
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
+from feedrank.api.http.bodies import Id
 from feedrank.api.http.explanations import explain_ranking, explained_features
 from feedrank.api.http.middleware import route_policy
 from feedrank.api.http.service import admin_services, current_service, exclusive
-from feedrank.engine.events.ids import MAX_ID_CHARS
 from feedrank.engine.serving.ranking_record import RankingRecord
 
 routes = make_blueprint("rankings", "Rankings")
@@ -22,7 +22,7 @@ routes = make_blueprint("rankings", "Rankings")
 class RankingPath(BaseModel):
     """Path parameters of the ranking routes."""
 
-    ranking_id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
+    ranking_id: Id
 
 
 class FeatureDescription(BaseModel):

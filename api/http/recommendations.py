@@ -12,16 +12,18 @@ from flask import g
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.exceptions import Conflict, NotFound
 
+from feedrank.api.config import MIN_RANK_ONLY_DAYS
 from feedrank.api.http import responses
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.bodies import MAX_LIST_LENGTH, NOT_OF_THE_REQUEST, RankBody, RankingOptions, RecommendBody
+from feedrank.api.http.bodies import MAX_LIST_LENGTH, NOT_OF_THE_REQUEST, Id, RankBody, RankingOptions, RecommendBody
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.middleware import require_scope, route_policy
+from feedrank.api.http.quotas import current_quotas
 from feedrank.api.http.service import current_service, new_id
 from feedrank.engine.events.catalogue import RANK_ONLY
 from feedrank.engine.events.codec import parse
 from feedrank.engine.events.events import Event
-from feedrank.engine.events.ids import MAX_ID_CHARS, MISSING_IDS
+from feedrank.engine.events.ids import MISSING_IDS
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.ranking_record import DuplicateRankingIdError
 from feedrank.engine.serving.request import RecommendationRequest
@@ -32,7 +34,7 @@ routes = make_blueprint("recommendations", "Feeds")
 class ItemPath(BaseModel):
     """Path parameters of the similar-items route."""
 
-    item_id: str = Field(min_length=1, max_length=MAX_ID_CHARS)
+    item_id: Id
 
 
 class SimilarQuery(BaseModel):
@@ -83,14 +85,15 @@ def similar(path: ItemPath, query: SimilarQuery) -> dict[str, Any]:
 def register_items(items: Mapping[str, Mapping[str, Any]], budget: LatencyBudget, log: bool = True) -> None:
     """Register the items that the catalogue lacks: now if the time budget allows, otherwise in the background.
 
-    log: false for a ranking that nobody sees; then they are not registered, and their fields are not used.
+    Items beyond the key's quota are not registered. log: false for a ranking that nobody sees; then they are not
+    registered, and their fields are not used.
     """
     svc = current_service()
     known = svc.recommender.catalogue.ids
     new = {item: fields for item, fields in items.items() if item not in known}
     if not new:
         return
-    if not log:
+    if not log or not current_quotas().take_items(len(new)):
         budget.skip("items")
         return
     now = svc.clock()
@@ -106,8 +109,11 @@ def register_items(items: Mapping[str, Mapping[str, Any]], budget: LatencyBudget
 
 
 def _item_event(item: str, fields: Mapping[str, Any], timestamp_ms: int) -> Event:
-    """Build the item event; its id is a digest of the item and its fields, so repeats count once."""
-    content = json.dumps([item, fields], sort_keys=True)
+    """Build the item event; its id is a digest of the item, its fields and the month, so repeats of a month count once.
+
+    After `MIN_RANK_ONLY_DAYS` training may leave the item out, and another event registers it again.
+    """
+    content = json.dumps([item, fields, timestamp_ms // (MIN_RANK_ONLY_DAYS * 86_400_000)], sort_keys=True)
     named = [{"name": name, "value": value} for name, value in {**fields, RANK_ONLY: True}.items()]
     body = {"event": "item", "id": f"described-{sha256(content.encode()).hexdigest()[:32]}", "timestamp": timestamp_ms}
     return parse({**body, "item": item, "fields": named})

@@ -76,6 +76,8 @@ class Service:
     """Prometheus metrics; None: no metrics."""
     admin: AdminServices | None = None
     """Admin functions; None: admin routes respond 501."""
+    counters_path: Path | None = None
+    """SQLite file of the counters that all processes share; None: this process counts alone."""
     traces: RequestTracer | None = None
     """OpenTelemetry traces; None: no traces."""
     unlisted_types: set[str] = field(default_factory=set)

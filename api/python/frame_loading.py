@@ -23,6 +23,7 @@ from feedrank.api.readers.rows import RowParser
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal
+from feedrank.engine.private_files import make_private_folder
 
 CHUNK = 20_000
 """Events per write."""
@@ -54,7 +55,7 @@ def load_frames(
     tables = {frame: to_arrow(frames[frame], frame) for frame in KINDS if frame in frames}
     given = columns_by_frame(columns, {frame: table.schema.names for frame, table in tables.items()})
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
-    home.folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home.folder)
     matchings: dict[str, IdMatching] = {}
     erasures = journal.erasure_log.known()
     with ExitStack() as files:

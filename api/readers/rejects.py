@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
 
+from feedrank.engine.private_files import create_private_file
+
 T = TypeVar("T")
 
 MAX_TEXT_CHARS = 2000
@@ -124,6 +126,7 @@ class Rejects:
     def _write(self, entry: dict[str, Any]) -> None:
         if self._file is None:
             assert self.path is not None
+            create_private_file(self.path)
             # Line buffered, so that an interrupted import leaves complete lines.
             self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")

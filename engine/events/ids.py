@@ -11,7 +11,13 @@ from typing import Any
 from feedrank.engine.events.checks import MAX_EXACT_INT, EventError, short_repr
 
 MAX_ID_CHARS = 256
-"""Characters of an id: in imports, events, requests and the state routes alike."""
+"""Characters of an id or a name: in imports, events, requests and the state routes alike."""
+MAX_TEXT_CHARS = 2_000
+"""Characters of a text of a request, such as its query; in requests and in fields of rankings and interactions."""
+MAX_DOCUMENT_CHARS = 200_000
+"""Characters of a text that describes an item or a user; in events and in requests."""
+MAX_FIELDS = 1_000
+"""Fields of an event."""
 MISSING_IDS = frozenset(
     ("", "NaN", "nan", "NAN", "-NaN", "-nan", "None", "null", "NULL", "Null", "(null)", "NA", "N/A", "n/a", "#N/A",
      "#NA", "<NA>", "NaT", r"\N", "undefined")
@@ -19,6 +25,8 @@ MISSING_IDS = frozenset(
 """Texts that tools write for a missing value. An id that is one of them is missing; capital letters matter."""
 ID_PARTS = ("id", "item", "user", "session", "ranking")
 """Parts of an event that are ids; an entry of a ranking's `items` has one too."""
+NAME_PARTS = ("type", "surface", "bundle", "experiment", "variant")
+"""Parts of an event that are names; they are as short as ids."""
 
 WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0$"
 """Pattern of a whole number as pandas writes it in a column of floats, such as 123.0."""
@@ -88,7 +96,34 @@ def canonical_event(body: object) -> Any:
     items = event.get("items")
     if isinstance(items, list):
         event["items"] = [_canonical_entry(entry, index) for index, entry in enumerate(items)]
+    for name in NAME_PARTS:
+        if name in event:
+            _check_length(event[name], name, MAX_ID_CHARS)
+    if isinstance(event.get("fields"), list):
+        is_document = event.get("event") in ("item", "user")
+        _check_fields(event["fields"], MAX_DOCUMENT_CHARS if is_document else MAX_TEXT_CHARS)
     return event
+
+
+def _check_fields(fields: list[Any], max_chars: int) -> None:
+    """Check the number of fields, and the lengths of their names and texts. Raises EventError."""
+    if len(fields) > MAX_FIELDS:
+        raise EventError("fields", f"found {len(fields):,} fields, expected at most {MAX_FIELDS:,}")
+    for index, entry in enumerate(fields):
+        if not isinstance(entry, Mapping):
+            continue
+        _check_length(entry.get("name"), f"fields[{index}].name", MAX_ID_CHARS)
+        value = entry.get("value")
+        if isinstance(value, list):
+            for text in value:
+                _check_length(text, f"fields[{index}].value", max_chars)
+        elif isinstance(value, str):
+            _check_length(value, f"fields[{index}].value", max_chars)
+
+
+def _check_length(value: object, path: str, max_chars: int) -> None:
+    if isinstance(value, str) and len(value) > max_chars:
+        raise EventError(path, f"found {len(value):,} characters, expected at most {max_chars:,}")
 
 
 def _canonical_entry(entry: object, index: int) -> object:

@@ -99,6 +99,10 @@ class ErasureLog:
             self._write_tombstone(connection, erasure())
         return deleted
 
+    def keep_in(self, path: Path) -> None:
+        """Keep the erasures in a file too, from now on; nothing is read now."""
+        self._path = path
+
     def remember_in(self, path: Path) -> int:
         """Keep the erasures in a file too, from now on; return how many of its erasures the journal lacked.
 

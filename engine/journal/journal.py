@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Select, func, literal, select, tuple_
-from sqlalchemy import event as sa_event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -24,6 +24,7 @@ from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event
 from feedrank.engine.events.learnable import check_learnable
+from feedrank.engine.journal.database import create_database_engine, open_tables
 from feedrank.engine.journal.decoding import EventDecoder
 from feedrank.engine.journal.deletion import delete_before
 from feedrank.engine.journal.erasure_log import ErasureLog
@@ -34,15 +35,14 @@ from feedrank.engine.journal.tables import (
     EVENTS,
     INSERT,
     LATEST_TIME,
-    begin_transaction,
-    configure_sqlite,
-    create_tables,
-    open_engine,
 )
 from feedrank.engine.journal.upkeep import overwrite_deleted, vacuum, wal_checkpoint
+from feedrank.engine.private_files import create_private_file
 
 CHUNK_SIZE = 5_000
 """Events per read or insert statement."""
+WRITE_WAIT_MS, REQUEST_WAIT_MS = 30_000, 500
+"""Milliseconds that a command waits for other writers, and a request, behind which feeds wait."""
 MAX_OWN = 1_000
 """Events of this process that are kept decoded until they are read."""
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -51,12 +51,13 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 class Journal:
     """An append-only event log. Once `append` returns, its events are on disk. A repeated event id is ignored."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, is_checked: bool = False) -> None:
         """Open the journal, and create its table if it is missing. Raises JournalError.
 
-        url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`.
+        url: an SQLAlchemy URL, such as `sqlite:////data/journal.db` or `postgresql+psycopg://host/name`. is_checked:
+        this service has opened it before, so nothing is read or written now, and it may be out of reach.
         """
-        self._engine = open_engine(url)
+        self._engine = create_database_engine(url)
         self._dialect = self._engine.dialect.name
         self.decoder = EventDecoder()
         self._write_lock: WriteLock | None = None
@@ -64,25 +65,23 @@ class Journal:
         self._writer: SqliteWriter | None = None
         self._own: dict[int, Event] = {}
         """Offset -> event, of those that `record` wrote and `read` has not given yet: they need no decoding."""
-        if self._dialect == "sqlite":
-            if (path := self._engine.url.database) and path != ":memory:":
-                self._write_lock = WriteLock(Path(f"{path}-lock"))
-                self._reader, self._writer = SqliteReader(self._engine), SqliteWriter(self._engine)
-            sa_event.listen(self._engine, "connect", configure_sqlite)
-            sa_event.listen(self._engine, "begin", begin_transaction)
-        try:
-            with self._write_transaction() as connection:
-                create_tables(connection)
-        except DBAPIError as problem:
-            raise JournalError(f"can't open the journal at {self._engine.url!r}: {problem.orig}") from None
+        if self._dialect == "sqlite" and (path := self._engine.url.database) and path != ":memory:":
+            self._write_lock = WriteLock(Path(f"{path}-lock"))
+            self._reader, self._writer = SqliteReader(path), SqliteWriter(path)
+        if not is_checked:
+            open_tables(self._engine, self._write_transaction)
         self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode_now)
         """The users that were erased, and what the journal holds of any other."""
 
     @classmethod
-    def open_sqlite(cls, path: Path) -> Journal:
-        """Open or create the journal in an SQLite file. Raises JournalError."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{path}")
+    def open_sqlite(cls, path: Path, is_checked: bool = False) -> Journal:
+        """Open or create the journal in an SQLite file, which only its owner may read. Raises JournalError."""
+        try:
+            if not is_checked:
+                create_private_file(path)
+        except OSError as problem:
+            raise JournalError(f"can't create the journal at {path}: {problem.strerror}") from None
+        return cls(f"sqlite:///{path}", is_checked)
 
     def append(self, events: Iterable[Event], checked: bool = False) -> list[bool]:
         """Write all events or none, in one transaction; return for each event whether it was new.
@@ -111,10 +110,10 @@ class Journal:
         rows = _encode_all(unstamped, checked)
         with self._write_errors():
             if self._writer is not None and self._write_lock is not None:
-                with self._write_lock.acquire():
+                with self._write_lock.acquire(self._writer.wait_ms / 1000):
                     moment, new = self._writer.append(rows, now_ms, _stamp)
             else:
-                with self._write_transaction() as connection:
+                with self._write_transaction(REQUEST_WAIT_MS) as connection:
                     moment = _moment(connection, now_ms)
                     stamped = [_stamp(row, moment) for row in rows]
                     new = {row[0]: row[1] for row in connection.execute(INSERT[self._dialect], stamped)} if rows else {}
@@ -162,7 +161,7 @@ class Journal:
         """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
         A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
-        erase the user's state. SQLite overwrites deleted data, so nothing stays readable in the file. tombstone_id: a
+        erase the user's state. Nothing of the events stays readable, see `overwrite_deleted`. tombstone_id: a
         random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
         """
         try:
@@ -178,7 +177,7 @@ class Journal:
         with self._write_errors():
             made_again = self.erasure_log.remember_in(path)
         if made_again:
-            overwrite_deleted(self._engine)
+            overwrite_deleted(self._engine, inf)
         return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
@@ -227,12 +226,12 @@ class Journal:
         return self._engine
 
     @contextmanager
-    def _write_transaction(self) -> Iterator[Connection]:
-        """Open a transaction that excludes all other writers."""
+    def _write_transaction(self, wait_ms: int = WRITE_WAIT_MS) -> Iterator[Connection]:
+        """Open a transaction that excludes all other writers; wait_ms: for them, at most."""
         lock = self._write_lock.acquire() if self._write_lock else nullcontext()
         with lock, self._engine.connect().execution_options(writing=True) as connection, connection.begin():
             if self._dialect == "postgresql":
-                connection.execute(ADVISORY_LOCK)
+                connection.execute(ADVISORY_LOCK, {"wait": f"{wait_ms}ms"})
             yield connection
 
     def _read_chunk(self, since: int, kind: str | None) -> Sequence[Any]:

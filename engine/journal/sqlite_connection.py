@@ -15,10 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import Engine
-
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
-from feedrank.engine.journal.tables import INSERT, LATEST_TIME, SELECT_AFTER, compile_sqlite
+from feedrank.engine.journal.tables import INSERT, LATEST_TIME, SELECT_AFTER, compile_sqlite, connect_sqlite
 
 try:
     import fcntl
@@ -26,18 +24,26 @@ except ImportError:  # without fcntl (Windows), only SQLite's own lock applies
     fcntl = None  # type: ignore[assignment]
 
 RETRY_INTERVAL_S = 0.0002
-"""Seconds between two attempts."""
-MAX_ATTEMPTS = 500
-"""Attempts before proceeding without the lock: its holder may be suspended, and the database has its own lock."""
+"""Seconds between two attempts to get the write lock."""
+MAX_WAIT_S = 0.1
+"""Seconds before proceeding without the write lock: its holder may be suspended, and the database has its own lock."""
+PATIENT_MS, IMPATIENT_MS = 500, 10
+"""Milliseconds that a request waits for a locked database: usually, and as long as the last one waited in vain."""
+_LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 class _SqliteConnection:
     """One connection, opened on first use and reopened after an error and in a forked process."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, path: str) -> None:
+        """path: of the database file."""
+        self._path = path
         self._lock = threading.RLock()
         self._opened: tuple[int, sqlite3.Connection] | None = None
+        self.wait_ms = PATIENT_MS
+        """Milliseconds that the next call waits for a locked database, and feeds with it."""
+        self._busy_timeout_ms = -1
+        """The wait that the open connection is set to; -1: another one."""
 
     def close(self) -> None:
         """Close the connection; the next call reopens it."""
@@ -48,13 +54,19 @@ class _SqliteConnection:
 
     def _connection(self) -> sqlite3.Connection:
         if self._opened is None or self._opened[0] != os.getpid():
-            pooled = self._engine.raw_connection()
-            connection = pooled.driver_connection
-            assert isinstance(connection, sqlite3.Connection)
-            pooled.detach()
+            connection = connect_sqlite(self._path, self.wait_ms / 1000)
             self._configure(connection)
-            self._opened = (os.getpid(), connection)
+            self._opened, self._busy_timeout_ms = (os.getpid(), connection), -1
+        if self._busy_timeout_ms != self.wait_ms:
+            self._busy_timeout_ms = self.wait_ms
+            self._opened[1].execute(f"PRAGMA busy_timeout={self.wait_ms}")
         return self._opened[1]
+
+    def _give_up(self, problem: BaseException) -> None:
+        """Close the connection; after waiting in vain for a lock, the next call hardly waits."""
+        self.close()
+        if isinstance(problem, sqlite3.OperationalError) and problem.sqlite_errorcode & 0xFF in _LOCKED:
+            self.wait_ms = IMPATIENT_MS
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         """Prepare a new connection."""
@@ -65,24 +77,25 @@ class SqliteReader(_SqliteConnection):
 
     _SELECT = f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit"
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
         self._polled: tuple[int, int] | None = None
         """Data version and offset at which a poll found nothing more."""
 
     def poll(self, since: int, limit: int) -> list[tuple[int, str]]:
         """Return up to `limit` (offset, body) after offset `since`. Raises sqlite3.Error."""
         with self._lock:
-            connection = self._connection()
             try:
+                connection = self._connection()
                 current = (int(connection.execute("PRAGMA data_version").fetchone()[0]), since)
                 if current == self._polled:
                     return []
                 parameters = {"since": since, "limit": limit}
                 rows: list[tuple[int, str]] = connection.execute(self._SELECT, parameters).fetchall()
-            except sqlite3.Error:
-                self.close()
+            except sqlite3.Error as problem:
+                self._give_up(problem)
                 raise
+            self.wait_ms = PATIENT_MS
             # read to the end: until another connection writes, nothing is after the last row
             self._polled = (current[0], rows[-1][0] if rows else since) if len(rows) < limit else None
             return rows
@@ -96,8 +109,8 @@ class SqliteWriter(_SqliteConnection):
 
     _INSERT, _LATEST = compile_sqlite(INSERT["sqlite"]), compile_sqlite(LATEST_TIME)
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
         self._synchronous_full = True
         """Whether `PRAGMA synchronous` is FULL, as on a new connection: a commit waits until it is on disk."""
         self._auto_checkpoint = True
@@ -113,8 +126,8 @@ class SqliteWriter(_SqliteConnection):
         process, and reach the disk with the next sync, before any later row. Raises sqlite3.Error.
         """
         with self._lock:
-            connection = self._connection()
             try:
+                connection = self._connection()
                 self._set_synchronous(connection, any(row["kind"] != "ranking" for row in rows))
                 connection.execute("BEGIN IMMEDIATE")
                 latest = connection.execute(self._LATEST, {"limit": now_ms + MAX_AHEAD_MS}).fetchone()
@@ -122,9 +135,10 @@ class SqliteWriter(_SqliteConnection):
                 stamped = (stamp(row, moment) for row in rows)
                 new = dict(pair for row in stamped for pair in connection.execute(self._INSERT, row).fetchall())
                 connection.execute("COMMIT")
-            except BaseException:
-                self.close()  # which also rolls back
+            except BaseException as problem:
+                self._give_up(problem)  # which also rolls back
                 raise
+            self.wait_ms = PATIENT_MS
             return moment, new
 
     def disable_checkpoint(self) -> None:
@@ -159,29 +173,37 @@ class WriteLock:
         self._pid_and_descriptor: tuple[int, int] | None = None
 
     @contextmanager
-    def acquire(self) -> Iterator[None]:
-        """Hold the lock; after `MAX_ATTEMPTS` attempts proceed without it."""
+    def acquire(self, wait_s: float | None = None) -> Iterator[None]:
+        """Hold the lock; proceed without it after `wait_s` seconds, by default and at most `MAX_WAIT_S`."""
         if fcntl is None:
             yield
             return
-        with self._thread_lock:
-            descriptor = self._descriptor()
-            held = False
-            for _ in range(MAX_ATTEMPTS):
-                if descriptor is None:
-                    break
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    time.sleep(RETRY_INTERVAL_S)
-                    continue
-                held = True
-                break
+        wait_s = MAX_WAIT_S if wait_s is None else min(wait_s, MAX_WAIT_S)
+        give_up_at = time.monotonic() + wait_s
+        if not self._thread_lock.acquire(timeout=wait_s):
+            yield  # another thread has waited for the database for so long
+            return
+        descriptor = None
+        try:
+            descriptor = self._lock_until(give_up_at)
+            yield
+        finally:
+            if descriptor is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            self._thread_lock.release()
+
+    def _lock_until(self, give_up_at: float) -> int | None:
+        """Lock the file between processes; returns its descriptor, None if it can't be locked until then."""
+        descriptor = self._descriptor()
+        while descriptor is not None:
             try:
-                yield
-            finally:
-                if held and descriptor is not None:
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except OSError:
+                if time.monotonic() >= give_up_at:
+                    return None
+                time.sleep(RETRY_INTERVAL_S)
+        return None
 
     def close(self) -> None:
         """Close the lock file; the next `acquire` reopens it."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from collections.abc import Sequence
 from operator import methodcaller
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -16,20 +20,17 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
-    create_engine,
     inspect,
     or_,
     select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.engine import Connection
 from sqlalchemy.sql import ClauseElement
 
 from feedrank.engine.events.events import TOMBSTONE
 from feedrank.engine.journal import legacy
-from feedrank.engine.journal.errors import JournalError
 
 METADATA = MetaData()
 EVENTS = Table(
@@ -72,39 +73,11 @@ IS_TOMBSTONE = and_(
 
 Inside a string value the quotes would be escaped, so it can't match.
 """
-ADVISORY_LOCK = text("SELECT pg_advisory_xact_lock(7203421)")
-"""Serializes writers to a PostgreSQL journal; SQLite has a lock of its own."""
+ADVISORY_LOCK = text("SELECT set_config('lock_timeout', :wait, true), pg_advisory_xact_lock(7203421)")
+"""Serializes writers to a PostgreSQL journal; SQLite has a lock of its own. wait: at most, such as `500ms`."""
 
 
-def open_engine(url: str) -> Engine:
-    """Return the SQLAlchemy engine of a journal's URL. Raises JournalError."""
-    try:
-        engine = create_engine(url, future=True)
-    except (ArgumentError, NoSuchModuleError) as problem:
-        raise JournalError(f"the journal's URL {url!r} can't be used: {problem}") from None
-    except ModuleNotFoundError as problem:
-        raise JournalError(
-            f"the journal's URL {url!r} needs the driver {problem.name}, which is not installed; for PostgreSQL:"
-            " pip install 'feedrank[postgresql]', and a URL that starts with postgresql+psycopg://"
-        ) from None
-    if engine.dialect.name not in INSERT:
-        raise JournalError(f"found a {engine.dialect.name} database, expected one of {', '.join(INSERT)}")
-    return engine
-
-
-def create_tables(connection: Connection) -> None:
-    """Create what is missing in a journal's database. Raises JournalError for a journal of another version."""
-    _migrate(connection)
-    METADATA.create_all(connection)
-    columns = {column["name"] for column in inspect(connection).get_columns("events")}
-    if missing := {column.name for column in EVENTS.columns} - columns:
-        raise JournalError(
-            f"the journal at {connection.engine.url!r} was made by another version: it lacks"
-            f" {', '.join(sorted(missing))}; move it away and import its sources again"
-        )
-
-
-def _migrate(connection: Connection) -> None:
+def migrate(connection: Connection) -> None:
     """Give the table of a journal of version 0.1 today's column names; does nothing for any other journal."""
     inspector = inspect(connection)
     if not inspector.has_table(EVENTS.name):
@@ -118,15 +91,32 @@ def _migrate(connection: Connection) -> None:
     BY_EFFECTIVE_TIME.create(connection)
 
 
-def configure_sqlite(connection: Any, _record: object) -> None:
-    """Set the pragmas of a new SQLite connection; an SQLAlchemy `connect` listener."""
+def connect_sqlite(path: str, timeout_s: float, **options: Any) -> sqlite3.Connection:
+    """Open a connection to a journal's file. Raises sqlite3.Error. timeout_s: how long it waits for a locked file.
+
+    In a read-only folder, SQLite can't create the files that it shares with other processes. If there are none, nobody
+    writes to the journal, and it is read as it is.
+    """
+    options = {"timeout": timeout_s, "check_same_thread": False, **options}
+    connection: sqlite3.Connection = sqlite3.connect(path, **options)
+    try:
+        _configure(connection, ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"))
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+        if os.access(os.path.dirname(path) or ".", os.W_OK) or os.path.exists(f"{path}-wal"):
+            raise
+    connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?immutable=1", **{**options, "uri": True})
+    _configure(connection, ())
+    return connection
+
+
+def _configure(connection: sqlite3.Connection, pragmas: Sequence[str]) -> None:
     connection.isolation_level = None  # only `begin_transaction` starts transactions
     # one row that is not UTF-8, from another program, must not fail a query of many
     connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "secure_delete=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def begin_transaction(connection: Connection) -> None:

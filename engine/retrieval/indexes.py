@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +108,15 @@ class AnnoyIndex:
             )
         settings = json.loads(settings_path.read_text())
         return cls(path, settings["dimensions"], settings["metric"], settings["search_k_factor"])
+
+    def check(self, vectors: Matrix, rows: Sequence[int]) -> None:
+        """Raise ValueError if the index does not hold (n, d) vectors, by their number and those of some rows."""
+        n_found = self._index.get_n_items()
+        if (n_found, self._index.f) != vectors.shape:
+            raise ValueError(f"found {n_found} vectors of {self._index.f} dimensions, expected {vectors.shape}")
+        for row in rows:
+            if not np.array_equal(np.array(self._index.get_item_vector(row), np.float32), vectors[row]):
+                raise ValueError(f"found another vector of the item in row {row} than the item model has")
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best rows, best first, and their scores."""

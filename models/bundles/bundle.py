@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from feedrank.engine.private_files import FILE_MODE, FOLDER_MODE, make_private_folder
 from feedrank.engine.protocols import ScannableIndex, VectorIndex
 from feedrank.engine.retrieval.custom_index import CustomIndexType
 from feedrank.engine.retrieval.indexes import AnnoyIndex
@@ -26,13 +26,19 @@ from feedrank.features.item_model import ItemModel
 from feedrank.features.state import StateSpec
 from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
+from feedrank.models.bundles.content_check import check_index, check_item_model, check_ranker, check_tokens
+from feedrank.models.bundles.manifest import BUILD_INFO as BUILD_INFO
+from feedrank.models.bundles.manifest import FORMAT as FORMAT
+from feedrank.models.bundles.manifest import MANIFEST as MANIFEST
+from feedrank.models.bundles.manifest import BundleError as BundleError
+from feedrank.models.bundles.manifest import bundle_files as bundle_files
+from feedrank.models.bundles.manifest import check_files, reading, write_manifest
+from feedrank.models.bundles.manifest import read_manifest as read_manifest
 from feedrank.models.retraining.drift import FeatureHistogram
 from feedrank.models.text import cross_encoder_model
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel, TokenIds
 from feedrank.models.training.ranker import LambdaRanker
 
-FORMAT = 4
-MANIFEST = "manifest.json"
 CROSS_ENCODER_ITEMS = "cross-encoder-items.npz"
 INDEX = "index.ann"
 CUSTOM_INDEX = "custom-index"
@@ -40,14 +46,8 @@ CUSTOM_INDEX = "custom-index"
 FEATURE_HISTOGRAM = "feature-histogram.json"
 FIRST_STAGE = "first-stage"
 """Start of the names of the first-stage ranker's files."""
-BUILD_INFO = "build.json"
-"""Build time and duration: what may differ between two bundles of the same log, config and seed."""
 CURRENT = "current"
 """Name of the symbolic link, next to the bundles, to the bundle that serves."""
-
-
-class BundleError(RuntimeError):
-    """Raised for a bundle that can't be used; the message names the file."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -93,14 +93,26 @@ class BundleParts:
     """The cross-encoder with the tokens of these items."""
 
 
-def new_bundle_path(bundles: Path, name: str) -> Path:
-    """Return the folder for a new bundle; raises BundleError if the name is invalid or taken."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name == CURRENT:
+def is_bundle_name(name: str) -> bool:
+    """Return whether a text can be the name of a bundle, and so of a folder among the bundles."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+
+
+def path_of(bundles: Path, name: str) -> Path:
+    """Return the folder of a bundle; names come from callers too. Raises BundleError for one that leaves `bundles`."""
+    if not is_bundle_name(name):
         raise BundleError(
             f"found the bundle name {name!r}, expected up to 100 letters, digits, dots, dashes and underscores, with a "
             f"letter or digit first, and not {CURRENT!r}"
         )
-    folder = bundles / name
+    return bundles / name
+
+
+def new_bundle_path(bundles: Path, name: str) -> Path:
+    """Return the folder for a new bundle; raises BundleError if the name is invalid or taken."""
+    folder = path_of(bundles, name)
+    if name == CURRENT:
+        raise BundleError(f"found the bundle name {CURRENT!r}, which is that of the link to the current bundle")
     if folder.exists():
         raise BundleError(f"found a bundle at {folder} already; bundles are immutable, choose another name")
     return folder
@@ -127,7 +139,7 @@ def save(
     folder = new_bundle_path(bundles, name)
     temporary = bundles / f".{name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_private_folder(temporary)
     try:
         builder, cross_encoder = parts.builder, parts.cross_encoder
         item_model = builder.item_model
@@ -167,9 +179,10 @@ def save(
             "model_digests": dict(item_model.model_digests),
             "files": {name: digest(temporary / name) for name in bundle_files(temporary)},
         }  # fmt: skip
-        _write_manifest(temporary / MANIFEST, manifest)
+        write_manifest(temporary / MANIFEST, manifest)
         (temporary / BUILD_INFO).write_text(json.dumps(dict(build_info or {}), indent=1) + "\n")
         for path in temporary.rglob("*"):
+            path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
             fsync(path)
         fsync(temporary)
         os.replace(temporary, folder)
@@ -181,24 +194,37 @@ def save(
 
 def load(folder: Path) -> Bundle:
     """Load a bundle; raises BundleError that names the file if one is missing, damaged or foreign."""
-    folder = folder.resolve()
+    linked, folder = folder, folder.resolve()
+    if folder.parent != linked.parent.resolve():
+        raise BundleError(
+            f"{linked} leads to {folder}, expected a bundle in {linked.parent}; promote one that is there"
+        )
     manifest = read_manifest(folder)
-    for file in sorted(set(bundle_files(folder)) - manifest["files"].keys() - {MANIFEST, BUILD_INFO}):
-        raise BundleError(f"{folder / file} is foreign: it is not in {MANIFEST}; bundles are immutable, remove it")
-    for file, expected in manifest["files"].items():
-        if not (folder / file).is_file():
-            raise BundleError(f"{folder / file} is missing; build the bundle again, or roll back to another one")
-        if digest(folder / file) != expected:
-            raise BundleError(f"{folder / file} is damaged: its sha256 differs from {MANIFEST}; build the bundle again")
+    check_files(folder, manifest)
     item_model = item_model_io.read_item_model(folder, manifest)
-    state = manifest["state"]
-    spec = StateSpec.from_dict(state)
+    with reading(folder / item_model_io.ITEM_MODEL):
+        check_item_model(item_model)
+    with reading(folder / MANIFEST):
+        builder = _read_builder(folder, manifest, item_model)
+        has_ranker, has_first_stage = bool(manifest["ranker"]), bool(manifest["two_stage"])
+    ranker = _read_ranker(folder, builder, "ranker") if has_ranker else None
+    first_stage = _read_ranker(folder, builder, FIRST_STAGE) if has_first_stage else None
+    with reading(folder / INDEX):
+        index = AnnoyIndex.load(folder / INDEX)
+        check_index(index, item_model.space.item_side)
+    exact_index = build_scannable_index(item_model.space.item_side, index.metric)
+    opened = Bundle(folder, manifest, builder, index, exact_index, ranker, first_stage)
+    with reading(folder / FEATURE_HISTOGRAM):
+        read_histogram(folder)
+    return opened
+
+
+def _read_builder(folder: Path, manifest: Mapping[str, Any], item_model: ItemModel) -> FeatureBuilder:
     features = manifest["features"]
-    settings = FeatureSettings(
-        tuple(features["families"]), tuple(features.get("extra", ()))
-    )  # version 0.1 had no extra
+    # version 0.1 had no extra
+    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())))
     try:
-        builder = FeatureBuilder(item_model, spec, settings)
+        builder = FeatureBuilder(item_model, StateSpec.from_dict(manifest["state"]), settings)
     except ExtraFamilyError as problem:
         raise BundleError(
             f"{folder} was trained with an extra feature family that can't be used now: {problem}"
@@ -208,53 +234,40 @@ def load(folder: Path) -> Bundle:
             f"found features {features['fingerprint']} in {folder}, this version expects {builder.fingerprint}; "
             "train again with this version"
         )
-    try:
-        ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint) if manifest["ranker"] else None
-        first_stage = None
-        if manifest["two_stage"]:
-            first_stage = LambdaRanker.load(folder, builder.names, builder.fingerprint, FIRST_STAGE)
-    except (ValueError, FileNotFoundError) as problem:
-        raise BundleError(f"{folder}: {problem}") from None
-    index = AnnoyIndex.load(folder / INDEX)
-    return Bundle(
-        folder,
-        manifest,
-        builder,
-        index,
-        build_scannable_index(item_model.space.item_side, index.metric),
-        ranker,
-        first_stage,
-    )
+    return builder
+
+
+def _read_ranker(folder: Path, builder: FeatureBuilder, name: str) -> LambdaRanker:
+    with reading(folder / f"{name}-0.txt"):
+        ranker = LambdaRanker.load(folder, builder.names, builder.fingerprint, name)
+        check_ranker(ranker)
+        return ranker
 
 
 def load_cross_encoder(bundle: Bundle, threads: int = 0) -> CrossEncoderModel | None:
-    """Load the cross-encoder of a bundle with the tokens of its items; None if the bundle has none."""
+    """Load the cross-encoder of a bundle with the tokens of its items; None if the bundle has none.
+
+    Raises BundleError, which names the file.
+    """
     if cross_encoder_model.MODEL_FILE not in bundle.manifest["files"]:
         return None
-    with np.load(bundle.folder / CROSS_ENCODER_ITEMS, allow_pickle=False) as file:
-        items = TokenIds(file["ids"], file["offsets"])
-    return CrossEncoderModel(bundle.folder, threads).with_items(items)
-
-
-def bundle_files(folder: Path) -> list[str]:
-    """List the files of a bundle: sorted paths below its folder, with / between their parts."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    with reading(bundle.folder / CROSS_ENCODER_ITEMS):
+        with np.load(bundle.folder / CROSS_ENCODER_ITEMS, allow_pickle=False) as file:
+            items = TokenIds(file["ids"], file["offsets"])
+        check_tokens(items, bundle.manifest["items"])
+    with reading(bundle.folder / cross_encoder_model.MODEL_FILE):
+        return CrossEncoderModel(bundle.folder, threads).with_items(items)
 
 
 def promote(bundles: Path, name: str) -> None:
     """Point the `current` link at a bundle atomically; raises BundleError if there is no such bundle."""
-    if not (bundles / name / MANIFEST).is_file():
+    if name == CURRENT or not (path_of(bundles, name) / MANIFEST).is_file():
         raise BundleError(f"no bundle {name!r} in {bundles}")
     temporary = bundles / f".{CURRENT}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(name, target_is_directory=True)
     os.replace(temporary, bundles / CURRENT)
     fsync(bundles)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a bundle; raises BundleError if it is missing, damaged or of another format."""
-    return _read_manifest(folder / MANIFEST)
 
 
 def journal_offset_of(bundle: Bundle) -> int:
@@ -283,29 +296,3 @@ def read_histogram(folder: Path) -> FeatureHistogram | None:
     """Read the training-feature histogram of a bundle; None if it has none."""
     path = folder / FEATURE_HISTOGRAM
     return FeatureHistogram.load(path) if path.exists() else None
-
-
-def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps({**manifest, "sha256": _manifest_digest(manifest)}, indent=1) + "\n")
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"found no {path.name} in {path.parent}; build a bundle with `feedrank train`") from None
-    except ValueError as problem:
-        raise BundleError(f"{path} is not JSON: {problem}") from None
-    format_found = manifest.get("format") if isinstance(manifest, dict) else manifest
-    if format_found != FORMAT:
-        raise BundleError(
-            f"{path} is of format {format_found!r}; this version reads format {FORMAT}: "
-            "train again with `feedrank train`"
-        )
-    if manifest.pop("sha256", None) != _manifest_digest(manifest):
-        raise BundleError(f"{path} is damaged: its sha256 differs from the stated one; build the bundle again")
-    return dict(manifest)
-
-
-def _manifest_digest(manifest: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

@@ -21,6 +21,7 @@ from feedrank.features.late_interaction import Projection, TokenVectors
 from feedrank.features.term_counts import CorpusStatistics
 from feedrank.features.text_analyser import TextAnalyser, TextSettings
 from feedrank.models.atomic_files import atomic_write
+from feedrank.models.bundles.manifest import reading
 
 CATALOGUE, ITEM_MODEL, TERMS, TOKENS = "catalogue.jsonl.gz", "item-model.npz", "terms.json", "tokens.npy"
 _TERM_COLUMNS = ("term_codes", "weights", "term_counts", "offsets")
@@ -34,8 +35,16 @@ def write_item_model(folder: Path, item_model: ItemModel) -> None:
 
 
 def read_item_model(folder: Path, manifest: Mapping[str, Any]) -> ItemModel:
-    """Read the item model that `write_item_model` wrote; the manifest holds space blocks and model digests."""
-    return _read_arrays(folder, manifest, _read_catalogue(folder / CATALOGUE))
+    """Read the item model that `write_item_model` wrote; the manifest holds space blocks and model digests.
+
+    Raises BundleError, which names the file, for one that can't be read.
+    """
+    with reading(folder / CATALOGUE):
+        catalogue = _read_catalogue(folder / CATALOGUE)
+        if len(catalogue) != manifest["items"]:
+            raise ValueError(f"found {len(catalogue)} items, expected {manifest['items']}")
+    with reading(folder / ITEM_MODEL):
+        return _read_arrays(folder, manifest, catalogue)
 
 
 def _write_catalogue(path: Path, catalogue: Catalogue) -> None:
@@ -119,7 +128,11 @@ def _write_terms(path: Path, term_weights: TermWeights) -> None:
 
 
 def _read_terms(path: Path, arrays: Mapping[str, NDArray[Any]]) -> TermWeights:
-    body = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path):
+        return _parse_terms(json.loads(path.read_text(encoding="utf-8")), arrays)
+
+
+def _parse_terms(body: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TermWeights:
     codes, weights, counts, offsets = (arrays[f"terms/{column}"] for column in _TERM_COLUMNS)
     idf, mean_lengths = (arrays[f"terms/{column}"] for column in _TERM_STATISTICS)
     statistics = CorpusStatistics(idf, mean_lengths, body["documents"])
@@ -130,7 +143,8 @@ def _read_terms(path: Path, arrays: Mapping[str, NDArray[Any]]) -> TermWeights:
 
 
 def _read_tokens(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> TokenVectors:
-    codes = np.load(folder / TOKENS, mmap_mode="c")
+    with reading(folder / TOKENS):
+        codes = np.load(folder / TOKENS, mmap_mode="c", allow_pickle=False)
     fitted = "tokens/mean" in arrays
     projection = Projection(arrays["tokens/mean"], arrays["tokens/directions"]) if fitted else None
     return TokenVectors(codes, arrays["tokens/offsets"], projection)

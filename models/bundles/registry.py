@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feedrank.engine.private_files import create_private_file
 from feedrank.models.bundles import bundle
 from feedrank.models.bundles.bundle import CURRENT, Bundle, BundleError
 
@@ -63,13 +64,14 @@ def bundle_size(folder: Path) -> int:
 
 def promote(bundles: Path, name: str) -> None:
     """Check every file of a bundle, make it current atomically and record the promotion; raises BundleError."""
-    bundle.load(bundles / name)
+    bundle.load(bundle.path_of(bundles, name))
     bundle.promote(bundles, name)
     record_promotion(bundles, name)
 
 
 def record_promotion(bundles: Path, name: str) -> None:
     """Append a promotion to the promotion log."""
+    create_private_file(bundles / PROMOTIONS_FILE)
     with (bundles / PROMOTIONS_FILE).open("a") as file:
         file.write(json.dumps({"name": name}) + "\n")
 
@@ -90,7 +92,7 @@ def previous(bundles: Path) -> list[str]:
     """List earlier current bundles that still exist, latest first, without duplicates."""
     serving = current_name(bundles)
     names = dict.fromkeys(reversed(promoted_names(bundles)))
-    return [name for name in names if name != serving and (bundles / name).is_dir()]
+    return [name for name in names if name != serving and bundle.is_bundle_name(name) and (bundles / name).is_dir()]
 
 
 def rollback(bundles: Path) -> str:
@@ -111,12 +113,24 @@ def load_current(bundles: Path, warn: Callable[[str], None]) -> Bundle:
     except BundleError as problem:
         for name in previous(bundles):
             try:
-                opened = bundle.load(bundles / name)
+                opened = bundle.load(bundle.path_of(bundles, name))
             except BundleError:
                 continue
             warn(f"{problem}. Serving the previous bundle instead: {name}")
             return opened
         raise
+
+
+def load_before(bundles: Path, name: str) -> Bundle | None:
+    """Load the latest intact bundle that was promoted before this one; None if there is none."""
+    names = list(dict.fromkeys(reversed(promoted_names(bundles))))
+    for earlier in names[names.index(name) + 1 if name in names else 0 :]:
+        if earlier != name and bundle.is_bundle_name(earlier):
+            try:
+                return bundle.load(bundle.path_of(bundles, earlier))
+            except BundleError:
+                continue
+    return None
 
 
 def prune(bundles: Path, keep: int, dry_run: bool = False, keep_also: Collection[str] = ()) -> list[str]:

@@ -76,6 +76,8 @@ def decide(
     threshold = settings.margin if settings.rule == "superior" else -settings.margin
     passed = bool(gain.low > threshold) if settings.rule == "superior" else bool(gain.low >= threshold)
     reasons = [f"{summary}: {'above' if passed else 'not above'} {threshold:+g}, which {settings.rule!r} requires"]
+    if not passed and gain.mean > threshold:
+        reasons.append("the mean is above it, but the interval is too wide to tell: more test groups make it narrower")
     for name in settings.segments:
         change = by_segment.get(name)
         if change is not None and change.groups >= MIN_SEGMENT_GROUPS and change.high < -settings.margin:

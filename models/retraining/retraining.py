@@ -52,7 +52,7 @@ class RetrainSettings:
     test_share: float = 0.1
     """Share of the window, its newest part, on which the candidate is compared with the current bundle; 0 to 1. It
     grows up to half of the window if it has too few groups. What the current bundle has learnt is left out."""
-    min_test_groups: int = 200
+    min_test_groups: int = 100
     """Minimum number of groups that are newer than what the current bundle has learnt; with fewer nothing is trained,
     and `feedrank retrain` ends with the exit code 4. Unit: groups."""
     gate: GateSettings = field(default_factory=GateSettings)

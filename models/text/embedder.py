@@ -152,6 +152,11 @@ class _LazyModel:
         return SentenceTransformer(modules=[tokens, pooling], device=self._device)
 
 
+def import_text_libraries() -> None:
+    """Import the libraries of text models, without a model, as importing them takes seconds."""
+    import sentence_transformers  # noqa: F401
+
+
 def normalises_vectors(folder: Path) -> bool:
     """Return whether vectors are scaled to length 1 by default: not if the model is trained for dot products."""
     return not is_dpr(folder) and read_model_json(folder).get("similarity_fn_name") not in ("dot", "dot_product")

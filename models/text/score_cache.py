@@ -6,8 +6,10 @@ A cache file may be deleted at any time, and several processes may share it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,10 +19,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.private_files import create_private_file
 from feedrank.engine.types import Rows, Scores
 
 OVERFLOW_FACTOR = 1.1
 """Factor by which the number of texts may exceed its bound before the oldest are evicted."""
+WAIT_S = 0.05
+"""Seconds that a request waits for another process's write to the cache."""
+RETRY_S, LOG_INTERVAL_S = 1.0, 60.0
+"""Seconds after a failed write before the next, and between two log lines of failures."""
+_log = logging.getLogger(__name__)
 CachedScores = tuple[NDArray[np.uint64], Scores]
 """Sorted item keys and their scores."""
 
@@ -29,7 +37,7 @@ class SqliteScoreCache:
     """A `CrossEncoderScoreCache` in SQLite, for one model and the item texts of one catalogue."""
 
     def __init__(self, path: Path, model_digest: str, documents: Sequence[str], max_texts: int) -> None:
-        """Open or create the SQLite file at `path`.
+        """Open or create the SQLite file at `path`; only memory is used if that fails.
 
         documents: (n,) item texts. max_texts: bound on the cached request texts; 0: memory only.
         """
@@ -39,17 +47,12 @@ class SqliteScoreCache:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self.hits = self.misses = 0
+        self._write_again_at = self._log_again_at = 0.0
         if max_texts:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            for statement in (
-                "PRAGMA journal_mode=WAL",
-                "PRAGMA synchronous=OFF",  # a crash loses only scores that can be computed again
-                "CREATE TABLE IF NOT EXISTS scores (text INTEGER PRIMARY KEY, used INTEGER NOT NULL, items BLOB, "
-                "scores BLOB) WITHOUT ROWID",
-                "CREATE INDEX IF NOT EXISTS by_use ON scores (used)",
-            ):
-                self._connection.execute(statement)
+            try:
+                self._connection = _open(path)
+            except (OSError, sqlite3.Error) as problem:  # such as a full disk, or a read-only folder
+                _log.warning("the scores are cached in memory only, as %s can't be opened: %s", path, problem)
 
     def scores(self, text: str, rows: Rows) -> Scores:
         """Return the (len(rows),) cached scores of a text; NaN if there is none."""
@@ -105,7 +108,10 @@ class SqliteScoreCache:
             return in_memory
         row = None
         if self._connection is not None:
-            row = self._connection.execute("SELECT items, scores FROM scores WHERE text = ?", (key,)).fetchone()
+            try:
+                row = self._connection.execute("SELECT items, scores FROM scores WHERE text = ?", (key,)).fetchone()
+            except sqlite3.Error as problem:
+                self._note(problem)
         if row is None:
             return np.empty(0, np.uint64), np.empty(0, np.float32)
         entry = np.frombuffer(row[0], np.uint64), np.frombuffer(row[1], np.float32)
@@ -114,23 +120,51 @@ class SqliteScoreCache:
 
     def _store(self, key: int, entry: CachedScores) -> None:
         self._remember(key, entry)
-        if self._connection is None:
+        if self._connection is None or time.monotonic() < self._write_again_at:
             return
-        self._connection.execute(
+        try:
+            self._write(self._connection, key, entry)
+        except sqlite3.Error as problem:
+            self._write_again_at = time.monotonic() + RETRY_S
+            self._note(problem)
+
+    def _write(self, connection: sqlite3.Connection, key: int, entry: CachedScores) -> None:
+        connection.execute(
             "INSERT INTO scores VALUES (?1, (SELECT coalesce(max(used), 0) + 1 FROM scores), ?2, ?3) "
             "ON CONFLICT (text) DO UPDATE SET used = excluded.used, items = excluded.items, scores = excluded.scores",
             (key, entry[0].tobytes(), entry[1].tobytes()),
         )
-        (count,) = self._connection.execute("SELECT count(*) FROM scores").fetchone() if key % 64 == 0 else (0,)
+        (count,) = connection.execute("SELECT count(*) FROM scores").fetchone() if key % 64 == 0 else (0,)
         if count > self._max_texts * OVERFLOW_FACTOR:
             oldest = "SELECT text FROM scores ORDER BY used LIMIT ?"
-            self._connection.execute(f"DELETE FROM scores WHERE text IN ({oldest})", (count - self._max_texts,))
+            connection.execute(f"DELETE FROM scores WHERE text IN ({oldest})", (count - self._max_texts,))
+
+    def _note(self, problem: sqlite3.Error) -> None:
+        """Log a failure of the file, at most once per `LOG_INTERVAL_S`; the scores are in memory, or computed again."""
+        if time.monotonic() >= self._log_again_at:
+            self._log_again_at = time.monotonic() + LOG_INTERVAL_S
+            _log.warning("the file of cached cross-encoder scores can't be used: %s", problem)
 
     def _remember(self, key: int, entry: CachedScores) -> None:
         self._memory[key] = entry
         self._memory.move_to_end(key)
         while len(self._memory) > max(self._max_texts // 10, 100):
             self._memory.popitem(last=False)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the file; its table is created if it is missing, and otherwise nothing is written."""
+    create_private_file(path)
+    connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=OFF")  # a crash loses only scores that can be computed again
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'by_use'").fetchone():
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS scores (text INTEGER PRIMARY KEY, used INTEGER NOT NULL, items BLOB, "
+            "scores BLOB) WITHOUT ROWID"
+        )
+        connection.execute("CREATE INDEX IF NOT EXISTS by_use ON scores (used)")
+    return connection
 
 
 def clear_file(path: Path) -> None:

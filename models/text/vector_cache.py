@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from feedrank.models.atomic_files import atomic_write
 
 TEXTS_PER_SHARD = 4_096
 """Texts per shard, and the most that an interrupted run loses."""
+_log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 """Callback with (texts done, texts in total)."""
 Vectors = NDArray[Any]
@@ -43,14 +45,17 @@ class VectorCache:
         return cached
 
     def add(self, vectors: dict[bytes, Vectors]) -> None:
-        """Write the vectors as one shard."""
+        """Write the vectors as one shard; if that fails, log it: they can be computed again."""
         if not vectors:
             return
         keys = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
         name = hashlib.blake2b(b"".join(vectors) + os.urandom(8), digest_size=12).hexdigest()
         bounds = np.concatenate([[0], np.cumsum([len(matrix) for matrix in vectors.values()])])
-        with atomic_write(self._folder / f"{name}.npz") as temporary:
-            np.savez(temporary, keys=keys, vectors=np.concatenate(list(vectors.values())), bounds=bounds)
+        try:
+            with atomic_write(self._folder / f"{name}.npz") as temporary:
+                np.savez(temporary, keys=keys, vectors=np.concatenate(list(vectors.values())), bounds=bounds)
+        except OSError as problem:  # such as a full disk
+            _log.warning("%s vectors of texts could not be cached in %s: %s", len(vectors), self._folder, problem)
 
 
 def encode_cached(

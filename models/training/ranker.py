@@ -16,6 +16,7 @@ from feedrank.engine.types import Matrix, Offsets, Scores
 from feedrank.features.families.listwise import group_zscore
 from feedrank.models.atomic_files import atomic_write
 from feedrank.models.evaluation.bootstrap import Difference
+from feedrank.models.training.booster_file import check_booster_text
 from feedrank.models.training.boosting import fit
 from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias
@@ -191,18 +192,25 @@ class LambdaRanker:
     def load(cls, folder: Path, names: tuple[str, ...], fingerprint: str, name: str = "ranker") -> LambdaRanker:
         """Load the boosters of this name from a folder.
 
-        Raises ValueError if one was trained on other features, FileNotFoundError if there is none.
+        Raises ValueError if one was trained on other features or is damaged, FileNotFoundError if there is none.
         """
         boosters = []
         for path in sorted(folder.glob(f"{name}-*.txt")):
-            booster = lgb.Booster(model_file=str(path))
+            try:
+                check_booster_text(path.read_bytes(), len(names))
+                booster = lgb.Booster(model_file=str(path))
+            except (ValueError, lgb.basic.LightGBMError) as problem:
+                raise ValueError(f"{path.name} is no ranker that can be used: {problem}") from None
             if tuple(booster.feature_name()) != names:
                 raise ValueError(f"{path.name} was trained on other features than the builder computes; train again")
             boosters.append(booster)
         if not boosters:
             raise FileNotFoundError(f"found no {name}-*.txt in {folder}; train a ranker with `feedrank train`")
         bias = folder / POSITION_BIAS_FILE
-        return cls(boosters, names, fingerprint, PositionBias.load(bias) if bias.exists() else None)
+        try:
+            return cls(boosters, names, fingerprint, PositionBias.load(bias) if bias.exists() else None)
+        except (ValueError, KeyError, TypeError) as problem:
+            raise ValueError(f"{POSITION_BIAS_FILE} can't be read: {type(problem).__name__}: {problem}") from None
 
 
 class QueryAwareRanker:
