@@ -1,12 +1,20 @@
-"""The end of a process of the server."""
+"""How a process of the server ends."""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
+import signal
 import sys
+import threading
 from typing import NoReturn
+
+
+def end_on_interrupt() -> None:
+    """Let Ctrl-C end this process at once, also amid a long call of a library; nothing needs to be cleaned up yet."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def end_process() -> NoReturn:

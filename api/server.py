@@ -9,9 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -38,6 +36,7 @@ from feedrank.api.http.service import Service, is_trial, new_id
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics, prepare_multiprocess
 from feedrank.api.metrics_folder import metrics_folder
+from feedrank.api.process_end import end_on_interrupt
 from feedrank.engine.experiments.arm_servers import ArmServers
 from feedrank.engine.experiments.registry import ExperimentRegistry
 from feedrank.engine.experiments.shadows import ShadowRunner
@@ -230,8 +229,7 @@ def serve(home: HomePaths, config: Config, echo: Callable[[str], None], clock: C
     Raises ValueError if it can't listen, BundleError if no bundle can serve.
     """
     use_private_umask()
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the start at once; the servers have own handlers
+    end_on_interrupt()  # until gunicorn or waitress have their own handlers
     logs.configure_logging("info" if config.serve.log_requests else "warning", config.serve.log_json)
     if config.serve.otlp_endpoint:
         traces.check_endpoint(config.serve.otlp_endpoint)

@@ -118,8 +118,10 @@ def serve(
     obj: tuple[HomePaths, Config], host: str | None, port: int | None, workers: int | None, no_keys: bool
 ) -> None:
     """Serve feeds over HTTP until interrupted."""
-    from feedrank.api import server
-    from feedrank.api.process_end import end_process
+    from feedrank.api.process_end import end_on_interrupt, end_process
+
+    end_on_interrupt()
+    from feedrank.api import server  # which takes seconds
 
     home, config = obj
     with command_errors():

@@ -54,7 +54,8 @@ def _check_tree(fields: Mapping[str, str], n_features: int) -> None:
     if leaves < 1:
         raise ValueError(f"num_leaves is {leaves}, expected at least 1")
     nodes = {name: _column(fields, name, kind, leaves - 1, name in NEEDED) for name, kind in NODE_COLUMNS.items()}
-    values = {name: _column(fields, name, kind, leaves, name == "leaf_value") for name, kind in LEAF_COLUMNS.items()}
+    values = {name: _column(fields, name, kind, leaves, name == "leaf_value") for name, kind in LEAF_COLUMNS.items()
+              if leaves > 1 or name == "leaf_value"}  # fmt: skip  # the others are empty in a tree of one leaf
     if not all(map(math.isfinite, values["leaf_value"])):
         raise ValueError("found a leaf_value that is not finite")
     if not all(0 <= feature < n_features for feature in nodes["split_feature"]):
