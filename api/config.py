@@ -32,7 +32,7 @@ from feedrank.models.training.training_settings import ModelSettings, TrainingSe
 
 MIN_RANK_ONLY_DAYS = 30
 """An item that training left out can be registered again after this many days."""
-MAX_NAMED_KEYS = 16
+MAX_NAMED_KEYS = 8
 """Keys of a section that an error names."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -15,7 +15,7 @@ import pytest
 import toyworld
 from conftest import feedrank
 from flask.testing import FlaskClient
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.faults.event_readers import READERS, failing_readers
@@ -67,7 +67,7 @@ def put_row(path: Path, name: str, body: Any, kind: str = "ranking", at: int = 1
 # --- what is accepted
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(st.integers(0, 2**32))
 def test_no_accepted_event_stops_a_reader(seed: int) -> None:
     accepted, dice = [], random.Random(seed)
@@ -85,7 +85,8 @@ def test_the_readers_notice_what_they_can_not_hold(reader: str) -> None:
     assert reader in failing_readers([poison])
     with pytest.raises(EventError, match="'r'"):
         check_learnable([InteractionEvent("c", 5, "i1", "click"), poison])
-    assert READERS.keys() == {"journal", "catalogue", "columns", "state", "experiments", "off-policy", "records"}
+    parts = {"journal", "catalogue", "columns", "state", "experiments", "off-policy", "records", "erasures"}
+    assert READERS.keys() == parts
 
 
 def test_nothing_is_written_with_an_event_that_can_not_be_learnt_from(tmp_path: Path) -> None:
@@ -207,7 +208,8 @@ def process(home: Path) -> Iterator[Process]:
 def test_a_service_goes_on_past_what_it_can_not_read(process: Process, home: Path) -> None:
     before = process.feed("fresh")
     for number, body in enumerate(UNREADABLE.values()):
-        put_row(process.path, f"poison{number}", body, ("ranking", "item")[number % 2], at=round(process.now * 1000))
+        kind = ("ranking", "interaction", "item", "experiment", "tombstone")[number % 5]
+        put_row(process.path, f"poison{number}", body, kind, at=round(process.now * 1000))
     click = {"event": "interaction", "item": before[0], "type": "click", "user": "fresh"}
     assert process.client.post("/v1/events", json=click).status_code == 202
     assert before[0] not in process.feed("fresh"), "the click behind the poison counts"

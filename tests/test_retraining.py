@@ -32,6 +32,7 @@ from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.bundle import BundleError
+from feedrank.models.bundles.manifest import write_manifest
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import incumbent as incumbents
 from feedrank.models.retraining.drift import FeatureHistogram, sample_rows
@@ -373,7 +374,7 @@ def other_features(folder: Path) -> None:
     manifest = json.loads(path.read_text())
     manifest.pop("sha256")
     manifest["features"]["fingerprint"] = "0123456789abcdef"
-    bundle._write_manifest(path, manifest)
+    write_manifest(path, manifest)
 
 
 def damaged(folder: Path) -> None:
@@ -530,7 +531,7 @@ def test_what_text_models_were_fine_tuned_on_is_no_test(home_copy: Path, tmp_pat
 def test_a_bundle_of_a_clock_that_was_ahead_is_judged_by_offsets(home_copy: Path) -> None:
     folder = home_copy / "bundles" / "first"
     manifest = bundle.read_manifest(folder) | {"trained_until": time.time() + 400 * 86_400}
-    bundle._write_manifest(folder / "manifest.json", manifest)
+    write_manifest(folder / "manifest.json", manifest)
     (folder / "build.json").write_text(json.dumps({"at": "2099-01-01T00:00:00+00:00"}))
     feedrank(home_copy, "retrain", "--name", "second", "--margin", "0.5")
     learnt = bundle.read_manifest(home_copy / "bundles" / "first")["window"]["last"]
@@ -541,7 +542,7 @@ def test_a_bundle_of_a_clock_that_was_ahead_is_judged_by_offsets(home_copy: Path
     )
     registry.promote(home_copy / "bundles", "first")
     manifest["window"]["offset"] = 10**9
-    bundle._write_manifest(folder / "manifest.json", manifest)
+    write_manifest(folder / "manifest.json", manifest)
     assert "was built in the future" in feedrank(home_copy, "retrain", "--name", "third", code=1)
 
 

@@ -125,6 +125,7 @@ class Refresher:
             return False
         self._failed_bundle = ""
         self._warm_up(updater)
+        snapshot.catch_up(self._journal.read(snapshot.offset))  # most of it before feeds have to wait
         self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
         self._updater, self._items = updater, ItemUpdates(self._journal, opened)
         self._callbacks.bundle_changed(opened)

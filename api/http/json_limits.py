@@ -22,8 +22,8 @@ SMALL_BYTES = 2_048
 """A body of this size can't hold too many keys; whether it is nested too deeply is clear from its brackets."""
 MAX_DIGITS = 308
 """Digits of an integer; more are beyond the range of a float."""
-LARGE_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{200}")
-"""What each number that is too large for a float matches, among others."""
+LARGE_NUMBER = re.compile(rb"(?:^|[\s:,\[])-?\d+(?:\.\d+)?[eE]\+?\d{3}|\d{200}")
+"""What each number that is too large for a float matches, among others; ids in quotes seldom do."""
 
 
 _TOO_DEEP = f"found lists or objects nested more than {MAX_DEPTH} deep, expected fewer levels"
@@ -65,8 +65,10 @@ def decode_json(raw: bytes) -> Any:
     containers = raw.count(b"{") + raw.count(b"[")
     if containers > MAX_CONTAINERS:
         raise EventError("body", f"found {containers:,} lists and objects, expected at most {MAX_CONTAINERS:,}")
-    text = raw.decode(json.detect_encoding(raw), "surrogatepass")
-    decoder = FAST_DECODER if LARGE_NUMBER.search(raw) is None else _CAREFUL_DECODER
+    encoding = json.detect_encoding(raw)
+    text = raw.decode(encoding, "surrogatepass")
+    may_overflow = not encoding.startswith("utf-8") or LARGE_NUMBER.search(raw) is not None
+    decoder = _CAREFUL_DECODER if may_overflow else FAST_DECODER
     try:
         value = decoder.decode(text)
     except _NonFinite as problem:

@@ -17,6 +17,7 @@ from pathlib import Path
 from flask.testing import FlaskClient
 
 from benchmarks.bars import PROJECT, Bar, console
+from benchmarks.request_files import toy_home
 
 DAY_S = 86_400.0
 TOLERANCE_S = 1.001
@@ -144,10 +145,8 @@ def _process(home: Path, now: float) -> Process:
 @contextmanager
 def _home() -> Iterator[Path]:
     """A home of the tests' toy world, with a bundle."""
-    from benchmarks.request_files import _toy_home
-
     with tempfile.TemporaryDirectory() as folder:
-        yield _toy_home(Path(folder))
+        yield toy_home(Path(folder))
 
 
 def _after_everything() -> float:

@@ -7,13 +7,15 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
 from benchmarks.faults.extreme_events import NOW_MS
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.codec import parse, to_dict
+from feedrank.engine.events.erasure import Erasure, Erasures
 from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
 from feedrank.engine.events.event_time import FutureEvents
 from feedrank.engine.events.events import Event, ItemEvent, RankingEvent, effective_time
@@ -25,9 +27,11 @@ from feedrank.engine.experiments.spec import ExperimentSpec, arm_from_dict
 from feedrank.engine.journal.decoding import decode
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.journal.lookups import events_of_items
+from feedrank.engine.serving.pipeline import Pipeline
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.replay_check import ReplayBudget, first_difference
 from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.state import BehaviouralState, StateSpec
@@ -70,7 +74,8 @@ def read_journal(events: Sequence[Event]) -> None:
         if sorted(offset for offset, _ in journal.read_by_effective_time()) != sorted(written):
             raise ValueError("found other events by time than by offset")
         events_of_items(journal.engine, {event.item for event in events if isinstance(event, ItemEvent)}, 10**9, 10**15)
-        journal.erase_user("u1", "gone", 0)
+        journal.erase_user("u1", "gone", NOW_MS)
+        list(journal.read())
         journal.purge_before(0)
         journal.close()
 
@@ -109,11 +114,14 @@ def read_state(events: Sequence[Event]) -> None:
     if not len(catalogue):
         return
     spec = StateSpec(counters=_COUNTERS, interactions=InteractionTypes())
+    users, pipeline = Vocabulary(), cast(Pipeline, SimpleNamespace(reranker=None))
     states = BehaviouralState(catalogue, spec), BehaviouralState(catalogue, spec)
-    users = Vocabulary()
-    for event in events:  # live, one after the other
-        states[0].advance(events_to_table([event], catalogue.ids, users, as_arrived=True))
-    states[1].advance(events_to_table(events, catalogue.ids, Vocabulary(), as_arrived=True))
+    live = ServingSnapshot(catalogue, users, states[0], pipeline, np.empty((len(catalogue), 0), np.float32))
+    live.set_clock(NOW_MS)
+    for event in events:
+        live.observe([event])
+    live.set_clock(NOW_MS + 10**9)
+    states[1].advance(events_to_table(events, catalogue.ids, users, as_arrived=True))
     for state in states:
         state.popularity(NOW_MS / 1000)
         for row in range(len(users)):
@@ -182,6 +190,14 @@ def read_records(events: Sequence[Event]) -> None:
                 raise ValueError("found an offset that no database can look up")
 
 
+def read_erasures(events: Sequence[Event]) -> None:
+    """Find what the tombstones among the events erase."""
+    erasures = Erasures(erasure for event in events if (erasure := Erasure.from_event(event)) is not None)
+    erasures.without(list(events))
+    for user in ("u1", "x" * 256):
+        erasures.of(user)
+
+
 READERS: dict[str, Callable[[Sequence[Event]], object]] = {
     "journal": read_journal,
     "catalogue": read_catalogue,
@@ -190,6 +206,7 @@ READERS: dict[str, Callable[[Sequence[Event]], object]] = {
     "experiments": read_experiments,
     "off-policy": read_off_policy,
     "records": read_records,
+    "erasures": read_erasures,
 }
 
 

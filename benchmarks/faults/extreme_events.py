@@ -57,6 +57,8 @@ TEXTS: tuple[Any, ...] = (
 )
 ITEMS = (*(f"i{number}" for number in range(12)), "x" * 256, "é", "a|b", "1.0", "007")
 USERS = ("u1", "u2", "u3", "x" * 256, "é", "7")
+PSEUDONYMS = ("erased:salt:" + "0" * 34, "erased:salt:" + "z" * 34, f"erased:{'x' * 100}:{'0' * 34}", "erased::")
+"""Users of tombstones, which parts of the service read as pseudonyms."""
 RANKINGS = tuple(f"r{number}" for number in range(40))
 BASE64 = ("", "AAAA", "AACAPw==", "AACAPwAAgD8=", "AADAfwAAgH8=", "*", "é")
 SERVED: dict[str, Callable[[random.Random, int], Any]] = {
@@ -107,6 +109,11 @@ def extreme_event(dice: random.Random, number: int) -> dict[str, Any]:
         body["received"] = dice.choice(TIMES)
     if kind != "experiment" and dice.random() < 0.6:
         body["fields"] = _fields(dice)
+    if kind == "user" and dice.random() < 0.3:
+        body["fields"] = [
+            {"name": "erased", "value": True},
+            {"name": "ties", "value": dice.choice(([], ["a"], [1], 5))},
+        ]
     if dice.random() < 0.1:
         body[dice.choice(tuple(body))] = dice.choice(ODD)
     return body
@@ -207,7 +214,7 @@ def _payload(dice: random.Random, change: str) -> dict[str, Any]:
 
 _PARTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
     "item": lambda dice: {"item": dice.choice(ITEMS)},
-    "user": lambda dice: {"user": dice.choice(USERS)},
+    "user": lambda dice: {"user": dice.choice((*USERS, *PSEUDONYMS))},
     "ranking": _ranking,
     "interaction": _interaction,
     "experiment": _experiment,

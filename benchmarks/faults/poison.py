@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import re
 import sqlite3
 import tempfile
 from collections import Counter
@@ -84,6 +85,7 @@ class _Service:
 
     def __init__(self, home: Path) -> None:
         from feedrank.api import compose, config
+        from feedrank.api.admin import create_admin_services
         from feedrank.api.home_paths import HomePaths
         from feedrank.api.http.app import create_app
         from feedrank.api.http.service import Service
@@ -91,10 +93,12 @@ class _Service:
 
         paths = HomePaths(home)
         self.journal, self.path, self.now = paths.journal(), paths.journal_path, NOW_MS / 1000
-        self.recommender = compose.build_recommender(paths, config.load_config(paths.config), self.journal)
+        settings = config.load_config(paths.config)
+        self.recommender = compose.build_recommender(paths, settings, self.journal)
         keys = ApiKeys(paths.keys)
         self.tokens = {scope: keys.create(scope, ["read", scope], 0)[1] for scope in ("write", "admin")}
-        self.client = create_app(Service(self.recommender, self._clock, keys)).test_client()
+        admin = create_admin_services(paths, settings, self.journal, lambda: 0)
+        self.client = create_app(Service(self.recommender, self._clock, keys, admin=admin)).test_client()
 
     def _clock(self) -> float:
         self.now += 2
@@ -142,14 +146,16 @@ def _sent_to_a_service(home: Path) -> Bar:
 
 
 def _as_json(bodies: Sequence[dict[str, Any]]) -> list[Any]:
-    """Return the bodies that JSON can hold."""
+    """Return the bodies that JSON can hold, of finite numbers: one other makes a service refuse them all."""
     kept = []
     for body in bodies:
         try:
-            json.dumps(body, allow_nan=False).encode()
+            text = json.dumps(body, allow_nan=False)
+            text.encode()
         except (ValueError, UnicodeEncodeError):
             continue
-        kept.append(body)
+        if not re.search(r"\d{309}", text):
+            kept.append(body)
     return kept
 
 

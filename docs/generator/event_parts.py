@@ -30,7 +30,7 @@ REQUIRED = {
     "interaction": ("item", "type"),
     "experiment": ("experiment", "change"),
 }
-SERVICE_ONLY = ("served", "features", "scores", "propensities", "bundle", "experiment", "variant", "team", "seed")
+SERVICE_ONLY = (*events.SERVICE_FIELDS, "scores", "seed")
 """Parts of a ranking that the service itself writes."""
 MEANINGS: dict[str, tuple[str, str]] = {
     "event": ("text", "Type of the event: item, user, ranking, interaction or experiment."),
@@ -43,7 +43,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "session": ("text", "Session id."),
     "items": ("list of `{id, label?}`", "The items that were shown, in order."),
     "labels": ("list of numbers", "One label per item, if the log has labels. In JSON, `label` of each item."),
-    "positions": ("list of numbers", "Where each item was displayed, from 1."),
+    "positions": ("list of integers", "Where each item was displayed, from 1 to 2147483647."),
     "scores": ("list of numbers", "Score of each item; higher is better."),
     "propensities": ("list of numbers", "Probability of each item at its position, in (0, 1]."),
     "surface": ("text", "Where the ranking was displayed, such as home or search."),
@@ -53,14 +53,15 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "team": ("list of texts", "Of an interleaved ranking: the arm that gets the credit for each item; empty: none."),
     "seed": ("integer", "Seed of an explored ranking; the draw can be repeated with it."),
     "features": ("object", "Logged features: the rows that the ranker scored."),
+    "provenance": ("text", "Who vouches for what the service writes: `service`, or `import` for an imported ranking."),
     "served": ("object", "How the service made the ranking: options, journal offset, fallback, experiments."),
     "type": ("text", "Interaction type, such as click, purchase or hide; the section `interactions` says what it "
                      "means. `history`: from before the log began."),
     "ranking": ("text", "Id of the ranking that the interaction belongs to. Without one, the user's last ranking of "
                         "the item within 30 minutes."),
-    "value": ("number", "A rating, price or count."),
-    "dwell_ms": ("number", "Dwell time in milliseconds."),
-    "position": ("integer", "Position at which the item was shown, from 1."),
+    "value": ("number", "A rating, price or count, within 2^53."),
+    "dwell_ms": ("number", "Dwell time in milliseconds, 0 or more."),
+    "position": ("integer", "Position at which the item was shown, from 1 to 2147483647."),
     "change": ("text", "Change of the experiment: create, start, weights, stop-arm, stop or shadow."),
     "payload": ("object", "Arguments of the change; for `create`, the experiment's specification."),
 }  # fmt: skip
@@ -114,7 +115,7 @@ An empty cell is a missing value. A row without `id` gets a hash of its content 
 Items and users may leave out `timestamp`. Interactions without `type` are clicks.
 """
 ALWAYS = ("event", "id", "timestamp")
-FORMAT_ADDITIONS = ("received", *events.RANKING_FIELDS, "value", "dwell_ms", "position")
+FORMAT_ADDITIONS = ("received", "provenance", *events.RANKING_FIELDS, "value", "dwell_ms", "position")
 
 
 def events_page() -> str:
@@ -124,7 +125,8 @@ def events_page() -> str:
     for example in EXAMPLES:
         parse(example)
     for name, event in TYPES.items():
-        names = [*ALWAYS, *_parts(name), "received", *([] if name == "experiment" else ["fields"])]
+        own_parts = ["provenance"] if name == "ranking" else []
+        names = [*ALWAYS, *_parts(name), *own_parts, "received", *([] if name == "experiment" else ["fields"])]
         marked = () if name == "experiment" else FORMAT_ADDITIONS
         rows = [_row(part, part in (*ALWAYS, *REQUIRED[name]), part in marked) for part in names]
         about = text((event.__doc__ or "").lstrip("+ "))
@@ -136,6 +138,8 @@ def events_page() -> str:
         if name == "ranking":
             own = ", ".join(code(part) for part in SERVICE_ONLY)
             parts.append(f"The service writes {own} into the rankings that it serves.\n")
+            refused = ", ".join(code(part) for part in events.SERVICE_FIELDS)
+            parts.append(f"Over HTTP, {refused} are refused from a key without the scope `import`.\n")
     return "\n".join(parts)
 
 
@@ -174,7 +178,7 @@ def _row(part: str, required: bool, addition: bool) -> tuple[str, str, str, str]
 
 
 def _check_meanings() -> None:
-    parts = {"event", "id", "timestamp", "received", "fields"}.union(*EVENT_COLUMNS.values())
+    parts = {"event", "id", "timestamp", "received", "fields", "provenance"}.union(*EVENT_COLUMNS.values())
     if missing := sorted(parts - MEANINGS.keys()):
         raise KeyError(f"no meaning of {', '.join(missing)}; add it to MEANINGS in docs/generator/event_parts.py")
     if unknown := sorted(MEANINGS.keys() - parts):

@@ -7,6 +7,7 @@ somebody can guess, such as small numbers, can be tested against it: it hides an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -28,6 +29,7 @@ PREFIX = "erased"
 TIES = "ties"
 """Field of a tombstone with the hashes of the sessions and rankings that tied events without a user to the user."""
 SALT_BYTES, HASH_BYTES, TIE_BYTES = 8, 16, 8
+_PSEUDONYM = re.compile(rf"{PREFIX}:([!-9;-~]{{1,64}}):[0-9a-f]{{{2 * (HASH_BYTES + 1)}}}")
 
 
 def make_salt(seed: str) -> str:
@@ -59,9 +61,8 @@ def ties_of(event: RankingEvent | InteractionEvent) -> Iterator[tuple[str, str]]
 
 def salt_of(name: str) -> str | None:
     """Return the salt of a pseudonym; None for any other text."""
-    parts = name.split(":")
-    is_pseudonym = len(parts) == 3 and parts[0] == PREFIX and len(parts[2]) == 2 * (HASH_BYTES + 1)
-    return parts[1] if is_pseudonym else None
+    match = _PSEUDONYM.fullmatch(name)
+    return None if match is None else match[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from feedrank.engine.events.codec import parse
 from feedrank.engine.events.erasure import Erasure, Erasures, hash_tie, make_salt, pseudonym, salt_of
 from feedrank.engine.events.events import Event
+from feedrank.engine.journal.decoding import decode
 from feedrank.engine.journal.deletion import delete_user
 from feedrank.engine.journal.errors import JournalError
 from feedrank.engine.journal.tables import EVENTS, INSERT, TOMBSTONE_KIND
@@ -51,8 +51,9 @@ class ErasureLog:
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
         for offset, body in rows:
-            if (erasure := Erasure.from_event(parse(json.loads(body)))) is not None:
-                self._known.add(erasure)
+            with suppress(ValueError):  # the journal's decoder names a row that can't be read
+                if (erasure := Erasure.from_event(decode(body))) is not None:
+                    self._known.add(erasure)
             self._offset = offset
         return self._known
 

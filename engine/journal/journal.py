@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import islice
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +176,7 @@ class Journal:
         with self._write_errors():
             made_again = self.erasure_log.remember_in(path)
         if made_again:
-            overwrite_deleted(self._engine, inf)
+            overwrite_deleted(self._engine, float("inf"))
         return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:

@@ -311,8 +311,8 @@ class Recommender:
         Replays go by these times. No stored event moves them further.
         """
         snapshot, now_ms = self._snapshot, round(at * 1000)
-        snapshot.high_watermark_ms = max(now_ms, snapshot.high_watermark_ms)
-        return min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS)
+        snapshot.high_watermark_ms = max(now_ms, min(snapshot.high_watermark_ms, now_ms + MAX_SKEW_MS))
+        return snapshot.high_watermark_ms
 
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:

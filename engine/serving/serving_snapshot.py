@@ -60,6 +60,8 @@ class ServingSnapshot:
     """Journal offset of the last event applied to the state."""
     items_offset: int = 0
     """Journal offset of the last item event applied to the catalogue."""
+    latest_ms: int = 0
+    """Epoch milliseconds: the latest effective time of any event applied to the state since the snapshot was made."""
     high_watermark_ms: int = 0
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
     meanings: InteractionTypes = field(default_factory=InteractionTypes)
@@ -126,7 +128,7 @@ class ServingSnapshot:
 
     def is_ahead(self, now_ms: int) -> bool:
         """Return whether the state has events that are more than a day ahead of the clock, which was wrong before."""
-        return self.high_watermark_ms > now_ms + MAX_AHEAD_MS
+        return self.latest_ms > now_ms + MAX_AHEAD_MS
 
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
@@ -145,14 +147,17 @@ class ServingSnapshot:
             self._advance_by_ranking(events[0])
         elif events:
             self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True))
-            self.high_watermark_ms = max(self.high_watermark_ms, max(map(effective_time, events)))
+            self._raise_times(max(map(effective_time, events)))
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
         known_ms = event.timestamp if event.received is None else event.received
         user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
         self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.catalogue.ids.rows(event.items))
-        self.high_watermark_ms = max(self.high_watermark_ms, known_ms)
+        self._raise_times(known_ms)
+
+    def _raise_times(self, time_ms: int) -> None:
+        self.high_watermark_ms, self.latest_ms = max(self.high_watermark_ms, time_ms), max(self.latest_ms, time_ms)
 
     def _resolve_filters(self, filters: FilterSpec) -> Filters:
         ids, categories = self.catalogue.ids, self.catalogue.categories
