@@ -6,6 +6,7 @@ The first process loads nothing itself, answers nothing, and must never end beca
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import signal
 import threading
@@ -22,6 +23,8 @@ from feedrank.api.process_end import end_process
 
 MAX_LOAD_S = 900.0
 """Seconds that a worker may take to load before it counts as hung."""
+MAX_WAIT_S = 30.0
+"""Seconds that a loaded worker waits for the other workers of the start."""
 HEARTBEAT_S = 5.0
 RETRY_LOAD_S = 1.0
 """Seconds before a worker that could not be loaded is replaced by another, once the server has started."""
@@ -37,6 +40,8 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]  # the library has 
         """create_app: called in each worker. options: gunicorn's settings. on_listening: called with the addresses."""
         self._create_app, self._options, self._on_listening = create_app, dict(options), on_listening
         self._is_replacement = False
+        self._arrivals = mmap.mmap(-1, max(1, int(self._options.get("workers", 1))))
+        """A byte for each of the first workers, which all processes share: whether it is loaded."""
         self._loaded = threading.Event()
         super().__init__()
 
@@ -89,7 +94,7 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]  # the library has 
     def _post_fork(self, arbiter: Any, worker: Any) -> None:
         """Let a worker that loads end at once, and count as alive."""
         _end_on_signals()
-        self._is_replacement = worker.age > arbiter.num_workers
+        self._is_replacement = worker.age > len(self._arrivals)
         worker.init_signals = _init_loading(worker, worker.init_signals)
         give_up_at = time.monotonic() + MAX_LOAD_S
 
@@ -99,8 +104,18 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]  # the library has 
 
         threading.Thread(target=beat, name="loading", daemon=True).start()
 
+    def _wait_for_others(self, worker: Any) -> None:
+        """Wait until all workers of the start are loaded: what loads beside it would delay its first answers."""
+        if self._is_replacement:
+            return
+        self._arrivals[worker.age - 1] = 1
+        give_up_at = time.monotonic() + MAX_WAIT_S
+        while not all(self._arrivals) and time.monotonic() < give_up_at and worker.ppid == os.getppid():
+            time.sleep(0.02)
+
     def _post_worker_init(self, worker: Any) -> None:
         """Give a loaded worker gunicorn's signal handlers. The first process alone is told of Ctrl-C."""
+        self._wait_for_others(worker)
         self._loaded.set()
         worker.init_signals()
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -22,6 +22,7 @@ from feedrank.api.compose import serving
 from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
 from feedrank.api.config import load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.retrieval.indexes import AnnoyIndex
 from feedrank.models.atomic_files import digest
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.bundle import BundleError
@@ -303,3 +304,27 @@ def test_commands_take_names_of_bundles_only(home: Path) -> None:
     assert registry.current_name(bundles_of(home)) == "toy"
     registry.record_promotion(bundles_of(home), "../outside")
     assert registry.previous(bundles_of(home)) == []
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean", "dot"])
+@pytest.mark.parametrize(("n", "d"), [(1, 3), (7, 2), (60, 40), (900, 3)])
+def test_nodes_of_an_index_are_checked_before_they_are_followed(tmp_path: Path, metric: Any, n: int, d: int) -> None:
+    vectors = np.random.default_rng(1).standard_normal((n, d)).astype(np.float32)
+    AnnoyIndex.build(tmp_path / "a.ann", vectors, metric, trees=5).check(vectors, range(n))
+    words = np.fromfile(tmp_path / "a.ann", np.int32)
+    dice, refused = random.Random(2), 0
+    for _ in range(40):
+        changed = words.copy()
+        changed[dice.randrange(len(words))] = dice.choice([-1, n, len(words), 2**30, dice.randrange(n)])
+        changed.tofile(tmp_path / "b.ann")
+        shutil.copyfile(tmp_path / "a.json", tmp_path / "b.json")
+        index = AnnoyIndex.load(tmp_path / "b.ann")
+        try:
+            index.check(vectors, range(n))
+        except ValueError:
+            refused += 1
+            continue
+        for vector in vectors[:20]:
+            rows, _ = index.search(vector, 10)
+            assert ((rows >= 0) & (rows < n)).all()
+    assert refused > 5

@@ -26,7 +26,7 @@ from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
 
 MOVIELENS = "movielens-100k"
-CHUNK = 20_000
+CHUNK = 5_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
 UNPARSED_FORMATS = ("movielens", "mind", "sequences", "lastfm")
 """Formats whose readers make events themselves; those of others give each to `parse`, which the journal need not."""

@@ -12,6 +12,7 @@ import click
 from feedrank.api.cli.progress import command_errors
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.private_files import make_private_folder
 
 USE_PG_DUMP = (
     "the journal is in PostgreSQL: use pg_dump and pg_restore; what opens the restored journal next, a command or a"
@@ -64,7 +65,9 @@ def restore(obj: tuple[HomePaths, Config], source: Path, yes: bool) -> None:
     if not yes:
         click.confirm(f"Replace {home.journal_path} by {source} ({n_events:,} events)?", abort=True)
     with command_errors():
-        home.folder.mkdir(parents=True, exist_ok=True)
+        if not home.folder.exists():
+            click.echo(f"new home: {home.folder.absolute()}")
+            make_private_folder(home.folder)
         _copy_into(source, home.journal_path)
         home.delete_user_data()
         with closing(home.journal()) as restored:

@@ -67,7 +67,7 @@ COMMANDS = (
     import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
     experiment, ope, keys, config, snapshot, purge, forget, journal,
 )  # fmt: skip
-WITHOUT_HOME = (import_events, config, features, power, simulate)
+WITHOUT_HOME = (import_events, restore, config, features, power, simulate)
 """Commands that create the home, or need none. All others refuse a folder that does not exist: it may be a typo."""
 
 
@@ -99,10 +99,10 @@ def _name_help_options(command: click.Command) -> None:
             _name_help_options(below)
 
 
+journal.add_command(backup)
+journal.add_command(restore)
 for command in COMMANDS:
     main.add_command(command)
     _require_home(command)
     _name_help_options(command)
-journal.add_command(backup)
-journal.add_command(restore)
 main.add_command(import_events, "data")  # alias

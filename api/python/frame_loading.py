@@ -25,7 +25,7 @@ from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.private_files import make_private_folder
 
-CHUNK = 20_000
+CHUNK = 5_000
 """Events per write."""
 _log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 from annoy import AnnoyIndex as Annoy
+from numpy.typing import NDArray
 
 from feedrank.engine.protocols import VectorIndex
 from feedrank.engine.retrieval.embedding_space import unit_rows
@@ -61,6 +62,7 @@ class AnnoyIndex:
         self.search_k_factor = search_k_factor
         self._index = Annoy(dimensions, _ANNOY_METRICS[metric])
         self._index.load(str(path))
+        self._path = path
         self.trees = self._index.get_n_trees()
 
     @classmethod
@@ -110,13 +112,18 @@ class AnnoyIndex:
         return cls(path, settings["dimensions"], settings["metric"], settings["search_k_factor"])
 
     def check(self, vectors: Matrix, rows: Sequence[int]) -> None:
-        """Raise ValueError if the index does not hold (n, d) vectors, by their number and those of some rows."""
+        """Raise ValueError if the file does not hold (n, d) vectors, or has nodes that lead out of it.
+
+        The vectors of some rows are compared. Annoy follows the nodes without looking, so a wrong one ends the process.
+        """
         n_found = self._index.get_n_items()
         if (n_found, self._index.f) != vectors.shape:
             raise ValueError(f"found {n_found} vectors of {self._index.f} dimensions, expected {vectors.shape}")
         for row in rows:
             if not np.array_equal(np.array(self._index.get_item_vector(row), np.float32), vectors[row]):
                 raise ValueError(f"found another vector of the item in row {row} than the item model has")
+        if n_found:
+            _check_nodes(np.memmap(self._path, np.int32, "r"), n_found, self._index.f, self.metric)
 
     def search(self, vector: Vector, k: int) -> tuple[Rows, Scores]:
         """Return about the k best rows, best first, and their scores."""
@@ -146,6 +153,23 @@ class SegmentedIndex:
         scores = np.concatenate([scores, new_scores])
         best = np.argsort(-scores, kind="stable")[:k]
         return rows[best], scores[best]
+
+
+def _check_nodes(words: NDArray[np.int32], n_items: int, dimensions: int, metric: Metric) -> None:
+    """Check the nodes of an Annoy file: the number of items below a node, then its children or a list of its items."""
+    head = 3 if metric == "cosine" else 4
+    if len(words) % (head + dimensions):
+        raise ValueError(f"found {4 * len(words):,} bytes, expected whole nodes of {dimensions} dimensions")
+    first = 2 if metric == "euclidean" else 1
+    nodes = words.reshape(-1, head + dimensions)[n_items:]
+    below, columns = nodes[:, 0], nodes[:, first:]
+    is_list = below <= columns.shape[1]
+    listed = columns[is_list][np.arange(columns.shape[1]) < below[is_list, None]]
+    children, limits = columns[~is_list, :2], n_items + np.flatnonzero(~is_list)[:, None]  # a node follows its children
+    if (below < 1).any() or (below > n_items).any() or ((listed < 0) | (listed >= n_items)).any():
+        raise ValueError("found a node of items that are not there")
+    if ((children < 0) | (children >= limits)).any():
+        raise ValueError("found a node whose children do not come before it")
 
 
 def _check_vectors(vectors: Matrix, metric: str) -> None:
