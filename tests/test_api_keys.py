@@ -403,7 +403,8 @@ def test_threads_check_while_others_create_and_revoke(path: Path) -> None:
 
 
 def run(home: Path, *arguments: str) -> Result:
-    """Run `feedrank keys` on a home."""
+    """Run `feedrank keys` on a home that exists."""
+    home.mkdir(exist_ok=True)
     return CliRunner().invoke(command, arguments, obj=(HomePaths(home), Config()), catch_exceptions=False)
 
 

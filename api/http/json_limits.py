@@ -67,7 +67,7 @@ def decode_json(raw: bytes) -> Any:
         raise EventError("body", f"found {containers:,} lists and objects, expected at most {MAX_CONTAINERS:,}")
     encoding = json.detect_encoding(raw)
     text = raw.decode(encoding, "surrogatepass")
-    may_overflow = not encoding.startswith("utf-8") or LARGE_NUMBER.search(raw) is not None
+    may_overflow = encoding != "utf-8" or LARGE_NUMBER.search(raw) is not None
     decoder = _CAREFUL_DECODER if may_overflow else FAST_DECODER
     try:
         value = decoder.decode(text)

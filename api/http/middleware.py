@@ -1,7 +1,7 @@
 """Middleware: what happens before and after the route of every request.
 
-Before it: timing, API keys, rate limits (by Flask-Limiter) and body parsing. After it: security headers, metrics, the
-trace and the log line.
+Before it: timing, API keys, rate limits (counted by the library `limits`) and body parsing. After it: security headers,
+metrics, the trace and the log line.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from flask import Flask, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
-from flask_limiter import Limiter, RequestLimit
-from limits.storage import Storage
+from limits import parse_many
+from limits.storage import Storage, storage_from_string
+from limits.strategies import FixedWindowRateLimiter
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import BadRequest, Forbidden, Unauthorized, UnsupportedMediaType
 
@@ -30,6 +31,7 @@ from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, Service, cu
 from feedrank.api.keys import ApiKey, Scope
 from feedrank.engine.events.checks import EventError
 
+_log = logging.getLogger(__name__)
 View = TypeVar("View", bound=Callable[..., Any])
 
 
@@ -73,12 +75,7 @@ def init_app(app: Flask) -> None:
     config = app.extensions[EXTENSION_KEY].config
     if config.rate_limit:
         uri, options = counter_storage(app.extensions[EXTENSION_KEY], config.rate_limit_storage)
-        Limiter(
-            rate_limit_key, app=app, application_limits=[config.rate_limit],
-            application_limits_exempt_when=lambda: policy_of(request.endpoint)[1] == "open", storage_uri=uri,
-            storage_options={**options}, in_memory_fallback_enabled="://" in config.rate_limit_storage,
-            on_breach=_too_many_requests,
-        )  # fmt: skip
+        app.before_request(RateLimit(config.rate_limit, cast(Storage, storage_from_string(uri, **options))).check)
     app.before_request(_parse_body)
     app.after_request(_add_security_headers)
 
@@ -192,6 +189,8 @@ def _parse_body() -> None:
         raise BadRequest(f"the body is a JSON {type(body).__name__}, expected an object")
 
 
+COUNTER_RETRY_S = 10.0
+"""Seconds after a failure of the counters' storage before it is used again."""
 PRUNE_THRESHOLD = 10_000
 """Number of counters above which expired ones are removed."""
 
@@ -247,11 +246,36 @@ class MemoryCounters(Storage):
             self._counts.pop(key, None)
 
 
-def _too_many_requests(exceeded: RequestLimit) -> Response:
-    wait = max(1, math.ceil(exceeded.reset_at - time.time()))
-    response = problem(429, "Too many requests", f"found more than {exceeded.limit}; wait {wait} s")
-    response.headers["Retry-After"] = str(wait)
-    return response
+class RateLimit:
+    """Counts the requests of each caller, and refuses those beyond the limits."""
+
+    def __init__(self, text: str, storage: Storage) -> None:
+        """text: limits such as 1000/second. storage: counters, which may be on a server that is gone at times."""
+        self._limits = tuple(parse_many(text))
+        self._limiter, self._alone = FixedWindowRateLimiter(storage), FixedWindowRateLimiter(MemoryCounters())
+        self._retry_at = 0.0
+
+    def check(self) -> Response | None:
+        """Count the current request; return the response if it is beyond a limit. Open routes have none."""
+        if policy_of(request.endpoint)[1] == "open":
+            return None
+        key, now = rate_limit_key(), time.time()
+        if now >= self._retry_at:
+            try:
+                return self._count(self._limiter, key, now)
+            except Exception:  # requests are counted in this process until the counters can be reached again
+                self._retry_at = now + COUNTER_RETRY_S
+                _log.exception("the requests can't be counted in the storage of rate limits; this process counts alone")
+        return self._count(self._alone, key, now)
+
+    def _count(self, limiter: FixedWindowRateLimiter, key: str, now: float) -> Response | None:
+        for limit in self._limits:
+            if not limiter.hit(limit, key):
+                wait = max(1, math.ceil(limiter.get_window_stats(limit, key).reset_time - now))
+                response = problem(429, "Too many requests", f"found more than {limit}; wait {wait} s")
+                response.headers["Retry-After"] = str(wait)
+                return response
+        return None
 
 
 SECURITY_HEADERS = {
