@@ -16,6 +16,7 @@ import pytest
 import zstandard
 from conftest import PROJECT, feedrank
 
+from feedrank.api.cli.import_ import CHUNK
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.readers import Rejects, guess_format, read_events
 from feedrank.api.readers.rejects import RejectedLine
@@ -242,7 +243,7 @@ def test_a_killed_import_resumes(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = next(iter(json.loads(home.import_progress.read_text()).values()))["done"]
-    assert 20_000 <= done < 90_000
+    assert CHUNK <= done < 90_000
     output = feedrank(home.folder, "import", source)
     assert f"{done:,}" in output
     assert [event.id for event in home.journal().events()] == [f"c{n}" for n in range(90_000)]

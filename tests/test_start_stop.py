@@ -262,7 +262,10 @@ def test_help_needs_no_home(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "recommend", "serve", "snapshot", "forget a --yes"])
-def test_a_folder_that_is_no_home_gets_no_journal(plain_home: Path, tmp_path: Path, command: str) -> None:
+def test_a_folder_that_is_no_home_gets_no_journal(
+    plain_home: Path, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.logs, "configure_logging", lambda *_: None)
     (tmp_path / "bundles").symlink_to(plain_home / "bundles")
     assert "there is no journal at" in feedrank(tmp_path, *shlex.split(command), code=1)
     assert not list(tmp_path.glob("journal*"))
