@@ -507,7 +507,7 @@ def test_a_feed_names_its_experiment_and_variant(deployment: Deployment) -> None
 def test_an_invalid_experiment_says_what_is_wrong(deployment: Deployment, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     for command in (("experiment", "list"), ("experiment", "readout", "ab"), ("ope", "--policy", "bts")):
-        assert "there is no journal at" in feedrank(empty, *command, code=1)
+        assert "there is no home at" in feedrank(empty, *command, code=1)
     assert not empty.exists(), "looking makes nothing"
     path = tmp_path / "x.toml"
     path.write_text('name = "x"\n[arms.a]\n[arms.b]\nwieght = 1\n')

@@ -380,7 +380,7 @@ def test_evaluate_takes_the_gain_and_writes_grades(home: Path, tmp_path: Path) -
         assert {name: ours[name] for name in measures} == pytest.approx(
             {name: theirs[measure] for name, measure in measures.items()}, abs=1e-6
         )
-    assert graded in feedrank(home, "train", "--name", "graded")
+    assert graded in feedrank(home, "train", "--name", "graded", "--promote")
     manifest = json.loads((home / "bundles" / "graded" / "manifest.json").read_text())
     assert manifest["label_notes"][0].startswith(graded)
 

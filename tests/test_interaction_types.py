@@ -139,7 +139,8 @@ def test_the_config_says_what_types_mean(tmp_path: Path) -> None:
         ("[labels]\nweights = {purchase = 5, hide = -2}", "labels.weights is now the weight of each type in "
          r"\[interactions.types\]: purchase = \{weight = 5\}, hide = \{weight = -2\}"),
         ("[labels]\ndefault_weight = 0.0", r"labels.default_weight is now unlisted in \[interactions\]"),
-        ("[interactions.types.hide]\nweigth = 1", "unknown key interactions.types.hide.weigth; the keys .* meaning"),
+        ("[interactions.types.hide]\nweigth = 1",
+         r"unknown key .*weigth; did you mean interactions.types.hide.weight\? The keys .* meaning"),
         ("[interactions.types.hide]\nmeaning = 'bad'", "interactions.types.hide.meaning"),
         ("[interactions.types.hide]\nmeaning = 'negative'\nweight = 1", "types.hide has the weight 1 and is negative"),
         ("[interactions]\nunlisted = 'good'", "interactions.unlisted"),
