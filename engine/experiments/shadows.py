@@ -12,9 +12,10 @@ from feedrank.engine.events.events import Event, ExperimentEvent
 from feedrank.engine.experiments.arm_servers import ArmRequest
 from feedrank.engine.experiments.spec import Arm
 from feedrank.engine.serving.background import LatestFirstQueue
-from feedrank.engine.serving.pipeline import explicit_candidates
+from feedrank.engine.serving.pipeline import Reading, explicit_candidates
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
+from feedrank.engine.serving.serving_snapshot import StateReading
 from feedrank.engine.types import Batch, Candidates, QueryVectors, ResolvedRequest
 
 REPORT_INTERVAL_S = 30.0
@@ -41,17 +42,26 @@ class ShadowInputs:
     """State of the shown items."""
 
     @classmethod
-    def read(cls, arm_request: ArmRequest, vectors: QueryVectors, at: float, items: Sequence[str]) -> ShadowInputs:
-        """Read the inputs from the current state. at: unix seconds. items: ids of the items shown."""
+    def read(
+        cls, arm_request: ArmRequest, vectors: QueryVectors, at: float, items: Sequence[str], lock: Reading
+    ) -> ShadowInputs:
+        """Read the inputs from the current state; recall runs without the lock. Raises StateChangedError.
+
+        at: unix seconds. items: ids of the items shown. lock: that of the state.
+        """
         snapshot, state = arm_request.snapshot, arm_request.pipeline.state
-        resolved = snapshot.resolve(at, arm_request.request, vectors)
+        with lock:
+            resolved = snapshot.resolve(at, arm_request.request, vectors)
+            reading = StateReading(snapshot, arm_request.request.user, lock)
         rows = snapshot.catalogue.ids.rows(items)
         shown_candidates = explicit_candidates(rows[rows >= 0])
         if arm_request.request.items is None:
-            candidates = arm_request.pipeline.recall(resolved)
+            candidates = arm_request.pipeline.recall(resolved, reading=reading)
         else:
             candidates = explicit_candidates(snapshot.catalogue.ids.rows(arm_request.request.items))
-        batch, shown_batch = state.read([resolved], [candidates.rows]), state.read([resolved], [shown_candidates.rows])
+        with reading:
+            batch = state.read([resolved], [candidates.rows])
+            shown_batch = state.read([resolved], [shown_candidates.rows])
         return cls(arm_request, resolved, candidates, batch, shown_candidates, shown_batch)
 
 

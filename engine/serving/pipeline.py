@@ -74,11 +74,17 @@ class Pipeline:
             return in_recall_order(candidates, len(self.featurizer.names))
         return self.rank(request, batch, candidates, budget)
 
-    def recall(self, request: ResolvedRequest, n: int | None = None) -> Candidates:
-        """Return n candidates of a request, n_candidates by default; popular items where the retriever finds none."""
+    def recall(self, request: ResolvedRequest, n: int | None = None, reading: Reading = UNSHARED) -> Candidates:
+        """Return n candidates of a request, n_candidates by default; popular items where the retriever finds none.
+
+        reading: held while the state is read, which only popular items need.
+        """
         n = n or self.n_candidates
         candidates = self.retriever.retrieve(request, n)
-        return candidates if len(candidates.rows) or self.popular is None else self.popular.retrieve(request, n)
+        if len(candidates.rows) or self.popular is None:
+            return candidates
+        with reading:
+            return self.popular.retrieve(request, n)
 
     def rank(
         self, request: ResolvedRequest, batch: Batch, candidates: Candidates, budget: LatencyBudget | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from feedrank.engine.serving.background import LatestFirstQueue
 from feedrank.engine.serving.batch_ranking import rank_batch
 from feedrank.engine.serving.deadline import LatencyBudget, unlimited_budget
 from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, StateChangedError
+from feedrank.engine.serving.prefetching import precompute_scores
 from feedrank.engine.serving.ranking_record import RankingRecord, UnloggableRankingError
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot, embed_query
@@ -160,7 +161,7 @@ class Recommender:
             return None
         with self._lock:
             resolved = snapshot.resolve(at, RecommendationRequest(history=(item,)), QueryVectors())
-            return snapshot.pipeline.recall(resolved, n)
+        return snapshot.pipeline.recall(resolved, n, self._lock)
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, whichever process wrote it, or None."""
@@ -245,21 +246,15 @@ class Recommender:
         """Read what a shadow arm needs to rank an answered request; None if the arm's bundle is not loaded."""
         at = record.timestamp / 1000
         vectors = embed_query(self.arm_servers.snapshot_of(arm.bundle, self._snapshot), request, unlimited_budget())
-        with self._lock:
-            snapshot = self.arm_servers.snapshot_for_user(arm.bundle, self._snapshot, request.user)
+        for attempt in range(MAX_ATTEMPTS):
+            with self._lock:
+                snapshot = self.arm_servers.snapshot_for_user(arm.bundle, self._snapshot, request.user)
             if snapshot is None:
                 return None
-            return ShadowInputs.read(build_arm_request("", arm, snapshot, request), vectors, at, record.items)
-
-    def precompute_scores(self, user: str) -> int:
-        """Precompute the cross-encoder scores of a user's next candidates; return how many pairs were scored."""
-        with self._lock:
-            snapshot = self._snapshot
-            if snapshot.pipeline.reranker is None:
-                return 0
-            resolved = snapshot.resolve(snapshot.high_watermark_ms / 1000, RecommendationRequest(user), QueryVectors())
-            candidates = snapshot.pipeline.recall(resolved)
-        return snapshot.pipeline.reranker.precompute(resolved, candidates.rows)
+            served = build_arm_request("", arm, snapshot, request)
+            with suppress(StateChangedError), self._lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
+                return ShadowInputs.read(served, vectors, at, record.items, self._lock)
+        return None
 
     def _log_ranking(self, record: RankingRecord, at: float) -> RankingRecord:
         """Write a ranking to the journal; return it, or the ranking that already has its id."""
@@ -317,4 +312,6 @@ class Recommender:
     def _new_prefetch_queue(self) -> LatestFirstQueue[str] | None:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:
             return None
-        return LatestFirstQueue(self.precompute_scores, self._prefetch_queue_size)
+        return LatestFirstQueue(
+            lambda user: precompute_scores(self._snapshot, user, self._lock), self._prefetch_queue_size
+        )
