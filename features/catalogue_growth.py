@@ -87,6 +87,13 @@ def extend_catalogue(state: BehaviouralState, before: Catalogue, after: Catalogu
     return fresh
 
 
+def warm_up() -> None:
+    """Compile what the first copy of a state would wait for."""
+    store = history_store.with_room(history_store.with_users(history_store.empty_store(), 1), 1)
+    history_store.append(store, 0, history_store.INTERACTIONS, 0, 0.0, 1)
+    _reencode_histories(store, 1, 2)
+
+
 def _check_columns(arrays: Arrays, before: Catalogue) -> None:
     items = len(arrays["first_at"])
     if not (

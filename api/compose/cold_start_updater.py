@@ -15,6 +15,7 @@ from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
+from feedrank.features import catalogue_growth
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.catalogue_growth import CatalogueGrowth
 from feedrank.features.state import BehaviouralState
@@ -41,6 +42,7 @@ class ColdStartUpdater:
         documents = Catalogue.from_items(fields).documents(document_fields(self._opened))
         text, tokens = self._encoders.encode_items(documents)
         self._extender.extend(self._opened.item_model, fields, text, documents, tokens)
+        catalogue_growth.warm_up()
 
     def apply(
         self,

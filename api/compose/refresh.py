@@ -23,6 +23,8 @@ from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.models.bundles import bundle, registry
 
+ITEMS_INTERVAL_S = 0.5
+"""Shortest interval, in seconds, between two steps that add new items."""
 POLL_S = 0.2
 """Interval, in seconds, at which the current bundle is checked and events of other processes are read."""
 CHECKPOINT_S = 10.0
@@ -64,6 +66,7 @@ class Refresher:
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
+        self._has_new_items, self._items_checked = False, -ITEMS_INTERVAL_S
         recommender.on_items_changed(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="feedrank-refresh", daemon=True)
 
@@ -149,17 +152,27 @@ class Refresher:
 
     def _run(self) -> None:
         while not self._stopped:
-            woken = self._wake.wait(POLL_S)
+            self._has_new_items |= self._wake.wait(POLL_S)
             self._wake.clear()
             self._checkpoint()
             try:
                 self._recommender.catch_up(self._clock())
                 self.check_bundle()
                 self.check_arms()
-                if not self._stopped and (woken or self._items.has_due(round(self._clock() * 1000))):
-                    self.check_items()
+                if not self._stopped and time.perf_counter() - self._items_checked >= ITEMS_INTERVAL_S:
+                    self._check_due_items()
             except Exception:  # the thread must survive for the next round
                 _log.exception("the refresh of the served bundle and items failed")
+
+    def _check_due_items(self) -> None:
+        """Add new items. Those that come in quick succession are added together, as each step costs much the same."""
+        if not (self._has_new_items or self._items.has_due(round(self._clock() * 1000))):
+            return
+        self._has_new_items = False
+        try:
+            self.check_items()
+        finally:
+            self._items_checked = time.perf_counter()
 
     def _checkpoint(self) -> None:
         """Checkpoint the journal if it is due, even if other steps fail: no other thread does it."""
