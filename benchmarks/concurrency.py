@@ -38,7 +38,12 @@ def concurrency() -> list[Bar]:
         home = Path(folder) / "movielens"
         for command in (["import", "movielens-100k"], ["train", "--name", "one"]):
             run(home, *command)
-        return [*threads(home), *usual(home), *fresh_items(home), *promotions(home)]
+        return on_home(home)
+
+
+def on_home(home: Path) -> list[Bar]:
+    """All bars, on a home whose current bundle is named one."""
+    return [*threads(home), *usual(home), *fresh_items(home), *promotions(home)]
 
 
 def run(home: Path, *command: str) -> None:
