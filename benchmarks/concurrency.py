@@ -109,13 +109,13 @@ def fresh_items(home: Path) -> list[Bar]:
 
 def promotions(home: Path) -> list[Bar]:
     """One promotion, and fifty in 100 s, under 50 feeds a second: p99 over before."""
-    run(home, "train", "--name", "two", "--promote")
+    run(home, "train", "--name", "again", "--promote")
     one, fifty = [], 0.0
     with serving(home) as (port, _):
         before = feeds(port, RATE, 20)
         for turn in range(ROUNDS):
             quiet = feeds(port, RATE, 10)
-            timer = threading.Timer(5, lambda turn=turn: registry.promote(home / "bundles", ("one", "two")[turn % 2]))
+            timer = threading.Timer(5, lambda turn=turn: registry.promote(home / "bundles", ("one", "again")[turn % 2]))
             timer.start()
             one.append(feeds(port, RATE, 10).latency_ms["p99"] / quiet.latency_ms["p99"])
             timer.join()
@@ -123,7 +123,7 @@ def promotions(home: Path) -> list[Bar]:
         thread = threading.Thread(target=lambda: outcome.append(feeds(port, RATE, 100)))
         thread.start()
         for turn in range(50):
-            registry.promote(home / "bundles", ("one", "two")[turn % 2])
+            registry.promote(home / "bundles", ("one", "again")[turn % 2])
             time.sleep(1.95)
         thread.join()
         fifty = outcome[0].latency_ms["p99"] / before.latency_ms["p99"]
