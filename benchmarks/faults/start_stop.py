@@ -165,10 +165,13 @@ def _lane(port: int, number: int, stop: Stop) -> None:
 
 def _interrupt(home: Path, after: float) -> float:
     """Seconds from Ctrl-C, which all processes of a terminal get, to the end of the last one."""
+    # a benchmark that runs in the background of a shell ignores Ctrl-C, and what it starts would too
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         _command(home), cwd=PROJECT, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         start_new_session=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, earlier)
     assert process.stdout is not None
     time.sleep(after)
     started = time.perf_counter()
