@@ -103,7 +103,7 @@ def load_training_inputs(
     log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
-    check_ids_meet(matching, journal, config.journal.max_unknown_share, warn)
+    check_ids_meet(matching, described, journal, config.journal.max_unknown_share, warn)
     if message := unlisted_warning(log.type_counts, config.interactions):
         warn(message)
     if needs_positive and not (log.rankings.labels > 0).any():
