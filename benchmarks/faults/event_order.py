@@ -61,7 +61,7 @@ def bars() -> list[Bar]:
 
 
 def live(home: str, number: int) -> None:
-    """Write and read with two threads until the time is over; then print a digest of the state, once asked to."""
+    """Write and read with two threads until the time is over; after a line on stdin, print a digest of the state."""
     import threading
 
     from feedrank.api import compose
