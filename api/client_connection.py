@@ -10,10 +10,8 @@ import time
 from http import HTTPStatus
 from typing import Any
 
+from feedrank.api.connection_limits import IDLE_TIMEOUT_S
 from feedrank.api.request_frame import RequestFrame
-
-IDLE_TIMEOUT_S = 75.0
-"""Seconds that a connection without a request stays open."""
 
 
 class State(enum.Enum):

@@ -24,8 +24,9 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
 from gunicorn.workers.base import Worker
 
-from feedrank.api.client_connection import IDLE_TIMEOUT_S, Connection, ResponseBuffer, State, problem_response
-from feedrank.api.open_connections import MIN_BYTES_PER_S, SMALL_BYTES, TOO_FEW_DESCRIPTORS, OpenConnections
+from feedrank.api.client_connection import Connection, ResponseBuffer, State, problem_response
+from feedrank.api.connection_limits import IDLE_TIMEOUT_S, MIN_BYTES_PER_S
+from feedrank.api.open_connections import SMALL_BYTES, TOO_FEW_DESCRIPTORS, OpenConnections
 from feedrank.api.request_frame import RequestFrame
 
 STOP_LINGER_S = 1.0
@@ -144,6 +145,8 @@ class ConnectionWorker(Worker):  # type: ignore[misc]  # the library has no type
         except BlockingIOError:
             self._open.watch(conn, READ)
             return
+        except OSError:  # reset by the client; a thread that has its request may be using the socket, so it stays open
+            data = b""
         if conn.state is State.LINGERING:
             if not data:
                 self._open.close(conn)

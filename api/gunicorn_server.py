@@ -9,6 +9,7 @@ import logging
 import mmap
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
 
 from feedrank.api.metrics import worker_died
 from feedrank.api.metrics_folder import MEMORY
@@ -51,7 +53,7 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]  # the library has 
             "when_ready": self._when_ready,
             "post_fork": self._post_fork,
             "post_worker_init": self._post_worker_init,
-            "worker_exit": lambda _, worker: end_process(),
+            "worker_exit": _end_worker,
             "child_exit": lambda _, worker: worker_died(worker.pid),
             "worker_tmp_dir": str(MEMORY) if os.access(MEMORY, os.W_OK | os.X_OK) else None,
         }
@@ -73,13 +75,18 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]  # the library has 
             raise SystemExit(1) from None
 
     def serve(self) -> None:
-        """Serve until a signal stops it. Only the first process returns from here."""
+        """Serve until a signal stops it. Only the first process returns from here.
+
+        Raises RuntimeError if it ends because of an error, such as a worker of the start that can not be loaded.
+        """
         first = os.getpid()
         try:
             self.run()
-        except SystemExit:  # gunicorn and its workers end this way
+        except (SystemExit, HaltServer) as end:  # gunicorn and its workers end this way
             if os.getpid() != first:
                 raise
+            if isinstance(end, HaltServer) or end.code:
+                raise RuntimeError("the server ended because of an error, which is logged above") from None
 
     def _when_ready(self, arbiter: Any) -> None:
         """Make Ctrl-C end the server as SIGTERM does, and a second one at once."""
@@ -114,7 +121,7 @@ class GunicornServer(BaseApplication):  # type: ignore[misc]  # the library has 
             time.sleep(0.02)
 
     def _post_worker_init(self, worker: Any) -> None:
-        """Give a loaded worker gunicorn's signal handlers. The first process alone is told of Ctrl-C."""
+        """Give a loaded worker gunicorn's signal handlers. Only the first process handles Ctrl-C."""
         self._wait_for_others(worker)
         self._loaded.set()
         worker.init_signals()
@@ -130,6 +137,18 @@ def _init_loading(worker: Any, init_signals: Callable[[], None]) -> Callable[[],
         _end_on_signals()
 
     return init
+
+
+def _end_worker(arbiter: Any, worker: Any) -> None:
+    """End the process of a worker with the exit code that gunicorn has for it, such as 3 if it could not be loaded.
+
+    gunicorn calls this while the SystemExit with the code is raised, and in the first process for a worker that is
+    gone.
+    """
+    if worker.pid != os.getpid():
+        return
+    end = sys.exc_info()[1]
+    end_process(end.code if isinstance(end, SystemExit) and isinstance(end.code, int) else 1)
 
 
 def _end_on_signals() -> None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import resource
 import selectors
 import socket
 from collections import Counter
 
 from feedrank.api.client_connection import Connection, State, problem_response
+from feedrank.api.connection_limits import MIN_BYTES_PER_S, allowed_connections
 
 LINGER_S = 2.0
 """Seconds that a closed connection may still send; what arrives is dropped, so that the response is not lost."""
-MIN_BYTES_PER_S = 32 * 1024
-"""A request or a response has a second more for each this many bytes."""
 MAX_BUFFER_BYTES = 64 * 1024 * 1024
 """Most bytes of requests and responses that wait in one process."""
 SMALL_BYTES = 64 * 1024
 """A connection that holds fewer bytes than this is never closed for its bytes."""
-RESERVED_DESCRIPTORS = 128
-"""File descriptors that are kept for files and database connections."""
 LOG_INTERVAL_S = 60.0
 TOO_MANY_BYTES = "too many bytes in requests that wait"
 TOO_MANY_CONNECTIONS = "too many connections"
@@ -33,7 +29,7 @@ class OpenConnections:
 
     def __init__(self, selector: selectors.BaseSelector, max_connections: int, request_timeout_s: float) -> None:
         self._selector, self._timeout_s = selector, request_timeout_s
-        self._limit = min(max_connections, _max_descriptors() - RESERVED_DESCRIPTORS)
+        self._limit = allowed_connections(max_connections)
         self._by_socket: dict[socket.socket, Connection] = {}
         self._held = 0
         self._closed: Counter[str] = Counter()
@@ -101,7 +97,7 @@ class OpenConnections:
             self.close(conn)
 
     def close_late(self, now: float) -> None:
-        """Close connections whose time is over; one with a half-sent request is told so. now: the monotonic clock."""
+        """Close connections whose time is over; one with a half-sent request gets a 408. now: the monotonic clock."""
         for conn in self.in_state(State.READING, State.SENDING, State.LINGERING):
             if now - conn.since <= conn.timeout_s + len(conn.received) / MIN_BYTES_PER_S:
                 continue
@@ -145,9 +141,3 @@ class OpenConnections:
                 with contextlib.suppress(OSError):
                     conn.sock.send(problem_response(503, f"the server has {reason}; try again"))
             self.close(conn)
-
-
-def _max_descriptors() -> int:
-    """Return how many files and sockets this process may have open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1_000_000 if soft == resource.RLIM_INFINITY else soft

@@ -17,8 +17,8 @@ def end_on_interrupt() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def end_process() -> NoReturn:
-    """End this process with exit code 0, without the clean-up of libraries in memory.
+def end_process(code: int = 0) -> NoReturn:
+    """End this process, without the clean-up of libraries in memory.
 
     That takes up to seconds with PyTorch. What is registered with `atexit` is called, such as sending the last spans.
     """
@@ -26,4 +26,4 @@ def end_process() -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code & 0xFF)

@@ -32,6 +32,7 @@ from feedrank.api.config import Config
 from feedrank.api.guardrail_monitor import GuardrailMonitor
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http.app import MAX_BODY_BYTES, create_app
+from feedrank.api.http.middleware import counter_storage
 from feedrank.api.http.service import Service, is_trial, new_id
 from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics, prepare_multiprocess
@@ -51,7 +52,7 @@ from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.text.embedder import import_text_libraries
 
 DRAIN_TIMEOUT_S = 30
-"""Seconds that running requests may still take after the server was asked to stop."""
+"""Seconds that running requests may still take after the server began to stop."""
 _log = logging.getLogger(__name__)
 WARM_UP_USERS, WARM_UP_ROUNDS = 5, 3
 
@@ -226,13 +227,16 @@ def warm_up(recommender: Recommender, costs: LatencyEstimator, clock: Callable[[
 def serve(home: HomePaths, config: Config, echo: Callable[[str], None], clock: Callable[[], float] = time.time) -> None:
     """Serve until a signal stops it; `echo` prints status lines. Its files can be read by their owner only.
 
-    Raises ValueError if it can't listen, BundleError if no bundle can serve.
+    Raises ValueError if it can't listen, BundleError if no bundle can serve, RuntimeError if gunicorn ends with an
+    error.
     """
     use_private_umask()
     end_on_interrupt()  # until gunicorn or waitress have their own handlers
     logs.configure_logging("info" if config.serve.log_requests else "warning", config.serve.log_json)
     if config.serve.otlp_endpoint:
         traces.check_endpoint(config.serve.otlp_endpoint)
+    if "://" in config.serve.rate_limit_storage:
+        counter_storage(config.serve.rate_limit_storage, None)  # an error here is one line
     loaded = preload(home, config)
     uses_gunicorn = config.serve.workers and find_spec("gunicorn") is not None and os.name == "posix"
     if uses_gunicorn and TextEncoders(home, loaded.current_bundle):

@@ -13,25 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask
 
+from feedrank.api.connection_limits import IDLE_TIMEOUT_S, MIN_BYTES_PER_S, allowed_connections
+
 LIVENESS_PATHS = ("/healthz", "/health")
-IDLE_TIMEOUT_S = 75.0
-MIN_BYTES_PER_S = 32 * 1024
-"""A body has a second more for each this many bytes."""
 MAX_SELECT_CONNECTIONS = 400
 """Connections where the platform has no poll()."""
-RESERVED_DESCRIPTORS = 128
-"""File descriptors that are kept for files and database connections."""
 SPARE_CONNECTIONS = 100
-"""Connections that are being closed while others are accepted; beyond them waitress would accept nobody."""
+"""Connections that are being closed while others are accepted; beyond them waitress would accept none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +47,8 @@ class CallerLimits:
     @property
     def allowed_connections(self) -> int:
         """Open connections on this platform."""
-        if resource is None or not hasattr(select, "poll"):
-            return min(self.max_connections, MAX_SELECT_CONNECTIONS)
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        available = self.max_connections if soft == resource.RLIM_INFINITY else soft - RESERVED_DESCRIPTORS
-        return min(self.max_connections, available)
+        allowed = allowed_connections(self.max_connections)
+        return allowed if hasattr(select, "poll") else min(allowed, MAX_SELECT_CONNECTIONS)
 
     def apply(self, entries: Mapping[int, Any]) -> None:
         """Set the limits of the servers in waitress's map of sockets."""
@@ -118,7 +107,7 @@ class LimitedChannel(HTTPChannel):  # type: ignore[misc]  # the library has no t
 
 
 class _Guard:
-    """Replaces two methods of a waitress server."""
+    """Replaces methods of a waitress server."""
 
     def __init__(self, server: Any, limits: CallerLimits) -> None:
         self._server, self._limits = server, limits

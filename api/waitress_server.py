@@ -80,7 +80,9 @@ class WaitressServer:
                 break
             self._turn(0.02)
         self._server.task_dispatcher.shutdown(cancel_pending=True, timeout=1)
-        wasyncore.close_all(self._map, ignore_all=True)
+        # the triggers end with the process: a thread that still runs writes to one, by a number that is soon reused
+        open_channels = {number: entry for number, entry in self._map.items() if isinstance(entry, HTTPChannel)}
+        wasyncore.close_all(open_channels, ignore_all=True)
 
     def _accept(self, entry: Any) -> bool:
         """Accept one connection; returns whether there was one."""

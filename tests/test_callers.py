@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import re
+import resource
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -31,8 +33,10 @@ from waitress import create_server, wasyncore
 from werkzeug.exceptions import HTTPException
 
 from feedrank.api import compose, config
+from feedrank.api.client_connection import State
 from feedrank.api.compose.rank_only_items import DAY_MS, unused_rank_only
 from feedrank.api.config import ServeConfig
+from feedrank.api.connection_limits import allowed_connections
 from feedrank.api.connection_worker import ConnectionWorker
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.http import gzip_body, json_limits
@@ -40,10 +44,12 @@ from feedrank.api.http.app import create_app
 from feedrank.api.http.bodies import RankBody, RecommendBody
 from feedrank.api.http.gzip_body import gunzip
 from feedrank.api.http.json_limits import decode_json
+from feedrank.api.http.middleware import counter_storage
 from feedrank.api.http.service import Service
 from feedrank.api.http.shared_counters import SharedCounters
 from feedrank.api.request_frame import MAX_CHUNKS, MAX_HEAD_BYTES, RequestFrame
 from feedrank.api.waitress_limits import CallerLimits
+from feedrank.api.waitress_server import WaitressServer
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import ItemEvent, RankingEvent
 from feedrank.engine.events.ids import MAX_DOCUMENT_CHARS, MAX_ID_CHARS, MAX_TEXT_CHARS
@@ -380,7 +386,42 @@ def test_a_stopping_worker_answers_what_it_has_accepted() -> None:
         assert answer(blocked)[0] == 200
 
 
+def test_a_connection_that_is_reset_stays_open_while_a_thread_has_its_request() -> None:
+    with running_worker() as (port, app, worker):
+        sock = connect(port, get("/block"))
+        assert app.running.acquire(timeout=PATIENCE_S)
+        (conn,) = worker._open.in_state(State.BUSY)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        wait_for(lambda: conn.has_ended)
+        assert conn.sock.fileno() >= 0, "the thread could send to a new connection with the number of this one"
+        app.release.set()
+        wait_for(lambda: len(worker._open) == 0)
+        assert conn.sock.fileno() == -1
+
+
+@pytest.mark.parametrize(("soft", "allowed"), [(100, 10), (200, 72), (100_000, 1_000), (resource.RLIM_INFINITY, 1_000)])
+def test_connections_leave_descriptors_for_files(monkeypatch: pytest.MonkeyPatch, soft: int, allowed: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert allowed_connections(1_000) == allowed
+
+
 # --- the single process
+
+
+def test_a_thread_that_outlasts_a_stop_wakes_a_loop_that_is_not_closed() -> None:
+    app = FakeApp()
+    server = WaitressServer(app, ("127.0.0.1", 0), 1, CallerLimits(10, 40, LIMIT))  # type: ignore[arg-type]
+    trigger = server._server.trigger
+    try:
+        with connect(server.addresses[0][1], get("/block")):
+            wait_for(lambda: server._turn(0.02) or app.running.acquire(blocking=False))  # type: ignore[func-returns-value]
+            server._drain(0)
+        os.fstat(trigger.trigger)  # waitress's thread writes to it at the end of the request
+    finally:
+        app.release.set()
+        server._server.task_dispatcher.shutdown()
+        trigger.close()
 
 
 def test_waitress_keeps_threads_and_liveness_free_too() -> None:
@@ -644,6 +685,12 @@ def test_items_beyond_the_quota_are_ranked_without_their_fields(service_home: tu
     assert service_home[0]._journal.count_by_kind()["item"] == before
     assert rank("new 5")["items"]
     assert service_home[0]._journal.count_by_kind()["item"] == before + 1
+
+
+@pytest.mark.parametrize("uri", ["redsi://127.0.0.1", "unknown://"])
+def test_a_storage_of_counters_that_can_not_be_used_is_named(uri: str) -> None:
+    with pytest.raises(ValueError, match=f"rate_limit_storage = '{uri}': .*; expected process, home or the URI"):
+        counter_storage(uri, None)
 
 
 def test_a_rate_limit_can_be_shared(service_home: tuple[Any, Path]) -> None:

@@ -67,14 +67,22 @@ def served(app: Wsgi) -> Iterator[str]:
     """Serve an application on loopback and yield its address."""
     sockets: dict[Any, Any] = {}
     server = create_server(app, host=HOST, port=0, threads=4, map=sockets)
-    thread = threading.Thread(target=server.run)
+    stopping = threading.Event()
+
+    def loop() -> None:
+        while not stopping.is_set():
+            wasyncore.loop(map=sockets, count=1)
+
+    thread = threading.Thread(target=loop)
     thread.start()
     try:
         yield f"http://{HOST}:{server.effective_port}"
     finally:
-        server.trigger.pull_trigger(lambda: wasyncore.close_all(sockets, ignore_all=True))
+        stopping.set()
+        server.pull_trigger()
         thread.join()
         server.task_dispatcher.shutdown()
+        wasyncore.close_all(sockets, ignore_all=True)  # last: a thread at the end of a request writes to the trigger
 
 
 @dataclass

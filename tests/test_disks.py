@@ -1,4 +1,4 @@
-"""Full disks, read-only folders and locked databases: what is opened, what goes on, and what nobody else may read."""
+"""Full disks, read-only folders and locked databases: what is opened, what goes on, and what is private."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -25,7 +26,7 @@ from click.testing import CliRunner
 from conftest import PROJECT, feedrank
 from test_disks import locked
 
-from feedrank.api import server
+from feedrank.api import gunicorn_server, server
 from feedrank.api.cli import main
 from feedrank.api.cli.main import WITHOUT_HOME
 from feedrank.api.compose.refresh import Refresher
@@ -189,6 +190,35 @@ def test_a_worker_that_can_not_be_loaded_ends_the_server_only_at_its_start(
         gunicorn.load()
     if is_replacement:
         assert caught.value.code == 1, "3 and 4 would end the server"
+
+
+FAILS = """
+from feedrank.api.gunicorn_server import GunicornServer
+def fail():
+    raise OSError("the disk is gone")
+GunicornServer(fail, {"bind": "127.0.0.1:0", "workers": 2, "control_socket_disable": True}, print).serve()
+"""
+
+
+def test_a_server_ends_with_an_error_if_a_worker_of_its_start_can_not_be_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FAILS], capture_output=True, text=True, cwd=PROJECT, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "the disk is gone" in done.stderr
+    assert "RuntimeError: the server ended because of an error" in done.stderr
+
+
+def test_the_first_process_outlives_a_worker_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(gunicorn_server, "end_process", codes.append)
+    gunicorn_server._end_worker(None, SimpleNamespace(pid=os.getpid() + 1))
+    assert codes == []
+    try:
+        raise SystemExit(3)
+    except SystemExit:
+        gunicorn_server._end_worker(None, SimpleNamespace(pid=os.getpid()))
+    assert codes == [3], "gunicorn ends the server for this code"
 
 
 # --- homes by mistake

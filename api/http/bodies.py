@@ -85,7 +85,7 @@ class RankingOptions(RequestBody):
     explain: bool = Field(default=False, description="Add an explanation to each item; slow.")
     log: bool = Field(
         default=True,
-        description="False: nobody sees the ranking. It is not logged, counts as no impression, is in no experiment "
+        description="False: the ranking is not shown. It is not logged, counts as no impression, is in no experiment "
         "and in no metrics of feeds, and registers no items.",
     )
 

@@ -103,7 +103,7 @@ def _check_shape(value: Any) -> None:
 
 
 def _path_in(text: str, found: str) -> str | None:
-    """Return the path of the first number of a JSON text that is not finite; None where it can't be told."""
+    """Return the path of the first number of a JSON text that is not finite; None if it is not found."""
     is_integer = found.lstrip("-").isdecimal()
     try:
         value = json.loads(text, parse_int=_int_or_inf) if is_integer else json.loads(text)

@@ -12,11 +12,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from flask import Flask, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
 from limits import parse_many
+from limits.errors import ConfigurationError
 from limits.storage import Storage, storage_from_string
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.datastructures import WWWAuthenticate
@@ -27,7 +29,7 @@ from feedrank.api.http.content_policy import API_POLICY, page_policy
 from feedrank.api.http.gzip_body import decompress
 from feedrank.api.http.json_limits import FAST_DECODER, LARGE_NUMBER, MAX_DEPTH, SMALL_BYTES, decode_json
 from feedrank.api.http.problems import problem
-from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, Service, current_service
+from feedrank.api.http.service import EXTENSION_KEY, RESPONSE_STAGE, current_service
 from feedrank.api.keys import ApiKey, Scope
 from feedrank.engine.events.checks import EventError
 
@@ -74,8 +76,8 @@ def init_app(app: Flask) -> None:
     app.before_request(_authenticate)
     config = app.extensions[EXTENSION_KEY].config
     if config.rate_limit:
-        uri, options = counter_storage(app.extensions[EXTENSION_KEY], config.rate_limit_storage)
-        app.before_request(RateLimit(config.rate_limit, cast(Storage, storage_from_string(uri, **options))).check)
+        storage = counter_storage(config.rate_limit_storage, app.extensions[EXTENSION_KEY].counters_path)
+        app.before_request(RateLimit(config.rate_limit, storage).check)
     app.before_request(_parse_body)
     app.after_request(_add_security_headers)
 
@@ -143,16 +145,30 @@ def require_scope(scope: Scope) -> None:
 
 
 def may_import() -> bool:
-    """Return whether the caller has a key with the scope `import`; without keys nobody has one."""
+    """Return whether the caller has a key with the scope `import`; without keys, no caller has it."""
     key: ApiKey | None = g.get("api_key")
     return key is not None and key.allows("import")
 
 
-def counter_storage(service: Service, where: str) -> tuple[str, dict[str, str]]:
-    """Return the URI and options of a storage of the `limits` library. where: process, home or a URI."""
-    if where == "process" or (where == "home" and service.counters_path is None):
-        return "counts://", {}
-    return ("shared-counts://", {"path": str(service.counters_path)}) if where == "home" else (where, {})
+def counter_storage(where: str, path: Path | None) -> Storage:
+    """Create a storage of the `limits` library.
+
+    where: process, home or a URI. path: the file of the home; None: this process counts alone. Raises ValueError for a
+    URI that the library can't use.
+    """
+    uri, options = where, dict[str, str]()
+    if where == "process" or (where == "home" and path is None):
+        uri = "counts://"
+    elif where == "home":
+        uri, options = "shared-counts://", {"path": str(path)}
+    try:
+        return cast(Storage, storage_from_string(uri, **options))
+    except ConfigurationError as problem:
+        cause = str(problem).rstrip(".")
+        raise ValueError(
+            f"can't use rate_limit_storage = {where!r}: {cause}; expected process, home or the URI of a storage of the"
+            " library `limits` whose client is installed"
+        ) from None
 
 
 def rate_limit_key() -> str:

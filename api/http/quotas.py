@@ -6,11 +6,10 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import cast
 
 import limits
 from flask import Flask, current_app
-from limits.storage import Storage, storage_from_string
+from limits.storage import Storage
 from limits.strategies import FixedWindowRateLimiter
 from werkzeug.exceptions import TooManyRequests
 
@@ -74,8 +73,8 @@ def init_app(app: Flask) -> None:
     """Create the quotas; their counters are shared by the processes, wherever requests are counted."""
     service: Service = app.extensions[EXTENSION_KEY]
     where = service.config.rate_limit_storage
-    uri, options = counter_storage(service, "home" if where == "process" else where)
-    app.extensions[QUOTAS_KEY] = WriteQuotas.of(service.config, cast(Storage, storage_from_string(uri, **options)))
+    storage = counter_storage("home" if where == "process" else where, service.counters_path)
+    app.extensions[QUOTAS_KEY] = WriteQuotas.of(service.config, storage)
 
 
 def current_quotas() -> WriteQuotas:

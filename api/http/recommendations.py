@@ -85,7 +85,7 @@ def similar(path: ItemPath, query: SimilarQuery) -> dict[str, Any]:
 def register_items(items: Mapping[str, Mapping[str, Any]], budget: LatencyBudget, log: bool = True) -> None:
     """Register the items that the catalogue lacks: now if the time budget allows, otherwise in the background.
 
-    Items beyond the key's quota are not registered. log: false for a ranking that nobody sees; then they are not
+    Items beyond the key's quota are not registered. log: false for a ranking that is not shown; then they are not
     registered, and their fields are not used.
     """
     svc = current_service()

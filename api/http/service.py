@@ -100,7 +100,7 @@ class Service:
     def record_feed(self, record: RankingRecord, budget: LatencyBudget, is_trial: bool = False) -> None:
         """Record a ranking in the metrics, the trace and the log line of the current request.
 
-        is_trial: nobody sees the ranking, so it is in no metrics of feeds.
+        is_trial: the ranking is not shown, so it is in no metrics of feeds.
         """
         g.ranked_at = time.perf_counter()
         g.rankings = [record.id]
@@ -118,7 +118,7 @@ class Service:
 
 
 def is_trial() -> bool:
-    """Return whether the current request asked for a ranking that nobody sees."""
+    """Return whether the ranking of the current request is not shown."""
     return has_request_context() and bool(g.get("is_trial"))
 
 

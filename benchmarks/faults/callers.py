@@ -39,12 +39,12 @@ def bars() -> list[Bar]:
     with tempfile.TemporaryDirectory() as folder, serving(toy_home(Path(folder)), settle=False) as (port, parent):
         for _ in range(40):
             send(port, "POST", "/v1/recommend", {"user": "p1"})
-        _late(port, "nobody else")
+        _late(port, "no other caller")
         return [*_costly(port, parent), *_not_finite(port), *_unfinished(port), *_busy(port)]
 
 
 def _unfinished(port: int) -> list[Bar]:
-    """Half-sent heads and bodies, silent and a byte at a time; then responses that nobody reads."""
+    """Half-sent heads and bodies, silent and a byte at a time; then responses that are not read."""
     with _hostile(port, (HALF_HEAD, HALF_BODY, HALF_CHUNK, b""), trickle=True):
         unfinished = _late(port, "connections that never finish")
     with _hostile(port, (UNREAD,), trickle=False):
