@@ -135,7 +135,7 @@ def record_events(service: Service, bodies: Sequence[Any]) -> dict[str, Any]:
 def check_service_fields(event: Event) -> Event:
     """Check that only a key with the scope `import` sends what the service alone says of a ranking. Raises EventError.
 
-    Anybody else could put users into arms of experiments, and forge rows of the training data.
+    Any other caller could put users into arms of experiments, and forge rows of the training data.
     """
     if may_import():
         return as_imported(event)
