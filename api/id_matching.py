@@ -32,16 +32,17 @@ class KnownIds:
     """Users that have user events; empty if the events that are matched name no user."""
 
     @classmethod
-    def of(cls, journal: Journal, matching: IdMatching) -> KnownIds:
+    def of(cls, journal: Journal, matching: IdMatching, items: Iterable[Event] | None = None) -> KnownIds:
         """Read the ids from the item and user events of a journal.
 
-        matching: what the matched events describe and name; the journal is read only where this is not enough.
+        matching: what the matched events describe and name; the journal is read only where this is not enough. items:
+        the item events, if the caller has read them; None: they are read here.
         """
         counts = journal.count_by_kind()
         described, created = set(matching.described), set[str]()
         has_log = bool(counts.get("interaction") or counts.get("ranking"))
         if matching.undescribed or (has_log and not (matching.items or matching.shown)):
-            for event in journal.events("item"):
+            for event in journal.events("item") if items is None else items:
                 if isinstance(event, ItemEvent):
                     (created if is_created(event) else described).add(event.item)
         users = journal.events("user") if matching.users else ()
@@ -168,12 +169,14 @@ def over_limit(matches: Iterable[Match], max_share: float) -> str:
     )
 
 
-def check_ids_meet(matching: IdMatching, journal: Journal, max_share: float, warn: Callable[[str], None]) -> None:
-    """Check before training that what a log names is known; tell `warn` about ids that differ in spelling only.
+def check_ids_meet(
+    matching: IdMatching, items: Iterable[Event], journal: Journal, max_share: float, warn: Callable[[str], None]
+) -> None:
+    """Check before training that what a log names is known; `warn` of ids that differ in spelling only.
 
-    Raises ValueError over `max_share`.
+    items: the item events of the journal. Raises ValueError over `max_share`.
     """
-    known = KnownIds.of(journal, matching)
+    known = KnownIds.of(journal, matching, items)
     if problem := over_limit(matching.matches(known, journal), max_share):
         raise ValueError(problem)
     if pairs := look_alikes(known):

@@ -54,7 +54,7 @@ def run(home: Path, *command: str) -> None:
 
 
 def threads(home: Path) -> list[Bar]:
-    """One process with four threads and with one, in turn, asked by the same four clients."""
+    """One process with four threads and with one, in turn, under the load of the same four clients."""
     rates: dict[int, list[float]] = {1: [], 4: []}
     slowest: dict[int, list[float]] = {1: [], 4: []}
     for turn in range(ROUNDS):

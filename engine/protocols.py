@@ -1,4 +1,8 @@
-"""The extension points: small protocols that a back end implements by shape; `feedrank.engine.testing` checks one."""
+"""The extension points: small protocols that a back end implements by shape; `feedrank.engine.testing` checks one.
+
+A server calls retrievers, indexes, featurizers and rankers from several threads at once; only a state is guarded by a
+lock. So their methods must not keep what belongs to one request in the object.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class CatalogueGrowth:
 
     def __init__(self, before: Catalogue, after: Catalogue, spec: StateSpec) -> None:
         """Prepare all that does not depend on a state; raises ValueError as `extend_catalogue` does."""
-        self._before, self._after, self._spec = before, after, spec
+        self._before, self._after = before, after
         _check_rows(before, after)
         self._counters = custom_counters.empty_counter_table(spec.counters, after)
         fields = {"category", *(counter.item_field for counter in spec.counters)} - {"", "item"}

@@ -298,7 +298,12 @@ def test_training_passes_over_the_future_and_keeps_clicks_of_late_rankings(
             replace(click("own", NOW - 8_000, NOW - 8_000), ranking="before"),
         ]
     )  # fmt: skip
+    kinds, original = [], Journal.read
+    monkeypatch.setattr(
+        Journal, "read", lambda self, *args, **named: kinds.append(named.get("kind")) or original(self, *args, **named)
+    )
     inputs = compose.load_training_inputs(paths, settings, since=NOW / 1000 - 5)
+    assert kinds.count("item") == 1, "one read is for the catalogue and for the check of ids"
     assert (inputs.window["future_events"], inputs.window["moved_interactions"]) == (2, 1)
     assert len(inputs.notes) == 2
     assert inputs.log.interactions.ranking.tolist() == [0]

@@ -408,7 +408,7 @@ def test_the_shuffled_labels_are_checked_once_for_all_protocols(
     report = json.loads((tmp_path / "r.json").read_text())
     assert {row["dataset"] for row in report["rows"]} == {"journal", "journal (temporal)"}
     assert len(checked) == 1
-    assert set(report["costs"]["checks"]) == {"warnings", "shuffled_labels"}
+    assert set(report["costs"]["checks"]) == {"notes", "shuffled_labels"}
     assert set(report["costs"]["journal: checks"]) == {"warnings", "suspect_features"}
 
 

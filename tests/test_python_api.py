@@ -447,6 +447,7 @@ def test_an_evaluation_is_a_table_with_intervals(trained: Home, tmp_path: Path) 
     output = repr(evaluation)
     assert "toy, 60 groups" in output
     assert "nDCG@10 gain of lambdarank over recall order" in output
+    assert "note: toy" not in output, "a note is a sentence"
     with pytest.raises(KeyError, match="found no 'ndcg@7'"):
         evaluation.value("lambdarank", "ndcg@7")
     evaluation.plot(tmp_path / "plot.png")

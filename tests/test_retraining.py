@@ -266,6 +266,21 @@ def test_retraining_right_after_a_training_says_that_nothing_is_newer(learnt_cop
     assert "warning" not in message
 
 
+def test_what_was_done_with_the_log_is_a_note(learnt_copy: Path) -> None:
+    ahead = InteractionEvent("ahead", round(time.time() * 1000) + 10 * 86_400_000, "ocean-1", "click", user="p0")
+    HomePaths(learnt_copy).journal().append([ahead])
+    args = ["--home", str(learnt_copy), "retrain", "--name", "second"]
+    result = CliRunner().invoke(main, args, catch_exceptions=False)
+    report = report_of(learnt_copy, "second")
+    assert report["outcome"] == "too-little-new-data"
+    assert report["notes"][0].startswith("passed over 1 event more than a day ahead of the clock")
+    assert f"note: {report['notes'][0]}" in result.stdout
+    assert report["warnings"] == []
+    feedrank(learnt_copy, "train", "--name", "third", "--no-promote")
+    manifest = bundle.read_manifest(learnt_copy / "bundles" / "third")
+    assert (manifest["log_notes"], manifest["warnings"]) == (report["notes"], [])
+
+
 def test_a_candidate_that_is_as_good_is_promoted(home_copy: Path) -> None:
     output = feedrank(home_copy, "retrain", "--name", "second", "--margin", "0.5")
     assert "promoted; current bundle" in output
@@ -327,6 +342,7 @@ def test_without_an_incumbent_a_candidate_that_beats_recall_is_promoted(home_cop
     assert "there is no incumbent" in feedrank(home_copy, "retrain", "--name", "only")
     assert current(home_copy) == "only"
     assert report_of(home_copy, "only")["baseline"] == "recall"
+    assert "Gain over recall order" in (home_copy / "reports" / "only" / "report.html").read_text()
 
 
 @pytest.fixture
@@ -360,6 +376,8 @@ def test_a_ranker_that_learnt_nothing_does_not_serve_unless_forced(chance_home: 
     assert current(chance_home) == serving
     feedrank(chance_home, "train", "--name", "kept", "--no-promote")
     assert current(chance_home) == serving
+    feedrank(chance_home, "bundles", "promote", "kept")
+    assert json.loads(feedrank(chance_home, "recommend", "--user", "p0", "--json"))["bundle"] == "kept"
     feedrank(chance_home, "train", "--name", "forced", "--promote")
     assert current(chance_home) == "forced"
 
@@ -400,6 +418,19 @@ def test_an_incumbent_that_can_not_be_loaded_is_replaced_by_what_beats_recall(
     assert report["reasons"][0].endswith("so the candidate must beat recall order")
     assert report["reasons"][0] in output
     assert any("no warm start: there is no incumbent ranker" in line for line in report["warnings"])
+
+
+def test_the_previous_bundle_is_the_incumbent_if_the_current_one_is_damaged(home_copy: Path) -> None:
+    feedrank(home_copy, "index", "--name", "broken")
+    damaged_index = home_copy / "bundles" / "broken" / "index.ann"
+    damaged_index.write_bytes(b"damaged")
+    args = ["--home", str(home_copy), "retrain", "--name", "second", "--margin", "0.5"]
+    result = CliRunner().invoke(main, args, catch_exceptions=False)
+    report = report_of(home_copy, "second")
+    assert (report["bundles"]["incumbent"], report["baseline"]) == ("first", "incumbent")
+    assert "Serving the previous bundle instead: first" in report["warnings"][0]
+    assert result.output.count(report["warnings"][0]) == 1
+    assert current(home_copy) == "second"
 
 
 def test_an_incumbent_that_can_not_be_compared_is_named(home_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

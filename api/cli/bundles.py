@@ -100,7 +100,7 @@ def diff(obj: tuple[HomePaths, Config], first: str, second: str, as_json: bool) 
 @click.argument("name")
 @click.pass_obj
 def promote(obj: tuple[HomePaths, Config], name: str) -> None:
-    """Verify all files of the bundle NAME and make it the current one. A server loads it at its next start."""
+    """Verify all files of the bundle NAME and make it the current one. Running servers load it."""
     home, _ = obj
     with command_errors():
         registry.promote(home.bundles, name)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from feedrank.api.cli.progress import command_errors, console, embedding_progress, print_warnings, progress_bars
+from feedrank.api.cli.progress import (
+    command_errors,
+    console,
+    embedding_progress,
+    print_notes,
+    print_shuffled,
+    progress_bars,
+)
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
@@ -87,7 +94,8 @@ def evaluate(
             chosen = compose.protocols_of(inputs, config, protocols)
             show("shuffled labels", 0, 0)
             shuffled = compose.check_shuffled_labels(inputs, config)
-        print_warnings(inputs.notes, shuffled)
+        print_notes(inputs.notes)
+        print_shuffled(shuffled)
         for number, protocol in enumerate(chosen):
             try:
                 with progress_bars() as show:
@@ -109,10 +117,7 @@ def evaluate(
                 f"nDCG@10 gain of lambdarank over recall order: {lift.mean:+.4f} [{lift.low:+.4f}, {lift.high:+.4f}]"
                 f" ({protocol}, {lift.groups:,} test groups)"
             )
-            for note in (*compared.trained.notes, *compared.notes):
-                click.echo(f"note: {note}")
-            for warning in compared.trained.warnings:
-                click.echo(f"warning: {warning}", err=True)
+            print_notes((*compared.trained.notes, *compared.notes), compared.trained.warnings)
             if plot_path:
                 report.plot(plot_path, list(compared.rows), "lambdarank")
                 plot_path = None  # plot only the first protocol
@@ -125,7 +130,7 @@ def evaluate(
             if ablate and protocol != "temporal":
                 costs[f"{name}: ablation"] = _ablation(inputs, protocol, config, metric)
         costs["checks"] = {
-            "warnings": list(inputs.notes), "shuffled_labels": None if shuffled is None else asdict(shuffled)
+            "notes": list(inputs.notes), "shuffled_labels": None if shuffled is None else asdict(shuffled)
         }  # fmt: skip
         costs["log"] = {name: inputs.window[name] for name in ("moved_interactions", "future_events")}
         if json_path:

@@ -91,10 +91,10 @@ def import_events(
             path = fetch_movielens_100k(home.downloads, click.echo)
         else:
             path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist; give the path of a file or folder of events")
         file_format = file_format or guess_format(path)
         if not home.folder.exists():
-            if not path.exists():
-                raise ValueError(f"{path} does not exist")
             click.echo(f"new home: {home.folder.absolute()}")
         journal = home.journal(config.journal.url)
         progress = _ImportProgress(home.import_progress, path, file_format, options)
@@ -154,8 +154,6 @@ class _ImportProgress:
     def __init__(self, path: Path, source: Path, file_format: str, options: ImportOptions) -> None:
         self._path = path
         self._key = str(source.resolve())
-        if not source.exists():
-            raise FileNotFoundError(f"{source} does not exist; give the path of a file or folder of events")
         stat = source.stat()
         given = json.dumps({name: getattr(options, name) for name in options.given}, default=dict)
         self._source_stat = {

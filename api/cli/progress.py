@@ -47,10 +47,16 @@ def command_errors() -> Iterator[None]:
         raise click.ClickException(str(problem).partition("\n[SQL")[0]) from problem
 
 
-def print_warnings(warnings: Sequence[str], shuffled: ShuffledCheck | None) -> None:
-    """Print to stderr what was done with a log and what is wrong with its ranker, and whether shuffled labels leak."""
+def print_notes(notes: Sequence[str], warnings: Sequence[str] = ()) -> None:
+    """Print what was done with a log and its labels; and to stderr, what is wrong with its ranker."""
+    for line in notes:
+        click.echo(f"note: {line}")
     for line in warnings:
         click.echo(f"warning: {line}", err=True)
+
+
+def print_shuffled(shuffled: ShuffledCheck | None) -> None:
+    """Print to stderr whether shuffled labels leak; None: the log is too short for the check."""
     click.echo("too few groups to check shuffled labels" if shuffled is None else shuffled.sentence(), err=True)
 
 

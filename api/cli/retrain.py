@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from feedrank.api.cli.exit_codes import EXIT_REFUSED, EXIT_TOO_LITTLE
-from feedrank.api.cli.progress import command_errors, print_warnings, progress_bars
+from feedrank.api.cli.progress import command_errors, print_notes, print_shuffled, progress_bars
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 
@@ -83,8 +83,7 @@ def _print_decision(run: RetrainRun) -> None:
     result = run.result
     for line in result.decision.reasons:
         click.echo(line)
-    for note in result.notes:
-        click.echo(f"note: {note}")
+    print_notes(result.notes, result.warnings)
     if result.trained is not None:
-        print_warnings(result.warnings, result.shuffled)
+        print_shuffled(result.shuffled)
     click.echo(f"report: {run.report_page}")

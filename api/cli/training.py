@@ -11,7 +11,8 @@ from feedrank.api.cli.progress import (
     console,
     embedding_progress,
     position_bias_table,
-    print_warnings,
+    print_notes,
+    print_shuffled,
     progress_bars,
     timestamped_name,
 )
@@ -82,9 +83,8 @@ def train(context: click.Context, name: str | None, tuned: bool, promote: bool |
     if trained.ranker.position_bias is not None:
         console.print(position_bias_table(trained.ranker.position_bias))
     groups = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in trained.counts.items())
-    for note in trained.notes:
-        click.echo(f"note: {note}")
-    print_warnings(run.warnings, run.shuffled)
+    print_notes(run.notes, trained.warnings)
+    print_shuffled(run.shuffled)
     click.echo(f"groups: {groups}")
     if not run.promoted and promote is False:
         click.echo(f"the bundle {run.bundle} is kept; `feedrank bundles promote {run.bundle}` makes it current")

@@ -25,6 +25,8 @@ from feedrank.models.bundles import bundle, registry
 
 ITEMS_INTERVAL_S = 0.5
 """Shortest interval, in seconds, between two steps that add new items."""
+ITEMS_RETRY_S = 10.0
+"""Seconds before items that could not be added are tried again."""
 POLL_S = 0.2
 """Interval, in seconds, at which the current bundle is checked and events of other processes are read."""
 CHECKPOINT_S = 10.0
@@ -66,7 +68,7 @@ class Refresher:
         self._stopped = False
         self._wake = threading.Event()
         self._wake.set()
-        self._has_new_items, self._items_checked = False, -ITEMS_INTERVAL_S
+        self._has_new_items, self._items_due_at = False, 0.0
         recommender.on_items_changed(self._wake.set)
         self._thread = threading.Thread(target=self._run, name="feedrank-refresh", daemon=True)
 
@@ -159,7 +161,7 @@ class Refresher:
                 self._recommender.catch_up(self._clock())
                 self.check_bundle()
                 self.check_arms()
-                if not self._stopped and time.perf_counter() - self._items_checked >= ITEMS_INTERVAL_S:
+                if not self._stopped and time.perf_counter() >= self._items_due_at:
                     self._check_due_items()
             except Exception:  # the thread must survive for the next round
                 _log.exception("the refresh of the served bundle and items failed")
@@ -169,10 +171,13 @@ class Refresher:
         if not (self._has_new_items or self._items.has_due(round(self._clock() * 1000))):
             return
         self._has_new_items = False
+        self._items_due_at = time.perf_counter() + ITEMS_RETRY_S
         try:
             self.check_items()
-        finally:
-            self._items_checked = time.perf_counter()
+        except Exception:
+            self._has_new_items = True  # they are tried again
+            raise
+        self._items_due_at = time.perf_counter() + ITEMS_INTERVAL_S
 
     def _checkpoint(self) -> None:
         """Checkpoint the journal if it is due, even if other steps fail: no other thread does it."""

@@ -71,6 +71,8 @@ def replay(
     updater.apply(new.events, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at))
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
+    # events that came between this moment and the reading of the state must not move the time of the replay
+    recommender.snapshot.high_watermark_ms = served.timestamp
     replayed = recommender.recommend(served.id, at, served.request, budget, log=False, arm=arm)
     return replayed, first_difference(served, replayed, opened.builder.names)
 

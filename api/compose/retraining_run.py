@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from feedrank.api.bundle_names import timestamped_name
-from feedrank.api.compose.serving import warn
 from feedrank.api.compose.training_inputs import (
     TrainingInputs,
     check_bundle_name,
@@ -80,7 +79,8 @@ class _Current:
     incumbent: Incumbent | None = None
     problem: str = ""
     """Why there is a current bundle but no incumbent, in a sentence."""
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What is wrong with it, one sentence each."""
 
 
 def retrain_bundle(home: HomePaths, config: Config, options: RetrainOptions, progress: ShowProgress) -> RetrainRun:
@@ -117,23 +117,27 @@ def _retrain(
     result = retraining.retrain(
         inputs.item_inputs, inputs.log, current.incumbent, config.training_settings, config.retrain, progress, context
     )
-    result = replace(result, warnings=(*inputs.notes, *current.notes, *result.warnings))
+    notes, warnings = (*inputs.notes, *result.notes), (*current.warnings, *result.warnings)
+    result = replace(result, notes=notes, warnings=warnings)
     trained, until, recall_bundle = result.trained, result.test.learnable_until, None
     if options.refit and result.decision.promote:
         result, trained, until = _refit(inputs, config, progress, result)
     if trained is not None:
-        if (found := registry.current_name(home.bundles)) != current.name:
-            reason = f"the current bundle changed from {current.name} to {found} while the candidate was trained"
-            reasons = (f"{reason}: retrain to compare with it", *result.decision.reasons)
-            result = replace(result, decision=replace(result.decision, promote=False, reasons=reasons))
         progress("writing the bundle", 0, 0)
         metrics = {row.metric: row.value for row in result.rows if (row.dataset, row.method) == ("all", "candidate")}
         fields = {"metrics": metrics, "trained_until": until}
         seconds = round(time.perf_counter() - started, 1)
-        save_trained_bundle(home, config, name, inputs, trained, fields, seconds, result.decision.promote)
-        if not result.decision.promote:
+        save_trained_bundle(home, config, name, inputs, trained, fields, seconds, promote=False)
+        if (found := registry.current_name(home.bundles)) != current.name:
+            reason = f"the current bundle changed from {current.name} to {found} while the candidate was trained"
+            reasons = (f"{reason}: retrain to compare with it", *result.decision.reasons)
+            result = replace(result, decision=replace(result.decision, promote=False, reasons=reasons))
+        if result.decision.promote:
+            registry.promote(home.bundles, name)
+        else:
             recall_bundle = save_recall_bundle(home, config, inputs)
-    names = {"candidate": None if trained is None else name, "incumbent": current.name}
+    incumbent_name = current.name if current.incumbent is None else current.incumbent.name
+    names = {"candidate": None if trained is None else name, "incumbent": incumbent_name}
     extra = {
         "window": dict(inputs.window),
         "incumbent_trained_until": current.incumbent.trained_until if current.incumbent else None,
@@ -167,29 +171,27 @@ def _load_current(home: HomePaths, config: Config, now: float) -> _Current:
     if not (home.current_bundle.is_symlink() or home.current_bundle.exists()):
         return _Current(None)
     name = registry.current_name(home.bundles)
-    notes: list[str] = []
+    warnings: list[str] = []
     try:
-        opened = registry.load_current(home.bundles, notes.append)
+        opened = registry.load_current(home.bundles, warnings.append)
         model = bundle.load_cross_encoder(opened, config.cross_encoder.threads)
     except MemoryError:
         raise
     except Exception as problem:  # of another version, damaged, or with parts that are not installed
-        return _Current(name, None, f"the incumbent {name} can't be loaded ({problem})", tuple(notes))
-    for note in notes:
-        warn(note)
+        return _Current(name, None, f"the incumbent {name} can't be loaded ({problem})", tuple(warnings))
     incumbent = Incumbent(
         opened.name, opened.builder, opened.ranker, bundle.read_histogram(opened.folder),
-        _trained_until(home, config, opened, now), opened.first_stage,
+        _trained_until(home, config, opened, now, warnings.append), opened.first_stage,
         None if model is None else RerankerTraining(model, config.cross_encoder.top_k, 0.0),
     )  # fmt: skip
-    return _Current(name, incumbent, "", tuple(notes))
+    return _Current(name, incumbent, "", tuple(warnings))
 
 
-def _trained_until(home: HomePaths, config: Config, opened: Bundle, now: float) -> float:
+def _trained_until(home: HomePaths, config: Config, opened: Bundle, now: float, warn: Callable[[str], None]) -> float:
     """Return the unix seconds of the last event that a bundle has learnt.
 
-    If the clock was ahead when it was built, or is behind now, the bundle's journal offset tells. Raises ValueError if
-    that does not help: the journal is another one.
+    If the clock was ahead when it was built, or is behind now, the bundle's journal offset decides, and `warn` says so.
+    Raises ValueError if the journal does not have this offset: it is another one.
     """
     built_at = bundle.built_ms(opened) / 1000
     until = learnt_until(opened.manifest, built_at, now)
@@ -202,9 +204,7 @@ def _trained_until(home: HomePaths, config: Config, opened: Bundle, now: float) 
             f"found that the bundle {opened.name} was built in the future: the clock of this machine is wrong, or was"
             " wrong then; set it, or replace the bundle with `feedrank train`"
         )
-    warn(
-        f"the bundle {opened.name} was built in the future; what it has learnt is told by the journal's offset {offset}"
-    )
+    warn(f"the bundle {opened.name} was built in the future; what it has learnt ends at the journal's offset {offset}")
     return _latest_time(journal, offset, round(now * 1000) + MAX_AHEAD_MS)
 
 

@@ -81,7 +81,7 @@ def load_training_inputs(
     interactions are left, if none of them is positive (unless `needs_positive` is false), or if an extra feature family
     or the class of a custom vector index can't be used.
     """
-    load_extra_families(config.features.extra)  # tell a wrong path before the long work, not after it
+    load_extra_families(config.features.extra)  # a wrong path fails here, before the long work
     custom_index_type(config.index)
     url = config.journal.url
     journal = home.existing_journal(url)
@@ -103,7 +103,7 @@ def load_training_inputs(
     log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
-    check_ids_meet(matching, journal, config.journal.max_unknown_share, warn)
+    check_ids_meet(matching, described, journal, config.journal.max_unknown_share, warn)
     if message := unlisted_warning(log.type_counts, config.interactions):
         warn(message)
     if needs_positive and not (log.rankings.labels > 0).any():
@@ -118,7 +118,7 @@ def load_training_inputs(
         "moved_interactions": log.moved,
         "future_events": future.count,
     }
-    notes = (f"left out {len(unused):,} items that only ranking requests described, and nobody used lately",)
+    notes = (f"left out {len(unused):,} items that only ranking requests described, and that were not used lately",)
     return TrainingInputs(corpus, log, window, (*log.notes, *future.notes, *(notes if unused else ())))
 
 
@@ -230,8 +230,9 @@ def save_trained_bundle(
         "trained_until": inputs.window["last"],
         "groups": trained.counts,
         "trees": trained.ranker.trees,
-        "warnings": [*inputs.notes, *trained.warnings],
+        "warnings": list(trained.warnings),
         "window": dict(inputs.window),
+        "log_notes": list(inputs.notes),
         "label_notes": list(trained.notes),
         **manifest_fields,
     }

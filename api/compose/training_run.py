@@ -32,12 +32,12 @@ class TrainingRun:
     """Name of the bundle."""
     trained: TrainedRanker
     seconds: float
-    warnings: tuple[str, ...] = ()
-    """What was done with the log, and what is wrong with the ranker, one sentence each."""
+    notes: tuple[str, ...] = ()
+    """What was done with the log and its labels, and what was left out, one sentence each."""
     shuffled: ShuffledCheck | None = None
-    """Whether shuffled labels score as chance; None: the log is too short to tell."""
+    """Whether shuffled labels score as chance; None: the log is too short for the check."""
     promoted: bool = True
-    """Whether the bundle serves now; False: its ranker should not replace recall order, or nobody wants it to."""
+    """Whether the bundle serves now; False: its ranker should not replace recall order, or the caller only keeps it."""
     weaknesses: tuple[str, ...] = ()
     """Why its ranker should not replace recall order, one sentence each."""
     recall_bundle: str | None = None
@@ -77,5 +77,5 @@ def _train_bundle(
     promoted = not found if promote is None else promote
     save_trained_bundle(home, config, name, inputs, trained, {}, seconds, promoted)
     recall_bundle = None if promoted or promote is False else save_recall_bundle(home, config, inputs)
-    warnings = (*inputs.notes, *trained.warnings)
-    return TrainingRun(name, trained, seconds, warnings, shuffled, promoted, found, recall_bundle)
+    notes = (*inputs.notes, *trained.notes)
+    return TrainingRun(name, trained, seconds, notes, shuffled, promoted, found, recall_bundle)

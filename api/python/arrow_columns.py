@@ -37,9 +37,9 @@ def as_ids(column: Any, name: str) -> Converted:
     kind = column.type
     if _is_text(kind):
         texts = pc.utf8_trim_whitespace(column)
-        is_missing = pc.is_in(texts, pa.array(sorted(MISSING_IDS), pa.large_string()))
-        odd = pc.sum(pc.and_(is_missing, pc.not_equal(texts, ""))).as_py()
-        texts = pc.if_else(is_missing, None, texts)
+        missing = pc.is_in(texts, pa.array(sorted(MISSING_IDS), pa.large_string()))
+        odd = pc.sum(pc.and_(missing, pc.not_equal(texts, ""))).as_py()
+        texts = pc.if_else(missing, None, texts)
         notes = (
             [f"{odd:,} rows have a word for a missing value in {name!r}, such as 'nan', and are missing"] if odd else []
         )

@@ -30,7 +30,9 @@ class Evaluation(ResultTable):
     notes: Mapping[str, tuple[str, ...]]
     """Data set -> what was done with the labels, left out or counted as missed, one sentence each."""
     warnings: tuple[str, ...] = ()
-    """What was done with the log, and what is wrong with the rankers, one sentence each."""
+    """What is wrong with the rankers, one sentence each."""
+    log_notes: tuple[str, ...] = ()
+    """What was done with the log, and which protocols do not fit it, one sentence each."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -61,7 +63,7 @@ class Evaluation(ResultTable):
 
     def __repr__(self) -> str:
         """Return one table per data set as text."""
-        parts: list[Any] = [f"note: {note}" for note in self.notes]
+        parts: list[Any] = [f"note: {note}" for note in self.log_notes]
         for dataset, gain in self.gains.items():
             parts.append(report.table([row for row in self.rows if row.dataset == dataset], RANKER))
             parts.append(

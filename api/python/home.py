@@ -109,21 +109,21 @@ class Home:
             inputs = compose.load_training_inputs(self._paths, self._config, embedding_progress(show))
             fitting = compose.protocols_of(inputs, self._config, chosen)
             compose.check_shuffled_labels(inputs, self._config)
-            warnings |= dict.fromkeys(inputs.notes)
+            log_notes = inputs.notes
             for number, protocol in enumerate(fitting):
                 try:
                     timed = compose.compare(inputs, self._config, protocol, dataset, show, is_first=not number)
                 except TooLittleDataError as problem:
                     if chosen or not rows:
                         raise
-                    warnings[f"the protocol {protocol} does not fit: {problem}"] = None
+                    log_notes += (f"the protocol {protocol} does not fit: {problem}",)
                     continue
                 rows += timed.comparison.rows
                 gains[timed.dataset], seconds[timed.dataset] = timed.comparison.gain, timed.seconds
                 notes[timed.dataset] = (*timed.comparison.trained.notes, *timed.comparison.notes)
                 warnings |= dict.fromkeys(timed.comparison.trained.warnings)
                 del timed  # free the memory before the next training
-        return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings))
+        return Evaluation(tuple(rows), gains, seconds, notes, tuple(warnings), log_notes)
 
     def train(self, name: str | None = None, *, tuned: bool = False, promote: bool | None = None) -> TrainReport:
         """Train a ranker on the whole journal, and make its bundle the current one.
@@ -152,8 +152,8 @@ class Home:
             dict(run.trained.counts),
             importance,
             run.seconds,
-            run.trained.notes,
-            run.warnings,
+            run.notes,
+            run.trained.warnings,
             run.promoted,
         )
 

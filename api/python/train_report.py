@@ -29,11 +29,12 @@ class TrainReport(ResultTable):
     """Feature -> its share of the total gain, largest first."""
     seconds: float
     notes: tuple[str, ...] = ()
-    """What was done with the labels of the log, and what was left out of the training, one sentence each."""
+    """What was done with the log and its labels, and what was left out of the training, one sentence each."""
     warnings: tuple[str, ...] = ()
-    """What was done with the log, and what is wrong with the ranker, one sentence each."""
+    """What is wrong with the ranker, one sentence each."""
     promoted: bool = True
-    """False: the bundle is kept, but does not serve: its ranker is no better than recall order, or it was not to."""
+    """False: the bundle is kept and does not serve: its ranker is no better than recall order, or `promote` was False.
+    """
 
     def to_pyarrow(self) -> Any:
         """Return one row per feature: feature, share."""

@@ -47,8 +47,7 @@ class ColumnReader:
         for index, name in enumerate(header):
             if name:
                 self._converts.append((index, name, self._convert(name, cells[name], name in float_columns)))
-        for name in float_columns:
-            rejects.note(float_note(name))
+        rejects.note(*map(float_note, sorted(float_columns)))
 
     def read(self, cells: Sequence[str]) -> dict[str, Any]:
         """Return column -> value of a row; empty cells stay empty text. Raises EventError."""

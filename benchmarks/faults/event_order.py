@@ -18,6 +18,8 @@ from benchmarks.bars import PROJECT, Bar, console
 SECONDS = float(os.environ.get("FEEDRANK_ORDER_SECONDS", "120"))
 PROCESSES, THREADS = 4, 2
 USERS = 50
+NEW_SHARE = 0.2
+"""Share of the requests that come from users who are new."""
 REPLAYED = 1_000
 """How many rankings are replayed from the state as it grows."""
 WHOLE = 10
@@ -59,12 +61,13 @@ def bars() -> list[Bar]:
 
 
 def live(home: str, number: int) -> None:
-    """Write and read with two threads until the time is over; then print a digest of the state, once asked to."""
+    """Write and read with two threads until the time is over; after a line on stdin, print a digest of the state."""
     import threading
 
     from feedrank.api import compose
     from feedrank.api.config import load_config
     from feedrank.api.home_paths import HomePaths
+    from feedrank.engine.journal.journal import JournalError
 
     place = HomePaths(Path(home))
     recommender = compose.build_recommender(place, load_config(place.config))
@@ -79,13 +82,20 @@ def live(home: str, number: int) -> None:
         while time.time() < until:
             step += 1
             name, user = f"{number}-{thread}-{step}", str(random.integers(1, USERS + 1))
+            if random.random() < NEW_SHARE:
+                user = f"new {random.integers(USERS)} of {step // 20}"  # of several processes at once
             record = recommender.recommend(name, time.time(), RecommendationRequest(user, n=20))
             for n in range(random.integers(0, 4)):
                 now = time.time()
                 item, kind = str(random.choice(record.items)), str(random.choice(TYPES))
                 at = round(1000 * (now - random.choice([0, 0, 0.5, 30])))
                 event = InteractionEvent(f"{name}-{n}", at, item, kind, ranking=name, user=user)
-                recommender.record([event], now)
+                while True:
+                    try:
+                        recommender.record([event], now)
+                        break
+                    except JournalError:  # a client sends it again, as the answer says
+                        time.sleep(0.05)
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(THREADS)]
     for thread in threads:
@@ -107,8 +117,8 @@ def _digest(snapshot: object) -> str:
     rows = np.arange(len(snapshot.catalogue), dtype=np.int32)
     at, sha256 = 4e9, hashlib.sha256()
     sha256.update(snapshot.state.read([ResolvedRequest(at)], [rows]).counters.tobytes())
-    for user in range(1, USERS + 1):
-        row = snapshot.users.row(str(user))
+    for user in sorted(snapshot.users):
+        row = snapshot.users.row(user)
         items, times = snapshot.state.history(row)
         batch = snapshot.state.read([ResolvedRequest(at, row)], [rows])
         for array in (items, times, snapshot.state.disliked(row), batch.impressions, batch.dislikes):
@@ -161,6 +171,7 @@ def _replay(home: Path) -> tuple[int, int]:
             due.append(entry)
             entry = next(entries, None)
         serving.set_clock(record.timestamp)
+        serving.high_watermark_ms = record.timestamp
         serving.catch_up(due)  # type: ignore[arg-type]  # they are events
         replayed = recommender.recommend(
             record.id, record.timestamp / 1000, record.request, ReplayBudget(record.degraded), log=False

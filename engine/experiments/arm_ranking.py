@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from feedrank.engine.experiments.exploration import sample_slate
 from feedrank.engine.experiments.hashing import hash32
 from feedrank.engine.experiments.interleaving import Interleaved, balanced_interleaving, team_draft
 from feedrank.engine.serving.deadline import LatencyBudget
-from feedrank.engine.serving.pipeline import FULL, FallbackChain
+from feedrank.engine.serving.pipeline import FULL, FallbackChain, Reading
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import (
@@ -58,9 +57,7 @@ class AssignedRequest:
             for arm in self.assignment.arms
         }
 
-    def resolve(
-        self, timestamp: int, vectors: dict[str, QueryVectors], lock: AbstractContextManager[object]
-    ) -> list[ArmJob]:
+    def resolve(self, timestamp: int, vectors: dict[str, QueryVectors], lock: Reading) -> list[ArmJob]:
         """Resolve the request for each arm; none if an arm's snapshot is no longer loaded.
 
         timestamp: epoch milliseconds. The caller holds the lock of the state.

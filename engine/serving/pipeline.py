@@ -112,8 +112,8 @@ class FallbackChain:
     """Tries the levels in order until one succeeds; keeps the last successful list."""
 
     def __init__(self) -> None:
-        self._last_good: Candidates | None = None
-        self._last_good_catalogue: Catalogue | None = None
+        self._last_good: tuple[Candidates, Catalogue] | None = None
+        """The last successful list and the catalogue of its rows; one value, as threads replace it at any time."""
 
     def run(
         self, pipeline: Pipeline, catalogue: Catalogue, request: ResolvedRequest, budget: LatencyBudget,
@@ -134,8 +134,7 @@ class FallbackChain:
                 budget.skip(level)
                 continue
             if level == FULL and explicit is None and len(ranking.order):
-                self._last_good = Candidates(ranking.rows, ranking.scores, LAST_GOOD)
-                self._last_good_catalogue = catalogue
+                self._last_good = Candidates(ranking.rows, ranking.scores, LAST_GOOD), catalogue
             return level, ranking
         raise RuntimeError("every fallback level failed and no earlier list is available; see the logged exceptions")
 
@@ -153,9 +152,8 @@ class FallbackChain:
             yield POPULAR, lambda: in_recall_order(explicit_candidates(explicit), n_features)
             return
         yield POPULAR, lambda: in_recall_order(_popular_by_category(pipeline, catalogue, request, reading), n_features)
-        last = self._last_good
-        if last is not None and self._last_good_catalogue is catalogue:
-            yield LAST_GOOD, lambda: in_recall_order(_eligible_last_good(last, catalogue, request), n_features)
+        if (last := self._last_good) is not None and last[1] is catalogue:
+            yield LAST_GOOD, lambda: in_recall_order(_eligible_last_good(last[0], catalogue, request), n_features)
 
 
 def _popular_by_category(

@@ -76,13 +76,13 @@ class RankingDifference:
 def first_difference(
     served: RankingRecord, replayed: RankingRecord, feature_names: Sequence[str]
 ) -> RankingDifference | None:
-    """Find the first position at which item or score of the replayed ranking differ; None if they are identical."""
+    """Find the first position at which item, score or features of the replayed ranking differ; None if identical."""
     old, new = _scored_items(served), _scored_items(replayed)
     for index in range(max(len(old), len(new))):
         before, after = (entries[index] if index < len(entries) else None for entries in (old, new))
-        if before != after:
-            same_item = before is not None and after is not None and before[0] == after[0]
-            features = _differing_features(served, replayed, index, feature_names) if same_item else ()
+        same_item = before is not None and after is not None and before[0] == after[0]
+        features = _differing_features(served, replayed, index, feature_names) if same_item else ()
+        if before != after or features:
             return RankingDifference(index + 1, before, after, features)
     return None
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,7 +22,7 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
-from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, StateChangedError
+from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, Reading, StateChangedError
 from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import (
@@ -139,8 +138,9 @@ class ServingSnapshot:
             self.pipeline.reranker.cache.forget()
 
     def user_version(self, user: str | None) -> Hashable:
-        """Return a value that changes whenever the history or the dislikes of a user change."""
-        return self.state.user_version(self.users.row(user))
+        """Return a value that changes whenever the row, the history or the dislikes of a user change."""
+        row = self.users.row(user)
+        return row, self.state.user_version(row)
 
     def _advance(self, events: Sequence[Event]) -> None:
         if len(events) == 1 and isinstance(events[0], RankingEvent):
@@ -201,7 +201,7 @@ class StateReading:
     nothing of what the request was resolved from has changed since.
     """
 
-    def __init__(self, snapshot: ServingSnapshot, user: str | None, lock: AbstractContextManager[object]) -> None:
+    def __init__(self, snapshot: ServingSnapshot, user: str | None, lock: Reading) -> None:
         """Start a reading for a user; the caller holds the lock."""
         self._snapshot, self._user, self._lock = snapshot, user, lock
         self._version = snapshot.user_version(user)
@@ -269,9 +269,7 @@ class PlainRequest:
         """Encode the query. Slow: call it without the lock."""
         return {"": embed_query(self.snapshot, self.request, budget)}
 
-    def resolve(
-        self, timestamp: int, vectors: dict[str, QueryVectors], lock: AbstractContextManager[object]
-    ) -> list[RankingJob]:
+    def resolve(self, timestamp: int, vectors: dict[str, QueryVectors], lock: Reading) -> list[RankingJob]:
         """Resolve the request as of a moment, in epoch milliseconds; the caller holds the lock of the state."""
         snapshot = self.snapshot
         resolved = snapshot.resolve(timestamp / 1000, self.request, vectors[""])

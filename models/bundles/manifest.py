@@ -52,7 +52,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"found no {path.name} in {path.parent}; build a bundle with `feedrank train`") from None
+        raise BundleError(
+            f"found no {path.name} in {path.parent}; build a bundle with `feedrank train`, or promote one of"
+            " `feedrank bundles list`"
+        ) from None
     except OSError as problem:
         raise BundleError(f"can't read {path}: {problem.strerror}; check its owner and mode") from None
     except (ValueError, RecursionError) as problem:

@@ -91,7 +91,7 @@ def decide_against_recall(
 ) -> GateDecision:
     """Decide on a candidate that no incumbent can be compared with: it must beat recall order, by any margin.
 
-    why: there is no comparison, in a sentence for people.
+    why: the reason why no incumbent is compared, in a sentence.
     """
     decision = decide(candidate, recall, segments, replace(settings, rule="superior", margin=0.0))
     reasons = (f"{why}, so the candidate must beat recall order", *decision.reasons)
@@ -99,7 +99,7 @@ def decide_against_recall(
 
 
 def too_little_new_data(reason: str) -> GateDecision:
-    """Decide that nothing can be decided yet. reason: a sentence for people."""
+    """Return the decision to wait for more data. reason: a sentence."""
     return GateDecision(False, (reason,), None, {}, too_little=True)
 
 

@@ -72,7 +72,7 @@ def recall_slice(log: EventTable, histories: UserHistories, share: float, learnt
 
 
 def utc_text(at: float) -> str:
-    """Format unix seconds for people, to the minute; NaN as unknown."""
+    """Format unix seconds as UTC, to the minute; NaN as unknown."""
     return "an unknown time" if np.isnan(at) else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
+from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.types import Scores
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.replay import PointInTimeQueries
@@ -22,8 +23,8 @@ from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.reranker_training import RerankerTraining
 from feedrank.models.training.training import exact_retriever
 
-MAX_AHEAD_S = 86_400
-"""Seconds by which learnt events may be ahead of the clock: one day, as for events."""
+MAX_AHEAD_S = MAX_AHEAD_MS / 1000
+"""Seconds by which learnt events may be ahead of the clock, as for events."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -114,7 +114,7 @@ def render_page(report: Mapping[str, Any]) -> str:
 def _trained_parts(report: Mapping[str, Any]) -> list[str]:
     return [
         _metrics(report["rows"]),
-        _segments(report["segments"]),
+        _segments(report["segments"], report["baseline"]),
         '<div class="columns">',
         _curve("Learning curve", "round", "validation", list(enumerate(report["learning_curve"], 1))),
         _curve("Position bias", "position", "added to the score", _bias(report["position_bias"])),
@@ -134,9 +134,10 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> str:
     return html_table("Metrics, with 95 % intervals", ["segment, bundle", "groups", *metrics], lines)
 
 
-def _segments(segments: Mapping[str, Mapping[str, Any]]) -> str:
+def _segments(segments: Mapping[str, Mapping[str, Any]], baseline: str) -> str:
+    title = f"Gain over {'recall order' if baseline == 'recall' else 'the incumbent'}"
     lines = [[name, f"{gain['groups']:,}", _gain_text(gain)] for name, gain in segments.items()]
-    return html_table("Gain over the incumbent", ["segment", "groups", "gain"], lines) if lines else ""
+    return html_table(title, ["segment", "groups", "gain"], lines) if lines else ""
 
 
 def _importance(importance: Mapping[str, float]) -> str:

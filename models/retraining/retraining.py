@@ -76,11 +76,11 @@ class RetrainResult:
     drift: Mapping[str, float] = field(default_factory=dict)
     """Feature -> PSI against the incumbent's training rows; empty if unknown."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with the candidate, and what was done otherwise than asked for, one sentence each."""
+    """What is wrong with the candidate, and which options could not be followed, one sentence each."""
     shuffled: ShuffledCheck | None = None
-    """Whether shuffled labels score as chance; None: the log is too short to tell."""
+    """Whether shuffled labels score as chance; None: the log is too short for the check."""
     notes: tuple[str, ...] = ()
-    """What was done with the labels of the log, and what was left out, one sentence each."""
+    """What was done with the log and its labels, and what was left out, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class RetrainContext:
     warm_start: bool = False
     """Keep the incumbent's trees and add to them; if that is impossible, train from the start and say so."""
     incumbent_problem: str = ""
-    """Why there is a current bundle but no incumbent, in a sentence for people."""
+    """Why there is a current bundle but no incumbent, in a sentence."""
     models_learnt_until: float = float("nan")
     """Unix seconds of the last event that the text models were fine-tuned on; NaN: none of this journal."""
 

@@ -71,7 +71,7 @@ class TimeSplit:
             share = min(1.25 * share, largest)
 
     def too_little(self, whose: str, minimum: int) -> str:
-        """Say that the test slice has fewer groups than `minimum`, and what to do. whose: who has learnt, in words."""
+        """Say that the test slice has fewer groups than `minimum`, and what to do. whose: the learner, in words."""
         kind = "rankings with a relevant item" if self.histories is None else "users with an interaction to predict"
         found = f"found {len(self.test):,} {kind}"
         if np.isnan(self.learnt_until):
@@ -92,7 +92,7 @@ class TimeSplit:
     def train(
         self, progress: Progress, incumbent: Incumbent | None, warm_start: bool
     ) -> tuple[TrainedRanker, tuple[str, ...]]:
-        """Train on what is before the test slice; return the ranker, and what was done otherwise than asked for."""
+        """Train on what is before the test slice; return it, and why there was no warm start, if it was to be one."""
         settings, start = self.settings, self.test.start
         with settings.training.matrix_store() as store:
             if self.histories is None:

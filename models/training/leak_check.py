@@ -32,7 +32,7 @@ class SuspectFeature:
     """Number of these groups."""
 
     def sentence(self) -> str:
-        """Return what was found, for people."""
+        """Return what was found, in a sentence."""
         return (
             f"the feature {self.name!r} alone ranks with an AUC of {self.auc:.3f} ({self.groups:,} groups): it probably"
             " holds the answer; leave it out, or raise training.max_feature_auc if it is right"

@@ -54,7 +54,7 @@ class ShuffledCheck:
     """Whether the AUC is beyond chance."""
 
     def sentence(self) -> str:
-        """Return what was found, for people."""
+        """Return what was found, in a sentence."""
         found = f"AUC {self.auc:.3f} [{self.low:.3f}, {self.high:.3f}] over {self.groups:,} groups"
         if not self.leaks:
             return f"shuffled clicks score as chance: {found}"

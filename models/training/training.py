@@ -122,7 +122,7 @@ class TrainingData:
     def fit(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> TrainedRanker:
         """Train the ranker on these groups. init_model: a ranker of the same features, whose trees are extended."""
         first_stage, data = self.with_cross_encoder_scores(progress)
-        ranker = data.fit_ranker(progress, init_model)
+        ranker = data.fit_ranker(progress, init_model, recall_gain=True)
         suspects = suspect_features(data.train, self.builder.names, self.max_feature_auc)
         found = ranker_warnings(ranker, data.train, data.validation, self.ranker) + recall_warnings(ranker.recall_gain)
         return TrainedRanker(
@@ -130,7 +130,9 @@ class TrainingData:
             self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *found),
         )  # fmt: skip
 
-    def fit_ranker(self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None) -> LambdaRanker:
+    def fit_ranker(
+        self, progress: Progress = lambda *_: None, init_model: LambdaRanker | None = None, recall_gain: bool = False
+    ) -> LambdaRanker:
         """Train the ranker of `fit` without its checks, on groups that have their cross-encoder scores."""
 
         def on_round(rounds_done: int, _: float) -> None:
@@ -138,7 +140,9 @@ class TrainingData:
                 progress("LambdaRank", rounds_done, self.ranker.rounds)
 
         names, fingerprint = self.builder.names, self.builder.fingerprint
-        return LambdaRanker.train(self.train, self.validation, names, fingerprint, self.ranker, on_round, init_model)
+        return LambdaRanker.train(
+            self.train, self.validation, names, fingerprint, self.ranker, on_round, init_model, recall_gain
+        )
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
@@ -248,13 +252,9 @@ def prepare_from_rankings(
 
 
 def prepare_from_recall(
-    item_inputs: ItemInputs,
-    log: EventTable,
-    trainable: NDArray[np.bool_],
-    settings: ModelSettings,
-    store: MatrixStore,
-    progress: Progress,
-) -> TrainingData:
+    item_inputs: ItemInputs, log: EventTable, trainable: NDArray[np.bool_], settings: ModelSettings,
+    store: MatrixStore, progress: Progress,
+) -> TrainingData:  # fmt: skip
     """Build the training data of `train_from_recall`; use it before the store is closed."""
     options = settings.training
     everything = UserHistories.from_log(log)
