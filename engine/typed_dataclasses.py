@@ -8,10 +8,7 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from feedrank.engine.events.checks import is_finite, short_repr
-
-MAX_INTEGER = 2**63 - 1
-"""The largest integer of 64 bits."""
+from feedrank.engine.events.checks import MAX_INTEGER, is_finite, short_repr
 
 
 def check_types(instance: Any, path: str = "") -> None:

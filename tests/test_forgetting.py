@@ -8,7 +8,9 @@ import random
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,20 @@ import toyworld
 from conftest import feedrank
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection
 from test_admin import Deployment
 
 from feedrank import Home
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.http.user_data import UserEventReader, user_document
 from feedrank.engine.events.codec import to_dict
 from feedrank.engine.events.erasure import Erasure, Erasures, hash_tie, make_salt, pseudonym
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, UserEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.experiments.arm_servers import ArmServers
+from feedrank.engine.journal import upkeep
 from feedrank.engine.journal.journal import Journal, JournalError
-from feedrank.engine.journal.user_events import MAX_SESSION_USERS
+from feedrank.engine.journal.user_events import MAX_SESSION_USERS, UserEvents
 from feedrank.models.text.score_cache import SqliteScoreCache, clear_file
 
 ANN, BOB = "ann-é-4711", "bob-0815"
@@ -90,6 +95,13 @@ def journal_in(folder: Path, name: str = "journal.db") -> Iterator[Journal]:
 def bytes_of(folder: Path) -> bytes:
     """The content of all files."""
     return b"\n".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
 
 
 def left(journal: Journal) -> list[Event]:
@@ -163,6 +175,68 @@ def test_a_session_that_many_name_ties_nothing_to_a_user(tmp_path: Path, caplog:
             assert (nameless in left(journal)) == (others > MAX_SESSION_USERS)
             assert [event.id for event in left(journal)][:others] == [event.id for event in events[1:]]
     assert "their events without a user stay" in caplog.text
+
+
+def test_a_long_read_keeps_no_writer_waiting_for_an_erasure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite empties its WAL file only without readers; writers must not wait for these."""
+    monkeypatch.setattr(upkeep, "EMPTY_WAL_INTERVAL_S", 0.02)
+    path = tmp_path / "journal.db"
+    with journal_in(tmp_path) as journal, journal_in(tmp_path) as other:
+        journal.append([InteractionEvent(f"c{n}", START, "a", "click", user=(ANN, BOB)[n % 2]) for n in range(9)])
+        with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            erasing = threading.Thread(target=journal.erase_user, args=(ANN, "note", LATER))
+            erasing.start()
+            wait_for(lambda: not other.find("c0"))
+            for n in range(20):
+                assert other.record([InteractionEvent(f"d{n}", START, "a", "click", user=BOB)], LATER) == [True]
+            assert erasing.is_alive()
+            assert path.with_name("journal.db-wal").stat().st_size
+            assert not upkeep.empty_wal(other.engine, wait_s=0)
+            assert "could not be emptied" in caplog.text
+        erasing.join(10)
+        assert not erasing.is_alive()
+        with other.engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+        assert ANN.encode() not in bytes_of(tmp_path)
+
+
+def test_what_a_user_does_during_an_erasure_is_erased_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may tie older events to the user; the journal is searched again before other writers have to wait."""
+    nameless = InteractionEvent("nameless", START, "a", "click", session="late")
+    late = [
+        InteractionEvent("late", START, "a", "click", user=ANN, session="late"),
+        InteractionEvent("later", START, "a", "click", user=ANN, session="later"),
+    ]
+    with journal_in(tmp_path) as journal:
+        journal.append([nameless, InteractionEvent("c", START, "a", "click", user=ANN)])
+        search = UserEvents.search
+        searches: list[int] = []
+
+        def search_slowly(self: UserEvents, connection: Connection) -> bool:
+            found = search(self, connection)
+            searches.append(self.last_offset)
+            if len(searches) in (1, 3):
+                journal.append([late[len(searches) // 2]])
+            return found
+
+        monkeypatch.setattr(UserEvents, "search", search_slowly)
+        assert journal.erase_user(ANN, "note", LATER) == 4
+        assert not left(journal)
+        assert searches == [2, 3, 3, 4, 4, 4, 4]
+
+
+def test_a_damaged_cache_of_scores_stops_no_erasure(tmp_path: Path) -> None:
+    path = tmp_path / "scores.db"
+    path.write_bytes(b"no database" * 100)
+    clear_file(path)
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(OSError, match="delete the file"):
+        clear_file(path)
 
 
 def test_an_interrupted_erasure_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +369,20 @@ def test_the_service_hands_out_all_that_it_erases(home: Path) -> None:
     for more in ({"user": ANN}, {"session": "session-2"}):
         assert "was erased" in call("POST", "/v1/events", {**late, **more}, 400)["detail"]
     call("POST", "/v1/events", {**late, "session": "session-3"}, 202)
+
+
+def test_an_event_that_can_not_be_read_cuts_no_document_of_a_user_short() -> None:
+    bodies: list[dict[str, Any]] = [
+        {"event": "user"},
+        {"event": "user", "id": "a", "timestamp": "?", "user": ANN, "fields": [{"name": "city", "value": "Xanadu"}]},
+        {"event": "user", "id": "b", "timestamp": 1, "user": ANN, "fields": [5]},
+        {"event": "user", "id": "c", "timestamp": 1, "user": ANN, "fields": [{"name": "city", "value": "Bree"}]},
+        {"damaged": "{"},
+    ]
+    parts = user_document({"id": ANN}, UserEventReader([], lambda: iter(enumerate(bodies))))
+    document = json.loads("".join(parts))
+    assert [{name: event[name] for name in event if name != "offset"} for event in document["events"]] == bodies
+    assert document["fields"] == {"city": "Bree"}
 
 
 def test_a_backup_is_restored_without_erased_users(home: Path, tmp_path: Path) -> None:

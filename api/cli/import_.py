@@ -20,7 +20,6 @@ from feedrank.api.id_matching import IdMatching, KnownIds
 from feedrank.api.item_completion import create_from_ids
 from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.rejects import Rejects
-from feedrank.engine.events.erasure import Erasures
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.journal import Journal
 from feedrank.models.atomic_files import atomic_write
@@ -110,9 +109,9 @@ def import_events(
             events = matching.watch(found)
             total = len(list(islice(_count_skipped(events, show), skipped))) if skipped else 0
             new, repeated, erased = 0, list[Event](), 0
-            erasures = Erasures() if include_erased else journal.erasure_log.known()
             while found_chunk := list(islice(events, CHUNK)):
-                chunk = erasures.without(found_chunk)
+                # read again for each chunk, as users may be erased meanwhile
+                chunk = found_chunk if include_erased else journal.erasure_log.known().without(found_chunk)
                 erased += len(found_chunk) - len(chunk)
                 is_new = journal.append(chunk, checked=file_format not in UNPARSED_FORMATS)
                 new += sum(is_new)

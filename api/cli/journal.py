@@ -14,7 +14,6 @@ from feedrank.api.clock import clock_ms
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.journal.journal_check import UnreadableRow, check_journal
-from feedrank.engine.journal.upkeep import overwrite_deleted
 
 DAY_MS = 86_400_000
 UNREADABLE_EXIT_CODE = 3
@@ -38,8 +37,7 @@ def forget(obj: tuple[HomePaths, Config], user: str, yes: bool) -> None:
     if not yes:
         click.confirm(f"Delete every event of {user!r} from the journal? This can't be undone.", abort=True)
     with command_errors(), closing(home.existing_journal(config.journal.url)) as journal:
-        deleted = journal.erase_user(user, f"forget-{uuid.uuid4()}", clock_ms())
-        overwrite_deleted(journal.engine, inf)
+        deleted = journal.erase_user(user, f"forget-{uuid.uuid4()}", clock_ms(), inf)
         home.delete_user_data()
     click.echo(f"{deleted:,} events of {user!r} deleted" if deleted else f"the journal has no events of {user!r}")
 
@@ -60,8 +58,8 @@ def purge(obj: tuple[HomePaths, Config], older_than_days: float, yes: bool) -> N
     day = time.strftime("%Y-%m-%d", time.gmtime(since / 1000))
     if not yes:
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)
-    with command_errors():
-        deleted = home.existing_journal(config.journal.url).purge_before(since)
+    with command_errors(), closing(home.existing_journal(config.journal.url)) as journal:
+        deleted = journal.purge_before(since)
         home.snapshot.unlink(missing_ok=True)
     click.echo(f"{deleted:,} events from before {day} deleted")
 
@@ -93,12 +91,12 @@ def check(obj: tuple[HomePaths, Config]) -> None:
     """Read every event of the journal, and list those that can't be read.
 
     Servers and training pass over such events. They come from another program, from an older version or from a damaged
-    disk. Also says how many rankings hold parts that only the service writes, but that somebody sent in; they are read
+    disk. Also says how many rankings hold parts that only the service writes, but that a caller sent in; they are read
     without these parts. Exit code 0: all events can be read; 3: some can't.
     """
     home, config = obj
-    with command_errors():
-        report = check_journal(home.existing_journal(config.journal.url), _print_unreadable)
+    with command_errors(), closing(home.existing_journal(config.journal.url)) as opened:
+        report = check_journal(opened, _print_unreadable)
     if report.foreign:
         click.echo(f"{report.foreign:,} rankings are read without the parts that only the service may write")
     click.echo(f"{report.events:,} events, {report.unreadable:,} of them can't be read")

@@ -42,9 +42,11 @@ def backup(obj: tuple[HomePaths, Config], target: Path) -> None:
         try:
             with closing(sqlite3.connect(home.journal_path, timeout=30)) as connection:
                 connection.execute("VACUUM INTO ?", (str(target),))
-        except sqlite3.Error as problem:
+        except BaseException as problem:  # Ctrl-C too: a part of a backup must not pass for one
             target.unlink(missing_ok=True)
-            raise ValueError(f"the backup failed: {problem}") from None
+            if isinstance(problem, sqlite3.Error):
+                raise ValueError(f"the backup failed: {problem}") from None
+            raise
     click.echo(f"{target}: {target.stat().st_size:,} bytes")
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from feedrank.engine.events.events import UserEvent, valid_from
+from feedrank.engine.journal.decoding import decode_object
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 
 
@@ -92,13 +95,15 @@ def user_document(state: Mapping[str, Any], reader: UserEventReader) -> Iterator
 
 
 def _add_fields(body: Mapping[str, Any], fields: dict[str, Any], changed_ms: dict[str, int]) -> None:
-    """Take over the fields of a user event that are not older than the known ones."""
+    """Take over the fields of a user event that are not older than the known ones; one that can't be read has none."""
     if body.get("event") != "user":
         return
-    valid_ms = min(body["timestamp"], body.get("received", body["timestamp"]))
-    for field in body.get("fields", ()):
-        if valid_ms >= changed_ms.get(field["name"], valid_ms):
-            fields[field["name"]], changed_ms[field["name"]] = field["value"], valid_ms
+    with suppress(ValueError):
+        event = decode_object(dict(body))
+        valid_ms = valid_from(event)
+        for name, value in event.fields.items() if isinstance(event, UserEvent) else ():
+            if valid_ms >= changed_ms.get(name, valid_ms):
+                fields[name], changed_ms[name] = value, valid_ms
 
 
 def _experiments(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

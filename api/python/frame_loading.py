@@ -57,7 +57,6 @@ def load_frames(
     prepared = [prepare_frame(frame, table, given[frame]) for frame, table in tables.items()]
     make_private_folder(home.folder)
     matchings: dict[str, IdMatching] = {}
-    erasures = journal.erasure_log.known()
     with ExitStack() as files:
         # All times are looked at before the first event is written.
         reports = []
@@ -69,7 +68,7 @@ def load_frames(
             matchings[frame.frame] = matching = IdMatching()
             events = matching.watch(found)
             while read := list(islice(events, CHUNK)):
-                chunk = erasures.without(read)
+                chunk = journal.erasure_log.known().without(read)  # users may be erased meanwhile
                 counts.erased += len(read) - len(chunk)
                 counts.new += sum(journal.append(chunk, checked=True))
                 counts.events += len(chunk)

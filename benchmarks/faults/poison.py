@@ -200,7 +200,7 @@ def _forged_words(home: Path) -> Bar:
             answer = service.call("POST", "/v1/recommend", {**body, "ranking": owner["ranking"]})
             taken += answer.status_code != 409
     return Bar(
-        "forged parts that a key with the scope write gets in, or answers to somebody else",
+        "forged parts that a key with the scope write gets in, or answers to another user",
         taken,
         "requests",
         0,

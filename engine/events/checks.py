@@ -17,7 +17,8 @@ FieldValue: TypeAlias = str | float | bool | list[str] | list[float]
 
 MAX_EXACT_INT = 2**53
 """Integers up to this are exact as floats."""
-
+MAX_INTEGER = 2**63 - 1
+"""The largest integer of 64 bits, as databases hold them."""
 
 MAX_POSITION = 2**31 - 1
 """Positions are columns of 32-bit integers."""

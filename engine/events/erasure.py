@@ -1,8 +1,8 @@
 """Erasures of users, which are remembered without the user's id: as a tombstone event with pseudonyms.
 
 A pseudonym is a salted hash of an id. It lets every process find the user that it stands for among those that it knows,
-and lets an import or a restored journal leave out what was erased, while no file names the user any more. Ids that
-somebody can guess, such as small numbers, can be tested against it: it hides an id, and makes it not anonymous.
+and lets an import or a restored journal leave out what was erased, while no file names the user any more. It hides an
+id but does not make it anonymous: ids that can be guessed, such as small numbers, can be tested against it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,10 @@ class Erasures:
 
     @property
     def salts(self) -> tuple[str, ...]:
-        """All salts: one, unless several homes with a history of their own share the journal."""
+        """All salts: one, unless several homes with a history of their own share the journal.
+
+        A copy, as another thread may add one.
+        """
         return tuple(self._salts)
 
     def add(self, erasure: Erasure) -> None:
@@ -176,7 +179,7 @@ class Erasures:
 
     def has_tie(self, kind: str, identifier: str) -> bool:
         """Return whether a session or a ranking, given by id, tied events to an erased user."""
-        return any(hash_tie(kind, identifier, salt) in self._ties for salt in self._salts)
+        return any(hash_tie(kind, identifier, salt) in self._ties for salt in self.salts)
 
     def has(self, erasure: Erasure) -> bool:
         """Return whether an erasure of the same user, as late and with all its ties, is among these."""
@@ -191,7 +194,7 @@ class Erasures:
             return any(
                 event.timestamp < self._users.get(name, event.timestamp) for name in self._pseudonyms(event.user)
             )
-        hashes = (hash_tie(*tie, salt) for tie in ties_of(event) for salt in self._salts)
+        hashes = (hash_tie(*tie, salt) for tie in ties_of(event) for salt in self.salts)
         return any(event.timestamp < self._ties.get(tie, event.timestamp) for tie in hashes)
 
     def without(self, events: list[Event]) -> list[Event]:
@@ -199,4 +202,4 @@ class Erasures:
         return [event for event in events if not self.covers(event)] if self._all else events
 
     def _pseudonyms(self, identifier: str) -> Iterator[str]:
-        return (pseudonym(identifier, salt) for salt in self._salts)
+        return (pseudonym(identifier, salt) for salt in self.salts)

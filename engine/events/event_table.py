@@ -148,7 +148,7 @@ class EventTable:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was moved, in a sentence for people; empty if nothing was."""
+        """What was moved, in a sentence; empty if nothing was."""
         if not self.moved:
             return ()
         return (

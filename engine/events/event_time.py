@@ -125,7 +125,7 @@ class FutureEvents:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was passed over, in a sentence for people; empty if nothing was."""
+        """What was passed over, in a sentence; empty if nothing was."""
         if not self.count:
             return ()
         events = "event" if self.count == 1 else "events"

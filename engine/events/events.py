@@ -129,7 +129,7 @@ SERVICE_FIELDS = ("served", "features", "team", "variant", "experiment", "propen
 """Fields of a ranking that only the service itself writes, or an import that the operator vouches for."""
 SERVED, IMPORTED = "service", "import"
 PROVENANCES = (SERVED, IMPORTED)
-"""Values of `provenance`: this service made the ranking; or it was imported by somebody who may do so."""
+"""Values of `provenance`: this service made the ranking; or a caller imported it who may do so."""
 
 JOIN_WINDOW_S = 30 * 60
 """An event that names no ranking belongs to the user's last ranking that showed the item within this time."""
@@ -150,10 +150,10 @@ def service_field(event: Event) -> str | None:
 
 
 def without_foreign_fields(event: Event) -> Event:
-    """Return a stored event without the `SERVICE_FIELDS` that nobody vouches for: so a forged ranking is a plain one.
+    """Return a stored event without `SERVICE_FIELDS` of unknown origin: so a forged ranking is a plain one.
 
     They are foreign in a ranking that was received over HTTP, and so has `received`, but has no `provenance`. Versions
-    before 0.3 accepted these fields from anybody. Their own rankings, and files, have no `received`.
+    before 0.3 accepted these fields from any caller. Their own rankings, and files, have no `received`.
     """
     if not isinstance(event, RankingEvent) or event.received is None or event.provenance is not None:
         return event

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from feedrank.engine.events.checks import is_finite
-
-MAX_INTEGER = 2**63 - 1
-"""The largest integer that a database holds."""
+from feedrank.engine.events.checks import MAX_INTEGER, is_finite
 
 
 class ObjectReader:

@@ -20,11 +20,12 @@ class Vocabulary:
     and about 16 more; in a dict of strings it would take 200.
     """
 
-    __slots__ = ("_bounds", "_mask", "_table", "_text")
+    __slots__ = ("_bounds", "_checksums", "_mask", "_table", "_text")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._text = bytearray()
         self._bounds = array("q", [0])
+        self._checksums = bytearray()
         self._mask = 7
         self._table = array("i", bytes(4 * 8))
         for name in names:
@@ -73,9 +74,12 @@ class Vocabulary:
 
     def rows_with_checksum(self, checksum: int) -> Rows:
         """Return the rows of the names whose bytes have this sum, modulo 256."""
-        text, bounds = np.frombuffer(bytes(self._text), np.uint8), np.array(self._bounds, np.int64)
-        sums = np.concatenate([np.zeros(1, np.uint8), np.cumsum(text, dtype=np.uint8)])
-        return np.flatnonzero(sums[bounds[1:]] - sums[bounds[:-1]] == checksum).astype(np.int32)
+        if (known := len(self._checksums)) < len(self):  # only those of new names, as each of many erasures looks here
+            bounds = np.array(self._bounds[known:], np.int64)
+            text, bounds = np.frombuffer(bytes(self._text[bounds[0] :]), np.uint8), bounds - bounds[0]
+            sums = np.concatenate([np.zeros(1, np.uint8), np.cumsum(text, dtype=np.uint8)])
+            self._checksums += (sums[bounds[1:]] - sums[bounds[:-1]]).tobytes()
+        return np.flatnonzero(np.frombuffer(bytes(self._checksums), np.uint8) == checksum).astype(np.int32)
 
     def to_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return the bytes of all names and their (len + 1,) offsets, as `from_arrays` takes them."""

@@ -166,7 +166,7 @@ def replay_events(events: Iterable[Event], initial: ExperimentRegistry | None = 
         if isinstance(event, ExperimentEvent):
             try:
                 registry = registry.apply(event)
-            except Exception as problem:  # any other than ChangeError is a payload that nobody thought of
+            except Exception as problem:  # whatever is wrong with one payload, all others must be read
                 _log.warning("rejected the experiment event %s: %s", event.id, problem)
                 registry = replace(registry, rejected={**registry.rejected, event.id: str(problem)})
     return registry

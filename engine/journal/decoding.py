@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from feedrank.engine.events.checks import EventError, short_repr
 from feedrank.engine.events.codec import parse
@@ -29,9 +30,17 @@ def decode(body: object) -> Event:
         raise ValueError(f"the body is {short_repr(body)}, expected JSON text")
     try:
         decoded = json.loads(body)
-        if not isinstance(decoded, dict):
-            raise ValueError(f"the body is {short_repr(decoded)}, expected a JSON object")
-        event = upgrade(decoded)
+    except RecursionError:
+        raise ValueError("the body is nested too deeply") from None
+    if not isinstance(decoded, dict):
+        raise ValueError(f"the body is {short_repr(decoded)}, expected a JSON object")
+    return decode_object(decoded)
+
+
+def decode_object(body: dict[str, Any]) -> Event:
+    """Decode the JSON object of a row, as `decode` does. Raises ValueError."""
+    try:
+        event = upgrade(body)
         try:
             parsed = parse(event)
         except EventError:

@@ -6,7 +6,7 @@ from sqlalchemy import delete, or_
 from sqlalchemy.engine import Connection
 
 from feedrank.engine.journal.tables import EVENTS, IS_TOMBSTONE
-from feedrank.engine.journal.user_events import MAX_PARAMETERS, NO_TOMBSTONE, UserEvents
+from feedrank.engine.journal.user_events import MAX_PARAMETERS, UserEvents
 
 
 def delete_user(connection: Connection, found: UserEvents) -> int:
@@ -14,18 +14,14 @@ def delete_user(connection: Connection, found: UserEvents) -> int:
 
     Tombstones of earlier versions, which name the user, go too, and are not counted.
     """
-    if found.search(connection):  # what came since the last search may tie older events to the user
-        found.last_offset = 0
-        found.search(connection)
+    found.search_again(connection)
     deleted = 0
-    if found.user is not None:
-        is_own = EVENTS.c.user_id == found.user
-        deleted = int(connection.execute(delete(EVENTS).where(is_own, *NO_TOMBSTONE)).rowcount)
-        connection.execute(delete(EVENTS).where(is_own))
     offsets = sorted(found.offsets)
     for first in range(0, len(offsets), MAX_PARAMETERS):
         in_chunk = EVENTS.c.offset.in_(offsets[first : first + MAX_PARAMETERS])
         deleted += connection.execute(delete(EVENTS).where(in_chunk)).rowcount
+    if found.user is not None:  # by kind, which has an index: a scan of all events would keep other writers waiting
+        connection.execute(delete(EVENTS).where(EVENTS.c.kind == "user", EVENTS.c.user_id == found.user))
     return deleted
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -26,6 +26,8 @@ from feedrank.engine.journal.errors import JournalError
 from feedrank.engine.journal.tables import EVENTS, INSERT, TOMBSTONE_KIND
 from feedrank.engine.journal.user_events import UserEvents, names_in
 
+MAX_SEARCHES = 3
+"""Searches for what a user did during the last one, before other writers are excluded for such a search."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,28 +35,28 @@ class ErasureLog:
     """The erasures of a journal. Other processes may add some at any time."""
 
     def __init__(
-        self, engine: Engine, write: Callable[[], AbstractContextManager[Connection]],
+        self, engine: Engine, read: Callable[[int], Sequence[tuple[int, object]]],
+        write: Callable[[], AbstractContextManager[Connection]],
         encode: Callable[[Connection, Event], Mapping[str, Any]],
     ) -> None:  # fmt: skip
-        """write: opens a transaction of the journal that excludes other writers. encode: makes the row of an event."""
-        self._engine, self._write, self._encode = engine, write, encode
+        """Create the log; nothing is read.
+
+        read: returns (offset, body) of the next tombstones after an offset; it must be quick, as each request with
+        events calls it. write: opens a transaction of the journal that excludes other writers. encode: makes the row of
+        an event.
+        """
+        self._engine, self._read, self._write, self._encode = engine, read, write, encode
         self._path: Path | None = None
         self._known, self._offset = Erasures(), 0
 
     def known(self) -> Erasures:
         """Return all erasures, those of other processes included. Raises JournalError."""
-        is_new = (EVENTS.c.kind == TOMBSTONE_KIND, EVENTS.c.offset > self._offset)
-        query = select(EVENTS.c.offset, EVENTS.c.body).where(*is_new).order_by(EVENTS.c.offset)
-        try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(query).all()
-        except DBAPIError as problem:
-            raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
-        for offset, body in rows:
-            with suppress(ValueError):  # the journal's decoder names a row that can't be read
-                if (erasure := Erasure.from_event(decode(body))) is not None:
-                    self._known.add(erasure)
-            self._offset = offset
+        while rows := self._read(self._offset):
+            for offset, body in rows:
+                with suppress(ValueError):  # the journal's decoder names a row that can't be read
+                    if (erasure := Erasure.from_event(decode(body))) is not None:
+                        self._known.add(erasure)
+                self._offset = offset
         return self._known
 
     def latest_offset(self) -> int:
@@ -65,12 +67,16 @@ class ErasureLog:
     def find(self, user: str) -> UserEvents:
         """Find all events of a user. Slow for a long journal. Raises JournalError."""
         found = UserEvents(user)
+        self._search(found)
+        return found
+
+    def _search(self, found: UserEvents) -> bool:
+        """Search the journal, or what came since the last search; return whether that ties more to the user."""
         try:
-            with self._engine.connect() as connection:
-                found.search(connection)
+            with self._engine.connect() as connection:  # a new one, as each sees only the events before it
+                return found.search_again(connection) if found.last_offset else found.search(connection)
         except DBAPIError as problem:
             raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem.orig}") from None
-        return found
 
     def erase(self, user: str, tombstone_id: str, at_ms: int) -> int:
         """Delete all events of a user, and write the tombstone with pseudonyms; return the number of deleted events.
@@ -81,6 +87,9 @@ class ErasureLog:
         remembered = Erasures([*self._read_file(), *known])
         salt = remembered.salt or make_salt(tombstone_id)
         found = self.find(user)  # slow, so it runs before other writers are excluded
+        for _ in range(MAX_SEARCHES):  # a user who is active meanwhile
+            if not self._search(found):
+                break
         earlier = remembered.of(user)
         name = pseudonym(user, salt) if earlier is None else earlier.user
         before = () if earlier is None else earlier.ties

@@ -11,7 +11,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,8 @@ from feedrank.engine.journal.deletion import delete_before
 from feedrank.engine.journal.erasure_log import ErasureLog
 from feedrank.engine.journal.errors import JournalError as JournalError
 from feedrank.engine.journal.sqlite_connection import SqliteReader, SqliteWriter, WriteLock
-from feedrank.engine.journal.tables import (
-    ADVISORY_LOCK,
-    EVENTS,
-    INSERT,
-    LATEST_TIME,
-)
-from feedrank.engine.journal.upkeep import overwrite_deleted, vacuum, wal_checkpoint
+from feedrank.engine.journal.tables import ADVISORY_LOCK, EVENTS, INSERT, LATEST_TIME, SELECT_TOMBSTONES, TOMBSTONE_KIND
+from feedrank.engine.journal.upkeep import MAX_VACUUM_BYTES, overwrite_deleted, vacuum, wal_checkpoint
 from feedrank.engine.private_files import create_private_file
 
 CHUNK_SIZE = 5_000
@@ -60,16 +57,20 @@ class Journal:
         self._dialect = self._engine.dialect.name
         self.decoder = EventDecoder()
         self._write_lock: WriteLock | None = None
-        self._reader: SqliteReader | None = None
+        self._readers: dict[str | None, SqliteReader] = {}
+        """Kind -> connection, for what each request reads: all events, and each one with events the tombstones."""
         self._writer: SqliteWriter | None = None
         self._own: dict[int, Event] = {}
         """Offset -> event, of those that `record` wrote and `read` has not given yet: they need no decoding."""
         if self._dialect == "sqlite" and (path := self._engine.url.database) and path != ":memory:":
             self._write_lock = WriteLock(Path(f"{path}-lock"))
-            self._reader, self._writer = SqliteReader(path), SqliteWriter(path)
+            self._readers = {None: SqliteReader(path), TOMBSTONE_KIND: SqliteReader(path, SELECT_TOMBSTONES)}
+            self._writer = SqliteWriter(path)
         if not is_checked:
             open_tables(self._engine, self._write_transaction)
-        self.erasure_log = ErasureLog(self._engine, self._write_transaction, _encode_now)
+        self.erasure_log = ErasureLog(
+            self._engine, partial(self._read_chunk, kind=TOMBSTONE_KIND), self._write_transaction, _encode_now
+        )
         """The users that were erased, and what the journal holds of any other."""
 
     @classmethod
@@ -105,8 +106,7 @@ class Journal:
         from; otherwise EventError or JournalError is raised. JournalError is also raised if the database refuses.
         """
         first = _first_by_id(events)
-        unstamped = [event if event.received is None else replace(event, received=None) for event in first.values()]
-        rows = _encode_all(unstamped, checked)
+        rows = _encode_all(list(map(_unstamped, first.values())), checked)
         with self._write_errors():
             if self._writer is not None and self._write_lock is not None:
                 with self._write_lock.acquire(self._writer.wait_ms / 1000):
@@ -156,19 +156,20 @@ class Journal:
         with self._engine.connect() as connection:
             return {kind: int(count) for kind, count in connection.execute(query)}
 
-    def erase_user(self, user: str, tombstone_id: str, at_ms: int) -> int:
+    def erase_user(self, user: str, tombstone_id: str, at_ms: int, max_bytes: float = MAX_VACUUM_BYTES) -> int:
         """Delete all events of a user, as `UserEvents` finds them; return the number of deleted events.
 
         A tombstone is written instead. It names the user by a pseudonym, and tells other readers of the journal to
         erase the user's state. Nothing of the events stays readable, see `overwrite_deleted`. tombstone_id: a
-        random event id. at_ms: epoch milliseconds. Raises JournalError, with nothing deleted, if the database refuses.
+        random event id. at_ms: epoch milliseconds. max_bytes: as for `overwrite_deleted`. Raises JournalError, with
+        nothing deleted, if the database refuses.
         """
         try:
             deleted = self.erasure_log.erase(user, tombstone_id, at_ms)
             self._own.clear()
         except DBAPIError as problem:
             raise JournalError(f"the journal refused to delete: {problem.orig}; nothing was deleted") from None
-        overwrite_deleted(self._engine)
+        overwrite_deleted(self._engine, self._write_transaction, max_bytes)
         return deleted
 
     def remember_erasures(self, path: Path) -> int:
@@ -176,14 +177,15 @@ class Journal:
         with self._write_errors():
             made_again = self.erasure_log.remember_in(path)
         if made_again:
-            overwrite_deleted(self._engine, float("inf"))
+            overwrite_deleted(self._engine, self._write_transaction, inf)
         return made_again
 
     def purge_before(self, cutoff_ms: int) -> int:
         """Delete rankings and interactions with timestamps before `cutoff_ms`; return the number of deleted events.
 
-        cutoff_ms: epoch milliseconds. Item and user events stay, as the catalogue is built from them. Tombstones
-        before the cutoff are deleted too. Raises JournalError, with nothing deleted, if the database refuses.
+        cutoff_ms: epoch milliseconds. Item and user events stay, as the catalogue is built from them. Tombstones of
+        earlier versions before the cutoff are deleted too. Raises JournalError, with nothing deleted, if the database
+        refuses.
         """
         try:
             with self._write_transaction() as connection:
@@ -208,13 +210,13 @@ class Journal:
         if self._writer is not None:
             self._writer.disable_checkpoint()
             with self._write_errors():
-                wal_checkpoint(self._engine, "PASSIVE")
+                wal_checkpoint(self._engine)
 
     def close(self) -> None:
         """Close all connections and the lock file."""
-        if self._reader and self._writer:
-            self._reader.close()
-            self._writer.close()
+        for connection in (*self._readers.values(), self._writer):
+            if connection is not None:
+                connection.close()
         self._engine.dispose()
         if self._write_lock:
             self._write_lock.close()
@@ -235,9 +237,9 @@ class Journal:
 
     def _read_chunk(self, since: int, kind: str | None) -> Sequence[Any]:
         """Return (offset, body) of up to CHUNK_SIZE events after offset `since`."""
-        if kind is None and self._reader is not None:
+        if (reader := self._readers.get(kind)) is not None:
             try:
-                return self._reader.poll(since, CHUNK_SIZE)
+                return reader.poll(since, CHUNK_SIZE)
             except (sqlite3.Error, DBAPIError) as problem:
                 raise JournalError(f"can't read the journal at {self._engine.url!r}: {problem}") from None
         query = select(EVENTS.c.offset, EVENTS.c.body).order_by(EVENTS.c.offset).limit(CHUNK_SIZE)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Select
+
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.journal.tables import INSERT, LATEST_TIME, SELECT_AFTER, compile_sqlite, connect_sqlite
 
@@ -75,10 +77,10 @@ class _SqliteConnection:
 class SqliteReader(_SqliteConnection):
     """Polls for new events. A poll reads nothing if no other connection has written since the last empty one."""
 
-    _SELECT = f"{compile_sqlite(SELECT_AFTER)} LIMIT :limit"
-
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, statement: Select[Any] = SELECT_AFTER) -> None:
+        """path: of the database file. statement: selects (offset, body) after an offset, in order."""
         super().__init__(path)
+        self._select = f"{compile_sqlite(statement)} LIMIT :limit"
         self._polled: tuple[int, int] | None = None
         """Data version and offset at which a poll found nothing more."""
 
@@ -91,7 +93,7 @@ class SqliteReader(_SqliteConnection):
                 if current == self._polled:
                     return []
                 parameters = {"since": since, "limit": limit}
-                rows: list[tuple[int, str]] = connection.execute(self._SELECT, parameters).fetchall()
+                rows: list[tuple[int, str]] = connection.execute(self._select, parameters).fetchall()
             except sqlite3.Error as problem:
                 self._give_up(problem)
                 raise

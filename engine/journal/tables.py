@@ -21,6 +21,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     inspect,
+    literal_column,
     or_,
     select,
     text,
@@ -54,13 +55,14 @@ INSERT = {
     "sqlite": sqlite.insert(EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(*INSERTED),
     "postgresql": postgresql.insert(EVENTS).on_conflict_do_nothing(index_elements=["id"]).returning(*INSERTED),
 }
+TOMBSTONE_KIND = "tombstone"
+"""Value of the column `kind` of a tombstone, which is a user event with pseudonyms."""
 SELECT_AFTER = (
     select(EVENTS.c.offset, EVENTS.c.body)
     .where(EVENTS.c.offset > bindparam("since"))
     .order_by(EVENTS.c.offset)
 )  # fmt: skip
-TOMBSTONE_KIND = "tombstone"
-"""Value of the column `kind` of a tombstone, which is a user event with pseudonyms."""
+SELECT_TOMBSTONES = SELECT_AFTER.where(EVENTS.c.kind == literal_column(f"'{TOMBSTONE_KIND}'"))
 LATEST_TIME = text(
     "SELECT effective_time FROM events WHERE effective_time <= :limit ORDER BY effective_time DESC LIMIT 1"
 )
@@ -94,8 +96,8 @@ def migrate(connection: Connection) -> None:
 def connect_sqlite(path: str, timeout_s: float, **options: Any) -> sqlite3.Connection:
     """Open a connection to a journal's file. Raises sqlite3.Error. timeout_s: how long it waits for a locked file.
 
-    In a read-only folder, SQLite can't create the files that it shares with other processes. If there are none, nobody
-    writes to the journal, and it is read as it is.
+    In a read-only folder, SQLite can't create the files that it shares with other processes. If there are none, no
+    process writes to the journal, and it is read as it is.
     """
     options = {"timeout": timeout_s, "check_same_thread": False, **options}
     connection: sqlite3.Connection = sqlite3.connect(path, **options)

@@ -33,7 +33,7 @@ class UserEvents:
     These are the user's own events; events without a user in a session that these name; rankings without a user that
     the user's interactions name; and interactions without a user that name a ranking of the user. What is found this
     way ties further sessions and rankings to the user. A session that several users name counts for each of them, but
-    one that more than `MAX_SESSION_USERS` others name is no session of anybody.
+    one that more than `MAX_SESSION_USERS` others name is no session of a user.
     """
 
     user: str | None
@@ -69,7 +69,7 @@ class UserEvents:
         """Search the events after `last_offset`; return whether they tie further sessions or rankings to the user."""
         since, at_first, before = self.last_offset, self._size(), set(self.sessions)
         self.last_offset = max(since, int(connection.scalar(select(func.max(EVENTS.c.offset))) or 0))
-        if self.user is not None:  # SQLAlchemy compares with None by IS NULL, which all events of nobody are
+        if self.user is not None:  # SQLAlchemy compares with None by IS NULL, as all events without a user are
             for row in self._rows(connection, since, EVENTS.c.user_id == self.user):
                 self._take(row)
         pending = self.sessions - before
@@ -86,6 +86,17 @@ class UserEvents:
             pending = self.sessions - known
             if self._size() == size:
                 return size > at_first
+
+    def search_again(self, connection: Connection) -> bool:
+        """Search the events that came since; return whether they tie more to the user.
+
+        Those may tie older events to the user too, so then all events are searched once more.
+        """
+        if not self.search(connection):
+            return False
+        self.last_offset = 0
+        self.search(connection)
+        return True
 
     def _take(self, row: Sequence[Any]) -> None:
         offset, kind, event_id, session, ranking = row

@@ -284,7 +284,7 @@ class RankingRecord:
     def find_own(cls, event: Event | None) -> RankingRecord | None:
         """Return the record of a ranking that this service made; None for any other event.
 
-        Its `provenance` says so, which nobody else may set; in one of an earlier version both `provenance` and
+        Its `provenance` says so, which no caller may set; in one of an earlier version both `provenance` and
         `received` are absent. It has a bundle, scores and the name of its retriever.
         """
         if not isinstance(event, RankingEvent):

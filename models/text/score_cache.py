@@ -168,14 +168,24 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def clear_file(path: Path) -> None:
-    """Delete all scores of a cache file, and overwrite them; does nothing if it does not exist."""
+    """Delete all scores of a cache file, and overwrite them; does nothing if it does not exist.
+
+    A damaged file is deleted. Raises OSError if the file can't be written, or stays locked.
+    """
     if not path.exists():
         return
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
-        connection.execute("PRAGMA secure_delete=ON")
-        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'scores'").fetchone():
-            connection.execute("DELETE FROM scores")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            connection.execute("PRAGMA secure_delete=ON")
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'scores'").fetchone():
+                connection.execute("DELETE FROM scores")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as problem:
+        raise OSError(f"the cached scores in {path} can't be deleted: {problem}; delete the file") from None
+    except sqlite3.DatabaseError as problem:
+        _log.warning("deleted the damaged cache of scores %s: %s", path, problem)
+        for name in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+            name.unlink(missing_ok=True)
 
 
 def _key(text: str) -> int:
