@@ -38,6 +38,7 @@ from feedrank.engine.journal.journal import Journal
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.declared.counter_plan import forms_of_all
+from feedrank.features.declared.term_statistics import fit_term_statistics
 from feedrank.features.declared.value_vocabulary import fit_vocabularies
 from feedrank.features.families.extra import load_extra_families
 from feedrank.models.bundles import bundle, registry
@@ -114,8 +115,9 @@ def load_training_inputs(
         events, catalogue.ids, None, config.training.use_logged_features, config.interactions, fields=collector
     )
     if log.fields is not None:
-        known = fit_vocabularies(config.features.declared, log.fields.value_counts)
-        corpus = replace(corpus, vocabularies=known)
+        declared = config.features.declared
+        known = fit_vocabularies(declared, log.fields.value_counts)
+        corpus = replace(corpus, vocabularies=known, term_statistics=fit_term_statistics(declared, log.fields))
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
     check_ids_meet(matching, described, journal, config.journal.max_unknown_share, warn)

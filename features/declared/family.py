@@ -13,6 +13,7 @@ from feedrank.features.declared.columns import compute
 from feedrank.features.declared.counter_plan import CounterPlan
 from feedrank.features.declared.declared_batch import FAMILY as FAMILY
 from feedrank.features.declared.declared_batch import DeclaredBatch
+from feedrank.features.declared.term_statistics import TermStatistics
 from feedrank.features.declared.value_vocabulary import CODED_KINDS, ValueVocabulary
 from feedrank.features.families.family import Columns, FamilyInputs
 from feedrank.features.state_spec import StateSpec
@@ -21,8 +22,15 @@ from feedrank.features.state_spec import StateSpec
 class DeclaredFamily:
     """Computes the columns of all declared features of a batch."""
 
-    def __init__(self, spec: StateSpec, vocabularies: Mapping[str, ValueVocabulary]) -> None:
-        """vocabularies: feature -> the values that it codes; a feature without one has no values."""
+    def __init__(
+        self, spec: StateSpec, vocabularies: Mapping[str, ValueVocabulary],
+        term_statistics: Mapping[str, TermStatistics],
+    ) -> None:  # fmt: skip
+        """vocabularies: feature -> the values that it codes; a feature without one has no values.
+
+        term_statistics: feature -> the document frequencies that it scores by.
+        """
+        self._term_statistics = term_statistics
         self._features = spec.declared
         self._plan = CounterPlan(spec.declared, spec.counted_types)
         coded = (feature.name for feature in spec.declared if feature.kind in CODED_KINDS)
@@ -31,7 +39,7 @@ class DeclaredFamily:
     def __call__(self, batch: Batch, _: FamilyInputs) -> Columns:
         """Compute the columns. A batch whose state keeps no declared fields has missing values only."""
         reads = batch.fields or self._nothing(batch)
-        declared = DeclaredBatch(batch, reads, self._plan, self._vocabularies)
+        declared = DeclaredBatch(batch, reads, self._plan, self._vocabularies, self._term_statistics)
         return {
             record: column.astype(np.float32)
             for feature in self._features

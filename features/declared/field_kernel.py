@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.field_table import FieldChanges, ValueColumns
 from feedrank.engine.types import Rows, Times
-from feedrank.features.declared import keyed_counters
+from feedrank.features.declared import keyed_counters, keyed_windows, recent_interactions
 from feedrank.features.declared.keyed_counters import (
     ITEM_ROW,
     ITEM_VALUES,
@@ -22,6 +22,8 @@ from feedrank.features.declared.keyed_counters import (
     USER_VALUES,
     KeyedCounters,
 )
+from feedrank.features.declared.keyed_windows import KeyedWindows
+from feedrank.features.declared.recent_interactions import RecentInteractions
 from feedrank.features.jit import jit
 from feedrank.features.kernel import CODE_MASK, OP_IMPRESSION, OP_READ, Operations
 
@@ -57,6 +59,8 @@ class FieldArrays(NamedTuple):
     pool_used: NDArray[np.int64]
     """(1,)"""
     counters: KeyedCounters
+    windows: KeyedWindows
+    recent: RecentInteractions
     rankings: RankingRequests
     now: Times
     """(1,) unix seconds of the latest event; reads never go back before it."""
@@ -239,14 +243,25 @@ def _count(
     state: FieldArrays, inputs: FieldInputs, row: int, user: int, m: int, slot: int, bits: int, at: float
 ) -> bool:
     """Count one event of one item; return False, and count nothing, if there is no room for its keys."""
-    table, request = state.counters, inputs.request[m]
-    needed = 0
+    table, windows, recent, request = state.counters, state.windows, state.recent, inputs.request[m]
+    needed, in_windows, buckets, in_recent, places = 0, 0, 0, 0, 0
     for c in range(len(table.numerator)):
         if bits & (table.numerator[c] | table.denominator[c]):
             a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, request, slot)
             p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, request, slot)
-            needed += (b - a) * (q - p)
-    if table.used[0] + needed > len(table.keys):
+            if recent.sizes[c]:
+                in_recent += b - a
+                places += (b - a) * recent.sizes[c]
+            elif windows.buckets[c]:
+                in_windows += (b - a) * (q - p) + 1
+                buckets += ((b - a) * (q - p) + 1) * windows.buckets[c]
+            else:
+                needed += (b - a) * (q - p)
+    if (
+        table.used[0] + needed > len(table.keys)
+        or not keyed_windows.has_room(windows, in_windows, buckets)
+        or not recent_interactions.has_room(recent, in_recent, places)
+    ):
         return False
     for c in range(len(table.numerator)):
         if not bits & (table.numerator[c] | table.denominator[c]):
@@ -254,15 +269,27 @@ def _count(
         kinds = table.parts[c, :, 0]
         a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, request, slot)
         p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, request, slot)
+        owner = user if (kinds == USER_ROW).any() else -1
+        if recent.sizes[c]:
+            if a < b:
+                who = _hash(state, inputs, kinds[0], a, a_where, row, user)
+                recent_interactions.add(recent, c, who, owner, row, at)
+            continue
         if b <= a or q <= p:
             continue
-        owner = user if (kinds == USER_ROW).any() else -1
-        keyed_counters.add_total(table, c, bits, at)
+        counts = (int(bits & table.numerator[c] != 0), int(bits & table.denominator[c] != 0))
+        if windows.buckets[c]:
+            keyed_windows.add_overall(windows, c, counts, at)
+        else:
+            keyed_counters.add_total(table, c, bits, at)
         for i in range(a, b):
             first = _hash(state, inputs, kinds[0], i, a_where, row, user)
             for j in range(p, q):
                 second = _hash(state, inputs, kinds[1], j, p_where, row, user)
-                keyed_counters.add(table, c, first, second, owner, bits, at)
+                if windows.buckets[c]:
+                    keyed_windows.add(windows, c, first, second, owner, counts, at)
+                else:
+                    keyed_counters.add(table, c, first, second, owner, bits, at)
     return True
 
 
@@ -285,9 +312,20 @@ def _read(
         for f in range(len(state.users.starts)):
             buffers.user_bounds[read, f, 0] = state.users.starts[f, user]
             buffers.user_bounds[read, f, 1] = state.users.stops[f, user]
+    windows, recent, at = state.windows, state.recent, max(operations.at[m], state.now[0])
+    slots = np.full(len(table.numerator), -1)
     for c in range(len(table.numerator)):
         for half in range(table.decay_rates.shape[1]):
             buffers.totals[read, c, half] = table.totals[c, half] * decay[c, half]
+        if windows.buckets[c]:
+            keyed_windows.add_overall_windows(windows, c, at, buffers.totals[read, c])
+        elif recent.sizes[c]:
+            a, b, where = _values(state, inputs, table.parts[c, 0], -1, user, request, -1)
+            if a < b:
+                who = _hash(state, inputs, table.parts[c, 0, 0], a, where, -1, user)
+                slots[c] = recent_interactions.slot_of(recent, c, who)
+            if slots[c] >= 0:
+                recent_interactions.count_all(recent, c, slots[c], at, buffers.totals[read, c])
     for i in range(operations.start[m], operations.stop[m]):
         row, line = operations.rows[i], cursor[4]
         cursor[4] += 1
@@ -298,10 +336,19 @@ def _read(
         for f in range(len(items.starts)):
             buffers.item_bounds[line, f, 0], buffers.item_bounds[line, f, 1] = items.starts[f, row], items.stops[f, row]
         for c in range(len(table.numerator)):
+            if recent.sizes[c]:
+                if slots[c] >= 0:
+                    recent_interactions.count_shared(
+                        recent, c, slots[c], at, row, items, state.pool, buffers.counts[line, c]
+                    )
+                continue
             a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, request, -1)
             p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, request, -1)
             for x in range(a, b):
                 first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user)
                 for y in range(p, q):
                     second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user)
-                    keyed_counters.add_sums(table, c, first, second, decay[c], buffers.counts[line, c])
+                    if windows.buckets[c]:
+                        keyed_windows.add_windows(windows, c, first, second, at, buffers.counts[line, c])
+                    else:
+                        keyed_counters.add_sums(table, c, first, second, decay[c], buffers.counts[line, c])
