@@ -242,3 +242,9 @@ def test_an_event_that_comes_late_enters_its_own_bucket() -> None:
     late = [*LOG[:4], ranking("r", 300, "ann"), click("r", 310, "ann", "a"), click("r", 120, "bob", "a")]
     assert same(values(feature, events=late, seconds=320)[:1], [math.log1p(2)])
     assert same(values(feature, events=late, seconds=400)[:1], [math.log1p(1)])
+
+
+def test_an_age_counts_from_a_time_in_seconds_or_the_time_of_the_event() -> None:
+    seconds = [*LOG, item_event("a", 30, made=float(START - 3_600)), item_event("b", 30, made=str(START - 7_200))]
+    assert same(values(one("item_age", from_="item.made"), events=seconds), [1.05, 2.05, nan, nan])
+    assert same(values(one("item_age", from_="item.timestamp"), events=seconds), [150 / 3_600] * 2 + [nan] * 2)

@@ -21,6 +21,8 @@ from feedrank.features.text_analyser import TextAnalyser, TextSettings
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 _FIXED_OFFSET = 100_000
 """Codes of fixed offsets from UTC: this plus minutes."""
+_LEAST_MILLISECONDS = 10**11
+"""A time below this number, 1973 in milliseconds, is one in seconds."""
 _YES_OR_NO = ("true", "false", "t", "f", "yes", "no", "y", "n", "1", "0", "1.0", "0.0")
 
 
@@ -35,7 +37,7 @@ def boolean(source: str, field: str) -> FieldForm:
 
 
 def moment(source: str, field: str) -> FieldForm:
-    """Return the form of a time, as unix seconds."""
+    """Return the form of a time, as unix seconds; numbers are seconds or milliseconds since 1970, texts ISO-8601."""
     return FieldForm(source, field, "time", True, _as_seconds)
 
 
@@ -183,9 +185,11 @@ def _as_boolean(value: FieldValue) -> float:
 
 def _as_seconds(value: FieldValue) -> float:
     try:
-        return parse_timestamp(value) / 1000
+        found = parse_timestamp(value)
     except ValueError:
         return math.nan
+    is_number = not math.isnan(_as_number(value))
+    return float(found) if is_number and abs(found) < _LEAST_MILLISECONDS else found / 1000
 
 
 def _count_words(value: FieldValue) -> float:
