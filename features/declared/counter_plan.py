@@ -15,12 +15,12 @@ from feedrank.features.declared.forms import all_forms_of
 from feedrank.features.declared.keyed_counters import KeyedCounters
 from feedrank.features.declared.keyed_windows import KeyedWindows
 from feedrank.features.declared.recent_interactions import RecentInteractions
-from feedrank.features.declared.source import Source
+from feedrank.features.declared.source import SESSION, Source
 
 DEFAULT_LATEST = 100
 """Interactions that interacted_with compares with in windows, unless `latest` says how many."""
 _SECONDS_PER_HOUR = 3_600.0
-_ROWS = {ITEM: keyed_counters.ITEM_ROW, USER: keyed_counters.USER_ROW}
+_ROWS = {ITEM: keyed_counters.ITEM_ROW, USER: keyed_counters.USER_ROW, SESSION: keyed_counters.SESSION_ID}
 _VALUES = {ITEM: keyed_counters.ITEM_VALUES, USER: keyed_counters.USER_VALUES, REQUEST: keyed_counters.REQUEST_VALUES}
 
 

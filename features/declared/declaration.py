@@ -93,8 +93,8 @@ class DeclaredFeature:
     per: tuple[str, ...] = ("impression",)
     """Event types in the denominator of a rate."""
     key: tuple[str, ...] = ("item",)
-    """What has a count of its own: one or two of item, user, and fields such as item.category or request.country.
-    Empty: all events together."""
+    """What has a count of its own: one or two of item, user, session, and fields such as item.category or
+    request.country. Empty: all events together."""
     by: Literal["user", "session"] = "user"
     """Whose interactions interacted_with compares with: those of the user or of the session."""
     half_lives_h: tuple[float, ...] = (168.0,)
@@ -194,8 +194,10 @@ class DeclaredFeature:
             if len(self.key) > 2:
                 raise ValueError(f"key is {list(self.key)}; expected one or two parts")
             for part in self.keys:
-                if part.entity in (LIST, RECENT) or (part.entity == REQUEST and not part.field):
-                    raise ValueError(f"key has {part}; expected item, user, or a field of item, user or request")
+                if part.entity in (LIST, RECENT):
+                    raise ValueError(
+                        f"key has {part}; expected item, user, session, or a field of item, user or request"
+                    )
         Source.parse(self.by)
         if self.kind == "interacted_with" and self.source.entity != ITEM:
             raise ValueError(f"from is {self.from_!r}; expected a field of items, such as item.brand")

@@ -5,25 +5,21 @@ It runs after the kernel of the behavioural state, over the same operations.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.field_table import FieldChanges, ValueColumns
 from feedrank.engine.types import Rows, Times
 from feedrank.features.declared import keyed_counters, keyed_windows, recent_interactions
+from feedrank.features.declared.field_arrays import FieldArrays, FieldBuffers, FieldInputs
 from feedrank.features.declared.keyed_counters import (
     ITEM_ROW,
     ITEM_VALUES,
     NO_PART,
     REQUEST_VALUES,
+    SESSION_ID,
     USER_ROW,
     USER_VALUES,
-    KeyedCounters,
 )
-from feedrank.features.declared.keyed_windows import KeyedWindows
-from feedrank.features.declared.recent_interactions import RecentInteractions
 from feedrank.features.jit import jit
 from feedrank.features.kernel import CODE_MASK, OP_IMPRESSION, OP_READ, Operations
 
@@ -31,72 +27,6 @@ MAX_KEY_VALUES, MAX_REQUEST_VALUES = 16, 4
 """Values of a list that make keys of counters, and of a list of a request; further ones are left out."""
 _STATE, _INPUT, _RANKING = 0, 1, 2
 """Where the hashes of a part of a key lie: in the pool of the state, in that of the inputs, in `rankings`."""
-
-
-class RankingRequests(NamedTuple):
-    """The requests of the latest rankings, for the interactions with them."""
-
-    of_slot: NDArray[np.int64]
-    """(slots,) hash of the latest ranking of each slot, 0: none. The last bits of its hash are a ranking's slot."""
-    values: NDArray[np.int64]
-    """(slots x request values x MAX_REQUEST_VALUES,) hashes that the request had."""
-    sizes: NDArray[np.int64]
-    """(slots, request values) number of hashes of each."""
-    of_user: NDArray[np.int64]
-    """(users,) hash of each user's latest ranking; 0: none."""
-
-
-class FieldArrays(NamedTuple):
-    """The present values of items and users, and the counters by them."""
-
-    items: ValueColumns
-    users: ValueColumns
-    item_valid_s: Times
-    """(numbers + values, items) unix seconds from which each value holds; -inf: none was set."""
-    user_valid_s: Times
-    pool: NDArray[np.int64]
-    """Hashes of the lists of both."""
-    pool_used: NDArray[np.int64]
-    """(1,)"""
-    counters: KeyedCounters
-    windows: KeyedWindows
-    recent: RecentInteractions
-    rankings: RankingRequests
-    now: Times
-    """(1,) unix seconds of the latest event; reads never go back before it."""
-
-
-class FieldInputs(NamedTuple):
-    """What the operations of a segment bring."""
-
-    position: NDArray[np.int64]
-    """(M,) how many rankings and interactions of the log stand before each operation."""
-    request: NDArray[np.int64]
-    """(M,) row of `requests` of each operation; -1: none."""
-    requests: ValueColumns
-    changes: FieldChanges
-    pool: NDArray[np.int64]
-    """Hashes of the changes and the requests."""
-    ranking: NDArray[np.int64]
-    """(M,) hash of the ranking of each operation: itself, or the one that an interaction names; 0: none."""
-
-
-class FieldBuffers(NamedTuple):
-    """Output of R reads with N candidate rows, and H items of history each."""
-
-    item_numbers: NDArray[np.float64]
-    """(N, item numbers)"""
-    item_bounds: NDArray[np.int64]
-    """(N, item values, 2) bounds in the pool."""
-    user_numbers: NDArray[np.float64]
-    """(R, user numbers)"""
-    user_bounds: NDArray[np.int64]
-    history_numbers: NDArray[np.float64]
-    """(R, H, item numbers) of the user's latest items."""
-    counts: NDArray[np.float64]
-    """(N, C, L, 2) numerators and denominators by key."""
-    totals: NDArray[np.float64]
-    """(R, C, L, 2) over all keys."""
 
 
 @jit
@@ -197,14 +127,14 @@ def _remember(state: FieldArrays, inputs: FieldInputs, m: int, user: int, is_ran
 
 @jit
 def _values(
-    state: FieldArrays, inputs: FieldInputs, part: NDArray[np.int64], row: int, user: int, request: int, slot: int
+    state: FieldArrays, inputs: FieldInputs, part: NDArray[np.int64], row: int, user: int, m: int, slot: int
 ) -> tuple[int, int, int]:
     """Return the bounds of the hashes of a part of a key, and where they lie.
 
     A part without hashes, such as the item itself, has the bounds (0, 1). slot: of a ranking whose request stands in
     for values that the own one lacks; -1: none.
     """
-    kind, column = part[0], part[1]
+    kind, column, request = part[0], part[1], inputs.request[m]
     if kind == ITEM_VALUES:
         start, stop = state.items.starts[column, row], state.items.stops[column, row]
         return start, min(stop, start + MAX_KEY_VALUES), _STATE
@@ -221,11 +151,14 @@ def _values(
             start = (slot * state.rankings.sizes.shape[1] + column) * MAX_REQUEST_VALUES
             return start, start + state.rankings.sizes[slot, column], _RANKING
         return start, min(stop, start + MAX_REQUEST_VALUES), _INPUT
-    return 0, 0 if kind == USER_ROW and user < 0 else 1, _STATE
+    is_missing = (kind == USER_ROW and user < 0) or (kind == SESSION_ID and inputs.session[m] == 0)
+    return 0, 0 if is_missing else 1, _STATE
 
 
 @jit
-def _hash(state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where: int, row: int, user: int) -> int:
+def _hash(
+    state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where: int, row: int, user: int, m: int
+) -> int:
     """Return the hash of one value of a part."""
     if kind == NO_PART:
         return 0
@@ -233,6 +166,8 @@ def _hash(state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where:
         return row + 1
     if kind == USER_ROW:
         return user + 1
+    if kind == SESSION_ID:
+        return int(inputs.session[m])
     if where == _RANKING:
         return int(state.rankings.values[place])
     return int(inputs.pool[place] if where == _INPUT else state.pool[place])
@@ -243,12 +178,12 @@ def _count(
     state: FieldArrays, inputs: FieldInputs, row: int, user: int, m: int, slot: int, bits: int, at: float
 ) -> bool:
     """Count one event of one item; return False, and count nothing, if there is no room for its keys."""
-    table, windows, recent, request = state.counters, state.windows, state.recent, inputs.request[m]
+    table, windows, recent = state.counters, state.windows, state.recent
     needed, in_windows, buckets, in_recent, places = 0, 0, 0, 0, 0
     for c in range(len(table.numerator)):
         if bits & (table.numerator[c] | table.denominator[c]):
-            a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, request, slot)
-            p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, request, slot)
+            a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
+            p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
             if recent.sizes[c]:
                 in_recent += b - a
                 places += (b - a) * recent.sizes[c]
@@ -267,12 +202,12 @@ def _count(
         if not bits & (table.numerator[c] | table.denominator[c]):
             continue
         kinds = table.parts[c, :, 0]
-        a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, request, slot)
-        p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, request, slot)
+        a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
+        p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
         owner = user if (kinds == USER_ROW).any() else -1
         if recent.sizes[c]:
             if a < b:
-                who = _hash(state, inputs, kinds[0], a, a_where, row, user)
+                who = _hash(state, inputs, kinds[0], a, a_where, row, user, m)
                 recent_interactions.add(recent, c, who, owner, row, at)
             continue
         if b <= a or q <= p:
@@ -283,9 +218,9 @@ def _count(
         else:
             keyed_counters.add_total(table, c, bits, at)
         for i in range(a, b):
-            first = _hash(state, inputs, kinds[0], i, a_where, row, user)
+            first = _hash(state, inputs, kinds[0], i, a_where, row, user, m)
             for j in range(p, q):
-                second = _hash(state, inputs, kinds[1], j, p_where, row, user)
+                second = _hash(state, inputs, kinds[1], j, p_where, row, user, m)
                 if windows.buckets[c]:
                     keyed_windows.add(windows, c, first, second, owner, counts, at)
                 else:
@@ -299,7 +234,7 @@ def _read(
     decay: Times, cursor: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Read the values and counts of one request's candidates."""
-    read, user, request = cursor[3], operations.user[m], inputs.request[m]
+    read, user = cursor[3], operations.user[m]
     table, items = state.counters, state.items
     for f in range(len(items.numbers)):
         for h in range(len(history)):
@@ -320,9 +255,9 @@ def _read(
         if windows.buckets[c]:
             keyed_windows.add_overall_windows(windows, c, at, buffers.totals[read, c])
         elif recent.sizes[c]:
-            a, b, where = _values(state, inputs, table.parts[c, 0], -1, user, request, -1)
+            a, b, where = _values(state, inputs, table.parts[c, 0], -1, user, m, -1)
             if a < b:
-                who = _hash(state, inputs, table.parts[c, 0, 0], a, where, -1, user)
+                who = _hash(state, inputs, table.parts[c, 0, 0], a, where, -1, user, m)
                 slots[c] = recent_interactions.slot_of(recent, c, who)
             if slots[c] >= 0:
                 recent_interactions.count_all(recent, c, slots[c], at, buffers.totals[read, c])
@@ -342,12 +277,12 @@ def _read(
                         recent, c, slots[c], at, row, items, state.pool, buffers.counts[line, c]
                     )
                 continue
-            a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, request, -1)
-            p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, request, -1)
+            a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, -1)
+            p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, -1)
             for x in range(a, b):
-                first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user)
+                first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user, m)
                 for y in range(p, q):
-                    second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user)
+                    second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user, m)
                     if windows.buckets[c]:
                         keyed_windows.add_windows(windows, c, first, second, at, buffers.counts[line, c])
                     else:
