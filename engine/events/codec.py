@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from feedrank.engine.events import checks
-from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.checks import EventError, FieldValue
 from feedrank.engine.events.events import (
     PROVENANCES,
     RANKING_FIELDS,
@@ -25,6 +25,7 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
+from feedrank.engine.events.item_fields import columns_of, fields_of_entry, rows_of
 
 MAX_TIME_MS = 10**15 - 1
 """The largest time of an event before and after 1970, in epoch milliseconds."""
@@ -77,6 +78,9 @@ def to_dict(event: Event) -> dict[str, Any]:
             {"id": item} if math.isnan(label) else {"id": item, "label": label}
             for item, label in zip(event.items, labels, strict=True)
         ]
+        if event.item_fields:
+            for entry, fields in zip(body["items"], rows_of(event.item_fields, len(event.items)), strict=True):
+                entry |= {"fields": _named(fields)} if fields else {}
         body |= {"user": event.user, "session": event.session}
         parts = {name: getattr(event, name) for name in RANKING_FIELDS}
         body |= {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
@@ -91,7 +95,7 @@ def to_dict(event: Event) -> dict[str, Any]:
         body["user"] = event.user
     body["received"] = event.received
     if not isinstance(event, ExperimentEvent) and event.fields:
-        body["fields"] = [{"name": name, "value": value} for name, value in event.fields.items()]
+        body["fields"] = _named(event.fields)
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -118,18 +122,21 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
     listed = body.get("items")
     if not isinstance(listed, list) or not listed:
         raise EventError(
-            "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?}} with at least one"
+            "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?, fields?}} with at least one"
         )
     if len(listed) > MAX_ITEMS:
         raise EventError("items", f"found {len(listed):,} items, expected at most {MAX_ITEMS:,}")
     items: list[str] = []
     labels: list[float] = []
+    fields: dict[int, dict[str, FieldValue]] = {}
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
             raise EventError(f"items[{index}]", f"found {checks.short_repr(entry)}, expected an object with an id")
         items.append(checks.required_str(entry, "id", f"items[{index}].id"))
         label = checks.optional_number(entry, "label", checks.AMOUNT, f"items[{index}].label")
         labels.append(math.nan if label is None else label)
+        if "fields" in entry or "relevancy" in entry:
+            fields[index] = fields_of_entry(entry, f"items[{index}]")
     if len(set(items)) != len(items):
         duplicate = Counter(items).most_common(1)[0][0]
         raise EventError("items", f"found {checks.short_repr(duplicate)} more than once, expected each item once")
@@ -142,6 +149,7 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         checks.parse_fields(body),
         None if all(math.isnan(label) for label in labels) else tuple(labels),
         _received(body),
+        item_fields=columns_of([fields.get(index, {}) for index in range(len(items))]) if fields else None,
         **_ranking_fields(body, len(items)),
     )
 
@@ -207,6 +215,10 @@ _KINDS = {
 }  # fmt: skip
 _PER_ITEM = {"positions": checks.POSITION, "scores": checks.SCORE, "propensities": checks.PROBABILITY}
 _INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position")
+
+
+def _named(fields: Mapping[str, FieldValue]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in fields.items()]
 
 
 def _timestamp(body: Mapping[str, Any]) -> int:
