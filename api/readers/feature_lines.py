@@ -11,7 +11,8 @@ from feedrank.engine.events.checks import AMOUNT, as_float, short_repr
 from feedrank.engine.events.ids import canonical_id, check_id
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_LINE = re.compile(rf"\s*{_NUMBER}(?:\s+qid:\S+)?(?:\s+\d+:(?:{_NUMBER}|nan|NaN|NULL))+\s*(?:#.*)?", re.ASCII)
+_CELL = rf"\s+\d+:(?:{_NUMBER}|nan|NaN|NULL)"
+_LINE = re.compile(rf"\s*{_NUMBER}(?:\s+qid:\S+(?:{_CELL})*|(?:{_CELL})+)\s*(?:#.*)?", re.ASCII)
 _DOCUMENT = re.compile(r"\bdoc_?id\s*[=:]\s*(\S+)", re.ASCII | re.IGNORECASE)
 _INDEX = re.compile(r"(\d+):", re.ASCII)
 MISSING_NUMBERS = frozenset(("", "nan", "NaN", "NAN", "null", "NULL", "NA", "None"))
