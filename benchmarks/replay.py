@@ -150,7 +150,7 @@ def parquet(folder: str) -> float:
     from feedrank.engine.journal.journal import Journal
     from feedrank.features.bm25 import TermWeights
     from feedrank.features.builder import FeatureBuilder
-    from feedrank.features.state import StateSpec
+    from feedrank.features.state_spec import StateSpec
     from feedrank.models.items.item_model import fit_item_views
     from feedrank.models.items.user_histories import UserHistories
     from feedrank.models.training import parquet_dataset

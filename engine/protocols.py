@@ -16,6 +16,7 @@ from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Ro
 if TYPE_CHECKING:
     from feedrank.engine.events.event_table import EventTable
     from feedrank.engine.events.events import Event
+    from feedrank.engine.events.field_forms import Forms
 
 
 class VectorIndex(Protocol):
@@ -127,6 +128,9 @@ class CrossEncoderScoreCache(Protocol):
 
 class State(Protocol):
     """The current behavioural state: user histories and counters."""
+
+    forms: Forms | None
+    """The forms of declared fields that tables for `advance` must have; None: no feature is declared."""
 
     def history(self, user: int) -> tuple[Rows, Times]:
         """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""

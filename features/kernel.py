@@ -27,7 +27,8 @@ OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, OP_NEGATIVE, OP_SEEN, OP_OTH
 impression event, unless a ranking counted it; an event that only custom counters count."""
 NO_HISTORY, NO_COUNTS = 16, 32
 """Flags of an interaction's code: it does not enter the user's history; it does not count for the item."""
-_CODE = 15
+CODE_MASK = 15
+"""The bits of an operation code without its flags."""
 COUNTER_KINDS = ("impressions", "uniform_share", "interactions", "pre_log")
 """Counters of an entity: impressions; 1 / list length per impression; interactions; interactions before the log."""
 _UNIFORM_SHARE = 1
@@ -138,7 +139,7 @@ def advance(
     decay_rates, landmarks, n_marks = state.decay_rates, state.landmarks, state.dislike_marks.used
     item_counters, item_dislikes = state.counts, state.dislikes
     for m in range(first, last):
-        code, at, user = operations.code[m] & _CODE, operations.at[m], operations.user[m]
+        code, at, user = operations.code[m] & CODE_MASK, operations.at[m], operations.user[m]
         if code == OP_READ:
             read, at = cursor[0], max(at, state.now[0])
             n_recent = 0
@@ -195,6 +196,7 @@ def advance(
                 for entry in range(n_recent):
                     if recent[entry] == row and abs(at - times[entry]) <= JOIN_WINDOW_S:
                         code, bits = OP_OTHER, bits & ~IMPRESSION_BIT
+                        operations.type_bits[m] = bits  # for the kernel of declared fields
                         break
             if code != OP_SEEN:
                 if code == OP_NEGATIVE:

@@ -39,6 +39,8 @@ class PointInTimeQueries:
     """(G + 1,) bounds of each group in `rows`."""
     rows: Rows
     """Candidate item rows, group after group."""
+    request: NDArray[np.int64] | None = None
+    """(G,) the event whose request each query stands for, numbered as in `EventTable.event_order`; None: not known."""
 
     def __len__(self) -> int:
         return len(self.before_event)
@@ -83,6 +85,13 @@ def _interaction_codes(
     bits = np.array([bit_of.get(kind, 0) for kind in log.types], np.int64)[interactions.type]
     bits[codes == OP_SEEN] |= IMPRESSION_BIT
     return codes, bits
+
+
+def with_reads(
+    of_events: NDArray[np.int64], queries: PointInTimeQueries, of_queries: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Insert a value of each query into a column of the events, as `insert_reads` inserts its read."""
+    return np.insert(of_events, queries.before_event, of_queries)
 
 
 def insert_reads(operations: Operations, queries: PointInTimeQueries) -> Operations:

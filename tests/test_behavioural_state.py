@@ -33,7 +33,8 @@ from feedrank.features.kernel import (
     Operations,
 )
 from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
-from feedrank.features.state import ENTITIES, BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import ENTITIES, StateSpec
 
 ITEMS = 5
 CATEGORIES = [["x"], ["x", "y"], [], ["z", "y"], ["x"]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.field_table import FieldTable
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, POSITIVE, InteractionTypes, MeaningColumns
 from feedrank.engine.events.logged_features import LoggedFeatures
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -91,6 +92,8 @@ class EventTable:
     """What the interaction types mean, for labels and user histories."""
     moved: int = 0
     """Number of interactions that stood before their ranking, and were moved to right after it."""
+    fields: FieldTable | None = None
+    """The declared fields of the log; None: no feature is declared."""
 
     def __len__(self) -> int:
         return len(self.event_order)

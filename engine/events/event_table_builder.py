@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.event_order import Placement, place_after_rankings
 from feedrank.engine.events.event_table import EventTable, Interactions, Rankings, UnknownItems
-from feedrank.engine.events.events import JOIN_WINDOW_S, Event, InteractionEvent, RankingEvent, effective_time
+from feedrank.engine.events.events import (
+    JOIN_WINDOW_S,
+    Event,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+    UserEvent,
+    effective_time,
+)
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -21,15 +30,18 @@ from feedrank.engine.types import UNKNOWN_ROW
 
 
 def events_to_table(
-    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False
-) -> EventTable:
+    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False,
+    fields: FieldCollector | None = None,
+) -> EventTable:  # fmt: skip
     """Build an event table, sorted by `effective_time`; ties keep their order. Item and user events are ignored.
 
     An event that reached the live service late is placed at its ingestion time, as it was for the requests of that
     time; counters still decay from its own timestamp. An imported log is sorted by timestamp, whatever the order of
     its file. as_arrived: see `sorted_events_to_table`.
     """
-    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
+    return sorted_events_to_table(
+        sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived, fields=fields
+    )
 
 
 def sorted_events_to_table(
@@ -39,6 +51,7 @@ def sorted_events_to_table(
     with_logged_features: bool = False,
     meanings: InteractionTypes | None = None,
     as_arrived: bool = False,
+    fields: FieldCollector | None = None,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
@@ -48,18 +61,21 @@ def sorted_events_to_table(
 
     with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
     what their names usually mean. as_arrived: move nothing; for a state that nothing is learnt from, as it was for the
-    requests of that time.
+    requests of that time. fields: collects the declared fields; None: there are none.
     """
     builder = _EventTableBuilder(
         item_ids,
         Vocabulary() if user_ids is None else user_ids,
         LoggedFeaturesBuilder() if with_logged_features else None,
+        fields,
     )
     for event in events:
         if isinstance(event, RankingEvent):
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
+        elif fields is not None and isinstance(event, ItemEvent | UserEvent):
+            builder.add_fields(event, fields)
     table = builder.build(as_arrived)
     return table if meanings is None else replace(table, meanings=meanings)
 
@@ -68,10 +84,12 @@ class _EventTableBuilder:
     """Builds an event table event by event, and joins interactions to rankings."""
 
     def __init__(
-        self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None
-    ) -> None:
+        self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None,
+        fields: FieldCollector | None,
+    ) -> None:  # fmt: skip
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
+        self._fields = fields
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
         self._is_imported = array("b")
         self._interactions: dict[str, array[Any]] = {name: array(code) for name, code in _INTERACTION_COLUMNS.items()}
@@ -103,6 +121,8 @@ class _EventTableBuilder:
         columns["stops"].append(len(columns["items"]))
         if self._logged_features is not None:
             self._logged_features.add(LoggedRows.from_json(event.features, len(event.items)))
+        if self._fields is not None:
+            self._fields.add_ranking(event)
         self._is_ranking.append(1)
         self._is_imported.append(event.received is None)
         if user != UNKNOWN_ROW:
@@ -135,8 +155,18 @@ class _EventTableBuilder:
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
         columns["ranking"].append(ranking)
         columns["names_ranking"].append(event.ranking is not None)
+        if self._fields is not None:
+            self._fields.add_interaction(event)
         self._is_ranking.append(0)
         self._is_imported.append(event.received is None)
+
+    def add_fields(self, event: ItemEvent | UserEvent, fields: FieldCollector) -> None:
+        """Add the declared fields that an item or a user event sets."""
+        position = len(self._is_ranking)
+        if isinstance(event, ItemEvent):
+            fields.add_item(event, self._item_ids.row(event.item), position)
+        elif fields.reads_users:
+            fields.add_user(event, self._user_row(event.user), position)
 
     def build(self, as_arrived: bool) -> EventTable:
         """Return the table of all events added so far; as_arrived: move no interaction."""
@@ -175,9 +205,13 @@ class _EventTableBuilder:
                 moved = placed.moved
         n = len(interactions)
         order = np.where(is_ranking, n + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
+        declared = None
+        if self._fields is not None:
+            declared = self._fields.build(None if placed is None else placed.index)
         return EventTable(
-            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved
-        )
+            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved,
+            fields=declared,
+        )  # fmt: skip
 
     def _unknown_items(self, placed: Placement | None) -> UnknownItems:
         """Return the ids of unknown items, by the indices of the interactions as they are placed."""

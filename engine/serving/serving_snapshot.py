@@ -6,17 +6,19 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
+from feedrank.engine.events.field_collector import FieldCollector, request_fields
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
@@ -119,6 +121,7 @@ class ServingSnapshot:
             history_at=times,
             interacted=interacted,
             disliked=self.state.disliked(user),
+            fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -143,10 +146,11 @@ class ServingSnapshot:
         return row, self.state.user_version(row)
 
     def _advance(self, events: Sequence[Event]) -> None:
-        if len(events) == 1 and isinstance(events[0], RankingEvent):
+        if len(events) == 1 and isinstance(events[0], RankingEvent) and self.state.forms is None:
             self._advance_by_ranking(events[0])
         elif events:
-            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True))
+            fields = None if self.state.forms is None else FieldCollector(self.state.forms)
+            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True, fields=fields))
             self._raise_times(max(map(effective_time, events)))
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
@@ -172,6 +176,11 @@ class ServingSnapshot:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),
         )
+
+
+def _fields_of(request: RecommendationRequest) -> Mapping[str, FieldValue]:
+    """Return the fields that the ranking event of a request will have."""
+    return request_fields({**request.context, **request.logged_fields()}, request.surface)
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:
