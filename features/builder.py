@@ -58,6 +58,7 @@ class FeatureBuilder:
         self._families |= load_extra_families(self.settings.extra)
         self._features = self._declared_features()
         self._names = tuple(feature.name for feature in self._features)
+        self._list_columns = self._columns_of_lists()
         self._fingerprint = self._digest_settings()
 
     @property
@@ -109,7 +110,11 @@ class FeatureBuilder:
         out = np.empty((len(batch.rows), len(columns)), np.float32)
         for i, column in enumerate(columns.values()):
             out[:, i] = column
-        out[batch.rows < 0] = np.nan  # an unknown item has no features
+        unknown = batch.rows < 0
+        if unknown.any():  # it has no features but those of the list
+            of_list = out[np.ix_(unknown, self._list_columns)]
+            out[unknown] = np.nan
+            out[np.ix_(unknown, self._list_columns)] = of_list
         return out
 
     def set_cross_encoder_features(self, matrix: Matrix, batch: Batch) -> None:
@@ -145,6 +150,14 @@ class FeatureBuilder:
         if self.settings.extra:
             inputs.append(self.settings.extra)
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+
+    def _columns_of_lists(self) -> list[int]:
+        """Return the indices of the columns that unknown items have too."""
+        if not self.spec.declared:
+            return []
+        columns = DeclaredFamily(self.spec, self.item_model.vocabularies).columns_of_lists(_empty_batch(self.spec))
+        of_lists = {feature.name for feature in columns}
+        return [index for index, name in enumerate(self._names) if name in of_lists]
 
     def _declared_features(self) -> tuple[Feature, ...]:
         """Return the records of all families. Raises ValueError for a name or a family that is taken."""
