@@ -219,7 +219,7 @@ ANYTHING = st.recursive(
 )
 PARTS = (
     "event", "id", "timestamp", "item", "user", "type", "ranking", "session", "value", "dwell_ms", "position", "items",
-    "fields", "labels", "positions", "scores", "propensities", "surface", "seed", "features",
+    "fields", "item_fields", "labels", "positions", "scores", "propensities", "surface", "seed", "features",
 )  # fmt: skip
 
 
@@ -243,7 +243,36 @@ def test_fields_that_a_list_brings_come_back(rows: list[dict[str, Any]], as_obje
     columns = {name: tuple(row.get(name) for row in rows) for name in names}
     assert event.item_fields == (columns or None)
     assert parse(json.loads(json.dumps(to_dict(event)))) == event
+    assert parse(json.loads(json.dumps(to_dict(event, as_columns=True)))) == event, "as the journal has it"
     assert parse(canonical_event(body)) == event
+
+
+@pytest.mark.parametrize(
+    ("columns", "path"),
+    [
+        (7, "item_fields"),
+        ([["x", 1]], "item_fields"),
+        ({"x": 1}, "item_fields"),
+        ({"x": [1]}, "item_fields.x"),
+        ({"x": [1, math.nan]}, "item_fields.x[1]"),
+        ({"x": [1.0, math.inf]}, "item_fields.x[1]"),
+        ({"x": [LARGE, None]}, "item_fields.x[0]"),
+        ({"x": [{}, None]}, "item_fields.x[0]"),
+        ({"x": ["a", [1, "a"]]}, "item_fields.x[1]"),
+        ({"": [1, 2]}, "item_fields"),
+        ({f"f{n}": [1, 2] for n in range(1_001)}, "item_fields"),
+    ],
+)
+def test_columns_of_a_list_that_can_not_be_read_are_refused(columns: Any, path: str) -> None:
+    with pytest.raises(EventError) as problem:
+        parse(GOOD["ranking"] | {"item_fields": columns})
+    assert problem.value.field == path
+    event = parse(GOOD["ranking"] | {"item_fields": {"x": [1, None], "y": [None, None], "z": [True, ["a"]]}})
+    assert isinstance(event, RankingEvent)
+    assert event.item_fields == {"x": (1.0, None), "z": (True, ["a"])}
+    both = {"items": ranking_with(fields=field(1)), "item_fields": {"x": [1, 2]}}
+    with pytest.raises(EventError, match="expected one of both"):
+        parse(GOOD["ranking"] | both)
 
 
 def test_metaranks_relevancy_is_a_field_of_the_list() -> None:
@@ -261,6 +290,8 @@ def test_a_list_with_too_many_different_fields_is_refused() -> None:
     many = [{"id": str(n)} for n in range(2_000)] + [{"id": "x", "fields": {f"f{n}": 1 for n in range(500)}}]
     with pytest.raises(EventError, match=r"500 different fields of 2,001 items, expected at most 1,000,000 values"):
         parse(GOOD["ranking"] | {"items": many})
+    with pytest.raises(EventError, match=r"item_fields\.x: found 2,001 characters"):
+        canonical_event(GOOD["ranking"] | {"item_fields": {"x": [None, ["a" * 2_001]]}})
     long = {"items": [{"id": "a", "fields": {"title": "x" * 2_001}}]}
     with pytest.raises(EventError, match=r"items\[0\]\.fields\[0\]\.value: found 2,001 characters"):
         canonical_event(GOOD["ranking"] | long)

@@ -42,7 +42,8 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "user": ("text", "User id; without one the user is anonymous."),
     "session": ("text", "Session id."),
     "items": ("list of `{id, label?, fields?}`", "The items that were shown, in order. `fields`: what the list brought "
-              "for an item, such as the price shown, as a list of `{name, value}`; declared features read them."),
+              "for an item, such as the price shown, as a list of `{name, value}`; declared features read them. The "
+              "journal stores them as `item_fields`, an object of one list for each field, which is accepted too."),
     "labels": ("list of numbers", "One label per item, if the log has labels. In JSON, `label` of each item."),
     "positions": ("list of integers", "Where each item was displayed, from 1 to 2147483647."),
     "scores": ("list of numbers", "Score of each item; higher is better."),

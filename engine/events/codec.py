@@ -25,7 +25,7 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
-from feedrank.engine.events.item_fields import columns_of, fields_of_entry, rows_of
+from feedrank.engine.events.item_fields import ItemFields, columns_of, fields_of_entry, parse_columns, rows_of
 
 MAX_TIME_MS = 10**15 - 1
 """The largest time of an event before and after 1970, in epoch milliseconds."""
@@ -69,8 +69,11 @@ def parse(body: object) -> Event:
     return parser(body)
 
 
-def to_dict(event: Event) -> dict[str, Any]:
-    """Convert an event to a JSON-ready dict; `parse` is the inverse."""
+def to_dict(event: Event, as_columns: bool = False) -> dict[str, Any]:
+    """Convert an event to a JSON-ready dict; `parse` is the inverse.
+
+    as_columns: write the fields of a ranking's items as the journal stores them, one list for each field.
+    """
     body: dict[str, Any] = {"event": _KINDS[type(event)], "id": event.id, "timestamp": event.timestamp}
     if isinstance(event, RankingEvent):
         labels: tuple[float, ...] = event.labels or (math.nan,) * len(event.items)
@@ -78,7 +81,9 @@ def to_dict(event: Event) -> dict[str, Any]:
             {"id": item} if math.isnan(label) else {"id": item, "label": label}
             for item, label in zip(event.items, labels, strict=True)
         ]
-        if event.item_fields:
+        if event.item_fields and as_columns:
+            body["item_fields"] = {name: list(column) for name, column in event.item_fields.items()}
+        elif event.item_fields:
             for entry, fields in zip(body["items"], rows_of(event.item_fields, len(event.items)), strict=True):
                 entry |= {"fields": _named(fields)} if fields else {}
         body |= {"user": event.user, "session": event.session}
@@ -149,9 +154,19 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         checks.parse_fields(body),
         None if all(math.isnan(label) for label in labels) else tuple(labels),
         _received(body),
-        item_fields=columns_of([fields.get(index, {}) for index in range(len(items))]) if fields else None,
+        item_fields=_item_fields(body, fields, len(items)),
         **_ranking_fields(body, len(items)),
     )
+
+
+def _item_fields(body: Mapping[str, Any], fields: Mapping[int, dict[str, FieldValue]], n: int) -> ItemFields | None:
+    """Return the fields of n items, which stand in `items`, or in `item_fields` as columns."""
+    columns = body.get("item_fields")
+    if columns is None:
+        return columns_of([fields.get(index, {}) for index in range(n)]) if fields else None
+    if any(fields.values()):
+        raise EventError("item_fields", "found fields in `items` too, expected one of both")
+    return parse_columns(columns, n)
 
 
 def _ranking_fields(body: Mapping[str, Any], n_items: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from feedrank.engine.events.checks import (
     SCORE,
     EventError,
     FieldValue,
+    is_finite,
     optional_number,
     parse_field_value,
     parse_fields,
@@ -23,6 +24,7 @@ ItemFields: TypeAlias = Mapping[str, tuple[FieldValue | None, ...]]
 
 MAX_VALUES = 1_000_000
 """Fields of a list times its items."""
+_FLOATS = frozenset((float, type(None)))
 
 
 def fields_of_entry(entry: Mapping[str, Any], path: str) -> dict[str, FieldValue]:
@@ -81,31 +83,65 @@ def select(fields: ItemFields | None, items: Sequence[str], wanted: Iterable[str
 
 def is_loggable(value: object) -> bool:
     """Return whether a value can travel with a list: no text in it is longer than `MAX_TEXT_CHARS`."""
+    if isinstance(value, float) or value is None:
+        return True
     texts = value if isinstance(value, list) else [value]
     return all(not isinstance(text, str) or len(text) <= MAX_TEXT_CHARS for text in texts)
 
 
+def parse_columns(columns: object, n_items: int) -> ItemFields | None:
+    """Parse the fields of n items from an object {name: one value per item}; None if it is empty. Raises EventError.
+
+    Numbers become floats; null is a missing value.
+    """
+    if not isinstance(columns, Mapping) or not all(isinstance(column, list) for column in columns.values()):
+        raise EventError("item_fields", f"found {short_repr(columns)}, expected an object {{name: [values]}}")
+    parsed = {
+        name: tuple(column) if _FLOATS.issuperset(map(type, column)) else tuple(map(_as_field_value, column))
+        for name, column in columns.items()
+    }
+    check_columns(parsed, n_items)
+    return {name: column for name, column in parsed.items() if column.count(None) < n_items} or None
+
+
 def check_columns(fields: ItemFields, n_items: int) -> None:
-    """Check that the fields of a list of items can be logged and read back. Raises EventError if not."""
+    """Check that the fields of n items can be logged and read back. Raises EventError if not."""
     if len(fields) > MAX_FIELDS or len(fields) * n_items > MAX_VALUES:
         expected = f"at most {MAX_FIELDS:,} fields and {MAX_VALUES:,} values"
         raise EventError("item_fields", f"found {len(fields):,} fields of {n_items:,} items, expected {expected}")
     for name, column in fields.items():
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_ID_CHARS:
-            raise EventError(
-                "item_fields", f"found the name {short_repr(name)}, expected text of 1 to {MAX_ID_CHARS} characters"
-            )
+        if not isinstance(name, str) or not name:
+            raise EventError("item_fields", f"found the name {short_repr(name)}, expected a non-empty string")
         parse_field_value(name, "item_fields")
         if len(column) != n_items:
             raise EventError(f"item_fields.{name}", f"found {len(column)} values, expected {n_items}, one per item")
-        if {*map(type, column)} == {float} and all(map(isfinite, column)):  # type: ignore[arg-type]  # only floats
+        if _FLOATS.issuperset(map(type, column)) and _are_finite(column):
             continue
         for index, value in enumerate(column):
             if value is not None:
-                _check_value(value, f"item_fields.{name}[{index}]")
+                parse_field_value(value, f"item_fields.{name}[{index}]")
 
 
-def _check_value(value: object, path: str) -> None:
-    parse_field_value(value, path)
-    if not is_loggable(value):
-        raise EventError(path, f"found {short_repr(value)}, expected texts of at most {MAX_TEXT_CHARS:,} characters")
+def check_lengths(fields: Mapping[str, Iterable[object]]) -> None:
+    """Check the lengths of the names and texts of columns from outside. Raises EventError."""
+    for name, column in fields.items():
+        if len(name) > MAX_ID_CHARS:
+            raise EventError(
+                "item_fields", f"found a name of {len(name):,} characters, expected at most {MAX_ID_CHARS}"
+            )
+        for index, value in enumerate(column):
+            if not is_loggable(value):
+                expected = f"texts of at most {MAX_TEXT_CHARS:,} characters"
+                raise EventError(f"item_fields.{name}[{index}]", f"found {short_repr(value)}, expected {expected}")
+
+
+def _are_finite(column: Iterable[Any]) -> bool:
+    return all(value is None or isfinite(value) for value in column)
+
+
+def _as_field_value(value: Any) -> Any:
+    """Return a value with its numbers as floats; one that no field can have stays as it is, to be refused."""
+    if isinstance(value, list):
+        return [_as_field_value(entry) for entry in value]
+    is_number = isinstance(value, int) and not isinstance(value, bool) and is_finite(value)
+    return float(value) if is_number else value

@@ -8,7 +8,7 @@ from typing import Any
 
 from feedrank.engine.events.checks import EventError, FieldValue, parse_field_value, short_repr
 from feedrank.engine.events.events import RankingEvent
-from feedrank.engine.events.item_fields import ItemFields, check_columns, columns_of, rows_of, select
+from feedrank.engine.events.item_fields import ItemFields, check_columns, check_lengths, columns_of, rows_of, select
 from feedrank.engine.retrieval.diversity import Diversity
 from feedrank.engine.typed_dataclasses import check_types
 
@@ -78,6 +78,7 @@ class RecommendationRequest:
             if self.items is None:
                 raise EventError("item_fields", "found fields of items without the items, expected `items` as well")
             check_columns(self.item_fields, len(self.items))
+            check_lengths(self.item_fields)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> RecommendationRequest:
