@@ -1,1 +1,1 @@
-"""Declared features: what a team knows reaches the ranker, as of then, live and in replay, at a small cost."""
+"""What declared features give: simulated shops of known taste, public data, feature files, and what they cost."""
