@@ -167,6 +167,12 @@ class DeclaredFeature:
         return bucket, math.ceil(round(max(self.windows_h) / bucket, 9)) + 1
 
     @property
+    def reads_list(self) -> bool:
+        """Whether the value comes from what a list brought for its items."""
+        sources = [Source.parse(text) for text in (self.from_, self.fallback) if text]
+        return any(source.entity == LIST for source in sources)
+
+    @property
     def other(self) -> Source:
         """The parsed `to`."""
         return Source.parse(self.to)
