@@ -155,7 +155,7 @@ class FeatureBuilder:
         """Return the indices of the columns that unknown items do not have: all but those of what a list brought."""
         of_lists: set[str] = set()
         if self.spec.declared:
-            family = DeclaredFamily(self.spec, self.item_model.vocabularies)
+            family = DeclaredFamily(self.spec, self.item_model.vocabularies, self.item_model.term_statistics)
             of_lists = {feature.name for feature in family.columns_of_lists(_empty_batch(self.spec))}
         return np.array([index for index, name in enumerate(self._names) if name not in of_lists], np.int64)
 
