@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from feedrank.api.metarank.imported_features import ImportedFeatures
 from feedrank.api.metarank.section import NoCounterpart, Section, normalised
@@ -38,15 +38,14 @@ def import_models(models: Section, names: Sequence[str], chosen: str | None, fou
     for name, part in sections.items():
         if part is None or (kinds[name] == "lambdamart" and name != (chosen or rankers[0])):
             continue
-        try:
+        with _problems(part.where, found):
             convert = _MODELS.get(kinds[name])
             if convert is None:
                 raise NoCounterpart(f"found type = {part.get('type')}, expected one of {', '.join(_MODELS)}")
+            with _problems(part.where, found):
+                _selector(part, found)
             used += convert(part, found)
-            _selector(part, found)
             part.name_unread(found.report)
-        except NoCounterpart as problem:
-            found.report.problem(part.where, str(problem))
     return used
 
 
@@ -59,20 +58,25 @@ def _section(models: Section, name: str, found: ImportedFeatures) -> Section | N
 
 
 def _lambdamart(part: Section, found: ImportedFeatures) -> list[str]:
-    ranker = found.sections.setdefault("ranker", {})
-    if part.get("backend") is not None:
-        _backend(part.below("backend"), ranker, found)
-    if part.get("weights") is not None:
-        _weights(part.get("weights"), part, found)
-    if part.get("eval") is not None:
-        _metric(part.texts("eval"), part, found)
-    if part.get("split") is not None:
-        _split(part.text("split"), part, found)
+    for key, convert in _PARTS_OF_RANKER.items():
+        if part.get(key) is not None:
+            with _problems(part.where, found):
+                convert(part, found)
     part.get("warmup")  # a server warms up by itself
     return part.texts("features")
 
 
-def _backend(backend: Section, ranker: dict[str, Any], found: ImportedFeatures) -> None:
+@contextmanager
+def _problems(where: str, found: ImportedFeatures) -> Iterator[None]:
+    """Report what has no counterpart, and go on."""
+    try:
+        yield
+    except NoCounterpart as problem:
+        found.report.problem(where, str(problem))
+
+
+def _backend(part: Section, found: ImportedFeatures) -> None:
+    backend, ranker = part.below("backend"), found.sections.setdefault("ranker", {})
     kind = backend.text("type")
     if kind not in ("lightgbm", "xgboost"):
         raise NoCounterpart(f"found backend.type = {kind}, expected lightgbm or xgboost")
@@ -92,7 +96,8 @@ def _backend(backend: Section, ranker: dict[str, Any], found: ImportedFeatures) 
     backend.name_unread(found.report)
 
 
-def _weights(weights: object, part: Section, found: ImportedFeatures) -> None:
+def _weights(part: Section, found: ImportedFeatures) -> None:
+    weights = part.get("weights")
     if not isinstance(weights, Mapping) or not all(isinstance(weight, int | float) for weight in weights.values()):
         raise NoCounterpart(f"found weights = {weights!r}, expected interaction types with a number each")
     types = found.sections.setdefault("interactions.types", {})
@@ -114,7 +119,8 @@ def _counted_types(found: ImportedFeatures) -> set[str]:
     return {name for feature in declared for key in ("of", "per") for name in feature.get(key, ())}
 
 
-def _metric(metrics: list[str], part: Section, found: ImportedFeatures) -> None:
+def _metric(part: Section, found: ImportedFeatures) -> None:
+    metrics = part.texts("eval")
     name, _, cutoff = metrics[0].lower().partition("@")
     if name not in _METRICS:
         raise NoCounterpart(f"found eval = {metrics[0]}, expected NDCG@k, MAP or MRR")
@@ -123,7 +129,8 @@ def _metric(metrics: list[str], part: Section, found: ImportedFeatures) -> None:
         found.report.note(part.where, "`feedrank evaluate` prints all metrics; the first of eval is that of the gate")
 
 
-def _split(split: str, part: Section, found: ImportedFeatures) -> None:
+def _split(part: Section, found: ImportedFeatures) -> None:
+    split = part.text("split")
     kind, _, share = split.partition("=")
     if kind != "time":
         raise NoCounterpart(f"found split = {split}; feedrank tests on the newest part of the log: use time=80%")
@@ -135,7 +142,7 @@ def _split(split: str, part: Section, found: ImportedFeatures) -> None:
 
 def _selector(part: Section, _: ImportedFeatures) -> None:
     selector = part.get("selector")
-    if selector is not None and selector != {"accept": True}:
+    if selector not in (None, {"accept": True}):
         raise NoCounterpart(f"found selector = {selector!r}; import the events that it accepts into another home")
 
 
@@ -197,6 +204,8 @@ def _baseline(part: Section, _: ImportedFeatures) -> list[str]:
     )
 
 
+_PARTS_OF_RANKER = {"backend": _backend, "weights": _weights, "eval": _metric, "split": _split}
+"""Key of a lambdamart model -> the function that imports it."""
 _MODELS = {
     "lambdamart": _lambdamart, "trending": _trending, "als": _als, "semantic": _semantic, "shuffle": _baseline,
     "noop": _baseline,

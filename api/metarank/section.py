@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w|sec|secs|second|minute|hour|day|week)s?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw]|(?:second|minute|hour|day|week)s?)")
 _HOURS = {"s": 1 / 3_600, "m": 1 / 60, "h": 1.0, "d": 24.0, "w": 168.0}
 
 

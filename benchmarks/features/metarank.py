@@ -1,6 +1,6 @@
 """Who comes from Metarank: a config with all eighteen kinds of features, and a log in its format, through the product.
 
-`feedrank import-config` and `feedrank import` read both; Metarank's own route `/rank` with `?explain=true` says the values.
+`feedrank import-config` and `feedrank import` read both; Metarank's route `/rank` says the values, with `explain=true`.
 They are compared with a table that was worked out by hand.
 """
 
