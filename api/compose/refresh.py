@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from feedrank.api.compose.arm_loader import ArmLoader
+from feedrank.api.compose.carried_state import CarriedState
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.item_updates import ItemUpdates
 from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
@@ -58,6 +59,7 @@ class Refresher:
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._callbacks, self._clock = callbacks or RefreshCallbacks(), clock
         self._updater = ColdStartUpdater(config, opened, encoders)
+        self._encoders, self._carried = encoders, CarriedState(home, opened)
         self._items = ItemUpdates(journal, opened)
         self._arm_loader = ArmLoader(home, config, journal, recommender, clock)
         self._failed_bundle = ""
@@ -116,10 +118,12 @@ class Refresher:
         started = time.perf_counter()
         try:
             opened = with_custom_index(bundle.load(bundle.path_of(self._home.bundles, name)), self._config.index)
-            encoders = TextEncoders(self._home, opened)
-            restored = restore_state(self._home, self._journal, opened, round(self._clock() * 1000))
+            encoders = TextEncoders(self._home, opened, self._encoders)
+            now_ms, taking_over = round(self._clock() * 1000), CarriedState(self._home, opened)
+            carried = self._carried.hand_over(self._recommender, self._journal, opened, now_ms)
+            restored = carried or restore_state(self._home, self._journal, opened, now_ms)
             snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
-            try_out(snapshot, self._journal, self._clock())
+            try_out(snapshot, self._clock(), self._recommender.state_lock)
             updater = ColdStartUpdater(self._config, opened, encoders)
         except Exception as problem:  # a broken bundle must not affect the one that serves
             self._failed_bundle = name
@@ -130,9 +134,13 @@ class Refresher:
             return False
         self._failed_bundle = ""
         self._warm_up(updater)
-        snapshot.catch_up(self._journal.read(snapshot.offset))  # most of it before feeds have to wait
-        self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
+        if carried is None:
+            snapshot.catch_up(self._journal.read(snapshot.offset))  # most of it before feeds have to wait
+        self._recommender.swap_snapshot(
+            lambda serving: snapshot if carried is None else snapshot.continuing(serving), self._clock()
+        )
         self._updater, self._items = updater, ItemUpdates(self._journal, opened)
+        self._encoders, self._carried = encoders, taking_over
         self._callbacks.bundle_changed(opened)
         self._update_items()
         _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)

@@ -107,6 +107,11 @@ def restore(
     return restored
 
 
+def is_same_state(catalogue: Catalogue, spec: StateSpec, other: Catalogue, other_spec: StateSpec) -> bool:
+    """Return whether the state of one catalogue and spec is that of the other, for any journal."""
+    return _compatibility_digest(catalogue, spec) == _compatibility_digest(other, other_spec)
+
+
 def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
     """Write a snapshot atomically. It contains user ids and histories, so protect it like the journal."""
     user_text, user_bounds = restored.users.to_arrays()
