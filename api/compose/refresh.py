@@ -20,6 +20,7 @@ from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.loading_turn import loading_turn
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.models.bundles import bundle, registry
@@ -92,7 +93,7 @@ class Refresher:
     def check_bundle(self) -> bool:
         """Switch to the current bundle if it is another one; returns whether it switched.
 
-        A bundle that can't be loaded is logged once and not tried again. The same bundle is loaded again if its state
+        While another process loads it, this one goes on serving its own. A bundle that can't be loaded is logged once and not tried again. The same bundle is loaded again if its state
         is more than a day ahead of the clock, which was wrong before: the events of that time then wait.
         """
         name = registry.current_name(self._home.bundles)
@@ -100,8 +101,8 @@ class Refresher:
         serving = "" if is_ahead else self._recommender.pipeline.bundle
         if name is None or name in (serving, self._failed_bundle):
             return False
-        with self._update_lock:
-            return self._swap_bundle(name)
+        with self._update_lock, loading_turn(self._home) as is_ours:
+            return is_ours and self._swap_bundle(name)
 
     def check_arms(self) -> bool:
         """Load the bundles of running experiments and remove the others; returns whether anything changed."""
