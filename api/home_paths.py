@@ -130,6 +130,11 @@ class HomePaths:
         return self.folder / "loading.lock"
 
     @property
+    def saving_lock(self) -> Path:
+        """Lock file of the server process that has the state saved."""
+        return self.folder / "saving.lock"
+
+    @property
     def training_lock(self) -> Path:
         """Lock file of the process that trains."""
         return self.folder / "training.lock"

@@ -86,9 +86,7 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
         restored = restore_state(home, journal, opened, clock_ms())
         warn_of_types(config, opened, restored)
         experiments = ExperimentService(home, journal).experiment_registry_at(restored.offset)
-        return PreloadedState(
-            opened, restored, promoted, experiments, purged_at, journal.decoder.passed_over
-        )
+        return PreloadedState(opened, restored, promoted, experiments, purged_at, journal.decoder.passed_over)
     finally:
         journal.close()
 

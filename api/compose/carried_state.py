@@ -18,7 +18,9 @@ class CarriedState:
         """opened: the bundle that the state was restored for, as it was trained."""
         self._home, self._opened, self._purged_at = home, opened, home.purged_at
 
-    def hand_over(self, recommender: Recommender, journal: Journal, opened: Bundle, now_ms: int) -> RestoredState | None:
+    def hand_over(
+        self, recommender: Recommender, journal: Journal, opened: Bundle, now_ms: int
+    ) -> RestoredState | None:
         """Return the state that serves, for another bundle; None if the journal must be replayed for it.
 
         Nothing is copied: from the moment at which the other bundle serves, its snapshot alone applies events to the

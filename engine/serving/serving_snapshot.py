@@ -107,11 +107,13 @@ class ServingSnapshot:
             self.offset = missed[-1][0]
         return new_events
 
-    def continuing(self, other: ServingSnapshot) -> ServingSnapshot:
-        """Return this snapshot with the state of another one, which no event is applied to from now on."""
+    def taking_over(self, serving: ServingSnapshot) -> ServingSnapshot:
+        """Return this snapshot as of the one that serves, if both have one state: no other one applies events then."""
+        if self.state is not serving.state:
+            return self
         return replace(
-            self, users=other.users, state=other.state, offset=other.offset, latest_ms=other.latest_ms,
-            high_watermark_ms=other.high_watermark_ms, future=other.future, is_as_replayed=other.is_as_replayed,
+            self, offset=serving.offset, latest_ms=serving.latest_ms, high_watermark_ms=serving.high_watermark_ms,
+            future=serving.future, is_as_replayed=serving.is_as_replayed,
         )  # fmt: skip
 
     def resolve(self, at: float, request: RecommendationRequest, vectors: QueryVectors) -> ResolvedRequest:

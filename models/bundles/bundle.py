@@ -26,7 +26,13 @@ from feedrank.features.item_model import ItemModel
 from feedrank.features.state import StateSpec
 from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
-from feedrank.models.bundles.content_check import check_content_maps, check_index, check_item_model, check_ranker, check_tokens
+from feedrank.models.bundles.content_check import (
+    check_content_maps,
+    check_index,
+    check_item_model,
+    check_ranker,
+    check_tokens,
+)
 from feedrank.models.bundles.manifest import BUILD_INFO as BUILD_INFO
 from feedrank.models.bundles.manifest import FORMAT as FORMAT
 from feedrank.models.bundles.manifest import MANIFEST as MANIFEST

@@ -107,6 +107,19 @@ def restore(
     return restored
 
 
+def saved_offset(path: Path, catalogue: Catalogue, spec: StateSpec) -> int:
+    """Return the journal offset of the snapshot in a file; 0 if there is none, or if it is of other items or settings.
+
+    Only that is read of the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fits = arrays["compatibility"].tobytes() == _compatibility_digest(catalogue, spec)
+            return int(arrays["offset"]) if fits else 0
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return 0
+
+
 def is_same_state(catalogue: Catalogue, spec: StateSpec, other: Catalogue, other_spec: StateSpec) -> bool:
     """Return whether the state of one catalogue and spec is that of the other, for any journal."""
     return _compatibility_digest(catalogue, spec) == _compatibility_digest(other, other_spec)
