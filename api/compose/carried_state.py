@@ -23,10 +23,10 @@ class CarriedState:
     ) -> RestoredState | None:
         """Return the state that serves, for another bundle; None if the journal must be replayed for it.
 
-        Nothing is copied: from the moment at which the other bundle serves, its snapshot alone applies events to the
-        state. The state is handed over if a replay would give the same bits: the other bundle has the same items, in
-        the same order, and the same state settings, no item was added since the bundle was loaded, and nothing happened that a
-        replay sees in another way, such as an import of older events, an erasure, a purge or a wrong clock.
+        Nothing is copied: once the other bundle serves, its snapshot alone applies events to the state. The state is
+        handed over if a replay would give the same bits: both bundles have the same items, in the same order, and the
+        same state settings, no item was added since, and nothing happened that a replay sees in another way, such as an
+        import of older events, an erasure, a purge or a wrong clock.
         """
         live, catalogue = recommender.snapshot, self._opened.item_model.catalogue
         if not (

@@ -120,7 +120,8 @@ def _save(home: HomePaths, journal: Journal, restored: RestoredState, opened: bu
 def try_out(snapshot: ServingSnapshot, at: float, state_lock: Reading = UNSHARED) -> None:
     """Rank for a few users, with and without a query, before a bundle serves. at: unix seconds.
 
-    state_lock: held while the state is read, where other threads change it. No event is applied to the state. Raises BundleError if a feed needs a fallback: the bundle's files have the right checksums, and can't be used.
+    state_lock: held while the state is read, where other threads change it. No event is applied to the state. Raises
+    BundleError if a feed needs a fallback: the bundle's files have the right checksums, and can't be used.
     """
     name, users = snapshot.pipeline.bundle, snapshot.users
     for user in (None, *(users.name(row) for row in range(min(TRY_OUT_USERS, len(users))))):
