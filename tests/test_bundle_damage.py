@@ -32,8 +32,8 @@ from feedrank.models.training.ranker import LambdaRanker
 
 NOW = 1_800_000_000.0
 FILES = (
-    "catalogue.jsonl.gz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz", "ranker-0.txt",
-    "terms.json",
+    "catalogue.jsonl.gz", "content-maps.npz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz",
+    "ranker-0.txt", "terms.json",
 )  # fmt: skip
 
 
