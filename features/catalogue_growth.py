@@ -13,8 +13,9 @@ from feedrank.features import custom_counters, history_store, state_arrays
 from feedrank.features.counter_table import _COUNTER_SHIFT, _USER_SHIFT, rehash
 from feedrank.features.history_store import BLOCK_BYTES, HistoryStore
 from feedrank.features.jit import jit
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
 from feedrank.features.state_arrays import history_store_of
+from feedrank.features.state_spec import StateSpec
 
 Arrays = dict[str, NDArray[Any]]
 _CATALOGUE_ARRAYS = (

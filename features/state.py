@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.types import UNKNOWN_ROW, Batch, Offsets, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table, custom_counters, dislikes, history_store, state_arrays
 from feedrank.features.counter_table import CounterTable
-from feedrank.features.custom_counters import IMPRESSION_BIT, CounterSpec
+from feedrank.features.custom_counters import IMPRESSION_BIT
+from feedrank.features.declared.counter_plan import CounterPlan
+from feedrank.features.declared.field_state import FieldState, OperationContext
 from feedrank.features.dislikes import MAX_RECENT_DISLIKES
 from feedrank.features.history_store import INTERACTIONS
 from feedrank.features.kernel import (
@@ -28,83 +29,11 @@ from feedrank.features.kernel import (
     item_counts,
     ranking_operation,
 )
-from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
+from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of, with_reads
+from feedrank.features.state_spec import StateSpec
 
-ENTITIES = ("item", "category", "all")
-"""Entities whose counters a read returns: the candidate, its categories (summed), the whole catalogue."""
 CHUNK_ROWS = 16_384
 """Number of observed rows, roughly, for which arrays are grown at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class StateSettings:
-    """[state] What the behavioural state stores."""
-
-    half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
-    """Half-lives of the decayed counters of items and categories; inf: no decay."""
-    history_length: int = 50
-    """Number of a user's latest interactions that the features read. Unit: interactions."""
-    counters: tuple[CounterSpec, ...] = ()
-    """Custom counters, in addition to the built-in ones: one table [[state.counters]] each."""
-
-    def __post_init__(self) -> None:
-        if not self.half_lives_h or min(self.half_lives_h) <= 0:
-            raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
-        if self.history_length < 1:
-            raise ValueError(f"history_length is {self.history_length}; expected at least 1")
-        custom_counters.check_counters(self.counters)
-
-
-@dataclass(frozen=True, slots=True)
-class StateSpec(StateSettings):
-    """The settings of the behavioural state, and what the interaction types mean that it observes."""
-
-    interactions: InteractionTypes = field(default_factory=InteractionTypes)
-
-    @classmethod
-    def of(cls, settings: StateSettings, interactions: InteractionTypes) -> StateSpec:
-        """Join the settings of a state with what the interaction types mean."""
-        return cls(settings.half_lives_h, settings.history_length, settings.counters, interactions)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> StateSpec:
-        """Build the spec from the result of `to_dict`."""
-
-        def hours(half_lives: Sequence[str]) -> tuple[float, ...]:
-            return tuple(map(float, half_lives))
-
-        counters = []
-        for body in data["counters"]:
-            types, over = tuple(body["types"]), tuple(body["rate_over"])
-            lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "rate_over": over}
-            counters.append(CounterSpec(**{**body, **lists}))
-        interactions = InteractionTypes.from_dict(data["interactions"])
-        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters), interactions)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
-        counters = [
-            {**asdict(counter), "half_lives_h": [str(half) for half in counter.half_lives_h]}
-            for counter in self.counters
-        ]
-        return {
-            "half_lives_h": [str(half) for half in self.half_lives_h],
-            "history_length": self.history_length,
-            "counters": counters,
-            "interactions": self.interactions.to_dict(),
-        }
-
-    def counter_column(self, entity: str, kind: str, half_life_h: float) -> int:
-        """Return the column of a counter in `Batch.counters`."""
-        halves = len(self.half_lives_h)
-        return (
-            ENTITIES.index(entity) * len(COUNTER_KINDS) + COUNTER_KINDS.index(kind)
-        ) * halves + self.half_lives_h.index(half_life_h)
-
-    @property
-    def width(self) -> int:
-        """Number of columns of `Batch.counters`."""
-        return len(ENTITIES) * len(COUNTER_KINDS) * len(self.half_lives_h)
 
 
 class BehaviouralState:
@@ -113,7 +42,10 @@ class BehaviouralState:
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
         self._n_items = len(catalogue)
-        self._counted_types = custom_counters.interaction_types(self.spec.counters)
+        self._counted_types, self._width = self.spec.counted_types, self.spec.width
+        plan = CounterPlan(self.spec.declared, self._counted_types)
+        self.forms = plan.forms if self.spec.declared else None
+        self._fields = FieldState(plan, len(catalogue)) if self.spec.declared else None
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
         counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
         self._state = state_arrays.empty_arrays(catalogue, self.spec.half_lives_h, counters)
@@ -127,24 +59,39 @@ class BehaviouralState:
 
     def advance(self, log: EventTable) -> None:
         """Observe all events of a log, in its order."""
-        self.observe(self._operations_of(log))
+        operations = self._operations_of(log)
+        self.observe(operations)
+        if self._fields is not None:
+            self._fields.observe(operations, self._context_of(log))
 
-    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
+    def observe_ranking(self, at: float, user: int, session: int, rows: Rows) -> None:
         """Observe one ranking, as `advance` does with a log of only this one. at: unix seconds. rows: items shown."""
-        self._run(ranking_operation(at, user, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
+        self._run(ranking_operation(at, user, session, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
 
     def replay_log(self, log: EventTable, queries: PointInTimeQueries) -> Batch:
         """Observe a log and return the batch of the queries, each with the state just before its event."""
-        return self.replay(insert_reads(self._operations_of(log), queries))
+        (batch,) = self.replay_chunks(log, queries, 1 << 62)
+        return batch
 
-    def replay_chunks(self, log: EventTable, queries: PointInTimeQueries, rows_per_batch: int) -> Iterator[Batch]:
-        """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory."""
+    def replay_chunks(
+        self, log: EventTable, queries: PointInTimeQueries, rows_per_batch: int,
+        impressions: NDArray[np.int64] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory.
+
+        impressions: (N,) index of each candidate among the impressions of the log, whose lists brought fields for them.
+        """
         ops = insert_reads(self._operations_of(log), queries)
+        context = None if self._fields is None else self._context_of(log, queries, impressions)
         rows_read = np.cumsum(np.where(ops.code == OP_READ, ops.stop - ops.start, 0))
         first, before = 0, 0
         while first < len(ops.code):
             last = max(int(np.searchsorted(rows_read, before + rows_per_batch, "right")), first + 1)
-            yield self.replay(ops.segment(first, last))
+            batch = self.replay(ops.segment(first, last))
+            if self._fields is not None and context is not None:
+                segment = context.segment(first, last, before, before + len(batch.rows))
+                batch = replace(batch, fields=self._fields.replay(ops.segment(first, last), segment, batch.history))
+            yield batch
             first, before = last, int(rows_read[last - 1])
 
     def replay(self, operations: Operations) -> Batch:
@@ -170,6 +117,7 @@ class BehaviouralState:
             code=np.full(len(requests), OP_READ, np.uint8),
             at=np.array([request.at for request in requests], np.float64),
             user=np.array([request.user for request in requests], np.int32),
+            session=np.array([request.session for request in requests], np.int32),
             start=bounds[:-1],
             stop=bounds[1:],
             rows=np.concatenate([empty_rows(), *candidates]).astype(np.int32),
@@ -183,12 +131,25 @@ class BehaviouralState:
             batch.history[r, :length] = request.history[:length]
             batch.history_at[r, :length] = request.history_at[:length]
             batch.interaction_count[r] = len(request.history)
+        fields = None
+        if self._fields is not None:
+            lists = (
+                [
+                    request.item_fields.get(row, {})
+                    for request, rows in zip(requests, candidates, strict=True)
+                    for row in rows.tolist()
+                ]
+                if any(request.item_fields for request in requests)
+                else []
+            )
+            fields = self._fields.read(ops, batch.history, requests, lists)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         example = next((vector for vector in vectors if vector is not None), None)
         tokens = tuple(request.query_tokens for request in requests)
         return replace(
             batch,
+            fields=fields,
             queries=queries if any(queries) else (),
             query_tokens=tokens if any(matrix is not None for matrix in tokens) else (),
             query_vectors=None
@@ -202,6 +163,8 @@ class BehaviouralState:
             for store in (self._state.histories, self._state.dislike_marks):
                 history_store.clear(store, user)
         counter_table.clear(self._state.custom_counters, user)
+        if self._fields is not None:
+            self._fields.erase_user(user)
 
     def history(self, user: int) -> tuple[Rows, Times]:
         """Return all interactions of a user, latest first, and their times; empty for an unknown user."""
@@ -213,16 +176,21 @@ class BehaviouralState:
             interactions_of(self._state, user, rows, times)
         return rows, times
 
-    def disliked(self, user: int) -> Rows:
+    def disliked(self, user: int, session: int = UNKNOWN_ROW) -> Rows:
         """Return the items that a user dislikes: those without an interaction since the latest dislike; latest first.
 
-        Empty for an unknown user.
+        Empty for an unknown user. session: row of the visitor without a name who is the user too; UNKNOWN_ROW: none.
         """
         store = self._state.dislike_marks
-        if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:
+        lengths = [int(store.lengths[row, 0]) if 0 <= row < len(store.lengths) else 0 for row in (session, user)]
+        if not any(lengths):
             return empty_rows()
-        marks = np.empty(int(store.lengths[user, 0]), np.int32)
-        dislikes.read_marks(store, user, len(self._state.first_at), marks, np.empty(len(marks)))
+        marks = np.empty(sum(lengths), np.int32)
+        items, first = len(self._state.first_at), 0
+        for row, length in zip((session, user), lengths, strict=True):
+            if length:
+                dislikes.read_marks(store, row, items, marks[first : first + length], np.empty(length))
+            first += length
         _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
         latest_marks = marks[np.sort(latest)]
         disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
@@ -244,15 +212,23 @@ class BehaviouralState:
     @property
     def nbytes(self) -> int:
         """Memory in use, in bytes, without spare capacity."""
-        return state_arrays.used_bytes(self._state)
+        return state_arrays.used_bytes(self._state) + (0 if self._fields is None else self._fields.nbytes)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays of the state by name, for `restore`. They are not copied."""
-        return dict(state_arrays.named_arrays(self._state))
+        arrays = dict(state_arrays.named_arrays(self._state))
+        if self._fields is not None:
+            arrays |= {f"fields.{name}": array for name, array in self._fields.arrays()}
+        return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
         self._state = state_arrays.with_arrays(self._state, arrays)
+        if self._fields is not None:
+            prefix = "fields."
+            self._fields.restore(
+                {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            )
 
     def extend(self, catalogue: Catalogue, category_offsets: Offsets, counters: CounterTable) -> None:
         """Take the columns of a catalogue with new items, whose rows fit into the spare room of the arrays.
@@ -268,8 +244,22 @@ class BehaviouralState:
     def _operations_of(self, log: EventTable) -> Operations:
         return operations_of(log, self._counted_types, self.spec.interactions)
 
+    def _context_of(
+        self, log: EventTable, queries: PointInTimeQueries | None = None, impressions: NDArray[np.int64] | None = None
+    ) -> OperationContext:
+        """Return what the operations of a log, and its queries, mean for declared fields."""
+        if log.fields is None:
+            raise ValueError("found a log without declared fields; give the state's forms to its builder")
+        position, request = np.arange(len(log.event_order), dtype=np.int64), log.event_order
+        if queries is not None:
+            of_queries = np.full(len(queries), -1) if queries.request is None else queries.request
+            position = with_reads(position, queries, queries.before_event)
+            request = with_reads(request, queries, of_queries)
+        assert self.forms is not None
+        return OperationContext(position, request, log.fields.for_forms(self.forms), impressions)
+
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
-        self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
+        self._grow_users(int(max(operations.user.max(initial=-1), operations.session.max(initial=-1))) + 1)
         done = np.zeros(2, np.int64)
         if len(operations.code) == 1:  # as most live ones; the same as below for any number
             n_rows = 0 if operations.code[0] == OP_READ else int(operations.stop[0] - operations.start[0])
@@ -292,7 +282,7 @@ class BehaviouralState:
             impressions=np.zeros(n_rows, np.float32),
             item_age=np.full(n_rows, np.nan, np.float32),
             since_interaction=np.full(n_rows, np.nan, np.float32),
-            counters=np.full((n_rows, self.spec.width), np.nan, np.float32),
+            counters=np.full((n_rows, self._width), np.nan, np.float32),
             custom_counters=np.full((n_rows, self._custom_columns), np.nan, np.float32),
             disliked=np.full((n_requests, MAX_RECENT_DISLIKES), UNKNOWN_ROW, np.int32),
             disliked_at=np.full((n_requests, MAX_RECENT_DISLIKES), np.nan),
@@ -310,6 +300,9 @@ class BehaviouralState:
     def _reserve(self, n_rows: int, operations: Operations) -> None:
         """Reserve the blocks and counter keys that observing these operations, with `n_rows` rows, can need."""
         stores = (self._state.histories, self._state.dislike_marks)
+        if (sessions := np.unique(operations.session))[-1:].max(initial=UNKNOWN_ROW) >= 0:
+            # their entries move, those of these operations too
+            n_rows = 2 * n_rows + max(int(store.lengths[sessions[sessions >= 0]].sum()) for store in stores)
         if any(int(store.used[0]) + n_rows > len(store.previous) for store in stores):
             histories, marks = (history_store.with_room(store, n_rows) for store in stores)
             self._state = self._state._replace(histories=histories, dislike_marks=marks)

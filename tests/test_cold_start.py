@@ -25,7 +25,8 @@ from feedrank.features.builder import FeatureBuilder
 from feedrank.features.catalogue_growth import extend_catalogue
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors, quantize
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.items.cold_start import (
     CONTENT_VIEWS,
     ColdStartExtender,

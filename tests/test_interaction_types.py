@@ -39,7 +39,8 @@ from feedrank.engine.types import ResolvedRequest
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.catalogue_growth import extend_catalogue
 from feedrank.features.dislikes import MAX_MARKS
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.bundles import bundle
 from feedrank.models.items.item_model import fit_item_views
 from feedrank.models.items.user_histories import UserHistories

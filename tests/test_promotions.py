@@ -31,6 +31,7 @@ from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle, registry, snapshot
+from feedrank.models.bundles.content_maps import CONTENT_MAPS
 from feedrank.models.items.cold_start import ColdStartExtender
 
 START_S = toyworld.END / 1000 + 100_000
@@ -327,6 +328,6 @@ def test_stored_content_maps_give_the_bits_of_fitted_ones(home: Path) -> None:
     assert fitted.keys() == opened.content_maps.keys()
     for name, values in fitted.items():
         np.testing.assert_allclose(opened.content_maps[name], values, atol=1e-4)
-    (folder / bundle.CONTENT_MAPS).unlink()
+    (folder / CONTENT_MAPS).unlink()
     sign(folder)
     assert bundle.load(folder).content_maps is None, "a bundle of an earlier version has none"

@@ -13,23 +13,35 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.event_order import Placement, place_after_rankings
 from feedrank.engine.events.event_table import EventTable, Interactions, Rankings, UnknownItems
-from feedrank.engine.events.events import JOIN_WINDOW_S, Event, InteractionEvent, RankingEvent, effective_time
+from feedrank.engine.events.events import (
+    JOIN_WINDOW_S,
+    Event,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+    UserEvent,
+    effective_time,
+)
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.types import UNKNOWN_ROW
 
 
 def events_to_table(
-    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False
-) -> EventTable:
+    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False,
+    fields: FieldCollector | None = None,
+) -> EventTable:  # fmt: skip
     """Build an event table, sorted by `effective_time`; ties keep their order. Item and user events are ignored.
 
     An event that reached the live service late is placed at its ingestion time, as it was for the requests of that
     time; counters still decay from its own timestamp. An imported log is sorted by timestamp, whatever the order of
     its file. as_arrived: see `sorted_events_to_table`.
     """
-    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
+    return sorted_events_to_table(
+        sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived, fields=fields
+    )
 
 
 def sorted_events_to_table(
@@ -39,6 +51,7 @@ def sorted_events_to_table(
     with_logged_features: bool = False,
     meanings: InteractionTypes | None = None,
     as_arrived: bool = False,
+    fields: FieldCollector | None = None,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
@@ -48,18 +61,21 @@ def sorted_events_to_table(
 
     with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
     what their names usually mean. as_arrived: move nothing; for a state that nothing is learnt from, as it was for the
-    requests of that time.
+    requests of that time. fields: collects the declared fields; None: there are none.
     """
     builder = _EventTableBuilder(
         item_ids,
         Vocabulary() if user_ids is None else user_ids,
         LoggedFeaturesBuilder() if with_logged_features else None,
+        fields,
     )
     for event in events:
         if isinstance(event, RankingEvent):
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
+        elif fields is not None and isinstance(event, ItemEvent | UserEvent):
+            builder.add_fields(event, fields)
     table = builder.build(as_arrived)
     return table if meanings is None else replace(table, meanings=meanings)
 
@@ -68,10 +84,12 @@ class _EventTableBuilder:
     """Builds an event table event by event, and joins interactions to rankings."""
 
     def __init__(
-        self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None
-    ) -> None:
+        self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None,
+        fields: FieldCollector | None,
+    ) -> None:  # fmt: skip
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
+        self._fields = fields
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
         self._is_imported = array("b")
         self._interactions: dict[str, array[Any]] = {name: array(code) for name, code in _INTERACTION_COLUMNS.items()}
@@ -89,10 +107,11 @@ class _EventTableBuilder:
         """Add a ranking; interactions with its items within the next 30 minutes are joined to it."""
         code = self._ranking_code(event.id)
         self._ranking_index[code] = len(self._rankings["at"])
-        user = self._user_row(event.user)
+        user = self._visitor_row(event)
         columns = self._rankings
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
+        columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         rows = [self._item_ids.row(item) for item in event.items]
         if UNKNOWN_ROW in rows:
             self._add_unknown("impression", len(columns["items"]), event.items, rows)
@@ -103,6 +122,8 @@ class _EventTableBuilder:
         columns["stops"].append(len(columns["items"]))
         if self._logged_features is not None:
             self._logged_features.add(LoggedRows.from_json(event.features, len(event.items)))
+        if self._fields is not None:
+            self._fields.add_ranking(event)
         self._is_ranking.append(1)
         self._is_imported.append(event.received is None)
         if user != UNKNOWN_ROW:
@@ -113,7 +134,7 @@ class _EventTableBuilder:
 
     def add_interaction(self, event: InteractionEvent) -> None:
         """Add an interaction, joined to the ranking it names or else to the user's last one with the item in time."""
-        user = self._user_row(event.user)
+        user = self._visitor_row(event)
         if event.ranking is not None:
             ranking = self._ranking_code(event.ranking)
         elif event.type == HISTORY_TYPE or user == UNKNOWN_ROW:
@@ -126,6 +147,7 @@ class _EventTableBuilder:
         columns = self._interactions
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
+        columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         row = self._item_ids.row(event.item)
         if row == UNKNOWN_ROW:
             self._add_unknown("interaction", len(columns["item"]), (event.item,), [row])
@@ -135,8 +157,18 @@ class _EventTableBuilder:
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
         columns["ranking"].append(ranking)
         columns["names_ranking"].append(event.ranking is not None)
+        if self._fields is not None:
+            self._fields.add_interaction(event)
         self._is_ranking.append(0)
         self._is_imported.append(event.received is None)
+
+    def add_fields(self, event: ItemEvent | UserEvent, fields: FieldCollector) -> None:
+        """Add the declared fields that an item or a user event sets."""
+        position = len(self._is_ranking)
+        if isinstance(event, ItemEvent):
+            fields.add_item(event, self._item_ids.row(event.item), position)
+        elif fields.reads_users:
+            fields.add_user(event, self._user_ids.add(event.user), position)
 
     def build(self, as_arrived: bool) -> EventTable:
         """Return the table of all events added so far; as_arrived: move no interaction."""
@@ -152,6 +184,7 @@ class _EventTableBuilder:
             dwell_s=column["dwell_s"],
             ranking=ranking_index[column["ranking"]],
             names_ranking=column["names_ranking"] == 1,
+            session=column["session"],
         )
         column = _as_arrays(self._rankings)
         rankings = Rankings(
@@ -161,6 +194,7 @@ class _EventTableBuilder:
             items=column["items"],
             labels=column["labels"],
             positions=column["positions"],
+            session=column["session"],
             logged_features=None if self._logged_features is None else self._logged_features.build(),
         )
         moved, placed = 0, None
@@ -175,9 +209,13 @@ class _EventTableBuilder:
                 moved = placed.moved
         n = len(interactions)
         order = np.where(is_ranking, n + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
+        declared = None
+        if self._fields is not None:
+            declared = self._fields.build(None if placed is None else placed.index)
         return EventTable(
-            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved
-        )
+            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved,
+            fields=declared,
+        )  # fmt: skip
 
     def _unknown_items(self, placed: Placement | None) -> UnknownItems:
         """Return the ids of unknown items, by the indices of the interactions as they are placed."""
@@ -209,8 +247,9 @@ class _EventTableBuilder:
             self._ranking_index.append(-1)
         return code
 
-    def _user_row(self, user: str | None) -> int:
-        return UNKNOWN_ROW if user is None else self._user_ids.add(user)
+    def _visitor_row(self, event: RankingEvent | InteractionEvent) -> int:
+        name = visitor_name(event.user, event.session)
+        return UNKNOWN_ROW if name is None else self._user_ids.add(name)
 
     def _remember_unjoined(self, event: InteractionEvent, user: int) -> None:
         """Remember an imported interaction without a ranking while events have its time: the ranking may follow."""
@@ -238,9 +277,12 @@ class _EventTableBuilder:
 
 _INTERACTION_COLUMNS = {
     "at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q",
-    "names_ranking": "b",
+    "names_ranking": "b", "session": "i",
 }  # fmt: skip
-_RANKING_COLUMNS = {"at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i"}
+_RANKING_COLUMNS = {
+    "at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i",
+    "session": "i",
+}  # fmt: skip
 _UNKNOWN_COLUMNS = {"impression": "q", "impression_code": "i", "interaction": "q", "interaction_code": "i"}
 _DTYPES = {"b": np.int8, "d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
 

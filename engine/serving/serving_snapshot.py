@@ -6,19 +6,21 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
+from feedrank.engine.events.field_collector import FieldCollector, request_fields
 from feedrank.engine.events.interaction_types import InteractionTypes
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
@@ -70,8 +72,7 @@ class ServingSnapshot:
     is_replaced: bool = False
     """Whether another snapshot serves now; events are not applied to this one any more."""
     is_as_replayed: bool = True
-    """Whether a replay of the journal would surely give this state: no user was erased, and all events since the
-    restored state were written by services, in the order of their effective times."""
+    """Whether a replay surely gives this state: no user was erased, and services wrote all new events, in order."""
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
@@ -109,17 +110,18 @@ class ServingSnapshot:
 
     def taking_over(self, serving: ServingSnapshot) -> ServingSnapshot:
         """Return this snapshot as of the one that serves, if both have one state: no other one applies events then."""
-        if self.state is not serving.state:
-            return self
-        return replace(
-            self, offset=serving.offset, latest_ms=serving.latest_ms, high_watermark_ms=serving.high_watermark_ms,
-            future=serving.future, is_as_replayed=serving.is_as_replayed,
-        )  # fmt: skip
+        names = ("offset", "latest_ms", "high_watermark_ms", "future", "is_as_replayed")
+        is_shared = self.state is serving.state
+        return replace(self, **{name: getattr(serving, name) for name in names}) if is_shared else self
 
     def resolve(self, at: float, request: RecommendationRequest, vectors: QueryVectors) -> ResolvedRequest:
         """Resolve a request to rows and add the user's history. at: unix seconds."""
-        user = self.users.row(request.user)
+        user = self.users.row(visitor_name(request.user, request.session))
+        session = joined_session(self.users, request.user, request.session)
         interacted, times = self.state.history(user)
+        if session != UNKNOWN_ROW:
+            before, before_at = self.state.history(session)
+            interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -129,10 +131,13 @@ class ServingSnapshot:
         return ResolvedRequest(
             at=at,
             user=user,
+            session=session,
+            session_id=request.session,
             history=history,
             history_at=times,
             interacted=interacted,
-            disliked=self.state.disliked(user),
+            disliked=self.state.disliked(user, session),
+            fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -146,30 +151,34 @@ class ServingSnapshot:
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
         self.is_as_replayed = False
-        for row in erasure.rows(self.users):
+        for row in (*erasure.rows(self.users), *erasure.session_rows(self.users)):
             self.state.erase_user(row)
         self.future.erase(erasure)
         if self.pipeline.reranker is not None:
             self.pipeline.reranker.cache.forget()
 
-    def user_version(self, user: str | None) -> Hashable:
-        """Return a value that changes whenever the row, the history or the dislikes of a user change."""
-        row = self.users.row(user)
-        return row, self.state.user_version(row)
+    def visitor_version(self, user: str | None, session: str | None) -> Hashable:
+        """Return a value that changes whenever the row, the history or the dislikes of a visitor change."""
+        rows = self.users.row(visitor_name(user, session)), joined_session(self.users, user, session)
+        return rows, *map(self.state.user_version, rows)
 
     def _advance(self, events: Sequence[Event]) -> None:
-        if len(events) == 1 and isinstance(events[0], RankingEvent):
+        if len(events) == 1 and isinstance(events[0], RankingEvent) and self.state.forms is None:
             self._advance_by_ranking(events[0])
         elif events:
-            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True))
+            fields = None if self.state.forms is None else FieldCollector(self.state.forms)
+            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True, fields=fields))
             for event in events:
                 self._raise_times(effective_time(event), event.received is not None)
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
         known_ms = event.timestamp if event.received is None else event.received
-        user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
-        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.catalogue.ids.rows(event.items))
+        name = visitor_name(event.user, event.session)
+        user = UNKNOWN_ROW if name is None else self.users.add(name)
+        session = joined_session(self.users, event.user, event.session)
+        rows = self.catalogue.ids.rows(event.items)
+        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, session, rows)
         self._raise_times(known_ms, event.received is not None)
 
     def _raise_times(self, time_ms: int, is_received: bool) -> None:
@@ -191,6 +200,11 @@ class ServingSnapshot:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),
         )
+
+
+def _fields_of(request: RecommendationRequest) -> Mapping[str, FieldValue]:
+    """Return the fields that the ranking event of a request will have."""
+    return request_fields({**request.context, **request.logged_fields()}, request.surface)
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:
@@ -220,10 +234,11 @@ class StateReading:
     nothing of what the request was resolved from has changed since.
     """
 
-    def __init__(self, snapshot: ServingSnapshot, user: str | None, lock: Reading) -> None:
-        """Start a reading for a user; the caller holds the lock."""
-        self._snapshot, self._user, self._lock = snapshot, user, lock
-        self._version = snapshot.user_version(user)
+    def __init__(self, snapshot: ServingSnapshot, request: RecommendationRequest, lock: Reading) -> None:
+        """Start a reading for a request; the caller holds the lock."""
+        self._snapshot, self._lock = snapshot, lock
+        self._visitor = request.user, request.session
+        self._version = snapshot.visitor_version(*self._visitor)
         self.offset = snapshot.offset
         """Journal offset of the last event that the state included when it was read."""
 
@@ -231,9 +246,9 @@ class StateReading:
         """Take the lock. Raises StateChangedError if the request must be resolved again."""
         self._lock.__enter__()
         snapshot = self._snapshot
-        if snapshot.is_replaced or snapshot.user_version(self._user) != self._version:
+        if snapshot.is_replaced or snapshot.visitor_version(*self._visitor) != self._version:
             self._lock.__exit__(None, None, None)
-            raise StateChangedError(f"the state of {self._user!r} changed while candidates were selected")
+            raise StateChangedError(f"the state of {self._visitor!r} changed while candidates were selected")
         self.offset = snapshot.offset
 
     def __exit__(self, *_: object) -> None:
@@ -292,7 +307,7 @@ class PlainRequest:
         """Resolve the request as of a moment, in epoch milliseconds; the caller holds the lock of the state."""
         snapshot = self.snapshot
         resolved = snapshot.resolve(timestamp / 1000, self.request, vectors[""])
-        reading = StateReading(snapshot, self.request.user, lock)
+        reading = StateReading(snapshot, self.request, lock)
         return [RankingJob(self.ranking_id, timestamp, self.request, resolved, snapshot, snapshot.pipeline, reading)]
 
     def rank(

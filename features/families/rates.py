@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedrank.engine.feature import Feature
 from feedrank.engine.types import Batch, Matrix, Offsets
@@ -13,7 +14,7 @@ from feedrank.features.custom_counters import CounterSpec, half_life_label
 from feedrank.features.families.family import Columns, FamilyInputs
 from feedrank.features.jit import jit
 from feedrank.features.kernel import COUNTER_KINDS
-from feedrank.features.state import ENTITIES
+from feedrank.features.state_spec import ENTITIES, StateSpec
 
 SMOOTHING = 10.0
 """Prior of a click-through rate: number of impressions at the average rate."""
@@ -29,9 +30,15 @@ def rates(batch: Batch, inputs: FamilyInputs) -> Columns:
     halves, features = spec.half_lives_h, rate_features(spec.half_lives_h)
     day, week = _nearest_index(halves, 24), _nearest_index(halves, 168)
     out = np.empty((len(batch.rows), len(features)), np.float32)
-    first = np.array([[spec.counter_column(entity, kind, halves[0]) for kind in COUNTER_KINDS] for entity in ENTITIES])
-    _rates(batch.counters, first, halves.index(min(halves)), halves.index(max(halves)), day, week, out)
+    _rates(batch.counters, _first_columns(halves), halves.index(min(halves)), halves.index(max(halves)), day, week, out)
     return dict(zip(features, out.T, strict=True))
+
+
+@cache
+def _first_columns(half_lives_h: tuple[float, ...]) -> NDArray[np.int64]:
+    """Return (entities, kinds) the column of each counter's first half-life, among those of a state's counters."""
+    spec, first = StateSpec(half_lives_h), half_lives_h[0]
+    return np.array([[spec.counter_column(entity, kind, first) for kind in COUNTER_KINDS] for entity in ENTITIES])
 
 
 @cache
@@ -122,7 +129,8 @@ def dislike_counts(batch: Batch, inputs: FamilyInputs) -> Columns:
     """Compute how often the item was disliked, and its share of dislikes, smoothed towards that of all items."""
     spec, columns = inputs.spec, Columns()
     halves = spec.half_lives_h
-    of_item, of_all = (spec.counter_column(entity, "interactions", halves[0]) for entity in ("item", "all"))
+    columns_of = _first_columns(halves)[:, COUNTER_KINDS.index("interactions")]
+    of_item, of_all = (int(columns_of[ENTITIES.index(entity)]) for entity in ("item", "all"))
     for half in dict.fromkeys((_nearest_index(halves, 168), halves.index(max(halves)))):
         count, total = np.zeros((2, len(batch.rows)), np.float32)
         if batch.dislikes.size:

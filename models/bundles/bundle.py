@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,16 @@ from feedrank.engine.retrieval.custom_index import CustomIndexType
 from feedrank.engine.retrieval.indexes import AnnoyIndex
 from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.features.builder import FeatureBuilder
+from feedrank.features.declared.declaration import DeclaredFeature
+from feedrank.features.declared.value_vocabulary import ValueVocabulary
 from feedrank.features.families.extra import ExtraFamilyError
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import ItemModel
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
-from feedrank.models.bundles.content_check import (
-    check_content_maps,
-    check_index,
-    check_item_model,
-    check_ranker,
-    check_tokens,
-)
+from feedrank.models.bundles.content_check import check_index, check_item_model, check_ranker, check_tokens
+from feedrank.models.bundles.content_maps import read_content_maps, write_content_maps
 from feedrank.models.bundles.manifest import BUILD_INFO as BUILD_INFO
 from feedrank.models.bundles.manifest import FORMAT as FORMAT
 from feedrank.models.bundles.manifest import MANIFEST as MANIFEST
@@ -40,7 +37,7 @@ from feedrank.models.bundles.manifest import BundleError as BundleError
 from feedrank.models.bundles.manifest import bundle_files as bundle_files
 from feedrank.models.bundles.manifest import check_files, reading, write_manifest
 from feedrank.models.bundles.manifest import read_manifest as read_manifest
-from feedrank.models.items.cold_start import ColdStartExtender, ContentMaps
+from feedrank.models.items.cold_start import ContentMaps
 from feedrank.models.retraining.drift import FeatureHistogram
 from feedrank.models.text import cross_encoder_model
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel, TokenIds
@@ -48,7 +45,6 @@ from feedrank.models.training.ranker import LambdaRanker
 
 CROSS_ENCODER_ITEMS = "cross-encoder-items.npz"
 INDEX = "index.ann"
-CONTENT_MAPS = "content-maps.npz"
 CUSTOM_INDEX = "custom-index"
 """Folder of the index of a class of the user's own."""
 FEATURE_HISTOGRAM = "feature-histogram.json"
@@ -158,7 +154,7 @@ def save(
             custom_index.write(temporary / CUSTOM_INDEX, item_model.space.item_side, index["metric"])
             metadata = {**metadata, "custom_index": custom_index.to_dict()}
         item_model_io.write_item_model(temporary, item_model)
-        np.savez(temporary / CONTENT_MAPS, allow_pickle=False, **ColdStartExtender(item_model).content_maps)
+        write_content_maps(temporary, item_model)
         if parts.ranker is not None:
             parts.ranker.save(temporary)
         if parts.histogram is not None:
@@ -184,6 +180,7 @@ def save(
             "features": {
                 "families": builder.settings.families, "extra": builder.settings.extra,
                 "fingerprint": builder.fingerprint, "names": builder.names,
+                "vocabularies": {name: known.values for name, known in item_model.vocabularies.items()},
             },
             "ranker": parts.ranker is not None,
             "two_stage": parts.first_stage is not None,
@@ -213,6 +210,8 @@ def load(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     item_model = item_model_io.read_item_model(folder, manifest)
+    known = manifest["features"].get("vocabularies", {})  # none in versions before 0.3
+    item_model = replace(item_model, vocabularies={name: ValueVocabulary.of(values) for name, values in known.items()})
     with reading(folder / item_model_io.ITEM_MODEL):
         check_item_model(item_model)
     with reading(folder / MANIFEST):
@@ -224,27 +223,19 @@ def load(folder: Path) -> Bundle:
         index = AnnoyIndex.load(folder / INDEX)
         check_index(index, item_model.space.item_side)
     exact_index = build_scannable_index(item_model.space.item_side, index.metric)
-    content_maps = _read_content_maps(folder, item_model) if CONTENT_MAPS in manifest["files"] else None
-    opened = Bundle(folder, manifest, builder, index, exact_index, ranker, first_stage, content_maps)
     with reading(folder / FEATURE_HISTOGRAM):
         read_histogram(folder)
-    return opened
-
-
-def _read_content_maps(folder: Path, item_model: ItemModel) -> ContentMaps:
-    with reading(folder / CONTENT_MAPS):
-        with np.load(folder / CONTENT_MAPS, allow_pickle=False) as file:
-            maps = dict(file)
-        check_content_maps(maps, item_model)
-        return maps
+    content_maps = read_content_maps(folder, manifest, item_model)
+    return Bundle(folder, manifest, builder, index, exact_index, ranker, first_stage, content_maps)
 
 
 def _read_builder(folder: Path, manifest: Mapping[str, Any], item_model: ItemModel) -> FeatureBuilder:
     features = manifest["features"]
     # version 0.1 had no extra
-    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())))
+    spec = StateSpec.from_dict(manifest["state"])
+    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())), spec.declared)
     try:
-        builder = FeatureBuilder(item_model, StateSpec.from_dict(manifest["state"]), settings)
+        builder = FeatureBuilder(item_model, spec, settings)
     except ExtraFamilyError as problem:
         raise BundleError(
             f"{folder} was trained with an extra feature family that can't be used now: {problem}"
@@ -288,6 +279,14 @@ def promote(bundles: Path, name: str) -> None:
     temporary.symlink_to(name, target_is_directory=True)
     os.replace(temporary, bundles / CURRENT)
     fsync(bundles)
+
+
+def declared_features(folder: Path) -> tuple[DeclaredFeature, ...]:
+    """Return the declared features of a bundle; none if its manifest can't be read."""
+    try:
+        return StateSpec.from_dict(read_manifest(folder)["state"]).declared
+    except (BundleError, KeyError, TypeError, ValueError):  # whoever loads it says what is wrong with it
+        return ()
 
 
 def journal_offset_of(bundle: Bundle) -> int:

@@ -20,9 +20,11 @@ from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, effective_time, erased_user
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.vocabulary import Vocabulary
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.atomic_files import atomic_write
 
 VERSION = 5
@@ -65,6 +67,10 @@ class RestoredState:
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
     """Events that are more than a day ahead of the clock and are not in the state."""
 
+    def new_collector(self) -> FieldCollector | None:
+        """Return the collector of declared fields for a table of further events; None if no feature is declared."""
+        return None if self.state.forms is None else FieldCollector(self.state.forms)
+
     def advance(self, log: EventTable) -> None:
         """Replay the events of a log."""
         self.state.advance(log)
@@ -96,7 +102,8 @@ def restore(
             path.unlink(missing_ok=True)
         elif all(effective_time(event) >= restored.high_watermark_ms for _, event in tail):
             events = (event for _, event in tail)
-            restored.advance(events_to_table(events, catalogue.ids, restored.users, as_arrived=True))
+            table = events_to_table(events, catalogue.ids, restored.users, True, restored.new_collector())
+            restored.advance(table)
             for offset, event in tail:
                 restored.offset = max(restored.offset, offset)
                 restored.high_watermark_ms = max(restored.high_watermark_ms, effective_time(event))
@@ -105,7 +112,8 @@ def restore(
     restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary(), future=future)
     until_now = takewhile(lambda entry: effective_time(entry[1]) <= future.limit_ms, journal.read_by_effective_time())
     entries = _track_offsets((entry for entry in until_now if entry[0] <= end), restored)
-    restored.advance(sorted_events_to_table(entries, catalogue.ids, restored.users, as_arrived=True))
+    fields = restored.new_collector()
+    restored.advance(sorted_events_to_table(entries, catalogue.ids, restored.users, as_arrived=True, fields=fields))
     restored.offset = max(restored.offset, end)
     return restored
 
