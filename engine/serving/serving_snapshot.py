@@ -6,20 +6,21 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.field_collector import FieldCollector, request_fields
 from feedrank.engine.events.interaction_types import InteractionTypes
+from feedrank.engine.events.item_fields import rows_of
 from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -122,6 +123,7 @@ class ServingSnapshot:
         if session != UNKNOWN_ROW:
             before, before_at = self.state.history(session)
             interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
+        declared = {} if self.state.forms is None else _declared_fields(request, self.catalogue)
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -137,11 +139,11 @@ class ServingSnapshot:
             history_at=times,
             interacted=interacted,
             disliked=self.state.disliked(user, session),
-            fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
+            **declared,
         )
 
     def is_ahead(self, now_ms: int) -> bool:
@@ -202,9 +204,17 @@ class ServingSnapshot:
         )
 
 
-def _fields_of(request: RecommendationRequest) -> Mapping[str, FieldValue]:
-    """Return the fields that the ranking event of a request will have."""
-    return request_fields({**request.context, **request.logged_fields()}, request.surface)
+def _declared_fields(request: RecommendationRequest, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the parts of a resolved request that declared features read, as its ranking event will have them."""
+    parts: dict[str, Any] = {"fields": request_fields({**request.context, **request.logged_fields()}, request.surface)}
+    if request.items and request.item_fields:
+        rows = catalogue.ids.rows(request.items).tolist()
+        of_items = rows_of(request.item_fields, len(rows))
+        parts["item_fields"] = {row: fields for row, fields in zip(rows, of_items, strict=True) if row != UNKNOWN_ROW}
+        parts["unknown_item_fields"] = tuple(
+            fields for row, fields in zip(rows, of_items, strict=True) if row == UNKNOWN_ROW
+        )
+    return parts
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:
