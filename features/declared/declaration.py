@@ -16,8 +16,8 @@ MAX_BUCKETS, MAX_LATEST, MAX_DIMENSIONS = 1_000, 1_000, 2_000
 """Most buckets of a window's counts, interactions of a list of the latest, and columns of a vector."""
 
 Kind: TypeAlias = Literal[
-    "number", "boolean", "category", "list", "vector", "word_count", "item_age", "local_time", "user_agent", "referer",
-    "count", "rate", "interacted_with", "distance", "match", "diversity", "random",
+    "number", "numbers", "boolean", "category", "list", "vector", "word_count", "item_age", "local_time", "user_agent",
+    "referer", "count", "rate", "interacted_with", "distance", "match", "diversity", "random",
 ]  # fmt: skip
 Transform: TypeAlias = Literal["", "log1p", "log", "sqrt", "abs"]
 Reduction: TypeAlias = Literal[
@@ -28,6 +28,7 @@ TIME_PARTS = ("hour", "weekday", "day", "month", "year", "second", "is_weekend",
 _NAME = re.compile(r"[^\s\",:\[\]{}]+")
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "number": ("transform", "clip", "fallback"),
+    "numbers": ("max_values", "transform"),
     "boolean": ("fallback",),
     "category": ("max_values", "values", "fallback"),
     "list": ("max_values", "values", "fallback"),
@@ -47,8 +48,8 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 }
 """Kind -> the keys that it reads, besides name, kind, from and within."""
 _NEEDS_FROM = (
-    "number", "boolean", "category", "list", "vector", "word_count", "user_agent", "referer", "interacted_with",
-    "distance", "match", "diversity",
+    "number", "numbers", "boolean", "category", "list", "vector", "word_count", "user_agent", "referer",
+    "interacted_with", "distance", "match", "diversity",
 )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ class DeclaredFeature:
     name: str
     """Name of the feature, or the beginning of the names of its columns."""
     kind: Kind
-    """What is computed: number, boolean, category, list, vector, word_count, item_age, local_time, user_agent,
+    """What is computed: number, numbers, boolean, category, list, vector, word_count, item_age, local_time, user_agent,
     referer, count, rate, interacted_with, distance, match, diversity or random."""
     from_: str = ""
     """Where the value comes from: a field of an item, user, request or given list, such as item.price, user.country,
@@ -190,6 +191,10 @@ class DeclaredFeature:
                 raise ValueError(f"found {name.rstrip('_')}, which the kind {self.kind} does not read; remove it")
         if self.kind in _NEEDS_FROM and not self.from_:
             raise ValueError(f'found no `from`, which the kind {self.kind} needs, such as from = "item.price"')
+        if self.kind == "numbers" and self.from_ not in ("list.*", "request.*"):
+            raise ValueError(f"from is {self.from_!r}; expected list.* or request.*, for all numbers that these bring")
+        if self.kind != "numbers" and self.from_.endswith(".*"):
+            raise ValueError(f"from is {self.from_!r}, which only the kind numbers reads; name a field")
         if self.from_:
             _check_field(self.source, "from", (ITEM, USER, REQUEST, LIST))
         if self.fallback:

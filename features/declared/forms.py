@@ -32,6 +32,8 @@ def forms_of(feature: DeclaredFeature) -> tuple[FieldForm, ...]:
     if kind == "random" or kind in ("count", "rate", "interacted_with"):
         return ()
     source = feature.source
+    if kind == "numbers":
+        return (encoders.all_numbers(source.entity),)
     if kind == "match" and feature.method == "bm25":
         other = feature.other
         return (
