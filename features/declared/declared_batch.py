@@ -67,9 +67,8 @@ class DeclaredBatch:
         """Return (N,) the mean of a transformed number over the user's latest items that have one."""
         history = transformed(self.reads.history_numbers[:, :, self.plan.forms.column(form)])
         known = ~np.isnan(history)
-        total = np.zeros(len(history))
-        for slot in range(history.shape[1]):  # in a fixed order, so that the same history gives the same bits
-            total += np.where(known[:, slot], history[:, slot], 0.0)
+        # added in a fixed order, so that the same history gives the same bits
+        total = np.add.accumulate(np.where(known, history, 0.0), axis=1)[:, -1]
         counts = known.sum(axis=1)
         return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)[self.request_index]
 
