@@ -1,4 +1,4 @@
-"""Implement `feedrank features`: list the features of the ranker and what each says."""
+"""Implement `feedrank features`: list the features of the ranker and what each says, suggest some, prune them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,24 @@ PIPE_WIDTH = 170
 """Width of the table where the output is no terminal: every name is in one line."""
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--bundle", "name", default=None, help="List the features of this bundle; `current` is the one in use.")
 @click.option("--family", default=None, help="List the features of this family only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_obj
-def features(obj: tuple[HomePaths, Config], name: str | None, family: str | None, as_json: bool) -> None:
+@click.pass_context
+def features(context: click.Context, name: str | None, family: str | None, as_json: bool) -> None:
     """List all features: name, family, what each says, unit, and when it is missing.
 
     Without --bundle, these are the features that a bundle trained with this config can have. Your own families and
     counters are among them.
     """
-    home, config = obj
+    if context.invoked_subcommand is not None:
+        if name is not None or family is not None or as_json:
+            raise click.UsageError(f"options of the list do not go with `features {context.invoked_subcommand}`")
+        return
+    home: HomePaths
+    config: Config
+    home, config = context.obj
     with command_errors():
         found = _config_features(config) if name is None else _bundle_features(home, name)
         listed = [feature for feature in found if family in (None, feature.family)]
