@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -30,13 +30,14 @@ class DeclaredFamily:
 
     def __call__(self, batch: Batch, _: FamilyInputs) -> Columns:
         """Compute the columns. A batch whose state keeps no declared fields has missing values only."""
+        return {record: column for _, columns in self.by_feature(batch) for record, column in columns.items()}
+
+    def by_feature(self, batch: Batch) -> Iterator[tuple[str, Columns]]:
+        """Compute one declared feature after another; yield the name of each and its columns."""
         reads = batch.fields or self._nothing(batch)
         declared = DeclaredBatch(batch, reads, self._plan, self._vocabularies)
-        return {
-            record: column.astype(np.float32)
-            for feature in self._features
-            for record, column in compute(declared, feature)
-        }
+        for feature in self._features:
+            yield feature.name, {record: column.astype(np.float32) for record, column in compute(declared, feature)}
 
     def _nothing(self, batch: Batch) -> FieldReads:
         forms, rows, requests = self._plan.forms, len(batch.rows), len(batch.at)

@@ -8,7 +8,7 @@ target interactions (cross-fitting).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 
@@ -124,6 +124,12 @@ class TrainingData:
         return LambdaRanker.train(
             self.train, self.validation, names, fingerprint, self.ranker, on_round, init_model, recall_gain
         )
+
+    def without(self, columns: Collection[int]) -> TrainingData:
+        """Return the data whose ranker never splits on these columns; the rows stay as they are."""
+        seen = [0.0 if column in columns else 1.0 for column in range(len(self.builder.names))]
+        parameters = dict(self.ranker.parameters) | {"feature_contri": seen}
+        return replace(self, ranker=replace(self.ranker, parameters=parameters))
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
