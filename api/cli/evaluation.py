@@ -15,6 +15,7 @@ from feedrank.api.cli.progress import (
     embedding_progress,
     print_notes,
     print_shuffled,
+    print_table,
     progress_bars,
 )
 from feedrank.api.config import Config
@@ -61,8 +62,8 @@ def parse_gain(context: click.Context, option: click.Parameter, value: str | Non
 @click.option("--ablate", is_flag=True,
               help="Also measure the gain and the cost of each group of features: signals, your own families, declared"
               " features by field, and each alone.")  # fmt: skip
-@click.option("--max-trainings", type=click.IntRange(min=2), default=40, show_default=True,
-              help="Rankers that --ablate trains at most; declared features of the least gain are left out.")  # fmt: skip
+@click.option("--max-trainings", type=click.IntRange(min=3), default=40, show_default=True,
+              help="Rankers that --ablate trains; declared features of the least gain are left out.")  # fmt: skip
 @click.pass_obj
 def evaluate(
     obj: tuple[HomePaths, Config],
@@ -174,14 +175,19 @@ def _ablation(
     for row in result.rows:
         gain = row.gain
         interval = f"[{gain.low:+.4f}, {gain.high:+.4f}]"
-        verdict = "pays" if gain.low > 0 else "harms" if gain.high < 0 else "within noise"
+        is_clear = abs(gain.mean) > abs(result.noise.mean)
+        verdict = "pays" if gain.low > 0 and is_clear else "harms" if gain.high < 0 and is_clear else "within noise"
         table.add_row(
             row.signal, row.kind, str(row.features), f"{row.value:.4f}", f"{gain.mean:+.4f}", interval, verdict
         )
-    console.print(table)
+    print_table(table)
     costs = sorted(result.costs.items(), key=lambda item: -item[1])
     click.echo("milliseconds per request, in batches: " + ", ".join(f"{name} {cost:.2f}" for name, cost in costs))
-    click.echo(f"{len(result.rows) + 1} trainings in {result.seconds:.0f} s")
+    noise = result.noise
+    click.echo(
+        f"all features with another seed: {noise.mean:+.4f} [{noise.low:+.4f}, {noise.high:+.4f}]; smaller gains are"
+        f" noise of the training\n{len(result.rows) + 2} trainings in {result.seconds:.0f} s"
+    )
     if result.not_measured:
         named = ", ".join(result.not_measured)
         click.echo(f"not measured, beyond --max-trainings {max_trainings}: {named}")
@@ -192,5 +198,5 @@ def _ablation(
     ]  # fmt: skip
     return {
         "metric": result.metric, "all": result.value, "groups": result.groups, "rows": rows, "ms": dict(costs),
-        "seconds": result.seconds, "not_measured": list(result.not_measured),
+        "noise": result.noise.mean, "seconds": result.seconds, "not_measured": list(result.not_measured),
     }  # fmt: skip

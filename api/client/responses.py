@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -19,6 +19,8 @@ class ItemExplanation:
     """TreeSHAP values, which add up to the score with `base`; empty if another bundle serves now."""
     base: float | None
     """Expected score without any feature; None without contributions."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """The text of each feature that is the code of a category; empty from an older service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def _parse_item(body: Mapping[str, Any]) -> ScoredItem:
     if explanation is None:
         return ScoredItem(body["id"], body["score"])
     parsed = ItemExplanation(
-        explanation["recall_score"], explanation["features"], explanation["contributions"], explanation["base"]
-    )
+        explanation["recall_score"], explanation["features"], explanation["contributions"], explanation["base"],
+        explanation.get("categories", {}),
+    )  # fmt: skip
     return ScoredItem(body["id"], body["score"], parsed)

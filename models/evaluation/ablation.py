@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,6 +40,8 @@ from feedrank.models.training.training import (
 )
 from feedrank.models.training.training_settings import ModelSettings
 
+SEED_STEP = 1_000
+"""Distance of the seed of the second full ranker."""
 MAX_TRAININGS = 40
 """Number of rankers that an ablation trains by default."""
 
@@ -56,7 +58,7 @@ class AblationRow:
     value: float
     """Mean metric without the group."""
     gain: Difference
-    """Full ranker minus the ablated ranker, paired by test group."""
+    """Full rankers, the mean of two seeds, minus the ablated ranker, paired by test group."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -65,11 +67,13 @@ class Ablation:
 
     metric: str
     value: float
-    """Mean metric of the full ranker."""
+    """Mean metric of the full ranker, over two seeds."""
     groups: int
     rows: tuple[AblationRow, ...]
     costs: Mapping[str, float]
     """Feature family, `cross-encoder, first-stage top k`, or declared feature -> milliseconds per request, in bulk."""
+    noise: Difference
+    """The full ranker less one of another seed: what a training alone changes, which no interval of a row covers."""
     seconds: float = 0.0
     """What the trainings took."""
     not_measured: tuple[str, ...] = ()
@@ -88,8 +92,8 @@ def ablate(
     """Train the ranker with all features and without each group, on the training data of the evaluation protocol.
 
     protocol: rankings or last-item. Early stopping on the validation slice chooses the number of rounds each time.
-    max_trainings: the full ranker included; signals and families come first, then fields, then the declared features
-    with the most gain.
+    max_trainings: two full rankers included, whose mean stands for all features; signals and families come first, then
+    fields, then the declared features with the most gain.
     """
     with settings.training.matrix_store() as store:
         if protocol == "rankings":
@@ -137,8 +141,11 @@ def _compare(
             f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
             "import a longer log"
         )
+    reseeded = replace(data, ranker=replace(data.ranker, seed=data.ranker.seed + SEED_STEP)).fit_ranker()
+    other = _evaluate_ranker(reseeded, query_groups, test, metric, labels)
+    noise, full = difference(full, other, seed=seed), (full + other) / 2
     groups = _by_priority(feature_groups(data.builder), ranker.importance(), data.builder.names)
-    measured, rest = groups[: max_trainings - 1], groups[max_trainings - 1 :]
+    measured, rest = groups[: max_trainings - 2], groups[max_trainings - 2 :]
     rows = []
     for number, group in enumerate(measured, 1):
         left_s = per_training * (len(measured) - number + 1)
@@ -147,9 +154,8 @@ def _compare(
         gain = difference(full, without, seed=seed)
         rows.append(AblationRow(group.name, group.kind, len(group.columns), float(np.nanmean(without)), gain))
     seconds = time.perf_counter() - started
-    return Ablation(
-        metric, float(np.nanmean(full)), len(test), tuple(rows), costs, seconds, tuple(group.name for group in rest)
-    )  # fmt: skip
+    not_measured = tuple(group.name for group in rest)
+    return Ablation(metric, float(np.nanmean(full)), len(test), tuple(rows), costs, noise, seconds, not_measured)
 
 
 def _by_priority(
