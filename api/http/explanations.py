@@ -15,9 +15,9 @@ from feedrank.engine.types import Matrix
 def explain_ranking(record: RankingRecord, snapshot: ServingSnapshot) -> list[dict[str, Any]]:
     """Explain each item of a ranking: recall score, features and TreeSHAP contributions.
 
-    With the base, the contributions sum to the score. `categories` has the text of each feature that is a code. Features
-    are empty if no rows were logged or their fingerprint is another one; contributions are empty if another bundle
-    serves now.
+    With the base, the contributions sum to the score. `categories` has the text of each feature that is a code.
+    Features are empty if no rows were logged or their fingerprint is another one; contributions are empty if another
+    bundle serves now.
     """
     recalled = record.recall.scores or (None,) * len(record.items)
     rows = logged_feature_rows(record, snapshot)

@@ -16,6 +16,7 @@ from feedrank.features.declared.declaration import DeclaredFeature
 
 LATE_SHARE = 0.95
 """A field whose first value is later than this share of the rankings comes too late for training."""
+_FORM_NAMES = {"number": "a number", "boolean": "yes or no", "time": "a time", "zone": "a time zone"}
 _WHAT = {ITEM: "item event", USER: "user event", REQUEST: "ranking", LIST: "given list"}
 
 
@@ -31,8 +32,9 @@ class FieldProblem:
 
     def sentence(self) -> str:
         """Return what was found, in a sentence."""
-        of = "feature" if len(self.features) == 1 else "features"
-        return f"the declared {of} {', '.join(self.features)} read {self.field}, but {self.reason}"
+        names = ", ".join(self.features)
+        said = f"feature {names} reads" if len(self.features) == 1 else f"features {names} read"
+        return f"the declared {said} {self.field}, but {self.reason}"
 
 
 def field_problems(features: Sequence[DeclaredFeature], log: EventTable) -> list[FieldProblem]:
@@ -40,56 +42,48 @@ def field_problems(features: Sequence[DeclaredFeature], log: EventTable) -> list
 
     A log without a table of these features' fields has no problem that can be told.
     """
-    readers: dict[tuple[str, str], list[FieldForm]] = {}
-    names: dict[tuple[str, str], list[str]] = {}
-    for feature in features:
-        for key in forms_of_all([feature]).of_field:
-            names.setdefault(key, []).append(feature.name)
-    for key, entries in forms_of_all(features).of_field.items():
-        readers[key] = [form for _, form in entries]
     table = log.fields
     if table is None:
         return []
-    known = set(table.forms.keys)
-    problems = []
-    for (source, name), forms in readers.items():
-        if any(form.key not in known for form in forms):
-            continue
-        found, first = _values(table, len(log.interactions), forms)
-        reason = _no_value(table, source, name, forms) if not found else _too_late(log, source, found, first)
-        if reason:
-            problems.append(FieldProblem(f"{source}.{name}", tuple(dict.fromkeys(names[source, name])), reason))
-    return problems
+    readers: dict[FieldForm, list[str]] = {}
+    for feature in features:
+        for entries in forms_of_all([feature]).of_field.values():
+            for _, form in entries:
+                same = next((known for known in readers if known.key == form.key), form)
+                readers.setdefault(same, []).append(feature.name)
+    known_forms = set(table.forms.keys)
+    problems: dict[tuple[str, str], list[str]] = {}
+    for form, names in readers.items():
+        if form.key in known_forms:
+            found, first = _values(table, len(log.interactions), form)
+            reason = _too_late(log, form.source, found, first) if found else _no_value(table, form)
+            if reason:
+                problems.setdefault((f"{form.source}.{form.field}", reason), []).extend(names)
+    return [
+        FieldProblem(field, tuple(dict.fromkeys(names)), reason) for (field, reason), names in problems.items()
+    ]  # fmt: skip
 
 
-def _values(table: FieldTable, n_interactions: int, forms: Sequence[FieldForm]) -> tuple[int, int]:
-    """Return how many values a log has for some forms of one field, and how many events stand before the first one."""
-    found, first = 0, -1
-    for form in forms:
-        column = table.forms.column(form)
-        if form.source in (ITEM, USER):
-            changes, index = table.changes, table.forms.indices(form.source)[form.key]
-            of_form = (changes.is_user == (form.source == USER)) & (changes.form == index) & (changes.row >= 0)
-            has_value = of_form & (~np.isnan(changes.number) if form.is_number else changes.stop > changes.start)
-            if has_value.any():
-                before = int(changes.position[has_value].min())
-                first = before if first < 0 else min(first, before)
-        else:
-            columns, start = (table.requests, n_interactions) if form.source == REQUEST else (table.lists, 0)
-            if form.is_number:
-                has_value = ~np.isnan(columns.numbers[column, start:])
-            else:
-                has_value = columns.stops[column, start:] > columns.starts[column, start:]
-        found += int(has_value.sum())
-    return found, first
+def _values(table: FieldTable, n_interactions: int, form: FieldForm) -> tuple[int, int]:
+    """Return how many values of a form a log has, and how many events stand before the first one of an entity."""
+    column = table.forms.column(form)
+    if form.source in (ITEM, USER):
+        changes, index = table.changes, table.forms.indices(form.source)[form.key]
+        of_form = (changes.is_user == (form.source == USER)) & (changes.form == index) & (changes.row >= 0)
+        has_value = of_form & (~np.isnan(changes.number) if form.is_number else changes.stop > changes.start)
+        return int(has_value.sum()), int(changes.position[has_value].min()) if has_value.any() else 0
+    columns, start = (table.requests, n_interactions) if form.source == REQUEST else (table.lists, 0)
+    if form.is_number:
+        return int((~np.isnan(columns.numbers[column, start:])).sum()), 0
+    return int((columns.stops[column, start:] > columns.starts[column, start:]).sum()), 0
 
 
-def _no_value(table: FieldTable, source: str, field: str, forms: Sequence[FieldForm]) -> str:
-    what, own = _WHAT[source], table.names.get(source, frozenset())
-    if field in own:
-        return f"no {what} has a value there that can be read as {' or '.join(_form_name(form) for form in forms)}"
-    elsewhere = [f"{other}.{field}" for other, names in table.names.items() if field in names]
-    close = [f"{source}.{name}" for name in get_close_matches(field, own, 1)]
+def _no_value(table: FieldTable, form: FieldForm) -> str:
+    what, own = _WHAT[form.source], table.names.get(form.source, frozenset())
+    if form.field in own:
+        return f"no {what} has a value there that can be read as {_FORM_NAMES.get(form.name, 'text')}"
+    elsewhere = [f"{other}.{form.field}" for other, names in table.names.items() if form.field in names]
+    close = [f"{form.source}.{name}" for name in get_close_matches(form.field, own, 1)]
     advice = f"; did you mean {' or '.join((*elsewhere, *close))}?" if elsewhere or close else ""
     listed = ", ".join(sorted(own)[:8]) + (", ..." if len(own) > 8 else "")
     there = f"; fields there are {listed}" if own and not advice else ""
@@ -106,10 +100,4 @@ def _too_late(log: EventTable, source: str, found: int, first: int) -> str:
     return (
         f"all its {found:,} values are of events later than {share:.0%} of the rankings, where it is missing; import"
         " the values with the times from which they held"
-    )
-
-
-def _form_name(form: FieldForm) -> str:
-    return {"number": "a number", "boolean": "yes or no", "time": "a time", "zone": "a time zone"}.get(
-        form.name, "text"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def category_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedCol
     codes = np.where(has_value, vocabulary.codes(first), -1)
     feature_record = record(
         feature.name, f"The value of {feature.from_}, as a category.", "code of the value",
-        f"{feature.from_} has no value, or none of the {len(vocabulary)} that were known at training", True,
+        f"{feature.from_} has no value, or none of the {len(vocabulary) or 'values'} that were known at training", True,
     )  # fmt: skip
     return [(feature_record, np.where(codes >= 0, codes, np.nan))]
 
@@ -104,11 +105,11 @@ def list_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns
     flags[sizes == 0] = np.nan
     return [
         (
-            record(f"{feature.name}_{_column_name(value, code)}", f"Whether {feature.from_} has {value!r}.", "1 or 0",
+            record(f"{feature.name}_{name}", f"Whether {feature.from_} has {value!r}.", "1 or 0",
                     f"{feature.from_} has no value"),
             flags[:, code],
         )
-        for code, value in enumerate(vocabulary.values)
+        for code, (value, name) in enumerate(zip(vocabulary.values, _column_names(vocabulary.values), strict=True))
     ]  # fmt: skip
 
 
@@ -158,9 +159,17 @@ def _adapted(feature: DeclaredFeature, values: Values) -> Values:
     return _TRANSFORMS[feature.transform](values)
 
 
-def _column_name(value: str, code: int) -> str:
-    name = "".join(character if character.isalnum() or character in "._-" else "_" for character in value)
-    return name if name.strip("_") else str(code)
+@cache
+def _column_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a distinct name of letters, digits, dots and underscores for each value."""
+    names: dict[str, None] = {}
+    for code, value in enumerate(values):
+        name = "".join(character if character.isalnum() or character in "._-" else "_" for character in value)
+        name = name if name.strip("_") else str(code)
+        while name in names:  # "sci fi" and "sci_fi" are two values
+            name += f"_{code}"
+        names[name] = None
+    return tuple(names)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

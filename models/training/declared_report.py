@@ -50,8 +50,9 @@ def declared_report(builder: FeatureBuilder, sample: Matrix, log: EventTable) ->
             warnings.append(f"the declared feature {name} is missing in all {len(columns):,} training rows: {why}")
         elif not is_missing.any() and len(columns) > 1 and (columns == columns[0]).all():
             value = ", ".join(f"{part:.6g}" for part in columns[0])
+            why = reasons.get(name, "it says nothing")
             warnings.append(
-                f"the declared feature {name} is constant in {len(columns):,} training rows ({value}): it says nothing"
+                f"the declared feature {name} is constant in {len(columns):,} training rows ({value}): {why}"
             )
     if not missing:
         return DeclaredReport()
