@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from feedrank.engine.feature import Feature
-from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
+from feedrank.engine.types import UNKNOWN_ROW, Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
 
 if TYPE_CHECKING:
     from feedrank.engine.events.event_table import EventTable
@@ -136,8 +136,11 @@ class State(Protocol):
         """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""
         ...
 
-    def disliked(self, user: int) -> Rows:
-        """Return the items that a user dislikes; empty for an unknown user."""
+    def disliked(self, user: int, session: int = UNKNOWN_ROW) -> Rows:
+        """Return the items that a user dislikes; empty for an unknown user.
+
+        session: row of the visitor without a name who is the user too; UNKNOWN_ROW: none.
+        """
         ...
 
     def user_version(self, user: int) -> Hashable:
@@ -148,8 +151,11 @@ class State(Protocol):
         """Apply all events of a table, in its order."""
         ...
 
-    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
-        """Apply one ranking that showed these items, exactly as `advance` does. at: unix seconds."""
+    def observe_ranking(self, at: float, user: int, session: int, rows: Rows) -> None:
+        """Apply one ranking that showed these items, exactly as `advance` does. at: unix seconds.
+
+        session: row of the visitor without a name who turns out to be the user; UNKNOWN_ROW: none.
+        """
         ...
 
     def erase_user(self, user: int) -> None:

@@ -64,6 +64,7 @@ class ResolvedRequest:
     at: float
     """Time of the request, unix seconds."""
     user: int = UNKNOWN_ROW
+    """Row of the visitor: of the user, else of the session."""
     history: Rows = field(default_factory=empty_rows)
     """Item rows of the user's interactions, latest first."""
     history_at: Times = field(default_factory=lambda: np.empty(0))
@@ -78,6 +79,10 @@ class ResolvedRequest:
     filters: Filters = Filters()
     disliked: Rows = field(default_factory=empty_rows)
     """All items that the user dislikes (for `Filters.include_disliked`)."""
+    session: int = UNKNOWN_ROW
+    """Row of the visitor without a name who is the user too, as the request names both; UNKNOWN_ROW: none."""
+    session_id: str | None = None
+    """The session that the request names."""
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
     """The request's fields, as its ranking event has them, for declared features."""
     item_fields: Mapping[int, Mapping[str, FieldValue]] = field(default_factory=dict)

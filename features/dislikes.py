@@ -35,13 +35,10 @@ def end(store: HistoryStore, user: int, row: int, at: float, n_items: int, marks
 
 
 @jit
-def read_recent(
-    store: HistoryStore, user: int, n_items: int, marks: Rows, times: Times, rows: Rows, rows_at: Times
-) -> None:
-    """Read the items that a user dislikes, latest first, as many as fit into `rows`. marks, times: buffers."""
-    count = history_store.read(store, user, 0, 2 * n_items, marks, times)
+def select_recent(marks: Rows, times: Times, rows: Rows, rows_at: Times) -> None:
+    """Select the items that the latest entries of a user say are disliked, latest first, as many as fit into `rows`."""
     found = 0
-    for entry in range(count):
+    for entry in range(len(marks)):
         if found == len(rows):
             return
         row, is_latest = marks[entry] >> 1, marks[entry] & 1 == 1

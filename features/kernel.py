@@ -69,6 +69,8 @@ class Operations(NamedTuple):
     code: NDArray[np.uint8]
     at: Times
     user: NDArray[np.int32]
+    session: NDArray[np.int32]
+    """(M,) row of the visitor without a name who turns out to be the user, or of whom a read is too; -1: none."""
     start: Offsets
     stop: Offsets
     rows: Rows
@@ -82,6 +84,7 @@ class Operations(NamedTuple):
             self.code[cut],
             self.at[cut],
             self.user[cut],
+            self.session[cut],
             self.start[cut],
             self.stop[cut],
             self.rows,
@@ -95,11 +98,11 @@ class Operations(NamedTuple):
         return self.rows.take(indices)
 
 
-def ranking_operation(at: float, user: int, rows: Rows, type_bits: int) -> Operations:
+def ranking_operation(at: float, user: int, session: int, rows: Rows, type_bits: int) -> Operations:
     """Return the one operation of a ranking that showed these items. at: unix seconds."""
     return Operations(
-        np.array([OP_IMPRESSION], np.uint8), np.array([at]), np.array([user], np.int32), np.zeros(1, np.int64),
-        np.array([len(rows)], np.int64), rows, np.array([type_bits], np.int64),
+        np.array([OP_IMPRESSION], np.uint8), np.array([at]), np.array([user], np.int32), np.array([session], np.int32),
+        np.zeros(1, np.int64), np.array([len(rows)], np.int64), rows, np.array([type_bits], np.int64),
     )  # fmt: skip
 
 
@@ -142,15 +145,18 @@ def advance(
         code, at, user = operations.code[m] & CODE_MASK, operations.at[m], operations.user[m]
         if code == OP_READ:
             read, at = cursor[0], max(at, state.now[0])
-            n_recent = 0
+            n_recent, session = 0, operations.session[m]
             if user >= 0:
                 history, history_at = buffers.history[read], buffers.history_at[read]
-                history_store.read(state.histories, user, INTERACTIONS, items, history, history_at)
+                history_store.read_both(state.histories, user, session, INTERACTIONS, items, history, history_at)
                 buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
-                n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
+                if session >= 0:
+                    buffers.interaction_count[read] += state.histories.lengths[session, INTERACTIONS]
+                n_recent = history_store.read_both(state.histories, user, session, IMPRESSIONS, items, recent, times)
                 if n_marks[0]:
                     rows, rows_at = buffers.disliked[read], buffers.disliked_at[read]
-                    dislikes.read_recent(state.dislike_marks, user, items, marks, mark_times, rows, rows_at)
+                    count = history_store.read_both(state.dislike_marks, user, session, 0, 2 * items, marks, mark_times)
+                    dislikes.select_recent(marks[:count], mark_times, rows, rows_at)
             _decay_factors(state, at, decay)
             overall[:] = 0
             has_dislikes = state.dislikes[items].any()
@@ -185,6 +191,9 @@ def advance(
         if not state.now[0] >= at:
             state.now[0] = at
         bits = operations.type_bits[m]
+        if operations.session[m] >= 0 and user >= 0:
+            history_store.move(state.histories, operations.session[m], user, items)
+            history_store.move(state.dislike_marks, operations.session[m], user, 2 * items)
         if code >= OP_NEGATIVE:
             row = operations.rows[operations.start[m]]
             if row < 0:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.interaction_types import IN_HISTORY, IN_POPULARITY, NEGATIVE, SEEN, InteractionTypes
-from feedrank.engine.types import Offsets, Rows, Times
+from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
 from feedrank.features.custom_counters import IMPRESSION, IMPRESSION_BIT
 from feedrank.features.kernel import (
     NO_COUNTS,
@@ -41,9 +41,18 @@ class PointInTimeQueries:
     """Candidate item rows, group after group."""
     request: NDArray[np.int64] | None = None
     """(G,) the event whose request each query stands for, numbered as in `EventTable.event_order`; None: not known."""
+    session: Rows | None = None
+    """(G,) row of the visitor without a name who is the user too; UNKNOWN_ROW: none; None: of all."""
 
     def __len__(self) -> int:
         return len(self.before_event)
+
+    def select(self, mask: NDArray[np.bool_], offsets: Offsets, rows: Rows) -> PointInTimeQueries:
+        """Return the queries where the (G,) mask is True, with these candidates."""
+        request = None if self.request is None else self.request[mask]
+        session = None if self.session is None else self.session[mask]
+        before, at, user = self.before_event[mask], self.at[mask], self.user[mask]
+        return PointInTimeQueries(before, at, user, offsets, rows, request, session)
 
 
 def operations_of(
@@ -62,6 +71,7 @@ def operations_of(
         ],
         at=log.at,
         user=np.concatenate([interactions.user, rankings.user])[log.event_order],
+        session=np.concatenate([interactions.session, rankings.session])[log.event_order],
         start=np.concatenate([singles, len(singles) + rankings.offsets[:-1]])[log.event_order],
         stop=np.concatenate([singles + 1, len(singles) + rankings.offsets[1:]])[log.event_order],
         rows=np.concatenate([interactions.item, rankings.items]),
@@ -98,11 +108,12 @@ def insert_reads(operations: Operations, queries: PointInTimeQueries) -> Operati
     """Insert an OP_READ of each query before its event. Raises ValueError if the queries are not in order."""
     if len(queries) and np.any(np.diff(queries.before_event) < 0):
         raise ValueError("found point-in-time queries out of order, expected the order of the log")
-    first = len(operations.rows)
+    first, sessions = len(operations.rows), UNKNOWN_ROW if queries.session is None else queries.session
     return Operations(
         code=np.insert(operations.code, queries.before_event, np.uint8(OP_READ)),
         at=np.insert(operations.at, queries.before_event, queries.at),
         user=np.insert(operations.user, queries.before_event, queries.user),
+        session=np.insert(operations.session, queries.before_event, sessions),
         start=np.insert(operations.start, queries.before_event, queries.offsets[:-1] + first),
         stop=np.insert(operations.stop, queries.before_event, queries.offsets[1:] + first),
         rows=np.concatenate([operations.rows, queries.rows]).astype(np.int32),

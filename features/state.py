@@ -64,9 +64,9 @@ class BehaviouralState:
         if self._fields is not None:
             self._fields.observe(operations, self._context_of(log))
 
-    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
+    def observe_ranking(self, at: float, user: int, session: int, rows: Rows) -> None:
         """Observe one ranking, as `advance` does with a log of only this one. at: unix seconds. rows: items shown."""
-        self._run(ranking_operation(at, user, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
+        self._run(ranking_operation(at, user, session, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
 
     def replay_log(self, log: EventTable, queries: PointInTimeQueries) -> Batch:
         """Observe a log and return the batch of the queries, each with the state just before its event."""
@@ -117,6 +117,7 @@ class BehaviouralState:
             code=np.full(len(requests), OP_READ, np.uint8),
             at=np.array([request.at for request in requests], np.float64),
             user=np.array([request.user for request in requests], np.int32),
+            session=np.array([request.session for request in requests], np.int32),
             start=bounds[:-1],
             stop=bounds[1:],
             rows=np.concatenate([empty_rows(), *candidates]).astype(np.int32),
@@ -141,7 +142,7 @@ class BehaviouralState:
                 if any(request.item_fields for request in requests)
                 else []
             )
-            fields = self._fields.read(ops, batch.history, [request.fields for request in requests], lists)
+            fields = self._fields.read(ops, batch.history, requests, lists)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         example = next((vector for vector in vectors if vector is not None), None)
@@ -175,16 +176,21 @@ class BehaviouralState:
             interactions_of(self._state, user, rows, times)
         return rows, times
 
-    def disliked(self, user: int) -> Rows:
+    def disliked(self, user: int, session: int = UNKNOWN_ROW) -> Rows:
         """Return the items that a user dislikes: those without an interaction since the latest dislike; latest first.
 
-        Empty for an unknown user.
+        Empty for an unknown user. session: row of the visitor without a name who is the user too; UNKNOWN_ROW: none.
         """
         store = self._state.dislike_marks
-        if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:
+        lengths = [int(store.lengths[row, 0]) if 0 <= row < len(store.lengths) else 0 for row in (session, user)]
+        if not any(lengths):
             return empty_rows()
-        marks = np.empty(int(store.lengths[user, 0]), np.int32)
-        dislikes.read_marks(store, user, len(self._state.first_at), marks, np.empty(len(marks)))
+        marks = np.empty(sum(lengths), np.int32)
+        items, first = len(self._state.first_at), 0
+        for row, length in zip((session, user), lengths, strict=True):
+            if length:
+                dislikes.read_marks(store, row, items, marks[first : first + length], np.empty(length))
+            first += length
         _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
         latest_marks = marks[np.sort(latest)]
         disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
@@ -253,7 +259,7 @@ class BehaviouralState:
         return OperationContext(position, request, log.fields.for_forms(self.forms), impressions)
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
-        self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
+        self._grow_users(int(max(operations.user.max(initial=-1), operations.session.max(initial=-1))) + 1)
         done = np.zeros(2, np.int64)
         if len(operations.code) == 1:  # as most live ones; the same as below for any number
             n_rows = 0 if operations.code[0] == OP_READ else int(operations.stop[0] - operations.start[0])
@@ -294,6 +300,9 @@ class BehaviouralState:
     def _reserve(self, n_rows: int, operations: Operations) -> None:
         """Reserve the blocks and counter keys that observing these operations, with `n_rows` rows, can need."""
         stores = (self._state.histories, self._state.dislike_marks)
+        if (sessions := np.unique(operations.session))[-1:].max(initial=UNKNOWN_ROW) >= 0:
+            # their entries move, those of these operations too
+            n_rows = 2 * n_rows + max(int(store.lengths[sessions[sessions >= 0]].sum()) for store in stores)
         if any(int(store.used[0]) + n_rows > len(store.previous) for store in stores):
             histories, marks = (history_store.with_room(store, n_rows) for store in stores)
             self._state = self._state._replace(histories=histories, dislike_marks=marks)

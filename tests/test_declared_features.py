@@ -306,7 +306,7 @@ def test_state_is_saved_restored_and_erased() -> None:
         ),
         ('name = "x y"\nkind = "random"', "without spaces"),
         ('name = "x"\nkind = "rate"\nkey = ["item", "user", "item.brand"]', "expected one or two parts"),
-        ('name = "x"\nkind = "rate"\nkey = ["list.price"]', "expected item, user, or a field"),
+        ('name = "x"\nkind = "rate"\nkey = ["list.price"]', "expected item, user, session"),
         ('name = "x"\nkind = "local_time"\npart = "aeon"', "expected one of hour"),
         ('name = "x"\nkind = "colour"', "kind"),
         ('name = "x"\nkind = "number"\nfrom = "item.price"\nclip = [2.0, 1.0]', "the smaller one first"),

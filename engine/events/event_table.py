@@ -31,6 +31,8 @@ class Interactions:
     """(I,) index of the ranking it belongs to, -1: none."""
     names_ranking: NDArray[np.bool_]
     """(I,) whether the event names its ranking, which this table may not hold."""
+    session: Rows
+    """(I,) row of the visitor without a name whose session names the user now; UNKNOWN_ROW: none."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -49,6 +51,8 @@ class Rankings:
     """(N,) logged labels, NaN if there is none."""
     positions: NDArray[np.int32]
     """(N,) logged positions, from 1; -1 if there is none. Logs that are not in display order have none."""
+    session: Rows
+    """(R,) row of the visitor without a name whose session names the user now; UNKNOWN_ROW: none."""
     logged_features: LoggedFeatures | None = None
     """Logged features of the rankings; None: not loaded."""
 

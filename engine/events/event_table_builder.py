@@ -25,7 +25,7 @@ from feedrank.engine.events.events import (
 from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.types import UNKNOWN_ROW
 
 
@@ -107,10 +107,11 @@ class _EventTableBuilder:
         """Add a ranking; interactions with its items within the next 30 minutes are joined to it."""
         code = self._ranking_code(event.id)
         self._ranking_index[code] = len(self._rankings["at"])
-        user = self._user_row(event.user)
+        user = self._visitor_row(event)
         columns = self._rankings
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
+        columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         rows = [self._item_ids.row(item) for item in event.items]
         if UNKNOWN_ROW in rows:
             self._add_unknown("impression", len(columns["items"]), event.items, rows)
@@ -133,7 +134,7 @@ class _EventTableBuilder:
 
     def add_interaction(self, event: InteractionEvent) -> None:
         """Add an interaction, joined to the ranking it names or else to the user's last one with the item in time."""
-        user = self._user_row(event.user)
+        user = self._visitor_row(event)
         if event.ranking is not None:
             ranking = self._ranking_code(event.ranking)
         elif event.type == HISTORY_TYPE or user == UNKNOWN_ROW:
@@ -146,6 +147,7 @@ class _EventTableBuilder:
         columns = self._interactions
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
+        columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         row = self._item_ids.row(event.item)
         if row == UNKNOWN_ROW:
             self._add_unknown("interaction", len(columns["item"]), (event.item,), [row])
@@ -166,7 +168,7 @@ class _EventTableBuilder:
         if isinstance(event, ItemEvent):
             fields.add_item(event, self._item_ids.row(event.item), position)
         elif fields.reads_users:
-            fields.add_user(event, self._user_row(event.user), position)
+            fields.add_user(event, self._user_ids.add(event.user), position)
 
     def build(self, as_arrived: bool) -> EventTable:
         """Return the table of all events added so far; as_arrived: move no interaction."""
@@ -182,6 +184,7 @@ class _EventTableBuilder:
             dwell_s=column["dwell_s"],
             ranking=ranking_index[column["ranking"]],
             names_ranking=column["names_ranking"] == 1,
+            session=column["session"],
         )
         column = _as_arrays(self._rankings)
         rankings = Rankings(
@@ -191,6 +194,7 @@ class _EventTableBuilder:
             items=column["items"],
             labels=column["labels"],
             positions=column["positions"],
+            session=column["session"],
             logged_features=None if self._logged_features is None else self._logged_features.build(),
         )
         moved, placed = 0, None
@@ -243,8 +247,9 @@ class _EventTableBuilder:
             self._ranking_index.append(-1)
         return code
 
-    def _user_row(self, user: str | None) -> int:
-        return UNKNOWN_ROW if user is None else self._user_ids.add(user)
+    def _visitor_row(self, event: RankingEvent | InteractionEvent) -> int:
+        name = visitor_name(event.user, event.session)
+        return UNKNOWN_ROW if name is None else self._user_ids.add(name)
 
     def _remember_unjoined(self, event: InteractionEvent, user: int) -> None:
         """Remember an imported interaction without a ranking while events have its time: the ranking may follow."""
@@ -272,9 +277,12 @@ class _EventTableBuilder:
 
 _INTERACTION_COLUMNS = {
     "at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q",
-    "names_ranking": "b",
+    "names_ranking": "b", "session": "i",
 }  # fmt: skip
-_RANKING_COLUMNS = {"at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i"}
+_RANKING_COLUMNS = {
+    "at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i",
+    "session": "i",
+}  # fmt: skip
 _UNKNOWN_COLUMNS = {"impression": "q", "impression_code": "i", "interaction": "q", "interaction_code": "i"}
 _DTYPES = {"b": np.int8, "d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
 

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent, valid_from
-from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, SOURCES, USER, FieldForm, Forms, value_hash
+from feedrank.engine.events.field_forms import (
+    ITEM,
+    LIST,
+    REQUEST,
+    SOURCES,
+    USER,
+    FieldForm,
+    Forms,
+    hash_or_zero,
+    value_hash,
+)
 from feedrank.engine.events.field_table import FieldChanges, FieldTable, ValueColumns
 
 MAX_COUNTED_VALUES = 100_000
@@ -31,6 +41,7 @@ class FieldCollector:
         self._changes: dict[str, array[Any]] = {name: array(code) for name, code in _CHANGE_CODES.items()}
         self._interactions, self._rankings, self._lists = (_Rows(forms, source) for source in (REQUEST, REQUEST, LIST))
         self._named, self._own = array("q"), array("q")
+        self._interaction_sessions, self._ranking_sessions = array("q"), array("q")
         self._seen: dict[str, set[str]] | None = {source: set() for source in SOURCES} if counts_values else None
 
     @property
@@ -48,12 +59,14 @@ class FieldCollector:
 
     def add_interaction(self, event: InteractionEvent) -> None:
         """Add the fields of an interaction."""
-        self._named.append(0 if event.ranking is None else value_hash(event.ranking))
+        self._named.append(hash_or_zero(event.ranking))
+        self._interaction_sessions.append(hash_or_zero(event.session))
         self._interactions.add(event.fields, self._pool)
 
     def add_ranking(self, event: RankingEvent) -> None:
         """Add the fields of a ranking's request and of its items."""
         self._own.append(value_hash(event.id))
+        self._ranking_sessions.append(hash_or_zero(event.session))
         request, given = request_fields(event.fields, event.surface), item_fields_of(event)
         self._rankings.add(request, self._pool)
         self._note_names(REQUEST, request)
@@ -66,14 +79,16 @@ class FieldCollector:
         columns = {name: np.frombuffer(column, _DTYPES[column.typecode]) for name, column in self._changes.items()}
         changes = FieldChanges(**columns | {"is_user": columns["is_user"] == 1})
         interactions, rankings = self._interactions.columns(), self._rankings.columns()
-        named, own = (np.frombuffer(names, np.int64) for names in (self._named, self._own))
+        of_interactions = [np.frombuffer(column, np.int64) for column in (self._named, self._interaction_sessions)]
+        of_rankings = [np.frombuffer(column, np.int64) for column in (self._own, self._ranking_sessions)]
         if order is not None:
-            interactions, named = interactions.take(order), named[order]
+            interactions, of_interactions = interactions.take(order), [column[order] for column in of_interactions]
+        ranking, session = map(np.concatenate, zip(of_interactions, of_rankings, strict=True))
         requests = ValueColumns._make(
             np.concatenate(parts, axis=1) for parts in zip(interactions, rankings, strict=True)
         )
         return FieldTable(
-            self._forms, changes, requests, self._lists.columns(), np.concatenate([named, own]), self._pool.hashes(),
+            self._forms, changes, requests, self._lists.columns(), ranking, session, self._pool.hashes(),
             self._pool.counts, {source: frozenset(names) for source, names in (self._seen or {}).items()},
         )  # fmt: skip
 

@@ -23,6 +23,11 @@ def value_hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
+def hash_or_zero(name: str | None) -> int:
+    """Return the hash of an id; 0 if there is none."""
+    return 0 if name is None else value_hash(name)
+
+
 @dataclass(frozen=True, slots=True)
 class FieldForm:
     """One way of reading a field."""

@@ -69,6 +69,8 @@ class FieldTable:
     """One row per impression."""
     ranking: NDArray[np.int64]
     """(I + R,) hash of the ranking that each interaction names, 0: none; then of each ranking itself."""
+    session: NDArray[np.int64]
+    """(I + R,) hash of the session of each event; 0: none."""
     pool: NDArray[np.int64]
     """The hashes that the bounds of all three refer to."""
     value_counts: Mapping[tuple[str, str, str], Mapping[str, int]] = field(default_factory=dict)

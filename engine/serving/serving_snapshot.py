@@ -20,7 +20,7 @@ from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEven
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.field_collector import FieldCollector, request_fields
 from feedrank.engine.events.interaction_types import InteractionTypes
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
@@ -106,8 +106,12 @@ class ServingSnapshot:
 
     def resolve(self, at: float, request: RecommendationRequest, vectors: QueryVectors) -> ResolvedRequest:
         """Resolve a request to rows and add the user's history. at: unix seconds."""
-        user = self.users.row(request.user)
+        user = self.users.row(visitor_name(request.user, request.session))
+        session = joined_session(self.users, request.user, request.session)
         interacted, times = self.state.history(user)
+        if session != UNKNOWN_ROW:
+            before, before_at = self.state.history(session)
+            interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -117,10 +121,12 @@ class ServingSnapshot:
         return ResolvedRequest(
             at=at,
             user=user,
+            session=session,
+            session_id=request.session,
             history=history,
             history_at=times,
             interacted=interacted,
-            disliked=self.state.disliked(user),
+            disliked=self.state.disliked(user, session),
             fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
@@ -134,16 +140,16 @@ class ServingSnapshot:
 
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
-        for row in erasure.rows(self.users):
+        for row in (*erasure.rows(self.users), *erasure.session_rows(self.users)):
             self.state.erase_user(row)
         self.future.erase(erasure)
         if self.pipeline.reranker is not None:
             self.pipeline.reranker.cache.forget()
 
-    def user_version(self, user: str | None) -> Hashable:
-        """Return a value that changes whenever the row, the history or the dislikes of a user change."""
-        row = self.users.row(user)
-        return row, self.state.user_version(row)
+    def visitor_version(self, user: str | None, session: str | None) -> Hashable:
+        """Return a value that changes whenever the row, the history or the dislikes of a visitor change."""
+        rows = self.users.row(visitor_name(user, session)), joined_session(self.users, user, session)
+        return rows, *map(self.state.user_version, rows)
 
     def _advance(self, events: Sequence[Event]) -> None:
         if len(events) == 1 and isinstance(events[0], RankingEvent) and self.state.forms is None:
@@ -156,8 +162,11 @@ class ServingSnapshot:
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
         known_ms = event.timestamp if event.received is None else event.received
-        user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
-        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.catalogue.ids.rows(event.items))
+        name = visitor_name(event.user, event.session)
+        user = UNKNOWN_ROW if name is None else self.users.add(name)
+        session = joined_session(self.users, event.user, event.session)
+        rows = self.catalogue.ids.rows(event.items)
+        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, session, rows)
         self._raise_times(known_ms)
 
     def _raise_times(self, time_ms: int) -> None:
@@ -210,10 +219,11 @@ class StateReading:
     nothing of what the request was resolved from has changed since.
     """
 
-    def __init__(self, snapshot: ServingSnapshot, user: str | None, lock: Reading) -> None:
-        """Start a reading for a user; the caller holds the lock."""
-        self._snapshot, self._user, self._lock = snapshot, user, lock
-        self._version = snapshot.user_version(user)
+    def __init__(self, snapshot: ServingSnapshot, request: RecommendationRequest, lock: Reading) -> None:
+        """Start a reading for a request; the caller holds the lock."""
+        self._snapshot, self._lock = snapshot, lock
+        self._visitor = request.user, request.session
+        self._version = snapshot.visitor_version(*self._visitor)
         self.offset = snapshot.offset
         """Journal offset of the last event that the state included when it was read."""
 
@@ -221,9 +231,9 @@ class StateReading:
         """Take the lock. Raises StateChangedError if the request must be resolved again."""
         self._lock.__enter__()
         snapshot = self._snapshot
-        if snapshot.is_replaced or snapshot.user_version(self._user) != self._version:
+        if snapshot.is_replaced or snapshot.visitor_version(*self._visitor) != self._version:
             self._lock.__exit__(None, None, None)
-            raise StateChangedError(f"the state of {self._user!r} changed while candidates were selected")
+            raise StateChangedError(f"the state of {self._visitor!r} changed while candidates were selected")
         self.offset = snapshot.offset
 
     def __exit__(self, *_: object) -> None:
@@ -282,7 +292,7 @@ class PlainRequest:
         """Resolve the request as of a moment, in epoch milliseconds; the caller holds the lock of the state."""
         snapshot = self.snapshot
         resolved = snapshot.resolve(timestamp / 1000, self.request, vectors[""])
-        reading = StateReading(snapshot, self.request.user, lock)
+        reading = StateReading(snapshot, self.request, lock)
         return [RankingJob(self.ranking_id, timestamp, self.request, resolved, snapshot, snapshot.pipeline, reading)]
 
     def rank(

@@ -13,10 +13,10 @@ from feedrank.features.declared import encoders, keyed_counters
 from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.declared.forms import forms_of
 from feedrank.features.declared.keyed_counters import KeyedCounters
-from feedrank.features.declared.source import Source
+from feedrank.features.declared.source import SESSION, Source
 
 _SECONDS_PER_HOUR = 3_600.0
-_ROWS = {ITEM: keyed_counters.ITEM_ROW, USER: keyed_counters.USER_ROW}
+_ROWS = {ITEM: keyed_counters.ITEM_ROW, USER: keyed_counters.USER_ROW, SESSION: keyed_counters.SESSION_ID}
 _VALUES = {ITEM: keyed_counters.ITEM_VALUES, USER: keyed_counters.USER_VALUES, REQUEST: keyed_counters.REQUEST_VALUES}
 
 

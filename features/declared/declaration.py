@@ -72,7 +72,8 @@ class DeclaredFeature:
     per: tuple[str, ...] = ("impression",)
     """Event types in the denominator of a rate."""
     key: tuple[str, ...] = ("item",)
-    """What has a count of its own: one or two of item, user, and fields such as item.category or request.country."""
+    """What has a count of its own: one or two of item, user, session, and fields such as
+    item.category or request.country."""
     half_lives_h: tuple[float, ...] = (168.0,)
     """Half-lives of counts, with one column each; inf: no decay."""
     smoothing: float = 10.0
@@ -149,8 +150,10 @@ class DeclaredFeature:
             if not 1 <= len(self.key) <= 2:
                 raise ValueError(f"key is {list(self.key)}; expected one or two parts")
             for part in self.keys:
-                if part.entity in (LIST, RECENT) or (part.entity == REQUEST and not part.field):
-                    raise ValueError(f"key has {part}; expected item, user, or a field of item, user or request")
+                if part.entity in (LIST, RECENT):
+                    raise ValueError(
+                        f"key has {part}; expected item, user, session, or a field of item, user or request"
+                    )
         if self.kind == "interacted_with" and self.source.entity != ITEM:
             raise ValueError(f"from is {self.from_!r}; expected a field of items, such as item.brand")
         if len(self.clip) not in (0, 2) or (self.clip and self.clip[0] > self.clip[1]):

@@ -18,6 +18,7 @@ from feedrank.features.declared.keyed_counters import (
     ITEM_VALUES,
     NO_PART,
     REQUEST_VALUES,
+    SESSION_ID,
     USER_ROW,
     USER_VALUES,
     KeyedCounters,
@@ -75,6 +76,8 @@ class FieldInputs(NamedTuple):
     """Hashes of the changes and the requests."""
     ranking: NDArray[np.int64]
     """(M,) hash of the ranking of each operation: itself, or the one that an interaction names; 0: none."""
+    session: NDArray[np.int64]
+    """(M,) hash of the session of each operation; 0: none."""
 
 
 class FieldBuffers(NamedTuple):
@@ -193,14 +196,14 @@ def _remember(state: FieldArrays, inputs: FieldInputs, m: int, user: int, is_ran
 
 @jit
 def _values(
-    state: FieldArrays, inputs: FieldInputs, part: NDArray[np.int64], row: int, user: int, request: int, slot: int
+    state: FieldArrays, inputs: FieldInputs, part: NDArray[np.int64], row: int, user: int, m: int, slot: int
 ) -> tuple[int, int, int]:
     """Return the bounds of the hashes of a part of a key, and where they lie.
 
     A part without hashes, such as the item itself, has the bounds (0, 1). slot: of a ranking whose request stands in
     for values that the own one lacks; -1: none.
     """
-    kind, column = part[0], part[1]
+    kind, column, request = part[0], part[1], inputs.request[m]
     if kind == ITEM_VALUES:
         start, stop = state.items.starts[column, row], state.items.stops[column, row]
         return start, min(stop, start + MAX_KEY_VALUES), _STATE
@@ -217,11 +220,14 @@ def _values(
             start = (slot * state.rankings.sizes.shape[1] + column) * MAX_REQUEST_VALUES
             return start, start + state.rankings.sizes[slot, column], _RANKING
         return start, min(stop, start + MAX_REQUEST_VALUES), _INPUT
-    return 0, 0 if kind == USER_ROW and user < 0 else 1, _STATE
+    is_missing = (kind == USER_ROW and user < 0) or (kind == SESSION_ID and inputs.session[m] == 0)
+    return 0, 0 if is_missing else 1, _STATE
 
 
 @jit
-def _hash(state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where: int, row: int, user: int) -> int:
+def _hash(
+    state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where: int, row: int, user: int, m: int
+) -> int:
     """Return the hash of one value of a part."""
     if kind == NO_PART:
         return 0
@@ -229,6 +235,8 @@ def _hash(state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where:
         return row + 1
     if kind == USER_ROW:
         return user + 1
+    if kind == SESSION_ID:
+        return int(inputs.session[m])
     if where == _RANKING:
         return int(state.rankings.values[place])
     return int(inputs.pool[place] if where == _INPUT else state.pool[place])
@@ -239,12 +247,12 @@ def _count(
     state: FieldArrays, inputs: FieldInputs, row: int, user: int, m: int, slot: int, bits: int, at: float
 ) -> bool:
     """Count one event of one item; return False, and count nothing, if there is no room for its keys."""
-    table, request = state.counters, inputs.request[m]
+    table = state.counters
     needed = 0
     for c in range(len(table.numerator)):
         if bits & (table.numerator[c] | table.denominator[c]):
-            a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, request, slot)
-            p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, request, slot)
+            a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
+            p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
             needed += (b - a) * (q - p)
     if table.used[0] + needed > len(table.keys):
         return False
@@ -252,16 +260,16 @@ def _count(
         if not bits & (table.numerator[c] | table.denominator[c]):
             continue
         kinds = table.parts[c, :, 0]
-        a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, request, slot)
-        p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, request, slot)
+        a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
+        p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
         if b <= a or q <= p:
             continue
         owner = user if (kinds == USER_ROW).any() else -1
         keyed_counters.add_total(table, c, bits, at)
         for i in range(a, b):
-            first = _hash(state, inputs, kinds[0], i, a_where, row, user)
+            first = _hash(state, inputs, kinds[0], i, a_where, row, user, m)
             for j in range(p, q):
-                second = _hash(state, inputs, kinds[1], j, p_where, row, user)
+                second = _hash(state, inputs, kinds[1], j, p_where, row, user, m)
                 keyed_counters.add(table, c, first, second, owner, bits, at)
     return True
 
@@ -272,7 +280,7 @@ def _read(
     decay: Times, cursor: NDArray[np.int64],
 ) -> None:  # fmt: skip
     """Read the values and counts of one request's candidates."""
-    read, user, request = cursor[3], operations.user[m], inputs.request[m]
+    read, user = cursor[3], operations.user[m]
     table, items = state.counters, state.items
     for f in range(len(items.numbers)):
         for h in range(len(history)):
@@ -298,10 +306,10 @@ def _read(
         for f in range(len(items.starts)):
             buffers.item_bounds[line, f, 0], buffers.item_bounds[line, f, 1] = items.starts[f, row], items.stops[f, row]
         for c in range(len(table.numerator)):
-            a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, request, -1)
-            p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, request, -1)
+            a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, -1)
+            p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, -1)
             for x in range(a, b):
-                first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user)
+                first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user, m)
                 for y in range(p, q):
-                    second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user)
+                    second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user, m)
                     keyed_counters.add_sums(table, c, first, second, decay[c], buffers.counts[line, c])

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.field_collector import columns_of
-from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER, Forms
+from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER, Forms, hash_or_zero
 from feedrank.engine.events.field_table import FieldChanges, FieldTable, ValueColumns
 from feedrank.engine.field_reads import FieldReads
-from feedrank.engine.types import Rows, Times
+from feedrank.engine.types import ResolvedRequest, Rows, Times
 from feedrank.features.declared import keyed_counters
 from feedrank.features.declared.counter_plan import CounterPlan
 from feedrank.features.declared.field_kernel import (
@@ -89,11 +89,11 @@ class FieldState:
         return self._reads(buffers, table.requests.take(context.request[is_read]), lists, table.pool)
 
     def read(
-        self, operations: Operations, history: Rows, requests: Sequence[Mapping[str, FieldValue]],
+        self, operations: Operations, history: Rows, requests: Sequence[ResolvedRequest],
         lists: Sequence[Mapping[str, FieldValue | None]],
     ) -> FieldReads:  # fmt: skip
-        """Run live reads. requests: the fields of each; lists: those that come with each candidate row, or none."""
-        columns, pool = columns_of(self._plan.forms, REQUEST, requests)
+        """Run live reads. lists: the fields that come with each candidate row, or none."""
+        columns, pool = columns_of(self._plan.forms, REQUEST, [request.fields for request in requests])
         given, list_pool = columns_of(self._plan.forms, LIST, lists)
         n_rows = int((operations.stop - operations.start).sum())
         if not len(lists):
@@ -101,7 +101,8 @@ class FieldState:
         given = given._replace(starts=given.starts + len(pool), stops=given.stops + len(pool))
         pool = np.concatenate([pool, list_pool])
         n = len(operations.code)
-        table = FieldTable(self._plan.forms, _NO_CHANGES, columns, given, np.zeros(n, np.int64), pool)
+        sessions = np.array([hash_or_zero(request.session_id) for request in requests], np.int64)
+        table = FieldTable(self._plan.forms, _NO_CHANGES, columns, given, np.zeros(n, np.int64), sessions, pool)
         context = OperationContext(np.zeros(n, np.int64), np.arange(n, dtype=np.int64), table)
         buffers = self._buffers(n, n_rows, history.shape[1])
         self._run(operations, context, history, buffers)
@@ -210,8 +211,9 @@ class FieldState:
 
 def _inputs(context: OperationContext) -> FieldInputs:
     table = context.table
-    named = np.append(table.ranking, 0)[context.request]  # the last one: of a read without a request
-    return FieldInputs(context.position, context.request, table.requests, table.changes, table.pool, named)
+    # the last one: of a read without a request
+    ranking, session = (np.append(column, 0)[context.request] for column in (table.ranking, table.session))
+    return FieldInputs(context.position, context.request, table.requests, table.changes, table.pool, ranking, session)
 
 
 def _no_values(forms: Forms, source: str, n: int) -> ValueColumns:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from feedrank.features.jit import jit, zero_padded
 
-NO_PART, ITEM_ROW, USER_ROW, ITEM_VALUES, USER_VALUES, REQUEST_VALUES = 0, 1, 2, 3, 4, 5
+NO_PART, ITEM_ROW, USER_ROW, ITEM_VALUES, USER_VALUES, REQUEST_VALUES, SESSION_ID = 0, 1, 2, 3, 4, 5, 6
 """Kinds of the parts of a key."""
 MAX_EXPONENT = 140.0
 """Largest exponent x of e^x relative to a landmark; beyond it the landmark moves. A float64 overflows at 709."""

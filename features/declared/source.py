@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from feedrank.engine.events.field_forms import ITEM, SOURCES, USER
 
+SESSION = "session"
+"""The session itself, as a part of a key."""
 RECENT = "recent"
 """The mean of a number of the items that the user lately interacted with."""
 _FIELD = re.compile(rf"({'|'.join(SOURCES)})\.([^\s()][^()]*)")
@@ -18,14 +20,14 @@ class Source:
     """A field of an item, a user, a request or a list, or what the user's recent items have of it."""
 
     entity: str
-    """One of SOURCES, or RECENT."""
+    """One of SOURCES, SESSION or RECENT."""
     field: str
     """Name of the field; empty: the entity itself."""
 
     @classmethod
     def parse(cls, text: str) -> Source:
         """Parse a source as the config writes it. Raises ValueError for another form."""
-        if text in (ITEM, USER, "request"):
+        if text in (ITEM, USER, SESSION):
             return cls(text, "")
         if match := _RECENT.fullmatch(text):
             return cls(RECENT, match[1])

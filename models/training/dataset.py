@@ -63,10 +63,7 @@ class LabeledGroups:
         queries, ideal = self.queries, self.ideal
         rows, offsets = _select_rows(queries.offsets, mask)
         judged, ideal_offsets = _select_rows(ideal.offsets, mask)
-        chosen = PointInTimeQueries(
-            queries.before_event[mask], queries.at[mask], queries.user[mask], offsets, queries.rows[rows],
-            None if queries.request is None else queries.request[mask],
-        )  # fmt: skip
+        chosen = queries.select(mask, offsets, queries.rows[rows])
         return replace(
             self._at(rows, chosen),
             ideal=Ideal(ideal.labels[judged], ideal_offsets),
@@ -151,6 +148,7 @@ def from_rankings(
         user=rankings.user[first:last],
         offsets=offsets,
         rows=rankings.items[start:stop][kept],
+        session=rankings.session[first:last],
         request=len(log.interactions) + np.arange(first, last),
     )
     positions, indices = rankings.positions[start:stop][kept], start + np.flatnonzero(kept)
@@ -193,6 +191,7 @@ def from_recall(
         before_event=before[order],
         at=at[order],
         user=log.interactions.user[interactions[order]],
+        session=log.interactions.session[interactions[order]],
         offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in candidates])]).astype(np.int64),
         rows=np.concatenate([np.empty(0, np.int32), *candidates]).astype(np.int32),
         request=requests[order],
