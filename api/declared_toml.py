@@ -126,7 +126,7 @@ def _value(line: str) -> Any:
 def _drops_only(before: str, after: str, names: Collection[str]) -> bool:
     """Check that the second file is the first one without these declared features."""
     expected = tomllib.loads(before)
-    features = expected.get("features", {})
+    features = expected.setdefault("features", {})
     declared: Iterable[Any] = features.get("declared", [])
     features["declared"] = [table for table in declared if table.get("name") not in names]
     try:

@@ -100,13 +100,14 @@ def prune(data: TrainingData, options: PruneOptions, progress: Progress = lambda
         name: float(np.mean([sum(each[names[column]] for column in of) for each in importance]))
         for name, of in columns.items()
     }
-    ranked = sorted(columns, key=lambda name: (losses[name].mean, shares[name]))
+    is_strong = {name: loss.low > 0 for name, loss in losses.items()}
+    ranked = sorted(columns, key=lambda name: (is_strong[name], losses[name].mean, shares[name]))
     outcome: Outcome = "too little data"
     dropped: tuple[str, ...] = ()
     change: Difference | None = None
     if (noise.high - noise.low) / 2 < options.margin:
-        weak = [name for name in ranked if losses[name].low <= 0]
-        dropped, change = _confirmed(trials, _eliminate(trials, weak, full), full)
+        weak = len(ranked) - sum(is_strong.values())
+        dropped, change = _confirmed(trials, _eliminate(trials, ranked, weak, full), full)
         outcome = "dropped" if dropped else "needed"
     features = tuple(PrunedFeature(name, losses[name], shares[name], name in dropped) for name in ranked)
     return Pruning(outcome, features, float(np.nanmean(full)), noise, change, trials.done)
@@ -179,25 +180,26 @@ def _permutation_losses(
     return losses
 
 
-def _eliminate(trials: _Trials, weak: Sequence[str], full: Values) -> list[str]:
-    """Return features, of the weak ones, that can be left out together, as the search sees it.
+def _eliminate(trials: _Trials, ranked: Sequence[str], weak: int, full: Values) -> list[str]:
+    """Return features that can be left out together, as the search sees it.
 
-    weak: the least important first. The largest share that passes is found by bisection; then each further one is
-    tried.
+    ranked: the least important first; of these, the first `weak` ones lose nothing that is clear if they are permuted.
+    The largest number of weak ones that passes is found by bisection; then each further feature is tried, as one that
+    others can replace may lose much if it is permuted.
     """
 
     def passes(left_out: Sequence[str]) -> bool:
         return trials.is_enough(trials.compare(trials.values(left_out), full))
 
-    dropped, failed = 0, len(weak) + 1
+    dropped, failed = 0, weak + 1
     while failed - dropped > 1 and trials.has_budget(1):
-        size = len(weak) if failed > len(weak) else (dropped + failed) // 2
-        if passes(weak[:size]):
+        size = weak if failed > weak else (dropped + failed) // 2
+        if passes(ranked[:size]):
             dropped = size
         else:
             failed = size
-    chosen = list(weak[:dropped])
-    for name in weak[dropped + 1 :]:
+    chosen = list(ranked[:dropped])
+    for name in ranked[dropped + (failed <= weak) :]:
         if trials.has_budget(1) and passes([*chosen, name]):
             chosen.append(name)
     return chosen
