@@ -6,20 +6,21 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.field_collector import FieldCollector, request_fields
 from feedrank.engine.events.interaction_types import InteractionTypes
+from feedrank.engine.events.item_fields import rows_of
 from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -62,21 +63,24 @@ class ServingSnapshot:
     items_offset: int = 0
     """Journal offset of the last item event applied to the catalogue."""
     latest_ms: int = 0
-    """Epoch milliseconds: the latest effective time of any event applied to the state since the snapshot was made."""
-    high_watermark_ms: int = 0
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
+    high_watermark_ms: int = 0
+    """Epoch milliseconds: the latest time of any event applied to the state, or of any ranking made."""
     meanings: InteractionTypes = field(default_factory=InteractionTypes)
     """What the interaction types mean to the state."""
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
     """The process's clock, and events that are ahead of it, which take effect when their time has come."""
     is_replaced: bool = False
     """Whether another snapshot serves now; events are not applied to this one any more."""
+    is_as_replayed: bool = True
+    """Whether a replay surely gives this state: no user was erased, and services wrote all new events, in order."""
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
         self.future.now_ms = now_ms
-        if self.future.postponed:
-            self.observe(self.future.release(now_ms))
+        if self.future.postponed and (due := self.future.release(now_ms)):
+            self.is_as_replayed = False
+            self.observe(due)
 
     def observe(self, events: Sequence[Event]) -> None:
         """Apply events to the state in journal order; a tombstone erases its user.
@@ -88,6 +92,7 @@ class ServingSnapshot:
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
             _log.warning("new events: %s", *FutureEvents.of(self.future.now_ms, events).notes)
             events = [event for event in events if not self.future.is_ahead(event)]
+            self.is_as_replayed = False
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
                 self._advance(events[first:index])
@@ -104,6 +109,12 @@ class ServingSnapshot:
             self.offset = missed[-1][0]
         return new_events
 
+    def taking_over(self, serving: ServingSnapshot) -> ServingSnapshot:
+        """Return this snapshot as of the one that serves, if both have one state: no other one applies events then."""
+        names = ("offset", "latest_ms", "high_watermark_ms", "future", "is_as_replayed")
+        is_shared = self.state is serving.state
+        return replace(self, **{name: getattr(serving, name) for name in names}) if is_shared else self
+
     def resolve(self, at: float, request: RecommendationRequest, vectors: QueryVectors) -> ResolvedRequest:
         """Resolve a request to rows and add the user's history. at: unix seconds."""
         user = self.users.row(visitor_name(request.user, request.session))
@@ -112,6 +123,7 @@ class ServingSnapshot:
         if session != UNKNOWN_ROW:
             before, before_at = self.state.history(session)
             interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
+        declared = {} if self.state.forms is None else _declared_fields(request, self.catalogue)
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -127,11 +139,11 @@ class ServingSnapshot:
             history_at=times,
             interacted=interacted,
             disliked=self.state.disliked(user, session),
-            fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
+            **declared,
         )
 
     def is_ahead(self, now_ms: int) -> bool:
@@ -140,6 +152,7 @@ class ServingSnapshot:
 
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
+        self.is_as_replayed = False
         for row in (*erasure.rows(self.users), *erasure.session_rows(self.users)):
             self.state.erase_user(row)
         self.future.erase(erasure)
@@ -157,7 +170,8 @@ class ServingSnapshot:
         elif events:
             fields = None if self.state.forms is None else FieldCollector(self.state.forms)
             self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True, fields=fields))
-            self._raise_times(max(map(effective_time, events)))
+            for event in events:
+                self._raise_times(effective_time(event), event.received is not None)
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
@@ -167,9 +181,12 @@ class ServingSnapshot:
         session = joined_session(self.users, event.user, event.session)
         rows = self.catalogue.ids.rows(event.items)
         self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, session, rows)
-        self._raise_times(known_ms)
+        self._raise_times(known_ms, event.received is not None)
 
-    def _raise_times(self, time_ms: int) -> None:
+    def _raise_times(self, time_ms: int, is_received: bool) -> None:
+        """Note the effective time of an event that was applied. is_received: by a service; False: it was imported."""
+        if not is_received or time_ms < self.latest_ms:
+            self.is_as_replayed = False
         self.high_watermark_ms, self.latest_ms = max(self.high_watermark_ms, time_ms), max(self.latest_ms, time_ms)
 
     def _resolve_filters(self, filters: FilterSpec) -> Filters:
@@ -187,9 +204,17 @@ class ServingSnapshot:
         )
 
 
-def _fields_of(request: RecommendationRequest) -> Mapping[str, FieldValue]:
-    """Return the fields that the ranking event of a request will have."""
-    return request_fields({**request.context, **request.logged_fields()}, request.surface)
+def _declared_fields(request: RecommendationRequest, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the parts of a resolved request that declared features read, as its ranking event will have them."""
+    parts: dict[str, Any] = {"fields": request_fields({**request.context, **request.logged_fields()}, request.surface)}
+    if request.items and request.item_fields:
+        rows = catalogue.ids.rows(request.items).tolist()
+        of_items = rows_of(request.item_fields, len(rows))
+        parts["item_fields"] = {row: fields for row, fields in zip(rows, of_items, strict=True) if row != UNKNOWN_ROW}
+        parts["unknown_item_fields"] = tuple(
+            fields for row, fields in zip(rows, of_items, strict=True) if row == UNKNOWN_ROW
+        )
+    return parts
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:

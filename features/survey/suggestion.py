@@ -18,7 +18,7 @@ MAX_LIST_COLUMNS = 30
 """Columns of a list of values, one for each of the most frequent ones."""
 OVERLAP = 0.5
 """Two fields have the same values if this share of the values of the one are values of the other."""
-MAX_FEATURES = 60
+MAX_FEATURES = 200
 """Number of features that are suggested; further ones are left to the reader."""
 _PRICE = re.compile(
     r"price|cost|amount|salary|wage|rent|fee|bid|preis|prix|precio|income|budget|revenue", re.IGNORECASE

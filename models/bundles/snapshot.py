@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -29,6 +30,8 @@ from feedrank.models.atomic_files import atomic_write
 VERSION = 5
 MIN_EVENTS_TO_SAVE = 10_000
 """Save a new snapshot after at least this many events since the last one."""
+_digests: WeakKeyDictionary[Catalogue, dict[str, bytes]] = WeakKeyDictionary()
+"""Catalogue -> settings of a state -> their digest: a promotion asks for it several times."""
 
 
 class OrderedJournal(Protocol):
@@ -115,6 +118,24 @@ def restore(
     return restored
 
 
+def saved_offset(path: Path, catalogue: Catalogue, spec: StateSpec) -> int:
+    """Return the journal offset of the snapshot in a file; 0 if there is none, or if it is of other items or settings.
+
+    Only that is read of the file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fits = arrays["compatibility"].tobytes() == _compatibility_digest(catalogue, spec)
+            return int(arrays["offset"]) if fits else 0
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return 0
+
+
+def is_same_state(catalogue: Catalogue, spec: StateSpec, other: Catalogue, other_spec: StateSpec) -> bool:
+    """Return whether the state of one catalogue and spec is that of the other, for any journal."""
+    return _compatibility_digest(catalogue, spec) == _compatibility_digest(other, other_spec)
+
+
 def save(path: Path, restored: RestoredState, catalogue: Catalogue) -> None:
     """Write a snapshot atomically. It contains user ids and histories, so protect it like the journal."""
     user_text, user_bounds = restored.users.to_arrays()
@@ -170,7 +191,15 @@ def _track_offsets(events: Iterable[tuple[int, Event]], restored: RestoredState)
 
 def _compatibility_digest(catalogue: Catalogue, spec: StateSpec) -> bytes:
     """Return a digest of what a state's rows and columns depend on; snapshots with another one are ignored."""
-    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict(), USUAL_NAMES]).encode())
+    settings = json.dumps([VERSION, spec.to_dict(), USUAL_NAMES])
+    digests = _digests.setdefault(catalogue, {})
+    if settings not in digests:
+        digests[settings] = _digest_of(catalogue, spec, settings)
+    return digests[settings]
+
+
+def _digest_of(catalogue: Catalogue, spec: StateSpec, settings: str) -> bytes:
+    sha256 = hashlib.sha256(settings.encode())
     fields = [name for name in (counter.item_field for counter in spec.counters) if name not in ("", "item")]
     for array in (
         *catalogue.ids.to_arrays(), catalogue.category_codes, catalogue.category_offsets,
