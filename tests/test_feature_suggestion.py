@@ -220,7 +220,7 @@ def test_late_fields_warn_and_changes_are_counted() -> None:
     assert by_name["item.price"].changes == 1
     assert by_name["item.price"].known_share == 1
     assert by_name["item.grade"].known_share == 0.5
-    assert "only 50%" in suggest(survey.summaries(), Context())[0].warning
+    assert "for 50% of the shown items" in suggest(survey.summaries(), Context())[0].warning
 
 
 def test_users_with_the_values_of_items_are_matched() -> None:

@@ -105,8 +105,8 @@ def late_warning(summary: FieldSummary) -> str:
     known = summary.known_share
     if known is None or known >= LATE_KNOWN or summary.source not in (ITEM, USER):
         return ""
-    whose = "the items that rankings show" if summary.source == ITEM else "the users of rankings"
-    return f"only {known:.0%} of {whose} had a value before the ranking; it is missing for the others"
+    whose = "shown items" if summary.source == ITEM else "users"
+    return f"for {1 - known:.0%} of the {whose} that have a value, it was set after the ranking, where it is missing"
 
 
 def is_category(summary: FieldSummary) -> bool:

@@ -32,7 +32,8 @@ class FieldSummary:
     changes: float = 0.0
     """Changes of the value per item or user."""
     known_share: float | None = None
-    """Share of the shown items, or of the rankings' users, whose value was set before the ranking; None: not known."""
+    """Share of the shown items, or of the rankings' users, that have a value for whom it was set before the ranking;
+    None: not known."""
     quantiles: tuple[float, ...] = ()
     """Least number, quartiles and greatest number; empty without numbers."""
     is_whole: bool = False

@@ -30,6 +30,8 @@ MAX_MOMENTS = 20_000
 """Rankings whose items and users are compared with the times of their fields."""
 MAX_LABELLED = 3_000
 """Rankings whose clicks are compared with the numbers of their items."""
+MAX_SINGLE = 1.02
+"""Lists with at most so many values on average are single values."""
 MIN_LABELLED = 50
 """Rankings in which a number must differ so that it is compared with the clicks."""
 
@@ -45,6 +47,7 @@ class _Field:
         self.n_numbers = 0
         self.is_whole = True
         self.words = self.n_texts = 0
+        self.n_listed = 0
         self.entities = 0
         self.changes = 0
         self.last: dict[str, int] = {}
@@ -67,6 +70,7 @@ class _Field:
             self.n_texts += 1
         if kind != "list of numbers":
             for text in texts_of(value):
+                self.n_listed += kind == "list"
                 self._count(text if len(text) <= LONG_TEXT else f"#{value_hash(text)}")
         return kind
 
@@ -129,12 +133,10 @@ class FieldSurvey:
             return
         self._moments += 1
         for source, names in ((ITEM, items), (USER, () if user is None else (user,))):
-            followed = self._followed[source]
-            is_full = len(followed) >= MAX_ENTITIES
-            known = [name for name in names if not is_full or name in followed]
             for field in self._fields[source].values():
-                field.moments += len(known)
-                field.known += sum(field.first_ms.get(name, at_ms + 1) <= at_ms for name in known)
+                first_ms = [field.first_ms[name] for name in names if name in field.first_ms]
+                field.moments += len(first_ms)
+                field.known += sum(time_ms <= at_ms for time_ms in first_ms)
 
     def summaries(self) -> list[FieldSummary]:
         """Return the summary of each field: of items, users, requests and lists, by name."""
@@ -188,8 +190,11 @@ class FieldSurvey:
         total = self.counts[source]
         numbers = np.frombuffer(field.numbers) if len(field.numbers) else np.empty(0)
         has_auc = len(field.aucs) >= MIN_LABELLED and not field.changes
+        kind = common_type(field.types)
+        if kind == "list" and field.n_listed <= MAX_SINGLE * field.types["list"]:
+            kind = "text"  # lists of one value each
         return FieldSummary(
-            source, name, common_type(field.types), field.entities, 1 - field.entities / max(total, 1),
+            source, name, kind, field.entities, 1 - field.entities / max(total, 1),
             len(field.values), field.has_more, dict(field.values.most_common(MAX_VALUES)),
             field.changes / max(field.entities, 1),
             field.known / field.moments if field.moments else None,
