@@ -16,6 +16,7 @@ from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Ro
 if TYPE_CHECKING:
     from feedrank.engine.events.event_table import EventTable
     from feedrank.engine.events.events import Event
+    from feedrank.engine.events.vocabulary import Vocabulary
 
 
 class VectorIndex(Protocol):
@@ -126,7 +127,20 @@ class CrossEncoderScoreCache(Protocol):
 
 
 class State(Protocol):
-    """The current behavioural state: user histories and counters."""
+    """The current behavioural state: user histories and counters.
+
+    It knows items that the catalogue does not have yet; their rows come after those of the catalogue.
+    """
+
+    @property
+    def items(self) -> Vocabulary:
+        """Return the ids of all items by row; `advance` expects new ones here before their events."""
+        ...
+
+    @property
+    def item_fields(self) -> tuple[str, ...]:
+        """Return the names of the item fields that the state reads from item events."""
+        ...
 
     def history(self, user: int) -> tuple[Rows, Times]:
         """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.interaction_types import IN_HISTORY, IN_POPULARITY, NEGATIVE, SEEN, InteractionTypes
-from feedrank.engine.types import Offsets, Rows, Times
+from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
 from feedrank.features.custom_counters import IMPRESSION, IMPRESSION_BIT
 from feedrank.features.kernel import (
     NO_COUNTS,
     NO_HISTORY,
+    OP_CODES,
     OP_IMPRESSION,
     OP_INTERACTION,
     OP_NEGATIVE,
@@ -85,17 +86,32 @@ def _interaction_codes(
     return codes, bits
 
 
+def insert_codes(operations: Operations, before_event: Offsets, values: NDArray[np.int32]) -> Operations:
+    """Insert an OP_CODES for each of the (K, 4) values before its event. before_event: (K,) ascending positions."""
+    start = len(operations.rows) + 4 * np.arange(len(values))
+    return Operations(
+        code=np.insert(operations.code, before_event, np.uint8(OP_CODES)),
+        at=np.insert(operations.at, before_event, np.nan),
+        user=np.insert(operations.user, before_event, UNKNOWN_ROW),
+        start=np.insert(operations.start, before_event, start),
+        stop=np.insert(operations.stop, before_event, start + 4),
+        rows=np.concatenate([operations.rows, values.reshape(-1)]).astype(np.int32),
+        type_bits=np.insert(operations.type_bits, before_event, 0),
+    )
+
+
 def insert_reads(operations: Operations, queries: PointInTimeQueries) -> Operations:
     """Insert an OP_READ of each query before its event. Raises ValueError if the queries are not in order."""
     if len(queries) and np.any(np.diff(queries.before_event) < 0):
         raise ValueError("found point-in-time queries out of order, expected the order of the log")
     first = len(operations.rows)
+    places = np.append(np.flatnonzero(operations.code != OP_CODES), len(operations.code))[queries.before_event]
     return Operations(
-        code=np.insert(operations.code, queries.before_event, np.uint8(OP_READ)),
-        at=np.insert(operations.at, queries.before_event, queries.at),
-        user=np.insert(operations.user, queries.before_event, queries.user),
-        start=np.insert(operations.start, queries.before_event, queries.offsets[:-1] + first),
-        stop=np.insert(operations.stop, queries.before_event, queries.offsets[1:] + first),
+        code=np.insert(operations.code, places, np.uint8(OP_READ)),
+        at=np.insert(operations.at, places, queries.at),
+        user=np.insert(operations.user, places, queries.user),
+        start=np.insert(operations.start, places, queries.offsets[:-1] + first),
+        stop=np.insert(operations.stop, places, queries.offsets[1:] + first),
         rows=np.concatenate([operations.rows, queries.rows]).astype(np.int32),
-        type_bits=np.insert(operations.type_bits, queries.before_event, 0),
+        type_bits=np.insert(operations.type_bits, places, 0),
     )

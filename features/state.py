@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.interaction_types import InteractionTypes
-from feedrank.engine.types import UNKNOWN_ROW, Batch, Offsets, ResolvedRequest, Rows, Scores, Times, empty_rows
+from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table, custom_counters, dislikes, history_store, state_arrays
-from feedrank.features.counter_table import CounterTable
-from feedrank.features.custom_counters import IMPRESSION_BIT, CounterSpec
+from feedrank.features.custom_counters import IMPRESSION_BIT
 from feedrank.features.dislikes import MAX_RECENT_DISLIKES
 from feedrank.features.history_store import INTERACTIONS
+from feedrank.features.item_codes import ItemCodes
 from feedrank.features.kernel import (
     COUNTER_KINDS,
     OP_READ,
@@ -28,96 +29,49 @@ from feedrank.features.kernel import (
     item_counts,
     ranking_operation,
 )
-from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
+from feedrank.features.replay import PointInTimeQueries, insert_codes, insert_reads, operations_of
+from feedrank.features.state_spec import ENTITIES as ENTITIES
+from feedrank.features.state_spec import StateSettings as StateSettings
+from feedrank.features.state_spec import StateSpec as StateSpec
 
-ENTITIES = ("item", "category", "all")
-"""Entities whose counters a read returns: the candidate, its categories (summed), the whole catalogue."""
 CHUNK_ROWS = 16_384
 """Number of observed rows, roughly, for which arrays are grown at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateSettings:
-    """[state] What the behavioural state stores."""
-
-    half_lives_h: tuple[float, ...] = (1.0, 6.0, 24.0, 168.0, 720.0, float("inf"))
-    """Half-lives of the decayed counters of items and categories; inf: no decay."""
-    history_length: int = 50
-    """Number of a user's latest interactions that the features read. Unit: interactions."""
-    counters: tuple[CounterSpec, ...] = ()
-    """Custom counters, in addition to the built-in ones: one table [[state.counters]] each."""
-
-    def __post_init__(self) -> None:
-        if not self.half_lives_h or min(self.half_lives_h) <= 0:
-            raise ValueError(f"half_lives_h is {self.half_lives_h}; expected at least one, all above 0")
-        if self.history_length < 1:
-            raise ValueError(f"history_length is {self.history_length}; expected at least 1")
-        custom_counters.check_counters(self.counters)
-
-
-@dataclass(frozen=True, slots=True)
-class StateSpec(StateSettings):
-    """The settings of the behavioural state, and what the interaction types mean that it observes."""
-
-    interactions: InteractionTypes = field(default_factory=InteractionTypes)
-
-    @classmethod
-    def of(cls, settings: StateSettings, interactions: InteractionTypes) -> StateSpec:
-        """Join the settings of a state with what the interaction types mean."""
-        return cls(settings.half_lives_h, settings.history_length, settings.counters, interactions)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> StateSpec:
-        """Build the spec from the result of `to_dict`."""
-
-        def hours(half_lives: Sequence[str]) -> tuple[float, ...]:
-            return tuple(map(float, half_lives))
-
-        counters = []
-        for body in data["counters"]:
-            types, over = tuple(body["types"]), tuple(body["rate_over"])
-            lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "rate_over": over}
-            counters.append(CounterSpec(**{**body, **lists}))
-        interactions = InteractionTypes.from_dict(data["interactions"])
-        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters), interactions)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
-        counters = [
-            {**asdict(counter), "half_lives_h": [str(half) for half in counter.half_lives_h]}
-            for counter in self.counters
-        ]
-        return {
-            "half_lives_h": [str(half) for half in self.half_lives_h],
-            "history_length": self.history_length,
-            "counters": counters,
-            "interactions": self.interactions.to_dict(),
-        }
-
-    def counter_column(self, entity: str, kind: str, half_life_h: float) -> int:
-        """Return the column of a counter in `Batch.counters`."""
-        halves = len(self.half_lives_h)
-        return (
-            ENTITIES.index(entity) * len(COUNTER_KINDS) + COUNTER_KINDS.index(kind)
-        ) * halves + self.half_lives_h.index(half_life_h)
-
-    @property
-    def width(self) -> int:
-        """Number of columns of `Batch.counters`."""
-        return len(ENTITIES) * len(COUNTER_KINDS) * len(self.half_lives_h)
-
-
 class BehaviouralState:
-    """State of items and users by row. Live requests and replay advance it with the same kernel."""
+    """State of items and users by row. Live requests and replay advance it with the same kernel.
+
+    Its items begin as those of a catalogue. An item event adds its item, from this point of the order of events on.
+    """
 
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
-        self._n_items = len(catalogue)
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
-        counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
-        self._state = state_arrays.empty_arrays(catalogue, self.spec.half_lives_h, counters)
-        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters)
+        fields = custom_counters.counted_fields(self.spec.counters)
+        self._items = ItemCodes(catalogue, fields, state_arrays.capacity_of(len(catalogue)))
+        counters = custom_counters.empty_counter_table(self.spec.counters)
+        self._state = state_arrays.empty_arrays(self._items, self.spec.half_lives_h, counters)
+        self._keys_per_event = custom_counters.keys_per_event(counters, self._items.bounds)
+
+    @property
+    def items(self) -> Vocabulary:
+        """The ids of all items by row: those of the catalogue, then those of item events, in their order."""
+        return self._items.ids
+
+    @property
+    def item_fields(self) -> tuple[str, ...]:
+        """Names of the item fields that the state reads: the category, and those that counters count by."""
+        return self._items.fields
+
+    @property
+    def is_as_catalogue(self) -> bool:
+        """Whether no item event has added an item or changed a category or another counted value."""
+        return self._items.is_as_catalogue
+
+    def note_item(self, row: int, valid_from_ms: int, fields: Mapping[str, FieldValue]) -> None:
+        """Note an item event whose values the catalogue has, so that no older value replaces them."""
+        self._items.note(row, valid_from_ms, fields)
 
     def observe(self, operations: Operations) -> None:
         """Observe operations without reads. Raises ValueError if there is a read."""
@@ -235,7 +189,7 @@ class BehaviouralState:
 
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
-        out, pre_log = np.empty(self._n_items), np.empty(self._n_items)
+        out, pre_log = np.empty(len(self.items)), np.empty(len(self.items))
         longest = int(np.argmax(self.spec.half_lives_h))
         item_counts(self._state, COUNTER_KINDS.index("interactions"), longest, at, out)
         item_counts(self._state, COUNTER_KINDS.index("pre_log"), longest, at, pre_log)
@@ -248,25 +202,41 @@ class BehaviouralState:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays of the state by name, for `restore`. They are not copied."""
-        return dict(state_arrays.named_arrays(self._state))
+        return dict(state_arrays.named_arrays(self._state)) | self._items.arrays()
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
+        self._items.restore(arrays)
+        self._make_room()
         self._state = state_arrays.with_arrays(self._state, arrays)
-
-    def extend(self, catalogue: Catalogue, category_offsets: Offsets, counters: CounterTable) -> None:
-        """Take the columns of a catalogue with new items, whose rows fit into the spare room of the arrays.
-
-        category_offsets, and the bounds of `counters`, are padded to the rows of the arrays.
-        """
-        table = self._state.custom_counters._replace(codes=counters.codes, bounds=counters.bounds)
-        self._state = self._state._replace(
-            category_codes=catalogue.category_codes, category_offsets=category_offsets, custom_counters=table
-        )
-        self._n_items, self._keys_per_event = len(catalogue), custom_counters.keys_per_event(table)
+        self._state = self._state._replace(codes=self._items.codes, code_bounds=self._items.bounds)
+        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters, self._items.bounds)
 
     def _operations_of(self, log: EventTable) -> Operations:
-        return operations_of(log, self._counted_types, self.spec.interactions)
+        operations = operations_of(log, self._counted_types, self.spec.interactions)
+        if not len(log.item_changes):
+            return operations
+        self._make_room()
+        codes = self._items.observe(log.item_changes)
+        self._make_room()  # for new categories
+        self._state = self._state._replace(codes=self._items.codes, code_bounds=self._items.bounds)
+        rows = np.unique(log.item_changes.rows)
+        self._keys_per_event[rows] = custom_counters.keys_per_event(
+            self._state.custom_counters, self._items.bounds[:, rows]
+        )
+        for row, _, first, stop in codes.values.tolist():
+            self._keys_per_event[row] += (stop - first) * len(self.spec.counters)
+        return insert_codes(operations, codes.before_event, codes.values)
+
+    def _make_room(self) -> None:
+        """Grow the arrays if items or categories have used up the spare rows."""
+        n_items, n_categories = len(self.items), len(self._items.values[0])
+        if state_arrays.has_room(self._state, n_items, n_categories):
+            return
+        self._state = state_arrays.with_room(self._state, n_items, n_categories)
+        self._items.grow(len(self._state.first_at))
+        self._state = self._state._replace(code_bounds=self._items.bounds)
+        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters, self._items.bounds)
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
         self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)

@@ -60,9 +60,10 @@ class ArmLoader:
     def update_items(self) -> None:
         """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._loaded.items():
-            new = seat.items.read(round(self._clock() * 1000))
+            known = self._recommender.read_snapshot(self._clock(), ServingSnapshot.new_items, name)
+            new = seat.items.read(known.now_ms, until=known.offset)
             reranker = self._recommender.arm_servers.snapshots[name].pipeline.reranker
-            seat.updater.apply(new.events, new.offset, reranker, partial(self._replace_snapshot, name))
+            seat.updater.apply(new.events, known.ids, new.offset, reranker, partial(self._replace_snapshot, name))
             seat.items.applied(new)
 
     def _replace_snapshot(self, name: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:
@@ -74,7 +75,7 @@ class ArmLoader:
             encoders = TextEncoders(self._home, opened)
             restored = snapshot.restore(
                 self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec,
-                now_ms=round(self._clock() * 1000),
+                now_ms=round(self._clock() * 1000), cutoff=bundle.item_cutoff_of(opened),
             )  # fmt: skip
             serving = build_snapshot(self._home, self._config, opened, restored, encoders)
             updater = ColdStartUpdater(self._config, opened, encoders)

@@ -21,6 +21,7 @@ from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, registry
 
 ITEMS_INTERVAL_S = 0.5
@@ -139,10 +140,13 @@ class Refresher:
         return True
 
     def _update_items(self) -> int:
-        new = self._items.read(round(self._clock() * 1000))
+        known = self._recommender.read_snapshot(self._clock(), ServingSnapshot.new_items)
+        new = self._items.read(known.now_ms, until=known.offset)
         renew = self._recommender.swap_snapshot
         reranker = self._recommender.pipeline.reranker
-        count = self._updater.apply(new.events, new.offset, reranker, lambda make: renew(make, self._clock()))
+        count = self._updater.apply(
+            new.events, known.ids, new.offset, reranker, lambda make: renew(make, self._clock())
+        )
         self._items.applied(new)  # only on success, so that failed items are retried
         return count
 

@@ -63,12 +63,16 @@ def replay(
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
     encoders = TextEncoders(home, opened)
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
-    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp)
+    cutoff = bundle.item_cutoff_of(opened)
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp, cutoff)
     recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), ReadOnlyJournal())
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
     new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
-    updater.apply(new.events, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at))
+    known = recommender.snapshot.new_items()
+    updater.apply(
+        new.events, known.ids, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at)
+    )
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
     # events that came between this moment and the reading of the state must not move the time of the replay

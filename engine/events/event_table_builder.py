@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,8 +13,16 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.event_order import Placement, place_after_rankings
 from feedrank.engine.events.event_table import EventTable, Interactions, Rankings, UnknownItems
-from feedrank.engine.events.events import JOIN_WINDOW_S, Event, InteractionEvent, RankingEvent, effective_time
+from feedrank.engine.events.events import (
+    JOIN_WINDOW_S,
+    Event,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+    effective_time,
+)
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
+from feedrank.engine.events.item_arrivals import ItemArrivals, in_order_of_arrival
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW
@@ -32,6 +40,13 @@ def events_to_table(
     return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
 
 
+def arrived_events_to_table(events: Iterable[Event], arrivals: ItemArrivals, user_ids: Vocabulary) -> EventTable:
+    """Build the table of new events of a journal, by which a state advances: their items get rows in `arrivals`."""
+    in_order = in_order_of_arrival(events)
+    arrivals.announce(event.item for event in in_order if isinstance(event, ItemEvent))
+    return sorted_events_to_table(in_order, arrivals.ids, user_ids, as_arrived=True, arrivals=arrivals)
+
+
 def sorted_events_to_table(
     events: Iterable[Event],
     item_ids: Vocabulary,
@@ -39,6 +54,7 @@ def sorted_events_to_table(
     with_logged_features: bool = False,
     meanings: InteractionTypes | None = None,
     as_arrived: bool = False,
+    arrivals: ItemArrivals | None = None,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
@@ -48,19 +64,24 @@ def sorted_events_to_table(
 
     with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
     what their names usually mean. as_arrived: move nothing; for a state that nothing is learnt from, as it was for the
-    requests of that time.
+    requests of that time. arrivals: takes the item events, and only with `as_arrived`; None: they are ignored.
     """
     builder = _EventTableBuilder(
         item_ids,
         Vocabulary() if user_ids is None else user_ids,
         LoggedFeaturesBuilder() if with_logged_features else None,
+        arrivals,
     )
     for event in events:
         if isinstance(event, RankingEvent):
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
+        elif arrivals is not None and isinstance(event, ItemEvent):
+            arrivals.add(event, len(builder))
     table = builder.build(as_arrived)
+    if arrivals is not None:
+        table = replace(table, item_changes=arrivals.build())
     return table if meanings is None else replace(table, meanings=meanings)
 
 
@@ -68,10 +89,12 @@ class _EventTableBuilder:
     """Builds an event table event by event, and joins interactions to rankings."""
 
     def __init__(
-        self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None
-    ) -> None:
+        self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None,
+        arrivals: ItemArrivals | None = None,
+    ) -> None:  # fmt: skip
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
+        self._awaited: Collection[str] = () if arrivals is None else arrivals.awaited
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
         self._is_imported = array("b")
         self._interactions: dict[str, array[Any]] = {name: array(code) for name, code in _INTERACTION_COLUMNS.items()}
@@ -85,6 +108,9 @@ class _EventTableBuilder:
         self._time_ms = -(10**18)
         self._unjoined: dict[tuple[int, str], list[int]] = {}  # imported interactions of this time, by user and item
 
+    def __len__(self) -> int:
+        return len(self._is_ranking)
+
     def add_ranking(self, event: RankingEvent) -> None:
         """Add a ranking; interactions with its items within the next 30 minutes are joined to it."""
         code = self._ranking_code(event.id)
@@ -94,6 +120,8 @@ class _EventTableBuilder:
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
         rows = [self._item_ids.row(item) for item in event.items]
+        if self._awaited and event.received is not None:
+            rows = [UNKNOWN_ROW if item in self._awaited else row for item, row in zip(event.items, rows, strict=True)]
         if UNKNOWN_ROW in rows:
             self._add_unknown("impression", len(columns["items"]), event.items, rows)
         columns["items"].extend(rows)
@@ -127,6 +155,8 @@ class _EventTableBuilder:
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
         row = self._item_ids.row(event.item)
+        if self._awaited and event.received is not None and event.item in self._awaited:
+            row = UNKNOWN_ROW
         if row == UNKNOWN_ROW:
             self._add_unknown("interaction", len(columns["item"]), (event.item,), [row])
         columns["item"].append(row)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.engine import Engine
 
 from feedrank.engine.events.events import ItemEvent
@@ -48,6 +49,41 @@ def item_events_between(engine: Engine, after_ms: int, until_ms: int, until: int
     query = select(EVENTS.c.body).where(_IS_ITEM, time > after_ms, time <= until_ms, EVENTS.c.offset <= until)
     with engine.connect() as connection:
         return _item_events(connection.scalars(query.order_by(time, EVENTS.c.offset)))
+
+
+def item_events_since(
+    engine: Engine, offset: int, built_ms: int, until: int, limit_ms: int
+) -> list[tuple[int, ItemEvent]]:
+    """Return (offset, event) of the item events that a catalogue lacks, by `effective_time`, then by offset.
+
+    These are the events after an offset, and those that take effect after `built_ms`; of both those up to offset
+    `until` that take effect at `limit_ms` at the latest. Epoch milliseconds.
+    """
+    time = EVENTS.c.effective_time
+    is_later = or_(EVENTS.c.offset > offset, time > built_ms)
+    query = select(EVENTS.c.offset, EVENTS.c.body).where(_IS_ITEM, is_later, EVENTS.c.offset <= until, time <= limit_ms)
+    with engine.connect() as connection:
+        rows = connection.execute(query.order_by(time, EVENTS.c.offset)).all()
+    return [(number, event) for number, body in rows for event in _item_events([body])]
+
+
+def latest_times_before(engine: Engine, offsets: Sequence[int], limit_ms: int) -> list[int]:
+    """Return for each offset the latest effective time of the events before it that is not after `limit_ms`.
+
+    offsets: ascending, at least one. Epoch milliseconds; -2^62 if there is no such event.
+    """
+    number, time = EVENTS.c.offset, EVENTS.c.effective_time
+    first = select(func.max(time)).where(number < offsets[0], time <= limit_ms)
+    between = select(number, time).where(number >= offsets[0], number < offsets[-1], time <= limit_ms)
+    with engine.connect() as connection:
+        latest = connection.scalar(first)
+        rows = deque(connection.execute(between.order_by(number)).all())
+    latest, found = -(2**62) if latest is None else int(latest), []
+    for offset in offsets:
+        while rows and rows[0][0] < offset:
+            latest = max(latest, rows.popleft()[1])
+        found.append(latest)
+    return found
 
 
 def events_of_items(engine: Engine, items: Collection[str], until: int, limit_ms: int) -> list[ItemEvent]:

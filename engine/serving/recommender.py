@@ -198,11 +198,16 @@ class Recommender:
             self._catch_up(at)
             self.arm_servers.catch_up()
 
-    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T]) -> T:
-        """Return what `read` makes of the current snapshot, which does not change meanwhile; it must be quick."""
+    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T], bundle: str = "") -> T:
+        """Return what `read` makes of the current snapshot, which does not change meanwhile; it must be quick.
+
+        bundle: read the snapshot of this bundle of an experiment arm instead.
+        """
         with self._lock:
             self._catch_up(at)
-            return read(self._snapshot)
+            if bundle:
+                self.arm_servers.catch_up()
+            return read(self.arm_servers.snapshots[bundle] if bundle else self._snapshot)
 
     def swap_snapshot(self, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.

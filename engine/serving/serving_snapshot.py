@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.erasure import Erasure
-from feedrank.engine.events.event_table_builder import events_to_table
+from feedrank.engine.events.event_table_builder import arrived_events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
 from feedrank.engine.events.interaction_types import InteractionTypes
+from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
@@ -40,6 +42,17 @@ from feedrank.engine.types import (
 OnRanked = Callable[[Matrix, Scores], None]
 """Called with the (N, F) features and (N,) scores of all candidates of a ranking."""
 _log = logging.getLogger(__name__)
+
+
+class NewItems(NamedTuple):
+    """The items that a state knows and its catalogue lacks."""
+
+    ids: list[str]
+    """In the order of the state's rows, which are those after the catalogue's."""
+    offset: int
+    """Journal offset of the last event applied to the state."""
+    now_ms: int
+    """The clock of the state, epoch milliseconds; later item events are postponed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -106,6 +119,10 @@ class ServingSnapshot:
         """Resolve a request to rows and add the user's history. at: unix seconds."""
         user = self.users.row(request.user)
         interacted, times = self.state.history(user)
+        disliked = self.state.disliked(user)
+        if len(self.state.items) > (n := len(self.catalogue)):  # items that recall and features do not know yet
+            is_known = interacted < n
+            interacted, times, disliked = interacted[is_known], times[is_known], disliked[disliked < n]
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -118,11 +135,18 @@ class ServingSnapshot:
             history=history,
             history_at=times,
             interacted=interacted,
-            disliked=self.state.disliked(user),
+            disliked=disliked,
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
+        )
+
+    def new_items(self) -> NewItems:
+        """Return which items the catalogue lacks, in the order of their rows."""
+        state, n = self.state, len(self.catalogue)
+        return NewItems(
+            state.items.names(np.arange(n, len(state.items), dtype=np.int32)), self.offset, self.future.now_ms
         )
 
     def is_ahead(self, now_ms: int) -> bool:
@@ -146,14 +170,15 @@ class ServingSnapshot:
         if len(events) == 1 and isinstance(events[0], RankingEvent):
             self._advance_by_ranking(events[0])
         elif events:
-            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True))
+            arrivals = ItemArrivals(self.state.items, self.state.item_fields)
+            self.state.advance(arrived_events_to_table(events, arrivals, self.users))
             self._raise_times(max(map(effective_time, events)))
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
         known_ms = event.timestamp if event.received is None else event.received
         user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
-        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.catalogue.ids.rows(event.items))
+        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.state.items.rows(event.items))
         self._raise_times(known_ms)
 
     def _raise_times(self, time_ms: int) -> None:

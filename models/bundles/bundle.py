@@ -27,6 +27,7 @@ from feedrank.features.state import StateSpec
 from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
 from feedrank.models.bundles.content_check import check_index, check_item_model, check_ranker, check_tokens
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 from feedrank.models.bundles.manifest import BUILD_INFO as BUILD_INFO
 from feedrank.models.bundles.manifest import FORMAT as FORMAT
 from feedrank.models.bundles.manifest import MANIFEST as MANIFEST
@@ -281,6 +282,11 @@ def built_ms(bundle: Bundle) -> int:
         return round(datetime.fromisoformat(read_build_info(bundle.folder)["at"]).timestamp() * 1000)
     except (KeyError, TypeError, ValueError):
         return round((bundle.folder / MANIFEST).stat().st_mtime * 1000)
+
+
+def item_cutoff_of(bundle: Bundle) -> ItemCutoff:
+    """Return which item events the bundle contains."""
+    return ItemCutoff(journal_offset_of(bundle), built_ms(bundle))
 
 
 def read_build_info(folder: Path) -> dict[str, Any]:
