@@ -75,8 +75,8 @@ class FeatureBuilder:
     def family_columns(self, batch: Batch) -> Iterator[tuple[str, Columns]]:
         """Compute one family after another; yield the name of each (the path of an extra one) and its columns."""
         earlier: dict[str, Scores] = {}
-        if batch.disliked.size and batch.disliked.max() >= len(self.item_model.catalogue):
-            batch = _without_later_items(batch, len(self.item_model.catalogue))
+        if batch.disliked.size and batch.disliked.max() >= len(self.item_model.catalogue.ids):
+            batch = _without_later_items(batch, len(self.item_model.catalogue.ids))
         inputs = FamilyInputs(self.item_model, self.spec, self.category_shares, earlier)
         for name, family in self._families.items():
             columns = family(batch, inputs)

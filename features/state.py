@@ -46,6 +46,7 @@ class BehaviouralState:
 
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
+        self._width = self.spec.width
         self._counted_types = custom_counters.interaction_types(self.spec.counters)
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
         fields = custom_counters.counted_fields(self.spec.counters)
@@ -262,7 +263,7 @@ class BehaviouralState:
             impressions=np.zeros(n_rows, np.float32),
             item_age=np.full(n_rows, np.nan, np.float32),
             since_interaction=np.full(n_rows, np.nan, np.float32),
-            counters=np.full((n_rows, self.spec.width), np.nan, np.float32),
+            counters=np.full((n_rows, self._width), np.nan, np.float32),
             custom_counters=np.full((n_rows, self._custom_columns), np.nan, np.float32),
             disliked=np.full((n_requests, MAX_RECENT_DISLIKES), UNKNOWN_ROW, np.int32),
             disliked_at=np.full((n_requests, MAX_RECENT_DISLIKES), np.nan),

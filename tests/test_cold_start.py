@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feedrank.features.catalogue_growth import extend_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, ResolvedRequest
 from feedrank.features.bm25 import Bm25Retriever, TermWeights
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.catalogue_growth import extend_catalogue
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors, quantize
 from feedrank.features.state import BehaviouralState, StateSpec

@@ -15,6 +15,7 @@ import pytest
 import toyworld
 from click.testing import CliRunner
 from conftest import feedrank
+from feedrank.features.catalogue_growth import extend_catalogue
 
 from feedrank.api import compose, config
 from feedrank.api.cli import main
@@ -37,7 +38,6 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import ResolvedRequest
 from feedrank.features.bm25 import TermWeights
-from feedrank.features.catalogue_growth import extend_catalogue
 from feedrank.features.dislikes import MAX_MARKS
 from feedrank.features.state import BehaviouralState, StateSpec
 from feedrank.models.bundles import bundle

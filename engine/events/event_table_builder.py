@@ -40,9 +40,14 @@ def events_to_table(
     return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
 
 
-def arrived_events_to_table(events: Iterable[Event], arrivals: ItemArrivals, user_ids: Vocabulary) -> EventTable:
-    """Build the table of new events of a journal, by which a state advances: their items get rows in `arrivals`."""
-    in_order = in_order_of_arrival(events)
+def arrived_events_to_table(
+    events: Sequence[Event], arrivals: ItemArrivals, user_ids: Vocabulary, due: Sequence[Event] = ()
+) -> EventTable:
+    """Build the table of new events of a journal, by which a state advances: their items get rows in `arrivals`.
+
+    due: earlier events that were postponed until now.
+    """
+    in_order = in_order_of_arrival(events, due)
     arrivals.announce(event.item for event in in_order if isinstance(event, ItemEvent))
     return sorted_events_to_table(in_order, arrivals.ids, user_ids, as_arrived=True, arrivals=arrivals)
 

@@ -1,14 +1,14 @@
 """Items that arrive while events are observed: from which event on they count, and which fields they bring.
 
 An item event takes effect when the journal gets it. That of the live service says when that was (`received`). An
-imported one does not; it takes effect after all events that the journal had before, whatever its own timestamp says:
-no ranking that was served before the import could know of it.
+imported one does not; it takes effect after the events that the service had received before, whatever its own timestamp
+says: no ranking that was served before the import could know of it.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.events import Event, ItemEvent, effective_time, valid_from
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Rows
+
+_UNKNOWN_MS = -(2**62)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -82,16 +84,32 @@ class ItemArrivals:
         )  # fmt: skip
 
 
-def in_order_of_arrival(events: Iterable[Event]) -> list[Event]:
-    """Sort events by `effective_time`, but put no imported item event before one that precedes it here.
+def arrival_times(imported: Sequence[int], received: Sequence[tuple[int, int]]) -> list[int]:
+    """Return when imported events came, as far as the events tell that a service received before and after them.
 
-    events: in the order of the journal, which decides ties.
+    imported: ascending offsets. received: offset and `received` of events, by offset. An event of a clock that was
+    ahead has a later `received` than those after it. Epoch milliseconds; -2^62 for one without an event before it.
     """
-    latest, keyed = -(2**62), []
-    for event in events:
-        time_ms = effective_time(event)
-        if event.received is None and isinstance(event, ItemEvent):
-            time_ms = max(time_ms, latest)
-        latest = max(latest, time_ms)
-        keyed.append((time_ms, event))
+    if not received:
+        return [_UNKNOWN_MS] * len(imported)
+    offsets, times = np.array(received, np.int64).T
+    earliest_after = np.append(np.minimum.accumulate(times[::-1])[::-1], -_UNKNOWN_MS)
+    place = np.searchsorted(offsets, np.array(imported, np.int64))
+    before = np.append(times, _UNKNOWN_MS)[place - 1]  # of place 0: the last one, which is unknown
+    found: list[int] = np.minimum(before, earliest_after[place]).tolist()
+    return found
+
+
+def in_order_of_arrival(events: Sequence[Event], due: Sequence[Event] = ()) -> list[Event]:
+    """Sort new events by `effective_time`, but leave imported item events between the received events beside them.
+
+    events: in the order of the journal, which decides ties. due: earlier ones that were postponed until now.
+    """
+    places = [n for n, event in enumerate(events) if event.received is None and isinstance(event, ItemEvent)]
+    arrived: dict[int, int] = {}
+    if places:
+        received = [(n, event.received) for n, event in enumerate(events) if event.received is not None]
+        arrived = dict(zip(places, arrival_times(places, received), strict=True))
+    keyed = [(effective_time(event), event) for event in due]
+    keyed += [(arrived.get(n, effective_time(event)), event) for n, event in enumerate(events)]
     return [event for _, event in sorted(keyed, key=lambda entry: entry[0])]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from itertools import islice
 
-from sqlalchemy import case, func, or_, select
+from sqlalchemy import String, case, cast, func, literal, or_, select
 from sqlalchemy.engine import Engine
 
 from feedrank.engine.events.events import ItemEvent
@@ -67,23 +66,21 @@ def item_events_since(
     return [(number, event) for number, body in rows for event in _item_events([body])]
 
 
-def latest_times_before(engine: Engine, offsets: Sequence[int], limit_ms: int) -> list[int]:
-    """Return for each offset the latest effective time of the events before it that is not after `limit_ms`.
+def received_times(engine: Engine, around: int) -> list[tuple[int, int]]:
+    """Return (offset, received) of the events that a service received: the last one before an offset, and all after it.
 
-    offsets: ascending, at least one. Epoch milliseconds; -2^62 if there is no such event.
+    Only an event whose JSON ends with `received` counts, as the journal stamps it. If there is none before the offset,
+    the latest time of the events before it stands for it.
     """
     number, time = EVENTS.c.offset, EVENTS.c.effective_time
-    first = select(func.max(time)).where(number < offsets[0], time <= limit_ms)
-    between = select(number, time).where(number >= offsets[0], number < offsets[-1], time <= limit_ms)
+    is_received = EVENTS.c.body.like(literal('%,"received":').concat(cast(time, String)).concat("}"))
+    columns = select(number, time)
     with engine.connect() as connection:
-        latest = connection.scalar(first)
-        rows = deque(connection.execute(between.order_by(number)).all())
-    latest, found = -(2**62) if latest is None else int(latest), []
-    for offset in offsets:
-        while rows and rows[0][0] < offset:
-            latest = max(latest, rows.popleft()[1])
-        found.append(latest)
-    return found
+        before = connection.execute(columns.where(number < around, is_received).order_by(number.desc()).limit(1)).all()
+        after = connection.execute(columns.where(number > around, is_received).order_by(number)).all()
+        if not before:
+            before = connection.execute(columns.where(number < around).order_by(time.desc()).limit(1)).all()
+    return [(int(offset), int(received)) for offset, received in (*before, *after)]
 
 
 def events_of_items(engine: Engine, items: Collection[str], until: int, limit_ms: int) -> list[ItemEvent]:

@@ -141,7 +141,7 @@ class PopularRetriever:
 
     def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         """Return the k most popular items that pass the filters, ties by row."""
-        scores = self._popularity(request.at)[: len(self._catalogue)]
+        scores = self._popularity(request.at)[: len(self._catalogue.ids)]
         mask = eligibility_mask(self._catalogue, request)
         rows = np.arange(len(scores), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
         best = rows[np.argsort(-scores[rows], kind="stable")[:k]]

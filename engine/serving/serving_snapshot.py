@@ -85,15 +85,15 @@ class ServingSnapshot:
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
-        self.future.now_ms = now_ms
-        if self.future.postponed:
-            self.observe(self.future.release(now_ms))
+        self.observe((), now_ms)
 
-    def observe(self, events: Sequence[Event]) -> None:
-        """Apply events to the state in journal order; a tombstone erases its user.
+    def observe(self, events: Sequence[Event], now_ms: int | None = None) -> None:
+        """Apply new events in the order of the journal, with postponed ones; a tombstone erases its user.
 
         Events that are more than a day ahead of the clock are postponed: no event takes effect before its time.
+        now_ms: sets the clock, in epoch milliseconds; None: it stays.
         """
+        due = [] if now_ms is None else self.future.release(now_ms)
         first, limit_ms = 0, self.future.now_ms + MAX_AHEAD_MS
         # `effective_time` of each, written out: each request passes here
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
@@ -101,16 +101,17 @@ class ServingSnapshot:
             events = [event for event in events if not self.future.is_ahead(event)]
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
+                due = [event for event in due if not erasure.concerns(event)]
                 self._advance(events[first:index])
                 self._erase(erasure)
                 first = index + 1
-        self._advance(events[first:])
+        self._advance(events[first:], due)
 
-    def catch_up(self, events: Iterable[tuple[int, Event]]) -> list[Event]:
-        """Apply the (offset, event) pairs that are newer than `offset`; return these events."""
+    def catch_up(self, events: Iterable[tuple[int, Event]], now_ms: int | None = None) -> list[Event]:
+        """Apply the (offset, event) pairs that are newer than `offset`; return these events. now_ms: see `observe`."""
         missed = [(offset, event) for offset, event in events if offset > self.offset]
         new_events = [event for _, event in missed]
-        self.observe(new_events)
+        self.observe(new_events, now_ms)
         if missed:
             self.offset = missed[-1][0]
         return new_events
@@ -120,7 +121,7 @@ class ServingSnapshot:
         user = self.users.row(request.user)
         interacted, times = self.state.history(user)
         disliked = self.state.disliked(user)
-        if len(self.state.items) > (n := len(self.catalogue)):  # items that recall and features do not know yet
+        if len(self.state.items) > (n := len(self.catalogue.ids)):  # items that recall and features do not know yet
             is_known = interacted < n
             interacted, times, disliked = interacted[is_known], times[is_known], disliked[disliked < n]
         history = interacted
@@ -166,13 +167,13 @@ class ServingSnapshot:
         row = self.users.row(user)
         return row, self.state.user_version(row)
 
-    def _advance(self, events: Sequence[Event]) -> None:
-        if len(events) == 1 and isinstance(events[0], RankingEvent):
+    def _advance(self, events: Sequence[Event], due: Sequence[Event] = ()) -> None:
+        if len(events) == 1 and isinstance(events[0], RankingEvent) and not due:
             self._advance_by_ranking(events[0])
-        elif events:
+        elif events or due:
             arrivals = ItemArrivals(self.state.items, self.state.item_fields)
-            self.state.advance(arrived_events_to_table(events, arrivals, self.users))
-            self._raise_times(max(map(effective_time, events)))
+            self.state.advance(arrived_events_to_table(events, arrivals, self.users, due))
+            self._raise_times(max(map(effective_time, (*events, *due))))
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""

@@ -8,8 +8,10 @@ from heapq import heappop, heappush
 
 from sqlalchemy.engine import Engine
 
+from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event, ItemEvent, effective_time
-from feedrank.engine.journal.lookups import item_events_since, latest_times_before
+from feedrank.engine.events.item_arrivals import arrival_times
+from feedrank.engine.journal.lookups import item_events_since, received_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +31,20 @@ class ItemCutoff:
 class ArrivalOrder:
     """The order in which a running service applied the events of a journal, as far as the journal says it.
 
-    That is by `effective_time`, then by offset. But an imported item event that the catalogue lacks comes after all
-    events that the journal had before it (`engine.events.item_arrivals`).
+    That is by `effective_time`, then by offset. But an imported item event that the catalogue lacks comes after the
+    events that the service had received before it (`engine.events.item_arrivals`).
     """
 
     def __init__(self, engine: Engine, cutoff: ItemCutoff, until: int, limit_ms: int) -> None:
         """engine: the journal's. until, limit_ms: the last offset and the last effective time, epoch milliseconds."""
         entries = item_events_since(engine, cutoff.offset, cutoff.built_ms, until, limit_ms)
         imported = sorted(offset for offset, event in entries if event.received is None)
-        latest = latest_times_before(engine, imported, limit_ms) if imported else []
-        arrived = dict(zip(imported, latest, strict=True))
-        keyed = [
-            (max(effective_time(event), arrived.get(offset, -(2**62))), offset, event.item) for offset, event in entries
-        ]
-        keyed.sort()
+        times = arrival_times(imported, received_times(engine, imported[0])) if imported else []
+        arrived = dict(zip(imported, times, strict=True))
+        for offset, event in entries:
+            if offset in arrived and effective_time(event) > arrived[offset] + MAX_AHEAD_MS:
+                del arrived[offset]  # it was postponed, or nothing says when it came
+        keyed = sorted((arrived.get(offset, effective_time(event)), offset, event.item) for offset, event in entries)
         self.items = [item for _, _, item in keyed]
         """The items of these events, in order; an item may be there several times."""
         self._time_of = {offset: time_ms for time_ms, offset, _ in keyed if offset in arrived}

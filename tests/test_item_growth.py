@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from feedrank.features.catalogue_growth import CatalogueGrowth, _reencode_histories, extend_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
@@ -18,7 +19,6 @@ from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, ResolvedRequest
 from feedrank.features import history_store
-from feedrank.features.catalogue_growth import CatalogueGrowth, _reencode_histories, extend_catalogue
 from feedrank.features.history_store import HistoryStore
 from feedrank.features.state import BehaviouralState
 
