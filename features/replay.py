@@ -88,6 +88,8 @@ def _interaction_codes(
 
 def insert_codes(operations: Operations, before_event: Offsets, values: NDArray[np.int32]) -> Operations:
     """Insert an OP_CODES for each of the (K, 4) values before its event. before_event: (K,) ascending positions."""
+    if not len(values):
+        return operations
     start = len(operations.rows) + 4 * np.arange(len(values))
     return Operations(
         code=np.insert(operations.code, before_event, np.uint8(OP_CODES)),

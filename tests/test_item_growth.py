@@ -1,25 +1,28 @@
-"""An extended state equals, bit for bit, one that had all items from the start."""
+"""A state that grows by item events equals, bit for bit, one that had the items from the start."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from feedrank.features.catalogue_growth import CatalogueGrowth, _reencode_histories, extend_catalogue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.event_table_builder import events_to_table
-from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.event_table_builder import arrived_events_to_table, events_to_table
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.events.interaction_types import HISTORY_TYPE
+from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, ResolvedRequest
 from feedrank.features import history_store
+from feedrank.features.history_growth import reencoded
 from feedrank.features.history_store import HistoryStore
+from feedrank.features.kernel import COUNTER_KINDS
 from feedrank.features.state import BehaviouralState
 
 USERS = 6
@@ -29,7 +32,7 @@ NEW: dict[str, dict[str, FieldValue]] = {
     "plain": {"size": "m"},
 }
 LARGER = Catalogue.from_items({**CATALOGUE.to_items(), **NEW})
-MANY = Catalogue.from_items({**CATALOGUE.to_items(), **{f"n{row}": {"category": f"c{row}"} for row in range(2_000)}})
+MANY = Catalogue.from_items({**CATALOGUE.to_items(), **{f"n{row}": {"category": f"c{row}"} for row in range(300)}})
 
 
 def happened(random: np.random.Generator, names: Sequence[str], length: int, now: float) -> list[Event]:
@@ -48,30 +51,19 @@ def happened(random: np.random.Generator, names: Sequence[str], length: int, now
     return events
 
 
-def used(state: BehaviouralState) -> dict[str, np.ndarray]:
-    """The contents of the arrays of a state, without the positions of blocks and table keys, which may differ."""
-    arrays = state.arrays()
-    held = {
-        name: array
-        for name, array in arrays.items()
-        if name not in ("custom_counters.hash_index", "histories.heads", "dislike_marks.heads")
-    }
-    for name in ("custom_counters.keys", "custom_counters.sums"):
-        held[name] = held[name][: int(arrays["custom_counters.used"][0])]
-    user_count = int((arrays["histories.lengths"].sum(axis=1) > 0).nonzero()[0].max(initial=-1)) + 1
-    for store in ("histories", "dislike_marks"):
-        for name in ("lengths", "latest", "fills"):
-            held[f"{store}.{name}"] = held[f"{store}.{name}"][:user_count]
-        del held[f"{store}.pool"], held[f"{store}.previous"]
-    return held
+def observe(state: BehaviouralState, events: Sequence[Event], users: Vocabulary) -> None:
+    """Observe events as a running service does."""
+    arrivals = ItemArrivals(state.items, state.item_fields)
+    state.advance(arrived_events_to_table(events, arrivals, users))
 
 
-def alike(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
-    """Assert that two states have the same content and give the same reads."""
-    for (name, one), other in zip(used(a).items(), used(b).values(), strict=True):
-        assert one.dtype == other.dtype
-        assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f"), name
-    same_reads(a, b, items, at)
+def item_events(catalogue: Catalogue, at_ms: float) -> list[Event]:
+    """The item events of the items that `CATALOGUE` lacks."""
+    return [
+        ItemEvent(f"item {item}", int(at_ms), item, fields, received=int(at_ms))
+        for item, fields in catalogue.to_items().items()
+        if item not in CATALOGUE.ids
+    ]
 
 
 def same_reads(a: BehaviouralState, b: BehaviouralState, items: int, at: float) -> None:
@@ -79,10 +71,11 @@ def same_reads(a: BehaviouralState, b: BehaviouralState, items: int, at: float) 
     requests = [ResolvedRequest(at, user) for user in range(UNKNOWN_ROW, USERS + 1)]
     rows = [np.arange(UNKNOWN_ROW, items, dtype=np.int32)] * len(requests)
     same(a.read(requests, rows), b.read(requests, rows))
-    assert np.array_equal(a.popularity(at), b.popularity(at))
+    assert np.array_equal(a.popularity(at)[:items], b.popularity(at)[:items])
     for user in range(USERS):
         for one, other in zip(a.history(user), b.history(user), strict=True):
             assert np.array_equal(one, other)
+        assert np.array_equal(a.disliked(user), b.disliked(user))
 
 
 @settings(deadline=None, max_examples=40)
@@ -90,7 +83,7 @@ def same_reads(a: BehaviouralState, b: BehaviouralState, items: int, at: float) 
     seed=st.integers(0, 2**32 - 1), first=st.integers(0, 120), second=st.integers(0, 60),
     larger=st.sampled_from([LARGER, MANY]),
 )  # fmt: skip
-def test_an_extended_state_equals_one_that_had_all_items_from_the_start(
+def test_a_state_that_grew_equals_one_that_had_all_items_from_the_start(
     seed: int, first: int, second: int, larger: Catalogue
 ) -> None:
     random, users, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
@@ -98,118 +91,94 @@ def test_an_extended_state_equals_one_that_had_all_items_from_the_start(
     now = max([START, *(event.received / 1000 for event in before if event.received)])
     after = happened(random, list(larger.ids)[: ITEMS + 20], second, now)
     small, large = BehaviouralState(CATALOGUE, FULL), BehaviouralState(larger, FULL)
-    small.advance(events_to_table(before, CATALOGUE.ids, users))
-    large.advance(events_to_table(before, larger.ids, others))
-    extended = extend_catalogue(small, CATALOGUE, larger)
-    alike(extended, large, len(larger), now)
-    extended.advance(events_to_table(after, larger.ids, users))
-    large.advance(events_to_table(after, larger.ids, others))
-    alike(extended, large, len(larger), now + HOUR)
+    observe(small, before, users)
+    observe(large, before, others)
+    observe(small, item_events(larger, now * 1000), users)
+    assert list(small.items) == list(larger.ids)
+    same_reads(small, large, len(larger), now)
+    observe(small, after, users)
+    observe(large, after, others)
+    same_reads(small, large, len(larger), now + HOUR)
+    saved = BehaviouralState(CATALOGUE, FULL)
+    saved.restore({name: array.copy() for name, array in small.arrays().items()})
+    same_reads(saved, small, len(larger), now + HOUR)
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    seed=st.integers(0, 2**32 - 1), first=st.integers(0, 120), second=st.integers(0, 60),
-    larger=st.sampled_from([LARGER, MANY]),
-)  # fmt: skip
-def test_a_state_with_spare_room_is_extended_in_place(seed: int, first: int, second: int, larger: Catalogue) -> None:
-    random, users, others = np.random.default_rng(seed), Vocabulary(), Vocabulary()
-    before = happened(random, list(CATALOGUE.ids), first, START)
-    now = max([START, *(event.received / 1000 for event in before if event.received)])
-    after = happened(random, list(larger.ids)[: ITEMS + 20], second, now)
-    small, large = BehaviouralState(CATALOGUE, FULL), BehaviouralState(larger, FULL)
-    small.advance(events_to_table(before, CATALOGUE.ids, users))
-    large.advance(events_to_table(before, larger.ids, others))
-    extended = CatalogueGrowth(CATALOGUE, larger, FULL).apply(small)
-    assert (extended is small) is (larger is LARGER)
-    same_reads(extended, large, len(larger), now)
-    extended.advance(events_to_table(after, larger.ids, users))
-    large.advance(events_to_table(after, larger.ids, others))
-    same_reads(extended, large, len(larger), now + HOUR)
-    for user in range(USERS):
-        assert np.array_equal(extended.disliked(user), large.disliked(user))
+@given(seed=st.integers(0, 2**32 - 1), length=st.integers(1, 120))
+def test_it_makes_no_difference_how_many_events_are_observed_at_once(seed: int, length: int) -> None:
+    """New items, clicks on them, and changes of category and size, some with a late timestamp; with a save between."""
+    random, now_ms = np.random.default_rng(seed), int(START * 1000)
+    events: list[Event] = []
+    for n in range(length):
+        now_ms += int(random.choice([0, 1, 10_000, 30 * 3_600_000]))
+        item, at = (
+            str(random.choice(["i0", "i1", "i4", "new 1", "new 2", "new 3"])),
+            now_ms - int(random.choice([0, 9_000])),
+        )
+        if random.random() < 0.4:
+            fields: dict[str, FieldValue] = {}
+            if random.random() < 0.7:
+                fields["category"] = [str(one) for one in random.permutation(["x", "y", "q", "r"])[:2]]
+            if random.random() < 0.7:
+                fields["size"] = str(random.choice(["s", "xl", ""]))
+            events.append(ItemEvent(f"e{n}", at, item, fields, received=now_ms))
+        else:
+            kind = str(random.choice(["click", "rating", "hide"]))
+            events.append(InteractionEvent(f"e{n}", at, item, kind, user=f"u{random.integers(3)}", received=now_ms))
+    at_once, in_parts = BehaviouralState(CATALOGUE, FULL), BehaviouralState(CATALOGUE, FULL)
+    users, others = Vocabulary(), Vocabulary()
+    observe(at_once, events, users)
+    first = 0
+    while first < length:
+        last = first + int(random.integers(1, 9))
+        observe(in_parts, events[first:last], others)
+        first = last
+        if random.random() < 0.1:
+            saved = BehaviouralState(CATALOGUE, FULL)
+            saved.restore({name: array.copy() for name, array in in_parts.arrays().items()})
+            in_parts = saved
+    assert list(users) == list(others)
+    assert list(at_once.items) == list(in_parts.items)
+    same_reads(at_once, in_parts, len(at_once.items), now_ms / 1000)
+    for name in ("codes", "code_bounds", "counts", "items.names", "items.valid_from"):
+        assert np.array_equal(at_once.arrays()[name], in_parts.arrays()[name]), name
+    counts, names = at_once.arrays()["counts"], at_once.arrays()["first_at"]
+    expected = counted_by_category(events)
+    found = counts[len(names) :, COUNTER_KINDS.index("interactions"), -1]
+    categories = [*CATALOGUE.categories, *json.loads(at_once.arrays()["items.names"].tobytes())[1]]
+    assert {name: found[code] for code, name in enumerate(categories) if found[code]} == expected
 
 
-def test_a_state_whose_codes_move_is_copied() -> None:
-    changed = Catalogue.from_items({**CATALOGUE.to_items(), "i0": {"category": ["z"], "size": ["m"]}})
-    state, unchanged = lived(CATALOGUE), lived(CATALOGUE)
-    extended = CatalogueGrowth(CATALOGUE, changed, FULL).apply(state)
-    assert extended is not state
-    alike(state, unchanged, ITEMS, START)
-    alike(extended, extend_catalogue(state, CATALOGUE, changed), ITEMS, START)
+def counted_by_category(events: Sequence[Event]) -> dict[str, float]:
+    """Interactions of each category, each counted for the categories that its item had then."""
+    fields = {item: dict(one) for item, one in CATALOGUE.to_items().items()}
+    since: dict[str, int] = {}
+    counts: dict[str, float] = {}
+    for event in events:
+        if isinstance(event, ItemEvent):
+            known = fields.setdefault(event.item, {})
+            if "category" in event.fields and event.timestamp >= since.get(event.item, event.timestamp):
+                known["category"], since[event.item] = event.fields["category"], event.timestamp
+        elif isinstance(event, InteractionEvent) and event.item in fields and event.type != "hide":
+            for name in fields[event.item].get("category", []):  # type: ignore[union-attr]  # lists, all of them
+                counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
-def lived(catalogue: Catalogue, seed: int = 0) -> BehaviouralState:
-    state = BehaviouralState(catalogue, FULL)
-    state.advance(
-        events_to_table(happened(np.random.default_rng(seed), list(CATALOGUE.ids), 150, START), catalogue.ids)
-    )
-    return state
+def test_an_event_counts_for_an_item_only_after_its_item_event() -> None:
+    state, users, at = BehaviouralState(CATALOGUE, FULL), Vocabulary(), int(START * 1000)
 
+    def click(name: str, received: int | None) -> Event:
+        return InteractionEvent(name, at, "new", "click", user="ann", received=received)
 
-def test_extending_step_by_step_equals_extending_at_once() -> None:
-    between = Catalogue.from_items({**CATALOGUE.to_items(), "ny-ø": NEW["ny-ø"]})
-    by_steps = extend_catalogue(extend_catalogue(lived(CATALOGUE), CATALOGUE, between), between, LARGER)
-    alike(by_steps, extend_catalogue(lived(CATALOGUE), CATALOGUE, LARGER), len(LARGER), START)
-
-
-def test_extending_by_no_items_is_a_copy() -> None:
-    state = lived(CATALOGUE)
-    copy = extend_catalogue(state, CATALOGUE, CATALOGUE)
-    alike(copy, state, ITEMS, START)
-    empty = Catalogue.from_items({})
-    alike(
-        extend_catalogue(BehaviouralState(empty, SPEC), empty, LARGER),
-        BehaviouralState(LARGER, SPEC),
-        len(LARGER),
-        START,
-    )
-
-
-def test_the_old_state_does_not_see_events_of_the_extended_one() -> None:
-    state, unchanged = lived(CATALOGUE), lived(CATALOGUE)
-    extended = extend_catalogue(state, CATALOGUE, LARGER)
-    log = events_to_table(happened(np.random.default_rng(1), list(LARGER.ids), 50, START), LARGER.ids)
-    extended.advance(log)
-    alike(state, unchanged, ITEMS, START)
-
-
-def test_counters_keep_their_field_value() -> None:
-    """An old item gets another size and another category, so that the codes of both move."""
-    items = CATALOGUE.to_items()
-    changed = Catalogue.from_items({**items, "i0": {"category": ["z"], "size": ["m"]}, **NEW})
-    state = lived(CATALOGUE)
-    extended = extend_catalogue(state, CATALOGUE, changed)
-    assert changed.field_codes("size")[0].tolist() != LARGER.field_codes("size")[0].tolist()
-    assert list(changed.categories)[:3] != list(CATALOGUE.categories)
-    before = {counter.name: line for line, counter in enumerate(FULL.counters)}
-    requests = [ResolvedRequest(START, user) for user in range(USERS)]
-    old, new = (one.read(requests, [np.array([3, 4], np.int32)] * USERS) for one in (state, extended))
-    for name in ("size", "my_size", "rate", "clicks"):  # items 3 and 4 are what they were
-        part = slice(12 * before[name], 12 * before[name] + 12)
-        assert np.array_equal(old.custom_counters[:, part], new.custom_counters[:, part]), name
-        assert old.custom_counters[:, part].any()
-    assert np.array_equal(old.counters, new.counters)
-
-
-def test_counters_of_a_removed_field_value_are_dropped() -> None:
-    items = CATALOGUE.to_items()
-    changed = Catalogue.from_items({**items, "i3": {"size": "m"}, "i1": {"size": "m"}})  # nothing is of size l now
-    extended = extend_catalogue(lived(CATALOGUE), CATALOGUE, changed)
-    state = lived(CATALOGUE)
-    assert 0 < int(extended.arrays()["custom_counters.used"][0]) < int(state.arrays()["custom_counters.used"][0])
-    old, new = (one.read([ResolvedRequest(START, 1)], [np.array([4], np.int32)]) for one in (state, extended))
-    assert np.array_equal(old.custom_counters, new.custom_counters)
-
-
-def test_items_in_other_rows_are_refused() -> None:
-    state = lived(CATALOGUE)
-    moved = Catalogue.from_items({**NEW, **CATALOGUE.to_items()})
-    for other in (moved, Catalogue.from_items({"i0": {"size": "m"}})):
-        with pytest.raises(ValueError, match="an old item in another row"):
-            extend_catalogue(state, CATALOGUE, other)
-    with pytest.raises(ValueError, match="the state of another catalogue, expected the state of these 8"):
-        extend_catalogue(state, LARGER, LARGER)
+    observe(state, [click("a", at), ItemEvent("new", at, "new", {"category": "x"}, received=at), click("b", at)], users)
+    assert state.popularity(START)[ITEMS] == 1
+    observe(state, [ItemEvent("i", at + 5, "imported", {}), click("c", at)], users)
+    assert state.popularity(START)[ITEMS] == 2
+    other = BehaviouralState(CATALOGUE, FULL)
+    observe(other, [click("imported before its item", None), ItemEvent("new", at, "new", {"category": "x"})], users)
+    assert other.popularity(START)[ITEMS] == 1, "the order of a file says nothing of when its items were known"
 
 
 @pytest.mark.parametrize("factor", [1, 128, 10**5])
@@ -222,7 +191,7 @@ def test_rewritten_histories_fit_in_the_reserved_room(factor: int) -> None:
     events = [InteractionEvent(f"e{n}", first + 1000 * n, f"i{n % ITEMS}", "click", user="ann") for n in range(300)]
     state.advance(events_to_table(events, CATALOGUE.ids))
     found = HistoryStore(*(state.arrays()[f"histories.{name}"] for name in HistoryStore._fields))
-    there = _reencode_histories(found, capacity, more)
+    there = reencoded(found, capacity, more)
     assert len(there.pool) == len(there.previous) == int(there.used[0])
     rows, times = np.empty(300, np.int32), np.empty(300)
     assert history_store.read(there, 0, history_store.INTERACTIONS, more, rows, times) == 300
