@@ -19,7 +19,7 @@ from feedrank.engine.events.checks import check_range
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.plugins import is_plugin_path
 from feedrank.features.feature_settings import FeatureSettings
-from feedrank.features.state import StateSettings, StateSpec
+from feedrank.features.state_spec import StateSettings, StateSpec
 from feedrank.features.text_analyser import TextSettings
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.retraining.retraining import RetrainSettings
@@ -214,7 +214,7 @@ class Config:
     @property
     def state_spec(self) -> StateSpec:
         """What the behavioural state stores, and what the interaction types mean."""
-        return StateSpec.of(self.state, self.interactions)
+        return StateSpec.of(self.state, self.interactions, self.features.declared)
 
 
 def _check_limit(name: str, text: str) -> None:
@@ -244,14 +244,15 @@ def load_config(path: Path | None) -> Config:
         raise ConfigError(f"{path}: {key} has the value {old!r}, which is now named {new!r}")
     try:
         # validated as JSON: strict about types, but a list may stand for a tuple and a table for a dataclass
-        return TypeAdapter(Config).validate_json(json.dumps(table, default=str), strict=True)
+        return TypeAdapter(Config).validate_json(json.dumps(_attributes(table, Config), default=str), strict=True)
     except ValidationError as problem:
         raise ConfigError("{}: {}: {}".format(path, *first_error(problem))) from None
 
 
 def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, prefix: str) -> None:
     types = get_type_hints(section)
-    names = [entry.name for entry in fields(section)]
+    names = [key_of(entry.name) for entry in fields(section)]
+    types = {key_of(name): kind for name, kind in types.items()}
     for key, value in table.items():
         if key not in names and (advice := moved_key(f"{prefix}{key}", value)):
             raise ConfigError(f"{path}: {prefix}{key} is now {advice}")
@@ -264,6 +265,21 @@ def _reject_unknown_keys(table: Mapping[str, Any], section: type, path: Path, pr
             advice = f"did you mean {prefix}{close[0]}? The" if close else "the"
             raise ConfigError(f"{path}: unknown key {prefix}{key}; {advice} keys {level} are {listed}")
         _reject_nested(value, types[key], path, f"{prefix}{key}.")
+
+
+def key_of(attribute: str) -> str:
+    """Return the key of an attribute in the config file: without the underscore behind a keyword of Python."""
+    return attribute.rstrip("_")
+
+
+def _attributes(value: Any, kind: Any) -> Any:
+    """Return a table with the attributes' names for its keys, where these are keywords of Python."""
+    if isinstance(value, Mapping) and is_dataclass(kind):
+        types, names = get_type_hints(kind), {key_of(entry.name): entry.name for entry in fields(kind)}
+        return {names[key]: _attributes(entry, types[names[key]]) for key, entry in value.items()}
+    if isinstance(value, list) and get_origin(kind) is tuple:
+        return [_attributes(entry, get_args(kind)[0]) for entry in value]
+    return value
 
 
 def _reject_nested(value: Any, kind: Any, path: Path, prefix: str) -> None:

@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from feedrank.api.attribute_docs import attribute_docs
-from feedrank.api.config import Config
+from feedrank.api.config import Config, key_of
 from feedrank.api.toml_text import to_toml
 from feedrank.engine.experiments.spec import ExperimentSpec
 
@@ -69,7 +69,7 @@ def experiment_keys() -> list[ConfigKey]:
 def _keys(section: Any, prefix: str) -> Iterator[ConfigKey]:
     types, docs = get_type_hints(section), attribute_docs(section)
     for entry in fields(section):
-        kind, path = types[entry.name], f"{prefix}{entry.name}"
+        kind, path = types[entry.name], f"{prefix}{key_of(entry.name)}"
         if is_dataclass(kind):
             yield from _keys(kind, prefix if entry.name in _PARTS_OF_ROOT else f"{path}.")
             continue

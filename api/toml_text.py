@@ -17,7 +17,7 @@ def to_toml(value: Any) -> str:
     Raises TypeError for a value that TOML can't hold, such as None.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        value = {entry.name: getattr(value, entry.name) for entry in fields(value)}
+        value = {entry.name.rstrip("_"): getattr(value, entry.name) for entry in fields(value)}
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

@@ -94,7 +94,7 @@ def promote(folder: str, number: int) -> None:
     from feedrank.engine.events.catalogue import Catalogue
     from feedrank.features.bm25 import TermWeights
     from feedrank.features.builder import FeatureBuilder
-    from feedrank.features.state import StateSpec
+    from feedrank.features.state_spec import StateSpec
     from feedrank.models.bundles import bundle, registry
     from feedrank.models.items.item_model import ItemSettings, fit_item_views
     from feedrank.models.items.user_histories import UserHistories

@@ -69,6 +69,7 @@ def kernel() -> float:
         code=np.full(touches, OP_INTERACTION, np.uint8),
         at=1.7e9 + np.sort(random.random(touches)) * 90 * 86_400,
         user=random.integers(0, 100_000, touches).astype(np.int32),
+        session=np.full(touches, -1, np.int32),
         start=np.arange(touches),
         stop=np.arange(1, touches + 1),
         rows=(random.zipf(1.3, touches) % ITEMS).astype(np.int32),
@@ -120,6 +121,7 @@ def memory() -> float:
             code=np.full(PEOPLE, OP_INTERACTION, np.uint8),
             at=at + np.sort(random.random(PEOPLE)) * 2 * 86_400,
             user=random.permutation(PEOPLE).astype(np.int32),
+            session=np.full(PEOPLE, -1, np.int32),
             start=np.arange(PEOPLE),
             stop=np.arange(1, PEOPLE + 1),
             rows=random.integers(0, ITEMS, PEOPLE).astype(np.int32),
@@ -150,7 +152,7 @@ def parquet(folder: str) -> float:
     from feedrank.engine.journal.journal import Journal
     from feedrank.features.bm25 import TermWeights
     from feedrank.features.builder import FeatureBuilder
-    from feedrank.features.state import StateSpec
+    from feedrank.features.state_spec import StateSpec
     from feedrank.models.items.item_model import fit_item_views
     from feedrank.models.items.user_histories import UserHistories
     from feedrank.models.training import parquet_dataset

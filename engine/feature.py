@@ -23,10 +23,14 @@ class Feature:
     """Unit or scale of the value, such as hours, or log(1 + count)."""
     missing: str
     """When the value is missing (NaN) for an item of the catalogue; `never` if it always exists."""
+    is_category: bool = False
+    """Whether values are codes without an order; LightGBM splits them into sets."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
+            if entry.name == "is_category":
+                continue
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"{entry.name} of the feature {self.name!r} is {value!r}; expected a text")
         if found := _REFUSED.search(self.name):

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from feedrank.engine.feature import Feature
-from feedrank.engine.types import Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
+from feedrank.engine.types import UNKNOWN_ROW, Batch, Candidates, Matrix, ResolvedRequest, Rows, Scores, Times, Vector
 
 if TYPE_CHECKING:
     from feedrank.engine.events.event_table import EventTable
     from feedrank.engine.events.events import Event
+    from feedrank.engine.events.field_forms import Forms
     from feedrank.engine.events.vocabulary import Vocabulary
 
 
@@ -139,15 +140,21 @@ class State(Protocol):
 
     @property
     def item_fields(self) -> tuple[str, ...]:
-        """Return the names of the item fields that the state reads from item events."""
+        """Return the names of the item fields by whose values the state counts."""
         ...
+
+    forms: Forms | None
+    """The forms of declared fields that tables for `advance` must have; None: no feature is declared."""
 
     def history(self, user: int) -> tuple[Rows, Times]:
         """Return the item rows and times of all interactions of a user, latest first; empty for an unknown user."""
         ...
 
-    def disliked(self, user: int) -> Rows:
-        """Return the items that a user dislikes; empty for an unknown user."""
+    def disliked(self, user: int, session: int = UNKNOWN_ROW) -> Rows:
+        """Return the items that a user dislikes; empty for an unknown user.
+
+        session: row of the visitor without a name who is the user too; UNKNOWN_ROW: none.
+        """
         ...
 
     def user_version(self, user: int) -> Hashable:
@@ -158,8 +165,11 @@ class State(Protocol):
         """Apply all events of a table, in its order."""
         ...
 
-    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
-        """Apply one ranking that showed these items, exactly as `advance` does. at: unix seconds."""
+    def observe_ranking(self, at: float, user: int, session: int, rows: Rows) -> None:
+        """Apply one ranking that showed these items, exactly as `advance` does. at: unix seconds.
+
+        session: row of the visitor without a name who turns out to be the user; UNKNOWN_ROW: none.
+        """
         ...
 
     def erase_user(self, user: int) -> None:

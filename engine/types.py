@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.field_reads import FieldReads
 
 Rows = NDArray[np.int32]
 """Item (or user) rows; a row is the index of an id in its `Vocabulary`."""
@@ -60,6 +64,7 @@ class ResolvedRequest:
     at: float
     """Time of the request, unix seconds."""
     user: int = UNKNOWN_ROW
+    """Row of the visitor: of the user, else of the session."""
     history: Rows = field(default_factory=empty_rows)
     """Item rows of the user's interactions, latest first."""
     history_at: Times = field(default_factory=lambda: np.empty(0))
@@ -74,6 +79,14 @@ class ResolvedRequest:
     filters: Filters = Filters()
     disliked: Rows = field(default_factory=empty_rows)
     """All items that the user dislikes (for `Filters.include_disliked`)."""
+    session: int = UNKNOWN_ROW
+    """Row of the visitor without a name who is the user too, as the request names both; UNKNOWN_ROW: none."""
+    session_id: str | None = None
+    """The session that the request names."""
+    fields: Mapping[str, FieldValue] = field(default_factory=dict)
+    """The request's fields, as its ranking event has them, for declared features."""
+    item_fields: Mapping[int, Mapping[str, FieldValue]] = field(default_factory=dict)
+    """Item row -> the fields that the request brought for it."""
 
     def __post_init__(self) -> None:
         if len(self.history) != len(self.history_at):
@@ -137,6 +150,8 @@ class Batch:
     """(R, D) unix seconds; NaN in empty slots."""
     dislikes: Matrix = field(default_factory=lambda: np.empty((0, 0), np.float32))
     """(N, 2 L) decayed dislikes of the item per half-life, then of all items; (0, 0): not read."""
+    fields: FieldReads | None = None
+    """Values of declared fields and counts by them; None: no feature is declared."""
 
     def __post_init__(self) -> None:
         requests, rows = len(self.at), len(self.rows)

@@ -18,6 +18,7 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.feature import Feature
 from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, Scores, Vector
 from feedrank.features import custom_counters
+from feedrank.features.declared.family import FAMILY, DeclaredFamily
 from feedrank.features.families import text_relevance
 from feedrank.features.families.extra import ExtraFamilyError, load_extra_families
 from feedrank.features.families.family import Columns, FamilyFunction, FamilyInputs
@@ -28,7 +29,7 @@ from feedrank.features.families.similarity import TOP_K, VECTOR_DECAYS
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import CROSS_ENCODER, ItemModel
 from feedrank.features.late_interaction import MAX_HISTORY_ITEMS
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 
 
 class FeatureBuilder:
@@ -52,6 +53,8 @@ class FeatureBuilder:
             shares[: len(category_shares)] = category_shares
         self.category_shares = shares
         self._families: dict[str, FamilyFunction] = {name: FAMILIES[name] for name in self.settings.families}
+        if spec.declared:
+            self._families[FAMILY] = DeclaredFamily(spec, item_model.vocabularies)
         self._families |= load_extra_families(self.settings.extra)
         self._features = self._declared_features()
         self._names = tuple(feature.name for feature in self._features)
@@ -137,6 +140,10 @@ class FeatureBuilder:
             sorted(self.item_model.model_digests.items()),
             self.spec.interactions.to_dict(),
         ]
+        if self.spec.declared:
+            declared = [feature.to_dict() for feature in self.spec.declared]
+            vocabularies = {name: known.values for name, known in self.item_model.vocabularies.items()}
+            inputs += [declared, sorted(vocabularies.items())]
         if self.settings.extra:
             inputs.append(self.settings.extra)
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
@@ -159,10 +166,10 @@ class FeatureBuilder:
 
 def _check_family(name: str, feature: Feature, owners: dict[str, str]) -> None:
     """Check the family of a record. owners: record's family -> family function that has it. Raises ValueError."""
-    if name in FAMILIES:
+    if name in FAMILIES or name == FAMILY:
         if feature.family != name:
             raise ValueError(f"the record of {feature.name} is of the family {feature.family!r}, expected {name!r}")
-    elif feature.family in FAMILIES or owners.get(feature.family, name) != name:
+    elif feature.family in (*FAMILIES, FAMILY) or owners.get(feature.family, name) != name:
         raise ExtraFamilyError(
             f"the extra feature family {name!r} has the feature {feature.name} in the family {feature.family!r}, which "
             f"is {'built in' if feature.family in FAMILIES else f'that of {owners[feature.family]!r}'}; "

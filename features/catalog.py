@@ -6,7 +6,7 @@ from feedrank.engine.feature import Feature
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.sample_item_model import ItemModelParts, sample_item_model
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 
 
 def all_features(

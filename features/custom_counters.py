@@ -114,12 +114,10 @@ def n_columns(counters: tuple[CounterSpec, ...]) -> int:
     return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * VALUES_PER_HALF_LIFE
 
 
-def keys_per_event(table: CounterTable, code_bounds: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return (n,) the most keys that one event of each item can add. code_bounds: (fields, n, 2)."""
-    keys = np.full(code_bounds.shape[1], np.count_nonzero(table.code_source < 0), np.int64)
-    for source in table.code_source[table.code_source >= 0].tolist():
-        keys += code_bounds[source, :, 1] - code_bounds[source, :, 0]
-    return keys
+def keys_per_code(table: CounterTable, n_fields: int) -> tuple[int, NDArray[np.int64]]:
+    """Return how many keys an event can add whatever its item is, and for each code of the item: (n_fields,)."""
+    sources = table.code_source
+    return int(np.count_nonzero(sources < 0)), np.bincount(sources[sources >= 0], minlength=n_fields)
 
 
 def half_life_label(half_life_h: float) -> str:

@@ -6,6 +6,10 @@ latest entry of an item decides. The store is encoded for twice as many items as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from feedrank.engine.types import Rows, Times
 from feedrank.features import history_store
 from feedrank.features.history_store import HistoryStore
@@ -35,13 +39,10 @@ def end(store: HistoryStore, user: int, row: int, at: float, n_items: int, marks
 
 
 @jit
-def read_recent(
-    store: HistoryStore, user: int, n_items: int, marks: Rows, times: Times, rows: Rows, rows_at: Times
-) -> None:
-    """Read the items that a user dislikes, latest first, as many as fit into `rows`. marks, times: buffers."""
-    count = history_store.read(store, user, 0, 2 * n_items, marks, times)
+def select_recent(marks: Rows, times: Times, rows: Rows, rows_at: Times) -> None:
+    """Select the items that the latest entries of a user say are disliked, latest first, as many as fit into `rows`."""
     found = 0
-    for entry in range(count):
+    for entry in range(len(marks)):
         if found == len(rows):
             return
         row, is_latest = marks[entry] >> 1, marks[entry] & 1 == 1
@@ -50,6 +51,19 @@ def read_recent(
         if is_latest:
             rows[found], rows_at[found] = row, times[entry]
             found += 1
+
+
+def all_of(store: HistoryStore, users: Sequence[int], lengths: Sequence[int], n_items: int) -> Rows:
+    """Return the items that these users dislike as if they were one, latest first; lengths: of their lists."""
+    marks, first = np.empty(sum(lengths), np.int32), 0
+    for user, length in zip(users, lengths, strict=True):
+        if length:
+            read_marks(store, user, n_items, marks[first : first + length], np.empty(length))
+        first += length
+    _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
+    latest_marks = marks[np.sort(latest)]
+    disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
+    return disliked
 
 
 @jit

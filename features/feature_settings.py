@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from feedrank.engine.plugins import is_plugin_path
+from feedrank.features.declared.declaration import DeclaredFeature, check_declared
 from feedrank.features.families.registry import FAMILIES
 
 
@@ -19,8 +20,11 @@ class FeatureSettings:
     """The built-in families, in column order; `feedrank features` lists their features."""
     extra: tuple[str, ...] = ()
     """Families of your own, as "package.module:function"; their columns follow those of the built-in families."""
+    declared: tuple[DeclaredFeature, ...] = ()
+    """Features of fields that your events and requests have: one table [[features.declared]] each."""
 
     def __post_init__(self) -> None:
+        check_declared(self.declared)
         for name in self.families:
             if name not in FAMILIES:
                 raise ValueError(f"no feature family {name!r}; there are {', '.join(FAMILIES)}")

@@ -133,3 +133,37 @@ def read(store: HistoryStore, user: int, list_index: int, n_items: int, rows: Ro
         time_went_back = part == 0 and shift > 7
         at += entry // n_items if time_went_back else -(entry // n_items)
     return count
+
+
+@jit
+def read_both(
+    store: HistoryStore, user: int, session: int, list_index: int, n_items: int, rows: Rows, times: Times
+) -> int:
+    """Read as `read` does, as if the entries of a session (-1: none) had been moved behind those of the user."""
+    count = 0
+    if session >= 0:
+        count = read(store, session, list_index, n_items, rows, times)
+    return count + read(store, user, list_index, n_items, rows[count:], times[count:])
+
+
+@jit
+def move(store: HistoryStore, source: int, target: int, n_items: int) -> None:
+    """Move all entries of a user behind those of another one. The caller reserves a block for each entry."""
+    for list_index in range(store.lengths.shape[1]):
+        length = int(store.lengths[source, list_index])
+        if not length:
+            continue
+        rows, times = np.empty(length, np.int32), np.empty(length)
+        read(store, source, list_index, n_items, rows, times)
+        for entry in range(length - 1, -1, -1):
+            append(store, target, list_index, rows[entry], times[entry], n_items)
+        block = np.int64(store.heads[source, list_index])
+        while block:
+            store.pool[block - 1] = 0
+            before = np.int64(store.previous[block - 1])
+            store.previous[block - 1] = 0
+            block = before
+        store.heads[source, list_index] = 0
+        store.fills[source, list_index] = 0
+        store.lengths[source, list_index] = 0
+        store.latest[source, list_index] = 0

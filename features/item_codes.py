@@ -53,11 +53,14 @@ class ItemCodes:
         """(fields, rows, 2) bounds of the codes of each item."""
         self.valid_from = np.full((len(fields), capacity), NEVER, np.int64)
         """(fields, rows) since when the value holds, epoch milliseconds."""
+        self.most_codes = np.zeros((len(fields), capacity), np.int32)
+        """(fields, rows) the most codes that each item has had."""
         self._used = self._n_catalogue_codes = len(self.codes)
         self._n_coded, start = len(catalogue), 0
         for field, (_, codes, offsets) in enumerate(columns):
             self.bounds[field, : len(catalogue), 0] = start + offsets[:-1]
             self.bounds[field, : len(catalogue), 1] = start + offsets[1:]
+            self.most_codes[field, : len(catalogue)] = np.diff(offsets)
             start += len(codes)
 
     @property
@@ -92,6 +95,7 @@ class ItemCodes:
                 codes = list(dict.fromkeys(self.values[field].add(text) for text in string_values(fields[name])))
                 if codes != self.codes[first:stop].tolist():
                     first, stop = self._append(codes)
+                    self.most_codes[field, row] = max(self.most_codes[field, row], len(codes))
                     if not is_first:
                         before.append(position)
                         values.append((row, field, first, stop))
@@ -105,6 +109,7 @@ class ItemCodes:
         """Make room for the rows of more items."""
         more = capacity - self.bounds.shape[1]
         self.bounds = np.pad(self.bounds, ((0, 0), (0, more), (0, 0)))
+        self.most_codes = np.pad(self.most_codes, ((0, 0), (0, more)))
         self.valid_from = np.pad(self.valid_from, ((0, 0), (0, more)), constant_values=NEVER)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -128,6 +133,7 @@ class ItemCodes:
                 ids.add(name)
         self.codes, self.bounds = np.array(arrays["codes"]), np.array(arrays["code_bounds"])
         self.valid_from = np.array(arrays["items.valid_from"])
+        self.most_codes = self.bounds[:, :, 1] - self.bounds[:, :, 0]
         self._used, self._n_coded = len(self.codes), len(self.ids)
 
     def _append(self, codes: list[int]) -> tuple[int, int]:

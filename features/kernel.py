@@ -24,11 +24,12 @@ from feedrank.features.jit import jit
 
 OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, OP_NEGATIVE, OP_SEEN, OP_OTHER, OP_CODES = 0, 1, 2, 3, 4, 5, 6, 7
 """Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read; a dislike; an
-impression event, unless a ranking counted it; an event that only custom counters count; new codes of an item's field,
-whose `rows` are the item, the field, and the bounds of the codes in `StateArrays.codes`."""
+impression event, unless a ranking counted it; an event that only custom counters count; new codes, by four `rows`:
+the item, the field, and the bounds in `StateArrays.codes`."""
 NO_HISTORY, NO_COUNTS = 16, 32
 """Flags of an interaction's code: it does not enter the user's history; it does not count for the item."""
-_CODE = 15
+CODE_MASK = 15
+"""The bits of an operation code without its flags."""
 COUNTER_KINDS = ("impressions", "uniform_share", "interactions", "pre_log")
 """Counters of an entity: impressions; 1 / list length per impression; interactions; interactions before the log."""
 _UNIFORM_SHARE = 1
@@ -71,6 +72,8 @@ class Operations(NamedTuple):
     code: NDArray[np.uint8]
     at: Times
     user: NDArray[np.int32]
+    session: NDArray[np.int32]
+    """(M,) row of the visitor without a name who turns out to be the user, or of whom a read is too; -1: none."""
     start: Offsets
     stop: Offsets
     rows: Rows
@@ -84,6 +87,7 @@ class Operations(NamedTuple):
             self.code[cut],
             self.at[cut],
             self.user[cut],
+            self.session[cut],
             self.start[cut],
             self.stop[cut],
             self.rows,
@@ -97,11 +101,11 @@ class Operations(NamedTuple):
         return self.rows.take(indices)
 
 
-def ranking_operation(at: float, user: int, rows: Rows, type_bits: int) -> Operations:
+def ranking_operation(at: float, user: int, session: int, rows: Rows, type_bits: int) -> Operations:
     """Return the one operation of a ranking that showed these items. at: unix seconds."""
     return Operations(
-        np.array([OP_IMPRESSION], np.uint8), np.array([at]), np.array([user], np.int32), np.zeros(1, np.int64),
-        np.array([len(rows)], np.int64), rows, np.array([type_bits], np.int64),
+        np.array([OP_IMPRESSION], np.uint8), np.array([at]), np.array([user], np.int32), np.array([session], np.int32),
+        np.zeros(1, np.int64), np.array([len(rows)], np.int64), rows, np.array([type_bits], np.int64),
     )  # fmt: skip
 
 
@@ -141,18 +145,21 @@ def advance(
     decay_rates, landmarks, n_marks = state.decay_rates, state.landmarks, state.dislike_marks.used
     item_counters, item_dislikes, codes, bounds = state.counts, state.dislikes, state.codes, state.code_bounds
     for m in range(first, last):
-        code, at, user = operations.code[m] & _CODE, operations.at[m], operations.user[m]
+        code, at, user = operations.code[m] & CODE_MASK, operations.at[m], operations.user[m]
         if code == OP_READ:
             read, at = cursor[0], max(at, state.now[0])
-            n_recent = 0
+            n_recent, session = 0, operations.session[m]
             if user >= 0:
                 history, history_at = buffers.history[read], buffers.history_at[read]
-                history_store.read(state.histories, user, INTERACTIONS, items, history, history_at)
+                history_store.read_both(state.histories, user, session, INTERACTIONS, items, history, history_at)
                 buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
-                n_recent = history_store.read(state.histories, user, IMPRESSIONS, items, recent, times)
+                if session >= 0:
+                    buffers.interaction_count[read] += state.histories.lengths[session, INTERACTIONS]
+                n_recent = history_store.read_both(state.histories, user, session, IMPRESSIONS, items, recent, times)
                 if n_marks[0]:
                     rows, rows_at = buffers.disliked[read], buffers.disliked_at[read]
-                    dislikes.read_recent(state.dislike_marks, user, items, marks, mark_times, rows, rows_at)
+                    count = history_store.read_both(state.dislike_marks, user, session, 0, 2 * items, marks, mark_times)
+                    dislikes.select_recent(marks[:count], mark_times, rows, rows_at)
             _decay_factors(state, at, decay)
             overall[:] = 0
             has_dislikes = state.dislikes[items].any()
@@ -187,12 +194,14 @@ def advance(
             continue
         if code == OP_CODES:
             start = operations.start[m]
-            row, field = operations.rows[start], operations.rows[start + 1]
-            bounds[field, row, 0], bounds[field, row, 1] = operations.rows[start + 2], operations.rows[start + 3]
+            bounds[operations.rows[start + 1], operations.rows[start]] = operations.rows[start + 2 : start + 4]
             continue
         if not state.now[0] >= at:
             state.now[0] = at
         bits = operations.type_bits[m]
+        if operations.session[m] >= 0 and user >= 0:
+            history_store.move(state.histories, operations.session[m], user, items)
+            history_store.move(state.dislike_marks, operations.session[m], user, 2 * items)
         if code >= OP_NEGATIVE:
             row = operations.rows[operations.start[m]]
             if row < 0:
@@ -204,6 +213,7 @@ def advance(
                 for entry in range(n_recent):
                     if recent[entry] == row and abs(at - times[entry]) <= JOIN_WINDOW_S:
                         code, bits = OP_OTHER, bits & ~IMPRESSION_BIT
+                        operations.type_bits[m] = bits  # for the kernel of declared fields
                         break
             if code != OP_SEEN:
                 if code == OP_NEGATIVE:

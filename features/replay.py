@@ -40,9 +40,20 @@ class PointInTimeQueries:
     """(G + 1,) bounds of each group in `rows`."""
     rows: Rows
     """Candidate item rows, group after group."""
+    request: NDArray[np.int64] | None = None
+    """(G,) the event whose request each query stands for, numbered as in `EventTable.event_order`; None: not known."""
+    session: Rows | None = None
+    """(G,) row of the visitor without a name who is the user too; UNKNOWN_ROW: none; None: of all."""
 
     def __len__(self) -> int:
         return len(self.before_event)
+
+    def select(self, mask: NDArray[np.bool_], offsets: Offsets, rows: Rows) -> PointInTimeQueries:
+        """Return the queries where the (G,) mask is True, with these candidates."""
+        request = None if self.request is None else self.request[mask]
+        session = None if self.session is None else self.session[mask]
+        before, at, user = self.before_event[mask], self.at[mask], self.user[mask]
+        return PointInTimeQueries(before, at, user, offsets, rows, request, session)
 
 
 def operations_of(
@@ -61,6 +72,7 @@ def operations_of(
         ],
         at=log.at,
         user=np.concatenate([interactions.user, rankings.user])[log.event_order],
+        session=np.concatenate([interactions.session, rankings.session])[log.event_order],
         start=np.concatenate([singles, len(singles) + rankings.offsets[:-1]])[log.event_order],
         stop=np.concatenate([singles + 1, len(singles) + rankings.offsets[1:]])[log.event_order],
         rows=np.concatenate([interactions.item, rankings.items]),
@@ -88,13 +100,12 @@ def _interaction_codes(
 
 def insert_codes(operations: Operations, before_event: Offsets, values: NDArray[np.int32]) -> Operations:
     """Insert an OP_CODES for each of the (K, 4) values before its event. before_event: (K,) ascending positions."""
-    if not len(values):
-        return operations
     start = len(operations.rows) + 4 * np.arange(len(values))
     return Operations(
         code=np.insert(operations.code, before_event, np.uint8(OP_CODES)),
         at=np.insert(operations.at, before_event, np.nan),
         user=np.insert(operations.user, before_event, UNKNOWN_ROW),
+        session=np.insert(operations.session, before_event, UNKNOWN_ROW),
         start=np.insert(operations.start, before_event, start),
         stop=np.insert(operations.stop, before_event, start + 4),
         rows=np.concatenate([operations.rows, values.reshape(-1)]).astype(np.int32),
@@ -102,18 +113,25 @@ def insert_codes(operations: Operations, before_event: Offsets, values: NDArray[
     )
 
 
+def with_reads(
+    of_events: NDArray[np.int64], queries: PointInTimeQueries, of_queries: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Insert a value of each query into a column of the events, as `insert_reads` inserts its read."""
+    return np.insert(of_events, queries.before_event, of_queries)
+
+
 def insert_reads(operations: Operations, queries: PointInTimeQueries) -> Operations:
     """Insert an OP_READ of each query before its event. Raises ValueError if the queries are not in order."""
     if len(queries) and np.any(np.diff(queries.before_event) < 0):
         raise ValueError("found point-in-time queries out of order, expected the order of the log")
-    first = len(operations.rows)
-    places = np.append(np.flatnonzero(operations.code != OP_CODES), len(operations.code))[queries.before_event]
+    first, sessions = len(operations.rows), UNKNOWN_ROW if queries.session is None else queries.session
     return Operations(
-        code=np.insert(operations.code, places, np.uint8(OP_READ)),
-        at=np.insert(operations.at, places, queries.at),
-        user=np.insert(operations.user, places, queries.user),
-        start=np.insert(operations.start, places, queries.offsets[:-1] + first),
-        stop=np.insert(operations.stop, places, queries.offsets[1:] + first),
+        code=np.insert(operations.code, queries.before_event, np.uint8(OP_READ)),
+        at=np.insert(operations.at, queries.before_event, queries.at),
+        user=np.insert(operations.user, queries.before_event, queries.user),
+        session=np.insert(operations.session, queries.before_event, sessions),
+        start=np.insert(operations.start, queries.before_event, queries.offsets[:-1] + first),
+        stop=np.insert(operations.stop, queries.before_event, queries.offsets[1:] + first),
         rows=np.concatenate([operations.rows, queries.rows]).astype(np.int32),
-        type_bits=np.insert(operations.type_bits, places, 0),
+        type_bits=np.insert(operations.type_bits, queries.before_event, 0),
     )

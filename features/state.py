@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table, custom_counters, dislikes, history_store, state_arrays
 from feedrank.features.custom_counters import IMPRESSION_BIT
+from feedrank.features.declared.counter_plan import CounterPlan
+from feedrank.features.declared.field_state import FieldState, OperationContext
 from feedrank.features.dislikes import MAX_RECENT_DISLIKES
 from feedrank.features.history_store import INTERACTIONS
 from feedrank.features.item_codes import ItemCodes
 from feedrank.features.kernel import (
     COUNTER_KINDS,
+    OP_CODES,
     OP_READ,
     Operations,
     ReadBuffers,
@@ -29,10 +30,8 @@ from feedrank.features.kernel import (
     item_counts,
     ranking_operation,
 )
-from feedrank.features.replay import PointInTimeQueries, insert_codes, insert_reads, operations_of
-from feedrank.features.state_spec import ENTITIES as ENTITIES
-from feedrank.features.state_spec import StateSettings as StateSettings
-from feedrank.features.state_spec import StateSpec as StateSpec
+from feedrank.features.replay import PointInTimeQueries, insert_codes, insert_reads, operations_of, with_reads
+from feedrank.features.state_spec import StateSpec
 
 CHUNK_ROWS = 16_384
 """Number of observed rows, roughly, for which arrays are grown at a time."""
@@ -46,33 +45,17 @@ class BehaviouralState:
 
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
-        self._width = self.spec.width
-        self._counted_types = custom_counters.interaction_types(self.spec.counters)
+        self._counted_types, self._width = self.spec.counted_types, self.spec.width
+        plan = CounterPlan(self.spec.declared, self._counted_types)
+        self.forms = plan.forms if self.spec.declared else None
+        self._fields = FieldState(plan, len(catalogue)) if self.spec.declared else None
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
         fields = custom_counters.counted_fields(self.spec.counters)
-        self._items = ItemCodes(catalogue, fields, state_arrays.capacity_of(len(catalogue)))
+        self.item_codes = ItemCodes(catalogue, fields, state_arrays.capacity_of(len(catalogue)))
+        self.items, self.item_fields = self.item_codes.ids, fields
         counters = custom_counters.empty_counter_table(self.spec.counters)
-        self._state = state_arrays.empty_arrays(self._items, self.spec.half_lives_h, counters)
-        self._keys_per_event = custom_counters.keys_per_event(counters, self._items.bounds)
-
-    @property
-    def items(self) -> Vocabulary:
-        """The ids of all items by row: those of the catalogue, then those of item events, in their order."""
-        return self._items.ids
-
-    @property
-    def item_fields(self) -> tuple[str, ...]:
-        """Names of the item fields that the state reads: the category, and those that counters count by."""
-        return self._items.fields
-
-    @property
-    def is_as_catalogue(self) -> bool:
-        """Whether no item event has added an item or changed a category or another counted value."""
-        return self._items.is_as_catalogue
-
-    def note_item(self, row: int, valid_from_ms: int, fields: Mapping[str, FieldValue]) -> None:
-        """Note an item event whose values the catalogue has, so that no older value replaces them."""
-        self._items.note(row, valid_from_ms, fields)
+        self._state = state_arrays.empty_arrays(self.item_codes, self.spec.half_lives_h, counters)
+        self._keys_per_event, self._keys_per_code = custom_counters.keys_per_code(counters, len(fields))
 
     def observe(self, operations: Operations) -> None:
         """Observe operations without reads. Raises ValueError if there is a read."""
@@ -81,25 +64,43 @@ class BehaviouralState:
         self._run(operations, self._read_buffers(0, 0))
 
     def advance(self, log: EventTable) -> None:
-        """Observe all events of a log, in its order."""
-        self.observe(self._operations_of(log))
+        """Observe all events of a log, in its order, and its item events."""
+        operations = self._operations_of(log)
+        running = self._with_codes(operations, log)
+        self.observe(running)
+        if running is not operations:  # the run has changed these
+            operations.type_bits[:] = running.type_bits[running.code != OP_CODES]
+        if self._fields is not None:
+            self._fields.observe(operations, self._context_of(log))
 
-    def observe_ranking(self, at: float, user: int, rows: Rows) -> None:
+    def observe_ranking(self, at: float, user: int, session: int, rows: Rows) -> None:
         """Observe one ranking, as `advance` does with a log of only this one. at: unix seconds. rows: items shown."""
-        self._run(ranking_operation(at, user, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
+        self._run(ranking_operation(at, user, session, rows, IMPRESSION_BIT), self._read_buffers(0, 0))
 
     def replay_log(self, log: EventTable, queries: PointInTimeQueries) -> Batch:
         """Observe a log and return the batch of the queries, each with the state just before its event."""
-        return self.replay(insert_reads(self._operations_of(log), queries))
+        (batch,) = self.replay_chunks(log, queries, 1 << 62)
+        return batch
 
-    def replay_chunks(self, log: EventTable, queries: PointInTimeQueries, rows_per_batch: int) -> Iterator[Batch]:
-        """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory."""
+    def replay_chunks(
+        self, log: EventTable, queries: PointInTimeQueries, rows_per_batch: int,
+        impressions: NDArray[np.int64] | None = None,
+    ) -> Iterator[Batch]:  # fmt: skip
+        """Replay a log as `replay_log` does, in batches of about `rows_per_batch` candidate rows, to bound memory.
+
+        impressions: (N,) index of each candidate among the impressions of the log, whose lists brought fields for them.
+        """
         ops = insert_reads(self._operations_of(log), queries)
+        context = None if self._fields is None else self._context_of(log, queries, impressions)
         rows_read = np.cumsum(np.where(ops.code == OP_READ, ops.stop - ops.start, 0))
         first, before = 0, 0
         while first < len(ops.code):
             last = max(int(np.searchsorted(rows_read, before + rows_per_batch, "right")), first + 1)
-            yield self.replay(ops.segment(first, last))
+            batch = self.replay(ops.segment(first, last))
+            if self._fields is not None and context is not None:
+                segment = context.segment(first, last, before, before + len(batch.rows))
+                batch = replace(batch, fields=self._fields.replay(ops.segment(first, last), segment, batch.history))
+            yield batch
             first, before = last, int(rows_read[last - 1])
 
     def replay(self, operations: Operations) -> Batch:
@@ -125,6 +126,7 @@ class BehaviouralState:
             code=np.full(len(requests), OP_READ, np.uint8),
             at=np.array([request.at for request in requests], np.float64),
             user=np.array([request.user for request in requests], np.int32),
+            session=np.array([request.session for request in requests], np.int32),
             start=bounds[:-1],
             stop=bounds[1:],
             rows=np.concatenate([empty_rows(), *candidates]).astype(np.int32),
@@ -138,12 +140,25 @@ class BehaviouralState:
             batch.history[r, :length] = request.history[:length]
             batch.history_at[r, :length] = request.history_at[:length]
             batch.interaction_count[r] = len(request.history)
+        fields = None
+        if self._fields is not None:
+            lists = (
+                [
+                    request.item_fields.get(row, {})
+                    for request, rows in zip(requests, candidates, strict=True)
+                    for row in rows.tolist()
+                ]
+                if any(request.item_fields for request in requests)
+                else []
+            )
+            fields = self._fields.read(ops, batch.history, requests, lists)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]
         example = next((vector for vector in vectors if vector is not None), None)
         tokens = tuple(request.query_tokens for request in requests)
         return replace(
             batch,
+            fields=fields,
             queries=queries if any(queries) else (),
             query_tokens=tokens if any(matrix is not None for matrix in tokens) else (),
             query_vectors=None
@@ -157,6 +172,8 @@ class BehaviouralState:
             for store in (self._state.histories, self._state.dislike_marks):
                 history_store.clear(store, user)
         counter_table.clear(self._state.custom_counters, user)
+        if self._fields is not None:
+            self._fields.erase_user(user)
 
     def history(self, user: int) -> tuple[Rows, Times]:
         """Return all interactions of a user, latest first, and their times; empty for an unknown user."""
@@ -168,20 +185,16 @@ class BehaviouralState:
             interactions_of(self._state, user, rows, times)
         return rows, times
 
-    def disliked(self, user: int) -> Rows:
+    def disliked(self, user: int, session: int = UNKNOWN_ROW) -> Rows:
         """Return the items that a user dislikes: those without an interaction since the latest dislike; latest first.
 
-        Empty for an unknown user.
+        Empty for an unknown user. session: row of the visitor without a name who is the user too; UNKNOWN_ROW: none.
         """
         store = self._state.dislike_marks
-        if not 0 <= user < len(store.lengths) or not store.lengths[user, 0]:
+        lengths = [int(store.lengths[row, 0]) if 0 <= row < len(store.lengths) else 0 for row in (session, user)]
+        if not any(lengths):
             return empty_rows()
-        marks = np.empty(int(store.lengths[user, 0]), np.int32)
-        dislikes.read_marks(store, user, len(self._state.first_at), marks, np.empty(len(marks)))
-        _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
-        latest_marks = marks[np.sort(latest)]
-        disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
-        return disliked
+        return dislikes.all_of(store, (session, user), lengths, len(self._state.first_at))
 
     def user_version(self, user: int) -> tuple[int, int]:
         """Return a value that changes whenever the history or the dislikes of a user change."""
@@ -199,48 +212,54 @@ class BehaviouralState:
     @property
     def nbytes(self) -> int:
         """Memory in use, in bytes, without spare capacity."""
-        return state_arrays.used_bytes(self._state)
+        return state_arrays.used_bytes(self._state) + (0 if self._fields is None else self._fields.nbytes)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays of the state by name, for `restore`. They are not copied."""
-        return dict(state_arrays.named_arrays(self._state)) | self._items.arrays()
+        arrays = dict(state_arrays.named_arrays(self._state)) | self.item_codes.arrays()
+        if self._fields is not None:
+            arrays |= {f"fields.{name}": array for name, array in self._fields.arrays()}
+        return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
-        self._items.restore(arrays)
-        self._make_room()
-        self._state = state_arrays.with_arrays(self._state, arrays)
-        self._state = self._state._replace(codes=self._items.codes, code_bounds=self._items.bounds)
-        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters, self._items.bounds)
+        self.item_codes.restore(arrays)
+        state = state_arrays.with_arrays(state_arrays.with_items(self._state, self.item_codes), arrays)
+        self._state = state_arrays.with_items(state, self.item_codes)
+        if self._fields is not None:
+            prefix = "fields."
+            self._fields.restore(
+                {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            )
 
     def _operations_of(self, log: EventTable) -> Operations:
-        operations = operations_of(log, self._counted_types, self.spec.interactions)
+        return operations_of(log, self._counted_types, self.spec.interactions)
+
+    def _with_codes(self, operations: Operations, log: EventTable) -> Operations:
+        """Take the new items of a log; return its operations, with those that change the codes of an item."""
         if not len(log.item_changes):
             return operations
-        self._make_room()
-        codes = self._items.observe(log.item_changes)
-        self._make_room()  # for new categories
-        self._state = self._state._replace(codes=self._items.codes, code_bounds=self._items.bounds)
-        rows = np.unique(log.item_changes.rows)
-        self._keys_per_event[rows] = custom_counters.keys_per_event(
-            self._state.custom_counters, self._items.bounds[:, rows]
-        )
-        for row, _, first, stop in codes.values.tolist():
-            self._keys_per_event[row] += (stop - first) * len(self.spec.counters)
-        return insert_codes(operations, codes.before_event, codes.values)
+        self._state = state_arrays.with_items(self._state, self.item_codes)
+        codes = self.item_codes.observe(log.item_changes)
+        self._state = state_arrays.with_items(self._state, self.item_codes)  # there may be new categories
+        return insert_codes(operations, codes.before_event, codes.values) if len(codes.values) else operations
 
-    def _make_room(self) -> None:
-        """Grow the arrays if items or categories have used up the spare rows."""
-        n_items, n_categories = len(self.items), len(self._items.values[0])
-        if state_arrays.has_room(self._state, n_items, n_categories):
-            return
-        self._state = state_arrays.with_room(self._state, n_items, n_categories)
-        self._items.grow(len(self._state.first_at))
-        self._state = self._state._replace(code_bounds=self._items.bounds)
-        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters, self._items.bounds)
+    def _context_of(
+        self, log: EventTable, queries: PointInTimeQueries | None = None, impressions: NDArray[np.int64] | None = None
+    ) -> OperationContext:
+        """Return what the operations of a log, and its queries, mean for declared fields."""
+        if log.fields is None:
+            raise ValueError("found a log without declared fields; give the state's forms to its builder")
+        position, request = np.arange(len(log.event_order), dtype=np.int64), log.event_order
+        if queries is not None:
+            of_queries = np.full(len(queries), -1) if queries.request is None else queries.request
+            position = with_reads(position, queries, queries.before_event)
+            request = with_reads(request, queries, of_queries)
+        assert self.forms is not None
+        return OperationContext(position, request, log.fields.for_forms(self.forms), impressions)
 
     def _run(self, operations: Operations, buffers: ReadBuffers) -> None:
-        self._grow_users(int(operations.user.max(initial=UNKNOWN_ROW)) + 1)
+        self._grow_users(int(max(operations.user.max(initial=-1), operations.session.max(initial=-1))) + 1)
         done = np.zeros(2, np.int64)
         if len(operations.code) == 1:  # as most live ones; the same as below for any number
             n_rows = 0 if operations.code[0] == OP_READ else int(operations.stop[0] - operations.start[0])
@@ -281,10 +300,15 @@ class BehaviouralState:
     def _reserve(self, n_rows: int, operations: Operations) -> None:
         """Reserve the blocks and counter keys that observing these operations, with `n_rows` rows, can need."""
         stores = (self._state.histories, self._state.dislike_marks)
+        if (sessions := np.unique(operations.session))[-1:].max(initial=UNKNOWN_ROW) >= 0:
+            # their entries move, those of these operations too
+            n_rows = 2 * n_rows + max(int(store.lengths[sessions[sessions >= 0]].sum()) for store in stores)
         if any(int(store.used[0]) + n_rows > len(store.previous) for store in stores):
             histories, marks = (history_store.with_room(store, n_rows) for store in stores)
             self._state = self._state._replace(histories=histories, dislike_marks=marks)
         if self.spec.counters:
-            n_keys = int(self._keys_per_event[operations.observed_rows()].sum())
+            rows = operations.observed_rows()
+            n_codes = self.item_codes.most_codes[:, rows].sum(axis=1)
+            n_keys = len(rows) * self._keys_per_event + int(n_codes @ self._keys_per_code)
             counters = counter_table.reserve(self._state.custom_counters, n_keys)
             self._state = self._state._replace(custom_counters=counters)

@@ -48,13 +48,16 @@ def empty_arrays(items: ItemCodes, half_lives_h: Sequence[float], counters: Coun
     )
 
 
-def has_room(state: StateArrays, n_items: int, n_categories: int) -> bool:
-    """Return whether the arrays have rows for so many items and categories."""
-    n_rows = len(state.first_at)
-    return n_items <= n_rows and n_categories < len(state.counts) - n_rows
+def with_items(state: StateArrays, items: ItemCodes) -> StateArrays:
+    """Return arrays with the codes of these items and a row for each item and category; they and `items` grow."""
+    n_rows, n_categories = len(state.first_at), len(items.values[0])
+    if len(items.ids) > n_rows or n_categories >= len(state.counts) - n_rows:
+        state = _with_room(state, len(items.ids), n_categories)
+        items.grow(len(state.first_at))
+    return state._replace(codes=items.codes, code_bounds=items.bounds)
 
 
-def with_room(state: StateArrays, n_items: int, n_categories: int) -> StateArrays:
+def _with_room(state: StateArrays, n_items: int, n_categories: int) -> StateArrays:
     """Return larger arrays with the same content. Histories are encoded again, which takes a while.
 
     How many rows they get depends on how many they had at first, and not on how often they grew.

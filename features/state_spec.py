@@ -1,4 +1,4 @@
-"""The settings of the behavioural state, and the columns of counters that follow from them."""
+"""What a behavioural state stores: half-lives, counters, declared features, and what the interaction types mean."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.features import custom_counters
 from feedrank.features.custom_counters import CounterSpec
+from feedrank.features.declared import counter_plan
+from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.kernel import COUNTER_KINDS
 
 ENTITIES = ("item", "category", "all")
@@ -39,11 +41,15 @@ class StateSpec(StateSettings):
     """The settings of the behavioural state, and what the interaction types mean that it observes."""
 
     interactions: InteractionTypes = field(default_factory=InteractionTypes)
+    declared: tuple[DeclaredFeature, ...] = ()
+    """The declared features, whose fields the state keeps."""
 
     @classmethod
-    def of(cls, settings: StateSettings, interactions: InteractionTypes) -> StateSpec:
-        """Join the settings of a state with what the interaction types mean."""
-        return cls(settings.half_lives_h, settings.history_length, settings.counters, interactions)
+    def of(
+        cls, settings: StateSettings, interactions: InteractionTypes, declared: tuple[DeclaredFeature, ...] = ()
+    ) -> StateSpec:
+        """Join the settings of a state with what the interaction types mean and with the declared features."""
+        return cls(settings.half_lives_h, settings.history_length, settings.counters, interactions, declared)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StateSpec:
@@ -58,7 +64,8 @@ class StateSpec(StateSettings):
             lists = {"half_lives_h": hours(body["half_lives_h"]), "types": types, "rate_over": over}
             counters.append(CounterSpec(**{**body, **lists}))
         interactions = InteractionTypes.from_dict(data["interactions"])
-        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters), interactions)
+        declared = tuple(map(DeclaredFeature.from_dict, data.get("declared", ())))
+        return cls(hours(data["half_lives_h"]), data["history_length"], tuple(counters), interactions, declared)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON-ready values. Half-lives are strings, since JSON has no infinity."""
@@ -71,7 +78,14 @@ class StateSpec(StateSettings):
             "history_length": self.history_length,
             "counters": counters,
             "interactions": self.interactions.to_dict(),
+            "declared": [feature.to_dict() for feature in self.declared],
         }
+
+    @property
+    def counted_types(self) -> tuple[str, ...]:
+        """Interaction types that counters name: the type at index t is bit t of a type mask."""
+        custom = custom_counters.interaction_types(self.counters)
+        return tuple(dict.fromkeys((*custom, *counter_plan.interaction_types(self.declared))))
 
     def counter_column(self, entity: str, kind: str, half_life_h: float) -> int:
         """Return the column of a counter in `Batch.counters`."""

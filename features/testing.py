@@ -22,7 +22,8 @@ from feedrank.features.families.registry import FAMILIES
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import ItemModel
 from feedrank.features.sample_item_model import sample_item_model
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 
 N_ITEMS = 60
 N_USERS = 12

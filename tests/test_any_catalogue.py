@@ -26,7 +26,8 @@ from feedrank.features.bm25 import TermWeights
 from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.item_model import ItemModel
 from feedrank.features.replay import PointInTimeQueries
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.evaluation.metrics import Ideal
 from feedrank.models.items import item_model as item_model_module
 from feedrank.models.items import seeded_svd

@@ -33,7 +33,8 @@ from feedrank.features.kernel import (
     Operations,
 )
 from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of
-from feedrank.features.state import ENTITIES, BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import ENTITIES, StateSpec
 
 ITEMS = 5
 CATEGORIES = [["x"], ["x", "y"], [], ["z", "y"], ["x"]]
@@ -66,6 +67,7 @@ def ops_of(listed: list[Op]) -> Operations:
         code=np.array([code for code, *_ in listed], np.uint8),
         at=np.array([at for _, at, *_ in listed], np.float64),
         user=np.array([user_row for _, _, user_row, _ in listed], np.int32),
+        session=np.full(len(listed), -1, np.int32),
         start=bounds[:-1],
         stop=bounds[1:],
         rows=np.array([row for *_, rows in listed for row in rows], np.int32),
@@ -181,7 +183,7 @@ def test_a_single_ranking_and_a_log_of_it_give_the_same_bits(spec: StateSpec) ->
     for n, items in enumerate((("i0", "i3", "no item"), ("i4",), ("i0", "i1", "i2"))):
         event = RankingEvent(f"r{n}", 1_700_000_000_123 + 77_777 * n, items, user=("ann", None, "bob")[n])
         whole.advance(events_to_table([event], CATALOGUE.ids, users))
-        one_by_one.observe_ranking(event.timestamp / 1000, users.row(event.user), CATALOGUE.ids.rows(items))
+        one_by_one.observe_ranking(event.timestamp / 1000, users.row(event.user), -1, CATALOGUE.ids.rows(items))
     saved = whole.arrays()
     for name, array in one_by_one.arrays().items():
         assert array.tobytes() == saved[name].tobytes(), name

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.event_table_builder import arrived_events_to_table, events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary
@@ -26,7 +27,8 @@ from feedrank.features.bm25 import Bm25Retriever, TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors, quantize
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.items.cold_start import (
     CONTENT_VIEWS,
     ColdStartExtender,

@@ -14,7 +14,7 @@ from feedrank.api.experiment_config import parse_experiment
 from feedrank.api.renamed_keys import OLD_EXPERIMENT_KEYS, OLD_KEYS, OLD_VALUES
 from feedrank.features.custom_counters import CounterSpec
 from feedrank.features.families.registry import FAMILIES
-from feedrank.features.state import StateSettings
+from feedrank.features.state_spec import StateSettings
 
 
 def written(folder: Path, text: str) -> Path:

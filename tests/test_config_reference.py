@@ -56,7 +56,9 @@ def test_every_key_has_a_type_a_default_and_a_meaning(key: ConfigKey) -> None:
 def test_every_key_of_every_section_is_listed_once() -> None:
     listed = [key.key for key in config_keys()]
     assert len(set(listed)) == len(listed)
-    in_lists = {key for key in listed if key.startswith(("state.counters.", "interactions.types."))}
+    in_lists = {
+        key for key in listed if key.startswith(("state.counters.", "interactions.types.", "features.declared."))
+    }
     assert set(listed) - in_lists == names(Config())
     assert {"retrain.gate.margin", "state.counters.name", "index.arguments"} <= set(listed)
 
@@ -122,7 +124,7 @@ def test_the_template_loads_to_the_defaults_also_if_its_keys_are_uncommented(tmp
     assert load(tmp_path, text) == Config()
     uncommented, count = re.subn(r"^#(?=[a-z])", "", text, flags=re.MULTILINE)
     assert load(tmp_path, uncommented) == Config()
-    in_tables = ("state.counters", "interactions.types.*")
+    in_tables = ("state.counters", "interactions.types.*", "features.declared")
     with_default = [key for key in config_keys() if key.default != "not set" and key.section not in in_tables]
     assert count == len(with_default) > 80
     assert all(f"\n{key.name} = {key.default}\n" in uncommented for key in with_default)

@@ -25,7 +25,7 @@ from feedrank.features.families.extra import ExtraFamilyError, load_extra_famili
 from feedrank.features.families.registry import FAMILIES
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.sample_item_model import ItemModelParts, sample_item_model
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 from feedrank.features.testing import check_feature_family
 from feedrank.models.bundles import bundle
 from feedrank.models.bundles.bundle import BundleError

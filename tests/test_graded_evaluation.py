@@ -37,10 +37,11 @@ from feedrank.models.evaluation.evaluation import (
 )
 from feedrank.models.evaluation.trec import strictly_decreasing
 from feedrank.models.training.folds import TooLittleDataError
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.label_contrast import label_notes, missing_contrast
 from feedrank.models.training.labels import LabelSettings, impression_labels
 from feedrank.models.training.logged_labels import MAX_GRADE, grade_labels
-from feedrank.models.training.training import ItemInputs, has_enough_rankings, train_from_rankings
+from feedrank.models.training.training import has_enough_rankings, train_from_rankings
 
 MEASURES = {
     "ndcg@10": nDCG @ 10, "ndcg@5": nDCG @ 5, "map": AP, "mrr": RR, "recall@100": R @ 100, "hr@10": Success @ 10,

@@ -20,9 +20,10 @@ from feedrank.api import compose, config
 from feedrank.api.cli import main
 from feedrank.api.config import Config, ConfigError, load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.event_table_builder import arrived_events_to_table, events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.events.interaction_types import (
     IN_TRANSITIONS,
@@ -39,7 +40,8 @@ from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import ResolvedRequest
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.dislikes import MAX_MARKS
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.bundles import bundle
 from feedrank.models.items.item_model import fit_item_views
 from feedrank.models.items.user_histories import UserHistories

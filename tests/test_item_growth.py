@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_behavioural_state import CATALOGUE, FULL, HOUR, ITEMS, SPEC, START, same
 
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.event_table_builder import arrived_events_to_table, events_to_table
+from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.events.interaction_types import HISTORY_TYPE
 from feedrank.engine.events.item_arrivals import ItemArrivals

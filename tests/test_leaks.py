@@ -19,13 +19,14 @@ from feedrank.models.retraining.gate import GateDecision, refuse_leaks
 from feedrank.models.retraining.retraining import RetrainSettings, retrain
 from feedrank.models.training import dataset, shuffled_check
 from feedrank.models.training.dataset import from_recall, target_order
+from feedrank.models.training.item_inputs import ItemInputs, fit_item_model
 from feedrank.models.training.labels import impression_labels
 from feedrank.models.training.leak_check import SuspectFeature, suspect_features
 from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRankSettings
 from feedrank.models.training.ranker_warnings import ranker_warnings
 from feedrank.models.training.shuffled_check import check_shuffled, latest_part, shuffle_labels
-from feedrank.models.training.training import ItemInputs, exact_retriever, fit_item_model, train_from_rankings
+from feedrank.models.training.training import exact_retriever, train_from_rankings
 from feedrank.models.training.training_settings import ModelSettings, TrainingSettings
 
 ITEMS, USERS, RANKINGS, LENGTH = 60, 80, 600, 8

@@ -31,9 +31,10 @@ from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training import parquet_dataset, training
 from feedrank.models.training.dataset import build_query_groups, from_rankings
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
-from feedrank.models.training.training import ItemInputs, train_from_rankings, train_from_recall
+from feedrank.models.training.training import train_from_rankings, train_from_recall
 from feedrank.models.training.training_settings import ModelSettings, TrainingSettings
 
 SMALL = ModelSettings(

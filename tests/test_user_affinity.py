@@ -21,7 +21,8 @@ from feedrank.features.families.registry import FAMILIES
 from feedrank.features.families.similarity import TOP_K, vector_scores
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
-from feedrank.api.compose.item_updates import ItemUpdates
+from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
@@ -60,7 +60,7 @@ class ArmLoader:
     def update_items(self) -> None:
         """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._loaded.items():
-            known = self._recommender.read_snapshot(self._clock(), ServingSnapshot.new_items, name)
+            known = self._recommender.read_snapshot(self._clock(), NewItems.of, name)
             new = seat.items.read(known.now_ms, until=known.offset)
             reranker = self._recommender.arm_servers.snapshots[name].pipeline.reranker
             seat.updater.apply(new.events, known.ids, new.offset, reranker, partial(self._replace_snapshot, name))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
-from feedrank.api.compose.item_updates import ItemUpdates
+from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
@@ -21,7 +21,6 @@ from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
-from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, registry
 
 ITEMS_INTERVAL_S = 0.5
@@ -140,7 +139,7 @@ class Refresher:
         return True
 
     def _update_items(self) -> int:
-        known = self._recommender.read_snapshot(self._clock(), ServingSnapshot.new_items)
+        known = self._recommender.read_snapshot(self._clock(), NewItems.of)
         new = self._items.read(known.now_ms, until=known.offset)
         renew = self._recommender.swap_snapshot
         reranker = self._recommender.pipeline.reranker

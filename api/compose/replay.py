@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
-from feedrank.api.compose.item_updates import ItemUpdates
+from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
@@ -69,7 +69,7 @@ def replay(
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
     new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
-    known = recommender.snapshot.new_items()
+    known = NewItems.of(recommender.snapshot)
     updater.apply(
         new.events, known.ids, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at)
     )

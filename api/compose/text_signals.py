@@ -21,8 +21,8 @@ from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 from feedrank.models.text.embedder import EmbedderSettings, SentenceEmbedder
 from feedrank.models.text.token_encoder import LateInteractionSettings, TokenEncoder
 from feedrank.models.text.vector_cache import Progress
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.reranker_training import RerankerTraining
-from feedrank.models.training.training import ItemInputs
 
 NO_MODEL = "none"
 """The config value of `embedder.model` that disables the embedder."""

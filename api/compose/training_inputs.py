@@ -24,11 +24,21 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import sorted_events_to_table
 from feedrank.engine.events.event_time import FutureEvents
-from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent, effective_time
+from feedrank.engine.events.events import (
+    Event,
+    InteractionEvent,
+    ItemEvent,
+    RankingEvent,
+    UserEvent,
+    effective_time,
+)
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import check_any_positive, unlisted_warning
 from feedrank.engine.journal.journal import Journal
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
+from feedrank.features.declared.counter_plan import forms_of_all
+from feedrank.features.declared.value_vocabulary import fit_vocabularies
 from feedrank.features.families.extra import load_extra_families
 from feedrank.models.bundles import bundle, registry
 from feedrank.models.bundles.bundle import BundleParts
@@ -36,14 +46,13 @@ from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel
 from feedrank.models.text.vector_cache import Progress as TextProgress
+from feedrank.models.training.item_inputs import ItemInputs, fit_item_model
 from feedrank.models.training.parquet_dataset import MatrixStore
 from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
 from feedrank.models.training.training import (
-    ItemInputs,
     Progress,
     TrainedRanker,
     TrainingData,
-    fit_item_model,
     has_enough_rankings,
     prepare_from_rankings,
     prepare_from_recall,
@@ -97,10 +106,16 @@ def load_training_inputs(
     corpus = text_signals.item_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )
-    behaviour = (entry for entry in _read_window(journal, since, until) if not isinstance(entry[1], ItemEvent))
+    collector = _collector(home, config)
+    behaviour = _read_window(journal, since, until, collector is not None)
     matching = IdMatching()
     events = matching.watch(event for _, event in future.skip(behaviour))
-    log = sorted_events_to_table(events, catalogue.ids, None, config.training.use_logged_features, config.interactions)
+    log = sorted_events_to_table(
+        events, catalogue.ids, None, config.training.use_logged_features, config.interactions, fields=collector
+    )
+    if log.fields is not None:
+        known = fit_vocabularies(config.features.declared, log.fields.value_counts)
+        corpus = replace(corpus, vocabularies=known)
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
     check_ids_meet(matching, described, journal, config.journal.max_unknown_share, warn)
@@ -130,11 +145,36 @@ def check_shuffled_labels(inputs: TrainingInputs, config: Config) -> ShuffledChe
     return checked
 
 
-def _read_window(journal: Journal, since: float | None, until: float | None) -> Iterator[tuple[int, Event]]:
-    """Yield the events of a window by effective time, and earlier interactions right before their ranking in it."""
+def _collector(home: HomePaths, config: Config) -> FieldCollector | None:
+    """Return the collector of all declared fields: of the config, and of the bundle that serves now."""
+    declared = list(config.features.declared)
+    if (current := registry.current_name(home.bundles)) is not None:
+        declared += bundle.declared_features(bundle.path_of(home.bundles, current))
+    if not declared:
+        return None
+    return FieldCollector(forms_of_all(declared), counts_values=True)
+
+
+def _read_window(
+    journal: Journal, since: float | None, until: float | None, with_fields: bool
+) -> Iterator[tuple[int, Event]]:
+    """Yield the events of a window by effective time, and earlier interactions right before their ranking in it.
+
+    with_fields: also yield the events of items and users, those from before the window first.
+    """
+    kinds = (RankingEvent, InteractionEvent, *((ItemEvent, UserEvent) if with_fields else ()))
+    for entry in _read_all_of_window(journal, since, until, with_fields):
+        if isinstance(entry[1], kinds):
+            yield entry
+
+
+def _read_all_of_window(
+    journal: Journal, since: float | None, until: float | None, with_fields: bool
+) -> Iterator[tuple[int, Event]]:
     first_ms, end_ms = (None if at is None else round(at * 1000) for at in (since, until))
     early: dict[str, list[tuple[int, Event]]] = {}  # ranking id -> interactions before the window
-    for entry in journal.read_by_effective_time(None if first_ms is None else first_ms - MAX_RANKING_DELAY_MS):
+    from_ms = None if first_ms is None or with_fields else first_ms - MAX_RANKING_DELAY_MS
+    for entry in journal.read_by_effective_time(from_ms):
         event = entry[1]
         time_ms = effective_time(event)
         if end_ms is not None and time_ms >= end_ms:
@@ -144,6 +184,8 @@ def _read_window(journal: Journal, since: float | None, until: float | None) -> 
                 early.setdefault(event.ranking, []).append(entry)
             elif isinstance(event, RankingEvent):
                 early.pop(event.id, None)
+            elif with_fields:
+                yield entry
             continue
         if isinstance(event, RankingEvent) and early:
             yield from early.pop(event.id, ())

@@ -34,7 +34,8 @@ from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.custom_counters import CounterSpec
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.experiments.outcome_collection import collect_outcomes
 from feedrank.models.experiments.preference import preferences
 from feedrank.models.experiments.readout import compute_readout, readout_json

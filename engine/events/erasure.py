@@ -21,7 +21,7 @@ from feedrank.engine.events.events import (
     UserEvent,
     erased_user,
 )
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, session_of
 from feedrank.engine.types import UNKNOWN_ROW
 
 PREFIX = "erased"
@@ -123,6 +123,17 @@ class Erasure:
             return [] if row == UNKNOWN_ROW else [row]
         candidates = users.rows_with_checksum(int(self.user.rpartition(":")[2][:2], 16)).tolist()
         return [row for row in candidates if pseudonym(users.name(row), salt) == self.user]
+
+    def session_rows(self, visitors: Vocabulary) -> list[int]:
+        """Return the rows of sessions that name no user in their later events, but are tied to the erased user."""
+        salt = salt_of(self.user)
+        if salt is None or not self.ties:
+            return []
+        sessions = ((row, session_of(name)) for row, name in enumerate(visitors))
+        return [
+            row for row, session in sessions
+            if session is not None and hash_tie("session", session, salt) in self.ties
+        ]  # fmt: skip
 
 
 class Erasures:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.field_table import FieldTable
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, POSITIVE, InteractionTypes, MeaningColumns
 from feedrank.engine.events.item_arrivals import ItemChanges
 from feedrank.engine.events.logged_features import LoggedFeatures
@@ -31,6 +32,8 @@ class Interactions:
     """(I,) index of the ranking it belongs to, -1: none."""
     names_ranking: NDArray[np.bool_]
     """(I,) whether the event names its ranking, which this table may not hold."""
+    session: Rows
+    """(I,) row of the visitor without a name whose session names the user now; UNKNOWN_ROW: none."""
 
     def __len__(self) -> int:
         return len(self.at)
@@ -49,6 +52,8 @@ class Rankings:
     """(N,) logged labels, NaN if there is none."""
     positions: NDArray[np.int32]
     """(N,) logged positions, from 1; -1 if there is none. Logs that are not in display order have none."""
+    session: Rows
+    """(R,) row of the visitor without a name whose session names the user now; UNKNOWN_ROW: none."""
     logged_features: LoggedFeatures | None = None
     """Logged features of the rankings; None: not loaded."""
 
@@ -92,6 +97,8 @@ class EventTable:
     """What the interaction types mean, for labels and user histories."""
     moved: int = 0
     """Number of interactions that stood before their ranking, and were moved to right after it."""
+    fields: FieldTable | None = None
+    """The declared fields of the log; None: no feature is declared."""
     item_changes: ItemChanges = field(default_factory=ItemChanges.none)
     """The item events; only a table by which a state advances has them."""
 

@@ -19,37 +19,30 @@ from feedrank.engine.events.events import (
     InteractionEvent,
     ItemEvent,
     RankingEvent,
+    UserEvent,
     effective_time,
 )
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
-from feedrank.engine.events.item_arrivals import ItemArrivals, in_order_of_arrival
+from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.types import UNKNOWN_ROW
 
 
 def events_to_table(
-    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False
-) -> EventTable:
+    events: Iterable[Event], item_ids: Vocabulary, user_ids: Vocabulary | None = None, as_arrived: bool = False,
+    fields: FieldCollector | None = None,
+) -> EventTable:  # fmt: skip
     """Build an event table, sorted by `effective_time`; ties keep their order. Item and user events are ignored.
 
     An event that reached the live service late is placed at its ingestion time, as it was for the requests of that
     time; counters still decay from its own timestamp. An imported log is sorted by timestamp, whatever the order of
     its file. as_arrived: see `sorted_events_to_table`.
     """
-    return sorted_events_to_table(sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived)
-
-
-def arrived_events_to_table(
-    events: Sequence[Event], arrivals: ItemArrivals, user_ids: Vocabulary, due: Sequence[Event] = ()
-) -> EventTable:
-    """Build the table of new events of a journal, by which a state advances: their items get rows in `arrivals`.
-
-    due: earlier events that were postponed until now.
-    """
-    in_order = in_order_of_arrival(events, due)
-    arrivals.announce(event.item for event in in_order if isinstance(event, ItemEvent))
-    return sorted_events_to_table(in_order, arrivals.ids, user_ids, as_arrived=True, arrivals=arrivals)
+    return sorted_events_to_table(
+        sorted(events, key=effective_time), item_ids, user_ids, as_arrived=as_arrived, fields=fields
+    )
 
 
 def sorted_events_to_table(
@@ -59,6 +52,7 @@ def sorted_events_to_table(
     with_logged_features: bool = False,
     meanings: InteractionTypes | None = None,
     as_arrived: bool = False,
+    fields: FieldCollector | None = None,
     arrivals: ItemArrivals | None = None,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
@@ -69,12 +63,14 @@ def sorted_events_to_table(
 
     with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
     what their names usually mean. as_arrived: move nothing; for a state that nothing is learnt from, as it was for the
-    requests of that time. arrivals: takes the item events, and only with `as_arrived`; None: they are ignored.
+    requests of that time. fields: collects the declared fields; None: there are none. arrivals: takes the item events,
+    and only with `as_arrived`; None: items are as they are.
     """
     builder = _EventTableBuilder(
         item_ids,
         Vocabulary() if user_ids is None else user_ids,
         LoggedFeaturesBuilder() if with_logged_features else None,
+        fields,
         arrivals,
     )
     for event in events:
@@ -82,8 +78,8 @@ def sorted_events_to_table(
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
-        elif arrivals is not None and isinstance(event, ItemEvent):
-            arrivals.add(event, len(builder))
+        elif isinstance(event, ItemEvent | UserEvent):
+            builder.add_description(event)
     table = builder.build(as_arrived)
     if arrivals is not None:
         table = replace(table, item_changes=arrivals.build())
@@ -95,10 +91,11 @@ class _EventTableBuilder:
 
     def __init__(
         self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None,
-        arrivals: ItemArrivals | None = None,
+        fields: FieldCollector | None, arrivals: ItemArrivals | None = None,
     ) -> None:  # fmt: skip
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
+        self._fields, self._arrivals = fields, arrivals
         self._awaited: Collection[str] = () if arrivals is None else arrivals.awaited
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
         self._is_imported = array("b")
@@ -113,17 +110,15 @@ class _EventTableBuilder:
         self._time_ms = -(10**18)
         self._unjoined: dict[tuple[int, str], list[int]] = {}  # imported interactions of this time, by user and item
 
-    def __len__(self) -> int:
-        return len(self._is_ranking)
-
     def add_ranking(self, event: RankingEvent) -> None:
         """Add a ranking; interactions with its items within the next 30 minutes are joined to it."""
         code = self._ranking_code(event.id)
         self._ranking_index[code] = len(self._rankings["at"])
-        user = self._user_row(event.user)
+        user = self._visitor_row(event)
         columns = self._rankings
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
+        columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         rows = [self._item_ids.row(item) for item in event.items]
         if self._awaited and event.received is not None:
             rows = [UNKNOWN_ROW if item in self._awaited else row for item, row in zip(event.items, rows, strict=True)]
@@ -136,6 +131,8 @@ class _EventTableBuilder:
         columns["stops"].append(len(columns["items"]))
         if self._logged_features is not None:
             self._logged_features.add(LoggedRows.from_json(event.features, len(event.items)))
+        if self._fields is not None:
+            self._fields.add_ranking(event)
         self._is_ranking.append(1)
         self._is_imported.append(event.received is None)
         if user != UNKNOWN_ROW:
@@ -146,7 +143,7 @@ class _EventTableBuilder:
 
     def add_interaction(self, event: InteractionEvent) -> None:
         """Add an interaction, joined to the ranking it names or else to the user's last one with the item in time."""
-        user = self._user_row(event.user)
+        user = self._visitor_row(event)
         if event.ranking is not None:
             ranking = self._ranking_code(event.ranking)
         elif event.type == HISTORY_TYPE or user == UNKNOWN_ROW:
@@ -159,6 +156,7 @@ class _EventTableBuilder:
         columns = self._interactions
         columns["at"].append(_event_seconds(event))
         columns["user"].append(user)
+        columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         row = self._item_ids.row(event.item)
         if self._awaited and event.received is not None and event.item in self._awaited:
             row = UNKNOWN_ROW
@@ -170,8 +168,21 @@ class _EventTableBuilder:
         columns["dwell_s"].append(math.nan if event.dwell_ms is None else event.dwell_ms / 1000)
         columns["ranking"].append(ranking)
         columns["names_ranking"].append(event.ranking is not None)
+        if self._fields is not None:
+            self._fields.add_interaction(event)
         self._is_ranking.append(0)
         self._is_imported.append(event.received is None)
+
+    def add_description(self, event: ItemEvent | UserEvent) -> None:
+        """Add an item or a user event: the item that arrives, and the declared fields that it sets."""
+        position, fields = len(self._is_ranking), self._fields
+        if isinstance(event, ItemEvent):
+            if self._arrivals is not None:
+                self._arrivals.add(event, position)
+            if fields is not None:
+                fields.add_item(event, self._item_ids.row(event.item), position)
+        elif fields is not None and fields.reads_users:
+            fields.add_user(event, self._user_ids.add(event.user), position)
 
     def build(self, as_arrived: bool) -> EventTable:
         """Return the table of all events added so far; as_arrived: move no interaction."""
@@ -187,6 +198,7 @@ class _EventTableBuilder:
             dwell_s=column["dwell_s"],
             ranking=ranking_index[column["ranking"]],
             names_ranking=column["names_ranking"] == 1,
+            session=column["session"],
         )
         column = _as_arrays(self._rankings)
         rankings = Rankings(
@@ -196,6 +208,7 @@ class _EventTableBuilder:
             items=column["items"],
             labels=column["labels"],
             positions=column["positions"],
+            session=column["session"],
             logged_features=None if self._logged_features is None else self._logged_features.build(),
         )
         moved, placed = 0, None
@@ -210,9 +223,13 @@ class _EventTableBuilder:
                 moved = placed.moved
         n = len(interactions)
         order = np.where(is_ranking, n + np.cumsum(is_ranking) - 1, np.cumsum(~is_ranking) - 1).astype(np.int64)
+        declared = None
+        if self._fields is not None:
+            declared = self._fields.build(None if placed is None else placed.index)
         return EventTable(
-            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved
-        )
+            self._user_ids, self._types, interactions, rankings, order, self._unknown_items(placed), moved=moved,
+            fields=declared,
+        )  # fmt: skip
 
     def _unknown_items(self, placed: Placement | None) -> UnknownItems:
         """Return the ids of unknown items, by the indices of the interactions as they are placed."""
@@ -244,8 +261,9 @@ class _EventTableBuilder:
             self._ranking_index.append(-1)
         return code
 
-    def _user_row(self, user: str | None) -> int:
-        return UNKNOWN_ROW if user is None else self._user_ids.add(user)
+    def _visitor_row(self, event: RankingEvent | InteractionEvent) -> int:
+        name = visitor_name(event.user, event.session)
+        return UNKNOWN_ROW if name is None else self._user_ids.add(name)
 
     def _remember_unjoined(self, event: InteractionEvent, user: int) -> None:
         """Remember an imported interaction without a ranking while events have its time: the ranking may follow."""
@@ -273,9 +291,12 @@ class _EventTableBuilder:
 
 _INTERACTION_COLUMNS = {
     "at": "d", "user": "i", "item": "i", "type": "i", "value": "d", "dwell_s": "f", "ranking": "q",
-    "names_ranking": "b",
+    "names_ranking": "b", "session": "i",
 }  # fmt: skip
-_RANKING_COLUMNS = {"at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i"}
+_RANKING_COLUMNS = {
+    "at": "d", "user": "i", "stops": "q", "items": "i", "labels": "f", "positions": "i",
+    "session": "i",
+}  # fmt: skip
 _UNKNOWN_COLUMNS = {"impression": "q", "impression_code": "i", "interaction": "q", "interaction_code": "i"}
 _DTYPES = {"b": np.int8, "d": np.float64, "f": np.float32, "i": np.int32, "q": np.int64}
 

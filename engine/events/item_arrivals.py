@@ -8,18 +8,16 @@ says: no ranking that was served before the import could know of it.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import FieldValue
-from feedrank.engine.events.events import Event, ItemEvent, effective_time, valid_from
+from feedrank.engine.events.events import ItemEvent, valid_from
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Rows
-
-_UNKNOWN_MS = -(2**62)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,7 +55,7 @@ class ItemArrivals:
         self.ids = ids
         self.awaited: set[str] = set()
         """Announced items whose event has not come yet."""
-        self._fields = frozenset(fields)
+        self._fields, self._passed_over = frozenset(fields), set[str]()
         self._before, self._rows, self._valid_from = array("q"), array("i"), array("q")
         self._changes: list[Mapping[str, FieldValue]] = []
 
@@ -68,8 +66,19 @@ class ItemArrivals:
                 self.ids.add(item)
                 self.awaited.add(item)
 
+    def pass_over(self, event: ItemEvent) -> None:
+        """Do not collect an event that comes next, since the catalogue has its item and its values."""
+        self._passed_over.add(event.id)
+
+    def takes(self, event: ItemEvent) -> bool:
+        """Return whether an event is not passed over."""
+        return event.id not in self._passed_over
+
     def add(self, event: ItemEvent, before_event: int) -> None:
         """Add an item event. before_event: number of the table's events so far."""
+        if event.id in self._passed_over:
+            self._passed_over.remove(event.id)
+            return
         self.awaited.discard(event.item)
         self._before.append(before_event)
         self._rows.append(self.ids.add(event.item))
@@ -82,34 +91,3 @@ class ItemArrivals:
             np.array(self._before, np.int64), np.array(self._rows, np.int32), np.array(self._valid_from, np.int64),
             tuple(self._changes),
         )  # fmt: skip
-
-
-def arrival_times(imported: Sequence[int], received: Sequence[tuple[int, int]]) -> list[int]:
-    """Return when imported events came, as far as the events tell that a service received before and after them.
-
-    imported: ascending offsets. received: offset and `received` of events, by offset. An event of a clock that was
-    ahead has a later `received` than those after it. Epoch milliseconds; -2^62 for one without an event before it.
-    """
-    if not received:
-        return [_UNKNOWN_MS] * len(imported)
-    offsets, times = np.array(received, np.int64).T
-    earliest_after = np.append(np.minimum.accumulate(times[::-1])[::-1], -_UNKNOWN_MS)
-    place = np.searchsorted(offsets, np.array(imported, np.int64))
-    before = np.append(times, _UNKNOWN_MS)[place - 1]  # of place 0: the last one, which is unknown
-    found: list[int] = np.minimum(before, earliest_after[place]).tolist()
-    return found
-
-
-def in_order_of_arrival(events: Sequence[Event], due: Sequence[Event] = ()) -> list[Event]:
-    """Sort new events by `effective_time`, but leave imported item events between the received events beside them.
-
-    events: in the order of the journal, which decides ties. due: earlier ones that were postponed until now.
-    """
-    places = [n for n, event in enumerate(events) if event.received is None and isinstance(event, ItemEvent)]
-    arrived: dict[int, int] = {}
-    if places:
-        received = [(n, event.received) for n, event in enumerate(events) if event.received is not None]
-        arrived = dict(zip(places, arrival_times(places, received), strict=True))
-    keyed = [(effective_time(event), event) for event in due]
-    keyed += [(arrived.get(n, effective_time(event)), event) for n, event in enumerate(events)]
-    return [event for _, event in sorted(keyed, key=lambda entry: entry[0])]

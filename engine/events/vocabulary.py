@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from feedrank.engine.types import UNKNOWN_ROW, Rows
 
 _UTF8 = ("utf-8", "surrogatepass")
+_SESSION = "session\x1f"
+"""What the name of a session begins with, in a vocabulary of visitors: users, and sessions that name no user."""
 
 
 class Vocabulary:
@@ -117,3 +119,22 @@ class Vocabulary:
             while table[slot]:
                 slot = (slot + 1) & self._mask
             table[slot] = row + 1
+
+
+def visitor_name(user: str | None, session: str | None) -> str | None:
+    """Return the name of a visitor: the user, else the session; None if an event names neither."""
+    if user is not None or session is None:
+        return user
+    return f"{_SESSION}{session}"
+
+
+def session_of(name: str) -> str | None:
+    """Return the session that a visitor's name stands for; None for a user."""
+    return name[len(_SESSION) :] if name.startswith(_SESSION) else None
+
+
+def joined_session(visitors: Vocabulary, user: str | None, session: str | None) -> int:
+    """Return the row of the visitor that turns out to be the user, as an event names both; UNKNOWN_ROW if none does."""
+    if user is None or session is None:
+        return UNKNOWN_ROW
+    return visitors.row(f"{_SESSION}{session}")

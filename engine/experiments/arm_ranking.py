@@ -67,7 +67,7 @@ class AssignedRequest:
         for arm_request, arm in zip(arm_requests, self.assignment.arms, strict=bool(arm_requests)):
             snapshot, request = arm_request.snapshot, arm_request.request
             resolved = snapshot.resolve(timestamp / 1000, request, vectors[arm.bundle])
-            reading = StateReading(snapshot, request.user, lock)
+            reading = StateReading(snapshot, request, lock)
             jobs.append(
                 ArmJob(self.ranking_id, timestamp, request, resolved, snapshot, arm_request.pipeline, reading,
                        arm_request)

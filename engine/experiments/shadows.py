@@ -52,7 +52,7 @@ class ShadowInputs:
         snapshot, state = arm_request.snapshot, arm_request.pipeline.state
         with lock:
             resolved = snapshot.resolve(at, arm_request.request, vectors)
-            reading = StateReading(snapshot, arm_request.request.user, lock)
+            reading = StateReading(snapshot, arm_request.request, lock)
         rows = snapshot.catalogue.ids.rows(items)
         shown_candidates = explicit_candidates(rows[rows >= 0])
         if arm_request.request.items is None:

@@ -30,7 +30,7 @@ def rank_batch(
     feature rows: nothing of a batch is logged. No other thread may change the state meanwhile.
     """
     budget = unlimited_budget()
-    pipeline, reading = snapshot.pipeline, StateReading(snapshot, None, nullcontext())
+    pipeline, reading = snapshot.pipeline, StateReading(snapshot, RecommendationRequest(), nullcontext())
     jobs = [
         RankingJob("", timestamp, request, snapshot.resolve(timestamp / 1000, request, QueryVectors()), snapshot,
                    pipeline, reading)

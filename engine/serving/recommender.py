@@ -289,7 +289,8 @@ class Recommender:
         if missed:
             self.lag_s = max(0.0, at - self._snapshot.high_watermark_ms / 1000)
             self._notify(missed)
-        self.arm_servers.set_clock(now_ms)
+        if self.arm_servers.snapshots:
+            self.arm_servers.set_clock(now_ms)
 
     def _notify(self, events: Sequence[Event]) -> None:
         """Pass new events to the experiments, and report new item events."""

@@ -6,21 +6,22 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
+from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.erasure import Erasure
-from feedrank.engine.events.event_table_builder import arrived_events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
+from feedrank.engine.events.field_collector import FieldCollector, request_fields
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.item_arrivals import ItemArrivals
-from feedrank.engine.events.vocabulary import Vocabulary
+from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
@@ -42,17 +43,6 @@ from feedrank.engine.types import (
 OnRanked = Callable[[Matrix, Scores], None]
 """Called with the (N, F) features and (N,) scores of all candidates of a ranking."""
 _log = logging.getLogger(__name__)
-
-
-class NewItems(NamedTuple):
-    """The items that a state knows and its catalogue lacks."""
-
-    ids: list[str]
-    """In the order of the state's rows, which are those after the catalogue's."""
-    offset: int
-    """Journal offset of the last event applied to the state."""
-    now_ms: int
-    """The clock of the state, epoch milliseconds; later item events are postponed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -93,7 +83,11 @@ class ServingSnapshot:
         Events that are more than a day ahead of the clock are postponed: no event takes effect before its time.
         now_ms: sets the clock, in epoch milliseconds; None: it stays.
         """
-        due = [] if now_ms is None else self.future.release(now_ms)
+        due: list[Event] = []
+        if now_ms is not None:
+            self.future.now_ms = now_ms
+            if self.future.postponed:
+                due = self.future.release(now_ms)
         first, limit_ms = 0, self.future.now_ms + MAX_AHEAD_MS
         # `effective_time` of each, written out: each request passes here
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
@@ -118,9 +112,13 @@ class ServingSnapshot:
 
     def resolve(self, at: float, request: RecommendationRequest, vectors: QueryVectors) -> ResolvedRequest:
         """Resolve a request to rows and add the user's history. at: unix seconds."""
-        user = self.users.row(request.user)
+        user = self.users.row(visitor_name(request.user, request.session))
+        session = joined_session(self.users, request.user, request.session)
         interacted, times = self.state.history(user)
-        disliked = self.state.disliked(user)
+        if session != UNKNOWN_ROW:
+            before, before_at = self.state.history(session)
+            interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
+        disliked = self.state.disliked(user, session)
         if len(self.state.items) > (n := len(self.catalogue.ids)):  # items that recall and features do not know yet
             is_known = interacted < n
             interacted, times, disliked = interacted[is_known], times[is_known], disliked[disliked < n]
@@ -133,21 +131,17 @@ class ServingSnapshot:
         return ResolvedRequest(
             at=at,
             user=user,
+            session=session,
+            session_id=request.session,
             history=history,
             history_at=times,
             interacted=interacted,
             disliked=disliked,
+            fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
-        )
-
-    def new_items(self) -> NewItems:
-        """Return which items the catalogue lacks, in the order of their rows."""
-        state, n = self.state, len(self.catalogue)
-        return NewItems(
-            state.items.names(np.arange(n, len(state.items), dtype=np.int32)), self.offset, self.future.now_ms
         )
 
     def is_ahead(self, now_ms: int) -> bool:
@@ -156,30 +150,34 @@ class ServingSnapshot:
 
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
-        for row in erasure.rows(self.users):
+        for row in (*erasure.rows(self.users), *erasure.session_rows(self.users)):
             self.state.erase_user(row)
         self.future.erase(erasure)
         if self.pipeline.reranker is not None:
             self.pipeline.reranker.cache.forget()
 
-    def user_version(self, user: str | None) -> Hashable:
-        """Return a value that changes whenever the row, the history or the dislikes of a user change."""
-        row = self.users.row(user)
-        return row, self.state.user_version(row)
+    def visitor_version(self, user: str | None, session: str | None) -> Hashable:
+        """Return a value that changes whenever the row, the history or the dislikes of a visitor change."""
+        rows = self.users.row(visitor_name(user, session)), joined_session(self.users, user, session)
+        return rows, *map(self.state.user_version, rows)
 
     def _advance(self, events: Sequence[Event], due: Sequence[Event] = ()) -> None:
-        if len(events) == 1 and isinstance(events[0], RankingEvent) and not due:
+        if len(events) == 1 and isinstance(events[0], RankingEvent) and not due and self.state.forms is None:
             self._advance_by_ranking(events[0])
         elif events or due:
             arrivals = ItemArrivals(self.state.items, self.state.item_fields)
-            self.state.advance(arrived_events_to_table(events, arrivals, self.users, due))
+            fields = None if self.state.forms is None else FieldCollector(self.state.forms)
+            self.state.advance(arrived_events_to_table(events, arrivals, self.users, fields, due))
             self._raise_times(max(map(effective_time, (*events, *due))))
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
         known_ms = event.timestamp if event.received is None else event.received
-        user = UNKNOWN_ROW if event.user is None else self.users.add(event.user)
-        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, self.state.items.rows(event.items))
+        name = visitor_name(event.user, event.session)
+        user = UNKNOWN_ROW if name is None else self.users.add(name)
+        session = joined_session(self.users, event.user, event.session)
+        rows = self.state.items.rows(event.items)
+        self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, session, rows)
         self._raise_times(known_ms)
 
     def _raise_times(self, time_ms: int) -> None:
@@ -198,6 +196,11 @@ class ServingSnapshot:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),
         )
+
+
+def _fields_of(request: RecommendationRequest) -> Mapping[str, FieldValue]:
+    """Return the fields that the ranking event of a request will have."""
+    return request_fields({**request.context, **request.logged_fields()}, request.surface)
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:
@@ -227,10 +230,11 @@ class StateReading:
     nothing of what the request was resolved from has changed since.
     """
 
-    def __init__(self, snapshot: ServingSnapshot, user: str | None, lock: Reading) -> None:
-        """Start a reading for a user; the caller holds the lock."""
-        self._snapshot, self._user, self._lock = snapshot, user, lock
-        self._version = snapshot.user_version(user)
+    def __init__(self, snapshot: ServingSnapshot, request: RecommendationRequest, lock: Reading) -> None:
+        """Start a reading for a request; the caller holds the lock."""
+        self._snapshot, self._lock = snapshot, lock
+        self._visitor = request.user, request.session
+        self._version = snapshot.visitor_version(*self._visitor)
         self.offset = snapshot.offset
         """Journal offset of the last event that the state included when it was read."""
 
@@ -238,9 +242,9 @@ class StateReading:
         """Take the lock. Raises StateChangedError if the request must be resolved again."""
         self._lock.__enter__()
         snapshot = self._snapshot
-        if snapshot.is_replaced or snapshot.user_version(self._user) != self._version:
+        if snapshot.is_replaced or snapshot.visitor_version(*self._visitor) != self._version:
             self._lock.__exit__(None, None, None)
-            raise StateChangedError(f"the state of {self._user!r} changed while candidates were selected")
+            raise StateChangedError(f"the state of {self._visitor!r} changed while candidates were selected")
         self.offset = snapshot.offset
 
     def __exit__(self, *_: object) -> None:
@@ -299,7 +303,7 @@ class PlainRequest:
         """Resolve the request as of a moment, in epoch milliseconds; the caller holds the lock of the state."""
         snapshot = self.snapshot
         resolved = snapshot.resolve(timestamp / 1000, self.request, vectors[""])
-        reading = StateReading(snapshot, self.request.user, lock)
+        reading = StateReading(snapshot, self.request, lock)
         return [RankingJob(self.ranking_id, timestamp, self.request, resolved, snapshot, snapshot.pipeline, reading)]
 
     def rank(

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from feedrank.engine.feature import Feature
 from feedrank.engine.types import Batch, Scores, Vector
 from feedrank.features.item_model import ItemModel
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 
 Columns: TypeAlias = dict[Feature, Scores]
 """Record -> (N,) float32 column, in column order. The record is the key, so neither can be without the other."""

@@ -14,7 +14,7 @@ from feedrank.features.custom_counters import CounterSpec, half_life_label
 from feedrank.features.families.family import Columns, FamilyInputs
 from feedrank.features.jit import jit
 from feedrank.features.kernel import COUNTER_KINDS
-from feedrank.features.state import ENTITIES, StateSpec
+from feedrank.features.state_spec import ENTITIES, StateSpec
 
 SMOOTHING = 10.0
 """Prior of a click-through rate: number of impressions at the average rate."""
@@ -26,8 +26,8 @@ def rates(batch: Batch, inputs: FamilyInputs) -> Columns:
     An impression in a list of n items expects (mean clicks per list) / n clicks, so that short lists have no advantage
     (after COEC: Zhang & Jones, Comparing click logs and editorial labels, 2007).
     """
-    halves = inputs.spec.half_lives_h
-    features = rate_features(halves)
+    spec = inputs.spec
+    halves, features = spec.half_lives_h, rate_features(spec.half_lives_h)
     day, week = _nearest_index(halves, 24), _nearest_index(halves, 168)
     out = np.empty((len(batch.rows), len(features)), np.float32)
     _rates(batch.counters, _first_columns(halves), halves.index(min(halves)), halves.index(max(halves)), day, week, out)
@@ -36,7 +36,7 @@ def rates(batch: Batch, inputs: FamilyInputs) -> Columns:
 
 @cache
 def _first_columns(half_lives_h: tuple[float, ...]) -> NDArray[np.int64]:
-    """Return the (entities, kinds) columns of the counters with the first half-life."""
+    """Return (entities, kinds) the column of each counter's first half-life, among those of a state's counters."""
     spec, first = StateSpec(half_lives_h), half_lives_h[0]
     return np.array([[spec.counter_column(entity, kind, first) for kind in COUNTER_KINDS] for entity in ENTITIES])
 
@@ -127,8 +127,10 @@ def counter_features(counter: CounterSpec) -> tuple[Feature, ...]:
 
 def dislike_counts(batch: Batch, inputs: FamilyInputs) -> Columns:
     """Compute how often the item was disliked, and its share of dislikes, smoothed towards that of all items."""
-    halves, columns = inputs.spec.half_lives_h, Columns()
-    of_item, _, of_all = _first_columns(halves)[:, COUNTER_KINDS.index("interactions")].tolist()
+    spec, columns = inputs.spec, Columns()
+    halves = spec.half_lives_h
+    columns_of = _first_columns(halves)[:, COUNTER_KINDS.index("interactions")]
+    of_item, of_all = (int(columns_of[ENTITIES.index(entity)]) for entity in ("item", "all"))
     for half in dict.fromkeys((_nearest_index(halves, 168), halves.index(max(halves)))):
         count, total = np.zeros((2, len(batch.rows)), np.float32)
         if batch.dislikes.size:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from feedrank.engine.retrieval.custom_index import CustomIndexType
 from feedrank.engine.retrieval.indexes import AnnoyIndex
 from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.features.builder import FeatureBuilder
+from feedrank.features.declared.declaration import DeclaredFeature
+from feedrank.features.declared.value_vocabulary import ValueVocabulary
 from feedrank.features.families.extra import ExtraFamilyError
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.item_model import ItemModel
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
 from feedrank.models.bundles.content_check import check_index, check_item_model, check_ranker, check_tokens
@@ -174,6 +176,7 @@ def save(
             "features": {
                 "families": builder.settings.families, "extra": builder.settings.extra,
                 "fingerprint": builder.fingerprint, "names": builder.names,
+                "vocabularies": {name: known.values for name, known in item_model.vocabularies.items()},
             },
             "ranker": parts.ranker is not None,
             "two_stage": parts.first_stage is not None,
@@ -203,6 +206,8 @@ def load(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     item_model = item_model_io.read_item_model(folder, manifest)
+    known = manifest["features"].get("vocabularies", {})  # none in versions before 0.3
+    item_model = replace(item_model, vocabularies={name: ValueVocabulary.of(values) for name, values in known.items()})
     with reading(folder / item_model_io.ITEM_MODEL):
         check_item_model(item_model)
     with reading(folder / MANIFEST):
@@ -223,9 +228,10 @@ def load(folder: Path) -> Bundle:
 def _read_builder(folder: Path, manifest: Mapping[str, Any], item_model: ItemModel) -> FeatureBuilder:
     features = manifest["features"]
     # version 0.1 had no extra
-    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())))
+    spec = StateSpec.from_dict(manifest["state"])
+    settings = FeatureSettings(tuple(features["families"]), tuple(features.get("extra", ())), spec.declared)
     try:
-        builder = FeatureBuilder(item_model, StateSpec.from_dict(manifest["state"]), settings)
+        builder = FeatureBuilder(item_model, spec, settings)
     except ExtraFamilyError as problem:
         raise BundleError(
             f"{folder} was trained with an extra feature family that can't be used now: {problem}"
@@ -269,6 +275,14 @@ def promote(bundles: Path, name: str) -> None:
     temporary.symlink_to(name, target_is_directory=True)
     os.replace(temporary, bundles / CURRENT)
     fsync(bundles)
+
+
+def declared_features(folder: Path) -> tuple[DeclaredFeature, ...]:
+    """Return the declared features of a bundle; none if its manifest can't be read."""
+    try:
+        return StateSpec.from_dict(read_manifest(folder)["state"]).declared
+    except (BundleError, KeyError, TypeError, ValueError):  # whoever loads it says what is wrong with it
+        return ()
 
 
 def journal_offset_of(bundle: Bundle) -> int:

@@ -8,9 +8,9 @@ from heapq import heappop, heappush
 
 from sqlalchemy.engine import Engine
 
+from feedrank.engine.events.arrived_events import arrival_times
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event, ItemEvent, effective_time
-from feedrank.engine.events.item_arrivals import arrival_times
 from feedrank.engine.journal.lookups import item_events_since, received_times
 
 

@@ -15,20 +15,23 @@ from typing import Protocol
 import numpy as np
 from sqlalchemy.engine import Engine
 
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.event_table_builder import arrived_events_to_table, sorted_events_to_table
+from feedrank.engine.events.event_table_builder import sorted_events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, ItemEvent, effective_time, erased_user, valid_from
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import USUAL_NAMES
 from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.atomic_files import atomic_write
 from feedrank.models.bundles.item_cutoff import ArrivalOrder, ItemCutoff
 
-VERSION = 6
+VERSION = 7
 MIN_EVENTS_TO_SAVE = 10_000
 """Save a new snapshot after at least this many events since the last one."""
 
@@ -75,16 +78,26 @@ class RestoredState:
         """Return what gives rows of this state to new items."""
         return ItemArrivals(self.state.items, self.state.item_fields)
 
-    def track(self, entries: Iterable[tuple[int, Event]], cutoff: ItemCutoff) -> Iterator[Event]:
-        """Yield the events of (offset, event) pairs, and keep account of them; without those of the catalogue."""
+    def new_collector(self) -> FieldCollector | None:
+        """Return the collector of declared fields for a table of further events; None if no feature is declared."""
+        return None if self.state.forms is None else FieldCollector(self.state.forms)
+
+    def track(
+        self, entries: Iterable[tuple[int, Event]], cutoff: ItemCutoff, arrivals: ItemArrivals
+    ) -> Iterator[Event]:
+        """Yield the events of (offset, event) pairs, and keep account of them.
+
+        The arrivals pass over the item events whose values the catalogue has.
+        """
         for offset, event in entries:
             self.offset = max(self.offset, offset)
             self.high_watermark_ms = max(self.high_watermark_ms, effective_time(event))
             self.events_read += 1
-            if not isinstance(event, ItemEvent) or not cutoff.has(offset, event):
-                yield event
-            elif (row := self.state.items.row(event.item)) != UNKNOWN_ROW:
-                self.state.note_item(row, valid_from(event), event.fields)
+            if isinstance(event, ItemEvent) and cutoff.has(offset, event):
+                arrivals.pass_over(event)
+                if (row := self.state.items.row(event.item)) != UNKNOWN_ROW:
+                    self.state.item_codes.note(row, valid_from(event), event.fields)
+            yield event
 
     def advance(self, log: EventTable) -> None:
         """Replay the events of a log."""
@@ -118,18 +131,20 @@ def restore(
         if any(erased_user(event) for _, event in tail):
             path.unlink(missing_ok=True)
         elif all(_is_in_order(event, restored.high_watermark_ms) for _, event in tail):
-            events = list(restored.track(tail, cutoff))
-            restored.advance(arrived_events_to_table(events, restored.arrivals(), restored.users))
+            arrivals, fields = restored.arrivals(), restored.new_collector()
+            events = list(restored.track(tail, cutoff, arrivals))
+            restored.advance(arrived_events_to_table(events, arrivals, restored.users, fields))
             restored.events_read, restored.future, restored.offset = len(tail), future, max(restored.offset, end)
             return restored
     restored = RestoredState(BehaviouralState(catalogue, spec), Vocabulary(), future=future)
     until_now = takewhile(lambda entry: effective_time(entry[1]) <= future.limit_ms, journal.read_by_effective_time())
     order = ArrivalOrder(journal.engine, cutoff, end, future.limit_ms)
-    arrivals = restored.arrivals()
+    arrivals, fields = restored.arrivals(), restored.new_collector()
     arrivals.announce(order.items)
-    entries = restored.track(order.sort(entry for entry in until_now if entry[0] <= end), cutoff)
-    table = sorted_events_to_table(entries, arrivals.ids, restored.users, as_arrived=True, arrivals=arrivals)
-    restored.advance(table)
+    entries = restored.track(order.sort(entry for entry in until_now if entry[0] <= end), cutoff, arrivals)
+    restored.advance(
+        sorted_events_to_table(entries, arrivals.ids, restored.users, as_arrived=True, fields=fields, arrivals=arrivals)
+    )
     restored.offset = max(restored.offset, end)
     return restored
 
@@ -165,7 +180,7 @@ def _load(path: Path, catalogue: Catalogue, spec: StateSpec, cutoff: ItemCutoff)
             state = BehaviouralState(catalogue, spec)
             names = [name for name in arrays.files if name.startswith("state.")]
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
-            if ItemCutoff(*arrays["cutoff"].tolist()) != cutoff and not state.is_as_catalogue:
+            if ItemCutoff(*arrays["cutoff"].tolist()) != cutoff and not state.item_codes.is_as_catalogue:
                 return None  # the catalogue may have what item events changed, or not
             users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
             counts = Counter(json.loads(str(arrays["type_counts"])))

@@ -24,11 +24,11 @@ from feedrank.models.training.dataset import (
     from_recall,
     point_in_time_batch,
 )
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.training import (
-    ItemInputs,
     Progress,
     TrainingData,
     exact_retriever,

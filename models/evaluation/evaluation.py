@@ -37,10 +37,10 @@ from feedrank.models.training.dataset import (
     point_in_time_batch,
 )
 from feedrank.models.training.folds import TooLittleDataError
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.label_contrast import check_contrast
 from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.training import (
-    ItemInputs,
     Progress,
     TrainedRanker,
     exact_retriever,

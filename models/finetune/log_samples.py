@@ -12,7 +12,8 @@ from feedrank.models.finetune.samples import QueryTextGroups, from_batch
 from feedrank.models.items.item_model import fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import LabeledGroups, from_rankings, from_recall, point_in_time_batch
-from feedrank.models.training.training import ItemInputs, Progress, exact_retriever, has_enough_rankings
+from feedrank.models.training.item_inputs import ItemInputs
+from feedrank.models.training.training import Progress, exact_retriever, has_enough_rankings
 from feedrank.models.training.training_settings import ModelSettings
 
 DEFAULT_MAX_GROUPS = 20_000

@@ -14,7 +14,6 @@ from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.types import Scores
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.replay import PointInTimeQueries
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.drift import FeatureHistogram
 from feedrank.models.training.dataset import LabeledGroups, build_query_groups, from_recall
@@ -45,10 +44,11 @@ class Incumbent:
         """Return the (N,) scores of the candidates of logged rankings. catalogue: the one of the log's item rows."""
         own_log, rows = reindex_log(log, catalogue, self.builder)
         queries = groups.queries
-        own_queries = PointInTimeQueries(
-            queries.before_event, queries.at, queries.user, queries.offsets, rows[queries.rows]
+        own_queries = replace(queries, rows=rows[queries.rows])
+        own_groups = LabeledGroups(
+            own_queries, groups.labels, groups.ideal, groups.ideal_index, impression_index=groups.impression_index
         )
-        return self._scores(own_log, LabeledGroups(own_queries, groups.labels, groups.ideal, groups.ideal_index))
+        return self._scores(own_log, own_groups)
 
     def rank_targets(
         self, log: EventTable, catalogue: Catalogue, histories: UserHistories, targets: NDArray[np.int64], k: int,
@@ -80,7 +80,8 @@ def reindex_log(log: EventTable, catalogue: Catalogue, builder: FeatureBuilder) 
     rows = np.append(rows, np.int32(-1))  # UNKNOWN_ROW (-1) maps to itself
     interactions = replace(log.interactions, item=rows[log.interactions.item])
     rankings = replace(log.rankings, items=rows[log.rankings.items])
-    return replace(log, interactions=interactions, rankings=rankings), rows[:-1]
+    fields = None if log.fields is None else log.fields.with_item_rows(rows)
+    return replace(log, interactions=interactions, rankings=rankings, fields=fields), rows[:-1]
 
 
 def learnt_until(manifest: Mapping[str, Any], built_at: float, now: float) -> float:

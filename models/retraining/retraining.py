@@ -32,8 +32,9 @@ from feedrank.models.retraining.held_out_slice import HeldOutSlice
 from feedrank.models.retraining.incumbent import Incumbent
 from feedrank.models.retraining.time_split import TimeSplit, ranked_labels
 from feedrank.models.training.dataset import build_query_groups, point_in_time_batch
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.shuffled_check import ShuffledCheck, check_shuffled
-from feedrank.models.training.training import ItemInputs, Progress, TrainedRanker
+from feedrank.models.training.training import Progress, TrainedRanker
 from feedrank.models.training.training_settings import ModelSettings
 
 METRICS = ("ndcg@10", "mrr", "map", "hr@10")

@@ -16,9 +16,9 @@ from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining.held_out_slice import HeldOutSlice, ranking_slice, recall_slice, utc_text
 from feedrank.models.retraining.incumbent import Incumbent
 from feedrank.models.training.dataset import LabeledGroups, from_recall
+from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.ranker import LambdaRanker
 from feedrank.models.training.training import (
-    ItemInputs,
     Progress,
     TrainedRanker,
     exact_retriever,

@@ -129,6 +129,7 @@ def _dataset(
         np.concatenate([part.labels for part in parts]),
         group=np.concatenate([np.diff(part.offsets) for part in parts]),
         feature_name=list(names),
+        categorical_feature=list(parts[0].categories) if parts else [],
         position=position,
         reference=reference,
     )

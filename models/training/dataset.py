@@ -18,7 +18,8 @@ from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import CROSS_ENCODER
 from feedrank.features.replay import PointInTimeQueries
 from feedrank.features.request_text import request_texts
-from feedrank.features.state import BehaviouralState, StateSpec
+from feedrank.features.state import BehaviouralState
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.evaluation.metrics import Column, Ideal, Values, evaluate
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.labels import LabelSettings, examined_mask, impression_labels
@@ -62,9 +63,7 @@ class LabeledGroups:
         queries, ideal = self.queries, self.ideal
         rows, offsets = _select_rows(queries.offsets, mask)
         judged, ideal_offsets = _select_rows(ideal.offsets, mask)
-        chosen = PointInTimeQueries(
-            queries.before_event[mask], queries.at[mask], queries.user[mask], offsets, queries.rows[rows]
-        )
+        chosen = queries.select(mask, offsets, queries.rows[rows])
         return replace(
             self._at(rows, chosen),
             ideal=Ideal(ideal.labels[judged], ideal_offsets),
@@ -149,6 +148,8 @@ def from_rankings(
         user=rankings.user[first:last],
         offsets=offsets,
         rows=rankings.items[start:stop][kept],
+        session=rankings.session[first:last],
+        request=len(log.interactions) + np.arange(first, last),
     )
     positions, indices = rankings.positions[start:stop][kept], start + np.flatnonzero(kept)
     return LabeledGroups(queries, labels[kept], ideal, start + judged, positions, indices)
@@ -171,7 +172,7 @@ def from_recall(
     must not be fitted on the targets. on_group: called after each group. The groups are in `target_order`.
     """
     interactions = histories.interaction[targets]
-    before, at = _request_moments(log, interactions)
+    before, at, requests = _request_moments(log, interactions)
     order = np.argsort(before, kind="stable")
     is_interaction = log.event_order < len(log.interactions)
     n_before = np.append(np.cumsum(is_interaction) - is_interaction, len(log.interactions))[before]
@@ -190,8 +191,10 @@ def from_recall(
         before_event=before[order],
         at=at[order],
         user=log.interactions.user[interactions[order]],
+        session=log.interactions.session[interactions[order]],
         offsets=np.concatenate([[0], np.cumsum([len(rows) for rows in candidates])]).astype(np.int64),
         rows=np.concatenate([np.empty(0, np.int32), *candidates]).astype(np.int32),
+        request=requests[order],
     )
     ideal = Ideal(np.ones(len(order), np.float32), np.arange(len(order) + 1, dtype=np.int64))
     binary = np.concatenate([np.empty(0, np.float32), *labels])
@@ -200,16 +203,19 @@ def from_recall(
 
 def target_order(log: EventTable, histories: UserHistories, targets: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the order in which `from_recall` builds the groups of these targets."""
-    before, _ = _request_moments(log, histories.interaction[targets])
+    before, _, _ = _request_moments(log, histories.interaction[targets])
     return np.argsort(before, kind="stable")
 
 
-def _request_moments(log: EventTable, interactions: NDArray[np.int64]) -> tuple[NDArray[np.int64], Times]:
-    """Return the event position and the time of the request behind each interaction: of its ranking, or its own."""
+def _request_moments(
+    log: EventTable, interactions: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], Times, NDArray[np.int64]]:
+    """Return the position, the time and the event of the request behind each interaction: its ranking, or itself."""
     positions, ranking = log.event_positions(), log.interactions.ranking[interactions]
     at, has_ranking = log.interactions.at[interactions].copy(), ranking >= 0
     at[has_ranking] = log.rankings.at[ranking[has_ranking]]
-    return positions[np.where(has_ranking, len(log.interactions) + ranking, interactions)], at
+    events = np.where(has_ranking, len(log.interactions) + ranking, interactions)
+    return positions[events], at, events
 
 
 def request_at(histories: UserHistories, past: slice, at: float, history_length: int) -> ResolvedRequest:
@@ -234,7 +240,7 @@ def build_query_groups(
     for chunk in feature_chunks(log, builder, labeled_groups, use_logged_features=use_logged_features):
         out[chunk.row_range] = chunk.matrix
         chunks.append(without_features(chunk))
-    return assemble_query_groups(out, labeled_groups, chunks)
+    return assemble_query_groups(out, labeled_groups, chunks, builder)
 
 
 class FeatureChunk(NamedTuple):
@@ -254,7 +260,9 @@ def without_features(chunk: FeatureChunk) -> FeatureChunk:
     return chunk._replace(matrix=np.empty((0, 0), np.float32))
 
 
-def assemble_query_groups(matrix: Any, labeled_groups: LabeledGroups, chunks: Sequence[FeatureChunk]) -> QueryGroups:
+def assemble_query_groups(
+    matrix: Any, labeled_groups: LabeledGroups, chunks: Sequence[FeatureChunk], builder: FeatureBuilder
+) -> QueryGroups:
     """Build query groups from a matrix and the chunks that filled it."""
     logged = None
     if any(chunk.logged is not None for chunk in chunks):
@@ -262,8 +270,9 @@ def assemble_query_groups(matrix: Any, labeled_groups: LabeledGroups, chunks: Se
     texts = tuple(text for chunk in chunks for text in chunk.query_texts)
     rows = labeled_groups.queries.rows if texts else None
     return QueryGroups(
-        matrix, labeled_groups.labels, labeled_groups.queries.offsets, labeled_groups.positions, rows, texts, logged
-    )
+        matrix, labeled_groups.labels, labeled_groups.queries.offsets, labeled_groups.positions, rows, texts, logged,
+        tuple(column for column, feature in enumerate(builder.features) if feature.is_category),
+    )  # fmt: skip
 
 
 def feature_chunks(
@@ -281,7 +290,7 @@ def feature_chunks(
     state = BehaviouralState(builder.item_model.catalogue, builder.spec)
     titles, needs_texts = builder.item_model.catalogue.titles, CROSS_ENCODER in builder.item_model.model_digests
     rows_done = 0
-    for batch in state.replay_chunks(log, labeled_groups.queries, chunk_rows):
+    for batch in state.replay_chunks(log, labeled_groups.queries, chunk_rows, labeled_groups.impression_index):
         if len(batch.rows):
             row_range = slice(rows_done, rows_done + len(batch.rows))
             matrix, logged = builder.matrix(batch), None

@@ -125,7 +125,7 @@ def write_query_groups(
             columns = [pa.array(matrix[:, column]) for column in range(matrix.shape[1])]
             columns += [pa.array(labeled_groups.labels[span]), pa.array(positions[span]), pa.array(group_of[span])]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(len(matrix), 1))
-    return assemble_query_groups(ParquetMatrix(path, builder.names), labeled_groups, chunks)
+    return assemble_query_groups(ParquetMatrix(path, builder.names), labeled_groups, chunks, builder)
 
 
 def read_query_groups(path: Path) -> QueryGroups:

@@ -34,6 +34,8 @@ class QueryGroups:
     """(G,) request texts, for the cross-encoder; empty without one."""
     logged: NDArray[np.bool_] | None = None
     """(N,) True for rows that are logged features; None: no row is."""
+    categories: tuple[int, ...] = ()
+    """The columns that are codes without an order."""
 
     def __post_init__(self) -> None:
         if self.positions is not None and len(self.positions) != len(self.labels):

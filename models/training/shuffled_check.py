@@ -19,9 +19,10 @@ from feedrank.models.evaluation.metrics import auc
 from feedrank.models.experiments.click_join import match_impressions
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import build_query_groups, from_rankings, from_recall, target_order
+from feedrank.models.training.item_inputs import ItemInputs, fit_item_model
 from feedrank.models.training.label_contrast import above_lowest
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
-from feedrank.models.training.training import ItemInputs, fit_item_model, has_enough_rankings, train_from_rankings
+from feedrank.models.training.training import has_enough_rankings, train_from_rankings
 from feedrank.models.training.training_settings import ModelSettings
 
 MAX_IMPRESSIONS = 30_000

@@ -8,28 +8,25 @@ target interactions (cross-fitting).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import Matrix, Scores
-from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.item_model import ItemModel
-from feedrank.features.late_interaction import TokenVectors
-from feedrank.models.items.item_model import ItemSettings, fit_item_views
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
 from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
 from feedrank.models.training.group_limit import GroupLimit
+from feedrank.models.training.item_inputs import ItemInputs, fit_item_model
 from feedrank.models.training.label_contrast import check_contrast, label_notes, missing_contrast
 from feedrank.models.training.label_gain import with_label_gain
 from feedrank.models.training.labels import impression_labels
@@ -43,22 +40,6 @@ from feedrank.models.training.training_settings import ModelSettings
 
 Progress = Callable[[str, int, int], None]
 """Called with (task, steps done, steps in total)."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ItemInputs:
-    """The catalogue with its text signals: the inputs of item models that are the same for all folds and splits."""
-
-    catalogue: Catalogue
-    text: Matrix
-    """(n, d) unit vectors of the documents; (n, 0): no embedder."""
-    term_weights: TermWeights
-    token_vectors: TokenVectors | None = None
-    """Token vectors for late interaction."""
-    reranker: RerankerTraining | None = None
-    """Cross-encoder for these items; None: ranking has one stage."""
-    model_digests: Mapping[str, str] = field(default_factory=dict)
-    """Signal -> digest of the model that computes it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -299,12 +280,6 @@ def prepare_from_recall(
         train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
         (*said, *limit.notes),
     )  # fmt: skip
-
-
-def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
-    """Fit the item model on these interactions and add the token vectors and model digests of the inputs."""
-    item_model = fit_item_views(item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, histories, settings)
-    return replace(item_model, token_vectors=item_inputs.token_vectors, model_digests=item_inputs.model_digests)
 
 
 def exact_retriever(item_model: ItemModel) -> EmbeddingRetriever:

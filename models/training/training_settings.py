@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from feedrank.features.feature_settings import FeatureSettings
-from feedrank.features.state import StateSpec
+from feedrank.features.state_spec import StateSpec
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.training.labels import LabelSettings
 from feedrank.models.training.parquet_dataset import MatrixStore

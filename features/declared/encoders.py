@@ -1,0 +1,162 @@
+"""The forms in which declared features read fields: as numbers, or as hashes of values, words or letters."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
+
+from feedrank.engine.events.catalogue import is_true
+from feedrank.engine.events.checks import FieldValue, field_text
+from feedrank.engine.events.codec import parse_timestamp
+from feedrank.engine.events.field_forms import FieldForm, value_hash
+from feedrank.features.text_analyser import TextAnalyser
+
+_OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
+_FIXED_OFFSET = 100_000
+"""Codes of fixed offsets from UTC: this plus minutes."""
+_YES_OR_NO = ("true", "false", "t", "f", "yes", "no", "y", "n", "1", "0", "1.0", "0.0")
+
+
+def number(source: str, field: str) -> FieldForm:
+    """Return the form of a number; a text that is a number counts as it, any other value is missing."""
+    return FieldForm(source, field, "number", True, _as_number)
+
+
+def boolean(source: str, field: str) -> FieldForm:
+    """Return the form of yes or no as 1 or 0."""
+    return FieldForm(source, field, "boolean", True, _as_boolean)
+
+
+def moment(source: str, field: str) -> FieldForm:
+    """Return the form of a time, as unix seconds."""
+    return FieldForm(source, field, "time", True, _as_seconds)
+
+
+def word_count(source: str, field: str) -> FieldForm:
+    """Return the form of the number of words, as BM25 splits them."""
+    return FieldForm(source, field, "words", True, _count_words)
+
+
+def time_zone(source: str, field: str) -> FieldForm:
+    """Return the form of the code of a time zone, for `utc_offset_s`."""
+    return FieldForm(source, field, "zone", True, zone_code)
+
+
+def values(source: str, field: str) -> FieldForm:
+    """Return the form of the hashes of a value, or of each value of a list."""
+    return FieldForm(source, field, "values", False, _as_hashes, texts_of)
+
+
+def value_set(source: str, field: str) -> FieldForm:
+    """Return the form of the hashes of all values, sorted, each once."""
+    return FieldForm(source, field, "set", False, lambda value: sorted(set(_as_hashes(value))))
+
+
+def terms(source: str, field: str) -> FieldForm:
+    """Return the form of the hashes of the words of a text, sorted, each once."""
+    return FieldForm(source, field, "terms", False, _term_hashes)
+
+
+def ngrams(source: str, field: str, n: int) -> FieldForm:
+    """Return the form of the hashes of all runs of n letters of a text, sorted, each once."""
+
+    def encode(value: FieldValue) -> Sequence[int]:
+        text = " ".join(_text(value).casefold().split())
+        return sorted({value_hash(text[i : i + n]) for i in range(max(len(text) - n + 1, 1))} if text else set())
+
+    return FieldForm(source, field, f"{n}-grams", False, encode)
+
+
+def parsed(source: str, field: str, name: str, parse: Callable[[str], str]) -> FieldForm:
+    """Return the form of the hash of what a function makes of a text; an empty result is a missing value."""
+
+    def texts(value: FieldValue) -> list[str]:
+        return [found] if (found := parse(_text(value))) else []
+
+    return FieldForm(source, field, name, False, lambda value: list(map(value_hash, texts(value))), texts)
+
+
+def texts_of(value: FieldValue) -> list[str]:
+    """Return the values of a field as texts: those that `values` hashes."""
+    entries: Sequence[Any] = value if isinstance(value, list) else [value]
+    return list(dict.fromkeys(text for entry in entries if (text := field_text(entry))))
+
+
+def zone_code(value: FieldValue) -> float:
+    """Return the code of a time zone: an IANA name such as Europe/Paris, or an offset such as +02:00; NaN: neither."""
+    text = _text(value)
+    if text in ("UTC", "Z", "GMT"):
+        return float(_FIXED_OFFSET)
+    if match := _OFFSET.fullmatch(text):
+        minutes = int(match[2]) * 60 + int(match[3])
+        return float(_FIXED_OFFSET + (minutes if match[1] == "+" else -minutes))
+    return float(_zone_codes().get(text, math.nan))
+
+
+@lru_cache(maxsize=65_536)
+def utc_offset_s(code: int, quarter: int) -> float:
+    """Return the offset from UTC in seconds of a zone, by its code, at a quarter of an hour since 1970."""
+    if code > _FIXED_OFFSET // 2:
+        return (code - _FIXED_OFFSET) * 60.0
+    zone = ZoneInfo(_zone_names()[code])
+    offset = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(minutes=15 * quarter)).astimezone(zone).utcoffset()
+    return 0.0 if offset is None else offset.total_seconds()
+
+
+@lru_cache(maxsize=1)
+def _zone_names() -> list[str]:
+    return sorted(available_timezones())
+
+
+@lru_cache(maxsize=1)
+def _zone_codes() -> dict[str, int]:
+    return {name: code for code, name in enumerate(_zone_names())}
+
+
+def _text(value: FieldValue) -> str:
+    return " ".join(map(field_text, value)) if isinstance(value, list) else field_text(value)
+
+
+def _as_number(value: FieldValue) -> float:
+    if isinstance(value, str):
+        try:
+            found = float(value)
+        except ValueError:
+            return math.nan
+        return found if math.isfinite(found) else math.nan
+    return math.nan if isinstance(value, list) else float(value)
+
+
+def _as_boolean(value: FieldValue) -> float:
+    if isinstance(value, str) and value.strip().lower() not in _YES_OR_NO:
+        return math.nan
+    return math.nan if isinstance(value, list) else float(is_true(value))
+
+
+def _as_seconds(value: FieldValue) -> float:
+    try:
+        return parse_timestamp(value) / 1000
+    except ValueError:
+        return math.nan
+
+
+def _count_words(value: FieldValue) -> float:
+    return float(sum(len(_analyser()._words(chunk)) for chunk in _text(value).split()))
+
+
+def _as_hashes(value: FieldValue) -> Sequence[int]:
+    return [value_hash(text) for text in texts_of(value)]
+
+
+def _term_hashes(value: FieldValue) -> Sequence[int]:
+    return sorted({value_hash(term) for term in _analyser().query(_text(value))})
+
+
+@lru_cache(maxsize=1)
+def _analyser() -> TextAnalyser:
+    return TextAnalyser()
