@@ -112,6 +112,29 @@ class HomePaths:
         return self.folder / "state.npz"
 
     @property
+    def purges(self) -> Path:
+        """Empty file whose time is that of the latest purge."""
+        return self.folder / "purged"
+
+    @property
+    def purged_at(self) -> int | None:
+        """Time of the latest purge, in nanoseconds: a state that was made before it counts deleted events."""
+        try:
+            return self.purges.stat().st_mtime_ns
+        except OSError:
+            return None
+
+    @property
+    def loading_lock(self) -> Path:
+        """Lock file of the server process that loads a new bundle."""
+        return self.folder / "loading.lock"
+
+    @property
+    def saving_lock(self) -> Path:
+        """Lock file of the server process that has the state saved."""
+        return self.folder / "saving.lock"
+
+    @property
     def training_lock(self) -> Path:
         """Lock file of the process that trains."""
         return self.folder / "training.lock"
@@ -154,6 +177,11 @@ class HomePaths:
             journal.close()
             raise
         return journal
+
+    def forget_state(self) -> None:
+        """Delete the state snapshot, as events that it counts were deleted; no server carries its state on either."""
+        self.purges.touch(0o600)
+        self.snapshot.unlink(missing_ok=True)
 
     def delete_user_data(self) -> None:
         """Delete what is derived from the journal and may hold data of erased users; it is made again when needed.

@@ -67,6 +67,8 @@ class PreloadedState:
     """Name of the bundle that was to be loaded; another one was loaded if that one is damaged."""
     experiments: ExperimentRegistry
     """The experiments as of the offset of the state."""
+    purged_at: int | None = None
+    """Time of the latest purge before the state was loaded, in nanoseconds."""
     passed_over: frozenset[int] = frozenset()
     """Journal offsets of the events that can't be read."""
 
@@ -79,12 +81,12 @@ def preload(home: HomePaths, config: Config) -> PreloadedState:
     custom_index_type(config.index)  # an error here is one line, in a worker it would be a traceback
     journal = home.existing_journal(config.journal.url)
     try:
-        promoted = registry.current_name(home.bundles)
+        promoted, purged_at = registry.current_name(home.bundles), home.purged_at
         opened = registry.load_current(home.bundles, warn)
         restored = restore_state(home, journal, opened, clock_ms())
         warn_of_types(config, opened, restored)
         experiments = ExperimentService(home, journal).experiment_registry_at(restored.offset)
-        return PreloadedState(opened, restored, promoted, experiments, journal.decoder.passed_over)
+        return PreloadedState(opened, restored, promoted, experiments, purged_at, journal.decoder.passed_over)
     finally:
         journal.close()
 
@@ -105,6 +107,7 @@ def create_worker_app(home: HomePaths, config: Config, preloaded: PreloadedState
     journal = home.journal(config.journal.url, is_checked=True)  # it may be out of reach now
     journal.decoder.pass_over(preloaded.passed_over)
     preloaded, texts, now = _first_that_serves(home, config, journal, preloaded, clock)
+    now.is_as_replayed = home.purged_at == preloaded.purged_at
     current_bundle, costs = preloaded.current_bundle, LatencyEstimator()
     recommender = Recommender(
         now,
@@ -168,7 +171,7 @@ def _first_that_serves(
             opened = with_custom_index(preloaded.current_bundle, config.index)
             texts = TextEncoders(home, opened)
             snapshot = build_snapshot(home, config, opened, preloaded.restored, texts)
-            try_out(snapshot, journal, clock())
+            try_out(snapshot, clock())
             return replace(preloaded, current_bundle=opened), texts, snapshot
         except JournalError:
             raise

@@ -87,10 +87,17 @@ class ResolvedRequest:
     """The request's fields, as its ranking event has them, for declared features."""
     item_fields: Mapping[int, Mapping[str, FieldValue]] = field(default_factory=dict)
     """Item row -> the fields that the request brought for it."""
+    unknown_item_fields: tuple[Mapping[str, FieldValue], ...] = ()
+    """The fields that the request brought for each unknown item among its items, in their order."""
 
     def __post_init__(self) -> None:
         if len(self.history) != len(self.history_at):
             raise ValueError(f"history has {len(self.history)} items but {len(self.history_at)} times")
+
+    def list_fields(self, rows: Rows) -> list[Mapping[str, FieldValue]]:
+        """Return the fields that the request brought for these rows; unknown items are in the order of the request."""
+        unknown = iter(self.unknown_item_fields)
+        return [next(unknown, {}) if row == UNKNOWN_ROW else self.item_fields.get(row, {}) for row in rows.tolist()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.feature import Feature
@@ -58,6 +59,7 @@ class FeatureBuilder:
         self._families |= load_extra_families(self.settings.extra)
         self._features = self._declared_features()
         self._names = tuple(feature.name for feature in self._features)
+        self._columns_of_known = self._without_lists()
         self._fingerprint = self._digest_settings()
 
     @property
@@ -111,7 +113,9 @@ class FeatureBuilder:
         out = np.empty((len(batch.rows), len(columns)), np.float32)
         for i, column in enumerate(columns.values()):
             out[:, i] = column
-        out[batch.rows < 0] = np.nan  # an unknown item has no features
+        unknown = np.flatnonzero(batch.rows < 0)
+        if len(unknown):
+            out[np.ix_(unknown, self._columns_of_known)] = np.nan
         return out
 
     def set_cross_encoder_features(self, matrix: Matrix, batch: Batch) -> None:
@@ -147,6 +151,14 @@ class FeatureBuilder:
         if self.settings.extra:
             inputs.append(self.settings.extra)
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+
+    def _without_lists(self) -> NDArray[np.int64]:
+        """Return the indices of the columns that unknown items do not have: all but those of what a list brought."""
+        of_lists: set[str] = set()
+        if self.spec.declared:
+            family = DeclaredFamily(self.spec, self.item_model.vocabularies)
+            of_lists = {feature.name for feature in family.columns_of_lists(_empty_batch(self.spec))}
+        return np.array([index for index, name in enumerate(self._names) if name not in of_lists], np.int64)
 
     def _declared_features(self) -> tuple[Feature, ...]:
         """Return the records of all families. Raises ValueError for a name or a family that is taken."""

@@ -139,11 +139,13 @@ def read(store: HistoryStore, user: int, list_index: int, n_items: int, rows: Ro
 def read_both(
     store: HistoryStore, user: int, session: int, list_index: int, n_items: int, rows: Rows, times: Times
 ) -> int:
-    """Read as `read` does, as if the entries of a session (-1: none) had been moved behind those of the user."""
+    """Read as `read` does, as if the entries of a session had been moved behind those of the user; -1: none."""
     count = 0
     if session >= 0:
         count = read(store, session, list_index, n_items, rows, times)
-    return count + read(store, user, list_index, n_items, rows[count:], times[count:])
+    if user >= 0:
+        count += read(store, user, list_index, n_items, rows[count:], times[count:])
+    return count
 
 
 @jit

@@ -149,12 +149,12 @@ def advance(
         if code == OP_READ:
             read, at = cursor[0], max(at, state.now[0])
             n_recent, session = 0, operations.session[m]
-            if user >= 0:
+            if user >= 0 or session >= 0:
                 history, history_at = buffers.history[read], buffers.history_at[read]
                 history_store.read_both(state.histories, user, session, INTERACTIONS, items, history, history_at)
-                buffers.interaction_count[read] = state.histories.lengths[user, INTERACTIONS]
-                if session >= 0:
-                    buffers.interaction_count[read] += state.histories.lengths[session, INTERACTIONS]
+                for visitor in (user, session):
+                    if visitor >= 0:
+                        buffers.interaction_count[read] += state.histories.lengths[visitor, INTERACTIONS]
                 n_recent = history_store.read_both(state.histories, user, session, IMPRESSIONS, items, recent, times)
                 if n_marks[0]:
                     rows, rows_at = buffers.disliked[read], buffers.disliked_at[read]
@@ -169,7 +169,7 @@ def advance(
                 cursor[1] += 1
                 if row < 0:
                     continue
-                if user >= 0:
+                if user >= 0 or session >= 0:
                     impressions = np.float32(0)
                     for entry in range(n_recent):
                         impressions += np.float32(recent[entry] == row)

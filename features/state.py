@@ -142,15 +142,9 @@ class BehaviouralState:
             batch.interaction_count[r] = len(request.history)
         fields = None
         if self._fields is not None:
-            lists = (
-                [
-                    request.item_fields.get(row, {})
-                    for request, rows in zip(requests, candidates, strict=True)
-                    for row in rows.tolist()
-                ]
-                if any(request.item_fields for request in requests)
-                else []
-            )
+            has_lists = any(request.item_fields or request.unknown_item_fields for request in requests)
+            pairs = zip(requests, candidates, strict=True) if has_lists else ()
+            lists = [fields for request, rows in pairs for fields in request.list_fields(rows)]
             fields = self._fields.read(ops, batch.history, requests, lists)
         queries = tuple(request.query for request in requests)
         vectors = [request.query_vector for request in requests]

@@ -24,8 +24,8 @@ from feedrank.models.training.dataset import from_recall, point_in_time_batch
 from feedrank.models.training.training import TrainedRanker, exact_retriever
 
 FILES = (
-    "catalogue.jsonl.gz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz", "ranker-0.txt",
-    "terms.json",
+    "catalogue.jsonl.gz", "content-maps.npz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz",
+    "ranker-0.txt", "terms.json",
 )  # fmt: skip
 
 

@@ -32,8 +32,8 @@ from feedrank.models.training.ranker import LambdaRanker
 
 NOW = 1_800_000_000.0
 FILES = (
-    "catalogue.jsonl.gz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz", "ranker-0.txt",
-    "terms.json",
+    "catalogue.jsonl.gz", "content-maps.npz", "feature-histogram.json", "index.ann", "index.json", "item-model.npz",
+    "ranker-0.txt", "terms.json",
 )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def test_what_only_ranking_shows_is_found_before_a_bundle_serves(home: Path, mon
     monkeypatch.setattr(LambdaRanker, "score", fails)
     snapshot = build_snapshot(paths, config, preloaded.current_bundle, preloaded.restored)
     with pytest.raises(BundleError, match="newer can't rank"):
-        try_out(snapshot, paths.journal(), NOW)
+        try_out(snapshot, NOW)
     found, _, _ = server._first_that_serves(paths, config, paths.journal(), preloaded, lambda: NOW)
     assert found.current_bundle.name == "toy"
     assert found.current_bundle.ranker is not None

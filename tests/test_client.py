@@ -202,6 +202,10 @@ def test_feeds_ranked_lists_and_explanations(running: RunningService) -> None:
         given = ["music-3", "nobody knows", toyworld.expected_next_item(0)]
         assert client.rank(given, user="p0").ids[0] == toyworld.expected_next_item(0)
         assert len(client.rank(given, n=2).items) == 2
+        priced = client.rank([{"id": "music-3", "fields": {"price": 9.5}}, "ocean-2"])
+        logged = running.recommender.find(priced.ranking)
+        assert isinstance(logged, RankingEvent)
+        assert logged.item_fields == {"price": tuple(9.5 if item == "music-3" else None for item in priced.ids)}
         assert len(client.similar("space-3", 4).items) == 4
         assert len(client.similar("space-3").items) == 10
 

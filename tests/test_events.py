@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse, parse_timestamp, to_dict
 from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.events.ids import canonical_event
 
 GOOD: dict[str, dict[str, Any]] = {
     "item": {"event": "item", "id": "i", "timestamp": 5, "item": "a"},
@@ -59,6 +60,20 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *((kind, {"fields": fields}, "fields") for kind in GOOD for fields in (0, "", False, {}, "a", 1, {"title": "A"})),
     *((kind, {"id": name}, "id") for kind in GOOD for name in ("\ud83d", "", None, LARGE, LONGER, 1.5, True)),
     *((kind, {"event": name}, "event") for kind in GOOD for name in ("click", None, LONGER, [], "\ud800")),
+    *(
+        ("ranking", {"items": ranking_with(fields=fields)}, f"items[0].{path}")
+        for fields, path in (
+            (7, "fields"),
+            ("a", "fields"),
+            ([7], "fields[0]"),
+            (field(LARGE), "fields[0].value"),
+            (field(math.nan), "fields[0].value"),
+            (field([1, "a"]), "fields[0].value"),
+            (field(1, ""), "fields[0].name"),
+            ({"x": {"y": 1}}, "fields[0].value"),
+            ({"\ud800": 1}, "fields[0].name"),
+        )
+    ),
     *(("interaction", {name: "\ud800"}, name) for name in ("item", "type", "ranking", "user", "session")),
     *(
         ("interaction", {name: value}, name)
@@ -204,8 +219,82 @@ ANYTHING = st.recursive(
 )
 PARTS = (
     "event", "id", "timestamp", "item", "user", "type", "ranking", "session", "value", "dwell_ms", "position", "items",
-    "fields", "labels", "positions", "scores", "propensities", "surface", "seed", "features",
+    "fields", "item_fields", "labels", "positions", "scores", "propensities", "surface", "seed", "features",
 )  # fmt: skip
+
+
+VALUES = (
+    st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=4)
+    | st.lists(st.text(max_size=3), max_size=3)
+    | st.lists(st.floats(-5, 5), min_size=1, max_size=3)
+)
+ITEM_FIELDS = st.dictionaries(st.text(min_size=1, max_size=3), st.none() | VALUES, max_size=4)
+
+
+@given(rows=st.lists(ITEM_FIELDS, min_size=1, max_size=4), as_objects=st.booleans())
+def test_fields_that_a_list_brings_come_back(rows: list[dict[str, Any]], as_objects: bool) -> None:
+    named = [row if as_objects else [{"name": name, "value": row[name]} for name in row] for row in rows]
+    body = GOOD["ranking"] | {"items": [{"id": str(n), "fields": fields} for n, fields in enumerate(named)]}
+    event = parse(body)
+    assert isinstance(event, RankingEvent)
+    names = {name for row in rows for name, value in row.items() if value is not None}
+    columns = {name: tuple(row.get(name) for row in rows) for name in names}
+    assert event.item_fields == (columns or None)
+    assert parse(json.loads(json.dumps(to_dict(event)))) == event
+    assert parse(json.loads(json.dumps(to_dict(event, as_columns=True)))) == event, "as the journal has it"
+    assert parse(canonical_event(body)) == event
+
+
+@pytest.mark.parametrize(
+    ("columns", "path"),
+    [
+        (7, "item_fields"),
+        ([["x", 1]], "item_fields"),
+        ({"x": 1}, "item_fields"),
+        ({"x": [1]}, "item_fields.x"),
+        ({"x": [1, math.nan]}, "item_fields.x[1]"),
+        ({"x": [1.0, math.inf]}, "item_fields.x[1]"),
+        ({"x": [LARGE, None]}, "item_fields.x[0]"),
+        ({"x": [{}, None]}, "item_fields.x[0]"),
+        ({"x": ["a", [1, "a"]]}, "item_fields.x[1]"),
+        ({"": [1, 2]}, "item_fields"),
+        ({f"f{n}": [1, 2] for n in range(1_001)}, "item_fields"),
+    ],
+)
+def test_columns_of_a_list_that_can_not_be_read_are_refused(columns: Any, path: str) -> None:
+    with pytest.raises(EventError) as problem:
+        parse(GOOD["ranking"] | {"item_fields": columns})
+    assert problem.value.field == path
+    event = parse(GOOD["ranking"] | {"item_fields": {"x": [1, None], "y": [None, None], "z": [True, ["a"]]}})
+    assert isinstance(event, RankingEvent)
+    assert event.item_fields == {"x": (1.0, None), "z": (True, ["a"])}
+    both = {"items": ranking_with(fields=field(1)), "item_fields": {"x": [1, 2]}}
+    with pytest.raises(EventError, match="expected one of both"):
+        parse(GOOD["ranking"] | both)
+
+
+def test_metaranks_relevancy_is_a_field_of_the_list() -> None:
+    event = parse(GOOD["ranking"] | {"items": [{"id": "a", "relevancy": 2}, {"id": "b", "fields": []}]})
+    assert isinstance(event, RankingEvent)
+    assert event.item_fields == {"relevancy": (2.0, None)}
+    with pytest.raises(EventError, match=r"items\[0\]\.relevancy"):
+        parse(GOOD["ranking"] | {"items": [{"id": "a", "relevancy": "high"}]})
+
+
+def test_a_list_with_too_many_different_fields_is_refused() -> None:
+    items = [{"id": str(n), "fields": {f"f{n}": 1}} for n in range(1_001)]
+    with pytest.raises(EventError, match=r"1,001 different fields, expected at most 1,000"):
+        parse(GOOD["ranking"] | {"items": items})
+    many = [{"id": str(n)} for n in range(2_000)] + [{"id": "x", "fields": {f"f{n}": 1 for n in range(500)}}]
+    with pytest.raises(EventError, match=r"500 different fields of 2,001 items, expected at most 1,000,000 values"):
+        parse(GOOD["ranking"] | {"items": many})
+    with pytest.raises(EventError, match=r"item_fields\.x: found 2,001 characters"):
+        canonical_event(GOOD["ranking"] | {"item_fields": {"x": [None, ["a" * 2_001]]}})
+    long = {"items": [{"id": "a", "fields": {"title": "x" * 2_001}}]}
+    with pytest.raises(EventError, match=r"items\[0\]\.fields\[0\]\.value: found 2,001 characters"):
+        canonical_event(GOOD["ranking"] | long)
 
 
 @given(kind=st.sampled_from(list(GOOD)), parts=st.dictionaries(st.sampled_from(PARTS), ANYTHING, max_size=3))
@@ -221,7 +310,8 @@ def test_any_json_is_parsed_or_refused(kind: str, parts: dict[str, Any]) -> None
 @given(entries=st.lists(st.fixed_dictionaries({"name": ANYTHING, "value": ANYTHING}), max_size=3), label=ANYTHING)
 def test_any_field_and_label_is_parsed_or_refused(entries: list[Any], label: Any) -> None:
     try:
-        event = parse(GOOD["ranking"] | {"fields": entries, "items": [{"id": "a", "label": label}]})
+        items = [{"id": "a", "label": label, "fields": entries, "relevancy": label}]
+        event = parse(GOOD["ranking"] | {"fields": entries, "items": items})
     except EventError:
         return
     assert parse(json.loads(json.dumps(to_dict(event), allow_nan=False))) == event

@@ -31,7 +31,8 @@ METARANK: list[dict[str, Any]] = [
      "fields": [{"name": "age", "value": 33}]},
     {"event": "ranking", "id": "e3", "timestamp": "1599391467002", "user": "user1", "session": None,
      "fields": [{"name": "query", "value": "socks"}],
-     "items": [{"id": "item3", "relevancy": 2.0}, {"id": "item1", "relevancy": 1.0},
+     "items": [{"id": "item3", "relevancy": 2.0},
+               {"id": "item1", "relevancy": 1.0, "fields": [{"name": "price", "value": 9.5}]},
                {"id": "item2", "relevancy": 0.5}]},
     {"event": "interaction", "id": "e4", "ranking": "e3", "timestamp": "2020-09-06T11:24:28Z", "user": "user1",
      "session": "session1", "type": "purchase", "item": "item1", "fields": [{"name": "count", "value": 1}]},
@@ -76,6 +77,7 @@ def test_metaranks_events_unchanged(tmp_path: Path, shape: str, packed: str) -> 
     assert (ranking.items, ranking.scores, ranking.fields) == (
         ("item3", "item1", "item2"), (2.0, 1.0, 0.5), {"query": "socks"},
     )  # fmt: skip
+    assert ranking.item_fields == {"relevancy": (2.0, 1.0, 0.5), "price": (None, 9.5, None)}
     assert interaction == InteractionEvent(
         "e4", 1599391468000, "item1", "purchase", "e3", "user1", "session1", {"count": 1}
     )

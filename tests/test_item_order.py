@@ -26,6 +26,7 @@ from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, snapshot
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 
 START = 1_700_000_000_000
 ITEMS, USERS = 12, 5
@@ -306,7 +307,7 @@ def test_a_snapshot_of_another_bundle_is_used_only_if_no_item_changed(
     market = Market(HomePaths(copy_of(shop)), np.random.default_rng(0), monkeypatch)
     opened = bundle.load(market.paths.current_bundle)
     catalogue, spec, path = opened.item_model.catalogue, opened.builder.spec, market.paths.snapshot
-    cutoff = bundle.item_cutoff_of(opened)
+    cutoff = ItemCutoff.of(opened)
     later = snapshot.ItemCutoff(10_000, cutoff.built_ms)
 
     def events_read(with_cutoff: snapshot.ItemCutoff) -> int:

@@ -106,8 +106,8 @@ def test_the_check_of_a_log_with_too_few_rankings_replaces_items() -> None:
 
 
 def test_the_check_of_targets_finds_a_state_that_saw_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    def moments_after(log: EventTable, interactions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return log.event_positions()[interactions] + 1, log.interactions.at[interactions]
+    def moments_after(log: EventTable, interactions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return log.event_positions()[interactions] + 1, log.interactions.at[interactions], interactions
 
     monkeypatch.setattr(dataset, "_request_moments", moments_after)
     few = replace(SETTINGS, training=replace(SETTINGS.training, min_rankings=10_000))

@@ -25,6 +25,7 @@ from feedrank import Client, Evaluation, Feed, Filters, Home, LoadReport, Recomm
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.readers import ImportOptions, Rejects, read_events
 from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent
+from feedrank.engine.serving.ranking_record import RankingRecord
 
 FRAMES: dict[str, Callable[[list[dict[str, Any]]], Any]] = {
     "pandas": pd.DataFrame,
@@ -409,8 +410,8 @@ def test_rankings_as_lists_and_as_rows_are_the_same(library: str, tmp_path: Path
     assert read[0] == ("r1", "u", 1_700_000_000_000, ("a", "b"), (0.0, 1.0))
     assert other[0].positions == (1, 2)
     assert other[0].fields == {"device": "phone"}
-    assert report.fields == ("device",)
-    assert report.unused == {"price": "it differs within a ranking"}
+    assert [event.item_fields for event in other] == [{"price": (1.0, 2.0)}, {"price": (1.0,)}]  # type: ignore[union-attr]
+    assert (report.fields, report.unused) == (("device", "price"), {})
     assert (report.rows, report.new, report.rejected) == (4, 2, 1)
     assert "positions in 'position' start at 0" in " ".join(report.notes)
     assert {event.item for event in events_of(rows, "item")} == {"a", "b", "c"}
@@ -488,7 +489,13 @@ def test_requests_have_the_options_of_the_service(recommender: Recommender) -> N
     ranked = recommender.rank(["ocean-3", toyworld.expected_next_item(0), "nowhere"], user="p0")
     assert ranked.ids[0] == toyworld.expected_next_item(0)
     assert set(ranked.ids) == {"ocean-3", toyworld.expected_next_item(0), "nowhere"}
+    priced = [{"id": "ocean-3", "fields": {"price": 9.5, "bid": None}}, {"id": 7}, "music-1"]
+    assert set(recommender.rank(priced).ids) == {"ocean-3", "7", "music-1"}
     for call, message in (
+        (lambda: recommender.rank({"id": "a"}), "expected several items"),  # type: ignore[arg-type]
+        (lambda: recommender.rank([{"fields": {}}]), "items: found None, expected an id"),
+        (lambda: recommender.rank([{"id": "a", "fields": {"x": {}}}]), r"items\.0"),
+        (lambda: recommender.rank([{"id": "a", "fields": {"x": float("nan")}}]), r"item_fields\.x\[0\]: found nan"),
         (lambda: recommender.recommend("p0", 0), "n: "),
         (lambda: recommender.recommend("p0", history="abc"), "expected several ids"),
         (lambda: recommender.recommend(True), "expected an id"),
@@ -503,6 +510,7 @@ def test_feeds_are_logged_if_asked_and_the_recommender_closes(home: Path) -> Non
     opened = Home(home)
     with opened.recommender(log=True) as recommender:
         feed = recommender.recommend(user="p1", n=3)
+        priced = recommender.rank([{"id": "ocean-3", "fields": {"price": 9.5}}, "music-1"], n=1)
         assert feed.logged
         assert recommender.bundle == "toy"
     assert "closed" in repr(recommender)
@@ -510,10 +518,12 @@ def test_feeds_are_logged_if_asked_and_the_recommender_closes(home: Path) -> Non
         recommender.recommend("p1")
     recommender.close()  # twice is no error
     assert len(feed.explain().items) == 3  # what was returned can still be explained
-    (event,) = events_of(opened, "ranking")
+    event, of_list = events_of(opened, "ranking")
     assert (event.id, event.items) == (feed.ranking, feed.ids)
+    request = RankingRecord.from_event(of_list).request
+    assert (priced.ids, request.item_fields) == (of_list.items, {"price": (9.5, None)})
     assert not opened.recommender().recommend("p1").logged
-    assert len(events_of(opened, "ranking")) == 1
+    assert len(events_of(opened, "ranking")) == 2
 
 
 def test_many_feeds_are_those_of_single_requests(recommender: Recommender) -> None:

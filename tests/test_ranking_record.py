@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.codec import parse, to_dict
 from feedrank.engine.events.events import ItemEvent, RankingEvent
 from feedrank.engine.events.logged_features import LoggedRows, encode_scores
@@ -33,13 +34,17 @@ SERVED_KEYS = (
 
 @st.composite
 def requests(draw: st.DrawFn) -> RecommendationRequest:
-    lists = st.none() | st.lists(NAMES, max_size=3).map(tuple)
+    lists = st.none() | st.lists(NAMES, max_size=3, unique=True).map(tuple)
+    items = draw(lists)
+    values = st.tuples(*[st.none() | NAMES | FINITE | st.lists(FINITE, max_size=2)] * len(items or ()))
+    columns = draw(st.dictionaries(st.sampled_from(["price", "bid"]), values, max_size=2))
     return RecommendationRequest(
         user=draw(st.none() | NAMES),
         session=draw(st.none() | NAMES),
         query=draw(st.text(max_size=5)),
         history=draw(lists),
-        items=draw(lists),
+        items=items,
+        item_fields={name: column for name, column in columns.items() if any(v is not None for v in column)} or None,
         n=draw(st.integers(1, 200)),
         filters=FilterSpec(draw(st.booleans()), draw(lists), draw(lists), draw(st.lists(NAMES, max_size=2).map(tuple))),
         diversity=Diversity(draw(st.integers(0, 3)), draw(st.sampled_from([0.0, 0.25]))),
@@ -50,7 +55,9 @@ def requests(draw: st.DrawFn) -> RecommendationRequest:
 
 @st.composite
 def records(draw: st.DrawFn) -> RankingRecord:
-    items = tuple(draw(st.lists(NAMES, min_size=1, max_size=4, unique=True)))
+    request = draw(requests())
+    shown = st.lists(NAMES if not request.items else NAMES | st.sampled_from(request.items), min_size=1, unique=True)
+    items = tuple(draw(shown))[:4]
     n = len(items)
     scores = st.tuples(*[FINITE] * n)
     rows = draw(st.none() | st.integers(1, 3))
@@ -60,7 +67,7 @@ def records(draw: st.DrawFn) -> RankingRecord:
     return RankingRecord(
         id=draw(NAMES),
         timestamp=draw(st.integers(0, 10**13)),
-        request=draw(requests()),
+        request=request,
         items=items,
         scores=draw(scores),
         bundle=draw(NAMES),
@@ -100,6 +107,38 @@ def test_any_event_is_read(served: dict[str, Any], features: dict[str, Any] | No
         if not isinstance(served.get(name, []), list):
             assert name in record.malformed
             assert getattr(record, name) == ()
+
+
+def test_the_fields_of_items_that_are_not_shown_are_logged_too() -> None:
+    request = RecommendationRequest(
+        items=("a", "b", "c"), item_fields={"price": (1.0, 2.0, None), "bid": (None, 5.0, 6.0)}
+    )
+    record = RankingRecord("r", 5, request, ("c", "a"), (2.0, 1.0), "toy", RecallRecord("explicit"))
+    event = record.to_event()
+    assert event.item_fields == {"price": (None, 1.0), "bid": (6.0, None)}
+    assert (event.served or {})["options"]["item_fields"] == {"price": [2.0], "bid": [5.0]}
+    assert RankingRecord.from_event(event).request == request
+    whole = RankingRecord("r", 5, request, ("c", "a", "b"), (2.0, 1.0, 0.0), "toy", RecallRecord("explicit")).to_event()
+    assert "item_fields" not in (whole.served or {})["options"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"price": (1.0,)}, "item_fields.price: found 1 values, expected 2"),
+        ({"price": (1.0, float("nan"))}, r"item_fields.price\[1\]: found nan"),
+        ({"price": (1.0, {})}, r"item_fields.price\[1\]: found {}"),
+        ({"": (1.0, 2.0)}, "item_fields: found the name ''"),
+        ({"\ud800": (1.0, 2.0)}, "item_fields: found "),
+        ({"title": ("x" * 2_001, None)}, r"item_fields.title\[0\]: .* texts of at most 2,000"),
+        ({f"f{n}": (1.0, 2.0) for n in range(1_001)}, "item_fields: found 1,001 fields"),
+    ],
+)
+def test_fields_that_could_not_be_read_back_are_refused(fields: Any, message: str) -> None:
+    with pytest.raises(EventError, match=message):
+        RecommendationRequest(items=("a", "b"), item_fields=fields).check("r")
+    with pytest.raises(EventError, match="expected `items` as well"):
+        RecommendationRequest(item_fields=fields).check("r")
 
 
 def test_an_imported_ranking_has_what_its_event_says() -> None:

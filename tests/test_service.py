@@ -29,6 +29,7 @@ from feedrank.api.keys import ApiKeys
 from feedrank.api.metrics import Metrics
 from feedrank.engine.events.checks import EventError
 from feedrank.engine.events.events import InteractionEvent, RankingEvent
+from feedrank.engine.events.item_fields import rows_of
 from feedrank.engine.journal.journal import Journal, JournalError
 from feedrank.engine.serving.deadline import LatencyBudget, LatencyEstimator
 from feedrank.engine.serving.ranking_record import RankingRecord
@@ -112,6 +113,51 @@ def test_a_given_list_is_ranked_and_logged(running: RunningService) -> None:
     assert len(mixed["items"]) == 5, "of an item that is not known nothing is alike"
     for bad, field in (({"items": []}, "items"), ({"items": ["a", "a"]}, ""), ({"items": ["a"] * 1_001}, "items")):
         assert ask(client, "/v1/rank", bad, 400)["field"] == field
+
+
+def test_a_given_list_brings_fields_for_known_items(running: RunningService) -> None:
+    client = running.client()
+    priced = {"id": "music-3", "fields": {"price": 9.5, "bid": 2, "tags": ["new"], "story": "x" * 3_000, "gone": None}}
+    body = {"items": [priced, "ocean-5", {"id": "space-1", "fields": {"price": 3}}], "n": 2, "user": "p0"}
+    known = running.recommender.catalogue.ids
+    answer = ask(client, "/v1/rank", body)
+    names = [entry["id"] for entry in answer["items"]]
+    given: dict[str, dict[str, Any]] = {
+        "music-3": {"price": 9.5, "bid": 2.0, "tags": ["new"]},
+        "space-1": {"price": 3.0},
+    }
+    logged = running.recommender.find(answer["ranking"])
+    assert isinstance(logged, RankingEvent)
+    assert logged.item_fields is not None
+    assert rows_of(logged.item_fields, 2) == [given.get(name, {}) for name in names]
+    request = RankingRecord.from_event(logged).request
+    assert request.item_fields is not None
+    assert rows_of(request.item_fields, 3) == [given["music-3"], {}, given["space-1"]]
+    assert running.recommender.catalogue.ids is known, "a list changes no item"
+    many = [{"id": f"ocean-{n}", "fields": {f"f{n}.{k}": 1 for k in range(600)}} for n in (1, 2)]
+    assert ask(client, "/v1/rank", {"items": many}, 400)["field"] == "items"
+
+
+def test_metaranks_rank_request_brings_fields_and_a_context(running: RunningService) -> None:
+    asked: list[RecommendationRequest] = []
+    resolve = type(running.recommender.snapshot).resolve
+
+    def spy(self: Any, at: float, request: RecommendationRequest, vectors: Any) -> Any:
+        asked.append(request)
+        return resolve(self, at, request, vectors)
+
+    client = running.client()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(running.recommender.snapshot), "resolve", spy)
+        event = {
+            "user": "p0", "fields": [{"name": "query", "value": "x"}, {"name": "device", "value": "phone"}],
+            "items": [{"id": "music-1", "fields": [{"name": "relevancy", "value": 2}]}, {"id": "space-9"}],
+        }  # fmt: skip
+        ask(client, "/rank/xgboost", event)
+    (request,) = asked
+    assert (request.item_fields, request.context, request.query) == (
+        {"relevancy": (2.0, None)}, {"device": "phone"}, "x",
+    )  # fmt: skip
 
 
 def test_similar_items(running: RunningService) -> None:
@@ -478,6 +524,8 @@ def test_keys_have_scopes(running: RunningService, tmp_path: Path) -> None:
     click = {"event": "interaction", "item": "ocean-3", "type": "click", "user": "new"}
     assert len(ask(client, "/v1/recommend", {}, headers=reader)["items"]) == 10
     assert ask(client, "/v1/events", click, 202, headers=writer)["accepted"] == 1
+    priced = {"items": [{"id": "music-1", "fields": {"price": 3}}]}
+    assert ask(client, "/v1/rank", priced, headers=reader)["logged"], "the fields of a known item register nothing"
     for path, body, headers, status in (
         ("/v1/recommend", {}, {}, 401),
         ("/v1/recommend", {}, {"Authorization": "Bearer frk_no"}, 401),

@@ -76,7 +76,8 @@ def test_a_folder_in_a_zip_is_the_same(tmp_path: Path) -> None:
     import shutil
 
     folders = [export for export in EXPORTS if len(export.files) > 1]
-    assert {export.format for export in folders} == {"ubi", "movielens", "recbole", "retailrocket", "hm", "lastfm"}
+    known = {"ubi", "movielens", "recbole", "retailrocket", "hm", "lastfm", "letor"}
+    assert {export.format for export in folders} == known
     for number, export in enumerate(folders):
         path = export.write(tmp_path / str(number) / "inside")
         archive = Path(shutil.make_archive(str(tmp_path / f"archive{number}"), "zip", path))
@@ -115,6 +116,7 @@ WITH_TEXT_IDS = [
 @pytest.mark.parametrize("export", WITH_TEXT_IDS, ids=lambda export: export.name)
 def test_no_reader_lets_through_an_id_that_can_not_be_used(export: Export, wrong: str, tmp_path: Path) -> None:
     ids = {str(event[part]) for event in export.events for part in ("item", "user") if event.get(part)}
+    ids |= {str(item) for event in export.events for item in event.get("items", ())}
     tried = 0
     for identifier in ids:
         token = re.compile(rf"(?<![\w.]){re.escape(identifier)}(?![\w.:])")
@@ -172,7 +174,8 @@ def rewritten(export: Export, separator: str, floats: bool) -> Export:
 
 
 def test_all_exports_as_tables_are_among_those_that_are_rewritten() -> None:
-    assert {export.format for export in CSV_EXPORTS} == {"gorse", "movielens", "retailrocket", "hm", "otto", "amazon"}
+    known = {"gorse", "movielens", "retailrocket", "hm", "otto", "amazon", "letor"}
+    assert {export.format for export in CSV_EXPORTS} == known
 
 
 @pytest.mark.parametrize("floats", [False, True], ids=["ids as they are", "ids as floats"])

@@ -29,7 +29,7 @@ from feedrank.models.evaluation.evaluation import leave_last_out, logged_ranking
 from feedrank.models.evaluation.metrics import evaluate, order
 from feedrank.models.items.item_model import ItemSettings
 from feedrank.models.items.user_histories import UserHistories
-from feedrank.models.training import parquet_dataset, training
+from feedrank.models.training import item_inputs, parquet_dataset, training
 from feedrank.models.training.dataset import build_query_groups, from_rankings
 from feedrank.models.training.item_inputs import ItemInputs
 from feedrank.models.training.query_groups import QueryGroups
@@ -69,7 +69,7 @@ def test_features_of_a_group_never_use_an_item_model_that_saw_its_label(
     corpus, log = walks
     fitted: list[set[int]] = []
     seen_rows: list[set[int]] = []
-    fit, ask = training.fit_item_views, training.from_recall
+    fit, ask = item_inputs.fit_item_views, training.from_recall
 
     def fit_items(*arguments: Any) -> Any:
         fitted.append(set(arguments[3].interaction.tolist()))
@@ -79,7 +79,7 @@ def test_features_of_a_group_never_use_an_item_model_that_saw_its_label(
         seen_rows.append(set(histories.interaction[targets].tolist()))
         return ask(log, histories, targets, *rest)
 
-    monkeypatch.setattr(training, "fit_item_views", fit_items)
+    monkeypatch.setattr(item_inputs, "fit_item_views", fit_items)
     monkeypatch.setattr(training, "from_recall", from_recall)
     usable = log.interactions.at < np.quantile(log.interactions.at, 0.9)
     train_from_recall(corpus, log, usable, SMALL)
@@ -98,13 +98,13 @@ def test_rankings_are_learnt_from_in_blocks_of_time(
 ) -> None:
     corpus, log = lists
     latest: list[float] = []
-    fit = training.fit_item_views
+    fit = item_inputs.fit_item_views
 
     def fit_items(*arguments: Any) -> Any:
         latest.append(float(arguments[3].at.max(initial=-np.inf)))
         return fit(*arguments)
 
-    monkeypatch.setattr(training, "fit_item_views", fit_items)
+    monkeypatch.setattr(item_inputs, "fit_item_views", fit_items)
     train_from_rankings(corpus, log, 140, 160, replace(SMALL, training=TrainingSettings(folds=2)))
     starts = log.rankings.at[[0, 70, 140, 160]]
     # the first block sees only interactions before the rankings; a refitted ranker serves with all before the test
@@ -238,7 +238,7 @@ def test_the_ranker_learns_a_public_learning_to_rank_sample(sample_data: Callabl
 def test_matrices_on_disk_are_those_in_memory(lists: tuple[ItemInputs, EventTable], tmp_path: Path) -> None:
     corpus, log = lists
     examples = from_rankings(log, 20, 150)
-    item_model = training.fit_item_views(
+    item_model = item_inputs.fit_item_views(
         corpus.catalogue, corpus.text, corpus.term_weights, UserHistories.from_log(log), SMALL.items
     )
     builder = FeatureBuilder(item_model, SMALL.state)

@@ -18,7 +18,7 @@ from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.api.id_matching import IdMatching, KnownIds
 from feedrank.api.item_completion import create_from_ids
-from feedrank.api.readers.import_options import TIME_UNITS, ImportOptions, parse_map
+from feedrank.api.readers.import_options import MISSING, TIME_UNITS, ImportOptions, parse_map
 from feedrank.api.readers.rejects import Rejects
 from feedrank.engine.events.events import Event
 from feedrank.engine.journal.journal import Journal
@@ -27,7 +27,7 @@ from feedrank.models.atomic_files import atomic_write
 MOVIELENS = "movielens-100k"
 CHUNK = 5_000
 """Events per write; an interrupted import resumes after the last complete chunk."""
-UNPARSED_FORMATS = ("movielens", "mind", "sequences", "lastfm")
+UNPARSED_FORMATS = ("movielens", "mind", "sequences", "lastfm", "letor")
 """Formats whose readers make events themselves; those of others give each to `parse`, which the journal need not."""
 COMPARED = 100
 """Events with a known id that are compared with the stored ones."""
@@ -37,7 +37,7 @@ COMPARED = 100
 @click.argument("source")
 @click.option("--format", "file_format", default=None,
               help="jsonl, csv, parquet, movielens, mind, ubi, gorse, open-bandit, recbole, retailrocket, hm, otto,"
-              " amazon, lastfm, sequences, or a reader of your own as package.module:function;"
+              " amazon, lastfm, sequences, letor, or a reader of your own as package.module:function;"
               " by default detected.")  # fmt: skip
 @click.option(
     "--map",
@@ -61,6 +61,12 @@ COMPARED = 100
     metavar="NAME",
     help="Zone of times that have none, such as Europe/Berlin; without it they are rejected.",
 )
+@click.option(
+    "--missing",
+    type=click.Choice(MISSING),
+    default=None,
+    help="Numbers that a sparse line of a feature file leaves out: zero, as in SVMlight, or absent. By default zero.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first invalid line.")
 @click.option("--include-erased", is_flag=True, help="Take in events of erased users from before the erasure too.")
 @click.option("--restart", is_flag=True, help="Start at the first line even if an earlier import was interrupted.")
@@ -73,12 +79,13 @@ def import_events(
 
     SOURCE is a file or a folder: JSON or JSONL (ours, or Metarank's unchanged), CSV (other separators too), Parquet,
     MovieLens, MIND, OpenSearch UBI, gorse, the Open Bandit Dataset, RecBole's atomic files, RetailRocket, H&M, OTTO,
-    Amazon reviews, Last.fm, sequences of items; or the word movielens-100k, which downloads that data set from the
-    package index. Importing the same events twice stores them once. Invalid lines are counted and written with line
-    number and reason to HOME/rejects.jsonl. A file whose times can't be right is refused. An import that takes in
-    nothing, or whose ids do not meet those of the journal, ends with an error. An interrupted import resumes where it
-    stopped. Events of erased users (`feedrank forget`) from before the erasure are left out. An item that only
-    interactions or rankings name is created from its id, unless the config has journal.create_items = false.
+    Amazon reviews, Last.fm, sequences of items, feature files of learning to rank (LETOR, SVMlight); or the word
+    movielens-100k, which downloads that data set from the package index. Importing the same events twice stores them
+    once. Invalid lines are counted and written with line number and reason to HOME/rejects.jsonl. A file whose times
+    can't be right is refused. An import that takes in nothing, or whose ids do not meet those of the journal, ends with
+    an error. An interrupted import resumes where it stopped. Events of erased users (`feedrank forget`) from before the
+    erasure are left out. An item that only interactions or rankings name is created from its id, unless the config has
+    journal.create_items = false.
     """
     from feedrank.api.readers import guess_format, read_events
     from feedrank.api.readers.event_checks import check_events

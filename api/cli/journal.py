@@ -60,7 +60,7 @@ def purge(obj: tuple[HomePaths, Config], older_than_days: float, yes: bool) -> N
         click.confirm(f"Delete every ranking and interaction from before {day}? This can't be undone.", abort=True)
     with command_errors(), closing(home.existing_journal(config.journal.url)) as journal:
         deleted = journal.purge_before(since)
-        home.snapshot.unlink(missing_ok=True)
+        home.forget_state()
     click.echo(f"{deleted:,} events from before {day} deleted")
 
 

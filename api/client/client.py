@@ -114,8 +114,9 @@ class Client:
     ) -> Feed:
         """Rank the given items, best first, and return all or the top `n`. Logged like `recommend`.
 
-        items: at most 1,000, without duplicates. An item is an id, or {"id", "fields"} for an item that may be new to
-        the service.
+        items: at most 1,000, without duplicates. An item is an id, or {"id", "fields"} with the fields that it has in
+        this list, such as the price shown: {name: value}. They are logged, features may read them, and they register
+        an item that is new to the service.
         """
         body = requests.encode_request(
             items=requests.item_list(items), user=user, n=n, query=query, history=history, session=session,

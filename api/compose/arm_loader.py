@@ -18,6 +18,7 @@ from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, snapshot
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class ArmLoader:
             encoders = TextEncoders(self._home, opened)
             restored = snapshot.restore(
                 self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec,
-                now_ms=round(self._clock() * 1000), cutoff=bundle.item_cutoff_of(opened),
+                now_ms=round(self._clock() * 1000), cutoff=ItemCutoff.of(opened),
             )  # fmt: skip
             serving = build_snapshot(self._home, self._config, opened, restored, encoders)
             updater = ColdStartUpdater(self._config, opened, encoders)

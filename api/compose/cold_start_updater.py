@@ -33,7 +33,7 @@ class ColdStartUpdater:
         self._config = config
         self._opened = self._initial = with_custom_index(opened, config.index)
         self._encoders = encoders
-        self._extender = ColdStartExtender(opened.item_model)
+        self._extender = ColdStartExtender(opened.item_model, opened.content_maps)
 
     def warm_up(self) -> None:
         """Warm up with an invisible item: load models and compute what the first new item would wait for."""

@@ -12,16 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from feedrank.api.compose.arm_loader import ArmLoader
+from feedrank.api.compose.carried_state import CarriedState
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
 from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
+from feedrank.api.compose.state_saver import StateSaver
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
+from feedrank.api.process_turns import frequent_switches, take_turn
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, registry
+from feedrank.models.bundles.snapshot import RestoredState
 
 ITEMS_INTERVAL_S = 0.5
 """Shortest interval, in seconds, between two steps that add new items."""
@@ -58,14 +63,16 @@ class Refresher:
         self._home, self._config, self._journal, self._recommender = home, config, journal, recommender
         self._callbacks, self._clock = callbacks or RefreshCallbacks(), clock
         self._updater = ColdStartUpdater(config, opened, encoders)
+        self._encoders, self._carried = encoders, CarriedState(home, opened)
         self._items = ItemUpdates(journal, opened)
         self._arm_loader = ArmLoader(home, config, journal, recommender, clock)
         self._failed_bundle = ""
         self._update_lock = threading.Lock()
-        """Held while a snapshot is built: by the thread, or by a request that needs its items at once."""
+        """Held while a snapshot takes over: by the thread, or by a request that needs its items at once."""
         self._last_checkpoint = -CHECKPOINT_S
         self._erased_offset = recommender.snapshot.offset
         self._stopped = False
+        self._saver = StateSaver(home, journal, lambda: self._stopped)
         self._wake = threading.Event()
         self._wake.set()
         self._has_new_items, self._items_due_at = False, 0.0
@@ -90,16 +97,17 @@ class Refresher:
     def check_bundle(self) -> bool:
         """Switch to the current bundle if it is another one; returns whether it switched.
 
-        A bundle that can't be loaded is logged once and not tried again. The same bundle is loaded again if its state
-        is more than a day ahead of the clock, which was wrong before: the events of that time then wait.
+        While another process loads it, this one goes on serving its own, and tries again later. A bundle that can't be
+        loaded is logged once and not tried again. The same bundle is loaded again if its state is more than a day ahead
+        of the clock, which was wrong before: the events of that time then wait.
         """
         name = registry.current_name(self._home.bundles)
         is_ahead = self._recommender.snapshot.is_ahead(round(self._clock() * 1000))
         serving = "" if is_ahead else self._recommender.pipeline.bundle
         if name is None or name in (serving, self._failed_bundle):
             return False
-        with self._update_lock:
-            return self._swap_bundle(name)
+        with take_turn(self._home.loading_lock) as is_ours, frequent_switches():
+            return is_ours and self._swap_bundle(name)
 
     def check_arms(self) -> bool:
         """Load the bundles of running experiments and remove the others; returns whether anything changed."""
@@ -116,27 +124,52 @@ class Refresher:
         started = time.perf_counter()
         try:
             opened = with_custom_index(bundle.load(bundle.path_of(self._home.bundles, name)), self._config.index)
-            encoders = TextEncoders(self._home, opened)
-            restored = restore_state(self._home, self._journal, opened, round(self._clock() * 1000))
-            snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
-            try_out(snapshot, self._journal, self._clock())
-            updater = ColdStartUpdater(self._config, opened, encoders)
+            encoders = TextEncoders(self._home, opened, self._encoders)
+            updater, is_behind = ColdStartUpdater(self._config, opened, encoders), self._saver.is_due(opened)
+            if is_behind and self._carried_state(opened) is None:
+                self._saver.save()  # a long replay in this process would slow down its feeds
         except Exception as problem:  # a broken bundle must not affect the one that serves
-            self._failed_bundle = name
-            _log.error(
-                "can't load the bundle %s: %s; %s keeps serving", name, str(problem), self._recommender.pipeline.bundle,
-                exc_info=None if isinstance(problem, bundle.BundleError) else problem,
-            )  # fmt: skip
-            return False
-        self._failed_bundle = ""
+            return self._refuse(name, problem)
         self._warm_up(updater)
-        snapshot.catch_up(self._journal.read(snapshot.offset))  # most of it before feeds have to wait
-        self._recommender.swap_snapshot(lambda _: snapshot, self._clock())
-        self._updater, self._items = updater, ItemUpdates(self._journal, opened)
-        self._callbacks.bundle_changed(opened)
-        self._update_items()
+        with self._update_lock:
+            try:
+                taking_over = CarriedState(self._home, opened)
+                snapshot = self._build_snapshot(opened, encoders)
+            except Exception as problem:
+                return self._refuse(name, problem)
+            self._failed_bundle = ""
+            self._recommender.swap_snapshot(snapshot.taking_over, self._clock())
+            self._updater, self._items = updater, ItemUpdates(self._journal, opened)
+            self._encoders, self._carried = encoders, taking_over
+            self._callbacks.bundle_changed(opened)
+            self._update_items()
         _log.info("bundle %s serves now; loading took %.1f s", name, time.perf_counter() - started)
+        if self._saver.is_due(opened):
+            self._saver.save_behind()
         return True
+
+    def _refuse(self, name: str, problem: Exception) -> bool:
+        """Log why a bundle can't serve, and don't try it again; return False."""
+        self._failed_bundle = name
+        _log.error(
+            "can't load the bundle %s: %s; %s keeps serving", name, str(problem), self._recommender.pipeline.bundle,
+            exc_info=None if isinstance(problem, bundle.BundleError) else problem,
+        )  # fmt: skip
+        return False
+
+    def _build_snapshot(self, opened: bundle.Bundle, encoders: TextEncoders) -> ServingSnapshot:
+        """Build the snapshot of another bundle and try it out; its state is the one that serves, or a restored one."""
+        carried, now_ms = self._carried_state(opened), round(self._clock() * 1000)
+        restored = carried or restore_state(self._home, self._journal, opened, now_ms)
+        snapshot = build_snapshot(self._home, self._config, opened, restored, encoders)
+        try_out(snapshot, self._clock(), self._recommender.state_lock)
+        if carried is None:
+            snapshot.catch_up(self._journal.read(snapshot.offset))  # most of it before feeds have to wait
+        return snapshot
+
+    def _carried_state(self, opened: bundle.Bundle) -> RestoredState | None:
+        now_ms = round(self._clock() * 1000)
+        return self._carried.hand_over(self._recommender, self._journal, opened, now_ms)
 
     def _update_items(self) -> int:
         known = self._recommender.read_snapshot(self._clock(), NewItems.of)

@@ -26,6 +26,7 @@ from feedrank.engine.serving.replay_check import (
     with_recorded_scores,
 )
 from feedrank.models.bundles import bundle, snapshot
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 
 
 class ReplayError(ValueError):
@@ -63,7 +64,7 @@ def replay(
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
     encoders = TextEncoders(home, opened)
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
-    cutoff = bundle.item_cutoff_of(opened)
+    cutoff = ItemCutoff.of(opened)
     restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp, cutoff)
     recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), ReadOnlyJournal())
     at = served.timestamp / 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 import numpy as np
 
@@ -19,15 +20,18 @@ from feedrank.engine.retrieval.retrievers import (
     HybridRetriever,
     PopularRetriever,
 )
-from feedrank.engine.serving.pipeline import FULL, Pipeline
+from feedrank.engine.serving.deadline import unlimited_budget
+from feedrank.engine.serving.pipeline import FULL, UNSHARED, FallbackChain, Pipeline, Reading, StateChangedError
+from feedrank.engine.serving.ranking_record import RankingRecord
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.request import RecommendationRequest
 from feedrank.engine.serving.reranking import CrossEncoderReranker
-from feedrank.engine.serving.serving_snapshot import ServingSnapshot
+from feedrank.engine.serving.serving_snapshot import PlainRequest, ServingSnapshot
 from feedrank.features.bm25 import Bm25Retriever
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle, registry, snapshot
 from feedrank.models.bundles.bundle import BundleError
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
 from feedrank.models.text.score_cache import SqliteScoreCache
@@ -72,6 +76,7 @@ def build_snapshot(
         encode_query=encoders.encode_query if encoders else None,
         offset=restored.offset,
         items_offset=bundle.journal_offset_of(opened),
+        latest_ms=max(restored.high_watermark_ms, 0),
         high_watermark_ms=max(restored.high_watermark_ms, 0),
         meanings=opened.builder.spec.interactions,
         future=restored.future,
@@ -83,7 +88,7 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
     journal = home.existing_journal(config.journal.url)
-    cutoff = bundle.item_cutoff_of(opened)
+    cutoff = ItemCutoff.of(opened)
     restored = snapshot.restore(
         home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms(), cutoff=cutoff
     )
@@ -98,7 +103,7 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
     until their time has come.
     """
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
-    cutoff = bundle.item_cutoff_of(opened)
+    cutoff = ItemCutoff.of(opened)
     restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=now_ms, cutoff=cutoff)
     for note in restored.future.notes:
         warn(note)
@@ -112,25 +117,38 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
 
 def _save(home: HomePaths, journal: Journal, restored: RestoredState, opened: bundle.Bundle) -> None:
     """Write a snapshot, but not of a user who was erased meanwhile."""
-    snapshot.save(home.snapshot, restored, opened.item_model.catalogue, bundle.item_cutoff_of(opened))
+    snapshot.save(home.snapshot, restored, opened.item_model.catalogue, ItemCutoff.of(opened))
     if journal.erasure_log.latest_offset() > restored.offset:
         home.snapshot.unlink(missing_ok=True)
 
 
-def try_out(snapshot: ServingSnapshot, journal: Journal, at: float) -> None:
+def try_out(snapshot: ServingSnapshot, at: float, state_lock: Reading = UNSHARED) -> None:
     """Rank for a few users, with and without a query, before a bundle serves. at: unix seconds.
 
-    Raises BundleError if a feed needs a fallback: the bundle's files have the right checksums, and can't be used.
+    state_lock: held while the state is read, where other threads change it. No event is applied to the state. Raises
+    BundleError if a feed needs a fallback: the bundle's files have the right checksums, and can't be used.
     """
     name, users = snapshot.pipeline.bundle, snapshot.users
-    recommender = Recommender(snapshot, journal)
     for user in (None, *(users.name(row) for row in range(min(TRY_OUT_USERS, len(users))))):
         for query in ("", snapshot.catalogue.titles[0] if len(snapshot.catalogue) else ""):
-            record = recommender.recommend("try-out", at, RecommendationRequest(user, query=query), log=False)
+            record = _rank_once(snapshot, at, RecommendationRequest(user, query=query), state_lock)
             if record.fallback != FULL:
                 raise BundleError(f"the bundle {name} can't rank: its feeds fall back to {record.fallback}")
             if not np.isfinite([score for score in record.scores if score is not None]).all():
                 raise BundleError(f"the bundle {name} can't rank: it gives scores that are not finite")
+
+
+def _rank_once(
+    snapshot: ServingSnapshot, at: float, request: RecommendationRequest, state_lock: Reading
+) -> RankingRecord:
+    """Rank for one request, which is not logged; again while the user's history changes meanwhile."""
+    job, budget = PlainRequest("try-out", request, snapshot), unlimited_budget()
+    vectors = job.embed_queries(budget)
+    while True:
+        with state_lock:
+            ranking_jobs = job.resolve(round(at * 1000), vectors, state_lock)
+        with suppress(StateChangedError):
+            return job.rank(ranking_jobs, FallbackChain(), budget, lambda features, scores: None)
 
 
 def build_pipeline(

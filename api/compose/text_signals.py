@@ -68,7 +68,8 @@ def compute_text_signals(
 class TextEncoders:
     """Encodes queries and new items with the text models of a bundle."""
 
-    def __init__(self, home: HomePaths, opened: Bundle) -> None:
+    def __init__(self, home: HomePaths, opened: Bundle, other: TextEncoders | None = None) -> None:
+        """other: encoders of another bundle, whose loaded models are used if this bundle was made with the same."""
         config: Mapping[str, Any] = opened.manifest["config"]
         has_embedder = config["embedder"]["model"] != NO_MODEL
         self._embedder_settings = settings_from(EmbedderSettings, config["embedder"]) if has_embedder else None
@@ -78,6 +79,8 @@ class TextEncoders:
         )
         self._projection = None if tokens is None else tokens.projection
         self._home = home
+        if other is not None:
+            self._share_models(other, opened.manifest["model_digests"])
 
     def __bool__(self) -> bool:
         return self._embedder_settings is not None or self._late_settings is not None
@@ -95,6 +98,16 @@ class TextEncoders:
         return text, None if self._token_encoder is None else self._token_encoder.encode_items(
             documents, None, self._projection
         )
+
+    def _share_models(self, other: TextEncoders, digests: Mapping[str, str]) -> None:
+        """Take over the loaded models of another bundle that have the same settings, and the digests of this one."""
+        loaded = vars(other)
+        embedder, token_encoder = loaded.get("_embedder"), loaded.get("_token_encoder")
+        if embedder and self._embedder_settings == other._embedder_settings and embedder.digest == digests.get("text"):
+            self._embedder = embedder
+        late = self._late_settings
+        if token_encoder and late == other._late_settings and token_encoder.digest == digests.get("late_interaction"):
+            self._token_encoder = token_encoder
 
     @cached_property
     def _embedder(self) -> SentenceEmbedder | None:

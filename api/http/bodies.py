@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -15,7 +14,8 @@ from pydantic import (
     model_validator,
 )
 
-from feedrank.engine.events.ids import MAX_DOCUMENT_CHARS, MAX_ID_CHARS, MAX_TEXT_CHARS, MISSING_IDS
+from feedrank.engine.events.ids import MAX_DOCUMENT_CHARS, MAX_FIELDS, MAX_ID_CHARS, MAX_TEXT_CHARS, MISSING_IDS
+from feedrank.engine.events.item_fields import columns_of, is_loggable
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00]*$")]
 IdList = Annotated[list[Id], Field(fail_fast=True)]
@@ -56,6 +56,8 @@ class DiversityBody(RequestBody):
     )  # fmt: skip
 
 
+RESERVED_NAMES = {"source", "query", "history"}
+"""Names of fields of a ranking that the service writes, so the context can't have them."""
 NOT_OF_THE_REQUEST = {"ranking", "deadline_ms", "explain", "log"}
 """Options that are not part of the engine's request."""
 
@@ -92,7 +94,7 @@ class RankingOptions(RequestBody):
     @field_validator("context")
     @classmethod
     def _check_reserved_names(cls, context: dict[str, Any]) -> dict[str, Any]:
-        if reserved := {"source", "query", "history"} & context.keys():
+        if reserved := RESERVED_NAMES & context.keys():
             raise ValueError(f"found {', '.join(sorted(reserved))}, expected other names: the log reserves these")
         return context
 
@@ -111,6 +113,7 @@ ItemValue = (
     | bool
     | Annotated[list[Document], Field(max_length=100, fail_fast=True)]
     | Annotated[list[float], Field(max_length=100, fail_fast=True)]
+    | None
 )
 
 
@@ -118,10 +121,11 @@ class ItemWithFields(RequestBody):
     """An item with its fields; it may be missing from the catalogue."""
 
     id: Id
-    fields: Annotated[dict[Id, ItemValue], Field(max_length=50)] = Field(
+    fields: Annotated[dict[Id, ItemValue], Field(max_length=MAX_FIELDS)] = Field(
         default_factory=dict,
-        description="Fields as in an item event. They register an unknown item; /v1/recommend shows it only after an "
-        "item event.",
+        description="Fields of the item in this list, such as the price shown; null: it has none. They are logged with "
+        f"the ranking, but for texts of more than {MAX_TEXT_CHARS:,} characters, and features may read them. They "
+        "register an unknown item, as in an item event; /v1/recommend shows it only after an item event.",
     )
 
 
@@ -154,6 +158,15 @@ class RankBody(RankingOptions):
         return [item if isinstance(item, str) else item.id for item in self.items]
 
     @property
-    def item_fields(self) -> dict[str, Mapping[str, Any]]:
+    def fields_by_item(self) -> dict[str, dict[str, Any]]:
         """Item id -> fields, for the items that have fields."""
-        return {item.id: item.fields for item in self.items if isinstance(item, ItemWithFields) and item.fields}
+        items = (item for item in self.items if isinstance(item, ItemWithFields))
+        fields = {item.id: {name: value for name, value in item.fields.items() if value is not None} for item in items}
+        return {item: values for item, values in fields.items() if values}
+
+    def to_options(self) -> dict[str, Any]:
+        """Return the options of the engine's request. Raises EventError for too many fields of items."""
+        options = self.model_dump(exclude={*NOT_OF_THE_REQUEST, "items"})
+        fields = self.fields_by_item
+        rows = [{name: v for name, v in fields.get(item, {}).items() if is_loggable(v)} for item in self.item_ids]
+        return options | {"items": self.item_ids, "n": self.n or len(self.items), "item_fields": columns_of(rows)}

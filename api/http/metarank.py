@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from werkzeug.exceptions import BadRequest
 
 from feedrank.api.http.blueprint import make_blueprint
-from feedrank.api.http.bodies import MAX_LIST_LENGTH
+from feedrank.api.http.bodies import MAX_LIST_LENGTH, RESERVED_NAMES
 from feedrank.api.http.events import EVENT_SCHEMA, MAX_EVENTS, check_service_fields, record_events
 from feedrank.api.http.explanations import explain_ranking
 from feedrank.api.http.health import HealthStatus
@@ -72,7 +72,17 @@ def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _FEEDBACK_BODY = _json_body({"anyOf": [EVENT_SCHEMA, {"type": "array", "items": EVENT_SCHEMA, "maxItems": MAX_EVENTS}]})
-_ITEM_SCHEMA = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string", "minLength": 1}}}
+_ITEM_SCHEMA = {
+    "type": "object",
+    "required": ["id"],
+    "properties": {
+        "id": {"type": "string", "minLength": 1},
+        "fields": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name", "value"], "properties": {"name": {"type": "string"}}},
+        },
+    },
+}
 _RANK_BODY = _json_body(
     {
         "type": "object",
@@ -136,7 +146,8 @@ def rank(path: ModelPath) -> dict[str, Any]:
     query = event.fields.get("query", "")
     ranking_request = RecommendationRequest(
         user=event.user, session=event.session, query=query if isinstance(query, str) else "", items=event.items,
-        n=len(event.items),
+        n=len(event.items), item_fields=event.item_fields,
+        context={name: value for name, value in event.fields.items() if name not in RESERVED_NAMES},
     )  # fmt: skip
     budget = svc.latency_budget()
     ranking = svc.recommender.recommend(event.id, now, ranking_request, budget, log=False)

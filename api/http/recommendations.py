@@ -57,16 +57,14 @@ def recommend(body: RecommendBody) -> dict[str, Any]:
 def rank(body: RankBody) -> dict[str, Any]:
     """Rank the given items, best first; of unknown items only the fields sent with them are used.
 
-    The ranking is logged, unless `log` is false. Unknown items with fields are registered in the catalogue, which
+    The fields of an item belong to this list: they do not change what is stored of a known item. The ranking is
+    logged, with these fields, unless `log` is false. Unknown items with fields are registered in the catalogue, which
     needs the scope `write` and takes a moment. Recommendations show them only after an item event.
     """
     budget = current_service().latency_budget(body.deadline_ms)
-    if body.item_fields:
-        if body.log:
-            require_scope("write")  # the items are written to the journal
-        register_items(body.item_fields, budget, body.log)
-    options = body.model_dump(exclude=NOT_OF_THE_REQUEST) | {"items": body.item_ids, "n": body.n or len(body.items)}
-    return _rank_and_log(body, options, budget)
+    if fields := body.fields_by_item:
+        register_items(fields, budget, body.log)
+    return _rank_and_log(body, body.to_options(), budget)
 
 
 @routes.get("/v1/items/<path:item_id>/similar", responses={200: responses.SimilarItems})
@@ -86,13 +84,15 @@ def register_items(items: Mapping[str, Mapping[str, Any]], budget: LatencyBudget
     """Register the items that the catalogue lacks: now if the time budget allows, otherwise in the background.
 
     Items beyond the key's quota are not registered. log: false for a ranking that is not shown; then they are not
-    registered, and their fields are not used.
+    registered, and nothing but the features of the list reads their fields.
     """
     svc = current_service()
     known = svc.recommender.catalogue.ids
     new = {item: fields for item, fields in items.items() if item not in known}
     if not new:
         return
+    if log:
+        require_scope("write")  # the items are written to the journal
     if not log or not current_quotas().take_items(len(new)):
         budget.skip("items")
         return

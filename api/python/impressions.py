@@ -10,11 +10,12 @@ ROW = "__row__"
 _PER_ITEM = ("positions", "labels", "scores", "propensities")
 
 
-def group(table: Any, fields: Collection[str]) -> tuple[Any, dict[str, str], dict[int, str]]:
+def group(table: Any, fields: Collection[str]) -> tuple[Any, tuple[str, ...], dict[str, str], dict[int, str]]:
     """Group the rows by the ranking's `id`; items are in the order of `positions`, or else in that of the rows.
 
     fields: columns that are neither parts of the ranking nor of its items. Returns the table of rankings, the fields
-    that differ within a ranking with that reason, and row number -> reason of rows that can't be used.
+    that differ within a ranking and so belong to its items, which are lists, the fields that can't be used with the
+    reason, and row number -> reason of rows that can't be used.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -38,12 +39,11 @@ def group(table: Any, fields: Collection[str]) -> tuple[Any, dict[str, str], dic
     grouped = with_id.group_by("id", use_threads=False).aggregate(
         [(name, "list") for name in per_item]
         + [(name, "first") for name in (*shared, *flat)]
+        + [(name, "list") for name in flat]
         + [(ROW, "min"), *times, *distinct]
     )
-    varying = dict.fromkeys(nested, "it is a list for each item of a ranking")
-    for name in flat:
-        if (pc.max(grouped[f"{name}_count_distinct"]).as_py() or 0) > 1:
-            varying[name] = "it differs within a ranking"
+    unused = dict.fromkeys(nested, "it is a list for each item of a ranking")
+    varying = tuple(name for name in flat if (pc.max(grouped[f"{name}_count_distinct"]).as_py() or 0) > 1)
     if "user_count_distinct" in grouped.schema.names:
         mixed = grouped.filter(pc.greater(grouped["user_count_distinct"], 1))
         reason = "user: found several users in one ranking, expected one; are its ids unique?"
@@ -51,6 +51,7 @@ def group(table: Any, fields: Collection[str]) -> tuple[Any, dict[str, str], dic
     columns = {"id": grouped["id"], "items": grouped["item_list"], ROW: grouped[f"{ROW}_min"]}
     columns |= {name: grouped[f"{name}_list"] for name in per_item if name != "item"}
     columns |= {name: grouped[f"{name}_first"] for name in (*shared, *flat) if name not in varying}
+    columns |= {name: grouped[f"{name}_list"] for name in varying}
     columns |= {name: grouped[f"{name}_min"] for name, _ in times}
     rankings = pa.table(columns)
-    return rankings.sort_by(ROW), varying, invalid
+    return rankings.sort_by(ROW), varying, unused, invalid

@@ -39,6 +39,8 @@ class PreparedFrame:
     """How values were read."""
     invalid: Mapping[int, str]
     """Row number, from 1 -> why the row, and what belongs to it, can't be used."""
+    item_fields: tuple[str, ...] = ()
+    """Those of the fields that belong to the items of a ranking: they differ within rankings."""
 
     def rows(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (row number from 1, event column -> value) of each event, as `RowParser` takes it."""
@@ -47,7 +49,16 @@ class PreparedFrame:
             for row in batch.to_pylist():
                 number = row.pop(impressions.ROW)
                 if number not in self.invalid:
+                    row |= self._with_item_fields(row)
                     yield number, {**row, "event": kind}
+
+    def _with_item_fields(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Move the columns of a ranking's items into its items."""
+        if not self.item_fields:
+            return {}
+        columns = [row.pop(name) for name in self.item_fields]
+        fields = [dict(zip(self.item_fields, values, strict=True)) for values in zip(*columns, strict=True)]
+        return {"items": [{"id": item, "fields": named} for item, named in zip(row["items"], fields, strict=True)]}
 
 
 def prepare_frame(frame: str, table: Any, given: Mapping[str, str | None]) -> PreparedFrame:
@@ -79,12 +90,13 @@ def prepare_frame(frame: str, table: Any, given: Mapping[str, str | None]) -> Pr
     columns[impressions.ROW] = pa.chunked_array([pa.array(range(1, len(table) + 1), pa.int64())])
     prepared = pa.table(columns)
     invalid: dict[int, str] = {}
+    per_item: tuple[str, ...] = ()
     if frame == "rankings" and "item" in parts:
-        prepared, varying, invalid = impressions.group(prepared, fields)
-        unused |= varying
+        prepared, per_item, nested, invalid = impressions.group(prepared, fields)
+        unused |= nested
         notes.append(f"rows were grouped into rankings by {parts['id']!r}")
     used = tuple(name for name in fields if name not in unused)
-    return PreparedFrame(frame, prepared, len(table), parts, used, unused, tuple(notes), invalid)
+    return PreparedFrame(frame, prepared, len(table), parts, used, unused, tuple(notes), invalid, per_item)
 
 
 def _check_required(frame: str, parts: Mapping[str, str], names: list[str]) -> None:

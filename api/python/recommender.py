@@ -6,7 +6,7 @@ import operator
 import time
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from types import TracebackType
@@ -65,11 +65,15 @@ class Recommender:
         return self._recommend(_validated(RecommendBody, _options(user, query, history, diversity) | body), at)
 
     def rank(
-        self, items: Iterable[Id], user: Id | None = None, n: int | None = None, *, query: str = "",
+        self, items: Iterable[Id | Mapping[str, Any]], user: Id | None = None, n: int | None = None, *, query: str = "",
         history: Iterable[Id] | None = None, diversity: Diversity | None = None, at: float | None = None,
     ) -> Feed:  # fmt: skip
-        """Rank the given items, best first; otherwise like `recommend`. n: number of items to return; None: all."""
-        body: dict[str, Any] = {"n": n, "items": _ids("items", items)}
+        """Rank the given items, best first; otherwise like `recommend`. n: number of items to return; None: all.
+
+        items: ids, or {"id", "fields"} for an item with the fields that it has in this list, such as the price shown:
+        {name: value}, where None is a missing value. They are logged with the ranking, and features may read them.
+        """
+        body: dict[str, Any] = {"n": n, "items": _items(items)}
         return self._recommend(_validated(RankBody, _options(user, query, history, diversity) | body), at)
 
     def recommend_many(
@@ -149,9 +153,7 @@ class Recommender:
 
 
 def _request(body: RecommendBody | RankBody) -> RecommendationRequest:
-    options = body.model_dump(exclude=NOT_OF_THE_REQUEST)
-    if isinstance(body, RankBody):
-        options |= {"items": body.item_ids, "n": body.n or len(body.items)}
+    options = body.to_options() if isinstance(body, RankBody) else body.model_dump(exclude=NOT_OF_THE_REQUEST)
     return RecommendationRequest.from_options(options)
 
 
@@ -218,6 +220,15 @@ def _ids(name: str, ids: Iterable[Id]) -> list[str]:
     if isinstance(ids, str):
         raise TypeError(f"{name}: found the text {ids!r}, expected several ids: write [{ids!r}]")
     return [_id(name, value) for value in ids]
+
+
+def _items(items: Iterable[Id | Mapping[str, Any]]) -> list[Any]:
+    if isinstance(items, str | Mapping):
+        raise TypeError(f"items: found {items!r}, expected several items: write [{items!r}]")
+    return [
+        {**item, "id": _id("items", item.get("id"))} if isinstance(item, Mapping) else _id("items", item)
+        for item in items
+    ]
 
 
 def _id(name: str, value: object) -> str:

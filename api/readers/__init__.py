@@ -14,6 +14,7 @@ from feedrank.api.readers import (
     hm,
     jsonl,
     lastfm,
+    letor,
     lines,
     mind,
     movielens,
@@ -80,6 +81,7 @@ FORMATS: dict[str, FormatReader] = {
     "amazon": amazon.read_events,
     "lastfm": lastfm.read_events,
     "sequences": sequences.read_events,
+    "letor": letor.read_events,
 }
 
 _TABLE_OPTIONS = ("map", "type_column", "separator", "encoding", "time_unit", "zone")
@@ -99,13 +101,14 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "amazon": ("encoding",),
     "lastfm": ("encoding", "zone"),
     "sequences": ("separator", "encoding"),
+    "letor": ("map", "separator", "encoding", "missing"),
 }
 """Format -> the import options that its reader understands."""
 _FORMAT_BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".psv": "csv",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-_FOLDER_FORMATS = ("movielens", "mind", "ubi", "recbole", "retailrocket", "hm", "otto", "lastfm")
+_FOLDER_FORMATS = ("movielens", "mind", "ubi", "recbole", "retailrocket", "hm", "otto", "lastfm", "letor")
 
 
 def guess_format(path: Path) -> str:
@@ -134,7 +137,8 @@ def guess_format(path: Path) -> str:
         f"can't tell the format of {path}: found {content}. Name one of {', '.join(FORMATS)}, or a reader"
         " of your own as package.module:function. Recognised are files that end with .jsonl, .ndjson, .json, .csv or"
         " .tsv (also with .gz, .zst, .bz2, .xz or .zip after it), .parquet or .pq, atomic files of RecBole, .dat files"
-        " of MovieLens and Last.fm, and folders or zips with behaviors.tsv (mind), with u.data, ratings.dat or"
+        " of MovieLens and Last.fm, feature files with lines such as '2 qid:10 1:0.5' or the columns qid and label"
+        " (letor), and folders or zips with behaviors.tsv (mind), with u.data, ratings.dat or"
         " ratings.csv (movielens), with *.inter (recbole), events.csv and item_properties_part1.csv (retailrocket),"
         " transactions_train.csv (hm), user_artists.dat (lastfm) or ubi_events.ndjson (ubi)"
     )

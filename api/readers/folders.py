@@ -45,6 +45,10 @@ class Folder:
         """Return the name of a file here, possibly with a compression suffix; None if it is missing."""
         return next((name + ending for ending in COMPRESSION_SUFFIXES if name + ending in self.names), None)
 
+    def find_beside(self, name: str) -> str | None:
+        """Return the name of a file that belongs to another one here, possibly with a compression suffix; or None."""
+        return self.find(name)
+
     def match(self, pattern: str) -> list[str]:
         """Return the names of all files here whose name without its compression suffix fits a pattern such as *.inter.
 
@@ -88,13 +92,17 @@ class SingleFile(Folder):
         self.path, self.names = path, [path.name]
         self._zip, self._members = None, {}
 
+    def find_beside(self, name: str) -> str | None:
+        """Return the name of a file in the same folder, possibly with a compression suffix; None if it is missing."""
+        return next((name + end for end in COMPRESSION_SUFFIXES if self.path.with_name(name + end).is_file()), None)
+
     def source(self, name: str) -> str:
-        """Return the path of the file for messages."""
-        return str(self.path)
+        """Return the path of a file for messages."""
+        return str(self.path.with_name(name))
 
     def open(self, name: str) -> BinaryIO:
-        """Open the file as it is stored."""
-        return self.path.open("rb")
+        """Open the file as it is stored; also one that `find_beside` returned."""
+        return self.path.with_name(name).open("rb")
 
 
 def open_files(path: Path) -> Folder:

@@ -7,10 +7,12 @@ from typing import Any
 
 from feedrank.api.readers import (
     amazon,
+    feature_table,
     gorse,
     hm,
     lastfm,
     layouts,
+    letor,
     lines,
     mind,
     movielens,
@@ -34,7 +36,7 @@ def by_files(folder: Folder) -> str | None:
     recognised = {
         "mind": mind.is_mind, "movielens": movielens.is_movielens, "recbole": recbole.is_recbole,
         "retailrocket": retailrocket.is_retailrocket, "hm": hm.is_hm, "lastfm": lastfm.is_lastfm,
-        "ubi": ubi.is_ubi_folder,
+        "ubi": ubi.is_ubi_folder, "letor": letor.is_letor,
     }  # fmt: skip
     return next((name for name, is_format in recognised.items() if is_format(folder)), None)
 
@@ -49,6 +51,8 @@ def by_file_name(folder: Folder) -> str | None:
     first = _first_lines(folder, name)
     if movielens.is_movielens(folder) and first and ("::" in first[0] or folder.match("u.*")):
         return "movielens"
+    if letor.is_letor(folder):
+        return "letor"
     return "sequences" if folder.match("*.txt") and sequences.is_sequences(first) else None
 
 
@@ -61,6 +65,8 @@ def by_columns(columns: Sequence[str]) -> str | None:
         return "gorse"
     if movielens.is_columns(names):
         return "movielens"
+    if feature_table.is_feature_table(names):
+        return "letor"
     tables = {
         "retailrocket": retailrocket.LAYOUTS, "hm": hm.LAYOUTS, "otto": (otto.TABLE,),
         "amazon": (amazon.RATINGS_2023,),

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 TimeUnit: TypeAlias = Literal["auto", "s", "ms", "us", "ns"]
 TIME_UNITS: tuple[TimeUnit, ...] = ("auto", "s", "ms", "us", "ns")
+Missing: TypeAlias = Literal["zero", "absent"]
+MISSING: tuple[Missing, ...] = ("zero", "absent")
 
 _NAMED_SEPARATORS = {"tab": "\t", r"\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
@@ -33,6 +35,8 @@ class ImportOptions:
     """Unit of times that are numbers; `auto`: from the size of the file's first times."""
     zone: str | None = None
     """Zone of times that have none, such as Europe/Berlin."""
+    missing: Missing | None = None
+    """What a number is that a sparse line of a feature file leaves out: `zero`, as in SVMlight, or `absent`."""
 
     def __post_init__(self) -> None:
         if self.type_column is not None:
@@ -44,6 +48,8 @@ class ImportOptions:
                 raise ValueError(f"separator: found {self.separator!r}, expected text such as ';', '::' or 'tab'")
         if self.time_unit is not None and self.time_unit not in TIME_UNITS:
             raise ValueError(f"time unit: found {self.time_unit!r}, expected one of {', '.join(TIME_UNITS)}")
+        if self.missing is not None and self.missing not in MISSING:
+            raise ValueError(f"missing: found {self.missing!r}, expected {' or '.join(MISSING)}")
         if self.encoding is not None:
             try:
                 is_text = _PROBE.encode(self.encoding, "replace").decode(self.encoding) == _PROBE

@@ -22,9 +22,9 @@ def read_events(path: Path, rejects: Rejects, options: ImportOptions = DEFAULTS)
     """Read the events of a JSON or JSONL file, plain or compressed, in file order; blank lines are skipped.
 
     All four event types of Metarank are read unchanged. The `relevancy` of a ranking's items becomes the ranking's
-    scores if all items have one. Other fields of an item within a ranking, and the tenant, are dropped. A null part or
-    field is absent. A file whose objects have no `event` is read as a table, each object a row; ValueError if its keys
-    fit no event type.
+    scores if all items have one. The fields of an item within a ranking belong to that list (`item_fields`). The
+    tenant is dropped. A null part or field is absent. A file whose objects have no `event` is read as a table, each
+    object a row; ValueError if its keys fit no event type.
     """
     source = str(path)
     numbered = values.read_json_values(lines.read_lines(path, rejects, options.encoding), source, rejects)

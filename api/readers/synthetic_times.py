@@ -12,6 +12,12 @@ DAY_MS = 86_400_000
 NOTE = "interactions with a synthetic timestamp, because the file has no times"
 """Note of the report about each interaction."""
 
+LIST_NOTE = "rankings with a synthetic timestamp, because the file has no times"
+"""Note of the report about each ranking."""
+LIST_STEP_MS = 60_000
+_LATER_FILES = (("test", 2 * SPAN_DAYS // 3), ("vali", SPAN_DAYS // 3), ("dev", SPAN_DAYS // 3))
+"""Part of a file's name -> days by which its lists are later than those of others, such as training files."""
+
 
 def random_ms(*ids: str) -> int:
     """Return a random time in epoch milliseconds that depends on nothing but the ids."""
@@ -34,3 +40,12 @@ class SyntheticTimes:
         time = random_ms(user) if time is None else time
         self._next[user] = time + DAY_MS
         return time
+
+
+def list_ms(file_name: str, number: int) -> int:
+    """Return the time of a file's n-th list, in epoch milliseconds: a minute after the list before it.
+
+    Files with test, vali or dev in their names are later than all others, so that a split by time is that of the files.
+    """
+    days = next((days for part, days in _LATER_FILES if part in file_name.lower()), 0)
+    return FIRST_MS + days * DAY_MS + number * LIST_STEP_MS

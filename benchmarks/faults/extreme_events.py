@@ -90,6 +90,7 @@ SERVED: dict[str, Callable[[random.Random, int], Any]] = {
     "options": lambda dice, n: dice.choice(
         (
             {"n": dice.choice(NUMBERS)}, {"items": ["i1", "i2"]}, {"items": 5}, {"items": [1]}, {"user": "u9"},
+            {"items": ["i1", "i2"], "item_fields": {"price": [dice.choice(NUMBERS)]}}, {"item_fields": {"price": 5}},
             {"filters": {"allow": dice.choice(NUMBERS)}}, {"filters": {"deny": ["i1"]}}, {"filters": {"seen": 1}},
             {"diversity": {"weight": dice.choice(NUMBERS), "per_category": dice.choice(NUMBERS)}}, {"what": 1}, 5,
         )
@@ -141,6 +142,10 @@ def _fields(dice: random.Random) -> list[dict[str, Any]]:
     return [{"name": dice.choice(names), "value": _field_value(dice)} for _ in range(dice.randint(0, 4))]
 
 
+def _field_object(dice: random.Random) -> dict[str, Any]:
+    return {entry["name"]: entry["value"] for entry in _fields(dice)}
+
+
 def _field_value(dice: random.Random) -> Any:
     return dice.choice(
         (
@@ -161,6 +166,9 @@ def _ranking(dice: random.Random) -> dict[str, Any]:
     body: dict[str, Any] = {"items": [{"id": item} for item in listed], **_who(dice)}
     if dice.random() < 0.4:
         body["items"] = [{"id": item, "label": _number(dice, "label")} for item in listed]
+    if dice.random() < 0.3:
+        for entry in body["items"]:
+            entry |= dice.choice(({}, {"fields": _fields(dice)}, {"fields": _field_object(dice)}))
     for name in ("positions", "scores", "propensities"):
         if dice.random() < 0.5:
             body[name] = [_number(dice, name) for _ in listed]

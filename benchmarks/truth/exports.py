@@ -14,7 +14,7 @@ from typing import Any
 
 from feedrank.api.readers import Rejects, guess_format, read_events
 from feedrank.engine.events.codec import to_dict
-from feedrank.engine.events.events import Event
+from feedrank.engine.events.events import Event, RankingEvent
 
 KINDS = ("item", "user", "ranking", "interaction")
 
@@ -72,8 +72,8 @@ def _body(event: Event) -> dict[str, Any]:
     body = to_dict(event)
     if "fields" in body or body["event"] in ("item", "user"):
         body["fields"] = {entry["name"]: entry["value"] for entry in body.get("fields", ())}
-    if "items" in body:
-        body["items"] = [entry["id"] for entry in body["items"]]
+    if isinstance(event, RankingEvent):
+        body |= {"items": list(event.items), "labels": list(event.labels or ()), "item_fields": event.item_fields}
     return body
 
 
@@ -511,7 +511,53 @@ _SEQUENCES = (
     ),
 )  # fmt: skip
 
+_LISTS = "rankings with a synthetic timestamp, because the file has no times"
+_ZEROS = "numbers that a line leaves out are 0, as in SVMlight; --missing absent keeps them missing"
+_LETOR = (
+    Export(
+        "LETOR 4.0, a fold", "letor",
+        {"train.txt": "2 qid:10 1:0.5 2:0.0 #docid = GX000-01 inc = 1 prob = 0.2\n0 qid:10 2:1 #docid = GX000-02\n"
+         "1 qid:11 1:2 #docid = GX000-01\n",
+         "vali.txt": "0 qid:12 1:1 2:1 #docid = GX000-01\n0 qid:12 3:1 #docid = GX000-03\n",
+         "test.txt": "0 qid:13 1:1 #docid = GX000-04\nnone qid:13 1:1 #docid = GX000-05\n"},
+        (0, 0, 4, 0),
+        (
+            {"id": "letor:train.txt:10", "timestamp": 1420070460000, "items": ["GX000-01", "GX000-02"],
+             "labels": [2.0, 0.0], "item_fields": {"f1": (0.5, 0.0), "f2": (0.0, 1.0)}, "fields": {"query_id": "10"}},
+            {"id": "letor:vali.txt:12", "timestamp": 1506470460000, "labels": [0.0, 0.0]},
+            {"id": "letor:test.txt:13", "timestamp": 1592870460000, "items": ["GX000-04"]},
+        ),
+        rejected=1, tallies={_LISTS: 4}, notes=(_ZEROS,),
+    ),
+    Export(
+        "SVMlight, each document a query", "letor",
+        {"ids.svm.gz": "# made by hand\n1 qid:7\t0:1.5 10:nan\n\n-1 qid:8 0:2\n"}, (0, 0, 2, 0),
+        ({"id": "letor:ids.svm:7", "items": ["ids.svm:7:1"], "item_fields": {"f0": (1.5,)}},
+         {"id": "letor:ids.svm:8", "labels": [-1.0], "item_fields": {"f0": (2.0,), "f10": (0.0,)}}),
+        tallies={_LISTS: 2},
+    ),
+    Export(
+        "SVMlight with the sizes of queries, as LightGBM has", "letor",
+        {"rank.train": "0 0:0.89 2:1\n1 1:0.69\n3 2:-2e-1\n", "rank.train.query": "1\n2\n"}, (0, 0, 2, 0),
+        (
+            {"id": "letor:rank.train:2", "items": ["rank.train:2:1", "rank.train:2:2"], "labels": [1.0, 3.0],
+             "item_fields": {"f0": (0.0, 0.0), "f1": (0.69, 0.0), "f2": (0.0, -0.2)}},
+        ),
+        tallies={_LISTS: 2}, notes=(_ZEROS, "queries are numbered by the sizes in rank.train.query"),
+    ),
+    Export(
+        "a table with query ids", "letor",
+        {"judged.csv": "qid,grade,doc_id,bm25,brand,price\nq1,2,a,0.5,x,\nq1,0,b,nan,y,9.5\n,1,a,1,x,2\n"},
+        (0, 0, 1, 0),
+        (
+            {"id": "letor:judged.csv:q1", "items": ["a", "b"], "labels": [2.0, 0.0],
+             "item_fields": {"bm25": (0.5, None), "brand": ("x", "y"), "price": (None, 9.5)}},
+        ),
+        rejected=1, tallies={_LISTS: 1}, notes=("columns of texts: brand",),
+    ),
+)  # fmt: skip
+
 EXPORTS = (
-    *_GORSE, *_UBI, *_MOVIELENS, *_RECBOLE, *_RETAILROCKET, *_HM, *_OTTO, *_AMAZON, *_LASTFM, *_SEQUENCES,
+    *_GORSE, *_UBI, *_MOVIELENS, *_RECBOLE, *_RETAILROCKET, *_HM, *_OTTO, *_AMAZON, *_LASTFM, *_SEQUENCES, *_LETOR,
 )  # fmt: skip
 """All exports."""

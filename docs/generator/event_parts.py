@@ -41,7 +41,9 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "item": ("text", "Item id."),
     "user": ("text", "User id; without one the user is anonymous."),
     "session": ("text", "Session id."),
-    "items": ("list of `{id, label?}`", "The items that were shown, in order."),
+    "items": ("list of `{id, label?, fields?}`", "The items that were shown, in order. `fields`: what the list brought "
+              "for an item, such as the price shown, as a list of `{name, value}`; declared features read them. The "
+              "journal stores them as `item_fields`, an object of one list for each field, which is accepted too."),
     "labels": ("list of numbers", "One label per item, if the log has labels. In JSON, `label` of each item."),
     "positions": ("list of integers", "Where each item was displayed, from 1 to 2147483647."),
     "scores": ("list of numbers", "Score of each item; higher is better."),
@@ -89,7 +91,7 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     {"event": "user", "id": "e2", "timestamp": 0, "user": "7", "fields": [{"name": "country", "value": "ch"}]},
     {
         "event": "ranking", "id": "e3", "timestamp": "2026-01-05T10:00:00Z", "user": "7",
-        "items": [{"id": "42"}, {"id": "17"}],
+        "items": [{"id": "42", "fields": [{"name": "price", "value": 9.5}]}, {"id": "17"}],
     },
     {
         "event": "interaction", "id": "e4", "timestamp": "2026-01-05T10:00:05Z", "user": "7", "item": "42",

@@ -141,27 +141,27 @@ def optional_object(body: Mapping[str, Any], name: str) -> Mapping[str, Any] | N
     return value
 
 
-def parse_fields(body: Mapping[str, Any]) -> dict[str, FieldValue]:
+def parse_fields(body: Mapping[str, Any], path: str = "fields") -> dict[str, FieldValue]:
     """Parse `fields`, a list of {name, value}, to a dict; empty if it is absent or null. Raises EventError.
 
-    A field whose value is null is absent, and a null within a list of texts is passed over.
+    path: path for the message. A field whose value is null is absent, and a null within a list of texts is passed over.
     """
     listed = body.get("fields")
     if listed is None:
         return {}
     if not isinstance(listed, list):
-        raise EventError("fields", f"found {short_repr(listed)}, expected a list of {{name, value}}")
+        raise EventError(path, f"found {short_repr(listed)}, expected a list of {{name, value}}")
     parsed: dict[str, FieldValue] = {}
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
-            raise EventError(f"fields[{index}]", f"found {short_repr(entry)}, expected an object with name and value")
-        name = required_str(entry, "name", f"fields[{index}].name")
+            raise EventError(f"{path}[{index}]", f"found {short_repr(entry)}, expected an object with name and value")
+        name = required_str(entry, "name", f"{path}[{index}].name")
         value = entry.get("value", entry)  # without `value`, the entry itself is the invalid value
         if isinstance(value, list) and None in value:
             texts = [text for text in value if text is not None]
             value = (texts or None) if all(isinstance(text, str) for text in texts) else value
         if value is not None:
-            parsed[name] = parse_field_value(value, f"fields[{index}].value")
+            parsed[name] = parse_field_value(value, f"{path}[{index}].value")
     return parsed
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from feedrank.engine.events import checks
-from feedrank.engine.events.checks import EventError
+from feedrank.engine.events.checks import EventError, FieldValue
 from feedrank.engine.events.events import (
     PROVENANCES,
     RANKING_FIELDS,
@@ -25,6 +25,7 @@ from feedrank.engine.events.events import (
     RankingEvent,
     UserEvent,
 )
+from feedrank.engine.events.item_fields import ItemFields, columns_of, fields_of_entry, parse_columns, rows_of
 
 MAX_TIME_MS = 10**15 - 1
 """The largest time of an event before and after 1970, in epoch milliseconds."""
@@ -68,8 +69,11 @@ def parse(body: object) -> Event:
     return parser(body)
 
 
-def to_dict(event: Event) -> dict[str, Any]:
-    """Convert an event to a JSON-ready dict; `parse` is the inverse."""
+def to_dict(event: Event, as_columns: bool = False) -> dict[str, Any]:
+    """Convert an event to a JSON-ready dict; `parse` is the inverse.
+
+    as_columns: write the fields of a ranking's items as the journal stores them, one list for each field.
+    """
     body: dict[str, Any] = {"event": _KINDS[type(event)], "id": event.id, "timestamp": event.timestamp}
     if isinstance(event, RankingEvent):
         labels: tuple[float, ...] = event.labels or (math.nan,) * len(event.items)
@@ -77,6 +81,11 @@ def to_dict(event: Event) -> dict[str, Any]:
             {"id": item} if math.isnan(label) else {"id": item, "label": label}
             for item, label in zip(event.items, labels, strict=True)
         ]
+        if event.item_fields and as_columns:
+            body["item_fields"] = {name: list(column) for name, column in event.item_fields.items()}
+        elif event.item_fields:
+            for entry, fields in zip(body["items"], rows_of(event.item_fields, len(event.items)), strict=True):
+                entry |= {"fields": _named(fields)} if fields else {}
         body |= {"user": event.user, "session": event.session}
         parts = {name: getattr(event, name) for name in RANKING_FIELDS}
         body |= {name: list(value) if isinstance(value, tuple) else value for name, value in parts.items()}
@@ -91,7 +100,7 @@ def to_dict(event: Event) -> dict[str, Any]:
         body["user"] = event.user
     body["received"] = event.received
     if not isinstance(event, ExperimentEvent) and event.fields:
-        body["fields"] = [{"name": name, "value": value} for name, value in event.fields.items()]
+        body["fields"] = _named(event.fields)
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -118,18 +127,21 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
     listed = body.get("items")
     if not isinstance(listed, list) or not listed:
         raise EventError(
-            "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?}} with at least one"
+            "items", f"found {checks.short_repr(listed)}, expected a list of {{id, label?, fields?}} with at least one"
         )
     if len(listed) > MAX_ITEMS:
         raise EventError("items", f"found {len(listed):,} items, expected at most {MAX_ITEMS:,}")
     items: list[str] = []
     labels: list[float] = []
+    fields: dict[int, dict[str, FieldValue]] = {}
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
             raise EventError(f"items[{index}]", f"found {checks.short_repr(entry)}, expected an object with an id")
         items.append(checks.required_str(entry, "id", f"items[{index}].id"))
         label = checks.optional_number(entry, "label", checks.AMOUNT, f"items[{index}].label")
         labels.append(math.nan if label is None else label)
+        if "fields" in entry or "relevancy" in entry:
+            fields[index] = fields_of_entry(entry, f"items[{index}]")
     if len(set(items)) != len(items):
         duplicate = Counter(items).most_common(1)[0][0]
         raise EventError("items", f"found {checks.short_repr(duplicate)} more than once, expected each item once")
@@ -142,8 +154,19 @@ def _ranking(body: Mapping[str, Any]) -> RankingEvent:
         checks.parse_fields(body),
         None if all(math.isnan(label) for label in labels) else tuple(labels),
         _received(body),
+        item_fields=_item_fields(body, fields, len(items)),
         **_ranking_fields(body, len(items)),
     )
+
+
+def _item_fields(body: Mapping[str, Any], fields: Mapping[int, dict[str, FieldValue]], n: int) -> ItemFields | None:
+    """Return the fields of n items, which stand in `items`, or in `item_fields` as columns."""
+    columns = body.get("item_fields")
+    if columns is None:
+        return columns_of([fields.get(index, {}) for index in range(n)]) if fields else None
+    if any(fields.values()):
+        raise EventError("item_fields", "found fields in `items` too, expected one of both")
+    return parse_columns(columns, n)
 
 
 def _ranking_fields(body: Mapping[str, Any], n_items: int) -> dict[str, Any]:
@@ -207,6 +230,10 @@ _KINDS = {
 }  # fmt: skip
 _PER_ITEM = {"positions": checks.POSITION, "scores": checks.SCORE, "propensities": checks.PROBABILITY}
 _INTERACTION_FIELDS = ("item", "type", "ranking", "user", "session", "value", "dwell_ms", "position")
+
+
+def _named(fields: Mapping[str, FieldValue]) -> list[dict[str, Any]]:
+    return [{"name": name, "value": value} for name, value in fields.items()]
 
 
 def _timestamp(body: Mapping[str, Any]) -> int:

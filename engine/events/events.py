@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from feedrank.engine.events.checks import FieldValue
+from feedrank.engine.events.item_fields import ItemFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class RankingEvent:
     """+ of an interleaved list, the arm credited for each item; empty: none."""
     seed: int | None = None
     """+ the seed of what was random in it."""
+    item_fields: ItemFields | None = None
+    """Fields that the list brought for its items, such as the price shown: name -> one value per item, or None."""
     features: Mapping[str, Any] | None = None
     """+ logged features; only `LoggedRows` reads them."""
     served: Mapping[str, Any] | None = None

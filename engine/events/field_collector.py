@@ -155,8 +155,7 @@ def request_fields(fields: Mapping[str, FieldValue], surface: str | None) -> Map
 
 def item_fields_of(event: RankingEvent) -> Mapping[str, Sequence[FieldValue | None]]:
     """Return the fields that a list brought for its items: name -> one value per item."""
-    found: Any = getattr(event, "item_fields", None)
-    return found or {}
+    return event.item_fields or {}
 
 
 _CHANGE_CODES = {

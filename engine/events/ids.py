@@ -99,26 +99,32 @@ def canonical_event(body: object) -> Any:
     for name in NAME_PARTS:
         if name in event:
             _check_length(event[name], name, MAX_ID_CHARS)
+    columns = event.get("item_fields")
+    if isinstance(columns, Mapping):
+        for name, column in columns.items():
+            _check_length(name, "item_fields", MAX_ID_CHARS)
+            for value in column if isinstance(column, list) else []:
+                _check_texts(value, f"item_fields.{name}", MAX_TEXT_CHARS)
     if isinstance(event.get("fields"), list):
         is_document = event.get("event") in ("item", "user")
         _check_fields(event["fields"], MAX_DOCUMENT_CHARS if is_document else MAX_TEXT_CHARS)
     return event
 
 
-def _check_fields(fields: list[Any], max_chars: int) -> None:
+def _check_fields(fields: list[Any], max_chars: int, path: str = "fields") -> None:
     """Check the number of fields, and the lengths of their names and texts. Raises EventError."""
     if len(fields) > MAX_FIELDS:
-        raise EventError("fields", f"found {len(fields):,} fields, expected at most {MAX_FIELDS:,}")
+        raise EventError(path, f"found {len(fields):,} fields, expected at most {MAX_FIELDS:,}")
     for index, entry in enumerate(fields):
         if not isinstance(entry, Mapping):
             continue
-        _check_length(entry.get("name"), f"fields[{index}].name", MAX_ID_CHARS)
-        value = entry.get("value")
-        if isinstance(value, list):
-            for text in value:
-                _check_length(text, f"fields[{index}].value", max_chars)
-        elif isinstance(value, str):
-            _check_length(value, f"fields[{index}].value", max_chars)
+        _check_length(entry.get("name"), f"{path}[{index}].name", MAX_ID_CHARS)
+        _check_texts(entry.get("value"), f"{path}[{index}].value", max_chars)
+
+
+def _check_texts(value: object, path: str, max_chars: int) -> None:
+    for text in value if isinstance(value, list) else [value]:
+        _check_length(text, path, max_chars)
 
 
 def _check_length(value: object, path: str, max_chars: int) -> None:
@@ -131,6 +137,12 @@ def _canonical_entry(entry: object, index: int) -> object:
         return entry
     identifier = json_id(entry["id"])
     check_id(identifier, f"items[{index}].id")
+    fields = entry.get("fields")
+    if isinstance(fields, Mapping):
+        fields = [{"name": name, "value": value} for name, value in fields.items()]
+        entry = {**entry, "fields": fields}
+    if isinstance(fields, list):
+        _check_fields(fields, MAX_TEXT_CHARS, f"items[{index}].fields")
     return {**entry, "id": identifier}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +26,12 @@ class Vocabulary:
     __slots__ = ("_bounds", "_checksums", "_mask", "_table", "_text")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._text = bytearray()
-        self._bounds = array("q", [0])
+        keys = [name.encode(*_UTF8) for name in dict.fromkeys(names)]
+        self._text = bytearray().join(keys)
+        self._bounds = array("q", accumulate(map(len, keys), initial=0))
         self._checksums = bytearray()
         self._mask = 7
-        self._table = array("i", bytes(4 * 8))
-        for name in names:
-            self.add(name)
+        self._make_room()
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -53,7 +53,7 @@ class Vocabulary:
         self._bounds.append(len(self._text))
         self._table[slot] = row + 1
         if 3 * len(self) > 2 * self._mask:
-            self._grow()
+            self._make_room()
         return row
 
     def row(self, name: str | None) -> int:
@@ -93,9 +93,7 @@ class Vocabulary:
         ids = cls()
         ids._text = bytearray(text.tobytes())
         ids._bounds = array("q", bounds.astype(np.int64).tobytes())
-        while 3 * len(ids) > 2 * ids._mask:
-            ids._mask = 2 * ids._mask + 1
-        ids._rehash()
+        ids._make_room()
         return ids
 
     def _lookup(self, key: bytes) -> tuple[int, int]:
@@ -108,11 +106,10 @@ class Vocabulary:
             slot = (slot + 1) & mask
         return UNKNOWN_ROW, slot
 
-    def _grow(self) -> None:
-        self._mask = 2 * self._mask + 1
-        self._rehash()
-
-    def _rehash(self) -> None:
+    def _make_room(self) -> None:
+        """Make the hash table again, large enough for all names."""
+        while 3 * len(self) > 2 * self._mask:
+            self._mask = 2 * self._mask + 1
         self._table = table = array("i", bytes(4 * (self._mask + 1)))
         for row in range(len(self)):
             slot = hash(bytes(self._text[self._bounds[row] : self._bounds[row + 1]])) & self._mask

@@ -268,7 +268,7 @@ def _encode(event: Event, checked: bool = False) -> dict[str, Any]:
 
     checked: its values are known to be right, and only whether JSON in UTF-8 can hold them is checked.
     """
-    body = to_dict(event)
+    body = to_dict(event, as_columns=True)
     try:
         if not checked:
             parse(body)  # an event that can't be parsed again would block every reader at its offset

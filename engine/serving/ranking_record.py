@@ -195,7 +195,7 @@ class RankingRecord:
             "arm_overrides": dict(self.arm_overrides),
             "interleaving": self.interleaving,
             "ranks": [list(ranks) for ranks in self.ranks],
-            "options": request.non_default_options(),
+            "options": request.non_default_options(self.items),
             "logged": None if self.logged else False,
         }
         return RankingEvent(
@@ -214,6 +214,7 @@ class RankingRecord:
             variant=self.variant,
             team=self.team,
             seed=self.seed,
+            item_fields=request.fields_of(self.items),
             features=None if self.features is None else self.features.to_json(),
             served={name: value for name, value in served.items() if value is not None and value not in ("", [], {})},
             provenance=SERVED,
@@ -227,10 +228,8 @@ class RankingRecord:
         if len(set(self.items)) < len(self.items):
             raise UnloggableRankingError("an item is listed more than once; check the retriever")
         if not all(share in PROBABILITY for share in self.propensities or ()):
-            raise UnloggableRankingError(
-                f"found the propensities {self.propensities}, expected probabilities above 0 and at most 1; raise the "
-                "temperature of the arm's exploration"
-            )
+            expected = "probabilities above 0 and at most 1; raise the temperature of the arm's exploration"
+            raise UnloggableRankingError(f"found the propensities {self.propensities}, expected {expected}")
 
     @classmethod
     def from_event(cls, event: RankingEvent) -> RankingRecord:

@@ -64,7 +64,8 @@ class Recommender:
         self.shadows: ShadowRunner | None = None
         """Runs shadow arms; None: shadow experiments are not run."""
         self._fallback_chain = FallbackChain()
-        self._lock = threading.RLock()
+        self.state_lock = threading.RLock()
+        """Held while the state of the serving snapshot is read or changed."""
         self._journal_retry_at = -np.inf
         self.lag_s = 0.0
         """Seconds: age of the newest event when new events were last read here."""
@@ -118,7 +119,7 @@ class Recommender:
                 job = AssignedRequest(ranking_id, request, snapshot, servers, assignment)
             try:
                 # the last attempt keeps others out, so that it can't fail
-                with self._lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
+                with self.state_lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
                     record = self._rank(job, at, budget)
             except StateChangedError:
                 continue
@@ -138,18 +139,18 @@ class Recommender:
         Raises StateChangedError if the snapshot or the user's history changed meanwhile.
         """
         vectors = job.embed_queries(budget)
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             budget.record("catch_up")
             timestamp = self._next_timestamp(at)  # also the logged time: a replay reads the state as of it
-            jobs: Sequence[Any] = job.resolve(timestamp, vectors, self._lock)
+            jobs: Sequence[Any] = job.resolve(timestamp, vectors, self.state_lock)
             if not jobs or jobs[0].snapshot.is_replaced:
                 raise StateChangedError("another snapshot serves now")
         return job.rank(jobs, self._fallback_chain, budget, self._ranked_callback)
 
     def recommend_batch(self, at: float, requests: Sequence[RecommendationRequest]) -> list[RankingRecord]:
         """Recommend for many users at one moment, without a query, an experiment or a log entry; see `rank_batch`."""
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             return rank_batch(self._snapshot, self._next_timestamp(at), requests, self._fallback_chain)
 
@@ -159,9 +160,9 @@ class Recommender:
         row = snapshot.catalogue.ids.row(item)
         if row < 0:
             return None
-        with self._lock:
+        with self.state_lock:
             resolved = snapshot.resolve(at, RecommendationRequest(history=(item,)), QueryVectors())
-        return snapshot.pipeline.recall(resolved, n, self._lock)
+        return snapshot.pipeline.recall(resolved, n, self.state_lock)
 
     def find(self, event_id: str) -> Event | None:
         """Return the event with this id, whichever process wrote it, or None."""
@@ -173,7 +174,7 @@ class Recommender:
         Returns per event whether it was new. The moment of the write is their `received`. Raises JournalError.
         """
         is_new = self._journal.record(events, round(at * 1000))
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
         if self.prefetch_queue is not None:
             meanings = self._snapshot.meanings
@@ -194,13 +195,13 @@ class Recommender:
 
     def catch_up(self, at: float) -> None:
         """Apply what other processes wrote, without a request."""
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             self.arm_servers.catch_up()
 
     def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T], bundle: str = "") -> T:
         """Return what `read` quickly makes of a snapshot, which does not change meanwhile. bundle: that of an arm."""
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             if bundle:
                 self.arm_servers.catch_up()
@@ -211,7 +212,7 @@ class Recommender:
 
         The new snapshot first applies the events that it has not seen, so no event is lost.
         """
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             snapshot = build(self._snapshot)
             snapshot.catch_up(self._journal.read(snapshot.offset))
@@ -223,7 +224,7 @@ class Recommender:
 
     def add_arm_snapshot(self, snapshot: ServingSnapshot, at: float) -> None:
         """Add the snapshot of another bundle that experiment arms may use."""
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
             missed = takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset))
@@ -233,13 +234,13 @@ class Recommender:
 
     def replace_arm_snapshot(self, bundle: str, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the snapshot of an arm's bundle; otherwise like `swap_snapshot`."""
-        with self._lock:
+        with self.state_lock:
             self._catch_up(at)
             self.arm_servers.replace_snapshot(bundle, build)
 
     def remove_arm_snapshot(self, bundle: str) -> None:
         """Remove the snapshot of a bundle that no experiment uses any more."""
-        with self._lock:
+        with self.state_lock:
             self.arm_servers.remove_snapshot(bundle)
 
     def read_shadow_inputs(
@@ -249,13 +250,13 @@ class Recommender:
         at = record.timestamp / 1000
         vectors = embed_query(self.arm_servers.snapshot_of(arm.bundle, self._snapshot), request, unlimited_budget())
         for attempt in range(MAX_ATTEMPTS):
-            with self._lock:
+            with self.state_lock:
                 snapshot = self.arm_servers.snapshot_for_user(arm.bundle, self._snapshot, request.user)
             if snapshot is None:
                 return None
             served = build_arm_request("", arm, snapshot, request)
-            with suppress(StateChangedError), self._lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
-                return ShadowInputs.read(served, vectors, at, record.items, self._lock)
+            with suppress(StateChangedError), self.state_lock if attempt == MAX_ATTEMPTS - 1 else nullcontext():
+                return ShadowInputs.read(served, vectors, at, record.items, self.state_lock)
         return None
 
     def _log_ranking(self, record: RankingRecord, at: float) -> RankingRecord:
@@ -312,5 +313,5 @@ class Recommender:
         if not self._prefetch_queue_size or self._snapshot.pipeline.reranker is None:
             return None
         return LatestFirstQueue(
-            lambda user: precompute_scores(self._snapshot, user, self._lock), self._prefetch_queue_size
+            lambda user: precompute_scores(self._snapshot, user, self.state_lock), self._prefetch_queue_size
         )

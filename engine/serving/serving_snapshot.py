@@ -6,19 +6,18 @@ A snapshot is one pipeline with its catalogue, user ids and behavioural state up
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.erasure import Erasure
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
-from feedrank.engine.events.field_collector import FieldCollector, request_fields
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import InteractionTypes
 from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
@@ -27,7 +26,7 @@ from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, Reading, StateChangedError
 from feedrank.engine.serving.ranking_record import RankingRecord
-from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
+from feedrank.engine.serving.request import FilterSpec, RecommendationRequest, declared_fields
 from feedrank.engine.types import (
     UNKNOWN_ROW,
     Filters,
@@ -63,15 +62,17 @@ class ServingSnapshot:
     items_offset: int = 0
     """Journal offset of the last item event applied to the catalogue."""
     latest_ms: int = 0
-    """Epoch milliseconds: the latest effective time of any event applied to the state since the snapshot was made."""
-    high_watermark_ms: int = 0
     """Epoch milliseconds: the latest effective time of any event applied to the state."""
+    high_watermark_ms: int = 0
+    """Epoch milliseconds: the latest time of any event applied to the state, or of any ranking made."""
     meanings: InteractionTypes = field(default_factory=InteractionTypes)
     """What the interaction types mean to the state."""
     future: FutureEvents = field(default_factory=lambda: FutureEvents(NO_CLOCK))
     """The process's clock, and events that are ahead of it, which take effect when their time has come."""
     is_replaced: bool = False
     """Whether another snapshot serves now; events are not applied to this one any more."""
+    is_as_replayed: bool = True
+    """Whether a replay surely gives this state: no user was erased, and services wrote all new events, in order."""
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
@@ -83,16 +84,15 @@ class ServingSnapshot:
         Events that are more than a day ahead of the clock are postponed: no event takes effect before its time.
         now_ms: sets the clock, in epoch milliseconds; None: it stays.
         """
-        due: list[Event] = []
-        if now_ms is not None:
-            self.future.now_ms = now_ms
-            if self.future.postponed:
-                due = self.future.release(now_ms)
+        self.future.now_ms = self.future.now_ms if now_ms is None else now_ms
+        due = self.future.release(self.future.now_ms) if self.future.postponed else []
+        self.is_as_replayed &= not due
         first, limit_ms = 0, self.future.now_ms + MAX_AHEAD_MS
         # `effective_time` of each, written out: each request passes here
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
             _log.warning("new events: %s", *FutureEvents.of(self.future.now_ms, events).notes)
             events = [event for event in events if not self.future.is_ahead(event)]
+            self.is_as_replayed = False
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
                 due = [event for event in due if not erasure.concerns(event)]
@@ -106,9 +106,14 @@ class ServingSnapshot:
         missed = [(offset, event) for offset, event in events if offset > self.offset]
         new_events = [event for _, event in missed]
         self.observe(new_events, now_ms)
-        if missed:
-            self.offset = missed[-1][0]
+        self.offset = missed[-1][0] if missed else self.offset
         return new_events
+
+    def taking_over(self, serving: ServingSnapshot) -> ServingSnapshot:
+        """Return this snapshot as of the one that serves, if both have one state: no other one applies events then."""
+        names = ("offset", "latest_ms", "high_watermark_ms", "future", "is_as_replayed")
+        is_shared = self.state is serving.state
+        return replace(self, **{name: getattr(serving, name) for name in names}) if is_shared else self
 
     def resolve(self, at: float, request: RecommendationRequest, vectors: QueryVectors) -> ResolvedRequest:
         """Resolve a request to rows and add the user's history. at: unix seconds."""
@@ -120,8 +125,8 @@ class ServingSnapshot:
             interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
         disliked = self.state.disliked(user, session)
         if len(self.state.items) > (n := len(self.catalogue.ids)):  # items that recall and features do not know yet
-            is_known = interacted < n
-            interacted, times, disliked = interacted[is_known], times[is_known], disliked[disliked < n]
+            interacted, times, disliked = interacted[interacted < n], times[interacted < n], disliked[disliked < n]
+        declared = {} if self.state.forms is None else declared_fields(request, self.catalogue)
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -137,11 +142,11 @@ class ServingSnapshot:
             history_at=times,
             interacted=interacted,
             disliked=disliked,
-            fields={} if self.state.forms is None else _fields_of(request),
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
             filters=self._resolve_filters(request.filters),
+            **declared,
         )
 
     def is_ahead(self, now_ms: int) -> bool:
@@ -150,6 +155,7 @@ class ServingSnapshot:
 
     def _erase(self, erasure: Erasure) -> None:
         """Drop a user from the state, from the postponed events and from the cached cross-encoder scores."""
+        self.is_as_replayed = False
         for row in (*erasure.rows(self.users), *erasure.session_rows(self.users)):
             self.state.erase_user(row)
         self.future.erase(erasure)
@@ -168,7 +174,8 @@ class ServingSnapshot:
             arrivals = ItemArrivals(self.state.items, self.state.item_fields)
             fields = None if self.state.forms is None else FieldCollector(self.state.forms)
             self.state.advance(arrived_events_to_table(events, arrivals, self.users, fields, due))
-            self._raise_times(max(map(effective_time, (*events, *due))))
+            for event in (*events, *due):
+                self._raise_times(effective_time(event), event.received is not None)
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
         """Apply a single ranking, as each request logs one: with the bits of an event table, without making one."""
@@ -178,9 +185,12 @@ class ServingSnapshot:
         session = joined_session(self.users, event.user, event.session)
         rows = self.state.items.rows(event.items)
         self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, session, rows)
-        self._raise_times(known_ms)
+        self._raise_times(known_ms, event.received is not None)
 
-    def _raise_times(self, time_ms: int) -> None:
+    def _raise_times(self, time_ms: int, is_received: bool) -> None:
+        """Note the effective time of an event that was applied. is_received: by a service; False: it was imported."""
+        if not is_received or time_ms < self.latest_ms:
+            self.is_as_replayed = False
         self.high_watermark_ms, self.latest_ms = max(self.high_watermark_ms, time_ms), max(self.latest_ms, time_ms)
 
     def _resolve_filters(self, filters: FilterSpec) -> Filters:
@@ -196,11 +206,6 @@ class ServingSnapshot:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),
         )
-
-
-def _fields_of(request: RecommendationRequest) -> Mapping[str, FieldValue]:
-    """Return the fields that the ranking event of a request will have."""
-    return request_fields({**request.context, **request.logged_fields()}, request.surface)
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:

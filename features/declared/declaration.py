@@ -115,6 +115,11 @@ class DeclaredFeature:
         return Source.parse(self.from_)
 
     @property
+    def reads_list(self) -> bool:
+        """Whether the value comes from what a list brought for its items."""
+        return bool(self.from_) and self.source.entity == LIST
+
+    @property
     def other(self) -> Source:
         """The parsed `to`."""
         return Source.parse(self.to)

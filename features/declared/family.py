@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from feedrank.engine.field_reads import FieldReads
 from feedrank.engine.types import Batch
 from feedrank.features.declared.columns import compute
 from feedrank.features.declared.counter_plan import CounterPlan
+from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.declared.declared_batch import FAMILY as FAMILY
 from feedrank.features.declared.declared_batch import DeclaredBatch
 from feedrank.features.declared.value_vocabulary import CODED_KINDS, ValueVocabulary
@@ -30,12 +31,16 @@ class DeclaredFamily:
 
     def __call__(self, batch: Batch, _: FamilyInputs) -> Columns:
         """Compute the columns. A batch whose state keeps no declared fields has missing values only."""
-        reads = batch.fields or self._nothing(batch)
-        declared = DeclaredBatch(batch, reads, self._plan, self._vocabularies)
+        return self._compute(batch, self._features)
+
+    def columns_of_lists(self, batch: Batch) -> Columns:
+        """Compute those columns that read what a list brought for its items, which unknown items have too."""
+        return self._compute(batch, [feature for feature in self._features if feature.reads_list])
+
+    def _compute(self, batch: Batch, features: Sequence[DeclaredFeature]) -> Columns:
+        declared = DeclaredBatch(batch, batch.fields or self._nothing(batch), self._plan, self._vocabularies)
         return {
-            record: column.astype(np.float32)
-            for feature in self._features
-            for record, column in compute(declared, feature)
+            record: column.astype(np.float32) for feature in features for record, column in compute(declared, feature)
         }
 
     def _nothing(self, batch: Batch) -> FieldReads:

@@ -29,7 +29,7 @@ from feedrank.features.state_spec import StateSpec
 from feedrank.models.atomic_files import digest, fsync
 from feedrank.models.bundles import item_model_io
 from feedrank.models.bundles.content_check import check_index, check_item_model, check_ranker, check_tokens
-from feedrank.models.bundles.item_cutoff import ItemCutoff
+from feedrank.models.bundles.content_maps import read_content_maps, write_content_maps
 from feedrank.models.bundles.manifest import BUILD_INFO as BUILD_INFO
 from feedrank.models.bundles.manifest import FORMAT as FORMAT
 from feedrank.models.bundles.manifest import MANIFEST as MANIFEST
@@ -37,6 +37,7 @@ from feedrank.models.bundles.manifest import BundleError as BundleError
 from feedrank.models.bundles.manifest import bundle_files as bundle_files
 from feedrank.models.bundles.manifest import check_files, reading, write_manifest
 from feedrank.models.bundles.manifest import read_manifest as read_manifest
+from feedrank.models.items.cold_start import ContentMaps
 from feedrank.models.retraining.drift import FeatureHistogram
 from feedrank.models.text import cross_encoder_model
 from feedrank.models.text.cross_encoder_model import CrossEncoderModel, TokenIds
@@ -67,6 +68,8 @@ class Bundle:
     """None: the recall order is the final order."""
     first_stage: LambdaRanker | None = None
     """First-stage ranker without cross-encoder scores; None without a cross-encoder."""
+    content_maps: ContentMaps | None = None
+    """How new items get content vectors; None: the bundle was made by an earlier version, which stored no maps."""
     custom_index: VectorIndex | None = None
     """Index of a class of the user's own, over the items of the bundle; None: not loaded, or there is none."""
 
@@ -151,6 +154,7 @@ def save(
             custom_index.write(temporary / CUSTOM_INDEX, item_model.space.item_side, index["metric"])
             metadata = {**metadata, "custom_index": custom_index.to_dict()}
         item_model_io.write_item_model(temporary, item_model)
+        write_content_maps(temporary, item_model)
         if parts.ranker is not None:
             parts.ranker.save(temporary)
         if parts.histogram is not None:
@@ -219,10 +223,10 @@ def load(folder: Path) -> Bundle:
         index = AnnoyIndex.load(folder / INDEX)
         check_index(index, item_model.space.item_side)
     exact_index = build_scannable_index(item_model.space.item_side, index.metric)
-    opened = Bundle(folder, manifest, builder, index, exact_index, ranker, first_stage)
     with reading(folder / FEATURE_HISTOGRAM):
         read_histogram(folder)
-    return opened
+    content_maps = read_content_maps(folder, manifest, item_model)
+    return Bundle(folder, manifest, builder, index, exact_index, ranker, first_stage, content_maps)
 
 
 def _read_builder(folder: Path, manifest: Mapping[str, Any], item_model: ItemModel) -> FeatureBuilder:
@@ -296,11 +300,6 @@ def built_ms(bundle: Bundle) -> int:
         return round(datetime.fromisoformat(read_build_info(bundle.folder)["at"]).timestamp() * 1000)
     except (KeyError, TypeError, ValueError):
         return round((bundle.folder / MANIFEST).stat().st_mtime * 1000)
-
-
-def item_cutoff_of(bundle: Bundle) -> ItemCutoff:
-    """Return which item events the bundle contains."""
-    return ItemCutoff(journal_offset_of(bundle), built_ms(bundle))
 
 
 def read_build_info(folder: Path) -> dict[str, Any]:

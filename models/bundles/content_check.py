@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from feedrank.engine.retrieval.indexes import AnnoyIndex
 from feedrank.engine.types import Matrix
 from feedrank.features.item_model import ItemModel
+from feedrank.models.items.cold_start import CONTENT_VIEWS, ContentMaps, n_content_inputs
 from feedrank.models.text.cross_encoder_model import TokenIds
 from feedrank.models.training.ranker import LambdaRanker
 
@@ -42,6 +43,21 @@ def check_item_model(item_model: ItemModel) -> None:
     _check_finite("terms/idf", terms.statistics.idf)
     if tokens is not None:
         _check_bounds("tokens/offsets", tokens.offsets, n, len(tokens.values))
+
+
+def check_content_maps(maps: ContentMaps, item_model: ItemModel) -> None:
+    """Raise ValueError if content maps are not those of the item model's content views."""
+    expected = {
+        f"{name}/{side}": (n_content_inputs(item_model), vectors.shape[1])
+        for name, view in item_model.vectors.items()
+        for side, vectors in view._asdict().items()
+        if name in CONTENT_VIEWS and (side == "user_side" or vectors is not view.user_side)
+    }
+    if maps.keys() != expected.keys():
+        raise ValueError(f"found the maps {sorted(maps)}, expected {sorted(expected)}")
+    for name, values in maps.items():
+        _check_shape(name, values, expected[name])
+        _check_finite(name, values)
 
 
 def check_tokens(tokens: TokenIds, n_items: int) -> None:

@@ -12,6 +12,7 @@ from feedrank.engine.events.arrived_events import arrival_times
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import Event, ItemEvent, effective_time
 from feedrank.engine.journal.lookups import item_events_since, received_times
+from feedrank.models.bundles.bundle import Bundle, built_ms, journal_offset_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class ItemCutoff:
     """Journal offset of the last item event."""
     built_ms: int = 2**62
     """When the bundle was built, epoch milliseconds."""
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> ItemCutoff:
+        """Return that of a bundle's catalogue."""
+        return cls(journal_offset_of(bundle), built_ms(bundle))
 
     def has(self, offset: int, event: ItemEvent) -> bool:
         """Return whether the catalogue has the values of an item event, by its journal offset."""

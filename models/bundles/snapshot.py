@@ -6,13 +6,15 @@ import hashlib
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.engine import Engine
 
 from feedrank.engine.events.arrived_events import arrived_events_to_table
@@ -34,6 +36,8 @@ from feedrank.models.bundles.item_cutoff import ArrivalOrder, ItemCutoff
 VERSION = 7
 MIN_EVENTS_TO_SAVE = 10_000
 """Save a new snapshot after at least this many events since the last one."""
+_digests: WeakKeyDictionary[Catalogue, dict[str, bytes]] = WeakKeyDictionary()
+"""Catalogue -> settings of a state -> their digest: a promotion asks for it several times."""
 
 
 class OrderedJournal(Protocol):
@@ -149,6 +153,24 @@ def restore(
     return restored
 
 
+def saved_offset(path: Path, catalogue: Catalogue, spec: StateSpec, cutoff: ItemCutoff | None = None) -> int:
+    """Return the journal offset of the snapshot in a file; 0 if there is none, or if it is of other items or settings.
+
+    Only that is read of the file. cutoff: as for `restore`.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fits = _fits(arrays, catalogue, spec, cutoff or ItemCutoff())
+            return int(arrays["offset"]) if fits else 0
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return 0
+
+
+def is_same_state(catalogue: Catalogue, spec: StateSpec, other: Catalogue, other_spec: StateSpec) -> bool:
+    """Return whether the state of one catalogue and spec is that of the other, for any journal."""
+    return _compatibility_digest(catalogue, spec) == _compatibility_digest(other, other_spec)
+
+
 def save(path: Path, restored: RestoredState, catalogue: Catalogue, cutoff: ItemCutoff | None = None) -> None:
     """Write a snapshot atomically. It contains user ids and histories, so protect it like the journal.
 
@@ -163,6 +185,7 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue, cutoff: Item
             compatibility=np.frombuffer(_compatibility_digest(catalogue, restored.state.spec), np.uint8),
             offset=np.int64(restored.offset),
             cutoff=np.array([cutoff.offset, cutoff.built_ms], np.int64),
+            is_as_catalogue=np.bool_(restored.state.item_codes.is_as_catalogue),
             high_watermark_ms=np.int64(restored.high_watermark_ms),
             now_ms=np.int64(restored.future.now_ms),
             users=user_text,
@@ -175,13 +198,11 @@ def save(path: Path, restored: RestoredState, catalogue: Catalogue, cutoff: Item
 def _load(path: Path, catalogue: Catalogue, spec: StateSpec, cutoff: ItemCutoff) -> RestoredState | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if arrays["compatibility"].tobytes() != _compatibility_digest(catalogue, spec):
+            if not _fits(arrays, catalogue, spec, cutoff):
                 return None
             state = BehaviouralState(catalogue, spec)
             names = [name for name in arrays.files if name.startswith("state.")]
             state.restore({name.removeprefix("state."): arrays[name] for name in names})
-            if ItemCutoff(*arrays["cutoff"].tolist()) != cutoff and not state.item_codes.is_as_catalogue:
-                return None  # the catalogue may have what item events changed, or not
             users = Vocabulary.from_arrays(arrays["users"], arrays["user_bounds"])
             counts = Counter(json.loads(str(arrays["type_counts"])))
             saved = FutureEvents(int(arrays["now_ms"]))
@@ -189,6 +210,15 @@ def _load(path: Path, catalogue: Catalogue, spec: StateSpec, cutoff: ItemCutoff)
             return RestoredState(state, users, int(arrays["offset"]), last_ms, 0, counts, saved)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
         return None  # a full replay of the journal restores everything
+
+
+def _fits(arrays: Mapping[str, NDArray[Any]], catalogue: Catalogue, spec: StateSpec, cutoff: ItemCutoff) -> bool:
+    """Return whether a saved state is that of these items and settings.
+
+    One that item events have changed is of one bundle only: the next one may have these changes in its catalogue.
+    """
+    is_same = arrays["compatibility"].tobytes() == _compatibility_digest(catalogue, spec)
+    return is_same and (bool(arrays["is_as_catalogue"]) or ItemCutoff(*arrays["cutoff"].tolist()) == cutoff)
 
 
 def _is_due(journal: OrderedJournal, restored: RestoredState, limit_ms: int) -> bool:
@@ -209,7 +239,15 @@ def _is_in_order(event: Event, high_watermark_ms: int) -> bool:
 
 def _compatibility_digest(catalogue: Catalogue, spec: StateSpec) -> bytes:
     """Return a digest of what a state's rows and columns depend on; snapshots with another one are ignored."""
-    sha256 = hashlib.sha256(json.dumps([VERSION, spec.to_dict(), USUAL_NAMES]).encode())
+    settings = json.dumps([VERSION, spec.to_dict(), USUAL_NAMES])
+    digests = _digests.setdefault(catalogue, {})
+    if settings not in digests:
+        digests[settings] = _digest_of(catalogue, spec, settings)
+    return digests[settings]
+
+
+def _digest_of(catalogue: Catalogue, spec: StateSpec, settings: str) -> bytes:
+    sha256 = hashlib.sha256(settings.encode())
     fields = [name for name in (counter.item_field for counter in spec.counters) if name not in ("", "item")]
     for array in (
         *catalogue.ids.to_arrays(), catalogue.category_codes, catalogue.category_offsets,

@@ -1,7 +1,7 @@
 """Cold-start items are added to a fitted item model without another fit, in rows after the existing items.
 
-The linear maps from text and categories to content vectors are not stored. They are fitted again from the existing
-items, exactly if there are many more items than dimensions; a new item gets the vectors that training would give it.
+The linear maps from text and categories to content vectors are fitted from the existing items when a bundle is
+written, exactly if there are many more items than dimensions; a new item gets the vectors that training would give it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ MAX_ITERATIONS, TOLERANCE = 50, 1e-4
 """Maximum iterations of a map's fit, and the mean change in vector length at which it stops."""
 VectorsByView = Mapping[str, UserItemVectors]
 ItemFields = Mapping[str, Mapping[str, FieldValue]]
+ContentMaps = Mapping[str, Matrix]
+"""`view/side` -> (inputs, width) linear map from content features to vectors, up to their length."""
 
 
 class ColdStartExtender:
     """Extends the trained item model of a bundle with cold-start items; build it once per bundle."""
 
-    def __init__(self, trained: ItemModel) -> None:
-        """Take the trained item model."""
-        self._trained = trained
+    def __init__(self, trained: ItemModel, content_maps: ContentMaps | None = None) -> None:
+        """Take the trained item model and its content maps; None: they are fitted when they are needed."""
+        self._trained, self._stored_maps = trained, content_maps
         self._arrays = GrowableArrays()
 
     def extend(
@@ -102,7 +104,7 @@ class ColdStartExtender:
                 target_rows = rows if name in CONTENT_VIEWS else rows[rows >= len(array)]
                 values = np.zeros((len(target_rows), array.shape[1]), np.float32)
                 for index, features in enumerate(inputs if name in CONTENT_VIEWS else ()):
-                    vector = features @ self._content_maps[name, side]  # usually of length 1; almost 0 is set to 0
+                    vector = features @ self.content_maps[f"{name}/{side}"]  # usually of length 1; almost 0 is set to 0
                     values[index] = unit_rows(vector[None])[0] if np.linalg.norm(vector) > 1e-3 else 0
                 if name == "text":
                     values[~np.any(text != 0, axis=1)] = 0
@@ -157,12 +159,12 @@ class ColdStartExtender:
         return np.asarray(columns if factors is not None else columns[:, :width], np.float32)
 
     @cached_property
-    def _content_maps(self) -> dict[tuple[str, str], Matrix]:
-        """Return (view, side) -> (inputs, width) linear map from content features to vectors, up to their length."""
-        trained = self._trained
-        factors, n = trained.category_factors, len(trained.catalogue)
-        columns = len(trained.catalogue.categories) if factors is None else factors.shape[1]
-        sample_size = ROWS_PER_INPUT * (len(self._text_mean) + columns + 1)
+    def content_maps(self) -> ContentMaps:
+        """The content maps of the trained item model, stored ones or fitted now."""
+        if self._stored_maps is not None:
+            return self._stored_maps
+        trained, n = self._trained, len(self._trained.catalogue)
+        sample_size = ROWS_PER_INPUT * n_content_inputs(trained)
         rows = np.sort(np.random.default_rng(7).permutation(n)[:sample_size]).astype(np.int32)
         inputs = self._content_features(
             _text_vectors(trained.space)[rows], self._category_columns(trained.catalogue, rows)
@@ -172,7 +174,7 @@ class ColdStartExtender:
         gram[np.diag_indices_from(gram)] += ridge
         cholesky = cho_factor(gram)
         return {
-            (name, side): _fit_map(inputs, cholesky, vectors[rows])
+            f"{name}/{side}": _fit_map(inputs, cholesky, vectors[rows])
             for name, pair in trained.vectors.items()
             for side, vectors in pair._asdict().items()
             if name in CONTENT_VIEWS and (side == "user_side" or vectors is not pair.user_side)
@@ -245,6 +247,13 @@ def _extend_statistics(
         if name == "published":
             statistics[name][rows] = catalogue.published[rows] / 86_400
     return statistics
+
+
+def n_content_inputs(item_model: ItemModel) -> int:
+    """Return the number of content features: text dimensions, category columns, and 1."""
+    factors, text = item_model.category_factors, item_model.space.block("text")
+    columns = len(item_model.catalogue.categories) if factors is None else factors.shape[1]
+    return (text.stop - text.start if text.weight > 0 else 0) + columns + 1
 
 
 def _text_vectors(space: EmbeddingSpace) -> Matrix:

@@ -14,6 +14,7 @@ from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias, capture_position_biases
 from feedrank.models.training.query_groups import QueryGroups, ranks
 from feedrank.models.training.recall_comparison import RecallComparison
+from feedrank.models.training.round_choice import ENOUGH_GROUPS, choose_rounds, positive_groups
 
 if TYPE_CHECKING:
     from feedrank.models.training.ranker import LambdaRankSettings
@@ -31,13 +32,17 @@ def fit(
 ) -> tuple[lgb.Booster, PositionBias | None]:
     """Train one booster with early stopping; return it with its position bias, None if the positions are not used.
 
+    With few validation groups nothing stops the training early, and `choose_rounds` says how many rounds are kept.
+
     progress: called after each round with (round, validation nDCG@10). init_booster: its trees are kept and extended.
     comparison: observes the validation scores of each round.
     """
+    metric: list[float] = []
 
     def on_round(env: lgb.callback.CallbackEnv) -> None:
         if env.evaluation_result_list:
-            progress(env.iteration + 1 - trees_before, float(env.evaluation_result_list[0][2]))
+            metric.append(float(env.evaluation_result_list[0][2]))
+            progress(env.iteration + 1 - trees_before, metric[-1])
 
     def compare(scores: NDArray[np.float64], _: lgb.Dataset) -> list[Any]:
         if comparison is not None:
@@ -56,18 +61,21 @@ def fit(
         return _fit_debiased(parameters, train, validation, names, settings, progress, init_booster, comparison)
     data = _dataset(train, names, False, init_booster=init_booster)
     held_out = _dataset([validation], names, False, data, init_booster)
-    stop = lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False)
+    groups = positive_groups(validation)
+    callbacks: list[Callable[[lgb.callback.CallbackEnv], None]] = [on_round]
+    if groups >= ENOUGH_GROUPS:
+        callbacks.insert(0, lgb.early_stopping(settings.patience, first_metric_only=True, verbose=False))
     booster = lgb.train(
-        parameters, data, settings.rounds, valid_sets=[held_out], feval=compare, callbacks=[stop, on_round],
+        parameters, data, settings.rounds, valid_sets=[held_out], feval=compare, callbacks=callbacks,
         init_model=init_booster,
     )  # fmt: skip
+    rounds = booster.best_iteration - trees_before if groups >= ENOUGH_GROUPS else choose_rounds(metric, groups)
     if settings.refit:
-        rounds = booster.best_iteration - trees_before
         del booster, data, held_out
         data = _dataset([*train, validation], names, False, init_booster=init_booster)
         return lgb.train(parameters, data, rounds, init_model=init_booster), None
     # keep the best rounds only, so that the saved model is the measured one
-    return lgb.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration)), None
+    return lgb.Booster(model_str=booster.model_to_string(num_iteration=trees_before + rounds)), None
 
 
 def _fit_debiased(
@@ -96,7 +104,7 @@ def _fit_debiased(
         weights = curve.inverse_propensity_gains(gains(validation.labels, gain_of(parameters)), validation.positions)
         if comparison is not None:
             comparison.weight(weights)
-        best, rounds = -1.0, 1
+        metric: list[float] = []
         for done in range(1, booster.num_trees() - first + 1):
             scores += np.asarray(booster.predict(matrix, start_iteration=first + done - 1, num_iteration=1))
             # over all groups at once: per-group normalisation would cancel the weight of a single click
@@ -105,8 +113,8 @@ def _fit_debiased(
             progress(done, value)
             if comparison is not None:
                 comparison.observe(scores)
-            if value > best:
-                best, rounds = value, done
+            metric.append(value)
+        rounds = choose_rounds(metric, positive_groups(validation))
         if settings.refit:
             del booster
             data = _dataset([*train, validation], names, True, init_booster=init_booster)

@@ -21,6 +21,7 @@ from feedrank.models.training.boosting import fit
 from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.position_bias import PositionBias
 from feedrank.models.training.query_groups import QueryGroups, check_slices
+from feedrank.models.training.ranker_defaults import default_parameters
 from feedrank.models.training.recall_comparison import RecallComparison, mean_gain
 
 
@@ -31,7 +32,8 @@ class LambdaRankSettings:
     rounds: int = 160
     """Maximum number of boosting rounds, with one tree each. Unit: rounds."""
     patience: int = 60
-    """Training stops early after this many rounds without a better validation metric. Unit: rounds."""
+    """Training stops early after this many rounds without a better validation metric. With fewer than 200 validation
+    groups nothing stops it, and the best round is pulled towards all rounds, as their metric is noisy. Unit: rounds."""
     refit: bool = True
     """After early stopping, train that many rounds again on training and validation data, which is the latest."""
     ensemble_size: int = 1
@@ -43,27 +45,12 @@ class LambdaRankSettings:
     debias: bool = True
     """Use LightGBM's position debiasing if all training rows have logged positions."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    """LightGBM parameters by name, such as {num_leaves = 31}; they override the defaults of feedrank."""
+    """LightGBM parameters by name, such as {num_leaves = 31}; they override the defaults of feedrank. Three of these
+    depend on the data: min_data_in_leaf is a 250th of the rows, from 5 to 80; lambda_l2 a 2,000th of the rows, from 1
+    to 10; feature_fraction such that a tree may use 16 features, from 0.4 to 1."""
 
 
 POSITION_BIAS_FILE = "position-bias.json"
-DEFAULT_PARAMETERS: dict[str, Any] = {
-    "objective": "lambdarank",
-    "metric": "ndcg",
-    "eval_at": [10],
-    "learning_rate": 0.1,
-    "num_leaves": 8,
-    "min_data_in_leaf": 80,
-    "feature_fraction": 0.4,
-    "bagging_fraction": 0.7,
-    "bagging_freq": 1,
-    "lambda_l2": 10.0,
-    "max_bin": 63,
-    "lambdarank_truncation_level": 30,
-    "deterministic": True,
-    "force_row_wise": True,
-    "verbosity": -1,
-}
 
 
 class LambdaRanker:
@@ -135,7 +122,8 @@ class LambdaRanker:
 
         init_booster = None if init_model is None else init_model._boosters[0]
         for seed_offset in range(settings.ensemble_size):
-            parameters = DEFAULT_PARAMETERS | {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
+            parameters = default_parameters(sum(len(part.labels) for part in train), len(names))
+            parameters |= {"seed": settings.seed + seed_offset, "num_threads": settings.threads}
             parameters |= dict(settings.parameters)
             try:
                 gain = gain_of(parameters)

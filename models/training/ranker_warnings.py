@@ -14,6 +14,7 @@ from feedrank.models.training.label_contrast import above_lowest
 from feedrank.models.training.label_gain import gain_of
 from feedrank.models.training.query_groups import QueryGroups
 from feedrank.models.training.ranker import LambdaRanker, LambdaRankSettings
+from feedrank.models.training.round_choice import choose_rounds, positive_groups
 
 if TYPE_CHECKING:
     from feedrank.models.training.training import TrainedRanker
@@ -39,10 +40,9 @@ def ranker_warnings(
     if ranker.trees <= settings.ensemble_size:
         found.append("the ranker has one tree: no further round improved the validation metric")
     if ranker.learning_curve and ranker.position_bias is None and len(validation) > 1:
-        best, (chance, error) = (
-            max(ranker.learning_curve),
-            _chance(validation, gain_of(settings.parameters), settings.seed),
-        )
+        # at the round that is kept: of few groups, the best of many rounds is better than chance by chance
+        best = ranker.learning_curve[choose_rounds(ranker.learning_curve, positive_groups(validation)) - 1]
+        chance, error = _chance(validation, gain_of(settings.parameters), settings.seed)
         if best < chance + STANDARD_ERRORS * error:
             found.append(
                 f"the ranker is not clearly better than random order on its validation groups: nDCG@10 {best:.3f},"

@@ -73,9 +73,11 @@ class TrainedRanker:
 def has_enough_rankings(log: EventTable, settings: ModelSettings) -> bool:
     """Return True if the log has enough rankings with a positive to train on them instead of recall.
 
+    Without any interaction, as in a feature file, there is nothing else to train on, and two of them are enough.
     Raises ValueError if their labels have no contrast, and if there is nothing else to train on.
     """
-    minimum, rankings = settings.training.min_rankings, log.rankings
+    rankings = log.rankings
+    minimum = settings.training.min_rankings if len(log.interactions) else 2
     enough = int(from_rankings(log, 0, len(rankings), settings.labels).has_positive.sum()) >= minimum
     has_logged_labels = len(rankings) >= minimum and not bool(np.isnan(rankings.labels).all())
     if enough or has_logged_labels or not len(log.interactions):

@@ -26,7 +26,8 @@ class TrainingSettings:
     candidates: int = 100
     """Number of candidates in a group, if groups come from recall. Unit: items."""
     min_rankings: int = 500
-    """Minimum number of rankings with a click in the log to train on rankings instead of recall. Unit: rankings."""
+    """Minimum number of rankings with a click in the log to train on rankings instead of recall. A log without any
+    interaction, such as a feature file, is trained on its rankings however few they are. Unit: rankings."""
     memory_mb: int = 2_000
     """Memory limit of the training matrices; beyond it they are Parquet files that LightGBM reads in chunks."""
     use_logged_features: bool = True

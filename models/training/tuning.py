@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from feedrank.models.training.query_groups import check_slices
-from feedrank.models.training.ranker import DEFAULT_PARAMETERS, LambdaRanker
+from feedrank.models.training.ranker import LambdaRanker
+from feedrank.models.training.ranker_defaults import default_parameters
+from feedrank.models.training.round_choice import choose_rounds, positive_groups
 from feedrank.models.training.training import TrainingData
 
 SEARCH_SPACE: dict[str, tuple[float, float, bool]] = {
     "num_leaves": (4, 64, True),
-    "min_data_in_leaf": (10, 400, True),
+    "min_data_in_leaf": (5, 400, True),
     "learning_rate": (0.02, 0.3, True),
     "feature_fraction": (0.2, 1.0, False),
     "bagging_fraction": (0.4, 1.0, False),
@@ -57,7 +59,8 @@ def tune(
     """
     check_slices(data.train, data.validation)
     optuna = _optuna()
-    baseline = DEFAULT_PARAMETERS | dict(data.ranker.parameters)
+    rows = sum(len(part.labels) for part in data.train)
+    baseline = default_parameters(rows, len(data.builder.names)) | dict(data.ranker.parameters)
     searched = [name for name in SEARCH_SPACE if name not in data.ranker.parameters]
     storage.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
@@ -73,7 +76,8 @@ def tune(
         settings = replace(data.ranker, parameters=parameters, refit=False, ensemble_size=1)
         names, fingerprint = data.builder.names, data.builder.fingerprint
         ranker = LambdaRanker.train(data.train, data.validation, names, fingerprint, settings)
-        return max(ranker.learning_curve)
+        curve = ranker.learning_curve
+        return curve[choose_rounds(curve, positive_groups(data.validation)) - 1]
 
     def on_trial(study: Any, _: Any) -> None:
         progress(len(_finished_trials(study)), study.best_value)
