@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER, FieldForm
+from feedrank.engine.events.field_forms import ALL_FIELDS, ITEM, LIST, REQUEST, USER, FieldForm
 from feedrank.engine.events.field_table import FieldTable
 from feedrank.features.declared.counter_plan import forms_of_all
 from feedrank.features.declared.declaration import DeclaredFeature
@@ -80,6 +80,8 @@ def _values(table: FieldTable, n_interactions: int, form: FieldForm) -> tuple[in
 
 def _no_value(table: FieldTable, form: FieldForm) -> str:
     what, own = _WHAT[form.source], table.names.get(form.source, frozenset())
+    if form.field == ALL_FIELDS:
+        return f"no {what} has a field that is a number"
     if form.field in own:
         return f"no {what} has a value there that can be read as {_FORM_NAMES.get(form.name, 'text')}"
     elsewhere = [f"{other}.{form.field}" for other, names in table.names.items() if form.field in names]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from feedrank.engine.events.catalogue import RANK_ONLY, REMOVED
-from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER
+from feedrank.engine.events.field_forms import ALL_FIELDS, ITEM, LIST, REQUEST, USER
 from feedrank.features.survey.field_summary import MAX_VALUES, FieldSummary
 from feedrank.features.survey.field_type import EPOCH_MS
 from feedrank.features.survey.survey_context import Context
@@ -45,7 +45,8 @@ _OWN = {
 
 def left_out(summary: FieldSummary, context: Context) -> str:
     """Return why nothing is suggested for a field; empty if something may be."""
-    if summary.name in context.declared:
+    is_of_all = summary.type == "number" and f"{summary.source}.{ALL_FIELDS}" in context.declared
+    if summary.name in context.declared or is_of_all:
         return "the config declares features of it"
     if summary.field in _OWN and (reason := _OWN[summary.field]):
         return reason

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER
+from feedrank.engine.events.field_forms import ALL_FIELDS, ITEM, LIST, REQUEST, USER
 from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.survey.exclusion import count_text, is_category, late_warning, left_out, with_meanings
 from feedrank.features.survey.field_summary import FieldSummary
@@ -18,6 +18,8 @@ MAX_LIST_COLUMNS = 30
 """Columns of a list of values, one for each of the most frequent ones."""
 OVERLAP = 0.5
 """Two fields have the same values if this share of the values of the one are values of the other."""
+MANY_NUMBERS = 10
+"""From so many numbers of lists on, as feature files have them, one feature reads them all."""
 MAX_FEATURES = 200
 """Number of features that are suggested; further ones are left to the reader."""
 _PRICE = re.compile(
@@ -44,7 +46,7 @@ def suggest(summaries: Sequence[FieldSummary], context: Context) -> list[FieldSu
     summaries = with_meanings(summaries)
     by_name = {summary.name: summary for summary in summaries}
     rules = _Rules(context, by_name, _item_category(summaries, context))
-    return _limited([rules.suggest(summary) for summary in summaries])
+    return _limited(_with_all_numbers([rules.suggest(summary) for summary in summaries]))
 
 
 def suggest_clock(summaries: Sequence[FieldSummary], context: Context) -> FieldSuggestion | None:
@@ -228,6 +230,21 @@ def _item_category(summaries: Sequence[FieldSummary], context: Context) -> Field
     named = [summary for summary in fits if summary.field == "category"]
     ranked = named or sorted(fits, key=lambda summary: (summary.missing_share, summary.distinct))
     return ranked[0] if ranked else None
+
+
+def _with_all_numbers(suggestions: list[FieldSuggestion]) -> list[FieldSuggestion]:
+    """Return the suggestions, where one feature reads all numbers of lists if there are many, and none is left out."""
+    numbers = [one for one in suggestions if one.summary.source == LIST and one.summary.type == "number"]
+    if len(numbers) < MANY_NUMBERS or any(one.left_out for one in numbers):
+        return suggestions
+    every = DeclaredFeature("list", "numbers", from_=f"{LIST}.{ALL_FIELDS}", max_values=max(len(numbers), 100))
+    reason = f"lists bring {len(numbers)} numbers; one column for each"
+    first = replace(numbers[0], features=(every,), reasons=(reason,))
+    return [
+        first if one is numbers[0] else replace(one, features=(), reasons=(), left_out=f"{every.name} has its column")
+        if one in numbers else one
+        for one in suggestions
+    ]  # fmt: skip
 
 
 def _limited(suggestions: Sequence[FieldSuggestion]) -> list[FieldSuggestion]:
