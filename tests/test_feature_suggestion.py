@@ -230,6 +230,18 @@ def test_users_with_the_values_of_items_are_matched() -> None:
     assert (match.from_, match.to) == ("item.brand", "user.wants")
 
 
+@pytest.mark.parametrize("numbers", [3, 12])
+def test_many_numbers_of_lists_are_read_by_one_feature(numbers: int) -> None:
+    given = {f"f{n}": [1.0 + n, 2.5, None] for n in range(numbers)}
+    events = [RankingEvent(f"r{k}", START, ("a", "b", "c"), "u", item_fields=given) for k in range(30)]
+    found = suggestions([], events)
+    kinds = [feature.kind for one in found.values() for feature in one.features]
+    assert kinds == ["number"] * 3 if numbers == 3 else ["numbers"]
+    assert found["list.f0"].summary.missing_share == pytest.approx(1 / 3)
+    again = suggestions([], events, context=Context(declared={"list.*"}))
+    assert not any(one.features for one in again.values())
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(field_survey, "MAX_ENTITIES", 20)
     monkeypatch.setattr(field_survey, "MAX_VALUES", 30)
