@@ -90,6 +90,15 @@ class FeatureBuilder:
                     earlier[feature.name] = column
             yield name, columns
 
+    def declared_columns(self, batch: Batch | None = None) -> Iterator[tuple[str, Columns]]:
+        """Compute one declared feature after another; yield the name of each and its columns.
+
+        batch: None: one without candidates, for the records.
+        """
+        family = self._families.get(FAMILY)
+        if isinstance(family, DeclaredFamily):
+            yield from family.by_feature(_empty_batch(self.spec) if batch is None else batch)
+
     def columns(self, batch: Batch) -> dict[str, Scores]:
         """Compute the columns: feature name -> (N,) float32, in column order.
 
