@@ -647,7 +647,7 @@ def test_the_document_names_every_route(running: RunningService) -> None:
     explanation = document["components"]["schemas"]["RankingExplanation"]
     assert "features" in explanation["required"]
     described = document["components"]["schemas"]["FeatureDescription"]
-    assert set(described["required"]) == {"name", "family", "sentence", "unit", "missing"}
+    assert set(described["required"]) == {"name", "family", "sentence", "unit", "missing", "is_category"}
     page = client.get("/docs/swagger", follow_redirects=True)
     assert page.status_code == 200
     linked = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
