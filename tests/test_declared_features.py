@@ -162,6 +162,14 @@ def test_categories_have_the_codes_of_their_frequency_and_unseen_values_none() -
     assert np.isnan([column[2:] for column in flags.values()]).all()
 
 
+def test_all_numbers_of_a_request_are_columns_of_their_names() -> None:
+    feature = DeclaredFeature("x", "numbers", from_="request.*")
+    columns = computed([feature], fields={"f1": 2, "f 2": "0.5", "word": "none"})
+    assert {name: column[0] for name, column in columns.items()} == {"x_f1": 2, "x_f_2": 0.5}
+    capped = DeclaredFeature("x", "numbers", from_="request.*", max_values=1)
+    assert list(computed([capped], fields={"b": 1, "a": 2})) == ["x_a"]
+
+
 def test_user_agents_and_referers() -> None:
     phone = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_1 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
     for kind, part, text in (

@@ -187,6 +187,7 @@ def test_contributions_add_up_to_the_score(running: RunningService) -> None:
     assert explained["features"][0] == {
         "name": "recall_score", "family": "recall", "unit": "dot product", "missing": "the user has no history",
         "sentence": "Dot product of the item vector with the user vector of embedding recall.",
+        "is_category": False,
     }  # fmt: skip
     assert set(names) == explained["items"][0]["explanation"]["features"].keys()
     assert explained["fallback"] == "full"

@@ -71,6 +71,8 @@ class FeatureDescription:
     unit: str
     missing: str
     """When the value is missing (None), for an item of the catalogue."""
+    is_category: bool = False
+    """Whether values are codes without an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,14 @@ def parse_explanation(body: Mapping[str, Any]) -> RankingExplanation:
         candidates=body["candidates"],
         recall_order=tuple(body["recall_order"]),
         features=tuple(
-            FeatureDescription(entry["name"], entry["family"], entry["sentence"], entry["unit"], entry["missing"])
+            FeatureDescription(
+                entry["name"],
+                entry["family"],
+                entry["sentence"],
+                entry["unit"],
+                entry["missing"],
+                bool(entry.get("is_category")),
+            )
             for entry in body.get("features", ())
         ),
     )

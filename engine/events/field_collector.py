@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.events import InteractionEvent, ItemEvent, RankingEvent, UserEvent, valid_from
-from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER, FieldForm, Forms, hash_or_zero, value_hash
+from feedrank.engine.events.field_forms import (
+    ALL_FIELDS,
+    ITEM,
+    LIST,
+    REQUEST,
+    USER,
+    FieldForm,
+    Forms,
+    hash_or_zero,
+    value_hash,
+)
 from feedrank.engine.events.field_table import FieldChanges, FieldTable, ValueColumns
 
 MAX_COUNTED_VALUES = 100_000
@@ -124,11 +134,12 @@ class _Rows:
 
     def add(self, fields: Mapping[str, FieldValue | None], pool: _Pool) -> None:
         self._n += 1
+        value: Any
         for form in self._numbers:
             value = fields.get(form.field)
             self._cells.append(float("nan") if value is None else pool.encode(form, value)[0])
         for form in self._values:
-            value = fields.get(form.field)
+            value = fields if form.field == ALL_FIELDS else fields.get(form.field)
             self._bounds.extend((0, 0) if value is None else pool.encode(form, value)[1:])
 
     def columns(self) -> ValueColumns:

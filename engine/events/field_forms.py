@@ -15,6 +15,8 @@ from feedrank.engine.events.checks import FieldValue
 ITEM, USER, REQUEST, LIST = "item", "user", "request", "list"
 """Sources of fields: item events, user events, the request of a ranking, and what a given list brings for its items."""
 SOURCES = (ITEM, USER, REQUEST, LIST)
+ALL_FIELDS = "*"
+"""Stands for all fields of a request or of an item of a list: a form of it encodes the mapping of them."""
 
 
 @lru_cache(maxsize=100_000)

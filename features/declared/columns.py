@@ -16,6 +16,7 @@ from feedrank.features.families.listwise import group_percentile, group_zscore
 
 KINDS: Mapping[str, Callable[[DeclaredBatch, DeclaredFeature], NamedColumns]] = {
     "number": value_columns.number_columns,
+    "numbers": value_columns.numbers_columns,
     "boolean": value_columns.boolean_columns,
     "category": value_columns.category_columns,
     "list": value_columns.list_columns,

@@ -11,14 +11,15 @@ from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER
 from feedrank.features.declared.source import RECENT, Source
 
 Kind: TypeAlias = Literal[
-    "number", "boolean", "category", "list", "word_count", "item_age", "local_time", "user_agent", "referer", "count",
-    "rate", "interacted_with", "distance", "match", "random",
+    "number", "numbers", "boolean", "category", "list", "word_count", "item_age", "local_time", "user_agent", "referer",
+    "count", "rate", "interacted_with", "distance", "match", "random",
 ]  # fmt: skip
 Transform: TypeAlias = Literal["", "log1p", "log", "sqrt", "abs"]
 TIME_PARTS = ("hour", "weekday", "day", "month", "year", "second", "is_weekend")
 _NAME = re.compile(r"[^\s\",:\[\]{}]+")
 _ALLOWED: dict[str, tuple[str, ...]] = {
     "number": ("transform", "clip"),
+    "numbers": ("max_values", "transform"),
     "boolean": (),
     "category": ("max_values",),
     "list": ("max_values",),
@@ -36,8 +37,8 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 }
 """Kind -> the keys that it reads, besides name, kind, from and within."""
 _NEEDS_FROM = (
-    "number", "boolean", "category", "list", "word_count", "user_agent", "referer", "interacted_with", "distance",
-    "match",
+    "number", "numbers", "boolean", "category", "list", "word_count", "user_agent", "referer", "interacted_with",
+    "distance", "match",
 )  # fmt: skip
 
 
@@ -48,8 +49,8 @@ class DeclaredFeature:
     name: str
     """Name of the feature, or the beginning of the names of its columns."""
     kind: Kind
-    """What is computed: number, boolean, category, list, word_count, item_age, local_time, user_agent, referer, count,
-    rate, interacted_with, distance, match or random."""
+    """What is computed: number, numbers, boolean, category, list, word_count, item_age, local_time, user_agent,
+    referer, count, rate, interacted_with, distance, match or random."""
     from_: str = ""
     """Where the value comes from: a field of an item, user, request or given list, such as item.price, user.country,
     request.device or list.distance."""
@@ -137,6 +138,10 @@ class DeclaredFeature:
                 raise ValueError(f"found {name.rstrip('_')}, which the kind {self.kind} does not read; remove it")
         if self.kind in _NEEDS_FROM and not self.from_:
             raise ValueError(f'found no `from`, which the kind {self.kind} needs, such as from = "item.price"')
+        if self.kind == "numbers" and self.from_ not in ("list.*", "request.*"):
+            raise ValueError(f"from is {self.from_!r}; expected list.* or request.*, for all numbers that these bring")
+        if self.kind != "numbers" and self.from_.endswith(".*"):
+            raise ValueError(f"from is {self.from_!r}, which only the kind numbers reads; name a field")
         if self.from_:
             _check_field(self.source, "from", (ITEM, USER, REQUEST, LIST))
         if self.kind in ("distance", "match"):

@@ -10,10 +10,12 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
 
+import numpy as np
+
 from feedrank.engine.events.catalogue import is_true
 from feedrank.engine.events.checks import FieldValue, field_text
 from feedrank.engine.events.codec import parse_timestamp
-from feedrank.engine.events.field_forms import FieldForm, value_hash
+from feedrank.engine.events.field_forms import ALL_FIELDS, FieldForm, value_hash
 from feedrank.features.text_analyser import TextAnalyser
 
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
@@ -50,6 +52,11 @@ def time_zone(source: str, field: str) -> FieldForm:
 def values(source: str, field: str) -> FieldForm:
     """Return the form of the hashes of a value, or of each value of a list."""
     return FieldForm(source, field, "values", False, _as_hashes, texts_of)
+
+
+def all_numbers(source: str) -> FieldForm:
+    """Return the form of all fields of a request or a list that are numbers: the hash of each name, then its bits."""
+    return FieldForm(source, ALL_FIELDS, "numbers", False, _name_and_bits, _number_names)
 
 
 def value_set(source: str, field: str) -> FieldForm:
@@ -147,6 +154,21 @@ def _as_seconds(value: FieldValue) -> float:
 
 def _count_words(value: FieldValue) -> float:
     return float(sum(len(_analyser()._words(chunk)) for chunk in _text(value).split()))
+
+
+def _numbers_of(fields: Any) -> dict[str, float]:
+    found = {name: _as_number(value) for name, value in fields.items() if value is not None}
+    return {name: value for name, value in found.items() if value == value}
+
+
+def _name_and_bits(fields: Any) -> Sequence[int]:
+    numbers = _numbers_of(fields)
+    bits = np.array(list(numbers.values()), np.float64).view(np.int64).tolist()
+    return [part for pair in zip(map(value_hash, numbers), bits, strict=True) for part in pair]
+
+
+def _number_names(fields: Any) -> list[str]:
+    return list(_numbers_of(fields))
 
 
 def _as_hashes(value: FieldValue) -> Sequence[int]:

@@ -30,6 +30,8 @@ def forms_of(feature: DeclaredFeature) -> tuple[FieldForm, ...]:
     if kind == "match":
         return tuple(_compared(feature, source) for source in (feature.source, feature.other))
     source = feature.source
+    if kind == "numbers":
+        return (encoders.all_numbers(source.entity),)
     if kind in _NUMBERS:
         forms = [_NUMBERS[kind](source.entity, source.field)]
         if kind == "distance":

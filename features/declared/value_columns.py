@@ -94,22 +94,36 @@ def list_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns
     (form,) = forms_of(feature)
     bounds, pool = batch.hashes(form)
     vocabulary = batch.vocabularies[feature.name]
-    sizes = bounds[:, 1] - bounds[:, 0]
-    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    index = np.repeat(bounds[:, 0] - starts[:-1], sizes) + np.arange(starts[-1])
+    owners, index = _flattened(bounds)
     codes = vocabulary.codes(pool[index])
     flags = np.zeros((len(bounds), len(vocabulary)))
-    owners = np.repeat(np.arange(len(bounds)), sizes)
     flags[owners[codes >= 0], codes[codes >= 0]] = 1
-    flags[sizes == 0] = np.nan
-    return [
-        (
-            record(f"{feature.name}_{_column_name(value, code)}", f"Whether {feature.from_} has {value!r}.", "1 or 0",
-                    f"{feature.from_} has no value"),
-            flags[:, code],
-        )
-        for code, value in enumerate(vocabulary.values)
-    ]  # fmt: skip
+    flags[bounds[:, 0] == bounds[:, 1]] = np.nan
+    records = (
+        record(f"{feature.name}_{name}", f"Whether {feature.from_} has {value!r}.", "1 or 0",
+               f"{feature.from_} has no value")
+        for name, value in zip(vocabulary.column_names, vocabulary.values, strict=True)
+    )  # fmt: skip
+    return list(zip(records, flags.T, strict=True))
+
+
+def numbers_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
+    """Compute each number that a request or a list brings, whatever its name."""
+    (form,) = forms_of(feature)
+    bounds, pool = batch.hashes(form)
+    vocabulary = batch.vocabularies[feature.name]
+    owners, index = _flattened(bounds)
+    codes = vocabulary.codes(pool[index[::2]])
+    numbers = np.full((len(bounds), len(vocabulary)), np.nan)
+    is_known = codes >= 0
+    numbers[owners[::2][is_known], codes[is_known]] = pool[index[1::2][is_known]].view(np.float64)
+    source = feature.from_.removesuffix("*")
+    records = (
+        record(f"{feature.name}_{name}", f"The number {source}{value}.", feature.transform or "as in the field",
+               f"{source}{value} has no number")
+        for name, value in zip(vocabulary.column_names, vocabulary.values, strict=True)
+    )  # fmt: skip
+    return list(zip(records, _adapted(feature, numbers).T, strict=True))
 
 
 def distance_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
@@ -158,9 +172,12 @@ def _adapted(feature: DeclaredFeature, values: Values) -> Values:
     return _TRANSFORMS[feature.transform](values)
 
 
-def _column_name(value: str, code: int) -> str:
-    name = "".join(character if character.isalnum() or character in "._-" else "_" for character in value)
-    return name if name.strip("_") else str(code)
+def _flattened(bounds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the row and the position in the pool of each entry of all lists, in order."""
+    sizes = bounds[:, 1] - bounds[:, 0]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    index = np.repeat(bounds[:, 0] - starts[:-1], sizes) + np.arange(starts[-1])
+    return np.repeat(np.arange(len(bounds)), sizes), index
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

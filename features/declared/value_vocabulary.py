@@ -12,7 +12,7 @@ from feedrank.engine.events.field_forms import value_hash
 from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.declared.forms import forms_of
 
-CODED_KINDS = ("category", "list", "user_agent", "referer")
+CODED_KINDS = ("numbers", "category", "list", "user_agent", "referer")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -32,6 +32,15 @@ class ValueVocabulary:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def column_names(self) -> list[str]:
+        """What stands for each value in the name of a column: its letters and digits; its code where they are none."""
+        names: dict[str, None] = {}
+        for code, value in enumerate(self.values):
+            name = "".join(character if character.isalnum() or character in "._-" else "_" for character in value)
+            names[f"{name}_{code}" if name in names or not name.strip("_") else name] = None
+        return list(names)
 
     def codes(self, hashes: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the code of each hash; -1 for a value that the ranker was not trained with."""
