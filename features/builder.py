@@ -55,7 +55,7 @@ class FeatureBuilder:
         self.category_shares = shares
         self._families: dict[str, FamilyFunction] = {name: FAMILIES[name] for name in self.settings.families}
         if spec.declared:
-            self._families[FAMILY] = DeclaredFamily(spec, item_model.vocabularies)
+            self._families[FAMILY] = DeclaredFamily(spec, item_model.vocabularies, item_model.term_statistics)
         self._families |= load_extra_families(self.settings.extra)
         self._features = self._declared_features()
         self._names = tuple(feature.name for feature in self._features)
@@ -157,6 +157,7 @@ class FeatureBuilder:
             declared = [feature.to_dict() for feature in self.spec.declared]
             vocabularies = {name: known.values for name, known in self.item_model.vocabularies.items()}
             inputs += [declared, sorted(vocabularies.items())]
+            inputs += [[name, known.digest] for name, known in sorted(self.item_model.term_statistics.items())]
         if self.settings.extra:
             inputs.append(self.settings.extra)
         return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
@@ -165,7 +166,7 @@ class FeatureBuilder:
         """Return the indices of the columns that unknown items do not have: all but those of what a list brought."""
         of_lists: set[str] = set()
         if self.spec.declared:
-            family = DeclaredFamily(self.spec, self.item_model.vocabularies)
+            family = DeclaredFamily(self.spec, self.item_model.vocabularies, self.item_model.term_statistics)
             of_lists = {feature.name for feature in family.columns_of_lists(_empty_batch(self.spec))}
         return np.array([index for index, name in enumerate(self._names) if name not in of_lists], np.int64)
 

@@ -13,6 +13,7 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace
 from feedrank.engine.types import Matrix, Offsets, Rows, Scores
 from feedrank.features.bm25 import TermWeights
+from feedrank.features.declared.term_statistics import TermStatistics
 from feedrank.features.declared.value_vocabulary import ValueVocabulary
 from feedrank.features.late_interaction import TokenVectors
 
@@ -60,6 +61,8 @@ class ItemModel:
 
     vocabularies: Mapping[str, ValueVocabulary] = field(default_factory=dict)
     """Declared feature -> the values that it codes."""
+    term_statistics: Mapping[str, TermStatistics] = field(default_factory=dict)
+    """Declared feature -> the document frequencies that it scores by."""
     category_factors: Matrix | None = None
     """(categories, d) vectors that stand for category flags in content views, if there are many categories; categories
     that came later have none. None: each category has a flag."""

@@ -21,6 +21,7 @@ from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import Batch, ResolvedRequest
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.declared.declaration import DeclaredFeature
+from feedrank.features.declared.term_statistics import fit_term_statistics
 from feedrank.features.declared.value_vocabulary import fit_vocabularies
 from feedrank.features.feature_settings import FeatureSettings
 from feedrank.features.replay import PointInTimeQueries
@@ -97,7 +98,10 @@ def computed(
         START + seconds, users.row(user), history, times, fields=dict(fields or {}), item_fields={}
     )
     live = state.read([request], [rows])
-    model = replace(sample_item_model(len(catalogue)), catalogue=catalogue, vocabularies=vocabularies)
+    statistics = fit_term_statistics(features, log.fields)
+    model = replace(
+        sample_item_model(len(catalogue)), catalogue=catalogue, vocabularies=vocabularies, term_statistics=statistics
+    )
     builder = FeatureBuilder(model, spec, FeatureSettings(families=("recall",), declared=tuple(features)))
     columns = declared_columns(builder, replayed)
     for name, column in declared_columns(builder, live).items():
@@ -228,7 +232,7 @@ def test_matches() -> None:
     assert same(values(one("match", from_="user.likes", to="item.brand")), [1 / 2, 0, 1 / 2, nan])
     terms = one("match", from_="user.search", to="item.title", method="term")
     assert same(values(terms), [1 / 4, 2 / 5, 0, nan])
-    grams = one("match", from_="request.text", to="item.title", method="3-gram")
+    grams = one("match", from_="request.text", to="item.title", method="ngram")
     assert same(values(grams, fields={"text": "hat"}), [0, 0, 1 / 3, nan]), "'a h', ' ha' and 'hat'"
 
 

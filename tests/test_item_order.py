@@ -42,6 +42,16 @@ types = ["click", "impression"]
 name = "mine"
 entity = "user x category"
 half_lives_h = [1.0, inf]
+[[features.declared]]
+name = "price"
+kind = "number"
+from = "item.price"
+[[features.declared]]
+name = "brand_ctr"
+kind = "rate"
+of = ["click"]
+per = ["impression"]
+key = ["item.brand"]
 """
 
 
@@ -126,6 +136,8 @@ class Market:
             some["category"] = chosen if self.random.random() < 0.7 else chosen[0]
         if self.random.random() < 0.6:
             some["brand"] = f"brand {self.random.integers(4)}"
+        if self.random.random() < 0.6:
+            some["price"] = float(self.random.integers(9))
         return some
 
     def record(self, *events: Event) -> None:

@@ -6,3 +6,5 @@ EXIT_TOO_LITTLE = 4
 """There is too little new data to judge a candidate; nothing was trained."""
 EXIT_BUSY = 5
 """Another training of this home is running."""
+EXIT_INCOMPLETE = 6
+"""A config was imported without the parts that have no counterpart."""

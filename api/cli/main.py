@@ -19,6 +19,7 @@ from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
 from feedrank.api.cli.import_ import import_events
+from feedrank.api.cli.import_config import import_config
 from feedrank.api.cli.journal import forget, journal, purge, snapshot
 from feedrank.api.cli.journal_copies import backup, restore
 from feedrank.api.cli.keys import keys
@@ -58,7 +59,7 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
     """
     use_private_umask()
     home = HomePaths(folder, config_path)
-    if context.invoked_subcommand == config.name:  # it must help with a file that can't be loaded
+    if context.invoked_subcommand in (config.name, import_config.name):  # they help with a file that can't be loaded
         context.obj = (home, Config())
         return
     with command_errors():
@@ -66,10 +67,10 @@ def main(context: click.Context, folder: Path, config_path: Path | None) -> None
 
 
 COMMANDS = (
-    import_events, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features, bundles,
-    experiment, ope, keys, config, snapshot, purge, forget, journal,
+    import_events, import_config, index, train, evaluate, recommend, serve, retrain, tune, finetune, distill, features,
+    bundles, experiment, ope, keys, config, snapshot, purge, forget, journal,
 )  # fmt: skip
-WITHOUT_HOME = (import_events, restore, config, features, power, simulate)
+WITHOUT_HOME = (import_events, import_config, restore, config, features, power, simulate)
 """Commands that create the home, or need none. All others refuse a folder that does not exist: it may be a typo."""
 
 

@@ -39,6 +39,7 @@ from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.declared.counter_plan import forms_of_all
 from feedrank.features.declared.field_coverage import field_problems
+from feedrank.features.declared.term_statistics import fit_term_statistics
 from feedrank.features.declared.value_vocabulary import fit_vocabularies
 from feedrank.features.families.extra import load_extra_families
 from feedrank.models.bundles import bundle, registry
@@ -124,8 +125,9 @@ def load_training_inputs(
         catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
     )
     if log.fields is not None:
-        known = fit_vocabularies(config.features.declared, log.fields.value_counts)
-        corpus = replace(corpus, vocabularies=known)
+        declared = config.features.declared
+        known = fit_vocabularies(declared, log.fields.value_counts)
+        corpus = replace(corpus, vocabularies=known, term_statistics=fit_term_statistics(declared, log.fields))
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,

@@ -26,6 +26,8 @@ from feedrank.engine.events.field_forms import (
 )
 from feedrank.engine.events.field_table import FieldChanges, FieldTable, ValueColumns
 
+TIMESTAMP = "timestamp"
+"""A field that every event of an item or a user with a time has: its timestamp, in milliseconds."""
 MAX_COUNTED_VALUES = 100_000
 """Distinct values of a form that a table counts, roughly; the least frequent ones are dropped."""
 MAX_FIELD_NAMES = 10_000
@@ -100,7 +102,10 @@ class FieldCollector:
     def _add_changes(self, source: str, event: ItemEvent | UserEvent, row: int, position: int) -> None:
         columns = self._changes
         self._note_names(source, event.fields)
-        for name, value in event.fields.items():
+        fields: Mapping[str, FieldValue] = event.fields
+        if (source, TIMESTAMP) in self._forms.of_field and event.timestamp > 0 and TIMESTAMP not in fields:
+            fields = {**fields, TIMESTAMP: float(event.timestamp)}
+        for name, value in fields.items():
             for index, form in self._forms.of_field.get((source, name), ()):
                 number, start, stop = self._pool.encode(form, value)
                 changed = (position, source == USER, row, index, valid_from(event) / 1000, number, start, stop)

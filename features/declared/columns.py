@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
 from feedrank.engine.feature import Feature
 from feedrank.engine.types import Offsets
-from feedrank.features.declared import count_columns, value_columns
+from feedrank.features.declared import count_columns, diversity_columns, match_columns, value_columns, vector_columns
 from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.declared.declared_batch import DeclaredBatch, NamedColumns, Values, record
 from feedrank.features.families.listwise import group_percentile, group_zscore
@@ -20,6 +21,7 @@ KINDS: Mapping[str, Callable[[DeclaredBatch, DeclaredFeature], NamedColumns]] = 
     "boolean": value_columns.boolean_columns,
     "category": value_columns.category_columns,
     "list": value_columns.list_columns,
+    "vector": vector_columns.vector_columns,
     "word_count": value_columns.word_count_columns,
     "item_age": value_columns.item_age_columns,
     "local_time": value_columns.local_time_columns,
@@ -29,7 +31,8 @@ KINDS: Mapping[str, Callable[[DeclaredBatch, DeclaredFeature], NamedColumns]] = 
     "rate": count_columns.rate_columns,
     "interacted_with": count_columns.interacted_with_columns,
     "distance": value_columns.distance_columns,
-    "match": value_columns.match_columns,
+    "match": match_columns.match_columns,
+    "diversity": diversity_columns.diversity_columns,
     "random": value_columns.random_columns,
 }
 """Kind of a declared feature -> the function that computes its columns."""
@@ -38,6 +41,12 @@ KINDS: Mapping[str, Callable[[DeclaredBatch, DeclaredFeature], NamedColumns]] = 
 def compute(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
     """Compute the columns of a feature, then their standings among the candidates of each request."""
     columns = KINDS[feature.kind](batch, feature)
+    if feature.fallback:
+        others = KINDS[feature.kind](batch, replace(feature, from_=feature.fallback, fallback=""))
+        columns = [
+            (of, np.where(np.isnan(column), other, column))
+            for (of, column), (_, other) in zip(columns, others, strict=True)
+        ]
     standings = [
         (_standing(of.name, standing), _within(column, batch.batch.offsets, standing))
         for of, column in columns
@@ -48,8 +57,20 @@ def compute(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
 
 def _within(column: Values, offsets: Offsets, standing: str) -> Values:
     values = column.astype(np.float32)
+    if standing == "minmax":
+        return _minmax(column, offsets)
     found = group_zscore(values[:, None], offsets)[:, 0] if standing == "z" else group_percentile(values, offsets)
     return found.astype(np.float64)
+
+
+def _minmax(column: Values, offsets: Offsets) -> Values:
+    """Scale each request's values to 0 for the least and 1 for the greatest; NaN where all are equal."""
+    sizes = np.diff(offsets)
+    starts = offsets[:-1][sizes > 0]
+    if not len(starts):
+        return column
+    least, greatest = (np.repeat(extreme.reduceat(column, starts), sizes[sizes > 0]) for extreme in (np.fmin, np.fmax))
+    return np.where(greatest > least, (column - least) / np.where(greatest > least, greatest - least, 1), np.nan)
 
 
 @cache

@@ -16,6 +16,7 @@ from feedrank.engine.field_reads import FieldReads
 from feedrank.engine.types import Batch
 from feedrank.features.declared.counter_plan import CounterPlan
 from feedrank.features.declared.declaration import DeclaredFeature
+from feedrank.features.declared.term_statistics import TermStatistics
 from feedrank.features.declared.value_vocabulary import ValueVocabulary
 
 FAMILY = "declared"
@@ -33,6 +34,8 @@ class DeclaredBatch:
     plan: CounterPlan
     vocabularies: Mapping[str, ValueVocabulary]
     """Feature -> the values that it codes."""
+    term_statistics: Mapping[str, TermStatistics]
+    """Feature -> the document frequencies that it scores by."""
 
     @cached_property
     def request_index(self) -> NDArray[np.int32]:

@@ -16,11 +16,13 @@ from feedrank.engine.events.catalogue import is_true
 from feedrank.engine.events.checks import FieldValue, field_text
 from feedrank.engine.events.codec import parse_timestamp
 from feedrank.engine.events.field_forms import ALL_FIELDS, FieldForm, value_hash
-from feedrank.features.text_analyser import TextAnalyser
+from feedrank.features.text_analyser import TextAnalyser, TextSettings
 
 _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})")
 _FIXED_OFFSET = 100_000
 """Codes of fixed offsets from UTC: this plus minutes."""
+_LEAST_MILLISECONDS = 10**11
+"""A time below this number, 1973 in milliseconds, is one in seconds."""
 _YES_OR_NO = ("true", "false", "t", "f", "yes", "no", "y", "n", "1", "0", "1.0", "0.0")
 
 
@@ -35,7 +37,7 @@ def boolean(source: str, field: str) -> FieldForm:
 
 
 def moment(source: str, field: str) -> FieldForm:
-    """Return the form of a time, as unix seconds."""
+    """Return the form of a time, as unix seconds; numbers are seconds or milliseconds since 1970, texts ISO-8601."""
     return FieldForm(source, field, "time", True, _as_seconds)
 
 
@@ -64,9 +66,50 @@ def value_set(source: str, field: str) -> FieldForm:
     return FieldForm(source, field, "set", False, lambda value: sorted(set(_as_hashes(value))))
 
 
-def terms(source: str, field: str) -> FieldForm:
+def list_size(source: str, field: str) -> FieldForm:
+    """Return the form of the number of entries of a list; a single value is one."""
+    return FieldForm(source, field, "size", True, lambda value: float(len(value)) if isinstance(value, list) else 1.0)
+
+
+def vector(source: str, field: str) -> FieldForm:
+    """Return the form of a list of numbers, each by the bits of its float64; a single number is a list of one.
+
+    A list with anything but numbers is a missing value.
+    """
+    return FieldForm(source, field, "vector", False, _as_vector)
+
+
+def local_clock(source: str, field: str) -> FieldForm:
+    """Return the form of a time with its zone, as the seconds since 1970 that a local clock shows."""
+    return FieldForm(source, field, "clock", True, _as_local_seconds)
+
+
+def terms(source: str, field: str, language: str = "") -> FieldForm:
     """Return the form of the hashes of the words of a text, sorted, each once."""
-    return FieldForm(source, field, "terms", False, _term_hashes)
+    return FieldForm(
+        source, field, f"terms {language}".rstrip(), False,
+        lambda value: sorted({value_hash(term) for term in _analyser(language).query(_text(value))}),
+    )  # fmt: skip
+
+
+def query_terms(source: str, field: str, language: str) -> FieldForm:
+    """Return the form of the hashes of the words that a text asks for, with repeats."""
+    return FieldForm(
+        source, field, f"query {language}".rstrip(), False,
+        lambda value: [value_hash(term) for term in _analyser(language).query(_text(value))],
+    )  # fmt: skip
+
+
+def document(source: str, field: str, language: str) -> FieldForm:
+    """Return the form of a text for BM25: its length in words, then the hashes of its words, sorted, with repeats."""
+
+    def encode(value: FieldValue) -> Sequence[int]:
+        codes: dict[str, int] = {}
+        found = _analyser(language).documents([_text(value)], codes)
+        hashes = [value_hash(term) for term in codes]
+        return [int(found.lengths[0]), *sorted(hashes[code] for code in found.codes.tolist())] if codes else []
+
+    return FieldForm(source, field, f"document {language}".rstrip(), False, encode)
 
 
 def ngrams(source: str, field: str, n: int) -> FieldForm:
@@ -147,9 +190,11 @@ def _as_boolean(value: FieldValue) -> float:
 
 def _as_seconds(value: FieldValue) -> float:
     try:
-        return parse_timestamp(value) / 1000
+        found = parse_timestamp(value)
     except ValueError:
         return math.nan
+    is_number = not math.isnan(_as_number(value))
+    return float(found) if is_number and abs(found) < _LEAST_MILLISECONDS else found / 1000
 
 
 def _count_words(value: FieldValue) -> float:
@@ -175,10 +220,18 @@ def _as_hashes(value: FieldValue) -> Sequence[int]:
     return [value_hash(text) for text in texts_of(value)]
 
 
-def _term_hashes(value: FieldValue) -> Sequence[int]:
-    return sorted({value_hash(term) for term in _analyser().query(_text(value))})
+def _as_vector(value: FieldValue) -> Sequence[int]:
+    numbers = [_as_number(entry) for entry in (value if isinstance(value, list) else [value])]
+    return [] if any(map(math.isnan, numbers)) else np.array(numbers, np.float64).view(np.int64).tolist()
 
 
-@lru_cache(maxsize=1)
-def _analyser() -> TextAnalyser:
-    return TextAnalyser()
+def _as_local_seconds(value: FieldValue) -> float:
+    try:
+        return datetime.fromisoformat(_text(value)).replace(tzinfo=UTC).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+@lru_cache(maxsize=32)
+def _analyser(language: str = "") -> TextAnalyser:
+    return TextAnalyser(TextSettings(language=language))

@@ -14,6 +14,7 @@ from feedrank.features.declared.counter_plan import CounterPlan
 from feedrank.features.declared.declaration import DeclaredFeature
 from feedrank.features.declared.declared_batch import FAMILY as FAMILY
 from feedrank.features.declared.declared_batch import DeclaredBatch
+from feedrank.features.declared.term_statistics import TermStatistics
 from feedrank.features.declared.value_vocabulary import CODED_KINDS, ValueVocabulary
 from feedrank.features.families.family import Columns, FamilyInputs
 from feedrank.features.state_spec import StateSpec
@@ -22,8 +23,15 @@ from feedrank.features.state_spec import StateSpec
 class DeclaredFamily:
     """Computes the columns of all declared features of a batch."""
 
-    def __init__(self, spec: StateSpec, vocabularies: Mapping[str, ValueVocabulary]) -> None:
-        """vocabularies: feature -> the values that it codes; a feature without one has no values."""
+    def __init__(
+        self, spec: StateSpec, vocabularies: Mapping[str, ValueVocabulary],
+        term_statistics: Mapping[str, TermStatistics],
+    ) -> None:  # fmt: skip
+        """vocabularies: feature -> the values that it codes; a feature without one has no values.
+
+        term_statistics: feature -> the document frequencies that it scores by.
+        """
+        self._term_statistics = term_statistics
         self._features = spec.declared
         self._plan = CounterPlan(spec.declared, spec.counted_types)
         coded = (feature.name for feature in spec.declared if feature.kind in CODED_KINDS)
@@ -46,7 +54,8 @@ class DeclaredFamily:
         return {record: column for _, columns in computed for record, column in columns.items()}
 
     def _compute(self, batch: Batch, features: Sequence[DeclaredFeature]) -> Iterator[tuple[str, Columns]]:
-        declared = DeclaredBatch(batch, batch.fields or self._nothing(batch), self._plan, self._vocabularies)
+        reads = batch.fields or self._nothing(batch)
+        declared = DeclaredBatch(batch, reads, self._plan, self._vocabularies, self._term_statistics)
         for feature in features:
             yield feature.name, {record: column.astype(np.float32) for record, column in compute(declared, feature)}
 

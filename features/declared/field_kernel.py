@@ -5,14 +5,12 @@ It runs after the kernel of the behavioural state, over the same operations.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.field_table import FieldChanges, ValueColumns
 from feedrank.engine.types import Rows, Times
-from feedrank.features.declared import keyed_counters
+from feedrank.features.declared import keyed_counters, keyed_windows, recent_interactions
+from feedrank.features.declared.field_arrays import FieldArrays, FieldBuffers, FieldInputs
 from feedrank.features.declared.keyed_counters import (
     ITEM_ROW,
     ITEM_VALUES,
@@ -21,7 +19,6 @@ from feedrank.features.declared.keyed_counters import (
     SESSION_ID,
     USER_ROW,
     USER_VALUES,
-    KeyedCounters,
 )
 from feedrank.features.jit import jit
 from feedrank.features.kernel import CODE_MASK, OP_IMPRESSION, OP_READ, Operations
@@ -30,72 +27,6 @@ MAX_KEY_VALUES, MAX_REQUEST_VALUES = 16, 4
 """Values of a list that make keys of counters, and of a list of a request; further ones are left out."""
 _STATE, _INPUT, _RANKING = 0, 1, 2
 """Where the hashes of a part of a key lie: in the pool of the state, in that of the inputs, in `rankings`."""
-
-
-class RankingRequests(NamedTuple):
-    """The requests of the latest rankings, for the interactions with them."""
-
-    of_slot: NDArray[np.int64]
-    """(slots,) hash of the latest ranking of each slot, 0: none. The last bits of its hash are a ranking's slot."""
-    values: NDArray[np.int64]
-    """(slots x request values x MAX_REQUEST_VALUES,) hashes that the request had."""
-    sizes: NDArray[np.int64]
-    """(slots, request values) number of hashes of each."""
-    of_user: NDArray[np.int64]
-    """(users,) hash of each user's latest ranking; 0: none."""
-
-
-class FieldArrays(NamedTuple):
-    """The present values of items and users, and the counters by them."""
-
-    items: ValueColumns
-    users: ValueColumns
-    item_valid_s: Times
-    """(numbers + values, items) unix seconds from which each value holds; -inf: none was set."""
-    user_valid_s: Times
-    pool: NDArray[np.int64]
-    """Hashes of the lists of both."""
-    pool_used: NDArray[np.int64]
-    """(1,)"""
-    counters: KeyedCounters
-    rankings: RankingRequests
-    now: Times
-    """(1,) unix seconds of the latest event; reads never go back before it."""
-
-
-class FieldInputs(NamedTuple):
-    """What the operations of a segment bring."""
-
-    position: NDArray[np.int64]
-    """(M,) how many rankings and interactions of the log stand before each operation."""
-    request: NDArray[np.int64]
-    """(M,) row of `requests` of each operation; -1: none."""
-    requests: ValueColumns
-    changes: FieldChanges
-    pool: NDArray[np.int64]
-    """Hashes of the changes and the requests."""
-    ranking: NDArray[np.int64]
-    """(M,) hash of the ranking of each operation: itself, or the one that an interaction names; 0: none."""
-    session: NDArray[np.int64]
-    """(M,) hash of the session of each operation; 0: none."""
-
-
-class FieldBuffers(NamedTuple):
-    """Output of R reads with N candidate rows, and H items of history each."""
-
-    item_numbers: NDArray[np.float64]
-    """(N, item numbers)"""
-    item_bounds: NDArray[np.int64]
-    """(N, item values, 2) bounds in the pool."""
-    user_numbers: NDArray[np.float64]
-    """(R, user numbers)"""
-    user_bounds: NDArray[np.int64]
-    history_numbers: NDArray[np.float64]
-    """(R, H, item numbers) of the user's latest items."""
-    counts: NDArray[np.float64]
-    """(N, C, L, 2) numerators and denominators by key."""
-    totals: NDArray[np.float64]
-    """(R, C, L, 2) over all keys."""
 
 
 @jit
@@ -247,14 +178,25 @@ def _count(
     state: FieldArrays, inputs: FieldInputs, row: int, user: int, m: int, slot: int, bits: int, at: float
 ) -> bool:
     """Count one event of one item; return False, and count nothing, if there is no room for its keys."""
-    table = state.counters
-    needed = 0
+    table, windows, recent = state.counters, state.windows, state.recent
+    needed, in_windows, buckets, in_recent, places = 0, 0, 0, 0, 0
     for c in range(len(table.numerator)):
         if bits & (table.numerator[c] | table.denominator[c]):
             a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
             p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
-            needed += (b - a) * (q - p)
-    if table.used[0] + needed > len(table.keys):
+            if recent.sizes[c]:
+                in_recent += b - a
+                places += (b - a) * recent.sizes[c]
+            elif windows.buckets[c]:
+                in_windows += (b - a) * (q - p) + 1
+                buckets += ((b - a) * (q - p) + 1) * windows.buckets[c]
+            else:
+                needed += (b - a) * (q - p)
+    if (
+        table.used[0] + needed > len(table.keys)
+        or not keyed_windows.has_room(windows, in_windows, buckets)
+        or not recent_interactions.has_room(recent, in_recent, places)
+    ):
         return False
     for c in range(len(table.numerator)):
         if not bits & (table.numerator[c] | table.denominator[c]):
@@ -262,15 +204,27 @@ def _count(
         kinds = table.parts[c, :, 0]
         a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
         p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
+        owner = user if (kinds == USER_ROW).any() else -1
+        if recent.sizes[c]:
+            if a < b:
+                who = _hash(state, inputs, kinds[0], a, a_where, row, user, m)
+                recent_interactions.add(recent, c, who, owner, row, at)
+            continue
         if b <= a or q <= p:
             continue
-        owner = user if (kinds == USER_ROW).any() else -1
-        keyed_counters.add_total(table, c, bits, at)
+        counts = (int(bits & table.numerator[c] != 0), int(bits & table.denominator[c] != 0))
+        if windows.buckets[c]:
+            keyed_windows.add_overall(windows, c, counts, at)
+        else:
+            keyed_counters.add_total(table, c, bits, at)
         for i in range(a, b):
             first = _hash(state, inputs, kinds[0], i, a_where, row, user, m)
             for j in range(p, q):
                 second = _hash(state, inputs, kinds[1], j, p_where, row, user, m)
-                keyed_counters.add(table, c, first, second, owner, bits, at)
+                if windows.buckets[c]:
+                    keyed_windows.add(windows, c, first, second, owner, counts, at)
+                else:
+                    keyed_counters.add(table, c, first, second, owner, bits, at)
     return True
 
 
@@ -293,9 +247,20 @@ def _read(
         for f in range(len(state.users.starts)):
             buffers.user_bounds[read, f, 0] = state.users.starts[f, user]
             buffers.user_bounds[read, f, 1] = state.users.stops[f, user]
+    windows, recent, at = state.windows, state.recent, max(operations.at[m], state.now[0])
+    slots = np.full(len(table.numerator), -1)
     for c in range(len(table.numerator)):
         for half in range(table.decay_rates.shape[1]):
             buffers.totals[read, c, half] = table.totals[c, half] * decay[c, half]
+        if windows.buckets[c]:
+            keyed_windows.add_overall_windows(windows, c, at, buffers.totals[read, c])
+        elif recent.sizes[c]:
+            a, b, where = _values(state, inputs, table.parts[c, 0], -1, user, m, -1)
+            if a < b:
+                who = _hash(state, inputs, table.parts[c, 0, 0], a, where, -1, user, m)
+                slots[c] = recent_interactions.slot_of(recent, c, who)
+            if slots[c] >= 0:
+                recent_interactions.count_all(recent, c, slots[c], at, buffers.totals[read, c])
     for i in range(operations.start[m], operations.stop[m]):
         row, line = operations.rows[i], cursor[4]
         cursor[4] += 1
@@ -306,10 +271,19 @@ def _read(
         for f in range(len(items.starts)):
             buffers.item_bounds[line, f, 0], buffers.item_bounds[line, f, 1] = items.starts[f, row], items.stops[f, row]
         for c in range(len(table.numerator)):
+            if recent.sizes[c]:
+                if slots[c] >= 0:
+                    recent_interactions.count_shared(
+                        recent, c, slots[c], at, row, items, state.pool, buffers.counts[line, c]
+                    )
+                continue
             a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, -1)
             p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, -1)
             for x in range(a, b):
                 first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user, m)
                 for y in range(p, q):
                     second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user, m)
-                    keyed_counters.add_sums(table, c, first, second, decay[c], buffers.counts[line, c])
+                    if windows.buckets[c]:
+                        keyed_windows.add_windows(windows, c, first, second, at, buffers.counts[line, c])
+                    else:
+                        keyed_counters.add_sums(table, c, first, second, decay[c], buffers.counts[line, c])

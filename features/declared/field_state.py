@@ -15,18 +15,10 @@ from feedrank.engine.events.field_forms import ITEM, LIST, REQUEST, USER, Forms,
 from feedrank.engine.events.field_table import FieldChanges, FieldTable, ValueColumns
 from feedrank.engine.field_reads import FieldReads
 from feedrank.engine.types import ResolvedRequest, Rows, Times
-from feedrank.features.declared import keyed_counters
+from feedrank.features.declared import keyed_counters, keyed_windows, recent_interactions
 from feedrank.features.declared.counter_plan import CounterPlan
-from feedrank.features.declared.field_kernel import (
-    MAX_REQUEST_VALUES,
-    FieldArrays,
-    FieldBuffers,
-    FieldInputs,
-    RankingRequests,
-    advance_fields,
-    apply_all_changes,
-)
-from feedrank.features.declared.keyed_counters import KeyedCounters
+from feedrank.features.declared.field_arrays import FieldArrays, FieldBuffers, FieldInputs, RankingRequests
+from feedrank.features.declared.field_kernel import MAX_REQUEST_VALUES, advance_fields, apply_all_changes
 from feedrank.features.jit import zero_padded
 from feedrank.features.kernel import OP_READ, Operations
 
@@ -66,7 +58,7 @@ class FieldState:
         items, users = (_no_values(forms, source, n) for source, n in ((ITEM, n_items), (USER, 0)))
         self._arrays = FieldArrays(
             items, users, _never(items), _never(users), np.zeros(0, np.int64), np.zeros(1, np.int64),
-            plan.empty_counters(), _no_rankings(plan), np.full(1, -np.inf),
+            plan.empty_counters(), plan.empty_windows(), plan.empty_recent(), _no_rankings(plan), np.full(1, -np.inf),
         )  # fmt: skip
 
     def observe(self, operations: Operations, context: OperationContext) -> None:
@@ -118,11 +110,13 @@ class FieldState:
             valid[:, user] = -np.inf
         if user >= 0:
             keyed_counters.clear_user(self._arrays.counters, user)
+            keyed_windows.clear_user(self._arrays.windows, user)
+            recent_interactions.clear_user(self._arrays.recent, user)
 
     def arrays(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Yield the name and the array of each part; they are not copied."""
         for name, value in self._arrays._asdict().items():
-            if isinstance(value, ValueColumns | KeyedCounters | RankingRequests):
+            if not isinstance(value, np.ndarray):
                 yield from ((f"{name}.{part}", array) for part, array in value._asdict().items())
             else:
                 yield name, value
@@ -135,13 +129,13 @@ class FieldState:
             if saved is None or saved.dtype != array.dtype or saved.ndim != array.ndim:
                 raise ValueError(f"the saved fields have no {name} as expected; they are of another version")
             parts[name] = np.array(saved)
-        items, users = (
-            ValueColumns(*(parts[f"{name}.{part}"] for part in ValueColumns._fields)) for name in ("items", "users")
-        )
-        counters = KeyedCounters(*(parts[f"counters.{part}"] for part in KeyedCounters._fields))
-        rankings = RankingRequests(*(parts[f"rankings.{part}"] for part in RankingRequests._fields))
-        plain = {name: array for name, array in parts.items() if "." not in name}
-        self._arrays = self._arrays._replace(items=items, users=users, counters=counters, rankings=rankings, **plain)
+        restored: dict[str, Any] = {
+            name: parts[name]
+            if isinstance(value, np.ndarray)
+            else value._replace(**{part: parts[f"{name}.{part}"] for part in value._fields})
+            for name, value in self._arrays._asdict().items()
+        }
+        self._arrays = FieldArrays(**restored)
 
     @property
     def nbytes(self) -> int:
@@ -157,7 +151,11 @@ class FieldState:
         inputs = _inputs(context)
         while not advance_fields(self._arrays, operations, inputs, history, buffers, cursor):
             room = max(len(self._arrays.counters.keys) // 4, 1_024)
-            self._arrays = self._arrays._replace(counters=keyed_counters.reserve(self._arrays.counters, room))
+            self._arrays = self._arrays._replace(
+                counters=keyed_counters.reserve(self._arrays.counters, room),
+                windows=keyed_windows.reserve(self._arrays.windows, max(len(self._arrays.windows.keys) // 4, 256)),
+                recent=recent_interactions.reserve(self._arrays.recent, max(len(self._arrays.recent.keys) // 4, 64)),
+            )
         return cursor
 
     def _reserve(self, operations: Operations, table: FieldTable) -> None:

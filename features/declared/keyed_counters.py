@@ -66,6 +66,8 @@ def empty_counters(
 
 def reserve(table: KeyedCounters, n_keys: int) -> KeyedCounters:
     """Return a table with room for `n_keys` more keys; arrays grow by a quarter at least, and only if needed."""
+    if not (table.decay_rates >= 0).any():
+        return table
     needed = int(table.used[0]) + n_keys
     if needed > len(table.keys):
         size = max(needed, len(table.keys) + len(table.keys) // 4 + 64)
@@ -73,7 +75,7 @@ def reserve(table: KeyedCounters, n_keys: int) -> KeyedCounters:
         table = table._replace(**grown)
     if 2 * len(table.keys) > len(table.hash_index):
         hash_index = np.zeros(1 << (2 * len(table.keys) - 1).bit_length(), np.int32)
-        _rehash(table.keys, int(table.used[0]), hash_index)
+        rehash(table.keys, int(table.used[0]), hash_index)
         table = table._replace(hash_index=hash_index)
     return table
 
@@ -131,7 +133,7 @@ def add_sums(
     table: KeyedCounters, c: int, first: int, second: int, decay: NDArray[np.float64], out: NDArray[np.float64]
 ) -> None:
     """Add the (L, 2) sums of a key, decayed, to `out`; a key that was never counted adds nothing."""
-    position = _find(table.hash_index, table.keys, key_of(c, first, second))
+    position = find(table.hash_index, table.keys, key_of(c, first, second))
     if table.hash_index[position] == 0:
         return
     slot = table.hash_index[position] - 1
@@ -157,7 +159,7 @@ def _mix(x: np.uint64) -> np.uint64:
 
 
 @jit
-def _find(hash_index: NDArray[np.int32], keys: NDArray[np.int64], key: np.int64) -> np.int64:
+def find(hash_index: NDArray[np.int32], keys: NDArray[np.int64], key: np.int64) -> np.int64:
     """Return the position of a key in the hash index, or the empty position where it belongs (linear probing)."""
     mask = np.int64(len(hash_index) - 1)
     position = np.int64(key >> np.int64(1)) & mask
@@ -168,7 +170,7 @@ def _find(hash_index: NDArray[np.int32], keys: NDArray[np.int64], key: np.int64)
 
 @jit
 def _find_or_insert(table: KeyedCounters, c: int, key: np.int64, owner: int) -> np.int64:
-    position = _find(table.hash_index, table.keys, key)
+    position = find(table.hash_index, table.keys, key)
     if table.hash_index[position] == 0:
         slot = table.used[0]
         table.keys[slot], table.counter_of[slot], table.owners[slot] = key, c, owner
@@ -178,6 +180,7 @@ def _find_or_insert(table: KeyedCounters, c: int, key: np.int64, owner: int) -> 
 
 
 @jit
-def _rehash(keys: NDArray[np.int64], used: int, hash_index: NDArray[np.int32]) -> None:
+def rehash(keys: NDArray[np.int64], used: int, hash_index: NDArray[np.int32]) -> None:
+    """Enter the slots of the first `used` keys into an empty hash index."""
     for slot in range(used):
-        hash_index[_find(hash_index, keys, keys[slot])] = slot + 1
+        hash_index[find(hash_index, keys, keys[slot])] = slot + 1

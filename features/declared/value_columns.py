@@ -13,7 +13,6 @@ from feedrank.features.declared.declared_batch import DeclaredBatch, NamedColumn
 from feedrank.features.declared.encoders import zone_code
 from feedrank.features.declared.forms import forms_of, zone_source
 from feedrank.features.declared.source import RECENT
-from feedrank.features.jit import jit
 
 _TRANSFORMS: Mapping[str, Callable[[Values], Values]] = {
     "": lambda x: x,
@@ -28,7 +27,7 @@ def number_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColum
     """Compute the number of a field."""
     (form,) = forms_of(feature)
     unit = f"{feature.transform}({form.field})" if feature.transform else "as in the field"
-    feature_record = record(feature.name, f"The number {feature.from_}.", unit, f"{feature.from_} has no number")
+    feature_record = record(feature.name, f"The number {feature.origin}.", unit, f"{feature.origin} has no number")
     return [(feature_record, _adapted(feature, batch.numbers(form)))]
 
 
@@ -36,7 +35,7 @@ def boolean_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColu
     """Compute whether a field says yes."""
     (form,) = forms_of(feature)
     feature_record = record(
-        feature.name, f"Whether {feature.from_} says yes.", "1 or 0", f"{feature.from_} says neither"
+        feature.name, f"Whether {feature.origin} says yes.", "1 or 0", f"{feature.origin} says neither"
     )
     return [(feature_record, batch.numbers(form))]
 
@@ -45,7 +44,7 @@ def word_count_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedC
     """Compute the number of words of a field."""
     (form,) = forms_of(feature)
     feature_record = record(
-        feature.name, f"Number of words of {feature.from_}.", "words", f"there is no {feature.from_}"
+        feature.name, f"Number of words of {feature.origin}.", "words", f"there is no {feature.origin}"
     )
     return [(feature_record, _adapted(feature, batch.numbers(form)))]
 
@@ -60,13 +59,20 @@ def item_age_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedCol
 
 def local_time_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
     """Compute a part of the request's moment on a local clock."""
+    if feature.from_:
+        (form,) = forms_of(feature)
+        feature_record = record(
+            feature.name, f"The {feature.part} of the time in {feature.from_}, on its own clock.", feature.part,
+            f"{feature.from_} is no time",
+        )  # fmt: skip
+        return [(feature_record, clock.parts(feature.part, batch.numbers(form)))]
     at = batch.batch.at
     if zone_source(feature) is None:
         codes = np.full(len(at), zone_code(feature.zone))
     else:
         (form,) = forms_of(feature)
         codes = batch.reads.request_numbers[:, batch.plan.forms.column(form)]
-    values = clock.parts(feature.part, at, codes)
+    values = clock.parts(feature.part, clock.local_seconds(at, codes))
     feature_record = record(
         feature.name, f"The {feature.part} of the request in its time zone, {feature.zone}.", feature.part,
         "the request has no time zone" if zone_source(feature) else "never",
@@ -83,8 +89,8 @@ def category_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedCol
     first = pool[np.where(has_value, bounds[:, 0], 0)] if has_value.any() else np.zeros(len(bounds), np.int64)
     codes = np.where(has_value, vocabulary.codes(first), -1)
     feature_record = record(
-        feature.name, f"The value of {feature.from_}, as a category.", "code of the value",
-        f"{feature.from_} has no value, or none of the {len(vocabulary) or 'values'} that were known at training", True,
+        feature.name, f"The value of {feature.origin}, as a category.", "code of the value",
+        f"{feature.origin} has no value, or none of the {len(vocabulary) or 'values'} that training knew", True,
     )  # fmt: skip
     return [(feature_record, np.where(codes >= 0, codes, np.nan))]
 
@@ -100,8 +106,8 @@ def list_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns
     flags[owners[codes >= 0], codes[codes >= 0]] = 1
     flags[bounds[:, 0] == bounds[:, 1]] = np.nan
     records = (
-        record(f"{feature.name}_{name}", f"Whether {feature.from_} has {value!r}.", "1 or 0",
-               f"{feature.from_} has no value")
+        record(f"{feature.name}_{name}", f"Whether {feature.origin} has {value!r}.", "1 or 0",
+               f"{feature.origin} has no value")
         for name, value in zip(vocabulary.column_names, vocabulary.values, strict=True)
     )  # fmt: skip
     return list(zip(records, flags.T, strict=True))
@@ -143,19 +149,6 @@ def distance_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedCol
     return [(feature_record, a - b if feature.signed else np.abs(a - b))]
 
 
-def match_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
-    """Compute the share of values that two fields share."""
-    (one, pool), (other, other_pool) = (batch.hashes(form) for form in forms_of(feature))
-    shares = np.full(len(one), np.nan)
-    _jaccard(one, pool, other, other_pool, shares)
-    what = {"value": "values", "term": "words", "3-gram": "runs of three letters"}[feature.method]
-    feature_record = record(
-        feature.name, f"Share of the {what} of {feature.from_} and {feature.to} that both have.", "share, 0 to 1",
-        f"there is no {feature.from_} or no {feature.to}",
-    )  # fmt: skip
-    return [(feature_record, shares)]
-
-
 def random_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedColumns:
     """Compute a number that depends on the request's moment, the item and the seed alone."""
     at_ms = np.round(batch.batch.at * 1_000).astype(np.int64).astype(np.uint64)[batch.request_index]
@@ -187,22 +180,3 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))
-
-
-@jit
-def _jaccard(
-    one: NDArray[np.int64], pool: NDArray[np.int64], other: NDArray[np.int64], other_pool: NDArray[np.int64],
-    out: Values,
-) -> None:  # fmt: skip
-    """Compute the share of shared hashes of two sorted lists of each row; NaN where one is empty."""
-    for n in range(len(out)):
-        i, stop, j, end = one[n, 0], one[n, 1], other[n, 0], other[n, 1]
-        if i == stop or j == end:
-            continue
-        size, shared = (stop - i) + (end - j), 0
-        while i < stop and j < end:
-            a, b = pool[i], other_pool[j]
-            shared += a == b
-            i += a <= b
-            j += b <= a
-        out[n] = shared / (size - shared)

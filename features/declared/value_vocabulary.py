@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.field_forms import value_hash
 from feedrank.features.declared.declaration import DeclaredFeature
-from feedrank.features.declared.forms import forms_of
+from feedrank.features.declared.forms import all_forms_of
 
 CODED_KINDS = ("numbers", "category", "list", "user_agent", "referer")
 
@@ -55,13 +56,15 @@ def fit_vocabularies(
 ) -> dict[str, ValueVocabulary]:
     """Return name of a feature -> the most frequent values of its field, for the kinds that code values.
 
-    counts: `FieldTable.value_counts`. Equally frequent values are in order of their text.
+    counts: `FieldTable.value_counts`. Equally frequent values are in order of their text. Values that a feature lists
+    are taken as they are.
     """
     found = {}
     for feature in features:
         if feature.kind in CODED_KINDS:
-            (form,) = forms_of(feature)
-            of_field = counts.get(form.key, {})
+            of_field = Counter[str]()
+            for form in all_forms_of(feature):
+                of_field.update(counts.get(form.key, {}))
             ranked = sorted(of_field, key=lambda value: (-of_field[value], value))
-            found[feature.name] = ValueVocabulary.of(ranked[: feature.max_values])
+            found[feature.name] = ValueVocabulary.of(feature.values or ranked[: feature.max_values])
     return found

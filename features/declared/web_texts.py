@@ -73,7 +73,15 @@ def _parse(text: str) -> Any:
     return parse(text)
 
 
+def bot(text: str) -> str:
+    """Return bot or person; empty for an empty user agent."""
+    if not text.strip():
+        return ""
+    device = _parse(text).device
+    return "bot" if platform(text) == "bot" or (device is not None and device.family == "Spider") else "person"
+
+
 USER_AGENT_PARTS: Mapping[str, Callable[[str], str]] = {
-    "platform": platform, "browser": browser, "os": operating_system,
+    "platform": platform, "browser": browser, "os": operating_system, "bot": bot,
 }  # fmt: skip
 REFERER_PARTS: Mapping[str, Callable[[str], str]] = {"medium": medium, "host": host}

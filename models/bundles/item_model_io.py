@@ -16,6 +16,7 @@ from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.retrieval.embedding_space import EmbeddingBlock, EmbeddingSpace
 from feedrank.features.bm25 import TermWeights
+from feedrank.features.declared.term_statistics import TermStatistics
 from feedrank.features.item_model import ItemItemMatrix, ItemModel, UserItemVectors
 from feedrank.features.late_interaction import Projection, TokenVectors
 from feedrank.features.term_counts import CorpusStatistics
@@ -25,6 +26,7 @@ from feedrank.models.bundles.manifest import reading
 
 CATALOGUE, ITEM_MODEL, TERMS, TOKENS = "catalogue.jsonl.gz", "item-model.npz", "terms.json", "tokens.npy"
 _TERM_COLUMNS = ("term_codes", "weights", "term_counts", "offsets")
+_DECLARED_TERMS = ("hashes", "counts", "totals")
 _TERM_STATISTICS = ("idf", "mean_lengths")
 
 
@@ -73,6 +75,8 @@ def _write_arrays(folder: Path, item_model: ItemModel) -> None:
     arrays |= {f"item_stats/{name}": values for name, values in item_model.item_stats.items()}
     arrays |= {f"terms/{column}": getattr(item_model.term_weights, column) for column in _TERM_COLUMNS}
     arrays |= {f"terms/{column}": getattr(item_model.term_weights.statistics, column) for column in _TERM_STATISTICS}
+    for name, known in item_model.term_statistics.items():
+        arrays |= {f"declared_terms/{name}/{column}": getattr(known, column) for column in _DECLARED_TERMS}
     if item_model.category_factors is not None:
         arrays["categories/factors"] = item_model.category_factors
     if item_model.token_vectors is not None:
@@ -113,6 +117,10 @@ def _read_arrays(folder: Path, manifest: Mapping[str, Any], catalogue: Catalogue
         item_stats={name: arrays[f"item_stats/{name}"] for name in _names_under(arrays, "item_stats")},
         token_vectors=_read_tokens(folder, arrays) if "tokens/offsets" in arrays else None,
         model_digests=manifest["model_digests"],
+        term_statistics={
+            name: TermStatistics(*(arrays[f"declared_terms/{name}/{column}"] for column in _DECLARED_TERMS))
+            for name in _names_under(arrays, "declared_terms")
+        },
         category_factors=arrays.get("categories/factors"),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.types import Matrix
 from feedrank.features.bm25 import TermWeights
+from feedrank.features.declared.term_statistics import TermStatistics
 from feedrank.features.declared.value_vocabulary import ValueVocabulary
 from feedrank.features.item_model import ItemModel
 from feedrank.features.late_interaction import TokenVectors
@@ -32,10 +33,12 @@ class ItemInputs:
     """Signal -> digest of the model that computes it."""
     vocabularies: Mapping[str, ValueVocabulary] = field(default_factory=dict)
     """Declared feature -> the values that it codes."""
+    term_statistics: Mapping[str, TermStatistics] = field(default_factory=dict)
+    """Declared feature -> the document frequencies that it scores by."""
 
 
 def fit_item_model(item_inputs: ItemInputs, histories: UserHistories, settings: ItemSettings) -> ItemModel:
     """Fit the item model on these interactions, and add what the inputs bring: tokens, digests and vocabularies."""
     item_model = fit_item_views(item_inputs.catalogue, item_inputs.text, item_inputs.term_weights, histories, settings)
-    names = ("token_vectors", "model_digests", "vocabularies")
+    names = ("token_vectors", "model_digests", "vocabularies", "term_statistics")
     return replace(item_model, **{name: getattr(item_inputs, name) for name in names})

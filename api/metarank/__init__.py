@@ -1,0 +1,1 @@
+"""Turns a config of Metarank into one of feedrank."""
