@@ -134,7 +134,7 @@ def test_each_field_gets_its_kind_and_nothing_leaks(home: Path) -> None:
     left_out = text[text.index("# Left out:") :]
     for name, reason in {
         "item.sku": "an id", "item.currency": "constant", "item.clicks_total": "total of outcomes",
-        "item.vector": "lists of numbers", "item.late": "later than the", "request.trace": "an id",
+        "item.vector": "a vector", "item.late": "later than the", "request.trace": "an id",
         "request.clicked": "name an item of the ranking", "request.query": "the text signals read it",
         "request.agent": "constant",
     }.items():  # fmt: skip
@@ -228,6 +228,15 @@ def test_users_with_the_values_of_items_are_matched() -> None:
     found = suggestions([{"brand": BRANDS[n % 6]} for n in range(60)], users=users)
     (match,) = [feature for feature in found["user.wants"].features if feature.kind == "match"]
     assert (match.from_, match.to) == ("item.brand", "user.wants")
+
+
+def test_vectors_of_users_and_items_are_compared() -> None:
+    users = [UserEvent(f"e{n}", 0, f"u{n}", {"taste": [0.5, 1.0 * n]}) for n in range(30)]
+    found = suggestions([{"taste": [1.0, 0.5 * n]} for n in range(30)], users=users)
+    (product,) = found["user.taste"].features
+    assert (product.kind, product.from_, product.to, product.reduce) == (
+        "vector", "item.taste", "user.taste", ("cosine",),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("numbers", [3, 12])

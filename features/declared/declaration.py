@@ -187,7 +187,7 @@ class DeclaredFeature:
     def fields(self) -> tuple[str, ...]:
         """The fields that it reads, such as item.price, each once."""
         from_ = self.from_ or ("item.published" if self.kind == "item_age" else "")
-        sources = [Source.parse(text) for text in (from_, self.to) if text]
+        sources = [Source.parse(text) for text in (from_, self.fallback, self.to) if text]
         sources += self.keys if self.kind in ("count", "rate") else ()
         zone = self.zone if self.kind == "local_time" and "." in self.zone else ""
         named = [Source(ITEM, part.field) if part.entity == RECENT else part for part in sources]

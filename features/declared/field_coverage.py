@@ -47,6 +47,8 @@ def field_problems(features: Sequence[DeclaredFeature], log: EventTable) -> list
         return []
     readers: dict[FieldForm, list[str]] = {}
     for feature in features:
+        if feature.fallback:  # a field that some bring, and most do not
+            continue
         for entries in forms_of_all([feature]).of_field.values():
             for _, form in entries:
                 same = next((known for known in readers if known.key == form.key), form)

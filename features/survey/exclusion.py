@@ -84,8 +84,6 @@ def _of_no_use(summary: FieldSummary) -> str:
     match summary.type:
         case "mixed":
             return "values of several types; write one type"
-        case "list of numbers":
-            return "no kind is suggested for lists of numbers"
         case "time without zone":
             return "times without a zone; write Z or an offset such as +02:00 behind them"
         case "web address" if summary.source in (ITEM, LIST):

@@ -73,7 +73,9 @@ class _Rules:
             return FieldSuggestion(summary, left_out=reason)
         features = list(self._features(summary))
         if not features:
-            return FieldSuggestion(summary, left_out="its values are no numbers, texts or times")
+            vectors = "a vector; to compare it, items and users or requests need one of the same name"
+            reason = vectors if summary.type == "list of numbers" else "its values are no numbers, texts or times"
+            return FieldSuggestion(summary, left_out=reason)
         declared, reasons = zip(*features, strict=True)
         return FieldSuggestion(summary, declared, reasons, warning=late_warning(summary))
 
@@ -100,6 +102,8 @@ class _Rules:
                 yield self._feature(summary, "age", "item_age", "time since then", from_=name)
             case "list":
                 yield from self._lists(summary)
+            case "list of numbers" if summary.source in (USER, REQUEST):
+                yield from self._products(summary)
             case "text" if summary.mean_words >= 3 and not is_category(summary):
                 yield from self._texts(summary)
             case "text" | "time zone":
@@ -155,12 +159,21 @@ class _Rules:
                 yield from self._rate(summary, ("user", name), "what the user takes of them")
         yield from self._matches(summary)
 
+    def _products(self, summary: FieldSummary) -> Iterable[tuple[DeclaredFeature, str]]:
+        """Yield the product of a vector of users or requests with that of items, if both have the same name."""
+        other = self._by_name.get(f"{ITEM}.{summary.field}")
+        if other is not None and other.type == "list of numbers":
+            reason = f"how alike it is to {other.name}"
+            yield self._feature(
+                summary, "likeness", "vector", reason, from_=other.name, to=summary.name, reduce=("cosine",)
+            )
+
     def _texts(self, summary: FieldSummary) -> Iterable[tuple[DeclaredFeature, str]]:
         name = summary.name
         yield self._feature(summary, "words", "word_count", f"texts of {summary.mean_words:.0f} words", from_=name)
         if summary.source == ITEM and self._context.has_queries:
             is_document = summary.field in self._context.documents
-            method = "3-gram" if is_document else "term"
+            method = "ngram" if is_document else "term"
             reason = "BM25 compares its words; this finds parts of words" if is_document else "how well it fits a query"
             yield self._feature(summary, "query", "match", reason, from_=name, to="request.query", method=method)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.types import Matrix
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.declared.field_coverage import field_problems
-from feedrank.features.declared.forms import forms_of
+from feedrank.features.declared.forms import all_forms_of
 from feedrank.features.declared.value_vocabulary import CODED_KINDS
 
 
@@ -63,9 +64,11 @@ def _cut_vocabularies(builder: FeatureBuilder, log: EventTable) -> list[str]:
     """Return which features have more values in the log than codes, one sentence each."""
     found = []
     for feature in builder.spec.declared:
-        if feature.kind not in CODED_KINDS or log.fields is None:
+        if feature.kind not in CODED_KINDS or feature.values or log.fields is None:
             continue
-        counts = log.fields.value_counts.get(forms_of(feature)[0].key, {})
+        counts = Counter[str]()
+        for form in all_forms_of(feature):
+            counts.update(log.fields.value_counts.get(form.key, {}))
         if len(counts) > feature.max_values:
             kept = builder.item_model.vocabularies.get(feature.name)
             cut = 1 - sum(counts.get(value, 0) for value in (kept.values if kept else ())) / sum(counts.values())
