@@ -41,7 +41,7 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
     "count": ("of", "key", "half_lives_h", "windows_h", "bucket_h"),
     "rate": ("of", "per", "key", "half_lives_h", "windows_h", "bucket_h", "smoothing", "prior_of"),
     "interacted_with": ("of", "by", "half_lives_h", "windows_h", "latest", "share"),
-    "distance": ("to", "transform", "signed"),
+    "distance": ("to", "transform", "signed", "clip"),
     "match": ("to", "method", "n", "language"),
     "diversity": ("method",),
     "random": ("seed",),

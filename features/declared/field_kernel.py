@@ -9,24 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feedrank.engine.types import Rows, Times
-from feedrank.features.declared import keyed_counters, keyed_windows, recent_interactions
+from feedrank.features.declared import key_parts, keyed_counters, keyed_windows, recent_interactions
 from feedrank.features.declared.field_arrays import FieldArrays, FieldBuffers, FieldInputs
-from feedrank.features.declared.keyed_counters import (
-    ITEM_ROW,
-    ITEM_VALUES,
-    NO_PART,
-    REQUEST_VALUES,
-    SESSION_ID,
-    USER_ROW,
-    USER_VALUES,
-)
+from feedrank.features.declared.key_parts import MAX_KEY_VALUES, MAX_REQUEST_VALUES
+from feedrank.features.declared.keyed_counters import USER_ROW
 from feedrank.features.jit import jit
 from feedrank.features.kernel import CODE_MASK, OP_IMPRESSION, OP_READ, Operations
-
-MAX_KEY_VALUES, MAX_REQUEST_VALUES = 16, 4
-"""Values of a list that make keys of counters, and of a list of a request; further ones are left out."""
-_STATE, _INPUT, _RANKING = 0, 1, 2
-"""Where the hashes of a part of a key lie: in the pool of the state, in that of the inputs, in `rankings`."""
 
 
 @jit
@@ -42,14 +30,22 @@ def advance_fields(
     counters = state.counters
     n_counters, halves = counters.decay_rates.shape
     decay = np.empty((n_counters, halves))
+    hashes, sizes = np.empty((n_counters, 2, MAX_KEY_VALUES), np.int64), np.empty((n_counters, 2), np.int64)
     while cursor[1] < len(operations.code):
         m = cursor[1]
         _apply_changes(state, inputs, inputs.position[m], cursor)
         at, user = operations.at[m], operations.user[m]
         if operations.code[m] & CODE_MASK == OP_READ:
             at = max(at, state.now[0])
+            read, first, line = cursor[3], operations.start[m], cursor[4]
             keyed_counters.decay_factors(counters, at, decay)
-            _read(state, operations, inputs, m, history[cursor[3]], buffers, decay, cursor)
+            key_parts.read_fixed_parts(state, inputs, m, user, -1, hashes, sizes)
+            _read_request(state, user, history[read], read, buffers, decay)
+            slots = _read_totals(state, at, read, buffers, hashes, sizes)
+            rows = operations.rows[first : operations.stop[m]]
+            _read_items(state, rows, line, buffers)
+            _read_counts(state, rows, at, buffers.counts[line : line + len(rows)], decay, hashes, sizes, slots)
+            cursor[4] += len(rows)
             cursor[3] += 1
         else:
             if not state.now[0] >= at:
@@ -57,10 +53,11 @@ def advance_fields(
             bits = operations.type_bits[m]
             slot = _remember(state, inputs, m, user, operations.code[m] & CODE_MASK == OP_IMPRESSION)
             start = operations.start[m] + cursor[2]
-            for i in range(start, operations.stop[m] if n_counters and bits else start):
-                row = operations.rows[i]
-                if row >= 0 and not _count(state, inputs, row, user, m, slot, bits, at):
-                    cursor[2] = i - operations.start[m]
+            if n_counters and bits:
+                key_parts.read_fixed_parts(state, inputs, m, user, slot, hashes, sizes)
+                done = _count(state, operations.rows[start : operations.stop[m]], user, bits, at, hashes, sizes)
+                if done < operations.stop[m] - start:
+                    cursor[2] += done
                     return False
             cursor[2] = 0
         cursor[1] += 1
@@ -126,164 +123,144 @@ def _remember(state: FieldArrays, inputs: FieldInputs, m: int, user: int, is_ran
 
 
 @jit
-def _values(
-    state: FieldArrays, inputs: FieldInputs, part: NDArray[np.int64], row: int, user: int, m: int, slot: int
-) -> tuple[int, int, int]:
-    """Return the bounds of the hashes of a part of a key, and where they lie.
-
-    A part without hashes, such as the item itself, has the bounds (0, 1). slot: of a ranking whose request stands in
-    for values that the own one lacks; -1: none.
-    """
-    kind, column, request = part[0], part[1], inputs.request[m]
-    if kind == ITEM_VALUES:
-        start, stop = state.items.starts[column, row], state.items.stops[column, row]
-        return start, min(stop, start + MAX_KEY_VALUES), _STATE
-    if kind == USER_VALUES:
-        if user < 0 or user >= state.users.starts.shape[1]:
-            return 0, 0, _STATE
-        start, stop = state.users.starts[column, user], state.users.stops[column, user]
-        return start, min(stop, start + MAX_KEY_VALUES), _STATE
-    if kind == REQUEST_VALUES:
-        start, stop = 0, 0
-        if request >= 0:
-            start, stop = inputs.requests.starts[column, request], inputs.requests.stops[column, request]
-        if start == stop and slot >= 0:
-            start = (slot * state.rankings.sizes.shape[1] + column) * MAX_REQUEST_VALUES
-            return start, start + state.rankings.sizes[slot, column], _RANKING
-        return start, min(stop, start + MAX_REQUEST_VALUES), _INPUT
-    is_missing = (kind == USER_ROW and user < 0) or (kind == SESSION_ID and inputs.session[m] == 0)
-    return 0, 0 if is_missing else 1, _STATE
-
-
-@jit
-def _hash(
-    state: FieldArrays, inputs: FieldInputs, kind: int, place: int, where: int, row: int, user: int, m: int
-) -> int:
-    """Return the hash of one value of a part."""
-    if kind == NO_PART:
-        return 0
-    if kind == ITEM_ROW:
-        return row + 1
-    if kind == USER_ROW:
-        return user + 1
-    if kind == SESSION_ID:
-        return int(inputs.session[m])
-    if where == _RANKING:
-        return int(state.rankings.values[place])
-    return int(inputs.pool[place] if where == _INPUT else state.pool[place])
-
-
-@jit
 def _count(
-    state: FieldArrays, inputs: FieldInputs, row: int, user: int, m: int, slot: int, bits: int, at: float
-) -> bool:
-    """Count one event of one item; return False, and count nothing, if there is no room for its keys."""
+    state: FieldArrays, rows: Rows, user: int, bits: int, at: float, hashes: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> int:  # fmt: skip
+    """Count one event of each item; return how many items are done: fewer, if there is no room for the next one's keys.
+
+    hashes, sizes: of the parts of keys that all items share.
+    """
     table, windows, recent = state.counters, state.windows, state.recent
-    needed, in_windows, buckets, in_recent, places = 0, 0, 0, 0, 0
-    for c in range(len(table.numerator)):
-        if bits & (table.numerator[c] | table.denominator[c]):
-            a, b, _ = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
-            p, q, _ = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
+    parts, starts, stops, pool = table.parts, state.items.starts, state.items.stops, state.pool
+    for i in range(len(rows)):
+        row = rows[i]
+        if row < 0:
+            continue
+        needed, in_windows, buckets, in_recent, places = 0, 0, 0, 0, 0
+        for c in range(len(parts)):
+            if bits & (table.numerator[c] | table.denominator[c]):
+                n = key_parts.n_values(parts, c, 0, row, starts, stops, sizes)
+                keys = n * key_parts.n_values(parts, c, 1, row, starts, stops, sizes)
+                in_recent += n if recent.sizes[c] else 0
+                places += n * recent.sizes[c]
+                in_windows += keys + 1 if windows.buckets[c] else 0
+                buckets += (keys + 1) * windows.buckets[c]
+                needed += keys if not recent.sizes[c] and not windows.buckets[c] else 0
+        if (
+            table.used[0] + needed > len(table.keys)
+            or not keyed_windows.has_room(windows, in_windows, buckets)
+            or not recent_interactions.has_room(recent, in_recent, places)
+        ):
+            return i
+        for c in range(len(parts)):
+            if not bits & (table.numerator[c] | table.denominator[c]):
+                continue
+            n = key_parts.n_values(parts, c, 0, row, starts, stops, sizes)
+            n_second = key_parts.n_values(parts, c, 1, row, starts, stops, sizes)
+            owner = user if parts[c, 0, 0] == USER_ROW or parts[c, 1, 0] == USER_ROW else -1
             if recent.sizes[c]:
-                in_recent += b - a
-                places += (b - a) * recent.sizes[c]
-            elif windows.buckets[c]:
-                in_windows += (b - a) * (q - p) + 1
-                buckets += ((b - a) * (q - p) + 1) * windows.buckets[c]
+                if n:
+                    recent_interactions.add(recent, c, hashes[c, 0, 0], owner, row, at)
+                continue
+            if n == 0 or n_second == 0:
+                continue
+            counts = (int(bits & table.numerator[c] != 0), int(bits & table.denominator[c] != 0))
+            if windows.buckets[c]:
+                keyed_windows.add_overall(windows, c, counts, at)
             else:
-                needed += (b - a) * (q - p)
-    if (
-        table.used[0] + needed > len(table.keys)
-        or not keyed_windows.has_room(windows, in_windows, buckets)
-        or not recent_interactions.has_room(recent, in_recent, places)
-    ):
-        return False
-    for c in range(len(table.numerator)):
-        if not bits & (table.numerator[c] | table.denominator[c]):
-            continue
-        kinds = table.parts[c, :, 0]
-        a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, slot)
-        p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, slot)
-        owner = user if (kinds == USER_ROW).any() else -1
-        if recent.sizes[c]:
-            if a < b:
-                who = _hash(state, inputs, kinds[0], a, a_where, row, user, m)
-                recent_interactions.add(recent, c, who, owner, row, at)
-            continue
-        if b <= a or q <= p:
-            continue
-        counts = (int(bits & table.numerator[c] != 0), int(bits & table.denominator[c] != 0))
-        if windows.buckets[c]:
-            keyed_windows.add_overall(windows, c, counts, at)
-        else:
-            keyed_counters.add_total(table, c, bits, at)
-        for i in range(a, b):
-            first = _hash(state, inputs, kinds[0], i, a_where, row, user, m)
-            for j in range(p, q):
-                second = _hash(state, inputs, kinds[1], j, p_where, row, user, m)
-                if windows.buckets[c]:
-                    keyed_windows.add(windows, c, first, second, owner, counts, at)
-                else:
-                    keyed_counters.add(table, c, first, second, owner, bits, at)
-    return True
+                keyed_counters.add_total(table, c, bits, at)
+            for x in range(n):
+                first = key_parts.value_of(parts, c, 0, row, x, starts, pool, hashes)
+                for y in range(n_second):
+                    second = key_parts.value_of(parts, c, 1, row, y, starts, pool, hashes)
+                    if windows.buckets[c]:
+                        keyed_windows.add(windows, c, first, second, owner, counts, at)
+                    else:
+                        keyed_counters.add(table, c, first, second, owner, bits, at)
+    return len(rows)
 
 
 @jit
-def _read(
-    state: FieldArrays, operations: Operations, inputs: FieldInputs, m: int, history: Rows, buffers: FieldBuffers,
-    decay: Times, cursor: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Read the values and counts of one request's candidates."""
-    read, user = cursor[3], operations.user[m]
-    table, items = state.counters, state.items
+def _read_request(state: FieldArrays, user: int, history: Rows, read: int, buffers: FieldBuffers, decay: Times) -> None:
+    """Read the values of one request: those of its user, and of the items of the history."""
+    items, users, totals = state.items, state.users, state.counters.totals
     for f in range(len(items.numbers)):
         for h in range(len(history)):
             if 0 <= history[h] < items.numbers.shape[1]:
                 buffers.history_numbers[read, h, f] = items.numbers[f, history[h]]
-    if 0 <= user < state.users.numbers.shape[1]:
-        for f in range(len(state.users.numbers)):
-            buffers.user_numbers[read, f] = state.users.numbers[f, user]
-    if 0 <= user < state.users.starts.shape[1]:
-        for f in range(len(state.users.starts)):
-            buffers.user_bounds[read, f, 0] = state.users.starts[f, user]
-            buffers.user_bounds[read, f, 1] = state.users.stops[f, user]
-    windows, recent, at = state.windows, state.recent, max(operations.at[m], state.now[0])
-    slots = np.full(len(table.numerator), -1)
-    for c in range(len(table.numerator)):
-        for half in range(table.decay_rates.shape[1]):
-            buffers.totals[read, c, half] = table.totals[c, half] * decay[c, half]
+    if 0 <= user < users.numbers.shape[1]:
+        for f in range(len(users.numbers)):
+            buffers.user_numbers[read, f] = users.numbers[f, user]
+    if 0 <= user < users.starts.shape[1]:
+        for f in range(len(users.starts)):
+            buffers.user_bounds[read, f, 0] = users.starts[f, user]
+            buffers.user_bounds[read, f, 1] = users.stops[f, user]
+    for c in range(decay.shape[0]):
+        for half in range(decay.shape[1]):
+            buffers.totals[read, c, half] = totals[c, half] * decay[c, half]
+
+
+@jit
+def _read_totals(
+    state: FieldArrays, at: float, read: int, buffers: FieldBuffers, hashes: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+) -> NDArray[np.int64]:  # fmt: skip
+    """Read the overall counts of windows, and those of the latest interactions; return the slots (C,) of the latter.
+
+    A counter without interactions of the user or session, or of another sort, has the slot -1.
+    """
+    windows, recent = state.windows, state.recent
+    slots = np.full(len(sizes), -1)
+    for c in range(len(sizes)):
         if windows.buckets[c]:
             keyed_windows.add_overall_windows(windows, c, at, buffers.totals[read, c])
-        elif recent.sizes[c]:
-            a, b, where = _values(state, inputs, table.parts[c, 0], -1, user, m, -1)
-            if a < b:
-                who = _hash(state, inputs, table.parts[c, 0, 0], a, where, -1, user, m)
-                slots[c] = recent_interactions.slot_of(recent, c, who)
+        elif recent.sizes[c] and sizes[c, 0]:
+            slots[c] = recent_interactions.slot_of(recent, c, hashes[c, 0, 0])
             if slots[c] >= 0:
                 recent_interactions.count_all(recent, c, slots[c], at, buffers.totals[read, c])
-    for i in range(operations.start[m], operations.stop[m]):
-        row, line = operations.rows[i], cursor[4]
-        cursor[4] += 1
-        if row < 0:
-            continue
-        for f in range(len(items.numbers)):
-            buffers.item_numbers[line, f] = items.numbers[f, row]
-        for f in range(len(items.starts)):
-            buffers.item_bounds[line, f, 0], buffers.item_bounds[line, f, 1] = items.starts[f, row], items.stops[f, row]
-        for c in range(len(table.numerator)):
+    return slots
+
+
+@jit
+def _read_items(state: FieldArrays, rows: Rows, line: int, buffers: FieldBuffers) -> None:
+    """Read the values of the candidates of one request, whose first one has this line."""
+    items = state.items
+    for i in range(len(rows)):
+        if rows[i] >= 0:
+            for f in range(len(items.numbers)):
+                buffers.item_numbers[line + i, f] = items.numbers[f, rows[i]]
+            for f in range(len(items.starts)):
+                buffers.item_bounds[line + i, f, 0] = items.starts[f, rows[i]]
+                buffers.item_bounds[line + i, f, 1] = items.stops[f, rows[i]]
+
+
+@jit
+def _read_counts(
+    state: FieldArrays, rows: Rows, at: float, out: NDArray[np.float64], decay: Times, hashes: NDArray[np.int64],
+    sizes: NDArray[np.int64], slots: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Read the counts of the candidates of one request: (rows, C, L, 2)."""
+    windows, recent, parts = state.windows, state.recent, state.counters.parts
+    hash_index, keys, sums = state.counters.hash_index, state.counters.keys, state.counters.sums
+    starts, stops, pool = state.items.starts, state.items.stops, state.pool
+    for i in range(len(rows)):
+        row = rows[i]
+        for c in range(len(parts) if row >= 0 else 0):
             if recent.sizes[c]:
                 if slots[c] >= 0:
-                    recent_interactions.count_shared(
-                        recent, c, slots[c], at, row, items, state.pool, buffers.counts[line, c]
-                    )
+                    recent_interactions.count_shared(recent, c, slots[c], at, row, state.items, pool, out[i, c])
                 continue
-            a, b, a_where = _values(state, inputs, table.parts[c, 0], row, user, m, -1)
-            p, q, p_where = _values(state, inputs, table.parts[c, 1], row, user, m, -1)
-            for x in range(a, b):
-                first = _hash(state, inputs, table.parts[c, 0, 0], x, a_where, row, user, m)
-                for y in range(p, q):
-                    second = _hash(state, inputs, table.parts[c, 1, 0], y, p_where, row, user, m)
+            for x in range(key_parts.n_values(parts, c, 0, row, starts, stops, sizes)):
+                first = key_parts.value_of(parts, c, 0, row, x, starts, pool, hashes)
+                for y in range(key_parts.n_values(parts, c, 1, row, starts, stops, sizes)):
+                    key = keyed_counters.key_of(c, first, key_parts.value_of(parts, c, 1, row, y, starts, pool, hashes))
                     if windows.buckets[c]:
-                        keyed_windows.add_windows(windows, c, first, second, at, buffers.counts[line, c])
-                    else:
-                        keyed_counters.add_sums(table, c, first, second, decay[c], buffers.counts[line, c])
+                        keyed_windows.add_windows(windows, c, key, at, out[i, c])
+                        continue
+                    position = keyed_counters.find(hash_index, keys, key)
+                    if hash_index[position]:
+                        slot = hash_index[position] - 1
+                        for half in range(decay.shape[1]):
+                            out[i, c, half, 0] += sums[slot, half, 0] * decay[c, half]
+                            out[i, c, half, 1] += sums[slot, half, 1] * decay[c, half]

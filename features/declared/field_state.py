@@ -18,7 +18,8 @@ from feedrank.engine.types import ResolvedRequest, Rows, Times
 from feedrank.features.declared import keyed_counters, keyed_windows, recent_interactions
 from feedrank.features.declared.counter_plan import CounterPlan
 from feedrank.features.declared.field_arrays import FieldArrays, FieldBuffers, FieldInputs, RankingRequests
-from feedrank.features.declared.field_kernel import MAX_REQUEST_VALUES, advance_fields, apply_all_changes
+from feedrank.features.declared.field_kernel import advance_fields, apply_all_changes
+from feedrank.features.declared.key_parts import MAX_REQUEST_VALUES
 from feedrank.features.jit import zero_padded
 from feedrank.features.kernel import OP_READ, Operations
 

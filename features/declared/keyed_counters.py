@@ -129,20 +129,6 @@ def decay_factors(table: KeyedCounters, at: float, out: NDArray[np.float64]) -> 
 
 
 @jit
-def add_sums(
-    table: KeyedCounters, c: int, first: int, second: int, decay: NDArray[np.float64], out: NDArray[np.float64]
-) -> None:
-    """Add the (L, 2) sums of a key, decayed, to `out`; a key that was never counted adds nothing."""
-    position = find(table.hash_index, table.keys, key_of(c, first, second))
-    if table.hash_index[position] == 0:
-        return
-    slot = table.hash_index[position] - 1
-    for half in range(len(decay)):
-        out[half, 0] += table.sums[slot, half, 0] * decay[half]
-        out[half, 1] += table.sums[slot, half, 1] * decay[half]
-
-
-@jit
 def key_of(c: int, first: int, second: int) -> np.int64:
     """Return the hash of a counter's key; never 0."""
     mixed = _mix(_mix(np.uint64(c + 1)) ^ np.uint64(first))

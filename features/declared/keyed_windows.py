@@ -118,9 +118,9 @@ def add_overall(table: KeyedWindows, c: int, counts: tuple[int, int], at: float)
 
 
 @jit
-def add_windows(table: KeyedWindows, c: int, first: int, second: int, at: float, out: NDArray[np.float64]) -> None:
+def add_windows(table: KeyedWindows, c: int, key: np.int64, at: float, out: NDArray[np.float64]) -> None:
     """Add the (L, 2) counts of a key in each window before `at` to `out`; a key never counted adds nothing."""
-    position, n = find(table.hash_index, table.keys, key_of(c, first, second)), table.buckets[c]
+    position, n = find(table.hash_index, table.keys, key), table.buckets[c]
     if table.hash_index[position] == 0:
         return
     slot = table.hash_index[position] - 1
@@ -138,4 +138,4 @@ def add_windows(table: KeyedWindows, c: int, first: int, second: int, at: float,
 @jit
 def add_overall_windows(table: KeyedWindows, c: int, at: float, out: NDArray[np.float64]) -> None:
     """Add the (L, 2) counts of all events of a counter in each window before `at` to `out`."""
-    add_windows(table, c, _OVERALL, _OVERALL, at, out)
+    add_windows(table, c, key_of(c, _OVERALL, _OVERALL), at, out)
