@@ -14,6 +14,7 @@ LIMIT = 8
 """Parameters that a function may have; `self` and `cls` are not counted."""
 _COMMAND = "a click command: its parameters are its options"
 _CLIENT = "a method of the public HTTP client: its keyword arguments are its interface"
+_PYTHON = "a method of the public Python API: its keyword arguments are its interface"
 _KERNEL = "a compiled kernel, which takes arrays"
 REASONS: dict[str, str] = {
     "api.cli.evaluation.evaluate": _COMMAND,
@@ -25,6 +26,8 @@ REASONS: dict[str, str] = {
     "api.client.client.Client.rank": _CLIENT,
     "api.client.client.Client.recommend": _CLIENT,
     "api.client.client.Client.record_interaction": _CLIENT,
+    "api.python.recommender.Recommender.rank": _PYTHON,
+    "api.python.recommender.Recommender.recommend": _PYTHON,
     "features.bm25._score_batch": _KERNEL,
     "features.families.history._item_item_scores": _KERNEL,
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from feedrank.engine.events.event_table import EventTable
     from feedrank.engine.events.events import Event
     from feedrank.engine.events.field_forms import Forms
+    from feedrank.engine.events.vocabulary import Vocabulary
 
 
 class VectorIndex(Protocol):
@@ -127,7 +128,20 @@ class CrossEncoderScoreCache(Protocol):
 
 
 class State(Protocol):
-    """The current behavioural state: user histories and counters."""
+    """The current behavioural state: user histories and counters.
+
+    It knows items that the catalogue does not have yet; their rows come after those of the catalogue.
+    """
+
+    @property
+    def items(self) -> Vocabulary:
+        """Return the ids of all items by row; `advance` expects new ones here before their events."""
+        ...
+
+    @property
+    def item_fields(self) -> tuple[str, ...]:
+        """Return the names of the item fields by whose values the state counts."""
+        ...
 
     forms: Forms | None
     """The forms of declared fields that tables for `advance` must have; None: no feature is declared."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.feature import Feature
-from feedrank.engine.types import Batch, Matrix, Scores, Vector
+from feedrank.engine.types import UNKNOWN_ROW, Batch, Matrix, Scores, Vector
 from feedrank.features import custom_counters
 from feedrank.features.declared.family import FAMILY, DeclaredFamily
 from feedrank.features.families import text_relevance
@@ -80,6 +80,8 @@ class FeatureBuilder:
     def family_columns(self, batch: Batch) -> Iterator[tuple[str, Columns]]:
         """Compute one family after another; yield the name of each (the path of an extra one) and its columns."""
         earlier: dict[str, Scores] = {}
+        if batch.disliked.size and batch.disliked.max() >= len(self.item_model.catalogue.ids):
+            batch = _without_later_items(batch, len(self.item_model.catalogue.ids))
         inputs = FamilyInputs(self.item_model, self.spec, self.category_shares, earlier)
         for name, family in self._families.items():
             columns = family(batch, inputs)
@@ -87,6 +89,15 @@ class FeatureBuilder:
                 for feature, column in columns.items():
                     earlier[feature.name] = column
             yield name, columns
+
+    def declared_columns(self, batch: Batch | None = None) -> Iterator[tuple[str, Columns]]:
+        """Compute one declared feature after another; yield the name of each and its columns.
+
+        batch: None: one without candidates, for the records.
+        """
+        family = self._families.get(FAMILY)
+        if isinstance(family, DeclaredFamily):
+            yield from family.by_feature(_empty_batch(self.spec) if batch is None else batch)
 
     def columns(self, batch: Batch) -> dict[str, Scores]:
         """Compute the columns: feature name -> (N,) float32, in column order.
@@ -187,6 +198,19 @@ def _check_family(name: str, feature: Feature, owners: dict[str, str]) -> None:
             "choose another family in its record"
         )
     owners[feature.family] = name
+
+
+def _without_later_items(batch: Batch, n_items: int) -> Batch:
+    """Leave out dislikes of items that the state knows and the item model does not know yet; the others move up."""
+    is_later = batch.disliked >= n_items
+    order = np.argsort(is_later, axis=1, kind="stable")
+    disliked = np.where(is_later, UNKNOWN_ROW, batch.disliked)
+    at = np.where(is_later, np.nan, batch.disliked_at)
+    return replace(
+        batch,
+        disliked=np.take_along_axis(disliked, order, axis=1).astype(np.int32),
+        disliked_at=np.take_along_axis(at, order, axis=1),
+    )
 
 
 def _category_shares(catalogue: Catalogue) -> Vector:

@@ -35,11 +35,7 @@ class CounterTable(NamedTuple):
     per_user: NDArray[np.bool_]
     """(D,) whether keys contain the user."""
     code_source: NDArray[np.int64]
-    """(D,) where codes come from: a row of `bounds`, ITEM or NO_CODE."""
-    codes: NDArray[np.int32]
-    """Codes of all sources and items, flattened."""
-    bounds: NDArray[np.int64]
-    """(sources, n + 1) bounds of each item's codes in `codes`."""
+    """(D,) where codes come from: a counted field of the state, ITEM or NO_CODE."""
     decay_rates: NDArray[np.float64]
     """(D, L) decay per second; -1 if a counter has fewer half-lives."""
     landmarks: NDArray[np.float64]
@@ -57,8 +53,14 @@ class CounterTable(NamedTuple):
 
 
 @jit
-def count(table: CounterTable, row: int, user: int, type_bits: int, at: float) -> None:
-    """Count one event of an item and a user. The caller reserves room for its keys."""
+def count(
+    table: CounterTable, codes: NDArray[np.int32], bounds: NDArray[np.int32], row: int, user: int, type_bits: int,
+    at: float,
+) -> None:  # fmt: skip
+    """Count one event of an item and a user. The caller reserves room for its keys.
+
+    codes, bounds: those of the state's items (`StateArrays`).
+    """
     for d in range(len(table.numerator)):
         in_numerator, in_denominator = type_bits & table.numerator[d] != 0, type_bits & table.denominator[d] != 0
         if not (in_numerator or in_denominator) or (table.per_user[d] and user < 0):
@@ -76,9 +78,9 @@ def count(table: CounterTable, row: int, user: int, type_bits: int, at: float) -
             table.totals[d, half, 0] += increment[half] * in_numerator
             table.totals[d, half, 1] += increment[half] * in_denominator
         source = table.code_source[d]
-        first, stop = (0, 1) if source < 0 else (table.bounds[source, row], table.bounds[source, row + 1])
+        first, stop = (0, 1) if source < 0 else (bounds[source, row, 0], bounds[source, row, 1])
         for c in range(first, stop):
-            slot = _find_or_insert(table, _key(table, d, row, user, c))
+            slot = _find_or_insert(table, _key(table, codes, d, row, user, c))
             for half in range(len(increment)):
                 table.sums[slot, half, 0] += increment[half] * in_numerator
                 table.sums[slot, half, 1] += increment[half] * in_denominator
@@ -94,16 +96,19 @@ def clear(table: CounterTable, user: int) -> None:
 
 
 @jit
-def read(table: CounterTable, row: int, user: int, at: float, out: Scores) -> None:
+def read(
+    table: CounterTable, codes: NDArray[np.int32], bounds: NDArray[np.int32], row: int, user: int, at: float,
+    out: Scores,
+) -> None:  # fmt: skip
     """Read all counters as of `at` into `out` (D x L x VALUES_PER_HALF_LIFE,), summed over the item's codes.
 
-    A key that was never counted is 0.
+    A key that was never counted is 0. codes, bounds: as in `count`.
     """
     out[:] = 0
     halves = table.decay_rates.shape[1]
     for d in range(len(table.numerator)):
         source = table.code_source[d]
-        first, stop = (0, 1) if source < 0 else (table.bounds[source, row], table.bounds[source, row + 1])
+        first, stop = (0, 1) if source < 0 else (bounds[source, row, 0], bounds[source, row, 1])
         decay = np.zeros(halves)
         for half in range(halves):
             if table.decay_rates[d, half] >= 0 and not np.isnan(table.landmarks[d, half]):
@@ -114,7 +119,7 @@ def read(table: CounterTable, row: int, user: int, at: float, out: Scores) -> No
         if table.per_user[d] and user < 0:
             continue
         for c in range(first, stop):
-            position = _find(table.hash_index, table.keys, _key(table, d, row, user, c))
+            position = _find(table.hash_index, table.keys, _key(table, codes, d, row, user, c))
             if table.hash_index[position] == 0:
                 continue
             sums = table.sums[table.hash_index[position] - 1]
@@ -132,9 +137,9 @@ def rehash(keys: NDArray[np.int64], used: int, hash_index: NDArray[np.int32]) ->
 
 
 @jit
-def _key(table: CounterTable, d: int, row: int, user: int, c: int) -> np.int64:
+def _key(table: CounterTable, codes: NDArray[np.int32], d: int, row: int, user: int, c: int) -> np.int64:
     source = table.code_source[d]
-    code = row if source == ITEM else 0 if source == NO_CODE else table.codes[c]
+    code = row if source == ITEM else 0 if source == NO_CODE else codes[c]
     user_code = user + 1 if table.per_user[d] else 0
     return (np.int64(d) << _COUNTER_SHIFT) | (np.int64(user_code) << _USER_SHIFT) | np.int64(code)
 

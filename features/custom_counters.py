@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.catalogue import STANDARD_FIELDS, Catalogue
-from feedrank.engine.types import UNKNOWN_ROW
 from feedrank.features.counter_table import ITEM, NO_CODE, VALUES_PER_HALF_LIFE, CounterTable
 
 IMPRESSION = "impression"
@@ -82,28 +80,25 @@ def interaction_types(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
     return tuple(kind for kind in named if kind != IMPRESSION)
 
 
-def empty_counter_table(counters: tuple[CounterSpec, ...], catalogue: Catalogue) -> CounterTable:
-    """Create the empty counter table of a catalogue. Raises ValueError for an item field that no item has."""
+def counted_fields(counters: tuple[CounterSpec, ...]) -> tuple[str, ...]:
+    """Return the item fields by whose values a state counts: the category, and those of the counters."""
+    named = dict.fromkeys(["category", *(counter.item_field for counter in counters)])
+    return tuple(name for name in named if name not in ("", "item"))
+
+
+def empty_counter_table(counters: tuple[CounterSpec, ...]) -> CounterTable:
+    """Create the counter table of a state without events."""
     types = interaction_types(counters)
-    fields = list(dict.fromkeys(counter.item_field for counter in counters if counter.item_field not in ("", "item")))
-    codes = [catalogue.field_codes(name) for name in fields]
-    for name, (field_codes, _) in zip(fields, codes, strict=True):
-        if not len(field_codes) and len(catalogue) and name not in STANDARD_FIELDS:
-            raise ValueError(f"a counter is declared for the item field {name!r}, which no item has")
-    starts = np.cumsum([0, *(len(field_codes) for field_codes, _ in codes)])
     halves = max((len(counter.half_lives_h) for counter in counters), default=0)
     rates = np.full((len(counters), halves), -1.0)
     for d, counter in enumerate(counters):
         rates[d, : len(counter.half_lives_h)] = np.log(2) / (np.array(counter.half_lives_h) * _SECONDS_PER_HOUR)
-    source_of = {"": NO_CODE, "item": ITEM} | {name: i for i, name in enumerate(fields)}
-    bounds = [offsets + start for (_, offsets), start in zip(codes, starts[:-1], strict=True)]
+    source_of = {"": NO_CODE, "item": ITEM} | {name: i for i, name in enumerate(counted_fields(counters))}
     return CounterTable(
         numerator=np.array([_type_bits(counter.types, types) for counter in counters], np.int64),
         denominator=np.array([_type_bits(counter.rate_over, types) for counter in counters], np.int64),
         per_user=np.array([counter.per_user for counter in counters], np.bool_),
         code_source=np.array([source_of[counter.item_field] for counter in counters], np.int64),
-        codes=np.concatenate([np.empty(0, np.int32), *(field_codes for field_codes, _ in codes)]).astype(np.int32),
-        bounds=np.array(bounds, np.int64).reshape(len(fields), len(catalogue) + 1),
         decay_rates=rates,
         landmarks=np.full(rates.shape, np.nan),
         totals=np.zeros((*rates.shape, 2)),
@@ -119,13 +114,10 @@ def n_columns(counters: tuple[CounterSpec, ...]) -> int:
     return len(counters) * max((len(counter.half_lives_h) for counter in counters), default=0) * VALUES_PER_HALF_LIFE
 
 
-def keys_per_event(table: CounterTable) -> NDArray[np.int64]:
-    """Return (n + 1,) the most keys that one event of each item can add; the last one, of unknown items, is 0."""
-    keys = np.full(table.bounds.shape[1], np.count_nonzero(table.code_source < 0), np.int64)
-    for source in table.code_source[table.code_source >= 0].tolist():
-        keys[:-1] += np.diff(table.bounds[source])
-    keys[UNKNOWN_ROW] = 0
-    return keys
+def keys_per_code(table: CounterTable, n_fields: int) -> tuple[int, NDArray[np.int64]]:
+    """Return how many keys an event can add whatever its item is, and for each code of the item: (n_fields,)."""
+    sources = table.code_source
+    return int(np.count_nonzero(sources < 0)), np.bincount(sources[sources >= 0], minlength=n_fields)
 
 
 def half_life_label(half_life_h: float) -> str:

@@ -6,6 +6,10 @@ latest entry of an item decides. The store is encoded for twice as many items as
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from feedrank.engine.types import Rows, Times
 from feedrank.features import history_store
 from feedrank.features.history_store import HistoryStore
@@ -47,6 +51,19 @@ def select_recent(marks: Rows, times: Times, rows: Rows, rows_at: Times) -> None
         if is_latest:
             rows[found], rows_at[found] = row, times[entry]
             found += 1
+
+
+def all_of(store: HistoryStore, users: Sequence[int], lengths: Sequence[int], n_items: int) -> Rows:
+    """Return the items that these users dislike as if they were one, latest first; lengths: of their lists."""
+    marks, first = np.empty(sum(lengths), np.int32), 0
+    for user, length in zip(users, lengths, strict=True):
+        if length:
+            read_marks(store, user, n_items, marks[first : first + length], np.empty(length))
+        first += length
+    _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
+    latest_marks = marks[np.sort(latest)]
+    disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
+    return disliked
 
 
 @jit

@@ -22,9 +22,10 @@ from feedrank.features.dislikes import MAX_MARKS
 from feedrank.features.history_store import IMPRESSIONS, INTERACTIONS, HistoryStore
 from feedrank.features.jit import jit
 
-OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, OP_NEGATIVE, OP_SEEN, OP_OTHER = 0, 1, 2, 3, 4, 5, 6
+OP_IMPRESSION, OP_INTERACTION, OP_PRE_LOG, OP_READ, OP_NEGATIVE, OP_SEEN, OP_OTHER, OP_CODES = 0, 1, 2, 3, 4, 5, 6, 7
 """Operation codes: impressions of a ranking; an interaction; an interaction from before the log; a read; a dislike; an
-impression event, unless a ranking counted it; an event that only custom counters count."""
+impression event, unless a ranking counted it; an event that only custom counters count; new codes, by four `rows`:
+the item, the field, and the bounds in `StateArrays.codes`."""
 NO_HISTORY, NO_COUNTS = 16, 32
 """Flags of an interaction's code: it does not enter the user's history; it does not count for the item."""
 CODE_MASK = 15
@@ -55,8 +56,10 @@ class StateArrays(NamedTuple):
     """(n,) time of an item's last interaction; NaN: none."""
     now: Times
     """(1,) unix seconds of the latest event; reads never go back before it."""
-    category_codes: NDArray[np.int32]
-    category_offsets: Offsets
+    codes: NDArray[np.int32]
+    """Codes of the values of the counted item fields; codes in use are never changed, new ones are appended."""
+    code_bounds: NDArray[np.int32]
+    """(fields, n, 2) bounds of each item's codes in `codes`; the first field is the category."""
     histories: HistoryStore
     dislike_marks: HistoryStore
     """One list of each user; see `features.dislikes`."""
@@ -92,8 +95,8 @@ class Operations(NamedTuple):
         )
 
     def observed_rows(self) -> Rows:
-        """Return the rows of all operations that are no reads."""
-        sizes = np.where(self.code == OP_READ, 0, self.stop - self.start)
+        """Return the item rows of all events: of the operations that are no reads and no new codes."""
+        sizes = np.where((self.code == OP_READ) | (self.code == OP_CODES), 0, self.stop - self.start)
         indices = np.repeat(self.start - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
         return self.rows.take(indices)
 
@@ -131,7 +134,7 @@ def advance(
     cursor: (2,) number of reads and of their rows so far; it is carried from call to call. The caller reserves one
     history block per observed row, and the counter keys that the rows can add.
     """
-    items = len(state.category_offsets) - 1
+    items = len(state.first_at)
     everything = len(state.counts) - 1
     halves = len(state.decay_rates)
     increment, decay = np.empty(halves), np.empty(halves)
@@ -140,7 +143,7 @@ def advance(
     marks, mark_times = np.empty(MAX_MARKS, np.int32), np.empty(MAX_MARKS)
     # taken once: to pass the whole state at each event would copy all its arrays
     decay_rates, landmarks, n_marks = state.decay_rates, state.landmarks, state.dislike_marks.used
-    item_counters, item_dislikes = state.counts, state.dislikes
+    item_counters, item_dislikes, codes, bounds = state.counts, state.dislikes, state.codes, state.code_bounds
     for m in range(first, last):
         code, at, user = operations.code[m] & CODE_MASK, operations.at[m], operations.user[m]
         if code == OP_READ:
@@ -175,8 +178,8 @@ def advance(
                 width = len(overall)
                 out[: 2 * width] = 0
                 _add_counters(state.counts[row], decay, out[:width])
-                for c in range(state.category_offsets[row], state.category_offsets[row + 1]):
-                    _add_counters(state.counts[items + state.category_codes[c]], decay, out[width : 2 * width])
+                for c in range(bounds[0, row, 0], bounds[0, row, 1]):
+                    _add_counters(state.counts[items + codes[c]], decay, out[width : 2 * width])
                 out[2 * width :] = overall
                 if has_dislikes:
                     for half in range(halves):
@@ -185,8 +188,13 @@ def advance(
                 buffers.item_age[line] = at - state.first_at[row]
                 buffers.since_interaction[line] = at - state.last_at[row]
                 if len(state.custom_counters.numerator):
-                    counter_table.read(state.custom_counters, row, user, at, buffers.custom_counters[line])
+                    out = buffers.custom_counters[line]
+                    counter_table.read(state.custom_counters, codes, bounds, row, user, at, out)
             cursor[0] += 1
+            continue
+        if code == OP_CODES:
+            start = operations.start[m]
+            bounds[operations.rows[start + 1], operations.rows[start]] = operations.rows[start + 2 : start + 4]
             continue
         if not state.now[0] >= at:
             state.now[0] = at
@@ -218,7 +226,7 @@ def advance(
                     if user >= 0:
                         dislikes.add(state.dislike_marks, user, row, at, items)
                 if bits:
-                    counter_table.count(state.custom_counters, row, user, bits, at)
+                    counter_table.count(state.custom_counters, codes, bounds, row, user, bits, at)
                 continue
             code = OP_IMPRESSION
         in_history, counts = operations.code[m] & NO_HISTORY == 0, operations.code[m] & NO_COUNTS == 0
@@ -232,8 +240,8 @@ def advance(
             if counts:
                 _count(state.counts[row], code, share, increment)
                 _count(state.counts[everything], code, share, increment)
-                for c in range(state.category_offsets[row], state.category_offsets[row + 1]):
-                    _count(state.counts[items + state.category_codes[c]], code, share, increment)
+                for c in range(bounds[0, row, 0], bounds[0, row, 1]):
+                    _count(state.counts[items + codes[c]], code, share, increment)
                 if code == OP_INTERACTION and not state.last_at[row] >= at:
                     state.last_at[row] = at
             if code != OP_PRE_LOG and not state.first_at[row] <= at:
@@ -246,7 +254,7 @@ def advance(
                 if n_marks[0] and code != OP_IMPRESSION:
                     dislikes.end(state.dislike_marks, user, row, at, items, marks, mark_times)
             if bits:
-                counter_table.count(state.custom_counters, row, user, bits, at)
+                counter_table.count(state.custom_counters, codes, bounds, row, user, bits, at)
 
 
 @jit

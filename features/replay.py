@@ -14,6 +14,7 @@ from feedrank.features.custom_counters import IMPRESSION, IMPRESSION_BIT
 from feedrank.features.kernel import (
     NO_COUNTS,
     NO_HISTORY,
+    OP_CODES,
     OP_IMPRESSION,
     OP_INTERACTION,
     OP_NEGATIVE,
@@ -95,6 +96,21 @@ def _interaction_codes(
     bits = np.array([bit_of.get(kind, 0) for kind in log.types], np.int64)[interactions.type]
     bits[codes == OP_SEEN] |= IMPRESSION_BIT
     return codes, bits
+
+
+def insert_codes(operations: Operations, before_event: Offsets, values: NDArray[np.int32]) -> Operations:
+    """Insert an OP_CODES for each of the (K, 4) values before its event. before_event: (K,) ascending positions."""
+    start = len(operations.rows) + 4 * np.arange(len(values))
+    return Operations(
+        code=np.insert(operations.code, before_event, np.uint8(OP_CODES)),
+        at=np.insert(operations.at, before_event, np.nan),
+        user=np.insert(operations.user, before_event, UNKNOWN_ROW),
+        session=np.insert(operations.session, before_event, UNKNOWN_ROW),
+        start=np.insert(operations.start, before_event, start),
+        stop=np.insert(operations.stop, before_event, start + 4),
+        rows=np.concatenate([operations.rows, values.reshape(-1)]).astype(np.int32),
+        type_bits=np.insert(operations.type_bits, before_event, 0),
+    )
 
 
 def with_reads(

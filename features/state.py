@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
-from feedrank.engine.types import UNKNOWN_ROW, Batch, Offsets, ResolvedRequest, Rows, Scores, Times, empty_rows
+from feedrank.engine.types import UNKNOWN_ROW, Batch, ResolvedRequest, Rows, Scores, Times, empty_rows
 from feedrank.features import counter_table, custom_counters, dislikes, history_store, state_arrays
-from feedrank.features.counter_table import CounterTable
 from feedrank.features.custom_counters import IMPRESSION_BIT
 from feedrank.features.declared.counter_plan import CounterPlan
 from feedrank.features.declared.field_state import FieldState, OperationContext
 from feedrank.features.dislikes import MAX_RECENT_DISLIKES
 from feedrank.features.history_store import INTERACTIONS
+from feedrank.features.item_codes import ItemCodes
 from feedrank.features.kernel import (
     COUNTER_KINDS,
+    OP_CODES,
     OP_READ,
     Operations,
     ReadBuffers,
@@ -29,7 +30,7 @@ from feedrank.features.kernel import (
     item_counts,
     ranking_operation,
 )
-from feedrank.features.replay import PointInTimeQueries, insert_reads, operations_of, with_reads
+from feedrank.features.replay import PointInTimeQueries, insert_codes, insert_reads, operations_of, with_reads
 from feedrank.features.state_spec import StateSpec
 
 CHUNK_ROWS = 16_384
@@ -37,19 +38,24 @@ CHUNK_ROWS = 16_384
 
 
 class BehaviouralState:
-    """State of items and users by row. Live requests and replay advance it with the same kernel."""
+    """State of items and users by row. Live requests and replay advance it with the same kernel.
+
+    Its items begin as those of a catalogue. An item event adds its item, from this point of the order of events on.
+    """
 
     def __init__(self, catalogue: Catalogue, spec: StateSpec | None = None) -> None:
         self.spec = spec or StateSpec()
-        self._n_items = len(catalogue)
         self._counted_types, self._width = self.spec.counted_types, self.spec.width
         plan = CounterPlan(self.spec.declared, self._counted_types)
         self.forms = plan.forms if self.spec.declared else None
         self._fields = FieldState(plan, len(catalogue)) if self.spec.declared else None
         self._custom_columns = custom_counters.n_columns(self.spec.counters)
-        counters = custom_counters.empty_counter_table(self.spec.counters, catalogue)
-        self._state = state_arrays.empty_arrays(catalogue, self.spec.half_lives_h, counters)
-        self._keys_per_event = custom_counters.keys_per_event(self._state.custom_counters)
+        fields = custom_counters.counted_fields(self.spec.counters)
+        self.item_codes = ItemCodes(catalogue, fields, state_arrays.capacity_of(len(catalogue)))
+        self.items, self.item_fields = self.item_codes.ids, fields
+        counters = custom_counters.empty_counter_table(self.spec.counters)
+        self._state = state_arrays.empty_arrays(self.item_codes, self.spec.half_lives_h, counters)
+        self._keys_per_event, self._keys_per_code = custom_counters.keys_per_code(counters, len(fields))
 
     def observe(self, operations: Operations) -> None:
         """Observe operations without reads. Raises ValueError if there is a read."""
@@ -58,9 +64,12 @@ class BehaviouralState:
         self._run(operations, self._read_buffers(0, 0))
 
     def advance(self, log: EventTable) -> None:
-        """Observe all events of a log, in its order."""
+        """Observe all events of a log, in its order, and its item events."""
         operations = self._operations_of(log)
-        self.observe(operations)
+        running = self._with_codes(operations, log)
+        self.observe(running)
+        if running is not operations:  # the run has changed these
+            operations.type_bits[:] = running.type_bits[running.code != OP_CODES]
         if self._fields is not None:
             self._fields.observe(operations, self._context_of(log))
 
@@ -179,16 +188,7 @@ class BehaviouralState:
         lengths = [int(store.lengths[row, 0]) if 0 <= row < len(store.lengths) else 0 for row in (session, user)]
         if not any(lengths):
             return empty_rows()
-        marks = np.empty(sum(lengths), np.int32)
-        items, first = len(self._state.first_at), 0
-        for row, length in zip((session, user), lengths, strict=True):
-            if length:
-                dislikes.read_marks(store, row, items, marks[first : first + length], np.empty(length))
-            first += length
-        _, latest = np.unique(marks >> 1, return_index=True)  # the first mark of an item is its latest
-        latest_marks = marks[np.sort(latest)]
-        disliked: Rows = latest_marks[latest_marks & 1 == 1] >> 1
-        return disliked
+        return dislikes.all_of(store, (session, user), lengths, len(self._state.first_at))
 
     def user_version(self, user: int) -> tuple[int, int]:
         """Return a value that changes whenever the history or the dislikes of a user change."""
@@ -197,7 +197,7 @@ class BehaviouralState:
 
     def popularity(self, at: float) -> Scores:
         """Compute the (n,) interactions of each item, decayed by the longest half-life, as of `at`."""
-        out, pre_log = np.empty(self._n_items), np.empty(self._n_items)
+        out, pre_log = np.empty(len(self.items)), np.empty(len(self.items))
         longest = int(np.argmax(self.spec.half_lives_h))
         item_counts(self._state, COUNTER_KINDS.index("interactions"), longest, at, out)
         item_counts(self._state, COUNTER_KINDS.index("pre_log"), longest, at, pre_log)
@@ -210,33 +210,33 @@ class BehaviouralState:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all arrays of the state by name, for `restore`. They are not copied."""
-        arrays = dict(state_arrays.named_arrays(self._state))
+        arrays = dict(state_arrays.named_arrays(self._state)) | self.item_codes.arrays()
         if self._fields is not None:
             arrays |= {f"fields.{name}": array for name, array in self._fields.arrays()}
         return arrays
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Replace the state by saved arrays of the same catalogue and spec. Raises ValueError if they do not fit."""
-        self._state = state_arrays.with_arrays(self._state, arrays)
+        self.item_codes.restore(arrays)
+        state = state_arrays.with_arrays(state_arrays.with_items(self._state, self.item_codes), arrays)
+        self._state = state_arrays.with_items(state, self.item_codes)
         if self._fields is not None:
             prefix = "fields."
             self._fields.restore(
                 {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             )
 
-    def extend(self, catalogue: Catalogue, category_offsets: Offsets, counters: CounterTable) -> None:
-        """Take the columns of a catalogue with new items, whose rows fit into the spare room of the arrays.
-
-        category_offsets, and the bounds of `counters`, are padded to the rows of the arrays.
-        """
-        table = self._state.custom_counters._replace(codes=counters.codes, bounds=counters.bounds)
-        self._state = self._state._replace(
-            category_codes=catalogue.category_codes, category_offsets=category_offsets, custom_counters=table
-        )
-        self._n_items, self._keys_per_event = len(catalogue), custom_counters.keys_per_event(table)
-
     def _operations_of(self, log: EventTable) -> Operations:
         return operations_of(log, self._counted_types, self.spec.interactions)
+
+    def _with_codes(self, operations: Operations, log: EventTable) -> Operations:
+        """Take the new items of a log; return its operations, with those that change the codes of an item."""
+        if not len(log.item_changes):
+            return operations
+        self._state = state_arrays.with_items(self._state, self.item_codes)
+        codes = self.item_codes.observe(log.item_changes)
+        self._state = state_arrays.with_items(self._state, self.item_codes)  # there may be new categories
+        return insert_codes(operations, codes.before_event, codes.values) if len(codes.values) else operations
 
     def _context_of(
         self, log: EventTable, queries: PointInTimeQueries | None = None, impressions: NDArray[np.int64] | None = None
@@ -301,6 +301,8 @@ class BehaviouralState:
             histories, marks = (history_store.with_room(store, n_rows) for store in stores)
             self._state = self._state._replace(histories=histories, dislike_marks=marks)
         if self.spec.counters:
-            n_keys = int(self._keys_per_event[operations.observed_rows()].sum())
+            rows = operations.observed_rows()
+            n_codes = self.item_codes.most_codes[:, rows].sum(axis=1)
+            n_keys = len(rows) * self._keys_per_event + int(n_codes @ self._keys_per_code)
             counters = counter_table.reserve(self._state.custom_counters, n_keys)
             self._state = self._state._replace(custom_counters=counters)

@@ -8,19 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feedrank.engine.events.catalogue import Catalogue
-from feedrank.engine.types import Offsets
 from feedrank.features import history_store
 from feedrank.features.counter_table import CounterTable
+from feedrank.features.history_growth import reencoded
 from feedrank.features.history_store import HistoryStore
+from feedrank.features.item_codes import ItemCodes
 from feedrank.features.kernel import COUNTER_KINDS, StateArrays
 
 SECONDS_PER_HOUR = 3_600.0
 
-_FIXED_SHAPE = (
-    "decay_rates", "counts", "dislikes", "category_codes", "category_offsets", "first_at", "last_at",
-    "custom_counters.codes", "custom_counters.bounds",
-)  # fmt: skip
+_FIXED_SHAPE = ("decay_rates", "counts", "dislikes", "code_bounds", "first_at", "last_at")
 
 
 def capacity_of(n: int) -> int:
@@ -28,33 +25,70 @@ def capacity_of(n: int) -> int:
     return n + n // 8 + 64
 
 
-def empty_arrays(catalogue: Catalogue, half_lives_h: Sequence[float], counters: CounterTable) -> StateArrays:
+def empty_arrays(items: ItemCodes, half_lives_h: Sequence[float], counters: CounterTable) -> StateArrays:
     """Return the arrays of a state without events, with spare rows for new items and categories.
 
     Entities are the rows for items, then those for categories, then the whole catalogue.
     """
-    items, halves = capacity_of(len(catalogue)), np.array(half_lives_h)
-    entities = items + capacity_of(len(catalogue.categories)) + 1
+    n_rows, halves = items.bounds.shape[1], np.array(half_lives_h)
+    entities = n_rows + capacity_of(len(items.values[0])) + 1
     return StateArrays(
         decay_rates=np.where(np.isinf(halves), 0.0, np.log(2) / (halves * SECONDS_PER_HOUR)),
         landmarks=np.full(len(halves), np.nan),
         counts=np.zeros((entities, len(COUNTER_KINDS), len(halves))),
-        dislikes=np.zeros((items + 1, len(halves))),
-        first_at=np.full(items, np.nan),
-        last_at=np.full(items, np.nan),
+        dislikes=np.zeros((n_rows + 1, len(halves))),
+        first_at=np.full(n_rows, np.nan),
+        last_at=np.full(n_rows, np.nan),
         now=np.full(1, -np.inf),
-        category_codes=catalogue.category_codes,
-        category_offsets=padded_offsets(catalogue.category_offsets, items),
+        codes=items.codes,
+        code_bounds=items.bounds,
         histories=history_store.empty_store(),
         dislike_marks=history_store.empty_store(1),
-        custom_counters=counters._replace(bounds=padded_offsets(counters.bounds, items)),
+        custom_counters=counters,
     )
 
 
-def padded_offsets(offsets: Offsets, n: int) -> Offsets:
-    """Return (..., n + 1) offsets in which the rows that (..., m + 1) ones do not have are empty."""
-    more = np.repeat(offsets[..., -1:], n + 1 - offsets.shape[-1], axis=-1)
-    return np.concatenate([offsets, more], axis=-1)
+def with_items(state: StateArrays, items: ItemCodes) -> StateArrays:
+    """Return arrays with the codes of these items and a row for each item and category; they and `items` grow."""
+    n_rows, n_categories = len(state.first_at), len(items.values[0])
+    if len(items.ids) > n_rows or n_categories >= len(state.counts) - n_rows:
+        state = _with_room(state, len(items.ids), n_categories)
+        items.grow(len(state.first_at))
+    return state._replace(codes=items.codes, code_bounds=items.bounds)
+
+
+def _with_room(state: StateArrays, n_items: int, n_categories: int) -> StateArrays:
+    """Return larger arrays with the same content. Histories are encoded again, which takes a while.
+
+    How many rows they get depends on how many they had at first, and not on how often they grew.
+    """
+    old_rows, old_categories = len(state.first_at), len(state.counts) - len(state.first_at) - 1
+    n_rows, categories = _grown(old_rows, n_items), _grown(old_categories, n_categories)
+    counts = np.zeros((n_rows + categories + 1, *state.counts.shape[1:]))
+    counts[:old_rows] = state.counts[:old_rows]
+    counts[n_rows : n_rows + old_categories] = state.counts[old_rows:-1]
+    dislikes = np.zeros((n_rows + 1, state.dislikes.shape[1]))
+    dislikes[:old_rows] = state.dislikes[:old_rows]
+    counts[-1], dislikes[-1] = state.counts[-1], state.dislikes[-1]
+    more = (0, n_rows - old_rows)
+    histories, marks = state.histories, state.dislike_marks
+    if n_rows > old_rows:
+        histories = reencoded(histories, old_rows, n_rows)
+        marks = reencoded(marks, 2 * old_rows, 2 * n_rows)  # a dislike is an entry of twice as many items
+    return state._replace(
+        counts=counts,
+        dislikes=dislikes,
+        first_at=np.pad(state.first_at, more, constant_values=np.nan),
+        last_at=np.pad(state.last_at, more, constant_values=np.nan),
+        histories=histories,
+        dislike_marks=marks,
+    )
+
+
+def _grown(size: int, needed: int) -> int:
+    while size < needed:
+        size = capacity_of(size)
+    return size
 
 
 def named_arrays(state: StateArrays) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -67,7 +101,7 @@ def named_arrays(state: StateArrays) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def with_arrays(state: StateArrays, arrays: Mapping[str, NDArray[Any]]) -> StateArrays:
-    """Return a state with copies of saved arrays. Raises ValueError if they are not of the same catalogue and spec."""
+    """Return a state with copies of saved arrays. Raises ValueError if they do not fit."""
     for name, array in named_arrays(state):
         saved = arrays.get(name)
         if saved is None or saved.dtype != array.dtype or saved.shape[1:] != array.shape[1:]:

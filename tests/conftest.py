@@ -73,10 +73,12 @@ def parse_command(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
         assert found is not None, f"there is no command {rest[:1]} in {shlex.join(words)}"
         command, name, rest = found, rest[0], rest[1:]
         path.append(name)
-        if isinstance(command, click.Group):
+        is_own = isinstance(command, click.Group) and command.invoke_without_command
+        if isinstance(command, click.Group) and not (is_own and (not rest or rest[0].startswith("-"))):
             continue
         context = command.make_context(name, rest, parent=context)
         params |= context.params
+        break
     return " ".join(path), params
 
 

@@ -12,17 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import FieldValue
 from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
+from feedrank.engine.events.item_arrivals import ItemArrivals
+from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.retrieval.embedding_space import EmbeddingSpace, unit_rows
 from feedrank.engine.retrieval.indexes import ExactIndex
 from feedrank.engine.retrieval.retrievers import EmbeddingRetriever
 from feedrank.engine.types import UNKNOWN_ROW, Matrix, ResolvedRequest
 from feedrank.features.bm25 import Bm25Retriever, TermWeights
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.catalogue_growth import extend_catalogue
 from feedrank.features.item_model import ItemModel, UserItemVectors
 from feedrank.features.late_interaction import TokenVectors, quantize
 from feedrank.features.state import BehaviouralState
@@ -101,6 +103,7 @@ NEW: Items = {
     "plain": {},
     "n2": {"title": "coat", "category": "c9", "tags": ["t"], "price": 7.0},
 }
+NEW_EVENTS = [ItemEvent(f"item {item}", START, item, fields) for item, fields in NEW.items()]
 VECTORS = text_of(np.random.default_rng(9), len(NEW))
 TOKENS = tokens_of(np.random.default_rng(10), len(NEW))
 
@@ -221,7 +224,9 @@ def test_features_of_old_items_keep_their_bits(world: World) -> None:
         requests.append(ResolvedRequest(START / 1000 + 10**6, user, history, times, history, query, vector))
         candidates.append(random.integers(UNKNOWN_ROW, N, 30).astype(np.int32))
     batch = state.read(requests, candidates)
-    larger = extend_catalogue(state, item_model.catalogue, grown.catalogue).read(requests, candidates)
+    state.advance(arrived_events_to_table(NEW_EVENTS, ItemArrivals(state.items, state.item_fields), Vocabulary()))
+    assert list(state.items) == list(grown.catalogue.ids)
+    larger = state.read(requests, candidates)
     # how usual a category is, is counted over the catalogue: the shares of the bundle go on where it grows
     new.category_shares = np.concatenate([old.category_shares, new.category_shares[len(old.category_shares) :]])
     expected = old.matrix(batch)
@@ -232,9 +237,7 @@ def test_features_of_old_items_keep_their_bits(world: World) -> None:
         ]  # fmt: skip
         assert differ == []
     # and cold-start items have features like any other
-    whole = new.matrix(
-        extend_catalogue(state, item_model.catalogue, grown.catalogue).read(requests[1:2], [np.arange(N, N + 3)])
-    )
+    whole = new.matrix(state.read(requests[1:2], [np.arange(N, N + 3)]))
     assert np.isfinite(whole[:, [new.names.index(name) for name in ("recall_score", "bm25", "content_decay1")]]).all()
 
 

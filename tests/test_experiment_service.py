@@ -267,7 +267,7 @@ def test_a_shadow_arm_ranks_without_being_shown(deployment: Deployment, tmp_path
 
 
 def test_explored_rankings_can_be_replayed_and_evaluated_off_policy(deployment: Deployment) -> None:
-    arms = {"only": {"explore": {"kind": "plackett-luce", "temperature": 0.5}, "candidates": 20}}
+    arms = {"only": {"explore": {"kind": "plackett-luce", "temperature": 5.0}, "candidates": 20}}
     deployment.start_experiment({**AB, "name": "explore", "arms": arms})
     recommender = deployment.serve()
     events = [request_ranking(recommender, f"r{n}", deployment.at + n, toyworld.user_id(n % 7), n=5) for n in range(20)]

@@ -20,10 +20,11 @@ from feedrank.api import compose, config
 from feedrank.api.cli import main
 from feedrank.api.config import Config, ConfigError, load_config
 from feedrank.api.home_paths import HomePaths
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.event_table import EventTable
 from feedrank.engine.events.event_table_builder import events_to_table, sorted_events_to_table
-from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.events.interaction_types import (
     IN_TRANSITIONS,
     USUAL_NAMES,
@@ -33,11 +34,11 @@ from feedrank.engine.events.interaction_types import (
     unlisted_types,
     unlisted_warning,
 )
+from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
 from feedrank.engine.types import ResolvedRequest
 from feedrank.features.bm25 import TermWeights
-from feedrank.features.catalogue_growth import extend_catalogue
 from feedrank.features.dislikes import MAX_MARKS
 from feedrank.features.state import BehaviouralState
 from feedrank.features.state_spec import StateSpec
@@ -262,14 +263,15 @@ def test_the_state_equals_a_slow_reference(seed: int) -> None:
 def test_a_larger_catalogue_keeps_the_dislikes() -> None:
     state, users = BehaviouralState(CATALOGUE, StateSpec(interactions=OVERRIDES)), Vocabulary(USERS)
     state.advance(events_to_table(random_events(5), CATALOGUE.ids, users))
-    larger = Catalogue.from_items({**CATALOGUE.to_items(), **{f"new {n}": {} for n in range(200)}})
-    grown = extend_catalogue(state, CATALOGUE, larger)
-    rows = [np.arange(len(ITEMS), dtype=np.int32)]
-    for user in range(len(USERS)):
-        assert grown.disliked(user).tolist() == state.disliked(user).tolist()
-        before, after = (one.read([ResolvedRequest(NOW, user)], rows) for one in (state, grown))
-        assert np.array_equal(before.dislikes, after.dislikes)
-        assert np.array_equal(before.disliked_at, after.disliked_at, equal_nan=True)
+    rows, requests = [np.arange(len(ITEMS), dtype=np.int32)], [ResolvedRequest(NOW, user) for user in range(len(USERS))]
+    before = [(state.disliked(user).tolist(), state.read([request], rows)) for user, request in enumerate(requests)]
+    new = [ItemEvent(f"item {n}", START, f"new {n}") for n in range(200)]
+    state.advance(arrived_events_to_table(new, ItemArrivals(state.items, state.item_fields), users))
+    for user, (disliked, old) in enumerate(before):
+        assert state.disliked(user).tolist() == disliked
+        now = state.read([requests[user]], rows)
+        assert np.array_equal(old.dislikes, now.dislikes)
+        assert np.array_equal(old.disliked_at, now.disliked_at, equal_nan=True)
     state.erase_user(0)
     assert not len(state.disliked(0))
 

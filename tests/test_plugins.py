@@ -207,8 +207,9 @@ def test_new_items_are_found_with_a_saved_index(home: Path, monkeypatch: pytest.
 
     updater = ColdStartUpdater(settings, opened, TextEncoders(paths, opened))
     fields = {"title": "the rocket book", "category": "space"}
-    updater.apply([ItemEvent("i-new", toyworld.END, "new", fields)], 10_000, None,
-                  lambda make: recommender.swap_snapshot(make, 2e9))  # fmt: skip
+    event = ItemEvent("i-new", toyworld.END, "new", fields)
+    recommender.snapshot.observe([event])
+    updater.apply([event], ["new"], 10_000, None, lambda make: recommender.swap_snapshot(make, 2e9))
     assert "new" in recommender.recommend("r", 2e9, RecommendationRequest("p0", n=100)).items
     grown = replace(opened, builder=updater._opened.builder)
     found = compose.build_vector_index(grown, settings.index)

@@ -472,7 +472,7 @@ def test_a_feed_and_its_explanation(recommender: Recommender) -> None:
         assert entry.features.keys() == entry.contributions.keys()
     frame = explanation.to_pandas()
     assert len(frame) == 5 * len(explanation.items[0].features)
-    assert list(frame.columns) == ["position", "item", "feature", "value", "contribution", "meaning"]
+    assert list(frame.columns) == ["position", "item", "feature", "value", "contribution", "meaning", "category"]
     assert frame["meaning"].notna().all()
     assert feed.ids[0] in repr(explanation)
     assert feed.to_pandas()["item"].tolist() == list(feed.ids)

@@ -187,6 +187,7 @@ def test_contributions_add_up_to_the_score(running: RunningService) -> None:
     assert explained["features"][0] == {
         "name": "recall_score", "family": "recall", "unit": "dot product", "missing": "the user has no history",
         "sentence": "Dot product of the item vector with the user vector of embedding recall.",
+        "is_category": False,
     }  # fmt: skip
     assert set(names) == explained["items"][0]["explanation"]["features"].keys()
     assert explained["fallback"] == "full"
@@ -646,7 +647,7 @@ def test_the_document_names_every_route(running: RunningService) -> None:
     explanation = document["components"]["schemas"]["RankingExplanation"]
     assert "features" in explanation["required"]
     described = document["components"]["schemas"]["FeatureDescription"]
-    assert set(described["required"]) == {"name", "family", "sentence", "unit", "missing"}
+    assert set(described["required"]) == {"name", "family", "sentence", "unit", "missing", "is_category"}
     page = client.get("/docs/swagger", follow_redirects=True)
     assert page.status_code == 200
     linked = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)

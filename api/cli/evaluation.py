@@ -15,6 +15,7 @@ from feedrank.api.cli.progress import (
     embedding_progress,
     print_notes,
     print_shuffled,
+    print_table,
     progress_bars,
 )
 from feedrank.api.config import Config
@@ -58,7 +59,11 @@ def parse_gain(context: click.Context, option: click.Parameter, value: str | Non
 @click.option("--relevance-level", type=click.IntRange(1, 30),
               help="Lowest label that is relevant to MRR, MAP, HR, recall and AUC; by default labels.relevance_level of"
               " the config.")  # fmt: skip
-@click.option("--ablate", is_flag=True, help="Also measure the gain and the cost of each signal group.")
+@click.option("--ablate", is_flag=True,
+              help="Also measure the gain and the cost of each group of features: signals, your own families, declared"
+              " features by field, and each alone.")  # fmt: skip
+@click.option("--max-trainings", type=click.IntRange(min=3), default=40, show_default=True,
+              help="Rankers that --ablate trains; declared features of the least gain are left out.")  # fmt: skip
 @click.pass_obj
 def evaluate(
     obj: tuple[HomePaths, Config],
@@ -70,6 +75,7 @@ def evaluate(
     gain: dict[str, Any],
     relevance_level: int | None,
     ablate: bool,
+    max_trainings: int,
 ) -> None:
     """Compare the ranker with recall order, text similarity, popularity and random order on held-out data.
 
@@ -128,7 +134,7 @@ def evaluate(
             metric = "ndcg@10" if protocol != "rankings" or compared.highest_label > 1 else "auc"
             del compared, timed  # free the memory before the next training
             if ablate and protocol != "temporal":
-                costs[f"{name}: ablation"] = _ablation(inputs, protocol, config, metric)
+                costs[f"{name}: ablation"] = _ablation(inputs, protocol, config, metric, max_trainings)
         costs["checks"] = {
             "notes": list(inputs.notes), "shuffled_labels": None if shuffled is None else asdict(shuffled)
         }  # fmt: skip
@@ -155,24 +161,42 @@ def _label_report(compared: Comparison) -> dict[str, Any]:
     }
 
 
-def _ablation(inputs: TrainingInputs, protocol: str, config: Config, metric: str) -> dict[str, Any]:
-    """Run an ablation, print the gain of each signal group, and return JSON-ready rows."""
+def _ablation(
+    inputs: TrainingInputs, protocol: str, config: Config, metric: str, max_trainings: int
+) -> dict[str, Any]:  # fmt: skip
+    """Run an ablation, print the gain of each group of features, and return JSON-ready rows."""
     from feedrank.models.evaluation import ablation
 
+    settings = config.training_settings
     with progress_bars() as show:
-        result = ablation.ablate(inputs.item_inputs, inputs.log, protocol, config.training_settings, metric, show)
-    table = Table("without", "features", result.metric, "gain", "95 % interval",
-                  title=f"{result.metric} with all signals {result.value:.4f}; {result.groups:,} groups")  # fmt: skip
+        result = ablation.ablate(inputs.item_inputs, inputs.log, protocol, settings, metric, show, max_trainings)
+    table = Table("without", "", "features", result.metric, "gain", "95 % interval", "",
+                  title=f"{result.metric} with all features {result.value:.4f}; {result.groups:,} groups")  # fmt: skip
     for row in result.rows:
         gain = row.gain
         interval = f"[{gain.low:+.4f}, {gain.high:+.4f}]"
-        table.add_row(row.signal, str(row.features), f"{row.value:.4f}", f"{gain.mean:+.4f}", interval)
-    console.print(table)
+        is_clear = abs(gain.mean) > abs(result.noise.mean)
+        verdict = "pays" if gain.low > 0 and is_clear else "harms" if gain.high < 0 and is_clear else "within noise"
+        table.add_row(
+            row.signal, row.kind, str(row.features), f"{row.value:.4f}", f"{gain.mean:+.4f}", interval, verdict
+        )
+    print_table(table)
     costs = sorted(result.costs.items(), key=lambda item: -item[1])
     click.echo("milliseconds per request, in batches: " + ", ".join(f"{name} {cost:.2f}" for name, cost in costs))
+    noise = result.noise
+    click.echo(
+        f"all features with another seed: {noise.mean:+.4f} [{noise.low:+.4f}, {noise.high:+.4f}]; smaller gains are"
+        f" noise of the training\n{len(result.rows) + 2} trainings in {result.seconds:.0f} s"
+    )
+    if result.not_measured:
+        named = ", ".join(result.not_measured)
+        click.echo(f"not measured, beyond --max-trainings {max_trainings}: {named}")
     rows = [
-        {"signal": row.signal, "features": row.features, "without": row.value, "gain": row.gain.mean,
-         "low": row.gain.low, "high": row.gain.high}
+        {"signal": row.signal, "kind": row.kind, "features": row.features, "without": row.value,
+         "gain": row.gain.mean, "low": row.gain.low, "high": row.gain.high}
         for row in result.rows
     ]  # fmt: skip
-    return {"metric": result.metric, "all": result.value, "groups": result.groups, "rows": rows, "ms": dict(costs)}
+    return {
+        "metric": result.metric, "all": result.value, "groups": result.groups, "rows": rows, "ms": dict(costs),
+        "noise": result.noise.mean, "seconds": result.seconds, "not_measured": list(result.not_measured),
+    }  # fmt: skip

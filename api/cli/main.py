@@ -13,6 +13,8 @@ from feedrank.api.cli.bundles import bundles
 from feedrank.api.cli.config import config
 from feedrank.api.cli.evaluation import evaluate
 from feedrank.api.cli.experiment_planning import experiment, power, simulate
+from feedrank.api.cli.feature_pruning import prune
+from feedrank.api.cli.feature_suggestion import suggest
 from feedrank.api.cli.features import features
 from feedrank.api.cli.feeds import recommend, serve
 from feedrank.api.cli.finetune import distill, finetune
@@ -102,6 +104,8 @@ def _name_help_options(command: click.Command) -> None:
 
 journal.add_command(backup)
 journal.add_command(restore)
+features.add_command(suggest)
+features.add_command(prune)
 for command in COMMANDS:
     main.add_command(command)
     _require_home(command)

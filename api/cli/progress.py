@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 console = Console(markup=False, emoji=False, highlight=False)  # print titles verbatim, with their brackets
 
 
+PIPE_WIDTH = 140
+"""Width of a wide table, in characters, where the output is not a terminal."""
+
+
 class _Busy(click.ClickException):
     exit_code = EXIT_BUSY
 
@@ -58,6 +62,12 @@ def print_notes(notes: Sequence[str], warnings: Sequence[str] = ()) -> None:
 def print_shuffled(shuffled: ShuffledCheck | None) -> None:
     """Print to stderr whether shuffled labels leak; None: the log is too short for the check."""
     click.echo("too few groups to check shuffled labels" if shuffled is None else shuffled.sentence(), err=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table; where the output is not a terminal, wide enough for most rows."""
+    wide = Console(markup=False, emoji=False, highlight=False, width=max(console.width, PIPE_WIDTH))
+    (console if console.is_terminal else wide).print(table)
 
 
 def position_bias_table(bias: PositionBias, max_rows: int = 20) -> Table:

@@ -38,7 +38,8 @@ def index(obj: tuple[HomePaths, Config], name: str | None) -> None:
         compose.check_bundle_name(home, name)
         inputs = compose.load_training_inputs(home, config, embedding_progress(show), needs_positive=False)
         show("collaborative views and index", 0, 0)
-        compose.save_bundle(home, config, name, BundleParts(compose.fit_without_ranker(inputs, config)), {})
+        parts = BundleParts(compose.fit_without_ranker(inputs, config))
+        compose.save_bundle(home, config, name, parts, {"window": {"offset": inputs.window["offset"]}})
     click.echo(f"current bundle: {home.current_bundle.resolve()} (recall order; `feedrank train` adds the ranker)")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -19,6 +19,8 @@ class ItemExplanation:
     """TreeSHAP values, which add up to the score with `base`; empty if another bundle serves now."""
     base: float | None
     """Expected score without any feature; None without contributions."""
+    categories: Mapping[str, str] = field(default_factory=dict)
+    """The text of each feature that is the code of a category; empty from an older service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class FeatureDescription:
     unit: str
     missing: str
     """When the value is missing (None), for an item of the catalogue."""
+    is_category: bool = False
+    """Whether values are codes of a category; `ItemExplanation.categories` has their texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,14 @@ def parse_explanation(body: Mapping[str, Any]) -> RankingExplanation:
         candidates=body["candidates"],
         recall_order=tuple(body["recall_order"]),
         features=tuple(
-            FeatureDescription(entry["name"], entry["family"], entry["sentence"], entry["unit"], entry["missing"])
+            FeatureDescription(
+                entry["name"],
+                entry["family"],
+                entry["sentence"],
+                entry["unit"],
+                entry["missing"],
+                entry.get("is_category", False),
+            )
             for entry in body.get("features", ())
         ),
     )
@@ -197,6 +208,7 @@ def _parse_item(body: Mapping[str, Any]) -> ScoredItem:
     if explanation is None:
         return ScoredItem(body["id"], body["score"])
     parsed = ItemExplanation(
-        explanation["recall_score"], explanation["features"], explanation["contributions"], explanation["base"]
-    )
+        explanation["recall_score"], explanation["features"], explanation["contributions"], explanation["base"],
+        explanation.get("categories", {}),
+    )  # fmt: skip
     return ScoredItem(body["id"], body["score"], parsed)

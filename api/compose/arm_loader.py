@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
-from feedrank.api.compose.item_updates import ItemUpdates
+from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
@@ -18,6 +18,7 @@ from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle, snapshot
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +61,10 @@ class ArmLoader:
     def update_items(self) -> None:
         """Add the items of unread item events to every loaded bundle."""
         for name, seat in self._loaded.items():
-            new = seat.items.read(round(self._clock() * 1000))
+            known = self._recommender.read_snapshot(self._clock(), NewItems.of, name)
+            new = seat.items.read(known.now_ms, until=known.offset)
             reranker = self._recommender.arm_servers.snapshots[name].pipeline.reranker
-            seat.updater.apply(new.events, new.offset, reranker, partial(self._replace_snapshot, name))
+            seat.updater.apply(new.events, known.ids, new.offset, reranker, partial(self._replace_snapshot, name))
             seat.items.applied(new)
 
     def _replace_snapshot(self, name: str, make: Callable[[ServingSnapshot], ServingSnapshot]) -> None:
@@ -74,7 +76,7 @@ class ArmLoader:
             encoders = TextEncoders(self._home, opened)
             restored = snapshot.restore(
                 self._home.snapshot, self._journal, opened.item_model.catalogue, opened.builder.spec,
-                now_ms=round(self._clock() * 1000),
+                now_ms=round(self._clock() * 1000), cutoff=ItemCutoff.of(opened),
             )  # fmt: skip
             serving = build_snapshot(self._home, self._config, opened, restored, encoders)
             updater = ColdStartUpdater(self._config, opened, encoders)

@@ -7,7 +7,7 @@ from feedrank.engine.events.event_time import FutureEvents
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.recommender import Recommender
 from feedrank.features.state import BehaviouralState
-from feedrank.models.bundles.bundle import Bundle
+from feedrank.models.bundles.bundle import Bundle, journal_offset_of
 from feedrank.models.bundles.snapshot import RestoredState, is_same_state
 
 
@@ -25,8 +25,8 @@ class CarriedState:
 
         Nothing is copied: once the other bundle serves, its snapshot alone applies events to the state. The state is
         handed over if a replay would give the same bits: both bundles have the same items, in the same order, and the
-        same state settings, no item was added since, and nothing happened that a replay sees in another way, such as an
-        import of older events, an erasure, a purge or a wrong clock.
+        same state settings, no item event has added an item or changed what is counted by, and nothing happened that a
+        replay sees in another way, such as an import of older events, an erasure, a purge or a wrong clock.
         """
         live, catalogue = recommender.snapshot, self._opened.item_model.catalogue
         if not (
@@ -36,7 +36,7 @@ class CarriedState:
             and not live.is_ahead(now_ms)
             and not live.future.postponed
             and self._home.purged_at == self._purged_at
-            and live.offset <= journal.last_offset
+            and journal_offset_of(opened) <= live.offset <= journal.last_offset
             and is_same_state(catalogue, live.state.spec, opened.item_model.catalogue, opened.builder.spec)
         ):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from feedrank.api.compose.serving import build_pipeline
@@ -15,9 +15,8 @@ from feedrank.engine.events.events import ItemEvent
 from feedrank.engine.retrieval.pca_index import build_scannable_index
 from feedrank.engine.serving.reranking import CrossEncoderReranker
 from feedrank.engine.serving.serving_snapshot import ServingSnapshot
-from feedrank.features import catalogue_growth
+from feedrank.features import history_growth
 from feedrank.features.builder import FeatureBuilder
-from feedrank.features.catalogue_growth import CatalogueGrowth
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles.bundle import Bundle
 from feedrank.models.items.cold_start import ColdStartExtender, merge_item_fields, update_fields
@@ -42,21 +41,24 @@ class ColdStartUpdater:
         documents = Catalogue.from_items(fields).documents(document_fields(self._opened))
         text, tokens = self._encoders.encode_items(documents)
         self._extender.extend(self._opened.item_model, fields, text, documents, tokens)
-        catalogue_growth.warm_up()
+        history_growth.warm_up()
 
     def apply(
         self,
         events: Iterable[ItemEvent],
+        new_items: Sequence[str],
         offset: int,
         reranker: CrossEncoderReranker | None,
         swap: Callable[[Callable[[ServingSnapshot], ServingSnapshot]], None],
     ) -> int:
         """Add the items of these events, in journal order; returns how many are new or changed.
 
-        offset: journal offset of the last event. reranker: that of the serving snapshot. swap: swaps this snapshot by
-        the function it is given, under a lock. Unchanged items are skipped. All slow work is done before the swap.
+        new_items: those that the state knows and the catalogue lacks, in the order of the state's rows. offset: journal
+        offset of the last event. reranker: that of the serving snapshot. swap: swaps this snapshot by the function it
+        is given, under a lock. Unchanged items are skipped, and those that the state does not know. All slow work is
+        done before the swap. Raises RuntimeError if the events lack a new item before the others.
         """
-        new_or_changed = _changed_items(self._opened.item_model.catalogue, events)
+        new_or_changed = _changed_items(self._opened.item_model.catalogue, events, new_items)
         if not new_or_changed:
             return 0
         knowledge, parts = self._opened.item_model, document_fields(self._opened)
@@ -78,18 +80,19 @@ class ColdStartUpdater:
         builder = FeatureBuilder(knowledge, initial.spec, initial.settings, initial.category_shares)
         index = build_scannable_index(knowledge.space.item_side, self._opened.index.metric, self._opened.exact_index)
         opened = replace(self._opened, builder=builder, exact_index=index)
-        growth = CatalogueGrowth(self._opened.item_model.catalogue, opened.item_model.catalogue, builder.spec)
+        first, catalogue = len(self._opened.item_model.catalogue), opened.item_model.catalogue
+        added = [catalogue.ids.name(row) for row in range(first, len(catalogue))]
         extended_reranker = None if reranker is None else self._extend_reranker(reranker, opened)
 
         def extended(old: ServingSnapshot) -> ServingSnapshot:
-            """Return the next snapshot with these items; the behavioural state is carried over."""
+            """Return the next snapshot with these items. The behavioural state has them already, and stays."""
             assert isinstance(old.state, BehaviouralState)
-            state = growth.apply(old.state)
+            if old.state.items.rows(added).tolist() != list(range(first, len(catalogue))):
+                raise RuntimeError(f"found {len(added)} new items in other rows than the state has; trying again later")
             return replace(
                 old,
-                catalogue=opened.item_model.catalogue,
-                state=state,
-                pipeline=build_pipeline(opened, self._config, state, extended_reranker),
+                catalogue=catalogue,
+                pipeline=build_pipeline(opened, self._config, old.state, extended_reranker),
                 item_vectors=opened.item_model.space.item_side,
                 items_offset=offset,
             )
@@ -116,18 +119,21 @@ def _texts(items: FieldsByItem, parts: tuple[str, ...]) -> dict[str, tuple[str, 
     return dict(zip(items, zip(*columns, strict=True), strict=True))
 
 
-def _changed_items(catalogue: Catalogue, events: Iterable[ItemEvent]) -> FieldsByItem:
-    """Return item -> fields of the items that events add or change; later fields replace earlier ones."""
+def _changed_items(catalogue: Catalogue, events: Iterable[ItemEvent], new_items: Sequence[str]) -> FieldsByItem:
+    """Return item -> fields of the items that events change, then of those of `new_items` that they add, in order.
+
+    Later fields replace earlier ones.
+    """
     updates: FieldsByItem = {}
     for event in events:
         updates[event.item] = merge_fields(updates.get(event.item, {}), event.fields)
-    new_or_changed: FieldsByItem = {}
+    changed: FieldsByItem = {}
     for item, fields in updates.items():
-        if item not in catalogue.ids or _normalized_fields(catalogue, item, fields) != _normalized_fields(
+        if item in catalogue.ids and _normalized_fields(catalogue, item, fields) != _normalized_fields(
             catalogue, item, {}
         ):
-            new_or_changed[item] = fields
-    return new_or_changed
+            changed[item] = fields
+    return changed | {item: updates[item] for item in new_items if item in updates}
 
 
 def _normalized_fields(catalogue: Catalogue, item: str, fields: dict[str, FieldValue]) -> dict[str, FieldValue]:

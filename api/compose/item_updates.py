@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
 
 from feedrank.engine.events.event_time import MAX_AHEAD_MS
 from feedrank.engine.events.events import ItemEvent, effective_time, valid_from
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.journal.lookups import events_of_items, item_events_between, latest_item_time
+from feedrank.engine.serving.serving_snapshot import ServingSnapshot
 from feedrank.models.bundles import bundle
 
 
@@ -24,6 +28,24 @@ class ItemBatch:
     """Epoch milliseconds: later item events wait until their time has come."""
     latest: Mapping[str, int]
     """Item -> the latest time from which one of its values holds, of the items in `events`."""
+
+
+class NewItems(NamedTuple):
+    """The items that a state knows and its catalogue lacks."""
+
+    ids: list[str]
+    """In the order of the state's rows, which are those after the catalogue's."""
+    offset: int
+    """Journal offset of the last event applied to the state."""
+    now_ms: int
+    """The clock of the state, epoch milliseconds; later item events are postponed."""
+
+    @classmethod
+    def of(cls, snapshot: ServingSnapshot) -> NewItems:
+        """Read them from a snapshot, which must not change meanwhile."""
+        items = snapshot.state.items
+        rows = np.arange(len(snapshot.catalogue), len(items), dtype=np.int32)
+        return cls(items.names(rows), snapshot.offset, snapshot.future.now_ms)
 
 
 class ItemUpdates:

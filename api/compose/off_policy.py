@@ -14,7 +14,7 @@ from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.config import Config
 from feedrank.api.home_paths import HomePaths
 from feedrank.engine.events.event_time import FutureEvents
-from feedrank.engine.events.events import Event, InteractionEvent, RankingEvent
+from feedrank.engine.events.events import Event, InteractionEvent, ItemEvent, RankingEvent
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.journal.journal import Journal
 from feedrank.engine.serving.pipeline import EXPLICIT
@@ -144,6 +144,8 @@ def _rank_logged_requests(
     rankings: list[tuple[NDArray[np.int32], Floats]] = []
     early: dict[str, list[Event]] = {}  # id of a ranking to come -> interactions that stand before it
     for _, event in FutureEvents(clock_ms()).skip(journal.read_by_effective_time()):
+        if isinstance(event, ItemEvent):  # the candidate ranks the items of its catalogue, as it has them
+            continue
         if isinstance(event, InteractionEvent) and event.ranking is not None and event.ranking in ranking_ids:
             early.setdefault(event.ranking, []).append(event)
             continue

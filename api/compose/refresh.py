@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from feedrank.api.compose.arm_loader import ArmLoader
 from feedrank.api.compose.carried_state import CarriedState
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
-from feedrank.api.compose.item_updates import ItemUpdates
+from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot, restore_state, try_out
 from feedrank.api.compose.state_saver import StateSaver
 from feedrank.api.compose.text_signals import TextEncoders
@@ -172,10 +172,13 @@ class Refresher:
         return self._carried.hand_over(self._recommender, self._journal, opened, now_ms)
 
     def _update_items(self) -> int:
-        new = self._items.read(round(self._clock() * 1000))
+        known = self._recommender.read_snapshot(self._clock(), NewItems.of)
+        new = self._items.read(known.now_ms, until=known.offset)
         renew = self._recommender.swap_snapshot
         reranker = self._recommender.pipeline.reranker
-        count = self._updater.apply(new.events, new.offset, reranker, lambda make: renew(make, self._clock()))
+        count = self._updater.apply(
+            new.events, known.ids, new.offset, reranker, lambda make: renew(make, self._clock())
+        )
         self._items.applied(new)  # only on success, so that failed items are retried
         return count
 

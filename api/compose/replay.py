@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from feedrank.api.compose.cold_start_updater import ColdStartUpdater
-from feedrank.api.compose.item_updates import ItemUpdates
+from feedrank.api.compose.item_updates import ItemUpdates, NewItems
 from feedrank.api.compose.serving import build_snapshot
 from feedrank.api.compose.text_signals import TextEncoders
 from feedrank.api.compose.vector_index import with_custom_index
@@ -26,6 +26,7 @@ from feedrank.engine.serving.replay_check import (
     with_recorded_scores,
 )
 from feedrank.models.bundles import bundle, snapshot
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 
 
 class ReplayError(ValueError):
@@ -63,12 +64,16 @@ def replay(
         raise ReplayError(f"can't load the bundle of the ranking {served.id!r}: {problem}") from None
     encoders = TextEncoders(home, opened)
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
-    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp)
+    cutoff = ItemCutoff.of(opened)
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, offset, served.timestamp, cutoff)
     recommender = Recommender(build_snapshot(home, config, opened, restored, encoders), ReadOnlyJournal())
     at = served.timestamp / 1000
     updater = ColdStartUpdater(config, opened, encoders)
     new = ItemUpdates(journal, opened).read(served.timestamp, until=items)
-    updater.apply(new.events, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at))
+    known = NewItems.of(recommender.snapshot)
+    updater.apply(
+        new.events, known.ids, items, recommender.pipeline.reranker, lambda make: recommender.swap_snapshot(make, at)
+    )
     current = recommender.snapshot
     recommender.swap_snapshot(lambda _: replace(current, pipeline=with_recorded_scores(current.pipeline, scores)), at)
     # events that came between this moment and the reading of the state must not move the time of the replay

@@ -31,6 +31,7 @@ from feedrank.features.bm25 import Bm25Retriever
 from feedrank.features.state import BehaviouralState
 from feedrank.models.bundles import bundle, registry, snapshot
 from feedrank.models.bundles.bundle import BundleError
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 from feedrank.models.bundles.snapshot import RestoredState
 from feedrank.models.text.cross_encoder_export import CrossEncoderSettings
 from feedrank.models.text.score_cache import SqliteScoreCache
@@ -87,7 +88,10 @@ def save_state_snapshot(home: HomePaths, config: Config) -> RestoredState:
     opened = registry.load_current(home.bundles, warn)
     catalogue = opened.item_model.catalogue
     journal = home.existing_journal(config.journal.url)
-    restored = snapshot.restore(home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms())
+    cutoff = ItemCutoff.of(opened)
+    restored = snapshot.restore(
+        home.snapshot, journal, catalogue, opened.builder.spec, now_ms=clock_ms(), cutoff=cutoff
+    )
     _save(home, journal, restored, opened)
     return restored
 
@@ -99,7 +103,8 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
     until their time has come.
     """
     catalogue, spec = opened.item_model.catalogue, opened.builder.spec
-    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=now_ms)
+    cutoff = ItemCutoff.of(opened)
+    restored = snapshot.restore(home.snapshot, journal, catalogue, spec, now_ms=now_ms, cutoff=cutoff)
     for note in restored.future.notes:
         warn(note)
     if restored.events_read >= snapshot.MIN_EVENTS_TO_SAVE:
@@ -112,7 +117,7 @@ def restore_state(home: HomePaths, journal: Journal, opened: bundle.Bundle, now_
 
 def _save(home: HomePaths, journal: Journal, restored: RestoredState, opened: bundle.Bundle) -> None:
     """Write a snapshot, but not of a user who was erased meanwhile."""
-    snapshot.save(home.snapshot, restored, opened.item_model.catalogue)
+    snapshot.save(home.snapshot, restored, opened.item_model.catalogue, ItemCutoff.of(opened))
     if journal.erasure_log.latest_offset() > restored.offset:
         home.snapshot.unlink(missing_ok=True)
 

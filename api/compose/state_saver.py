@@ -12,6 +12,7 @@ from feedrank.api.subprocess_cli import run_cli
 from feedrank.engine.journal.journal import Journal
 from feedrank.models.bundles import snapshot
 from feedrank.models.bundles.bundle import Bundle
+from feedrank.models.bundles.item_cutoff import ItemCutoff
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ class StateSaver:
 
     def is_due(self, opened: Bundle) -> bool:
         """Return whether a restart with this bundle, which is the current one, would replay many events."""
-        saved = snapshot.saved_offset(self._home.snapshot, opened.item_model.catalogue, opened.builder.spec)
+        catalogue, cutoff = opened.item_model.catalogue, ItemCutoff.of(opened)
+        saved = snapshot.saved_offset(self._home.snapshot, catalogue, opened.builder.spec, cutoff)
         return self._journal.last_offset - saved >= snapshot.MIN_EVENTS_TO_SAVE
 
     def save(self) -> None:

@@ -38,6 +38,7 @@ from feedrank.engine.journal.journal import Journal
 from feedrank.features.bm25 import TermWeights
 from feedrank.features.builder import FeatureBuilder
 from feedrank.features.declared.counter_plan import forms_of_all
+from feedrank.features.declared.field_coverage import field_problems
 from feedrank.features.declared.term_statistics import fit_term_statistics
 from feedrank.features.declared.value_vocabulary import fit_vocabularies
 from feedrank.features.families.extra import load_extra_families
@@ -103,10 +104,6 @@ def load_training_inputs(
     catalogue = Catalogue.from_events(event for event in described if event.item not in unused)
     if not len(catalogue):
         raise ValueError(f"there are no items in {url or home.journal_path}; import some with `feedrank import`")
-    terms = TermWeights.fit(catalogue.field_texts(config.embedder.document), config.text)
-    corpus = text_signals.item_inputs(
-        catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
-    )
     collector = _collector(home, config)
     behaviour = _read_window(journal, since, until, collector is not None)
     matching = IdMatching()
@@ -114,10 +111,8 @@ def load_training_inputs(
     log = sorted_events_to_table(
         events, catalogue.ids, None, config.training.use_logged_features, config.interactions, fields=collector
     )
-    if log.fields is not None:
-        declared = config.features.declared
-        known = fit_vocabularies(declared, log.fields.value_counts)
-        corpus = replace(corpus, vocabularies=known, term_statistics=fit_term_statistics(declared, log.fields))
+    for problem in field_problems(config.features.declared, log):  # before the long work: the texts
+        warn(problem.sentence())
     if (since, until) != (None, None) and not len(log.interactions) and np.isnan(log.rankings.labels).all():
         raise ValueError("found no interactions in this time window; choose a longer one")
     check_ids_meet(matching, described, journal, config.journal.max_unknown_share, warn)
@@ -125,6 +120,14 @@ def load_training_inputs(
         warn(message)
     if needs_positive and not (log.rankings.labels > 0).any():
         check_any_positive(log.type_counts, config.interactions)
+    terms = TermWeights.fit(catalogue.field_texts(config.embedder.document), config.text)
+    corpus = text_signals.item_inputs(
+        catalogue, text_signals.compute_text_signals(home, config, catalogue, progress), terms
+    )
+    if log.fields is not None:
+        declared = config.features.declared
+        known = fit_vocabularies(declared, log.fields.value_counts)
+        corpus = replace(corpus, vocabularies=known, term_statistics=fit_term_statistics(declared, log.fields))
     window = {
         "first": float(log.at.min()) if len(log) else None,
         "last": float(log.at.max()) if len(log) else None,

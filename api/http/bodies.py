@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from feedrank.engine.events.ids import MAX_DOCUMENT_CHARS, MAX_FIELDS, MAX_ID_CHARS, MAX_TEXT_CHARS, MISSING_IDS
-from feedrank.engine.events.item_fields import columns_of, is_loggable
+from feedrank.engine.events.item_fields import columns_of, loggable
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00]*$")]
 IdList = Annotated[list[Id], Field(fail_fast=True)]
@@ -159,14 +159,12 @@ class RankBody(RankingOptions):
 
     @property
     def fields_by_item(self) -> dict[str, dict[str, Any]]:
-        """Item id -> fields, for the items that have fields."""
+        """Item id -> fields, for the items that have a field with a value."""
         items = (item for item in self.items if isinstance(item, ItemWithFields))
-        fields = {item.id: {name: value for name, value in item.fields.items() if value is not None} for item in items}
-        return {item: values for item, values in fields.items() if values}
+        return {item.id: item.fields for item in items if any(value is not None for value in item.fields.values())}
 
     def to_options(self) -> dict[str, Any]:
         """Return the options of the engine's request. Raises EventError for too many fields of items."""
         options = self.model_dump(exclude={*NOT_OF_THE_REQUEST, "items"})
-        fields = self.fields_by_item
-        rows = [{name: v for name, v in fields.get(item, {}).items() if is_loggable(v)} for item in self.item_ids]
-        return options | {"items": self.item_ids, "n": self.n or len(self.items), "item_fields": columns_of(rows)}
+        columns = loggable(columns_of([{} if isinstance(item, str) else item.fields for item in self.items]))
+        return options | {"items": self.item_ids, "n": self.n or len(self.items), "item_fields": columns}

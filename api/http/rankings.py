@@ -33,6 +33,7 @@ class FeatureDescription(BaseModel):
     sentence: str = Field(description="What it says, in one sentence.")
     unit: str
     missing: str = Field(description="When the value is missing (null), for an item of the catalogue.")
+    is_category: bool = Field(description="Whether values are codes of a category; `categories` has their texts.")
 
 
 class RankingExplanation(responses.Feed):

@@ -23,6 +23,9 @@ class ItemExplanation(BaseModel):
     features: dict[str, float | None] = Field(description="The feature row that the ranker scored; null means missing.")
     contributions: dict[str, float] = Field(description="TreeSHAP contributions; with `base` they sum to the score.")
     base: float | None = None
+    categories: dict[str, str] = Field(
+        default_factory=dict, description="The text of each feature that is the code of a category."
+    )
 
 
 class ExplainedItem(ScoredItem):

@@ -67,14 +67,14 @@ def read_state(snapshot: ServingSnapshot, user: str, at: float) -> dict[str, Any
     row = snapshot.users.row(user)
     rows, times = snapshot.state.history(row)
     is_known = rows >= 0
-    names = snapshot.catalogue.ids.names(rows[is_known])
+    names = snapshot.state.items.names(rows[is_known])
     times = times[is_known]
     return {
         "id": user, "at": at, "offset": snapshot.offset, "interaction_count": len(rows),
         "recent_interactions": [
             {"item": item, "at": time} for item, time in zip(names, np.asarray(times).tolist(), strict=True)
         ],
-        "disliked": snapshot.catalogue.ids.names(snapshot.state.disliked(row)),
+        "disliked": snapshot.state.items.names(snapshot.state.disliked(row)),
     }  # fmt: skip
 
 

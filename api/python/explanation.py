@@ -33,18 +33,18 @@ class Explanation(ResultTable):
     """What each feature means; empty if nothing was scored."""
 
     def to_pyarrow(self) -> Any:
-        """Return one row per item and feature: position, item, feature, value, contribution, meaning."""
+        """Return one row per item and feature: position, item, feature, value, contribution, meaning, category."""
         import pyarrow as pa
 
         meanings = {feature.name: feature.sentence for feature in self.features}
         rows = [
-            (position, item, name, value, entry.contributions.get(name), meanings.get(name))
+            (position, item, name, value, entry.contributions.get(name), meanings.get(name), entry.categories.get(name))
             for position, (item, entry) in enumerate(zip(self.ids, self.items, strict=True), 1)
             for name, value in entry.features.items()
         ]
         schema = pa.schema(
             [("position", pa.int32()), ("item", pa.string()), ("feature", pa.string()), ("value", pa.float64()),
-             ("contribution", pa.float64()), ("meaning", pa.string())]
+             ("contribution", pa.float64()), ("meaning", pa.string()), ("category", pa.string())]
         )  # fmt: skip
         columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
         return pa.table(
@@ -70,8 +70,11 @@ def _strongest(explanation: ItemExplanation) -> str:
         return "in recall order" if explanation.features else "no feature rows"
     moved = [entry for entry in explanation.contributions.items() if entry[1]]
     ordered = sorted(moved, key=lambda entry: -abs(entry[1]))[:SHOWN_FEATURES]
-    return ", ".join(f"{name} ({_number(explanation.features[name])}) {part:+.3f}" for name, part in ordered)
+    return ", ".join(f"{name} ({_value(explanation, name)}) {part:+.3f}" for name, part in ordered)
 
 
-def _number(value: float | None) -> str:
+def _value(explanation: ItemExplanation, name: str) -> str:
+    if (text := explanation.categories.get(name)) is not None:
+        return text
+    value = explanation.features[name]
     return "missing" if value is None else f"{value:.3g}"

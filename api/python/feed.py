@@ -39,7 +39,9 @@ class Feed(responses.Feed, ResultTable):
     def explain(self) -> Explanation:
         """Compute why each item stands where it is: its features, and what each added to its score."""
         entries = tuple(
-            ItemExplanation(entry["recall_score"], entry["features"], entry["contributions"], entry["base"])
+            ItemExplanation(
+                entry["recall_score"], entry["features"], entry["contributions"], entry["base"], entry["categories"]
+            )
             for entry in self._explain()
         )
         features = tuple(FeatureDescription(**entry) for entry in self._describe())

@@ -53,20 +53,24 @@ class Recommender:
 
     def recommend(
         self, user: Id | None = None, n: int = 10, *, query: str = "", history: Iterable[Id] | None = None,
+        session: Id | None = None, surface: str | None = None, context: Mapping[str, Any] | None = None,
         filters: Filters | None = None, diversity: Diversity | None = None, at: float | None = None,
     ) -> Feed:  # fmt: skip
         """Recommend `n` items, best first; an unknown user gets popular items.
 
-        history: item ids, latest first, that replace the stored history of the user. at: unix seconds; None: now. As in
-        the service, time never goes back: a moment before the latest event is that of the latest event. Raises
-        ValueError for arguments that the service would refuse.
+        history: item ids, latest first, that replace the stored history of the user. session: of the visitor, who has a
+        history without a user too. context: fields of the request, such as {"device": "phone"}, for declared features;
+        they are logged. at: unix seconds; None: now. As in the service, time never goes back: a moment before the
+        latest event is that of the latest event. Raises ValueError for arguments that the service would refuse.
         """
         body: dict[str, Any] = {"n": n, "filters": (filters or Filters()).to_dict()}
-        return self._recommend(_validated(RecommendBody, _options(user, query, history, diversity) | body), at)
+        body |= _options(user, session, query, history, diversity) | _context(surface, context)
+        return self._recommend(_validated(RecommendBody, body), at)
 
     def rank(
         self, items: Iterable[Id | Mapping[str, Any]], user: Id | None = None, n: int | None = None, *, query: str = "",
-        history: Iterable[Id] | None = None, diversity: Diversity | None = None, at: float | None = None,
+        history: Iterable[Id] | None = None, session: Id | None = None, surface: str | None = None,
+        context: Mapping[str, Any] | None = None, diversity: Diversity | None = None, at: float | None = None,
     ) -> Feed:  # fmt: skip
         """Rank the given items, best first; otherwise like `recommend`. n: number of items to return; None: all.
 
@@ -74,7 +78,8 @@ class Recommender:
         {name: value}, where None is a missing value. They are logged with the ranking, and features may read them.
         """
         body: dict[str, Any] = {"n": n, "items": _items(items)}
-        return self._recommend(_validated(RankBody, _options(user, query, history, diversity) | body), at)
+        body |= _options(user, session, query, history, diversity) | _context(surface, context)
+        return self._recommend(_validated(RankBody, body), at)
 
     def recommend_many(
         self, users: object, n: int = 10, *, filters: Filters | None = None, log: bool = False,
@@ -207,9 +212,16 @@ def _feed_table(records: list[RankingRecord]) -> Any:
     return pa.table(columns, schema=feed_schema())
 
 
-def _options(user: Id | None, query: str, history: Iterable[Id] | None, diversity: Diversity | None) -> dict[str, Any]:
+def _context(surface: str | None, context: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"surface": surface, "context": dict(context or {})}
+
+
+def _options(
+    user: Id | None, session: Id | None, query: str, history: Iterable[Id] | None, diversity: Diversity | None
+) -> dict[str, Any]:
     return {
         "user": None if user is None or user == "" else _id("user", user),
+        "session": None if session is None or session == "" else _id("session", session),
         "query": query,
         "history": None if history is None else _ids("history", history),
         "diversity": (diversity or Diversity()).to_dict(),

@@ -110,7 +110,7 @@ class Shop:
         quarter = int(at_s % 86_400 // 21_600)
         columns = (
             self.likes_category[user, self.category[items]],
-            1.2 - 2 * np.abs(self.log_price[items] - self.likes_log_price[user]),
+            1.6 - 2.7 * np.abs(self.log_price[items] - self.likes_log_price[user]),
             0.7 * self.likes_brand[user, self.brand[items]],
             0.8 * self.quality[items],
             0.8 * self.of_moment[self.category[items], device, quarter],

@@ -86,13 +86,13 @@ class Catalogue:
         codes: list[int] = []
         bounds = [0]
         for fields in items.values():
-            codes += dict.fromkeys(categories.add(name) for name in _string_values(fields.get("category")))
+            codes += dict.fromkeys(categories.add(name) for name in string_values(fields.get("category")))
             bounds.append(len(codes))
         return cls(
             ids=Vocabulary(items),
             titles=tuple(_joined_text(fields.get("title", "")) for fields in items.values()),
             texts=tuple(_joined_text(fields.get("text", "")) for fields in items.values()),
-            tags=tuple(tuple(_string_values(fields.get("tags"))) for fields in items.values()),
+            tags=tuple(tuple(string_values(fields.get("tags"))) for fields in items.values()),
             published=np.array([_unix_seconds(fields.get("published")) for fields in items.values()], np.float64),
             categories=categories,
             category_codes=np.array(codes, np.int32),
@@ -142,16 +142,20 @@ class Catalogue:
 
     def field_codes(self, field: str) -> tuple[NDArray[np.int32], Offsets]:
         """Return codes of the values of any field, flattened and distinct for each item, and their (n + 1,) offsets."""
+        return self.field_values(field)[1:]
+
+    def field_values(self, field: str) -> tuple[Vocabulary, NDArray[np.int32], Offsets]:
+        """Return the values of any field by code, and the codes as `field_codes` does."""
         if field == "category":
-            return self.category_codes, self.category_offsets
+            return self.categories, self.category_codes, self.category_offsets
         values = Vocabulary()
         codes: list[int] = []
         bounds = [0]
         for row in range(len(self)):
-            strings = self.tags[row] if field == "tags" else _string_values(self.fields[row].get(field))
+            strings = self.tags[row] if field == "tags" else string_values(self.fields[row].get(field))
             codes += dict.fromkeys(values.add(value) for value in strings)
             bounds.append(len(codes))
-        return np.array(codes, np.int32), np.array(bounds, np.int64)
+        return values, np.array(codes, np.int32), np.array(bounds, np.int64)
 
     def documents(self, parts: Sequence[str] = ("title", "text", "category")) -> list[str]:
         """Return the text of each of the n items: its non-empty parts, joined by '. '.
@@ -206,7 +210,7 @@ def _joined_text(value: FieldValue) -> str:
     return " ".join(map(field_text, value)) if isinstance(value, list) else field_text(value)
 
 
-def _string_values(value: FieldValue | None) -> list[str]:
+def string_values(value: FieldValue | None) -> list[str]:
     """Return the non-empty strings of a field that holds one value or a list; whole numbers become their digits."""
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [text for entry in values if (text := field_text(entry))]

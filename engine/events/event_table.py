@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from feedrank.engine.events.field_table import FieldTable
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, POSITIVE, InteractionTypes, MeaningColumns
+from feedrank.engine.events.item_arrivals import ItemChanges
 from feedrank.engine.events.logged_features import LoggedFeatures
 from feedrank.engine.events.vocabulary import Vocabulary
 from feedrank.engine.types import UNKNOWN_ROW, Offsets, Rows, Times
@@ -98,6 +99,8 @@ class EventTable:
     """Number of interactions that stood before their ranking, and were moved to right after it."""
     fields: FieldTable | None = None
     """The declared fields of the log; None: no feature is declared."""
+    item_changes: ItemChanges = field(default_factory=ItemChanges.none)
+    """The item events; only a table by which a state advances has them."""
 
     def __len__(self) -> int:
         return len(self.event_order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from feedrank.engine.events.events import (
 )
 from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import HISTORY_TYPE, InteractionTypes
+from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.logged_features import LoggedFeaturesBuilder, LoggedRows
 from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.types import UNKNOWN_ROW
@@ -52,6 +53,7 @@ def sorted_events_to_table(
     meanings: InteractionTypes | None = None,
     as_arrived: bool = False,
     fields: FieldCollector | None = None,
+    arrivals: ItemArrivals | None = None,
 ) -> EventTable:
     """Build an event table from events that are sorted by `effective_time` already; streams, and keeps no event.
 
@@ -61,22 +63,26 @@ def sorted_events_to_table(
 
     with_logged_features: also keep the logged features of rankings. meanings: what the interaction types mean; None:
     what their names usually mean. as_arrived: move nothing; for a state that nothing is learnt from, as it was for the
-    requests of that time. fields: collects the declared fields; None: there are none.
+    requests of that time. fields: collects the declared fields; None: there are none. arrivals: takes the item events,
+    and only with `as_arrived`; None: items are as they are.
     """
     builder = _EventTableBuilder(
         item_ids,
         Vocabulary() if user_ids is None else user_ids,
         LoggedFeaturesBuilder() if with_logged_features else None,
         fields,
+        arrivals,
     )
     for event in events:
         if isinstance(event, RankingEvent):
             builder.add_ranking(event)
         elif isinstance(event, InteractionEvent):
             builder.add_interaction(event)
-        elif fields is not None and isinstance(event, ItemEvent | UserEvent):
-            builder.add_fields(event, fields)
+        elif isinstance(event, ItemEvent | UserEvent):
+            builder.add_description(event)
     table = builder.build(as_arrived)
+    if arrivals is not None:
+        table = replace(table, item_changes=arrivals.build())
     return table if meanings is None else replace(table, meanings=meanings)
 
 
@@ -85,11 +91,12 @@ class _EventTableBuilder:
 
     def __init__(
         self, item_ids: Vocabulary, user_ids: Vocabulary, logged_features: LoggedFeaturesBuilder | None,
-        fields: FieldCollector | None,
+        fields: FieldCollector | None, arrivals: ItemArrivals | None = None,
     ) -> None:  # fmt: skip
         self._item_ids, self._user_ids, self._types = item_ids, user_ids, Vocabulary([HISTORY_TYPE])
         self._logged_features = logged_features
-        self._fields = fields
+        self._fields, self._arrivals = fields, arrivals
+        self._awaited: Collection[str] = () if arrivals is None else arrivals.awaited
         self._is_ranking = array("b")  # 1: ranking, 0: interaction
         self._is_imported = array("b")
         self._interactions: dict[str, array[Any]] = {name: array(code) for name, code in _INTERACTION_COLUMNS.items()}
@@ -113,6 +120,8 @@ class _EventTableBuilder:
         columns["user"].append(user)
         columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         rows = [self._item_ids.row(item) for item in event.items]
+        if self._awaited and event.received is not None:
+            rows = [UNKNOWN_ROW if item in self._awaited else row for item, row in zip(event.items, rows, strict=True)]
         if UNKNOWN_ROW in rows:
             self._add_unknown("impression", len(columns["items"]), event.items, rows)
         columns["items"].extend(rows)
@@ -149,6 +158,8 @@ class _EventTableBuilder:
         columns["user"].append(user)
         columns["session"].append(joined_session(self._user_ids, event.user, event.session))
         row = self._item_ids.row(event.item)
+        if self._awaited and event.received is not None and event.item in self._awaited:
+            row = UNKNOWN_ROW
         if row == UNKNOWN_ROW:
             self._add_unknown("interaction", len(columns["item"]), (event.item,), [row])
         columns["item"].append(row)
@@ -162,12 +173,15 @@ class _EventTableBuilder:
         self._is_ranking.append(0)
         self._is_imported.append(event.received is None)
 
-    def add_fields(self, event: ItemEvent | UserEvent, fields: FieldCollector) -> None:
-        """Add the declared fields that an item or a user event sets."""
-        position = len(self._is_ranking)
+    def add_description(self, event: ItemEvent | UserEvent) -> None:
+        """Add an item or a user event: the item that arrives, and the declared fields that it sets."""
+        position, fields = len(self._is_ranking), self._fields
         if isinstance(event, ItemEvent):
-            fields.add_item(event, self._item_ids.row(event.item), position)
-        elif fields.reads_users:
+            if self._arrivals is not None:
+                self._arrivals.add(event, position)
+            if fields is not None:
+                fields.add_item(event, self._item_ids.row(event.item), position)
+        elif fields is not None and fields.reads_users:
             fields.add_user(event, self._user_ids.add(event.user), position)
 
     def build(self, as_arrived: bool) -> EventTable:

@@ -113,6 +113,10 @@ class FutureEvents:
         """Yield the (offset, event) pairs without those that are passed over."""
         return (entry for entry in entries if not self.is_ahead(entry[1]))
 
+    def has_due(self, now_ms: int) -> bool:
+        """Return whether the time of a postponed event has come."""
+        return any(effective_time(event) <= now_ms + MAX_AHEAD_MS for event in self.postponed)
+
     def release(self, now_ms: int) -> list[Event]:
         """Set the clock; return the postponed events whose time has come, by their time, and forget them."""
         self.now_ms = now_ms

@@ -17,6 +17,7 @@ from feedrank.engine.events.field_forms import (
     ITEM,
     LIST,
     REQUEST,
+    SOURCES,
     USER,
     FieldForm,
     Forms,
@@ -29,19 +30,22 @@ TIMESTAMP = "timestamp"
 """A field that every event of an item or a user with a time has: its timestamp, in milliseconds."""
 MAX_COUNTED_VALUES = 100_000
 """Distinct values of a form that a table counts, roughly; the least frequent ones are dropped."""
+MAX_FIELD_NAMES = 10_000
+"""Names of fields of one source that are kept, roughly."""
 
 
 class FieldCollector:
     """Collects the declared fields of events, for an event table."""
 
     def __init__(self, forms: Forms, counts_values: bool = False) -> None:
-        """counts_values: also count how often each value occurs, for the forms that have texts."""
+        """counts_values: also count how often each value occurs, and keep the names of all fields; for training."""
         self._forms = forms
         self._pool = _Pool(counts_values)
         self._changes: dict[str, array[Any]] = {name: array(code) for name, code in _CHANGE_CODES.items()}
         self._interactions, self._rankings, self._lists = (_Rows(forms, source) for source in (REQUEST, REQUEST, LIST))
         self._named, self._own = array("q"), array("q")
         self._interaction_sessions, self._ranking_sessions = array("q"), array("q")
+        self._seen: dict[str, set[str]] | None = {source: set() for source in SOURCES} if counts_values else None
 
     @property
     def reads_users(self) -> bool:
@@ -66,8 +70,10 @@ class FieldCollector:
         """Add the fields of a ranking's request and of its items."""
         self._own.append(value_hash(event.id))
         self._ranking_sessions.append(hash_or_zero(event.session))
-        self._rankings.add(request_fields(event.fields, event.surface), self._pool)
-        given = item_fields_of(event)
+        request, given = request_fields(event.fields, event.surface), item_fields_of(event)
+        self._rankings.add(request, self._pool)
+        self._note_names(REQUEST, request)
+        self._note_names(LIST, given)
         for index in range(len(event.items)):
             self._lists.add({name: values[index] for name, values in given.items()}, self._pool)
 
@@ -86,11 +92,16 @@ class FieldCollector:
         )
         return FieldTable(
             self._forms, changes, requests, self._lists.columns(), ranking, session, self._pool.hashes(),
-            self._pool.counts,
+            self._pool.counts, {source: frozenset(names) for source, names in (self._seen or {}).items()},
         )  # fmt: skip
+
+    def _note_names(self, source: str, fields: Mapping[str, object]) -> None:
+        if self._seen is not None and len(self._seen[source]) < MAX_FIELD_NAMES:
+            self._seen[source].update(fields)
 
     def _add_changes(self, source: str, event: ItemEvent | UserEvent, row: int, position: int) -> None:
         columns = self._changes
+        self._note_names(source, event.fields)
         fields: Mapping[str, FieldValue] = event.fields
         if (source, TIMESTAMP) in self._forms.of_field and event.timestamp > 0 and TIMESTAMP not in fields:
             fields = {**fields, TIMESTAMP: float(event.timestamp)}

@@ -75,6 +75,8 @@ class FieldTable:
     """The hashes that the bounds of all three refer to."""
     value_counts: Mapping[tuple[str, str, str], Mapping[str, int]] = field(default_factory=dict)
     """Key of a form -> how often the log has each of its values, of the most frequent ones."""
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Source -> the names of all fields that its events have, declared or not; empty unless values are counted."""
 
     def for_forms(self, forms: Forms) -> FieldTable:
         """Return the table with the columns of other forms. Raises ValueError if it lacks one."""

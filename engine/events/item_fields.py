@@ -45,7 +45,7 @@ def as_list(fields: object) -> object:
     return [{"name": name, "value": value} for name, value in fields.items()]
 
 
-def columns_of(rows: Sequence[Mapping[str, FieldValue]]) -> ItemFields | None:
+def columns_of(rows: Sequence[Mapping[str, FieldValue] | Mapping[str, FieldValue | None]]) -> ItemFields | None:
     """Return the fields of items, one mapping per item, as columns; None if no item has any.
 
     Raises EventError for a list with too many of them.
@@ -58,6 +58,9 @@ def columns_of(rows: Sequence[Mapping[str, FieldValue]]) -> ItemFields | None:
     if len(names) * len(rows) > MAX_VALUES:
         found = f"{len(names):,} different fields of {len(rows):,} items"
         raise EventError("items", f"found {found}, expected at most {MAX_VALUES:,} values")
+    first = tuple(rows[0])
+    if all(map(first.__eq__, map(tuple, rows))):  # the usual list: all items have the same fields, in one order
+        return dict(zip(first, zip(*(row.values() for row in rows), strict=True), strict=True))
     return {name: tuple(row.get(name) for row in rows) for name in names}
 
 
@@ -77,16 +80,18 @@ def select(fields: ItemFields | None, items: Sequence[str], wanted: Iterable[str
         return None
     index_of = {item: index for index, item in enumerate(items)}
     indices = [index_of.get(item, -1) for item in wanted]
-    selected = {name: tuple(map((*column, None).__getitem__, indices)) for name, column in fields.items()}
-    return {name: column for name, column in selected.items() if column.count(None) < len(column)} or None
+    return _with_values({name: tuple(map((*column, None).__getitem__, indices)) for name, column in fields.items()})
 
 
-def is_loggable(value: object) -> bool:
-    """Return whether a value can travel with a list: no text in it is longer than `MAX_TEXT_CHARS`."""
-    if isinstance(value, float) or value is None:
-        return True
-    texts = value if isinstance(value, list) else [value]
-    return all(not isinstance(text, str) or len(text) <= MAX_TEXT_CHARS for text in texts)
+def loggable(fields: ItemFields | None) -> ItemFields | None:
+    """Return columns without the values that can't travel with a list: texts longer than `MAX_TEXT_CHARS`."""
+    if fields is None:
+        return None
+    found = {
+        name: column if _is_numeric(column) else tuple(value if _is_short(value) else None for value in column)
+        for name, column in fields.items()
+    }
+    return _with_values(found)
 
 
 def parse_columns(columns: object, n_items: int) -> ItemFields | None:
@@ -97,11 +102,11 @@ def parse_columns(columns: object, n_items: int) -> ItemFields | None:
     if not isinstance(columns, Mapping) or not all(isinstance(column, list) for column in columns.values()):
         raise EventError("item_fields", f"found {short_repr(columns)}, expected an object {{name: [values]}}")
     parsed = {
-        name: tuple(column) if _FLOATS.issuperset(map(type, column)) else tuple(map(_as_field_value, column))
+        name: tuple(column) if _is_numeric(column) else tuple(map(_as_field_value, column))
         for name, column in columns.items()
     }
     check_columns(parsed, n_items)
-    return {name: column for name, column in parsed.items() if column.count(None) < n_items} or None
+    return _with_values(parsed)
 
 
 def check_columns(fields: ItemFields, n_items: int) -> None:
@@ -115,24 +120,39 @@ def check_columns(fields: ItemFields, n_items: int) -> None:
         parse_field_value(name, "item_fields")
         if len(column) != n_items:
             raise EventError(f"item_fields.{name}", f"found {len(column)} values, expected {n_items}, one per item")
-        if _FLOATS.issuperset(map(type, column)) and _are_finite(column):
+        if _is_numeric(column) and _are_finite(column):
             continue
         for index, value in enumerate(column):
             if value is not None:
                 parse_field_value(value, f"item_fields.{name}[{index}]")
 
 
-def check_lengths(fields: Mapping[str, Iterable[object]]) -> None:
+def check_lengths(fields: ItemFields) -> None:
     """Check the lengths of the names and texts of columns from outside. Raises EventError."""
     for name, column in fields.items():
         if len(name) > MAX_ID_CHARS:
             raise EventError(
                 "item_fields", f"found a name of {len(name):,} characters, expected at most {MAX_ID_CHARS}"
             )
-        for index, value in enumerate(column):
-            if not is_loggable(value):
+        for index, value in enumerate(() if _is_numeric(column) else column):
+            if not _is_short(value):
                 expected = f"texts of at most {MAX_TEXT_CHARS:,} characters"
                 raise EventError(f"item_fields.{name}[{index}]", f"found {short_repr(value)}, expected {expected}")
+
+
+def _with_values(fields: ItemFields) -> ItemFields | None:
+    """Return the columns that have a value; None if there are none."""
+    return {name: column for name, column in fields.items() if column.count(None) < len(column)} or None
+
+
+def _is_numeric(column: Iterable[object]) -> bool:
+    """Return whether a column holds floats and missing values only; quick, as most columns do."""
+    return _FLOATS.issuperset(map(type, column))
+
+
+def _is_short(value: object) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return all(not isinstance(text, str) or len(text) <= MAX_TEXT_CHARS for text in texts)
 
 
 def _are_finite(column: Iterable[Any]) -> bool:

@@ -74,6 +74,16 @@ class ArmServers:
         for bundle in self.snapshots:
             self._apply_pending(bundle)
 
+    def set_clock(self, now_ms: int) -> None:
+        """Set the clock of every snapshot, in epoch milliseconds; one with postponed events that are due applies them.
+
+        It applies its pending events first.
+        """
+        for bundle, snapshot in self.snapshots.items():
+            if snapshot.future.has_due(now_ms):
+                self._apply_pending(bundle, now_ms)
+            snapshot.future.now_ms = now_ms
+
     def add_snapshot(self, snapshot: ServingSnapshot) -> None:
         """Add the snapshot of another bundle; its state must include all events observed so far."""
         name = snapshot.pipeline.bundle
@@ -109,12 +119,12 @@ class ArmServers:
             self._apply_pending(bundle)
         return snapshot
 
-    def _apply_pending(self, bundle: str) -> None:
+    def _apply_pending(self, bundle: str, now_ms: int | None = None) -> None:
         snapshot, pending = self.snapshots[bundle], self._pending_events[bundle]
-        if pending:
+        if pending or now_ms is not None:
             self._pending_events[bundle], self._users_pending[bundle] = [], set()
-            snapshot.observe(pending)
-            snapshot.offset = self._offset
+            snapshot.observe(pending, now_ms)
+            snapshot.offset = self._offset if pending else snapshot.offset
 
     def assign(self, main: ServingSnapshot, request: RecommendationRequest, ranking_id: str, at_ms: int) -> Assignment:
         """Assign a request to the running experiments. at_ms: epoch milliseconds."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from itertools import islice
 
-from sqlalchemy import case, func, select
+from sqlalchemy import String, case, cast, func, literal, or_, select
 from sqlalchemy.engine import Engine
 
 from feedrank.engine.events.events import ItemEvent
@@ -48,6 +48,39 @@ def item_events_between(engine: Engine, after_ms: int, until_ms: int, until: int
     query = select(EVENTS.c.body).where(_IS_ITEM, time > after_ms, time <= until_ms, EVENTS.c.offset <= until)
     with engine.connect() as connection:
         return _item_events(connection.scalars(query.order_by(time, EVENTS.c.offset)))
+
+
+def item_events_since(
+    engine: Engine, offset: int, built_ms: int, until: int, limit_ms: int
+) -> list[tuple[int, ItemEvent]]:
+    """Return (offset, event) of the item events that a catalogue lacks, by `effective_time`, then by offset.
+
+    These are the events after an offset, and those that take effect after `built_ms`; of both those up to offset
+    `until` that take effect at `limit_ms` at the latest. Epoch milliseconds.
+    """
+    time = EVENTS.c.effective_time
+    is_later = or_(EVENTS.c.offset > offset, time > built_ms)
+    query = select(EVENTS.c.offset, EVENTS.c.body).where(_IS_ITEM, is_later, EVENTS.c.offset <= until, time <= limit_ms)
+    with engine.connect() as connection:
+        rows = connection.execute(query.order_by(time, EVENTS.c.offset)).all()
+    return [(number, event) for number, body in rows for event in _item_events([body])]
+
+
+def received_times(engine: Engine, around: int) -> list[tuple[int, int]]:
+    """Return (offset, received) of the events that a service received: the last one before an offset, and all after it.
+
+    Only an event whose JSON ends with `received` counts, as the journal stamps it. If there is none before the offset,
+    the latest time of the events before it stands for it.
+    """
+    number, time = EVENTS.c.offset, EVENTS.c.effective_time
+    is_received = EVENTS.c.body.like(literal('%,"received":').concat(cast(time, String)).concat("}"))
+    columns = select(number, time)
+    with engine.connect() as connection:
+        before = connection.execute(columns.where(number < around, is_received).order_by(number.desc()).limit(1)).all()
+        after = connection.execute(columns.where(number > around, is_received).order_by(number)).all()
+        if not before:
+            before = connection.execute(columns.where(number < around).order_by(time.desc()).limit(1)).all()
+    return [(int(offset), int(received)) for offset, received in (*before, *after)]
 
 
 def events_of_items(engine: Engine, items: Collection[str], until: int, limit_ms: int) -> list[ItemEvent]:

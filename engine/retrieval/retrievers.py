@@ -135,13 +135,13 @@ class PopularRetriever:
     name = "popular"
 
     def __init__(self, catalogue: Catalogue, popularity: Callable[[float], Scores]) -> None:
-        """popularity: maps unix seconds to one score per item, (n,)."""
+        """popularity: maps unix seconds to one score per item, (n,), and maybe of more items after them."""
         self._catalogue = catalogue
         self._popularity = popularity
 
     def retrieve(self, request: ResolvedRequest, k: int) -> Candidates:
         """Return the k most popular items that pass the filters, ties by row."""
-        scores = self._popularity(request.at)
+        scores = self._popularity(request.at)[: len(self._catalogue.ids)]
         mask = eligibility_mask(self._catalogue, request)
         rows = np.arange(len(scores), dtype=np.int32) if mask is None else np.flatnonzero(mask).astype(np.int32)
         best = rows[np.argsort(-scores[rows], kind="stable")[:k]]

@@ -199,11 +199,13 @@ class Recommender:
             self._catch_up(at)
             self.arm_servers.catch_up()
 
-    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T]) -> T:
-        """Return what `read` makes of the current snapshot, which does not change meanwhile; it must be quick."""
+    def read_snapshot(self, at: float, read: Callable[[ServingSnapshot], T], bundle: str = "") -> T:
+        """Return what `read` quickly makes of a snapshot, which does not change meanwhile. bundle: that of an arm."""
         with self.state_lock:
             self._catch_up(at)
-            return read(self._snapshot)
+            if bundle:
+                self.arm_servers.catch_up()
+            return read(self.arm_servers.snapshots[bundle] if bundle else self._snapshot)
 
     def swap_snapshot(self, build: Callable[[ServingSnapshot], ServingSnapshot], at: float) -> None:
         """Replace the serving snapshot. build: makes the new one from the current one; it must be quick.
@@ -224,9 +226,9 @@ class Recommender:
         """Add the snapshot of another bundle that experiment arms may use."""
         with self.state_lock:
             self._catch_up(at)
-            snapshot.set_clock(round(at * 1000))
             current_offset = self._snapshot.offset  # later events are applied to both snapshots together
-            snapshot.catch_up(takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset)))
+            missed = takewhile(lambda entry: entry[0] <= current_offset, self._journal.read(snapshot.offset))
+            snapshot.catch_up(missed, round(at * 1000))
             snapshot.high_watermark_ms = max(snapshot.high_watermark_ms, self._next_timestamp(at))
             self.arm_servers.add_snapshot(snapshot)
 
@@ -275,11 +277,11 @@ class Recommender:
         return record.check_same_request(self._journal.find(record.id))
 
     def _catch_up(self, at: float) -> None:
-        self._set_clock(at)
         if at < self._journal_retry_at:
             return
+        now_ms = round(at * 1000)
         try:
-            missed = self._snapshot.catch_up(self._journal.read(self._snapshot.offset))
+            missed = self._snapshot.catch_up(self._journal.read(self._snapshot.offset), now_ms)
         except Exception:  # a ranking of an older state is better than none
             _log.exception("the journal could not be read; rankings use the state as of the last read")
             self._journal_retry_at, self.has_caught_up = at + JOURNAL_RETRY_S, False
@@ -288,6 +290,8 @@ class Recommender:
         if missed:
             self.lag_s = max(0.0, at - self._snapshot.high_watermark_ms / 1000)
             self._notify(missed)
+        if self.arm_servers.snapshots:
+            self.arm_servers.set_clock(now_ms)
 
     def _notify(self, events: Sequence[Event]) -> None:
         """Pass new events to the experiments, and report new item events."""
@@ -295,11 +299,6 @@ class Recommender:
             self.arm_servers.observe(events, self._snapshot.offset)
         if any(isinstance(event, ItemEvent) for event in events):
             self._items_changed_callback()
-
-    def _set_clock(self, at: float) -> None:
-        """Set the clock of all snapshots, which then apply the events that were postponed until now."""
-        for snapshot in (self._snapshot, *self.arm_servers.snapshots.values()):
-            snapshot.set_clock(round(at * 1000))
 
     def _next_timestamp(self, at: float) -> int:
         """Return the clock in epoch milliseconds, or the latest time of an event if that is up to `MAX_SKEW_MS` ahead.

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.checks import EventError, FieldValue, parse_field_value, short_repr
 from feedrank.engine.events.events import RankingEvent
+from feedrank.engine.events.field_collector import request_fields
 from feedrank.engine.events.item_fields import ItemFields, check_columns, check_lengths, columns_of, rows_of, select
 from feedrank.engine.retrieval.diversity import Diversity
 from feedrank.engine.typed_dataclasses import check_types
+from feedrank.engine.types import UNKNOWN_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,3 +181,16 @@ def _as_columns(columns: Any) -> Any:
 def _as_tuple(value: Any) -> Any:
     """Turn a list that was read from JSON back into a tuple; other values stay as they are."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def declared_fields(request: RecommendationRequest, catalogue: Catalogue) -> dict[str, Any]:
+    """Return the parts of a resolved request that declared features read, as its ranking event will have them."""
+    parts: dict[str, Any] = {"fields": request_fields({**request.context, **request.logged_fields()}, request.surface)}
+    if request.items and request.item_fields:
+        rows = catalogue.ids.rows(request.items).tolist()
+        of_items = rows_of(request.item_fields, len(rows))
+        parts["item_fields"] = {row: fields for row, fields in zip(rows, of_items, strict=True) if row != UNKNOWN_ROW}
+        parts["unknown_item_fields"] = tuple(
+            fields for row, fields in zip(rows, of_items, strict=True) if row == UNKNOWN_ROW
+        )
+    return parts

@@ -8,26 +8,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feedrank.engine.events.arrived_events import arrived_events_to_table
 from feedrank.engine.events.catalogue import Catalogue
 from feedrank.engine.events.erasure import Erasure
-from feedrank.engine.events.event_table_builder import events_to_table
 from feedrank.engine.events.event_time import MAX_AHEAD_MS, NO_CLOCK, FutureEvents
 from feedrank.engine.events.events import Event, RankingEvent, UserEvent, effective_time
-from feedrank.engine.events.field_collector import FieldCollector, request_fields
+from feedrank.engine.events.field_collector import FieldCollector
 from feedrank.engine.events.interaction_types import InteractionTypes
-from feedrank.engine.events.item_fields import rows_of
+from feedrank.engine.events.item_arrivals import ItemArrivals
 from feedrank.engine.events.vocabulary import Vocabulary, joined_session, visitor_name
 from feedrank.engine.protocols import State
 from feedrank.engine.retrieval.diversity import diversify
 from feedrank.engine.serving.deadline import LatencyBudget
 from feedrank.engine.serving.pipeline import FallbackChain, Pipeline, Reading, StateChangedError
 from feedrank.engine.serving.ranking_record import RankingRecord
-from feedrank.engine.serving.request import FilterSpec, RecommendationRequest
+from feedrank.engine.serving.request import FilterSpec, RecommendationRequest, declared_fields
 from feedrank.engine.types import (
     UNKNOWN_ROW,
     Filters,
@@ -77,16 +76,17 @@ class ServingSnapshot:
 
     def set_clock(self, now_ms: int) -> None:
         """Set the clock, and apply the postponed events whose time has come."""
-        self.future.now_ms = now_ms
-        if self.future.postponed and (due := self.future.release(now_ms)):
-            self.is_as_replayed = False
-            self.observe(due)
+        self.observe((), now_ms)
 
-    def observe(self, events: Sequence[Event]) -> None:
-        """Apply events to the state in journal order; a tombstone erases its user.
+    def observe(self, events: Sequence[Event], now_ms: int | None = None) -> None:
+        """Apply new events in the order of the journal, with postponed ones; a tombstone erases its user.
 
         Events that are more than a day ahead of the clock are postponed: no event takes effect before its time.
+        now_ms: sets the clock, in epoch milliseconds; None: it stays.
         """
+        self.future.now_ms = self.future.now_ms if now_ms is None else now_ms
+        due = self.future.release(self.future.now_ms) if self.future.postponed else []
+        self.is_as_replayed &= not due
         first, limit_ms = 0, self.future.now_ms + MAX_AHEAD_MS
         # `effective_time` of each, written out: each request passes here
         if any((event.timestamp if event.received is None else event.received) > limit_ms for event in events):
@@ -95,18 +95,18 @@ class ServingSnapshot:
             self.is_as_replayed = False
         for index, event in enumerate(events):
             if isinstance(event, UserEvent) and (erasure := Erasure.from_event(event)) is not None:
+                due = [event for event in due if not erasure.concerns(event)]
                 self._advance(events[first:index])
                 self._erase(erasure)
                 first = index + 1
-        self._advance(events[first:])
+        self._advance(events[first:], due)
 
-    def catch_up(self, events: Iterable[tuple[int, Event]]) -> list[Event]:
-        """Apply the (offset, event) pairs that are newer than `offset`; return these events."""
+    def catch_up(self, events: Iterable[tuple[int, Event]], now_ms: int | None = None) -> list[Event]:
+        """Apply the (offset, event) pairs that are newer than `offset`; return these events. now_ms: see `observe`."""
         missed = [(offset, event) for offset, event in events if offset > self.offset]
         new_events = [event for _, event in missed]
-        self.observe(new_events)
-        if missed:
-            self.offset = missed[-1][0]
+        self.observe(new_events, now_ms)
+        self.offset = missed[-1][0] if missed else self.offset
         return new_events
 
     def taking_over(self, serving: ServingSnapshot) -> ServingSnapshot:
@@ -123,7 +123,10 @@ class ServingSnapshot:
         if session != UNKNOWN_ROW:
             before, before_at = self.state.history(session)
             interacted, times = np.concatenate([before, interacted]), np.concatenate([before_at, times])
-        declared = {} if self.state.forms is None else _declared_fields(request, self.catalogue)
+        disliked = self.state.disliked(user, session)
+        if len(self.state.items) > (n := len(self.catalogue.ids)):  # items that recall and features do not know yet
+            interacted, times, disliked = interacted[interacted < n], times[interacted < n], disliked[disliked < n]
+        declared = {} if self.state.forms is None else declared_fields(request, self.catalogue)
         history = interacted
         if request.history is not None:
             rows = self.catalogue.ids.rows(request.history)
@@ -138,7 +141,7 @@ class ServingSnapshot:
             history=history,
             history_at=times,
             interacted=interacted,
-            disliked=self.state.disliked(user, session),
+            disliked=disliked,
             query=request.query,
             query_vector=vectors.text,
             query_tokens=vectors.tokens,
@@ -164,13 +167,14 @@ class ServingSnapshot:
         rows = self.users.row(visitor_name(user, session)), joined_session(self.users, user, session)
         return rows, *map(self.state.user_version, rows)
 
-    def _advance(self, events: Sequence[Event]) -> None:
-        if len(events) == 1 and isinstance(events[0], RankingEvent) and self.state.forms is None:
+    def _advance(self, events: Sequence[Event], due: Sequence[Event] = ()) -> None:
+        if len(events) == 1 and isinstance(events[0], RankingEvent) and not due and self.state.forms is None:
             self._advance_by_ranking(events[0])
-        elif events:
+        elif events or due:
+            arrivals = ItemArrivals(self.state.items, self.state.item_fields)
             fields = None if self.state.forms is None else FieldCollector(self.state.forms)
-            self.state.advance(events_to_table(events, self.catalogue.ids, self.users, as_arrived=True, fields=fields))
-            for event in events:
+            self.state.advance(arrived_events_to_table(events, arrivals, self.users, fields, due))
+            for event in (*events, *due):
                 self._raise_times(effective_time(event), event.received is not None)
 
     def _advance_by_ranking(self, event: RankingEvent) -> None:
@@ -179,7 +183,7 @@ class ServingSnapshot:
         name = visitor_name(event.user, event.session)
         user = UNKNOWN_ROW if name is None else self.users.add(name)
         session = joined_session(self.users, event.user, event.session)
-        rows = self.catalogue.ids.rows(event.items)
+        rows = self.state.items.rows(event.items)
         self.state.observe_ranking(min(event.timestamp, known_ms) / 1000, user, session, rows)
         self._raise_times(known_ms, event.received is not None)
 
@@ -202,19 +206,6 @@ class ServingSnapshot:
             allow=None if filters.allow is None else ids.rows(filters.allow),
             deny=ids.rows(filters.deny) if filters.deny else empty_rows(),
         )
-
-
-def _declared_fields(request: RecommendationRequest, catalogue: Catalogue) -> dict[str, Any]:
-    """Return the parts of a resolved request that declared features read, as its ranking event will have them."""
-    parts: dict[str, Any] = {"fields": request_fields({**request.context, **request.logged_fields()}, request.surface)}
-    if request.items and request.item_fields:
-        rows = catalogue.ids.rows(request.items).tolist()
-        of_items = rows_of(request.item_fields, len(rows))
-        parts["item_fields"] = {row: fields for row, fields in zip(rows, of_items, strict=True) if row != UNKNOWN_ROW}
-        parts["unknown_item_fields"] = tuple(
-            fields for row, fields in zip(rows, of_items, strict=True) if row == UNKNOWN_ROW
-        )
-    return parts
 
 
 def embed_query(snapshot: ServingSnapshot, request: RecommendationRequest, budget: LatencyBudget) -> QueryVectors:

@@ -183,6 +183,16 @@ class DeclaredFeature:
         """The parsed parts of `key`."""
         return tuple(map(Source.parse, self.key))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that it reads, such as item.price, each once."""
+        from_ = self.from_ or ("item.published" if self.kind == "item_age" else "")
+        sources = [Source.parse(text) for text in (from_, self.fallback, self.to) if text]
+        sources += self.keys if self.kind in ("count", "rate") else ()
+        zone = self.zone if self.kind == "local_time" and "." in self.zone else ""
+        named = [Source(ITEM, part.field) if part.entity == RECENT else part for part in sources]
+        return tuple(dict.fromkeys([*(str(part) for part in named if part.field), *([zone] if zone else [])]))
+
     def _check(self) -> None:
         defaults = {name: entry.default for name, entry in type(self).__dataclass_fields__.items()}
         allowed = {"name", "kind", "within", *_ALLOWED[self.kind], *(("from_",) if self.kind in _NEEDS_FROM else ())}

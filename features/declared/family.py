@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -39,18 +39,25 @@ class DeclaredFamily:
 
     def __call__(self, batch: Batch, _: FamilyInputs) -> Columns:
         """Compute the columns. A batch whose state keeps no declared fields has missing values only."""
-        return self._compute(batch, self._features)
+        return self._columns(batch, self._features)
 
     def columns_of_lists(self, batch: Batch) -> Columns:
         """Compute those columns that read what a list brought for its items, which unknown items have too."""
-        return self._compute(batch, [feature for feature in self._features if feature.reads_list])
+        return self._columns(batch, [feature for feature in self._features if feature.reads_list])
 
-    def _compute(self, batch: Batch, features: Sequence[DeclaredFeature]) -> Columns:
+    def by_feature(self, batch: Batch) -> Iterator[tuple[str, Columns]]:
+        """Compute one declared feature after another; yield the name of each and its columns."""
+        return self._compute(batch, self._features)
+
+    def _columns(self, batch: Batch, features: Sequence[DeclaredFeature]) -> Columns:
+        computed = self._compute(batch, features)
+        return {record: column for _, columns in computed for record, column in columns.items()}
+
+    def _compute(self, batch: Batch, features: Sequence[DeclaredFeature]) -> Iterator[tuple[str, Columns]]:
         reads = batch.fields or self._nothing(batch)
         declared = DeclaredBatch(batch, reads, self._plan, self._vocabularies, self._term_statistics)
-        return {
-            record: column.astype(np.float32) for feature in features for record, column in compute(declared, feature)
-        }
+        for feature in features:
+            yield feature.name, {record: column.astype(np.float32) for record, column in compute(declared, feature)}
 
     def _nothing(self, batch: Batch) -> FieldReads:
         forms, rows, requests = self._plan.forms, len(batch.rows), len(batch.at)

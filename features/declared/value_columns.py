@@ -90,7 +90,7 @@ def category_columns(batch: DeclaredBatch, feature: DeclaredFeature) -> NamedCol
     codes = np.where(has_value, vocabulary.codes(first), -1)
     feature_record = record(
         feature.name, f"The value of {feature.origin}, as a category.", "code of the value",
-        f"{feature.origin} has no value, or none of the {len(vocabulary)} that were known at training", True,
+        f"{feature.origin} has no value, or none of the {len(vocabulary) or 'values'} that training knew", True,
     )  # fmt: skip
     return [(feature_record, np.where(codes >= 0, codes, np.nan))]
 

@@ -210,8 +210,9 @@ def load(folder: Path) -> Bundle:
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     item_model = item_model_io.read_item_model(folder, manifest)
-    known = manifest["features"].get("vocabularies", {})  # none in versions before 0.3
-    item_model = replace(item_model, vocabularies={name: ValueVocabulary.of(values) for name, values in known.items()})
+    with reading(folder / MANIFEST):
+        coded = manifest["features"].get("vocabularies", {}).items()  # none in versions before 0.3
+        item_model = replace(item_model, vocabularies={name: ValueVocabulary.of(values) for name, values in coded})
     with reading(folder / item_model_io.ITEM_MODEL):
         check_item_model(item_model)
     with reading(folder / MANIFEST):

@@ -1,20 +1,23 @@
-"""Ablation measures what each signal group adds to the ranker and what it costs.
+"""Ablation measures what each group of features adds to the ranker and what it costs.
 
-The ranker is trained again without each group and measured on the same test groups.
+The ranker is trained again without each group and measured on the same test groups. Groups are the signals, the
+families of your own, the declared features that read one field, and each declared feature alone.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from feedrank.engine.events.event_table import EventTable
 from feedrank.features.builder import FeatureBuilder
+from feedrank.features.declared.declared_batch import FAMILY as DECLARED
 from feedrank.models.evaluation.bootstrap import Difference, difference
 from feedrank.models.evaluation.evaluation import TRAIN_SHARE, VALIDATION_SHARE, before_targets
+from feedrank.models.evaluation.feature_groups import FeatureGroup, feature_groups
 from feedrank.models.evaluation.metrics import Values, order
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.training.dataset import (
@@ -37,41 +40,44 @@ from feedrank.models.training.training import (
 )
 from feedrank.models.training.training_settings import ModelSettings
 
-SIGNAL_PREFIXES: dict[str, tuple[str, ...]] = {
-    "bm25": ("bm25",),
-    "embedding": ("text_", "content_", "cca_", "query_cosine"),
-    "late interaction": ("maxsim_",),
-    "cross-encoder": ("ce_",),
-}
-"""Signal group -> prefixes of its feature names; all other features count as behaviour."""
-BEHAVIOUR = "behaviour"
-JOINT_GROUPS = ("late interaction", "cross-encoder")
-"""The optional signal groups; they are also ablated together."""
+SEED_STEP = 1_000
+"""Distance of the seed of the second full ranker."""
+MAX_TRAININGS = 40
+"""Number of rankers that an ablation trains by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class AblationRow:
-    """The result of training the ranker without one signal group."""
+    """The result of training the ranker without one group of features."""
 
     signal: str
+    """Name of the group."""
+    kind: str
+    """signal, family, field or feature, as in `FeatureGroup`."""
     features: int
     value: float
     """Mean metric without the group."""
     gain: Difference
-    """Full ranker minus the ablated ranker, paired by test group."""
+    """Full rankers, the mean of two seeds, minus the ablated ranker, paired by test group."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ablation:
-    """The ablation results of all signal groups that have features."""
+    """The ablation results of the groups of features."""
 
     metric: str
     value: float
-    """Mean metric of the full ranker."""
+    """Mean metric of the full ranker, over two seeds."""
     groups: int
     rows: tuple[AblationRow, ...]
     costs: Mapping[str, float]
-    """Feature family, or `cross-encoder, first-stage top k` -> milliseconds per request, measured in bulk."""
+    """Feature family, `cross-encoder, first-stage top k`, or declared feature -> milliseconds per request, in bulk."""
+    noise: Difference
+    """The full ranker less one of another seed: what a training alone changes, which no interval of a row covers."""
+    seconds: float = 0.0
+    """What the trainings took."""
+    not_measured: tuple[str, ...] = ()
+    """Groups beyond the limit of trainings: the declared features of the least gain in the full ranker."""
 
 
 def ablate(
@@ -81,10 +87,13 @@ def ablate(
     settings: ModelSettings,
     metric: str,
     progress: Progress = lambda *_: None,
+    max_trainings: int = MAX_TRAININGS,
 ) -> Ablation:
-    """Train the ranker with all signals and without each group, on the training data of the evaluation protocol.
+    """Train the ranker with all features and without each group, on the training data of the evaluation protocol.
 
     protocol: rankings or last-item. Early stopping on the validation slice chooses the number of rounds each time.
+    max_trainings: two full rankers included, whose mean stands for all features; signals and families come first, then
+    fields, then the declared features with the most gain.
     """
     with settings.training.matrix_store() as store:
         if protocol == "rankings":
@@ -109,22 +118,7 @@ def ablate(
             started = time.perf_counter()
             query_groups = item_inputs.reranker.score_top_k(query_groups, first_stage)
             costs["cross-encoder, first-stage top k"] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
-        return _compare(data, query_groups, test, metric, costs, settings, progress)
-
-
-def signal_columns(names: tuple[str, ...]) -> dict[str, list[int]]:
-    """Map each signal group to its feature columns, listwise columns included; groups without columns are left out.
-
-    Where all optional groups (`JOINT_GROUPS`) are present, one more entry joins their columns.
-    """
-    by_signal: dict[str, list[int]] = {signal: [] for signal in (*SIGNAL_PREFIXES, BEHAVIOUR)}
-    for column, name in enumerate(names):
-        signal = next((group for group, begins in SIGNAL_PREFIXES.items() if name.startswith(begins)), BEHAVIOUR)
-        by_signal[signal].append(column)
-    by_signal = {signal: columns for signal, columns in by_signal.items() if columns}
-    if all(signal in by_signal for signal in JOINT_GROUPS):
-        by_signal[" and ".join(JOINT_GROUPS)] = [column for signal in JOINT_GROUPS for column in by_signal[signal]]
-    return by_signal
+        return _compare(data, query_groups, test, metric, costs, settings, progress, max_trainings)
 
 
 def _compare(
@@ -135,25 +129,46 @@ def _compare(
     costs: Mapping[str, float],
     settings: ModelSettings,
     progress: Progress,
+    max_trainings: int,
 ) -> Ablation:
-    names = data.builder.names
-    signals = signal_columns(names)
     labels, seed = settings.labels, settings.training.seed
-    full = _evaluate_ranker(data.fit_ranker(progress), query_groups, test, metric, labels)
+    started = time.perf_counter()
+    ranker = data.fit_ranker(progress)
+    per_training = time.perf_counter() - started
+    full = _evaluate_ranker(ranker, query_groups, test, metric, labels)
     if np.isnan(full).all():
         raise ValueError(
             f"{metric} is undefined in all {len(full):,} test groups, which need clicked and other items; "
             "import a longer log"
         )
+    reseeded = replace(data, ranker=replace(data.ranker, seed=data.ranker.seed + SEED_STEP)).fit_ranker()
+    other = _evaluate_ranker(reseeded, query_groups, test, metric, labels)
+    noise, full = difference(full, other, seed=seed), (full + other) / 2
+    groups = _by_priority(feature_groups(data.builder), ranker.importance(), data.builder.names)
+    measured, rest = groups[: max_trainings - 2], groups[max_trainings - 2 :]
     rows = []
-    for number, (signal, columns) in enumerate(signals.items(), 1):
-        progress(f"without a signal: {signal}", number, len(signals))
-        blind = {"feature_contri": [0.0 if column in columns else 1.0 for column in range(len(names))]}
-        ranker_settings = replace(data.ranker, parameters=dict(data.ranker.parameters) | blind)
-        ranker = replace(data, ranker=ranker_settings).fit_ranker()
-        without = _evaluate_ranker(ranker, query_groups, test, metric, labels)
-        rows.append(AblationRow(signal, len(columns), float(np.nanmean(without)), difference(full, without, seed=seed)))
-    return Ablation(metric, float(np.nanmean(full)), len(test), tuple(rows), costs)
+    for number, group in enumerate(measured, 1):
+        left_s = per_training * (len(measured) - number + 1)
+        progress(f"without a group: {group.name}, {_duration(left_s)} left", number - 1, len(measured))
+        without = _evaluate_ranker(data.without(group.columns).fit_ranker(), query_groups, test, metric, labels)
+        gain = difference(full, without, seed=seed)
+        rows.append(AblationRow(group.name, group.kind, len(group.columns), float(np.nanmean(without)), gain))
+    seconds = time.perf_counter() - started
+    not_measured = tuple(group.name for group in rest)
+    return Ablation(metric, float(np.nanmean(full)), len(test), tuple(rows), costs, noise, seconds, not_measured)
+
+
+def _by_priority(
+    groups: Sequence[FeatureGroup], importance: Mapping[str, float], names: Sequence[str]
+) -> list[FeatureGroup]:  # fmt: skip
+    """Sort single declared features by their gain, the greatest first, behind all other groups in their order."""
+    others = [group for group in groups if group.kind != "feature"]
+    single = [group for group in groups if group.kind == "feature"]
+    return others + sorted(single, key=lambda group: -sum(importance[names[column]] for column in group.columns))
+
+
+def _duration(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {max(seconds, 1):.0f} s"
 
 
 def _evaluate_ranker(
@@ -166,7 +181,10 @@ def _evaluate_ranker(
 
 
 def _family_costs_ms(log: EventTable, builder: FeatureBuilder, test: LabeledGroups) -> dict[str, float]:
-    """Measure milliseconds per request of each feature family with columns: all test requests at once, second run."""
+    """Measure milliseconds per request of each family with columns, and of each declared feature: all at once, twice.
+
+    Only the second run counts.
+    """
     batch = point_in_time_batch(log, builder.item_model.catalogue, builder.spec, test)
     costs: dict[str, float] = {}
     for _ in range(2):  # the first run may compile functions
@@ -174,5 +192,8 @@ def _family_costs_ms(log: EventTable, builder: FeatureBuilder, test: LabeledGrou
         for name, columns in builder.family_columns(batch):
             if columns:
                 costs[name] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
+            started = time.perf_counter()
+        for name, _ in builder.declared_columns(batch):
+            costs[f"{DECLARED} {name}"] = 1000 * (time.perf_counter() - started) / max(len(test), 1)
             started = time.perf_counter()
     return costs

@@ -65,13 +65,13 @@ def recall_warnings(gain: Difference | None) -> tuple[str, ...]:
 def weaknesses(trained: TrainedRanker) -> tuple[str, ...]:
     """Return why a ranker should not replace recall order, one sentence each; nothing if it clearly beats it.
 
-    These are its warnings, but for suspect features and for a small gain: a ranker of one tree may rank well, so the
+    These are its warnings, but for those of features and for a small gain: a ranker of one tree may rank well, so the
     comparison with recall order decides.
     """
     gain = trained.ranker.recall_gain
     if _beats_recall(gain):
         return ()
-    others = {suspect.sentence() for suspect in trained.suspects}
+    others = {suspect.sentence() for suspect in trained.suspects} | set(trained.declared.warnings)
     if gain is not None and gain.mean > 0:
         others.update(recall_warnings(gain))
     return tuple(line for line in trained.warnings if line not in others)

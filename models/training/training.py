@@ -8,8 +8,8 @@ target interactions (cross-fitting).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import count, pairwise
 
 import numpy as np
@@ -24,6 +24,7 @@ from feedrank.features.item_model import ItemModel
 from feedrank.models.items.user_histories import UserHistories
 from feedrank.models.retraining import drift
 from feedrank.models.training.dataset import from_rankings, from_recall
+from feedrank.models.training.declared_report import DeclaredReport, declared_report
 from feedrank.models.training.folds import check_group_counts, short_histories_error, user_folds
 from feedrank.models.training.group_limit import GroupLimit
 from feedrank.models.training.item_inputs import ItemInputs, fit_item_model
@@ -61,7 +62,8 @@ class TrainedRanker:
     suspects: tuple[SuspectFeature, ...] = ()
     """Features that alone rank the training groups too well to be true."""
     warnings: tuple[str, ...] = ()
-    """What is wrong with the ranker, the suspects included, one sentence each."""
+    """What is wrong with the ranker, the suspects and declared features included, one sentence each."""
+    declared: DeclaredReport = field(default_factory=DeclaredReport)
 
     def score(self, groups: QueryGroups) -> Scores:
         """Return (N,) scores as at serving: with a cross-encoder, it scores the first stage's top k first."""
@@ -99,6 +101,7 @@ class TrainingData:
     reranker: RerankerTraining | None = None
     notes: tuple[str, ...] = ()
     """What was done with the labels of the log, and what was left out, one sentence each."""
+    declared: DeclaredReport = field(default_factory=DeclaredReport)
     max_feature_auc: float = 1.0
     """As in `TrainingSettings` for groups that were shown; 1, for those from recall: no feature is suspected."""
 
@@ -110,7 +113,8 @@ class TrainingData:
         found = ranker_warnings(ranker, data.train, data.validation, self.ranker) + recall_warnings(ranker.recall_gain)
         return TrainedRanker(
             self.builder.item_model, self.builder, ranker, self.counts, self.drift_sample, first_stage, self.reranker,
-            self.notes, suspects, (*(suspect.sentence() for suspect in suspects), *found),
+            (*self.notes, *self.declared.notes), suspects,
+            (*self.declared.warnings, *(suspect.sentence() for suspect in suspects), *found), self.declared,
         )  # fmt: skip
 
     def fit_ranker(
@@ -126,6 +130,12 @@ class TrainingData:
         return LambdaRanker.train(
             self.train, self.validation, names, fingerprint, self.ranker, on_round, init_model, recall_gain
         )
+
+    def without(self, columns: Collection[int]) -> TrainingData:
+        """Return the data whose ranker never splits on these columns; the rows stay as they are."""
+        seen = [0.0 if column in columns else 1.0 for column in range(len(self.builder.names))]
+        parameters = dict(self.ranker.parameters) | {"feature_contri": seen}
+        return replace(self, ranker=replace(self.ranker, parameters=parameters))
 
     def with_cross_encoder_scores(self, progress: Progress) -> tuple[LambdaRanker | None, TrainingData]:
         """Return the first-stage ranker and the data with cross-encoder scores; (None, self) without one."""
@@ -228,9 +238,11 @@ def prepare_from_rankings(
         builder = _feature_builder(item_inputs, known, settings)
     counts = {"training": validation_start, "validation": len(validation), "without_positive": left_out}
     ranker = with_label_gain(settings.ranker, settings.labels, [*parts, held_out])
+    sample = _drift_sample(parts, settings)
     return TrainingData(
-        parts, held_out, builder, ranker, counts, _drift_sample(parts, settings), item_inputs.reranker,
-        (*label_notes(log, settings.labels), *limit.notes), settings.training.max_feature_auc,
+        parts, held_out, builder, ranker, counts, sample, item_inputs.reranker,
+        (*label_notes(log, settings.labels), *limit.notes), declared_report(builder, sample, log),
+        settings.training.max_feature_auc,
     )  # fmt: skip
 
 
@@ -278,9 +290,10 @@ def prepare_from_recall(
     final = _feature_builder(item_inputs, everything.select(entering), settings)
     problem = missing_contrast(log, impression_labels(log, settings.labels))
     said = (f"the rankings are not used: {problem}",) if problem else ()
+    sample = _drift_sample(train, settings)
     return TrainingData(
-        train, validation, final, ranker, counts, _drift_sample(train, settings), item_inputs.reranker,
-        (*said, *limit.notes),
+        train, validation, final, ranker, counts, sample, item_inputs.reranker,
+        (*said, *limit.notes), declared_report(final, sample, log),
     )  # fmt: skip
 
 

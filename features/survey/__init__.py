@@ -1,0 +1,1 @@
+"""A survey of the fields that a journal has, and the declared features that it suggests."""
