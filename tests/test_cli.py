@@ -134,7 +134,8 @@ def test_an_index_gives_feeds_in_recall_order(home: Path) -> None:
 
 def test_training_from_rankings_learns_the_clicks(rankings_home: Path, tmp_path: Path) -> None:
     own = Path(shutil.copytree(rankings_home, tmp_path / "home", symlinks=True))
-    output = feedrank(own, "train", "--name", "clicks")
+    # which of the two items of the user's genre is clicked is chance, so recall order may be as good
+    output = feedrank(own, "train", "--name", "clicks", "--promote")
     assert "groups: 720 training, 80 validation" in output
     assert "bundles/clicks" in output
     feed = json.loads(feedrank(own, "recommend", "--user", "p2", "--json"))

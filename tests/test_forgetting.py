@@ -301,7 +301,7 @@ def test_arms_with_bundles_of_their_own_forget_at_once() -> None:
         pipeline = type("Pipeline", (), {"bundle": "other"})
         offset = 0
 
-        def observe(self, events: list[Event]) -> None:
+        def observe(self, events: list[Event], now_ms: int) -> None:
             self.observed = [*self.observed, *events]
 
     servers, snapshot = ArmServers(), Snapshot()

@@ -253,6 +253,8 @@ keys revoke a
 snapshot
 journal backup b.db
 journal check
+features suggest
+features prune
 purge --older-than-days 1 --yes
 forget a --yes
 """
