@@ -35,7 +35,7 @@ class Bar:
     @property
     def met(self) -> bool:
         """Whether the value reaches the bar."""
-        return self.value >= self.bar if self.better == "higher" else self.value <= self.bar
+        return bool(self.value >= self.bar if self.better == "higher" else self.value <= self.bar)
 
 
 def measure(name: str, benchmark: Callable[[], Sequence[Bar]]) -> None:
@@ -64,7 +64,7 @@ def write(path: Path, bars: Sequence[Bar]) -> None:
     body = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}",
-        "rows": [{**asdict(bar), "met": bar.met} for bar in bars],
+        "rows": [{**asdict(bar), "value": float(bar.value), "met": bar.met} for bar in bars],
     }
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(body, indent=1) + "\n")

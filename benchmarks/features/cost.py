@@ -79,7 +79,9 @@ def _added(homes: list[Path], shop: Shop) -> Bar:
             taken[number, which] = time.perf_counter() - started
     plain, declared = 1_000 * np.median(taken, axis=0)
     console.print(f"100 candidates: {plain:.2f} ms, with 30 declared features {declared:.2f} ms")
-    return Bar("30 declared features: added to a request of 100 candidates, p50", declared - plain, "ms", 1, "lower")
+    return Bar(
+        "30 declared features: added to a request of 100 candidates, p50", float(declared - plain), "ms", 1, "lower"
+    )
 
 
 def _throughput(homes: list[Path]) -> Bar:
@@ -96,4 +98,6 @@ def _throughput(homes: list[Path]) -> Bar:
             rates[turn, which] = rows / (time.perf_counter() - started)
     plain, declared = np.median(rates, axis=0)
     console.print(f"rows a second: {plain:,.0f}, with 30 declared features {declared:,.0f}")
-    return Bar("the same: rows a second of the training matrix, over without", declared / plain, "x", 0.6, "higher")
+    return Bar(
+        "the same: rows a second of the training matrix, over without", float(declared / plain), "x", 0.6, "higher"
+    )
