@@ -18,7 +18,7 @@ def run_cli(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command on a home at low priority (nice 10); return its exit code, stdout and stderr.
 
-    is_cancelled: asked now and then; the command is terminated once it returns True.
+    is_cancelled: called now and then; the command is terminated once it returns True.
     """
     config_option = [] if home.config is None else ["--config", str(home.config)]
     command = [sys.executable, "-m", "feedrank.api.cli", "--home", str(home.folder), *config_option, *arguments]

@@ -281,10 +281,11 @@ def test_bundles_are_listed_promoted_and_rolled_back(deployment: Deployment) -> 
     assert registry.current_name(deployment.home.bundles) == "toy"
 
 
-def test_training_goes_through_the_gate(rankings_home: Path, tmp_path: Path) -> None:
+def test_training_goes_through_the_gate(interactions_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "own"
-    shutil.copytree(rankings_home, home, symlinks=True)
-    feedrank(home, "train", "--name", "toy", "--promote")  # clicks by chance: recall order is as good
+    shutil.copytree(interactions_home, home, symlinks=True)
+    feedrank(home, "data", toyworld.write(tmp_path / "rankings.jsonl", toyworld.rankings(prefer_new=True)))
+    feedrank(home, "train", "--name", "clicks")
     deployment = Deployment(home)
     done = deployment.call("POST", "/train/xgboost")
     assert (done["outcome"], done["bundle"], done["promoted"], done["sizeBytes"]) == (
@@ -296,7 +297,7 @@ def test_training_goes_through_the_gate(rankings_home: Path, tmp_path: Path) -> 
     assert "too little new data" in done["reasons"][0]
     with training_lock(deployment.home):
         assert "another training" in deployment.call("POST", "/train/xgboost", status=409)["detail"]
-    feedrank(home, "data", toyworld.write(tmp_path / "more.jsonl", toyworld.rankings(220, 800)))
+    feedrank(home, "data", toyworld.write(tmp_path / "more.jsonl", toyworld.rankings(220, 800, True)))
     done = deployment.call("POST", "/train/xgboost")
     assert done["outcome"] in ("promoted", "refused")
     names = [one.name for one in registry.list_bundles(deployment.home.bundles)]

@@ -21,7 +21,7 @@ class StateSaver:
     """Has the state saved if many events came after the saved one, or if that is of other items or settings."""
 
     def __init__(self, home: HomePaths, journal: Journal, is_stopped: Callable[[], bool]) -> None:
-        """is_stopped: asked now and then; once it returns True, the other process is ended."""
+        """is_stopped: called now and then; once it returns True, the other process is ended."""
         self._home, self._journal, self._is_stopped = home, journal, is_stopped
 
     def is_due(self, opened: Bundle) -> bool:

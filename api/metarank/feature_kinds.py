@@ -206,19 +206,19 @@ def _interacted_with(section: Section, name: str, found: ImportedFeatures) -> li
 
 
 def _field_match(section: Section, name: str, found: ImportedFeatures) -> list[Declared]:
-    asked, item = (parse_field(section.text(key)) for key in ("rankingField", "itemField"))
-    if asked[0] != "request" or item[0] != "item":
+    requested, item = (parse_field(section.text(key)) for key in ("rankingField", "itemField"))
+    if requested[0] != "request" or item[0] != "item":
         raise NoCounterpart("expected a field of the ranking in rankingField, and one of items in itemField")
     method = section.below("method")
     kind = normalised(method.text("type"))
     if kind in TEXT_MODELS:
-        match_by_model(section, method, asked[1], item[1], found)
+        match_by_model(section, method, requested[1], item[1], found)
         return []
     if kind not in ("term", "ngram", "bm25"):
         raise NoCounterpart(f"found method {kind}, expected term, ngram, bm25, bi-encoder or cross-encoder")
     language = method.text("language", default="generic").lower()
     snowball = _LANGUAGES.get(language, language)
-    declared: Declared = {"name": name, "kind": "match", "from": f"request.{asked[1]}", "to": f"item.{item[1]}"}
+    declared: Declared = {"name": name, "kind": "match", "from": f"request.{requested[1]}", "to": f"item.{item[1]}"}
     declared["method"] = kind
     if kind == "ngram":
         declared["n"] = int(method.number("n"))

@@ -9,16 +9,16 @@ TEXT_MODELS = {"biencoder": "embedder", "bert": "embedder", "transformer": "embe
 """Methods of field_match that built-in families of feedrank compute -> section of their model."""
 
 
-def match_by_model(section: Section, method: Section, asked: str, item: str, found: ImportedFeatures) -> None:
+def match_by_model(section: Section, method: Section, requested: str, item: str, found: ImportedFeatures) -> None:
     """Turn on the built-in features of an embedder or a cross-encoder; they read the query and the document.
 
-    asked, item: the fields of the ranking and of items that Metarank compares. Raises NoCounterpart.
+    requested, item: the fields of the ranking and of items that Metarank compares. Raises NoCounterpart.
     """
     model_section = TEXT_MODELS[normalised(method.text("type"))]
-    if asked != "query":
+    if requested != "query":
         raise NoCounterpart(
-            f"found rankingField = ranking.{asked}: text models read the query of a request alone; send the text as "
-            "ranking.query"
+            f"found rankingField = ranking.{requested}: text models read the query of a request alone; send the "
+            "text as ranking.query"
         )
     distance, norm = section.text("distance", default="cos"), section.text("norm", default="noop")
     if normalised(distance) not in ("cos", "cosine"):

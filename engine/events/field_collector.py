@@ -22,7 +22,7 @@ from feedrank.engine.events.field_forms import (
     FieldForm,
     Forms,
     hash_or_zero,
-    value_hash,
+    id_hash,
 )
 from feedrank.engine.events.field_table import FieldChanges, FieldTable, ValueColumns
 
@@ -68,7 +68,7 @@ class FieldCollector:
 
     def add_ranking(self, event: RankingEvent) -> None:
         """Add the fields of a ranking's request and of its items."""
-        self._own.append(value_hash(event.id))
+        self._own.append(id_hash(event.id))
         self._ranking_sessions.append(hash_or_zero(event.session))
         request, given = request_fields(event.fields, event.surface), item_fields_of(event)
         self._rankings.add(request, self._pool)

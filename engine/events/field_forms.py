@@ -19,15 +19,18 @@ ALL_FIELDS = "*"
 """Stands for all fields of a request or of an item of a list: a form of it encodes the mapping of them."""
 
 
-@lru_cache(maxsize=100_000)
-def value_hash(text: str) -> int:
-    """Return the hash of a value: 64 bits of BLAKE2, the same in all processes."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+def id_hash(name: str) -> int:
+    """Return the hash of an id: 64 bits of BLAKE2, the same in all processes."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+value_hash = lru_cache(maxsize=100_000)(id_hash)
+"""Returns the hash of a value: as of an id, but kept, since values repeat and ids do not."""
 
 
 def hash_or_zero(name: str | None) -> int:
     """Return the hash of an id; 0 if there is none."""
-    return 0 if name is None else value_hash(name)
+    return 0 if name is None else id_hash(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class FieldProblem:
 def field_problems(features: Sequence[DeclaredFeature], log: EventTable) -> list[FieldProblem]:
     """Return the fields of declared features that no event has, or only later ones than nearly all rankings.
 
-    A log without a table of these features' fields has no problem that can be told.
+    A log without a table of these features' fields has no problem that is known.
     """
     table = log.fields
     if table is None:

@@ -286,7 +286,7 @@ def declared_features(folder: Path) -> tuple[DeclaredFeature, ...]:
     """Return the declared features of a bundle; none if its manifest can't be read."""
     try:
         return StateSpec.from_dict(read_manifest(folder)["state"]).declared
-    except (BundleError, KeyError, TypeError, ValueError):  # whoever loads it says what is wrong with it
+    except (BundleError, KeyError, TypeError, ValueError):  # loading the bundle says what is wrong with it
         return ()
 
 

@@ -64,7 +64,7 @@ class Pruning:
     """The result of pruning."""
 
     outcome: Outcome
-    """dropped: some features add nothing; needed: none can be left out; too little data: that can't be told."""
+    """dropped: some features add nothing; needed: none can be left out; too little data: that is not known."""
     features: tuple[PrunedFeature, ...]
     """All declared features, the least important first."""
     value: float
